@@ -1,0 +1,88 @@
+"""`odenet <command> …`: finds the command, and turns what goes wrong into a few plain lines and an exit code.
+
+A command is a module of `odenet_cli/commands` with a one-line docstring and `main(argv) -> int`. Nothing else is
+imported here, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from odenet_cli import __version__
+from odenet_cli.errors import Interrupted, OdenetError
+
+COMMANDS = Path(__file__).resolve().parent / "commands"
+LINES = 12
+
+
+def main() -> int:
+    """Run the command line in `sys.argv`; the exit code is 0, 1, 2, 130 or 143 (see `errors`)."""
+    try:
+        code = dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Interrupted as stop:
+        return report(stop, str(stop) or "interrupted", stop.code)
+    except KeyboardInterrupt as stop:
+        return report(stop, "interrupted", 130)
+    except OdenetError as error:
+        return report(error, f"error: {error}", error.code)
+    except Exception as error:
+        text = f"error: {type(error).__name__}: {error}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
+        return report(error, text, 1)
+    return code
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run one command."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"odenet {__version__}")
+        return 0
+
+    command, rest = argv[0], argv[1:]
+    if command not in commands():
+        from odenet_cli.registry import nearest
+
+        known = ", ".join(commands())
+        print(f"error: odenet {command}: no such command.{nearest(command, commands())}", file=sys.stderr)
+        print(f"  There are: {known}.", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(f"odenet_cli.commands.{command}").main(rest))
+
+
+def commands() -> list[str]:
+    """The names of the commands: the public modules of `odenet_cli/commands`."""
+    return sorted(path.stem for path in COMMANDS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def overview() -> str:
+    """What `odenet --help` prints."""
+    lines = ["usage: odenet COMMAND ...", "", "Neural Ordinary Differential Equations (Chen et al. 2018).", ""]
+    for name in commands():
+        docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:<8} {docstring.partition(chr(10))[0]}")
+    lines += ["", "`odenet COMMAND --help` says more. A first run: odenet train model=odenet solver=dopri5 data=digits"]
+    return "\n".join(lines)
+
+
+def report(error: BaseException, text: str, code: int) -> int:
+    """Print `text`, at most 12 lines; the traceback comes before it where ODENET_DEBUG=1 asks for it."""
+    if os.environ.get("ODENET_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+    lines = text.splitlines()
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
+    print("\n".join(lines), file=sys.stderr)
+    return code

@@ -1,0 +1,44 @@
+"""Versions, devices, threads and paths, for a bug report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+from odenet_cli import __version__
+from odenet_cli.presets import conf_dir
+
+PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
+
+
+def main(argv: list[str]) -> int:
+    """Print them."""
+    if argv:
+        print("usage: odenet info\n\nPrints versions, devices, threads and paths; paste it into a bug report.")
+        return 0 if argv[0] in ("-h", "--help") else 2
+    for name, value in facts().items():
+        print(f"{name:<22} {value}")
+    return 0
+
+
+def facts() -> dict[str, str]:
+    """What a bug report should say."""
+    import torch
+
+    found = {"odenet": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["cpu cores, threads"] = f"{os.cpu_count()}, {torch.get_num_threads()}"
+    found["cuda"] = f"{torch.version.cuda or 'built without'}, {torch.cuda.device_count()} device(s)"
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+    found["executable"] = sys.executable
+    found["conf"] = str(conf_dir())
+    found["data root"] = os.environ.get("ODENET_DATA") or os.path.expanduser("~/.cache/odenet")
+    return found

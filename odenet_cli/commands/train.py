@@ -1,0 +1,106 @@
+"""Train a model; -m sweeps: odenet train model=odenet solver=dopri5 data=digits"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from odenet_cli.commands import _completion
+from odenet_cli.commands._summary import summarise
+from odenet_cli.config import save
+from odenet_cli.errors import RequestError
+from odenet_cli.presets import conf_dir
+from odenet_cli.request import Request, prepare
+from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register, typed
+from odenet_cli.request.explain import explained
+from odenet_cli.request.folders import run_record
+from odenet_cli.request.settle import settled
+
+log = logging.getLogger("odenet")
+
+# A job must not raise: Hydra would print a traceback, and a sweep would stop. What a single run raised waits here.
+_raised: list[Exception] = []
+
+register()  # also where a launcher imports this module in another process
+
+
+def main(argv: list[str]) -> int:
+    """Check the whole request, then hand it to Hydra."""
+    if _completion.wanted(argv):
+        return _completion.answer(argv, start)
+    request = prepare(argv)
+    if not request.jobs:
+        return start(request.argv)
+    try:
+        start(request.argv)
+    finally:
+        if request.sweep:
+            code = _finish(request)
+    if _raised:
+        raise _raised.pop()
+    return code if request.sweep else 0
+
+
+def start(argv: list[str]) -> int:
+    """Start Hydra's own main function on `argv`; its errors come back as ours."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and the dispatcher explains
+    sys.argv = [sys.argv[0], *argv]
+    decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
+    try:
+        with explained(argv):
+            decorate(job)()
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return 0
+        raise RequestError("Hydra could not do this; see above.") from stop
+    return 0
+
+
+def job(cfg: DictConfig) -> None:
+    """One run, in the folder Hydra made for it."""
+    here = HydraConfig.get()
+    folder, sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
+    if sweep and cfg.resume == "auto" and run_record(folder).get("status") == "done":
+        print(f"#{here.job.num}: finished before, left as it is: {folder}")
+        return
+    try:
+        _run(cfg, folder, list(here.overrides.task))
+    except Exception as error:
+        log.info("the run failed", exc_info=True)
+        _record(folder, error)
+        if sweep:
+            print(f"#{here.job.num} failed: {error}", file=sys.stderr)
+        else:
+            _raised.append(error)
+
+
+def _run(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from odenet_cli.training.run import run
+
+    config, data_record, command = settled(typed(cfg))
+    save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
+    return run(config, folder, command, overrides, data_record)
+
+
+def _record(folder: Path, error: Exception) -> None:
+    """See that `run.json` says the run failed, also where it failed too early to say so itself."""
+    record = run_record(folder)
+    if record.get("status") in (None, "running"):
+        record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _finish(request: Request) -> int:
+    assert request.folder is not None
+    jobs = [(job.overrides, job.folder) for job in request.jobs]
+    failed = summarise(request.folder, jobs, request.swept)
+    return 1 if failed else 0

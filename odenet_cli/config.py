@@ -1,0 +1,207 @@
+"""Everything a user may write: the typed schema of a request and its ranges. No torch, no Hydra.
+
+Hydra composes `conf/` onto `Config`, so that unknown keys and wrong types are refused; making the object
+(`OmegaConf.to_object`) checks the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.errors import RequestError
+from odenet_cli.presets import preset
+from odenet_cli.ranges import EPS, check
+
+
+@dataclass
+class SolverConfig:
+    """The forward solve: `rtol` and `atol` for an adaptive method, `steps` per output interval for a fixed one."""
+
+    method: str = "dopri5"
+    rtol: float | None = None
+    atol: float | None = None
+    steps: int | None = None
+    max_steps: int = 10_000
+
+
+@dataclass
+class SolverChange:
+    """What differs from another solver; null is *as there*."""
+
+    method: str | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    steps: int | None = None
+    max_steps: int | None = None
+
+
+@dataclass
+class GradientConfig:
+    """How gradients pass a solve; `solver` is the backward solve of a method that has one."""
+
+    method: str = "adjoint"
+    norm: str = "relative"
+    control_parameters: bool = False
+    solver: SolverChange = field(default_factory=SolverChange)
+
+
+@dataclass
+class OptimConfig:
+    """The optimiser; `lr` null is the data set's recipe. The rate is multiplied by `decay` at the `milestones`.
+
+    milestones  fractions of the run, in (0, 1)
+    """
+
+    name: str = "sgd"
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    decay: float = 0.1
+
+
+@dataclass
+class TrainerConfig:
+    """Length and rhythm of a run, in optimiser steps; null `epochs` and `batch_size` are the data set's recipe.
+
+    steps          the length of the run, instead of `epochs`
+    max_steps      stop early after this many, the schedule unchanged
+    limit_batches  use only so many batches of each epoch and of each evaluation
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    max_steps: int | None = None
+    batch_size: int | None = None
+    log_every: int = 50
+    checkpoint_every: int = 200
+    limit_batches: int | None = None
+
+
+@dataclass
+class EvalConfig:
+    """How a model is scored; null is *as in training*."""
+
+    solver: SolverChange = field(default_factory=SolverChange)
+    batch_size: int | None = None
+
+
+@dataclass
+class Config:
+    """One run. `model` and `data` hold the arguments of what `name` names; their presets list them all."""
+
+    name: str = "${hydra:runtime.choices.model}-${solver.method}"
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "auto"
+    deterministic: bool = False
+    resume: str = "none"
+    checkpoint: str | None = None
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def warnings(self) -> list[str]:
+        """Requests that are allowed and unlikely to do what was hoped for."""
+        solvers = {"solver": self.solver, "gradient.solver": gradient_solver(self), "eval.solver": eval_solver(self)}
+        return [
+            f"{key}.rtol={solver.rtol:g} is below the resolution of {self.dtype} ({EPS[self.dtype]:.1e}): "
+            "errors that small cannot be seen. dtype=float64 can."
+            for key, solver in solvers.items()
+            if solver.rtol is not None and solver.rtol < EPS[self.dtype] and (key == "solver" or solver != self.solver)
+        ]
+
+
+def eval_solver(config: Config) -> SolverConfig:
+    """The solver that scores the model: training's, with the changes of `eval.solver`."""
+    return changed(config.solver, config.eval.solver, "eval.solver")
+
+
+def gradient_solver(config: Config) -> SolverConfig:
+    """The solver of the backward solve: the forward's, with the changes of `gradient.solver`."""
+    return changed(config.solver, config.gradient.solver, "gradient.solver")
+
+
+def changed(solver: SolverConfig, change: SolverChange, key: str = "solver") -> SolverConfig:
+    """`solver` with `change`: another method brings its own preset, an rtol without atol sets both."""
+    start = {f.name: getattr(solver, f.name) for f in fields(solver)}
+    if change.method is not None and change.method != solver.method:
+        start = {"max_steps": solver.max_steps, **preset("solver", change.method, f"{key}.method")}
+    given = {f.name: getattr(change, f.name) for f in fields(change) if getattr(change, f.name) is not None}
+    if "rtol" in given:
+        given.setdefault("atol", given["rtol"])
+    return SolverConfig(**{**start, **given})
+
+
+def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
+    """The config with nothing left open: what is null in `trainer` and `optim` comes from the data set's recipe.
+
+    data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
+    """
+    options = dict(config.data)
+    if options["name"] == "auto" and data is not None:
+        passed = {key: value for key, value in options.items() if key != "name" and value is not None}
+        own = preset("data", data)
+        options = {**own, **{key: value for key, value in passed.items() if key in own}}
+    recipe = options.pop("recipe", None) or {}
+
+    trainer, optim = config.trainer, config.optim
+    if trainer.epochs is None and trainer.steps is None:
+        trainer = replace(trainer, epochs=recipe.get("epochs", {}).get("gpu" if gpu else "cpu"))
+    if trainer.batch_size is None:
+        trainer = replace(trainer, batch_size=recipe.get("batch_size"))
+    if optim.lr is None:
+        optim = replace(optim, lr=recipe.get("lr"))
+    return replace(config, data=options, trainer=trainer, optim=optim)
+
+
+def save(config: Config, folder: Path, tied: bool) -> None:
+    """Write `folder/config.yaml`: `odenet train --config-dir folder --config-name config` runs it again, typed.
+
+    tied  `atol` follows `rtol`, so that a change of one number is a change of both
+    """
+    from omegaconf import OmegaConf
+
+    content = OmegaConf.structured(replace(config, resume="none"))
+    if tied:
+        content.solver.atol = "${.rtol}"
+    head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))
+    (folder / "config.yaml").write_text(head + OmegaConf.to_yaml(content), encoding="utf-8")
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """What `folder/config.yaml` says, resolved; empty if there is none."""
+    from omegaconf import OmegaConf
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert isinstance(content, dict)
+    content.pop("defaults", None)
+    return {str(key): value for key, value in content.items()}
+
+
+def load(folder: Path) -> Config:
+    """The config of the run in `folder`, typed and checked."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    content = saved(folder)
+    if not content:
+        raise RequestError(f"{folder} is not the folder of a run: there is no {folder / 'config.yaml'}.")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{folder / 'config.yaml'}: {str(error.msg or error).splitlines()[0]}") from error
+    assert isinstance(config, Config)
+    return config

@@ -1,0 +1,90 @@
+"""Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
+
+A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
+is made, reads nothing before it is asked, and has two methods:
+
+    prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
+    load(deal) -> Data         the same, then put it on the device, ready to be dealt
+
+Modules that start with `_` are shared parts: `_resident` deals batches, `_idx` reads files, `_fetch` downloads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from odenet_cli import registry
+from odenet_cli.data._fetch import Unavailable
+from odenet_cli.data._resident import Data, Deal, Resident
+
+__all__ = ["Data", "Deal", "Resident", "Unavailable", "check", "load", "names", "prepare", "resolve_auto"]
+
+log = logging.getLogger("odenet")
+
+
+def names() -> list[str]:
+    """Every data set there is."""
+    return registry.names(__name__)
+
+
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown name, option or value without reading any data."""
+    _source(name, options)
+
+
+def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Find, fetch if allowed, and verify: {used, sha256, root, sizes, warning}, plain values for `run.json`."""
+    record: dict[str, Any] = _source(name, options).prepare()
+    return record
+
+
+def load(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Data:
+    """The data on `device`; `data.record` is what `prepare` returns, its warning logged."""
+    deal = Deal(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device=device, dtype=dtype)
+    data: Data = _source(name, options).load(deal)
+    if data.record["warning"]:
+        log.warning("%s", data.record["warning"])
+    return data
+
+
+def resolve_auto(options: Mapping[str, Any]) -> str:
+    """What `data=auto` stands for: 'mnist' where it is on disk or can be downloaded, else 'digits'.
+
+    Of `options`, those of MNIST that are not null count. Files that are there but damaged, and a `data.root` that does
+    not exist, are errors: someone put them there or asked for them.
+    """
+    fields = {field.name for field in dataclasses.fields(_module("mnist").Source)}
+    wanted = {key: value for key, value in options.items() if key in fields and value is not None}
+    try:
+        record = prepare("mnist", wanted)
+    except Unavailable as error:
+        why = str(error).splitlines()[0]
+        log.warning("data=auto: using digits, scikit-learn's 1,797 handwritten digits.\n  %s", why)
+        return "digits"
+    log.warning("data=auto: using mnist, found in %s.", record["root"])
+    return "mnist"
+
+
+def _source(name: str, options: Mapping[str, Any]) -> Any:
+    source = _module(registry.require("data", name, names())).Source
+    registry.fitting("data", source, options)
+    return source(**options)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")

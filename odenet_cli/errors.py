@@ -1,0 +1,32 @@
+"""What can go wrong with a request or a run, and the exit code each becomes."""
+
+from __future__ import annotations
+
+
+class OdenetError(Exception):
+    """An error that is reported in a few plain lines. `code` is the process's exit code."""
+
+    code = 1
+
+
+class RequestError(OdenetError):
+    """The request, its data or its checkpoint is wrong; nothing was started."""
+
+    code = 2
+
+
+class RunFailed(OdenetError):
+    """A run that started could not finish: it diverged, met the step limit, or ran out of memory."""
+
+    code = 1
+
+
+class Interrupted(BaseException):
+    """A run stopped on a signal, its checkpoint kept. Not an `Exception`: it must stop a whole sweep.
+
+    code  130 for SIGINT, 143 for SIGTERM
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,27 @@
+"""Ordinary differential equations in PyTorch: solvers one calls, and gradients through them.
+
+>>> from odenet_cli.ode import Adaptive
+>>> solve = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, gradient="adjoint")
+>>> y, stats = solve(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
+"""
+
+from odenet_cli.ode.errors import NotFinite, SolveError, StepLimit, StepTooSmall
+from odenet_cli.ode.methods import method
+from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
+from odenet_cli.ode.stats import Stats, tally
+from odenet_cli.ode.tableau import Tableau
+
+__all__ = [
+    "Adaptive",
+    "Fixed",
+    "NotFinite",
+    "Solution",
+    "SolveError",
+    "Solver",
+    "Stats",
+    "StepLimit",
+    "StepTooSmall",
+    "Tableau",
+    "method",
+    "tally",
+]

@@ -1,0 +1,84 @@
+"""Step sizes: the weighted error norm, the controllers, and the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from odenet_cli.ode.state import Evaluate, State, rms
+from odenet_cli.ode.tableau import Tableau
+
+Norm = Callable[[State, State, State], float]
+"""`norm(x, y, y1)`: the size of `x` in units of the tolerance around `y` and `y1`; one host synchronisation."""
+
+
+def weighted(x: State, y: State, y1: State, rtol: float, atol: float) -> State:
+    """x / (atol + rtol max(|y|, |y1|)), number by number (Hairer II.4, eq. 4.10)."""
+    scaled = []
+    for part, low, high in zip(x, y, y1):
+        size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
+        scaled.append(part / size.mul_(rtol).add_(atol))
+    return tuple(scaled)
+
+
+def tolerance_norm(rtol: float, atol: float) -> Norm:
+    """RMS of the error in units of `atol + rtol |y|` over the whole state (Hairer II.4, eq. 4.11)."""
+
+    def norm(x: State, y: State, y1: State) -> float:
+        return rms(weighted(x, y, y1, rtol, atol))
+
+    return norm
+
+
+GAINS = {"I": (1.0, 0.0, 0.0), "PI": (0.7, -0.4, 0.0), "PID": (0.7, -0.4, 0.1)}
+"""Exponents of the last three error ratios, times -1/(q+1): I, PI.4.7 (Hairer & Wanner IV.2), PID (Söderlind 2003)."""
+
+
+@dataclass
+class Controller:
+    """Proposes how the step should change, from the error ratios of the steps accepted so far.
+
+    order  q + 1, the power of h with which the error estimate falls: q is the lower order of the pair
+    """
+
+    order: int
+    kind: str = "I"
+    safety: float = 0.9
+    shrink: float = 0.2
+    grow: float = 10.0
+    past: tuple[float, float] = field(default=(1.0, 1.0))
+
+    def factor(self, ratio: float) -> float:
+        """The factor for the next step after an error of `ratio` tolerances (accepted if at most 1)."""
+        if not math.isfinite(ratio):
+            return self.shrink
+        ratio = max(ratio, 1e-10)
+        if ratio > 1.0:
+            return max(self.shrink, self.safety * math.exp(-math.log(ratio) / self.order))
+        gains = GAINS[self.kind]
+        logs = sum(gain * math.log(r) for gain, r in zip(gains, (ratio, *self.past)) if gain)
+        self.past = (ratio, self.past[0])
+        return min(self.grow, max(self.shrink, self.safety * math.exp(-logs / self.order)))
+
+
+def first_step(
+    tableau: Tableau, evaluate: Evaluate, norm: Norm, t: float, y: State, slope: State, span: float, feeds: int | None
+) -> float:
+    """Length of the first step, by one extra evaluation (Hairer II.4, p. 169). `span` is t1 - t."""
+    d0, d1 = norm(y, y, y), norm(slope, y, y)
+    if not math.isfinite(d0 + d1):
+        return math.nan
+    h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, abs(span))
+
+    signed = math.copysign(h0, span)
+    probe = tuple(torch.add(part, k, alpha=signed) for part, k in zip(y[:feeds], slope))
+    slope1 = evaluate(t + signed, probe).slope
+    d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope)), y, y) / h0
+
+    steepest = max(d1, d2) if math.isfinite(d2) else math.inf
+    power = 1.0 / (tableau.embedded_order + 1)
+    h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** power
+    return min(100.0 * h0, h1 or h0, abs(span))

@@ -1,0 +1,21 @@
+"""How a solve can fail. Every error says where it happened and which setting to turn."""
+
+from __future__ import annotations
+
+from odenet_cli.errors import RunFailed
+
+
+class SolveError(RunFailed):
+    """A solve that could not reach its end time."""
+
+
+class StepLimit(SolveError):
+    """More steps than `max_steps` were tried."""
+
+
+class StepTooSmall(SolveError):
+    """The tolerance asks for steps below the resolution of time, or below `min_step`."""
+
+
+class NotFinite(SolveError):
+    """The state, the field or an incoming gradient is NaN or infinite."""

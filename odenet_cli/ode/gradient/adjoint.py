@@ -1,0 +1,165 @@
+"""The continuous adjoint: a second solve, backwards, in O(1) memory (the paper's ODE-Net; Pontryagin 1962).
+
+    dz/dt = f(t, z),   da/dt = -aᵀ ∂f/∂z,   dθ̄/dt = -aᵀ ∂f/∂θ      (Chen et al. 2018, equations 2, 4 and 5)
+
+z is restored by solving it backwards from the stored outputs; θ̄ is a quadrature along the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.control import Norm, weighted
+from odenet_cli.ode.errors import NotFinite, SolveError
+from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
+from odenet_cli.ode.loop import Integrator
+from odenet_cli.ode.state import Evaluation, State, dot, rms, rms_each
+
+NORMS = ("relative", "absolute", "seminorm")
+
+
+class Nothing:
+    """The tape of a gradient that keeps only the outputs."""
+
+    tensors: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjoint:
+    """Solve the adjoint equation backwards.
+
+    norm                relative: the tolerance on `a` is relative to the gradient that came in, so that the scale of
+                        the loss changes nothing; absolute: the paper's [z, a, θ̄] in one norm; seminorm: the same
+                        without θ̄ (Kidger, Chen & Lyons 2021)
+    control_parameters  let the error of θ̄ into the relative norm too
+    solver              of the backward solve; None: the forward one
+    """
+
+    norm: str = "relative"
+    control_parameters: bool = False
+    solver: Any = None
+    keeps_outputs = True
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"gradient.norm={self.norm} is not one of {', '.join(NORMS)}.")
+
+    def forward(self, problem: Problem) -> tuple[list[State], Nothing]:
+        if problem.opening is not None:
+            problem.opening = Evaluation(problem.opening.slope)
+        return problem.integrate(problem.evaluate, lambda taken: None), Nothing()
+
+    def backward(
+        self, problem: Problem, tape: Nothing, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
+    ) -> Gradients:
+        try:
+            return _Backwards(self, problem).run(states, cotangents)
+        except SolveError as error:
+            raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
+
+    def backward_again(self, *_: Any, **__: Any) -> Gradients:
+        raise RuntimeError("gradient=adjoint has no second derivative; use gradient=backprop for that.")
+
+
+class _Backwards:
+    """The backward solve of one adjoint, from the last output time to the first."""
+
+    def __init__(self, options: Adjoint, problem: Problem) -> None:
+        self.problem, self.norm = problem, options.norm
+        self.parts = len(problem.rhs.y0)
+        self.feeds = 2 * self.parts
+        self.solver = options.solver or problem.solver
+        self.judges_parameters = options.norm == "absolute" or options.control_parameters
+        judged = None if self.judges_parameters else self.feeds
+        self.loop: Integrator = self.solver.loop(self.evaluate, self._norm(), self.feeds, judged)
+        self.scale = 0.0
+        self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
+        self.used = [False] * len(problem.captured)
+
+    def run(self, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]) -> Gradients:
+        problem, ts = self.problem, self.problem.ts
+        a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
+        theta: State = tuple(tensor.clone() for tensor in self.nothing)
+        times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
+        for j in range(len(ts) - 1, 0, -1):
+            a = tuple(part if g is None else part + g for part, g in zip(a, cotangents[j]))
+            size = rms(a)
+            if not size < float("inf"):
+                raise NotFinite(f"the gradient that came in at t = {ts[j]:.6g} is NaN or infinite.")
+            self.scale = max(self.scale, size)
+            if not self.scale or ts[j] == ts[j - 1]:
+                continue
+            self.loop.opening = None
+            state = (*states[j], *a, *theta)
+            for n, taken in enumerate(self.loop.run(ts[j], ts[j - 1], state)):
+                if n == 0 and problem.times is not None:
+                    # Neighbours at the same time share one slope.
+                    for i in range(j, len(ts)):
+                        if ts[i] == ts[j]:
+                            times[i] += self._along(cotangents[i], taken.step.slopes[0].slope)
+                state = taken.step.y
+            a, theta = state[self.parts : self.feeds], state[self.feeds :]
+        if problem.times is not None and self.scale:
+            times[0] -= self._along(a, self._count(problem.rhs(ts[0], states[0])))
+        found = [part if used else None for part, used in zip(theta, self.used)]
+        y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
+        return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
+
+    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+        """The slopes of z, of a, and, where they have a weight, of θ̄: one evaluation, one vector-Jacobian product."""
+        z, a = y[: self.parts], y[self.parts :]
+        with torch.enable_grad():
+            point = tuple(part.detach().requires_grad_() for part in z)
+            slope = self._count(self.problem.rhs(t, point))
+        ends = [(k, part.neg()) for k, part in zip(slope, a) if k.requires_grad]
+        wanted = self.problem.captured if weighty else ()
+        found: Sequence[MaybeTensor] = [None] * (self.parts + len(wanted))
+        if ends:
+            self.problem.stats.vjps += 1
+            found = torch.autograd.grad(
+                [k for k, _ in ends],
+                (*point, *wanted),
+                [part for _, part in ends],
+                retain_graph=self.problem.retain,
+                allow_unused=True,
+            )
+        da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, found)]
+        quadrature = found[self.parts :]
+        self.used = [used or g is not None for used, g in zip(self.used, quadrature)] if weighty else self.used
+        dtheta = [nothing if g is None else g for nothing, g in zip(self.nothing, quadrature)]
+        return Evaluation((*(k.detach() for k in slope), *da, *dtheta))
+
+    def _count(self, slope: State) -> State:
+        self.problem.stats.nfe_backward += 1
+        return slope
+
+    def _norm(self) -> Norm | None:
+        if not hasattr(self.solver, "rtol"):
+            return None
+        rtol, atol = self.solver.rtol, self.solver.atol
+
+        def flat(x: State, y: State, y1: State) -> float:
+            return rms(weighted(x, y, y1, rtol, atol))
+
+        def relative(x: State, y: State, y1: State) -> float:
+            parts, feeds = self.parts, self.feeds
+            groups = [weighted(x[:parts], y[:parts], y1[:parts], rtol, atol)]
+            for group in (slice(parts, feeds), slice(feeds, None)):
+                groups.append(weighted(x[group], y[group], y1[group], rtol, atol * self.scale))
+            sizes = rms_each(groups)
+            # max() would pass over a NaN.
+            return sum(sizes) if any(size != size for size in sizes) else max(sizes)
+
+        return relative if self.norm == "relative" else flat
+
+    def _along(self, cotangents: Sequence[MaybeTensor], slope: State) -> Tensor | float:
+        terms = [dot(g, k) for g, k in zip(cotangents, slope) if g is not None]
+        return sum(terms[1:], start=terms[0]) if terms else 0.0
+
+
+GRADIENT = Adjoint

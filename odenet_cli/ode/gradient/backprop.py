@@ -1,0 +1,78 @@
+"""Backpropagation through the solver: the exact gradient of its steps (the paper's RK-Net).
+
+The graphs of the accepted steps' evaluations are kept, O(L~) memory in the number of evaluations, and nothing is
+evaluated again: `nfe_backward` is 0. A second derivative, or a second backward pass, runs the accepted steps again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
+from odenet_cli.ode.loop import Taken
+from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
+from odenet_cli.ode.state import Evaluation, State
+
+
+@dataclass
+class Kept:
+    """The accepted steps with their graphs. `spent` once a backward pass has consumed the graphs."""
+
+    records: list[Record] = field(default_factory=list)
+    closing: list[Evaluation] = field(default_factory=list)
+    spent: bool = False
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [part for record in self.records for evaluation in record.slopes for part in evaluation.graph.point]
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Keep the graphs of the accepted steps, and sweep back over them."""
+
+    keeps_outputs = False
+
+    def forward(self, problem: Problem) -> tuple[list[State], Kept]:
+        kept, slopes_wanted = Kept(), problem.times is not None
+
+        def evaluate(t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+            problem.stats.nfe_forward += 1
+            return linearise(problem, t, y)
+
+        def keep(taken: Taken) -> None:
+            count = problem.solver.tableau.stages - problem.solver.tableau.fsal
+            kept.closing = taken.step.slopes[count:]
+            slopes = taken.step.slopes if slopes_wanted and taken.inside else taken.step.slopes[:count]
+            kept.records.append(Record.of(taken, slopes if slopes_wanted else [_bare(k) for k in slopes]))
+
+        return problem.integrate(evaluate, keep), kept
+
+    def backward(
+        self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
+    ) -> Gradients:
+        tape.spent = True
+        steps, closing = [record.slopes for record in tape.records], tape.closing
+        for record in tape.records:
+            record.slopes = []
+
+        def stages(n: int) -> list[Evaluation]:
+            return steps[n] if n < len(steps) else closing
+
+        return Sweep(problem, cotangents).run(tape.records, stages)
+
+    def backward_again(
+        self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
+    ) -> Gradients:
+        return rerun(problem, tape.records, y0, cotangents, create_graph)
+
+
+def _bare(evaluation: Evaluation) -> Evaluation:
+    """Without the slope, which only the gradients of times need."""
+    return Evaluation((), evaluation.graph)
+
+
+GRADIENT = Backprop

@@ -1,0 +1,206 @@
+"""The loops over steps: adaptive and fixed. Both yield the accepted steps and keep what opens the next one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from odenet_cli.ode import dense
+from odenet_cli.ode.control import Controller, Norm, first_step
+from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
+from odenet_cli.ode.state import Evaluate, Evaluation, State
+from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.tableau import Tableau
+
+
+@dataclass
+class Taken:
+    """An accepted step.
+
+    t, h    where it began, how long it was; `end` is t + h, exactly the end time in the last step
+    y       state at `t`; `step.y` is that at `end`
+    leg     indices into the output times between which the solve ran; t and h are constant fractions of that span
+    inside  (j, θ): output j lies at t + θh, by dense output
+    lands   the first output at `end`, if there is one
+    """
+
+    t: float
+    h: float
+    end: float
+    y: State
+    step: Step
+    leg: tuple[int, int] = (0, -1)
+    inside: list[tuple[int, float]] = field(default_factory=list)
+    lands: int | None = None
+
+
+class Integrator(Protocol):
+    """A solve in progress; step size and error history carry over from one `run` to the next."""
+
+    tableau: Tableau
+    opening: Evaluation | None
+    accepted: int
+    rejected: int
+
+    def legs(self, count: int) -> list[tuple[int, int]]:
+        """The runs by which `count` output times are reached, as pairs of their indices."""
+        ...
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        """Solve from `t` to `end`, either way in time, yielding every accepted step."""
+        ...
+
+    def closing(self, taken: Taken) -> Evaluation:
+        """The slope at the end of a step that was just taken; it will open the next one."""
+        ...
+
+
+@dataclass(kw_only=True)
+class AdaptiveLoop:
+    """Steps as long as the tolerance allows; the last one is cut to land on the end time exactly.
+
+    h              the step to try next; None: chosen by Hairer's rule
+    opening        the slope that opens the next step; None: to be evaluated
+    feeds, judged  how many leading components the field reads, and the error norm judges; None: all
+    """
+
+    tableau: Tableau
+    evaluate: Evaluate
+    norm: Norm
+    controller: Controller
+    max_steps: int
+    min_step: float = 0.0
+    max_step: float = math.inf
+    h: float | None = None
+    feeds: int | None = None
+    judged: int | None = None
+    opening: Evaluation | None = None
+    accepted: int = 0
+    rejected: int = 0
+    blown: bool = False
+
+    def legs(self, count: int) -> list[tuple[int, int]]:
+        return [(0, count - 1)]
+
+    def closing(self, taken: Taken) -> Evaluation:
+        if self.opening is None:
+            self.opening = self.evaluate(taken.end, taken.step.y[: self.feeds])
+        return self.opening
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        while t != end:
+            opening = self.opening or self.evaluate(t, y[: self.feeds])
+            taken = self._advance(t, end, y, opening)
+            self.opening = taken.step.slopes[-1] if self.tableau.fsal else None
+            yield taken
+            t, y = taken.end, taken.step.y
+
+    def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
+        """Try steps from `t` until one is accepted."""
+        wanted, left = self.h or self._first(t, end, y, opening), abs(end - t)
+        while True:
+            self._guard(t, end, wanted)
+            wanted = min(wanted, self.max_step)
+            last = wanted >= left
+            h = end - t if last else math.copysign(wanted, end - t)
+            step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
+            ratio = self.norm(step.error, y[: self.judged], step.y[: self.judged])
+            factor = self.controller.factor(ratio)
+            if ratio <= 1.0:
+                self.accepted += 1
+                # A cut step says nothing about the solution: keep the one that was wanted before the cut.
+                self.h = wanted if wanted > left else wanted * factor
+                return Taken(t, h, end if last else t + h, y, step)
+            self.rejected += 1
+            self.blown = not math.isfinite(ratio)
+            wanted = abs(h) * factor
+
+    def _first(self, t: float, end: float, y: State, opening: Evaluation) -> float:
+        known, slope = y[: self.judged], opening.slope[: self.judged]
+        h = first_step(self.tableau, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
+        if math.isnan(h):
+            raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins.")
+        return h
+
+    def _guard(self, t: float, end: float, h: float) -> None:
+        """Refuse a step that cannot help. A step as long as the way that is left may be as short as that."""
+        tried = f"{self.accepted} accepted and {self.rejected} rejected steps"
+        if h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))):
+            if self.blown:
+                raise NotFinite(
+                    f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short the "
+                    f"step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
+                )
+            raise StepTooSmall(
+                f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
+                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps."
+            )
+        if self.accepted + self.rejected >= self.max_steps:
+            raise StepLimit(
+                f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {h:.2e}. "
+                "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
+            )
+
+
+@dataclass(kw_only=True)
+class FixedLoop:
+    """`steps` equal steps between neighbouring output times."""
+
+    tableau: Tableau
+    evaluate: Evaluate
+    steps: int
+    feeds: int | None = None
+    opening: Evaluation | None = None
+    accepted: int = 0
+    rejected: int = 0
+
+    def legs(self, count: int) -> list[tuple[int, int]]:
+        return [(j, j + 1) for j in range(count - 1)]
+
+    def closing(self, taken: Taken) -> Evaluation:
+        raise NotImplementedError("steps of a fixed solver end at the output times")
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        if t == end:
+            return
+        h = (end - t) / self.steps
+        for n in range(self.steps):
+            now, after = t + n * h, end if n == self.steps - 1 else t + (n + 1) * h
+            opening = self.opening or self.evaluate(now, y[: self.feeds], self.tableau.weighty[0])
+            self.opening = None
+            step = rk_step(self.tableau, self.evaluate, now, y, h, opening, close=False, feeds=self.feeds)
+            self.accepted += 1
+            yield Taken(now, h, after, y, step)
+            y = step.y
+
+
+def outputs(integrator: Integrator, ts: Sequence[float], y0: State, keep: Callable[[Taken], None]) -> list[State]:
+    """The states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are placed."""
+    states: list[State] = [y0]
+    for leg in integrator.legs(len(ts)):
+        y = states[leg[0]]
+        while len(states) <= leg[1] and ts[len(states)] == ts[leg[0]]:
+            states.append(y)
+        for taken in integrator.run(ts[leg[0]], ts[leg[1]], y):
+            taken.leg = leg
+            _place(integrator, taken, ts, states)
+            keep(taken)
+    return states
+
+
+def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State]) -> None:
+    """Append the outputs that lie in (t, end] of a step: those inside by dense output, those at its end as they are."""
+    stop, way = taken.leg[1], math.copysign(1.0, taken.h)
+    while len(states) + len(taken.inside) <= stop and way * ts[j := len(states) + len(taken.inside)] < way * taken.end:
+        taken.inside.append((j, (ts[j] - taken.t) / taken.h))
+    if taken.inside:
+        if len(integrator.tableau.dense_rows) > len(taken.step.slopes):
+            taken.step.slopes.append(integrator.closing(taken))
+        thetas = [theta for _, theta in taken.inside]
+        states += dense.inside(integrator.tableau, taken.y, taken.h, taken.step.slopes, thetas)
+    if len(states) <= stop and ts[len(states)] == taken.end:
+        taken.lands = len(states)
+    while len(states) <= stop and ts[len(states)] == taken.end:
+        states.append(taken.step.y)

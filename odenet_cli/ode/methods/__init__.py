@@ -1,0 +1,20 @@
+"""Runge-Kutta methods, one a file: the module's name is the method's name, `METHOD` its tableau."""
+
+from __future__ import annotations
+
+import importlib
+
+from odenet_cli import registry
+from odenet_cli.ode.tableau import Tableau
+
+
+def names() -> list[str]:
+    """All methods."""
+    return registry.names(__name__)
+
+
+def method(name: str) -> Tableau:
+    """The tableau of that name; a `RequestError` lists what exists."""
+    registry.require("solver.method", name, names())
+    tableau: Tableau = importlib.import_module(f"{__name__}.{name}").METHOD
+    return tableau

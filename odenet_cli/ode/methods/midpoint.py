@@ -1,0 +1,13 @@
+"""Runge, "Über die numerische Auflösung von Differentialgleichungen", Math. Ann. 46 (1895): the midpoint rule."""
+
+from odenet_cli.ode.tableau import Tableau
+
+METHOD = Tableau.parse(
+    """
+      0  |
+     1/2 | 1/2
+    -----+----------
+      b  |  0    1
+    """,
+    order=2,
+)

@@ -1,0 +1,15 @@
+"""Kutta's 3/8 rule, Z. Math. Phys. 46 (1901)."""
+
+from odenet_cli.ode.tableau import Tableau
+
+METHOD = Tableau.parse(
+    """
+      0  |
+     1/3 |  1/3
+     2/3 | -1/3   1
+      1  |   1   -1    1
+    -----+---------------------
+      b  |  1/8  3/8  3/8  1/8
+    """,
+    order=4,
+)

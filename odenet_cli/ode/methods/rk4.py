@@ -1,0 +1,15 @@
+"""Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen", Z. Math. Phys. 46 (1901)."""
+
+from odenet_cli.ode.tableau import Tableau
+
+METHOD = Tableau.parse(
+    """
+      0  |
+     1/2 | 1/2
+     1/2 |  0   1/2
+      1  |  0    0    1
+    -----+--------------------
+      b  | 1/6  1/3  1/3  1/6
+    """,
+    order=4,
+)

@@ -1,0 +1,190 @@
+"""What one calls: `Adaptive` solves to a tolerance, `Fixed` in a given number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.capture import captured
+from odenet_cli.ode.control import GAINS, Controller, Norm, tolerance_norm
+from odenet_cli.ode.errors import NotFinite
+from odenet_cli.ode.gradient import Differentiable, Gradient, Problem, gradient, stacked
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
+from odenet_cli.ode.methods import method
+from odenet_cli.ode.reverse import linearise
+from odenet_cli.ode.state import Evaluate, Evaluation, Field, RightHandSide
+from odenet_cli.ode.stats import Stats
+from odenet_cli.ode.tableau import Tableau
+
+
+class Solution(NamedTuple):
+    """The outcome of a solve.
+
+    y      (*S) the state at ts[1] for two times; (T, *S) the states at all times for more; a tuple for tuple states
+    stats  what it cost; the backward pass adds its part when it runs
+    """
+
+    y: Any
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solver:
+    method: str | Tableau
+    gradient: str | Gradient = "backprop"
+
+    @cached_property
+    def tableau(self) -> Tableau:
+        return self.method if isinstance(self.method, Tableau) else method(self.method)
+
+    @cached_property
+    def differentiate(self) -> Gradient:
+        return gradient(self.gradient) if isinstance(self.gradient, str) else self.gradient
+
+    def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
+        """Solve y' = field(t, y), y(ts[0]) = y0.
+
+        field  called with a 0-d tensor t and a state like y0; returns a state like y0
+        y0     tensor of any shape, or a tuple of tensors; floating point or complex
+        ts     (T,) times, increasing or decreasing, T >= 2
+
+        Gradients reach y0, ts, the field's parameters and whatever tensors it closes over. Raises `SolveError` where
+        the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of the field pass through.
+        """
+        rhs = RightHandSide(field, y0)
+        points, times = _times(ts)
+        problem = Problem(rhs, points, times, self, Stats.begin())
+        if torch.is_grad_enabled():
+            return Solution(rhs.restore(self._with_gradient(problem)), problem.stats)
+        return Solution(rhs.restore(self._plain(problem)), problem.stats)
+
+    def _with_gradient(self, problem: Problem) -> tuple[Tensor, ...]:
+        rhs = problem.rhs
+        if problem.ts[0] == problem.ts[-1]:
+            return stacked([rhs.y0] * len(problem.ts))
+        since = torch.zeros((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+        problem.stats.nfe_forward += 1
+        problem.opening = linearise(problem, problem.ts[0], rhs.y0)
+        problem.captured, problem.retain = captured(rhs.field, problem.opening.graph, since)
+        if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
+            made: tuple[Tensor, ...] = Differentiable.apply(
+                self.differentiate, problem, *rhs.y0, problem.times, *problem.captured
+            )
+            return made
+        problem.opening = Evaluation(problem.opening.slope)
+        return self._plain(problem)
+
+    @torch.no_grad()
+    def _plain(self, problem: Problem) -> tuple[Tensor, ...]:
+        return stacked(problem.integrate(problem.evaluate, lambda taken: None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(_Solver):
+    """Solve to a tolerance: the local error of each step stays below `atol + rtol |y|`, in root mean square.
+
+    >>> dopri5 = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6)
+    >>> y, stats = dopri5(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
+
+    gradient    a name of `odenet_cli.ode.gradient`, or an instance with its options
+    max_steps   accepted and rejected steps together, after which `StepLimit` is raised
+    controller  I, PI or PID: how step sizes follow the error
+    first_step  length of the first step; None: Hairer's rule, which costs one evaluation
+    """
+
+    rtol: float
+    atol: float
+    max_steps: int = 10_000
+    controller: str = "I"
+    safety: float = 0.9
+    first_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.tableau.doubt:
+            raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
+        _positive("solver.rtol", self.rtol, zero=True)
+        _positive("solver.atol", self.atol, zero=True)
+        _positive("solver.rtol + solver.atol", self.rtol + self.atol)
+        _positive("solver.max_step", self.max_step, infinite=True)
+        _positive("solver.min_step", self.min_step, zero=True)
+        _positive("solver.safety", self.safety)
+        _count("solver.max_steps", self.max_steps)
+        if self.first_step is not None:
+            _positive("solver.first_step", self.first_step)
+        if self.controller not in GAINS:
+            raise ValueError(f"solver.controller={self.controller} is not one of {', '.join(GAINS)}.")
+
+    def loop(
+        self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
+    ) -> AdaptiveLoop:
+        """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components."""
+        return AdaptiveLoop(
+            tableau=self.tableau,
+            evaluate=evaluate,
+            norm=norm or tolerance_norm(self.rtol, self.atol),
+            controller=Controller(self.tableau.embedded_order + 1, self.controller, self.safety),
+            max_steps=self.max_steps,
+            min_step=self.min_step,
+            max_step=self.max_step,
+            h=self.first_step,
+            feeds=feeds,
+            judged=judged,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(_Solver):
+    """Solve in `steps` equal steps between neighbouring output times.
+
+    >>> rk4 = Fixed(method="rk4", steps=8)
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        _count("solver.steps", self.steps)
+        _ = self.tableau
+
+    def loop(
+        self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
+    ) -> FixedLoop:
+        """A solve in progress; there is no error to judge."""
+        return FixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
+
+
+Solver = Adaptive | Fixed
+
+
+def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
+    """The output times as floats, and as a tensor where gradients are wanted."""
+    times = ts if isinstance(ts, Tensor) else torch.tensor(ts, dtype=torch.float64)
+    if times.dim() != 1 or len(times) < 2 or not times.is_floating_point():
+        raise ValueError(
+            f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
+        )
+    points = times.tolist()
+    if not all(map(math.isfinite, points)):
+        raise NotFinite(f"ts must be finite; got {points}.")
+    signs = {math.copysign(1.0, b - a) for a, b in zip(points, points[1:]) if a != b}
+    if len(signs) > 1:
+        raise ValueError(f"ts must run one way, up or down; got {points}.")
+    return points, times if times.requires_grad and torch.is_grad_enabled() else None
+
+
+def _positive(key: str, value: float, *, zero: bool = False, infinite: bool = False) -> None:
+    fits = isinstance(value, (int, float)) and (value > 0 or (zero and value == 0)) and (infinite or value < math.inf)
+    if not fits:
+        raise ValueError(f"{key}={value} must be {'a non-negative' if zero else 'a positive'} finite number.")
+
+
+def _count(key: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value} must be a whole number of at least 1.")

@@ -1,0 +1,122 @@
+"""States as tuples of tensors, each in its own shape, and the field as a function of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.tableau import Weights
+
+State = tuple[Tensor, ...]
+Field = Callable[[Tensor, Any], Any]
+Time = float | Tensor
+
+
+class Evaluation(NamedTuple):
+    """The field at one point.
+
+    slope  its value
+    graph  the autograd graph from the point to the value, where a gradient keeps it
+    """
+
+    slope: State
+    graph: Any = None
+
+
+class Evaluate(Protocol):
+    """The field as solvers call it. A slope that is not `weighty` enters no solution and no error estimate."""
+
+    def __call__(self, t: Time, y: State, weighty: bool = True) -> Evaluation: ...
+
+
+class RightHandSide:
+    """The user's field, called with a tensor time and its own kind of state, and held to its shapes.
+
+    y0  a tensor of any shape, or a tuple of them; floating point or complex
+    """
+
+    def __init__(self, field: Field, y0: Tensor | Sequence[Tensor]) -> None:
+        self.field = field
+        self.single = isinstance(y0, Tensor)
+        self.y0: State = (y0,) if isinstance(y0, Tensor) else tuple(y0)
+        for part in self.y0:
+            if not isinstance(part, Tensor) or not (part.is_floating_point() or part.is_complex()):
+                kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
+                raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
+        if not self.y0 or len({part.device for part in self.y0}) > 1:
+            raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
+        self.device = self.y0[0].device
+        self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
+
+    def __call__(self, t: Time, y: State) -> State:
+        if not isinstance(t, Tensor):
+            t = torch.full((), t, dtype=self.time_dtype, device=self.device)
+        value = self.field(t, y[0] if self.single else y)
+        slope: State = (value,) if self.single else tuple(value)
+        if len(slope) != len(y):
+            raise ValueError(f"the field returned {len(slope)} tensors for a state of {len(y)}.")
+        for k, part in zip(slope, y):
+            if not isinstance(k, Tensor) or k.shape != part.shape or k.dtype != part.dtype:
+                got = f"{tuple(k.shape)} {k.dtype}" if isinstance(k, Tensor) else type(k).__name__
+                raise ValueError(
+                    f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
+                )
+        return slope
+
+    def restore(self, parts: Sequence[Tensor]) -> Any:
+        """The state in the user's form: a tensor, or a tuple."""
+        return parts[0] if self.single else tuple(parts)
+
+
+def combine(y: State, h: Time, weights: Weights, slopes: Sequence[Evaluation]) -> State:
+    """y + h Σ w_j k_j, with one pass a slope. A tensor `h` carries gradients."""
+    return tuple(_combine(part, h, weights, [slopes[j].slope[i] for j, _ in weights]) for i, part in enumerate(y))
+
+
+def _combine(y: Tensor, h: Time, weights: Weights, k: list[Tensor]) -> Tensor:
+    if not weights:
+        return y
+    if isinstance(h, Tensor):
+        return y + h * weigh(1.0, weights, k)
+    total = torch.add(y, k[0], alpha=h * weights[0][1])
+    for (_, w), slope in zip(weights[1:], k[1:]):
+        total.add_(slope, alpha=h * w)
+    return total
+
+
+def weigh(h: float, weights: Weights, k: list[Tensor]) -> Tensor:
+    """h Σ w_j k_j."""
+    total = k[0] * (h * weights[0][1])
+    for (_, w), slope in zip(weights[1:], k[1:]):
+        total.add_(slope, alpha=h * w)
+    return total
+
+
+def rms(state: State) -> float:
+    """Root mean square over all numbers of a state; 0 for an empty one. Synchronises with the device once."""
+    return rms_each([state])[0]
+
+
+def rms_each(states: Sequence[State]) -> list[float]:
+    """`rms` of each of several states, in one synchronisation."""
+    norms = [torch.linalg.vector_norm(part) for state in states for part in state]
+    if not norms:
+        return [0.0] * len(states)
+    known = [norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist()
+    sizes, position = [], 0
+    for state in states:
+        squares = sum(norm * norm for norm in known[position : position + len(state)])
+        sizes.append(math.sqrt(squares / max(1, sum(part.numel() for part in state))))
+        position += len(state)
+    return sizes
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Real inner product, the pairing of a cotangent with a tangent; complex numbers count as pairs of reals."""
+    if x.is_complex():
+        x, y = torch.view_as_real(x.resolve_conj()), torch.view_as_real(y.resolve_conj())
+    return torch.sum(x * y)

@@ -1,0 +1,159 @@
+"""The ranges of a request, key by key: what the types cannot say. No torch, no Hydra."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from odenet_cli.errors import RequestError
+from odenet_cli.presets import adaptive, options, preset
+from odenet_cli.registry import require
+
+if TYPE_CHECKING:
+    from odenet_cli.config import Config, GradientConfig, OptimConfig, SolverConfig
+
+EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+NORMS = ("relative", "absolute", "seminorm")
+
+
+def check(config: Config) -> None:
+    """Refuse what no run could use: a `RequestError` with key, value, what is allowed and the way out."""
+    from odenet_cli.config import eval_solver, gradient_solver
+
+    for key, value in leaves(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestError(f"{key}={value} is not a finite number.")
+    _check_words(config)
+    _check_solver("solver", config.solver, config.dtype)
+    _check_gradient(config.gradient)
+    _check_solver("gradient.solver", gradient_solver(config), config.dtype)
+    _check_solver("eval.solver", eval_solver(config), config.dtype)
+    _check_optim(config.optim)
+    _check_trainer(config)
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(full key, value) of everything below `value`: dataclasses, dictionaries and lists."""
+    if is_dataclass(value):
+        items: Any = ((f.name, getattr(value, f.name)) for f in fields(value))
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        yield key, value
+        return
+    for name, item in items:
+        yield from leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def at_least(key: str, value: float | None, low: float) -> None:
+    """Refuse a `value` below `low`; null is for others to judge."""
+    if value is not None and value < low:
+        raise RequestError(f"{key}={value} is out of range: it must be {low} or more.")
+
+
+def positive(key: str, value: float | None, remedy: str = "") -> None:
+    """Refuse a `value` that is not above zero."""
+    if value is not None and value <= 0:
+        raise RequestError(f"{key}={value} is out of range: it must be above 0.{remedy}")
+
+
+def _check_words(config: Config) -> None:
+    name = config.name
+    if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
+        raise RequestError(
+            f"name={name!r} cannot be part of a folder's name: 1 to 100 characters, no slash, no line break.\n"
+            "  Say where runs go with hydra.run.dir=FOLDER."
+        )
+    at_least("seed", config.seed, 0)
+    if config.seed >= 2**63:
+        raise RequestError(f"seed={config.seed} is out of range: it must be below 2^63.")
+    require("dtype", config.dtype, EPS)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
+        raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N.")
+    if not config.resume or "\n" in config.resume:
+        raise RequestError(f"resume={config.resume!r} must be none, auto or the folder of a run.")
+    for group in ("model", "data"):
+        if not isinstance(getattr(config, group).get("name"), str):
+            raise RequestError(f"{group}.name is missing; choose a preset: {group}={'|'.join(options(group))}.")
+
+
+def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
+    at_least(f"{key}.max_steps", solver.max_steps, 1)
+    if not adaptive(solver.method, f"{key}.method"):
+        if solver.rtol is not None or solver.atol is not None:
+            raise RequestError(_wrong_kind(key, solver, "takes fixed steps, so it has no rtol or atol"))
+        if solver.steps is None:
+            raise RequestError(f"{key}.steps is missing: {solver.method} takes fixed steps. Add {key}.steps=10.")
+        return at_least(f"{key}.steps", solver.steps, 1)
+    if solver.steps is not None:
+        raise RequestError(_wrong_kind(key, solver, "chooses its own steps, so it has no steps"))
+    for name, value in (("rtol", solver.rtol), ("atol", solver.atol)):
+        if value is None:
+            raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
+        positive(f"{key}.{name}", value, " Usual are 1e-1 to 1e-9.")
+    assert solver.rtol is not None
+    if solver.rtol < EPS[dtype] / 100:
+        remedy = "use dtype=float64." if dtype == "float32" else "no floating-point type here reaches it."
+        raise RequestError(f"{key}.rtol={solver.rtol:g} is far below the resolution of {dtype}: {remedy}")
+    return None
+
+
+def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
+    """The message for `rtol` with a fixed method or `steps` with an adaptive one, with a complete remedy."""
+    own = preset("solver", solver.method)
+    nulls = [name for name in ("rtol", "atol", "steps") if getattr(solver, name) is not None and name not in own]
+    given = ", ".join(f"{key}.{name}={getattr(solver, name):g}" for name in nulls)
+    if key == "solver":
+        ways = f"choose the preset solver={solver.method} and leave out {', '.join(f'{key}.{n}' for n in nulls)}"
+        missing = [f"{key}.{n}={own[n]:g}" for n in own if n != "method" and getattr(solver, n) is None]
+        ways += "; for a saved config add " + " ".join([*(f"{key}.{n}=null" for n in nulls), *missing])
+    else:
+        ways = f"leave it out, or choose {key}.method="
+        kind = not adaptive(solver.method)
+        ways += "|".join(name for name in options("solver") if adaptive(name) is kind)
+    return f"{given} does not fit {solver.method}: it {reason}.\n  Way out: {ways}."
+
+
+def _check_gradient(gradient: GradientConfig) -> None:
+    listed = preset("gradient", gradient.method, "gradient.method")
+    require("gradient.norm", gradient.norm, NORMS)
+    unused = [key for key, value in leaves(gradient.solver, "solver") if value is not None]
+    unused += [
+        key for key, usual in (("norm", "relative"), ("control_parameters", False)) if getattr(gradient, key) != usual
+    ]
+    for key in unused:
+        if key.split(".")[0] not in listed:
+            raise RequestError(f"gradient.{key} has no meaning for gradient={gradient.method}; leave it out.")
+
+
+def _check_optim(optim: OptimConfig) -> None:
+    require("optim.name", optim.name, options("optim"))
+    positive("optim.lr", optim.lr)
+    at_least("optim.weight_decay", optim.weight_decay, 0)
+    if optim.momentum is not None:
+        if "momentum" not in preset("optim", optim.name):
+            raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
+        if not 0 <= optim.momentum < 1:
+            raise RequestError(f"optim.momentum={optim.momentum} is out of range: it must be in [0, 1).")
+    positive("optim.decay", optim.decay)
+    if any(not 0 < m < 1 for m in optim.milestones) or sorted(optim.milestones) != list(optim.milestones):
+        raise RequestError(
+            f"optim.milestones={optim.milestones} must be rising fractions of the run, each between 0 and 1."
+        )
+
+
+def _check_trainer(config: Config) -> None:
+    trainer = config.trainer
+    for key, value in leaves(trainer, "trainer"):
+        at_least(key, value, 1)
+    at_least("eval.batch_size", config.eval.batch_size, 1)
+    if trainer.epochs is not None and trainer.steps is not None:
+        raise RequestError(
+            f"trainer.epochs={trainer.epochs} and trainer.steps={trainer.steps} both say how long to train; "
+            "set one of them to null. To stop early use trainer.max_steps."
+        )

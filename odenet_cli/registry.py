@@ -1,0 +1,93 @@
+"""Names that are file names, and options that are a constructor's arguments.
+
+A package such as `odenet_cli.models` is a registry: every module in it is one entry, so adding a file adds the name.
+No torch here: listing and checking names must stay instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from odenet_cli.errors import RequestError
+
+
+def names(package: str) -> list[str]:
+    """The entries of a registry package: its public modules, sorted."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(package)
+    found = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    return sorted(module.name for module in found if not module.name.startswith("_") and not module.ispkg)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean `x`?' for the closest of `choices`, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def require(key: str, name: str, choices: Iterable[str]) -> str:
+    """`name` if it is one of `choices`; otherwise a `RequestError` that lists them and offers the nearest."""
+    known = list(choices)
+    if name not in known:
+        raise RequestError(f"{key}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(known)}.")
+    return name
+
+
+def fitting(key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = ()) -> None:
+    """Check `options` against the signature of `function`; arguments in `given` come from elsewhere.
+
+    Names must exist, nothing required may be missing, and values must have the annotated type. A `RequestError` names
+    the full key (`model.width`), the value and what is allowed.
+    """
+    signature = inspect.signature(function)
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    allowed = {name: p for name, p in signature.parameters.items() if name not in given}
+    for name, value in options.items():
+        if name not in allowed:
+            listing = ", ".join(allowed) or "none"
+            raise RequestError(f"{key}.{name} is not an option here.{nearest(name, allowed)}\n  There are: {listing}.")
+        if name in hints and not _is_a(value, hints[name]):
+            raise RequestError(f"{key}.{name}={value!r} is not {_spell(hints[name])}.")
+    for name, parameter in allowed.items():
+        if parameter.default is inspect.Parameter.empty and name not in options:
+            raise RequestError(f"{key}.{name} is missing; give it a value: {key}.{name}=…")
+
+
+def _is_a(value: object, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_a(value, part) for part in arguments)
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_is_a(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is type(None):
+        return value is None
+    return isinstance(value, hint) if inspect.isclass(hint) else True
+
+
+def _spell(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(part) for part in arguments)
+    if origin in (list, tuple):
+        return f"a list of {_spell(arguments[0])}"
+    plain = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
+    return plain.get(hint, getattr(hint, "__name__", str(hint)))

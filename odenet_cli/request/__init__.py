@@ -1,0 +1,122 @@
+"""A request is checked whole before Hydra starts: every point of it, its folders, its data.
+
+Hydra makes the run folder before the job begins, so what is wrong has to be found here; nothing is left behind then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from odenet_cli.config import Config
+from odenet_cli.errors import RequestError
+from odenet_cli.request.arguments import parse, quote, words
+from odenet_cli.request.compose import Composer, typed
+from odenet_cli.request.explain import explained
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder
+from odenet_cli.request.guard import guard
+from odenet_cli.request.resume import resumed
+from odenet_cli.request.settle import settle
+
+__all__ = ["Job", "Request", "compose", "prepare"]
+
+
+@dataclass
+class Job:
+    """One run of a request: what was said for it, where it goes, what it will do."""
+
+    overrides: list[str]
+    folder: Path
+    config: Config
+
+
+@dataclass
+class Request:
+    """A checked request.
+
+    argv    what Hydra is started with
+    sweep   several jobs, below `folder`
+    swept   the keys that differ between jobs
+    """
+
+    argv: list[str]
+    sweep: bool = False
+    folder: Path | None = None
+    jobs: list[Job] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)
+
+
+def compose(overrides: list[str]) -> Config:
+    """The checked configuration of `odenet train <overrides>`, what the data set's recipe fills in still open."""
+    composer = Composer(parse(overrides))
+    with explained(composer.overrides, composer.keys):
+        return typed(composer.compose(composer.overrides))
+
+
+def prepare(argv: list[str]) -> Request:
+    """Check `odenet train <argv>`; Hydra's own questions (`--cfg`, `--info`, …) pass."""
+    args = parse(argv)
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        return Request(argv=words(args, args.overrides))
+    if args.run and args.multirun:
+        raise RequestError("--run and --multirun exclude each other.")
+    args = resumed(args)
+
+    composer = Composer(args)
+    with explained(composer.overrides, composer.keys):
+        master, sweep = composer.master()
+    guard(master)
+    request = _sweep(composer, master) if sweep else _run(composer, master)
+    request.argv = words(args, [*args.overrides, *request.argv])
+
+    for warning in dict.fromkeys(warning for job in request.jobs for warning in job.config.warnings()):
+        print(f"warning: {warning}", file=sys.stderr)
+    settled = settle({job.folder: job.config for job in request.jobs})
+    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet train " + shlex.join(argv), **settled})
+    HydraConfig.instance().cfg = None
+    return request
+
+
+def _run(composer: Composer, cfg: DictConfig) -> Request:
+    """A single run; its folder is fixed now, so that Hydra uses the one that was checked."""
+    with explained(composer.overrides, composer.keys):
+        config = typed(cfg)
+        folder = Path(str(OmegaConf.select(cfg, "hydra.run.dir")))
+    check_run_folder(folder, config.resume)
+    pin = f"hydra.run.dir={quote(str(folder))}"
+    return Request(argv=[pin], sweep=False, folder=folder, jobs=[Job(list(cfg.hydra.overrides.task), folder, config)])
+
+
+def _sweep(composer: Composer, master: DictConfig) -> Request:
+    """A sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
+    with explained(composer.overrides, composer.keys):
+        folder = Path(str(OmegaConf.select(master, "hydra.sweep.dir")))
+        points = composer.points(master)
+    said: dict[str, set[str]] = {}
+    for override in (override for point in points for override in point):
+        key, _, value = override.partition("=")
+        said.setdefault(key, set()).add(value)
+    swept = [key for key, values in said.items() if len(values) > 1]
+    same = ",".join(quote(key.lstrip("+~")) for key in said if key not in swept)
+    pins = [f"hydra.sweep.dir={quote(str(folder))}", f"hydra.job.config.override_dirname.exclude_keys=[{same}]"]
+
+    jobs = []
+    for number, point in enumerate(points):
+        with explained(point, composer.keys):
+            cfg, subfolder = composer.job(master, [*pins, *point], number)
+            guard(cfg)
+            jobs.append(Job(point, folder / subfolder, typed(cfg)))
+    resume = jobs[0].config.resume
+    if resume not in ("none", "auto"):
+        raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
+    check_sweep_folder(folder, resume)
+    return Request(argv=pins, sweep=True, folder=folder, jobs=jobs, swept=swept)

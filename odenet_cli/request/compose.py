@@ -1,0 +1,123 @@
+"""Configurations as Hydra will make them, before Hydra starts."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from odenet_cli.config import Config
+from odenet_cli.errors import RequestError
+from odenet_cli.presets import conf_dir, groups
+from odenet_cli.request.explain import known_keys
+from odenet_cli.request.folders import folder_name
+
+MODULE = "odenet_cli.commands.train"
+VERSION_BASE = "1.3"
+CONFIG_NAME = "train"
+
+
+def register() -> None:
+    """Tell Hydra the schema, and OmegaConf how a sweep names its folders. Every process that runs a job needs it."""
+    ConfigStore.instance().store(name="schema", node=Config, provider="odenet")
+    OmegaConf.register_new_resolver("odenet.folder", folder_name, replace=True)
+
+
+class Composer:
+    """What Hydra would compose for a command line."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        register()
+        version.setbase(VERSION_BASE)
+        Plugins.instance()
+        setup_globals()
+        JobRuntime.instance().set("name", "train")
+        self.config_name = args.config_name or CONFIG_NAME
+        self.multirun = bool(args.multirun)
+        self.overrides: list[str] = list(args.overrides)
+        self.loader = ConfigLoaderImpl(config_search_path=_search_path(args))
+
+    def compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+        """One configuration, Hydra's own part included; interpolations can be resolved."""
+        sweep = mode == RunMode.MULTIRUN
+        cfg = self.loader.load_configuration(self.config_name, overrides, mode, validate_sweep_overrides=not sweep)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    def keys(self) -> list[str]:
+        """Every key that could have been meant, for the message about one that does not exist."""
+        for overrides in ([o for o in self.overrides if o.partition("=")[0] in groups()], []):
+            with suppress(HydraException, OmegaConfBaseException):
+                return known_keys(self.compose(overrides, RunMode.MULTIRUN))
+        return []
+
+    def master(self) -> tuple[DictConfig, bool]:
+        """The configuration of the whole request, and whether it is a sweep."""
+        cfg = self.compose(self.overrides, RunMode.MULTIRUN)
+        sweep = self.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+        if not sweep:
+            return self.compose(self.overrides), False
+        self.loader.load_configuration(self.config_name, self.overrides, RunMode.MULTIRUN)  # its own rules for sweeps
+        return cfg, True
+
+    def points(self, master: DictConfig) -> list[list[str]]:
+        """The overrides of every job of a sweep. Only Hydra's basic sweeper says beforehand what it will ask for."""
+        task = list(master.hydra.overrides.task)
+        parser = OverridesParser.create(config_loader=self.loader)
+        if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
+            return [[line for line in task if not parser.parse_override(line).is_sweep_override()]]
+        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(params + task), None)
+        return [list(point) for point in batches[0]]
+
+    def job(self, master: DictConfig, point: list[str], number: int) -> tuple[DictConfig, Path]:
+        """The configuration of job `number` of a sweep, and its folder."""
+        cfg = self.compose(list(master.hydra.overrides.hydra) + point)
+        OmegaConf.copy_cache(from_config=master, to_config=cfg)
+        with open_dict(cfg):
+            cfg.hydra.job.num = number
+            cfg.hydra.job.id = str(number)
+        HydraConfig.instance().set_config(cfg)
+        return cfg, Path(str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The task's part of a composed configuration, checked."""
+    task = cfg.copy()
+    with open_dict(task):
+        task.pop("hydra", None)
+    config = OmegaConf.to_object(task)
+    if not isinstance(config, Config):
+        raise RequestError(
+            "this configuration does not begin with odenet's schema, so it cannot be checked.\n"
+            "  A saved one is RUN/config.yaml (not RUN/.hydra); one of your own begins with `defaults: [schema, …]`."
+        )
+    return config
+
+
+def _search_path(args: argparse.Namespace) -> ConfigSearchPathImpl:
+    path = args.config_path or str(conf_dir())
+    search_path = create_automatic_config_search_path(None, MODULE, path)
+    if args.config_dir is not None:
+        folder = Path(args.config_dir).resolve()
+        if not folder.is_dir():
+            raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    assert isinstance(search_path, ConfigSearchPathImpl)
+    return search_path

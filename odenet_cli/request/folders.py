@@ -1,0 +1,76 @@
+"""The folders a request writes to: their names, and whether they are free. No torch, no Hydra."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.errors import RequestError
+
+OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
+LONGEST = 100
+
+
+def folder_name(number: int, overrides: str = "") -> str:
+    """The folder of a sweep's job, `<number>-<overrides>`: without paths, safe characters, not too long."""
+    parts = [part for part in str(overrides).split(",") if part and "/" not in part and "\\" not in part]
+    text = re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
+    if len(text.encode()) > LONGEST:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        text = text.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + digest
+    return f"{number}-{text}" if text else f"{number}"
+
+
+def run_record(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, empty if there is none or it cannot be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def check_run_folder(folder: Path, resume: str) -> None:
+    """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
+    if not _occupied("hydra.run.dir", folder):
+        return
+    entries = {path.name for path in folder.iterdir()}
+    status = run_record(folder).get("status")
+    foreign = [n for n in sorted(entries) if n not in OURS and not n.startswith(("events.out.", ".lock", "run.json"))]
+    if status is None and foreign:
+        raise RequestError(
+            f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."
+        )
+    if resume == "auto":
+        return
+    if status == "done":
+        raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")
+    raise RequestError(
+        f"hydra.run.dir={folder} holds an unfinished run. Go on with it by resume=auto, or choose a new folder."
+    )
+
+
+def check_sweep_folder(folder: Path, resume: str) -> None:
+    """Refuse a folder that holds another sweep or foreign files, unless `resume=auto` goes on with it."""
+    if not _occupied("hydra.sweep.dir", folder):
+        return
+    if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
+        raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
+    if resume != "auto":
+        raise RequestError(
+            f"hydra.sweep.dir={folder} holds a sweep. Go on with it by resume=auto, or choose a new folder."
+        )
+
+
+def _occupied(key: str, folder: Path) -> bool:
+    """Is there something in `folder`? Refuse one that cannot be made or written."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise RequestError(f"{key}={folder} cannot be made: {nearest} is not a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RequestError(f"{key}={folder} cannot be written: no permission in {nearest}.")
+    return nearest == folder and any(folder.iterdir())

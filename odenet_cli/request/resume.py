@@ -1,0 +1,41 @@
+"""`resume=RUN`: the run in that folder, with its saved configuration."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from odenet_cli.errors import RequestError
+from odenet_cli.request.arguments import quote
+
+
+def resumed(args: argparse.Namespace) -> argparse.Namespace:
+    """`resume=RUN` as the request it stands for: RUN's saved configuration, in RUN, resumed."""
+    said = [override for override in args.overrides if override.lstrip("+").partition("=")[0] == "resume"]
+    value = OverridesParser.create().parse_override(said[-1]).value() if said else None
+    if not isinstance(value, str) or value in ("none", "auto", ""):
+        return args
+
+    folder = Path(value)
+    if not (folder / "config.yaml").is_file():
+        raise RequestError(
+            f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
+            "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."
+        )
+    if args.multirun or args.config_name:
+        raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
+    rest = [override for override in args.overrides if override not in said]
+    for override in rest:
+        if not override.lstrip("+").startswith(("trainer.", "hydra.")):
+            raise RequestError(
+                f"{override} cannot change while a run goes on; only trainer.* can.\n"
+                f"  For a new run that begins like it: odenet train --config-dir {value} --config-name config {override}"
+            )
+    changes = {
+        "config_dir": value,
+        "config_name": "config",
+        "overrides": [*rest, "resume=auto", f"hydra.run.dir={quote(value)}"],
+    }
+    return argparse.Namespace(**{**vars(args), **changes})

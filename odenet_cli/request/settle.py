@@ -1,0 +1,69 @@
+"""What only torch and the disk can tell: whether the model can be built, which data there is.
+
+The dispatcher settles it once; the jobs, in whatever process they run, read it from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config import Config, complete, saved
+
+
+def settle(configs: dict[Path, Config]) -> dict[str, Any]:
+    """Check every run's model and device, then choose and verify the data, once for all.
+
+    `auto` is what `data=auto` became; `data` has the record of each data set, by its options.
+    """
+    from odenet_cli import data as sets
+    from odenet_cli.training.run import check
+
+    for config in configs.values():
+        likely = complete(config, on_gpu(config), data="mnist")
+        sets.check(likely.data["name"], arguments(likely.data))
+        check(likely)
+
+    auto = None
+    for folder, config in configs.items():
+        if config.data["name"] == "auto" and auto is None:
+            before = saved(folder) if config.resume == "auto" else {}
+            auto = before.get("data", {}).get("name") or sets.resolve_auto(arguments(config.data))
+
+    records: dict[str, dict[str, Any]] = {}
+    for config in configs.values():
+        data = complete(config, gpu=False, data=auto).data
+        if key_of(data) not in records:
+            records[key_of(data)] = sets.prepare(data["name"], arguments(data))
+    return {"auto": auto, "data": records}
+
+
+def settled(config: Config) -> tuple[Config, dict[str, Any] | None, str]:
+    """What a job does: its complete config, the record of its data, the command that asked for it."""
+    request = json.loads(os.environ.get("ODENET_REQUEST", "{}"))
+    whole = complete(config, on_gpu(config), data=request.get("auto"))
+    record = request.get("data", {}).get(key_of(whole.data))
+    if record is not None:
+        record = {**record, "requested": config.data["name"]}
+    return whole, record, request.get("command", "")
+
+
+def arguments(data: dict[str, Any]) -> dict[str, Any]:
+    """The options of a data set without its name."""
+    return {key: value for key, value in data.items() if key != "name"}
+
+
+def key_of(data: dict[str, Any]) -> str:
+    """A data set's options as a key."""
+    return json.dumps(data, sort_keys=True, default=str)
+
+
+def on_gpu(config: Config) -> bool:
+    """Will this run compute on a GPU?"""
+    if config.device != "auto":
+        return config.device.startswith("cuda")
+    import torch
+
+    return bool(torch.cuda.is_available())
