@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from odenet_cli.errors import RequestError
 from odenet_cli.presets import adaptive, options, preset
-from odenet_cli.registry import require
+from odenet_cli.registry import nearest, require
 
 if TYPE_CHECKING:
     from odenet_cli.config import Config, GradientConfig, OptimConfig, SolverConfig
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
     """Refuse what no run could use: a `RequestError` with key, value, what is allowed and the way out."""
     from odenet_cli.config import eval_solver, gradient_solver
 
+    _check_names(config)
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
@@ -48,6 +49,19 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, item in items:
         yield from leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def _check_names(section: Any, key: str = "") -> None:
+    """Refuse what `+key=value` added to a section that has no such key."""
+    known = [f.name for f in fields(section)]
+    for name, value in vars(section).items():
+        if name not in known:
+            raise RequestError(
+                f"{key}{name} is not a key of the configuration.{nearest(name, known)}\n"
+                f"  There are: {', '.join(key + other for other in known)}."
+            )
+        if is_dataclass(value):
+            _check_names(value, f"{key}{name}.")
 
 
 def at_least(key: str, value: float | None, low: float) -> None:

@@ -10,7 +10,9 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -91,3 +93,25 @@ def _spell(hint: Any) -> str:
         return f"a list of {_spell(arguments[0])}"
     plain = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
     return plain.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The user's own class named by `options["target"]` as `package.module:Class`, and the other options.
+
+    The current folder is searched last.
+    """
+    rest = {name: value for name, value in options.items() if name != "target"}
+    module, colon, name = str(options.get("target") or "").partition(":")
+    if not (module and colon and name):
+        raise RequestError(f"{key}.target={options.get('target')} must read package.module:Class.")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise RequestError(f"{key}.target: {module} has no {name}.") from error
+    if not callable(found):
+        raise RequestError(f"{key}.target={module}:{name} is not a class.")
+    return found, rest

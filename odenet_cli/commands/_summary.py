@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.request.folders import run_record
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "error": ("error %", lambda value: f"{100 * value:.2f}"),
     "nfe_forward": ("NFE forward", lambda value: f"{value:.1f}"),
     "nfe_backward": ("NFE backward", lambda value: f"{value:.1f}"),
@@ -63,6 +64,10 @@ def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
         rows.append([str(number), *(said.get(key, "") for key in swept), *cells, record["status"]])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join("| " + " | ".join(_pad(cell, width) for cell, width in zip(row, widths)) + " |" for row in rows)
+
+
+def _number(value: Any, form: Callable[[float], str]) -> str:
+    return form(value) if isinstance(value, (int, float)) else ""
 
 
 def _pad(cell: str, width: int) -> str:

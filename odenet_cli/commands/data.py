@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(usage())
         return 0 if argv else 2
-    name = require("odenet data: data set", argv[0].removeprefix("data="), names())
+    name = require("data", argv[0].removeprefix("data="), names())
     given = dict(_option(word) for word in argv[1:])
     known = preset("data", name)
     for key in given:

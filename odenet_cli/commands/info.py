@@ -28,11 +28,7 @@ def facts() -> dict[str, str]:
     import torch
 
     found = {"odenet": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    found |= {package: _version(package) for package in PACKAGES}
     found["cpu cores, threads"] = f"{os.cpu_count()}, {torch.get_num_threads()}"
     found["cuda"] = f"{torch.version.cuda or 'built without'}, {torch.cuda.device_count()} device(s)"
     for index in range(torch.cuda.device_count()):
@@ -42,3 +38,10 @@ def facts() -> dict[str, str]:
     found["conf"] = str(conf_dir())
     found["data root"] = os.environ.get("ODENET_DATA") or os.path.expanduser("~/.cache/odenet")
     return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: odenet list [{'|'.join(KINDS)}]\n\nLists what `odenet train group=name` can choose from.")
         return 0
     plural = {group: kind for kind, group in KINDS.items()}
-    for kind in [require("odenet list: kind", plural.get(word, word), KINDS) for word in argv] or list(KINDS):
+    for kind in [require("kind", plural.get(word, word), KINDS) for word in argv] or list(KINDS):
         group = KINDS[kind]
         print(f"{kind} ({group}=…)")
         names = options(group)

@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config import save
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.presets import conf_dir
 from odenet_cli.request import Request, prepare
-from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register, typed
+from odenet_cli.request.arguments import parse
+from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import run_record
 from odenet_cli.request.settle import settled
@@ -56,7 +57,7 @@ def start(argv: list[str]) -> int:
     sys.argv = [sys.argv[0], *argv]
     decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
     try:
-        with explained(argv):
+        with explained(argv, lambda: Composer(parse(argv)).keys()):
             decorate(job)()
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -78,7 +79,8 @@ def job(cfg: DictConfig) -> None:
         log.info("the run failed", exc_info=True)
         _record(folder, error)
         if sweep:
-            print(f"#{here.job.num} failed: {error}", file=sys.stderr)
+            kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
+            print(f"#{here.job.num} failed: {kind}{error}", file=sys.stderr)
         else:
             _raised.append(error)
 
@@ -94,7 +96,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
 def _record(folder: Path, error: Exception) -> None:
     """See that `run.json` says the run failed, also where it failed too early to say so itself."""
     record = run_record(folder)
-    if record.get("status") in (None, "running"):
+    if record.get("status") != "failed":
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
 
 A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
-is made, reads nothing before it is asked, and has two methods:
+is made, reads nothing before it is asked, names the `shape` of an input and its `classes`, and has two methods:
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
     load(deal) -> Data         the same, then put it on the device, ready to be dealt
@@ -23,7 +23,7 @@ from odenet_cli import registry
 from odenet_cli.data._fetch import Unavailable
 from odenet_cli.data._resident import Data, Deal, Resident
 
-__all__ = ["Data", "Deal", "Resident", "Unavailable", "check", "load", "names", "prepare", "resolve_auto"]
+__all__ = ["Data", "Deal", "Resident", "Unavailable", "check", "load", "names", "prepare", "resolve_auto", "shape"]
 
 log = logging.getLogger("odenet")
 
@@ -36,6 +36,12 @@ def names() -> list[str]:
 def check(name: str, options: Mapping[str, Any]) -> None:
     """Refuse an unknown name, option or value without reading any data."""
     _source(name, options)
+
+
+def shape(name: str) -> tuple[tuple[int, ...], int]:
+    """The shape of one input and the number of classes, known without reading any data."""
+    source = _module(registry.require("data", name, names())).Source
+    return source.shape, source.classes
 
 
 def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ TRAIN, TEST = 1437, 360
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Options of `data=digits`: padding of the random crop in pixels, training samples held out."""
+
+    shape: ClassVar = (1, 28, 28)
+    classes: ClassVar = 10
 
     crop: int = 2
     validation: int = 144

@@ -10,7 +10,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from odenet_cli.data import _fetch
 from odenet_cli.data._fetch import Unavailable
@@ -35,6 +35,9 @@ class Source:
     crop        padding of the random crop in pixels
     validation  training samples held out
     """
+
+    shape: ClassVar = (1, 28, 28)
+    classes: ClassVar = 10
 
     root: str | None = None
     download: str | bool = "auto"

@@ -76,6 +76,9 @@ def prepare(argv: list[str]) -> Request:
     request = _sweep(composer, master) if sweep else _run(composer, master)
     request.argv = words(args, [*args.overrides, *request.argv])
 
+    for path in {job.config.checkpoint for job in request.jobs} - {None}:
+        if not Path(str(path)).exists():
+            raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
     for warning in dict.fromkeys(warning for job in request.jobs for warning in job.config.warnings()):
         print(f"warning: {warning}", file=sys.stderr)
     settled = settle({job.folder: job.config for job in request.jobs})

@@ -19,12 +19,13 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.presets import conf_dir, groups
+from odenet_cli.ranges import check
 from odenet_cli.request.explain import known_keys
 from odenet_cli.request.folders import folder_name
 
@@ -90,7 +91,7 @@ class Composer:
         """The configuration of job `number` of a sweep, and its folder."""
         cfg = self.compose(list(master.hydra.overrides.hydra) + point)
         OmegaConf.copy_cache(from_config=master, to_config=cfg)
-        with open_dict(cfg):
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.num = number
             cfg.hydra.job.id = str(number)
         HydraConfig.instance().set_config(cfg)
@@ -108,6 +109,7 @@ def typed(cfg: DictConfig) -> Config:
             "this configuration does not begin with odenet's schema, so it cannot be checked.\n"
             "  A saved one is RUN/config.yaml (not RUN/.hydra); one of your own begins with `defaults: [schema, …]`."
         )
+    check(config)  # again: what `+key=value` adds to the root comes after the object is made
     return config
 
 

@@ -17,7 +17,6 @@ from odenet_cli.ranges import leaves
 from odenet_cli.registry import nearest
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a word"}
-PATH_HINT = "A path with spaces or commas needs quotes inside quotes."
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def explained(overrides: list[str], keys: Callable[[], list[str]] = list) -> Ite
     """Turn what Hydra raises about `overrides` into a `RequestError`; `keys` lists what could have been meant."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise RequestError(explain(error, overrides, keys)) from error
 
 
@@ -64,6 +63,9 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
         return _unknown(match[1], keys())
     if match := re.search(r"Multiple values for (\S+?)\.", text):
         return f"{match[1]} is chosen more than once: say {match[1]}=… only once."
+    if "Config group override must be a string or a list" in text:
+        said = [o for o in overrides if o.partition("=")[0] in groups() and o.partition("=")[2] in ("", "null")]
+        return f"{', '.join(said) or 'an override'} chooses nothing; leave it out, or name a preset."
 
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
@@ -85,7 +87,7 @@ def _unparsed(override: str, text: str) -> str:
     if "=" not in override:
         return f"{override!r} is not of the form key=value. `odenet train --help` shows the keys."
     reason = text.split("\n")[0]
-    reason = re.sub(r"^Error when parsing index: \d+, string: .* out of .*?:\s*", "", reason)
+    reason = "this is not Hydra's grammar" if reason.startswith("LexerNoViable") else reason
     return (
         f"{override} cannot be read: {reason.split('See https')[0].strip()}.\n"
         "  A value with spaces, commas, brackets or = needs its own quotes: \"key='value'\"."
@@ -98,10 +100,12 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
     message = str(cause.msg or cause).split("\n")[0]
     if match := re.search(r"Value '(.*)' of type '\S+' (?:could not be converted to|is not a valid) (\w+)", message):
         return f"{key}={match[1]} is not {KINDS.get(match[2], match[2])}."
-    if "is not optional" in message or "None to non-Optional" in message or "Non optional field" in message:
+    if "is not optional" in message.lower() or "non-optional" in message.lower():
         return f"{key}=null is not allowed: it needs a value."
     if re.search(r"not in '\w+'|not in struct", message):
         return _unknown(key, keys())
+    if message.startswith("Invalid type assigned"):
+        return f"{said}: {key} is a section with keys of its own, {key}.….{nearest(key + '.', keys())}"
     if match := re.search(r"Interpolation key '([^']+)' not found", message):
         return f"{said or key} refers to {match[1]}, which does not exist.{nearest(match[1], keys())}"
     return f"{said or key}: {message}" if (said or key) else _short(message)

@@ -31,7 +31,7 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
         if not override.lstrip("+").startswith(("trainer.", "hydra.")):
             raise RequestError(
                 f"{override} cannot change while a run goes on; only trainer.* can.\n"
-                f"  For a new run that begins like it: odenet train --config-dir {value} --config-name config {override}"
+                f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
             )
     changes = {
         "config_dir": value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -95,9 +95,18 @@ def names() -> list[str]:
 
 def gradient(name: str, **options: Any) -> Gradient:
     """The gradient of that name with its options."""
-    registry.require("gradient.method", name, names())
-    made: Gradient = importlib.import_module(f"{__name__}.{name}").GRADIENT(**options)
+    made: Gradient = _class(name)(**options)
     return made
+
+
+def options(name: str) -> list[str]:
+    """The options of the gradient of that name."""
+    return [option.name for option in fields(_class(name))]
+
+
+def _class(name: str) -> Any:
+    registry.require("gradient.method", name, names())
+    return importlib.import_module(f"{__name__}.{name}").GRADIENT
 
 
 class Differentiable(torch.autograd.Function):

@@ -1,0 +1,26 @@
+"""One hidden layer of ReLUs: the first row of table 1 (LeCun et al. 1998)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """x (B, *S) -> logits (B, classes), through `hidden` units."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"model.hidden={hidden} must be at least 1 unit.")
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+MODEL = MLP

@@ -1,0 +1,40 @@
+"""The ODE network of table 1 (Chen et al. 2018): one field, solved from t = 0 to t = 1, in place of residual blocks.
+
+With the adjoint gradient it is the paper's ODE-Net, with backpropagation its RK-Net.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from odenet_cli.models import _blocks
+from odenet_cli.ode import Solver
+
+
+class ODENet(nn.Module):
+    """x (B, C, H, W) -> logits (B, classes): stem, ODE block, head.
+
+    augment  so many channels of zeros are appended to the state (Dupont et al. 2019)
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, solver: Solver, *, stem: str, width: int, augment: int
+    ) -> None:
+        super().__init__()
+        if augment < 0:
+            raise ValueError(f"model.augment={augment} must be 0 or more channels.")
+        self.stem = _blocks.stem(stem, shape[0], width)
+        self.augment = augment
+        self.flow = _blocks.ODEBlock(_blocks.ConvField(width + augment), solver)
+        self.head = _blocks.head(width + augment, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.augment:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.augment))
+        logits: Tensor = self.head(self.flow(x))
+        return logits
+
+
+MODEL = ODENet

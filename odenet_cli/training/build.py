@@ -1,0 +1,71 @@
+"""From a config to its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from odenet_cli import models
+from odenet_cli.config import Config, SolverConfig, eval_solver, gradient_solver
+from odenet_cli.errors import RequestError
+from odenet_cli.ode import Adaptive, Fixed, Solver
+from odenet_cli.ode.gradient import Gradient
+from odenet_cli.ode.gradient import gradient as make_gradient
+from odenet_cli.ode.gradient import options as gradient_options
+
+
+def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solver:
+    """An adaptive solver where there is a tolerance, else one of fixed steps."""
+    try:
+        if config.rtol is not None and config.atol is not None:
+            return Adaptive(
+                method=config.method,
+                rtol=config.rtol,
+                atol=config.atol,
+                max_steps=config.max_steps,
+                gradient=gradient,
+            )
+        if config.steps is not None:
+            return Fixed(method=config.method, steps=config.steps, gradient=gradient)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    raise RequestError(f"solver.method={config.method} needs solver.rtol and solver.atol, or solver.steps.")
+
+
+def gradient(config: Config) -> Gradient:
+    """The gradient of `gradient.method`, with those of the keys `gradient.*` that are its options."""
+    known = gradient_options(config.gradient.method)
+    given: dict[str, Any] = {
+        field.name: getattr(config.gradient, field.name)
+        for field in dataclasses.fields(config.gradient)
+        if field.name in known and field.name != "solver"
+    }
+    if "solver" in known and gradient_solver(config) != config.solver:
+        given["solver"] = solver(gradient_solver(config))
+    try:
+        return make_gradient(config.gradient.method, **given)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The network, initialised from `seed`, in `dtype`, on the CPU."""
+    options = {key: value for key, value in config.model.items() if key != "name"}
+    torch.manual_seed(config.seed)
+    made = models.model(
+        config.model["name"], options, shape=shape, classes=classes, solver=solver(config.solver, gradient(config))
+    )
+    return made.to(dtype(config))
+
+
+def dtype(config: Config) -> torch.dtype:
+    return {"float32": torch.float32, "float64": torch.float64}[config.dtype]
+
+
+def tightest(config: Config) -> float | None:
+    """The smallest tolerance any solve of the run has."""
+    solvers = (config.solver, gradient_solver(config), eval_solver(config))
+    return min((tol for one in solvers for tol in (one.rtol, one.atol) if tol is not None), default=None)

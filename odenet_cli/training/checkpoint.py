@@ -1,0 +1,104 @@
+"""Checkpoints: tensors and plain values in one file that is whole, checked, or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.errors import RequestError
+
+FORMAT = 1
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `path` so that at every moment either the old or the new one is there, whole.
+
+    The one before is kept as `previous-<name>`.
+    """
+    payload = {"format": FORMAT, "sha256": digest(content), "content": dict(content)}
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with open(temporary, "wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    if path.exists():
+        os.replace(path, previous(path))
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before `path` is kept."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of `path`, verified; a `RequestError` says what is wrong with it. Nothing in the file runs."""
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error
+    if not isinstance(payload, dict) or not {"format", "sha256", "content"} <= payload.keys():
+        raise RequestError(f"{path} is not a checkpoint of odenet.")
+    if payload["format"] != FORMAT:
+        raise RequestError(f"{path} has checkpoint format {payload['format']}; this version reads format {FORMAT}.")
+    if digest(payload["content"]) != payload["sha256"]:
+        raise RequestError(f"{path} is damaged: its content does not have the SHA-256 it was saved with.")
+    content: dict[str, Any] = payload["content"]
+    return content
+
+
+def latest(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The content of `path`, or, where it is missing or damaged, of the one before; and what was wrong, if anything."""
+    there = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    trouble: str | None = None
+    for candidate in there:
+        try:
+            return load(candidate), trouble
+        except RequestError as error:
+            trouble = str(error)
+    if trouble:
+        raise RequestError(f"{trouble}\n  There is no sound checkpoint to go on from.")
+    return None, None
+
+
+def digest(content: Any) -> str:
+    """SHA-256 over keys, types and bytes, the same wherever and however the content is stored."""
+    sha = hashlib.sha256()
+    _feed(sha, content)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, thing: Any) -> None:
+    if isinstance(thing, Tensor):
+        plain = thing.detach().cpu().contiguous()
+        sha.update(f"tensor {plain.dtype} {tuple(plain.shape)}".encode())
+        sha.update(plain.reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(thing, Mapping):
+        sha.update(f"mapping {len(thing)}".encode())
+        for key, value in thing.items():
+            sha.update(repr(key).encode())
+            _feed(sha, value)
+    elif isinstance(thing, (list, tuple)):
+        sha.update(f"sequence {len(thing)}".encode())
+        for value in thing:
+            _feed(sha, value)
+    else:
+        sha.update(f"{type(thing).__name__} {thing!r}".encode())

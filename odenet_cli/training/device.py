@@ -1,0 +1,43 @@
+"""Where a run computes, and how exactly."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from odenet_cli.errors import RequestError
+
+
+def choose(name: str, job: int = 0) -> torch.device:
+    """The device `name` stands for. `auto` is the GPU of the sweep's job `job`, modulo their number, else the CPU."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        spread = gpus and not os.environ.get("CUDA_VISIBLE_DEVICES")
+        return torch.device("cuda", job % gpus if spread else 0) if gpus else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        there = f"there are {gpus}: cuda:0 to cuda:{gpus - 1}" if gpus else "no CUDA device is visible here"
+        raise RequestError(f"device={name} does not exist; {there}.\n  Use device=auto or device=cpu.")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
+    """Set what is global to the process: the device, determinism, and the precision of matrix products on a GPU.
+
+    tolerance  the tightest tolerance of the run's solves, None without one. TF32 convolutions round at 5e-4 relative,
+               too coarse below 1e-4
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        coarse = tolerance is None or tolerance >= 1e-4
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if coarse else "ieee"
+        torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def describe(device: torch.device) -> str:
+    """For tables and bug reports."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,61 @@
+"""Scoring a model on a split, with whatever solver."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.models import solvers
+from odenet_cli.ode import Solver, Stats, tally
+from odenet_cli.tasks import Loss
+
+
+@contextlib.contextmanager
+def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
+    """Exchange the solver of every module that holds one; None leaves them."""
+    holders = solvers(model) if solver is not None else []
+    before = [holder.solver for holder in holders]
+    for holder in holders:
+        holder.solver = solver
+    try:
+        yield
+    finally:
+        for holder, one in zip(holders, before):
+            holder.solver = one
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, loss_fn: Loss, split: Any, solver: Solver | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """Mean loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
+
+    limit  use only so many batches
+    """
+    sums: dict[str, Tensor] = {}
+    count, batches, cost, start = 0, 0, Stats(), time.perf_counter()
+    training = model.training
+    model.eval()
+    with solved_by(model, solver):
+        for batch in islice(split.epoch(0), limit):
+            with tally() as solves:
+                loss, extra = loss_fn(model, batch)
+            size = len(batch[0])
+            for name, value in {"loss": loss, **extra}.items():
+                sums[name] = sums.get(name, 0.0) + value.double() * size
+            cost, count, batches = sum(solves, start=cost), count + size, batches + 1
+    model.train(training)
+    scores = {name: (total / count).item() for name, total in sums.items()}
+    return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}
+
+
+def mean_cost(cost: Stats, count: int) -> dict[str, float]:
+    """The counters per training step, or per batch; whole numbers where they are whole."""
+    means = {name: value / max(1, count) for name, value in vars(cost).items()}
+    return {name: int(mean) if mean == int(mean) else mean for name, mean in means.items()}

@@ -1,0 +1,80 @@
+"""What a run leaves behind while it runs: `metrics.jsonl`, the truth, and TensorBoard, a view of the same records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config import Config
+from odenet_cli.training.folder import MetricsFile
+
+TAGS = {
+    "loss": "loss/{split}",
+    "error": "error/{split}",
+    "nfe_forward": "nfe/forward",
+    "nfe_backward": "nfe/backward",
+    "accepted": "steps/accepted",
+    "rejected": "steps/rejected",
+    "saved_mib": "memory/saved_mib",
+    "peak_mib": "memory/peak_mib",
+    "step_ms": "time/step_ms",
+    "lr": "lr",
+}
+LAYOUT = {
+    "odenet": {
+        "field evaluations": ["Multiline", ["nfe/forward", "nfe/backward"]],
+        "error": ["Multiline", ["error/train", "error/valid", "error/test"]],
+        "loss": ["Multiline", ["loss/train", "loss/valid", "loss/test"]],
+        "memory (MiB)": ["Multiline", ["memory/saved_mib", "memory/peak_mib"]],
+    }
+}
+
+
+class Logbook:
+    """Writes each record to both places.
+
+    size, step  where a run goes on: bytes of `metrics.jsonl` to keep, and the last step to keep in TensorBoard
+    """
+
+    def __init__(self, folder: Path, config: Config, size: int = 0, step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.metrics = MetricsFile(folder / "metrics.jsonl", size)
+        self.board = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
+        if step is None:
+            self.board.add_custom_scalars(LAYOUT)
+            self._hparams(config)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record of one (step, split)."""
+        self.metrics.write(record)
+        split = record["split"]
+        for name, tag in TAGS.items():
+            # Counters of the other splits would mix with those of training in one curve.
+            if (value := record.get(name)) is not None and (split == "train" or "{split}" in tag):
+                self.board.add_scalar(tag.format(split=split), value, record["step"])
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.board.close()
+
+    def _hparams(self, config: Config) -> None:
+        """Into this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        chosen = {
+            "model": config.name,
+            "solver": config.solver.method,
+            "rtol": config.solver.rtol,
+            "steps": config.solver.steps,
+            "gradient": config.gradient.method,
+            "lr": config.optim.lr,
+            "batch_size": config.trainer.batch_size,
+            "data": config.data["name"],
+            "seed": config.seed,
+            **{f"model.{key}": value for key, value in config.model.items()},
+        }
+        known = {key: value for key, value in chosen.items() if isinstance(value, (bool, int, float, str))}
+        shown = dict.fromkeys(("error/test", "loss/test", "nfe/forward", "nfe/backward", "memory/saved_mib"), 0.0)
+        for summary in hparams(known, shown):
+            self.board.file_writer.add_summary(summary)

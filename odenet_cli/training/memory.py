@@ -1,0 +1,89 @@
+"""How much memory the backward pass holds on to."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+MIB = 2**20
+
+
+class _Held:
+    """A tensor that autograd saved; when this object goes, autograd has let go of it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class SavedMeter:
+    """The bytes autograd holds for backward, at their peak, while the meter is open.
+
+    Each storage counts once, however many tensors share it; parameters and buffers, `resident`, do not count. The
+    meter must stay open through the backward pass, and works the same on every device.
+
+    >>> with SavedMeter(model.parameters()) as meter:
+    ...     loss(model, batch).backward()
+    >>> meter.peak_mib
+    """
+
+    def __init__(self, resident: Iterable[Tensor] = ()) -> None:
+        self._resident = {tensor.untyped_storage().data_ptr() for tensor in resident}
+        self._users: dict[int, int] = {}
+        self._now = self.peak = 0
+        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
+
+    @property
+    def peak_mib(self) -> float:
+        return self.peak / MIB
+
+    def __enter__(self) -> SavedMeter:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._hooks.__exit__(kind, error, trace)
+
+    def _pack(self, tensor: Tensor) -> _Held:
+        held = _Held(tensor)
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if size and key not in self._resident:
+            users = self._users.get(key, 0)
+            self._users[key] = users + 1
+            if not users:
+                self._now += size
+                self.peak = max(self.peak, self._now)
+            weakref.finalize(held, self._release, key, size).atexit = False
+        return held
+
+    @staticmethod
+    def _unpack(held: _Held) -> Tensor:
+        return held.tensor
+
+    def _release(self, key: int, size: int) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            self._now -= size
+
+
+class PeakMeter:
+    """The GPU allocator's peak above what was resident when the meter opened; None on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak_mib: float | None = None
+
+    def __enter__(self) -> PeakMeter:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.device.type == "cuda":
+            self.peak_mib = (torch.cuda.max_memory_allocated(self.device) - self._before) / MIB

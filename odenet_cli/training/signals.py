@@ -1,0 +1,38 @@
+"""Stopping on request: a signal sets a flag, the loop acts on it after the step it is in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143}
+
+
+class Stop:
+    """Catches SIGINT, SIGTERM and SIGUSR1 while open; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def code(self) -> int:
+        return CODES[self.name or "SIGTERM"]
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for name in CODES:
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name == "SIGINT" and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name

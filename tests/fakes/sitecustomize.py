@@ -1,0 +1,59 @@
+"""Stand-ins for training and data, so that a test of the command line takes no torch and no time.
+
+On PYTHONPATH this is imported by every Python that starts, a launcher's processes included. `seed` chooses what happens
+to a run: 7 fails, 8 meets a bug, 9 is interrupted.
+"""
+
+import json
+import os
+import sys
+import types
+
+run = types.ModuleType("odenet_cli.training.run")
+data = types.ModuleType("odenet_cli.data")
+
+
+def check(config):
+    from odenet_cli.errors import RequestError
+
+    if config.model.get("width") == 13:
+        raise RequestError("model.width=13 cannot be built.")
+
+
+def train(config, folder, command, overrides, data_record):
+    from odenet_cli.errors import Interrupted, RunFailed
+
+    def write(status, reason=None, **final):
+        record = {"status": status, "reason": reason, "final": final, "command": command, "data": data_record}
+        (folder / "run.json").write_text(json.dumps(record | {"overrides": overrides, "pid": os.getpid()}))
+
+    with open(folder / "starts", "a") as log:
+        log.write("x")
+    if config.seed == 7:
+        write("failed", "the loss is not finite at step 3")
+        raise RunFailed("the loss is not finite at step 3. Lower optim.lr.")
+    if config.seed == 8:
+        raise ValueError("a bug")
+    if config.seed == 9:
+        write("interrupted", "SIGINT")
+        raise Interrupted("stopped at step 3", 130)
+    write("done", error=0.1, nfe_forward=20.0, epochs=config.trainer.epochs)
+
+
+def resolve_auto(options):
+    print("resolved")
+    return "digits"
+
+
+def prepare(name, options):
+    from odenet_cli.errors import RequestError
+
+    if options.get("root") == "/nowhere":
+        raise RequestError("data.root=/nowhere does not exist.")
+    return {"used": name, "options": options}
+
+
+run.check, run.run = check, train
+data.check, data.resolve_auto, data.prepare = lambda name, options: None, resolve_auto, prepare
+if os.environ.get("ODENET_FAKES") == "1":
+    sys.modules[run.__name__], sys.modules[data.__name__] = run, data

@@ -1,0 +1,231 @@
+"""`odenet train`: a wrong request ends in exit 2 and leaves nothing behind; a right one becomes runs and summaries."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.request import compose, prepare
+from odenet_cli.request.arguments import parse, quoted
+from odenet_cli.request.folders import folder_name
+
+WRONG = {
+    "model=odenett": ["model=odenett", "Did you mean `odenet`?", "resnet"],
+    "modle=odenet": ["modle", "Did you mean `model`?"],
+    "solver.rtol=-1": ["solver.rtol=-1", "above 0"],
+    "solver.rtol=abc": ["solver.rtol=abc is not a number"],
+    "solver.rtol=nan": ["solver.rtol=nan", "finite"],
+    "solver.rtol=1e-10": ["solver.rtol=1e-10", "dtype=float64"],
+    "solver.rtl=1e-3": ["solver.rtl", "Did you mean `solver.rtol`?"],
+    "solver.rtol=1e-1,1e-2": ["add -m"],
+    "solver=rk4 solver.rtol=1e-3": ["rk4", "fixed steps", "solver=rk4"],
+    "solver.steps=3": ["dopri5", "chooses its own steps"],
+    "solver.method=rk5": ["solver.method=rk5", "Did you mean `rk4`?"],
+    "solver=null": ["solver=null"],
+    "eval.solver.method=rk5": ["eval.solver.method=rk5"],
+    "eval.solver.steps=3": ["eval.solver.steps=3", "dopri5"],
+    "gradient.norm=l2": ["gradient.norm=l2", "seminorm"],
+    "gradient=backprop gradient.solver.rtol=1e-3": ["gradient.solver.rtol", "backprop"],
+    "optim.lr=inf": ["optim.lr=inf", "finite"],
+    "optim.momentum=1": ["optim.momentum=1", "[0, 1)"],
+    "optim=adam optim.momentum=0.9": ["optim.momentum=0.9", "adam"],
+    "optim.milestones=[0.5,0.2]": ["rising"],
+    "trainer.epochs=2.5": ["trainer.epochs=2.5 is not a whole number"],
+    "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
+    "trainer.epochs=3 trainer.steps=4": ["trainer.epochs=3", "trainer.steps=4"],
+    "trainer=3": ["trainer is a section"],
+    "seed=null": ["seed=null"],
+    "seed=-1": ["seed=-1"],
+    "device=gpu": ["device=gpu", "cuda:N"],
+    "dtype=float16": ["dtype=float16", "float64"],
+    "name=../x": ["name='../x'"],
+    "name=${nope}": ["nope", "does not exist"],
+    "+foo=1": ["foo", "not a key"],
+    "+solver.foo=1": ["solver.foo", "not a key"],
+    "model.wdth=3": ["Did you mean `model.width`?"],
+    "odenet": ["'odenet' is not of the form key=value"],
+    "model.width=[1": ["model.width=[1 cannot be read"],
+    "resume=nowhere": ["nowhere", "config.yaml"],
+    "checkpoint=no.pt": ["checkpoint=no.pt"],
+    "+model._target_=os.system": ["_target_", "code to run"],
+    "hydra.sweeper._target_=os.system": ["_target_", "code to run"],
+    "+hydra.job_logging.handlers.file.stream=ext://os.environ": ["code to run"],
+    "--experimental-rerun x": ["pickle"],
+    "--cfg x": ["--cfg"],
+    "--config-dir nowhere": ["nowhere"],
+    "--config-name config": ["--config-dir RUN"],
+    "-m seed=1,-2": ["seed=-2"],
+    "-m hydra.sweep.subdir=same seed=1,2": ["same folder"],
+    "hydra.run.dir=/proc/version/x": ["not a folder"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_request_is_refused_in_plain_words(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError) as refused:
+        prepare(words.split(" "))
+    text = str(refused.value)
+    assert len(text.splitlines()) <= 12
+    for part in WRONG[words]:
+        assert part in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", ["model=odenett", "-m solver.rtol=1e-3,-1", "model.width=13", "data=mnist data.root=/nowhere"]
+)
+def test_a_refusal_is_exit_2_and_makes_no_folder(odenet, tmp_path, words):
+    done = odenet("train", "device=cpu", *words.split(), fakes=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "gradient"),
+    [
+        ("", "adjoint"),
+        ("model=rknet", "backprop"),
+        ("model=rknet gradient=adjoint", "adjoint"),
+        ("gradient=backprop model=odenet", "backprop"),
+    ],
+)
+def test_the_command_line_wins_over_the_model_preset(words, gradient):
+    config = compose(words.split())
+    assert config.gradient.method == gradient
+    assert config.model["name"] == "odenet"
+    assert config.name.startswith("rknet-" if "rknet" in words else "odenet-")
+
+
+def test_an_experiment_wins_over_the_model_preset(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /model: rknet\n  - override /gradient: adjoint\nseed: 5\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    config = compose(["--config-dir", str(tmp_path), "experiment=mine"])
+    assert (config.name, config.gradient.method, config.seed) == ("rknet-dopri5", "adjoint", 5)
+    config = compose(["--config-dir", str(tmp_path), "experiment=mine", "gradient=backprop", "seed=6"])
+    assert (config.gradient.method, config.seed) == ("backprop", 6)
+
+
+@pytest.mark.parametrize("path", ["a b", "é", "a=b,c", "x[1]", "it's", '"', "back\\slash", "{a}", "(a", "'", "a\\'b"])
+def test_paths_of_any_spelling_arrive(path):
+    assert compose([f"checkpoint={path}", "data=mnist", f"data.root={path}"]).data["root"] == path
+
+
+def test_home_is_expanded_and_quoted_values_stay(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert quoted("data.root=~/x") == "data.root='/home/me/x'"
+    assert quoted("data.root='a b'") == "data.root='a b'"
+    assert quoted("checkpoint=null") == "checkpoint=null"
+    assert quoted("solver.rtol=1e-3") == "solver.rtol=1e-3"
+    assert parse(["seed=1", "-m", "seed=2"]).overrides == ["seed=1", "seed=2"]
+
+
+def test_folder_names_are_safe_and_short():
+    assert folder_name(3, "seed=1,solver.rtol=0.1") == "3-seed=1,solver.rtol=0.1"
+    assert folder_name(3, "data.root=/a/b,seed=1") == "3-seed=1"
+    assert folder_name(3, "") == "3"
+    assert len(folder_name(3, "x" * 500)) < 120
+    assert folder_name(3, "x" * 500) != folder_name(3, "x" * 501)
+    assert folder_name(3, "a=é b'*") == "3-a=é_b_"
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_run_is_saved_and_can_be_repeated_and_continued(odenet, tmp_path):
+    def train(*words):
+        return odenet("train", *words, fakes=True)
+
+    assert train("device=cpu", "hydra.run.dir=my run").returncode == 0
+    first = tmp_path / "my run"
+    assert record(first)["command"] == "odenet train device=cpu 'hydra.run.dir=my run'"
+    assert record(first)["data"] == {"used": "digits", "options": {"crop": 2, "validation": 144}, "requested": "auto"}
+    assert record(first)["final"]["epochs"] == 30
+    assert "atol: ${.rtol}" in (first / "config.yaml").read_text()
+
+    done = train("hydra.run.dir=my run", "device=cpu")
+    assert done.returncode == 2
+    assert "finished run" in done.stderr
+
+    assert train("--config-dir", "my run", "--config-name", "config", "solver.rtol=1e-5", "seed=3").returncode == 0
+    (again,) = (tmp_path / "runs").glob("*/*")
+    assert again.name.endswith("-odenet-dopri5")
+    assert "rtol: 1.0e-05\n  atol: ${.rtol}" in (again / "config.yaml").read_text()
+    done = train("--config-dir", "my run", "--config-name", "config", "solver=euler")
+    assert done.returncode == 2
+    assert "solver.method" in done.stderr
+
+    assert train("resume=my run", "trainer.epochs=31").returncode == 0
+    assert record(first)["final"]["epochs"] == 31
+    done = train("resume=my run", "optim.lr=3")
+    assert done.returncode == 2
+    assert "trainer.*" in done.stderr
+
+
+def test_a_sweep_goes_on_when_a_job_fails_and_later_takes_up_what_is_left(odenet, tmp_path):
+    words = ["train", "-m", "device=cpu", "model=odenet,rknet", "seed=1,7,8", "hydra.sweep.dir=out"]
+    done = odenet(*words, fakes=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("resolved") == 1  # data=auto, once for all
+
+    out = tmp_path / "out"
+    jobs = json.loads((out / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "failed", "failed"] * 2
+    assert jobs[1]["reason"].startswith("the loss is not finite")
+    assert jobs[2]["reason"] == "ValueError: a bug"
+    assert jobs[0]["final"]["error"] == 0.1
+    assert jobs[0]["folder"] == "0-model=odenet,seed=1"
+    assert jobs[5]["overrides"] == ["device=cpu", "model=rknet", "seed=8"]
+    assert "| model  | seed | error % |" in (out / "summary.md").read_text()
+    assert (out / "summary.md").read_text().strip() in done.stdout
+
+    assert odenet(*words, fakes=True).returncode == 2
+    assert odenet(*words, "resume=auto", fakes=True).returncode == 1
+    assert (out / "0-model=odenet,seed=1" / "starts").read_text() == "x"
+    assert (out / "1-model=odenet,seed=7" / "starts").read_text() == "xx"
+
+
+def test_an_interrupt_stops_the_sweep(odenet, tmp_path):
+    done = odenet("train", "-m", "device=cpu", "seed=1,9,3", "hydra.sweep.dir=out", fakes=True)
+    assert done.returncode == 130
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "interrupted", "not started"]
+
+
+def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["device=cpu", "seed=1,2,7", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]
+    done = odenet("train", "-m", *words, fakes=True)
+    assert done.returncode == 1
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "done", "failed"]
+    assert record(tmp_path / "out" / "0-seed=1")["data"]["requested"] == "auto"
+
+
+def test_a_sweep_written_in_a_configuration_is_checked_too(odenet, tmp_path):
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,-1\n"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "swept.yaml").write_text(text)
+    done = odenet("train", "--config-dir", ".", "experiment=swept", "device=cpu", fakes=True)
+    assert done.returncode == 2
+    assert "seed=-1" in done.stderr
+    assert (
+        odenet("train", "--config-dir", ".", "experiment=swept", "seed=1,2", "device=cpu", fakes=True).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["--hydra-help"]])
+def test_hydras_questions_are_answered(odenet, tmp_path, words):
+    done = odenet("train", *words, *([] if words == ["--hydra-help"] else ["solver=rk4"]))
+    assert done.returncode == 0
+    assert done.stdout
+    assert not list(tmp_path.iterdir())
+    if words == ["--help"]:
+        assert "model: mlp, odenet" in done.stdout
+        assert "method: rk4" in done.stdout

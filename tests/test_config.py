@@ -1,0 +1,89 @@
+"""What a configuration leaves open is filled in, and what it cannot mean is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from odenet_cli.config import SolverChange, changed, complete, eval_solver, gradient_solver, load, save
+from odenet_cli.errors import RequestError
+from odenet_cli.presets import adaptive, groups, headline, options, preset
+from odenet_cli.registry import names
+from odenet_cli.request import compose
+
+
+@pytest.mark.parametrize("name", options("solver"))
+def test_every_solver_preset_composes(name):
+    config = compose([f"solver={name}"])
+    assert config.solver.method == name
+    assert (config.solver.rtol is not None) is adaptive(name)
+    assert (config.solver.steps is None) is adaptive(name)
+
+
+def test_one_thing_has_one_name():
+    assert options("solver") == names("odenet_cli.ode.methods")
+    assert all(headline(group, name) for group in groups() for name in options(group))
+
+
+@pytest.mark.parametrize(
+    ("words", "data", "gpu", "expected"),
+    [
+        ("data=mnist", None, True, (160, 128, 0.1)),
+        ("data=mnist", None, False, (3, 128, 0.1)),
+        ("data=digits", None, True, (30, 32, 0.05)),
+        ("data=auto", "digits", False, (30, 32, 0.05)),
+        ("data=auto", "mnist", False, (3, 128, 0.1)),
+        ("data=digits optim=adam", None, False, (30, 32, 1e-3)),
+        ("data=digits optim.lr=2 trainer.epochs=4 trainer.batch_size=5", None, False, (4, 5, 2.0)),
+        ("data=digits trainer.steps=7", None, False, (None, 32, 0.05)),
+    ],
+)
+def test_the_recipe_fills_only_what_is_open(words, data, gpu, expected):
+    config = complete(compose(words.split()), gpu=gpu, data=data)
+    assert (config.trainer.epochs, config.trainer.batch_size, config.optim.lr) == expected
+    assert "recipe" not in config.data
+
+
+def test_auto_passes_its_options_on():
+    config = compose(["data=auto", "data.root=/x", "data.validation=10"])
+    assert complete(config, gpu=False, data="digits").data == {"name": "digits", "crop": 2, "validation": 10}
+    mnist = {"name": "mnist", "root": "/x", "download": "auto", "crop": 4, "validation": 10}
+    assert complete(config, gpu=False, data="mnist").data == mnist
+
+
+def test_the_eval_solver_is_trainings_with_changes():
+    config = compose(["solver.rtol=1e-2", "solver.max_steps=77"])
+    assert eval_solver(config) == gradient_solver(config) == config.solver
+
+    tighter = changed(config.solver, SolverChange(rtol=1e-6))
+    assert (tighter.rtol, tighter.atol) == (1e-6, 1e-6)  # one number moves both
+
+    fixed = changed(config.solver, SolverChange(method="rk4"))
+    assert (fixed.method, fixed.rtol, fixed.steps) == ("rk4", None, preset("solver", "rk4")["steps"])
+    assert fixed.max_steps == 77
+
+    back = changed(fixed, SolverChange(method="bosh3", atol=1e-9))
+    assert (back.rtol, back.atol, back.steps) == (1e-3, 1e-9, None)
+
+
+def test_a_tolerance_below_the_resolution_warns():
+    assert not compose(["solver.rtol=1e-6"]).warnings()
+    assert "float32" in compose(["solver.rtol=1e-8"]).warnings()[0]
+    assert not compose(["solver.rtol=1e-12", "dtype=float64"]).warnings()
+    with pytest.raises(RequestError, match="dtype=float64"):
+        compose(["eval.solver.rtol=1e-10"])
+
+
+def test_a_config_survives_its_file(tmp_path):
+    config = complete(compose(["data=digits", "seed=3", "optim.lr=1e30"]), gpu=False)
+    save(config, tmp_path, tied=True)
+    assert load(tmp_path) == config
+    save(replace(config, resume="auto"), tmp_path, tied=False)
+    assert load(tmp_path).resume == "none"
+
+
+def test_a_broken_file_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"config\.yaml"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text("solver: {rtol: abc}\n")
+    with pytest.raises(RequestError, match=r"config\.yaml"):
+        load(tmp_path)

@@ -1,0 +1,75 @@
+"""Imports point downwards: a lower layer receives what it needs from above as an argument."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import odenet_cli
+
+ROOT = Path(odenet_cli.__file__).parent
+FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config"}
+
+# Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
+ALLOWED = {
+    **dict.fromkeys(FOUNDATION, FOUNDATION),
+    "ode": {"", "errors", "registry", "ode"},
+    "models": {"", "errors", "registry", "ode", "models"},
+    "data": {"", "errors", "registry", "data"},
+    "tasks": {"", "errors", "registry", "ode", "data", "tasks"},
+    "training": FOUNDATION | {"ode", "models", "data", "tasks", "training"},
+    "report": FOUNDATION | {"report"},
+    "request": FOUNDATION | {"data", "training", "request"},
+    "commands": FOUNDATION | {"ode", "models", "data", "tasks", "training", "report", "request", "cli", "commands"},
+    "cli": {"", "errors", "registry", "commands"},
+    "__main__": {"cli"},
+}
+HEAVY = {"torch", "torchvision", "hydra", "omegaconf", "sklearn", "tensorboard", "matplotlib", "rich", "numpy"}
+
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if "conf" not in path.relative_to(ROOT).parts]
+
+
+def layer(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports(path: Path, anywhere: bool = True) -> list[str]:
+    """The modules that `path` imports; only those at its top level unless `anywhere`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree) if anywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    for module in imports(path):
+        if module.split(".")[0] != "odenet_cli":
+            continue
+        target = module.split(".")[1] if module.count(".") else ""
+        target = target if (ROOT / target).exists() or (ROOT / f"{target}.py").exists() else ""
+        assert target in ALLOWED[layer(path)], f"{layer(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_layers_know_only_their_libraries(path):
+    used = {module.split(".")[0] for module in imports(path)} & HEAVY
+    where = layer(path)
+    if where in ("", "errors", "registry", "cli", "__main__"):
+        assert not used
+    if where == "ode":
+        assert used <= {"torch"}
+        assert not [module for module in imports(path) if module.startswith("torch.nn")]
+    if where == "models":
+        assert used <= {"torch"}
+    if where in ("presets", "ranges", "config"):
+        assert used <= {"omegaconf"}
+        assert not {module.split(".")[0] for module in imports(path, anywhere=False)} & HEAVY
+    if where != "request" and "commands/train" not in str(path):
+        assert "hydra" not in used
