@@ -30,3 +30,6 @@ class Interrupted(BaseException):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:  # jobs in other processes send it home
+        return type(self), (str(self), self.code)

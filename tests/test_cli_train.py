@@ -168,7 +168,7 @@ def test_a_run_is_saved_and_can_be_repeated_and_continued(odenet, tmp_path):
 
 
 def test_a_sweep_goes_on_when_a_job_fails_and_later_takes_up_what_is_left(odenet, tmp_path):
-    words = ["train", "-m", "device=cpu", "model=odenet,rknet", "seed=1,7,8", "hydra.sweep.dir=out"]
+    words = ["train", "-m", "device=cpu", "model=odenet,rknet", "seed=1,7", "hydra.sweep.dir=out"]
     done = odenet(*words, fakes=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -176,12 +176,11 @@ def test_a_sweep_goes_on_when_a_job_fails_and_later_takes_up_what_is_left(odenet
 
     out = tmp_path / "out"
     jobs = json.loads((out / "summary.json").read_text())["jobs"]
-    assert [job["status"] for job in jobs] == ["done", "failed", "failed"] * 2
+    assert [job["status"] for job in jobs] == ["done", "failed"] * 2
     assert jobs[1]["reason"].startswith("the loss is not finite")
-    assert jobs[2]["reason"] == "ValueError: a bug"
     assert jobs[0]["final"]["error"] == 0.1
     assert jobs[0]["folder"] == "0-model=odenet,seed=1"
-    assert jobs[5]["overrides"] == ["device=cpu", "model=rknet", "seed=8"]
+    assert jobs[3]["overrides"] == ["device=cpu", "model=rknet", "seed=7"]
     assert "| model  | seed | error % |" in (out / "summary.md").read_text()
     assert (out / "summary.md").read_text().strip() in done.stdout
 
@@ -200,11 +199,12 @@ def test_an_interrupt_stops_the_sweep(odenet, tmp_path):
 
 def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["device=cpu", "seed=1,2,7", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]
+    words = ["device=cpu", "seed=1,2,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]
     done = odenet("train", "-m", *words, fakes=True)
     assert done.returncode == 1
     jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["done", "done", "failed"]
+    assert jobs[2]["reason"] == "ValueError: a bug"
     assert record(tmp_path / "out" / "0-seed=1")["data"]["requested"] == "auto"
 
 

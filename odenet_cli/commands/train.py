@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -74,7 +73,7 @@ def job(cfg: DictConfig) -> None:
         print(f"#{here.job.num}: finished before, left as it is: {folder}")
         return
     try:
-        _run(cfg, folder, list(here.overrides.task))
+        _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else 0)
     except Exception as error:
         log.info("the run failed", exc_info=True)
         _record(folder, error)
@@ -85,20 +84,28 @@ def job(cfg: DictConfig) -> None:
             _raised.append(error)
 
 
-def _run(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> None:
     from odenet_cli.training.run import run
 
     config, data_record, command = settled(typed(cfg))
+    before = (folder / "config.yaml").read_bytes() if (folder / "config.yaml").exists() else None
     save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
-    return run(config, folder, command, overrides, data_record)
+    try:
+        run(config, folder, command, overrides, data_record, job=number)
+    except RequestError:
+        if before is not None:  # the run that is here goes on being described by its own config
+            (folder / "config.yaml").write_bytes(before)
+        raise
 
 
 def _record(folder: Path, error: Exception) -> None:
     """See that `run.json` says the run failed, also where it failed too early to say so itself."""
     record = run_record(folder)
-    if record.get("status") != "failed":
-        record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if record.get("status") == "failed" or (record and isinstance(error, RequestError)):
+        return  # a refused request leaves the run that is here as it was
+    reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
+    text = json.dumps({**record, "status": "failed", "reason": reason}, indent=2)
+    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _finish(request: Request) -> int:

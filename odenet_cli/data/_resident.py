@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,10 @@ class Resident:
         if not 0 <= start <= len(self):
             raise ValueError(f"batch {start} of an epoch of {len(self)}")
         return self._shuffled(number, start) if self.train else self._in_order(start)
+
+    def plain(self, batch_size: int) -> Resident:
+        """The same samples in order, without augmentation."""
+        return replace(self, train=False, crop=0, batch_size=batch_size)
 
     def _in_order(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(start * self.batch_size, self.size, self.batch_size):

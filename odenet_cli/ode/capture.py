@@ -7,7 +7,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+Edge = tuple[Any, int]
 
 
 def captured(field: Any, graph: Any, since: int) -> tuple[tuple[Tensor, ...], bool]:
@@ -16,30 +18,58 @@ def captured(field: Any, graph: Any, since: int) -> tuple[tuple[Tensor, ...], bo
     graph  that of one evaluation (`reverse.Graph`), made after autograd node number `since`
 
     They are found twice over: by looking into the field (parameters, attributes, closure, globals it names), which
-    sees what only some times use, and by walking the graph, which sees what hides from inspection. Where
-    the walk meets a foreign node that no tensor found accounts for, its leaves stand in; the graph beyond is then used
-    by every evaluation, and must be retained.
+    sees what only some times use, and by walking the graph, which sees what hides from inspection. Autograd must not
+    be given two tensors of which one is made from the other, it would count the first one's share twice. So a tensor
+    that was made from others stands for them; if they are also read directly, they stand for it, as they do for one
+    that this evaluation did not use. The graph behind such a tensor is used by every evaluation, and must be retained.
     """
-    found = {id(tensor): tensor for tensor in _inside(field, 0, set()) if tensor.requires_grad}
-    nodes = {(tensor.grad_fn, tensor.output_nr) for tensor in found.values() if tensor.grad_fn is not None}
-    foreign = False
+    held = {id(tensor): tensor for tensor in _inside(field, 0, set()) if tensor.requires_grad}
+    made = {
+        (tensor.grad_fn, tensor.output_nr): tensor
+        for tensor in held.values()
+        # What the field made just now and stored is no input of it.
+        if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() < since
+    }
     own = {id(leaf) for leaf in (*graph.point, graph.time)}
-    stack: list[tuple[Any, int]] = [(edge.node, edge.output_nr) for edge in graph.edges if edge is not None]
-    seen = set(stack)
+    starts = [(edge.node, edge.output_nr) for edge in graph.edges if edge is not None]
+    while True:
+        direct, reached, foreign = _walk(starts, made, since)
+        behind = {edge: _walk(_next(edge[0]), made, since) for edge in reached}
+        mixed = [edge for edge, (leaves, others, _) in behind.items() if others or leaves.keys() & direct.keys()]
+        if not mixed:
+            break
+        for edge in mixed:
+            del made[edge]
+    unused = [edge for edge in made if edge not in reached]
+    late, _, _ = _walk(unused, {}, since)
+    found = late | {i: tensor for i, tensor in held.items() if tensor.is_leaf}
+    for leaves, _, _ in behind.values():
+        found = {i: leaf for i, leaf in found.items() if i not in leaves}
+    found |= direct | {id(made[edge]): made[edge] for edge in reached}
+    return tuple(tensor for i, tensor in found.items() if i not in own), foreign or bool(unused)
+
+
+def _walk(starts: list[Edge], stops: dict[Edge, Tensor], since: int) -> tuple[dict[int, Tensor], set[Edge], bool]:
+    """The leaves above `starts`, the `stops` that were met on the way, and whether nodes older than `since` were."""
+    leaves: dict[int, Tensor] = {}
+    met, foreign = set(), False
+    stack, seen = list(starts), set(starts)
     while stack:
         node, number = stack.pop()
-        if (node, number) in nodes:
-            continue
-        if (leaf := getattr(node, "variable", None)) is not None:
-            if id(leaf) not in own:
-                found.setdefault(id(leaf), leaf)
-            continue
-        foreign = foreign or node._sequence_nr() < since
-        for edge in node.next_functions:
-            if edge[0] is not None and edge not in seen:
-                seen.add(edge)
-                stack.append(edge)
-    return tuple(found.values()), foreign
+        if (node, number) in stops:
+            met.add((node, number))
+        elif node.name() == "torch::autograd::AccumulateGrad":
+            leaves[id(node.variable)] = node.variable
+        else:
+            foreign = foreign or node._sequence_nr() < since
+            new = [edge for edge in _next(node) if edge not in seen]
+            seen.update(new)
+            stack += new
+    return leaves, met, foreign
+
+
+def _next(node: Any) -> list[Edge]:
+    return [edge for edge in node.next_functions if edge[0] is not None]
 
 
 def _inside(thing: Any, depth: int, seen: set[int]) -> Iterator[Tensor]:
@@ -71,6 +101,6 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif isinstance(thing, (list, tuple, set, frozenset)):
         yield from thing
     else:
-        if callable(parameters := getattr(thing, "parameters", None)):
-            yield list(parameters())
+        if isinstance(thing, nn.Module):
+            yield from thing.parameters()
         yield from getattr(thing, "__dict__", {}).values()

@@ -13,7 +13,7 @@ from odenet_cli.ode.tableau import Tableau
 
 
 def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
-    """b_i(θ) for θ in [0, 1], a number or a tensor; the row beyond the stages, where there is one, belongs to the closing slope."""
+    """b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to the closing slope."""
     return tuple(sum(float(c) * theta**p for p, c in enumerate(row, start=1)) for row in tableau.dense_rows)
 
 

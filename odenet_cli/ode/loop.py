@@ -130,8 +130,8 @@ class AdaptiveLoop:
         if h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))):
             if self.blown:
                 raise NotFinite(
-                    f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short the "
-                    f"step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
+                    f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short "
+                    f"the step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
                 )
             raise StepTooSmall(
                 f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
@@ -191,9 +191,12 @@ def outputs(integrator: Integrator, ts: Sequence[float], y0: State, keep: Callab
 
 
 def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State]) -> None:
-    """Append the outputs that lie in (t, end] of a step: those inside by dense output, those at its end as they are."""
+    """Append the outputs that lie in (t, end] of a step: by dense output, and those at the end of the leg as they are.
+
+    One that happens to lie at another step's end is inside all the same: its time can move, the step's end does not.
+    """
     stop, way = taken.leg[1], math.copysign(1.0, taken.h)
-    while len(states) + len(taken.inside) <= stop and way * ts[j := len(states) + len(taken.inside)] < way * taken.end:
+    while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
         taken.inside.append((j, (ts[j] - taken.t) / taken.h))
     if taken.inside:
         if len(integrator.tableau.dense_rows) > len(taken.step.slopes):

@@ -81,15 +81,23 @@ class Sweep:
             self.times[records[-1].leg[1]] += time
         for n in reversed(range(len(records))):
             if (j := records[n].lands) is not None:
-                _add(a, self.arriving[j])
+                self._arrive(a, j)
             carried = self._on_closing(records[n - 1]) if n else []
             a = self._step(records[n], stages(n), a, carried)
-        _add(a, self.arriving[0])
+        self._arrive(a, 0)
         times = None
         if self.problem.times is not None:
             times = torch.stack([torch.as_tensor(x, device=self.problem.rhs.device) for x in self.times])
             times = times.to(self.problem.times)
         return Gradients(a, times, self.captured)
+
+    def _arrive(self, a: list[Tensor], j: int) -> None:
+        """Add what came in for output j, and for others at the same time."""
+        ts = self.problem.ts
+        for i in range(j, len(ts)):
+            if ts[i] != ts[j]:
+                break
+            _add(a, self.arriving[i])
 
     def _step(self, record: Record, slopes: list[Evaluation], a: list[Tensor], carried: Cotangents) -> list[Tensor]:
         wanted, parts = self.problem.times is not None, len(a)

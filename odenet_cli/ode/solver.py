@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -115,12 +116,14 @@ class Adaptive(_Solver):
         _positive("solver.rtol + solver.atol", self.rtol + self.atol)
         _positive("solver.max_step", self.max_step, infinite=True)
         _positive("solver.min_step", self.min_step, zero=True)
-        _positive("solver.safety", self.safety)
+        if not 0 < self.safety <= 1:
+            raise ValueError(f"solver.safety={self.safety} must be above 0 and at most 1.")
         _count("solver.max_steps", self.max_steps)
         if self.first_step is not None:
             _positive("solver.first_step", self.first_step)
         if self.controller not in GAINS:
             raise ValueError(f"solver.controller={self.controller} is not one of {', '.join(GAINS)}.")
+        _ = self.differentiate
 
     def loop(
         self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
@@ -151,7 +154,7 @@ class Fixed(_Solver):
 
     def __post_init__(self) -> None:
         _count("solver.steps", self.steps)
-        _ = self.tableau
+        _ = self.tableau, self.differentiate
 
     def loop(
         self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
@@ -165,7 +168,12 @@ Solver = Adaptive | Fixed
 
 def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
     """The output times as floats, and as a tensor where gradients are wanted."""
-    times = ts if isinstance(ts, Tensor) else torch.tensor(ts, dtype=torch.float64)
+    if isinstance(ts, Tensor):
+        times = ts
+    elif any(isinstance(t, Tensor) for t in ts):
+        times = torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in ts])
+    else:
+        times = torch.tensor(ts, dtype=torch.float64)
     if times.dim() != 1 or len(times) < 2 or not times.is_floating_point():
         raise ValueError(
             f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
@@ -173,7 +181,7 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
     points = times.tolist()
     if not all(map(math.isfinite, points)):
         raise NotFinite(f"ts must be finite; got {points}.")
-    signs = {math.copysign(1.0, b - a) for a, b in zip(points, points[1:]) if a != b}
+    signs = {math.copysign(1.0, b - a) for a, b in pairwise(points) if a != b}
     if len(signs) > 1:
         raise ValueError(f"ts must run one way, up or down; got {points}.")
     return points, times if times.requires_grad and torch.is_grad_enabled() else None

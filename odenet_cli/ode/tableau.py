@@ -48,6 +48,8 @@ class Tableau:
             else:
                 nodes.append(Fraction(left.strip()))
                 rows.append(numbers)
+        if "b" not in weights:
+            raise ValueError("a tableau needs a line `b | …` with the weights of its solution")
         table = cls(
             c=tuple(nodes),
             a=tuple(rows),

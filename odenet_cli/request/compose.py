@@ -69,13 +69,17 @@ class Composer:
         return []
 
     def master(self) -> tuple[DictConfig, bool]:
-        """The configuration of the whole request, and whether it is a sweep."""
+        """The configuration of the whole request, and whether it is a sweep: -m says so, or `hydra.mode`."""
+        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        if not self.multirun and not any(override.is_sweep_override() for override in parsed):
+            cfg = self.compose(self.overrides)
+            if cfg.hydra.mode != RunMode.MULTIRUN:
+                return cfg, False
         cfg = self.compose(self.overrides, RunMode.MULTIRUN)
         sweep = self.multirun or cfg.hydra.mode == RunMode.MULTIRUN
-        if not sweep:
-            return self.compose(self.overrides), False
-        self.loader.load_configuration(self.config_name, self.overrides, RunMode.MULTIRUN)  # its own rules for sweeps
-        return cfg, True
+        mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+        self.loader.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
+        return cfg, sweep
 
     def points(self, master: DictConfig) -> list[list[str]]:
         """The overrides of every job of a sweep. Only Hydra's basic sweeper says beforehand what it will ask for."""

@@ -20,7 +20,7 @@ def check(config):
         raise RequestError("model.width=13 cannot be built.")
 
 
-def train(config, folder, command, overrides, data_record):
+def train(config, folder, command, overrides, data_record, job=0):
     from odenet_cli.errors import Interrupted, RunFailed
 
     def write(status, reason=None, **final):

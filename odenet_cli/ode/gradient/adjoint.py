@@ -75,14 +75,15 @@ class _Backwards:
         self.feeds = 2 * self.parts
         self.solver = options.solver or problem.solver
         self.judges_parameters = options.norm == "absolute" or options.control_parameters
-        judged = None if self.judges_parameters else self.feeds
-        self.loop: Integrator = self.solver.loop(self.evaluate, self._norm(), self.feeds, judged)
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
         self.used = [False] * len(problem.captured)
 
     def run(self, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]) -> Gradients:
         problem, ts = self.problem, self.problem.ts
+        judged = None if self.judges_parameters else self.feeds
+        # Not an attribute: it holds `self.evaluate`, and a cycle would keep these states until the collector runs.
+        loop: Integrator = self.solver.loop(self.evaluate, self._norm(), self.feeds, judged)
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
         theta: State = tuple(tensor.clone() for tensor in self.nothing)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
@@ -94,9 +95,9 @@ class _Backwards:
             self.scale = max(self.scale, size)
             if not self.scale or ts[j] == ts[j - 1]:
                 continue
-            self.loop.opening = None
+            loop.opening = None
             state = (*states[j], *a, *theta)
-            for n, taken in enumerate(self.loop.run(ts[j], ts[j - 1], state)):
+            for n, taken in enumerate(loop.run(ts[j], ts[j - 1], state)):
                 if n == 0 and problem.times is not None:
                     # Neighbours at the same time share one slope.
                     for i in range(j, len(ts)):
@@ -105,7 +106,11 @@ class _Backwards:
                 state = taken.step.y
             a, theta = state[self.parts : self.feeds], state[self.feeds :]
         if problem.times is not None and self.scale:
-            times[0] -= self._along(a, self._count(problem.rhs(ts[0], states[0])))
+            slope = self._count(problem.rhs(ts[0], states[0]))
+            times[0] -= self._along(a, slope)
+            for i in range(1, len(ts)):
+                if ts[i] == ts[0]:
+                    times[i] += self._along(cotangents[i], slope)
         found = [part if used else None for part, used in zip(theta, self.used)]
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
@@ -148,10 +153,8 @@ class _Backwards:
 
         def relative(x: State, y: State, y1: State) -> float:
             parts, feeds = self.parts, self.feeds
-            groups = [weighted(x[:parts], y[:parts], y1[:parts], rtol, atol)]
-            for group in (slice(parts, feeds), slice(feeds, None)):
-                groups.append(weighted(x[group], y[group], y1[group], rtol, atol * self.scale))
-            sizes = rms_each(groups)
+            groups = ((slice(parts), 1.0), (slice(parts, feeds), self.scale), (slice(feeds, None), self.scale))
+            sizes = rms_each([weighted(x[g], y[g], y1[g], rtol, atol * scale) for g, scale in groups])
             # max() would pass over a NaN.
             return sum(sizes) if any(size != size for size in sizes) else max(sizes)
 

@@ -45,7 +45,7 @@ class Backprop:
 
         def keep(taken: Taken) -> None:
             count = problem.solver.tableau.stages - problem.solver.tableau.fsal
-            kept.closing = taken.step.slopes[count:]
+            kept.closing = taken.step.slopes[count:] if taken.inside else []
             slopes = taken.step.slopes if slopes_wanted and taken.inside else taken.step.slopes[:count]
             kept.records.append(Record.of(taken, slopes if slopes_wanted else [_bare(k) for k in slopes]))
 
@@ -56,11 +56,13 @@ class Backprop:
     ) -> Gradients:
         tape.spent = True
         steps, closing = [record.slopes for record in tape.records], tape.closing
+        tape.closing = []
         for record in tape.records:
             record.slopes = []
 
         def stages(n: int) -> list[Evaluation]:
-            return steps[n] if n < len(steps) else closing
+            # Handed out once, so that a step's graphs go as soon as the sweep has passed it.
+            return steps.pop() if n < len(tape.records) else closing
 
         return Sweep(problem, cotangents).run(tape.records, stages)
 

@@ -1,0 +1,106 @@
+"""Score a checkpoint under other solvers and tolerances: odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config import Config, eval_solver, load
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest, require
+
+HELP = """usage: odenet eval RUN [key=value ...]
+
+Scores the run's best checkpoint once for every combination of the values given, and prints one row each.
+
+  odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6             tolerances (atol follows)
+  odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, each with its preset
+
+  eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
+  eval.batch_size, data.root, data.download, device, trainer.limit_batches
+  split=test|valid|train   checkpoint=best|last
+
+The rows are also appended to RUN/eval.jsonl."""
+KEYS = ("eval.batch_size", "data.root", "data.download", "device", "trainer.limit_batches")
+SOLVER = tuple(f"eval.solver.{key}" for key in ("method", "rtol", "atol", "steps", "max_steps"))
+OWN = {"split": ("test", "valid", "train"), "checkpoint": ("best", "last")}
+
+
+def main(argv: list[str]) -> int:
+    """Check all points, then score them one after the other."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    folder = Path(argv[0]).expanduser()
+    run = load(folder)
+    choices = {"split": "test", "checkpoint": "best"}
+    axes: list[list[tuple[str, Any]]] = []
+    for word in argv[1:]:
+        key, values = parsed(word)
+        if key in OWN:
+            choices[key] = require(key, str(values[0]), OWN[key])
+        else:
+            axes.append([(key, value) for value in values])
+    points = [changed(run, dict(point)) for point in itertools.product(*axes)]
+    for record in score(folder, points, **choices):
+        with open(folder / "eval.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    return 0
+
+
+def parsed(word: str) -> tuple[str, list[Any]]:
+    """`key=v1,v2` in Hydra's grammar: the key and its values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from odenet_cli.request.arguments import quoted
+    from odenet_cli.request.explain import explained
+
+    with explained([word]):
+        override = OverridesParser.create().parse_override(quoted(word))
+        known = (*SOLVER, *KEYS, *OWN)
+        if (key := override.key_or_group) not in known:
+            raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")
+        if not override.is_sweep_override():
+            return key, [override.value()]
+        if key not in SOLVER:
+            raise RequestError(f"{word}: only eval.solver.* takes several values.")
+        return key, list(override.sweep_iterator())
+
+
+def changed(run: Config, changes: dict[str, Any]) -> Config:
+    """The run's config with these keys set, typed and checked again."""
+    from omegaconf import OmegaConf
+
+    from odenet_cli.request.explain import explained
+
+    with explained([f"{key}={value}" for key, value in changes.items()]):
+        content = OmegaConf.structured(run)
+        for key, value in changes.items():
+            OmegaConf.update(content, key, value)
+        config = OmegaConf.to_object(content)
+    assert isinstance(config, Config)
+    return config
+
+
+def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> Any:
+    """Print a row for each point as soon as it is there, and yield it as a record."""
+    from odenet_cli.training.scoring import Scorer
+
+    scorer = Scorer(folder, points[0], split, checkpoint)
+    print(scorer.title)
+    print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{'error':>10}{'NFE':>8}{'rejected':>10}{'time':>10}")
+    for config in points:
+        solver = eval_solver(config)
+        record = scorer.row(config)
+        steps = solver.steps if solver.rtol is None else None
+        cells = [f"{solver.method:<10}", *(f"{_cell(value):>10}" for value in (solver.rtol, solver.atol))]
+        cells += [f"{_cell(steps):>7}", f"{record.get('error', float('nan')):>10.2%}", f"{record['nfe_forward']:>8.1f}"]
+        cells += [f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
+        print("".join(cells), flush=True)
+        yield record
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

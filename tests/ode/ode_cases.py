@@ -1,0 +1,112 @@
+"""What the solver tests share: the names that exist, fields with known solutions, and a second, naive Runge-Kutta."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode import Adaptive, Fixed, Stats, Tableau, gradient, method, methods
+from odenet_cli.ode.gradient import Problem
+from odenet_cli.ode.state import RightHandSide
+
+METHODS = methods.names()
+ADAPTIVE = [name for name in METHODS if method(name).doubt]
+GRADIENTS = gradient.names()
+
+# Not FSAL: the one path that no shipped pair may take.
+HEUN_EULER = Tableau.parse("0 |\n 1 | 1\n b | 1/2 1/2\n b* | 1 0", order=2)
+
+PAIRS = [*ADAPTIVE, HEUN_EULER]
+SOLVERS = [("adaptive", name) for name in PAIRS] + [("fixed", name) for name in METHODS]
+
+
+def label(case):
+    """A readable test id."""
+    if isinstance(case, tuple):
+        return "-".join(map(label, case))
+    return "heun_euler" if isinstance(case, Tableau) else str(case)
+
+
+def solver(case, grad="backprop", tol=1e-4, steps=5, **options):
+    kind, name = case
+    if kind == "fixed":
+        return Fixed(method=name, steps=steps, gradient=grad)
+    return Adaptive(method=name, rtol=tol, atol=tol, gradient=grad, **options)
+
+
+def doubles(*numbers, grad=False) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64, requires_grad=grad)
+
+
+class Counting:
+    """A field that counts its calls: the witness against whom the solver's own count is held."""
+
+    def __init__(self, field):
+        self.field, self.calls = field, 0
+
+    def __call__(self, t, y):
+        self.calls += 1
+        return self.field(t, y)
+
+
+class Swirl(torch.nn.Module):
+    """A smooth nonlinear field that reads the time and two parameters."""
+
+    def __init__(self, size: int = 3, dtype=torch.float64) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.w = torch.nn.Parameter(torch.randn(size, size, generator=generator, dtype=dtype) / size**0.5)
+        self.b = torch.nn.Parameter(torch.randn(size, generator=generator, dtype=dtype))
+
+    def forward(self, t, y):
+        return torch.tanh(y @ self.w.T + self.b * t) - 0.3 * y * torch.cos(3 * t)
+
+
+def steps_of(solve, field, y0, ts):
+    """The accepted steps (t, h, leg, inside, lands) of a solve, and its output states."""
+    taken = []
+    rhs = RightHandSide(field, y0)
+    problem = Problem(rhs, ts.tolist(), None, solve, Stats())
+    with torch.no_grad():
+        problem.integrate(problem.evaluate, taken.append)
+    return taken
+
+
+def naive(tableau: Tableau, taken, field, y0, ts: Tensor):
+    """Textbook Runge-Kutta over given steps, each a constant fraction of its leg: all of it plain autograd."""
+    single = isinstance(y0, Tensor)
+    call = (lambda t, y: (field(t, y[0]),)) if single else field
+    y = (y0,) if single else tuple(y0)
+    a = [[float(x) for x in row] for row in tableau.a]
+    b, c = [float(x) for x in tableau.b], [float(x) for x in tableau.c]
+    times = ts.tolist()
+    states = {0: y}
+    for step in taken:
+        i, j = step.leg
+        span = ts[j] - ts[i]
+        t = ts[i] + (step.t - times[i]) / (times[j] - times[i]) * span
+        h = step.h / (times[j] - times[i]) * span
+        k = []
+        for node, row in zip(c, a):
+            k.append(call(t + node * h, tuple(p + h * sum(w * s[n] for w, s in zip(row, k)) for n, p in enumerate(y))))
+        y1 = tuple(p + h * sum(w * s[n] for w, s in zip(b, k)) for n, p in enumerate(y))
+        for output, _ in step.inside:
+            theta = (ts[output] - t) / h
+            if tableau.dense is None:
+                end = call(t + h, y1)
+                states[output] = tuple(
+                    (1 - theta) ** 2 * (1 + 2 * theta) * p
+                    + theta**2 * (3 - 2 * theta) * q
+                    + h * theta * (1 - theta) * ((1 - theta) * f - theta * g)
+                    for p, q, f, g in zip(y, y1, k[0], end)
+                )
+            else:
+                rows = [sum(float(x) * theta**n for n, x in enumerate(row, start=1)) for row in tableau.dense]
+                states[output] = tuple(p + h * sum(w * s[n] for w, s in zip(rows, k)) for n, p in enumerate(y))
+        y = y1
+        if step.lands is not None:
+            states[step.lands] = y
+    for j in range(1, len(times)):
+        states.setdefault(j, states[j - 1])
+    made = tuple(torch.stack([states[j][n] for j in range(len(times))]) for n in range(len(y)))
+    return made[0] if single else made
