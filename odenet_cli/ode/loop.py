@@ -99,7 +99,8 @@ class AdaptiveLoop:
 
     def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
         """Try steps from `t` until one is accepted."""
-        wanted, left = self.h or self._first(t, end, y, opening), abs(end - t)
+        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+        wanted, left = max(self.h or self._first(t, end, y, opening), self.min_step), abs(end - t)
         while True:
             self._guard(t, end, wanted)
             wanted = min(wanted, self.max_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -46,7 +46,11 @@ class _Solver:
 
     @cached_property
     def differentiate(self) -> Gradient:
-        return gradient(self.gradient) if isinstance(self.gradient, str) else self.gradient
+        if isinstance(self.gradient, str):
+            return gradient(self.gradient)
+        if not hasattr(self.gradient, "backward"):
+            raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
+        return self.gradient
 
     def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
         """Solve y' = field(t, y), y(ts[0]) = y0.
@@ -116,6 +120,8 @@ class Adaptive(_Solver):
         _positive("solver.rtol + solver.atol", self.rtol + self.atol)
         _positive("solver.max_step", self.max_step, infinite=True)
         _positive("solver.min_step", self.min_step, zero=True)
+        if self.min_step > self.max_step:
+            raise ValueError(f"solver.min_step={self.min_step} is above solver.max_step={self.max_step}.")
         if not 0 < self.safety <= 1:
             raise ValueError(f"solver.safety={self.safety} must be above 0 and at most 1.")
         _count("solver.max_steps", self.max_steps)
@@ -170,6 +176,8 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
     """The output times as floats, and as a tensor where gradients are wanted."""
     if isinstance(ts, Tensor):
         times = ts
+    elif not isinstance(ts, Iterable):
+        raise TypeError(f"ts must be a tensor or a sequence of at least two times; got {ts!r}.")
     elif any(isinstance(t, Tensor) for t in ts):
         times = torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in ts])
     else:

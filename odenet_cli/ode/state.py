@@ -42,7 +42,7 @@ class RightHandSide:
     def __init__(self, field: Field, y0: Tensor | Sequence[Tensor]) -> None:
         self.field = field
         self.single = isinstance(y0, Tensor)
-        self.y0: State = (y0,) if isinstance(y0, Tensor) else tuple(y0)
+        self.y0: State = tuple(y0) if isinstance(y0, Sequence) else (y0,)
         for part in self.y0:
             if not isinstance(part, Tensor) or not (part.is_floating_point() or part.is_complex()):
                 kind = part.dtype if isinstance(part, Tensor) else type(part).__name__

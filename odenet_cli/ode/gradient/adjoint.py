@@ -7,6 +7,7 @@ z is restored by solving it backwards from the stored outputs; θ̄ is a quadrat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +90,7 @@ class _Backwards:
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
         for j in range(len(ts) - 1, 0, -1):
             a = tuple(part if g is None else part + g for part, g in zip(a, cotangents[j]))
-            size = rms(a)
-            if not size < float("inf"):
-                raise NotFinite(f"the gradient that came in at t = {ts[j]:.6g} is NaN or infinite.")
-            self.scale = max(self.scale, size)
+            self.scale = max(self.scale, _size(a, ts[j]))
             if not self.scale or ts[j] == ts[j - 1]:
                 continue
             loop.opening = None
@@ -112,6 +110,8 @@ class _Backwards:
                 if ts[i] == ts[0]:
                     times[i] += self._along(cotangents[i], slope)
         found = [part if used else None for part, used in zip(theta, self.used)]
+        if len(ts) > 2:
+            _size(tuple(g for g in cotangents[0] if g is not None), ts[0])
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
 
@@ -163,6 +163,13 @@ class _Backwards:
     def _along(self, cotangents: Sequence[MaybeTensor], slope: State) -> Tensor | float:
         terms = [dot(g, k) for g, k in zip(cotangents, slope) if g is not None]
         return sum(terms[1:], start=terms[0]) if terms else 0.0
+
+
+def _size(a: State, t: float) -> float:
+    size = rms(a)
+    if not math.isfinite(size):
+        raise NotFinite(f"the gradient that came in at t = {t:.6g} is NaN or infinite.")
+    return size
 
 
 GRADIENT = Adjoint
