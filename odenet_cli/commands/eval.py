@@ -21,9 +21,10 @@ Scores the run's best checkpoint once for every combination of the values given,
   eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
   eval.batch_size, data.root, data.download, device, trainer.limit_batches
   split=test|valid|train   checkpoint=best|last
+  model.target=package.module:Class   to be said again where the run has a class of your own
 
 The rows are also appended to RUN/eval.jsonl."""
-KEYS = ("eval.batch_size", "data.root", "data.download", "device", "trainer.limit_batches")
+KEYS = ("eval.batch_size", "data.root", "data.download", "device", "trainer.limit_batches", "model.target")
 SOLVER = tuple(f"eval.solver.{key}" for key in ("method", "rtol", "atol", "steps", "max_steps"))
 OWN = {"split": ("test", "valid", "train"), "checkpoint": ("best", "last")}
 
@@ -37,16 +38,27 @@ def main(argv: list[str]) -> int:
     run = load(folder)
     choices = {"split": "test", "checkpoint": "best"}
     axes: list[list[tuple[str, Any]]] = []
+    said: set[str] = set()
     for word in argv[1:]:
         key, values = parsed(word)
+        if key in said:
+            raise RequestError(f"{key} is said more than once; several values go {key}=a,b.")
+        said.add(key)
         if key in OWN:
             choices[key] = require(key, str(values[0]), OWN[key])
         else:
             axes.append([(key, value) for value in values])
+    if run.model["name"] == "custom" and "model.target" not in said:
+        raise RequestError(
+            "this run has a class of your own, and no file may name code to run.\n"
+            f"  Say it again: model.target={run.model.get('target')}"
+        )
     points = [changed(run, dict(point)) for point in itertools.product(*axes)]
+    from odenet_cli.training.folder import plain
+
     for record in score(folder, points, **choices):
         with open(folder / "eval.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(plain(record)) + "\n")
     return 0
 
 
@@ -70,14 +82,19 @@ def parsed(word: str) -> tuple[str, list[Any]]:
 
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:
-    """The run's config with these keys set, typed and checked again."""
+    """The run's config with these keys set, typed and checked again.
+
+    What the run itself was scored with gives way as in a request: to a method with all it had, to an rtol with its atol.
+    """
     from omegaconf import OmegaConf
 
     from odenet_cli.request.explain import explained
 
+    stale = ("rtol", "atol", "steps") if "eval.solver.method" in changes else ()
+    stale = ("atol",) if not stale and "eval.solver.rtol" in changes else stale
     with explained([f"{key}={value}" for key, value in changes.items()]):
         content = OmegaConf.structured(run)
-        for key, value in changes.items():
+        for key, value in {**dict.fromkeys(f"eval.solver.{name}" for name in stale), **changes}.items():
             OmegaConf.update(content, key, value)
         config = OmegaConf.to_object(content)
     assert isinstance(config, Config)

@@ -22,6 +22,7 @@ def captured(field: Any, graph: Any, since: int) -> tuple[tuple[Tensor, ...], bo
     be given two tensors of which one is made from the other, it would count the first one's share twice. So a tensor
     that was made from others stands for them; if they are also read directly, they stand for it, as they do for one
     that this evaluation did not use. The graph behind such a tensor is used by every evaluation, and must be retained.
+    What stays unseen: a leaf behind such a tensor that is also read directly, but not yet by this evaluation.
     """
     held = {id(tensor): tensor for tensor in _inside(field, 0, set()) if tensor.requires_grad}
     made = {

@@ -11,7 +11,7 @@ from odenet_cli.ode import dense
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.state import Evaluate, Evaluation, State
-from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.step import Step, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -40,6 +40,7 @@ class Integrator(Protocol):
     """A solve in progress; step size and error history carry over from one `run` to the next."""
 
     tableau: Tableau
+    evaluate: Evaluate
     opening: Evaluation | None
     accepted: int
     rejected: int
@@ -107,7 +108,7 @@ class AdaptiveLoop:
             last = wanted >= left
             h = end - t if last else math.copysign(wanted, end - t)
             step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
-            ratio = self.norm(step.error, y[: self.judged], step.y[: self.judged])
+            ratio = self._ratio(step, y)
             factor = self.controller.factor(ratio)
             if ratio <= 1.0:
                 self.accepted += 1
@@ -117,6 +118,14 @@ class AdaptiveLoop:
             self.rejected += 1
             self.blown = not math.isfinite(ratio)
             wanted = abs(h) * factor
+
+    def _ratio(self, step: Step, y: State) -> float:
+        """The error in units of the tolerance; of two estimates e and e₃, e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
+        around = y[: self.judged], step.y[: self.judged]
+        size = self.norm(step.error, *around)
+        if not step.coarse or not size:
+            return size
+        return size * size / math.sqrt(size * size + 0.01 * self.norm(step.coarse, *around) ** 2)
 
     def _first(self, t: float, end: float, y: State, opening: Evaluation) -> float:
         known, slope = y[: self.judged], opening.slope[: self.judged]
@@ -200,10 +209,12 @@ def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: li
     while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
         taken.inside.append((j, (ts[j] - taken.t) / taken.h))
     if taken.inside:
-        if len(integrator.tableau.dense_rows) > len(taken.step.slopes):
-            taken.step.slopes.append(integrator.closing(taken))
+        tableau, k = integrator.tableau, taken.step.slopes
+        if len(k) == tableau.stages - tableau.fsal:
+            k.append(integrator.closing(taken))
+        k += extended(tableau, integrator.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
         thetas = [theta for _, theta in taken.inside]
-        states += dense.inside(integrator.tableau, taken.y, taken.h, taken.step.slopes, thetas)
+        states += dense.inside(tableau, taken.y, taken.h, k, thetas)
     if len(states) <= stop and ts[len(states)] == taken.end:
         taken.lands = len(states)
     while len(states) <= stop and ts[len(states)] == taken.end:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import mul
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from odenet_cli.ode import dense
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
 from odenet_cli.ode.state import Evaluation, State, Time, combine, dot
-from odenet_cli.ode.step import Cotangents, rk_step, rk_step_transposed
+from odenet_cli.ode.step import Cotangents, extended, rk_step, rk_step_transposed
 
 
 @dataclass
@@ -55,8 +56,34 @@ class Record:
 
 
 @dataclass
+class FromOutputs:
+    """What the outputs inside a step put on its slopes, on the slope at its end, on its state, on its t and h."""
+
+    pushed: list[Cotangents]
+    closing: Cotangents
+    y: Cotangents
+    t: Tensor | float = 0.0
+    h: Tensor | float = 0.0
+
+
+class Stages(Protocol):
+    """The linearised evaluations of the recorded steps, asked for once each, from the last step to the first."""
+
+    def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
+        """Those of step n. Where outputs lie inside the step, `closing` and the extra stages of dense output follow."""
+        ...
+
+    def end(self) -> Evaluation:
+        """The slope behind the last step."""
+        ...
+
+
+@dataclass
 class Sweep:
-    """Cotangents while they travel back through the steps."""
+    """Cotangents while they travel back through the steps.
+
+    The slope that closes a step is the one that opens the next, so that an output inside a step acts on both steps.
+    """
 
     problem: Problem
     arriving: Sequence[list[MaybeTensor]]
@@ -67,23 +94,31 @@ class Sweep:
         self.captured = [None] * len(self.problem.captured)
         self.times = [0.0] * len(self.problem.ts)
         self.tableau = self.problem.solver.tableau
+        self.count = self.tableau.stages - self.tableau.fsal
 
-    def run(self, records: Sequence[Record], stages: Callable[[int], list[Evaluation]]) -> Gradients:
-        """`stages(n)` gives the linearised evaluations of step n; it is called once a step, from the last to the first.
-
-        The slope that closes step n is the one that opens step n + 1, or stands behind the last step.
-        """
+    def run(self, records: Sequence[Record], stages: Stages) -> Gradients:
+        """From the cotangents that arrive at the outputs to those of y0, of the times, and of what is captured."""
         a = [torch.zeros_like(part) for part in self.problem.rhs.y0]
-        beyond = self._on_closing(records[-1]) if records else []
-        if any(x is not None for x in beyond):
-            closing = stages(len(records))[0]
-            time = self._pull(closing, beyond, into=a)
-            self.times[records[-1].leg[1]] += time
+        slopes: list[Evaluation] | None = None
+        ahead: FromOutputs | None = None
+        if records and records[-1].inside:
+            end = stages.end()
+            slopes = stages.step(len(records) - 1, end)
+            ahead = self._outputs(records[-1], slopes)
+            self.times[records[-1].leg[1]] += self._pull(end, ahead.closing, into=a)
+
         for n in reversed(range(len(records))):
+            slopes = slopes or stages.step(n, None)
             if (j := records[n].lands) is not None:
                 self._arrive(a, j)
-            carried = self._on_closing(records[n - 1]) if n else []
-            a = self._step(records[n], stages(n), a, carried)
+            earlier: list[Evaluation] | None = None
+            before: FromOutputs | None = None
+            if n and records[n - 1].inside:
+                earlier = stages.step(n - 1, slopes[0])
+                before = self._outputs(records[n - 1], earlier)
+            a = self._step(records[n], slopes, a, ahead, before)
+            slopes, ahead = earlier, before
+
         self._arrive(a, 0)
         times = None
         if self.problem.times is not None:
@@ -99,24 +134,24 @@ class Sweep:
                 break
             _add(a, self.arriving[i])
 
-    def _step(self, record: Record, slopes: list[Evaluation], a: list[Tensor], carried: Cotangents) -> list[Tensor]:
+    def _step(
+        self,
+        record: Record,
+        slopes: list[Evaluation],
+        a: list[Tensor],
+        own: FromOutputs | None,
+        before: FromOutputs | None,
+    ) -> list[Tensor]:
+        """One step back; `own` are its outputs, `before` those of the step before, which act on its opening slope."""
         wanted, parts = self.problem.times is not None, len(a)
-        pushed: list[Cotangents] = [[None] * parts for _ in range(self.tableau.stages + 1)]
-        grad_t: Tensor | float = 0.0
-        grad_h: Tensor | float = 0.0
-        for j, theta in record.inside:
-            weights = dense.weights(self.tableau, theta)
-            for i, weight in enumerate(weights):
-                _add(pushed[i], self.arriving[j], record.h * weight)
-            if wanted:
-                d_theta = _against(self.arriving[j], slopes, dense.slopes(self.tableau, theta))
-                self.times[j] += d_theta
-                grad_t = grad_t - d_theta
-                grad_h = grad_h + _against(self.arriving[j], slopes, weights) - theta * d_theta
+        pushed: list[Cotangents] = own.pushed if own else [[None] * parts for _ in range(self.count)]
+        carried: Cotangents = before.closing if before else [None] * parts
+        grad_t: Tensor | float = own.t if own else 0.0
+        grad_h: Tensor | float = own.h if own else 0.0
 
         def pull(i: int, cotangents: Cotangents) -> Cotangents:
             nonlocal grad_t, grad_h
-            if i == 0 and carried:
+            if i == 0:
                 _add(cotangents, carried)
             point: Cotangents = [None] * parts
             time = self._pull(slopes[i], cotangents, into=point)
@@ -124,15 +159,42 @@ class Sweep:
             grad_h = grad_h + float(self.tableau.c[i]) * time
             return point
 
-        known = slopes if wanted else None
-        before, through = rk_step_transposed(self.tableau, record.h, a, pushed, pull, known)
-        if all(x is None for x in pushed[0]) and any(x is not None for x in carried):
-            _add(before, pull(0, [None] * parts))
-        for j, _ in record.inside:
-            _add(before, self.arriving[j])
+        y, through = rk_step_transposed(self.tableau, record.h, a, pushed, pull, slopes if wanted else None)
+        if all(x is None for x in pushed[0]):  # the step did not pull its opening slope, but the outputs before may
+            _add(y, pull(0, [None] * parts))
+        if own:
+            _add(y, own.y)
         if wanted:
             self._spread(record, grad_t, grad_h + through)
-        return before
+        return y
+
+    def _outputs(self, record: Record, k: list[Evaluation]) -> FromOutputs:
+        """The transpose of the dense output of one step, its extra stages included."""
+        wanted, parts, extra = self.problem.times is not None, len(self.arriving[0]), self.tableau.extra_plan
+        pushed: list[Cotangents] = [[None] * parts for _ in range(self.count + 1 + len(extra))]
+        found = FromOutputs(pushed, pushed[self.count], [None] * parts)
+        for j, theta in record.inside:
+            weights = dense.weights(self.tableau, theta)
+            _add(found.y, self.arriving[j])
+            for i, weight in enumerate(weights):
+                _add(pushed[i], self.arriving[j], record.h * weight)
+            if wanted:
+                along = _against(self.arriving[j], k, dense.slopes(self.tableau, theta))
+                self.times[j] += along
+                found.t = found.t - along
+                found.h = found.h + _against(self.arriving[j], k, weights) - theta * along
+
+        for i in reversed(range(self.count + 1, len(pushed))):
+            c, row = extra[i - self.count - 1]
+            point: Cotangents = [None] * parts
+            time = self._pull(k[i], pushed[i], into=point)
+            found.t, found.h = found.t + time, found.h + c * time
+            _add(found.y, point)
+            for j, weight in row:
+                _add(pushed[j], point, record.h * weight)
+            if wanted:
+                found.h = found.h + _against(point, [k[j] for j, _ in row], [weight for _, weight in row])
+        return found
 
     def _pull(self, evaluation: Evaluation, cotangents: Cotangents, into: Cotangents | list[Tensor]) -> Tensor | float:
         """One vector-Jacobian product for state, time and captured tensors together; returns the part of time."""
@@ -153,13 +215,6 @@ class Sweep:
         _add(into, found[:parts])
         _add(self.captured, found[parts + len(time) :])
         return 0.0 if not time or found[parts] is None else found[parts]
-
-    def _on_closing(self, record: Record) -> Cotangents:
-        """What the outputs inside a step put on the slope at its end."""
-        push: Cotangents = [None] * len(self.problem.rhs.y0)
-        for j, theta in record.inside:
-            _add(push, self.arriving[j], record.h * dense.weights(self.tableau, theta)[-1])
-        return push
 
     def _spread(self, record: Record, grad_t: Tensor | float, grad_h: Tensor | float) -> None:
         """Hand the gradients of a step's t and h to the two output times of which they are fixed fractions."""
@@ -246,9 +301,9 @@ def _steps_again(problem: Problem, records: Sequence[Record], y0: State, times: 
         step = rk_step(tableau, evaluate, t_, y, h_, opening, close=closing)
         k = step.slopes
         opening = k[-1] if closing else None
-        if record.inside and len(tableau.dense_rows) > len(k):
-            opening = evaluate(t_ + h_, step.y)
-            k = [*k, opening]
+        if record.inside:
+            opening = opening or evaluate(t_ + h_, step.y)
+            k = extended(tableau, evaluate, t_, y, h_, [*k[: tableau.stages - tableau.fsal], opening])
         for output, theta in record.inside:
             if times is None:
                 row = dense.weights(tableau, theta)

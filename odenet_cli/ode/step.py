@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from odenet_cli.ode.state import Evaluate, Evaluation, State, Time, combine, dot, weigh
-from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.tableau import Tableau, Weights
 
 
 class Step(NamedTuple):
@@ -16,11 +16,13 @@ class Step(NamedTuple):
 
     y       solution at `t + h`
     error   estimate of the local error in the judged components; empty if the method has none
+    coarse  a second estimate, of low order, where the method has one
     slopes  the stages' evaluations, the opening one first; with FSAL the last one opens the next step
     """
 
     y: State
     error: State
+    coarse: State
     slopes: list[Evaluation]
 
 
@@ -57,10 +59,26 @@ def rk_step(
         y1 = point + combine(y[feeds:], h, tableau.keep, quadratures)
 
     error: State = ()
-    if tableau.doubt and not isinstance(h, Tensor) and close:
-        parts = range(len(y[:judged]))
-        error = tuple(weigh(h, tableau.doubt, [k[j].slope[i] for j, _ in tableau.doubt]) for i in parts)
-    return Step(y1, error, k)
+    coarse: State = ()
+    if tableau.doubt and close and not isinstance(h, Tensor):
+        error, coarse = estimate(h, tableau.doubt, k, judged), estimate(h, tableau.doubt_third, k, judged)
+    return Step(y1, error, coarse, k)
+
+
+def estimate(h: float, weights: Weights, k: Sequence[Evaluation], judged: int | None) -> State:
+    """h Σ w_i k_i of the judged components; empty without weights."""
+    parts = range(len(k[0].slope[:judged])) if weights else ()
+    return tuple(weigh(h, weights, [k[j].slope[i] for j, _ in weights]) for i in parts)
+
+
+def extended(
+    tableau: Tableau, evaluate: Evaluate, t: Time, y: State, h: Time, slopes: list[Evaluation]
+) -> list[Evaluation]:
+    """The slopes of a step, its closing one the last, and the extra stages that its dense output needs."""
+    k = list(slopes)
+    for c, row in tableau.extra_plan:
+        k.append(evaluate(t + c * h, combine(y, h, row, k)))
+    return k
 
 
 Cotangents = list[Tensor | None]

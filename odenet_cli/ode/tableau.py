@@ -19,6 +19,9 @@ class Tableau:
     order     order of the solution that is kept; `embedded_order` that of the other one
     dense     row i holds the coefficients of θ, θ², … in the weight b_i(θ) of the dense output
               y(t + θh) = y + h Σ b_i(θ) k_i; None means cubic Hermite between the step's ends
+    extra     nodes and rows of stages behind the last that only the dense output needs
+    b_third   weights of a third solution, of low order: with e and e₃ the two estimates the error is
+              e² / √(e² + 0.01 e₃²) (Hairer II.10, DOP853); None means that b - b* is the error
     """
 
     c: Row
@@ -28,45 +31,47 @@ class Tableau:
     order: int
     embedded_order: int
     dense: tuple[Row, ...] | None = None
+    extra: tuple[tuple[Fraction, Row], ...] = ()
+    b_third: Row | None = None
 
     @classmethod
     def parse(cls, text: str, *, order: int, embedded_order: int | None = None, dense: str | None = None) -> Tableau:
         """Read `c | a` lines, a rule, then `b | …` and, for a pair, `b* | …`; numbers are fractions or decimals.
 
-        `&` at the end of a line continues it on the next.
-
-        `dense` has one line a stage: the coefficients of θ, θ², …
+        `e` may stand for b - b*, and `b3` for `b_third`. Further `c | a` lines below are `extra`. `dense` has one line
+        a stage: the coefficients of θ, θ², … In both, `&` at the end of a line continues it on the next.
         """
-        nodes, rows, weights = [], [], {}
-        for line in text.replace("&\n", " ").splitlines():
-            left, bar, right = line.partition("|")
-            if not bar:
-                continue
-            numbers = _numbers(right)
-            if left.strip() in ("b", "b*"):
-                weights[left.strip()] = numbers
+        stages: list[tuple[Fraction, Row]] = []
+        extra: list[tuple[Fraction, Row]] = []
+        weights: dict[str, Row] = {}
+        for left, right in _lines(text):
+            if left in ("b", "b*", "e", "b3"):
+                weights[left] = _numbers(right)
             else:
-                nodes.append(Fraction(left.strip()))
-                rows.append(numbers)
+                (extra if weights else stages).append((Fraction(left), _numbers(right)))
         if "b" not in weights:
             raise ValueError("a tableau needs a line `b | …` with the weights of its solution")
+        if "e" in weights:
+            weights["b*"] = tuple(b - e for b, e in zip(weights["b"], weights["e"]))
         table = cls(
-            c=tuple(nodes),
-            a=tuple(rows),
+            c=tuple(c for c, _ in stages),
+            a=tuple(row for _, row in stages),
             b=weights["b"],
             b_star=weights.get("b*"),
+            b_third=weights.get("b3"),
             order=order,
             embedded_order=order - 1 if embedded_order is None else embedded_order,
-            dense=None if dense is None else tuple(_numbers(line) for line in dense.strip().splitlines()),
+            dense=None if dense is None else tuple(_numbers(right) for _, right in _lines(dense)),
+            extra=tuple(extra),
         )
         table._check_shape()
         return table
 
     def _check_shape(self) -> None:
-        stages = len(self.c)
-        lengths = [len(row) for row in self.a] == list(range(stages)) and len(self.b) == stages
-        pair = self.b_star is None or len(self.b_star) == stages
-        if not (lengths and pair and (self.dense is None or len(self.dense) == stages)):
+        stages, rows = len(self.c), [*self.a, *(row for _, row in self.extra)]
+        lengths = [len(row) for row in rows] == list(range(len(rows))) and len(self.b) == stages
+        pair = all(other is None or len(other) == stages for other in (self.b_star, self.b_third))
+        if not (lengths and pair and (self.dense is None or len(self.dense) == len(rows))):
             raise ValueError(f"a tableau with {stages} nodes needs rows of 0, 1, … {stages - 1} entries and {stages} b")
 
     @property
@@ -94,9 +99,19 @@ class Tableau:
         return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_star))) if self.b_star else ()
 
     @cached_property
+    def doubt_third(self) -> Weights:
+        """Non-zero weights of the second error estimate; empty if there is none."""
+        return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_third))) if self.b_third else ()
+
+    @cached_property
+    def extra_plan(self) -> tuple[tuple[float, Weights], ...]:
+        """As `plan`, for the stages that only the dense output needs."""
+        return tuple((float(c), _nonzero(row)) for c, row in self.extra)
+
+    @cached_property
     def weighty(self) -> tuple[bool, ...]:
         """Which stages enter the solution or the error, so that a pure quadrature needs their slope."""
-        used = {i for i, _ in self.keep + self.doubt} | ({self.stages - 1} if self.fsal else set())
+        used = {i for i, _ in self.keep + self.doubt + self.doubt_third} | ({self.stages - 1} if self.fsal else set())
         return tuple(i in used for i in range(self.stages))
 
     @cached_property
@@ -113,6 +128,14 @@ class Tableau:
             for power, number in enumerate(ends):
                 row[power] += number
         return tuple(tuple(row) for row in rows)
+
+
+def _lines(text: str) -> list[tuple[str, str]]:
+    """What stands left and right of the bar; rules and blank lines are left out."""
+    lines = [line for line in text.replace("&\n", " ").splitlines() if line.strip() and "-+-" not in line]
+    return [
+        (left.strip() if bar else "", right if bar else left) for left, bar, right in (x.partition("|") for x in lines)
+    ]
 
 
 def _numbers(text: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def load(path: Path) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
+    except pickle.UnpicklingError as error:  # torch's own message recommends to load it unsafely
+        raise RequestError(f"{path} is not a sound checkpoint: it holds more than tensors and plain values.") from error
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error

@@ -36,14 +36,16 @@ class Logbook:
     size, step  where a run goes on: bytes of `metrics.jsonl` to keep, and the last step to keep in TensorBoard
     """
 
-    def __init__(self, folder: Path, config: Config, size: int = 0, step: int | None = None) -> None:
+    def __init__(self, folder: Path, config: Config, size: int = 0, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.metrics = MetricsFile(folder / "metrics.jsonl", size)
-        self.board = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
-        if step is None:
+        before = any(folder.glob("events.out.*"))
+        self.board = SummaryWriter(str(folder), purge_step=step + 1 if before else None)
+        if not before:
             self.board.add_custom_scalars(LAYOUT)
             self._hparams(config)
+            self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """One record of one (step, split)."""
@@ -53,6 +55,11 @@ class Logbook:
             # Counters of the other splits would mix with those of training in one curve.
             if (value := record.get(name)) is not None and (split == "train" or "{split}" in tag):
                 self.board.add_scalar(tag.format(split=split), value, record["step"])
+
+    def flush(self) -> int:
+        """Hand all that was written to the system, so that a kill loses none of it; the bytes of `metrics.jsonl`."""
+        self.board.flush()
+        return self.metrics.size
 
     def close(self) -> None:
         self.metrics.close()

@@ -27,14 +27,25 @@ from odenet_cli.training.signals import Stop
 
 @dataclass
 class Window:
-    """Means since the last record of training. Sums stay on the device until they are read."""
+    """Means since the last record of training. Sums stay on the device until they are read.
+
+    time_s, opened  time spent before a resume, and when the window's first step since then began
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     cost: Stats = field(default_factory=Stats)
     steps: int = 0
     saved_mib: float = 0.0
     peak_mib: float | None = None
-    started: float = field(default_factory=time.perf_counter)
+    time_s: float = 0.0
+    opened: float | None = None
+
+    def open(self) -> None:
+        """Before every step: time between windows, for validation, is not training's."""
+        self.opened = self.opened or time.perf_counter()
+
+    def spent(self) -> float:
+        return self.time_s + (time.perf_counter() - self.opened if self.opened else 0.0)
 
     def add(self, values: dict[str, Tensor], solves: list[Stats]) -> None:
         for name, value in values.items():
@@ -47,18 +58,19 @@ class Window:
         return {
             **values,
             **mean_cost(self.cost, self.steps),
-            "step_ms": 1e3 * (time.perf_counter() - self.started) / self.steps,
+            "step_ms": 1e3 * self.spent() / self.steps,
             "peak_mib": self.peak_mib,
             "saved_mib": self.saved_mib,
         }
 
     def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "cost": vars(self.cost), "steps": self.steps, "saved_mib": self.saved_mib}
+        known = {"steps": self.steps, "saved_mib": self.saved_mib, "peak_mib": self.peak_mib, "time_s": self.spent()}
+        return {"sums": self.sums, "cost": vars(self.cost), **known}
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device) -> Window:
         sums = {name: value.to(device) for name, value in state["sums"].items()}
-        return cls(sums, Stats(**state["cost"]), state["steps"], state["saved_mib"])
+        return cls(**{**state, "sums": sums, "cost": Stats(**state["cost"])})
 
 
 @dataclass
@@ -66,6 +78,7 @@ class Session:
     """Everything one run trains with, and where it stands.
 
     step, epoch, position  optimiser steps made, epochs finished, batches of this epoch seen
+    validated              the step of the latest validation
     best                   {step, epoch, loss, …}: the record of the best validation so far
     """
 
@@ -79,6 +92,7 @@ class Session:
     step: int = 0
     epoch: int = 0
     position: int = 0
+    validated: int = 0
     best: dict[str, Any] | None = None
     elapsed_s: float = 0.0
     window: Window = field(default_factory=Window)
@@ -103,9 +117,12 @@ def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> No
     trainer = run.config.trainer
     opened = time.perf_counter() - run.elapsed_s
     epoch_opened = time.perf_counter()
-    while run.step < run.end:
+    # A run that was stopped between an epoch's last step and its validation goes on with the validation.
+    while run.step < run.end or run.validated < run.step:
         run.model.train()
-        for batch in islice(run.data.train.epoch(run.epoch, run.position), run.per_epoch - run.position):
+        left = max(0, min(run.per_epoch - run.position, run.end - run.step))
+        for batch in islice(run.data.train.epoch(run.epoch, run.position), left):
+            run.window.open()
             rate = learning_rate(run.config.optim, run.step, run.total)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
@@ -129,8 +146,6 @@ def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> No
                 keep.last(run)
             if stop.name:
                 raise Interrupted(f"{stop.name} after step {run.step} of {run.end}", stop.code)
-            if run.step == run.end:
-                break
 
         if run.position == run.per_epoch:
             run.epoch, run.position = run.epoch + 1, 0
@@ -153,18 +168,21 @@ def _measured(run: Session) -> Any:
 def _record(run: Session, log: Logbook, show: Progress, rate: float) -> None:
     record = {"step": run.step, "epoch": _epoch(run), "split": "train", "lr": rate, **run.window.means()}
     if not math.isfinite(record["loss"]):
-        raise _diverged(run, record["loss"])
+        raise diverged(run, record["loss"])
     log.write(record)
     show.record(record)
     run.window = Window()
 
 
 def _validate(run: Session, log: Logbook, keep: Any, show: Progress, epoch_s: float) -> None:
+    run.validated = run.step
     if not run.data.valid.size:
         run.best = {"step": run.step, "epoch": run.epoch}
         return
     scores = evaluate(run.model, run.loss_fn, run.data.valid, run.scorer, run.config.trainer.limit_batches)
     record = {"step": run.step, "epoch": run.epoch, "split": "valid", **scores, "epoch_s": epoch_s}
+    if not math.isfinite(record["loss"]):
+        raise diverged(run, record["loss"])
     log.write(record)
     show.record(record)
     merit = "error" if "error" in record else "loss"
@@ -181,10 +199,11 @@ def _epoch(run: Session) -> int:
 
 def _check_finite(run: Session, loss: Tensor) -> None:
     if not torch.isfinite(loss):
-        raise _diverged(run, loss.item())
+        raise diverged(run, loss.item())
 
 
-def _diverged(run: Session, loss: float) -> RunFailed:
+def diverged(run: Session, loss: float) -> RunFailed:
+    """The error for a loss that is NaN or infinite."""
     rate = run.optimizer.param_groups[0]["lr"]
     return RunFailed(
         f"the run diverged: the loss is {loss} at step {run.step} with learning rate {rate:g}.\n"

@@ -49,7 +49,8 @@ class SavedMeter:
         self._hooks.__exit__(kind, error, trace)
 
     def _pack(self, tensor: Tensor) -> _Held:
-        held = _Held(tensor)
+        # Detached: an output that holds on to its own graph would keep a graph that no backward frees for ever.
+        held = _Held(tensor.detach())
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
         if size and key not in self._resident:

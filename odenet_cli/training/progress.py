@@ -71,7 +71,7 @@ class Progress:
             self.bar.update(self.job, description=f"epoch {record['epoch']}{self.train}{self.scored}")
         elif due:
             done = record["step"]
-            eta = f"  eta {self._left(done)}" if done < self.total else ""
+            eta = f"  eta {self._left(done)}" if done < self.total and self.step_s else ""
             self._say(f"epoch {record['epoch']}  step {done}/{self.total}{line}{eta}")
 
     def close(self) -> None:

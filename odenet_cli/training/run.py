@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -21,7 +23,7 @@ from odenet_cli.training import build, checkpoint, device
 from odenet_cli.training.evaluate import evaluate
 from odenet_cli.training.folder import locked, read_record, write_record
 from odenet_cli.training.log import Logbook
-from odenet_cli.training.loop import Session, Window, fit
+from odenet_cli.training.loop import Session, Window, diverged, fit
 from odenet_cli.training.optim import optimizer
 from odenet_cli.training.progress import Progress, duration, number, percent
 from odenet_cli.training.signals import Stop
@@ -55,11 +57,14 @@ def run(
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
         session = _session(config, where)
-        state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt")
-        if trouble:
-            log.warning("%s\n  Going on from the checkpoint before it.", trouble)
+        last = folder / "checkpoints" / "last.pt"
+        state, trouble = checkpoint.latest(last)
         if state is not None:
             _restore(session, state)
+        if trouble:
+            log.warning("%s\n  Going on from the checkpoint before it.", trouble)
+            # Out of the way: the next write would put it in the place of the sound one.
+            last.replace(last.with_name("damaged-last.pt"))
         if record.get("status") == "done" and session.step >= session.end:
             return dict(record["final"])
         if state is None and config.checkpoint is not None:
@@ -76,6 +81,8 @@ def run(
             raise raised from error
         write_record(folder, record | {"status": "done", "final": final, "finished": _now()})
         print(_last_line(final, folder), flush=True)
+        if stop.name:  # too late for this run, but a sweep stops here
+            raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
 
 
@@ -98,8 +105,7 @@ def _session(config: Config, where: torch.device) -> Session:
 
 
 def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: Stop) -> dict[str, Any]:
-    begun = None if state is None else session.step
-    logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"], begun)
+    logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"], session.step)
     keep = Keeper(folder / "checkpoints", logbook)
     show = Progress(session.end, session.step, session.per_epoch)
     try:
@@ -107,6 +113,8 @@ def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: S
         session.model.load_state_dict(_best_weights(session, folder))
         limit = session.config.trainer.limit_batches
         scores = evaluate(session.model, session.loss_fn, session.data.test, session.scorer, limit)
+        if not math.isfinite(scores["loss"]):
+            raise diverged(session, scores["loss"])
         at = {"step": session.step, "epoch": session.epoch, "split": "test"}
         logbook.write({**at, **scores})
         show.record({**at, **scores})
@@ -124,35 +132,31 @@ class Keeper:
 
     def last(self, session: Session) -> None:
         """Everything a run needs to go on to the same bits."""
+        content = {
+            **self._weights(session),
+            "optimizer": session.optimizer.state_dict(),
+            "generator": torch.get_rng_state(),
+            "position": session.position,
+            "validated": session.validated,
+            "best": session.best,
+            "elapsed_s": session.elapsed_s,
+            "window": session.window.state(),
+            "metrics_bytes": self.logbook.flush(),
+        }
+        checkpoint.save(self.folder / "last.pt", content)
+
+    def best(self, session: Session) -> None:
+        checkpoint.save(self.folder / "best.pt", self._weights(session))
+
+    def _weights(self, session: Session) -> dict[str, Any]:
         weights = session.model.state_dict()
         broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
         if broken:
             raise RunFailed(
                 f"the run diverged: {broken[0]} is NaN or infinite after step {session.step}.\n  Lower optim.lr."
             )
-        content = {
-            "config": fingerprint(session.config),
-            "model": weights,
-            "optimizer": session.optimizer.state_dict(),
-            "generator": torch.get_rng_state(),
-            "step": session.step,
-            "epoch": session.epoch,
-            "position": session.position,
-            "best": session.best,
-            "elapsed_s": session.elapsed_s,
-            "window": session.window.state(),
-            "metrics_bytes": self.logbook.metrics.size,
-        }
-        checkpoint.save(self.folder / "last.pt", content)
-
-    def best(self, session: Session) -> None:
-        content = {
-            "config": fingerprint(session.config),
-            "model": session.model.state_dict(),
-            "step": session.step,
-            "epoch": session.epoch,
-        }
-        checkpoint.save(self.folder / "best.pt", content)
+        config = fingerprint(session.config)
+        return {"config": config, "model": weights, "step": session.step, "epoch": session.epoch}
 
 
 FREE = ("name", "device", "resume", "checkpoint", "trainer", "eval", "data.root", "data.download")
@@ -183,11 +187,10 @@ def _restore(session: Session, state: dict[str, Any]) -> None:
     session.model.load_state_dict(state["model"])
     session.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["generator"])
-    session.step, session.epoch, session.position = state["step"], state["epoch"], state["position"]
+    session.step, session.epoch, session.validated = state["step"], state["epoch"], state["validated"]
+    session.position = min(state["position"], session.per_epoch)
     session.best, session.elapsed_s = state["best"], state["elapsed_s"]
     session.window = Window.restored(state["window"], session.device)
-    if session.position >= session.per_epoch:
-        session.epoch, session.position = session.epoch + 1, 0
 
 
 def agree(config: Config, state: dict[str, Any], whose: str, keys: tuple[str, ...] = ("",)) -> None:
@@ -213,8 +216,10 @@ def _weights(session: Session, path: Path) -> dict[str, Any]:
 def _best_weights(session: Session, folder: Path) -> dict[str, Any]:
     if not session.data.valid.size:
         return session.model.state_dict()
-    state, _ = checkpoint.latest(folder / "checkpoints" / "best.pt")
-    assert state is not None
+    state, trouble = checkpoint.latest(folder / "checkpoints" / "best.pt")
+    step = (session.best or {})["step"]
+    if state is None or state["step"] != step:
+        raise RunFailed(f"the weights of step {step}, the best on validation, are lost: {trouble or 'no best.pt'}.")
     weights: dict[str, Any] = state["model"]
     return weights
 
@@ -270,7 +275,7 @@ def _opening_record(
 def _explained(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
     """Status and reason for `run.json`, and what to raise."""
     if isinstance(error, Interrupted):
-        again = f"Go on with: odenet train resume={folder}"
+        again = f"Go on with: odenet train {shlex.quote(f'resume={folder}')}"
         return "interrupted", str(error), Interrupted(f"{error}; the checkpoint is kept. {again}", error.code)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error

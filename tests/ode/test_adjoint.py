@@ -84,25 +84,23 @@ def test_norms_are_checked_by_name():
         Adjoint(norm="relativ")
 
 
-@pytest.mark.numerics
 def test_a_fast_forcing_needs_the_parameters_under_control():
-    """y' = -0.1 y + θ sin(60 t) y: y, a and their equations are mild, the θ integral alone oscillates fast, and at a
-    loose tolerance the steps stride over it unless its error is controlled."""
+    """y' = -0.1 y + θ sin(60 t) y at θ = 0: y and a are mild, only the integral for θ oscillates. Steps that are chosen
+    for y and a stride over it, a thousand tolerances off; with its error under control it is met."""
 
     def error(**options):
-        theta = doubles(0.01, grad=True)
-        solve = solver(1e-3, **options)
-        ts = doubles(0.0, 3.0)
-        y = solve(lambda t, y: -0.1 * y + theta * torch.sin(60 * t) * y, doubles(1.0), ts).y
+        theta = doubles(0.0, grad=True)
+        solve = solver(1e-6, **options)
+        y = solve(lambda t, y: -0.1 * y + theta * torch.sin(60 * t) * y, doubles(1.0), TS).y
         y.sum().backward()
-        exact = y.detach() * (1 - math.cos(180.0)) / 60
-        return abs(theta.grad - exact).item() / exact.item()
+        return abs(theta.grad.item() - y.item() * (1 - math.cos(60.0)) / 60)
 
-    assert error(control_parameters=True) < 0.05
-    assert error() > 0.2
+    assert error(control_parameters=True) < 1e-5
+    assert error(norm="absolute") < 1e-5
+    assert error() > 1e-3
 
 
-def augmented(field, parameters, y1, a1, ts, solve, judge_parameters):
+def augmented(field, parameters, y1, a1, ts, solve):
     """The paper's algorithm 1, written down once more: one flat state [z, a, θ̄], solved backwards by a plain solve."""
     size, sizes = y1.numel(), [p.numel() for p in parameters]
 
@@ -130,7 +128,7 @@ def test_absolute_is_the_papers_augmented_state(name):
     (a1,) = torch.autograd.grad(loss, y, retain_graph=True)
     loss.backward()
     parameters = list(field.parameters())
-    a0, thetas, calls = augmented(field, parameters, y.detach(), a1, TS, solve, True)
+    a0, thetas, calls = augmented(field, parameters, y.detach(), a1, TS, solve)
     assert stats.nfe_backward == calls
     assert torch.allclose(y0.grad, a0, rtol=1e-11)
     for p, theta in zip(parameters, thetas):
@@ -146,7 +144,7 @@ def test_seminorm_leaves_the_parameters_out(name):
     loss = (y**3).sum()
     (a1,) = torch.autograd.grad(loss, y, retain_graph=True)
     loss.backward()
-    a0, _, calls = augmented(field, [], y.detach(), a1, TS, solve, False)
+    a0, _, calls = augmented(field, [], y.detach(), a1, TS, solve)
     assert stats.nfe_backward == calls
     assert torch.allclose(y0.grad, a0, rtol=1e-11)
     (exact,) = torch.autograd.grad((solver(1e-10)(field, y0, TS).y ** 3).sum(), field.w)

@@ -35,7 +35,7 @@ def test_error_falls_with_the_order(name):
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, pytest.param(1e-9, marks=pytest.mark.numerics)])
 def test_closed_forms_are_met_at_every_tolerance(name, tol):
     if method(name).order < 3 and tol < 1e-6:
         pytest.skip("a method of order 2 takes too many steps")
@@ -57,6 +57,7 @@ def test_linear_systems_follow_the_matrix_exponential_both_ways(name):
         assert torch.allclose(y, torch.linalg.matrix_exp(a * (ends[1] - ends[0])) @ y0, atol=2e-6)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", [name for name in ADAPTIVE if method(name).order >= 5])
 def test_a_fifth_order_method_is_as_good_as_scipys(name):
     """Van der Pol with μ = 1 against DOP853 at 1e-13: no more error than RK45 at the same tolerance, times ten."""

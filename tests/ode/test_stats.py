@@ -31,12 +31,11 @@ def test_a_counting_field_agrees(case, times, grad):
 
 @pytest.mark.parametrize("case", SOLVERS, ids=label)
 def test_evaluations_are_what_the_tableau_says(case):
-    kind, name = case
     solve = solver(case, tol=1e-4, steps=7)
     table = solve.tableau
     with torch.no_grad():
         stats = solve(Swirl(), torch.ones(3, dtype=torch.float64), doubles(0.0, 2.0)).stats
-    if kind == "fixed":
+    if case[0] == "fixed":
         assert stats == Stats(nfe_forward=7 * (table.stages - table.fsal), accepted=7)
     else:
         # One to open and one to choose the first step; then the stages, of which the first is known: after a

@@ -15,6 +15,7 @@ from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
 from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
 from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode.tableau import Tableau
 
 
 @dataclass
@@ -22,7 +23,6 @@ class Kept:
     """The accepted steps with their graphs. `spent` once a backward pass has consumed the graphs."""
 
     records: list[Record] = field(default_factory=list)
-    closing: list[Evaluation] = field(default_factory=list)
     spent: bool = False
 
     @property
@@ -45,8 +45,7 @@ class Backprop:
 
         def keep(taken: Taken) -> None:
             count = problem.solver.tableau.stages - problem.solver.tableau.fsal
-            kept.closing = taken.step.slopes[count:] if taken.inside else []
-            slopes = taken.step.slopes if slopes_wanted and taken.inside else taken.step.slopes[:count]
+            slopes = taken.step.slopes if taken.inside else taken.step.slopes[:count]
             kept.records.append(Record.of(taken, slopes if slopes_wanted else [_bare(k) for k in slopes]))
 
         return problem.integrate(evaluate, keep), kept
@@ -55,21 +54,29 @@ class Backprop:
         self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
     ) -> Gradients:
         tape.spent = True
-        steps, closing = [record.slopes for record in tape.records], tape.closing
-        tape.closing = []
+        graphs = Graphs([record.slopes for record in tape.records], problem.solver.tableau)
         for record in tape.records:
             record.slopes = []
-
-        def stages(n: int) -> list[Evaluation]:
-            # Handed out once, so that a step's graphs go as soon as the sweep has passed it.
-            return steps.pop() if n < len(tape.records) else closing
-
-        return Sweep(problem, cotangents).run(tape.records, stages)
+        return Sweep(problem, cotangents).run(tape.records, graphs)
 
     def backward_again(
         self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
     ) -> Gradients:
         return rerun(problem, tape.records, y0, cotangents, create_graph)
+
+
+@dataclass
+class Graphs:
+    """The graphs that were kept, handed out once, so that a step's graphs go as soon as the sweep has passed it."""
+
+    steps: list[list[Evaluation]]
+    tableau: Tableau
+
+    def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
+        return self.steps.pop()
+
+    def end(self) -> Evaluation:
+        return self.steps[-1][self.tableau.stages - self.tableau.fsal]
 
 
 def _bare(evaluation: Evaluation) -> Evaluation:

@@ -1,0 +1,91 @@
+"""Replay: the exact gradient of the solver's steps, from one state kept a step.
+
+Backward, each accepted step is taken again, with its graph, and swept back over: evaluations backward are stages times
+accepted steps, nothing rejected. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020, "ACA").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
+from odenet_cli.ode.loop import Taken
+from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
+from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode.step import extended, rk_step
+
+
+@dataclass
+class Kept:
+    """The accepted steps, the state each began with, and where the last one ended."""
+
+    records: list[Record] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    end: float = 0.0
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [part for state in self.states for part in state]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Keep the states, and take the steps again backward."""
+
+    keeps_outputs = False
+
+    def forward(self, problem: Problem) -> tuple[list[State], Kept]:
+        kept = Kept()
+        if problem.opening is not None:
+            problem.opening = Evaluation(problem.opening.slope)
+
+        def keep(taken: Taken) -> None:
+            kept.records.append(Record.of(taken, []))
+            kept.states.append(taken.y)
+            kept.end = taken.end
+            if taken.inside:
+                # Only outputs inside the last step ask for the slope at its end.
+                last.append(taken.step.y)
+
+        last: list[State] = []
+        states = problem.integrate(problem.evaluate, keep)
+        if kept.records and kept.records[-1].inside:
+            kept.states.append(last[-1])
+        return states, kept
+
+    def backward(
+        self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
+    ) -> Gradients:
+        return Sweep(problem, cotangents).run(tape.records, Again(problem, tape))
+
+    def backward_again(
+        self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
+    ) -> Gradients:
+        return rerun(problem, tape.records, y0, cotangents, create_graph)
+
+
+@dataclass
+class Again:
+    """The steps of a tape, taken again with their graphs."""
+
+    problem: Problem
+    tape: Kept
+
+    def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
+        record, y, tableau = self.tape.records[n], self.tape.states[n], self.problem.solver.tableau
+        opening = self._evaluate(record.t, y)
+        k = rk_step(tableau, self._evaluate, record.t, y, record.h, opening, close=False).slopes
+        return k if closing is None else extended(tableau, self._evaluate, record.t, y, record.h, [*k, closing])
+
+    def end(self) -> Evaluation:
+        return self._evaluate(self.tape.end, self.tape.states[-1])
+
+    def _evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+        self.problem.stats.nfe_backward += 1
+        return linearise(self.problem, t, y)
+
+
+GRADIENT = Replay

@@ -1,0 +1,144 @@
+"""A state is any tensor or tuple of tensors, and keeps its shape, type and device."""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import pytest
+import torch
+from ode_cases import GRADIENTS, SOLVERS, Swirl, doubles, label, solver
+
+DOPRI5 = ("adaptive", "dopri5")
+
+
+@pytest.mark.parametrize("case", SOLVERS, ids=label)
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 3, 2), (0,), (0, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+def test_shape_and_type_are_kept(case, shape, dtype):
+    solve, y0 = solver(case, tol=1e-2, steps=2), torch.ones(shape, dtype=dtype)
+    for ts, lead in (((0.0, 1.0), ()), ((0.0, 0.4, 1.0), (3,)), ((1.0, 1.0), ()), ((1.0, 1.0, 1.0), (3,))):
+        y = solve(lambda t, y: -y, y0, ts).y
+        assert y.shape == lead + shape
+        assert y.dtype == dtype
+
+
+@pytest.mark.parametrize("grad", GRADIENTS)
+def test_a_rotation_in_the_complex_plane(grad):
+    omega = torch.tensor(2.0 + 0.5j, dtype=torch.complex128, requires_grad=True)
+    solve = solver(DOPRI5, grad, tol=1e-10)
+    y0 = torch.tensor(1 + 1j, dtype=torch.complex128, requires_grad=True)
+    y = solve(lambda t, y: 1j * omega * y, y0, doubles(0.0, 1.0)).y
+    exact = (1 + 1j) * cmath.exp(1j * (2 + 0.5j))
+    assert abs(y.item() - exact) < 1e-8
+    of_omega, of_y0 = torch.autograd.grad(y.real, (omega, y0))
+    # For a loss that is the real part of a holomorphic g, autograd gives the conjugate of g'.
+    assert abs(of_omega.item() - (1j * exact).conjugate()) < 1e-8
+    assert abs(of_y0.item() - (exact / (1 + 1j)).conjugate()) < 1e-8
+
+
+@pytest.mark.parametrize("grad", GRADIENTS)
+def test_a_tuple_of_mixed_types_and_shapes(grad):
+    y0 = (torch.ones(2, 3), doubles(1.0), torch.ones((), dtype=torch.complex128), torch.ones(0))
+
+    def field(t, y):
+        assert isinstance(y, tuple)
+        assert t.dtype == torch.float64
+        return -y[0], -2 * y[1], 1j * y[2], y[3]
+
+    y = solver(DOPRI5, grad)(field, y0, doubles(0.0, 0.5, 1.0)).y
+    assert isinstance(y, tuple)
+    assert [part.dtype for part in y] == [part.dtype for part in y0]
+    assert [part.shape for part in y] == [(3, *part.shape) for part in y0]
+    assert y[0][2, 0, 0].item() == pytest.approx(math.exp(-1), abs=1e-3)
+    assert y[1][1].item() == pytest.approx(math.exp(-1), abs=1e-3)
+    assert abs(y[2][2].item() - cmath.exp(1j)) < 1e-3
+
+
+def test_a_tuple_of_one_stays_a_tuple():
+    y = solver(DOPRI5)(lambda t, y: (-y[0],), (doubles(1.0),), doubles(0.0, 1.0)).y
+    assert isinstance(y, tuple)
+    assert len(y) == 1
+    y = solver(DOPRI5)(lambda t, y: [-y[0], y[1]], [doubles(1.0), doubles(2.0)], doubles(0.0, 1.0)).y
+    assert isinstance(y, tuple)
+
+
+@pytest.mark.parametrize("case", SOLVERS, ids=label)
+def test_a_tuple_takes_the_steps_of_its_parts_laid_side_by_side(case):
+    field, y0 = Swirl(4), torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4)
+    solve, ts = solver(case, tol=1e-5), doubles(0.0, 0.3, 1.0)
+    whole = solve(field, y0, ts)
+    parts = solve(lambda t, y: tuple(field(t, torch.stack(y)).unbind()), tuple(y0.unbind()), ts)
+    assert torch.allclose(torch.stack(parts.y, 1), whole.y, rtol=1e-12)
+    assert parts.stats == whole.stats
+
+
+@pytest.mark.parametrize("case", SOLVERS, ids=label)
+def test_there_and_back_again(case):
+    field, y0 = Swirl(), torch.ones(3, dtype=torch.float64)
+    solve = solver(case, tol=1e-6, steps=1000 if case[1] == "euler" else 50, max_steps=100_000)
+    y1 = solve(field, y0, doubles(0.0, 1.0)).y
+    assert (solve(field, y1, doubles(1.0, 0.0)).y - y0).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("case", SOLVERS, ids=label)
+def test_the_callers_tensors_are_left_alone(case):
+    y0, ts = torch.ones(2, 3, dtype=torch.float64), doubles(0.0, 0.5, 1.0)
+    seen = []
+
+    def field(t, y):
+        seen.append((y, y.clone()))
+        return torch.tanh(y)
+
+    for times in (ts, ts[:2], doubles(0.0, 0.0)):
+        with torch.no_grad():
+            y = solver(case, tol=1e-3)(field, y0, times).y
+        y.mul_(5)
+        assert torch.equal(y0, torch.ones(2, 3, dtype=torch.float64))
+    # What the field was shown stays as it was, up to the state that was returned (and scaled above).
+    assert all(torch.equal(one, other) or torch.equal(one, 5 * other) for one, other in seen)
+
+
+def test_expanded_and_strided_states():
+    wide, solve = doubles(1.0, 2.0).expand(3, 2), solver(DOPRI5, tol=1e-8)
+    assert torch.allclose(solve(lambda t, y: -y, wide, doubles(0.0, 1.0)).y, wide * math.exp(-1), rtol=1e-6)
+    turned = torch.arange(6.0, dtype=torch.float64).reshape(2, 3).T
+    assert torch.allclose(solve(lambda t, y: -y, turned, doubles(0.0, 1.0)).y, turned * math.exp(-1), rtol=1e-6)
+    assert torch.allclose(solve(lambda t, y: t.expand_as(y), turned, doubles(0.0, 2.0)).y, turned + 2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_nothing_is_recorded(mode):
+    field, y0 = Swirl(), torch.ones(3, dtype=torch.float64, requires_grad=True)
+    solve = solver(DOPRI5)
+    with mode():
+        y = solve(field, y0, doubles(0.0, 0.5, 1.0)).y
+    assert not y.requires_grad
+    with_gradient = solve(field, y0, doubles(0.0, 0.5, 1.0))
+    assert with_gradient.y.requires_grad
+    assert torch.equal(y, with_gradient.y)
+
+
+def test_without_anything_to_differentiate_nothing_is_recorded():
+    y = solver(DOPRI5)(lambda t, y: -y, doubles(1.0), doubles(0.0, 1.0)).y
+    assert not y.requires_grad
+
+
+@pytest.mark.parametrize("grad", GRADIENTS)
+def test_a_zero_length_span_is_the_identity(grad):
+    y0 = doubles(1.0, 2.0, grad=True)
+    for ts in (doubles(1.0, 1.0), doubles(1.0, 1.0, 1.0)):
+        y, stats = solver(DOPRI5, grad)(lambda t, y: -y, y0, ts)
+        assert torch.equal(y.reshape(-1, 2)[-1], y0)
+        assert stats.nfe_forward == stats.accepted == 0
+        (found,) = torch.autograd.grad(y.sum(), y0)
+        assert torch.equal(found, torch.full_like(found, y.numel() / 2))
+
+
+@pytest.mark.parametrize("grad", GRADIENTS)
+def test_a_float32_module_meets_float64_times(grad):
+    field = Swirl(dtype=torch.float32)
+    y = solver(DOPRI5, grad)(field, torch.ones(3), doubles(0.0, 0.5, 1.0, grad=True)).y
+    assert y.dtype == torch.float32
+    y.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in field.parameters())

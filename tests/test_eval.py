@@ -1,0 +1,199 @@
+"""`odenet eval`: one checkpoint, one row for every solver and tolerance."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from odenet_cli.commands import eval as command
+from odenet_cli.config import complete, load, save
+from odenet_cli.errors import RequestError
+from odenet_cli.request import compose
+from odenet_cli.training import run as runs
+
+WORDS = "data=digits device=cpu model=odenet model.width=4 trainer.max_steps=1 trainer.batch_size=8".split()
+
+
+def trained(folder, *words):
+    config = complete(compose([*WORDS, *words]), gpu=False)
+    folder.mkdir()
+    save(config, folder, tied=True)
+    runs.run(config, folder, "", list(words))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("runs") / "run", "solver.rtol=1e-2", "trainer.limit_batches=1")
+
+
+@pytest.fixture
+def rows(run_folder):
+    """Evaluate and return the records it appended."""
+
+    def call(*words, folder=run_folder):
+        path = folder / "eval.jsonl"
+        before = len(path.read_text().splitlines()) if path.exists() else 0
+        assert command.main([str(folder), *words]) == 0
+        return [json.loads(line) for line in path.read_text().splitlines()[before:]]
+
+    return call
+
+
+def test_evaluations_rise_as_the_tolerance_falls(rows, capsys):
+    records = rows("eval.solver.rtol=1e-1,1e-3,1e-5")
+    assert [(record["rtol"], record["atol"]) for record in records] == [(x, x) for x in (1e-1, 1e-3, 1e-5)]
+    assert all(a["nfe_forward"] < b["nfe_forward"] for a, b in pairwise(records))
+    assert {record["method"] for record in records} == {"dopri5"}
+    keys = {"split", "method", "rtol", "atol", "steps", "max_steps", "loss", "error", "time_s"}
+    assert keys | {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"} == records[0].keys()
+    table = capsys.readouterr().out.splitlines()
+    assert "best weights, step 1, 360 samples of digits (test)" in table[0]
+    assert table[1].split() == ["method", "rtol", "atol", "steps", "error", "NFE", "rejected", "time"]
+    assert len(table) == 5
+    assert all(f"{record['error']:.2%}" in line for record, line in zip(records, table[2:]))
+
+
+def test_a_method_brings_its_preset(rows):
+    records = rows("eval.solver.method=bosh3,rk4,euler,dopri5")
+    assert [record["method"] for record in records] == ["bosh3", "rk4", "euler", "dopri5"]
+    bosh3, rk4, euler, dopri5 = records
+    assert (bosh3["rtol"], bosh3["atol"], bosh3["steps"]) == (1e-3, 1e-3, None)
+    assert (rk4["rtol"], rk4["atol"]) == (None, None)
+    assert rk4["nfe_forward"] == 4 * rk4["steps"]
+    assert euler["nfe_forward"] == euler["steps"]
+    assert (dopri5["rtol"], dopri5["atol"]) == (1e-2, 1e-2)  # the run's own method, as the run had it
+
+
+def test_several_keys_make_a_product(rows):
+    records = rows("eval.solver.method=bosh3,tsit5", "eval.solver.rtol=1e-1,1e-2", "eval.solver.atol=1e-4")
+    found = [(record["method"], record["rtol"], record["atol"]) for record in records]
+    assert found == [(method, rtol, 1e-4) for method in ("bosh3", "tsit5") for rtol in (1e-1, 1e-2)]
+
+
+def test_alone_it_scores_as_the_run_was_scored(rows, run_folder):
+    (record,) = rows()
+    final = json.loads((run_folder / "run.json").read_text())["final"]
+    assert (record["loss"], record["error"]) == (final["loss"], final["error"])
+    assert record["rtol"] == 1e-2
+
+
+@pytest.mark.parametrize(("split", "size"), [("test", 360), ("valid", 144), ("train", 1293)])
+def test_every_split(rows, capsys, split, size):
+    (record,) = rows(f"split={split}", "trainer.limit_batches=1", "eval.batch_size=16")
+    assert record["split"] == split
+    assert f"{size} samples of digits ({split})" in capsys.readouterr().out
+
+
+def test_the_checkpoint_asked_for(rows, capsys):
+    rows("checkpoint=last")
+    assert "last weights" in capsys.readouterr().out
+
+
+def test_scoring_changes_nothing_but_its_own_file(rows, run_folder):
+    def content():
+        return {p: p.read_bytes() for p in run_folder.rglob("*") if p.is_file() and p.name != "eval.jsonl"}
+
+    before = content()
+    rows("eval.solver.rtol=1e-1,1e-2")
+    assert content() == before
+
+
+def test_what_the_run_was_scored_with_gives_way(tmp_path, rows):
+    """An rtol moves atol and a method brings its preset, also where the run had an `eval.solver` of its own."""
+    folder = trained(tmp_path / "run", "eval.solver.rtol=1e-4", "eval.solver.atol=1e-5", "trainer.limit_batches=1")
+    (own,) = rows(folder=folder)
+    assert (own["rtol"], own["atol"]) == (1e-4, 1e-5)
+    coarse, fine = rows("eval.solver.rtol=1e-1,1e-6", folder=folder)
+    assert (coarse["atol"], fine["atol"]) == (1e-1, 1e-6)
+    assert coarse["nfe_forward"] < fine["nfe_forward"]
+    (rk4,) = rows("eval.solver.method=rk4", folder=folder)
+    assert (rk4["rtol"], rk4["atol"]) == (None, None)
+
+
+WRONG = {
+    "eval.solver.rtol=-1": ["eval.solver.rtol=-1", "above 0"],
+    "eval.solver.rtol=abc": ["eval.solver.rtol=abc is not a number"],
+    "eval.solver.rtol=1e-3,-1": ["eval.solver.rtol=-1"],
+    "eval.solver.rtol=nan": ["finite"],
+    "eval.solver.rtol=1e-12": ["dtype=float64"],
+    "eval.solver.rtl=1": ["Did you mean `eval.solver.rtol`?"],
+    "eval.solver.steps=4": ["dopri5", "steps"],
+    "eval.solver.method=rk5": ["rk4"],
+    "eval.solver.method=rk4 eval.solver.rtol=1e-3": ["rk4", "fixed steps"],
+    "eval.solver.rtol=1e-3 eval.solver.rtol=1e-4": ["eval.solver.rtol is said more than once"],
+    "solver.rtol=1e-3": ["solver.rtol is not a key here", "eval.solver.rtol"],
+    "optim.lr=3": ["optim.lr is not a key here"],
+    "split=tset": ["Did you mean `test`?"],
+    "split=test,valid": ["only eval.solver.* takes several values"],
+    "checkpoint=frist": ["best", "last"],
+    "rtol": ["rtol"],
+    "eval.batch_size=0": ["eval.batch_size=0"],
+    "device=cuda:99": ["cuda:99"],
+    "device=gpu": ["device=gpu"],
+    "trainer.limit_batches=0": ["trainer.limit_batches=0"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_request_is_refused_before_anything_is_scored(run_folder, words, capsys):
+    path = run_folder / "eval.jsonl"
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(RequestError) as refused:
+        command.main([str(run_folder), *words.split()])
+    for part in WRONG[words]:
+        assert part in str(refused.value)
+    assert capsys.readouterr().out == ""
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_a_damaged_checkpoint_and_a_foreign_one_are_refused(tmp_path, run_folder):
+    with pytest.raises(RequestError, match="is not the folder of a run"):
+        command.main([str(tmp_path)])
+    folder = trained(tmp_path / "other", "trainer.limit_batches=1")
+    config = load(folder)
+    config.model["width"] = 8
+    save(config, folder, tied=True)
+    with pytest.raises(RequestError, match="does not fit the model"):
+        command.main([str(folder)])
+    (folder / "checkpoints" / "best.pt").write_bytes(b"damaged")
+    with pytest.raises(RequestError, match=r"best\.pt is not a sound checkpoint"):
+        command.main([str(folder)])
+
+
+def test_the_command(odenet, tmp_path):
+    done = odenet("eval", "nowhere", OMP_NUM_THREADS="1")
+    assert done.returncode == 2
+    assert "nowhere is not the folder of a run" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert command.main([]) == 2
+    assert command.main(["--help"]) == 0
+
+
+def test_a_class_named_in_a_file_does_not_run(tmp_path, monkeypatch, rows):
+    text = "from torch import nn\nclass Net(nn.Sequential):\n  def __init__(self, shape, classes):\n"
+    text += "    super().__init__(nn.Flatten(), nn.Linear(784, 10))\n"
+    (tmp_path / "net_to_evaluate.py").write_text(text)
+    (tmp_path / "planted.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    custom = ("model=custom", "model.target=net_to_evaluate:Net", "trainer.limit_batches=1")
+    config = complete(compose([word for word in WORDS if not word.startswith("model")] + list(custom)), gpu=False)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save(config, folder, tied=True)
+    runs.run(config, folder, "", [])
+    config.model["target"] = "planted:Net"
+    save(config, folder, tied=True)
+    with pytest.raises(RequestError, match="model.target="):
+        command.main([str(folder)])
+    (record,) = rows("model.target=net_to_evaluate:Net", folder=folder)
+    assert record["nfe_forward"] == 0

@@ -1,0 +1,140 @@
+"""A run folder has one writer, and its records are what the design promises."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from odenet_cli.errors import RequestError
+from odenet_cli.training.folder import MetricsFile, locked, plain, read_record, write_record
+
+COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
+EVERY = {"step", "epoch", "split", "loss", "error", *COST}
+ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2", "gradient=backprop")
+SHORT = ("trainer.limit_batches=2", "trainer.epochs=2", "trainer.log_every=1", "trainer.batch_size=8")
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from odenet_cli.training.folder import locked; "
+        "from odenet_cli.errors import RequestError\n"
+        "try:\n with locked(Path(sys.argv[1])): pass\n"
+        "except RequestError as error: print(error); sys.exit(2)"
+    )
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+
+    with locked(tmp_path):
+        with pytest.raises(RequestError, match="in use"), locked(tmp_path):
+            pass
+        done = other()
+        assert done.returncode == 2
+        assert str(tmp_path) in done.stdout
+    assert other().returncode == 0
+
+
+def test_a_refused_writer_leaves_the_run_as_it_was(train, tmp_path):
+    folder = train()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with locked(folder), pytest.raises(RequestError, match="in use"):
+        train()
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_metrics_are_cut_back_to_what_a_checkpoint_knew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path)
+    first.write({"step": 1})
+    size = first.size
+    first.write({"step": 2})
+    path.open("ab").write(b'{"half a li')
+    first.close()
+    again = MetricsFile(path, size)
+    again.write({"step": 2, "again": True})
+    again.close()
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "again": true}']
+    MetricsFile(path).close()
+    assert path.read_bytes() == b""
+
+
+def test_records_are_json_for_everyone(tmp_path):
+    write_record(tmp_path, {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}, "é": "π"})
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    assert json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse) == {
+        "a": "nan",
+        "b": ["inf", 1.5],
+        "c": {"d": "-inf"},
+        "é": "π",
+    }
+    assert plain((1, math.nan)) == [1, "nan"]
+    assert read_record(tmp_path / "nowhere") == {}
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RequestError, match=r"run\.json cannot be read"):
+        read_record(tmp_path)
+
+
+def test_run_json_says_what_the_design_promises(train):
+    folder = train(*ODE, *SHORT)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "done"
+    assert record["reason"] is None
+    assert record["parameters"] == 1026
+    assert record["command"].startswith("odenet train model=odenet")
+    assert record["versions"].keys() == {"odenet", "python", "torch"}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["device"].startswith("cpu")
+    assert record["threads"] == 1
+    assert record["git"] is None or len(record["git"].rstrip("+")) == 40
+    assert record["data"]["used"] == "digits"
+    assert len(record["data"]["sha256"]) == 64
+    final = record["final"]
+    assert {"loss", "error", "nfe_forward", "nfe_backward", "saved_mib", "peak_mib", "step", "epoch"} <= final.keys()
+    assert (final["step"], final["epoch"], final["nfe_forward"], final["nfe_backward"]) == (4, 2, 4, 0)
+    assert 0 <= final["error"] <= 1
+    left = {path.name.split(".1")[0] if path.name.startswith("events") else path.name for path in folder.iterdir()}
+    assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "events.out.tfevents"} <= left
+
+
+def test_metrics_have_the_promised_keys(train, metrics):
+    folder = train(*ODE, *SHORT)
+    records = metrics(folder)
+    order = [(record["step"], record["epoch"], record["split"]) for record in records]
+    assert order == [
+        (1, 0, "train"),
+        (2, 1, "train"),
+        (2, 1, "valid"),
+        (3, 1, "train"),
+        (4, 2, "train"),
+        (4, 2, "valid"),
+        (4, 2, "test"),
+    ]
+    more = {"train": {"lr", "step_ms", "peak_mib", "saved_mib"}, "valid": {"time_s", "epoch_s"}, "test": {"time_s"}}
+    for record in records:
+        assert record.keys() == EVERY | more[record["split"]]
+        for key, value in record.items():
+            if key in COST | {"step", "epoch"}:
+                assert type(value) is int, key
+            elif key == "peak_mib":
+                assert value is None
+            elif key != "split":
+                assert type(value) is float, key
+                assert math.isfinite(value)
+        assert record["nfe_forward"] == 4
+        assert record["nfe_backward"] == 0
+        assert record["accepted"] == 2
+        assert record["rejected"] == 0
+
+
+def test_counts_of_a_step_are_the_solves_own(train, metrics):
+    folder = train(*ODE[:2], "gradient=adjoint", "solver=heun", "solver.steps=2", *SHORT)
+    for record in metrics(folder, "train"):
+        assert (record["nfe_forward"], record["nfe_backward"], record["vjps"]) == (4, 4, 4)
+    for record in metrics(folder, "valid"):
+        assert (record["nfe_forward"], record["nfe_backward"], record["vjps"]) == (4, 0, 0)
