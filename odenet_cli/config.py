@@ -44,6 +44,7 @@ class GradientConfig:
     method: str = "adjoint"
     norm: str = "relative"
     control_parameters: bool = False
+    coupling: float = 0.999
     solver: SolverChange = field(default_factory=SolverChange)
 
 

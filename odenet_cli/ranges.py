@@ -136,9 +136,13 @@ def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
 def _check_gradient(gradient: GradientConfig) -> None:
     listed = preset("gradient", gradient.method, "gradient.method")
     require("gradient.norm", gradient.norm, NORMS)
+    if not 0 < gradient.coupling < 1:
+        raise RequestError(f"gradient.coupling={gradient.coupling} is out of range: it must lie between 0 and 1.")
     unused = [key for key, value in leaves(gradient.solver, "solver") if value is not None]
     unused += [
-        key for key, usual in (("norm", "relative"), ("control_parameters", False)) if getattr(gradient, key) != usual
+        option.name
+        for option in fields(gradient)
+        if option.name not in ("method", "solver") and getattr(gradient, option.name) != option.default
     ]
     for key in unused:
         if key.split(".")[0] not in listed:

@@ -70,7 +70,7 @@ def parsed(word: str) -> tuple[str, list[Any]]:
     from odenet_cli.request.explain import explained
 
     with explained([word]):
-        override = OverridesParser.create().parse_override(quoted(word))
+        (override,) = OverridesParser.create().parse_overrides([quoted(word)])
         known = (*SOLVER, *KEYS, *OWN)
         if (key := override.key_or_group) not in known:
             raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")

@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from odenet_cli.ode.state import Evaluate, State, rms
-from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.state import Evaluate, State, rms_each
 
-Norm = Callable[[State, State, State], float]
-"""`norm(x, y, y1)`: the size of `x` in units of the tolerance around `y` and `y1`; one host synchronisation."""
+
+def allowed(y: State, y1: State, rtol: float, atol: float) -> State:
+    """atol + rtol max(|y|, |y1|), number by number (Hairer II.4, eq. 4.10)."""
+    made = []
+    for low, high in zip(y, y1):
+        size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
+        made.append(size.mul_(rtol).add_(atol))
+    return tuple(made)
 
 
 def weighted(x: State, y: State, y1: State, rtol: float, atol: float) -> State:
-    """x / (atol + rtol max(|y|, |y1|)), number by number (Hairer II.4, eq. 4.10)."""
-    scaled = []
-    for part, low, high in zip(x, y, y1):
-        size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
-        scaled.append(part / size.mul_(rtol).add_(atol))
-    return tuple(scaled)
+    """x in units of what is allowed around `y` and `y1`."""
+    return tuple(part / size for part, size in zip(x, allowed(y, y1, rtol, atol)))
 
 
-def tolerance_norm(rtol: float, atol: float) -> Norm:
-    """RMS of the error in units of `atol + rtol |y|` over the whole state (Hairer II.4, eq. 4.11)."""
+Groups = Sequence[tuple[slice, float]]
 
-    def norm(x: State, y: State, y1: State) -> float:
-        return rms(weighted(x, y, y1, rtol, atol))
 
-    return norm
+@dataclass(frozen=True)
+class Norm:
+    """Size in units of `atol + rtol |y|`: the root mean square over all numbers (Hairer II.4, eq. 4.11).
+
+    groups  ranges of components with a factor for their atol; then the size is that of the largest group
+    """
+
+    rtol: float
+    atol: float
+    groups: Callable[[], Groups] = lambda: ((slice(None), 1.0),)
+
+    def __call__(self, x: State, y: State, y1: State) -> float:
+        """The size of `x` around `y` and `y1`; one host synchronisation."""
+        return self.sizes([x], self.tolerances(y, y1))[0]
+
+    def tolerances(self, y: State, y1: State) -> State:
+        """What is allowed around `y` and `y1`."""
+        groups = [allowed(y[group], y1[group], self.rtol, self.atol * factor) for group, factor in self.groups()]
+        return tuple(part for group in groups for part in group)
+
+    def sizes(self, states: Sequence[State], tolerances: State) -> list[float]:
+        """The sizes of several states in units of the same tolerances; one host synchronisation for all."""
+        groups = [group for group, _ in self.groups()]
+        scaled = [tuple(map(torch.div, state, tolerances)) for state in states]
+        found = rms_each([state[group] for state in scaled for group in groups])
+        rows = [found[n : n + len(groups)] for n in range(0, len(found), len(groups))]
+        # max() would pass over a NaN.
+        return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
 
 
 GAINS = {"I": (1.0, 0.0, 0.0), "PI": (0.7, -0.4, 0.0), "PID": (0.7, -0.4, 0.1)}
@@ -65,9 +90,11 @@ class Controller:
 
 
 def first_step(
-    tableau: Tableau, evaluate: Evaluate, norm: Norm, t: float, y: State, slope: State, span: float, feeds: int | None
+    order: int, evaluate: Evaluate, norm: Norm, t: float, y: State, slope: State, span: float, feeds: int | None
 ) -> float:
-    """Length of the first step, by one extra evaluation (Hairer II.4, p. 169). `span` is t1 - t."""
+    """Length of the first step, by one extra evaluation (Hairer II.4, p. 169).
+
+    The error falls with h^order; `span` is t1 - t."""
     d0, d1 = norm(y, y, y), norm(slope, y, y)
     if not math.isfinite(d0 + d1):
         return math.nan
@@ -79,6 +106,5 @@ def first_step(
     d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope)), y, y) / h0
 
     steepest = max(d1, d2) if math.isfinite(d2) else math.inf
-    power = 1.0 / (tableau.embedded_order + 1)
-    h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** power
+    h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)
     return min(100.0 * h0, h1 or h0, abs(span))

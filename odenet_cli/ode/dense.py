@@ -26,10 +26,13 @@ def inside(tableau: Tableau, y: State, h: float, k: Sequence[Evaluation], thetas
     """y(t + θh) for each θ: one matrix product over the stacked slopes of the step."""
     table = [weights(tableau, theta) for theta in thetas]
     used = [i for i in range(len(k)) if any(row[i] for row in table)]
+    return combined(y, [[h * row[j] for j in used] for row in table], [k[j].slope for j in used])
+
+
+def combined(y: State, table: Sequence[Sequence[float]], terms: Sequence[State]) -> list[State]:
+    """y + Σ w_j x_j for each row of weights in `table`: one matrix product over the stacked terms."""
     parts: list[Tensor] = []
-    for i, part in enumerate(y):
-        real = part.real.dtype
-        matrix = torch.tensor([[h * row[j] for j in used] for row in table], dtype=real, device=part.device)
-        stack = torch.stack([k[j].slope[i] for j in used])
-        parts.append(part + torch.tensordot(matrix.to(part.dtype), stack, 1))
-    return [tuple(part[n] for part in parts) for n in range(len(thetas))]
+    for part, column in zip(y, zip(*terms)):
+        matrix = torch.tensor(table, dtype=part.real.dtype, device=part.device)
+        parts.append(part + torch.tensordot(matrix.to(part.dtype), torch.stack(column), 1))
+    return [tuple(part[n] for part in parts) for n in range(len(table))]

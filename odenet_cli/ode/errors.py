@@ -19,3 +19,7 @@ class StepTooSmall(SolveError):
 
 class NotFinite(SolveError):
     """The state, the field or an incoming gradient is NaN or infinite."""
+
+
+class NotReversible(SolveError):
+    """The pair of a reversible solve has come apart, so that its steps cannot be undone."""

@@ -39,8 +39,6 @@ class Taken:
 class Integrator(Protocol):
     """A solve in progress; step size and error history carry over from one `run` to the next."""
 
-    tableau: Tableau
-    evaluate: Evaluate
     opening: Evaluation | None
     accepted: int
     rejected: int
@@ -53,24 +51,22 @@ class Integrator(Protocol):
         """Solve from `t` to `end`, either way in time, yielding every accepted step."""
         ...
 
-    def closing(self, taken: Taken) -> Evaluation:
-        """The slope at the end of a step that was just taken; it will open the next one."""
+    def inside(self, taken: Taken) -> list[State]:
+        """The outputs inside a step that was just taken."""
         ...
 
 
 @dataclass(kw_only=True)
-class AdaptiveLoop:
-    """Steps as long as the tolerance allows; the last one is cut to land on the end time exactly.
+class Toleranced:
+    """A solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
 
     h              the step to try next; None: chosen by Hairer's rule
     opening        the slope that opens the next step; None: to be evaluated
     feeds, judged  how many leading components the field reads, and the error norm judges; None: all
     """
 
-    tableau: Tableau
     evaluate: Evaluate
     norm: Norm
-    controller: Controller
     max_steps: int
     min_step: float = 0.0
     max_step: float = math.inf
@@ -85,51 +81,10 @@ class AdaptiveLoop:
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(0, count - 1)]
 
-    def closing(self, taken: Taken) -> Evaluation:
-        if self.opening is None:
-            self.opening = self.evaluate(taken.end, taken.step.y[: self.feeds])
-        return self.opening
-
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        while t != end:
-            opening = self.opening or self.evaluate(t, y[: self.feeds])
-            taken = self._advance(t, end, y, opening)
-            self.opening = taken.step.slopes[-1] if self.tableau.fsal else None
-            yield taken
-            t, y = taken.end, taken.step.y
-
-    def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
-        """Try steps from `t` until one is accepted."""
-        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        wanted, left = max(self.h or self._first(t, end, y, opening), self.min_step), abs(end - t)
-        while True:
-            self._guard(t, end, wanted)
-            wanted = min(wanted, self.max_step)
-            last = wanted >= left
-            h = end - t if last else math.copysign(wanted, end - t)
-            step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
-            ratio = self._ratio(step, y)
-            factor = self.controller.factor(ratio)
-            if ratio <= 1.0:
-                self.accepted += 1
-                # A cut step says nothing about the solution: keep the one that was wanted before the cut.
-                self.h = wanted if wanted > left else wanted * factor
-                return Taken(t, h, end if last else t + h, y, step)
-            self.rejected += 1
-            self.blown = not math.isfinite(ratio)
-            wanted = abs(h) * factor
-
-    def _ratio(self, step: Step, y: State) -> float:
-        """The error in units of the tolerance; of two estimates e and e₃, e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
-        around = y[: self.judged], step.y[: self.judged]
-        size = self.norm(step.error, *around)
-        if not step.coarse or not size:
-            return size
-        return size * size / math.sqrt(size * size + 0.01 * self.norm(step.coarse, *around) ** 2)
-
-    def _first(self, t: float, end: float, y: State, opening: Evaluation) -> float:
+    def _first(self, order: int, t: float, end: float, y: State, opening: Evaluation) -> float:
+        """The first step to try, where the error falls with h^order."""
         known, slope = y[: self.judged], opening.slope[: self.judged]
-        h = first_step(self.tableau, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
+        h = first_step(order, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
         if math.isnan(h):
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins.")
         return h
@@ -155,6 +110,67 @@ class AdaptiveLoop:
 
 
 @dataclass(kw_only=True)
+class AdaptiveLoop(Toleranced):
+    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly."""
+
+    tableau: Tableau
+    controller: Controller
+
+    def inside(self, taken: Taken) -> list[State]:
+        """By dense output; what it evaluates joins the slopes of the step. The slope at its end opens the next one."""
+        k = taken.step.slopes
+        if len(k) == self.tableau.stages - self.tableau.fsal:
+            self.opening = self.opening or self.evaluate(taken.end, taken.step.y[: self.feeds])
+            k.append(self.opening)
+        k += extended(self.tableau, self.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
+        return dense.inside(self.tableau, taken.y, taken.h, k, [theta for _, theta in taken.inside])
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        while t != end:
+            opening = self.opening or self.evaluate(t, y[: self.feeds])
+            taken = self._advance(t, end, y, opening)
+            self.opening = taken.step.closing
+            yield taken
+            t, y = taken.end, taken.step.y
+
+    def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
+        """Try steps from `t` until one is accepted."""
+        order, left = self.tableau.embedded_order + 1, abs(end - t)
+        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+        wanted = max(self.h or self._first(order, t, end, y, opening), self.min_step)
+        while True:
+            self._guard(t, end, wanted)
+            wanted = min(wanted, self.max_step)
+            last = wanted >= left
+            h = end - t if last else math.copysign(wanted, end - t)
+            step = self._take(t, y, h, opening)
+            ratio = self._ratio(step, y)
+            factor = self.controller.factor(ratio)
+            if ratio <= 1.0:
+                self.accepted += 1
+                # A cut step says nothing about the solution: keep the one that was wanted before the cut.
+                self.h = wanted if wanted > left else wanted * factor
+                return Taken(t, h, end if last else t + h, y, step)
+            self.rejected += 1
+            self.blown = not math.isfinite(ratio)
+            wanted = abs(h) * factor
+
+    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+        return rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
+
+    def _ratio(self, step: Step, y: State) -> float:
+        """The error in units of the tolerance; one host synchronisation."""
+        allowed = self.norm.tolerances(y[: self.judged], step.y[: self.judged])
+        size, *coarse = self.norm.sizes([step.error, step.coarse] if step.coarse else [step.error], allowed)
+        return combined(size, *coarse)
+
+
+def combined(size: float, coarse: float = 0.0) -> float:
+    """Of two error estimates e and e₃ that which DOP853 goes by, e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
+    return size * size / math.sqrt(size * size + 0.01 * coarse * coarse) if coarse else size
+
+
+@dataclass(kw_only=True)
 class FixedLoop:
     """`steps` equal steps between neighbouring output times."""
 
@@ -169,7 +185,7 @@ class FixedLoop:
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def closing(self, taken: Taken) -> Evaluation:
+    def inside(self, taken: Taken) -> list[State]:
         raise NotImplementedError("steps of a fixed solver end at the output times")
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
@@ -180,10 +196,13 @@ class FixedLoop:
             now, after = t + n * h, end if n == self.steps - 1 else t + (n + 1) * h
             opening = self.opening or self.evaluate(now, y[: self.feeds], self.tableau.weighty[0])
             self.opening = None
-            step = rk_step(self.tableau, self.evaluate, now, y, h, opening, close=False, feeds=self.feeds)
+            step = self._take(now, y, h, opening)
             self.accepted += 1
             yield Taken(now, h, after, y, step)
             y = step.y
+
+    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+        return rk_step(self.tableau, self.evaluate, t, y, h, opening, close=False, feeds=self.feeds)
 
 
 def outputs(integrator: Integrator, ts: Sequence[float], y0: State, keep: Callable[[Taken], None]) -> list[State]:
@@ -209,12 +228,7 @@ def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: li
     while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
         taken.inside.append((j, (ts[j] - taken.t) / taken.h))
     if taken.inside:
-        tableau, k = integrator.tableau, taken.step.slopes
-        if len(k) == tableau.stages - tableau.fsal:
-            k.append(integrator.closing(taken))
-        k += extended(tableau, integrator.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
-        thetas = [theta for _, theta in taken.inside]
-        states += dense.inside(tableau, taken.y, taken.h, k, thetas)
+        states += integrator.inside(taken)
     if len(states) <= stop and ts[len(states)] == taken.end:
         taken.lands = len(states)
     while len(states) <= stop and ts[len(states)] == taken.end:

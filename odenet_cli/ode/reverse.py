@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import mul
 from typing import Protocol
@@ -105,12 +105,12 @@ class Sweep:
             end = stages.end()
             slopes = stages.step(len(records) - 1, end)
             ahead = self._outputs(records[-1], slopes)
-            self.times[records[-1].leg[1]] += self._pull(end, ahead.closing, into=a)
+            self.times[records[-1].leg[1]] += self.pull(end, ahead.closing, into=a)
 
         for n in reversed(range(len(records))):
             slopes = slopes or stages.step(n, None)
             if (j := records[n].lands) is not None:
-                self._arrive(a, j)
+                self.arrive(a, j)
             earlier: list[Evaluation] | None = None
             before: FromOutputs | None = None
             if n and records[n - 1].inside:
@@ -119,20 +119,24 @@ class Sweep:
             a = self._step(records[n], slopes, a, ahead, before)
             slopes, ahead = earlier, before
 
-        self._arrive(a, 0)
+        self.arrive(a, 0)
+        return self.gradients(a)
+
+    def gradients(self, a: list[Tensor]) -> Gradients:
+        """What was gathered, with the cotangent `a` of y0."""
         times = None
         if self.problem.times is not None:
             times = torch.stack([torch.as_tensor(x, device=self.problem.rhs.device) for x in self.times])
             times = times.to(self.problem.times)
         return Gradients(a, times, self.captured)
 
-    def _arrive(self, a: list[Tensor], j: int) -> None:
+    def arrive(self, a: list[Tensor], j: int) -> None:
         """Add what came in for output j, and for others at the same time."""
         ts = self.problem.ts
         for i in range(j, len(ts)):
             if ts[i] != ts[j]:
                 break
-            _add(a, self.arriving[i])
+            accumulate(a, self.arriving[i])
 
     def _step(
         self,
@@ -152,20 +156,20 @@ class Sweep:
         def pull(i: int, cotangents: Cotangents) -> Cotangents:
             nonlocal grad_t, grad_h
             if i == 0:
-                _add(cotangents, carried)
+                accumulate(cotangents, carried)
             point: Cotangents = [None] * parts
-            time = self._pull(slopes[i], cotangents, into=point)
+            time = self.pull(slopes[i], cotangents, into=point)
             grad_t = grad_t + time
             grad_h = grad_h + float(self.tableau.c[i]) * time
             return point
 
         y, through = rk_step_transposed(self.tableau, record.h, a, pushed, pull, slopes if wanted else None)
         if all(x is None for x in pushed[0]):  # the step did not pull its opening slope, but the outputs before may
-            _add(y, pull(0, [None] * parts))
+            accumulate(y, pull(0, [None] * parts))
         if own:
-            _add(y, own.y)
+            accumulate(y, own.y)
         if wanted:
-            self._spread(record, grad_t, grad_h + through)
+            self.spread(record, grad_t, grad_h + through)
         return y
 
     def _outputs(self, record: Record, k: list[Evaluation]) -> FromOutputs:
@@ -175,9 +179,9 @@ class Sweep:
         found = FromOutputs(pushed, pushed[self.count], [None] * parts)
         for j, theta in record.inside:
             weights = dense.weights(self.tableau, theta)
-            _add(found.y, self.arriving[j])
+            accumulate(found.y, self.arriving[j])
             for i, weight in enumerate(weights):
-                _add(pushed[i], self.arriving[j], record.h * weight)
+                accumulate(pushed[i], self.arriving[j], record.h * weight)
             if wanted:
                 along = _against(self.arriving[j], k, dense.slopes(self.tableau, theta))
                 self.times[j] += along
@@ -187,16 +191,16 @@ class Sweep:
         for i in reversed(range(self.count + 1, len(pushed))):
             c, row = extra[i - self.count - 1]
             point: Cotangents = [None] * parts
-            time = self._pull(k[i], pushed[i], into=point)
+            time = self.pull(k[i], pushed[i], into=point)
             found.t, found.h = found.t + time, found.h + c * time
-            _add(found.y, point)
+            accumulate(found.y, point)
             for j, weight in row:
-                _add(pushed[j], point, record.h * weight)
+                accumulate(pushed[j], point, record.h * weight)
             if wanted:
                 found.h = found.h + _against(point, [k[j] for j, _ in row], [weight for _, weight in row])
         return found
 
-    def _pull(self, evaluation: Evaluation, cotangents: Cotangents, into: Cotangents | list[Tensor]) -> Tensor | float:
+    def pull(self, evaluation: Evaluation, cotangents: Cotangents, into: Cotangents | list[Tensor]) -> Tensor | float:
         """One vector-Jacobian product for state, time and captured tensors together; returns the part of time."""
         graph: Graph = evaluation.graph
         ends = [(edge, x) for edge, x in zip(graph.edges, cotangents) if edge is not None and x is not None]
@@ -212,11 +216,11 @@ class Sweep:
             allow_unused=True,
         )
         parts = len(graph.point)
-        _add(into, found[:parts])
-        _add(self.captured, found[parts + len(time) :])
+        accumulate(into, found[:parts])
+        accumulate(self.captured, found[parts + len(time) :])
         return 0.0 if not time or found[parts] is None else found[parts]
 
-    def _spread(self, record: Record, grad_t: Tensor | float, grad_h: Tensor | float) -> None:
+    def spread(self, record: Record, grad_t: Tensor | float, grad_h: Tensor | float) -> None:
         """Hand the gradients of a step's t and h to the two output times of which they are fixed fractions."""
         (i, j), ts = record.leg, self.problem.ts
         start, length = (record.t - ts[i]) / (ts[j] - ts[i]), record.h / (ts[j] - ts[i])
@@ -236,7 +240,7 @@ def _against(
     return total
 
 
-def _add(total: list[MaybeTensor] | list[Tensor], terms: Sequence[MaybeTensor], alpha: float = 1.0) -> None:
+def accumulate(total: list[MaybeTensor] | list[Tensor], terms: Sequence[MaybeTensor], alpha: float = 1.0) -> None:
     """total += alpha terms, in place. What is first put in is copied, so that `total` owns all it holds."""
     if not alpha:
         return
@@ -250,18 +254,30 @@ def _add(total: list[MaybeTensor] | list[Tensor], terms: Sequence[MaybeTensor], 
 
 
 def rerun(
+    problem: Problem, records: Sequence[Record], y0: State, arriving: Sequence[list[MaybeTensor]], create_graph: bool
+) -> Gradients:
+    """The same gradient by plain autograd through the accepted Runge-Kutta steps, made anew."""
+
+    def again(y: State, times: Tensor | None) -> list[State]:
+        return _steps_again(problem, records, y, times)
+
+    problem.stats.vjps += len(records) * (problem.solver.tableau.stages - problem.solver.tableau.fsal)
+    return plain_gradient(problem, y0, arriving, again, create_graph)
+
+
+def plain_gradient(
     problem: Problem,
-    records: Sequence[Record],
     y0: State,
     arriving: Sequence[list[MaybeTensor]],
+    again: Callable[[State, Tensor | None], list[State]],
     create_graph: bool,
 ) -> Gradients:
-    """The same gradient by plain autograd through the accepted steps, made anew: for second derivatives, and for a
-    second backward pass. Memory grows with the number of evaluations."""
+    """The gradient through `again(y0, times)`, which makes the states at the output times anew under autograd: for
+    second derivatives, and for a second backward pass. Memory grows with the number of evaluations."""
     with torch.enable_grad():
         leaves = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in y0)
         times = problem.times
-        states = _steps_again(problem, records, leaves, times)
+        states = again(leaves, times)
         ends = [(part, x) for state, row in zip(states, arriving) for part, x in zip(state, row) if x is not None]
         inputs = (*leaves, *(() if times is None else (times,)), *problem.captured)
         found = torch.autograd.grad(
@@ -273,45 +289,41 @@ def rerun(
             allow_unused=True,
         )
     parts = len(leaves)
-    problem.stats.vjps += len(records) * (problem.solver.tableau.stages - problem.solver.tableau.fsal)
-    return Gradients(
-        found[:parts], None if times is None else found[parts], found[len(inputs) - len(problem.captured) :]
-    )
+    captured = found[len(inputs) - len(problem.captured) :]
+    return Gradients(found[:parts], None if times is None else found[parts], captured)
+
+
+def fraction(problem: Problem, record: Record, times: Tensor | None) -> tuple[Time, Time]:
+    """A step's t and h, as fixed fractions of the output times where their gradient is wanted."""
+    if times is None:
+        return record.t, record.h
+    (i, j), ts = record.leg, problem.ts
+    span = times[j] - times[i]
+    return times[i] + (record.t - ts[i]) / (ts[j] - ts[i]) * span, record.h / (ts[j] - ts[i]) * span
 
 
 def _steps_again(problem: Problem, records: Sequence[Record], y0: State, times: Tensor | None) -> list[State]:
-    tableau, ts = problem.solver.tableau, problem.ts
-
-    def evaluate(t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
-        problem.stats.nfe_backward += 1
-        return Evaluation(problem.rhs(t, y))
-
+    tableau, ts, evaluate = problem.solver.tableau, problem.ts, problem.evaluate_again
     states: dict[int, State] = {0: y0}
     y, opening = y0, None
     for n, record in enumerate(records):
-        (i, j), t, h = record.leg, record.t, record.h
-        t_: Time = t
-        h_: Time = h
-        if times is not None:
-            span = times[j] - times[i]
-            t_ = times[i] + (t - ts[i]) / (ts[j] - ts[i]) * span
-            h_ = h / (ts[j] - ts[i]) * span
+        t, h = fraction(problem, record, times)
         closing = tableau.fsal and (bool(record.inside) or n + 1 < len(records))
-        opening = opening or evaluate(t_, y)
-        step = rk_step(tableau, evaluate, t_, y, h_, opening, close=closing)
+        opening = opening or evaluate(t, y)
+        step = rk_step(tableau, evaluate, t, y, h, opening, close=closing)
         k = step.slopes
         opening = k[-1] if closing else None
         if record.inside:
-            opening = opening or evaluate(t_ + h_, step.y)
-            k = extended(tableau, evaluate, t_, y, h_, [*k[: tableau.stages - tableau.fsal], opening])
+            opening = opening or evaluate(t + h, step.y)
+            k = extended(tableau, evaluate, t, y, h, [*k[: tableau.stages - tableau.fsal], opening])
         for output, theta in record.inside:
             if times is None:
                 row = dense.weights(tableau, theta)
                 states[output] = combine(y, h, tuple(enumerate(row)), k)
             else:
-                row = dense.weights(tableau, (times[output] - t_) / h_)
+                row = dense.weights(tableau, (times[output] - t) / h)
                 parts = zip(*(k[i].slope for i in range(len(row))))
-                states[output] = tuple(part + h_ * sum(map(mul, row, stack)) for part, stack in zip(y, parts))
+                states[output] = tuple(part + h * sum(map(mul, row, stack)) for part, stack in zip(y, parts))
         y = step.y
         if record.lands is not None:
             states[record.lands] = y

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.capture import captured
-from odenet_cli.ode.control import GAINS, Controller, Norm, tolerance_norm
+from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Differentiable, Gradient, Problem, gradient, stacked
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
+from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.reverse import linearise
 from odenet_cli.ode.state import Evaluate, Evaluation, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
@@ -135,18 +136,23 @@ class Adaptive(_Solver):
         self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
     ) -> AdaptiveLoop:
         """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components."""
-        return AdaptiveLoop(
-            tableau=self.tableau,
-            evaluate=evaluate,
-            norm=norm or tolerance_norm(self.rtol, self.atol),
-            controller=Controller(self.tableau.embedded_order + 1, self.controller, self.safety),
-            max_steps=self.max_steps,
-            min_step=self.min_step,
-            max_step=self.max_step,
-            h=self.first_step,
-            feeds=feeds,
-            judged=judged,
-        )
+        return AdaptiveLoop(**self._settings(evaluate, norm), feeds=feeds, judged=judged)
+
+    def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> PairLoop:
+        """As `loop`, for a reversible pair of states of `parts` components."""
+        return PairLoop(**self._settings(evaluate, None), coupling=coupling, feeds=parts, judged=parts)
+
+    def _settings(self, evaluate: Evaluate, norm: Norm | None) -> dict[str, Any]:
+        return {
+            "tableau": self.tableau,
+            "evaluate": evaluate,
+            "norm": norm or Norm(self.rtol, self.atol),
+            "controller": Controller(self.tableau.embedded_order + 1, self.controller, self.safety),
+            "max_steps": self.max_steps,
+            "min_step": self.min_step,
+            "max_step": self.max_step,
+            "h": self.first_step,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +173,10 @@ class Fixed(_Solver):
     ) -> FixedLoop:
         """A solve in progress; there is no error to judge."""
         return FixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
+
+    def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> FixedPairLoop:
+        """As `loop`, for a reversible pair of states of `parts` components."""
+        return FixedPairLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, coupling=coupling, feeds=parts)
 
 
 Solver = Adaptive | Fixed

@@ -103,16 +103,26 @@ def rms(state: State) -> float:
 
 def rms_each(states: Sequence[State]) -> list[float]:
     """`rms` of each of several states, in one synchronisation."""
-    norms = [torch.linalg.vector_norm(part) for state in states for part in state]
+    return sizes(states, [2.0] * len(states))
+
+
+def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
+    """For each of several states its root mean square (order 2) or its largest number (inf), in one synchronisation."""
+    parts = [(part, order) for state, order in zip(states, orders) for part in state if part.numel()]
+    norms = [torch.linalg.vector_norm(part, order) for part, order in parts]
     if not norms:
         return [0.0] * len(states)
-    known = [norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist()
-    sizes, position = [], 0
-    for state in states:
-        squares = sum(norm * norm for norm in known[position : position + len(state)])
-        sizes.append(math.sqrt(squares / max(1, sum(part.numel() for part in state))))
-        position += len(state)
-    return sizes
+    known = iter([norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist())
+    found = []
+    for state, order in zip(states, orders):
+        mine = [next(known) for part in state if part.numel()]
+        if order == math.inf:
+            # max() would pass over a NaN.
+            found.append(next((size for size in mine if size != size), max(mine, default=0.0)))
+        else:
+            count = sum(part.numel() for part in state)
+            found.append(math.sqrt(sum(size * size for size in mine) / max(1, count)))
+    return found
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

@@ -17,13 +17,15 @@ class Step(NamedTuple):
     y       solution at `t + h`
     error   estimate of the local error in the judged components; empty if the method has none
     coarse  a second estimate, of low order, where the method has one
-    slopes  the stages' evaluations, the opening one first; with FSAL the last one opens the next step
+    slopes  the stages' evaluations, the opening one first
+    closing the one at the new point, where it was made (FSAL): it opens the next step
     """
 
     y: State
     error: State
     coarse: State
     slopes: list[Evaluation]
+    closing: Evaluation | None = None
 
 
 def rk_step(
@@ -62,7 +64,7 @@ def rk_step(
     coarse: State = ()
     if tableau.doubt and close and not isinstance(h, Tensor):
         error, coarse = estimate(h, tableau.doubt, k, judged), estimate(h, tableau.doubt_third, k, judged)
-    return Step(y1, error, coarse, k)
+    return Step(y1, error, coarse, k, k[-1] if tableau.fsal and close else None)
 
 
 def estimate(h: float, weights: Weights, k: Sequence[Evaluation], judged: int | None) -> State:

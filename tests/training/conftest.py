@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from odenet_cli.config import complete, save
+from odenet_cli.data import digits
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
 
@@ -23,11 +26,27 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+enlarged, embedded = functools.cache(digits.enlarged), functools.cache(digits._embedded)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
+    monkeypatch.setattr(runs, "_commit", lambda: None)
+    monkeypatch.setattr(digits, "enlarged", enlarged)
+    monkeypatch.setattr(digits, "_embedded", embedded)
+
+
+@functools.lru_cache(maxsize=64)
+def composed(words):
+    return complete(compose(list(words)), gpu=False)
+
+
 def configure(*words):
     """The config of `odenet train`: a tiny perceptron on digits, and these words."""
     said = {word.partition("=")[0] for word in words}
     said |= {"model.hidden"} if "model" in said else set()
-    return complete(compose([*(word for word in TINY if word.partition("=")[0] not in said), *words]), gpu=False)
+    return copy.deepcopy(composed((*(word for word in TINY if word.partition("=")[0] not in said), *words)))
 
 
 @pytest.fixture

@@ -56,6 +56,11 @@ class Problem:
         self.stats.nfe_forward += 1
         return Evaluation(self.rhs(t, y))
 
+    def evaluate_again(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+        """The field, counted as backward work."""
+        self.stats.nfe_backward += 1
+        return Evaluation(self.rhs(t, y))
+
 
 class Tape(Protocol):
     """What a gradient keeps between forward and backward; `tensors` are handed to autograd, so that it is seen."""

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.control import Norm, weighted
+from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Integrator
-from odenet_cli.ode.state import Evaluation, State, dot, rms, rms_each
+from odenet_cli.ode.state import Evaluation, State, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
 
@@ -147,18 +147,14 @@ class _Backwards:
         if not hasattr(self.solver, "rtol"):
             return None
         rtol, atol = self.solver.rtol, self.solver.atol
-
-        def flat(x: State, y: State, y1: State) -> float:
-            return rms(weighted(x, y, y1, rtol, atol))
-
-        def relative(x: State, y: State, y1: State) -> float:
-            parts, feeds = self.parts, self.feeds
-            groups = ((slice(parts), 1.0), (slice(parts, feeds), self.scale), (slice(feeds, None), self.scale))
-            sizes = rms_each([weighted(x[g], y[g], y1[g], rtol, atol * scale) for g, scale in groups])
-            # max() would pass over a NaN.
-            return sum(sizes) if any(size != size for size in sizes) else max(sizes)
-
-        return relative if self.norm == "relative" else flat
+        if self.norm != "relative":
+            return Norm(rtol, atol)
+        parts, feeds = self.parts, self.feeds
+        return Norm(
+            rtol,
+            atol,
+            lambda: ((slice(parts), 1.0), (slice(parts, feeds), self.scale), (slice(feeds, None), self.scale)),
+        )
 
     def _along(self, cotangents: Sequence[MaybeTensor], slope: State) -> Tensor | float:
         terms = [dot(g, k) for g, k in zip(cotangents, slope) if g is not None]

@@ -1,10 +1,11 @@
-"""Runge-Kutta methods, one a file: the module's name is the method's name, `METHOD` its tableau."""
+"""Methods, one a file: the module's name is the method's name, `METHOD` its tableau, or a family of multistep formulas."""
 
 from __future__ import annotations
 
 import importlib
 
 from odenet_cli import registry
+from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -13,8 +14,8 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
-def method(name: str) -> Tableau:
-    """The tableau of that name; a `RequestError` lists what exists."""
+def method(name: str) -> Tableau | Multistep:
+    """The tableau or the family of that name; a `RequestError` lists what exists."""
     registry.require("solver.method", name, names())
-    tableau: Tableau = importlib.import_module(f"{__name__}.{name}").METHOD
-    return tableau
+    made: Tableau | Multistep = importlib.import_module(f"{__name__}.{name}").METHOD
+    return made

@@ -1,0 +1,136 @@
+"""Multistep formulas on a Nordsieck array z_k = h^k y^(k) / k!: what a step does to the array, as functions of tensors.
+
+C. W. Gear, "Numerical Initial Value Problems in ODEs" (1971), chapter 9; Hairer, Nørsett & Wanner, III.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb, factorial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode import dense
+from odenet_cli.ode.state import Evaluate, Evaluation, State, Time
+
+Nordsieck = list[State]
+
+
+class Formula(NamedTuple):
+    """The formula of order q on one grid; e is what the corrector adds to the predicted state.
+
+    correct     l_0 … l_q: the array becomes z_k + l_k e
+    error       the local error is `error` e
+    lower       that of order q - 1 would be `lower` z_q
+    higher      that of order q + 1 would be `higher` (e - what e was one step ago, carried over to this step)
+    difference  e = `difference` h^(q+1) y^(q+1)
+    """
+
+    correct: tuple[float, ...]
+    error: float
+    lower: float
+    higher: float
+    difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multistep:
+    """A family of formulas of orders 1 to `max_order`, for the loop that chooses step and order (`orders.py`).
+
+    formula  of order q, from the distances ξ_1 … ξ_{q+1} of the past points in units of the step
+    bend     the polynomial by which the array's changes when the order does, from the distances of points to be kept
+    """
+
+    max_order: int
+    formula: Callable[[Sequence[Any]], Formula]
+    bend: Callable[[Sequence[Any]], list[Any]]
+
+
+class Turn(NamedTuple):
+    """A change of order, up if `up` is the factor that makes the new highest z of e, else down by one."""
+
+    bend: list[float]
+    up: float | None
+
+
+class Move(NamedTuple):
+    """What an accepted step did, in numbers: enough to take it again.
+
+    t, h   the end of the step, and its length
+    fresh  the array was made anew from the state, at order 1, `start` being the time
+    turns  changes of order before it
+    """
+
+    t: float
+    h: float
+    start: float | None
+    turns: tuple[Turn, ...]
+    correct: tuple[float, ...]
+    iterations: int
+
+
+def mix(weights: Sequence[float], z: Sequence[State]) -> State:
+    """Σ w_k z_k, the small ones first."""
+    made = []
+    for column in zip(*z):
+        total = column[-1] * weights[-1]
+        for part, w in zip(column[-2::-1], weights[-2::-1]):
+            total.add_(part, alpha=w)
+        made.append(total)
+    return tuple(made)
+
+
+def row(z: Nordsieck, eta: float, k: int) -> State:
+    """z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
+    return mix([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
+
+
+def opened(y: State, slope: State, h: float) -> Nordsieck:
+    """The array of order 1."""
+    return [y, tuple(k * h for k in slope)]
+
+
+def change(formula: Sequence[float], h: float, slope: State, k: State) -> State:
+    """e, which makes the corrected slope that of the field: `slope` + l_1 e = h k."""
+    rate = 1.0 / formula[1]
+    return tuple(torch.mul(part, -rate).add_(new, alpha=h * rate) for part, new in zip(slope, k))
+
+
+def plus(y: State, e: State) -> State:
+    return tuple(part + other for part, other in zip(y, e))
+
+
+def corrected(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slope: State, e: State) -> Nordsieck:
+    """The array after a step, given its predicted first two rows; `slope` is used up."""
+    made = [plus(y, e)]
+    for k, w in enumerate(correct[1:], start=1):
+        predicted = slope if k == 1 else row(z, eta, k)
+        made.append(tuple(part.add_(other, alpha=w) for part, other in zip(predicted, e)))
+    return made
+
+
+def turned(z: Nordsieck, e: State, turn: Turn) -> Nordsieck:
+    """The array at another order."""
+    if turn.up is None:
+        top, sign = z[-1], -1.0
+        kept = z[:-1]
+    else:
+        top, sign = tuple(part * turn.up for part in e), 1.0
+        kept = z
+    made = [
+        tuple(torch.add(part, other, alpha=sign * w) for part, other in zip(old, top)) if w else old
+        for old, w in zip(kept, turn.bend)
+    ]
+    return made if turn.up is None else [*made, top]
+
+
+def inside(z: Nordsieck, at: Sequence[Any]) -> list[State]:
+    """The array's polynomial at x steps from its point: for numbers one matrix product, for tensors as they are."""
+    if any(isinstance(x, Tensor) for x in at):
+        return [
+            tuple(sum((part * x**k for k, part in enumerate(p[1:], start=1)), start=p[0]) for p in zip(*z)) for x in at
+        ]
+    return dense.combined(z[0], [[x**k for k in range(1, len(z))] for x in at], z[1:])

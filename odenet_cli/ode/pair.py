@@ -1,0 +1,104 @@
+"""The reversible pair of McCallum & Foster, "Efficient, accurate and stable gradients for neural ODEs" (2024).
+
+Beside the solution y runs a second one, z. With Ψ the increment of any Runge-Kutta step and λ the coupling,
+
+    y₁ = λ y + (1 - λ) z + Ψ(h; t, z),      z₁ = z - Ψ(-h; t + h, y₁)
+
+which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and the field reads z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from odenet_cli.ode.control import Norm
+from odenet_cli.ode.errors import NotReversible
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
+from odenet_cli.ode.state import Evaluate, Evaluation, State, Time, combine, sizes
+from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.tableau import Tableau
+
+APART = 100.0
+"""So many tolerances may lie between y and z."""
+
+
+def pair_step(
+    tableau: Tableau,
+    evaluate: Evaluate,
+    t: Time,
+    pair: State,
+    h: Time,
+    opening: Evaluation,
+    coupling: float,
+    close: bool,
+) -> Step:
+    """One step of the pair, given `opening`, the field at (t, z); `close` for an error estimate, where there is one."""
+    z, y = halves(pair)
+    there = rk_step(tableau, evaluate, t, z, h, opening, close=close)
+    y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
+    y1 = combine(y1, h, tableau.keep, there.slopes)
+    back = rk_step(tableau, evaluate, t + h, y1, -h, evaluate(t + h, y1, tableau.weighty[0]), close=False)
+    z1 = combine(z, h, tableau.keep, back.slopes)
+    return Step((*z1, *y1), there.error, there.coarse, [*there.slopes, *back.slopes])
+
+
+def halves(pair: State) -> tuple[State, State]:
+    """z and y."""
+    return pair[: len(pair) // 2], pair[len(pair) // 2 :]
+
+
+@dataclass(kw_only=True)
+class PairLoop(AdaptiveLoop):
+    """Adaptive steps of the pair. Each output time is a step's end, and y and z are watched."""
+
+    coupling: float
+
+    def legs(self, count: int) -> list[tuple[int, int]]:
+        return [(j, j + 1) for j in range(count - 1)]
+
+    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+        return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
+
+    def _ratio(self, step: Step, y: State) -> float:
+        allowed = self.norm.tolerances(halves(y)[0], halves(step.y)[0])
+        errors = [tuple(map(torch.div, x, allowed)) for x in (step.error, step.coarse)]
+        size, coarse, apart = sizes([*errors, gaps(step.y, self.norm)], (2.0, 2.0, math.inf))
+        if (ratio := combined(size, coarse)) <= 1.0:
+            watch(apart)
+        return ratio
+
+
+@dataclass(kw_only=True)
+class FixedPairLoop(FixedLoop):
+    """Fixed steps of the pair. There is no tolerance to watch y and z by; one of 1e-3 stands in, at the end."""
+
+    coupling: float
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        pair = y
+        for taken in super().run(t, end, y):
+            pair = taken.step.y
+            yield taken
+        watch(sizes([gaps(pair, Norm(1e-3, 1e-3))], [math.inf])[0])
+
+    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+        return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=False)
+
+
+def gaps(pair: State, norm: Norm) -> State:
+    """y - z in tolerances around y."""
+    z, y = halves(pair)
+    return tuple((b - a) / size for a, b, size in zip(z, y, norm.tolerances(y, y)))
+
+
+def watch(apart: float) -> None:
+    """Refuse a pair that is too far apart: decay of y is growth of y - z, which is lost then."""
+    if not apart <= APART:
+        raise NotReversible(
+            f"the two solutions of gradient=reversible are {apart:.3g} tolerances apart (more than {APART:g}): the "
+            "field decays too fast to be run backward. Use gradient=replay, or tighten solver.rtol."
+        )

@@ -1,0 +1,330 @@
+"""A run that was stopped at whatever moment ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from odenet_cli.errors import Interrupted, RequestError
+from odenet_cli.training import checkpoint, loop
+from odenet_cli.training import run as runs
+from odenet_cli.training.folder import MetricsFile
+
+# Five steps an epoch: checkpoints at 2 and 4 fall inside an epoch, those at 5 and 10 on its last step.
+RHYTHM = ("trainer.log_every=2", "optim.lr=0.3")
+
+
+class Killed(BaseException):
+    """Nobody expects it."""
+
+
+class Moments:
+    """Calls `act` before or after the n-th thing that a run does to its files, and around each scoring."""
+
+    def __init__(self, monkeypatch, act):
+        self.act, self.at, self.count, self.quiet = act, None, 0, False
+        for owner, name in [
+            (checkpoint, "save"),
+            (os, "replace"),
+            (MetricsFile, "write"),
+            (loop, "evaluate"),
+            (runs, "evaluate"),
+        ]:
+            monkeypatch.setattr(owner, name, self.around(getattr(owner, name)))
+
+    def around(self, real):
+        def call(*arguments, **named):
+            self.tick()
+            result = real(*arguments, **named)
+            self.tick()
+            return result
+
+        return call
+
+    def tick(self):
+        self.count += 1
+        if self.count == self.at:
+            self.at = None
+            self.act()
+
+
+def kill():
+    raise Killed
+
+
+def terminate():
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("every", "stride"), [(5, 2), pytest.param(5, 1, marks=pytest.mark.slow), (2, 7), (1, 19), (1000, 9)]
+)
+def test_a_kill_at_any_moment_costs_no_bit(train, same_bits, monkeypatch, every, stride):
+    words = (*RHYTHM, f"trainer.checkpoint_every={every}", "trainer.epochs=2")
+    whole = train(*words, name="whole")
+    moments = Moments(monkeypatch, kill)
+    train(*words, name="counted")
+    total = moments.count
+    assert total > 40
+    for moment in range(stride, total + 1, stride):
+        moments.at, moments.count = moment, 0
+        with pytest.raises(Killed):
+            train(*words, name=f"at {moment}")
+        assert same_bits(train(*words, name=f"at {moment}"), whole), moment
+
+
+def test_a_signal_at_any_moment_costs_no_bit(train, same_bits, monkeypatch, tmp_path):
+    words = (*RHYTHM, "trainer.checkpoint_every=5", "trainer.epochs=2")
+    whole = train(*words, name="whole")
+    moments = Moments(monkeypatch, terminate)
+    train(*words, name="counted")
+    for moment in range(2, moments.count - 1, 4):
+        moments.at, moments.count = moment, 0
+        with pytest.raises(Interrupted) as stopped:
+            train(*words, name=f"at {moment}")
+        assert stopped.value.code == 143
+        record = json.loads((tmp_path / f"at {moment}" / "run.json").read_text())
+        assert record["status"] in ("interrupted", "done")
+        if record["status"] == "interrupted":
+            assert "SIGTERM after step" in record["reason"]
+            assert shlex.quote(f"resume={tmp_path / f'at {moment}'}") in str(stopped.value)
+        assert same_bits(train(*words, name=f"at {moment}"), whole), moment
+
+
+def test_many_kills_in_a_row(train, same_bits, monkeypatch):
+    words = (*RHYTHM, "trainer.checkpoint_every=2")
+    whole = train(*words, name="whole")
+    moments, draw = Moments(monkeypatch, kill), random.Random(3)
+    for _ in range(12):
+        moments.at, moments.count = draw.randrange(10, 60), 0
+        try:
+            train(*words, name="killed")
+        except Killed:
+            continue
+        break
+    moments.at = None
+    assert same_bits(train(*words, name="killed"), whole)
+
+
+def test_an_odenet_goes_on_to_the_same_bits(train, same_bits, monkeypatch):
+    words = ("model=odenet", "model.width=4", "trainer.batch_size=4", "solver.rtol=1e-2", "trainer.epochs=2", *RHYTHM)
+    whole = train(*words, "trainer.checkpoint_every=3", name="whole")
+    moments = Moments(monkeypatch, kill)
+    for moment in (9, 17, 30):
+        moments.at, moments.count = moment, 0
+        with pytest.raises(Killed):
+            train(*words, "trainer.checkpoint_every=3", name=f"at {moment}")
+        assert same_bits(train(*words, "trainer.checkpoint_every=3", name=f"at {moment}"), whole)
+
+
+def test_a_finished_run_is_left_as_it_is(train):
+    folder = train(*RHYTHM)
+
+    def content():
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = content()
+    train(*RHYTHM)
+    assert content() == before
+
+
+def test_more_epochs_go_on_where_it_ended(train, metrics):
+    folder = train(*RHYTHM, "trainer.epochs=2")
+    before = metrics(folder)
+    train(*RHYTHM, "trainer.epochs=4")
+    after = metrics(folder)
+    assert after[: len(before) - 1] == before[:-1]  # all but the test score, which comes last again
+    assert [record["step"] for record in after if record["split"] == "valid"] == [5, 10, 15, 20]
+    assert [record["step"] for record in after if record["split"] == "test"] == [20]
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "done"
+    assert [entry["step"] for entry in record["resumed"]] == [10]
+
+
+def test_fewer_epochs_or_batches_than_were_made_end_at_once(train, metrics, checkpoint_of):
+    folder = train(*RHYTHM, "trainer.max_steps=8")
+    train(*RHYTHM, "trainer.epochs=1")
+    assert metrics(folder)[-1]["step"] == 8
+    train(*RHYTHM, "trainer.limit_batches=2", "trainer.epochs=7")
+    assert checkpoint_of(folder)["step"] == 14
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("optim.lr=0.1", "optim.lr: 0.3 in the checkpoint, 0.1 here"),
+        ("model.hidden=5", "model.hidden: 4 in the checkpoint, 5 here"),
+        ("seed=1", "seed: 0"),
+        ("data.crop=1", "data.crop: 2"),
+        ("solver.rtol=1e-4", "solver.rtol"),
+        ("trainer.batch_size=16", "trainer.batch_size: 32"),
+        ("dtype=float64", "dtype: float32"),
+    ],
+)
+def test_another_config_is_refused_naming_the_key(train, tmp_path, word, part):
+    train(*RHYTHM, "trainer.max_steps=3")
+    folder = tmp_path / "run"
+    before = [(folder / name).read_bytes() for name in ("run.json", "metrics.jsonl")]
+    words = [*(w for w in RHYTHM if w.partition("=")[0] != word.partition("=")[0]), word]
+    with pytest.raises(RequestError) as refused:
+        train(*words)
+    assert part in str(refused.value)
+    assert [(folder / name).read_bytes() for name in ("run.json", "metrics.jsonl")] == before
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(train, same_bits, caplog):
+    whole = train(*RHYTHM, name="whole")
+    folder = train(*RHYTHM, "trainer.max_steps=7", name="part")
+    last = folder / "checkpoints" / "last.pt"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    train(*RHYTHM, name="part")
+    assert "last.pt" in caplog.text
+    assert "Going on from the checkpoint before it" in caplog.text
+    assert (last.with_name("damaged-last.pt")).read_bytes() == damaged
+    # The one before was of step 5, so even the validation at step 7 is made again where it belongs: not at all.
+    assert same_bits(folder, whole)
+
+
+def test_with_both_damaged_nothing_is_touched(train, tmp_path):
+    folder = train(*RHYTHM, "trainer.max_steps=7")
+    for name in ("last.pt", "previous-last.pt"):
+        (folder / "checkpoints" / name).write_bytes(b"")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "config.yaml"}
+    with pytest.raises(RequestError, match="no sound checkpoint"):
+        train(*RHYTHM)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_moved_folder_goes_on(train, same_bits, tmp_path):
+    whole = train(*RHYTHM, name="whole")
+    train(*RHYTHM, "trainer.max_steps=7", name="here").rename(tmp_path / "there")
+    train(*RHYTHM, name="there")
+    late = [json.loads(line) for line in (tmp_path / "there" / "metrics.jsonl").read_text().splitlines()]
+    assert late[-1]["loss"] == json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+
+
+def test_time_adds_up_over_a_resume(train, checkpoint_of):
+    folder = train(*RHYTHM, "trainer.max_steps=7")
+    before = checkpoint_of(folder)["elapsed_s"]
+    train(*RHYTHM)
+    assert checkpoint_of(folder)["elapsed_s"] > before
+    assert json.loads((folder / "run.json").read_text())["final"]["time_s"] < 60
+
+
+# The real command, really killed.
+
+MLP = "data=digits device=cpu model=mlp model.hidden=4 trainer.epochs=20 trainer.log_every=7 trainer.checkpoint_every=9"
+NET = (
+    "data=digits device=cpu model=odenet model.width=4 solver=heun solver.steps=2 trainer.batch_size=8 "
+    "trainer.limit_batches=20 trainer.epochs=3 trainer.log_every=7 trainer.checkpoint_every=9"
+)
+
+
+def start(folder, words, *more):
+    command = [sys.executable, "-m", "odenet_cli", "train", *words.split(), *more, f"hydra.run.dir={folder}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_steps(process, folder, lines):
+    """Until the run has written so many records."""
+    path, until = folder / "metrics.jsonl", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.002)
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_the_command_stops_on_a_signal_and_goes_on(tmp_path, same_bits, train, number, code):
+    folder = tmp_path / "my run"
+    process = start(folder, MLP)
+    wait_for_steps(process, folder, 5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert json.loads((folder / "run.json").read_text())["status"] == ("running" if code == -9 else "interrupted")
+    if code != -9:
+        assert f"Go on with: odenet train '{'resume=' + str(folder)}'" in err
+        again = subprocess.run(
+            [sys.executable, "-m", "odenet_cli", "train", f"resume={folder}"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert again.returncode == 0, again.stderr
+    else:
+        again = start(folder, MLP, "resume=auto")
+        out, err = again.communicate(timeout=120)
+        assert again.returncode == 0, err
+    whole = train(*MLP.split(), "trainer.limit_batches=null", name="whole")
+    assert same_bits(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [MLP, NET], ids=["mlp", "odenet"])
+def test_sigkill_at_random_moments(tmp_path, same_bits, words):
+    whole = tmp_path / "whole"
+    process = start(whole, words)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    records = len((whole / "metrics.jsonl").read_text().splitlines())
+    draw = random.Random(0)
+    for attempt in range(8):
+        folder = tmp_path / f"killed {attempt}"
+        process = start(folder, words)
+        wait_for_steps(process, folder, draw.randrange(1, records - 2))
+        time.sleep(draw.random() * 0.02)
+        process.kill()
+        process.communicate()
+        process = start(folder, words, "resume=auto")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert same_bits(folder, whole)
+
+
+@pytest.mark.slow
+def test_six_kills_in_a_row(tmp_path, same_bits):
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    start(whole, MLP).communicate(timeout=300)
+    draw = random.Random(1)
+    for n in range(6):
+        process = start(folder, MLP, *(["resume=auto"] if n else []))
+        wait_for_steps(process, folder, 20 * (n + 1))
+        time.sleep(draw.random() * 0.02)
+        process.kill()
+        process.communicate()
+    process = start(folder, MLP, "resume=auto")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert same_bits(folder, whole)
+
+
+def test_a_diverging_run_is_exit_1(odenet, tmp_path):
+    words = "device=cpu data=digits model=mlp model.hidden=4 optim.lr=1e30 hydra.run.dir=out"
+    done = odenet("train", *words.split(), OMP_NUM_THREADS="1")
+    assert done.returncode == 1
+    assert "error: the run diverged: the loss is" in done.stderr
+    assert "learning rate 1e+30" in done.stderr
+    assert "Traceback" not in done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "diverged" in record["reason"]
