@@ -12,7 +12,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
 
-WORDS = "data=digits device=cpu model=odenet model.width=4 trainer.max_steps=1 trainer.batch_size=8".split()
+WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.max_steps=1", "trainer.batch_size=8")
 
 
 def trained(folder, *words):
@@ -194,7 +194,7 @@ def test_a_class_named_in_a_file_does_not_run(tmp_path, monkeypatch, rows):
     runs.run(config, folder, "", [])
     config.model["target"] = "planted:Net"
     save(config, folder, tied=True)
-    with pytest.raises(RequestError, match="model.target="):
+    with pytest.raises(RequestError, match=r"model\.target="):
         command.main([str(folder)])
     (record,) = rows("model.target=net_to_evaluate:Net", folder=folder)
     assert record["nfe_forward"] == 0

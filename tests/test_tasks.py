@@ -11,7 +11,9 @@ from odenet_cli.tasks import task
 
 
 def test_classification_is_mean_cross_entropy_and_the_share_of_errors():
-    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]], dtype=torch.float64))
+    logits = torch.log(
+        torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]], dtype=torch.float64)
+    )
     loss, extra = task("classify")(torch.nn.Identity(), (logits, torch.tensor([0, 1, 0, 2])))
     expected = -(math.log(0.5) + math.log(0.8) + math.log(0.2) + math.log(0.3)) / 4
     assert loss.item() == pytest.approx(expected, rel=1e-12)

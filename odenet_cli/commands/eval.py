@@ -84,14 +84,14 @@ def parsed(word: str) -> tuple[str, list[Any]]:
 def changed(run: Config, changes: dict[str, Any]) -> Config:
     """The run's config with these keys set, typed and checked again.
 
-    What the run itself was scored with gives way as in a request: to a method with all it had, to an rtol with its atol.
+    What the run itself was scored with gives way as in a request: a method brings its preset, an rtol its atol.
     """
     from omegaconf import OmegaConf
 
     from odenet_cli.request.explain import explained
 
-    stale = ("rtol", "atol", "steps") if "eval.solver.method" in changes else ()
-    stale = ("atol",) if not stale and "eval.solver.rtol" in changes else stale
+    stale = ["atol"] if "eval.solver.rtol" in changes else []
+    stale = ["rtol", "atol", "steps"] if "eval.solver.method" in changes else stale
     with explained([f"{key}={value}" for key, value in changes.items()]):
         content = OmegaConf.structured(run)
         for key, value in {**dict.fromkeys(f"eval.solver.{name}" for name in stale), **changes}.items():

@@ -34,9 +34,7 @@ def stem(kind: str, channels: int, width: int) -> nn.Sequential:
 
 def head(width: int, classes: int) -> nn.Sequential:
     """(B, width, H, W) -> logits (B, classes)."""
-    return nn.Sequential(
-        group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
-    )
+    return nn.Sequential(group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 class ResidualBlock(nn.Module):

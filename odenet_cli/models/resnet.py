@@ -13,9 +13,7 @@ class ResNet(nn.Module):
     tied  all blocks share one set of weights
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], classes: int, *, stem: str, width: int, blocks: int, tied: bool
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, *, stem: str, width: int, blocks: int, tied: bool) -> None:
         super().__init__()
         if blocks < 0:
             raise ValueError(f"model.blocks={blocks} must be 0 or more.")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+
 from odenet_cli.ode import dense
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
@@ -86,7 +88,8 @@ class Toleranced:
         known, slope = y[: self.judged], opening.slope[: self.judged]
         h = first_step(order, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
         if math.isnan(h):
-            raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins.")
+            why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
+            raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
         return h
 
     def _guard(self, t: float, end: float, h: float) -> None:
@@ -100,7 +103,7 @@ class Toleranced:
                 )
             raise StepTooSmall(
                 f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
-                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps."
+                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps, or one that grows without bound."
             )
         if self.accepted + self.rejected >= self.max_steps:
             raise StepLimit(
@@ -200,6 +203,11 @@ class FixedLoop:
             self.accepted += 1
             yield Taken(now, h, after, y, step)
             y = step.y
+        if not all(torch.isfinite(part).all() for part in y):
+            raise NotFinite(
+                f"the state is NaN or infinite at t = {end:.6g}, after {self.accepted} steps of {abs(h):.3g}. "
+                "Take more of them (solver.steps), or look for a field that grows without bound."
+            )
 
     def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
         return rk_step(self.tableau, self.evaluate, t, y, h, opening, close=False, feeds=self.feeds)

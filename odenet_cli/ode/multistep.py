@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb, factorial
+from math import comb
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode import dense
-from odenet_cli.ode.state import Evaluate, Evaluation, State, Time
+from odenet_cli.ode.state import State
 
 Nordsieck = list[State]
 
@@ -59,17 +59,18 @@ class Turn(NamedTuple):
 class Move(NamedTuple):
     """What an accepted step did, in numbers: enough to take it again.
 
-    t, h   the end of the step, and its length
-    fresh  the array was made anew from the state, at order 1, `start` being the time
-    turns  changes of order before it
+    t, h         the end of the step, and its length
+    fresh        the time before it, if the array was made anew there, from the state and its slope
+    turns        changes of order before it
+    corrections  evaluations of the field
     """
 
     t: float
     h: float
-    start: float | None
+    fresh: float | None
     turns: tuple[Turn, ...]
     correct: tuple[float, ...]
-    iterations: int
+    corrections: int
 
 
 def mix(weights: Sequence[float], z: Sequence[State]) -> State:
@@ -127,10 +128,14 @@ def turned(z: Nordsieck, e: State, turn: Turn) -> Nordsieck:
     return made if turn.up is None else [*made, top]
 
 
-def inside(z: Nordsieck, at: Sequence[Any]) -> list[State]:
-    """The array's polynomial at x steps from its point: for numbers one matrix product, for tensors as they are."""
-    if any(isinstance(x, Tensor) for x in at):
-        return [
-            tuple(sum((part * x**k for k, part in enumerate(p[1:], start=1)), start=p[0]) for p in zip(*z)) for x in at
-        ]
-    return dense.combined(z[0], [[x**k for k in range(1, len(z))] for x in at], z[1:])
+def inside(z: Nordsieck, xs: Sequence[float]) -> list[State]:
+    """The array's polynomial at x steps from its point, for each x: one matrix product."""
+    return dense.combined(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
+
+
+def at(z: Nordsieck, x: Tensor) -> State:
+    """The same at one x that carries gradients."""
+    made = z[-1]
+    for lower in reversed(z[:-1]):
+        made = tuple(part + x * higher for part, higher in zip(lower, made))
+    return made

@@ -18,6 +18,8 @@ from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Differentiable, Gradient, Problem, gradient, stacked
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
+from odenet_cli.ode.multistep import Multistep
+from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.reverse import linearise
 from odenet_cli.ode.state import Evaluate, Evaluation, Field, RightHandSide
@@ -38,12 +40,19 @@ class Solution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Solver:
-    method: str | Tableau
+    method: str | Tableau | Multistep
     gradient: str | Gradient = "backprop"
 
     @cached_property
+    def formulas(self) -> Tableau | Multistep:
+        return method(self.method) if isinstance(self.method, str) else self.method
+
+    @cached_property
     def tableau(self) -> Tableau:
-        return self.method if isinstance(self.method, Tableau) else method(self.method)
+        """Of a Runge-Kutta method."""
+        if isinstance(self.formulas, Multistep):
+            raise TypeError(f"solver.method={self.method} is a family of multistep formulas, and has no tableau.")
+        return self.formulas
 
     @cached_property
     def differentiate(self) -> Gradient:
@@ -52,6 +61,14 @@ class _Solver:
         if not hasattr(self.gradient, "backward"):
             raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
         return self.gradient
+
+    def _check_gradient(self) -> None:
+        if isinstance(self.formulas, Multistep) and not getattr(self.differentiate, "multistep", False):
+            name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
+            raise ValueError(
+                f"gradient={name} goes back step by step, and a step of solver.method={self.method} leans on those "
+                "before it; use gradient=backprop or adjoint, or a Runge-Kutta method such as dopri5."
+            )
 
     def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
         """Solve y' = field(t, y), y(ts[0]) = y0.
@@ -114,7 +131,7 @@ class Adaptive(_Solver):
     max_step: float = math.inf
 
     def __post_init__(self) -> None:
-        if not self.tableau.doubt:
+        if isinstance(self.formulas, Tableau) and not self.formulas.doubt:
             raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
         _positive("solver.rtol", self.rtol, zero=True)
         _positive("solver.atol", self.atol, zero=True)
@@ -130,24 +147,34 @@ class Adaptive(_Solver):
             _positive("solver.first_step", self.first_step)
         if self.controller not in GAINS:
             raise ValueError(f"solver.controller={self.controller} is not one of {', '.join(GAINS)}.")
-        _ = self.differentiate
+        if isinstance(self.formulas, Multistep) and (self.controller, self.safety) != ("I", 0.9):
+            raise ValueError(
+                f"solver.controller={self.controller} and solver.safety={self.safety} say nothing to "
+                f"solver.method={self.method}, which chooses step and order together; leave them out."
+            )
+        self._check_gradient()
 
     def loop(
         self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
-    ) -> AdaptiveLoop:
+    ) -> AdaptiveLoop | MultistepLoop:
         """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components."""
-        return AdaptiveLoop(**self._settings(evaluate, norm), feeds=feeds, judged=judged)
+        if isinstance(self.formulas, Multistep):
+            return MultistepLoop(method=self.formulas, **self._settings(evaluate, norm), feeds=feeds, judged=judged)
+        return AdaptiveLoop(**self._runge_kutta(), **self._settings(evaluate, norm), feeds=feeds, judged=judged)
 
     def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
-        return PairLoop(**self._settings(evaluate, None), coupling=coupling, feeds=parts, judged=parts)
+        settings = self._runge_kutta() | self._settings(evaluate, None)
+        return PairLoop(**settings, coupling=coupling, feeds=parts, judged=parts)
+
+    def _runge_kutta(self) -> dict[str, Any]:
+        controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
+        return {"tableau": self.tableau, "controller": controller}
 
     def _settings(self, evaluate: Evaluate, norm: Norm | None) -> dict[str, Any]:
         return {
-            "tableau": self.tableau,
             "evaluate": evaluate,
             "norm": norm or Norm(self.rtol, self.atol),
-            "controller": Controller(self.tableau.embedded_order + 1, self.controller, self.safety),
             "max_steps": self.max_steps,
             "min_step": self.min_step,
             "max_step": self.max_step,
@@ -166,7 +193,12 @@ class Fixed(_Solver):
 
     def __post_init__(self) -> None:
         _count("solver.steps", self.steps)
-        _ = self.tableau, self.differentiate
+        if isinstance(self.formulas, Multistep):
+            raise ValueError(
+                f"solver.method={self.method} chooses its own steps and orders: give it solver.rtol and solver.atol "
+                "instead of solver.steps, or use a method such as rk4."
+            )
+        self._check_gradient()
 
     def loop(
         self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None

@@ -75,7 +75,7 @@ def latest(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     for candidate in there:
         try:
             return load(candidate), trouble
-        except RequestError as error:
+        except RequestError as error:  # noqa: PERF203 - two files at most
             trouble = str(error)
     if trouble:
         raise RequestError(f"{trouble}\n  There is no sound checkpoint to go on from.")

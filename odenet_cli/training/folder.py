@@ -23,7 +23,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RequestError(f"{folder} is in use by another odenet process; choose another hydra.run.dir.") from error
+            raise RequestError(
+                f"{folder} is in use by another odenet process; choose another hydra.run.dir."
+            ) from error
         yield
     finally:
         os.close(handle)

@@ -24,7 +24,7 @@ def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: t
 
 
 def learning_rate(config: OptimConfig, step: int, total: int) -> float:
-    """The rate for step `step` of `total`, counted from 0: multiplied by `decay` at each milestone, a share of the run."""
+    """The rate for step `step` of `total`, from 0: multiplied by `decay` at each milestone, a share of the run."""
     assert config.lr is not None
     passed = sum(step >= round(milestone * total) for milestone in config.milestones)
     return float(config.lr * config.decay**passed)

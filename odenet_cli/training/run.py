@@ -101,7 +101,9 @@ def _session(config: Config, where: torch.device) -> Session:
     )
     model = build.model(config, data.shape, data.classes).to(where)
     scorer = build.solver(eval_solver(config))
-    return Session(config, model, task(data.task), data, optimizer(config.optim, model.parameters(), where), where, scorer)
+    return Session(
+        config, model, task(data.task), data, optimizer(config.optim, model.parameters(), where), where, scorer
+    )
 
 
 def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: Stop) -> dict[str, Any]:
@@ -203,7 +205,9 @@ def agree(config: Config, state: dict[str, Any], whose: str, keys: tuple[str, ..
     ]
     if differ:
         listing = "\n  ".join(differ[:8])
-        raise RequestError(f"the config does not agree with {whose}:\n  {listing}\n  Set these back, or start a new run.")
+        raise RequestError(
+            f"the config does not agree with {whose}:\n  {listing}\n  Set these back, or start a new run."
+        )
 
 
 def _weights(session: Session, path: Path) -> dict[str, Any]:
@@ -327,5 +331,3 @@ def _commit() -> str | None:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-

@@ -46,13 +46,13 @@ class Scorer:
         except RuntimeError as error:
             raise RequestError(f"{path} does not fit the model of {folder / 'config.yaml'}: {error}") from error
         self.loss_fn = task(data.task)
-        self.title = f"{folder}: {path.stem} weights, step {state['step']}, {self.split.size} samples of {name} ({split})"
+        self.title = (
+            f"{folder}: {path.stem} weights, step {state['step']}, {self.split.size} samples of {name} ({split})"
+        )
         evaluate(self.model, self.loss_fn, self.split, limit=1)  # the first pass pays for warming up
 
     def row(self, config: Config) -> dict[str, Any]:
         """The scores under `eval_solver(config)`."""
         solver = eval_solver(config)
-        scores = evaluate(
-            self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches
-        )
+        scores = evaluate(self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches)
         return {"split": self.name, **vars(solver), **scores}

@@ -143,7 +143,7 @@ def test_a_bad_option_is_refused_by_name(name, changes, parts):
 def test_unknown_models_and_missing_options_are_refused():
     with pytest.raises(RequestError, match="Did you mean `odenet`"):
         models.model("odenett", {}, shape=IMAGE, classes=10, solver=SOLVER)
-    with pytest.raises(RequestError, match="model.hidden is missing"):
+    with pytest.raises(RequestError, match=r"model\.hidden is missing"):
         models.model("mlp", {}, shape=IMAGE, classes=10, solver=SOLVER)
 
 
@@ -182,7 +182,7 @@ def test_a_class_of_the_users_own():
     assert own("my_nets_of_test:Net")(torch.rand(2, *IMAGE)).shape == (2, 10)
     assert own("my_nets_of_test:Net", hidden=5).layers[1].out_features == 5
     assert own("my_nets_of_test:WithSolver", hidden=2).solver is SOLVER
-    for target, options, part in [
+    for target, given, part in [
         ("my_nets_of_test:Net", {"hiden": 2}, "Did you mean `hidden`"),
         ("my_nets_of_test:Net", {"hidden": "x"}, "model.hidden='x'"),
         ("my_nets_of_test:WithSolver", {}, "model.hidden is missing"),
@@ -192,4 +192,4 @@ def test_a_class_of_the_users_own():
         ("my_nets_of_test", {}, "must read package.module:Class"),
     ]:
         with pytest.raises(RequestError, match=part):
-            own(target, **options)
+            own(target, **given)

@@ -205,7 +205,9 @@ def test_the_time_of_a_step_is_not_that_of_validation(train, metrics, monkeypatc
 
 def test_a_users_own_network_with_dropout_and_buffers(train, metrics, tmp_path, monkeypatch):
     text = "from torch import nn\nclass Net(nn.Sequential):\n  def __init__(self, shape, classes):\n"
-    text += "    super().__init__(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 10))\n"
+    text += (
+        "    super().__init__(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 10))\n"
+    )
     (tmp_path / "net_with_dropout.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ("model=custom", "model.target=net_with_dropout:Net", "trainer.log_every=2")

@@ -250,19 +250,23 @@ def wait_for_steps(process, folder, lines):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_the_command_stops_on_a_signal_and_goes_on(tmp_path, same_bits, train, number, code):
     folder = tmp_path / "my run"
     process = start(folder, MLP)
     wait_for_steps(process, folder, 5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert json.loads((folder / "run.json").read_text())["status"] == ("running" if code == -9 else "interrupted")
     if code != -9:
-        assert f"Go on with: odenet train '{'resume=' + str(folder)}'" in err
+        assert f"Go on with: odenet train 'resume={folder}'" in err
         again = subprocess.run(
             [sys.executable, "-m", "odenet_cli", "train", f"resume={folder}"],
             cwd=tmp_path,
@@ -273,7 +277,7 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path, same_bits, train, n
         assert again.returncode == 0, again.stderr
     else:
         again = start(folder, MLP, "resume=auto")
-        out, err = again.communicate(timeout=120)
+        _, err = again.communicate(timeout=120)
         assert again.returncode == 0, err
     whole = train(*MLP.split(), "trainer.limit_batches=null", name="whole")
     assert same_bits(folder, whole)

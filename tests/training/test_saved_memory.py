@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from odenet_cli import models
+from odenet_cli.models._blocks import ODEBlock
 from odenet_cli.ode import Fixed
 from odenet_cli.ode.gradient import gradient
 from odenet_cli.ode.gradient import names as gradients
@@ -88,14 +89,24 @@ def test_metered_steps_leave_nothing_behind():
     assert not [ref for ref in refs if ref() is not None]
 
 
+class Gentle(nn.Module):
+    """A field that every gradient can run backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, t, x):
+        return self.outer(torch.tanh(self.inner(x) * t))
+
+
 @pytest.mark.parametrize("name", gradients())
 def test_the_meter_changes_no_gradient(name):
     def gradients_of(metered):
         torch.manual_seed(0)
-        solver = Fixed(method="rk4", steps=2, gradient=gradient(name))
-        options = {"stem": "res", "width": 4, "augment": 1}
-        network = models.model("odenet", options, shape=(1, 28, 28), classes=10, solver=solver)
-        batch = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
+        block = ODEBlock(Gentle(), Fixed(method="rk4", steps=8, gradient=gradient(name)))
+        network = nn.Sequential(nn.Linear(6, 4), block, nn.Linear(4, 3))
+        batch = torch.rand(5, 6), torch.tensor([0, 1, 2, 0, 1])
         if metered:
             with SavedMeter(network.parameters()) as meter:
                 task("classify")(network, batch)[0].backward()

@@ -78,7 +78,11 @@ class Gradients(NamedTuple):
 
 
 class Gradient(Protocol):
-    """The contract of the modules in this package. `keeps_outputs`: backward wants the states at the output times."""
+    """The contract of the modules in this package.
+
+    keeps_outputs  backward wants the states at the output times
+    multistep      it can differentiate multistep methods too; one that does not say so is refused there
+    """
 
     keeps_outputs: bool
 
@@ -125,7 +129,10 @@ class Differentiable(torch.autograd.Function):
     def forward(ctx: Any, gradient: Gradient, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
         states, tape = gradient.forward(problem)
         made = stacked(states)
-        ctx.gradient, ctx.problem, ctx.tape, ctx.given = gradient, problem, tape, len(inputs)
+        # Autograd holds y0 for the backward pass and lets go of it afterwards; another reference would not.
+        problem.rhs.y0 = ()
+        ctx.gradient, ctx.problem, ctx.tape = gradient, problem, tape
+        ctx.given, ctx.parts = len(inputs), len(made)
         # Detached: a tensor of the tape may be the leaf of an evaluation's graph, and is only counted here.
         kept = made if gradient.keeps_outputs else [None] * len(made)
         ctx.save_for_backward(*inputs, *kept, *(tensor.detach() for tensor in tape.tensors))
@@ -134,7 +141,8 @@ class Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
         saved, problem = ctx.saved_tensors, ctx.problem
-        parts = len(problem.rhs.y0)
+        parts = ctx.parts
+        problem.rhs.y0 = tuple(part.detach() for part in saved[:parts])
         y0, made = saved[:parts], saved[ctx.given : ctx.given + parts]
         arriving = unstacked(cotangents, len(problem.ts))
         if torch.is_grad_enabled() or getattr(ctx.tape, "spent", False):
@@ -144,6 +152,7 @@ class Differentiable(torch.autograd.Function):
             later = unstacked_states(made, len(problem.ts)) if ctx.gradient.keeps_outputs else ()
             states = [problem.rhs.y0, *zip(*later)]
             found = ctx.gradient.backward(problem, ctx.tape, states, arriving)
+        problem.rhs.y0 = ()
         return None, None, *found.y0, found.times, *found.captured
 
 

@@ -45,6 +45,7 @@ class Adjoint:
     control_parameters: bool = False
     solver: Any = None
     keeps_outputs = True
+    multistep = True
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:

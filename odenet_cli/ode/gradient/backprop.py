@@ -35,6 +35,7 @@ class Backprop:
     """Keep the graphs of the accepted steps, and sweep back over them."""
 
     keeps_outputs = False
+    multistep = True
 
     def forward(self, problem: Problem) -> tuple[list[State], Kept]:
         kept, slopes_wanted = Kept(), problem.times is not None

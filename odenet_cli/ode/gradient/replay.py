@@ -20,11 +20,15 @@ from odenet_cli.ode.step import extended, rk_step
 
 @dataclass
 class Kept:
-    """The accepted steps, the state each began with, and where the last one ended."""
+    """The accepted steps, the state each began with, and where the last one ended.
+
+    `spent` once a backward pass has used the states up.
+    """
 
     records: list[Record] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     end: float = 0.0
+    spent: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -46,20 +50,18 @@ class Replay:
             kept.records.append(Record.of(taken, []))
             kept.states.append(taken.y)
             kept.end = taken.end
-            if taken.inside:
-                # Only outputs inside the last step ask for the slope at its end.
-                last.append(taken.step.y)
 
-        last: list[State] = []
         states = problem.integrate(problem.evaluate, keep)
-        if kept.records and kept.records[-1].inside:
-            kept.states.append(last[-1])
+        if kept.records and kept.records[-1].inside:  # their dense output needs the slope at the step's end
+            kept.states.append(states[-1])
         return states, kept
 
     def backward(
         self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
     ) -> Gradients:
-        return Sweep(problem, cotangents).run(tape.records, Again(problem, tape))
+        again = Again(problem, tape.records, tape.states, tape.end)
+        tape.spent, tape.states = True, []
+        return Sweep(problem, cotangents).run(tape.records, again)
 
     def backward_again(
         self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
@@ -69,19 +71,21 @@ class Replay:
 
 @dataclass
 class Again:
-    """The steps of a tape, taken again with their graphs."""
+    """The steps of a tape, taken again with their graphs; their states go as the sweep passes them."""
 
     problem: Problem
-    tape: Kept
+    records: list[Record]
+    states: list[State]
+    last: float
 
     def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
-        record, y, tableau = self.tape.records[n], self.tape.states[n], self.problem.solver.tableau
+        record, y, tableau = self.records[n], self.states.pop(), self.problem.solver.tableau
         opening = self._evaluate(record.t, y)
         k = rk_step(tableau, self._evaluate, record.t, y, record.h, opening, close=False).slopes
         return k if closing is None else extended(tableau, self._evaluate, record.t, y, record.h, [*k, closing])
 
     def end(self) -> Evaluation:
-        return self._evaluate(self.tape.end, self.tape.states[-1])
+        return self._evaluate(self.last, self.states.pop())
 
     def _evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
         self.problem.stats.nfe_backward += 1

@@ -1,0 +1,257 @@
+"""The loop of a multistep family: step and order as the errors of three neighbouring orders allow.
+
+Brown, Byrne & Hindmarsh, "VODE: a variable-coefficient ODE solver", SIAM J. Sci. Stat. Comput. 10 (1989), section 3:
+functional iteration, at most three evaluations an attempt, and a choice of order every few steps. Here the last step
+is cut to end on the end time exactly; it costs an evaluation or two like any other, so nothing is lost by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import torch
+
+from odenet_cli.ode.loop import Taken, Toleranced
+from odenet_cli.ode.multistep import (
+    Formula,
+    Move,
+    Multistep,
+    Nordsieck,
+    Turn,
+    change,
+    corrected,
+    inside,
+    mix,
+    opened,
+    plus,
+    row,
+    turned,
+)
+from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode.step import Step
+
+CORRECTIONS = 3  # evaluations an attempt
+CLOSE = 0.1  # the iteration ends when its error is this fraction of what the step may err
+WORTH = 1.5  # a step is made longer by this factor or not at all
+FIRST_GROWTH, GROWTH = 1e4, 10.0
+DIVERGED = 0.25  # the factor for a step whose iteration did not converge
+LOWER, SAME, HIGHER = 6.0, 6.0, 10.0  # how far below the tolerance the error of a changed step is aimed
+
+
+@dataclass
+class Stride(Taken):
+    """An accepted step with the array at its end, and the numbers by which it can be taken again."""
+
+    z: Nordsieck = field(default_factory=list)
+    move: Move | None = None
+
+
+class Correction(NamedTuple):
+    """An iteration that converged.
+
+    e, y, slope  what was added to the predicted state, the corrected state, the predicted slope (times h)
+    made         the evaluations
+    sizes        the error at this order and, where they were asked for, at the next lower and the next higher one
+    """
+
+    e: State
+    y: State
+    slope: State
+    made: list[Evaluation]
+    sizes: Sizes
+
+
+class Sizes(NamedTuple):
+    """In units of the tolerance: how far the iteration moved, and the errors; infinite where not asked for."""
+
+    moved: float
+    error: float
+    lower: float
+    higher: float
+
+
+@dataclass(kw_only=True)
+class MultistepLoop(Toleranced):
+    """Each `run` starts at order 1.
+
+    z, scale  the array, and the step in whose powers it is scaled
+    past      lengths of the steps behind, the last one first
+    wait      steps until the order may change
+    growth    largest factor for the step after this one; 1 after a failure
+    before    e of the last step, its constant, and that step: what order q + 1 is judged by
+    """
+
+    method: Multistep
+    z: Nordsieck = field(default_factory=list)
+    scale: float = 1.0
+    past: list[float] = field(default_factory=list)
+    wait: int = 2
+    growth: float = FIRST_GROWTH
+    before: tuple[State, float, float] | None = None
+    turns: tuple[Turn, ...] = ()
+    fresh: float | None = None
+    extra: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def order(self) -> int:
+        return len(self.z) - 1
+
+    def inside(self, taken: Taken) -> list[State]:
+        """By the corrected polynomial of the step, which meets the states at both its ends."""
+        return inside(cast(Stride, taken).z, [theta - 1.0 for _, theta in taken.inside])
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        if t == end:
+            return
+        opening, self.opening = self.opening or self.evaluate(t, y[: self.feeds]), None
+        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+        with torch.no_grad():
+            wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
+        self._open(t, y, opening, math.copysign(wanted, end - t))
+        self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
+        while t != end:
+            taken, wanted = self._advance(t, end, wanted)
+            if len(self.past) == 1:
+                self.h = wanted  # where the next run may begin, at order 1 again
+            yield taken
+            t = taken.end
+
+    def _open(self, t: float, y: State, opening: Evaluation, h: float) -> None:
+        self.z, self.scale = opened(y, opening.slope, h), h
+        self.turns, self.fresh, self.extra = (), t, [opening]
+
+    def _advance(self, t: float, end: float, wanted: float) -> tuple[Taken, float]:
+        """Try steps from `t` until one is accepted; returns it, and the length of the next one to try."""
+        y, failures, left = self.z[0][: self.judged], 0, abs(end - t)
+        with torch.no_grad():
+            tolerances = self.norm.tolerances(y, y)
+        while True:
+            self._guard(t, end, wanted)
+            wanted = min(wanted, self.max_step)
+            last = wanted >= left
+            h = end - t if last else math.copysign(wanted, end - t)
+            after = end if last else t + h
+            formula = self.method.formula(distances([h, *self.past], h, self.order + 1))
+            found = self._correct(after, h, formula, tolerances)
+            if found is not None and found.sizes.error <= 1.0:
+                return self._accept(t, after, h, formula, found)
+            self.rejected += 1
+            self.growth = 1.0
+            if found is None:
+                wanted = abs(h) * DIVERGED
+                continue
+            failures += 1
+            if failures < 3:
+                factor = max(0.1, _factor(SAME * found.sizes.error, self.order + 1))
+                wanted = abs(h) * (factor if failures == 1 else min(0.2, factor))
+            else:
+                wanted = abs(h) * 0.1
+                self._retreat(t, math.copysign(wanted, h))
+
+    def _correct(self, t: float, h: float, formula: Formula, tolerances: State) -> Correction | None:
+        """Functional iteration from the predicted state; None if it does not converge."""
+        eta = h / self.scale
+        near = None if self.feeds is None or self.judged is None else max(self.feeds, self.judged)
+        y, slope = row(self.z, eta, 0), row(self.z, eta, 1)
+        point, made, earlier, rate, before = y, [], None, 1.0, 0.0
+        for m in range(CORRECTIONS):
+            made.append(self.evaluate(t, point[: self.feeds]))
+            e = change(formula.correct, h, slope[:near], made[-1].slope)
+            sizes = self._sizes(e, earlier, h, formula, tolerances)
+            self.blown = not math.isfinite(sizes.moved)
+            if self.blown or (m and sizes.moved > 2.0 * before):
+                return None
+            rate = max(0.3 * rate, sizes.moved / before) if m else rate
+            if sizes.moved * min(1.0, rate) * formula.error <= CLOSE:
+                # What neither the field reads nor the norm judges needs the last slope only.
+                rest = len(e)
+                e += change(formula.correct, h, slope[rest:], made[-1].slope[rest:])
+                return Correction(e, plus(y, e), slope, made, sizes)
+            point, earlier, before = plus(y[:near], e), e, sizes.moved
+        return None
+
+    @torch.no_grad()
+    def _sizes(self, e: State, earlier: State | None, h: float, formula: Formula, tolerances: State) -> Sizes:
+        """In one look at the device, whether or not the iteration will turn out to have converged."""
+        e, q = e[: self.judged], self.order
+        asked = {"error": e}
+        if earlier is not None:
+            asked["moved"] = tuple(map(torch.sub, e, earlier))
+        if self.wait == 1 and self.growth > 1.0:
+            if q > 1:
+                asked["lower"] = mix([(h / self.scale) ** q, formula.correct[q]], [self.z[q], e])
+            if q < self.method.max_order and self.before is not None:
+                old, constant, length = self.before
+                carried = formula.difference / constant * (h / length) ** (q + 1)
+                asked["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, old))
+        found = dict(zip(asked, self.norm.sizes(list(asked.values()), tolerances)))
+        return Sizes(
+            found.get("moved", found["error"]),
+            formula.error * found["error"],
+            formula.lower * found.get("lower", math.inf) if q > 1 else math.inf,
+            formula.higher * found.get("higher", math.inf),
+        )
+
+    def _accept(self, t: float, end: float, h: float, formula: Formula, found: Correction) -> tuple[Taken, float]:
+        self.accepted += 1
+        y = self.z[0]
+        self.z = corrected(self.z, h / self.scale, formula.correct, found.y, found.slope, found.e)
+        self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
+        move = Move(end, h, self.fresh, self.turns, formula.correct, len(found.made))
+        step = Step(self.z[0], (), (), [*self.extra, *found.made])
+        taken = Stride(t, h, end, y, step, z=self.z, move=move)
+        self.fresh, self.turns, self.extra = None, (), []
+        self.wait -= 1
+        if self.wait == 1:
+            self.before = (found.e[: self.judged], formula.difference, h)
+        return taken, max(abs(h) * self._choose(found, formula), self.min_step)
+
+    def _choose(self, found: Correction, formula: Formula) -> float:
+        """The factor for the next step, and the order that allows the longest one."""
+        q, growth, sizes, choosing = self.order, self.growth, found.sizes, self.wait <= 0
+        self.growth = GROWTH
+        if choosing or growth <= 1.0:
+            self.wait = max(self.wait, 2)
+        if growth <= 1.0:
+            return 1.0
+        same, lower, higher = _factor(SAME * sizes.error, q + 1), 0.0, 0.0
+        if choosing:
+            lower, higher = _factor(LOWER * sizes.lower, q), _factor(HIGHER * sizes.higher, q + 2)
+        best = max(same, lower, higher)
+        if best < WORTH:
+            return 1.0
+        if best > same:
+            up = higher > lower
+            self._turn(1.0 / (formula.difference * math.factorial(q + 1)) if up else None, found.e)
+        return min(best, growth)
+
+    def _turn(self, up: float | None, e: State = ()) -> None:
+        """Change the order, and then wait as many steps as the new formula looks back."""
+        points = self.order - (2 if up is None else 1)
+        turn = Turn(self.method.bend(distances(self.past, self.scale, points)), up)
+        self.z, self.turns = turned(self.z, e, turn), (*self.turns, turn)
+        self.wait = self.order + 1
+
+    def _retreat(self, t: float, h: float) -> None:
+        """After three failures the past misleads: lower the order, at last start anew with the slope found here."""
+        if self.order > 1:
+            self._turn(None)
+        elif self.fresh is None:
+            self._open(t, self.z[0], self.evaluate(t, self.z[0][: self.feeds]), h)
+            self.wait = 10
+
+
+def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
+    """From the first point back to the others, given the lengths between; one more such step where there are no more."""
+    total, made = 0.0, []
+    for n in range(count):
+        total += lengths[min(n, len(lengths) - 1)]
+        made.append(total / unit)
+    return made
+
+
+def _factor(size: float, power: int) -> float:
+    return 1.0 / (size ** (1.0 / power) + 1e-6)
