@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 Edge = tuple[Any, int]
 
@@ -78,11 +78,17 @@ def _inside(thing: Any, depth: int, seen: set[int]) -> Iterator[Tensor]:
     if isinstance(thing, Tensor):
         yield thing
         return
-    if depth > 5 or id(thing) in seen or isinstance(thing, (str, bytes, int, float, type, types.ModuleType)):
+    if depth > 5 or id(thing) in seen:
         return
     seen.add(id(thing))
+    if depth < 2 and callable(getattr(thing, "named_parameters", None)):  # a torch.nn.Module, however deep
+        yield from thing.parameters()
     for part in _parts(thing):
-        yield from _inside(part, depth + 1, seen)
+        if not isinstance(part, _PLAIN):
+            yield from _inside(part, depth + 1, seen)
+
+
+_PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None))
 
 
 def _parts(thing: Any) -> Iterator[Any]:
@@ -102,6 +108,5 @@ def _parts(thing: Any) -> Iterator[Any]:
     elif isinstance(thing, (list, tuple, set, frozenset)):
         yield from thing
     else:
-        if isinstance(thing, nn.Module):
-            yield from thing.parameters()
-        yield from getattr(thing, "__dict__", {}).values()
+        # A module has a dozen empty dictionaries of hooks.
+        yield from (value for value in getattr(thing, "__dict__", {}).values() if not isinstance(value, dict) or value)

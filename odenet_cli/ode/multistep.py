@@ -105,8 +105,8 @@ def plus(y: State, e: State) -> State:
 
 
 def corrected(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slope: State, e: State) -> Nordsieck:
-    """The array after a step, given its predicted first two rows; `slope` is used up."""
-    made = [plus(y, e)]
+    """The array after a step, given its corrected state and its predicted slope, which is used up."""
+    made = [y]
     for k, w in enumerate(correct[1:], start=1):
         predicted = slope if k == 1 else row(z, eta, k)
         made.append(tuple(part.add_(other, alpha=w) for part, other in zip(predicted, e)))
