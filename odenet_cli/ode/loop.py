@@ -26,6 +26,7 @@ class Taken:
     leg     indices into the output times between which the solve ran; t and h are constant fractions of that span
     inside  (j, θ): output j lies at t + θh, by dense output
     lands   the first output at `end`, if there is one
+    breaks  the field jumps at `end`: another slope than the closing one opens the next step
     """
 
     t: float
@@ -36,6 +37,7 @@ class Taken:
     leg: tuple[int, int] = (0, -1)
     inside: list[tuple[int, float]] = field(default_factory=list)
     lands: int | None = None
+    breaks: bool = False
 
 
 class Integrator(Protocol):
@@ -114,10 +116,14 @@ class Toleranced:
 
 @dataclass(kw_only=True)
 class AdaptiveLoop(Toleranced):
-    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly."""
+    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly.
+
+    jumps  times at which the field jumps: a step ends just before each, and the next begins just behind
+    """
 
     tableau: Tableau
     controller: Controller
+    jumps: Sequence[float] = ()
 
     def inside(self, taken: Taken) -> list[State]:
         """By dense output; what it evaluates joins the slopes of the step. The slope at its end opens the next one."""
@@ -129,12 +135,25 @@ class AdaptiveLoop(Toleranced):
         return dense.inside(self.tableau, taken.y, taken.h, k, [theta for _, theta in taken.inside])
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        while t != end:
-            opening = self.opening or self.evaluate(t, y[: self.feeds])
-            taken = self._advance(t, end, y, opening)
-            self.opening = taken.step.closing
-            yield taken
-            t, y = taken.end, taken.step.y
+        for stop, behind in self._stretches(t, end, y):
+            while t != stop:
+                opening = self.opening or self.evaluate(t, y[: self.feeds])
+                taken = self._advance(t, stop, y, opening)
+                taken.breaks = taken.end == stop != end
+                self.opening = taken.step.closing
+                yield taken
+                t, y = taken.end, taken.step.y
+            if stop != end:
+                t, self.opening = behind, None
+
+    def _stretches(self, t: float, end: float, y: State) -> list[tuple[float, float]]:
+        """Where to stop, and where to go on: both sides of every jump on the way, and the end."""
+        low, high, way = min(t, end), max(t, end), math.copysign(1.0, end - t)
+        # The field sees times in the precision of the state.
+        small = 2 * torch.finfo(y[0].dtype).eps
+        around = [(jump, small * max(abs(jump), high - low)) for jump in sorted(self.jumps)[:: int(way)]]
+        inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
+        return [*inside, (end, end)] if t != end else []
 
     def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
         """Try steps from `t` until one is accepted."""

@@ -245,7 +245,7 @@ class MultistepLoop(Toleranced):
 
 
 def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
-    """From the first point back to the others, given the lengths between; one more such step where there are no more."""
+    """From the first point to those behind it, given the lengths between; the last length again where there is none."""
     total, made = 0.0, []
     for n in range(count):
         total += lengths[min(n, len(lengths) - 1)]
@@ -254,4 +254,4 @@ def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
 
 
 def _factor(size: float, power: int) -> float:
-    return 1.0 / (size ** (1.0 / power) + 1e-6)
+    return 1.0 / (math.pow(size, 1.0 / power) + 1e-6)

@@ -16,7 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
-from odenet_cli.ode.multistep import Move, at, change, corrected, inside, opened, plus, row, turned
+from odenet_cli.ode.multistep import Move, Nordsieck, at, change, corrected, inside, opened, plus, row, turned
 from odenet_cli.ode.orders import Stride
 from odenet_cli.ode.reverse import accumulate, plain_gradient, pull
 from odenet_cli.ode.state import Evaluation, State, Time
@@ -49,12 +49,12 @@ class Clock:
         span = self.times[-1] - self.times[0]
         return tuple(part * (span / span.detach()) for part in slope)
 
-    def inside(self, taken: Stride | Placed, j: int, x: float) -> State:
-        """Output j, which lies x steps from the end of a step."""
+    def inside(self, z: Nordsieck, h: float, j: int, x: float) -> State:
+        """Output j, which lies x steps of length h from the array's point."""
         if self.times is None:
-            return inside(taken.z, [x])[0]
+            return inside(z, [x])[0]
         share = (self.times[j] - self.times[0]) / (self.times[-1] - self.times[0])
-        return at(taken.z, cast(Tensor, _valued(x, share * ((self.ts[-1] - self.ts[0]) / taken.h))))
+        return at(z, _valued(x, share * ((self.ts[-1] - self.ts[0]) / h)))
 
 
 def _valued(value: float, moving: Tensor) -> Tensor:
@@ -89,14 +89,15 @@ class Recorded:
     tensors: tuple[Tensor, ...] = ()
 
     def backward(self, problem: Problem, cotangents: Sequence[list[MaybeTensor]]) -> Gradients:
-        edges, self.edges, self.spent = self.edges, [], True
+        edges, self.edges = self.edges, []
         parts = len(self.leaves)
         a: list[Tensor] = [torch.zeros_like(part) for part in self.leaves]
         captured: list[MaybeTensor] = [None] * len(problem.captured)
-        ends = [(edge, x) for row, xs in zip(edges, cotangents) for edge, x in zip(row, xs) if edge and x is not None]
-        for row, xs in zip(edges, cotangents):
-            if not row:  # an output at the beginning
+        ends = []
+        for state, xs in zip(edges, cotangents):
+            if not state:  # an output at the beginning
                 accumulate(a, xs)
+            ends += [(edge, x) for edge, x in zip(state, xs) if x is not None]
         times = () if self.times is None else (self.times,)
         found: Sequence[MaybeTensor] = [None] * (2 * parts + len(times) + len(captured))
         if ends:
@@ -115,7 +116,7 @@ class Recorded:
             return Gradients(a, None, captured)
         moved = found[2 * parts]
         moved = torch.zeros_like(self.times) if moved is None else moved.clone()
-        moved[0] += time
+        moved[0] += torch.as_tensor(time).to(moved)
         return Gradients(a, moved, captured)
 
     def backward_again(
@@ -128,7 +129,7 @@ class Recorded:
         return plain_gradient(problem, y0, cotangents, again, create_graph)
 
 
-def record(problem: Problem) -> tuple[list[State], Recorded]:
+def recorded(problem: Problem) -> tuple[list[State], Recorded]:
     """Solve, with the graph of the accepted steps."""
     opening = cast(Evaluation, problem.opening)
     times = None if problem.times is None else problem.times.detach().requires_grad_()
@@ -145,7 +146,7 @@ def record(problem: Problem) -> tuple[list[State], Recorded]:
         tape.steps.append(Placed(cast(Move, step.move), placed))
         tape.vjps += sum(evaluation.graph is True for evaluation in step.step.slopes)
         if times is not None:
-            later.update({j: clock.inside(step, j, x) for j, x in placed})
+            later.update({j: clock.inside(step.z, step.h, j, x) for j, x in placed})
 
     with torch.enable_grad():
         clock = Clock.of(problem, times)
@@ -162,3 +163,28 @@ def _leaves(state: State) -> State:
 
 def _again(problem: Problem, steps: Sequence[Placed], y0: State, times: Tensor | None) -> list[State]:
     """The states at the output times, by the recorded steps."""
+    clock = Clock.of(problem, times)
+
+    def evaluate(t: float, y: State) -> State:
+        return clock.stretched(problem.evaluate_again(clock.at(t), y).slope)
+
+    z: Nordsieck = [y0]
+    e: State = ()
+    scale, states = 1.0, {0: y0}
+    for step in steps:
+        t, h, fresh, turns, correct, corrections = step.move
+        if fresh is not None:
+            z, scale = opened(z[0], evaluate(fresh, z[0]), h), h
+        for turn in turns:
+            z = turned(z, e, turn)
+        y, slope = row(z, h / scale, 0), row(z, h / scale, 1)
+        point = y
+        for _ in range(corrections):
+            e = change(correct, h, slope, evaluate(t, point))
+            point = plus(y, e)
+        z, scale = corrected(z, h / scale, correct, point, slope, e), h
+        states.update({j: clock.inside(z, h, j, x) for j, x in step.inside})
+    states[problem.ts.index(problem.ts[-1])] = z[0]
+    for j in range(1, len(problem.ts)):
+        states.setdefault(j, states[j - 1])
+    return [states[j] for j in range(len(problem.ts))]

@@ -48,11 +48,12 @@ class Record:
     leg: tuple[int, int]
     inside: list[tuple[int, float]]
     lands: int | None
+    breaks: bool
     slopes: list[Evaluation]
 
     @classmethod
     def of(cls, taken: Taken, slopes: list[Evaluation]) -> Record:
-        return cls(taken.t, taken.h, taken.leg, taken.inside, taken.lands, slopes)
+        return cls(taken.t, taken.h, taken.leg, taken.inside, taken.lands, taken.breaks, slopes)
 
 
 @dataclass
@@ -73,8 +74,8 @@ class Stages(Protocol):
         """Those of step n. Where outputs lie inside the step, `closing` and the extra stages of dense output follow."""
         ...
 
-    def end(self) -> Evaluation:
-        """The slope behind the last step."""
+    def end(self, n: int) -> Evaluation:
+        """The slope at the end of step n, where it opens no other step; asked for before that step."""
         ...
 
 
@@ -101,19 +102,19 @@ class Sweep:
         a = [torch.zeros_like(part) for part in self.problem.rhs.y0]
         slopes: list[Evaluation] | None = None
         ahead: FromOutputs | None = None
-        if records and records[-1].inside:
-            end = stages.end()
-            slopes = stages.step(len(records) - 1, end)
-            ahead = self._outputs(records[-1], slopes)
-            self.times[records[-1].leg[1]] += self.pull(end, ahead.closing, into=a)
-
         for n in reversed(range(len(records))):
+            if slopes is None and records[n].inside:
+                end = stages.end(n)
+                slopes = stages.step(n, end)
+                ahead = self._outputs(records[n], slopes)
+                time = self.pull(end, ahead.closing, into=a)
+                ahead.t, ahead.h = ahead.t + time, ahead.h + time
             slopes = slopes or stages.step(n, None)
             if (j := records[n].lands) is not None:
                 self.arrive(a, j)
             earlier: list[Evaluation] | None = None
             before: FromOutputs | None = None
-            if n and records[n - 1].inside:
+            if n and records[n - 1].inside and not records[n - 1].breaks:
                 earlier = stages.step(n - 1, slopes[0])
                 before = self._outputs(records[n - 1], earlier)
             a = self._step(records[n], slopes, a, ahead, before)
@@ -201,24 +202,7 @@ class Sweep:
         return found
 
     def pull(self, evaluation: Evaluation, cotangents: Cotangents, into: Cotangents | list[Tensor]) -> Tensor | float:
-        """One vector-Jacobian product for state, time and captured tensors together; returns the part of time."""
-        graph: Graph = evaluation.graph
-        ends = [(edge, x) for edge, x in zip(graph.edges, cotangents) if edge is not None and x is not None]
-        if not ends:
-            return 0.0
-        self.problem.stats.vjps += 1
-        time = () if graph.time is None else (graph.time,)
-        found = torch.autograd.grad(
-            [edge for edge, _ in ends],
-            (*graph.point, *time, *self.problem.captured),
-            [x for _, x in ends],
-            retain_graph=self.problem.retain,
-            allow_unused=True,
-        )
-        parts = len(graph.point)
-        accumulate(into, found[:parts])
-        accumulate(self.captured, found[parts + len(time) :])
-        return 0.0 if not time or found[parts] is None else found[parts]
+        return pull(self.problem, evaluation, cotangents, into, self.captured)
 
     def spread(self, record: Record, grad_t: Tensor | float, grad_h: Tensor | float) -> None:
         """Hand the gradients of a step's t and h to the two output times of which they are fixed fractions."""
@@ -226,6 +210,33 @@ class Sweep:
         start, length = (record.t - ts[i]) / (ts[j] - ts[i]), record.h / (ts[j] - ts[i])
         self.times[i] += (1 - start) * grad_t - length * grad_h
         self.times[j] += start * grad_t + length * grad_h
+
+
+def pull(
+    problem: Problem,
+    evaluation: Evaluation,
+    cotangents: Sequence[MaybeTensor],
+    into: list[MaybeTensor] | list[Tensor],
+    captured: list[MaybeTensor],
+) -> Tensor | float:
+    """One vector-Jacobian product for state, time and captured tensors together; returns the part of time."""
+    graph: Graph = evaluation.graph
+    ends = [(edge, x) for edge, x in zip(graph.edges, cotangents) if edge is not None and x is not None]
+    if not ends:
+        return 0.0
+    problem.stats.vjps += 1
+    time = () if graph.time is None else (graph.time,)
+    found = torch.autograd.grad(
+        [edge for edge, _ in ends],
+        (*graph.point, *time, *problem.captured),
+        [x for _, x in ends],
+        retain_graph=problem.retain,
+        allow_unused=True,
+    )
+    parts = len(graph.point)
+    accumulate(into, found[:parts])
+    accumulate(captured, found[parts + len(time) :])
+    return 0.0 if not time or found[parts] is None else found[parts]
 
 
 def _against(
@@ -308,7 +319,8 @@ def _steps_again(problem: Problem, records: Sequence[Record], y0: State, times: 
     y, opening = y0, None
     for n, record in enumerate(records):
         t, h = fraction(problem, record, times)
-        closing = tableau.fsal and (bool(record.inside) or n + 1 < len(records))
+        onward = n + 1 < len(records) and not record.breaks
+        closing = tableau.fsal and (bool(record.inside) or onward)
         opening = opening or evaluate(t, y)
         step = rk_step(tableau, evaluate, t, y, h, opening, close=closing)
         k = step.slopes
@@ -324,7 +336,7 @@ def _steps_again(problem: Problem, records: Sequence[Record], y0: State, times: 
                 row = dense.weights(tableau, (times[output] - t) / h)
                 parts = zip(*(k[i].slope for i in range(len(row))))
                 states[output] = tuple(part + h * sum(map(mul, row, stack)) for part, stack in zip(y, parts))
-        y = step.y
+        y, opening = step.y, opening if onward else None
         if record.lands is not None:
             states[record.lands] = y
     for j in range(1, len(ts)):

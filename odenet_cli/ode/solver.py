@@ -119,6 +119,7 @@ class Adaptive(_Solver):
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation
+    jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
     """
 
     rtol: float
@@ -129,6 +130,7 @@ class Adaptive(_Solver):
     first_step: float | None = None
     min_step: float = 0.0
     max_step: float = math.inf
+    jumps: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.formulas, Tableau) and not self.formulas.doubt:
@@ -152,6 +154,10 @@ class Adaptive(_Solver):
                 f"solver.controller={self.controller} and solver.safety={self.safety} say nothing to "
                 f"solver.method={self.method}, which chooses step and order together; leave them out."
             )
+        if not all(isinstance(jump, (int, float)) and math.isfinite(jump) for jump in self.jumps):
+            raise ValueError(f"solver.jumps={self.jumps} must be finite times.")
+        if self.jumps and isinstance(self.formulas, Multistep):
+            raise ValueError(f"solver.jumps is for Runge-Kutta methods; solver.method={self.method} has a memory.")
         self._check_gradient()
 
     def loop(
@@ -169,7 +175,7 @@ class Adaptive(_Solver):
 
     def _runge_kutta(self) -> dict[str, Any]:
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
-        return {"tableau": self.tableau, "controller": controller}
+        return {"tableau": self.tableau, "controller": controller, "jumps": self.jumps}
 
     def _settings(self, evaluate: Evaluate, norm: Norm | None) -> dict[str, Any]:
         return {

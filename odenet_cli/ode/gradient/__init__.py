@@ -41,12 +41,12 @@ class Problem:
     retain: bool = False
     opening: Evaluation | None = None
 
-    def integrate(self, evaluate: Evaluate, keep: Callable[[Taken], None]) -> list[State]:
-        """The states at the output times; `keep` sees the accepted steps."""
+    def integrate(self, evaluate: Evaluate, keep: Callable[[Taken], None], y0: State | None = None) -> list[State]:
+        """The states at the output times; `keep` sees the accepted steps. `y0` may stand in for the problem's own."""
         loop: Integrator = self.solver.loop(evaluate)
         loop.opening = self.opening
         try:
-            return outputs(loop, self.ts, self.rhs.y0, keep)
+            return outputs(loop, self.ts, y0 or self.rhs.y0, keep)
         finally:
             self.opening = None
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
+from odenet_cli.ode.multistep import Multistep
+from odenet_cli.ode.recorded import Recorded, recorded
 from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
 from odenet_cli.ode.state import Evaluation, State
 from odenet_cli.ode.tableau import Tableau
@@ -37,7 +39,9 @@ class Backprop:
     keeps_outputs = False
     multistep = True
 
-    def forward(self, problem: Problem) -> tuple[list[State], Kept]:
+    def forward(self, problem: Problem) -> tuple[list[State], Kept | Recorded]:
+        if isinstance(problem.solver.formulas, Multistep):
+            return recorded(problem)
         kept, slopes_wanted = Kept(), problem.times is not None
 
         def evaluate(t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
@@ -52,17 +56,26 @@ class Backprop:
         return problem.integrate(evaluate, keep), kept
 
     def backward(
-        self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
+        self, problem: Problem, tape: Kept | Recorded, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
     ) -> Gradients:
         tape.spent = True
+        if isinstance(tape, Recorded):
+            return tape.backward(problem, cotangents)
         graphs = Graphs([record.slopes for record in tape.records], problem.solver.tableau)
         for record in tape.records:
             record.slopes = []
         return Sweep(problem, cotangents).run(tape.records, graphs)
 
     def backward_again(
-        self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
+        self,
+        problem: Problem,
+        tape: Kept | Recorded,
+        y0: State,
+        cotangents: Sequence[list[MaybeTensor]],
+        create_graph: bool,
     ) -> Gradients:
+        if isinstance(tape, Recorded):
+            return tape.backward_again(problem, y0, cotangents, create_graph)
         return rerun(problem, tape.records, y0, cotangents, create_graph)
 
 
@@ -76,7 +89,7 @@ class Graphs:
     def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
         return self.steps.pop()
 
-    def end(self) -> Evaluation:
+    def end(self, n: int) -> Evaluation:
         return self.steps[-1][self.tableau.stages - self.tableau.fsal]
 
 

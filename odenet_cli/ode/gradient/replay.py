@@ -20,14 +20,14 @@ from odenet_cli.ode.step import extended, rk_step
 
 @dataclass
 class Kept:
-    """The accepted steps, the state each began with, and where the last one ended.
+    """The accepted steps, the states each began with and the last one ended in, and when they ended.
 
     `spent` once a backward pass has used the states up.
     """
 
     records: list[Record] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    end: float = 0.0
+    ends: list[float] = field(default_factory=list)
     spent: bool = False
 
     @property
@@ -49,17 +49,17 @@ class Replay:
         def keep(taken: Taken) -> None:
             kept.records.append(Record.of(taken, []))
             kept.states.append(taken.y)
-            kept.end = taken.end
+            kept.ends.append(taken.end)
 
         states = problem.integrate(problem.evaluate, keep)
-        if kept.records and kept.records[-1].inside:  # their dense output needs the slope at the step's end
+        if kept.records and kept.records[-1].inside:  # its dense output needs the slope at the step's end
             kept.states.append(states[-1])
         return states, kept
 
     def backward(
         self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
     ) -> Gradients:
-        again = Again(problem, tape.records, tape.states, tape.end)
+        again = Again(problem, tape.records, tape.states, tape.ends)
         tape.spent, tape.states = True, []
         return Sweep(problem, cotangents).run(tape.records, again)
 
@@ -76,16 +76,17 @@ class Again:
     problem: Problem
     records: list[Record]
     states: list[State]
-    last: float
+    ends: list[float]
 
     def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
-        record, y, tableau = self.records[n], self.states.pop(), self.problem.solver.tableau
+        del self.states[n + 1 :]
+        record, y, tableau = self.records[n], self.states[n], self.problem.solver.tableau
         opening = self._evaluate(record.t, y)
         k = rk_step(tableau, self._evaluate, record.t, y, record.h, opening, close=False).slopes
         return k if closing is None else extended(tableau, self._evaluate, record.t, y, record.h, [*k, closing])
 
-    def end(self) -> Evaluation:
-        return self._evaluate(self.last, self.states.pop())
+    def end(self, n: int) -> Evaluation:
+        return self._evaluate(self.ends[n], self.states[n + 1])
 
     def _evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
         self.problem.stats.nfe_backward += 1

@@ -1,4 +1,4 @@
-"""Methods, one a file: the module's name is the method's name, `METHOD` its tableau, or a family of multistep formulas."""
+"""Methods, one a file: the module's name is the method's name, `METHOD` its tableau or its multistep formulas."""
 
 from __future__ import annotations
 
