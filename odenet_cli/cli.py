@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from odenet_cli import __version__
 from odenet_cli.errors import Interrupted, OdenetError
@@ -21,6 +23,13 @@ LINES = 12
 
 def main() -> int:
     """Run the command line in `sys.argv`; the exit code is 0, 1, 2, 130 or 143 (see `errors`)."""
+    interrupted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
     try:
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()
@@ -35,6 +44,8 @@ def main() -> int:
     except OdenetError as error:
         return report(error, f"error: {error}", error.code)
     except Exception as error:
+        if interrupted:  # what an interrupted import raises may be anything
+            return report(error, "interrupted", 130)
         text = f"error: {type(error).__name__}: {error}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
     return code

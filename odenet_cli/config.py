@@ -111,6 +111,10 @@ class Config:
     def __post_init__(self) -> None:
         check(self)
 
+    def source(self) -> tuple[str, dict[str, Any]]:
+        """The data set's name and its options."""
+        return self.data["name"], {key: value for key, value in self.data.items() if key not in ("name", "recipe")}
+
     def warnings(self) -> list[str]:
         """Requests that are allowed and unlikely to do what was hoped for."""
         solvers = {"solver": self.solver, "gradient.solver": gradient_solver(self), "eval.solver": eval_solver(self)}

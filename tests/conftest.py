@@ -18,7 +18,7 @@ def odenet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `odenet <words>` in `tmp_path`; `fakes=True` puts stand-ins in the place of training and data."""
 
     def run(*words: str, fakes: bool = False, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "120", **environ}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environ}
         env.pop("ODENET_REQUEST", None)
         if fakes:
             path = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))

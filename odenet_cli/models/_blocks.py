@@ -53,7 +53,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(x))
         across = x if self.shortcut is None else self.shortcut(inner)
-        return across + self.conv2(F.relu(self.norm2(self.conv1(inner))))
+        y: Tensor = across + self.conv2(F.relu(self.norm2(self.conv1(inner))))
+        return y
 
 
 class TimeConv2d(nn.Module):
@@ -87,8 +88,8 @@ class ConvField(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         x = self.conv1(t, F.relu(self.norm1(x)))
-        x = self.conv2(t, F.relu(self.norm2(x)))
-        return self.norm3(x)
+        slope: Tensor = self.norm3(self.conv2(t, F.relu(self.norm2(x))))
+        return slope
 
 
 class ODEBlock(nn.Module):

@@ -105,7 +105,7 @@ class Toleranced:
                 )
             raise StepTooSmall(
                 f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
-                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps, or one that grows without bound."
+                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps or grows without bound."
             )
         if self.accepted + self.rejected >= self.max_steps:
             raise StepLimit(

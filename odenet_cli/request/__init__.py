@@ -21,7 +21,7 @@ from odenet_cli.request.arguments import parse, quote, words
 from odenet_cli.request.compose import Composer, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
-from odenet_cli.request.guard import guard
+from odenet_cli.request.guard import guard, guard_target
 from odenet_cli.request.resume import resumed
 from odenet_cli.request.settle import settle
 
@@ -76,6 +76,8 @@ def prepare(argv: list[str]) -> Request:
     request = _sweep(composer, master) if sweep else _run(composer, master)
     request.argv = words(args, [*args.overrides, *request.argv])
 
+    for job in request.jobs:
+        guard_target(job.config, args.overrides)
     for path in {job.config.checkpoint for job in request.jobs} - {None}:
         if not Path(str(path)).exists():
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")

@@ -6,9 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.ranges import leaves
 
+TARGET = "model.target"
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
@@ -20,6 +22,16 @@ def guard(cfg: DictConfig) -> None:
                 f"{key}={value} names code to run, which a configuration may not do here.\n"
                 "  A class of your own comes in as model=custom model.target=package.module:Class."
             )
+
+
+def guard_target(config: Config, overrides: list[str]) -> None:
+    """Refuse a class of the user's own that only a file names: it must be said on the command line."""
+    target = config.model.get("target")
+    if target is not None and not any(word.lstrip("+").startswith(f"{TARGET}=") for word in overrides):
+        raise RequestError(
+            f"{TARGET}={target} stands in a file, and no file may name code to run.\n"
+            f"  If it is yours, say it again on the command line: {TARGET}={target}"
+        )
 
 
 def _allowed(key: str, value: Any) -> bool:

@@ -28,7 +28,7 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
     rest = [override for override in args.overrides if override not in said]
     for override in rest:
-        if not override.lstrip("+").startswith(("trainer.", "hydra.")):
+        if not override.lstrip("+").startswith(("trainer.", "hydra.", "model.target=")):
             raise RequestError(
                 f"{override} cannot change while a run goes on; only trainer.* can.\n"
                 f"  As a new run: odenet train --config-dir {value} --config-name config {override}"

@@ -31,7 +31,7 @@ def settle(device: torch.device, deterministic: bool, tolerance: float | None) -
     if device.type == "cuda":
         torch.cuda.set_device(device)
         coarse = tolerance is None or tolerance >= 1e-4
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if coarse else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if coarse else "ieee"  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

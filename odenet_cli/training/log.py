@@ -83,5 +83,6 @@ class Logbook:
         }
         known = {key: value for key, value in chosen.items() if isinstance(value, (bool, int, float, str))}
         shown = dict.fromkeys(("error/test", "loss/test", "nfe/forward", "nfe/backward", "memory/saved_mib"), 0.0)
-        for summary in hparams(known, shown):
-            self.board.file_writer.add_summary(summary)
+        writer = self.board._get_file_writer()  # type: ignore[no-untyped-call]
+        for summary in hparams(known, shown):  # type: ignore[no-untyped-call]
+            writer.add_summary(summary)

@@ -130,7 +130,7 @@ def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> No
             with tally() as solves, _measured(run):
                 loss, extra = run.loss_fn(run.model, batch)
                 run.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             run.optimizer.step()
 
             run.step, run.position = run.step + 1, run.position + 1

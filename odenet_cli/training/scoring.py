@@ -26,7 +26,7 @@ class Scorer:
         state = checkpoint.load(path)
         self.device = device.choose(config.device)
         device.settle(self.device, config.deterministic, build.tightest(config))
-        name, options = config.data["name"], {key: value for key, value in config.data.items() if key != "name"}
+        name, options = config.source()
         batch = config.eval.batch_size or max(config.trainer.batch_size or 0, 200)
         data = datasets.load(
             name,

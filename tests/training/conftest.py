@@ -13,6 +13,7 @@ import torch
 from odenet_cli.config import complete, save
 from odenet_cli.data import digits
 from odenet_cli.request import compose
+from odenet_cli.training import record
 from odenet_cli.training import run as runs
 
 TINY = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=5", "trainer.epochs=3")
@@ -32,7 +33,7 @@ enlarged, embedded = functools.cache(digits.enlarged), functools.cache(digits._e
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
-    monkeypatch.setattr(runs, "_commit", lambda: None)
+    monkeypatch.setattr(record, "commit", lambda: None)
     monkeypatch.setattr(digits, "enlarged", enlarged)
     monkeypatch.setattr(digits, "_embedded", embedded)
 

@@ -1,0 +1,121 @@
+"""`run.json`: what a run was, how it ended, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import odenet_cli
+from odenet_cli.errors import Interrupted, RunFailed
+from odenet_cli.training import device
+from odenet_cli.training.loop import Session
+from odenet_cli.training.progress import duration, number, percent
+
+
+def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The numbers of the run: the test score of the weights chosen on validation, the cost of training by its log."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    train = [record for record in map(json.loads, lines) if record["split"] == "train"]
+    peaks = [record["peak_mib"] for record in train if record["peak_mib"] is not None]
+    best = session.best or {}
+    return {
+        **{name: value for name, value in scores.items() if name in ("loss", "error")},
+        "nfe_forward": train[-1]["nfe_forward"],
+        "nfe_backward": train[-1]["nfe_backward"],
+        "nfe_test": scores["nfe_forward"],
+        "saved_mib": max(record["saved_mib"] for record in train),
+        "peak_mib": max(peaks) if peaks else None,
+        "step": session.step,
+        "epoch": session.epoch,
+        "best_epoch": best.get("epoch"),
+        "valid_error": best.get("error"),
+        "time_s": session.elapsed_s,
+    }
+
+
+def opening(
+    session: Session, command: str, overrides: list[str], data_record: dict[str, Any] | None, before: dict[str, Any]
+) -> dict[str, Any]:
+    """The record of a run that begins, or, where there is one `before`, goes on."""
+    return {
+        "status": "running",
+        "reason": None,
+        "final": None,
+        "name": session.config.name,
+        "command": command,
+        "overrides": overrides,
+        "parameters": sum(p.numel() for p in session.model.parameters()),
+        "data": {**session.data.record, **(data_record or {})},
+        "device": device.describe(session.device),
+        "threads": torch.get_num_threads(),
+        "git": commit(),
+        "versions": {
+            "odenet": odenet_cli.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "started": before.get("started", now()),
+        "resumed": [*before.get("resumed", []), {"at": now(), "step": session.step}] if before else [],
+    }
+
+
+def explained(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
+    """Status and reason for `run.json`, and what to raise."""
+    if isinstance(error, Interrupted):
+        again = f"Go on with: odenet train {shlex.quote(f'resume={folder}')}"
+        return "interrupted", str(error), Interrupted(f"{error}; the checkpoint is kept. {again}", error.code)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "stopped at once by a second SIGINT", error
+    if isinstance(error, torch.OutOfMemoryError):
+        reason = (
+            f"out of memory on {session.device} with trainer.batch_size={session.config.trainer.batch_size}. "
+            "Use a smaller batch, or gradient=adjoint, which keeps no steps."
+        )
+        return "failed", reason, RunFailed(reason)
+    reason = f"{error}" if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+    if isinstance(error, RunFailed) and f"step {session.step}" not in reason:
+        raised: BaseException = RunFailed(f"in optimiser step {session.step + 1}: {reason}")
+        return "failed", str(raised), raised
+    return "failed", reason, error
+
+
+def last_line(final: dict[str, Any], folder: Path) -> str:
+    """What the terminal shows at the end."""
+    score = f"test error {percent(final['error'])}" if "error" in final else f"test loss {final['loss']:.4f}"
+    nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
+    nfe = nfe if final["nfe_forward"] else "no solver"
+    peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
+    memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
+    return f"{score} | {nfe} | {memory} | {duration(final['time_s'])} | {_short(folder)}"
+
+
+def _short(folder: Path) -> str:
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
+
+
+def commit() -> str | None:
+    """The commit of the source this runs from, with a plus where it was changed; None outside a checkout."""
+    root = Path(odenet_cli.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (head + "+" * bool(dirty.strip())) or None
+
+
+def now() -> str:
+    """Local time with its zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
