@@ -148,7 +148,8 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver") -> 
 
 
 def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
-    """The config with nothing left open: what is null in `trainer` and `optim` comes from the data set's recipe.
+    """The config with nothing left open: what is null in `trainer` and `optim`, and the tolerance of an adjoint where
+    nothing was said of `gradient.solver`, comes from the data set's recipe.
 
     data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
     """
@@ -166,7 +167,10 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
         trainer = replace(trainer, batch_size=recipe.get("batch_size"))
     if optim.lr is None:
         optim = replace(optim, lr=recipe.get("lr"))
-    return replace(config, data=options, trainer=trainer, optim=optim)
+    gradient, loose = config.gradient, recipe.get("gradient_rtol")
+    if gradient.method == "adjoint" and gradient.solver == SolverChange() and config.solver.rtol is not None and loose:
+        gradient = replace(gradient, solver=SolverChange(rtol=max(loose, config.solver.rtol)))
+    return replace(config, data=options, trainer=trainer, optim=optim, gradient=gradient)
 
 
 def save(config: Config, folder: Path, tied: bool) -> None:

@@ -31,18 +31,34 @@ def test_one_thing_has_one_name():
     [
         ("data=mnist", None, True, (160, 128, 0.1)),
         ("data=mnist", None, False, (3, 128, 0.1)),
-        ("data=digits", None, True, (30, 32, 0.05)),
-        ("data=auto", "digits", False, (30, 32, 0.05)),
+        ("data=digits", None, True, (14, 16, 0.05)),
+        ("data=auto", "digits", False, (14, 16, 0.05)),
         ("data=auto", "mnist", False, (3, 128, 0.1)),
-        ("data=digits optim=adam", None, False, (30, 32, 1e-3)),
+        ("data=digits optim=adam", None, False, (14, 16, 1e-3)),
         ("data=digits optim.lr=2 trainer.epochs=4 trainer.batch_size=5", None, False, (4, 5, 2.0)),
-        ("data=digits trainer.steps=7", None, False, (None, 32, 0.05)),
+        ("data=digits trainer.steps=7", None, False, (None, 16, 0.05)),
     ],
 )
 def test_the_recipe_fills_only_what_is_open(words, data, gpu, expected):
     config = complete(compose(words.split()), gpu=gpu, data=data)
     assert (config.trainer.epochs, config.trainer.batch_size, config.optim.lr) == expected
     assert "recipe" not in config.data
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("data=digits", 1e-2),
+        ("data=digits solver.rtol=1e-1", 1e-1),
+        ("data=digits gradient.solver.rtol=1e-4", 1e-4),
+        ("data=digits gradient.solver.max_steps=50", 1e-3),
+        ("data=digits gradient=backprop", 1e-3),
+        ("data=mnist", 1e-3),
+    ],
+)
+def test_the_tolerance_of_the_adjoint_is_the_recipes_unless_said(words, expected):
+    solver = gradient_solver(complete(compose(words.split()), gpu=False))
+    assert (solver.rtol, solver.atol) == (expected, expected)
 
 
 def test_auto_passes_its_options_on():

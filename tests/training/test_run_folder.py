@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from odenet_cli.errors import RequestError
-from odenet_cli.training import record
-from odenet_cli.training import run as runs
+from odenet_cli.training import record as run_record
 from odenet_cli.training.folder import MetricsFile, locked, plain, read_record, write_record
 
-COMMIT = record.commit
+COMMIT = run_record.commit
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
 EVERY = {"step", "epoch", "split", "loss", "error", *COST}
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2", "gradient=backprop")
