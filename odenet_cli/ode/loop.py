@@ -67,6 +67,7 @@ class Toleranced:
     h              the step to try next; None: chosen by Hairer's rule
     opening        the slope that opens the next step; None: to be evaluated
     feeds, judged  how many leading components the field reads, and the error norm judges; None: all
+    jumps          times at which the field jumps: a step ends just before each, and the next begins just behind
     """
 
     evaluate: Evaluate
@@ -74,6 +75,7 @@ class Toleranced:
     max_steps: int
     min_step: float = 0.0
     max_step: float = math.inf
+    jumps: Sequence[float] = ()
     h: float | None = None
     feeds: int | None = None
     judged: int | None = None
@@ -84,6 +86,15 @@ class Toleranced:
 
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(0, count - 1)]
+
+    def _stretches(self, t: float, end: float, y: State) -> list[tuple[float, float]]:
+        """Where to stop, and where to go on: both sides of every jump on the way, and the end."""
+        low, high, way = min(t, end), max(t, end), math.copysign(1.0, end - t)
+        # The field sees times in the precision of the state.
+        small = 2 * torch.finfo(y[0].dtype).eps
+        around = [(jump, small * max(abs(jump), high - low)) for jump in sorted(self.jumps)[:: int(way)]]
+        inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
+        return [*inside, (end, end)] if t != end else []
 
     def _first(self, order: int, t: float, end: float, y: State, opening: Evaluation) -> float:
         """The first step to try, where the error falls with h^order."""
@@ -116,14 +127,10 @@ class Toleranced:
 
 @dataclass(kw_only=True)
 class AdaptiveLoop(Toleranced):
-    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly.
-
-    jumps  times at which the field jumps: a step ends just before each, and the next begins just behind
-    """
+    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly."""
 
     tableau: Tableau
     controller: Controller
-    jumps: Sequence[float] = ()
 
     def inside(self, taken: Taken) -> list[State]:
         """By dense output; what it evaluates joins the slopes of the step. The slope at its end opens the next one."""
@@ -145,15 +152,6 @@ class AdaptiveLoop(Toleranced):
                 t, y = taken.end, taken.step.y
             if stop != end:
                 t, self.opening = behind, None
-
-    def _stretches(self, t: float, end: float, y: State) -> list[tuple[float, float]]:
-        """Where to stop, and where to go on: both sides of every jump on the way, and the end."""
-        low, high, way = min(t, end), max(t, end), math.copysign(1.0, end - t)
-        # The field sees times in the precision of the state.
-        small = 2 * torch.finfo(y[0].dtype).eps
-        around = [(jump, small * max(abs(jump), high - low)) for jump in sorted(self.jumps)[:: int(way)]]
-        inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
-        return [*inside, (end, end)] if t != end else []
 
     def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
         """Try steps from `t` until one is accepted."""

@@ -41,7 +41,7 @@ class Multistep:
     """A family of formulas of orders 1 to `max_order`, for the loop that chooses step and order (`orders.py`).
 
     formula  of order q, from the distances ξ_1 … ξ_{q+1} of the past points in units of the step
-    bend     the polynomial by which the array's changes when the order does, from the distances of points to be kept
+    bend     the polynomial, scaled, that is added to the array's when the order changes, from the points to be kept
     """
 
     max_order: int
@@ -114,13 +114,8 @@ def corrected(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slop
 
 
 def turned(z: Nordsieck, e: State, turn: Turn) -> Nordsieck:
-    """The array at another order."""
-    if turn.up is None:
-        top, sign = z[-1], -1.0
-        kept = z[:-1]
-    else:
-        top, sign = tuple(part * turn.up for part in e), 1.0
-        kept = z
+    """The array at another order; `e` is what the last step added."""
+    kept, top, sign = (z[:-1], z[-1], -1.0) if turn.up is None else (z, tuple(part * turn.up for part in e), 1.0)
     made = [
         tuple(torch.add(part, other, alpha=sign * w) for part, other in zip(old, top)) if w else old
         for old, w in zip(kept, turn.bend)

@@ -75,13 +75,14 @@ class Sizes(NamedTuple):
 
 @dataclass(kw_only=True)
 class MultistepLoop(Toleranced):
-    """Each `run` starts at order 1.
+    """Each `run` starts at order 1, and again behind a jump.
 
     z, scale  the array, and the step in whose powers it is scaled
     past      lengths of the steps behind, the last one first
     wait      steps until the order may change
     growth    largest factor for the step after this one; 1 after a failure
     before    e of the last step, its constant, and that step: what order q + 1 is judged by
+    turns, fresh, extra  what happened to the array since the last step (see `Move`), and evaluations that it took
     """
 
     method: Multistep
@@ -104,20 +105,20 @@ class MultistepLoop(Toleranced):
         return inside(cast(Stride, taken).z, [theta - 1.0 for _, theta in taken.inside])
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        if t == end:
-            return
-        opening, self.opening = self.opening or self.evaluate(t, y[: self.feeds]), None
-        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        with torch.no_grad():
-            wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
-        self._open(t, y, opening, math.copysign(wanted, end - t))
-        self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
-        while t != end:
-            taken, wanted = self._advance(t, end, wanted)
-            if len(self.past) == 1:
-                self.h = wanted  # where the next run may begin, at order 1 again
-            yield taken
-            t = taken.end
+        for stop, behind in self._stretches(t, end, y):
+            opening, self.opening = self.opening or self.evaluate(t, y[: self.feeds]), None
+            # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+            with torch.no_grad():
+                wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
+            self._open(t, y, opening, math.copysign(wanted, end - t))
+            self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
+            while t != stop:
+                taken, wanted = self._advance(t, stop, wanted)
+                if len(self.past) == 1:
+                    self.h = wanted  # where the next start at order 1 may begin
+                yield taken
+                t, y = taken.end, taken.step.y
+            t = behind
 
     def _open(self, t: float, y: State, opening: Evaluation, h: float) -> None:
         self.z, self.scale = opened(y, opening.slope, h), h

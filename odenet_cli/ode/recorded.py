@@ -111,7 +111,8 @@ class Recorded:
             )
         accumulate(a, found[:parts])
         accumulate(captured, found[2 * parts + len(times) :])
-        time = pull(problem, self.opening, found[parts : 2 * parts], into=a, captured=captured)
+        opening, self.opening = self.opening, Evaluation(())
+        time = pull(problem, opening, found[parts : 2 * parts], into=a, captured=captured)
         if self.times is None:
             return Gradients(a, None, captured)
         moved = found[2 * parts]

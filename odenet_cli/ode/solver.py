@@ -63,7 +63,8 @@ class _Solver:
         return self.gradient
 
     def _check_gradient(self) -> None:
-        if isinstance(self.formulas, Multistep) and not getattr(self.differentiate, "multistep", False):
+        able = getattr(self.differentiate, "multistep", False)
+        if isinstance(self.formulas, Multistep) and not able:
             name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
             raise ValueError(
                 f"gradient={name} goes back step by step, and a step of solver.method={self.method} leans on those "
@@ -156,8 +157,6 @@ class Adaptive(_Solver):
             )
         if not all(isinstance(jump, (int, float)) and math.isfinite(jump) for jump in self.jumps):
             raise ValueError(f"solver.jumps={self.jumps} must be finite times.")
-        if self.jumps and isinstance(self.formulas, Multistep):
-            raise ValueError(f"solver.jumps is for Runge-Kutta methods; solver.method={self.method} has a memory.")
         self._check_gradient()
 
     def loop(
@@ -175,7 +174,7 @@ class Adaptive(_Solver):
 
     def _runge_kutta(self) -> dict[str, Any]:
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
-        return {"tableau": self.tableau, "controller": controller, "jumps": self.jumps}
+        return {"tableau": self.tableau, "controller": controller}
 
     def _settings(self, evaluate: Evaluate, norm: Norm | None) -> dict[str, Any]:
         return {
@@ -185,6 +184,7 @@ class Adaptive(_Solver):
             "min_step": self.min_step,
             "max_step": self.max_step,
             "h": self.first_step,
+            "jumps": self.jumps,
         }
 
 
