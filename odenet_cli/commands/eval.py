@@ -63,42 +63,28 @@ def main(argv: list[str]) -> int:
 
 
 def parsed(word: str) -> tuple[str, list[Any]]:
-    """`key=v1,v2` in Hydra's grammar: the key and its values."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    """`key=v1,v2`: the key, one that has a place here, and its values."""
+    from odenet_cli.request.points import values
 
-    from odenet_cli.request.arguments import quoted
-    from odenet_cli.request.explain import explained
-
-    with explained([word]):
-        (override,) = OverridesParser.create().parse_overrides([quoted(word)])
-        known = (*SOLVER, *KEYS, *OWN)
-        if (key := override.key_or_group) not in known:
-            raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")
-        if not override.is_sweep_override():
-            return key, [override.value()]
-        if key not in SOLVER:
-            raise RequestError(f"{word}: only eval.solver.* takes several values.")
-        return key, list(override.sweep_iterator())
+    key, found = values(word)
+    known = (*SOLVER, *KEYS, *OWN)
+    if key not in known:
+        raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")
+    if len(found) > 1 and key not in SOLVER:
+        raise RequestError(f"{word}: only eval.solver.* takes several values.")
+    return key, found
 
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:
-    """The run's config with these keys set, typed and checked again.
+    """The run's config with these keys set.
 
     What the run itself was scored with gives way as in a request: a method brings its preset, an rtol its atol.
     """
-    from omegaconf import OmegaConf
-
-    from odenet_cli.request.explain import explained
+    from odenet_cli.request.points import altered
 
     stale = ["atol"] if "eval.solver.rtol" in changes else []
     stale = ["rtol", "atol", "steps"] if "eval.solver.method" in changes else stale
-    with explained([f"{key}={value}" for key, value in changes.items()]):
-        content = OmegaConf.structured(run)
-        for key, value in {**dict.fromkeys(f"eval.solver.{name}" for name in stale), **changes}.items():
-            OmegaConf.update(content, key, value)
-        config = OmegaConf.to_object(content)
-    assert isinstance(config, Config)
-    return config
+    return altered(run, {**dict.fromkeys(f"eval.solver.{name}" for name in stale), **changes})
 
 
 def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> Any:

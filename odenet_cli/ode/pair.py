@@ -74,7 +74,7 @@ class PairLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class FixedPairLoop(FixedLoop):
-    """Fixed steps of the pair. There is no tolerance to watch y and z by; one of 1e-3 stands in, at the end."""
+    """Fixed steps of the pair. There is no tolerance to watch y and z by: they may lie as far apart as 1 + |y|."""
 
     coupling: float
 
@@ -83,7 +83,7 @@ class FixedPairLoop(FixedLoop):
         for taken in super().run(t, end, y):
             pair = taken.step.y
             yield taken
-        watch(sizes([gaps(pair, Norm(1e-3, 1e-3))], [math.inf])[0])
+        watch(sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0])
 
     def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
         return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=False)
