@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from odenet_cli.ode.again import plain_gradient
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
 from odenet_cli.ode.multistep import Move, Nordsieck, at, change, corrected, inside, opened, plus, row, turned
 from odenet_cli.ode.orders import Stride
-from odenet_cli.ode.reverse import accumulate, plain_gradient, pull
+from odenet_cli.ode.reverse import accumulate, pull
 from odenet_cli.ode.state import Evaluation, State, Time
 
 Edges = tuple[Any, ...]

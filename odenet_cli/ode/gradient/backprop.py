@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from odenet_cli.ode.again import rerun
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
 from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.recorded import Recorded, recorded
-from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
+from odenet_cli.ode.reverse import Record, Sweep, linearise
 from odenet_cli.ode.state import Evaluation, State
 from odenet_cli.ode.tableau import Tableau
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from odenet_cli.ode.again import rerun
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken
-from odenet_cli.ode.reverse import Record, Sweep, linearise, rerun
+from odenet_cli.ode.reverse import Record, Sweep, linearise
 from odenet_cli.ode.state import Evaluation, State
 from odenet_cli.ode.step import extended, rk_step
 

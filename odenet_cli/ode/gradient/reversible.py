@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.again import fraction, plain_gradient
 from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
 from odenet_cli.ode.loop import Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
-from odenet_cli.ode.reverse import Record, Sweep, accumulate, fraction, linearise, plain_gradient
+from odenet_cli.ode.reverse import Record, Sweep, accumulate, linearise
 from odenet_cli.ode.state import Evaluation, State, combine
 from odenet_cli.ode.step import Cotangents, rk_step, rk_step_transposed
 
