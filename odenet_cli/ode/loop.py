@@ -158,6 +158,7 @@ class AdaptiveLoop(Toleranced):
         order, left = self.tableau.embedded_order + 1, abs(end - t)
         # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
         wanted = max(self.h or self._first(order, t, end, y, opening), self.min_step)
+        grow = math.inf
         while True:
             self._guard(t, end, wanted)
             wanted = min(wanted, self.max_step)
@@ -165,13 +166,14 @@ class AdaptiveLoop(Toleranced):
             h = end - t if last else math.copysign(wanted, end - t)
             step = self._take(t, y, h, opening)
             ratio = self._ratio(step, y)
-            factor = self.controller.factor(ratio)
+            factor = min(grow, self.controller.factor(ratio))
             if ratio <= 1.0:
                 self.accepted += 1
                 # A cut step says nothing about the solution: keep the one that was wanted before the cut.
                 self.h = wanted if wanted > left else wanted * factor
                 return Taken(t, h, end if last else t + h, y, step)
             self.rejected += 1
+            grow = 1.0  # right after a rejection the step does not grow (Hairer II.4, below eq. 4.13)
             self.blown = not math.isfinite(ratio)
             wanted = abs(h) * factor
 
