@@ -145,7 +145,7 @@ def test_a_run_is_saved_and_can_be_repeated_and_continued(odenet, tmp_path):
     first = tmp_path / "my run"
     assert record(first)["command"] == "odenet train device=cpu 'hydra.run.dir=my run'"
     assert record(first)["data"] == {"used": "digits", "options": {"crop": 2, "validation": 144}, "requested": "auto"}
-    assert record(first)["final"]["epochs"] == 30
+    assert record(first)["final"]["epochs"] == 12
     assert "atol: ${.rtol}" in (first / "config.yaml").read_text()
 
     done = train("hydra.run.dir=my run", "device=cpu")
@@ -227,5 +227,5 @@ def test_hydras_questions_are_answered(odenet, tmp_path, words):
     assert done.stdout
     assert not list(tmp_path.iterdir())
     if words == ["--help"]:
-        assert "model: mlp, odenet" in done.stdout
+        assert "model: custom, mlp, odenet" in done.stdout
         assert "method: rk4" in done.stdout

@@ -76,7 +76,7 @@ def test_lengths(train, metrics):
     assert steps("trainer.max_steps=7", name="max") == part
     assert steps("trainer.epochs=null", "trainer.steps=7", name="odd") == part
     assert steps("trainer.max_steps=99", "trainer.epochs=1", name="more") == [*whole[:2], (5, 1, "test")]
-    assert steps("trainer.epochs=1", "trainer.limit_batches=999", name="all")[-1] == (40, 1, "test")
+    assert steps("trainer.epochs=1", "trainer.limit_batches=999", name="all")[-1] == (161, 1, "test")
 
 
 def test_without_validation_the_last_weights_are_tested(train, metrics, checkpoint_of, tiny):

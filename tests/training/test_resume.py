@@ -165,7 +165,7 @@ def test_fewer_epochs_or_batches_than_were_made_end_at_once(train, metrics, chec
         ("seed=1", "seed: 0"),
         ("data.crop=1", "data.crop: 2"),
         ("solver.rtol=1e-4", "solver.rtol"),
-        ("trainer.batch_size=16", "trainer.batch_size: 32"),
+        ("trainer.batch_size=16", "trainer.batch_size: 8"),
         ("dtype=float64", "dtype: float32"),
     ],
 )
