@@ -56,7 +56,8 @@ class Reversible:
 
         def keep(taken: Taken) -> None:
             kept.records.append(Record.of(taken, []))
-            kept.pair = taken.step.y
+            # Detached: an output that autograd knows would hold itself through this tape.
+            kept.pair = tuple(part.detach() for part in taken.step.y)
 
         try:
             states = outputs(loop, problem.ts, kept.pair, keep)
