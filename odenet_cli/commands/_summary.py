@@ -66,9 +66,5 @@ def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
     return "\n".join("| " + " | ".join(_pad(cell, width) for cell, width in zip(row, widths)) + " |" for row in rows)
 
 
-def _number(value: Any, form: Callable[[float], str]) -> str:
-    return form(value) if isinstance(value, (int, float)) else ""
-
-
 def _pad(cell: str, width: int) -> str:
     return "-" * width if cell == "---" else cell.ljust(width)

@@ -20,11 +20,6 @@ def allowed(y: State, y1: State, rtol: float, atol: float) -> State:
     return tuple(made)
 
 
-def weighted(x: State, y: State, y1: State, rtol: float, atol: float) -> State:
-    """x in units of what is allowed around `y` and `y1`."""
-    return tuple(part / size for part, size in zip(x, allowed(y, y1, rtol, atol)))
-
-
 Groups = Sequence[tuple[slice, float]]
 
 
