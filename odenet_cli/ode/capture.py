@@ -7,32 +7,41 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from odenet_cli.ode.state import RightHandSide, State
 
 Edge = tuple[Any, int]
 
 
-def captured(field: Any, graph: Any, since: int) -> tuple[tuple[Tensor, ...], bool]:
-    """The tensors with gradients that `field` reads, each once, and whether its graph reaches outside itself.
+def capture(rhs: RightHandSide, t: float, timed: bool) -> tuple[State, tuple[Tensor, ...], bool]:
+    """The field at (t, y0); the tensors with gradients that it reads, each once; whether its graph reaches outside
+    itself. `timed` if the time has a gradient too.
 
-    graph  that of one evaluation (`reverse.Graph`), made after autograd node number `since`
-
-    They are found twice over: by looking into the field (parameters, attributes, closure, globals it names), which
-    sees what only some times use, and by walking the graph, which sees what hides from inspection. Autograd must not
-    be given two tensors of which one is made from the other, it would count the first one's share twice. So a tensor
-    that was made from others stands for them; if they are also read directly, they stand for it, as they do for one
-    that this evaluation did not use. The graph behind such a tensor is used by every evaluation, and must be retained.
-    What stays unseen: a leaf behind such a tensor that is also read directly, but not yet by this evaluation.
+    The tensors are found twice over: by looking into the field (parameters, attributes, closure, globals it names),
+    which sees what only some times use, and by walking the graph, which sees what hides from inspection. Autograd must
+    not be given two tensors of which one is made from the other, it would count the first one's share twice. So a
+    tensor that was made from others stands for them; if they are also read directly, they stand for it, as they do for
+    one that this evaluation did not use. The graph behind such a tensor is used by every evaluation, and must be
+    retained. What stays unseen: a leaf behind such a tensor that is also read directly, but not yet by this evaluation.
     """
-    held = {id(tensor): tensor for tensor in _inside(field, 0, set()) if tensor.requires_grad}
+    with torch.enable_grad():
+        since = torch.zeros((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+        point = tuple(part.detach().requires_grad_() for part in rhs.y0)
+        time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(timed)
+        slope = rhs(time, point)
+    held = {id(tensor): tensor for tensor in _inside(rhs.field, 0, set()) if tensor.requires_grad}
     made = {
         (tensor.grad_fn, tensor.output_nr): tensor
         for tensor in held.values()
         # What the field made just now and stored is no input of it.
         if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() < since
     }
-    own = {id(leaf) for leaf in (*graph.point, graph.time)}
-    starts = [(edge.node, edge.output_nr) for edge in graph.edges if edge is not None]
+    own = {id(leaf) for leaf in (*point, time)}
+    edges = [get_gradient_edge(k) for k in slope if k.requires_grad]
+    starts = [(edge.node, edge.output_nr) for edge in edges]
     while True:
         direct, reached, foreign = _walk(starts, made, since)
         behind = {edge: _walk(_next(edge[0]), made, since) for edge in reached}
@@ -47,7 +56,8 @@ def captured(field: Any, graph: Any, since: int) -> tuple[tuple[Tensor, ...], bo
     for leaves, _, _ in behind.values():
         found = {i: leaf for i, leaf in found.items() if i not in leaves}
     found |= direct | {id(made[edge]): made[edge] for edge in reached}
-    return tuple(tensor for i, tensor in found.items() if i not in own), foreign or bool(unused)
+    captured = tuple(tensor for i, tensor in found.items() if i not in own)
+    return tuple(k.detach() for k in slope), captured, foreign or bool(unused)
 
 
 def _walk(starts: list[Edge], stops: dict[Edge, Tensor], since: int) -> tuple[dict[int, Tensor], set[Edge], bool]:

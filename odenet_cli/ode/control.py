@@ -97,7 +97,7 @@ def first_step(
 
     signed = math.copysign(h0, span)
     probe = tuple(torch.add(part, k, alpha=signed) for part, k in zip(y[:feeds], slope))
-    slope1 = evaluate(t + signed, probe).slope
+    slope1 = evaluate(t + signed, probe)
     d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope)), y, y) / h0
 
     steepest = max(d1, d2) if math.isfinite(d2) else math.inf

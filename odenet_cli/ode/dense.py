@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode.state import State
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -17,22 +17,35 @@ def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
     return tuple(sum(float(c) * theta**p for p, c in enumerate(row, start=1)) for row in tableau.dense_rows)
 
 
-def slopes(tableau: Tableau, theta: float) -> tuple[float, ...]:
-    """The derivatives b_i'(θ)."""
-    return tuple(sum(p * float(c) * theta ** (p - 1) for p, c in enumerate(row, start=1)) for row in tableau.dense_rows)
+def inside(tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]) -> list[State]:
+    """y(t + θh) for each θ; tensors pass their gradients on."""
+    table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
+    return combined(y, table, k[: len(tableau.dense_rows)])
 
 
-def inside(tableau: Tableau, y: State, h: float, k: Sequence[Evaluation], thetas: Sequence[float]) -> list[State]:
-    """y(t + θh) for each θ: one matrix product over the stacked slopes of the step."""
-    table = [weights(tableau, theta) for theta in thetas]
-    used = [i for i in range(len(k)) if any(row[i] for row in table)]
-    return combined(y, [[h * row[j] for j in used] for row in table], [k[j].slope for j in used])
+def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list[State]:
+    """The coefficients of 1, θ, θ², … in y(t + θh)."""
+    columns = zip(*tableau.dense_rows)
+    table = [[h * float(c) for c in column] for column in columns]
+    return [y, *combined(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_rows)])]
 
 
-def combined(y: State, table: Sequence[Sequence[float]], terms: Sequence[State]) -> list[State]:
+def combined(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
     """y + Σ w_j x_j for each row of weights in `table`: one matrix product over the stacked terms."""
-    parts: list[Tensor] = []
-    for part, column in zip(y, zip(*terms)):
-        matrix = torch.tensor(table, dtype=part.real.dtype, device=part.device)
-        parts.append(part + torch.tensordot(matrix.to(part.dtype), torch.stack(column), 1))
-    return [tuple(part[n] for part in parts) for n in range(len(table))]
+    if any(isinstance(w, Tensor) for row in table for w in row):
+        return [tuple(_moving(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
+    used = [j for j in range(len(terms)) if any(row[j] for row in table)]
+    if not used:
+        return [y] * len(table)
+    parts: list[Sequence[Tensor]] = []
+    for i, part in enumerate(y):
+        matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
+        stacked = torch.stack([terms[j][i] for j in used])
+        parts.append((part + torch.tensordot(matrix.to(part.dtype), stacked, 1)).unbind())
+    return list(zip(*parts))
+
+
+def _moving(y: Tensor, row: Sequence[Any], terms: Sequence[Tensor]) -> Tensor:
+    """y + Σ w_j x_j with weights that carry gradients."""
+    made: Tensor = y + sum(torch.as_tensor(w).to(y.real.dtype) * x for w, x in zip(row, terms))
+    return made

@@ -8,42 +8,51 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from odenet_cli.ode import dense
+from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
-from odenet_cli.ode.state import Evaluate, Evaluation, State
+from odenet_cli.ode.state import Evaluate, State
 from odenet_cli.ode.step import Step, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 
 @dataclass
-class Taken:
-    """An accepted step.
+class Place:
+    """Where an accepted step was.
 
     t, h    where it began, how long it was; `end` is t + h, exactly the end time in the last step
-    y       state at `t`; `step.y` is that at `end`
     leg     indices into the output times between which the solve ran; t and h are constant fractions of that span
     inside  (j, θ): output j lies at t + θh, by dense output
     lands   the first output at `end`, if there is one
-    breaks  the field jumps at `end`: another slope than the closing one opens the next step
     """
 
     t: float
     h: float
     end: float
-    y: State
-    step: Step
     leg: tuple[int, int] = (0, -1)
     inside: list[tuple[int, float]] = field(default_factory=list)
     lands: int | None = None
-    breaks: bool = False
+
+
+@dataclass(kw_only=True)
+class Taken(Place):
+    """An accepted step: from the state `y` at `t` to `step.y` at `end`."""
+
+    y: State
+    step: Step
+
+    def place(self) -> Place:
+        """Without the tensors."""
+        return Place(self.t, self.h, self.end, self.leg, self.inside, self.lands)
 
 
 class Integrator(Protocol):
     """A solve in progress; step size and error history carry over from one `run` to the next."""
 
-    opening: Evaluation | None
+    opening: State | None
     accepted: int
     rejected: int
 
@@ -55,8 +64,12 @@ class Integrator(Protocol):
         """Solve from `t` to `end`, either way in time, yielding every accepted step."""
         ...
 
-    def inside(self, taken: Taken) -> list[State]:
-        """The outputs inside a step that was just taken."""
+    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+        """The states at t + θh inside a step that was just taken."""
+        ...
+
+    def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
+        """A time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
         ...
 
 
@@ -79,7 +92,7 @@ class Toleranced:
     h: float | None = None
     feeds: int | None = None
     judged: int | None = None
-    opening: Evaluation | None = None
+    opening: State | None = None
     accepted: int = 0
     rejected: int = 0
     blown: bool = False
@@ -96,10 +109,11 @@ class Toleranced:
         inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
         return [*inside, (end, end)] if t != end else []
 
-    def _first(self, order: int, t: float, end: float, y: State, opening: Evaluation) -> float:
+    def _first(self, order: int, t: float, end: float, y: State, opening: State) -> float:
         """The first step to try, where the error falls with h^order."""
-        known, slope = y[: self.judged], opening.slope[: self.judged]
-        h = first_step(order, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
+        with torch.no_grad():
+            known, slope = y[: self.judged], opening[: self.judged]
+            h = first_step(order, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
@@ -132,28 +146,24 @@ class AdaptiveLoop(Toleranced):
     tableau: Tableau
     controller: Controller
 
-    def inside(self, taken: Taken) -> list[State]:
-        """By dense output; what it evaluates joins the slopes of the step. The slope at its end opens the next one."""
-        k = taken.step.slopes
-        if len(k) == self.tableau.stages - self.tableau.fsal:
-            self.opening = self.opening or self.evaluate(taken.end, taken.step.y[: self.feeds])
-            k.append(self.opening)
-        k += extended(self.tableau, self.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
-        return dense.inside(self.tableau, taken.y, taken.h, k, [theta for _, theta in taken.inside])
+    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+        return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
+
+    def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
+        return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         for stop, behind in self._stretches(t, end, y):
             while t != stop:
                 opening = self.opening or self.evaluate(t, y[: self.feeds])
                 taken = self._advance(t, stop, y, opening)
-                taken.breaks = taken.end == stop != end
                 self.opening = taken.step.closing
                 yield taken
                 t, y = taken.end, taken.step.y
             if stop != end:
                 t, self.opening = behind, None
 
-    def _advance(self, t: float, end: float, y: State, opening: Evaluation) -> Taken:
+    def _advance(self, t: float, end: float, y: State, opening: State) -> Taken:
         """Try steps from `t` until one is accepted."""
         order, left = self.tableau.embedded_order + 1, abs(end - t)
         # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
@@ -171,15 +181,16 @@ class AdaptiveLoop(Toleranced):
                 self.accepted += 1
                 # A cut step says nothing about the solution: keep the one that was wanted before the cut.
                 self.h = wanted if wanted > left else wanted * factor
-                return Taken(t, h, end if last else t + h, y, step)
+                return Taken(t, h, end if last else t + h, y=y, step=step)
             self.rejected += 1
             grow = 1.0  # right after a rejection the step does not grow (Hairer II.4, below eq. 4.13)
             self.blown = not math.isfinite(ratio)
             wanted = abs(h) * factor
 
-    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         return rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
 
+    @torch.no_grad()
     def _ratio(self, step: Step, y: State) -> float:
         """The error in units of the tolerance; one host synchronisation."""
         allowed = self.norm.tolerances(y[: self.judged], step.y[: self.judged])
@@ -200,15 +211,18 @@ class FixedLoop:
     evaluate: Evaluate
     steps: int
     feeds: int | None = None
-    opening: Evaluation | None = None
+    opening: State | None = None
     accepted: int = 0
     rejected: int = 0
 
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def inside(self, taken: Taken) -> list[State]:
-        raise NotImplementedError("steps of a fixed solver end at the output times")
+    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+        return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
+
+    def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
+        return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         if t == end:
@@ -220,7 +234,7 @@ class FixedLoop:
             self.opening = None
             step = self._take(now, y, h, opening)
             self.accepted += 1
-            yield Taken(now, h, after, y, step)
+            yield Taken(now, h, after, y=y, step=step)
             y = step.y
         if not all(torch.isfinite(part).all() for part in y):
             raise NotFinite(
@@ -228,25 +242,44 @@ class FixedLoop:
                 "Take more of them (solver.steps), or look for a field that grows without bound."
             )
 
-    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         return rk_step(self.tableau, self.evaluate, t, y, h, opening, close=False, feeds=self.feeds)
 
 
-def outputs(integrator: Integrator, ts: Sequence[float], y0: State, keep: Callable[[Taken], None]) -> list[State]:
+def completed(loop: AdaptiveLoop | FixedLoop, taken: Taken) -> list[State]:
+    """The slopes of a step that was just taken, as its dense output needs them: those that are missing are evaluated,
+    and the one at its end opens the next step."""
+    k, table = taken.step.slopes, loop.tableau
+    if len(k) == table.stages - table.fsal:
+        loop.opening = loop.opening or loop.evaluate(taken.end, taken.step.y[: loop.feeds])
+        k.append(loop.opening)
+    k += extended(table, loop.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
+    return k
+
+
+def outputs(
+    integrator: Integrator,
+    ts: Sequence[float],
+    y0: State,
+    keep: Callable[[Taken], None],
+    clock: Clock | None = None,
+) -> list[State]:
     """The states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are placed."""
     states: list[State] = [y0]
     for leg in integrator.legs(len(ts)):
+        if clock is not None:
+            clock.leg = leg
         y = states[leg[0]]
         while len(states) <= leg[1] and ts[len(states)] == ts[leg[0]]:
             states.append(y)
         for taken in integrator.run(ts[leg[0]], ts[leg[1]], y):
             taken.leg = leg
-            _place(integrator, taken, ts, states)
+            _place(integrator, taken, ts, states, clock)
             keep(taken)
     return states
 
 
-def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State]) -> None:
+def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State], clock: Clock | None) -> None:
     """Append the outputs that lie in (t, end] of a step: by dense output, and those at the end of the leg as they are.
 
     One that happens to lie at another step's end is inside all the same: its time can move, the step's end does not.
@@ -255,8 +288,13 @@ def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: li
     while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
         taken.inside.append((j, (ts[j] - taken.t) / taken.h))
     if taken.inside:
-        states += integrator.inside(taken)
+        states += integrator.inside(taken, thetas(taken, clock))
     if len(states) <= stop and ts[len(states)] == taken.end:
         taken.lands = len(states)
     while len(states) <= stop and ts[len(states)] == taken.end:
         states.append(taken.step.y)
+
+
+def thetas(place: Place, clock: Clock | None) -> list[float | Tensor]:
+    """Where in a step its outputs lie; tensors where their times have gradients."""
+    return [theta if clock is None else clock.theta(j, theta, place.h) for j, theta in place.inside]

@@ -49,30 +49,6 @@ class Multistep:
     bend: Callable[[Sequence[Any]], list[Any]]
 
 
-class Turn(NamedTuple):
-    """A change of order, up if `up` is the factor that makes the new highest z of e, else down by one."""
-
-    bend: list[float]
-    up: float | None
-
-
-class Move(NamedTuple):
-    """What an accepted step did, in numbers: enough to take it again.
-
-    t, h         the end of the step, and its length
-    fresh        the time before it, if the array was made anew there, from the state and its slope
-    turns        changes of order before it
-    corrections  evaluations of the field
-    """
-
-    t: float
-    h: float
-    fresh: float | None
-    turns: tuple[Turn, ...]
-    correct: tuple[float, ...]
-    corrections: int
-
-
 def mix(weights: Sequence[float], z: Sequence[State]) -> State:
     """Σ w_k z_k, the small ones first."""
     made = []
@@ -87,11 +63,6 @@ def mix(weights: Sequence[float], z: Sequence[State]) -> State:
 def row(z: Nordsieck, eta: float, k: int) -> State:
     """z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
     return mix([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
-
-
-def opened(y: State, slope: State, h: float) -> Nordsieck:
-    """The array of order 1."""
-    return [y, tuple(k * h for k in slope)]
 
 
 def change(formula: Sequence[float], h: float, slope: State, k: State) -> State:
@@ -113,24 +84,17 @@ def corrected(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slop
     return made
 
 
-def turned(z: Nordsieck, e: State, turn: Turn) -> Nordsieck:
-    """The array at another order; `e` is what the last step added."""
-    kept, top, sign = (z[:-1], z[-1], -1.0) if turn.up is None else (z, tuple(part * turn.up for part in e), 1.0)
+def turned(z: Nordsieck, e: State, bend: Sequence[float], up: float | None) -> Nordsieck:
+    """The array at another order: up if `up` is the factor that makes the new highest z of e, which the last step
+    added, else down by one. `bend` is the family's polynomial for the change."""
+    kept, top, sign = (z[:-1], z[-1], -1.0) if up is None else (z, tuple(part * up for part in e), 1.0)
     made = [
         tuple(torch.add(part, other, alpha=sign * w) for part, other in zip(old, top)) if w else old
-        for old, w in zip(kept, turn.bend)
+        for old, w in zip(kept, bend)
     ]
-    return made if turn.up is None else [*made, top]
+    return made if up is None else [*made, top]
 
 
-def inside(z: Nordsieck, xs: Sequence[float]) -> list[State]:
-    """The array's polynomial at x steps from its point, for each x: one matrix product."""
+def inside(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
+    """The array's polynomial at x steps from its point, for each x."""
     return dense.combined(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
-
-
-def at(z: Nordsieck, x: Tensor) -> State:
-    """The same at one x that carries gradients."""
-    made = z[-1]
-    for lower in reversed(z[:-1]):
-        made = tuple(part + x * higher for part, higher in zip(lower, made))
-    return made

@@ -13,24 +13,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from odenet_cli.ode.loop import Taken, Toleranced
 from odenet_cli.ode.multistep import (
     Formula,
-    Move,
     Multistep,
     Nordsieck,
-    Turn,
     change,
     corrected,
     inside,
     mix,
-    opened,
     plus,
     row,
     turned,
 )
-from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode.state import State
 from odenet_cli.ode.step import Step
 
 CORRECTIONS = 3  # evaluations an attempt
@@ -41,26 +39,31 @@ DIVERGED = 0.25  # the factor for a step whose iteration did not converge
 LOWER, SAME, HIGHER = 6.0, 6.0, 10.0  # how far below the tolerance the error of a changed step is aimed
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Stride(Taken):
-    """An accepted step with the array at its end, and the numbers by which it can be taken again."""
+    """An accepted step with the array at its end.
 
-    z: Nordsieck = field(default_factory=list)
-    move: Move | None = None
+    fresh        the array was made anew before it, from the state and its slope
+    corrections  evaluations of the field
+    """
+
+    z: Nordsieck
+    fresh: bool
+    corrections: int
 
 
 class Correction(NamedTuple):
     """An iteration that converged.
 
     e, y, slope  what was added to the predicted state, the corrected state, the predicted slope (times h)
-    made         the evaluations
+    made         the slopes that were evaluated
     sizes        the error at this order and, where they were asked for, at the next lower and the next higher one
     """
 
     e: State
     y: State
     slope: State
-    made: list[Evaluation]
+    made: list[State]
     sizes: Sizes
 
 
@@ -82,7 +85,7 @@ class MultistepLoop(Toleranced):
     wait      steps until the order may change
     growth    largest factor for the step after this one; 1 after a failure
     before    e of the last step, its constant, and that step: what order q + 1 is judged by
-    turns, fresh, extra  what happened to the array since the last step (see `Move`), and evaluations that it took
+    fresh     the slope with which the array was made anew since the last step, if it was
     """
 
     method: Multistep
@@ -92,25 +95,25 @@ class MultistepLoop(Toleranced):
     wait: int = 2
     growth: float = FIRST_GROWTH
     before: tuple[State, float, float] | None = None
-    turns: tuple[Turn, ...] = ()
-    fresh: float | None = None
-    extra: list[Evaluation] = field(default_factory=list)
+    fresh: list[State] = field(default_factory=list)
 
     @property
     def order(self) -> int:
         return len(self.z) - 1
 
-    def inside(self, taken: Taken) -> list[State]:
+    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
         """By the corrected polynomial of the step, which meets the states at both its ends."""
-        return inside(cast(Stride, taken).z, [theta - 1.0 for _, theta in taken.inside])
+        return inside(cast(Stride, taken).z, [theta - 1.0 for theta in thetas])
+
+    def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
+        return taken.end, cast(Stride, taken).z
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         for stop, behind in self._stretches(t, end, y):
             opening, self.opening = self.opening or self.evaluate(t, y[: self.feeds]), None
             # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-            with torch.no_grad():
-                wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
-            self._open(t, y, opening, math.copysign(wanted, end - t))
+            wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
+            self._open(y, opening, math.copysign(wanted, end - t))
             self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
             while t != stop:
                 taken, wanted = self._advance(t, stop, wanted)
@@ -120,9 +123,8 @@ class MultistepLoop(Toleranced):
                 t, y = taken.end, taken.step.y
             t = behind
 
-    def _open(self, t: float, y: State, opening: Evaluation, h: float) -> None:
-        self.z, self.scale = opened(y, opening.slope, h), h
-        self.turns, self.fresh, self.extra = (), t, [opening]
+    def _open(self, y: State, opening: State, h: float) -> None:
+        self.z, self.scale, self.fresh = [y, tuple(k * h for k in opening)], h, [opening]
 
     def _advance(self, t: float, end: float, wanted: float) -> tuple[Taken, float]:
         """Try steps from `t` until one is accepted; returns it, and the length of the next one to try."""
@@ -160,7 +162,7 @@ class MultistepLoop(Toleranced):
         point, made, earlier, rate, before = y, [], None, 1.0, 0.0
         for m in range(CORRECTIONS):
             made.append(self.evaluate(t, point[: self.feeds]))
-            e = change(formula.correct, h, slope[:near], made[-1].slope)
+            e = change(formula.correct, h, slope[:near], made[-1])
             sizes = self._sizes(e, earlier, h, formula, tolerances)
             self.blown = not math.isfinite(sizes.moved)
             if self.blown or (m and sizes.moved > 2.0 * before):
@@ -169,7 +171,7 @@ class MultistepLoop(Toleranced):
             if sizes.moved * min(1.0, rate) * formula.error <= CLOSE:
                 # What neither the field reads nor the norm judges needs the last slope only.
                 rest = len(e)
-                e += change(formula.correct, h, slope[rest:], made[-1].slope[rest:])
+                e += change(formula.correct, h, slope[rest:], made[-1][rest:])
                 return Correction(e, plus(y, e), slope, made, sizes)
             point, earlier, before = plus(y[:near], e), e, sizes.moved
         return None
@@ -201,10 +203,9 @@ class MultistepLoop(Toleranced):
         y = self.z[0]
         self.z = corrected(self.z, h / self.scale, formula.correct, found.y, found.slope, found.e)
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
-        move = Move(end, h, self.fresh, self.turns, formula.correct, len(found.made))
-        step = Step(self.z[0], (), (), [*self.extra, *found.made])
-        taken = Stride(t, h, end, y, step, z=self.z, move=move)
-        self.fresh, self.turns, self.extra = None, (), []
+        step = Step(self.z[0], (), (), [*self.fresh, *found.made])
+        taken = Stride(t, h, end, y=y, step=step, z=self.z, fresh=bool(self.fresh), corrections=len(found.made))
+        self.fresh = []
         self.wait -= 1
         if self.wait == 1:
             self.before = (found.e[: self.judged], formula.difference, h)
@@ -232,16 +233,15 @@ class MultistepLoop(Toleranced):
     def _turn(self, up: float | None, e: State = ()) -> None:
         """Change the order, and then wait as many steps as the new formula looks back."""
         points = self.order - (2 if up is None else 1)
-        turn = Turn(self.method.bend(distances(self.past, self.scale, points)), up)
-        self.z, self.turns = turned(self.z, e, turn), (*self.turns, turn)
+        self.z = turned(self.z, e, self.method.bend(distances(self.past, self.scale, points)), up)
         self.wait = self.order + 1
 
     def _retreat(self, t: float, h: float) -> None:
         """After three failures the past misleads: lower the order, at last start anew with the slope found here."""
         if self.order > 1:
             self._turn(None)
-        elif self.fresh is None:
-            self._open(t, self.z[0], self.evaluate(t, self.z[0][: self.feeds]), h)
+        elif not self.fresh:
+            self._open(self.z[0], self.evaluate(t, self.z[0][: self.feeds]), h)
             self.wait = 10
 
 

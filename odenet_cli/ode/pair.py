@@ -18,7 +18,7 @@ import torch
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
-from odenet_cli.ode.state import Evaluate, Evaluation, State, Time, combine, sizes
+from odenet_cli.ode.state import Evaluate, State, combine, sizes
 from odenet_cli.ode.step import Step, rk_step
 from odenet_cli.ode.tableau import Tableau
 
@@ -29,10 +29,10 @@ APART = 100.0
 def pair_step(
     tableau: Tableau,
     evaluate: Evaluate,
-    t: Time,
+    t: float,
     pair: State,
-    h: Time,
-    opening: Evaluation,
+    h: float,
+    opening: State,
     coupling: float,
     close: bool,
 ) -> Step:
@@ -60,9 +60,10 @@ class PairLoop(AdaptiveLoop):
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
 
+    @torch.no_grad()
     def _ratio(self, step: Step, y: State) -> float:
         allowed = self.norm.tolerances(halves(y)[0], halves(step.y)[0])
         errors = [tuple(map(torch.div, x, allowed)) for x in (step.error, step.coarse)]
@@ -85,7 +86,7 @@ class FixedPairLoop(FixedLoop):
             yield taken
         watch(sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0])
 
-    def _take(self, t: float, y: State, h: float, opening: Evaluation) -> Step:
+    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=False)
 
 

@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.capture import captured
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.errors import NotFinite
-from odenet_cli.ode.gradient import Differentiable, Gradient, Problem, gradient, stacked
+from odenet_cli.ode.gradient import Gradient, Problem, gradient, stacked
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
-from odenet_cli.ode.reverse import linearise
-from odenet_cli.ode.state import Evaluate, Evaluation, Field, RightHandSide
+from odenet_cli.ode.state import Evaluate, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
 
@@ -58,7 +56,7 @@ class _Solver:
     def differentiate(self) -> Gradient:
         if isinstance(self.gradient, str):
             return gradient(self.gradient)
-        if not hasattr(self.gradient, "backward"):
+        if not hasattr(self.gradient, "solve"):
             raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
         return self.gradient
 
@@ -84,29 +82,13 @@ class _Solver:
         rhs = RightHandSide(field, y0)
         points, times = _times(ts)
         problem = Problem(rhs, points, times, self, Stats.begin())
-        if torch.is_grad_enabled():
-            return Solution(rhs.restore(self._with_gradient(problem)), problem.stats)
-        return Solution(rhs.restore(self._plain(problem)), problem.stats)
-
-    def _with_gradient(self, problem: Problem) -> tuple[Tensor, ...]:
-        rhs = problem.rhs
-        if problem.ts[0] == problem.ts[-1]:
-            return stacked([rhs.y0] * len(problem.ts))
-        since = torch.zeros((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
-        problem.stats.nfe_forward += 1
-        problem.opening = linearise(problem, problem.ts[0], rhs.y0)
-        problem.captured, problem.retain = captured(rhs.field, problem.opening.graph, since)
-        if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
-            made: tuple[Tensor, ...] = Differentiable.apply(
-                self.differentiate, problem, *rhs.y0, problem.times, *problem.captured
-            )
-            return made
-        problem.opening = Evaluation(problem.opening.slope)
-        return self._plain(problem)
-
-    @torch.no_grad()
-    def _plain(self, problem: Problem) -> tuple[Tensor, ...]:
-        return stacked(problem.integrate(problem.evaluate, lambda taken: None))
+        if points[0] == points[-1]:
+            made = stacked([rhs.y0] * len(points))
+        elif torch.is_grad_enabled():
+            made = self.differentiate.solve(problem)
+        else:
+            made = stacked(problem.integrate(problem.evaluate))
+        return Solution(rhs.restore(made), problem.stats)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,24 +13,12 @@ from odenet_cli.ode.tableau import Weights
 
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, Any], Any]
-Time = float | Tensor
-
-
-class Evaluation(NamedTuple):
-    """The field at one point.
-
-    slope  its value
-    graph  the autograd graph from the point to the value, where a gradient keeps it
-    """
-
-    slope: State
-    graph: Any = None
 
 
 class Evaluate(Protocol):
     """The field as solvers call it. A slope that is not `weighty` enters no solution and no error estimate."""
 
-    def __call__(self, t: Time, y: State, weighty: bool = True) -> Evaluation: ...
+    def __call__(self, t: float, y: State, weighty: bool = True) -> State: ...
 
 
 class RightHandSide:
@@ -52,7 +40,7 @@ class RightHandSide:
         self.device = self.y0[0].device
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
 
-    def __call__(self, t: Time, y: State) -> State:
+    def __call__(self, t: float | Tensor, y: State) -> State:
         if not isinstance(t, Tensor):
             t = torch.full((), t, dtype=self.time_dtype, device=self.device)
         value = self.field(t, y[0] if self.single else y)
@@ -72,23 +60,21 @@ class RightHandSide:
         return parts[0] if self.single else tuple(parts)
 
 
-def combine(y: State, h: Time, weights: Weights, slopes: Sequence[Evaluation]) -> State:
-    """y + h Σ w_j k_j, with one pass a slope. A tensor `h` carries gradients."""
-    return tuple(_combine(part, h, weights, [slopes[j].slope[i] for j, _ in weights]) for i, part in enumerate(y))
+def combine(y: State, h: float, weights: Weights, slopes: Sequence[State]) -> State:
+    """y + h Σ w_j k_j, with one pass a slope."""
+    return tuple(_combine(part, h, weights, [slopes[j][i] for j, _ in weights]) for i, part in enumerate(y))
 
 
-def _combine(y: Tensor, h: Time, weights: Weights, k: list[Tensor]) -> Tensor:
+def _combine(y: Tensor, h: float, weights: Weights, k: list[Tensor]) -> Tensor:
     if not weights:
         return y
-    if isinstance(h, Tensor):
-        return y + h * weigh(1.0, weights, k)
     total = torch.add(y, k[0], alpha=h * weights[0][1])
     for (_, w), slope in zip(weights[1:], k[1:]):
         total.add_(slope, alpha=h * w)
     return total
 
 
-def weigh(h: float, weights: Weights, k: list[Tensor]) -> Tensor:
+def weigh(h: float, weights: Weights, k: Sequence[Tensor]) -> Tensor:
     """h Σ w_j k_j."""
     total = k[0] * (h * weights[0][1])
     for (_, w), slope in zip(weights[1:], k[1:]):

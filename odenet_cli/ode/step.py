@@ -1,13 +1,13 @@
-"""One Runge-Kutta step, and its transpose: a step is a function of tensors."""
+"""One Runge-Kutta step: a function of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
-from odenet_cli.ode.state import Evaluate, Evaluation, State, Time, combine, dot, weigh
+from odenet_cli.ode.state import Evaluate, State, combine, weigh
 from odenet_cli.ode.tableau import Tableau, Weights
 
 
@@ -17,24 +17,24 @@ class Step(NamedTuple):
     y       solution at `t + h`
     error   estimate of the local error in the judged components; empty if the method has none
     coarse  a second estimate, of low order, where the method has one
-    slopes  the stages' evaluations, the opening one first
-    closing the one at the new point, where it was made (FSAL): it opens the next step
+    slopes  the field at the stages, the opening one first
+    closing the field at the new point, where it was evaluated (FSAL): it opens the next step
     """
 
     y: State
     error: State
     coarse: State
-    slopes: list[Evaluation]
-    closing: Evaluation | None = None
+    slopes: list[State]
+    closing: State | None = None
 
 
 def rk_step(
     tableau: Tableau,
     evaluate: Evaluate,
-    t: Time,
+    t: float,
     y: State,
-    h: Time,
-    opening: Evaluation,
+    h: float,
+    opening: State,
     *,
     close: bool = True,
     feeds: int | None = None,
@@ -57,75 +57,25 @@ def rk_step(
     elif feeds is None:
         y1 = point
     else:
-        quadratures = [Evaluation(evaluation.slope[feeds:]) for evaluation in k]
-        y1 = point + combine(y[feeds:], h, tableau.keep, quadratures)
+        y1 = point + combine(y[feeds:], h, tableau.keep, [slope[feeds:] for slope in k])
 
     error: State = ()
     coarse: State = ()
-    if tableau.doubt and close and not isinstance(h, Tensor):
+    if tableau.doubt and close:
         error, coarse = estimate(h, tableau.doubt, k, judged), estimate(h, tableau.doubt_third, k, judged)
     return Step(y1, error, coarse, k, k[-1] if tableau.fsal and close else None)
 
 
-def estimate(h: float, weights: Weights, k: Sequence[Evaluation], judged: int | None) -> State:
-    """h Σ w_i k_i of the judged components; empty without weights."""
-    parts = range(len(k[0].slope[:judged])) if weights else ()
-    return tuple(weigh(h, weights, [k[j].slope[i] for j, _ in weights]) for i in parts)
+@torch.no_grad()
+def estimate(h: float, weights: Weights, k: Sequence[State], judged: int | None) -> State:
+    """h Σ w_i k_i of the judged components; empty without weights. A number to autograd."""
+    parts = range(len(k[0][:judged])) if weights else ()
+    return tuple(weigh(h, weights, [k[j][i] for j, _ in weights]) for i in parts)
 
 
-def extended(
-    tableau: Tableau, evaluate: Evaluate, t: Time, y: State, h: Time, slopes: list[Evaluation]
-) -> list[Evaluation]:
+def extended(tableau: Tableau, evaluate: Evaluate, t: float, y: State, h: float, slopes: list[State]) -> list[State]:
     """The slopes of a step, its closing one the last, and the extra stages that its dense output needs."""
     k = list(slopes)
     for c, row in tableau.extra_plan:
         k.append(evaluate(t + c * h, combine(y, h, row, k)))
     return k
-
-
-Cotangents = list[Tensor | None]
-Pull = Callable[[int, Cotangents], Cotangents]
-
-
-def rk_step_transposed(
-    tableau: Tableau,
-    h: float,
-    a: Sequence[Tensor],
-    pushed: list[Cotangents],
-    pull: Pull,
-    slopes: Sequence[Evaluation] | None = None,
-) -> tuple[list[Tensor], Tensor | float]:
-    """The vector-Jacobian product of a step: from `a`, the cotangent of `y(t + h)`, to that of `y(t)`.
-
-    pushed  what else acts on each of the stages' slopes (dense outputs, the closing slope of the step before)
-    pull    `pull(i, cotangent of slope i)` is the cotangent of the point where stage i was evaluated
-    slopes  given if the derivative with respect to h is wanted too (stage times excluded), else that is 0
-    """
-    total = [part.clone() for part in a]
-    count = tableau.stages - tableau.fsal
-    grad_h: Tensor | float = 0.0
-
-    def push(i: int, weight: float, cotangents: Sequence[Tensor | None]) -> None:
-        nonlocal grad_h
-        for part, x in enumerate(cotangents):
-            if x is None:
-                continue
-            if (held := pushed[i][part]) is None:
-                pushed[i][part] = x * (h * weight)
-            else:
-                held.add_(x, alpha=h * weight)
-            if slopes is not None:
-                grad_h = grad_h + weight * dot(x, slopes[i].slope[part])
-
-    for i, weight in tableau.keep:
-        push(i, weight, a)
-    for i in reversed(range(count)):
-        if all(x is None for x in pushed[i]):
-            continue
-        point = pull(i, pushed[i])
-        for part, x in enumerate(point):
-            if x is not None:
-                total[part].add_(x)
-        for j, weight in tableau.plan[i][1]:
-            push(j, weight, point)
-    return total, grad_h

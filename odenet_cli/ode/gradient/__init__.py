@@ -1,8 +1,9 @@
 """Gradients through a solve, one a file: the module's name is the gradient's name, `GRADIENT` its class.
 
-A gradient has two halves. `forward` solves, and returns the states at the output times and a tape of what it wants to
-keep; `backward` turns the cotangents of those states into those of y0, of the output times, and of the tensors the
-field captured. It is given a `Problem`, which knows how to evaluate and to integrate, and counts.
+A gradient solves a `Problem`, which knows how to evaluate and to integrate, and counts. Either autograd sees the solve
+itself (`backprop`), or the solve is one node of its graph (`taped`): then `forward` solves and says what it keeps, and
+`backward` turns the cotangents of the states at the output times into those of y0, of the times, and of the tensors
+the field captured.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from odenet_cli import registry
+from odenet_cli.ode.capture import capture
+from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.loop import Integrator, Taken, outputs
-from odenet_cli.ode.state import Evaluate, Evaluation, RightHandSide, State
+from odenet_cli.ode.state import Evaluate, RightHandSide, State
 from odenet_cli.ode.stats import Stats
 
 MaybeTensor = Tensor | None
+Cotangents = Sequence[list[MaybeTensor]]
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Problem:
 
     times     the output times as a tensor, where their gradient is wanted
     captured  tensors with gradients that the field reads; `retain` says that its graph reaches beyond them
-    opening   the field at y0, already evaluated
+    opening   the field at y0, where it is already known
     """
 
     rhs: RightHandSide
@@ -39,34 +43,59 @@ class Problem:
     stats: Stats
     captured: tuple[Tensor, ...] = ()
     retain: bool = False
-    opening: Evaluation | None = None
+    opening: State | None = None
 
-    def integrate(self, evaluate: Evaluate, keep: Callable[[Taken], None], y0: State | None = None) -> list[State]:
-        """The states at the output times; `keep` sees the accepted steps. `y0` may stand in for the problem's own."""
+    def integrate(
+        self, evaluate: Evaluate, keep: Callable[[Taken], None] = lambda taken: None, clock: Clock | None = None
+    ) -> list[State]:
+        """The states at the output times; `keep` sees the accepted steps."""
         loop: Integrator = self.solver.loop(evaluate)
-        loop.opening = self.opening
+        loop.opening, self.opening = self.opening, None
         try:
-            return outputs(loop, self.ts, y0 or self.rhs.y0, keep)
+            return outputs(loop, self.ts, self.rhs.y0, keep, clock)
         finally:
-            self.opening = None
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
 
-    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
         """The field, counted as forward work."""
         self.stats.nfe_forward += 1
-        return Evaluation(self.rhs(t, y))
+        return self.rhs(t, y)
 
-    def evaluate_again(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
-        """The field, counted as backward work."""
+    def evaluate_again(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
+        """The field, counted as backward work; the backward pass counts its way through it."""
         self.stats.nfe_backward += 1
-        return Evaluation(self.rhs(t, y))
+        return counted(self.rhs(t, y), self.stats)
+
+    def clock(self, times: Tensor | None) -> Clock | None:
+        """What makes the steps move with `times`."""
+        return None if times is None else Clock(self.ts, times.to(self.rhs.device, self.rhs.time_dtype))
 
 
-class Tape(Protocol):
-    """What a gradient keeps between forward and backward; `tensors` are handed to autograd, so that it is seen."""
+def moving(evaluate: Callable[..., State], clock: Clock | None) -> Evaluate:
+    """`evaluate` where t and h move with the output times."""
+    if clock is None:
+        return evaluate
 
-    @property
-    def tensors(self) -> list[Tensor]: ...
+    def moved(t: float, y: State, weighty: bool = True) -> State:
+        return clock.stretched(evaluate(clock.at(t), y, weighty))
+
+    return moved
+
+
+def counted(slope: State, stats: Stats) -> State:
+    """`slope`, whose vector-Jacobian product will be counted in `stats` when it is made."""
+    # A leaf, a parameter say, is the caller's: the hook goes to an alias of it.
+    own = tuple(k if k.grad_fn is not None or not k.requires_grad else k.view_as(k) for k in slope)
+    wanted = [k for k in own if k.requires_grad]
+
+    def count(cotangent: Tensor) -> None:
+        stats.vjps += 1
+
+    if len(wanted) == 1:
+        wanted[0].register_hook(count)  # type: ignore[no-untyped-call]
+    elif wanted:
+        torch.autograd.graph.register_multi_grad_hook(wanted, count, mode="any")
+    return own
 
 
 class Gradients(NamedTuple):
@@ -80,21 +109,29 @@ class Gradients(NamedTuple):
 class Gradient(Protocol):
     """The contract of the modules in this package.
 
-    keeps_outputs  backward wants the states at the output times
-    multistep      it can differentiate multistep methods too; one that does not say so is refused there
+    solve      the states at the output times, stacked, with their gradient
+    multistep  it can differentiate multistep methods too; one that does not say so is refused there
+    """
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
+
+
+class Taped(Gradient, Protocol):
+    """A gradient whose solve is one node of the graph.
+
+    keeps_outputs   backward wants the states at the output times
+    forward         those states, the tape (anything without tensors), and the tensors to keep for the backward pass
+    backward        is given back what was kept, in front of it the states if it `keeps_outputs`
+    backward_again  the same gradient made by plain autograd, for second derivatives
     """
 
     keeps_outputs: bool
 
-    def forward(self, problem: Problem) -> tuple[list[State], Any]: ...
+    def forward(self, problem: Problem) -> tuple[list[State], Any, list[Tensor]]: ...
 
-    def backward(
-        self, problem: Problem, tape: Any, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
-    ) -> Gradients: ...
+    def backward(self, problem: Problem, tape: Any, kept: Sequence[Any], cotangents: Cotangents) -> Gradients: ...
 
-    def backward_again(
-        self, problem: Problem, tape: Any, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
-    ) -> Gradients: ...
+    def backward_again(self, problem: Problem, tape: Any, y0: State, cotangents: Cotangents) -> Gradients: ...
 
 
 def names() -> list[str]:
@@ -118,42 +155,132 @@ def _class(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}").GRADIENT
 
 
-class Differentiable(torch.autograd.Function):
-    """A solve as one node of the autograd graph, with parameters and captured tensors as inputs of their own.
+def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
+    """Solve as one node of the autograd graph."""
+    rhs = problem.rhs
+    problem.stats.nfe_forward += 1
+    problem.opening, problem.captured, problem.retain = capture(rhs, problem.ts[0], problem.times is not None)
+    if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
+        return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *rhs.y0, problem.times, *problem.captured))
+    with torch.no_grad():
+        return stacked(problem.integrate(problem.evaluate))
+
+
+class _Node(torch.autograd.Function):
+    """A solve, with parameters and captured tensors as inputs of their own.
 
     Inputs are `(gradient, problem, *y0, times or None, *captured)`; outputs are the components of the state, stacked
     over the output times where there are more than two.
     """
 
     @staticmethod
-    def forward(ctx: Any, gradient: Gradient, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
-        states, tape = gradient.forward(problem)
+    def forward(ctx: Any, gradient: Taped, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
+        states, ctx.tape, kept = gradient.forward(problem)
         made = stacked(states)
-        # Autograd holds y0 for the backward pass and lets go of it afterwards; another reference would not.
+        ctx.gradient, ctx.problem, ctx.given, ctx.parts = gradient, problem, len(inputs), len(made)
+        # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
         problem.rhs.y0 = ()
-        ctx.gradient, ctx.problem, ctx.tape = gradient, problem, tape
-        ctx.given, ctx.parts = len(inputs), len(made)
-        # Detached: a tensor of the tape may be the leaf of an evaluation's graph, and is only counted here.
-        kept = made if gradient.keeps_outputs else [None] * len(made)
-        ctx.save_for_backward(*inputs, *kept, *(tensor.detach() for tensor in tape.tensors))
+        ctx.save_for_backward(*inputs, *(made if gradient.keeps_outputs else ()), *kept)
         return made
 
     @staticmethod
     def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-        saved, problem = ctx.saved_tensors, ctx.problem
-        parts = ctx.parts
-        problem.rhs.y0 = tuple(part.detach() for part in saved[:parts])
-        y0, made = saved[:parts], saved[ctx.given : ctx.given + parts]
-        arriving = unstacked(cotangents, len(problem.ts))
-        if torch.is_grad_enabled() or getattr(ctx.tape, "spent", False):
-            again = ctx.gradient.backward_again
-            found = again(problem, ctx.tape, y0, arriving, torch.is_grad_enabled())
+        saved, problem, gradient = ctx.saved_tensors, ctx.problem, ctx.gradient
+        y0, kept = saved[: ctx.parts], saved[ctx.given :]
+        arriving = _unstacked(cotangents, len(problem.ts))
+        problem.rhs.y0 = tuple(part.detach() for part in y0)
+        if torch.is_grad_enabled():
+            found = gradient.backward_again(problem, ctx.tape, y0, arriving)
         else:
-            later = unstacked_states(made, len(problem.ts)) if ctx.gradient.keeps_outputs else ()
-            states = [problem.rhs.y0, *zip(*later)]
-            found = ctx.gradient.backward(problem, ctx.tape, states, arriving)
+            if gradient.keeps_outputs:
+                later = _later(kept[: ctx.parts], len(problem.ts))
+                kept = [problem.rhs.y0, *zip(*later), *kept[ctx.parts :]]
+            found = gradient.backward(problem, ctx.tape, kept, arriving)
         problem.rhs.y0 = ()
         return None, None, *found.y0, found.times, *found.captured
+
+
+class Gathered:
+    """What a backward pass has gathered for the captured tensors and the output times.
+
+    clock  makes steps move with the times, where their gradient is wanted
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.captured: list[MaybeTensor] = [None] * len(problem.captured)
+        self.times: list[MaybeTensor] = [None]
+        self.clock = problem.clock(None if problem.times is None else problem.times.detach())
+        self._moving = () if self.clock is None else (self.clock.times.requires_grad_(),)
+
+    def pull(self, made: Sequence[Tensor], cotangents: Sequence[MaybeTensor], point: State) -> list[MaybeTensor]:
+        """From the cotangents of what was made at `point` to that of the point; gathers the others."""
+        ends = [(part, x) for part, x in zip(made, cotangents) if x is not None and part.requires_grad]
+        if not ends:
+            return [None] * len(point)
+        found = torch.autograd.grad(
+            [part for part, _ in ends],
+            (*point, *self._moving, *self.problem.captured),
+            [x for _, x in ends],
+            retain_graph=self.problem.retain,
+            allow_unused=True,
+        )
+        accumulate(self.times, found[len(point) : len(point) + len(self._moving)])
+        accumulate(self.captured, found[len(point) + len(self._moving) :])
+        return list(found[: len(point)])
+
+    def arrive(self, a: list[MaybeTensor], cotangents: Cotangents, j: int) -> None:
+        """Add what came in for output j, and for others at the same time, to the cotangent `a` of the state there."""
+        ts = self.problem.ts
+        for i in range(j, len(ts)):
+            if ts[i] != ts[j]:
+                break
+            accumulate(a, cotangents[i])
+
+    def gradients(self, a: Sequence[MaybeTensor]) -> Gradients:
+        """What was gathered, with the cotangent `a` of y0."""
+        times, wanted = self.times[0], self.problem.times
+        if wanted is not None:
+            times = torch.zeros_like(wanted) if times is None else times.to(wanted)
+        return Gradients(a, times, self.captured)
+
+
+def point(y: Sequence[Tensor]) -> State:
+    """`y` as leaves of a graph that begins here."""
+    return tuple(part.detach().requires_grad_() for part in y)
+
+
+def accumulate(total: list[MaybeTensor], terms: Sequence[MaybeTensor]) -> None:
+    """total += terms, in place. What is first put in is copied, so that `total` owns all it holds."""
+    for i, term in enumerate(terms):
+        if term is not None:
+            held = total[i]
+            if held is None:
+                total[i] = term.clone()
+            else:
+                held.add_(term)
+
+
+def plainly(
+    problem: Problem, y0: State, cotangents: Cotangents, again: Callable[[State, Clock | None], dict[int, State]]
+) -> Gradients:
+    """The gradient with a graph of its own, through `again(y0, clock)`, which makes the states at the output times anew
+    under autograd (some of those that fall together may be left out). Memory grows with the number of evaluations."""
+    with torch.enable_grad():
+        leaves = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in y0)
+        times, ts = problem.times, problem.ts
+        states = {0: leaves, **again(leaves, problem.clock(times))}
+        for j in range(1, len(ts)):
+            states.setdefault(j, states[j - 1])
+        ends = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]
+        inputs = (*leaves, *(() if times is None else (times,)), *problem.captured)
+        found = torch.autograd.grad(
+            [part for part, _ in ends], inputs, [x for _, x in ends], create_graph=True, allow_unused=True
+        )
+    parts = len(leaves)
+    return Gradients(
+        found[:parts], None if times is None else found[parts], found[len(inputs) - len(problem.captured) :]
+    )
 
 
 def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:
@@ -163,17 +290,14 @@ def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:
     return tuple(torch.stack(part) for part in zip(*states))
 
 
-def unstacked_states(made: Sequence[Tensor], count: int) -> list[list[Tensor]]:
+def _later(made: Sequence[Tensor], count: int) -> list[list[Tensor]]:
     """For each component its values at the output times after the first."""
     return [[part] if count == 2 else list(part[1:]) for part in made]
 
 
-def unstacked(cotangents: Sequence[MaybeTensor], count: int) -> list[list[MaybeTensor]]:
+def _unstacked(cotangents: Sequence[MaybeTensor], count: int) -> list[list[MaybeTensor]]:
     """For each output time the cotangents of the components."""
-    rows: list[list[MaybeTensor]] = [[None] * len(cotangents) for _ in range(count)]
-    for part, cotangent in enumerate(cotangents):
-        if cotangent is not None:
-            for j in range(count):
-                if count > 2 or j == 1:
-                    rows[j][part] = cotangent if count == 2 else cotangent[j]
-    return rows
+    if count == 2:
+        return [[None] * len(cotangents), list(cotangents)]
+    parts = [[None] * count if part is None else part.unbind() for part in cotangents]
+    return [list(row) for row in zip(*parts)]

@@ -17,17 +17,11 @@ from torch import Tensor
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
-from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Problem, taped
 from odenet_cli.ode.loop import Integrator
-from odenet_cli.ode.state import Evaluation, State, dot, rms
+from odenet_cli.ode.state import State, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
-
-
-class Nothing:
-    """The tape of a gradient that keeps only the outputs."""
-
-    tensors: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +45,15 @@ class Adjoint:
         if self.norm not in NORMS:
             raise ValueError(f"gradient.norm={self.norm} is not one of {', '.join(NORMS)}.")
 
-    def forward(self, problem: Problem) -> tuple[list[State], Nothing]:
-        if problem.opening is not None:
-            problem.opening = Evaluation(problem.opening.slope)
-        return problem.integrate(problem.evaluate, lambda taken: None), Nothing()
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        return taped(self, problem)
 
-    def backward(
-        self, problem: Problem, tape: Nothing, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
-    ) -> Gradients:
+    def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
+        return problem.integrate(problem.evaluate), None, []
+
+    def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
         try:
-            return _Backwards(self, problem).run(states, cotangents)
+            return _Backwards(self, problem).run(kept, cotangents)
         except SolveError as error:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
 
@@ -81,7 +74,7 @@ class _Backwards:
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
         self.used = [False] * len(problem.captured)
 
-    def run(self, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]) -> Gradients:
+    def run(self, states: Sequence[State], cotangents: Cotangents) -> Gradients:
         problem, ts = self.problem, self.problem.ts
         judged = None if self.judges_parameters else self.feeds
         # Not an attribute: it holds `self.evaluate`, and a cycle would keep these states until the collector runs.
@@ -101,7 +94,7 @@ class _Backwards:
                     # Neighbours at the same time share one slope.
                     for i in range(j, len(ts)):
                         if ts[i] == ts[j]:
-                            times[i] += self._along(cotangents[i], taken.step.slopes[0].slope)
+                            times[i] += self._along(cotangents[i], taken.step.slopes[0])
                 state = taken.step.y
             a, theta = state[self.parts : self.feeds], state[self.feeds :]
         if problem.times is not None and self.scale:
@@ -116,7 +109,7 @@ class _Backwards:
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
 
-    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
+    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
         """The slopes of z, of a, and, where they have a weight, of θ̄: one evaluation, one vector-Jacobian product."""
         z, a = y[: self.parts], y[self.parts :]
         with torch.enable_grad():
@@ -138,7 +131,7 @@ class _Backwards:
         quadrature = found[self.parts :]
         self.used = [used or g is not None for used, g in zip(self.used, quadrature)] if weighty else self.used
         dtheta = [nothing if g is None else g for nothing, g in zip(self.nothing, quadrature)]
-        return Evaluation((*(k.detach() for k in slope), *da, *dtheta))
+        return (*(k.detach() for k in slope), *da, *dtheta)
 
     def _count(self, slope: State) -> State:
         self.problem.stats.nfe_backward += 1

@@ -1,39 +1,34 @@
 """Replay: the exact gradient of the solver's steps, from one state kept a step.
 
-Backward, each accepted step is taken again, with its graph, and swept back over: evaluations backward are stages times
-accepted steps, nothing rejected. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020, "ACA").
+Backward, each accepted step is taken again under autograd, and its graph consumed at once: evaluations backward are
+stages times accepted steps, nothing rejected. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020,
+"ACA").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from odenet_cli.ode.again import rerun
-from odenet_cli.ode.gradient import Gradients, MaybeTensor, Problem
-from odenet_cli.ode.loop import Taken
-from odenet_cli.ode.reverse import Record, Sweep, linearise
-from odenet_cli.ode.state import Evaluation, State
+from odenet_cli.ode import dense
+from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.gradient import (
+    Cotangents,
+    Gathered,
+    Gradients,
+    MaybeTensor,
+    Problem,
+    moving,
+    plainly,
+    point,
+    taped,
+)
+from odenet_cli.ode.loop import Place, Taken, thetas
+from odenet_cli.ode.state import State
 from odenet_cli.ode.step import extended, rk_step
-
-
-@dataclass
-class Kept:
-    """The accepted steps, the states each began with and the last one ended in, and when they ended.
-
-    `spent` once a backward pass has used the states up.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    spent: bool = False
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [part for state in self.states for part in state]
 
 
 @dataclass(frozen=True)
@@ -42,56 +37,61 @@ class Replay:
 
     keeps_outputs = False
 
-    def forward(self, problem: Problem) -> tuple[list[State], Kept]:
-        kept = Kept()
-        if problem.opening is not None:
-            problem.opening = Evaluation(problem.opening.slope)
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        return taped(self, problem)
+
+    def forward(self, problem: Problem) -> tuple[list[State], list[Place], list[Tensor]]:
+        places: list[Place] = []
+        kept: list[Tensor] = []
 
         def keep(taken: Taken) -> None:
-            kept.records.append(Record.of(taken, []))
-            kept.states.append(taken.y)
-            kept.ends.append(taken.end)
+            places.append(taken.place())
+            kept.extend(taken.y)
 
-        states = problem.integrate(problem.evaluate, keep)
-        if kept.records and kept.records[-1].inside:  # its dense output needs the slope at the step's end
-            kept.states.append(states[-1])
-        return states, kept
+        return problem.integrate(problem.evaluate, keep), places, kept
 
     def backward(
-        self, problem: Problem, tape: Kept, states: Sequence[State], cotangents: Sequence[list[MaybeTensor]]
+        self, problem: Problem, tape: list[Place], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
-        again = Again(problem, tape.records, tape.states, tape.ends)
-        tape.spent, tape.states = True, []
-        return Sweep(problem, cotangents).run(tape.records, again)
+        gathered, parts = Gathered(problem), len(problem.rhs.y0)
+        a: list[MaybeTensor] = [None] * parts
+        for n in reversed(range(len(tape))):
+            place = tape[n]
+            if place.lands is not None:
+                gathered.arrive(a, cotangents, place.lands)
+            arriving = [x for j, _ in place.inside for x in cotangents[j]]
+            if any(x is not None for x in (*a, *arriving)):
+                start = point(kept[n * parts : (n + 1) * parts])
+                with torch.enable_grad():
+                    end, inside = again(problem, place, start, gathered.clock)
+                    a = gathered.pull([*end, *(part for state in inside for part in state)], [*a, *arriving], start)
+        gathered.arrive(a, cotangents, 0)
+        return gathered.gradients(a)
 
-    def backward_again(
-        self, problem: Problem, tape: Kept, y0: State, cotangents: Sequence[list[MaybeTensor]], create_graph: bool
-    ) -> Gradients:
-        return rerun(problem, tape.records, y0, cotangents, create_graph)
+    def backward_again(self, problem: Problem, tape: list[Place], y0: State, cotangents: Cotangents) -> Gradients:
+        def steps(y: State, clock: Clock | None) -> dict[int, State]:
+            states = {}
+            for place in tape:
+                y, inside = again(problem, place, y, clock)
+                states.update({j: state for (j, _), state in zip(place.inside, inside)})
+                if place.lands is not None:
+                    states[place.lands] = y
+            return states
+
+        return plainly(problem, y0, cotangents, steps)
 
 
-@dataclass
-class Again:
-    """The steps of a tape, taken again with their graphs; their states go as the sweep passes them."""
-
-    problem: Problem
-    records: list[Record]
-    states: list[State]
-    ends: list[float]
-
-    def step(self, n: int, closing: Evaluation | None) -> list[Evaluation]:
-        del self.states[n + 1 :]
-        record, y, tableau = self.records[n], self.states[n], self.problem.solver.tableau
-        opening = self._evaluate(record.t, y)
-        k = rk_step(tableau, self._evaluate, record.t, y, record.h, opening, close=False).slopes
-        return k if closing is None else extended(tableau, self._evaluate, record.t, y, record.h, [*k, closing])
-
-    def end(self, n: int) -> Evaluation:
-        return self._evaluate(self.ends[n], self.states[n + 1])
-
-    def _evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> Evaluation:
-        self.problem.stats.nfe_backward += 1
-        return linearise(self.problem, t, y)
+def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tuple[State, list[State]]:
+    """An accepted step taken again from `y`: the state at its end, and the outputs inside it."""
+    tableau, t, h = problem.solver.tableau, place.t, place.h
+    if clock is not None:
+        clock.leg = place.leg
+    evaluate = moving(problem.evaluate_again, clock)
+    step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False)
+    if not place.inside:
+        return step.y, []
+    k = extended(tableau, evaluate, t, y, h, [*step.slopes, evaluate(place.end, step.y)])
+    return step.y, dense.inside(tableau, y, h, k, thetas(place, clock))
 
 
 GRADIENT = Replay
