@@ -3,10 +3,13 @@
 >>> from odenet_cli.ode import Adaptive
 >>> solve = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, gradient="adjoint")
 >>> y, stats = solve(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
+>>> path = solve.dense(lambda t, y: -y, torch.ones(3), [0.0, 1.0])
+>>> path(0.3)
 """
 
-from odenet_cli.ode.errors import NotFinite, SolveError, StepLimit, StepTooSmall
+from odenet_cli.ode.errors import NotFinite, NotReversible, SolveError, StepLimit, StepTooSmall
 from odenet_cli.ode.methods import method
+from odenet_cli.ode.path import Path
 from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
 from odenet_cli.ode.stats import Stats, tally
 from odenet_cli.ode.tableau import Tableau
@@ -15,6 +18,8 @@ __all__ = [
     "Adaptive",
     "Fixed",
     "NotFinite",
+    "NotReversible",
+    "Path",
     "Solution",
     "SolveError",
     "Solver",

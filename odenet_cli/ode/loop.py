@@ -253,7 +253,8 @@ def completed(loop: AdaptiveLoop | FixedLoop, taken: Taken) -> list[State]:
     if len(k) == table.stages - table.fsal:
         loop.opening = loop.opening or loop.evaluate(taken.end, taken.step.y[: loop.feeds])
         k.append(loop.opening)
-    k += extended(table, loop.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
+    if len(k) < len(table.dense_rows):
+        k += extended(table, loop.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
     return k
 
 

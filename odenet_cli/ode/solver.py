@@ -20,6 +20,7 @@ from odenet_cli.ode.methods import method
 from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
+from odenet_cli.ode.path import Path
 from odenet_cli.ode.state import Evaluate, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
@@ -89,6 +90,16 @@ class _Solver:
         else:
             made = stacked(problem.integrate(problem.evaluate))
         return Solution(rhs.restore(made), problem.stats)
+
+    @torch.no_grad()
+    def dense(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Path:
+        """The solution of the same problem as a function of time, from ts[0] to ts[-1]; `gradient` plays no part.
+
+        Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
+        and tsit5, that of the formula for adams, cubic Hermite for the others.
+        """
+        points, _ = _times(ts)
+        return Path(Problem(RightHandSide(field, y0), points, None, self, Stats.begin()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,81 @@
+"""The solution as a function of time: the dense output of every step, kept as polynomials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.gradient import Problem
+from odenet_cli.ode.loop import Integrator, Taken, outputs
+from odenet_cli.ode.state import State
+
+
+class Path:
+    """The states between the first and the last time of a solve, from `Adaptive.dense` or `Fixed.dense`.
+
+    >>> path = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6).dense(lambda t, y: -y, torch.ones(3), [0.0, 1.0])
+    >>> path(0.3)                          # (3,)
+    >>> path(torch.linspace(0, 1, 50))     # (50, 3)
+
+    A time outside raises `ValueError`. No gradient reaches the field or y0 through a path, but one of the time that is
+    asked for does; where others are wanted, give the solver that time as an output time.
+
+    ends   the times at which steps began and ended, in the order of the solve
+    stats  what the solve cost
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.stats, self._restore = problem.stats, problem.rhs.restore
+        loop: Integrator = problem.solver.loop(problem.evaluate)
+        self.ends = [problem.ts[0]]
+        pieces: list[tuple[float, float, list[State]]] = []
+
+        def keep(taken: Taken) -> None:
+            self.ends.append(taken.end)
+            pieces.append((taken.h, *loop.polynomial(taken)))
+
+        try:
+            outputs(loop, problem.ts, problem.rhs.y0, keep)
+        finally:
+            self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
+        if not pieces:  # no time passes
+            self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
+        device = problem.rhs.device
+        h, origin, polynomials = zip(*pieces)
+        self._h = torch.tensor(h, dtype=torch.float64, device=device)
+        self._origin = torch.tensor(origin, dtype=torch.float64, device=device)
+        self._way = math.copysign(1.0, h[0])
+        self._stops = self._way * torch.tensor(self.ends[1:], dtype=torch.float64, device=device)
+        self._coefficients = [_rows(polynomials, i) for i in range(len(problem.rhs.y0))]
+
+    def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
+        """The state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
+        times = torch.as_tensor(t).to(self._h)
+        low, high = sorted((self.ends[0], self.ends[-1]))
+        asked = times.detach()
+        if not bool(((asked >= low) & (asked <= high)).all()):
+            bad = next(x for x in asked.flatten().tolist() if not low <= x <= high)
+            raise ValueError(f"t = {bad:.6g} is not between {low:.6g} and {high:.6g}, where this path was solved.")
+        n = torch.searchsorted(self._stops, self._way * asked).clamp_(max=len(self._stops) - 1)
+        x = (times - self._origin[n]) / self._h[n]
+        return self._restore([_horner(rows, n, x) for rows in self._coefficients])
+
+
+def _rows(polynomials: Sequence[Sequence[State]], i: int) -> list[Tensor]:
+    """The coefficients of each power in component `i`, stacked over the steps; zero where a step has a lower degree."""
+    count = max(map(len, polynomials))
+    nothing = torch.zeros_like(polynomials[0][0][i])
+    return [torch.stack([p[power][i] if power < len(p) else nothing for p in polynomials]) for power in range(count)]
+
+
+def _horner(rows: Sequence[Tensor], n: Tensor, x: Tensor) -> Tensor:
+    """Σ c_p[n] x^p."""
+    shaped = x.to(rows[0].real.dtype).reshape((*x.shape, *[1] * (rows[0].dim() - 1)))
+    total = rows[-1][n]
+    for row in rows[-2::-1]:
+        total = row[n] + shaped * total
+    return total
