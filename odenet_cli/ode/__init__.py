@@ -7,7 +7,7 @@
 >>> path(0.3)
 """
 
-from odenet_cli.ode.errors import NotFinite, NotReversible, SolveError, StepLimit, StepTooSmall
+from odenet_cli.ode.errors import NotCompiled, NotFinite, NotReversible, SolveError, StepLimit, StepTooSmall
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.path import Path
 from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
@@ -17,6 +17,7 @@ from odenet_cli.ode.tableau import Tableau
 __all__ = [
     "Adaptive",
     "Fixed",
+    "NotCompiled",
     "NotFinite",
     "NotReversible",
     "Path",

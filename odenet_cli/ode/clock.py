@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odenet_cli.ode.state import State
+from odenet_cli.ode.state import State, Time
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Clock:
     times: Tensor
     leg: tuple[int, int] = (0, -1)
 
-    def at(self, t: float) -> Tensor:
+    def at(self, t: Time) -> Tensor:
         """t, moving with the ends of its leg."""
         i, j = self.leg
         share = (t - self.ts[i]) / (self.ts[j] - self.ts[i])
@@ -45,6 +45,6 @@ class Clock:
         return _valued(theta, share * ((self.ts[k] - self.ts[i]) / h))
 
 
-def _valued(value: float, moving: Tensor) -> Tensor:
+def _valued(value: Time, moving: Tensor) -> Tensor:
     """`value`, with the gradients of `moving`."""
     return value + (moving - moving.detach())

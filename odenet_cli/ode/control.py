@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from odenet_cli.ode.state import Evaluate, State, rms_each
+from odenet_cli.ode.state import Evaluate, State, Time, rms_each
 
 
-def allowed(y: State, y1: State, rtol: float, atol: float) -> State:
+def allowed(y: State, y1: State, rtol: Time, atol: Time) -> State:
     """atol + rtol max(|y|, |y1|), number by number (Hairer II.4, eq. 4.10)."""
     made = []
     for low, high in zip(y, y1):
@@ -47,17 +47,20 @@ class Norm:
         """The sizes of several states in units of the same tolerances; one host synchronisation for all."""
         groups = [group for group, _ in self.groups()]
         scaled = [tuple(map(torch.div, state, tolerances)) for state in states]
-        found = rms_each([state[group] for state in scaled for group in groups])
-        rows = [found[n : n + len(groups)] for n in range(0, len(found), len(groups))]
-        # max() would pass over a NaN.
-        return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
+        return largest(rms_each([state[group] for state in scaled for group in groups]), len(groups))
+
+
+def largest(sizes: Sequence[float], groups: int) -> list[float]:
+    """Of every state the size of its largest group; max() would pass over a NaN."""
+    rows = [sizes[n : n + groups] for n in range(0, len(sizes), groups)]
+    return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
 
 
 GAINS = {"I": (1.0, 0.0, 0.0), "PI": (0.7, -0.4, 0.0), "PID": (0.7, -0.4, 0.1)}
 """Exponents of the last three error ratios, times -1/(q+1): I, PI.4.7 (Hairer & Wanner IV.2), PID (Söderlind 2003)."""
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class Controller:
     """Proposes how the step should change, from the error ratios of the steps accepted so far.
 
@@ -69,7 +72,7 @@ class Controller:
     safety: float = 0.9
     shrink: float = 0.2
     grow: float = 10.0
-    past: tuple[float, float] = field(default=(1.0, 1.0))
+    past: tuple[float, float] = field(default=(1.0, 1.0), hash=False, compare=False)
 
     def factor(self, ratio: float) -> float:
         """The factor for the next step after an error of `ratio` tolerances (accepted if at most 1)."""

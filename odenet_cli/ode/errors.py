@@ -23,3 +23,7 @@ class NotFinite(SolveError):
 
 class NotReversible(SolveError):
     """The pair of a reversible solve has come apart, so that its steps cannot be undone."""
+
+
+class NotCompiled(SolveError):
+    """`torch.compile` cannot make one graph of the field."""

@@ -174,8 +174,7 @@ class AdaptiveLoop(Toleranced):
             wanted = min(wanted, self.max_step)
             last = wanted >= left
             h = end - t if last else math.copysign(wanted, end - t)
-            step = self._take(t, y, h, opening)
-            ratio = self._ratio(step, y)
+            step, ratio = self._attempt(t, y, h, opening)
             factor = min(grow, self.controller.factor(ratio))
             if ratio <= 1.0:
                 self.accepted += 1
@@ -187,8 +186,9 @@ class AdaptiveLoop(Toleranced):
             self.blown = not math.isfinite(ratio)
             wanted = abs(h) * factor
 
-    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        return rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
+    def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
+        step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
+        return step, self._ratio(step, y)
 
     @torch.no_grad()
     def _ratio(self, step: Step, y: State) -> float:
@@ -262,7 +262,7 @@ def outputs(
     integrator: Integrator,
     ts: Sequence[float],
     y0: State,
-    keep: Callable[[Taken], None],
+    keep: Callable[[Taken], None] | None = None,
     clock: Clock | None = None,
 ) -> list[State]:
     """The states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are placed."""
@@ -276,7 +276,8 @@ def outputs(
         for taken in integrator.run(ts[leg[0]], ts[leg[1]], y):
             taken.leg = leg
             _place(integrator, taken, ts, states, clock)
-            keep(taken)
+            if keep is not None:
+                keep(taken)
     return states
 
 

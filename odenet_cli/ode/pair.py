@@ -60,8 +60,9 @@ class PairLoop(AdaptiveLoop):
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
+    def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
+        step = pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
+        return step, self._ratio(step, y)
 
     @torch.no_grad()
     def _ratio(self, step: Step, y: State) -> float:

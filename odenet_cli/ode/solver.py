@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.compiled import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Gradient, Problem, gradient, stacked
@@ -21,7 +22,7 @@ from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.path import Path
-from odenet_cli.ode.state import Evaluate, Field, RightHandSide
+from odenet_cli.ode.state import Counted, Evaluate, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
 
@@ -41,6 +42,7 @@ class Solution(NamedTuple):
 class _Solver:
     method: str | Tableau | Multistep
     gradient: str | Gradient = "backprop"
+    compile: bool | str = False
 
     @cached_property
     def formulas(self) -> Tableau | Multistep:
@@ -110,6 +112,8 @@ class Adaptive(_Solver):
     >>> y, stats = dopri5(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
 
     gradient    a name of `odenet_cli.ode.gradient`, or an instance with its options
+    compile     True: steps, and their way back, go through `torch.compile`; "loop": where nothing looks at single
+                steps, all of them in one compiled loop (`odenet_cli.ode.compiled`). For small fields
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation
@@ -153,12 +157,27 @@ class Adaptive(_Solver):
         self._check_gradient()
 
     def loop(
-        self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
+        self,
+        evaluate: Evaluate,
+        norm: Norm | None = None,
+        feeds: int | None = None,
+        judged: int | None = None,
+        dense: bool = True,
+        whole: bool = False,
     ) -> AdaptiveLoop | MultistepLoop:
-        """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components."""
+        """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components.
+
+        dense  outputs may lie inside steps
+        whole  nobody looks at single steps
+        """
+        settings = {**self._settings(evaluate, norm), "feeds": feeds, "judged": judged}
         if isinstance(self.formulas, Multistep):
-            return MultistepLoop(method=self.formulas, **self._settings(evaluate, norm), feeds=feeds, judged=judged)
-        return AdaptiveLoop(**self._runge_kutta(), **self._settings(evaluate, norm), feeds=feeds, judged=judged)
+            return MultistepLoop(method=self.formulas, **settings)
+        settings |= self._runge_kutta()
+        if not self.compile or not isinstance(evaluate, Counted):
+            return AdaptiveLoop(**settings)
+        whole = whole and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
+        return (WholeLoop if whole else CompiledLoop)(**settings, dense=dense)
 
     def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
@@ -200,9 +219,17 @@ class Fixed(_Solver):
         self._check_gradient()
 
     def loop(
-        self, evaluate: Evaluate, norm: Norm | None = None, feeds: int | None = None, judged: int | None = None
+        self,
+        evaluate: Evaluate,
+        norm: Norm | None = None,
+        feeds: int | None = None,
+        judged: int | None = None,
+        dense: bool = True,
+        whole: bool = False,
     ) -> FixedLoop:
         """A solve in progress; there is no error to judge."""
+        if self.compile and isinstance(evaluate, Counted):
+            return CompiledFixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
         return FixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
 
     def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> FixedPairLoop:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +17,32 @@ State = tuple[Tensor, ...]
 Field = Callable[[Tensor, Any], Any]
 
 
+Time = float | Tensor
+
+
 class Evaluate(Protocol):
     """The field as solvers call it. A slope that is not `weighty` enters no solution and no error estimate."""
 
-    def __call__(self, t: float, y: State, weighty: bool = True) -> State: ...
+    def __call__(self, t: Time, y: State, weighty: bool = True) -> State: ...
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An `Evaluate` that counts, made of parts that compiled steps can use on their own.
+
+    function  the slope, as tensors of tensors: nothing is counted in it
+    count     is told of so many evaluations
+    mark      sees what that many evaluations have made under autograd, and hands it on
+    """
+
+    function: Evaluate
+    count: Callable[[int], None]
+    mark: Callable[[State, int], State] | None = None
+
+    def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
+        slope = self.function(t, y, weighty)
+        self.count(1)
+        return slope if self.mark is None else self.mark(slope, 1)
 
 
 class RightHandSide:
@@ -40,9 +64,11 @@ class RightHandSide:
         self.device = self.y0[0].device
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
 
-    def __call__(self, t: float | Tensor, y: State) -> State:
+    def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
         if not isinstance(t, Tensor):
             t = torch.full((), t, dtype=self.time_dtype, device=self.device)
+        elif t.dtype != self.time_dtype:
+            t = t.to(self.time_dtype)
         value = self.field(t, y[0] if self.single else y)
         slope: State = (value,) if self.single else tuple(value)
         if len(slope) != len(y):
@@ -60,22 +86,27 @@ class RightHandSide:
         return parts[0] if self.single else tuple(parts)
 
 
-def combine(y: State, h: float, weights: Weights, slopes: Sequence[State]) -> State:
-    """y + h Σ w_j k_j, with one pass a slope."""
+def combine(y: State, h: Time, weights: Weights, slopes: Sequence[State]) -> State:
+    """y + h Σ w_j k_j, with one pass a slope; as one expression for a compiler where h is a tensor."""
     return tuple(_combine(part, h, weights, [slopes[j][i] for j, _ in weights]) for i, part in enumerate(y))
 
 
-def _combine(y: Tensor, h: float, weights: Weights, k: list[Tensor]) -> Tensor:
+def _combine(y: Tensor, h: Time, weights: Weights, k: list[Tensor]) -> Tensor:
     if not weights:
         return y
+    if isinstance(h, Tensor):
+        return y + weigh(h, weights, k)
     total = torch.add(y, k[0], alpha=h * weights[0][1])
     for (_, w), slope in zip(weights[1:], k[1:]):
         total.add_(slope, alpha=h * w)
     return total
 
 
-def weigh(h: float, weights: Weights, k: Sequence[Tensor]) -> Tensor:
+def weigh(h: Time, weights: Weights, k: Sequence[Tensor]) -> Tensor:
     """h Σ w_j k_j."""
+    if isinstance(h, Tensor):
+        terms = [slope * (h * w).to(slope.real.dtype) for (_, w), slope in zip(weights, k)]
+        return functools.reduce(torch.add, terms)
     total = k[0] * (h * weights[0][1])
     for (_, w), slope in zip(weights[1:], k[1:]):
         total.add_(slope, alpha=h * w)
@@ -94,12 +125,23 @@ def rms_each(states: Sequence[State]) -> list[float]:
 
 def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     """For each of several states its root mean square (order 2) or its largest number (inf), in one synchronisation."""
-    parts = [(part, order) for state, order in zip(states, orders) for part in state if part.numel()]
-    norms = [torch.linalg.vector_norm(part, order) for part, order in parts]
+    norms = norms_of(states, orders)
     if not norms:
         return [0.0] * len(states)
-    known = iter([norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist())
-    found = []
+    known = [norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist()
+    return sizes_from(known, states, orders)
+
+
+def norms_of(states: Sequence[State], orders: Sequence[float]) -> list[Tensor]:
+    """The norms of all components that are not empty."""
+    return [
+        torch.linalg.vector_norm(part, order) for state, order in zip(states, orders) for part in state if part.numel()
+    ]
+
+
+def sizes_from(norms: Sequence[float], states: Sequence[State], orders: Sequence[float]) -> list[float]:
+    """`sizes`, given the norms of the components; of the states only the shapes matter."""
+    known, found = iter(norms), []
     for state, order in zip(states, orders):
         mine = [next(known) for part in state if part.numel()]
         if order == math.inf:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from odenet_cli.ode.state import Evaluate, State, combine, weigh
+from odenet_cli.ode.state import Evaluate, State, Time, combine, weigh
 from odenet_cli.ode.tableau import Tableau, Weights
 
 
@@ -31,9 +31,9 @@ class Step(NamedTuple):
 def rk_step(
     tableau: Tableau,
     evaluate: Evaluate,
-    t: float,
+    t: Time,
     y: State,
-    h: float,
+    h: Time,
     opening: State,
     *,
     close: bool = True,
@@ -42,6 +42,7 @@ def rk_step(
 ) -> Step:
     """Advance `y` from `t` to `t + h`, given `opening`, the field at `(t, y)`.
 
+    t, h    numbers; or 0-d tensors, for a compiler
     close   evaluate the field at the new point too, where the method is FSAL
     feeds   only so many leading components are read by the field; the others are quadratures
     judged  only so many leading components get an error estimate
@@ -67,7 +68,7 @@ def rk_step(
 
 
 @torch.no_grad()
-def estimate(h: float, weights: Weights, k: Sequence[State], judged: int | None) -> State:
+def estimate(h: Time, weights: Weights, k: Sequence[State], judged: int | None) -> State:
     """h Σ w_i k_i of the judged components; empty without weights. A number to autograd."""
     parts = range(len(k[0][:judged])) if weights else ()
     return tuple(weigh(h, weights, [k[j][i] for j, _ in weights]) for i in parts)

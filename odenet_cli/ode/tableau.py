@@ -10,7 +10,7 @@ Row = tuple[Fraction, ...]
 Weights = tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tableau:
     """An explicit Runge-Kutta method with s stages (Hairer, Nørsett & Wanner, "Solving ODEs I", II.1).
 

@@ -20,7 +20,7 @@ from odenet_cli import registry
 from odenet_cli.ode.capture import capture
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.loop import Integrator, Taken, outputs
-from odenet_cli.ode.state import Evaluate, RightHandSide, State
+from odenet_cli.ode.state import Counted, Evaluate, RightHandSide, State, Time
 from odenet_cli.ode.stats import Stats
 
 MaybeTensor = Tensor | None
@@ -46,56 +46,69 @@ class Problem:
     opening: State | None = None
 
     def integrate(
-        self, evaluate: Evaluate, keep: Callable[[Taken], None] = lambda taken: None, clock: Clock | None = None
+        self, evaluate: Evaluate, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
     ) -> list[State]:
         """The states at the output times; `keep` sees the accepted steps."""
-        loop: Integrator = self.solver.loop(evaluate)
+        dense = len(self.ts) > 2
+        whole = not dense and keep is None and not torch.is_grad_enabled()
+        loop: Integrator = self.solver.loop(evaluate, dense=dense, whole=whole)
         loop.opening, self.opening = self.opening, None
         try:
             return outputs(loop, self.ts, self.rhs.y0, keep, clock)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
 
-    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
+    @property
+    def evaluate(self) -> Counted:
         """The field, counted as forward work."""
-        self.stats.nfe_forward += 1
-        return self.rhs(t, y)
+        return Counted(self.rhs, self._forward)
 
-    def evaluate_again(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
-        """The field, counted as backward work; the backward pass counts its way through it."""
-        self.stats.nfe_backward += 1
-        return counted(self.rhs(t, y), self.stats)
+    @property
+    def evaluate_marked(self) -> Counted:
+        """The same; the backward pass counts its way through."""
+        return Counted(self.rhs, self._forward, self.mark)
+
+    @property
+    def evaluate_again(self) -> Counted:
+        """The field, counted as backward work; a pass through its graph counts its way."""
+        return Counted(self.rhs, self._backward, self.mark)
+
+    def _forward(self, evaluations: int) -> None:
+        self.stats.nfe_forward += evaluations
+
+    def _backward(self, evaluations: int) -> None:
+        self.stats.nfe_backward += evaluations
+
+    def mark(self, made: State, evaluations: int) -> State:
+        """`made`, by so many evaluations: when a backward pass comes to it, they are counted as pulled back."""
+        stats = self.stats
+
+        def count(cotangent: Tensor) -> None:
+            stats.vjps += evaluations
+
+        # A leaf, a parameter say, is the caller's: the hook goes to an alias of it.
+        own = tuple(k if k.grad_fn is not None or not k.requires_grad else k.view_as(k) for k in made)
+        wanted = [k for k in own if k.requires_grad]
+        if len(wanted) == 1:
+            wanted[0].register_hook(count)  # type: ignore[no-untyped-call]
+        elif wanted:
+            torch.autograd.graph.register_multi_grad_hook(wanted, count, mode="any")
+        return own
 
     def clock(self, times: Tensor | None) -> Clock | None:
         """What makes the steps move with `times`."""
         return None if times is None else Clock(self.ts, times.to(self.rhs.device, self.rhs.time_dtype))
 
 
-def moving(evaluate: Callable[..., State], clock: Clock | None) -> Evaluate:
+def moving(evaluate: Counted, clock: Clock | None) -> Evaluate:
     """`evaluate` where t and h move with the output times."""
     if clock is None:
         return evaluate
 
-    def moved(t: float, y: State, weighty: bool = True) -> State:
+    def moved(t: Time, y: State, weighty: bool = True) -> State:
         return clock.stretched(evaluate(clock.at(t), y, weighty))
 
     return moved
-
-
-def counted(slope: State, stats: Stats) -> State:
-    """`slope`, whose vector-Jacobian product will be counted in `stats` when it is made."""
-    # A leaf, a parameter say, is the caller's: the hook goes to an alias of it.
-    own = tuple(k if k.grad_fn is not None or not k.requires_grad else k.view_as(k) for k in slope)
-    wanted = [k for k in own if k.requires_grad]
-
-    def count(cotangent: Tensor) -> None:
-        stats.vjps += 1
-
-    if len(wanted) == 1:
-        wanted[0].register_hook(count)  # type: ignore[no-untyped-call]
-    elif wanted:
-        torch.autograd.graph.register_multi_grad_hook(wanted, count, mode="any")
-    return own
 
 
 class Gradients(NamedTuple):

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
-from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Problem, taped
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Problem, point, taped
 from odenet_cli.ode.loop import Integrator
-from odenet_cli.ode.state import State, dot, rms
+from odenet_cli.ode.state import Counted, State, Time, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
 
@@ -72,13 +72,13 @@ class _Backwards:
         self.judges_parameters = options.norm == "absolute" or options.control_parameters
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
-        self.used = [False] * len(problem.captured)
+        self.used, self.pulled = [False] * len(problem.captured), False
 
     def run(self, states: Sequence[State], cotangents: Cotangents) -> Gradients:
         problem, ts = self.problem, self.problem.ts
         judged = None if self.judges_parameters else self.feeds
         # Not an attribute: it holds `self.evaluate`, and a cycle would keep these states until the collector runs.
-        loop: Integrator = self.solver.loop(self.evaluate, self._norm(), self.feeds, judged)
+        loop: Integrator = self.solver.loop(Counted(self.slopes, self.count), self._norm(), self.feeds, judged, False)
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
         theta: State = tuple(tensor.clone() for tensor in self.nothing)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
@@ -98,7 +98,7 @@ class _Backwards:
                 state = taken.step.y
             a, theta = state[self.parts : self.feeds], state[self.feeds :]
         if problem.times is not None and self.scale:
-            slope = self._count(problem.rhs(ts[0], states[0]))
+            slope = problem.evaluate_again(ts[0], states[0])
             times[0] -= self._along(a, slope)
             for i in range(1, len(ts)):
                 if ts[i] == ts[0]:
@@ -109,33 +109,33 @@ class _Backwards:
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
 
-    def evaluate(self, t: float | Tensor, y: State, weighty: bool = True) -> State:
+    def slopes(self, t: Time, y: State, weighty: bool = True) -> State:
         """The slopes of z, of a, and, where they have a weight, of θ̄: one evaluation, one vector-Jacobian product."""
         z, a = y[: self.parts], y[self.parts :]
         with torch.enable_grad():
-            point = tuple(part.detach().requires_grad_() for part in z)
-            slope = self._count(self.problem.rhs(t, point))
-        ends = [(k, part.neg()) for k, part in zip(slope, a) if k.requires_grad]
-        wanted = self.problem.captured if weighty else ()
-        found: Sequence[MaybeTensor] = [None] * (self.parts + len(wanted))
-        if ends:
-            self.problem.stats.vjps += 1
-            found = torch.autograd.grad(
-                [k for k, _ in ends],
-                (*point, *wanted),
-                [part for _, part in ends],
-                retain_graph=self.problem.retain,
-                allow_unused=True,
-            )
+            start = point(z)
+            slope = self.problem.rhs(t, start)
+            ends = [(k, part.neg()) for k, part in zip(slope, a) if k.requires_grad]
+            wanted = self.problem.captured if weighty else ()
+            found: Sequence[MaybeTensor] = [None] * (self.parts + len(wanted))
+            self.pulled = bool(ends)
+            if ends:
+                found = torch.autograd.grad(
+                    [k for k, _ in ends],
+                    (*start, *wanted),
+                    [part for _, part in ends],
+                    retain_graph=self.problem.retain,
+                    allow_unused=True,
+                )
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, found)]
         quadrature = found[self.parts :]
         self.used = [used or g is not None for used, g in zip(self.used, quadrature)] if weighty else self.used
         dtheta = [nothing if g is None else g for nothing, g in zip(self.nothing, quadrature)]
         return (*(k.detach() for k in slope), *da, *dtheta)
 
-    def _count(self, slope: State) -> State:
-        self.problem.stats.nfe_backward += 1
-        return slope
+    def count(self, evaluations: int) -> None:
+        self.problem.stats.nfe_backward += evaluations
+        self.problem.stats.vjps += evaluations * self.pulled
 
     def _norm(self) -> Norm | None:
         if not hasattr(self.solver, "rtol"):

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odenet_cli.ode.gradient import Problem, counted, moving, stacked
-from odenet_cli.ode.state import State
+from odenet_cli.ode.gradient import Problem, moving, stacked
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,8 @@ class Backprop:
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         # The field may ask its argument for a gradient; the caller's tensor must not notice.
         problem.rhs.y0 = tuple(part if part.requires_grad else part.detach() for part in problem.rhs.y0)
-
-        def evaluate(t: float | Tensor, y: State, weighty: bool = True) -> State:
-            return counted(problem.evaluate(t, y), problem.stats)
-
         clock = problem.clock(problem.times)
-        return stacked(problem.integrate(moving(evaluate, clock), clock=clock))
+        return stacked(problem.integrate(moving(problem.evaluate_marked, clock), clock=clock))
 
 
 GRADIENT = Backprop

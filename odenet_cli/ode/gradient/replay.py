@@ -15,6 +15,7 @@ from torch import Tensor
 
 from odenet_cli.ode import dense
 from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.compiled import advance
 from odenet_cli.ode.gradient import (
     Cotangents,
     Gathered,
@@ -27,7 +28,7 @@ from odenet_cli.ode.gradient import (
     taped,
 )
 from odenet_cli.ode.loop import Place, Taken, thetas
-from odenet_cli.ode.state import State
+from odenet_cli.ode.state import Counted, State
 from odenet_cli.ode.step import extended, rk_step
 
 
@@ -87,6 +88,8 @@ def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tupl
     if clock is not None:
         clock.leg = place.leg
     evaluate = moving(problem.evaluate_again, clock)
+    if problem.solver.compile and isinstance(evaluate, Counted) and not place.inside:
+        return advance(tableau, evaluate, t, y, h, evaluate(t, y)), []
     step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False)
     if not place.inside:
         return step.y, []

@@ -1,0 +1,259 @@
+"""The same steps, compiled by `torch.compile`: one call an attempt, from the opening slope to the norm of the error.
+
+A unit is compiled once for a tableau, a field and shapes, and runs until one of them changes. The numbers of a step (t,
+h, tolerances) come in as one tensor, so that they change nothing. Compilation takes seconds to a minute, and pays for
+small fields, where the time goes into starting operations; on a CPU not for convolutions. For tiny ones the whole loop,
+controller included, can be one unit (`WholeLoop`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.control import Controller, allowed, largest
+from odenet_cli.ode.errors import NotCompiled
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
+from odenet_cli.ode.state import Counted, Evaluate, State, norms_of, sizes_from
+from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.tableau import Tableau
+
+Slices = tuple[tuple[int | None, int | None], ...]
+
+
+@dataclass(kw_only=True)
+class CompiledLoop(AdaptiveLoop):
+    """An `AdaptiveLoop` whose attempts are compiled.
+
+    dense  outputs may lie inside steps: keep all slopes of a step, not only its last
+    """
+
+    evaluate: Counted
+    dense: bool = True
+
+    def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
+        groups, atols = self._groups()
+        unit = _attempt(self.tableau, self.feeds, self.judged, groups, self.dense)
+        y1, k, norms = unit(self.evaluate.function, _tensor([t, h, self.norm.rtol, *atols], y), y, opening)
+        self.evaluate.count(self.tableau.stages - 1)
+        if self.evaluate.mark is not None:
+            marked = self.evaluate.mark((*y1, *(part for slope in k for part in slope)), self.tableau.stages - 1)
+            y1, rest = marked[: len(y1)], marked[len(y1) :]
+            k = [rest[n : n + len(y)] for n in range(0, len(rest), len(y))]
+        judged = y[: self.judged]
+        states = [judged[slice(*ends)] for ends in groups] * (2 if self.tableau.doubt_third else 1)
+        found = sizes_from(norms.tolist(), states, [2.0] * len(states))
+        step = Step(y1, (), (), [opening, *k], k[-1] if self.tableau.fsal else None)
+        return step, combined(*largest(found, len(groups)))
+
+    def _groups(self) -> tuple[Slices, list[float]]:
+        """The norm's groups of components, and the atol of each."""
+        groups = self.norm.groups()
+        return tuple((g.start, g.stop) for g, _ in groups), [self.norm.atol * factor for _, factor in groups]
+
+
+@dataclass(kw_only=True)
+class WholeLoop(CompiledLoop):
+    """All steps in one compiled loop, controller included; one host synchronisation a solve.
+
+    It yields one step for all of them, so it is for solves in which nobody looks at single steps: no graph, no tape, no
+    outputs inside. For FSAL pairs under the I controller.
+    """
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        for stop, behind in self._stretches(t, end, y):
+            opening = self.opening or self.evaluate(t, y[: self.feeds])
+            wanted = max(self.h or self._first(self.tableau.embedded_order + 1, t, end, y, opening), self.min_step)
+            groups, atols = self._groups()
+            floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(stop))))
+            limit = self.max_steps - self.accepted - self.rejected
+            numbers = [stop, self.norm.rtol, self.min_step, self.max_step, floor, limit, *atols]
+            unit = _whole(self.tableau, self.feeds, self.judged, groups, self.controller)
+            made = unit(
+                self.evaluate.function,
+                _tensor(numbers, y),
+                _tensor([t, wanted, self.controller.grow, 0, 0, 0], y),
+                y,
+                opening,
+            )
+            y1, self.opening, (now, self.h, _, accepted, rejected, blown) = made[0], made[1], made[2].tolist()
+            self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
+            self.blown = bool(blown)
+            self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
+            if now != t:
+                yield Taken(t, now - t, now, y=y, step=Step(y1, (), (), [opening], self.opening))
+            if now != stop:  # the loop has given up, and the guard says why
+                yield from super().run(now, end, y1)
+                return
+            t, y = stop, y1
+            if stop != end:
+                t, self.opening = behind, None
+
+
+@dataclass(kw_only=True)
+class CompiledFixedLoop(FixedLoop):
+    """A `FixedLoop` whose steps are compiled."""
+
+    evaluate: Counted
+
+    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
+        y1 = advance(self.tableau, self.evaluate, t, y, h, opening, self.feeds)
+        return Step(y1, (), (), [opening])
+
+
+def advance(
+    tableau: Tableau, evaluate: Counted, t: float, y: State, h: float, opening: State, feeds: int | None = None
+) -> State:
+    """A step without an error estimate: the state at its end."""
+    y1: State = _advance(tableau, feeds)(evaluate.function, _tensor([t, h], y), y, opening)
+    made = tableau.stages - tableau.fsal - 1
+    evaluate.count(made)
+    return y1 if evaluate.mark is None or not made else evaluate.mark(y1, made)
+
+
+def _tensor(numbers: Sequence[float], y: State) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
+
+
+@lru_cache
+def _attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool) -> Any:
+    """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last of them), the norms of
+    the error's components."""
+    prepare(tableau)
+
+    def attempt(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
+        t, h, rtol, *atol = numbers.unbind()
+        step = rk_step(tableau, function, t, y, h, opening, feeds=feeds, judged=judged)
+        with torch.no_grad():
+            norms = [norm.double() for norm in norms_of(*_scaled(step, y, judged, groups, rtol, atol))]
+            found = torch.stack(norms) if norms else numbers[:0]
+        return step.y, step.slopes[1:] if dense else step.slopes[-1:], found
+
+    return _compiled(attempt)
+
+
+def _scaled(
+    step: Step, y: State, judged: int | None, groups: Slices, rtol: Tensor, atol: Sequence[Tensor]
+) -> tuple[list[State], list[float]]:
+    """For both error estimates and every group the error in units of its tolerance, and the order of its norm."""
+    slices = [slice(*ends) for ends in groups]
+    old, new = y[:judged], step.y[:judged]
+    bounds = [allowed(old[s], new[s], rtol, a) for s, a in zip(slices, atol)]
+    errors = [error[s] for error in (step.error, step.coarse) if error for s in slices]
+    scaled = [tuple(map(torch.div, x, bound)) for x, bound in zip(errors, [*bounds, *bounds])]
+    return scaled, [2.0] * len(scaled)
+
+
+@lru_cache(maxsize=32)
+def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, controller: Controller) -> Any:
+    """(function, [end, rtol, min_step, max_step, floor, limit, *atol], [t, h, grow, accepted, rejected, blown], y,
+    opening) -> the state, its slope, and the six numbers at the end of the loop."""
+    from torch._higher_order_ops.while_loop import while_loop
+
+    prepare(tableau)
+    order, safety, shrink, grow = controller.order, controller.safety, controller.shrink, controller.grow
+
+    def ratio_of(step: Step, y: State, rtol: Tensor, atol: Sequence[Tensor]) -> Tensor:
+        states, _ = _scaled(step, y, judged, groups, rtol, atol)
+        sizes = []
+        for state in states:
+            norms = [norm.double() for norm in norms_of([state], [2.0])]
+            count = max(1, sum(part.numel() for part in state))
+            sizes.append((torch.stack(norms).square().sum() / count).sqrt() if norms else rtol * 0)
+        size = torch.stack(sizes[: len(groups)]).amax()
+        if len(sizes) == len(groups):
+            return size
+        coarse = torch.stack(sizes[len(groups) :]).amax()
+        both = size * size / torch.sqrt(size * size + 0.01 * coarse * coarse)
+        return torch.where(coarse == 0, size, both)
+
+    def loop(function: Evaluate, numbers: Tensor, state: Tensor, y: State, opening: State) -> Any:
+        def going(state: Tensor, y: State, opening: State) -> Tensor:
+            t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
+            end, floor, limit = numbers[0], numbers[4], numbers[5]
+            able = h >= torch.minimum((end - t).abs(), floor)
+            return (t != end) & able & (accepted + rejected < limit)
+
+        def attempt(state: Tensor, y: State, opening: State) -> tuple[Tensor, State, State]:
+            t, h, most, accepted, rejected, _ = (state[n] for n in range(6))
+            end, rtol, low, high = (numbers[n] for n in range(4))
+            atol = [numbers[6 + n] for n in range(len(groups))]
+            left = end - t
+            wanted = torch.minimum(h, high)
+            last = wanted >= left.abs()
+            signed = torch.where(last, left, torch.copysign(wanted, left))
+            step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds, judged=judged)
+            ratio = ratio_of(step, y, rtol, atol)
+
+            good = ratio <= 1.0
+            factor = safety * torch.exp(-torch.log(ratio.clamp(min=1e-10)) / order)
+            factor = torch.where(torch.isfinite(ratio), factor.clamp(shrink, grow), shrink)
+            factor = torch.minimum(factor, most)
+            cut = wanted > left.abs()
+            grown = torch.maximum(torch.where(cut, wanted, wanted * factor), low)
+            numbers_now = [
+                torch.where(good, torch.where(last, end, t + signed), t),
+                torch.where(good, grown, signed.abs() * factor),
+                torch.where(good, grow, 1.0).double(),
+                accepted + good,
+                rejected + ~good,
+                (~torch.isfinite(ratio)).double(),
+            ]
+            kept = tuple(torch.where(good, new, old) for new, old in zip(step.y, y))
+            slope = tuple(torch.where(good, new, old) for new, old in zip(step.slopes[-1], opening))
+            return torch.stack(numbers_now), kept, slope
+
+        y, opening = tuple(part.clone() for part in y), tuple(part.clone() for part in opening)
+        state, y, opening = while_loop(going, attempt, (state.clone(), y, opening))  # type: ignore[no-untyped-call]
+        return y, opening, state
+
+    return _compiled(loop, options={"cpp_wrapper": True})
+
+
+@lru_cache
+def _advance(tableau: Tableau, feeds: int | None) -> Any:
+    """(function, [t, h], y, opening) -> the state."""
+    prepare(tableau)
+
+    def step(function: Evaluate, numbers: Tensor, y: State, opening: State) -> State:
+        t, h = numbers.unbind()
+        return rk_step(tableau, function, t, y, h, opening, close=False, feeds=feeds).y
+
+    return _compiled(step)
+
+
+def prepare(tableau: Tableau) -> None:
+    """Derive now what a step uses of a tableau: a compiler does not see into what is derived when first asked for."""
+    for name in ("plan", "keep", "doubt", "doubt_third", "weighty", "fsal"):
+        getattr(tableau, name)
+
+
+def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
+    """`unit` compiled as one graph; every field and shape has a compilation of its own."""
+    import torch._dynamo.config as dynamo
+
+    # The adjoint asks for vector-Jacobian products inside its step.
+    dynamo.trace_autograd_ops = True
+    compiler: Any = torch.compile
+    if "isolate_recompiles" in inspect.signature(compiler).parameters:
+        options["isolate_recompiles"] = True
+    made = compiler(unit, fullgraph=True, dynamic=False, **options)
+
+    def call(*inputs: Any) -> Any:
+        try:
+            return made(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise NotCompiled(
+                f"the field cannot be compiled as one graph: {lines[0] if lines else type(error).__name__}\n"
+                "  Use compile=false, or write the field in tensor operations alone."
+            ) from error
+
+    return call
