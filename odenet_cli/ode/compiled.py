@@ -22,7 +22,7 @@ from odenet_cli.ode.control import Controller, allowed, largest
 from odenet_cli.ode.errors import NotCompiled
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
 from odenet_cli.ode.state import Counted, Evaluate, State, norms_of, sizes_from
-from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 Slices = tuple[tuple[int | None, int | None], ...]
@@ -50,7 +50,7 @@ class CompiledLoop(AdaptiveLoop):
         judged = y[: self.judged]
         states = [judged[slice(*ends)] for ends in groups] * (2 if self.tableau.doubt_third else 1)
         found = sizes_from(norms.tolist(), states, [2.0] * len(states))
-        step = Step(y1, (), (), [opening, *k], k[-1] if self.tableau.fsal else None)
+        step = Step(y1, [opening, *k], k[-1] if self.tableau.fsal else None)
         return step, combined(*largest(found, len(groups)))
 
     def _groups(self) -> tuple[Slices, list[float]]:
@@ -88,7 +88,7 @@ class WholeLoop(CompiledLoop):
             self.blown = bool(blown)
             self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
             if now != t:
-                yield Taken(t, now - t, now, y=y, step=Step(y1, (), (), [opening], self.opening))
+                yield Taken(t, now - t, now, y=y, step=Step(y1, [opening], self.opening))
             if now != stop:  # the loop has given up, and the guard says why
                 yield from super().run(now, end, y1)
                 return
@@ -105,7 +105,7 @@ class CompiledFixedLoop(FixedLoop):
 
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         y1 = advance(self.tableau, self.evaluate, t, y, h, opening, self.feeds)
-        return Step(y1, (), (), [opening])
+        return Step(y1, [opening])
 
 
 def advance(
@@ -130,9 +130,10 @@ def _attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Sl
 
     def attempt(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
         t, h, rtol, *atol = numbers.unbind()
-        step = rk_step(tableau, function, t, y, h, opening, feeds=feeds, judged=judged)
+        step = rk_step(tableau, function, t, y, h, opening, feeds=feeds)
         with torch.no_grad():
-            norms = [norm.double() for norm in norms_of(*_scaled(step, y, judged, groups, rtol, atol))]
+            states = _scaled(tableau, step, y, h, judged, groups, rtol, atol)
+            norms = [norm.double() for norm in norms_of(states, [2.0] * len(states))]
             found = torch.stack(norms) if norms else numbers[:0]
         return step.y, step.slopes[1:] if dense else step.slopes[-1:], found
 
@@ -140,15 +141,14 @@ def _attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Sl
 
 
 def _scaled(
-    step: Step, y: State, judged: int | None, groups: Slices, rtol: Tensor, atol: Sequence[Tensor]
-) -> tuple[list[State], list[float]]:
-    """For both error estimates and every group the error in units of its tolerance, and the order of its norm."""
+    tableau: Tableau, step: Step, y: State, h: Tensor, judged: int | None, groups: Slices, rtol: Tensor, atol: Any
+) -> list[State]:
+    """For both error estimates and every group the error in units of its tolerance."""
     slices = [slice(*ends) for ends in groups]
     old, new = y[:judged], step.y[:judged]
     bounds = [allowed(old[s], new[s], rtol, a) for s, a in zip(slices, atol)]
-    errors = [error[s] for error in (step.error, step.coarse) if error for s in slices]
-    scaled = [tuple(map(torch.div, x, bound)) for x, bound in zip(errors, [*bounds, *bounds])]
-    return scaled, [2.0] * len(scaled)
+    parts = [error[s] for error in errors(tableau, h, step.slopes, judged) for s in slices]
+    return [tuple(map(torch.div, x, bound)) for x, bound in zip(parts, [*bounds, *bounds])]
 
 
 @lru_cache(maxsize=32)
@@ -160,10 +160,9 @@ def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slic
     prepare(tableau)
     order, safety, shrink, grow = controller.order, controller.safety, controller.shrink, controller.grow
 
-    def ratio_of(step: Step, y: State, rtol: Tensor, atol: Sequence[Tensor]) -> Tensor:
-        states, _ = _scaled(step, y, judged, groups, rtol, atol)
+    def ratio_of(step: Step, y: State, h: Tensor, rtol: Tensor, atol: Sequence[Tensor]) -> Tensor:
         sizes = []
-        for state in states:
+        for state in _scaled(tableau, step, y, h, judged, groups, rtol, atol):
             norms = [norm.double() for norm in norms_of([state], [2.0])]
             count = max(1, sum(part.numel() for part in state))
             sizes.append((torch.stack(norms).square().sum() / count).sqrt() if norms else rtol * 0)
@@ -189,8 +188,8 @@ def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slic
             wanted = torch.minimum(h, high)
             last = wanted >= left.abs()
             signed = torch.where(last, left, torch.copysign(wanted, left))
-            step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds, judged=judged)
-            ratio = ratio_of(step, y, rtol, atol)
+            step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds)
+            ratio = ratio_of(step, y, signed, rtol, atol)
 
             good = ratio <= 1.0
             factor = safety * torch.exp(-torch.log(ratio.clamp(min=1e-10)) / order)

@@ -15,7 +15,7 @@ from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.state import Evaluate, State
-from odenet_cli.ode.step import Step, extended, rk_step
+from odenet_cli.ode.step import Step, errors, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -187,15 +187,11 @@ class AdaptiveLoop(Toleranced):
             wanted = abs(h) * factor
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
-        step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds, judged=self.judged)
-        return step, self._ratio(step, y)
-
-    @torch.no_grad()
-    def _ratio(self, step: Step, y: State) -> float:
-        """The error in units of the tolerance; one host synchronisation."""
-        allowed = self.norm.tolerances(y[: self.judged], step.y[: self.judged])
-        size, *coarse = self.norm.sizes([step.error, step.coarse] if step.coarse else [step.error], allowed)
-        return combined(size, *coarse)
+        """A step, and its error in units of the tolerance; one host synchronisation."""
+        step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds)
+        with torch.no_grad():
+            allowed = self.norm.tolerances(y[: self.judged], step.y[: self.judged])
+            return step, combined(*self.norm.sizes(errors(self.tableau, h, step.slopes, self.judged), allowed))
 
 
 def combined(size: float, coarse: float = 0.0) -> float:

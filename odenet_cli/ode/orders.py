@@ -203,7 +203,7 @@ class MultistepLoop(Toleranced):
         y = self.z[0]
         self.z = corrected(self.z, h / self.scale, formula.correct, found.y, found.slope, found.e)
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
-        step = Step(self.z[0], (), (), [*self.fresh, *found.made])
+        step = Step(self.z[0], [*self.fresh, *found.made])
         taken = Stride(t, h, end, y=y, step=step, z=self.z, fresh=bool(self.fresh), corrections=len(found.made))
         self.fresh = []
         self.wait -= 1

@@ -19,7 +19,7 @@ from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
 from odenet_cli.ode.state import Evaluate, State, combine, sizes
-from odenet_cli.ode.step import Step, rk_step
+from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 APART = 300.0
@@ -43,7 +43,7 @@ def pair_step(
     y1 = combine(y1, h, tableau.keep, there.slopes)
     back = rk_step(tableau, evaluate, t + h, y1, -h, evaluate(t + h, y1, tableau.weighty[0]), close=False)
     z1 = combine(z, h, tableau.keep, back.slopes)
-    return Step((*z1, *y1), there.error, there.coarse, [*there.slopes, *back.slopes])
+    return Step((*z1, *y1), [*there.slopes, *back.slopes])
 
 
 def halves(pair: State) -> tuple[State, State]:
@@ -62,16 +62,13 @@ class PairLoop(AdaptiveLoop):
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         step = pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
-        return step, self._ratio(step, y)
-
-    @torch.no_grad()
-    def _ratio(self, step: Step, y: State) -> float:
-        allowed = self.norm.tolerances(halves(y)[0], halves(step.y)[0])
-        errors = [tuple(map(torch.div, x, allowed)) for x in (step.error, step.coarse)]
-        size, coarse, apart = sizes([*errors, gaps(step.y, self.norm)], (2.0, 2.0, math.inf))
-        if (ratio := combined(size, coarse)) <= 1.0:
+        with torch.no_grad():
+            allowed = self.norm.tolerances(halves(y)[0], halves(step.y)[0])
+            scaled = [tuple(map(torch.div, x, allowed)) for x in errors(self.tableau, h, step.slopes)]
+            *found, apart = sizes([*scaled, gaps(step.y, self.norm)], [*[2.0] * len(scaled), math.inf])
+        if (ratio := combined(*found)) <= 1.0:
             watch(apart)
-        return ratio
+        return step, ratio
 
 
 @dataclass(kw_only=True)

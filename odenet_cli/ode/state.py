@@ -74,16 +74,18 @@ class RightHandSide:
         if len(slope) != len(y):
             raise ValueError(f"the field returned {len(slope)} tensors for a state of {len(y)}.")
         for k, part in zip(slope, y):
-            if not isinstance(k, Tensor) or k.shape != part.shape or k.dtype != part.dtype:
-                got = f"{tuple(k.shape)} {k.dtype}" if isinstance(k, Tensor) else type(k).__name__
-                raise ValueError(
-                    f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
-                )
+            if not (isinstance(k, Tensor) and k.dtype is part.dtype and k.shape == part.shape):
+                raise ValueError(_unfit(k, part))
         return slope
 
     def restore(self, parts: Sequence[Tensor]) -> Any:
         """The state in the user's form: a tensor, or a tuple."""
         return parts[0] if self.single else tuple(parts)
+
+
+def _unfit(slope: Any, part: Tensor) -> str:
+    got = f"{tuple(slope.shape)} {slope.dtype}" if isinstance(slope, Tensor) else type(slope).__name__
+    return f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
 
 
 def combine(y: State, h: Time, weights: Weights, slopes: Sequence[State]) -> State:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
 from odenet_cli.ode.state import Evaluate, State, Time, combine, weigh
-from odenet_cli.ode.tableau import Tableau, Weights
+from odenet_cli.ode.tableau import Tableau
 
 
 class Step(NamedTuple):
     """The outcome of one step from `t` to `t + h`.
 
-    y       solution at `t + h`
-    error   estimate of the local error in the judged components; empty if the method has none
-    coarse  a second estimate, of low order, where the method has one
-    slopes  the field at the stages, the opening one first
-    closing the field at the new point, where it was evaluated (FSAL): it opens the next step
+    y        solution at `t + h`
+    slopes   the field at the stages, the opening one first
+    closing  the field at the new point, where it was evaluated (FSAL): it opens the next step
     """
 
     y: State
-    error: State
-    coarse: State
     slopes: list[State]
     closing: State | None = None
 
@@ -38,14 +32,12 @@ def rk_step(
     *,
     close: bool = True,
     feeds: int | None = None,
-    judged: int | None = None,
 ) -> Step:
     """Advance `y` from `t` to `t + h`, given `opening`, the field at `(t, y)`.
 
     t, h    numbers; or 0-d tensors, for a compiler
     close   evaluate the field at the new point too, where the method is FSAL
     feeds   only so many leading components are read by the field; the others are quadratures
-    judged  only so many leading components get an error estimate
     """
     k, point = [opening], y
     for i, (c, row) in enumerate(tableau.plan[1:], start=1):
@@ -60,18 +52,16 @@ def rk_step(
     else:
         y1 = point + combine(y[feeds:], h, tableau.keep, [slope[feeds:] for slope in k])
 
-    error: State = ()
-    coarse: State = ()
-    if tableau.doubt and close:
-        error, coarse = estimate(h, tableau.doubt, k, judged), estimate(h, tableau.doubt_third, k, judged)
-    return Step(y1, error, coarse, k, k[-1] if tableau.fsal and close else None)
+    return Step(y1, k, k[-1] if tableau.fsal and close else None)
 
 
-@torch.no_grad()
-def estimate(h: Time, weights: Weights, k: Sequence[State], judged: int | None) -> State:
-    """h Σ w_i k_i of the judged components; empty without weights. A number to autograd."""
-    parts = range(len(k[0][:judged])) if weights else ()
-    return tuple(weigh(h, weights, [k[j][i] for j, _ in weights]) for i in parts)
+def errors(tableau: Tableau, h: Time, k: Sequence[State], judged: int | None = None) -> list[State]:
+    """The estimates of a step's local error, in the first `judged` components: one for most methods, two for DOP853."""
+    found = []
+    for weights in filter(None, (tableau.doubt, tableau.doubt_third)):
+        used = [k[j] for j, _ in weights]
+        found.append(tuple(weigh(h, weights, part) for part in zip(*(slope[:judged] for slope in used))))
+    return found
 
 
 def extended(tableau: Tableau, evaluate: Evaluate, t: float, y: State, h: float, slopes: list[State]) -> list[State]:

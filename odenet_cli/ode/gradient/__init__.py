@@ -81,18 +81,19 @@ class Problem:
 
     def mark(self, made: State, evaluations: int) -> State:
         """`made`, by so many evaluations: when a backward pass comes to it, they are counted as pulled back."""
-        stats = self.stats
+        stats, passes = self.stats, [-1]
 
         def count(cotangent: Tensor) -> None:
-            stats.vjps += evaluations
+            now = torch._C._current_graph_task_id()  # one backward pass; several cotangents of it may come here
+            if now != passes[0]:
+                passes[0] = now
+                stats.vjps += evaluations
 
         # A leaf, a parameter say, is the caller's: the hook goes to an alias of it.
         own = tuple(k if k.grad_fn is not None or not k.requires_grad else k.view_as(k) for k in made)
-        wanted = [k for k in own if k.requires_grad]
-        if len(wanted) == 1:
-            wanted[0].register_hook(count)  # type: ignore[no-untyped-call]
-        elif wanted:
-            torch.autograd.graph.register_multi_grad_hook(wanted, count, mode="any")
+        for k in own:
+            if k.requires_grad:
+                k.register_hook(count)  # type: ignore[no-untyped-call]
         return own
 
     def clock(self, times: Tensor | None) -> Clock | None:
