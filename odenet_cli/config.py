@@ -91,13 +91,17 @@ class EvalConfig:
 
 @dataclass
 class Config:
-    """One run. `model` and `data` hold the arguments of what `name` names; their presets list them all."""
+    """One run. `model` and `data` hold the arguments of what `name` names; their presets list them all.
+
+    compile  of the solves: true, false, loop (forward solves without a gradient as one loop), or auto: where it pays
+    """
 
     name: str = "${hydra:runtime.choices.model}-${solver.method}"
     seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
     deterministic: bool = False
+    compile: str = "auto"
     resume: str = "none"
     checkpoint: str | None = None
     solver: SolverConfig = field(default_factory=SolverConfig)
@@ -109,6 +113,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
+        self.compile = self.compile.lower()  # `true` on the command line is a truth value, and comes as "True"
         check(self)
 
     def source(self) -> tuple[str, dict[str, Any]]:

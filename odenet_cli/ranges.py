@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 NORMS = ("relative", "absolute", "seminorm")
+COMPILE = ("auto", "true", "false", "loop")
 
 
 def check(config: Config) -> None:
@@ -87,6 +88,7 @@ def _check_words(config: Config) -> None:
     if config.seed >= 2**63:
         raise RequestError(f"seed={config.seed} is out of range: it must be below 2^63.")
     require("dtype", config.dtype, EPS)
+    require("compile", config.compile, COMPILE)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N.")
     if not config.resume or "\n" in config.resume:

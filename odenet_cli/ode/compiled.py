@@ -238,8 +238,9 @@ def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
     """`unit` compiled as one graph; every field and shape has a compilation of its own."""
     import torch._dynamo.config as dynamo
 
-    # The adjoint asks for vector-Jacobian products inside its step.
+    # The adjoint asks for vector-Jacobian products inside its step; and a field more is no sign of a mistake.
     dynamo.trace_autograd_ops = True
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     compiler: Any = torch.compile
     if "isolate_recompiles" in inspect.signature(compiler).parameters:
         options["isolate_recompiles"] = True
@@ -248,7 +249,7 @@ def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
     def call(*inputs: Any) -> Any:
         try:
             return made(*inputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise NotCompiled(
                 f"the field cannot be compiled as one graph: {lines[0] if lines else type(error).__name__}\n"

@@ -63,14 +63,20 @@ class _Solver:
             raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
         return self.gradient
 
-    def _check_gradient(self) -> None:
-        able = getattr(self.differentiate, "multistep", False)
-        if isinstance(self.formulas, Multistep) and not able:
-            name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
+    def _check_parts(self) -> None:
+        """Refuse what does not go together."""
+        name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
+        multistep = isinstance(self.formulas, Multistep)
+        if multistep and not getattr(self.differentiate, "multistep", False):
             raise ValueError(
                 f"gradient={name} goes back step by step, and a step of solver.method={self.method} leans on those "
                 "before it; use gradient=backprop or adjoint, or a Runge-Kutta method such as dopri5."
             )
+        if self.compile not in (False, True, "loop"):
+            raise ValueError(f"compile={self.compile} is not one of False, True, 'loop'.")
+        if self.compile and (multistep or name == "reversible"):
+            what = f"solver.method={self.method}" if multistep else f"gradient={name}"
+            raise ValueError(f"compile={self.compile} and {what} do not go together; use compile=False.")
 
     def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
         """Solve y' = field(t, y), y(ts[0]) = y0.
@@ -154,7 +160,7 @@ class Adaptive(_Solver):
             )
         if not all(isinstance(jump, (int, float)) and math.isfinite(jump) for jump in self.jumps):
             raise ValueError(f"solver.jumps={self.jumps} must be finite times.")
-        self._check_gradient()
+        self._check_parts()
 
     def loop(
         self,
@@ -216,7 +222,7 @@ class Fixed(_Solver):
                 f"solver.method={self.method} chooses its own steps and orders: give it solver.rtol and solver.atol "
                 "instead of solver.steps, or use a method such as rk4."
             )
-        self._check_gradient()
+        self._check_parts()
 
     def loop(
         self,

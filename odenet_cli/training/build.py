@@ -58,7 +58,34 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
     made = models.model(
         config.model["name"], options, shape=shape, classes=classes, solver=solver(config.solver, gradient(config))
     )
-    return made.to(dtype(config))
+    return compiled(config, made.to(dtype(config)))
+
+
+def compiled(config: Config, network: nn.Module) -> nn.Module:
+    """The network with its solves compiled, where `compile` says so or, with `auto`, where it pays: fields without
+    convolutions on a CPU, in runs long enough to earn back a minute of compilation."""
+    ways: dict[str, bool | str] = {"true": True, "loop": "loop"}
+    for module in models.solvers(network):
+        way = ways.get(config.compile, False)
+        if config.compile == "auto":
+            convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
+            able = config.gradient.method != "reversible" and config.solver.method != "adams"
+            long = (config.trainer.steps or 0) >= 5_000
+            way = able and long and not convolves and not torch.cuda.is_available()
+        if way:
+            module.solver = _with(module.solver, way)
+    return network
+
+
+def _with(solver: Solver, way: bool | str) -> Solver:
+    """`solver`, and the backward solver of its adjoint, compiled."""
+    gradient = solver.gradient
+    try:
+        if getattr(gradient, "solver", None) is not None:
+            gradient = dataclasses.replace(gradient, solver=dataclasses.replace(gradient.solver, compile=way))  # type: ignore[type-var, union-attr]
+        return dataclasses.replace(solver, compile=way, gradient=gradient)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
 
 
 def dtype(config: Config) -> torch.dtype:

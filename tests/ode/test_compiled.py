@@ -1,0 +1,198 @@
+"""A compiled solve is the plain one: the same steps, the same counts, the same numbers up to the order of additions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from ode_cases import Counting, Swirl, doubles
+
+from odenet_cli.ode import Adaptive, Fixed, NotCompiled, NotFinite, StepLimit, StepTooSmall, tally
+from odenet_cli.ode.gradient.adjoint import Adjoint
+
+pytestmark = pytest.mark.numerics  # a compilation takes seconds
+
+Y0 = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
+ENDS, MANY = (0.0, 1.5), (0.0, 0.3, 0.31, 1.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own compiler
+        yield
+
+
+def results(solve, field, y0, times, wanted):
+    y0 = tuple(part.clone().requires_grad_(wanted) for part in y0) if isinstance(y0, tuple) else y0.clone()
+    if isinstance(y0, torch.Tensor):
+        y0.requires_grad_(wanted)
+    with torch.set_grad_enabled(wanted):
+        y, stats = solve(field, y0, times)
+    parts, starts = (y, y0) if isinstance(y, tuple) else ((y,), (y0,))
+    made = list(parts)
+    if wanted:
+        weight = [torch.linspace(-1, 2, part.numel(), dtype=part.dtype).reshape(part.shape) for part in parts]
+        loss = sum((w * part).sum() for w, part in zip(weight, parts))
+        made += torch.autograd.grad(loss, (*starts, *field.parameters()))
+    return made, stats
+
+
+def agree(field, y0, times, *, wanted=True, make=Adaptive, **settings):
+    """Plain and compiled, twice: the second time nothing is compiled."""
+    plain, stats = results(make(**settings), field, y0, times, wanted)
+    for compile in (True, "loop"):
+        for _ in range(2):
+            found, counted = results(make(**settings, compile=compile), field, y0, times, wanted)
+            assert (counted.accepted, counted.rejected) == (stats.accepted, stats.rejected)
+            assert (counted.nfe_forward, counted.nfe_backward) == (stats.nfe_forward, stats.nfe_backward)
+            for one, other in zip(found, plain):
+                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("times", [ENDS, (1.5, 0.3, 0.2)], ids=["ends", "inside"])
+@pytest.mark.parametrize("name", ["dopri5", "dopri8", "heun_euler"])
+def test_without_gradients(name, times):
+    agree(Swirl(), Y0, times, wanted=False, method=name, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "times"), [("dopri5", ENDS), ("dopri5", MANY), ("heun_euler", MANY)], ids=str)
+@pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint"])
+def test_with_gradients(name, grad, times):
+    tol = 1e-3 if name == "heun_euler" else 1e-5
+    agree(Swirl(), Y0, times, method=name, rtol=tol, atol=tol, gradient=grad)
+
+
+@pytest.mark.parametrize("options", [{"norm": "absolute"}, {"norm": "seminorm"}])
+def test_the_adjoint_in_every_norm(options):
+    agree(Swirl(), Y0, ENDS, method="dopri5", rtol=1e-5, atol=1e-5, gradient=Adjoint(**options))
+
+
+@pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint"])
+def test_a_tuple_of_two_shapes(grad):
+    class Two(Swirl):
+        def forward(self, t, y):
+            return super().forward(t, y[0]), -y[1] * y[0].sum() + t
+
+    agree(Two(), (Y0, doubles(0.3, 0.4)), ENDS, method="dopri5", rtol=1e-5, atol=1e-5, gradient=grad)
+
+
+@pytest.mark.parametrize("grad", ["backprop", "replay"])
+@pytest.mark.parametrize("name", ["rk4", "dopri5"])
+def test_fixed_steps(name, grad):
+    agree(Swirl(), Y0, MANY, make=Fixed, method=name, steps=3, gradient=grad)
+
+
+def test_controllers_and_bounds():
+    for more in (
+        {"controller": "PI"},
+        {"controller": "PID"},
+        {"max_step": 0.05},
+        {"min_step": 0.2},
+        {"first_step": 0.3},
+    ):
+        agree(Swirl(), Y0, ENDS, wanted=False, method="dopri5", rtol=1e-6, atol=1e-6, **more)
+
+
+def test_known_jumps():
+    class Kicked(Swirl):
+        def forward(self, t, y):
+            return torch.where(t <= 0.5, -y, 2 * y)
+
+    agree(Kicked(), Y0, ENDS, wanted=False, method="dopri5", rtol=1e-6, atol=1e-6, jumps=(0.5,))
+
+
+def test_a_rejected_first_step_and_a_cut_last_one():
+    agree(Swirl(), Y0, (0.0, 20.0), wanted=False, method="dopri5", rtol=1e-8, atol=1e-8, first_step=5.0)
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+def test_parameters_and_tolerances_may_change_between_solves(compile):
+    """Nothing of a field's values or of the numbers of a solve is frozen into a compilation."""
+    field = Swirl()
+    for shift, tol, end in ((0.0, 1e-4, 1.0), (0.5, 1e-7, 2.0), (-0.5, 1e-5, 0.3)):
+        with torch.no_grad():
+            field.b.add_(shift)
+            plain = Adaptive(method="dopri5", rtol=tol, atol=tol)(field, Y0, (0.0, end))
+            fast = Adaptive(method="dopri5", rtol=tol, atol=tol, compile=compile)(field, Y0, (0.0, end))
+        torch.testing.assert_close(fast.y, plain.y, rtol=1e-10, atol=1e-10)
+        assert fast.stats == plain.stats
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+def test_solves_of_one_field_compile_once(compile):
+    from torch._dynamo.utils import counters
+
+    field = Swirl()
+    solve = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, compile=compile)
+    with torch.no_grad():
+        solve(field, Y0, ENDS)
+        before = counters["stats"]["unique_graphs"]
+        for n in range(5):
+            solve(field, Y0 + n, (0.0, 1.0 + n))
+        for n in range(5):
+            Adaptive(method="dopri5", rtol=10.0**-n / 1e3, atol=1e-4, compile=compile)(field, Y0, ENDS)
+    assert counters["stats"]["unique_graphs"] == before
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+def test_errors_are_those_of_the_plain_solve(compile):
+    def solve(field, times=(0.0, 2.0), **more):
+        settings = {"method": "dopri5", "rtol": 1e-4, "atol": 1e-4, "compile": compile, **more}
+        with torch.no_grad():
+            return Adaptive(**settings)(field, doubles(1.0), times)
+
+    with pytest.raises(StepLimit, match=r"t = 0\.0.* of 2.*solver\.max_steps"):
+        solve(lambda t, y: -1e6 * (y - torch.cos(t)), max_steps=100)
+    with pytest.raises((StepTooSmall, NotFinite), match=r"t = (1|0\.99|1\.00)\d* "):
+        solve(lambda t, y: y * y)
+    with pytest.raises(NotFinite, match=r"t = 0\.5"):
+        solve(lambda t, y: torch.where(t < 0.5, y, y * math.nan))
+    with pytest.raises(StepTooSmall, match=r"solver\.rtol"):
+        solve(lambda t, y: torch.sin(50 * t) * y, rtol=1e-9, atol=1e-9, min_step=0.1)
+    assert solve(lambda t, y: -y).y.item() == pytest.approx(math.exp(-2), abs=1e-3)
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+def test_a_field_that_is_no_graph_is_refused_with_the_way_out(compile):
+    def field(t, y):
+        return -y if float(y.sum()) > 0.9 else y * 0.5
+
+    with torch.no_grad(), pytest.raises(NotCompiled, match="compile=false"):
+        Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, compile=compile)(field, doubles(1.0), ENDS)
+
+
+def test_gradients_of_times_second_derivatives_and_complex_states_take_the_plain_way():
+    field, ts = Swirl(), doubles(0.0, 1.0, grad=True)
+    found = [
+        torch.autograd.grad(Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, compile=c)(field, Y0, ts).y.sum(), ts)[0]
+        for c in (False, True)
+    ]
+    assert torch.equal(*found)
+    z = torch.tensor([1 + 1j], dtype=torch.complex128)
+    solve = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, compile=True)
+    assert torch.allclose(solve(lambda t, y: 1j * y, z, [0.0, 1.0]).y, z * torch.exp(torch.tensor(1j)), atol=1e-7)
+
+
+def test_compiled_evaluations_are_counted_by_the_solve():
+    """The field is not called any more once it is compiled; its evaluations are counted all the same."""
+    field = Counting(Swirl())
+    with torch.no_grad(), tally() as solves:
+        for _ in range(2):
+            field.calls = 0
+            Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)(field, Y0, ENDS)
+            known = field.calls
+    with torch.no_grad():
+        stats = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, compile=True)(Swirl(), Y0, ENDS).stats
+    assert stats.nfe_forward == known == solves[0].nfe_forward
+
+
+def test_compile_is_checked_by_name():
+    with pytest.raises(ValueError, match=r"compile=whole"):
+        Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, compile="whole")
+    with pytest.raises(ValueError, match=r"compile=True.*adams"):
+        Adaptive(method="adams", rtol=1e-4, atol=1e-4, compile=True)
+    with pytest.raises(ValueError, match=r"compile=True.*reversible"):
+        Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, compile=True, gradient="reversible")
