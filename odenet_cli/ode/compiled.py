@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.control import Controller, allowed, largest
+from odenet_cli.ode.control import Controller, allowed
 from odenet_cli.ode.errors import NotCompiled
-from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
-from odenet_cli.ode.state import Counted, Evaluate, State, norms_of, sizes_from
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken
+from odenet_cli.ode.state import Counted, Evaluate, State, norms_of
 from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
 
@@ -37,26 +37,28 @@ class CompiledLoop(AdaptiveLoop):
 
     evaluate: Counted
     dense: bool = True
+    unit: Any = None
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
-        groups, atols = self._groups()
-        unit = _attempt(self.tableau, self.feeds, self.judged, groups, self.dense)
-        y1, k, norms = unit(self.evaluate.function, _tensor([t, h, self.norm.rtol, *atols], y), y, opening)
-        self.evaluate.count(self.tableau.stages - 1)
+        if self.unit is None:
+            self.unit = _attempt(self.tableau, self.feeds, self.judged, self._groups(), self.dense)
+        numbers = _tensor([t, h, self.norm.rtol, *self._atols()], y)
+        y1, k, ratio = self.unit(self.evaluate.function, numbers, y, opening)
+        made = self.tableau.stages - 1
+        self.evaluate.count(made)
         if self.evaluate.mark is not None:
-            marked = self.evaluate.mark((*y1, *(part for slope in k for part in slope)), self.tableau.stages - 1)
+            marked = self.evaluate.mark((*y1, *(part for slope in k for part in slope)), made)
             y1, rest = marked[: len(y1)], marked[len(y1) :]
             k = [rest[n : n + len(y)] for n in range(0, len(rest), len(y))]
-        judged = y[: self.judged]
-        states = [judged[slice(*ends)] for ends in groups] * (2 if self.tableau.doubt_third else 1)
-        found = sizes_from(norms.tolist(), states, [2.0] * len(states))
-        step = Step(y1, [opening, *k], k[-1] if self.tableau.fsal else None)
-        return step, combined(*largest(found, len(groups)))
+        return Step(y1, [opening, *k], k[-1] if self.tableau.fsal else None), ratio.item()
 
-    def _groups(self) -> tuple[Slices, list[float]]:
-        """The norm's groups of components, and the atol of each."""
-        groups = self.norm.groups()
-        return tuple((g.start, g.stop) for g, _ in groups), [self.norm.atol * factor for _, factor in groups]
+    def _groups(self) -> Slices:
+        """The norm's groups of components."""
+        return tuple((group.start, group.stop) for group, _ in self.norm.groups())
+
+    def _atols(self) -> list[float]:
+        """The atol of each."""
+        return [self.norm.atol * factor for _, factor in self.norm.groups()]
 
 
 @dataclass(kw_only=True)
@@ -71,11 +73,10 @@ class WholeLoop(CompiledLoop):
         for stop, behind in self._stretches(t, end, y):
             opening = self.opening or self.evaluate(t, y[: self.feeds])
             wanted = max(self.h or self._first(self.tableau.embedded_order + 1, t, end, y, opening), self.min_step)
-            groups, atols = self._groups()
             floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(stop))))
             limit = self.max_steps - self.accepted - self.rejected
-            numbers = [stop, self.norm.rtol, self.min_step, self.max_step, floor, limit, *atols]
-            unit = _whole(self.tableau, self.feeds, self.judged, groups, self.controller)
+            numbers = [stop, self.norm.rtol, self.min_step, self.max_step, floor, limit, *self._atols()]
+            unit = _whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
             made = unit(
                 self.evaluate.function,
                 _tensor(numbers, y),
@@ -124,31 +125,41 @@ def _tensor(numbers: Sequence[float], y: State) -> Tensor:
 
 @lru_cache
 def _attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool) -> Any:
-    """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last of them), the norms of
-    the error's components."""
+    """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error ratio."""
     prepare(tableau)
 
     def attempt(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
         t, h, rtol, *atol = numbers.unbind()
         step = rk_step(tableau, function, t, y, h, opening, feeds=feeds)
         with torch.no_grad():
-            states = _scaled(tableau, step, y, h, judged, groups, rtol, atol)
-            norms = [norm.double() for norm in norms_of(states, [2.0] * len(states))]
-            found = torch.stack(norms) if norms else numbers[:0]
-        return step.y, step.slopes[1:] if dense else step.slopes[-1:], found
+            ratio = _ratio(tableau, step, y, h, judged, groups, rtol, atol)
+        return step.y, step.slopes[1:] if dense else step.slopes[-1:], ratio
 
     return _compiled(attempt)
 
 
-def _scaled(
+def _ratio(
     tableau: Tableau, step: Step, y: State, h: Tensor, judged: int | None, groups: Slices, rtol: Tensor, atol: Any
-) -> list[State]:
-    """For both error estimates and every group the error in units of its tolerance."""
+) -> Tensor:
+    """The error in units of the tolerance, as the plain loop has it, but on the device."""
     slices = [slice(*ends) for ends in groups]
     old, new = y[:judged], step.y[:judged]
     bounds = [allowed(old[s], new[s], rtol, a) for s, a in zip(slices, atol)]
-    parts = [error[s] for error in errors(tableau, h, step.slopes, judged) for s in slices]
-    return [tuple(map(torch.div, x, bound)) for x, bound in zip(parts, [*bounds, *bounds])]
+    sizes = []
+    for error in errors(tableau, h, step.slopes, judged):
+        scaled = [tuple(map(torch.div, error[s], bound)) for s, bound in zip(slices, bounds)]
+        sizes.append(torch.stack([_rms(state, rtol) for state in scaled]).amax())
+    if len(sizes) == 1:
+        return sizes[0]
+    size, coarse = sizes
+    return torch.where(coarse == 0, size, size * size / torch.sqrt(size * size + 0.01 * coarse * coarse))
+
+
+def _rms(state: State, like: Tensor) -> Tensor:
+    """Root mean square over all numbers, 0 for an empty state; a 0-d tensor like `like`."""
+    squares = [norm.to(like.dtype).square() for norm in norms_of([state], [2.0])]
+    count = sum(part.numel() for part in state)
+    return torch.stack(squares).sum().div(count).sqrt() if squares else torch.zeros_like(like)
 
 
 @lru_cache(maxsize=32)
@@ -159,19 +170,6 @@ def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slic
 
     prepare(tableau)
     order, safety, shrink, grow = controller.order, controller.safety, controller.shrink, controller.grow
-
-    def ratio_of(step: Step, y: State, h: Tensor, rtol: Tensor, atol: Sequence[Tensor]) -> Tensor:
-        sizes = []
-        for state in _scaled(tableau, step, y, h, judged, groups, rtol, atol):
-            norms = [norm.double() for norm in norms_of([state], [2.0])]
-            count = max(1, sum(part.numel() for part in state))
-            sizes.append((torch.stack(norms).square().sum() / count).sqrt() if norms else rtol * 0)
-        size = torch.stack(sizes[: len(groups)]).amax()
-        if len(sizes) == len(groups):
-            return size
-        coarse = torch.stack(sizes[len(groups) :]).amax()
-        both = size * size / torch.sqrt(size * size + 0.01 * coarse * coarse)
-        return torch.where(coarse == 0, size, both)
 
     def loop(function: Evaluate, numbers: Tensor, state: Tensor, y: State, opening: State) -> Any:
         def going(state: Tensor, y: State, opening: State) -> Tensor:
@@ -189,7 +187,7 @@ def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slic
             last = wanted >= left.abs()
             signed = torch.where(last, left, torch.copysign(wanted, left))
             step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds)
-            ratio = ratio_of(step, y, signed, rtol, atol)
+            ratio = _ratio(tableau, step, y, signed, judged, groups, rtol, atol)
 
             good = ratio <= 1.0
             factor = safety * torch.exp(-torch.log(ratio.clamp(min=1e-10)) / order)

@@ -47,13 +47,10 @@ class Norm:
         """The sizes of several states in units of the same tolerances; one host synchronisation for all."""
         groups = [group for group, _ in self.groups()]
         scaled = [tuple(map(torch.div, state, tolerances)) for state in states]
-        return largest(rms_each([state[group] for state in scaled for group in groups]), len(groups))
-
-
-def largest(sizes: Sequence[float], groups: int) -> list[float]:
-    """Of every state the size of its largest group; max() would pass over a NaN."""
-    rows = [sizes[n : n + groups] for n in range(0, len(sizes), groups)]
-    return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
+        found = rms_each([state[group] for state in scaled for group in groups])
+        rows = [found[n : n + len(groups)] for n in range(0, len(found), len(groups))]
+        # max() would pass over a NaN.
+        return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
 
 
 GAINS = {"I": (1.0, 0.0, 0.0), "PI": (0.7, -0.4, 0.0), "PID": (0.7, -0.4, 0.1)}

@@ -121,22 +121,24 @@ class Toleranced:
 
     def _guard(self, t: float, end: float, h: float) -> None:
         """Refuse a step that cannot help. A step as long as the way that is left may be as short as that."""
+        small = h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end)))))
+        if not small and self.accepted + self.rejected < self.max_steps:
+            return
         tried = f"{self.accepted} accepted and {self.rejected} rejected steps"
-        if h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))):
-            if self.blown:
-                raise NotFinite(
-                    f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short "
-                    f"the step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
-                )
+        if small and self.blown:
+            raise NotFinite(
+                f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short "
+                f"the step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
+            )
+        if small:
             raise StepTooSmall(
                 f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
                 "Loosen solver.rtol, use dtype=float64, or look for a field that jumps or grows without bound."
             )
-        if self.accepted + self.rejected >= self.max_steps:
-            raise StepLimit(
-                f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {h:.2e}. "
-                "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
-            )
+        raise StepLimit(
+            f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {h:.2e}. "
+            "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
+        )
 
 
 @dataclass(kw_only=True)

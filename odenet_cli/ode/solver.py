@@ -65,9 +65,10 @@ class _Solver:
 
     def _check_parts(self) -> None:
         """Refuse what does not go together."""
+        able = getattr(self.differentiate, "multistep", False)
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
         multistep = isinstance(self.formulas, Multistep)
-        if multistep and not getattr(self.differentiate, "multistep", False):
+        if multistep and not able:
             raise ValueError(
                 f"gradient={name} goes back step by step, and a step of solver.method={self.method} leans on those "
                 "before it; use gradient=backprop or adjoint, or a Runge-Kutta method such as dopri5."

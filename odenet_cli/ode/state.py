@@ -130,20 +130,8 @@ def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     norms = norms_of(states, orders)
     if not norms:
         return [0.0] * len(states)
-    known = [norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist()
-    return sizes_from(known, states, orders)
-
-
-def norms_of(states: Sequence[State], orders: Sequence[float]) -> list[Tensor]:
-    """The norms of all components that are not empty."""
-    return [
-        torch.linalg.vector_norm(part, order) for state, order in zip(states, orders) for part in state if part.numel()
-    ]
-
-
-def sizes_from(norms: Sequence[float], states: Sequence[State], orders: Sequence[float]) -> list[float]:
-    """`sizes`, given the norms of the components; of the states only the shapes matter."""
-    known, found = iter(norms), []
+    known = iter([norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist())
+    found = []
     for state, order in zip(states, orders):
         mine = [next(known) for part in state if part.numel()]
         if order == math.inf:
@@ -153,6 +141,13 @@ def sizes_from(norms: Sequence[float], states: Sequence[State], orders: Sequence
             count = sum(part.numel() for part in state)
             found.append(math.sqrt(sum(size * size for size in mine) / max(1, count)))
     return found
+
+
+def norms_of(states: Sequence[State], orders: Sequence[float]) -> list[Tensor]:
+    """The norms of all components that are not empty."""
+    return [
+        torch.linalg.vector_norm(part, order) for state, order in zip(states, orders) for part in state if part.numel()
+    ]
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

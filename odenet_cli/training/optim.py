@@ -12,8 +12,8 @@ from odenet_cli.config import OptimConfig
 
 
 def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
-    """`optim.name` with its settings."""
-    parameters, fused = list(parameters), device.type == "cuda"
+    """`optim.name` with its settings; one kernel for all parameters where torch has one."""
+    parameters, fused = list(parameters), device.type in ("cpu", "cuda")
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum or 0.0
     assert lr is not None
     if config.name == "sgd":
