@@ -28,7 +28,7 @@ def capture(rhs: RightHandSide, t: float, timed: bool) -> tuple[State, tuple[Ten
     retained. What stays unseen: a leaf behind such a tensor that is also read directly, but not yet by this evaluation.
     """
     with torch.enable_grad():
-        since = torch.zeros((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+        since = node_number()
         point = tuple(part.detach().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(timed)
         slope = rhs(time, point)
@@ -58,6 +58,12 @@ def capture(rhs: RightHandSide, t: float, timed: bool) -> tuple[State, tuple[Ten
     found |= direct | {id(made[edge]): made[edge] for edge in reached}
     captured = tuple(tensor for i, tensor in found.items() if i not in own)
     return tuple(k.detach() for k in slope), captured, foreign or bool(unused)
+
+
+def node_number() -> int:
+    """The number of the node that autograd makes next on this thread; 0 while it records nothing."""
+    node = torch.zeros((), requires_grad=True).clone().grad_fn if torch.is_grad_enabled() else None
+    return 0 if node is None else node._sequence_nr() + 1
 
 
 def _walk(starts: list[Edge], stops: dict[Edge, Tensor], since: int) -> tuple[dict[int, Tensor], set[Edge], bool]:

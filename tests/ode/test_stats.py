@@ -64,6 +64,19 @@ def test_a_second_backward_adds_its_share(grad):
     assert stats.nfe_forward + stats.nfe_backward == field.calls
 
 
+@pytest.mark.parametrize("grad", ["backprop", "replay"])
+def test_a_slope_that_the_caller_owns_is_counted_once_an_evaluation_and_left_alone(grad):
+    """A parameter, or a tensor made before the solve, returned as it is."""
+    w = doubles(2.0, grad=True)
+    for slope in (w, w * 3):
+        for _ in range(2):
+            y0 = doubles(1.0, grad=True)
+            y, stats = solver(("fixed", "rk4"), grad, steps=2)(lambda t, y, k=slope: k, y0, [0.0, 1.0])
+            y.sum().backward(retain_graph=True)
+            assert stats.vjps == 8
+        assert not slope._backward_hooks
+
+
 def test_tally_collects_every_solve_begun_inside_and_no_other():
     solve, y0 = solver(("fixed", "rk4"), "adjoint", steps=2), doubles(1.0, grad=True)
     outside = solve(lambda t, y: -y, y0, [0.0, 1.0])

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from odenet_cli import registry
-from odenet_cli.ode.capture import capture
+from odenet_cli.ode.capture import capture, node_number
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.loop import Integrator, Taken, outputs
 from odenet_cli.ode.state import Counted, Evaluate, RightHandSide, State, Time
@@ -34,6 +34,7 @@ class Problem:
     times     the output times as a tensor, where their gradient is wanted
     captured  tensors with gradients that the field reads; `retain` says that its graph reaches beyond them
     opening   the field at y0, where it is already known
+    since     the number of autograd's next node when the solve began
     """
 
     rhs: RightHandSide
@@ -44,6 +45,7 @@ class Problem:
     captured: tuple[Tensor, ...] = ()
     retain: bool = False
     opening: State | None = None
+    since: int = field(default_factory=node_number)
 
     def integrate(
         self, evaluate: Evaluate, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
@@ -89,12 +91,15 @@ class Problem:
                 passes[0] = now
                 stats.vjps += evaluations
 
-        # A leaf, a parameter say, is the caller's: the hook goes to an alias of it.
-        own = tuple(k if k.grad_fn is not None or not k.requires_grad else k.view_as(k) for k in made)
-        for k in own:
+        own = []
+        for k in made:
             if k.requires_grad:
+                # What was there before the solve, a parameter say, is the caller's: the hook goes to an alias of it.
+                if k.grad_fn is None or k.grad_fn._sequence_nr() < self.since:
+                    k = k.view_as(k)
                 k.register_hook(count)  # type: ignore[no-untyped-call]
-        return own
+            own.append(k)
+        return tuple(own)
 
     def clock(self, times: Tensor | None) -> Clock | None:
         """What makes the steps move with `times`."""
