@@ -39,6 +39,19 @@ class CompiledLoop(AdaptiveLoop):
     dense: bool = True
     unit: Any = None
 
+    def _begin(self, t: float, y: State) -> State:
+        slope: State = _slope(self.feeds)(self.evaluate.function, _tensor([t], y), y)
+        self.evaluate.count(1)
+        return slope if self.evaluate.mark is None else self.evaluate.mark(slope, 1)
+
+    @torch.no_grad()
+    def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
+        unit = _start(order, self.feeds, self.judged, self._groups())
+        numbers = _tensor([t, span, self.norm.rtol, *self._atols()], y)
+        h: float = unit(self.evaluate.function, numbers, y, opening).item()
+        self.evaluate.count(1)
+        return h
+
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         if self.unit is None:
             self.unit = _attempt(self.tableau, self.feeds, self.judged, self._groups(), self.dense)
@@ -71,7 +84,7 @@ class WholeLoop(CompiledLoop):
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         for stop, behind in self._stretches(t, end, y):
-            opening = self.opening or self.evaluate(t, y[: self.feeds])
+            opening = self.opening or self._begin(t, y)
             wanted = max(self.h or self._first(self.tableau.embedded_order + 1, t, end, y, opening), self.min_step)
             floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(stop))))
             limit = self.max_steps - self.accepted - self.rejected
@@ -142,17 +155,52 @@ def _ratio(
     tableau: Tableau, step: Step, y: State, h: Tensor, judged: int | None, groups: Slices, rtol: Tensor, atol: Any
 ) -> Tensor:
     """The error in units of the tolerance, as the plain loop has it, but on the device."""
-    slices = [slice(*ends) for ends in groups]
-    old, new = y[:judged], step.y[:judged]
-    bounds = [allowed(old[s], new[s], rtol, a) for s, a in zip(slices, atol)]
-    sizes = []
-    for error in errors(tableau, h, step.slopes, judged):
-        scaled = [tuple(map(torch.div, error[s], bound)) for s, bound in zip(slices, bounds)]
-        sizes.append(torch.stack([_rms(state, rtol) for state in scaled]).amax())
-    if len(sizes) == 1:
-        return sizes[0]
-    size, coarse = sizes
+    estimates = errors(tableau, h, step.slopes, judged)
+    size, *others = _sizes(estimates, y[:judged], step.y[:judged], groups, rtol, atol)
+    if not others:
+        return size
+    (coarse,) = others
     return torch.where(coarse == 0, size, size * size / torch.sqrt(size * size + 0.01 * coarse * coarse))
+
+
+def _sizes(states: Sequence[State], y: State, y1: State, groups: Slices, rtol: Tensor, atol: Any) -> list[Tensor]:
+    """`Norm.sizes` on the device."""
+    slices = [slice(*ends) for ends in groups]
+    bounds = [allowed(y[s], y1[s], rtol, a) for s, a in zip(slices, atol)]
+    scaled = [[tuple(map(torch.div, state[s], bound)) for s, bound in zip(slices, bounds)] for state in states]
+    return [torch.stack([_rms(group, rtol) for group in groups]).amax() for groups in scaled]
+
+
+@lru_cache
+def _slope(feeds: int | None) -> Any:
+    """(function, [t], y) -> the field there."""
+
+    def slope(function: Evaluate, numbers: Tensor, y: State) -> State:
+        return function(numbers[0], y[:feeds])
+
+    return _compiled(slope)
+
+
+@lru_cache
+def _start(order: int, feeds: int | None, judged: int | None, groups: Slices) -> Any:
+    """(function, [t, span, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
+
+    def start(function: Evaluate, numbers: Tensor, y: State, opening: State) -> Tensor:
+        t, span, rtol, *atol = numbers.unbind()
+        known, slope = y[:judged], opening[:judged]
+        d0, d1 = _sizes([known, slope], known, known, groups, rtol, atol)
+        h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
+        signed = torch.copysign(h0, span)
+        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(known[:feeds], slope))
+        moved = tuple(k1 - k for k1, k in zip(function(t + signed, probe, True), slope))
+        d2 = _sizes([moved], known[: len(moved)], known[: len(moved)], groups, rtol, atol)[0] / h0
+        steepest = torch.where(torch.isfinite(d2), torch.maximum(d1, d2), math.inf)
+        h1 = torch.where(steepest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
+        h1 = torch.where(h1 == 0, h0, h1)
+        h = torch.minimum(torch.minimum(100.0 * h0, h1), span.abs())
+        return torch.where(torch.isfinite(d0 + d1), h, math.nan)
+
+    return _compiled(start)
 
 
 def _rms(state: State, like: Tensor) -> Tensor:

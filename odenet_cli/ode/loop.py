@@ -109,11 +109,18 @@ class Toleranced:
         inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
         return [*inside, (end, end)] if t != end else []
 
-    def _first(self, order: int, t: float, end: float, y: State, opening: State) -> float:
-        """The first step to try, where the error falls with h^order."""
+    def _begin(self, t: float, y: State) -> State:
+        """The slope with which a solve begins."""
+        return self.evaluate(t, y[: self.feeds])
+
+    def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
         with torch.no_grad():
             known, slope = y[: self.judged], opening[: self.judged]
-            h = first_step(order, self.evaluate, self.norm, t, known, slope, end - t, self.feeds)
+            return first_step(order, self.evaluate, self.norm, t, known, slope, span, self.feeds)
+
+    def _first(self, order: int, t: float, end: float, y: State, opening: State) -> float:
+        """The first step to try, where the error falls with h^order."""
+        h = self._hairer(order, t, end - t, y, opening)
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
@@ -157,7 +164,7 @@ class AdaptiveLoop(Toleranced):
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         for stop, behind in self._stretches(t, end, y):
             while t != stop:
-                opening = self.opening or self.evaluate(t, y[: self.feeds])
+                opening = self.opening or self._begin(t, y)
                 taken = self._advance(t, stop, y, opening)
                 self.opening = taken.step.closing
                 yield taken

@@ -110,7 +110,7 @@ class MultistepLoop(Toleranced):
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
         for stop, behind in self._stretches(t, end, y):
-            opening, self.opening = self.opening or self.evaluate(t, y[: self.feeds]), None
+            opening, self.opening = self.opening or self._begin(t, y), None
             # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
             wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
             self._open(y, opening, math.copysign(wanted, end - t))
