@@ -19,12 +19,15 @@ ALLOWED = {
     "tasks": {"", "errors", "registry", "ode", "data", "tasks"},
     "training": FOUNDATION | {"ode", "models", "data", "tasks", "training"},
     "report": FOUNDATION | {"report"},
+    "bench": {"", "errors", "registry", "ode", "models", "data", "bench"},
     "request": FOUNDATION | {"data", "training", "request"},
-    "commands": FOUNDATION | {"ode", "models", "data", "tasks", "training", "report", "request", "cli", "commands"},
+    "commands": FOUNDATION
+    | {"ode", "models", "data", "tasks", "training", "report", "bench", "request", "cli", "commands"},
     "cli": {"", "errors", "registry", "commands"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "hydra", "omegaconf", "sklearn", "tensorboard", "matplotlib", "rich", "numpy"}
+PEERS = {"torchdiffeq", "torchode", "torchdyn", "jax", "diffrax", "scipy"}  # whom the bench may meet, or miss
 
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if "conf" not in path.relative_to(ROOT).parts]
 
@@ -68,8 +71,14 @@ def test_layers_know_only_their_libraries(path):
         assert not [module for module in imports(path) if module.startswith("torch.nn")]
     if where == "models":
         assert used <= {"torch"}
+    if where == "report":
+        assert used <= {"matplotlib", "numpy"}
+    else:
+        assert "matplotlib" not in used
     if where in ("presets", "ranges", "config"):
         assert used <= {"omegaconf"}
         assert not {module.split(".")[0] for module in imports(path, anywhere=False)} & HEAVY
     if where != "request" and "commands/train" not in str(path):
         assert "hydra" not in used
+    met = {module.split(".")[0] for module in imports(path, anywhere=where != "bench")} & PEERS
+    assert not met, "peers are imported by the bench, inside functions"

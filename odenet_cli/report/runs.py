@@ -1,0 +1,162 @@
+"""Runs as their folders tell them: found by `run.json`, read from that, `config.yaml` and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config import saved
+from odenet_cli.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run folder.
+
+    config   full key -> value, as saved; empty where it cannot be read
+    record   what `run.json` says
+    metrics  what `metrics.jsonl` says, one record per (step, split)
+    """
+
+    folder: Path
+    status: str
+    reason: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+    @property
+    def model(self) -> tuple[Any, Any]:
+        """The network, as far as its name tells."""
+        return self.config.get("model.name"), self.config.get("model.target")
+
+    @cached_property
+    def solves(self) -> bool | None:
+        """Does its network hold a solver? None where no record tells."""
+        counts = [number(record.get("nfe_forward")) for record in self.metrics]
+        return any(counts) if counts else None
+
+    @cached_property
+    def per_epoch(self) -> int | None:
+        """Optimiser steps of an epoch, as the end of the first one tells."""
+        return next((int(record["step"]) for record in self.of("valid") if record["epoch"] == 1), None)
+
+    def of(self, split: str) -> list[dict[str, Any]]:
+        """The records of one split."""
+        return [record for record in self.metrics if record.get("split") == split]
+
+    def value(self, name: str) -> float | None:
+        """One number of the run: `parameters`, `epoch_s`, or a name in its final metrics."""
+        if name == "parameters":
+            return number(self.record.get("parameters"))
+        return self.epoch_s if name == "epoch_s" else number((self.record.get("final") or {}).get(name))
+
+    @cached_property
+    def epoch_s(self) -> float | None:
+        """Median time of an epoch of training; an epoch in which the run was stopped and went on is left out."""
+        stops = [point.get("step", 0) for point in self.record.get("resumed") or []]
+        times, before = [], {"step": 0, "epoch": 0}
+        for record in self.of("valid"):
+            whole = not any(before["step"] < stop < record["step"] for stop in stops)
+            if record["epoch"] > before["epoch"] and whole and number(record.get("epoch_s")) is not None:
+                times.append(float(record["epoch_s"]))
+            before = record
+        if times:
+            return statistics.median(times)
+        final = self.record.get("final") or {}
+        total, epochs = number(final.get("time_s")), number(final.get("epoch"))
+        return total / epochs if total is not None and epochs else None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return value
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The run folders at or below `paths`, each once; a path without any is refused."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise RequestError(f"{path} is not a folder." if path.exists() else f"There is no folder {path}.")
+        here = sorted(_below(path), key=_natural)
+        if not here:
+            raise RequestError(
+                f"{path} holds no run: there is no run.json in it or below it.\n"
+                "  Give the folder of a run, of a sweep, or one above them, such as runs or sweeps."
+            )
+        for folder in here:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(path):
+        folders[:] = [] if "run.json" in files else [name for name in folders if not name.startswith(".")]
+        if "run.json" in files:
+            yield Path(where)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Job 10 comes after job 2."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def read(folder: Path) -> Run:
+    """The run in `folder`; files that cannot be read make it `unreadable`."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        metrics = _metrics(folder / "metrics.jsonl")
+        config = dict(flat(saved(folder)))
+        status = str(record["status"])
+    except Exception as error:  # whatever a damaged file makes a parser raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return Run(folder=folder, status="unreadable", reason=reason)
+    reason = first_line(record.get("reason") or "")
+    if status == "running":
+        last = f"the last record is of step {metrics[-1]['step']}" if metrics else "no record yet"
+        reason = f"still running, or killed without a word; {last}"
+    return Run(folder=folder, status=status, reason=reason, config=config, record=record, metrics=metrics)
+
+
+def first_line(text: object) -> str:
+    return str(text).partition("\n")[0]
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """The records; what stands after the last line break is still being written."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def flat(section: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
+    """(full key, value) of all that is below `section`; lists are values, as tuples."""
+    for name, value in section.items():
+        full = f"{key}.{name}" if key else str(name)
+        if isinstance(value, dict):
+            yield from flat(value, full)
+        else:
+            yield full, _frozen(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,64 @@
+"""Where numbers come from: the command, and the commits, machines and data of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from odenet_cli.report.runs import Run
+
+SHOWN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a table or a figure is made from. `command` made it, `trained` made the runs."""
+
+    command: str
+    trained: list[str]
+    commits: list[str]
+    machines: list[str]
+    versions: list[str]
+    data: list[str]
+
+    def lines(self) -> list[str]:
+        """One `name: value` for each."""
+        named = {"command": [self.command], "trained by": self.trained, "commit": self.commits}
+        named |= {"machine": self.machines, "versions": self.versions, "data": self.data}
+        return [f"{name}: {_listed(values)}" for name, values in named.items()]
+
+    def text(self) -> str:
+        """For the metadata of a figure."""
+        return "\n".join(self.lines())
+
+
+def source(command: str, runs: Sequence[Run]) -> Source:
+    """The source of a report on `runs`."""
+    return Source(
+        command=command,
+        trained=_each(run.record.get("command") for run in runs),
+        commits=_each(run.record.get("git") or "unknown" for run in runs if run.record),
+        machines=_each(run.record.get("device") for run in runs),
+        versions=_each(_versions(run.record.get("versions")) for run in runs),
+        data=_each(data(run) for run in runs),
+    )
+
+
+def data(run: Run) -> str:
+    """The data set a run used, and its digest."""
+    record = run.record.get("data") or {}
+    return f"{record.get('used')} {record.get('sha256')}" if record.get("used") else ""
+
+
+def _versions(record: dict[str, str] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (record or {}).items())
+
+
+def _each(values: Any) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value))
+
+
+def _listed(values: list[str]) -> str:
+    more = f"; and {len(values) - SHOWN} more, see table.json" if len(values) > SHOWN else ""
+    return "; ".join(values[:SHOWN]) + more if values else "unknown"

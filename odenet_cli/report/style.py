@@ -1,0 +1,197 @@
+"""How every figure looks: sizes, type, colours, axes, and how it is written. The same bytes from the same numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from odenet_cli.report.words import plain
+
+WIDTH = 6.75  # inches: the text width of two columns
+HEIGHT = 1.95  # of a row of panels
+DPI = 220
+
+# Okabe & Ito (2008), without the yellow that white paper swallows.
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#6E6E6E"
+SHADES = ListedColormap([mpl.colormaps["viridis"](0.8 * part / 255) for part in range(256)])  # no faint yellow
+
+Look = dict[str, Any]  # arguments of a line
+
+RC: dict[Any, Any] = {
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs everywhere
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.titlesize": 7.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#333333",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.6,
+    "legend.fontsize": 6.5,
+    "legend.title_fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.4,
+    "errorbar.capsize": 1.8,
+    "axes.formatter.useoffset": False,
+    "mathtext.fontset": "dejavusans",
+    "svg.hashsalt": "odenet",
+    "svg.fonttype": "path",
+}
+
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+
+
+def styled(draw: Draw) -> Draw:
+    """A function that draws in this style, whatever the user's own settings are."""
+
+    @wraps(draw)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(RC)
+            return draw(*args, **options)
+
+    return cast(Draw, wrapped)
+
+
+@styled
+def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
+    """Write `path`.svg and `path`.png; `about` says in their metadata where the numbers come from."""
+    told = {"Description": about} if about else {}
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
+    figure.savefig(files[0], metadata={"Date": None, **told})
+    figure.savefig(files[1], dpi=DPI, metadata=told)
+    return files
+
+
+def looks(values: Sequence[Mapping[str, Any]]) -> list[Look]:
+    """Colour and dashes of each group: shades for a key of three numbers or more, dashes for the rest; or the cycle."""
+    keys = list(values[0]) if values else []
+    columns = {key: [value[key] for value in values] for key in keys}
+    numeric = [key for key in keys if len(set(columns[key])) > 2 and all(map(_is_number, columns[key]))]
+    if numeric:
+        shaded = max(numeric, key=lambda key: len(set(columns[key])))
+        order = sorted(set(columns[shaded]))
+        others = [tuple(value[key] for key in keys if key != shaded) for value in values]
+        kinds = list(dict.fromkeys(others))
+        if len(kinds) <= len(DASHES):
+            parts = [order.index(value) / (len(order) - 1) for value in columns[shaded]]
+            return [{"color": SHADES(p), "linestyle": DASHES[kinds.index(o)]} for p, o in zip(parts, others)]
+    turns = [divmod(place, len(CYCLE)) for place in range(len(values))]
+    return [{"color": CYCLE[place], "linestyle": DASHES[turn % len(DASHES)]} for turn, place in turns]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def norm(values: Sequence[float]) -> Normalize:
+    """From values to [0, 1], by decades where they span some."""
+    low, high = min(values), max(values)
+    return LogNorm(low, high) if decades(values) else Normalize(low, high)
+
+
+def decades(values: Iterable[float], factor: float = 10) -> bool:
+    """Do the values span a decade (or `factor`), so that a logarithmic axis is due?"""
+    found = list(values)
+    return bool(found) and min(found) > 0 and max(found) / min(found) >= factor
+
+
+def swept(axes: Axes, values: Iterable[float]) -> None:
+    """The x axis of a swept key: logarithmic where it spans decades, a tick at each value where they are few."""
+    found = sorted(set(values))
+    if decades(found):
+        axes.set_xscale("log")
+    ticked(axes.xaxis, found)
+
+
+def ticked(axis: Axis, values: Sequence[float]) -> None:
+    """A tick at each of the values; powers of ten, and more than eight, are left to the scale."""
+    tens = decades(values) and all(math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9) for v in values)
+    if tens:
+        axis.set_minor_formatter(NullFormatter())
+    elif len(values) <= 8:
+        axis.set_major_locator(FixedLocator(list(values)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axis.set_minor_locator(NullLocator())
+
+
+def counted(axis: Axis) -> None:
+    """An axis of whole numbers."""
+    axis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+
+
+def from_zero(axes: Axes, values: Iterable[float]) -> None:
+    """The y axis of a cost: from zero, or logarithmic where it spans decades."""
+    found = list(values)
+    if decades(found, 50):
+        logarithmic(axes, found)
+    else:
+        axes.set_ylim(0, 1.08 * max([*found, 1e-9]))
+
+
+def fitted(axes: Axes, values: Iterable[float]) -> None:
+    """The y axis of a score: the range of `values`, logarithmic where it spans a decade."""
+    found = list(values)
+    if decades(found):
+        logarithmic(axes, found)
+    elif found:
+        room = 0.06 * (max(found) - min(found)) or 0.05 * abs(max(found)) or 1.0
+        axes.set_ylim(min(found) - room, max(found) + room)
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic y axis; up to three decades are labelled 1, 2, 5, 10 and so on."""
+    axes.set_yscale("log")
+    axes.set_ylim(min(values) / 1.25, max(values) * 1.25)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if not decades(values, 1000):
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def point(axes: Axes, at: tuple[float, float], bars: tuple[float, float], **look: Any) -> None:
+    """A mark with bars, where they have a length."""
+    across, up = bars
+    axes.errorbar(*at, xerr=across or None, yerr=up or None, markersize=4.5, elinewidth=0.8, **look)
+
+
+def legend(figure: Figure, handles: Sequence[Any], title: str = "") -> None:
+    """Below the panels, never over data; the figure grows by its height."""
+    widest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(WIDTH * 14 / (widest + 7)), 6))
+    rows = math.ceil(len(handles) / columns) + bool(title)
+    figure.set_figheight(figure.get_figheight() + 0.16 * rows + 0.12)
+    figure.legend(handles=handles, title=title or None, loc="outside lower center", ncols=columns)

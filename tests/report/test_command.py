@@ -1,0 +1,97 @@
+"""`odenet report`: what it prints and writes, and what it refuses."""
+
+import json
+
+import pytest
+
+from odenet_cli.commands import report as command
+from odenet_cli.errors import RequestError
+
+
+@pytest.fixture
+def sweep(tmp_path, write):
+    for job, (rtol, seed) in enumerate((rtol, seed) for rtol in (0.1, 0.001) for seed in (0, 1)):
+        write(tmp_path / "sweep" / f"{job}-seed={seed},solver.rtol={rtol}", {"solver.rtol": rtol, "seed": seed})
+    return tmp_path / "sweep"
+
+
+def test_a_table_in_the_terminal_needs_no_torch(odenet, sweep):
+    done = odenet("report", "sweep", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("In common: model odenet")
+    assert "| 0.1         | 2 (0, 1)     |  5.00 ± 0.00 |" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not {"torch", "hydra", "matplotlib", "numpy"} & loaded
+
+
+def test_a_folder_of_results(odenet, sweep):
+    done = odenet("report", "sweep", "--out", "results/mine")
+    assert done.returncode == 0, done.stderr
+    folder = sweep.parent / "results" / "mine"
+    figures = {
+        f"{stem}.{kind}" for stem in ("training", "against-solver.rtol", "nfe-solver.rtol") for kind in ("svg", "png")
+    }
+    assert {path.name for path in folder.iterdir()} == {"table.md", "table.csv", "table.json", *figures}
+    assert "9 files in results/mine" in done.stdout
+    assert (folder / "table.md").read_text().strip() in done.stdout
+    assert (
+        json.loads((folder / "table.json").read_text())["source"]["command"] == "odenet report sweep --out results/mine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["nowhere"], "There is no folder nowhere."),
+        (["sweep", "empty"], "empty holds no run"),
+        (["sweep", "--ot", "x"], "--ot is not an option here. Did you mean `--out`?"),
+        (["sweep", "buy=solver.rtol"], "buy is not an option here. Did you mean `by`?"),
+        (["sweep", "by=solver.tol"], "Did you mean `solver.rtol`?"),
+        (["sweep", "x=solver.method", "--out", "y"], "x=solver.method is not a number that differs"),
+        (["sweep", "x=solver.rtol"], "--out FOLDER"),
+        (["sweep", "--out"], "--out needs a value"),
+        (["sweep", "by=a", "by=b"], "by is said more than once"),
+        (["--out", "y"], "no path given"),
+        (["sweep", "--out", "file"], "--out file cannot be made"),
+    ],
+)
+def test_what_is_refused(sweep, monkeypatch, words, reason):
+    monkeypatch.chdir(sweep.parent)
+    (sweep.parent / "empty").mkdir()
+    (sweep.parent / "file").touch()
+    with pytest.raises(RequestError) as refused:
+        command.main(words)
+    assert reason in str(refused.value)
+    assert not (sweep.parent / "y").exists()
+
+
+def test_a_refusal_is_exit_code_two(odenet, sweep):
+    done = odenet("report", "sweep", "nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: There is no folder nowhere.\n"
+    assert odenet("report").returncode == 2
+
+
+def test_words(sweep, monkeypatch, capsys):
+    """A path may hold `=`; `--out` may be written as other commands write it."""
+    monkeypatch.chdir(sweep)
+    assert command.parsed(["0-seed=0,solver.rtol=0.1", "--out=a"]).paths[0].exists()
+    assert command.parsed(["x/y=z", "out=a", "by=p,q,p", "x=k"]) == command.Request(
+        paths=[command.Path("x/y=z")], out=command.Path("a"), by=["p", "q"], x="k"
+    )
+    assert command.main(["."]) == 0
+    assert command.main([".", "by=seed"]) == 0
+    assert "Rows are means over solver.rtol too" in capsys.readouterr().out
+    assert command.main(["--help"]) == 0
+
+
+def test_the_axis_asked_for(tmp_path, write, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for n, (rtol, width) in enumerate((rtol, width) for rtol in (0.1, 0.01) for width in (4, 8)):
+        write(tmp_path / "runs" / str(n), {"solver.rtol": rtol, "model.width": width})
+    assert command.main(["runs", "--out", "one", "x=model.width"]) == 0
+    assert {path.stem for path in (tmp_path / "one").glob("*.svg")} == {
+        "training",
+        "against-model.width",
+        "nfe-model.width",
+    }

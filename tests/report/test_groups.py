@@ -1,0 +1,110 @@
+"""Runs are told apart by what was computed, and by nothing else."""
+
+import itertools
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.report.groups import compare, telling
+from odenet_cli.report.runs import read
+
+MLP = {"model": {"name": "mlp", "hidden": 300}}
+NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}
+
+
+@pytest.fixture
+def runs(tmp_path, write):
+    """Read runs with these configs, each written as it is asked for."""
+    numbers = itertools.count()
+
+    def call(*configs, **options):
+        return [read(write(tmp_path / str(next(numbers)), config, **options)) for config in configs]
+
+    return call
+
+
+def shape(comparison):
+    return [(tuple(group.values.values()), len(group.runs)) for group in comparison.groups]
+
+
+def test_seeds_names_places_and_logs_are_no_difference(runs):
+    same = {"name": "other", "device": "cuda", "data.root": "/x", "data.download": True, "trainer.log_every": 5}
+    found = compare(runs({}, {"seed": 1, **same}, {"seed": 2, "trainer.checkpoint_every": 9}))
+    assert (found.keys, shape(found)) == ([], [((), 3)])
+    assert found.common["solver.rtol"] == 0.001
+    assert not {"seed", "name", "device", "data.root"} & set(found.common)
+
+
+def test_a_tolerance_sweep_is_one_key(runs):
+    """`atol` follows `rtol` in the saved config, and is no column."""
+    found = compare(runs(*({"solver.rtol": rtol, "seed": seed} for rtol in (1e-1, 1e-3, 1e-2) for seed in (0, 1))))
+    assert found.keys == ["solver.rtol"]
+    assert shape(found) == [((1e-3,), 2), ((1e-2,), 2), ((1e-1,), 2)]
+    assert (found.numeric, found.axes, found.mixed) == (["solver.rtol"], ["solver.rtol"], [])
+    own = compare(runs({}, {"solver.atol": 1e-5}))
+    assert own.keys == ["solver.atol"]
+
+
+def test_options_of_other_models_are_no_columns(runs):
+    found = compare([*runs({}, {"gradient.method": "backprop"}), *runs(MLP, final=NO_SOLVER)])
+    assert found.keys == ["model.name", "gradient.method"]
+    assert shape(found) == [(("odenet", "adjoint"), 1), (("odenet", "backprop"), 1), (("mlp", None), 1)]
+    assert found.common["model.hidden"] == 300
+    assert found.common["solver.rtol"] == 0.001
+
+
+def test_an_option_that_only_one_run_has_tells_it_apart_where_nothing_else_does(runs):
+    found = compare(runs({}, {"model.extra": 3}))
+    assert found.keys == ["model.extra"]
+    assert shape(found) == [((3,), 1), ((None,), 1)]
+
+
+def test_a_network_without_a_solver_has_no_tolerance(runs):
+    """Nor has one that failed before it logged anything."""
+    sweep = [{**MLP, "solver.rtol": rtol} for rtol in (1e-1, 1e-2)]
+    early = runs({**MLP, "solver.rtol": 1e-3}, status="failed", reason="no memory", logged=False)
+    found = compare([*runs(*sweep, final=NO_SOLVER), *runs({"seed": 1}), *early])
+    assert shape(found) == [(("mlp",), 3), (("odenet",), 1)]
+
+
+def test_other_data_under_the_same_name_is_told_apart(runs):
+    one, other = ({"data": {"used": "digits", "sha256": digest * 32}} for digest in ("ab", "cd"))
+    found = compare([*runs({}, {"seed": 1}, **one), *runs({}, **other)])
+    assert shape(found) == [(("ab" * 6,), 2), (("cd" * 6,), 1)]
+    assert found.keys == ["data.sha256"]
+
+
+def test_starting_from_other_weights_is_told_apart(runs):
+    found = compare(runs({}, {"checkpoint": "/a.pt"}, {"checkpoint": "/b.pt", "seed": 1}))
+    assert (found.keys, shape(found)) == (["checkpoint"], [(("given",), 2), ((None,), 1)])
+
+
+def test_by_takes_means_over_the_rest_and_says_so(runs):
+    every = runs(*({"solver.rtol": rtol, "model.width": width} for rtol in (0.1, 0.01) for width in (4, 8)))
+    found = compare(every, ["model.width"])
+    assert (shape(found), found.mixed) == ([((4,), 2), ((8,), 2)], ["solver.rtol"])
+    assert "solver.rtol" not in found.common
+    whole = compare(every, [])
+    assert (shape(whole), whole.mixed) == ([((), 4)], ["model.width", "solver.rtol"])
+    by_seed = compare(runs({}, {"seed": 1}), ["seed"])
+    assert (shape(by_seed), by_seed.mixed) == ([((0,), 1), ((1,), 1)], [])
+
+
+def test_by_an_unknown_key_names_the_nearest(runs):
+    with pytest.raises(RequestError, match=r"by=solver\.tol: no run here has that key\. Did you mean `solver\.rtol`"):
+        compare(runs({}), ["solver.tol"])
+
+
+def test_what_follows_a_key_is_no_line_of_its_own(runs):
+    """The looser backward tolerance of a recipe changes with the forward one."""
+    pairs = ((1e-1, 1e-1), (1e-2, 3e-2), (1e-3, 3e-2))
+    found = compare(runs(*({"solver.rtol": rtol, "gradient.solver.rtol": loose} for rtol, loose in pairs)))
+    assert found.keys == ["solver.rtol", "gradient.solver.rtol"]
+    assert telling(found.groups, found.keys) == (["solver.rtol"], ["gradient.solver.rtol"])
+    assert (found.numeric, found.axes) == (found.keys, ["solver.rtol"])
+
+
+def test_unfinished_runs_are_in_no_mean(runs):
+    found = compare([*runs({}, error=0.1), *runs({"seed": 1}, {"seed": 2}, status="failed", reason="nan")])
+    (group,) = found.groups
+    assert (len(group.runs), len(group.done), group.mean("error")) == (3, 1, 0.1)

@@ -1,0 +1,93 @@
+"""Runs are found wherever they lie, and damage to one is said of that one."""
+
+import json
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.report.runs import find, read
+
+
+def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):
+    jobs = [write(tmp_path / "sweeps" / "day" / f"{n}-solver.rtol=0.1,seed={n}") for n in (0, 2, 10)]
+    alone = write(tmp_path / "runs" / "alone")
+    write(tmp_path / "runs" / ".trash" / "old")
+    (tmp_path / "sweeps" / "day" / "summary.json").write_text("{}")
+    assert find([alone]) == [alone]
+    assert find([tmp_path / "sweeps"]) == jobs
+    assert find([tmp_path]) == [alone, *jobs]
+    assert find([jobs[1], tmp_path, jobs[1].parent / ".." / "day"]) == [jobs[1], alone, jobs[0], jobs[2]]
+
+
+def test_a_path_without_a_run_is_refused(tmp_path, write):
+    write(tmp_path / "runs" / "a")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, reason in (("empty", "holds no run"), ("file", "is not a folder"), ("nowhere", "There is no folder")):
+        with pytest.raises(RequestError, match=reason) as refused:
+            find([tmp_path / "runs", tmp_path / name])
+        assert str(tmp_path / name) in str(refused.value)
+
+
+def test_what_a_run_says(tmp_path, write):
+    run = read(write(tmp_path / "run", {"seed": 7, "solver.rtol": 1e-4}, error=0.25))
+    assert (run.done, run.status, run.reason, run.seed) == (True, "done", "", 7)
+    assert run.config["solver.atol"] == 1e-4
+    assert run.config["optim.milestones"] == (0.375,)
+    assert (run.value("error"), run.value("parameters"), run.value("peak_mib")) == (0.25, 208266, None)
+    assert run.solves
+    assert run.per_epoch == 10
+    assert len(run.of("train")) == 6
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
+def test_runs_that_are_not_done(tmp_path, write, status):
+    run = read(write(tmp_path / "run", status=status, reason="the loss is nan\n  Lower optim.lr."))
+    assert not run.done
+    assert run.value("error") is None
+    assert run.reason == (
+        "still running, or killed without a word; the last record is of step 30"
+        if status == "running"
+        else "the loss is nan"
+    )
+
+
+def test_a_record_that_is_being_written_waits(tmp_path, write):
+    folder = write(tmp_path / "run", status="running")
+    before = read(folder).metrics
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 31, "spl')
+    assert read(folder).metrics == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml", "metrics.jsonl"])
+def test_a_damaged_file_makes_its_run_unreadable(tmp_path, write, name):
+    folder = write(tmp_path / "run")
+    (folder / name).write_text("{]\n" + (folder / name).read_text())
+    run = read(folder)
+    assert (run.status, run.config) == ("unreadable", {})
+    assert run.reason
+
+
+def edit(folder, change):
+    """Rewrite the records of `metrics.jsonl`."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [record for record in records if change(record) is not False]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def test_seconds_per_epoch_are_the_median_of_whole_epochs(tmp_path, write):
+    def spent(record):
+        if record["split"] == "valid":
+            record["epoch_s"] = {10: 9.0, 20: 2.0, 30: 3.0, 40: 4.0, 50: 0.1}[record["step"]]
+
+    resumed = [{"at": "2026-11-25T08:21:14+0000", "step": 45}, {"at": "2026-11-25T08:21:14+0000", "step": 20}]
+    folder = write(tmp_path / "run", epochs=5, resumed=resumed)
+    edit(folder, spent)
+    assert read(folder).epoch_s == 3.5  # of 9, 2, 3, 4: epoch 5 was cut, at step 20 one had just ended
+
+
+def test_without_validation_the_whole_time_is_divided(tmp_path, write):
+    folder = write(tmp_path / "run")
+    edit(folder, lambda record: record["split"] != "valid")
+    assert read(folder).epoch_s == 2.5

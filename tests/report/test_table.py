@@ -1,0 +1,151 @@
+"""The table says what the runs say: numbers by hand, and the same in every format."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from odenet_cli.report import export
+from odenet_cli.report.groups import compare
+from odenet_cli.report.runs import read
+from odenet_cli.report.source import source
+from odenet_cli.report.table import markdown
+
+MLP = {"model": {"name": "mlp", "hidden": 300}}
+NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0, "saved_mib": 0.033}
+
+
+def made(folders, by=None):
+    runs = [read(folder) for folder in folders]
+    return compare(runs, by), source("odenet report runs", runs)
+
+
+def rows(text):
+    """The table in `text` as one dictionary a row."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    head, _, *body = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(head, line)) for line in body]
+
+
+@pytest.fixture
+def sweep(tmp_path, write):
+    """Errors 4, 5, 6 % at 0.1 and 2, 3, 4 % at 0.001, where a fourth seed failed."""
+    for rtol, nfe, first in ((0.1, 14, 4), (0.001, 26, 2)):
+        for seed in range(3):
+            costs = {"nfe_forward": nfe, "nfe_backward": nfe + seed}
+            changes = {"solver.rtol": rtol, "seed": seed}
+            write(tmp_path / f"{rtol}-{seed}", changes, error=(first + seed) / 100, final=costs, epoch_s=2 + seed)
+    failed = {"solver.rtol": 0.001, "seed": 3}
+    write(tmp_path / "0.001-3", failed, status="failed", reason="the loss is nan at step 4.\n  Lower optim.lr.")
+    return sorted(tmp_path.iterdir())
+
+
+def test_by_hand(sweep):
+    """Three seeds a point apart: sd 1, and 4.303 / √3 = 2.48 to either side."""
+    text = markdown(*made(sweep))
+    tight, loose = rows(text)
+    assert loose == {
+        "solver.rtol": "0.1",
+        "runs (seeds)": "3 (0–2)",
+        "test error %": "5.00 ± 1.00",
+        "95 % interval": "2.52 to 7.48",
+        "parameters": "208,266",
+        "NFE forward": "14",
+        "NFE backward": "15",
+        "saved MiB": "4.00",
+        "s / epoch": "3.00",
+        "status": "done",
+    }
+    assert tight["test error %"] == "3.00 ± 1.00"
+    assert tight["status"] == "3 done, 1 failed"
+    assert f"- {sweep[3]}: failed: the loss is nan at step 4.\n" in text
+    assert "In common: model odenet (stem conv, width 64, augment 0) · solver dopri5 · gradient adjoint · " in text
+    assert "trainer (epochs 3, batch_size 8)" in text
+    for line in (
+        "command: odenet report runs",
+        "commit: f31175c9",
+        "machine: cpu (1 threads)",
+        "data: digits 8f26b2bd",
+    ):
+        assert f"- {line}\n" in text + "\n"
+
+
+def test_one_seed_has_no_deviation(tmp_path, write):
+    text = markdown(*made([write(tmp_path / "run", {"seed": 5}, error=0.0312)]))
+    (row,) = rows(text)
+    assert (row["runs (seeds)"], row["test error %"]) == ("1 (5)", "3.12")
+    assert "95 % interval" not in row
+    assert "±" not in text
+
+
+def test_costs_of_networks_with_and_without_a_solver(tmp_path, write):
+    folders = [
+        write(tmp_path / "a", MLP, final=NO_SOLVER, parameters=238510),
+        write(tmp_path / "b", {"gradient.method": "backprop"}, final={"nfe_backward": 0}),
+        write(tmp_path / "c", final={"peak_mib": 66.25, "saved_mib": 22.125}),
+    ]
+    mlp, backprop, adjoint = rows(markdown(*made(folders)))
+    assert (mlp["NFE forward"], mlp["NFE backward"], mlp["parameters"]) == ("–", "–", "238,510")
+    assert (mlp["gradient.method"], mlp["saved MiB"], mlp["peak MiB"]) == ("–", "0.033", "–")
+    assert (backprop["NFE forward"], backprop["NFE backward"]) == ("20", "0 (no re-evaluation)")
+    assert (adjoint["NFE backward"], adjoint["saved MiB"], adjoint["peak MiB"]) == ("26", "22.1", "66.2")
+    (alone,) = rows(markdown(*made(folders[:1])))
+    assert not {"NFE forward", "NFE backward", "peak MiB"} & set(alone)
+
+
+def test_likelihoods_show_their_loss(tmp_path, write):
+    flow = {"model": {"name": "cnf", "units": 64}, "data": {"name": "moons"}}
+    folders = [write(tmp_path / str(n), {**flow, "seed": n}, error=None, loss=0.5 + n / 100) for n in (0, 1)]
+    (row,) = rows(markdown(*made(folders)))
+    assert row["test loss"] == "0.5050 ± 0.0071"  # 0.01 / √2
+    assert row["95 % interval of the loss"] == "0.4415 to 0.5685"  # 12.706 * 0.0071 / √2 is 0.0635
+    assert "test error %" not in row
+    _, both = rows(markdown(*made([*folders, write(tmp_path / "x")])))
+    assert (both["test error %"], both["test loss"]) == ("5.00", "0.5000")
+
+
+def test_runs_none_of_which_is_done(tmp_path, write):
+    folders = [write(tmp_path / "a", status="interrupted", reason="SIGTERM"), write(tmp_path / "b", status="running")]
+    (folders[0] / "run.json").write_text("{")
+    text = markdown(*made(folders))
+    (row,) = rows(text)
+    assert (row["runs (seeds)"], row["status"], row["s / epoch"]) == ("0", "1 running", "–")
+    assert f"- {folders[0]}: unreadable: " in text
+    assert f"- {folders[1]}: running: still running" in text
+
+
+def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
+    widths = [write(tmp_path / f"{n}", {"model.width": n}, device=f"machine {n}") for n in (4, 8)]
+    text = markdown(*made(widths, by=["model.name"]))
+    assert "Rows are means over model.width too" in text
+    assert "Runs of one seed count as one" in text
+    assert "Times come from several machines" in text
+
+
+def test_csv_and_json_say_the_same(sweep):
+    comparison, origin = made(sweep)
+    sheet = list(csv.DictReader(io.StringIO(export.as_csv(comparison, origin))))
+    whole = json.loads(export.as_json(comparison, origin))
+    assert whole["keys"] == ["solver.rtol"]
+    assert len(sheet) == len(whole["groups"]) == 2
+    for row, group in zip(sheet, whole["groups"]):
+        assert float(row["solver.rtol"]) == group["values"]["solver.rtol"]
+        assert (int(row["runs"]), row["seeds"], row["status"]) == (group["runs"], "0 1 2", group["status"])
+        for name, spread in group["measures"].items():
+            assert [float(row[f"{name}_{part}"]) for part in export.SPREAD] == [spread[p] for p in export.SPREAD]
+        assert (row["commit"], row["machine"], row["data"]) == ("f31175c9", "cpu (1 threads)", "digits 8f26b2bd")
+        assert row["command"] == whole["source"]["command"] == "odenet report runs"
+    tight = whole["groups"][0]["measures"]
+    assert tight["error"] == pytest.approx(
+        {"n": 3, "mean": 0.03, "sd": 0.01, "low": 0.00516, "high": 0.05484}, rel=1e-3
+    )
+    assert [run["status"] for run in whole["runs"]].count("failed") == 1
+    assert whole["runs"][0]["final"]["error"] == 0.02
+
+
+def test_one_seed_is_empty_in_csv(tmp_path, write):
+    comparison, origin = made([write(tmp_path / "run", {"model.width": 4}), write(tmp_path / "b", MLP, error=None)])
+    first, second = csv.DictReader(io.StringIO(export.as_csv(comparison, origin)))
+    assert (first["error_mean"], first["error_sd"], first["error_low"]) == ("0.05", "", "")
+    assert second["error_mean"] == ""
