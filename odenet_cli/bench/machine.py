@@ -1,0 +1,45 @@
+"""What a table of times must say: the hardware, the versions, the date."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from odenet_cli import __version__
+
+
+def facts(device: torch.device, peers: Iterable[str], absent: dict[str, str]) -> dict[str, str]:
+    """By name, in the order of printing. Peers left out are there with their reason."""
+    found = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch",
+        "versions": ", ".join(
+            [
+                f"odenet {__version__}",
+                f"python {platform.python_version()}",
+                f"torch {torch.__version__}",
+                *(f"{peer} {metadata.version(peer)}" for peer in peers),
+            ]
+        ),
+        "load": f"{os.getloadavg()[0]:.2f} processes in the minute before",
+        "date": time.strftime("%Y-%m-%d %H:%M %z"),
+    }
+    if absent:
+        found["not compared"] = "; ".join(f"{peer} {reason}" for peer, reason in absent.items())
+    return found
+
+
+def processor() -> str:
+    """The processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,0 +1,117 @@
+"""The MNIST ODE-Net as `w1` and `train` measure it: fresh weights, batches of digits, and what its parts take alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from odenet_cli import data, models
+from odenet_cli.bench.subject import Training, Work
+from odenet_cli.ode import Solver, Stats
+
+Batch = tuple[Tensor, Tensor]
+
+
+def network(width: int, solver: Solver) -> Any:
+    """The model `odenet` with the stem of three convolutions; always the same weights."""
+    torch.manual_seed(0)
+    options = {"stem": "conv", "width": width, "augment": 0}
+    return models.model("odenet", options, shape=(1, 28, 28), classes=10, solver=solver)
+
+
+def batches(size: int, device: torch.device) -> Iterator[Batch]:
+    """Training batches of digits, epoch after epoch."""
+    sizes = {"batch_size": size, "eval_batch_size": size}
+    digits = data.load("digits", {}, **sizes, seed=0, device=device, dtype=torch.float32).train
+    return (batch for epoch in count() for batch in digits.epoch(epoch))
+
+
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    """Rate 0.1, momentum 0.9, as in the paper's experiment."""
+    return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+
+
+class ConcatField(nn.Module):
+    """A field of `odenet_cli.models`, its convolutions over the concatenation of the time and the state."""
+
+    def __init__(self, field: Any) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (copy.deepcopy(norm) for norm in (field.norm1, field.norm2, field.norm3))
+        self.conv1, self.conv2 = concatenated(field.conv1), concatenated(field.conv2)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        time = torch.ones_like(x[:, :1]) * t.reshape(-1, 1, 1, 1)
+        x = self.conv1(torch.cat((time, F.relu(self.norm1(x))), 1))
+        slope: Tensor = self.norm3(self.conv2(torch.cat((time, F.relu(self.norm2(x))), 1)))
+        return slope
+
+
+def concatenated(ours: Any) -> nn.Conv2d:
+    """A plain convolution of [t, x] with the weights of a TimeConv2d."""
+    weight = torch.cat((ours.time_weight, ours.weight), 1).detach()
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device=weight.device, dtype=weight.dtype)
+    conv.load_state_dict({"weight": weight, "bias": ours.bias.detach()})
+    return conv
+
+
+class Part(Work):
+    """A part of a step on its own."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self.run = run
+
+    def forward(self) -> None:
+        self.run()
+
+
+def parts(network: Any, batch: Batch) -> dict[str, Work]:
+    """Stem and head forward and backward; one evaluation of the field; one with its vector-Jacobian product."""
+    network = copy.deepcopy(network)
+    stem, field, head = network.stem, network.flow.field, network.head
+    x = stem(batch[0]).detach()
+    t, cotangent = x.new_tensor(0.5), torch.randn_like(x)
+    inputs = [x.clone().requires_grad_(), *field.parameters()]
+
+    def pull() -> object:
+        return torch.autograd.grad(field(t, inputs[0]), inputs, cotangent)
+
+    return {
+        "outer": Training(nn.ModuleList((stem, head)), lambda: F.cross_entropy(head(stem(batch[0])), batch[1])),
+        "field": Part(torch.no_grad()(lambda: field(t, x))),
+        "pull": Part(pull),
+    }
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least a step can take, in milliseconds: its parts, each run on its own, as often as the step needs them.
+
+    outer  stem and head, forward and backward      field  one evaluation      vjp  one vector-Jacobian product
+    """
+
+    outer: float
+    field: float
+    vjp: float
+
+    @classmethod
+    def measured(cls, times: dict[str, list[float]]) -> Floor:
+        """From the times of `parts`."""
+        outer, field, pull = (median(times[name]) for name in ("outer", "field", "pull"))
+        return cls(outer, field, pull - field)
+
+    def forward(self, cost: Stats) -> float:
+        return cost.nfe_forward * self.field
+
+    def backward(self, cost: Stats) -> float:
+        return cost.nfe_backward * self.field + cost.vjps * self.vjp
+
+    def step(self, cost: Stats) -> float:
+        return self.outer + self.forward(cost) + self.backward(cost)

@@ -1,0 +1,52 @@
+"""What is measured, one a file: the module's name is the word of `odenet bench`, its docstring's first line the title.
+
+A module has a class `Workload`, a frozen dataclass whose fields are the sizes, and `run(settings) -> list[Table]`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odenet_cli import registry
+
+if TYPE_CHECKING:
+    import torch
+
+# Where a step of training is written down: (step, values, cost) -> nothing.
+Log = Callable[[int, dict[str, Any], Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to measure.
+
+    peers    the libraries to compare with
+    repeats  measurements of each subject; None: as many as the workload thinks fit
+    log      writes the log of a run, for `train`; None: nothing is written
+    """
+
+    peers: tuple[str, ...]
+    device: torch.device
+    repeats: int | None = None
+    log: Log | None = None
+
+
+def names() -> list[str]:
+    """All workloads."""
+    return registry.names(__name__)
+
+
+def title(name: str) -> str:
+    """The first line of the module's docstring; nothing is imported."""
+    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def workload(name: str) -> Any:
+    """The workload of that name, in its usual size."""
+    return importlib.import_module(f"{__name__}.{registry.require('workload', name, names())}").Workload()

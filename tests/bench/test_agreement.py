@@ -1,0 +1,94 @@
+"""Whoever solves a workload, a fine tolerance brings the loss and gradient of the reference: the work is the same."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+from odenet_cli.bench import libraries, mnist
+from odenet_cli.bench.measure import distance, ran
+from odenet_cli.bench.subject import Counter
+from odenet_cli.bench.workloads import Settings, w1, w2, w3, w4
+from odenet_cli.ode import Adaptive
+
+CPU = torch.device("cpu")
+BOUNDS = {"w1": 0.15, "w2": 1e-3, "w3": 2e-3, "w4": 1e-3}  # at the kinks of ReLUs gradients gain little by tolerance
+
+
+@cache
+def small(name):
+    """The subjects of a workload for given settings, and its reference, in a small size."""
+    torch.manual_seed(0)
+    if name == "w1":
+        work = w1.Workload(width=4, tolerance=1e-4, fine=1e-5)
+        network = mnist.network(4, Adaptive(method="dopri5", rtol=1e-5, atol=1e-5))
+        batch = torch.rand(4, 1, 28, 28), torch.arange(4)
+        return lambda settings: work.subjects(settings, network, batch), work.exact(network, batch)
+    if name == "w2":
+        work, y0 = w2.Workload(end=2.0, tolerance=1e-6), 1 + torch.rand(4, 2)
+        return lambda settings: work.subjects(settings, y0), work.exact(y0)
+    if name == "w3":
+        work, flow, x = w3.Workload(tolerance=1e-5), w3.PlanarFlow(4), w3.moons(8)
+        return lambda settings: work.subjects(settings, flow, x), work.exact(flow, x)
+    work, paths, target = w4.Workload(times=5, end=1.0), w4.Paths(4, 4, 6), w4.spirals(4, 5)
+    both = {library: [] for modes in work.contests().values() for library in modes}
+    for modes in work.contests().values():
+        for library, found in modes.items():
+            both[library] += found
+    return lambda settings: work.subjects(settings, both, paths, target), work.exact(paths, target)
+
+
+@pytest.mark.parametrize("library", [*libraries.peers(), libraries.OURS])
+@pytest.mark.parametrize("name", ["w1", "w2", "w3", "w4"])
+def test_results_agree(name, library):
+    if library == "diffrax" and name != "w2":
+        pytest.skip("the fields of this workload are torch's")
+    if reason := libraries.missing(library):
+        pytest.skip(f"{library} {reason}")
+    subjects, exact = small(name)
+    peers = () if library == libraries.OURS else (library,)
+    found = [
+        s for s in subjects(Settings(peers=peers, device=CPU)) if s.library == library and "compiled" not in s.mode
+    ]
+    for subject in found:
+        assert distance(ran(subject.work(subject.mode, None)), exact) < BOUNDS[name], subject.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["w2", "w3", "w4"])
+def test_compiled_results_agree(name):
+    peers, _ = libraries.chosen(None)
+    subjects, exact = small(name)
+    for subject in subjects(Settings(peers=tuple(peers), device=CPU)):
+        if "compiled" in subject.mode:
+            assert distance(ran(subject.work(subject.mode, None)), exact) < 2e-3, subject.name
+
+
+def test_the_concatenated_field_is_the_same_function():
+    field = mnist.network(8, Adaptive(method="dopri5", rtol=1e-3, atol=1e-3)).flow.field
+    x, t = torch.randn(3, 8, 6, 6), torch.tensor(0.7)
+    plain = mnist.ConcatField(field)
+    torch.testing.assert_close(plain(t, x), field(t, x))
+    torch.testing.assert_close(plain(t.expand(3), x), field(t, x))
+
+
+def test_the_trace_of_the_flow_is_that_of_its_jacobian():
+    torch.manual_seed(0)
+    flow, z = w3.PlanarFlow(5).double(), torch.randn(3, 2, dtype=torch.float64)
+    t, zero = torch.tensor(0.3, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(t, (x, zero))[0].sum(0), z)
+    torch.testing.assert_close(flow(t, (z, zero))[1][:, 0], -torch.einsum("ibi->b", jacobian))
+
+
+@pytest.mark.parametrize("name", ["w3", "w4"])
+def test_our_evaluations_are_those_a_field_sees(name):
+    subjects, _ = small(name)
+    for subject in subjects(Settings(peers=(), device=CPU)):
+        if "compiled" in subject.mode:
+            continue
+        cost, counter = subject.cost(), Counter()
+        ran(subject.work(subject.mode, counter))
+        assert counter.calls == cost.nfe_forward + cost.nfe_backward, subject.name
+        assert (cost.nfe_backward == 0) == (subject.mode == "backprop")
