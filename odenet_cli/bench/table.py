@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,9 @@ def speed_table(
         numbers = [number(row.ms), number(ratio), number(forward), number(backward), small(row.error)]
         numbers += [number(least), number(over)] if floor else []
         cells.append([row.subject, *([f"failed: {row.failed}"] if row.failed else numbers)])
-        records.append({**dataclasses.asdict(row), "ms": row.ms, "ratio": ratio, "floor_ms": least})
+        error = row.error if row.error is not None and math.isfinite(row.error) else None  # JSON has no NaN
+        found = {"ms": row.ms, "ratio": ratio, "error": error, "floor_ms": least}
+        records.append({**dataclasses.asdict(row), **found})
     first = [f"Ratio: the time of {base.subject} over the row's, so that more is faster."] if base else []
     unsteady = ", ".join(row.subject for row in rows if row.unsteady)
     last = [f"Unsteady, as on a busy machine: {unsteady}."] if unsteady else []

@@ -32,12 +32,21 @@ Slices = tuple[tuple[int | None, int | None], ...]
 class CompiledLoop(AdaptiveLoop):
     """An `AdaptiveLoop` whose attempts are compiled.
 
-    dense  outputs may lie inside steps: keep all slopes of a step, not only its last
+    dense        outputs may lie inside steps: keep all slopes of a step, not only its last
+    unit, bounds the compiled attempt; rtol, and the atol of each group of the norm, which do not change during a run
     """
 
     evaluate: Counted
     dense: bool = True
     unit: Any = None
+    bounds: Sequence[float] = ()
+
+    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        self._settle()
+        return super().run(t, end, y)
+
+    def _settle(self) -> None:
+        self.bounds = [self.norm.rtol, *(self.norm.atol * factor for _, factor in self.norm.groups())]
 
     def _begin(self, t: float, y: State) -> State:
         slope: State = _slope(self.feeds)(self.evaluate.function, _tensor([t], y), y)
@@ -47,7 +56,7 @@ class CompiledLoop(AdaptiveLoop):
     @torch.no_grad()
     def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
         unit = _start(order, self.feeds, self.judged, self._groups())
-        numbers = _tensor([t, span, self.norm.rtol, *self._atols()], y)
+        numbers = _tensor([t, span, *self.bounds], y)
         h: float = unit(self.evaluate.function, numbers, y, opening).item()
         self.evaluate.count(1)
         return h
@@ -55,8 +64,7 @@ class CompiledLoop(AdaptiveLoop):
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         if self.unit is None:
             self.unit = _attempt(self.tableau, self.feeds, self.judged, self._groups(), self.dense)
-        numbers = _tensor([t, h, self.norm.rtol, *self._atols()], y)
-        y1, k, ratio = self.unit(self.evaluate.function, numbers, y, opening)
+        y1, k, ratio = self.unit(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, opening)
         made = self.tableau.stages - 1
         self.evaluate.count(made)
         if self.evaluate.mark is not None:
@@ -69,10 +77,6 @@ class CompiledLoop(AdaptiveLoop):
         """The norm's groups of components."""
         return tuple((group.start, group.stop) for group, _ in self.norm.groups())
 
-    def _atols(self) -> list[float]:
-        """The atol of each."""
-        return [self.norm.atol * factor for _, factor in self.norm.groups()]
-
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
@@ -83,12 +87,13 @@ class WholeLoop(CompiledLoop):
     """
 
     def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+        self._settle()
         for stop, behind in self._stretches(t, end, y):
             opening = self.opening or self._begin(t, y)
             wanted = max(self.h or self._first(self.tableau.embedded_order + 1, t, end, y, opening), self.min_step)
             floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(stop))))
             limit = self.max_steps - self.accepted - self.rejected
-            numbers = [stop, self.norm.rtol, self.min_step, self.max_step, floor, limit, *self._atols()]
+            numbers = [stop, self.min_step, self.max_step, floor, limit, *self.bounds]
             unit = _whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
             made = unit(
                 self.evaluate.function,
@@ -212,7 +217,7 @@ def _rms(state: State, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, controller: Controller) -> Any:
-    """(function, [end, rtol, min_step, max_step, floor, limit, *atol], [t, h, grow, accepted, rejected, blown], y,
+    """(function, [end, min_step, max_step, floor, limit, rtol, *atol], [t, h, grow, accepted, rejected, blown], y,
     opening) -> the state, its slope, and the six numbers at the end of the loop."""
     from torch._higher_order_ops.while_loop import while_loop
 
@@ -222,13 +227,13 @@ def _whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slic
     def loop(function: Evaluate, numbers: Tensor, state: Tensor, y: State, opening: State) -> Any:
         def going(state: Tensor, y: State, opening: State) -> Tensor:
             t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
-            end, floor, limit = numbers[0], numbers[4], numbers[5]
+            end, floor, limit = numbers[0], numbers[3], numbers[4]
             able = h >= torch.minimum((end - t).abs(), floor)
             return (t != end) & able & (accepted + rejected < limit)
 
         def attempt(state: Tensor, y: State, opening: State) -> tuple[Tensor, State, State]:
             t, h, most, accepted, rejected, _ = (state[n] for n in range(6))
-            end, rtol, low, high = (numbers[n] for n in range(4))
+            end, low, high, rtol = numbers[0], numbers[1], numbers[2], numbers[5]
             atol = [numbers[6 + n] for n in range(len(groups))]
             left = end - t
             wanted = torch.minimum(h, high)
