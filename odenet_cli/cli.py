@@ -81,7 +81,7 @@ def overview() -> str:
     lines = ["usage: odenet COMMAND ...", "", "Neural Ordinary Differential Equations (Chen et al. 2018).", ""]
     for name in commands():
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<8} {docstring.partition(chr(10))[0]}")
+        lines.append(f"  {name:<9} {docstring.partition(chr(10))[0]}")
     lines += ["", "`odenet COMMAND --help` says more. A first run: odenet train model=odenet solver=dopri5 data=digits"]
     return "\n".join(lines)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.commands._points import choice, own_class, product, read
 from odenet_cli.config import Config, eval_solver, load
-from odenet_cli.errors import RequestError
-from odenet_cli.registry import nearest, require
 
 HELP = """usage: odenet eval RUN [key=value ...]
 
@@ -36,43 +34,16 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     folder = Path(argv[0]).expanduser()
     run = load(folder)
-    choices = {"split": "test", "checkpoint": "best"}
-    axes: list[list[tuple[str, Any]]] = []
-    said: set[str] = set()
-    for word in argv[1:]:
-        key, values = parsed(word)
-        if key in said:
-            raise RequestError(f"{key} is said more than once; several values go {key}=a,b.")
-        said.add(key)
-        if key in OWN:
-            choices[key] = require(key, str(values[0]), OWN[key])
-        else:
-            axes.append([(key, value) for value in values])
-    if run.model["name"] == "custom" and "model.target" not in said:
-        raise RequestError(
-            "this run has a class of your own, and no file may name code to run.\n"
-            f"  Say it again: model.target={run.model.get('target')}"
-        )
-    points = [changed(run, dict(point)) for point in itertools.product(*axes)]
+    said = read(argv[1:], (*SOLVER, *KEYS, *OWN), several=("eval.solver.*",))
+    choices = {key: choice(said, key, known) for key, known in OWN.items()}
+    own_class(run, said)
+    points = [changed(run, point) for point in product(said)]
     from odenet_cli.training.folder import plain
 
     for record in score(folder, points, **choices):
         with open(folder / "eval.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain(record)) + "\n")
     return 0
-
-
-def parsed(word: str) -> tuple[str, list[Any]]:
-    """`key=v1,v2`: the key, one that has a place here, and its values."""
-    from odenet_cli.request.points import values
-
-    key, found = values(word)
-    known = (*SOLVER, *KEYS, *OWN)
-    if key not in known:
-        raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")
-    if len(found) > 1 and key not in SOLVER:
-        raise RequestError(f"{word}: only eval.solver.* takes several values.")
-    return key, found
 
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:

@@ -1,0 +1,76 @@
+"""The words behind a RUN: `key=value`, at some keys `key=v1,v2`, and every combination of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from odenet_cli.config import Config, SolverConfig
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest, require
+
+Said = dict[str, list[Any]]
+
+
+def read(words: Iterable[str], known: Sequence[str], several: Sequence[str]) -> Said:
+    """The values said of each key; only keys that match one of the patterns `several` take more than one."""
+    from odenet_cli.request.points import values
+
+    said: Said = {}
+    for word in words:
+        key, found = values(word)
+        if key not in known:
+            raise RequestError(f"{key} is not a key here.{nearest(key, known)}\n  There are: {', '.join(known)}.")
+        if key in said:
+            raise RequestError(f"{key} is said more than once; several values go {key}=a,b.")
+        if len(found) > 1 and not any(fnmatch(key, pattern) for pattern in several):
+            take = "takes" if len(several) == 1 else "take"
+            raise RequestError(f"{word}: only {' and '.join(several)} {take} several values.")
+        said[key] = found
+    return said
+
+
+def product(said: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values."""
+    return [dict(zip(said, point)) for point in itertools.product(*said.values())]
+
+
+def choice(said: Said, key: str, choices: Sequence[str]) -> str:
+    """What was said of `key`, which leaves `said`; the first of `choices` where nothing was."""
+    value = said.pop(key, list(choices))[0]
+    return require(key, str(value).lower() if isinstance(value, bool) else str(value), choices)
+
+
+def number(said: Said, key: str, default: float, whole: bool = False) -> Any:
+    """The positive number said of `key`, which leaves `said`."""
+    return numbers(said, key, [default], whole)[0]
+
+
+def numbers(said: Said, key: str, default: Sequence[float], whole: bool = False) -> list[Any]:
+    """The positive numbers said of `key`, which leaves `said`."""
+    found = said.pop(key, list(default))
+    for value in found:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        if not fits or (whole and not isinstance(value, int)):
+            raise RequestError(f"{key}={value} must be a {'whole ' if whole else ''}number above 0.")
+    return found
+
+
+def own_class(run: Config, said: Said) -> None:
+    """Refuse a run with a class of the user's own unless `model.target` says it again."""
+    if run.model["name"] == "custom" and "model.target" not in said:
+        raise RequestError(
+            "this run has a class of your own, and no file may name code to run.\n"
+            f"  Say it again: model.target={run.model.get('target')}"
+        )
+
+
+def spelled(solver: SolverConfig) -> str:
+    """A solver in a table: `dopri5 0.001`, `euler 1 step`."""
+    if solver.rtol is None:
+        return f"{solver.method} {solver.steps} step{'s' * (solver.steps != 1)}"
+    apart = "" if solver.atol == solver.rtol else f"/{solver.atol:g}"
+    return f"{solver.method} {solver.rtol:g}{apart}"

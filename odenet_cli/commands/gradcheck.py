@@ -1,0 +1,107 @@
+"""How wrong a run's gradient is, on its own data: odenet gradcheck RUN gradient.norm=relative,absolute"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.commands._gradtable import beginnings, cells, described, head, median, verdict
+from odenet_cli.commands._points import choice, number, own_class, product, read
+from odenet_cli.config import Config, GradientConfig, load
+from odenet_cli.presets import preset
+
+HELP = """usage: odenet gradcheck RUN [key=value ...]
+
+The relative error |g - g_exact| / |g_exact| of the gradient that the run trains with, at the weights of its best
+checkpoint, on the first batches of its training data, neither shuffled nor cropped. There are two exact gradients:
+
+  steps      of the very steps that the run's forward solve takes, by plain autograd in float64
+             (for adams in the run's own precision: its steps cannot be taken again)
+  reference  of the differential equation: float64, dopri5 at the tolerance reference=1e-10
+
+Each error is over all parameters, and over those of the field alone. Exit code 1 if the median error against the
+reference is above threshold=0.5, or not a number.
+
+  odenet gradcheck RUN gradient.norm=relative,absolute solver.rtol=1e-2,1e-3
+  odenet gradcheck RUN gradient.method=replay
+
+  gradient.{method,norm,control_parameters,coupling}, gradient.solver.{method,rtol,atol,steps,max_steps},
+  solver.{method,rtol,atol,steps,max_steps}   what to try, every combination; left out: as the run was trained
+  threshold=0.5   batches=3   reference=1e-10   checkpoint=best|last
+  data.root, data.download, device
+  model.target=package.module:Class   to be said again where the run has a class of your own
+
+Gradients of ReLU fields jump, and the reference comes slowly: at 1e-10 it is good to about 1e-3, at 1e-6 to 1e-2, in a
+thirtieth of the time. The rows are also appended to RUN/gradcheck.jsonl."""
+PARTS = ("method", "rtol", "atol", "steps", "max_steps")
+SOLVER = tuple(f"solver.{name}" for name in PARTS)
+BACKWARD = tuple(f"gradient.solver.{name}" for name in PARTS)
+OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
+KEYS = ("gradient.method", *OPTIONS, *BACKWARD, *SOLVER, "data.root", "data.download", "device", "model.target")
+OWN = ("threshold", "batches", "reference", "checkpoint")
+
+
+def main(argv: list[str]) -> int:
+    """Check all points, then their gradients one after the other."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    folder = Path(argv[0]).expanduser()
+    run = load(folder)
+    said = read(argv[1:], (*KEYS, *OWN), several=("solver.*", "gradient.*"))
+    which = choice(said, "checkpoint", ("best", "last"))
+    threshold, tolerance = number(said, "threshold", 0.5), number(said, "reference", 1e-10)
+    batches = number(said, "batches", 3, whole=True)
+    own_class(run, said)
+    points = [changed(run, point) for point in product(said)]
+    from odenet_cli.training.folder import plain
+    from odenet_cli.training.gradcheck import Gradcheck
+    from odenet_cli.training.trained import needs_solver, trained
+
+    for config in points:
+        needs_solver(folder, config)
+    size = run.trainer.batch_size or 1
+    net = trained(folder, points[0], which, size)
+    check = Gradcheck(net, size, batches, tolerance)
+    print(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
+    print(f"reference: the differential equation in float64, dopri5 at {tolerance:g}")
+    starts = beginnings([described(config) for config in points])
+    print(next(starts) + head())
+    errors = []
+    for config, start in zip(points, starts):
+        records: list[dict[str, Any]] = []
+        for n in range(batches):
+            records.append(check.row(config, n))
+            print(start + cells(records[-1]), flush=True)
+            with open(folder / "gradcheck.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(plain(records[-1])) + "\n")
+            if "failed" in records[-1]:
+                break
+        middle = median(records)
+        print(start + cells(middle))
+        errors.append(middle["error"])
+    passed = [error for error in errors if error <= threshold]
+    print(verdict(errors, len(passed), threshold))
+    return 0 if len(passed) == len(errors) else 1
+
+
+def changed(run: Config, changes: dict[str, Any]) -> Config:
+    """The run's config with these keys set. As in a request, a method brings its preset and an rtol its atol; and
+    another gradient, or another solver, starts without the run's settings of the gradient, or of its solve."""
+    from odenet_cli.request.points import altered
+
+    told: dict[str, Any] = dict.fromkeys(f"eval.solver.{name}" for name in PARTS)
+    if changes.get("solver.method", run.solver.method) != run.solver.method:
+        own = preset("solver", changes["solver.method"], "solver.method")
+        told |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps")} | dict.fromkeys(BACKWARD)
+    if "solver.rtol" in changes:
+        told["solver.atol"] = changes["solver.rtol"]
+    if changes.get("gradient.method", run.gradient.method) != run.gradient.method:
+        told |= {**OPTIONS, **dict.fromkeys(BACKWARD)}
+    if "gradient.solver.method" in changes:
+        told |= dict.fromkeys(BACKWARD)
+    if "gradient.solver.rtol" in changes:
+        told["gradient.solver.atol"] = None
+    return altered(run, {**changes, **{key: value for key, value in told.items() if key not in changes}})

@@ -1,0 +1,183 @@
+"""`odenet gradcheck`: how wrong a run's gradient is, told apart by method, norm and tolerance."""
+
+import json
+from statistics import median
+
+import pytest
+import torch
+
+from odenet_cli.commands import gradcheck as command
+from odenet_cli.config import complete, load, save
+from odenet_cli.errors import RequestError
+from odenet_cli.request import compose
+from odenet_cli.training import run as runs
+
+NET = ("data=digits", "device=cpu", "trainer.limit_batches=40")
+
+
+def trained(folder, *words):
+    config = complete(compose([*NET, *words]), gpu=False)
+    folder.mkdir()
+    save(config, folder, tied=True)
+    runs.run(config, folder, "", list(words))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A net of 8 channels whose field has grown: 300 steps with exact gradients of cheap solves."""
+    words = ("model=rknet", "model.width=8", "solver=midpoint", "solver.steps=2", "optim.lr=0.1", "seed=1")
+    more = ("data.validation=0", "trainer.batch_size=32", "trainer.max_steps=300")
+    return trained(tmp_path_factory.mktemp("runs") / "run", *words, *more)
+
+
+@pytest.fixture(scope="module")
+def adjoint_folder(tmp_path_factory):
+    words = ("model=odenet", "model.width=4", "gradient.norm=absolute", "trainer.max_steps=1", "trainer.batch_size=8")
+    return trained(tmp_path_factory.mktemp("runs") / "run", *words)
+
+
+@pytest.fixture
+def check(run_folder, capsys):
+    """The exit code, the records it appended, and what it printed."""
+
+    def call(*words, folder=run_folder):
+        path = folder / "gradcheck.jsonl"
+        before = len(path.read_text().splitlines()) if path.exists() else 0
+        capsys.readouterr()
+        code = command.main([str(folder), "reference=1e-4", *words])
+        records = [json.loads(line) for line in path.read_text().splitlines()[before:]]
+        return code, records, capsys.readouterr().out.splitlines()
+
+    return call
+
+
+COARSE = ("solver.method=dopri5", "solver.rtol=1e-2")
+
+
+def test_replay_is_exact_for_its_steps(check):
+    code, records, lines = check(*COARSE, "gradient.method=replay,backprop")
+    assert code == 0
+    assert [(record["gradient"], record["batch"]) for record in records] == [
+        (method, n) for method in ("replay", "backprop") for n in (1, 2, 3)
+    ]
+    assert max(record["error_steps"] for record in records) < 1e-5  # the rounding of float32
+    assert max(record["error_steps_field"] for record in records) < 1e-5
+    assert all(0.01 < record["error"] < 0.5 for record in records)  # coarse steps, exactly differentiated
+    replay, backprop = records[:3], records[3:]
+    assert all(record["nfe_backward"] == 6 * record["accepted"] for record in replay)
+    assert {record["nfe_backward"] for record in backprop} == {0}
+    assert lines[-1] == "passed: 2 of 2 have a median error of at most 0.5 against the reference"
+
+
+def test_the_absolute_adjoint_at_a_coarse_tolerance_is_no_gradient(check):
+    words = (*COARSE, "gradient.method=adjoint", "gradient.norm=absolute,relative")
+    code, records, lines = check(*words)
+    assert code == 1
+    absolute, relative = records[:3], records[3:]
+    for key in ("error_steps", "error"):
+        assert 0.6 < median(record[key] for record in absolute) < 1.5  # over seeds 0.7 to 1
+        assert median(record[key] for record in relative) < 0.5
+    assert all(a["nfe_backward"] < b["nfe_backward"] for a, b in zip(absolute, relative))
+    assert lines[-1].startswith("failed: 1 of 2")
+    assert check(*words[:-1], "gradient.norm=absolute", "threshold=5", "batches=1")[0] == 0
+
+
+def test_the_table(check):
+    code, (record,), lines = check("batches=1", "threshold=1e-9")
+    assert code == 1
+    assert "last weights, step 300" in lines[0]  # nothing was held out, so there is no best
+    assert "32 training samples of digits a batch, float32" in lines[0]
+    assert lines[1] == "reference: the differential equation in float64, dopri5 at 0.0001"
+    heads = ["gradient", "backward", "forward", "batch", "loss", "norm", "steps", "field", "reference", "field"]
+    assert lines[2].split() == [*heads, "NFE", "back"]
+    assert lines[3].split()[:6] == ["backprop", "-", "midpoint", "2", "steps", "1"]
+    assert f"{record['error']:.1e}" in lines[3]
+    assert "median" in lines[4]
+    error = f"{record['error']:.1e}"
+    assert lines[5] == f"failed: the median error against the reference is {error}, not at most threshold=1e-09"
+
+
+def test_it_is_deterministic_and_leaves_the_run_alone(check, run_folder):
+    def content():
+        return {p: p.read_bytes() for p in run_folder.rglob("*") if p.is_file() and p.name != "gradcheck.jsonl"}
+
+    before = content()
+    assert check("batches=1")[1] == check("batches=1")[1]
+    assert content() == before
+
+
+def test_a_solve_that_fails_is_a_row_and_stops_no_other(check):
+    words = ("gradient.method=reversible,replay", "solver.method=dopri5", "solver.max_steps=2", "solver.rtol=1e-4")
+    code, records, lines = check(*words)
+    assert code == 1
+    assert [("failed" in record, record["gradient"]) for record in records] == [(True, "reversible"), (True, "replay")]
+    assert "Raise solver.max_steps" in records[1]["failed"]
+    assert lines[-1].startswith("failed: 0 of 2")
+
+
+def test_what_the_run_was_trained_with_gives_way(adjoint_folder):
+    """Another gradient starts without the options of this one, the same keeps them; an rtol brings its atol."""
+    run = load(adjoint_folder)
+    assert (run.gradient.norm, run.gradient.solver.rtol) == ("absolute", 3e-2)
+    kept = command.changed(run, {"gradient.method": "adjoint", "solver.rtol": 1e-2})
+    assert (kept.gradient, kept.solver.atol) == (run.gradient, 1e-2)
+    replay = command.changed(run, {"gradient.method": "replay"}).gradient
+    assert (replay.norm, replay.solver.rtol) == ("relative", None)
+    fixed = command.changed(run, {"solver.method": "rk4"})
+    assert (fixed.solver.rtol, fixed.solver.steps, fixed.gradient.solver.rtol) == (None, 4, None)
+    assert fixed.gradient.norm == "absolute"
+    backward = command.changed(run, {"gradient.solver.method": "bosh3"}).gradient.solver
+    assert (backward.method, backward.rtol) == ("bosh3", None)
+
+
+WRONG = {
+    "gradient.norm=relativ": ["gradient.norm=relativ", "relative"],
+    "gradient.method=replay gradient.norm=absolute": ["gradient.norm has no meaning for gradient=replay"],
+    "gradient.method=reply": ["replay"],
+    "gradient=replay": ["gradient is not a key here", "gradient.method"],
+    "solver.rtol=-1": ["solver.rtol=-1", "above 0"],
+    "solver.rtol=abc": ["solver.rtol=abc is not a number"],
+    "solver.method=adams gradient.method=replay": ["gradient=replay", "adams"],
+    "threshold=0": ["threshold=0 must be a number above 0"],
+    "threshold=x": ["threshold=x must be a number above 0"],
+    "batches=1.5": ["batches=1.5 must be a whole number above 0"],
+    "batches=1000": ["batches=1000 is more than the 162 there are"],
+    "batches=1,2": ["only solver.* and gradient.* take several values"],
+    "checkpoint=first": ["best", "last"],
+    "optim.lr=3": ["optim.lr is not a key here"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_request_is_refused(adjoint_folder, words, capsys):
+    with pytest.raises(RequestError) as refused:
+        command.main([str(adjoint_folder), *words.split()])
+    for part in WRONG[words]:
+        assert part in str(refused.value)
+    assert capsys.readouterr().out == ""
+    assert not (adjoint_folder / "gradcheck.jsonl").exists()
+
+
+def test_a_run_without_a_solver_is_refused(tmp_path):
+    folder = trained(tmp_path / "run", "model=resnet", "model.width=4", "trainer.max_steps=1")
+    with pytest.raises(RequestError, match="model=resnet, which has no solver"):
+        command.main([str(folder)])
+    with pytest.raises(RequestError, match="is not the folder of a run"):
+        command.main([str(tmp_path)])
+
+
+def test_the_command(odenet, run_folder):
+    done = odenet("gradcheck", str(run_folder), "reference=1e-4", "batches=1", *COARSE, "gradient.method=replay")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("passed: the median error against the reference is ")
+    assert command.main([]) == 2
+    assert command.main(["--help"]) == 0
