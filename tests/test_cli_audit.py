@@ -112,6 +112,7 @@ def test_a_wrong_request_is_refused(run_folder, words, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.numerics
 def test_the_command(odenet, run_folder, tmp_path):
     done = odenet("audit", str(run_folder), "steps=1", "rtol=1e-1")
     assert (done.returncode, done.stderr) == (0, "")

@@ -63,6 +63,7 @@ def check(run_folder, capsys):
 COARSE = ("solver.method=dopri5", "solver.rtol=1e-2")
 
 
+@pytest.mark.numerics
 def test_replay_is_exact_for_its_steps(check):
     code, records, lines = check(*COARSE, "gradient.method=replay,backprop")
     assert code == 0
@@ -78,6 +79,7 @@ def test_replay_is_exact_for_its_steps(check):
     assert lines[-1] == "passed: 2 of 2 have a median error of at most 0.5 against the reference"
 
 
+@pytest.mark.numerics
 def test_the_absolute_adjoint_at_a_coarse_tolerance_is_no_gradient(check):
     words = (*COARSE, "gradient.method=adjoint", "gradient.norm=absolute,relative")
     code, records, lines = check(*words)

@@ -61,6 +61,8 @@ class RightHandSide:
                 raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
         if not self.y0 or len({part.device for part in self.y0}) > 1:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
+        # The field may ask what it is shown for a gradient; the caller's tensor must not notice.
+        self.y0 = tuple(part if part.requires_grad else part.view_as(part) for part in self.y0)
         self.device = self.y0[0].device
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
 

@@ -66,6 +66,7 @@ def test_a_step_taken_apart_has_the_gradient_of_a_whole_one(alone):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.numerics
 def test_w1_measures_at_the_start_and_after_training(alone):
     tables = w1.Workload(width=4, batch=8, trained=1, fine=1e-4).run(alone)
     assert [table.title.split(":")[0] for table in tables] == [

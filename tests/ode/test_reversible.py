@@ -73,6 +73,7 @@ def test_the_gradient_is_that_of_the_pairs_steps(case, times):
     agree(solver(case, "reversible", tol=1e-3), field, y0, ts, (y0, ts, *field.parameters()))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
 @pytest.mark.parametrize("span", [1.0, 5.0])
 @pytest.mark.parametrize("name", [name for name in ADAPTIVE if method(name).order >= 5])
@@ -133,6 +134,7 @@ def test_first_and_second_derivatives_agree_with_finite_differences(case):
     assert gradgradcheck(run, inputs, atol=1e-6)
 
 
+@pytest.mark.numerics
 def test_float32_comes_back_to_where_it_began():
     """A thousand steps undone: y0's gradient of a quadratic loss is right to float32, so the states were."""
     found = []

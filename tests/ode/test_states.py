@@ -99,6 +99,25 @@ def test_the_callers_tensors_are_left_alone(case):
     assert all(torch.equal(one, other) or torch.equal(one, 5 * other) for one, other in seen)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("grad", GRADIENTS)
+@pytest.mark.parametrize("case", [DOPRI5, ("fixed", "rk4")], ids=label)
+def test_a_field_may_differentiate_itself(case, grad, wanted):
+    """As the trace of a continuous flow does: it asks its argument for a gradient. y' = -dV/dy with V = y²."""
+
+    def field(t, y):
+        with torch.enable_grad():
+            y = y.requires_grad_()
+            (slope,) = torch.autograd.grad(y.square().sum(), y, create_graph=True)
+        return -slope
+
+    y0 = doubles(1.0, 2.0)
+    with torch.set_grad_enabled(wanted):
+        y = solver(case, grad, tol=1e-8, steps=50)(field, y0, [0.0, 1.0]).y
+    assert not y0.requires_grad
+    assert torch.allclose(y.detach(), y0 * math.exp(-2), atol=1e-6)
+
+
 def test_expanded_and_strided_states():
     wide, solve = doubles(1.0, 2.0).expand(3, 2), solver(DOPRI5, tol=1e-8)
     assert torch.allclose(solve(lambda t, y: -y, wide, doubles(0.0, 1.0)).y, wide * math.exp(-1), rtol=1e-6)

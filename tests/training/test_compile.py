@@ -31,9 +31,11 @@ def test_a_compiled_run_is_the_plain_one(odenet, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("compile=sure",), ("compile=sure", "auto, true, false, loop")),
         (("compile=true", "solver=adams"), ("compile=True", "solver.method=adams", "compile=False")),
-        (("compile=loop", "gradient=reversible"), ("compile=loop", "gradient=reversible")),
+        pytest.param(("compile=sure",), ("compile=sure", "auto, true, false, loop"), marks=pytest.mark.numerics),
+        pytest.param(
+            ("compile=loop", "gradient=reversible"), ("compile=loop", "gradient=reversible"), marks=pytest.mark.numerics
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(odenet, tmp_path, words, said):

@@ -20,8 +20,6 @@ class Backprop:
     multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        # The field may ask its argument for a gradient; the caller's tensor must not notice.
-        problem.rhs.y0 = tuple(part if part.requires_grad else part.detach() for part in problem.rhs.y0)
         clock = problem.clock(problem.times)
         return stacked(problem.integrate(moving(problem.evaluate_marked, clock), clock=clock))
 
