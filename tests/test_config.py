@@ -31,10 +31,10 @@ def test_one_thing_has_one_name():
     [
         ("data=mnist", None, True, (160, 128, 0.1)),
         ("data=mnist", None, False, (3, 128, 0.1)),
-        ("data=digits", None, True, (12, 8, 0.05)),
-        ("data=auto", "digits", False, (12, 8, 0.05)),
+        ("data=digits", None, True, (14, 8, 0.05)),
+        ("data=auto", "digits", False, (14, 8, 0.05)),
         ("data=auto", "mnist", False, (3, 128, 0.1)),
-        ("data=digits optim=adam", None, False, (12, 8, 1e-3)),
+        ("data=digits optim=adam", None, False, (14, 8, 1e-3)),
         ("data=digits optim.lr=2 trainer.epochs=4 trainer.batch_size=5", None, False, (4, 5, 2.0)),
         ("data=digits trainer.steps=7", None, False, (None, 8, 0.05)),
     ],
