@@ -3,74 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode import dense
-from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
+from odenet_cli.ode.outputs import Taken
 from odenet_cli.ode.state import Evaluate, State
 from odenet_cli.ode.step import Step, errors, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
-
-
-@dataclass
-class Place:
-    """Where an accepted step was.
-
-    t, h    where it began, how long it was; `end` is t + h, exactly the end time in the last step
-    leg     indices into the output times between which the solve ran; t and h are constant fractions of that span
-    inside  (j, θ): output j lies at t + θh, by dense output
-    lands   the first output at `end`, if there is one
-    """
-
-    t: float
-    h: float
-    end: float
-    leg: tuple[int, int] = (0, -1)
-    inside: list[tuple[int, float]] = field(default_factory=list)
-    lands: int | None = None
-
-
-@dataclass(kw_only=True)
-class Taken(Place):
-    """An accepted step: from the state `y` at `t` to `step.y` at `end`."""
-
-    y: State
-    step: Step
-
-    def place(self) -> Place:
-        """Without the tensors."""
-        return Place(self.t, self.h, self.end, self.leg, self.inside, self.lands)
-
-
-class Integrator(Protocol):
-    """A solve in progress; step size and error history carry over from one `run` to the next."""
-
-    opening: State | None
-    accepted: int
-    rejected: int
-
-    def legs(self, count: int) -> list[tuple[int, int]]:
-        """The runs by which `count` output times are reached, as pairs of their indices."""
-        ...
-
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        """Solve from `t` to `end`, either way in time, yielding every accepted step."""
-        ...
-
-    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
-        """The states at t + θh inside a step that was just taken."""
-        ...
-
-    def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
-        """A time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -261,47 +206,3 @@ def completed(loop: AdaptiveLoop | FixedLoop, taken: Taken) -> list[State]:
     if len(k) < len(table.dense_rows):
         k += extended(table, loop.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
     return k
-
-
-def outputs(
-    integrator: Integrator,
-    ts: Sequence[float],
-    y0: State,
-    keep: Callable[[Taken], None] | None = None,
-    clock: Clock | None = None,
-) -> list[State]:
-    """The states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are placed."""
-    states: list[State] = [y0]
-    for leg in integrator.legs(len(ts)):
-        if clock is not None:
-            clock.leg = leg
-        y = states[leg[0]]
-        while len(states) <= leg[1] and ts[len(states)] == ts[leg[0]]:
-            states.append(y)
-        for taken in integrator.run(ts[leg[0]], ts[leg[1]], y):
-            taken.leg = leg
-            _place(integrator, taken, ts, states, clock)
-            if keep is not None:
-                keep(taken)
-    return states
-
-
-def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State], clock: Clock | None) -> None:
-    """Append the outputs that lie in (t, end] of a step: by dense output, and those at the end of the leg as they are.
-
-    One that happens to lie at another step's end is inside all the same: its time can move, the step's end does not.
-    """
-    stop, way = taken.leg[1], math.copysign(1.0, taken.h)
-    while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
-        taken.inside.append((j, (ts[j] - taken.t) / taken.h))
-    if taken.inside:
-        states += integrator.inside(taken, thetas(taken, clock))
-    if len(states) <= stop and ts[len(states)] == taken.end:
-        taken.lands = len(states)
-    while len(states) <= stop and ts[len(states)] == taken.end:
-        states.append(taken.step.y)
-
-
-def thetas(place: Place, clock: Clock | None) -> list[float | Tensor]:
-    """Where in a step its outputs lie; tensors where their times have gradients."""
-    return [theta if clock is None else clock.theta(j, theta, place.h) for j, theta in place.inside]

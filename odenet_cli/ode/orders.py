@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.loop import Taken, Toleranced
+from odenet_cli.ode.loop import Toleranced
 from odenet_cli.ode.multistep import (
     Formula,
     Multistep,
@@ -28,6 +28,7 @@ from odenet_cli.ode.multistep import (
     row,
     turned,
 )
+from odenet_cli.ode.outputs import Taken
 from odenet_cli.ode.state import State
 from odenet_cli.ode.step import Step
 

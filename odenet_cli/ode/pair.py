@@ -17,7 +17,8 @@ import torch
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
-from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, Taken, combined
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, combined
+from odenet_cli.ode.outputs import Taken
 from odenet_cli.ode.state import Evaluate, State, combine, sizes
 from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.gradient import Problem
-from odenet_cli.ode.loop import Integrator, Taken, outputs
+from odenet_cli.ode.outputs import Integrator, Taken, outputs
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 
 

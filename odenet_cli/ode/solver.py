@@ -15,13 +15,14 @@ from torch import Tensor
 from odenet_cli.ode.compiled import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.errors import NotFinite
-from odenet_cli.ode.gradient import Gradient, Problem, gradient, stacked
+from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.multistep import Multistep
 from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.path import Path
+from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import Counted, Evaluate, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from odenet_cli.ode import Solver
-from odenet_cli.ode.gradient import Problem, stacked
 from odenet_cli.ode.gradient.replay import Replay, again
 from odenet_cli.ode.gradient.reversible import Reversible
-from odenet_cli.ode.loop import Place
+from odenet_cli.ode.outputs import Place
 from odenet_cli.ode.pair import halves, pair_step
+from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import State
 
 

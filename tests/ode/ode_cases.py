@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import Adaptive, Fixed, Stats, Tableau, gradient, method, methods
-from odenet_cli.ode.gradient import Problem
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import RightHandSide
 
 # Methods that are a tableau; a multistep method has tests of its own.

@@ -13,8 +13,8 @@ from ode_cases import ADAPTIVE, HEUN_EULER, METHODS, SOLVERS, Swirl, doubles, la
 from torch.autograd import gradcheck, gradgradcheck
 
 from odenet_cli.ode import Adaptive, Fixed, NotReversible, Stats, method
-from odenet_cli.ode.gradient import Problem
 from odenet_cli.ode.gradient.reversible import Reversible
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import RightHandSide
 
 TIMES = {"ends": (0.0, 1.0), "inside": (0.0, 0.3, 0.31, 1.0), "reversed": (1.0, 0.4, 0.35, -0.5)}

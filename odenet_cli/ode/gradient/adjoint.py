@@ -17,8 +17,10 @@ from torch import Tensor
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
-from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Problem, point, taped
-from odenet_cli.ode.loop import Integrator
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
+from odenet_cli.ode.gradient._taped import point, taped
+from odenet_cli.ode.outputs import Integrator
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import Counted, State, Time, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")

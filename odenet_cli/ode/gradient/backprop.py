@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odenet_cli.ode.gradient import Problem, moving, stacked
+from odenet_cli.ode.problem import Problem, moving, stacked
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,10 @@ from torch import Tensor
 from odenet_cli.ode import dense
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.compiled import advance
-from odenet_cli.ode.gradient import (
-    Cotangents,
-    Gathered,
-    Gradients,
-    MaybeTensor,
-    Problem,
-    moving,
-    plainly,
-    point,
-    taped,
-)
-from odenet_cli.ode.loop import Place, Taken, thetas
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
+from odenet_cli.ode.gradient._taped import Gathered, plainly, point, taped
+from odenet_cli.ode.outputs import Place, Taken, thetas
+from odenet_cli.ode.problem import Problem, moving
 from odenet_cli.ode.state import Counted, State
 from odenet_cli.ode.step import extended, rk_step
 

@@ -13,20 +13,11 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.gradient import (
-    Cotangents,
-    Gathered,
-    Gradients,
-    MaybeTensor,
-    Problem,
-    accumulate,
-    moving,
-    plainly,
-    point,
-    taped,
-)
-from odenet_cli.ode.loop import Place, Taken, outputs
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
+from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point, taped
+from odenet_cli.ode.outputs import Place, Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
+from odenet_cli.ode.problem import Problem, moving
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step
 

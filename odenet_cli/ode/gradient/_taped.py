@@ -1,0 +1,156 @@
+"""A solve as one node of the autograd graph, and what its backward pass is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.capture import capture
+from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
+from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.state import State
+
+
+def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
+    """Solve as one node of the autograd graph."""
+    rhs = problem.rhs
+    problem.stats.nfe_forward += 1
+    problem.opening, problem.captured, problem.retain = capture(rhs, problem.ts[0], problem.times is not None)
+    if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
+        return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *rhs.y0, problem.times, *problem.captured))
+    with torch.no_grad():
+        return stacked(problem.integrate(problem.evaluate))
+
+
+class _Node(torch.autograd.Function):
+    """A solve, with parameters and captured tensors as inputs of their own.
+
+    Inputs are `(gradient, problem, *y0, times or None, *captured)`; outputs are the components of the state, stacked
+    over the output times where there are more than two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Taped, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
+        states, ctx.tape, kept = gradient.forward(problem)
+        made = stacked(states)
+        ctx.gradient, ctx.problem, ctx.given, ctx.parts = gradient, problem, len(inputs), len(made)
+        # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
+        problem.rhs.y0 = ()
+        ctx.save_for_backward(*inputs, *(made if gradient.keeps_outputs else ()), *kept)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
+        saved, problem, gradient = ctx.saved_tensors, ctx.problem, ctx.gradient
+        y0, kept = saved[: ctx.parts], saved[ctx.given :]
+        arriving = _unstacked(cotangents, len(problem.ts))
+        problem.rhs.y0 = tuple(part.detach() for part in y0)
+        if torch.is_grad_enabled():
+            found = gradient.backward_again(problem, ctx.tape, y0, arriving)
+        else:
+            if gradient.keeps_outputs:
+                later = _later(kept[: ctx.parts], len(problem.ts))
+                kept = [problem.rhs.y0, *zip(*later), *kept[ctx.parts :]]
+            found = gradient.backward(problem, ctx.tape, kept, arriving)
+        problem.rhs.y0 = ()
+        return None, None, *found.y0, found.times, *found.captured
+
+
+class Gathered:
+    """What a backward pass has gathered for the captured tensors and the output times.
+
+    clock  makes steps move with the times, where their gradient is wanted
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.captured: list[MaybeTensor] = [None] * len(problem.captured)
+        self.times: list[MaybeTensor] = [None]
+        self.clock = problem.clock(None if problem.times is None else problem.times.detach())
+        self._moving = () if self.clock is None else (self.clock.times.requires_grad_(),)
+
+    def pull(self, made: Sequence[Tensor], cotangents: Sequence[MaybeTensor], point: State) -> list[MaybeTensor]:
+        """From the cotangents of what was made at `point` to that of the point; gathers the others."""
+        ends = [(part, x) for part, x in zip(made, cotangents) if x is not None and part.requires_grad]
+        if not ends:
+            return [None] * len(point)
+        found = torch.autograd.grad(
+            [part for part, _ in ends],
+            (*point, *self._moving, *self.problem.captured),
+            [x for _, x in ends],
+            retain_graph=self.problem.retain,
+            allow_unused=True,
+        )
+        accumulate(self.times, found[len(point) : len(point) + len(self._moving)])
+        accumulate(self.captured, found[len(point) + len(self._moving) :])
+        return list(found[: len(point)])
+
+    def arrive(self, a: list[MaybeTensor], cotangents: Cotangents, j: int) -> None:
+        """Add what came in for output j, and for others at the same time, to the cotangent `a` of the state there."""
+        ts = self.problem.ts
+        for i in range(j, len(ts)):
+            if ts[i] != ts[j]:
+                break
+            accumulate(a, cotangents[i])
+
+    def gradients(self, a: Sequence[MaybeTensor]) -> Gradients:
+        """What was gathered, with the cotangent `a` of y0."""
+        times, wanted = self.times[0], self.problem.times
+        if wanted is not None:
+            times = torch.zeros_like(wanted) if times is None else times.to(wanted)
+        return Gradients(a, times, self.captured)
+
+
+def point(y: Sequence[Tensor]) -> State:
+    """`y` as leaves of a graph that begins here."""
+    return tuple(part.detach().requires_grad_() for part in y)
+
+
+def accumulate(total: list[MaybeTensor], terms: Sequence[MaybeTensor]) -> None:
+    """total += terms, in place. What is first put in is copied, so that `total` owns all it holds."""
+    for i, term in enumerate(terms):
+        if term is not None:
+            held = total[i]
+            if held is None:
+                total[i] = term.clone()
+            else:
+                held.add_(term)
+
+
+def plainly(
+    problem: Problem, y0: State, cotangents: Cotangents, again: Callable[[State, Clock | None], dict[int, State]]
+) -> Gradients:
+    """The gradient with a graph of its own, through `again(y0, clock)`, which makes the states at the output times anew
+    under autograd (some of those that fall together may be left out). Memory grows with the number of evaluations."""
+    with torch.enable_grad():
+        leaves = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in y0)
+        times, ts = problem.times, problem.ts
+        states = {0: leaves, **again(leaves, problem.clock(times))}
+        for j in range(1, len(ts)):
+            states.setdefault(j, states[j - 1])
+        ends = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]
+        inputs = (*leaves, *(() if times is None else (times,)), *problem.captured)
+        found = torch.autograd.grad(
+            [part for part, _ in ends], inputs, [x for _, x in ends], create_graph=True, allow_unused=True
+        )
+    parts = len(leaves)
+    return Gradients(
+        found[:parts], None if times is None else found[parts], found[len(inputs) - len(problem.captured) :]
+    )
+
+
+def _later(made: Sequence[Tensor], count: int) -> list[list[Tensor]]:
+    """For each component its values at the output times after the first."""
+    return [[part] if count == 2 else list(part[1:]) for part in made]
+
+
+def _unstacked(cotangents: Sequence[MaybeTensor], count: int) -> list[list[MaybeTensor]]:
+    """For each output time the cotangents of the components."""
+    if count == 2:
+        return [[None] * len(cotangents), list(cotangents)]
+    parts = [[None] * count if part is None else part.unbind() for part in cotangents]
+    return [list(row) for row in zip(*parts)]

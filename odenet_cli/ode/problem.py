@@ -1,0 +1,113 @@
+"""One solve, as gradients and paths are given it: what is solved, how, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.capture import node_number
+from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.outputs import Integrator, Taken, outputs
+from odenet_cli.ode.state import Counted, Evaluate, RightHandSide, State, Time
+from odenet_cli.ode.stats import Stats
+
+
+@dataclass
+class Problem:
+    """One solve: what is solved, how, and its cost.
+
+    times     the output times as a tensor, where their gradient is wanted
+    captured  tensors with gradients that the field reads; `retain` says that its graph reaches beyond them
+    opening   the field at y0, where it is already known
+    since     the number of autograd's next node when the solve began
+    """
+
+    rhs: RightHandSide
+    ts: list[float]
+    times: Tensor | None
+    solver: Any
+    stats: Stats
+    captured: tuple[Tensor, ...] = ()
+    retain: bool = False
+    opening: State | None = None
+    since: int = field(default_factory=node_number)
+
+    def integrate(
+        self, evaluate: Evaluate, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
+    ) -> list[State]:
+        """The states at the output times; `keep` sees the accepted steps."""
+        dense = len(self.ts) > 2
+        whole = not dense and keep is None and not torch.is_grad_enabled()
+        loop: Integrator = self.solver.loop(evaluate, dense=dense, whole=whole)
+        loop.opening, self.opening = self.opening, None
+        try:
+            return outputs(loop, self.ts, self.rhs.y0, keep, clock)
+        finally:
+            self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
+
+    @property
+    def evaluate(self) -> Counted:
+        """The field, counted as forward work."""
+        return Counted(self.rhs, self._forward)
+
+    @property
+    def evaluate_marked(self) -> Counted:
+        """The same; the backward pass counts its way through."""
+        return Counted(self.rhs, self._forward, self.mark)
+
+    @property
+    def evaluate_again(self) -> Counted:
+        """The field, counted as backward work; a pass through its graph counts its way."""
+        return Counted(self.rhs, self._backward, self.mark)
+
+    def _forward(self, evaluations: int) -> None:
+        self.stats.nfe_forward += evaluations
+
+    def _backward(self, evaluations: int) -> None:
+        self.stats.nfe_backward += evaluations
+
+    def mark(self, made: State, evaluations: int) -> State:
+        """`made`, by so many evaluations: when a backward pass comes to it, they are counted as pulled back."""
+        stats, passes = self.stats, [-1]
+
+        def count(cotangent: Tensor) -> None:
+            now = torch._C._current_graph_task_id()  # one backward pass; several cotangents of it may come here
+            if now != passes[0]:
+                passes[0] = now
+                stats.vjps += evaluations
+
+        own = []
+        for k in made:
+            if k.requires_grad:
+                # What was there before the solve, a parameter say, is the caller's: the hook goes to an alias of it.
+                if k.grad_fn is None or k.grad_fn._sequence_nr() < self.since:
+                    k = k.view_as(k)
+                k.register_hook(count)  # type: ignore[no-untyped-call]
+            own.append(k)
+        return tuple(own)
+
+    def clock(self, times: Tensor | None) -> Clock | None:
+        """What makes the steps move with `times`."""
+        return None if times is None else Clock(self.ts, times.to(self.rhs.device, self.rhs.time_dtype))
+
+
+def moving(evaluate: Counted, clock: Clock | None) -> Evaluate:
+    """`evaluate` where t and h move with the output times."""
+    if clock is None:
+        return evaluate
+
+    def moved(t: Time, y: State, weighty: bool = True) -> State:
+        return clock.stretched(evaluate(clock.at(t), y, weighty))
+
+    return moved
+
+
+def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:
+    """(*S) at the second of two times, (T, *S) for more."""
+    if len(states) == 2:
+        return tuple(part.clone() if part is first else part for part, first in zip(states[1], states[0]))
+    return tuple(torch.stack(part) for part in zip(*states))

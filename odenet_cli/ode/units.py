@@ -1,0 +1,189 @@
+"""What is compiled: steps, beginnings and loops as functions of tensors alone, each a unit of `torch.compile`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.control import Controller, allowed
+from odenet_cli.ode.errors import NotCompiled
+from odenet_cli.ode.state import Evaluate, State, norms_of
+from odenet_cli.ode.step import Step, errors, rk_step
+from odenet_cli.ode.tableau import Tableau
+
+Slices = tuple[tuple[int | None, int | None], ...]
+
+
+@lru_cache
+def attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool) -> Any:
+    """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error ratio."""
+    prepare(tableau)
+
+    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
+        t, h, rtol, *atol = numbers.unbind()
+        step = rk_step(tableau, function, t, y, h, opening, feeds=feeds)
+        with torch.no_grad():
+            ratio = _ratio(tableau, step, y, h, judged, groups, rtol, atol)
+        return step.y, step.slopes[1:] if dense else step.slopes[-1:], ratio
+
+    return _compiled(unit)
+
+
+def _ratio(
+    tableau: Tableau, step: Step, y: State, h: Tensor, judged: int | None, groups: Slices, rtol: Tensor, atol: Any
+) -> Tensor:
+    """The error in units of the tolerance, as the plain loop has it, but on the device."""
+    estimates = errors(tableau, h, step.slopes, judged)
+    size, *others = _sizes(estimates, y[:judged], step.y[:judged], groups, rtol, atol)
+    if not others:
+        return size
+    (coarse,) = others
+    return torch.where(coarse == 0, size, size * size / torch.sqrt(size * size + 0.01 * coarse * coarse))
+
+
+def _sizes(states: Sequence[State], y: State, y1: State, groups: Slices, rtol: Tensor, atol: Any) -> list[Tensor]:
+    """`Norm.sizes` on the device."""
+    slices = [slice(*ends) for ends in groups]
+    bounds = [allowed(y[s], y1[s], rtol, a) for s, a in zip(slices, atol)]
+    scaled = [[tuple(map(torch.div, state[s], bound)) for s, bound in zip(slices, bounds)] for state in states]
+    return [torch.stack([_rms(group, rtol) for group in groups]).amax() for groups in scaled]
+
+
+@lru_cache
+def slope(feeds: int | None) -> Any:
+    """(function, [t], y) -> the field there."""
+
+    def unit(function: Evaluate, numbers: Tensor, y: State) -> State:
+        return function(numbers[0], y[:feeds])
+
+    return _compiled(unit)
+
+
+@lru_cache
+def start(order: int, feeds: int | None, judged: int | None, groups: Slices) -> Any:
+    """(function, [t, span, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
+
+    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> Tensor:
+        t, span, rtol, *atol = numbers.unbind()
+        known, slope = y[:judged], opening[:judged]
+        d0, d1 = _sizes([known, slope], known, known, groups, rtol, atol)
+        h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
+        signed = torch.copysign(h0, span)
+        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(known[:feeds], slope))
+        moved = tuple(k1 - k for k1, k in zip(function(t + signed, probe, True), slope))
+        d2 = _sizes([moved], known[: len(moved)], known[: len(moved)], groups, rtol, atol)[0] / h0
+        steepest = torch.where(torch.isfinite(d2), torch.maximum(d1, d2), math.inf)
+        h1 = torch.where(steepest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
+        h1 = torch.where(h1 == 0, h0, h1)
+        h = torch.minimum(torch.minimum(100.0 * h0, h1), span.abs())
+        return torch.where(torch.isfinite(d0 + d1), h, math.nan)
+
+    return _compiled(unit)
+
+
+def _rms(state: State, like: Tensor) -> Tensor:
+    """Root mean square over all numbers, 0 for an empty state; a 0-d tensor like `like`."""
+    squares = [norm.to(like.dtype).square() for norm in norms_of([state], [2.0])]
+    count = sum(part.numel() for part in state)
+    return torch.stack(squares).sum().div(count).sqrt() if squares else torch.zeros_like(like)
+
+
+@lru_cache(maxsize=32)
+def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, controller: Controller) -> Any:
+    """(function, [end, min_step, max_step, floor, limit, rtol, *atol], [t, h, grow, accepted, rejected, blown], y,
+    opening) -> the state, its slope, and the six numbers at the end of the loop."""
+    from torch._higher_order_ops.while_loop import while_loop
+
+    prepare(tableau)
+    order, safety, shrink, grow = controller.order, controller.safety, controller.shrink, controller.grow
+
+    def loop(function: Evaluate, numbers: Tensor, state: Tensor, y: State, opening: State) -> Any:
+        def going(state: Tensor, y: State, opening: State) -> Tensor:
+            t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
+            end, floor, limit = numbers[0], numbers[3], numbers[4]
+            able = h >= torch.minimum((end - t).abs(), floor)
+            return (t != end) & able & (accepted + rejected < limit)
+
+        def attempt(state: Tensor, y: State, opening: State) -> tuple[Tensor, State, State]:
+            t, h, most, accepted, rejected, _ = (state[n] for n in range(6))
+            end, low, high, rtol = numbers[0], numbers[1], numbers[2], numbers[5]
+            atol = [numbers[6 + n] for n in range(len(groups))]
+            left = end - t
+            wanted = torch.minimum(h, high)
+            last = wanted >= left.abs()
+            signed = torch.where(last, left, torch.copysign(wanted, left))
+            step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds)
+            ratio = _ratio(tableau, step, y, signed, judged, groups, rtol, atol)
+
+            good = ratio <= 1.0
+            factor = safety * torch.exp(-torch.log(ratio.clamp(min=1e-10)) / order)
+            factor = torch.where(torch.isfinite(ratio), factor.clamp(shrink, grow), shrink)
+            factor = torch.minimum(factor, most)
+            cut = wanted > left.abs()
+            grown = torch.maximum(torch.where(cut, wanted, wanted * factor), low)
+            numbers_now = [
+                torch.where(good, torch.where(last, end, t + signed), t),
+                torch.where(good, grown, signed.abs() * factor),
+                torch.where(good, grow, 1.0).double(),
+                accepted + good,
+                rejected + ~good,
+                (~torch.isfinite(ratio)).double(),
+            ]
+            kept = tuple(torch.where(good, new, old) for new, old in zip(step.y, y))
+            slope = tuple(torch.where(good, new, old) for new, old in zip(step.slopes[-1], opening))
+            return torch.stack(numbers_now), kept, slope
+
+        y, opening = tuple(part.clone() for part in y), tuple(part.clone() for part in opening)
+        state, y, opening = while_loop(going, attempt, (state.clone(), y, opening))  # type: ignore[no-untyped-call]
+        return y, opening, state
+
+    return _compiled(loop, options={"cpp_wrapper": True})
+
+
+@lru_cache
+def advance(tableau: Tableau, feeds: int | None) -> Any:
+    """(function, [t, h], y, opening) -> the state."""
+    prepare(tableau)
+
+    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> State:
+        t, h = numbers.unbind()
+        return rk_step(tableau, function, t, y, h, opening, close=False, feeds=feeds).y
+
+    return _compiled(unit)
+
+
+def prepare(tableau: Tableau) -> None:
+    """Derive now what a step uses of a tableau: a compiler does not see into what is derived when first asked for."""
+    for name in ("plan", "keep", "doubt", "doubt_third", "weighty", "fsal"):
+        getattr(tableau, name)
+
+
+def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
+    """`unit` compiled as one graph; every field and shape has a compilation of its own."""
+    import torch._dynamo.config as dynamo
+
+    # The adjoint asks for vector-Jacobian products inside its step; and a field more is no sign of a mistake.
+    dynamo.trace_autograd_ops = True
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
+    compiler: Any = torch.compile
+    if "isolate_recompiles" in inspect.signature(compiler).parameters:
+        options["isolate_recompiles"] = True
+    made = compiler(unit, fullgraph=True, dynamic=False, **options)
+
+    def call(*inputs: Any) -> Any:
+        try:
+            return made(*inputs)
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise NotCompiled(
+                f"the field cannot be compiled as one graph: {lines[0] if lines else type(error).__name__}\n"
+                "  Use compile=false, or write the field in tensor operations alone."
+            ) from error
+
+    return call
