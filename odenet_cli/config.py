@@ -14,6 +14,11 @@ from odenet_cli.errors import RequestError
 from odenet_cli.presets import preset
 from odenet_cli.ranges import EPS, check
 
+# What does not change what a run computes: names, places, the device, the rhythm of the log.
+INCIDENTAL = frozenset(
+    ("name", "device", "resume", "data.root", "data.download", "trainer.log_every", "trainer.checkpoint_every")
+)
+
 
 @dataclass
 class SolverConfig:
@@ -93,7 +98,8 @@ class EvalConfig:
 class Config:
     """One run. `model` and `data` hold the arguments of what `name` names; their presets list them all.
 
-    compile  of the solves: true, false, loop (forward solves without a gradient as one loop), or auto: where it pays
+    compile    of the solves: true, false, loop (forward solves without a gradient as one loop), or auto: where it pays
+    reproduce  of an experiment, what `odenet reproduce` makes of it; no run has a use for it
     """
 
     name: str = "${hydra:runtime.choices.model}-${solver.method}"
@@ -111,6 +117,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    reproduce: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.compile = self.compile.lower()  # `true` on the command line is a truth value, and comes as "True"
@@ -185,7 +192,8 @@ def save(config: Config, folder: Path, tied: bool) -> None:
     """
     from omegaconf import OmegaConf
 
-    content = OmegaConf.structured(replace(config, resume="none"))
+    content = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(replace(config, resume="none"))))
+    del content.reproduce
     if tied:
         content.solver.atol = "${.rtol}"
     head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))

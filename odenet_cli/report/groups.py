@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odenet_cli.config import INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.spread import Spread, over_seeds
 
-# What may differ between two runs of the same experiment: the seed, places, names and the rhythm of the log.
-IGNORED = {"seed", "name", "device", "resume", "data.root", "data.download"}
-IGNORED |= {"trainer.log_every", "trainer.checkpoint_every"}
+IGNORED = INCIDENTAL | {"seed"}  # what may differ between two runs of the same experiment
 SOLVING = ("solver.", "gradient.", "eval.solver.")
 SECTIONS = ("model", "solver", "gradient", "data", "optim", "trainer", "eval")  # the order of a reader
 

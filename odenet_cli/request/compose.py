@@ -113,6 +113,7 @@ def typed(cfg: DictConfig) -> Config:
             "this configuration does not begin with odenet's schema, so it cannot be checked.\n"
             "  A saved one is RUN/config.yaml (not RUN/.hydra); one of your own begins with `defaults: [schema, …]`."
         )
+    config.reproduce = {}  # of an experiment as a whole
     check(config)  # again: what `+key=value` adds to the root comes after the object is made
     return config
 
