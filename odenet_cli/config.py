@@ -72,7 +72,7 @@ class OptimConfig:
 class TrainerConfig:
     """Length and rhythm of a run, in optimiser steps; null `epochs` and `batch_size` are the data set's recipe.
 
-    steps          the length of the run, instead of `epochs`
+    steps          the length of the run, instead of `epochs`: for generated data, whose epoch is 100 steps
     max_steps      stop early after this many, the schedule unchanged
     limit_batches  use only so many batches of each epoch and of each evaluation
     """
@@ -174,7 +174,8 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
 
     trainer, optim = config.trainer, config.optim
     if trainer.epochs is None and trainer.steps is None:
-        trainer = replace(trainer, epochs=recipe.get("epochs", {}).get("gpu" if gpu else "cpu"))
+        length = recipe.get("epochs", {}).get("gpu" if gpu else "cpu")
+        trainer = replace(trainer, epochs=length, steps=recipe.get("steps") if length is None else None)
     if trainer.batch_size is None:
         trainer = replace(trainer, batch_size=recipe.get("batch_size"))
     if optim.lr is None:

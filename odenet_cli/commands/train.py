@@ -6,11 +6,16 @@ import json
 import logging
 import os
 import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.commands import _completion
@@ -23,7 +28,9 @@ from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import run_record
+from odenet_cli.request.guard import guard
 from odenet_cli.request.settle import settled
+from odenet_cli.training.launch import Job, held
 
 log = logging.getLogger("odenet")
 
@@ -65,6 +72,45 @@ def start(argv: list[str]) -> int:
     return 0
 
 
+def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]], None]) -> None:
+    """Have Hydra's launcher, chosen by `words`, run the jobs of a reproduction; `look(running)` is called meanwhile."""
+    if not jobs:
+        return
+    ours = [word for word in words if word.startswith(("hydra/", "hydra."))]
+    pins = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
+    composer = Composer(parse(["--multirun", *ours, *pins]))
+    with explained(composer.overrides, composer.keys):
+        master, _ = composer.master()
+        guard(master)
+        context = HydraContext(config_loader=composer.loader, callbacks=Callbacks())
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=master)
+    points = [
+        [*(word for word in one.words if word not in ours), f"hydra.sweep.subdir={one.folder.name}", "resume=auto"]
+        for one in jobs
+    ]
+    with watched([one.folder for one in jobs], look):
+        launcher.launch(points, initial_job_idx=0)
+
+
+@contextmanager
+def watched(folders: Sequence[Path], look: Callable[[set[Path]], None]) -> Iterator[None]:
+    """Call `look` every second with those of the runs that are under way."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            look({folder for folder in folders if held(folder)})
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look(set())
+
+
 def job(cfg: DictConfig) -> None:
     """One run, in the folder Hydra made for it."""
     here = HydraConfig.get()
@@ -91,11 +137,17 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> No
     before = (folder / "config.yaml").read_bytes() if (folder / "config.yaml").exists() else None
     save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
     try:
-        run(config, folder, command, overrides, data_record, job=number)
+        final = run(config, folder, command, overrides, data_record, job=number)
     except RequestError:
         if before is not None:  # the run that is here goes on being described by its own config
             (folder / "config.yaml").write_bytes(before)
         raise
+    if any((folder / "figures").glob("*.npz")):
+        from odenet_cli.report import pictures
+        from odenet_cli.training.log import show
+
+        drawn = pictures.write(folder)
+        show(folder, [path for path in drawn if path.suffix == ".png"], int(final["step"]))
 
 
 def _record(folder: Path, error: Exception) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import Composer, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.guard import guard
-from odenet_cli.request.settle import on_gpu
+from odenet_cli.request.settle import key_of, on_gpu, settle
 
 CELLS = Path("runs/cells")
 
@@ -110,6 +111,14 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
         cells=tuple(cells),
         rest=section,
     )
+
+
+def settled_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
+    """Check what only torch and the disk can tell; the record of each cell's data, by its folder."""
+    found = settle({cell.folder: cell.config for cell in cells})
+    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet reproduce", **found})  # for a launcher's jobs
+    keys = {cell.folder: key_of(complete(cell.config, on_gpu(cell.config)).data) for cell in cells}
+    return {folder: found["data"][key] for folder, key in keys.items() if key in found["data"]}
 
 
 def incidental(word: str) -> bool:

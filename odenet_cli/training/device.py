@@ -11,7 +11,7 @@ from odenet_cli.errors import RequestError
 
 def choose(name: str, job: int = 0) -> torch.device:
     """The device `name` stands for. `auto` is the GPU of the sweep's job `job`, modulo their number, else the CPU."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = count()
     if name == "auto":
         spread = gpus and not os.environ.get("CUDA_VISIBLE_DEVICES")
         return torch.device("cuda", job % gpus if spread else 0) if gpus else torch.device("cpu")
@@ -20,6 +20,11 @@ def choose(name: str, job: int = 0) -> torch.device:
         there = f"there are {gpus}: cuda:0 to cuda:{gpus - 1}" if gpus else "no CUDA device is visible here"
         raise RequestError(f"device={name} does not exist; {there}.\n  Use device=auto or device=cpu.")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def count() -> int:
+    """The GPUs there are."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:

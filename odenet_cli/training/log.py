@@ -8,9 +8,7 @@ from typing import Any
 from odenet_cli.config import Config
 from odenet_cli.training.folder import MetricsFile
 
-TAGS = {
-    "loss": "loss/{split}",
-    "error": "error/{split}",
+TAGS = {  # of what is not a metric of the task: those are called name/split
     "nfe_forward": "nfe/forward",
     "nfe_backward": "nfe/backward",
     "accepted": "steps/accepted",
@@ -20,6 +18,7 @@ TAGS = {
     "step_ms": "time/step_ms",
     "lr": "lr",
 }
+UNDRAWN = ("step", "epoch", "split", "vjps", "time_s", "epoch_s")
 LAYOUT = {
     "odenet": {
         "field evaluations": ["Multiline", ["nfe/forward", "nfe/backward"]],
@@ -28,6 +27,19 @@ LAYOUT = {
         "memory (MiB)": ["Multiline", ["memory/saved_mib", "memory/peak_mib"]],
     }
 }
+
+
+def show(folder: Path, images: list[Path], step: int) -> None:
+    """Put PNG files into the run's TensorBoard, under their names."""
+    import numpy
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    board = SummaryWriter(str(folder))
+    for path in images:
+        pixels = numpy.asarray(Image.open(path).convert("RGB"))
+        board.add_image(f"figures/{path.stem}", pixels, step, dataformats="HWC")
+    board.close()
 
 
 class Logbook:
@@ -51,9 +63,10 @@ class Logbook:
         """One record of one (step, split)."""
         self.metrics.write(record)
         split = record["split"]
-        for name, tag in TAGS.items():
+        for name, value in record.items():
+            tag = None if name in UNDRAWN else TAGS.get(name, name + "/{split}")
             # Counters of the other splits would mix with those of training in one curve.
-            if (value := record.get(name)) is not None and (split == "train" or "{split}" in tag):
+            if tag and value is not None and (split == "train" or "{split}" in tag):
                 self.board.add_scalar(tag.format(split=split), value, record["step"])
 
     def flush(self) -> int:

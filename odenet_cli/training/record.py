@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import torch
 
 import odenet_cli
 from odenet_cli.errors import Interrupted, RunFailed
+from odenet_cli.ode import Stats
 from odenet_cli.training import device
 from odenet_cli.training.loop import Session
 from odenet_cli.training.progress import duration, number, percent
+
+COUNTS = tuple(field.name for field in fields(Stats))
 
 
 def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, A
     peaks = [record["peak_mib"] for record in train if record["peak_mib"] is not None]
     best = session.best or {}
     return {
-        **{name: value for name, value in scores.items() if name in ("loss", "error")},
+        **{name: value for name, value in scores.items() if name not in COUNTS and name != "time_s"},
         "nfe_forward": train[-1]["nfe_forward"],
         "nfe_backward": train[-1]["nfe_backward"],
         "nfe_test": scores["nfe_forward"],
@@ -89,12 +93,20 @@ def explained(error: BaseException, session: Session, folder: Path) -> tuple[str
 
 def last_line(final: dict[str, Any], folder: Path) -> str:
     """What the terminal shows at the end."""
-    score = f"test error {percent(final['error'])}" if "error" in final else f"test loss {final['loss']:.4f}"
+    score = scored(final)
     nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
     return f"{score} | {nfe} | {memory} | {duration(final['time_s'])} | {_short(folder)}"
+
+
+def scored(final: dict[str, Any]) -> str:
+    """The test score: the error of a classifier, else the loss and the other metrics of the task."""
+    if "error" in final:
+        return f"test error {percent(final['error'])}"
+    others = [name for name in list(final)[: list(final).index("nfe_forward")] if name != "loss"]
+    return ", ".join([f"test loss {final['loss']:.4f}", *(f"{name} {final[name]:.4f}" for name in others)])
 
 
 def _short(folder: Path) -> str:

@@ -7,14 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import Interrupted
-from odenet_cli.tasks import task
+from odenet_cli.tasks import sketch, task
 from odenet_cli.training import build, checkpoint, device
-from odenet_cli.training.evaluate import evaluate
+from odenet_cli.training.evaluate import evaluate, solved_by
 from odenet_cli.training.folder import locked, read_record, write_record
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, diverged, fit
@@ -82,6 +83,17 @@ def run(
         return numbers
 
 
+def keep_sketch(folder: Path, session: Session) -> None:
+    """What the run's figures are drawn from, as `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
+    draft = sketch(session.data.task)
+    if draft is not None:
+        with solved_by(session.model, session.scorer):
+            arrays = draft(session.model.eval(), session.data)
+        (folder / "figures").mkdir(exist_ok=True)
+        path = folder / "figures" / f"{session.data.task}.npz"
+        numpy.savez_compressed(path, **{name: array.detach().cpu().numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
+
+
 def _session(config: Config, where: torch.device) -> Session:
     name, options = config.source()
     batch = config.trainer.batch_size
@@ -116,6 +128,7 @@ def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: S
         at = {"step": session.step, "epoch": session.epoch, "split": "test"}
         logbook.write({**at, **scores})
         show.record({**at, **scores})
+        keep_sketch(folder, session)
     finally:
         show.close()
         logbook.close()

@@ -1,0 +1,114 @@
+"""The stages of `odenet reproduce`: run the cells that are missing, measure on their networks, write the files."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odenet_cli.commands._board import Board
+from odenet_cli.errors import RequestError
+from odenet_cli.report import result as results
+from odenet_cli.report.runs import Run, read
+from odenet_cli.report.source import source
+from odenet_cli.request.cells import Plan
+from odenet_cli.request.folders import run_record
+from odenet_cli.training.device import count
+from odenet_cli.training.launch import Job, done, launch
+
+if TYPE_CHECKING:
+    from odenet_cli.commands.reproduce import Request
+
+
+def reproduce(plan: Plan, request: Request, records: dict[Path, Any], command: str) -> int:
+    """One item: its cells, what is measured on them, its files."""
+    print(f"{plan.item}, {plan.preset} preset: {plan.about}")
+    check_data(plan, records)
+    failed = _run(plan, request)
+    measured = _measured(plan, failed)
+    files = _written(plan, request, failed, measured, command)
+    print(f"\n{len(files)} files in {files[0].parent}: {', '.join(path.name for path in files)}")
+    by_folder = {cell.folder: cell for cell in plan.cells}
+    for folder, why in failed.items():
+        print(f"{by_folder[folder].title}: {why}\n  {folder}, {folder}.log")
+    return 1 if failed else 0
+
+
+def _run(plan: Plan, request: Request) -> dict[Path, str]:
+    """Run the cells that are missing; returns what the failed ones say."""
+    jobs = {cell.folder: Job(cell.folder, cell.words) for cell in plan.cells}
+    with Board(plan.cells, request.jobs) as board:
+        if request.launcher:
+            from odenet_cli.commands.train import hand_over
+
+            hand_over([job for job in jobs.values() if not done(job.folder)], request.words, board.look)
+            return {job.folder: _reason(job) for job in jobs.values() if not done(job.folder)}
+        gpus = 0 if any(word.startswith("device=") for word in request.words) else count()
+        return launch(list(jobs.values()), request.jobs, gpus if request.jobs > 1 else 0, board.look)
+
+
+def check_data(plan: Plan, records: dict[Path, Any]) -> None:
+    """Refuse cells that are done, but on other data under the same name."""
+    for cell in plan.cells:
+        used = (run_record(cell.folder).get("data") or {}).get("sha256")
+        now = (records.get(cell.folder) or {}).get("sha256")
+        if used and now and used != now:
+            raise RequestError(
+                f"{cell.folder} ({cell.title}) was run on other data under the same name: "
+                f"sha256 {used[:12]}, and now it is {now[:12]}.\n"
+                "  Name the data it had by data.root, or move the folder away to run it again."
+            )
+
+
+def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, Any]]]:
+    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept."""
+    setting = plan.rest.get("measure")
+    if not setting:
+        return {}
+    name, options = setting["name"], {**setting["options"], **setting.get(plan.preset, {})}
+    module = importlib.import_module(f"odenet_cli.training.measures.{name}")
+    found = {}
+    for folder in dict.fromkeys(cell.folder for cell in plan.cells):
+        if folder not in failed:
+            print(f"{name} on {folder}", flush=True)
+            found[folder] = module.measure(folder, options, print)
+    return found
+
+
+def _written(
+    plan: Plan, request: Request, failed: dict[Path, str], measured: dict[Path, list[dict[str, Any]]], command: str
+) -> list[Path]:
+    """The report's files; its Markdown also goes to the terminal."""
+
+    entries = []
+    for cell in plan.cells:
+        run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read(cell.folder)
+        entries.append(results.Entry(cell.part, cell.row, run, measured.get(cell.folder, [])))
+    module = importlib.import_module(f"odenet_cli.report.{plan.item}")
+    made = module.result(entries, plan.rest)
+
+    partial = [f"partial: {plan.seeds} of {plan.whole} seeds"] if plan.seeds < plan.whole else []
+    partial += [f"partial: only {', '.join(request.rows)}"] if request.rows else []
+    partial += [f"partial: {len(failed)} of {len(plan.cells)} cells not done"] if failed else []
+    partial += [f"changed: {' '.join(plan.changes)}"] if plan.changes else []
+    by_folder = {cell.folder: cell for cell in plan.cells}
+    missing = tuple(f"{by_folder[folder].title}: {why}" for folder, why in failed.items())
+    seeds = f"{plan.seeds} seed{'s' * (plan.seeds != 1)}"
+    about = results.About(
+        item=plan.item,
+        preset=plan.preset,
+        text=f"{plan.about}; {seeds}",
+        partial=tuple(partial),
+        missing=missing,
+    )
+    expect = plan.rest.get("expect", {})
+    checks = results.judged(made.facts, {**expect.get("all", {}), **expect.get(plan.preset, {})})
+    origin = source(command, [entry.run for entry in entries if entry.run.record])
+    print("\n" + results.markdown(made, about, checks, origin), flush=True)
+    return results.write(request.out / plan.item, made, about, checks, origin)
+
+
+def _reason(job: Job) -> str:
+
+    record = run_record(job.folder)
+    return str(record.get("reason") or record.get("status") or "not started").partition("\n")[0]

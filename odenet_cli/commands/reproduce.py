@@ -1,0 +1,135 @@
+"""Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|paper]"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest
+
+HELP = """usage: odenet reproduce ITEM [--preset quick|cpu|paper] [options] [key=value ...]
+
+Runs what is missing, measures, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG.
+ITEM is one of {items}, or all.
+
+  odenet reproduce table1                                    quick: minutes on a CPU, and no result to quote
+  odenet reproduce table1 --preset cpu --seeds 1             real data on a CPU, hours
+  odenet reproduce table1 --preset paper --jobs 4            a run on each of four GPUs
+  odenet reproduce table1 --preset paper hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1
+
+  --preset NAME   quick (default), cpu, paper
+  --seeds N       seeds 0 to N-1, instead of as many as the preset has
+  --rows A,B      only these rows
+  --jobs N        so many runs side by side; each has a GPU of its own where there are several
+  --out DIR       write to DIR/ITEM instead of results/ITEM
+  --dry-run       list the runs, and run nothing
+  hydra/launcher=joblib|submitit_local|submitit_slurm, hydra.launcher.*   spread the runs by a launcher of Hydra
+  data.root=FOLDER device=cpu trainer.log_every=10   for all runs; a key that changes results is named in the title
+
+Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done is never run again: stop it
+whenever you like and start it again. Exit code 1 where a run failed; the others are finished first."""
+FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run")
+
+
+@dataclass
+class Request:
+    """What was asked for. `words` are for all runs."""
+
+    items: list[str] = field(default_factory=list)
+    preset: str = "quick"
+    seeds: int | None = None
+    rows: list[str] = field(default_factory=list)
+    jobs: int = 1
+    out: Path = Path("results")
+    dry: bool = False
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def launcher(self) -> bool:
+        return any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in self.words)
+
+
+def main(argv: list[str]) -> int:
+    """Plan every item, then run, measure and write one after the other."""
+    from odenet_cli.request.cells import Plan, experiments, plan, settled_cells
+
+    if not argv or any(word in ("-h", "--help") for word in argv):
+        print(HELP.format(items=", ".join(experiments())))
+        return 0 if argv else 2
+    request = parsed(argv)
+    items = experiments() if request.items == ["all"] else request.items
+    plans: list[Plan] = []
+    for item in items:
+        rows = request.rows if len(items) == 1 else []
+        plans.append(plan(item, request.preset, request.seeds, rows, request.words))
+    if request.dry:
+        for one in plans:
+            print("\n".join(_listed(one)))
+        return 0
+    from odenet_cli.commands._reproduction import reproduce
+
+    records = settled_cells([cell for one in plans for cell in one.cells])
+    command = shlex.join(["odenet", "reproduce", *argv])
+    return max(reproduce(one, request, records, command) for one in plans)
+
+
+def _listed(plan: Any) -> list[str]:
+    """Every cell with the command that runs it, and whether it is done."""
+    from odenet_cli.request.folders import run_record
+
+    lines = [f"{plan.item}, {plan.preset} preset: {len(plan.cells)} cells, {plan.about}"]
+    for cell in plan.cells:
+        status = run_record(cell.folder).get("status", "missing")
+        words = [*cell.words, f"hydra.run.dir={cell.folder}", "resume=auto"]
+        lines.append(f"  {status:<8} odenet train {shlex.join(words)}")
+    return lines
+
+
+def parsed(argv: Sequence[str]) -> Request:
+    """The request; a word that means nothing is refused."""
+    from odenet_cli.request.cells import experiments
+
+    request, words = Request(), list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            if "=" in word:
+                request.words.append(word)
+            else:
+                request.items.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        if flag not in FLAGS:
+            raise RequestError(f"{flag} is not an option here.{nearest(flag, FLAGS)}\n  There are: {', '.join(FLAGS)}.")
+        if flag == "--dry-run":
+            request.dry = True
+            continue
+        value = value if equals else words.pop(0) if words else ""
+        if not value:
+            raise RequestError(f"{flag} needs a value.")
+        if flag in ("--seeds", "--jobs"):
+            if not value.isdecimal() or int(value) < 1:
+                raise RequestError(f"{flag} {value} must be a whole number above 0.")
+            setattr(request, flag[2:], int(value))
+        elif flag == "--rows":
+            request.rows = [row.strip() for row in value.split(",") if row.strip()]
+        elif flag == "--out":
+            request.out = Path(value).expanduser()
+        else:
+            request.preset = value
+    known = [*experiments(), "all"]
+    for item in request.items:
+        if item not in known:
+            raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  There are: {', '.join(known)}.")
+    if not request.items:
+        raise RequestError(f"no item given. There are: {', '.join(known)}.")
+    if request.launcher and request.jobs > 1:
+        raise RequestError("--jobs and hydra/launcher exclude each other; a launcher has hydra.launcher.n_jobs.")
+    for word in request.words:
+        if word.lstrip("+").startswith(("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")):
+            raise RequestError(f"{word} is for reproduce to say. Seeds are chosen by --seeds N.")
+    return request

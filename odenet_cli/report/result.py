@@ -1,0 +1,169 @@
+"""What a module of `report/` makes of an experiment's runs, and the files it becomes: results/ITEM/PRESET.*"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from odenet_cli.report import style
+from odenet_cli.report.runs import Run, number
+from odenet_cli.report.source import Source
+from odenet_cli.report.source import data as data_of
+from odenet_cli.report.table import aligned
+
+NO_FIGURE = "There is no figure: not enough of its cells are done."
+
+
+class Entry(NamedTuple):
+    """A cell of an experiment and its run; `measured` are the rows of what was measured on its network."""
+
+    part: str
+    row: str
+    run: Run
+    measured: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(kw_only=True)
+class Result:
+    """Tables and figures of one experiment.
+
+    body     Markdown; a figure stands where it says `![name]`
+    rows     one for each line of the CSV
+    figures  name -> figure; None where there are too few runs for it
+    facts    what was found, in numbers: what the experiment expects is held against them
+    """
+
+    title: str
+    body: list[str]
+    rows: list[dict[str, Any]]
+    figures: dict[str, Figure | None] = field(default_factory=dict)
+    facts: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Which preset the result is of, and how far it is whole.
+
+    partial  what is missing or was changed, in words
+    missing  the cells that are not done, and why
+    """
+
+    item: str
+    preset: str
+    text: str
+    partial: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def judged(facts: Mapping[str, float | None], expected: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any]]:
+    """Each expectation, `name: [low, high]`, and whether what was found is within; null is no bound."""
+    found = []
+    for name, (low, high) in expected.items():
+        value = facts.get(name)
+        hit = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        found.append({"what": name, "low": low, "high": high, "measured": value, "hit": hit})
+    return found
+
+
+def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> str:
+    """The whole report: title, tables, figures, expected beside measured, and where the numbers come from."""
+    whole = f" ({'; '.join(about.partial)})" if about.partial else ""
+    parts = [f"# {result.title}: {about.preset} preset{whole}", f"{about.text[:1].upper()}{about.text[1:]}."]
+    for text in result.body:
+        name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
+        if name is None:
+            parts.append(text)
+        else:
+            drawn = result.figures.get(name) is not None
+            parts.append(f"![{name}]({about.preset}-{name}.svg)" if drawn else NO_FIGURE)
+    if checks:
+        rows = [[c["what"], bounds(c["low"], c["high"]), value(c["measured"]), verdict(c)] for c in checks]
+        parts += ["## Expected and measured", aligned(["", "expected", "measured", ""], rows, left=1)]
+    if about.missing:
+        parts += ["## Not done, and in no number above", "\n".join(f"- {line}" for line in about.missing)]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in made.lines())]) + "\n"
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """An expectation in words."""
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:g}"
+
+
+def value(found: float | None) -> str:
+    return "–" if found is None else f"{found:.4g}"
+
+
+def verdict(check: Mapping[str, Any]) -> str:
+    return "as expected" if check["hit"] else "MISS" if check["measured"] is not None else "not measured"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
+    """The rows, every one with the command that made the file."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    sheet = csv.DictWriter(text, [*columns, "command"], lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows({**row, "command": made.command} for row in rows)
+    return text.getvalue()
+
+
+def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
+    """`PRESET.md`, `.csv`, `.json`, and every figure as SVG and PNG; each replaced in one move."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"title": result.title, **asdict(about), "source": asdict(made), "expected": checks}
+    whole |= {"facts": result.facts, "rows": result.rows}
+    texts = {
+        "md": markdown(result, about, checks, made),
+        "csv": as_csv(result.rows, made),
+        "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
+    }
+    written = []
+    for kind, text in texts.items():
+        path = folder / f"{about.preset}.{kind}"
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+        written.append(path)
+    for name, figure in result.figures.items():
+        if figure is not None:
+            written += style.save(figure, folder / f"{about.preset}-{name}", made.text())
+    return written
+
+
+def row_of(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
+    """A line of a CSV: which cell it is, the numbers `names` of its run, and where they come from."""
+    run = entry.run
+    found = {name: run.value(name) for name in names}
+    base = {"part": entry.part, "row": entry.row, "seed": run.seed, "status": run.status}
+    record = run.record
+    machine = {"machine": record.get("device"), "commit": record.get("git"), "data": data_of(run)}
+    return {**base, **found, **machine, "cell": run.folder.name}
+
+
+def straight(points: Sequence[tuple[float, float]]) -> tuple[float, float, float] | None:
+    """Slope, intercept and R² of the least-squares line; None for fewer than three points or equal abscissae."""
+    count = len(points)
+    if count < 3:
+        return None
+    mean_x, mean_y = (sum(values) / count for values in zip(*points))
+    xx = sum((x - mean_x) ** 2 for x, _ in points)
+    yy = sum((y - mean_y) ** 2 for _, y in points)
+    xy = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    if not xx:
+        return None
+    return xy / xx, mean_y - xy / xx * mean_x, xy**2 / (xx * yy) if yy else 1.0
+
+
+def finite(points: Sequence[tuple[Any, Any]]) -> list[tuple[float, float]]:
+    """Those of the points whose coordinates are both numbers."""
+    return [(x, y) for x, y in points if number(x) is not None and number(y) is not None]
