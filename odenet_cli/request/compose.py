@@ -84,12 +84,16 @@ class Composer:
     def points(self, master: DictConfig) -> list[list[str]]:
         """The overrides of every job of a sweep. Only Hydra's basic sweeper says beforehand what it will ask for."""
         task = list(master.hydra.overrides.task)
-        parser = OverridesParser.create(config_loader=self.loader)
         if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
+            parser = OverridesParser.create(config_loader=self.loader)
             return [[line for line in task if not parser.parse_override(line).is_sweep_override()]]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-        batches = BasicSweeper.split_arguments(parser.parse_overrides(params + task), None)
-        return [list(point) for point in batches[0]]
+        return self.split(params + task)
+
+    def split(self, overrides: list[str]) -> list[list[str]]:
+        """Every combination of the values in `overrides`."""
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        return [list(point) for point in BasicSweeper.split_arguments(parsed, None)[0]]
 
     def job(self, master: DictConfig, point: list[str], number: int) -> tuple[DictConfig, Path]:
         """The configuration of job `number` of a sweep, and its folder."""
