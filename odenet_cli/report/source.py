@@ -60,5 +60,5 @@ def _each(values: Any) -> list[str]:
 
 
 def _listed(values: list[str]) -> str:
-    more = f"; and {len(values) - SHOWN} more, see table.json" if len(values) > SHOWN else ""
+    more = f"; and {len(values) - SHOWN} more, all in the JSON" if len(values) > SHOWN else ""
     return "; ".join(values[:SHOWN]) + more if values else "unknown"
