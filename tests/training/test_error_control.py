@@ -62,37 +62,38 @@ def test_errors_fall_with_the_tolerance_and_nothing_is_measured_twice(network, m
         assert [row["rtol"] for row in found] == TOLERANCES
         errors, nfe = [row["error"] for row in found], [row["nfe"] for row in found]
         assert all(tighter < looser for looser, tighter in pairwise(errors))
-        assert errors[-1] < 1e-5
+        assert errors[-1] < errors[0] / 100
         assert nfe == sorted(nfe)
-    for row in rows:
-        if row["kind"] == "gradient" and "relative" in row["setting"] and row["rtol"] == 1e-3:
-            assert row["error"] < 0.05
-            assert row["nfe_backward"] > 0
+    gradients = {(row["setting"], row["rtol"]): row for row in rows if row["kind"] == "gradient"}
+    for setting in ("dopri5, relative norm", "Adams, relative norm"):
+        assert gradients[setting, 1e-3]["error"] < gradients[setting, 1e-1]["error"]
+        assert gradients[setting, 1e-3]["nfe_backward"] > gradients[setting, 1e-1]["nfe_backward"] > 0
 
     before = dict(made)
     assert measure(network) == rows
     assert dict(made) == before
 
-    more = measure(network, tolerances=[*TOLERANCES, 1e-7])
-    assert Counter(row["kind"] for row in more)["solve"] == 12
-    assert made["row"] == before["row"]
-
-    # The power goes while a row is written, in the middle of a number.
+    # One more tolerance: what is there stays, but for times, which only compare where they were measured in turns.
     path = network / "error_control.jsonl"
-    whole = path.read_text()
-    lines = whole.splitlines(keepends=True)
-    place = next(n for n, line in enumerate(lines) if '"gradient"' in line)
-    lost = json.loads(lines[-1])
-    assert place < len(lines) - 1
-    path.write_text(whole[: -len(lines[-1]) // 2])
-    rows_before = made["row"] + made["seen"]
-    again = measure(network, tolerances=[*TOLERANCES, 1e-7])
-    assert made["row"] + made["seen"] > rows_before
-    keys = [json.dumps({k: row[k] for k in row if k in ("kind", "setting", "rtol", "batch")}) for row in again]
-    assert len(keys) == len(set(keys)) == len(more)
+    wider = {"tolerances": [*TOLERANCES, 1e-7]}
+    more = measure(network, **wider)
+    assert Counter(row["kind"] for row in more) == {"solve": 12, "time": 6, "gradient": 8}
+    assert made["row"] == before["row"]
+    assert [row for row in more if row in rows and row["kind"] != "time"] == [r for r in rows if r["kind"] != "time"]
+    lines = path.read_text().splitlines()
+    assert [row for row in more if row["kind"] == "time"] == list(map(json.loads, lines[-6:]))
+
+    # The power goes while a row is written: that one is measured again, and no other.
+    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
+    solves = made["seen"]
+    made["row"] = 0
+    again = measure(network, **wider)
+    assert made["seen"] - solves == 2 + 9 + 6 * 2
+    assert made["row"] == 8
+    assert [row for row in again if row["kind"] == "solve"] == [row for row in more if row["kind"] == "solve"]
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert Counter(row["kind"] for row in found) == Counter(row["kind"] for row in more)
-    assert [row for row in again if row["kind"] == lost["kind"] and row["rtol"] == lost["rtol"]]
+    assert found[:3] == list(map(json.loads, lines[:3]))
+    assert len(found) == len(again) == 26
 
 
 def test_a_half_written_line_is_cut_off_and_the_rest_kept(tmp_path):
@@ -100,7 +101,7 @@ def test_a_half_written_line_is_cut_off_and_the_rest_kept(tmp_path):
     rows = Rows(path)
     rows.put({"rtol": 0.1}, {"error": 1.0})
     rows.put({"rtol": 0.01}, {"error": float("nan")})
-    path.write_bytes(path.read_bytes() + '{"rtol": 0.001, "error": "é'.encode()[:-1])
+    path.write_text(path.read_text() + '{"rtol": 0.001, "error": 2.')
     again = Rows(path)
     assert again.missing([{"rtol": 0.1}, {"rtol": 0.01}, {"rtol": 0.001}]) == [{"rtol": 0.001}]
     assert again.get({"rtol": 0.01}) == {"rtol": 0.01, "error": "nan"}
