@@ -156,13 +156,14 @@ def test_the_table_of_a_terminal_fits_it(cell, clock):
     board = Board(cells, 1)
     lines = [{"step": 5, "split": "train"}, {"step": 10, "split": "valid", "error": 0.125}]
     (cells[2].folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    board.look({cells[2].folder})
+    board.look({cells[2].folder, cells[3].folder})
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(board._table())
     found = [line.rstrip() for line in console.export_text().splitlines()]
     assert [line.split() for line in found] == [
         ["done", "running", "failed", "left", "a", "cell", "now"],
         ["compare:", "ResNet-6", "tied", "2", "1:01", "min"],
-        ["compare:", "ODE-Net", "1", "1", "seed", "0:", "step", "10,", "error", "12.50", "%"],
-        ["all", "2", "1", "1", "about", "2:02", "min", "to", "go"],
+        ["compare:", "ODE-Net", "2", "seed", "0:", "step", "10,", "error", "12.50", "%"],
+        ["seed", "1:", "starting"],
+        ["all", "4", "2", "2", "about", "2:02", "min", "to", "go"],
     ]

@@ -137,12 +137,14 @@ class Board:
             mine = [folder for folder, cell in self.cells.items() if (cell.part, cell.row) == key]
             counts = Counter(self.state[folder] for folder in mine)
             took = [self.took[folder] for folder in mine if folder in self.took]
-            now = "; ".join(self._now(folder) for folder in mine if self.state[folder] == "running")
+            now = "\n".join(self._now(folder) for folder in mine if self.state[folder] == "running")
             cells = [str(counts[state] or "") for state in STATES]
             table.add_row(": ".join(key), *cells, duration(statistics.fmean(took)) if took else "", now)
         seconds = self.to_go_s()
         to_go = f"about {duration(seconds)} to go" if seconds else ""
-        table.add_row("all", *[str(self.count(state) or "") for state in STATES], "", to_go, style="bold")
+        table.add_row(
+            f"all {len(self.cells)}", *[str(self.count(state) or "") for state in STATES], "", to_go, style="bold"
+        )
         return table
 
     def _now(self, folder: Path) -> str:
@@ -151,6 +153,6 @@ class Board:
         try:
             last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         except (OSError, ValueError, IndexError):
-            return title
+            return f"{title}: starting"
         error = f", error {percent(last['error'])}" if "error" in last else ""
         return f"{title}: step {last['step']}{error}"
