@@ -79,7 +79,7 @@ class Plan:
 def experiments() -> list[str]:
     """The experiments that can be reproduced: those whose YAML has a section of their own under `reproduce`."""
     read = {name: OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml") for name in options("experiment")}
-    return [name for name, content in read.items() if name in (content.get("reproduce") or {})]
+    return [name for name, content in read.items() if OmegaConf.select(content, f"reproduce.{name}") is not None]
 
 
 def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: Sequence[str]) -> Plan:
