@@ -1,6 +1,5 @@
 """The scripts that reproduce the paper start what they say."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -23,16 +22,17 @@ def dry(script, tmp_path, *words):
     command.parent.mkdir(exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m odenet_cli "$@"\n')
     command.chmod(0o755)
-    path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "SLURM_GPUS_ON_NODE": "4"}
+    first = {"PATH": str(command.parent), "PYTHONPATH": str(ROOT)}
+    paths = {name: os.pathsep.join(filter(None, [path, os.environ.get(name)])) for name, path in first.items()}
+    env = {**os.environ, **paths, "SLURM_GPUS_ON_NODE": "4"}
     said = ["bash", str(ROOT / script), "--dry-run", "--seeds", "1", *words]
     return subprocess.run(said, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_plans_every_experiment_at_the_papers_length(script, tmp_path):
-    if "launcher" in script and not importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
-        pytest.skip("hydra-submitit-launcher is not installed")
+    if "launcher" in script:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     done = dry(script, tmp_path, "device=cuda")
     assert done.returncode == 0, done.stderr
     heads = re.findall(r"^(\w+), (\w+) preset: (\d+) cells?(.*?): (.*)", done.stdout, re.MULTILINE)
