@@ -89,7 +89,11 @@ def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]],
         for one in jobs
     ]
     with watched([one.folder for one in jobs], look):
-        launcher.launch(points, initial_job_idx=0)
+        try:
+            launcher.launch(points, initial_job_idx=0)
+        except Exception as error:  # a job's process was killed; what the others did stands in their folders
+            log.info("the launcher failed", exc_info=True)
+            print(f"the launcher stopped: {type(error).__name__}: {str(error).strip()[:500]}", file=sys.stderr)
 
 
 @contextmanager
