@@ -142,8 +142,8 @@ class Board:
             table.add_row(": ".join(key), *cells, duration(statistics.fmean(took)) if took else "", now)
         seconds = self.to_go_s()
         to_go = f"about {duration(seconds)} to go" if seconds else ""
-        counts = [str(self.count(state) or "") for state in STATES]
-        table.add_row(f"all {len(self.cells)}", *counts, "", to_go, style="bold")
+        sums = [str(self.count(state) or "") for state in STATES]
+        table.add_row(f"all {len(self.cells)}", *sums, "", to_go, style="bold")
         return table
 
     def _now(self, folder: Path) -> str:

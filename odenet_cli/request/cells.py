@@ -165,7 +165,7 @@ def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str])
     cells = []
     for point in points:
         with explained(point, composer.keys):
-            cfg = composer.compose(point)
+            cfg = composer.point(point)
             guard(cfg)
             config = typed(cfg)
         if config.data["name"] == "auto":

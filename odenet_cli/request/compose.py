@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,11 +54,24 @@ class Composer:
         self.multirun = bool(args.multirun)
         self.overrides: list[str] = list(args.overrides)
         self.loader = ConfigLoaderImpl(config_search_path=_search_path(args))
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         """One configuration, Hydra's own part included; interpolations can be resolved."""
         sweep = mode == RunMode.MULTIRUN
         cfg = self.loader.load_configuration(self.config_name, overrides, mode, validate_sweep_overrides=not sweep)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    def point(self, overrides: list[str]) -> DictConfig:
+        """`compose`, for one of many that choose the same presets: composed once, and the values set on a copy."""
+        presets = [override for override in overrides if override.partition("=")[0] in groups()]
+        key = tuple(presets)
+        if key not in self.composed:
+            self.composed[key] = self.compose(presets)
+        cfg = copy.deepcopy(self.composed[key])
+        values = OverridesParser.create().parse_overrides([one for one in overrides if one not in presets])
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
         HydraConfig.instance().set_config(cfg)
         return cfg
 
