@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from odenet_cli.commands.reproduce import Request
 
 
-def reproduce(plan: Plan, request: Request, records: dict[Path, Any], command: str) -> int:
+def reproduce(plan: Plan, request: Request, command: str) -> int:
     """One item: its cells, what is measured on them, its files."""
     print(f"{plan.item}, {plan.preset} preset: {plan.about}")
-    check_data(plan, records)
     failed = _run(plan, request)
     measured = _measured(plan, failed)
     files = _written(plan, request, failed, measured, command)

@@ -62,5 +62,5 @@ def _each(values: Any) -> list[str]:
 
 
 def _listed(values: list[str]) -> str:
-    more = f"; and {len(values) - SHOWN} more, all in the JSON file" if len(values) > SHOWN else ""
+    more = f"; and {len(values) - SHOWN} more, all in the JSON" if len(values) > SHOWN else ""
     return "; ".join(values[:SHOWN]) + more if values else "unknown"

@@ -164,7 +164,7 @@ def said(name: str, steps: Sequence[dict[str, Any]]) -> str:
         return f"{name}: flat"
     line = straight([(one["depth"], one["saved_mib"]) for one in steps])
     return (
-        f"{name}: {line[0]:.2g} MiB a {'block' if name == 'ResNet' else 'evaluation'}, R² = {line[2]:.4f}"
+        f"{name}: {line[0]:.2g} MiB {'a block' if name == 'ResNet' else 'an evaluation'}, R² = {line[2]:.4f}"
         if line
         else name
     )
