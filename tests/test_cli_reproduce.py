@@ -9,6 +9,7 @@ import pytest
 
 from odenet_cli import data
 from odenet_cli.commands import reproduce as command
+from odenet_cli.commands import train
 from odenet_cli.errors import RequestError
 from odenet_cli.request.cells import plan
 from odenet_cli.training import run
@@ -193,3 +194,16 @@ def test_alone_it_prints_its_help(reproduce):
     assert code == 2
     assert "ITEM is one of fig3, table1, or all." in out
     assert reproduce("--help") == (0, out)
+
+
+def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_path, monkeypatch):
+    class Launcher:
+        def launch(self, points, initial_job_idx):
+            raise OSError("the queue is gone")
+
+    monkeypatch.setattr(train.Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic")
+    code, out = reproduce(*words)
+    assert code == 1
+    assert "MLP, seed 0: not started\n" in out
+    assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
