@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from odenet_cli import data
+from odenet_cli.commands import _reproduction, train
 from odenet_cli.commands import reproduce as command
-from odenet_cli.commands import train
 from odenet_cli.errors import RequestError
 from odenet_cli.request.cells import plan
 from odenet_cli.training import run
@@ -207,3 +207,19 @@ def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_p
     assert code == 1
     assert "MLP, seed 0: not started\n" in out
     assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ("--jobs 2", 4),
+        ("--jobs 2 device=auto", 4),
+        ("--jobs 2 device=cuda", 4),
+        ("--jobs 2 device=cuda:1", 0),
+        ("--jobs 2 device=cpu", 0),
+        ("--jobs 1", 0),
+    ],
+)
+def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
+    monkeypatch.setattr(_reproduction, "count", lambda: 4)
+    assert _reproduction.gpus(command.parsed(["table1", *words.split()])) == shared
