@@ -58,8 +58,8 @@ def check_data(plan: Plan, records: dict[Path, Any]) -> None:
         now = (records.get(cell.folder) or {}).get("sha256")
         if used and now and used != now:
             raise RequestError(
-                f"{cell.folder} ({cell.title}) was run on other data under the same name: "
-                f"sha256 {used[:12]}, and now it is {now[:12]}.\n"
+                f"{cell.folder} ({cell.title}) was run on other data under the same name, by their SHA-256: "
+                f"{used}, and now {now}.\n"
                 "  Name the data it had by data.root, or move the folder away to run it again."
             )
 

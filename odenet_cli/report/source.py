@@ -46,9 +46,11 @@ def source(command: str, runs: Sequence[Run]) -> Source:
 
 
 def data(run: Run) -> str:
-    """The data set a run used, and its digest."""
+    """The data set a run used, and the SHA-256 of each of its files."""
     record = run.record.get("data") or {}
-    return f"{record.get('used')} {record.get('sha256')}" if record.get("used") else ""
+    digest = record.get("sha256")
+    told = ", ".join(f"{name} {value}" for name, value in digest.items()) if isinstance(digest, dict) else digest
+    return f"{record['used']} ({told})" if record.get("used") else ""
 
 
 def _versions(record: dict[str, str] | None) -> str:
