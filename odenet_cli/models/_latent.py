@@ -34,6 +34,7 @@ class Latent(nn.Module):
     """
 
     updates: Tensor
+    field: nn.Module
 
     def __init__(
         self,
