@@ -19,7 +19,7 @@ from odenet_cli.data._events import Events
 from odenet_cli.data._resident import Data, Deal, mixed
 from odenet_cli.errors import RequestError
 
-END, TICKS, BINS, GRID = 5.0, 500, 50, 201
+END, TICKS, BINS, GRID = 5.0, 500, 25, 201
 SWING, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a share of the time
 
 
@@ -36,7 +36,7 @@ class Source:
     classes: ClassVar = 0
 
     expected: float = 250.0
-    count: int = 500
+    count: int = 2000
     validation: int = 100
     test: int = 100
     seed: int = 0
