@@ -34,6 +34,7 @@ class Source:
     """
 
     classes: ClassVar = 0
+    task: ClassVar = "series"
 
     path: str | None = None
     window: float = 0.5
@@ -68,7 +69,7 @@ class Source:
     def load(self, deal: Deal) -> Data:
         rows, record = self._read()
         splits = parted(rows, list(record["sizes"].values()))
-        return dealt(splits, deal, shape=self.shape, task="series", record=record)
+        return dealt(splits, deal, shape=self.shape, task=self.task, record=record)
 
     def _read(self) -> tuple[Series, dict[str, Any]]:
         """All series, those to train on first, and what `run.json` says of them."""

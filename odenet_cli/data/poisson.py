@@ -34,6 +34,7 @@ class Source:
 
     shape: ClassVar = (1,)
     classes: ClassVar = 0
+    task: ClassVar = "events"
 
     expected: float = 250.0
     count: int = 2000
@@ -60,7 +61,7 @@ class Source:
     def load(self, deal: Deal) -> Data:
         rows = self._rows()
         splits = parted(rows, list(self.sizes.values()))
-        return dealt(splits, deal, shape=self.shape, task="events", record=self._record(rows))
+        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
 
     def _record(self, rows: Events) -> dict[str, Any]:
         return {"used": "poisson", "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}

@@ -37,6 +37,7 @@ class Source:
 
     shape: ClassVar = (2,)
     classes: ClassVar = 0
+    task: ClassVar = "series"
 
     observed: int = 30
     noise: float = 0.1
@@ -66,7 +67,7 @@ class Source:
     def load(self, deal: Deal) -> Data:
         rows = self._rows()
         splits = parted(rows, list(self.sizes.values()))
-        return dealt(splits, deal, shape=self.shape, task="series", record=self._record(rows))
+        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
 
     def _record(self, rows: Series) -> dict[str, Any]:
         return {"used": "spirals", "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}

@@ -40,6 +40,15 @@ def at_least_one(**options: int) -> None:
             raise ValueError(f"model.{name}={value} must be at least 1.")
 
 
+def features(shape: tuple[int, ...], classes: int) -> int:
+    """Numbers of one observation; refuses data that are no series."""
+    if len(shape) != 1 or classes:
+        raise ValueError(
+            f"this model is for time series, and the data are {shape} with {classes} classes: data=spirals."
+        )
+    return shape[0]
+
+
 def cell(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
     """A recurrent layer, batch first. torch projects the inputs of all times by one product, then steps."""
     if name not in CELLS:

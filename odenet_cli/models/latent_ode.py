@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models._latent import Latent
-from odenet_cli.models._series import Forecast, common, divergence, perceptron, picked
+from odenet_cli.models._series import Forecast, common, divergence, features, perceptron, picked
 from odenet_cli.ode import Solver
 
 
@@ -26,6 +26,7 @@ class LatentODE(Latent):
     def __init__(
         self,
         shape: tuple[int, ...],
+        classes: int,
         solver: Solver,
         *,
         latent: int,
@@ -37,12 +38,13 @@ class LatentODE(Latent):
         kl: float,
         warmup: int,
     ) -> None:
+        inputs = features(shape, classes)
         super().__init__(
-            shape[0], solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
+            inputs, solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
         )
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
-        self.decoder = perceptron(latent, hidden, 1, shape[0], nn.ReLU)
+        self.decoder = perceptron(latent, hidden, 1, inputs, nn.ReLU)
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models._latent import Latent
-from odenet_cli.models._series import common, divergence, perceptron, picked
+from odenet_cli.models._series import common, divergence, features, perceptron, picked
 from odenet_cli.ode import Solver
 
 
@@ -63,6 +63,7 @@ class LatentPoisson(Latent):
     def __init__(
         self,
         shape: tuple[int, ...],
+        classes: int,
         solver: Solver,
         *,
         latent: int,
@@ -74,8 +75,9 @@ class LatentPoisson(Latent):
         kl: float,
         warmup: int,
     ) -> None:
+        inputs = features(shape, classes)
         super().__init__(
-            shape[0], solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
+            inputs, solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
         )
         if not 0 < rate < math.inf:
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")

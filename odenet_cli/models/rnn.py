@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._series import Forecast, at_least_one, cell, interpolated
+from odenet_cli.models._series import Forecast, at_least_one, cell, features, interpolated
 
 LONGEST = 1000  # steps of a free run
 PACES = ("gap", "time")
@@ -26,15 +26,16 @@ class RNN(nn.Module):
 
     differences: ClassVar = False  # are the times until the next observation told to it?
 
-    def __init__(self, shape: tuple[int, ...], *, hidden: int, cell: str, pace: str) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int, cell: str, pace: str) -> None:
         super().__init__()
         at_least_one(hidden=hidden)
+        inputs = features(shape, classes)
         if pace not in PACES:
             raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
         self.pace = pace
         self.start = nn.Parameter(torch.zeros(hidden))
-        self.cell = make(cell, shape[0] + self.differences, hidden)
-        self.head = nn.Linear(hidden, 2 * shape[0])
+        self.cell = make(cell, inputs + self.differences, hidden)
+        self.head = nn.Linear(hidden, 2 * inputs)
 
     def forward(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
         start = self.start.expand(1, len(times), -1).contiguous()

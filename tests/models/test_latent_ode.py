@@ -196,3 +196,10 @@ def test_of_many_times_the_adjoint_keeps_the_states_it_returned_and_nothing_else
 def test_a_bad_option_is_refused_by_its_name(change, part):
     with pytest.raises(RequestError, match=part):
         build(**change)
+
+
+@pytest.mark.parametrize("name", ["latent_ode", "latent_poisson", "rnn", "rnn_dt"])
+def test_images_are_no_series(name):
+    options = {key: value for key, value in preset("model", name)["model"].items() if key != "name"}
+    with pytest.raises(RequestError, match="is for time series"):
+        models.model(name, options, shape=(1, 28, 28), classes=10, solver=solver())
