@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-PADDING, WINDOW, FURTHER = 0, 1, 2  # what a time to predict can be
+# What a time to predict can be: FAMILIAR is FURTHER on, but at a state that lies in windows of the training series.
+PADDING, WINDOW, FURTHER, FAMILIAR = 0, 1, 2, 3
 
 
 class Series(NamedTuple):
@@ -18,7 +19,7 @@ class Series(NamedTuple):
     at       (B, M)      times at which predictions are scored, rising, padding behind them
     noisy    (B, M, D)   what was measured there
     clean    (B, M, D)   what is true there; D = 0 where nobody knows
-    scope    (B, M)      PADDING, inside the WINDOW that was observed, or FURTHER on
+    scope    (B, M)      PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps FAMILIAR
     """
 
     times: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from odenet_cli.data._dealt import dealt, digest, parted
 from odenet_cli.data._resident import Data, Deal, mixed
-from odenet_cli.data._series import FURTHER, WINDOW, Series
+from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 B = 0.06
@@ -85,7 +85,9 @@ class Source:
         at = (STOP / (GRID - 1) * torch.arange(2 * TIMES, dtype=torch.float64)).expand(count, -1)
         values = noisy.gather(1, kept[..., None].expand(-1, -1, 2))
         seen = torch.ones(count, self.observed, dtype=torch.bool)
-        scope = torch.tensor([WINDOW] * TIMES + [FURTHER] * TIMES, dtype=torch.uint8).expand(count, -1)
+        step = torch.arange(2 * TIMES)
+        beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # where no window reaches
+        scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, FAMILIAR)).to(torch.uint8)
         return Series(at.gather(1, kept), values, seen, at, noisy, clean, scope)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.data._series import FURTHER, WINDOW, Series
+from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
 
 SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it
-SCOPES = {"window": WINDOW, "further": FURTHER}
+SCOPES = {"window": (WINDOW,), "further": (FURTHER, FAMILIAR), "familiar": (FAMILIAR,)}
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -50,8 +50,8 @@ def errors(path: Tensor, x: Series) -> dict[str, Tensor]:
     truths = {"clean": x.clean, "noisy": x.noisy} if x.clean.shape[2] else {"noisy": x.noisy}
     best = next(iter(truths.values()))
     found = {}
-    for name, code in SCOPES.items():
-        where = x.scope == code
+    for name, codes in SCOPES.items():
+        where = torch.isin(x.scope, torch.tensor(codes, dtype=x.scope.dtype, device=x.scope.device))
         if not where.any():
             continue
         for kind, truth in truths.items():
@@ -60,7 +60,7 @@ def errors(path: Tensor, x: Series) -> dict[str, Tensor]:
         found[f"relative_{name}"] = found[f"rmse_{name}_{next(iter(truths))}"] / rmse(best, centre, where)
     if "relative_further" in found:
         for name, guess in simple(x.times, x.values, x.seen, x.at).items():
-            found[f"rmse_{name}"] = rmse(guess, best, x.scope == FURTHER)
+            found[f"rmse_{name}"] = rmse(guess, best, x.scope >= FURTHER)
     return found
 
 

@@ -7,7 +7,7 @@ import torch
 
 from odenet_cli import data
 from odenet_cli.data import spirals
-from odenet_cli.data._series import FURTHER, WINDOW, Series
+from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 SMALL = {"count": 60, "validation": 10, "test": 10}
@@ -50,7 +50,12 @@ def test_observations_are_points_of_the_window_at_times_of_their_own():
     assert place.max() < 100
     assert torch.equal(x.at.gather(1, place), x.times)
     assert torch.equal(x.noisy.gather(1, place[..., None].expand(-1, -1, 2)), x.values)
-    assert x.scope[0].tolist() == [WINDOW] * 100 + [FURTHER] * 100
+    assert (x.scope[:, :100] == WINDOW).all()
+    assert torch.isin(x.scope[:, 100:], torch.tensor([FAMILIAR, FURTHER])).all()
+    every = Series(*load(count=200).train.rows)
+    reached = every.clean[every.scope == WINDOW][::9]
+    distance = {code: torch.cdist(every.clean[every.scope == code][::9], reached).amin(1) for code in (2, 3)}
+    assert distance[FAMILIAR].max() < 0.1 < distance[FURTHER].max()
     assert (x.noisy - x.clean).std().item() == pytest.approx(0.1, abs=0.005)
 
 

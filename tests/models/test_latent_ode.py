@@ -122,7 +122,7 @@ def slopes(network, x):
     torch.manual_seed(5)
     with tally() as solves:
         made = network(*x)
-        (made.mean.square().mean() + 0.1 * made.kl.mean()).backward()
+        ((made.mean / made.spread).square().mean() + 0.1 * made.kl.mean()).backward()
     named = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
     return named, sum(solves, start=Stats())
 
