@@ -69,13 +69,15 @@ class Latent(nn.Module):
 
         Outside of training the noise is always the same, so that a score can be repeated.
         """
-        if self.training:
-            self.updates += 1
-            return mean + log_spread.exp() * torch.randn_like(mean)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean)
-        return torch.cat((mean + log_spread.exp() * noise, mean))
+        # From a generator on the CPU, whose state checkpoints keep.
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        z0 = mean + log_spread.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        if not self.training:
+            return torch.cat((z0, mean))
+        self.updates += 1
+        return z0
 
     def flow(self, z0: Tensor, ts: Sequence[float]) -> Tensor:
-        """z at the rising times `ts` after 0: (T, B, L)."""
+        """z at the rising times `ts` after 0: (B, T, L)."""
         states: Tensor = self.solver(self.field, z0, [0.0, *ts]).y
-        return states[None] if len(ts) == 1 else states[1:]
+        return states[:, None] if len(ts) == 1 else states[1:].transpose(0, 1)

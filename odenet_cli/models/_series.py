@@ -49,7 +49,7 @@ def features(shape: tuple[int, ...], classes: int) -> int:
     return shape[0]
 
 
-def cell(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
+def recurrent(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
     """A recurrent layer, batch first. torch projects the inputs of all times by one product, then steps."""
     if name not in CELLS:
         raise ValueError(f"model.cell={name} is not known. There are: {', '.join(CELLS)}.")
@@ -68,17 +68,15 @@ class Recognition(nn.Module):
 
     def __init__(self, features: int, hidden: int, latent: int, kind: str) -> None:
         super().__init__()
-        self.cell = cell(kind, features + 1, hidden)
+        self.cell = recurrent(kind, features + 1, hidden)
         self.head = nn.Linear(hidden, 2 * latent)
 
     def forward(self, times: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         last = seen.sum(1, keepdim=True) - 1
-        turned = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)[..., None]
-        inputs = torch.cat((values, since[..., None]), 2)
-        states, _ = self.cell(inputs.gather(1, turned.expand_as(inputs)))
-        state = states.gather(1, last[..., None].expand(-1, -1, states.shape[2])).squeeze(1)
-        mean, log_spread = self.head(state).chunk(2, 1)
+        turned = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
+        states, _ = self.cell(picked(torch.cat((values, since[..., None]), 2), turned))
+        mean, log_spread = self.head(picked(states, last).squeeze(1)).chunk(2, 1)
         return mean, log_spread
 
 
@@ -90,8 +88,8 @@ def common(*times: Tensor) -> tuple[list[float], list[Tensor]]:
 
 
 def picked(states: Tensor, places: Tensor) -> Tensor:
-    """Of states (T, B, L) those at each sample's own `places` (B, N): (B, N, L)."""
-    return states.transpose(0, 1).gather(1, places[..., None].expand(-1, -1, states.shape[2]))
+    """Of states (B, T, L) those at each sample's own `places` (B, N): (B, N, L)."""
+    return states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
 
 
 def divergence(mean: Tensor, log_spread: Tensor) -> Tensor:
@@ -104,5 +102,5 @@ def interpolated(times: Tensor, values: Tensor, at: Tensor) -> Tensor:
     right = torch.searchsorted(times, at.contiguous()).clamp(1, times.shape[1] - 1)
     t0, t1 = times.gather(1, right - 1), times.gather(1, right)
     share = ((at - t0) / (t1 - t0).clamp_min(1e-12)).clamp(0, 1)[..., None]
-    y0, y1 = (values.gather(1, i[..., None].expand(-1, -1, values.shape[2])) for i in (right - 1, right))
+    y0, y1 = picked(values, right - 1), picked(values, right)
     return y0 + share * (y1 - y0)

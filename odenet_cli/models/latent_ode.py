@@ -54,11 +54,11 @@ class LatentODE(Latent):
         ts, places = common(times.where(seen, 0), *([] if at is None else [at]))
         z, batch = self.flow(z0, ts), len(times)
         return Forecast(
-            mean=self.decoder(picked(z[:, :batch], places[0])),
+            mean=self.decoder(picked(z[:batch], places[0])),
             spread=self.log_sigma.exp(),
             kl=divergence(mean, log_spread),
             weight=weight,
-            path=None if at is None else self.decoder(picked(z[:, -batch:], places[1])),
+            path=None if at is None else self.decoder(picked(z[-batch:], places[1])),
         )
 
     def reconstruct(self, times: Tensor, values: Tensor, seen: Tensor) -> Tensor:
@@ -71,13 +71,13 @@ class LatentODE(Latent):
     def extrapolate(self, times: Tensor, values: Tensor, seen: Tensor, ts: Sequence[float]) -> Tensor:
         """The series at rising times `ts` that all share, inside the window or beyond: (B, T, D)."""
         z0, _ = self.recognition(times, values, seen)
-        path: Tensor = self.decoder(self.flow(z0, ts)).transpose(0, 1)
+        path: Tensor = self.decoder(self.flow(z0, ts))
         return path
 
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
         """Series drawn from the prior, at the rising times `ts`, without the noise of observation: (count, T, D)."""
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)
-        path: Tensor = self.decoder(self.flow(z0, ts)).transpose(0, 1)
+        path: Tensor = self.decoder(self.flow(z0, ts))
         return path
 
 

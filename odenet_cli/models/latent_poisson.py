@@ -89,14 +89,21 @@ class LatentPoisson(Latent):
         asked = grid[:, -1:] if self.training else grid
         ts, places = common(times.where(there, 0), asked)
         z, total = self.integral(z0, ts)
-        batch, at_events = len(bins), picked(z[:, : len(bins)], places[0])
-        path = None if self.training else self.field.log(picked(z[:, batch:], places[1])).exp()
-        return Intensity(self.field.log(at_events), total[-1, :batch], divergence(mean, log_spread), weight, path)
+        batch = len(bins)
+        return Intensity(
+            log_rate=self.field.log(picked(z[:batch], places[0])),
+            total=total[:batch, -1],
+            kl=divergence(mean, log_spread),
+            weight=weight,
+            path=None if self.training else self.field.log(picked(z[batch:], places[1])).exp(),
+        )
 
     def integral(self, z0: Tensor, ts: list[float]) -> tuple[Tensor, Tensor]:
-        """z (T, B, L) and Λ = ∫ λ from 0 (T, B) at the rising times `ts` after 0."""
+        """z (B, T, L) and Λ = ∫ λ from 0 (B, T) at the rising times `ts` after 0."""
         z, total = self.solver(self.field, (z0, torch.zeros_like(z0[:, 0])), [0.0, *ts]).y
-        return (z[None], total[None]) if len(ts) == 1 else (z[1:], total[1:])
+        if len(ts) == 1:
+            return z[:, None], total[:, None]
+        return z[1:].transpose(0, 1), total[1:].transpose(0, 1)
 
 
 MODEL = LatentPoisson

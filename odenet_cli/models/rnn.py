@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._series import Forecast, at_least_one, cell, features, interpolated
+from odenet_cli.models._series import Forecast, at_least_one, features, interpolated, picked, recurrent
 
 LONGEST = 1000  # steps of a free run
 PACES = ("gap", "time")
@@ -34,7 +34,7 @@ class RNN(nn.Module):
             raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
         self.pace = pace
         self.start = nn.Parameter(torch.zeros(hidden))
-        self.cell = make(cell, inputs + self.differences, hidden)
+        self.cell = recurrent(cell, inputs + self.differences, hidden)
         self.head = nn.Linear(hidden, 2 * inputs)
 
     def forward(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
@@ -50,18 +50,19 @@ class RNN(nn.Module):
 
     def path(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor, mean: Tensor, states: Tensor) -> Tensor:
         """The predictions at the times `at`; before the first of them, the first observation."""
-        count = seen.sum(1, keepdim=True)
-        last = count - 1
-        end, value = times.gather(1, last), values.gather(1, last[..., None].expand(-1, -1, values.shape[2]))
+        last = seen.sum(1, keepdim=True) - 1
+        end, value = times.gather(1, last), picked(values, last)
         ahead = at.amax(1, keepdim=True) - end
         gap = ahead / (at > end).sum(1, keepdim=True).clamp_min(1)
         if self.pace == "gap":  # that a single observation has not
             gap = torch.where(last > 0, (end - times[:, :1]) / last.clamp_min(1), gap)
-        before = states.gather(1, (last - 1).clamp_min(0)[..., None].expand(-1, -1, states.shape[2]))
-        state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
-        knots, found = [times.where(seen, end)], [torch.cat((values[:, :1], mean[:, 1:]), 1)]
-        found[0] = found[0].where(seen[..., None], found[0].gather(1, last[..., None].expand_as(value)))
 
+        # Knots in the window, those behind the last observation drawn together in it.
+        inside = torch.cat((values[:, :1], mean[:, 1:]), 1)
+        knots, found = [times.where(seen, end)], [inside.where(seen[..., None], picked(inside, last))]
+
+        before = picked(states, (last - 1).clamp_min(0))
+        state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
         steps = int((ahead / gap.clamp_min(1e-12) - 1e-3).ceil().amax().clamp(0, LONGEST))
         for step in range(1, steps + 1):
             made, state = self.cell(self.inputs(value, gap), state)
@@ -71,4 +72,4 @@ class RNN(nn.Module):
         return interpolated(torch.cat(knots, 1), torch.cat(found, 1), at)
 
 
-make, MODEL = cell, RNN
+MODEL = RNN
