@@ -20,7 +20,7 @@ class Says(torch.nn.Module):
         super().__init__()
         self.parts = parts
 
-    def forward(self, times, values, seen, at=None):
+    def forecast(self, times, values, seen, at=None):
         return Forecast(**{**self.parts, "path": None if at is None else self.parts["path"]})
 
 
@@ -110,7 +110,7 @@ def test_the_gap_and_the_error_of_a_rate():
     )
 
     class Off(torch.nn.Module):
-        def forward(self, *given):
+        def intensity(self, *given):
             made = Says(kl=torch.tensor([0.5]), weight=1.0).parts
             return type(
                 "Made", (), made | {"log_rate": x.log_rate + 1.0, "total": torch.tensor([10.0]), "path": true * 1.5}

@@ -64,18 +64,13 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
 
     scorer = Scorer(folder, points[0], split, checkpoint)
     print(scorer.title)
-    for place, config in enumerate(points):
+    print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{'error':>10}{'NFE':>8}{'rejected':>10}{'time':>10}")
+    for config in points:
         solver = eval_solver(config)
         record = scorer.row(config)
-        if not place:
-            merit = "error" if "error" in record else "loss"
-            print(
-                f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{merit:>10}{'NFE':>8}{'rejected':>10}{'time':>10}"
-            )
         steps = solver.steps if solver.rtol is None else None
         cells = [f"{solver.method:<10}", *(f"{_cell(value):>10}" for value in (solver.rtol, solver.atol))]
-        score = f"{record['error']:>10.2%}" if "error" in record else f"{record['loss']:>10.4g}"
-        cells += [f"{_cell(steps):>7}", score, f"{record['nfe_forward']:>8.1f}"]
+        cells += [f"{_cell(steps):>7}", f"{record.get('error', float('nan')):>10.2%}", f"{record['nfe_forward']:>8.1f}"]
         cells += [f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
         print("".join(cells), flush=True)
         yield record

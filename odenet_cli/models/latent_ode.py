@@ -48,7 +48,7 @@ class LatentODE(Latent):
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
-    def forward(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
+    def forecast(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
         mean, log_spread = self.recognition(times, values, seen)
         weight, z0 = self.weight(), self.draw(mean, log_spread)
         ts, places = common(times.where(seen, 0), *([] if at is None else [at]))

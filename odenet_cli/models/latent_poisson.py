@@ -83,7 +83,7 @@ class LatentPoisson(Latent):
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
         self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
-    def forward(self, bins: Tensor, counts: Tensor, times: Tensor, there: Tensor, grid: Tensor) -> Intensity:
+    def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, there: Tensor, grid: Tensor) -> Intensity:
         mean, log_spread = self.recognition(bins, counts, torch.ones_like(bins, dtype=torch.bool))
         weight, z0 = self.weight(), self.draw(mean, log_spread)
         asked = grid[:, -1:] if self.training else grid

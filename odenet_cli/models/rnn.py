@@ -37,7 +37,7 @@ class RNN(nn.Module):
         self.cell = recurrent(cell, inputs + self.differences, hidden)
         self.head = nn.Linear(hidden, 2 * inputs)
 
-    def forward(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
+    def forecast(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
         start = self.start.expand(1, len(times), -1).contiguous()
         gaps = times.diff(dim=1, append=times[:, -1:])
         states, _ = self.cell(self.inputs(values, gaps), start)

@@ -1,7 +1,8 @@
 """Events in time: the likelihood of a Poisson process, and how far its rate is from the true one.
 
-A model of events says of a batch (`odenet_cli.data._events`) its `log_rate` at the events and `total` = ∫λ, for its
-latent variable `kl` and `weight`, and outside of training λ on a grid, as `path`.
+A model of events has a method `intensity` of bins, counts, times, there and grid (`odenet_cli.data._events`). It says
+its `log_rate` at the events and `total` = ∫λ, for its latent variable `kl` and `weight`, and outside of training λ on
+the grid, as `path`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from odenet_cli.data._events import Events
 
+NEEDS = ("intensity",)
 SHOWN = 4  # sequences of the figure
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """-E[log p(t | z)] + weight · KL of a sequence, a mean over the batch.
 
     gap         log p of the true rate above that of the model's, in nats an event; a sample of z, so no lower bound
     rate_error  ∫|λ̂ - λ| / ∫λ of the best guess
     """
     x = Events(*batch)
-    made = model(x.bins, x.counts, x.times, x.there, x.grid)
+    made = model.intensity(x.bins, x.counts, x.times, x.there, x.grid)
     nll, kl = negative_log_likelihood(made.log_rate, made.total, x.there), made.kl.mean()
     total = nll.mean() + made.weight * kl
     extra = {"nll": nll.mean().detach(), "kl": kl.detach()}
@@ -41,8 +43,8 @@ def negative_log_likelihood(log_rate: Tensor, total: Tensor, there: Tensor) -> T
 
 
 @torch.no_grad()
-def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
+def sketch(model: Any, data: Any) -> dict[str, Tensor]:
     """A few held-out sequences: their events, the true rate and the model's."""
     x = Events(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
-    made = model(x.bins, x.counts, x.times, x.there, x.grid)
+    made = model.intensity(x.bins, x.counts, x.times, x.there, x.grid)
     return {"times": x.times, "there": x.there, "grid": x.grid, "rate": x.rate, "path": made.path}

@@ -1,7 +1,8 @@
 """Time series: the likelihood of what was observed, and the error of what is predicted inside the window and after it.
 
-A model of series makes a forecast of a batch (`odenet_cli.data._series`): `mean` and `spread` of the observations, for
-a latent variable its divergence `kl` and the `weight` of it, and the `path` at the times asked for.
+A model of series has a method `forecast` of times, values, seen and, where they are asked for, at, all of them as in
+`odenet_cli.data._series`. It says `mean` and `spread` of the observations, for a latent variable its divergence `kl` and
+the `weight` of it, and the `path` at the times asked for.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
 
+NEEDS = ("forecast",)
 SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it
 SCOPES = {"window": (WINDOW,), "further": (FURTHER, FAMILIAR), "familiar": (FAMILIAR,)}
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """-log p(x) of a series, or its bound -E[log p(x | z)] + weight · KL, a mean over the batch; errors beside it."""
     x = Series(*batch)
-    forecast = model(x.times, x.values, x.seen, None if model.training else x.at)
+    forecast = model.forecast(x.times, x.values, x.seen, None if model.training else x.at)
     nll = negative_log_likelihood(x.values, forecast.mean, forecast.spread, x.seen).mean()
     extra, total = {"nll": nll.detach()}, nll
     if forecast.kl is not None:
@@ -84,11 +86,11 @@ def simple(times: Tensor, values: Tensor, seen: Tensor, at: Tensor) -> dict[str,
 
 
 @torch.no_grad()
-def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
+def sketch(model: Any, data: Any) -> dict[str, Tensor]:
     """A few held-out series: what was seen of them, the truth where it is known, and the model's path between."""
     x = Series(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
     share = torch.linspace(0, 1, FINE, device=x.at.device, dtype=x.at.dtype)
     fine = x.at.amax(1, keepdim=True) * share
-    path = model(x.times, x.values, x.seen, fine).path
+    path = model.forecast(x.times, x.values, x.seen, fine).path
     end = x.at.where(x.scope == WINDOW, 0).amax(1)
     return {**x._asdict(), "fine": fine, "path": path, "end": end}

@@ -84,7 +84,7 @@ def test_one_solve_for_all_times_is_one_solve_a_series():
     network, (times, values, seen) = build(solver(rtol)).eval(), batch()
     seen[2, 4:] = False
     at = torch.linspace(0, 6, 9, dtype=torch.float64).repeat(6, 1) + torch.arange(6, dtype=torch.float64)[:, None] / 7
-    together = network(times, values, seen, at)
+    together = network.forecast(times, values, seen, at)
     single = network.reconstruct(times, values, seen)
     for n in range(6):
         row = slice(n, n + 1)
@@ -105,23 +105,23 @@ def test_samples_of_the_prior():
 
 def test_training_draws_and_scoring_repeats():
     network, x = build(), batch()
-    assert not torch.equal(network(*x).mean, network(*x).mean)
+    assert not torch.equal(network.forecast(*x).mean, network.forecast(*x).mean)
     assert int(network.updates) == 2
     network.eval()
-    assert torch.equal(network(*x).mean, network(*x).mean)
+    assert torch.equal(network.forecast(*x).mean, network.forecast(*x).mean)
     assert int(network.updates) == 2
 
 
 def test_the_weight_of_the_divergence_rises():
     network, x = build(kl=0.5, warmup=4), batch()
-    assert [float(network(*x).weight) for _ in range(6)] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
-    assert network.eval()(*x).weight == 0.5
+    assert [float(network.forecast(*x).weight) for _ in range(6)] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    assert network.eval().forecast(*x).weight == 0.5
 
 
 def slopes(network, x):
     torch.manual_seed(5)
     with tally() as solves:
-        made = network(*x)
+        made = network.forecast(*x)
         ((made.mean / made.spread).square().mean() + 0.1 * made.kl.mean()).backward()
     named = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
     return named, sum(solves, start=Stats())
@@ -158,7 +158,7 @@ def test_a_hundred_times_cost_no_evaluations_of_their_own():
 
 def saved(network, x):
     with SavedMeter(list(network.parameters())) as meter:
-        network(*x).mean.square().mean().backward()
+        network.forecast(*x).mean.square().mean().backward()
     return 2**20 * meter.peak_mib
 
 

@@ -42,9 +42,9 @@ def test_the_integral_is_that_of_quadrature(rtol, bound):
 def test_rates_at_the_events_are_those_of_the_path():
     network, (bins, counts, times, there, grid) = build(1e-8).eval(), batch()
     there[1, 5:] = False
-    made = network(bins, counts, times, there, grid)
+    made = network.intensity(bins, counts, times, there, grid)
     assert (made.log_rate.shape, made.total.shape, made.path.shape) == ((3, 9), (3,), (3, 2001))
-    alone = network(bins[1:2], counts[1:2], times[1:2, :5], there[1:2, :5], grid[1:2])
+    alone = network.intensity(bins[1:2], counts[1:2], times[1:2, :5], there[1:2, :5], grid[1:2])
     assert torch.allclose(made.path[1], alone.path[0], rtol=1e-5)  # a path that grows errors a thousandfold
 
 
@@ -54,7 +54,7 @@ def test_its_gradient_is_the_same_by_every_way_back():
         network = build(1e-8, gradient).train()
         torch.manual_seed(3)
         with tally() as solves:
-            made = network(*batch())
+            made = network.intensity(*batch())
             (made.total - made.log_rate.sum(1)).mean().backward()
         found.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
         assert made.path is None

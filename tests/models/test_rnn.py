@@ -32,9 +32,9 @@ def test_parameters():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_prediction_knows_only_what_came_before(name):
     network, (times, values, seen) = build(name), batch()
-    before = network(times, values, seen)
+    before = network.forecast(times, values, seen)
     values[:, 4] += 1.0
-    after = network(times, values, seen)
+    after = network.forecast(times, values, seen)
     assert torch.equal(before.mean[:, :5], after.mean[:, :5])
     assert (before.mean[:, 5] != after.mean[:, 5]).all()
     assert (after.spread > 0).all()
@@ -43,8 +43,10 @@ def test_a_prediction_knows_only_what_came_before(name):
 def test_only_one_of_them_is_told_the_times():
     times, values, seen = batch()
     moved = times + 0.1 * torch.arange(7)
-    assert torch.equal(build("rnn")(times, values, seen).mean, build("rnn")(moved, values, seen).mean)
-    assert not torch.equal(build("rnn_dt")(times, values, seen).mean, build("rnn_dt")(moved, values, seen).mean)
+    for name, told in (("rnn", False), ("rnn_dt", True)):
+        network = build(name)
+        before, after = (network.forecast(t, values, seen).mean for t in (times, moved))
+        assert torch.equal(before, after) is not told
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,10 +55,10 @@ def test_padding_changes_nothing(name, pace):
     network, (times, values, seen) = build(name, pace=pace), batch()
     seen[1, 3:], seen[2, 1:] = False, False
     at = torch.linspace(0, 6, 11, dtype=torch.float64).repeat(5, 1)
-    whole = network(times, values, seen, at)
+    whole = network.forecast(times, values, seen, at)
     for n in (1, 2, 4):
         keep, row = seen[n], slice(n, n + 1)
-        alone = network(times[row, keep], values[row, keep], seen[row, keep], at[row])
+        alone = network.forecast(times[row, keep], values[row, keep], seen[row, keep], at[row])
         assert torch.allclose(whole.mean[row, keep], alone.mean, atol=1e-14)
         assert torch.allclose(whole.path[row], alone.path, atol=1e-12)
 
@@ -68,12 +70,12 @@ def test_a_free_run_feeds_on_its_own_predictions(name, pace):
     times = torch.arange(6, dtype=torch.float64)[None] / 2
     values = batch(1, 6)[1]
     at = torch.arange(12, dtype=torch.float64)[None] / 2  # six more, as far apart as those observed
-    found = network(times, values, torch.ones(1, 6, dtype=torch.bool), at).path
+    found = network.forecast(times, values, torch.ones(1, 6, dtype=torch.bool), at).path
     known, times_known = values, times
     for _ in range(6):
         grown = torch.cat((times_known, times_known[:, -1:] + 0.5), 1)
         room = torch.cat((known, torch.zeros_like(known[:, :1])), 1)  # the prediction of what is not known yet
-        mean = network(grown, room, torch.ones_like(grown, dtype=torch.bool)).mean
+        mean = network.forecast(grown, room, torch.ones_like(grown, dtype=torch.bool)).mean
         known, times_known = torch.cat((known, mean[:, -1:]), 1), grown
     assert torch.allclose(found[:, 6:], known[:, 6:], atol=1e-12)
 
@@ -82,7 +84,7 @@ def test_the_pace_of_a_free_run():
     times, values, seen = batch(1, 3)
     times = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64)
     at = torch.tensor([[2.5, 3.0, 3.5, 4.0]], dtype=torch.float64)
-    by_gap, by_time = (build("rnn", pace=pace)(times, values, seen, at).path for pace in ("gap", "time"))
+    by_gap, by_time = (build("rnn", pace=pace).forecast(times, values, seen, at).path for pace in ("gap", "time"))
     assert torch.allclose(by_gap[:, 1], by_time[:, 0])  # the first step reaches t = 3, or t = 2.5
     assert torch.allclose(by_gap[:, 3], by_time[:, 1])
 
