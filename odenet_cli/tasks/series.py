@@ -1,8 +1,8 @@
 """Time series: the likelihood of what was observed, and the error of what is predicted inside the window and after it.
 
 A model of series has a method `forecast` of times, values, seen and, where they are asked for, at, all of them as in
-`odenet_cli.data._series`. It says `mean` and `spread` of the observations, for a latent variable its divergence `kl` and
-the `weight` of it, and the `path` at the times asked for.
+`odenet_cli.data._series`. It says `mean` and `spread` of the observations, for a latent variable its divergence `kl`
+and the `weight` of it, and the `path` at the times asked for.
 """
 
 from __future__ import annotations
