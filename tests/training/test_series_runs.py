@@ -68,3 +68,21 @@ def test_presets_choose_data_optimiser_and_gradient():
     check(config)
     with pytest.raises(RequestError, match=r"model\.sigma=0"):
         check(compose(["model=latent_ode", "model.sigma=0"]))
+
+
+LONG = ("trainer.epochs=null", "trainer.limit_batches=null", "compile=false", "gradient=backprop")
+
+
+@pytest.mark.slow
+def test_the_latent_ode_finds_the_spirals(train):
+    scores = final(train("model=latent_ode", "data=spirals", "trainer.steps=2000", *LONG))
+    assert scores["rmse_window_clean"] < 0.08
+    assert scores["rmse_familiar_clean"] < 0.25
+    assert scores["rmse_further_clean"] < scores["rmse_last_value"] < scores["rmse_velocity"]
+
+
+@pytest.mark.slow
+def test_rates_are_found_from_their_events(train):
+    scores = final(train("model=latent_poisson", "data=poisson", "trainer.steps=700", *LONG))
+    assert scores["rate_error"] < 0.25  # a constant rate is off by 0.38
+    assert scores["gap"] < 0.06
