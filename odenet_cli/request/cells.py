@@ -98,7 +98,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
         for seed in range((seeds or whole) if content.get("seeded") else 1):
             for row, own in content["rows"].items():
                 if not rows or row in rows:
-                    told = [*words, *[word.format_map(chosen) for word in own], *content.get("words", ())]
+                    told = [*words, *content.get("words", ()), *[word.format_map(chosen) for word in own]]
                     told += [f"seed={seed}", *said]
                     cells += _cells(part, row, seed, [f"experiment={item}", *told])
     return Plan(
@@ -128,8 +128,11 @@ def incidental(word: str) -> bool:
 
 
 def digest(config: Config) -> str:
-    """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log."""
-    values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL}
+    """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log.
+
+    What is null is left out, so that a key that is new, and says nothing yet, makes no cell another one.
+    """
+    values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL and value is not None}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
