@@ -31,8 +31,8 @@ LOOKS: dict[str, style.Look] = {
 }
 CLEAN = (
     "RMSE of the 100 times after the window against the true path (clean), mean ± standard deviation over seeds; by "
-    "how many of the 100 points in the window were seen. Beside it the paper's number, where it has one. Last value and "
-    "constant velocity (a straight line through the last quarter of the window) know no model."
+    "how many of the 100 points in the window were seen. Beside it the paper's number, where it has one. Last value "
+    "and constant velocity (a straight line through the last quarter of the window) know no model."
 )
 NOISY = "The same against noisy targets."
 DETAILS = (
