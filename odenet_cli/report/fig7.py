@@ -23,14 +23,14 @@ from odenet_cli.report.words import count, digits
 Rows = Sequence[dict[str, Any]]
 INFERRED, CONSTANT = style.CYCLE[0], style.GREY
 RATES = (
-    "The first test sequences: events below, the rate that the latent ODE infers from them (the mean of q(z0 | events)), "
+    "The first test sequences: events below, the rate that the latent ODE infers from them (the mean of q(z0 | events)) "
     "and the true one. Above each ∫|λ̂ - λ| / ∫λ."
 )
 ERRORS = (
     "Share of the {count} test sequences with an error, or a gap, below; a line a seed. Left: ∫|λ̂ - λ| / ∫λ of the "
     "inferred rate, and of the best guess that knows no model, as many events at a constant rate; dashed, what the "
-    "amplitude alone costs with so many events. Right: log-likelihood of the true rate above that of the inferred one, "
-    "by event; below 0 a draw of the inferred rate fits these events better than the truth."
+    "amplitude alone costs with so many events. Right: log-likelihood of the true rate above that of the inferred "
+    "one, by event; below 0 a draw of the inferred rate fits these events better than the truth."
 )
 EXPECTED = "expected events of a sequence"
 ERROR, CONSTANT_ERROR = "∫|λ̂ - λ| / ∫λ on test sequences", "∫|λ̂ - λ| / ∫λ of a constant rate"

@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
 
 from odenet_cli.report import style
 from odenet_cli.report._rates import Choice, chosen
@@ -28,7 +29,8 @@ FEWEST = 30  # the points that figure 8 is drawn from
 PATHS = (
     "Figure 8, a and b: test trajectories of which {fewest} of 100 points were observed; reconstruction inside the "
     "window and extrapolation after it, the true path in grey. Above each its RMSE after the window against the true "
-    "path. A path that leaves the frame is cut."
+    "path. A path that leaves the frame is cut. "
+    "Inside the window, what the RNNs show are predictions of the next observation from those before it."
 )
 LATENT = (
     "Figure 8c: z(t) inside the window for {count} test trajectories, in pairs of latent dimensions, by the direction "
@@ -126,16 +128,15 @@ def table(drawn: Mapping[tuple[str, int], Entry], choices: Mapping[tuple[str, in
 def compared(rows: Mapping[str, Rows], letter: Mapping[str, str] | None = None) -> Figure:
     """A row of panels for each name, a column for each trajectory; all to one scale."""
     columns = max(len(mine) for mine in rows.values())
-    figure = Figure(figsize=(style.WIDTH, 1.62 * len(rows) + 0.1))
-    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
-    frame(
-        grid[0][0], [numpy.array(one[name]) for mine in rows.values() for one in mine for name in ("clean", "values")]
-    )
+    figure = Figure(figsize=(style.WIDTH, (style.WIDTH / columns + 0.02) * len(rows)))
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharex="col", sharey="col")
+    truths = [numpy.array(one["clean"]) for one in next(iter(rows.values()))]
+    side = 1.25 * max((truth.max(0) - truth.min(0)).max() for truth in truths)
     for line, (name, mine) in zip(grid, rows.items()):
-        for axes, one in zip(line, mine):
+        for axes, one, truth in zip(line, mine, truths):
             spiral(axes, one)
             axes.set_title(f"RMSE {one['rmse_further_clean']:.2f}", fontsize=6.5, loc="right", color=style.GREY, pad=2)
-            axes.set_aspect("equal", adjustable="box")
+            frame(axes, truth, side)
         line[0].set_title(f"{(letter or {}).get(name, '')}{name}", pad=2)
         line[0].set_ylabel("$x_2$")
     for axes in grid[-1]:
@@ -162,13 +163,14 @@ def spiral(axes: Axes, one: dict[str, Any]) -> None:
     axes.plot(*numpy.array(one["values"]).T, "o", color=SEEN, markersize=2, markeredgewidth=0, zorder=5)
 
 
-def frame(axes: Axes, shown: Sequence[Any]) -> None:
-    """Limits by the truth: a path that runs away is cut, and does not shrink all others."""
-    low = numpy.min([part.min(0) for part in shown], axis=0)
-    high = numpy.max([part.max(0) for part in shown], axis=0)
-    room = 0.12 * (high - low)
-    axes.set_xlim(low[0] - room[0], high[0] + room[0])
-    axes.set_ylim(low[1] - room[1], high[1] + room[1])
+def frame(axes: Axes, truth: Any, side: float) -> None:
+    """A square around the truth: a path that runs away is cut, and does not shrink all others."""
+    middle = (truth.max(0) + truth.min(0)) / 2
+    axes.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
+    axes.set_ylim(middle[1] - side / 2, middle[1] + side / 2)
+    axes.set_aspect("equal", adjustable="box")
+    axes.xaxis.set_major_locator(MultipleLocator(1))
+    axes.yaxis.set_major_locator(MultipleLocator(1))
 
 
 @style.styled
@@ -200,11 +202,16 @@ def variations(rows: Rows) -> Figure:
     """Paths decoded along one dimension of z0, a panel for each value."""
     order: Callable[[dict[str, Any]], float] = lambda row: row["value"]  # noqa: E731
     shown = sorted(rows, key=order)
-    columns = 5 if len(shown) > 4 else len(shown)
+    columns = min(5, len(shown))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(style.WIDTH, 1.42 * lines + 0.1))
+    every = numpy.concatenate([numpy.array(row["path"]) for row in shown])
+    low, high = every.min(0), every.max(0)
+    room = 0.08 * (high - low).max()
+    wide, tall = high - low + 2 * room
+    height = min(2.5, (style.WIDTH - 1.1) / columns * tall / wide)
+    figure = Figure(figsize=(style.WIDTH, lines * (height + 0.22) + 0.5))
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    frame(grid[0][0], [numpy.array(row["path"]) for row in shown])
+    grid[0][0].set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room))
     scale = Normalize(0, 2)
     for axes, row in zip(grid.flat, shown):
         path = numpy.array(row["path"])
@@ -224,6 +231,7 @@ def variations(rows: Rows) -> Figure:
         grid[last][column].set_xlabel("$x_1$")
         grid[last][column].tick_params(labelbottom=True)
     bar = figure.colorbar(ScalarMappable(scale, style.SHADES), ax=grid, aspect=30)
+    bar.set_ticks([0, 1, 2])
     bar.set_label("time, in windows")
     bar.outline.set_linewidth(0.5)
     return figure

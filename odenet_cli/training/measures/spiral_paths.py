@@ -30,15 +30,15 @@ Found = Iterator[tuple[dict[str, Any], Row]]  # (key, values)
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """`options`: shown and latent, how many trajectories; times of a line; varied, how many values of a dimension."""
     rows, config = Rows(folder / "spiral_paths.jsonl"), load(folder)
-    if rows.get({"kind": "whole", **options}) is None:
+    if rows.get({"kind": "whole", "options": options}) is None:
         net = trained(folder, config, "best", max(options["shown"], options["latent"]))
         model = net.model.eval()
         x = Series._make(next(iter(net.data.test.epoch(0))))
         with torch.no_grad(), solved_by(model, build.solver(eval_solver(config))):
             for key, values in found(model, x, options):
-                rows.put({**key, **options}, values)
-        rows.put({"kind": "whole", **options}, {})  # nothing was cut off
-    mine = [row for row in rows.found if all(row.get(name) == value for name, value in options.items())]
+                rows.put({**key, "options": options}, values)
+        rows.put({"kind": "whole", "options": options}, {})  # nothing was cut off
+    mine = [row for row in rows.found if row["options"] == options]
     latest = {(row["kind"], row.get("series"), row.get("dimension"), row.get("value")): row for row in mine}
     return [row for row in latest.values() if row["kind"] != "whole"]
 
