@@ -23,7 +23,7 @@ from odenet_cli.report.words import count, digits
 Rows = Sequence[dict[str, Any]]
 INFERRED, CONSTANT = style.CYCLE[0], style.GREY
 RATES = (
-    "The first test sequences: events below, the rate that the latent ODE infers from them (the mean of q(z0 | events)) "
+    "First test sequences: events below, the rate that the latent ODE infers from them (the mean of q(z0 | events)), "
     "and the true one. Above each ∫|λ̂ - λ| / ∫λ."
 )
 ERRORS = (
