@@ -48,6 +48,7 @@ def test_rates_at_the_events_are_those_of_the_path():
     assert torch.allclose(made.path[1], alone.path[0], rtol=1e-5)  # a path that grows errors a thousandfold
 
 
+@pytest.mark.numerics
 def test_its_gradient_is_the_same_by_every_way_back():
     found = []
     for gradient in ("backprop", "replay", "adjoint"):
