@@ -48,6 +48,7 @@ def test_a_run_on_a_table(train, tmp_path):
     assert "rmse_further_clean" not in scores
 
 
+@pytest.mark.numerics
 def test_a_stopped_run_goes_on_to_the_same_bits(train, checkpoint_of):
     words = ("model=latent_ode", "model.warmup=5", *SPIRALS)
     train(*words, "trainer.max_steps=4", name="stopped")
