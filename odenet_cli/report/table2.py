@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from odenet_cli.report import style
 from odenet_cli.report._rates import Choice, at_best, chosen
@@ -210,7 +211,7 @@ def scores(
     figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.2))
     panels = figure.subplots(1, 3, sharey=True)
     titles = {"after the window, clean": FURTHER, "after the window, noisy": VALID}
-    titles |= {"the same, at familiar states": "rmse_familiar_clean"}
+    titles |= {"clean, at familiar states": "rmse_familiar_clean"}
     for axes, (title, name) in zip(panels, titles.items()):
         for place, model in enumerate(models):
             shift = 1 + 0.03 * (place - (len(models) - 1) / 2)  # so that bars do not cover each other
@@ -271,7 +272,7 @@ def curves(cells: Mapping[tuple[str, int], Sequence[Entry]], found: Choices, siz
                     axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, linewidth=0)
                 heights += middle
         axes.set(title=f"{size} of 100 points", xlabel="update", xlim=(0, None))
-        style.counted(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         if size == sizes[0]:
             axes.set_ylabel("validation RMSE after the window")
     if heights:
