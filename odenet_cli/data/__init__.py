@@ -38,9 +38,9 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     _source(name, options)
 
 
-def shape(name: str) -> tuple[tuple[int, ...], int]:
-    """The shape of one input and the number of classes, known without reading any data."""
-    source = _module(registry.require("data", name, names())).Source
+def shape(name: str, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
+    """The shape of one input and the number of classes; of a table only its first line is read for it."""
+    source = _source(name, options)
     return source.shape, source.classes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -35,6 +36,7 @@ def evaluate(
     model: nn.Module, loss_fn: Loss, split: Any, solver: Solver | None = None, limit: int | None = None
 ) -> dict[str, Any]:
     """Mean loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
+    A metric called `rmse…` is a root of a mean square, and so it stays.
 
     limit  use only so many batches
     """
@@ -48,10 +50,12 @@ def evaluate(
                 loss, extra = loss_fn(model, batch)
             size = len(batch[0])
             for name, value in {"loss": loss, **extra}.items():
-                sums[name] = sums.get(name, 0.0) + value.double() * size
+                value = value.double().square() if name.startswith("rmse") else value.double()
+                sums[name] = sums.get(name, 0.0) + value * size
             cost, count, batches = sum(solves, start=cost), count + size, batches + 1
     model.train(training)
-    scores = {name: (total / count).item() for name, total in sums.items()}
+    means = {name: (total / count).item() for name, total in sums.items()}
+    scores = {name: math.sqrt(mean) if name.startswith("rmse") else mean for name, mean in means.items()}
     return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}
 
 

@@ -34,7 +34,7 @@ def check(config: Config) -> None:
     name, options = config.source()
     datasets.check(name, options)
     with torch.device("meta"):
-        build.model(config, *datasets.shape(name))
+        build.model(config, *datasets.shape(name, options))
 
 
 def run(

@@ -64,7 +64,7 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
 def needs_solver(folder: Path, config: Config) -> None:
     """Refuse the run in `folder` if its network solves nothing; builds it without memory, reads no data."""
     with torch.device("meta"):
-        network = build.model(config, *datasets.shape(config.source()[0]))
+        network = build.model(config, *datasets.shape(*config.source()))
     if not models.solvers(network):
         raise RequestError(
             f"{folder} is a run of model={config.model['name']}, which has no solver: there is nothing to check.\n"

@@ -1,0 +1,97 @@
+"""Splits of tensors with one row a sample, dealt as tuples: for data that were generated, or are series."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data._resident import Data, Deal, mixed
+
+EPOCH = 100  # batches: such data are small, and passing over them is no unit of training
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dealt:
+    """One split on the device, `rows` tensors (N, *S), dealt as tuples of (B, *S).
+
+    A training split has epochs of `EPOCH` batches, which go through the samples again and again: every pass in an
+    order of its own, its last partial batch dropped. The others are dealt whole and in order.
+    """
+
+    rows: tuple[Tensor, ...]
+    batch_size: int
+    train: bool = False
+    seed: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.rows[0])
+
+    def __len__(self) -> int:
+        return EPOCH if self.train else -(-self.size // self.batch_size)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Batches `start, start + 1, …` of epoch `number`: a pure function of (seed, number, position)."""
+        if not 0 <= start <= len(self):
+            raise ValueError(f"batch {start} of an epoch of {len(self)}")
+        return self._shuffled(number, start) if self.train else self._in_order(start)
+
+    def plain(self, batch_size: int) -> Dealt:
+        """The same samples in order, once."""
+        return replace(self, train=False, batch_size=batch_size)
+
+    def _in_order(self, start: int) -> Iterator[tuple[Tensor, ...]]:
+        for first in range(start * self.batch_size, self.size, self.batch_size):
+            yield tuple(row[first : first + self.batch_size] for row in self.rows)
+
+    def _shuffled(self, number: int, start: int) -> Iterator[tuple[Tensor, ...]]:
+        each, order, drawn = self.size // self.batch_size, torch.empty(0), -1
+        for batch in range(number * EPOCH + start, (number + 1) * EPOCH):
+            turn, place = divmod(batch, each)
+            if turn != drawn:  # drawn on the CPU, so that every device sees the same order
+                generator = torch.Generator().manual_seed(mixed(self.seed, turn))
+                order, drawn = torch.randperm(self.size, generator=generator).to(self.rows[0].device), turn
+            chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+            yield tuple(row.index_select(0, chosen) for row in self.rows)
+
+
+def dealt(
+    splits: Sequence[Sequence[Tensor]], deal: Deal, *, shape: tuple[int, ...], task: str, record: dict[str, Any]
+) -> Data:
+    """Training, validation and test as `Data`; floating-point rows in the precision of `deal`.
+
+    Where there are fewer training samples than `deal.batch_size`, all of them are a batch.
+    """
+
+    def held(rows: Sequence[Tensor], **how: Any) -> Any:
+        moved = [row.to(deal.device, deal.dtype if row.is_floating_point() else row.dtype) for row in rows]
+        return Dealt(rows=tuple(moved), **how)
+
+    train, valid, test = splits
+    return Data(
+        train=held(train, batch_size=min(deal.batch_size, len(train[0])), train=True, seed=deal.seed),
+        valid=held(valid, batch_size=deal.eval_batch_size),
+        test=held(test, batch_size=deal.eval_batch_size),
+        shape=shape,
+        classes=0,
+        task=task,
+        record=record,
+    )
+
+
+def digest(tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of the numbers."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def parted(rows: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
+    """Rows cut into splits of the given sizes, in order."""
+    return [list(part) for part in zip(*(torch.split(row, list(sizes)) for row in rows))]

@@ -1,0 +1,28 @@
+"""What a batch of event sequences is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Events(NamedTuple):
+    """Batches are plain tuples of these tensors, in this order. All sequences last from 0 to the end of `grid`.
+
+    bins      (B, N)      centres of equal parts of the time, for a network that reads the sequence
+    counts    (B, N, 1)   events in each of them, as (n - μ) / √μ, μ the mean
+    times     (B, M)      of the events, rising, padding behind them
+    there     (B, M)      True for an event, False for padding
+    log_rate  (B, M)      log λ there, as it is true
+    grid      (B, G)      times from 0 to the end
+    rate      (B, G)      λ there, as it is true
+    """
+
+    bins: Tensor
+    counts: Tensor
+    times: Tensor
+    there: Tensor
+    log_rate: Tensor
+    grid: Tensor
+    rate: Tensor

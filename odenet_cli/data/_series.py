@@ -1,0 +1,31 @@
+"""What a batch of time series is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+# What a time to predict can be: FAMILIAR is FURTHER on, but at a state that lies in windows of the training series.
+PADDING, WINDOW, FURTHER, FAMILIAR = 0, 1, 2, 3
+
+
+class Series(NamedTuple):
+    """Batches are plain tuples of these tensors, in this order. Time begins at 0 with each series.
+
+    times    (B, N)      when each series was observed, rising; N the largest number of observations
+    values   (B, N, D)   what was observed
+    seen     (B, N)      True for an observation, False for padding behind them
+    at       (B, M)      times at which predictions are scored, rising, padding behind them
+    noisy    (B, M, D)   what was measured there
+    clean    (B, M, D)   what is true there; D = 0 where nobody knows
+    scope    (B, M)      PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps FAMILIAR
+    """
+
+    times: Tensor
+    values: Tensor
+    seen: Tensor
+    at: Tensor
+    noisy: Tensor
+    clean: Tensor
+    scope: Tensor

@@ -1,0 +1,102 @@
+"""Two-dimensional spirals, clockwise and counter-clockwise by turns (Chen et al. 2018, section 5.1).
+
+Counter-clockwise, around (1, 0), the radius b θ grows; clockwise, around (-1, 0), it is 50 b / (6π + 1 - θ). The paper
+gives no constants: those of its public example, divided by five, on its grid of 500 angles θ over 6π. A trajectory
+begins at any of the indices 100 to 299; observed are `observed` of its next 100 points, to predict are 100 more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data._dealt import dealt, digest, parted
+from odenet_cli.data._resident import Data, Deal, mixed
+from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.errors import RequestError
+
+B = 0.06
+GRID, STOP = 500, 6 * math.pi
+STARTS = (100, 300)
+TIMES = 100  # of the window, and as many after it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Options of `data=spirals`.
+
+    observed    points kept of the 100 in the window, drawn anew for each trajectory
+    noise       standard deviation of the Gaussian noise on every coordinate
+    count       trajectories to train on; `validation` and `test` are held out beside them
+    seed        of the trajectories; `seed` alone, that of the run, leaves them as they are
+    """
+
+    shape: ClassVar = (2,)
+    classes: ClassVar = 0
+    task: ClassVar = "series"
+
+    observed: int = 30
+    noise: float = 0.1
+    count: int = 1000
+    validation: int = 200
+    test: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.observed <= TIMES:
+            raise RequestError(f"data.observed={self.observed} is out of range; it may be 2 to {TIMES} of the points.")
+        if not 0 <= self.noise < math.inf:
+            raise RequestError(f"data.noise={self.noise} is out of range; it may be 0 or more.")
+        for key in ("count", "validation", "test"):
+            if getattr(self, key) < (least := 0 if key == "validation" else 1):
+                raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} trajectories.")
+        if self.seed < 0:
+            raise RequestError(f"data.seed={self.seed} must be 0 or more.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.count, "valid": self.validation, "test": self.test}
+
+    def prepare(self) -> dict[str, Any]:
+        return self._record(self._rows())
+
+    def load(self, deal: Deal) -> Data:
+        rows = self._rows()
+        splits = parted(rows, list(self.sizes.values()))
+        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
+
+    def _record(self, rows: Series) -> dict[str, Any]:
+        return {"used": "spirals", "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}
+
+    def _rows(self) -> Series:
+        """All trajectories; drawn on the CPU, so that every device sees the same."""
+        count = sum(self.sizes.values())
+        generator = torch.Generator().manual_seed(mixed(self.seed, 0))
+        starts = torch.randint(*STARTS, (count,), generator=generator)
+        clean = trajectories(starts, 2 * TIMES)
+        noisy = clean + self.noise * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        order = torch.rand(count, TIMES, generator=generator).argsort(1)
+        kept = order[:, : self.observed].sort(1).values
+
+        at = (STOP / (GRID - 1) * torch.arange(2 * TIMES, dtype=torch.float64)).expand(count, -1)
+        values = noisy.gather(1, kept[..., None].expand(-1, -1, 2))
+        seen = torch.ones(count, self.observed, dtype=torch.bool)
+        step = torch.arange(2 * TIMES)
+        beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # where no window reaches
+        scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, FAMILIAR)).to(torch.uint8)
+        return Series(at.gather(1, kept), values, seen, at, noisy, clean, scope)
+
+
+def trajectories(starts: Tensor, length: int) -> Tensor:
+    """`length` points from each of the indices `starts` (N,) on, every second one clockwise: (N, length, 2)."""
+    index = starts[:, None] + torch.arange(length)
+    angle = torch.linspace(0, STOP, GRID, dtype=torch.float64)[index]
+    clockwise = (torch.arange(len(starts)) % 2 == 1)[:, None]
+    turned = torch.where(clockwise, STOP + 1 - angle, angle)
+    radius = torch.where(clockwise, 50 * B / turned, B * turned)
+    centre = torch.where(clockwise, -1.0, 1.0)
+    return torch.stack((radius * turned.cos() + centre, radius * turned.sin()), 2)

@@ -1,0 +1,16 @@
+"""The recurrent network of `rnn`, also given the time until the next observation (Chen et al. 2018, section 5.1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from odenet_cli.models.rnn import RNN
+
+
+class TimedRNN(RNN):
+    """Predicts the next observation from those before it and the time to it."""
+
+    differences: ClassVar = True
+
+
+MODEL = TimedRNN

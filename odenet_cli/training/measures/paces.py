@@ -1,0 +1,28 @@
+"""A recurrent network's free run, after the window, at another pace (`model.pace`); other networks have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config import load
+from odenet_cli.training.evaluate import evaluate
+from odenet_cli.training.measures import Row, Rows
+from odenet_cli.training.trained import eval_batch, trained
+
+
+def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
+    """`options`: the paces. A row each, of the errors on the test trajectories."""
+    config = load(folder)
+    if "pace" not in config.model:
+        return []
+    rows = Rows(folder / "paces.jsonl")
+    keys = [{"kind": "pace", "pace": pace} for pace in options["paces"]]
+    for key in rows.missing(keys):
+        other = replace(config, model={**config.model, "pace": key["pace"]})
+        net = trained(folder, other, "best", eval_batch(config))
+        scores = evaluate(net.model, net.loss_fn, net.data.test)
+        rows.put(key, {name: value for name, value in scores.items() if name.startswith("rmse")})
+    return rows.all(keys)

@@ -1,0 +1,64 @@
+"""The figures of series and events: what was seen, what was made of it inside the window, and what after it."""
+
+import numpy
+import pytest
+
+from odenet_cli.report import style
+from odenet_cli.report.pictures import events, series
+from odenet_cli.report.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(folder=tmp_path, status="done")
+
+
+def arrays(count=5, features=2, clean=True):
+    fine = numpy.linspace(0, 2, 40)[None].repeat(count, 0)
+    path = numpy.stack([fine + n for n in range(features)], 2)
+    at = numpy.array([[0.0, 0.5, 1.0, 1.5, 2.0]]).repeat(count, 0)
+    noisy = numpy.stack([at + n for n in range(features)], 2)
+    seen = numpy.array([[True, True, False]]).repeat(count, 0)
+    scope = numpy.array([[1, 1, 2, 2, 0]]).repeat(count, 0)
+    known = {"times": at[:, :3], "values": noisy[:, :3], "seen": seen, "at": at, "noisy": noisy, "scope": scope}
+    return {**known, "clean": noisy if clean else noisy[..., :0], "fine": fine, "path": path, "end": at[:, 1]}
+
+
+def drawn(axes):
+    return {line.get_color(): line.get_xydata() for line in axes.get_lines()}
+
+
+def test_reconstruction_and_extrapolation_meet_in_two_colours(run):
+    figure = series.draw(arrays(), run)["series"]
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) == 5
+    lines = drawn(panels[0])
+    inside, after = lines[style.CYCLE[0]], lines[style.CYCLE[1]]
+    assert inside[-1].tolist() == after[0].tolist()
+    assert inside[:, 0].max() <= 0.5
+    assert after[-1, 0] == 2.0
+    assert len(lines["#222222"]) == 2
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "observed",
+        "reconstruction",
+        "extrapolation",
+        "truth",
+    }
+
+
+def test_without_a_truth_what_was_held_back_is_drawn_against_time(run):
+    figure = series.draw(arrays(features=3, clean=False), run)["series"]
+    lines = drawn(figure.axes[0])
+    assert lines[style.GREY][:, 0].tolist() == [1.0, 1.5]
+    assert "held back" in {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_rates_beside_the_events(run, tmp_path):
+    grid = numpy.linspace(0, 5, 20)[None].repeat(3, 0)
+    times = numpy.array([[1.0, 2.0, 0.0]]).repeat(3, 0)
+    there = numpy.array([[True, True, False]]).repeat(3, 0)
+    given = {"times": times, "there": there, "grid": grid, "rate": grid + 1, "path": grid + 2}
+    figure = events.draw(given, run)["events"]
+    assert drawn(figure.axes[0])[style.CYCLE[0]][0].tolist() == [0.0, 2.0]
+    assert len(figure.axes[0].collections[0].get_segments()) == 2
+    assert all(path.stat().st_size for path in style.save(figure, tmp_path / "events"))
