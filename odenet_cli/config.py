@@ -92,6 +92,7 @@ class EvalConfig:
 
     solver: SolverChange = field(default_factory=SolverChange)
     batch_size: int | None = None
+    dtype: str | None = None
 
 
 @dataclass
@@ -131,10 +132,11 @@ class Config:
         """Requests that are allowed and unlikely to do what was hoped for."""
         solvers = {"solver": self.solver, "gradient.solver": gradient_solver(self), "eval.solver": eval_solver(self)}
         return [
-            f"{key}.rtol={solver.rtol:g} is below the resolution of {self.dtype} ({EPS[self.dtype]:.1e}): "
-            "errors that small cannot be seen. dtype=float64 can."
+            f"{key}.rtol={solver.rtol:g} is below the resolution of {dtype} ({EPS[dtype]:.1e}): "
+            f"errors that small cannot be seen. {'eval.' if key == 'eval.solver' else ''}dtype=float64 can."
             for key, solver in solvers.items()
-            if solver.rtol is not None and solver.rtol < EPS[self.dtype] and (key == "solver" or solver != self.solver)
+            for dtype in [self.eval.dtype or self.dtype if key == "eval.solver" else self.dtype]
+            if solver.rtol is not None and solver.rtol < EPS[dtype] and (key == "solver" or solver != self.solver)
         ]
 
 
@@ -160,8 +162,9 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver") -> 
 
 
 def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
-    """The config with nothing left open: what is null in `trainer` and `optim`, and the tolerance of an adjoint where
-    nothing was said of `gradient.solver`, comes from the data set's recipe.
+    """The config with nothing left open: what is null in `trainer` and `optim`, the tolerance of an adjoint where
+    nothing was said of `gradient.solver`, and how to score where nothing was said of `eval.solver` and `eval.dtype`,
+    comes from the data set's recipe.
 
     data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
     """
@@ -183,7 +186,11 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
     gradient, loose = config.gradient, recipe.get("gradient_rtol")
     if gradient.method == "adjoint" and gradient.solver == SolverChange() and config.solver.rtol is not None and loose:
         gradient = replace(gradient, solver=SolverChange(rtol=max(loose, config.solver.rtol)))
-    return replace(config, data=options, trainer=trainer, optim=optim, gradient=gradient)
+    scored, score = config.eval, recipe.get("eval")
+    if score and scored.solver == SolverChange() and scored.dtype is None:
+        solver = SolverChange(**{key: value for key, value in score.items() if key != "dtype"})
+        scored = replace(scored, solver=solver, dtype=score.get("dtype"))
+    return replace(config, data=options, trainer=trainer, optim=optim, gradient=gradient, eval=scored)
 
 
 def save(config: Config, folder: Path, tied: bool) -> None:

@@ -32,7 +32,9 @@ def check(config: Config) -> None:
     _check_solver("solver", config.solver, config.dtype)
     _check_gradient(config.gradient)
     _check_solver("gradient.solver", gradient_solver(config), config.dtype)
-    _check_solver("eval.solver", eval_solver(config), config.dtype)
+    if config.eval.dtype is not None:
+        require("eval.dtype", config.eval.dtype, EPS)
+    _check_solver("eval.solver", eval_solver(config), config.eval.dtype or config.dtype)
     _check_optim(config.optim)
     _check_trainer(config)
 

@@ -17,13 +17,22 @@ Scores the run's best checkpoint once for every combination of the values given,
   odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, each with its preset
 
   eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
-  eval.batch_size, data.root, data.download, device, trainer.limit_batches
+  eval.batch_size, eval.dtype, data.root, data.download, device, trainer.limit_batches
   split=test|valid|train   checkpoint=best|last
   model.target=package.module:Class   to be said again where the run has a class of your own
 
 The rows are also appended to RUN/eval.jsonl."""
-KEYS = ("eval.batch_size", "data.root", "data.download", "device", "trainer.limit_batches", "model.target")
-SOLVER = tuple(f"eval.solver.{key}" for key in ("method", "rtol", "atol", "steps", "max_steps"))
+KEYS = (
+    "eval.batch_size",
+    "eval.dtype",
+    "data.root",
+    "data.download",
+    "device",
+    "trainer.limit_batches",
+    "model.target",
+)
+PARTS = ("method", "rtol", "atol", "steps", "max_steps")
+SOLVER = tuple(f"eval.solver.{key}" for key in PARTS)
 OWN = {"split": ("test", "valid", "train"), "checkpoint": ("best", "last")}
 
 
@@ -64,16 +73,29 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
 
     scorer = Scorer(folder, points[0], split, checkpoint)
     print(scorer.title)
-    print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{'error':>10}{'NFE':>8}{'rejected':>10}{'time':>10}")
-    for config in points:
+    for n, config in enumerate(points):
         solver = eval_solver(config)
         record = scorer.row(config)
+        shown = metrics(record)
+        if n == 0:
+            names = "".join(f"{name:>10}" for name in shown)
+            print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{names}{'NFE':>8}{'rejected':>10}{'time':>10}")
         steps = solver.steps if solver.rtol is None else None
         cells = [f"{solver.method:<10}", *(f"{_cell(value):>10}" for value in (solver.rtol, solver.atol))]
-        cells += [f"{_cell(steps):>7}", f"{record.get('error', float('nan')):>10.2%}", f"{record['nfe_forward']:>8.1f}"]
+        cells += [f"{_cell(steps):>7}", *(f"{cell:>10}" for cell in shown.values()), f"{record['nfe_forward']:>8.1f}"]
         cells += [f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
         print("".join(cells), flush=True)
         yield record
+
+
+def metrics(record: dict[str, Any]) -> dict[str, str]:
+    """What of a record is shown: the error of a classifier, else the metrics of its task."""
+    if "error" in record:
+        return {"error": f"{record['error']:.2%}"}
+    names = [name for name in list(record)[: list(record).index("nfe_forward")] if name not in ("split", *PARTS)]
+    named = [name for name in names if name == "loss" or not name.endswith(("_sd", "_se"))]
+    twice = any(record[name] == record["loss"] for name in named if name != "loss")
+    return {name: f"{record[name]:.5f}" for name in named if not (twice and name == "loss")}
 
 
 def _cell(value: float | None) -> str:

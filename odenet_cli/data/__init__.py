@@ -1,12 +1,13 @@
 """Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
 
 A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
-is made, reads nothing before it is asked, names the `shape` of an input and its `classes`, and has two methods:
+is made and reads nothing before it is asked. It names the `shape` of an input, its `classes` and its `task`, and has
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
     load(deal) -> Data         the same, then put it on the device, ready to be dealt
 
-Modules that start with `_` are shared parts: `_resident` deals batches, `_idx` reads files, `_fetch` downloads them.
+Modules that start with `_` are shared parts: `_resident` deals batches of what is kept, `_generated` of what is drawn;
+`_idx` reads files, `_fetch` downloads them; `_energies` and `_toy` are the targets of normalising flows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ from odenet_cli import registry
 from odenet_cli.data._fetch import Unavailable
 from odenet_cli.data._resident import Data, Deal, Resident
 
-__all__ = ["Data", "Deal", "Resident", "Unavailable", "check", "load", "names", "prepare", "resolve_auto", "shape"]
+__all__ = [
+    "Data",
+    "Deal",
+    "Resident",
+    "Unavailable",
+    "check",
+    "load",
+    "names",
+    "prepare",
+    "resolve_auto",
+    "shape",
+    "task",
+]
 
 log = logging.getLogger("odenet")
 
@@ -42,6 +55,12 @@ def shape(name: str, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
     """The shape of one input and the number of classes; of a table only its first line is read for it."""
     source = _source(name, options)
     return source.shape, source.classes
+
+
+def task(name: str) -> str:
+    """The name of the task that a data set sets."""
+    made: str = _module(registry.require("data", name, names())).Source.task
+    return made
 
 
 def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,23 @@ class Resident:
             yield scaled(images, self.dtype), self.labels.index_select(0, order[rows])
 
 
+class Split(Protocol):
+    """One split, as training and scoring know it. Its length is the number of batches in an epoch."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Any]]:
+        """Batches `start, start + 1, …` of epoch `number`."""
+        ...
+
+    def plain(self, batch_size: int) -> Split:
+        """The same samples in order, without augmentation."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
     """What a task trains on.
@@ -89,9 +106,9 @@ class Data:
     record  {used, sha256, root, sizes, warning}, plain values for `run.json`
     """
 
-    train: Resident
-    valid: Resident
-    test: Resident
+    train: Split
+    valid: Split
+    test: Split
     shape: tuple[int, ...]
     classes: int
     task: str

@@ -25,6 +25,7 @@ class Source:
 
     shape: ClassVar = (1, 28, 28)
     classes: ClassVar = 10
+    task: ClassVar = "classify"
 
     crop: int = 2
     validation: int = 144

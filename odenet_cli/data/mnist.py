@@ -38,6 +38,7 @@ class Source:
 
     shape: ClassVar = (1, 28, 28)
     classes: ClassVar = 10
+    task: ClassVar = "classify"
 
     root: str | None = None
     download: str | bool = "auto"

@@ -85,12 +85,21 @@ class Controller:
 
 
 def first_step(
-    order: int, evaluate: Evaluate, norm: Norm, t: float, y: State, slope: State, span: float, feeds: int | None
+    order: int,
+    evaluate: Evaluate,
+    norm: Norm,
+    t: float,
+    y: State,
+    slope: State,
+    span: float,
+    feeds: int | None,
+    judged: int | None = None,
 ) -> float:
     """Length of the first step, by one extra evaluation (Hairer II.4, p. 169).
 
     The error falls with h^order; `span` is t1 - t."""
-    d0, d1 = norm(y, y, y), norm(slope, y, y)
+    known = y[:judged]
+    d0, d1 = norm(known, known, known), norm(slope[:judged], known, known)
     if not math.isfinite(d0 + d1):
         return math.nan
     h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, abs(span))
@@ -98,7 +107,7 @@ def first_step(
     signed = math.copysign(h0, span)
     probe = tuple(torch.add(part, k, alpha=signed) for part, k in zip(y[:feeds], slope))
     slope1 = evaluate(t + signed, probe)
-    d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope)), y, y) / h0
+    d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope[:judged])), known, known) / h0
 
     steepest = max(d1, d2) if math.isfinite(d2) else math.inf
     h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)

@@ -60,8 +60,7 @@ class Toleranced:
 
     def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
         with torch.no_grad():
-            known, slope = y[: self.judged], opening[: self.judged]
-            return first_step(order, self.evaluate, self.norm, t, known, slope, span, self.feeds)
+            return first_step(order, self.evaluate, self.norm, t, y, opening, span, self.feeds, self.judged)
 
     def _first(self, order: int, t: float, end: float, y: State, opening: State) -> float:
         """The first step to try, where the error falls with h^order."""

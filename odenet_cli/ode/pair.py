@@ -64,8 +64,8 @@ class PairLoop(AdaptiveLoop):
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         step = pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
         with torch.no_grad():
-            allowed = self.norm.tolerances(halves(y)[0], halves(step.y)[0])
-            scaled = [tuple(map(torch.div, x, allowed)) for x in errors(self.tableau, h, step.slopes)]
+            allowed = self.norm.tolerances(halves(y)[0][: self.judged], halves(step.y)[0][: self.judged])
+            scaled = [tuple(map(torch.div, x, allowed)) for x in errors(self.tableau, h, step.slopes, self.judged)]
             *found, apart = sizes([*scaled, gaps(step.y, self.norm)], [*[2.0] * len(scaled), math.inf])
         if (ratio := combined(*found)) <= 1.0:
             watch(apart)

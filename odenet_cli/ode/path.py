@@ -30,7 +30,7 @@ class Path:
 
     def __init__(self, problem: Problem) -> None:
         self.stats, self._restore = problem.stats, problem.rhs.restore
-        loop: Integrator = problem.solver.loop(problem.evaluate)
+        loop: Integrator = problem.solver.loop(problem.evaluate, judged=getattr(problem.solver, "judged", None))
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
 

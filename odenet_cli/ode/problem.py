@@ -42,7 +42,8 @@ class Problem:
         """The states at the output times; `keep` sees the accepted steps."""
         dense = len(self.ts) > 2
         whole = not dense and keep is None and not torch.is_grad_enabled()
-        loop: Integrator = self.solver.loop(evaluate, dense=dense, whole=whole)
+        judged = getattr(self.solver, "judged", None)
+        loop: Integrator = self.solver.loop(evaluate, judged=judged, dense=dense, whole=whole)
         loop.opening, self.opening = self.opening, None
         try:
             return outputs(loop, self.ts, self.rhs.y0, keep, clock)

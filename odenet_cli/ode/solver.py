@@ -126,6 +126,7 @@ class Adaptive(_Solver):
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation
     jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
+    judged      how many leading tensors of the state the tolerance judges; the others ride along. None: all
     """
 
     rtol: float
@@ -137,6 +138,7 @@ class Adaptive(_Solver):
     min_step: float = 0.0
     max_step: float = math.inf
     jumps: Sequence[float] = ()
+    judged: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.formulas, Tableau) and not self.formulas.doubt:
@@ -162,6 +164,8 @@ class Adaptive(_Solver):
             )
         if not all(isinstance(jump, (int, float)) and math.isfinite(jump) for jump in self.jumps):
             raise ValueError(f"solver.jumps={self.jumps} must be finite times.")
+        if self.judged is not None:
+            _count("solver.judged", self.judged)
         self._check_parts()
 
     def loop(
@@ -190,7 +194,7 @@ class Adaptive(_Solver):
     def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
         settings = self._runge_kutta() | self._settings(evaluate, None)
-        return PairLoop(**settings, coupling=coupling, feeds=parts, judged=parts)
+        return PairLoop(**settings, coupling=coupling, feeds=parts, judged=self.judged or parts)
 
     def _runge_kutta(self) -> dict[str, Any]:
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)

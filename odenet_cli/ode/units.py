@@ -75,7 +75,7 @@ def start(order: int, feeds: int | None, judged: int | None, groups: Slices) -> 
         d0, d1 = _sizes([known, slope], known, known, groups, rtol, atol)
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
         signed = torch.copysign(h0, span)
-        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(known[:feeds], slope))
+        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(y[:feeds], opening))
         moved = tuple(k1 - k for k1, k in zip(function(t + signed, probe, True), slope))
         d2 = _sizes([moved], known[: len(moved)], known[: len(moved)], groups, rtol, atol)[0] / h0
         steepest = torch.where(torch.isfinite(d2), torch.maximum(d1, d2), math.inf)

@@ -1,6 +1,9 @@
 """A task is a loss and what to log beside it, for any model: `loss(model, batch)`, one task a file.
 
-A task that can be seen also has `sketch(model, data)`: the arrays that its figures are drawn from, once a run is over.
+A task says in `NEEDS` which methods of a model it calls. It may also have
+
+    sketch(model, data)           the arrays that its figures are drawn from, once a run is over
+    verdict(model, data, scores)  numbers for the end of a run, and a complaint if the test scores cannot be true
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 Sketch = Callable[[nn.Module, Any], dict[str, Tensor]]
+Verdict = Callable[[nn.Module, Any, dict[str, Any]], tuple[dict[str, float], str | None]]
 
 
 def task(name: str) -> Loss:
@@ -26,6 +30,17 @@ def task(name: str) -> Loss:
 def sketch(name: str) -> Sketch | None:
     """What the figures of the task of that name are drawn from; None for a task without figures."""
     return getattr(_module(name), "sketch", None)
+
+
+def verdict(name: str) -> Verdict | None:
+    """How the task of that name closes a run; None for a task that says nothing."""
+    return getattr(_module(name), "verdict", None)
+
+
+def lacking(name: str, model: nn.Module) -> str | None:
+    """A method that the task of that name calls and the model does not have."""
+    mine = type(model)
+    return next((need for need in _module(name).NEEDS if getattr(mine, need, None) in (None, nn.Module.forward)), None)
 
 
 def _module(name: str) -> Any:

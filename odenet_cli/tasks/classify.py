@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NEEDS = ("forward",)
 Batch = tuple[Tensor, Tensor]
 
 

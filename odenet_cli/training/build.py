@@ -92,6 +92,11 @@ def dtype(config: Config) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[config.dtype]
 
 
+def eval_dtype(config: Config) -> torch.dtype:
+    """Of scoring."""
+    return {"float32": torch.float32, "float64": torch.float64}[config.eval.dtype or config.dtype]
+
+
 def tightest(config: Config) -> float | None:
     """The smallest tolerance any solve of the run has."""
     solvers = (config.solver, gradient_solver(config), eval_solver(config))

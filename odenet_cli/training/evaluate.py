@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -31,29 +32,49 @@ def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
             holder.solver = one
 
 
+@contextlib.contextmanager
+def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
+    """The model as it is scored: not training, solved by `solver`, and, where `dtype` is another, a copy in that."""
+    own = next((parameter.dtype for parameter in model.parameters()), dtype)
+    net, training = model if dtype in (None, own) else copy.deepcopy(model).to(dtype), model.training
+    with solved_by(net.eval(), solver):
+        yield net
+    net.train(training)
+
+
+def converted(batch: Any, dtype: torch.dtype | None) -> Any:
+    """The same numbers in `dtype`; what is no floating-point tensor stays."""
+    if dtype is None:
+        return batch
+    return tuple(part.to(dtype) if isinstance(part, Tensor) and part.is_floating_point() else part for part in batch)
+
+
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loss_fn: Loss, split: Any, solver: Solver | None = None, limit: int | None = None
+    model: nn.Module,
+    loss_fn: Loss,
+    split: Any,
+    solver: Solver | None = None,
+    limit: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Mean loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
     A metric called `rmse…` is a root of a mean square, and so it stays.
 
     limit  use only so many batches
+    dtype  score in this precision
     """
     sums: dict[str, Tensor] = {}
     count, batches, cost, start = 0, 0, Stats(), time.perf_counter()
-    training = model.training
-    model.eval()
-    with solved_by(model, solver):
+    with scoring(model, solver, dtype) as net:
         for batch in islice(split.epoch(0), limit):
             with tally() as solves:
-                loss, extra = loss_fn(model, batch)
+                loss, extra = loss_fn(net, converted(batch, dtype))
             size = len(batch[0])
             for name, value in {"loss": loss, **extra}.items():
                 value = value.double().square() if name.startswith("rmse") else value.double()
                 sums[name] = sums.get(name, 0.0) + value * size
             cost, count, batches = sum(solves, start=cost), count + size, batches + 1
-    model.train(training)
     means = {name: (total / count).item() for name, total in sums.items()}
     scores = {name: math.sqrt(mean) if name.startswith("rmse") else mean for name, mean in means.items()}
     return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}

@@ -17,6 +17,7 @@ from odenet_cli.config import Config
 from odenet_cli.errors import Interrupted, RunFailed
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
+from odenet_cli.training.build import eval_dtype
 from odenet_cli.training.evaluate import evaluate, mean_cost
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.memory import PeakMeter, SavedMeter
@@ -96,6 +97,11 @@ class Session:
     best: dict[str, Any] | None = None
     elapsed_s: float = 0.0
     window: Window = field(default_factory=Window)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of scoring."""
+        return eval_dtype(self.config)
 
     @property
     def per_epoch(self) -> int:
@@ -179,7 +185,9 @@ def _validate(run: Session, log: Logbook, keep: Any, show: Progress, epoch_s: fl
     if not run.data.valid.size:
         run.best = {"step": run.step, "epoch": run.epoch}
         return
-    scores = evaluate(run.model, run.loss_fn, run.data.valid, run.scorer, run.config.trainer.limit_batches)
+    scores = evaluate(
+        run.model, run.loss_fn, run.data.valid, run.scorer, run.config.trainer.limit_batches, run.precision
+    )
     record = {"step": run.step, "epoch": run.epoch, "split": "valid", **scores, "epoch_s": epoch_s}
     if not math.isfinite(record["loss"]):
         raise diverged(run, record["loss"])

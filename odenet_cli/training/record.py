@@ -41,6 +41,7 @@ def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, A
         "epoch": session.epoch,
         "best_epoch": best.get("epoch"),
         "valid_error": best.get("error"),
+        "valid_loss": best.get("loss"),
         "time_s": session.elapsed_s,
     }
 
@@ -105,8 +106,10 @@ def scored(final: dict[str, Any]) -> str:
     """The test score: the error of a classifier, else the loss and the other metrics of the task."""
     if "error" in final:
         return f"test error {percent(final['error'])}"
-    others = [name for name in list(final)[: list(final).index("nfe_forward")] if name != "loss"]
-    return ", ".join([f"test loss {final['loss']:.4f}", *(f"{name} {final[name]:.4f}" for name in others)])
+    shown = [name for name in list(final)[: list(final).index("nfe_forward")] if not name.endswith(("_sd", "_se"))]
+    if any(final[name] == final["loss"] for name in shown if name != "loss"):
+        shown.remove("loss")  # said under its own name
+    return "test " + ", ".join(f"{name} {final[name]:.4g}" for name in shown)
 
 
 def _short(folder: Path) -> str:

@@ -12,10 +12,10 @@ import torch
 
 from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
-from odenet_cli.errors import Interrupted
-from odenet_cli.tasks import sketch, task
+from odenet_cli.errors import Interrupted, RequestError, RunFailed
+from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device
-from odenet_cli.training.evaluate import evaluate, solved_by
+from odenet_cli.training.evaluate import evaluate, scoring
 from odenet_cli.training.folder import locked, read_record, write_record
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, diverged, fit
@@ -27,6 +27,15 @@ from odenet_cli.training.state import Keeper, best_weights, restore, weights_of
 
 log = logging.getLogger("odenet")
 
+FLOW = "Choose a flow, model=cnf or model=planar, or data for this model."
+REMEDY = {
+    "forward": "Choose a model that answers with classes, such as model=odenet or model=resnet, or data for this one.",
+    "log_prob": FLOW,
+    "generate": FLOW,
+    "forecast": "Choose a model of series: model=latent_ode, rnn or rnn_dt, or data for this one.",
+    "intensity": "Choose a model of events, model=latent_poisson, or data for this one.",
+}
+
 
 def check(config: Config) -> None:
     """Refuse a config that no model, solver or device fits; builds the model without memory, reads no data."""
@@ -34,7 +43,13 @@ def check(config: Config) -> None:
     name, options = config.source()
     datasets.check(name, options)
     with torch.device("meta"):
-        build.model(config, *datasets.shape(name, options))
+        network = build.model(config, *datasets.shape(name, options))
+    missing = lacking(datasets.task(name), network)
+    if missing:
+        raise RequestError(
+            f"model={config.model['name']} and data={name} do not go together: the task is {datasets.task(name)}, and "
+            f"the model has no {missing}.\n  {REMEDY[missing]}"
+        )
 
 
 def run(
@@ -83,12 +98,24 @@ def run(
         return numbers
 
 
+def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
+    """The test scores and what the task has to add to them; `RunFailed` where they cannot be true."""
+    say = verdict(session.data.task)
+    if say is None:
+        return scores
+    with scoring(session.model, session.scorer, session.precision) as net:
+        more, complaint = say(net, session.data, scores)
+    if complaint is not None:
+        raise RunFailed(complaint)
+    return {**scores, **more}
+
+
 def keep_sketch(folder: Path, session: Session) -> None:
     """What the run's figures are drawn from, as `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
     draft = sketch(session.data.task)
     if draft is not None:
-        with solved_by(session.model, session.scorer):
-            arrays = draft(session.model.eval(), session.data)
+        with scoring(session.model, session.scorer, session.precision) as net:
+            arrays = draft(net, session.data)
         (folder / "figures").mkdir(exist_ok=True)
         path = folder / "figures" / f"{session.data.task}.npz"
         numpy.savez_compressed(path, **{name: array.detach().cpu().numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
@@ -122,12 +149,13 @@ def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: S
         fit(session, logbook, keep, stop, show)
         session.model.load_state_dict(best_weights(session, folder))
         limit = session.config.trainer.limit_batches
-        scores = evaluate(session.model, session.loss_fn, session.data.test, session.scorer, limit)
+        scores = evaluate(session.model, session.loss_fn, session.data.test, session.scorer, limit, session.precision)
         if not math.isfinite(scores["loss"]):
             raise diverged(session, scores["loss"])
         at = {"step": session.step, "epoch": session.epoch, "split": "test"}
         logbook.write({**at, **scores})
         show.record({**at, **scores})
+        scores = close(session, scores)
         keep_sketch(folder, session)
     finally:
         show.close()

@@ -27,6 +27,8 @@ class Scorer:
 
     def row(self, config: Config) -> dict[str, Any]:
         """The scores under `eval_solver(config)`."""
-        solver = eval_solver(config)
-        scores = evaluate(self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches)
+        solver, dtype = eval_solver(config), build.eval_dtype(config)
+        scores = evaluate(
+            self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches, dtype
+        )
         return {"split": self.name, **vars(solver), **scores}

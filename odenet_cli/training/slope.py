@@ -15,7 +15,7 @@ from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
 from odenet_cli.ode.multistep import Multistep
 from odenet_cli.tasks import Loss
-from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.evaluate import converted, solved_by
 from odenet_cli.training.retrace import noting, retracing
 
 
@@ -76,7 +76,7 @@ def of_equation(double: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) 
 
 def doubled(batch: Any) -> Any:
     """The same numbers in float64."""
-    return tuple(part.double() if part.is_floating_point() else part for part in batch)
+    return converted(batch, torch.float64)
 
 
 def fields_of(model: nn.Module) -> frozenset[str]:

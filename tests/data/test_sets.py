@@ -21,7 +21,7 @@ def load(name, options, **changes) -> data.Data:
 
 
 def test_the_registry_is_the_files():
-    assert {"digits", "mnist", "spirals"} <= set(data.names())
+    assert {"digits", "mnist", "spirals", "poisson", "csv", "moons", "u1"} <= set(data.names())
 
 
 @pytest.mark.parametrize("name", data.names())

@@ -1,0 +1,179 @@
+"""Draw from a flow, or ask for log-densities: odenet sample RUN n=1000 out=points.csv"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.commands._points import choice, number, own_class, read
+from odenet_cli.config import Config, eval_solver, load
+from odenet_cli.errors import RequestError
+
+HELP = """usage: odenet sample RUN [n=1000] [out=FILE] [seed=0]
+       odenet sample RUN points=FILE [out=FILE]
+
+Draws n points from the flow of the run's best checkpoint; with points=FILE, gives the log-density of each of the file's
+points instead, in nat. Both are solved as the run was scored (eval.solver.*, eval.dtype).
+
+  odenet sample RUN n=1000 out=points.csv
+  odenet sample RUN points=points.csv out=densities.csv
+
+  n=1000    how many   seed=0   of the noise
+  points=   a text file, one point a line, its numbers apart by commas or blanks; a first line of names is passed over
+  out=      where to write CSV; left out: to the terminal
+  checkpoint=best|last   device
+  model.target=package.module:Class   to be said again where the run has a class of your own"""
+KEYS = ("n", "seed", "points", "out", "checkpoint", "device", "model.target")
+CHUNK = 10_000
+
+
+def main(argv: list[str]) -> int:
+    """Draw, or score."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    folder = Path(argv[0]).expanduser()
+    run = load(folder)
+    source, out, words = files(argv[1:])
+    said = read(words, KEYS, several=())
+    which = choice(said, "checkpoint", ("best", "last"))
+    if source is not None and {"n", "seed"} & said.keys():
+        raise RequestError("n= and seed= are for drawing, and points= asks for log-densities: say one or the other.")
+    n, seed = int(number(said, "n", 1000, whole=True)), whole_seed(said)
+    if out is not None and not out.parent.is_dir():
+        raise RequestError(f"out={out}: there is no folder {out.parent}.")
+    own_class(run, said)
+    from odenet_cli.request.points import altered
+
+    config = altered(run, {key: values[0] for key, values in said.items()})
+    given = None if source is None else points(source)
+    names, rows = scored(folder, config, which, given) if given is not None else drawn(folder, config, which, n, seed)
+    write(out, names, rows)
+    if out is not None:
+        print(f"{len(rows)} {'points' if given is None else 'log-densities'} in {out}")
+        if given is not None:
+            print(f"mean log-density {sum(row[-1] for row in rows) / len(rows):.6g} nat")
+    return 0
+
+
+def drawn(folder: Path, config: Config, which: str, n: int, seed: int) -> tuple[list[str], list[list[float]]]:
+    """`n` points of the run's flow."""
+    import torch
+
+    with flow(folder, config, which, "sample") as (model, data, device):
+        generator = torch.Generator(device).manual_seed(seed)
+        parts = [model.sample(min(CHUNK, n - done), generator=generator).flatten(1) for done in range(0, n, CHUNK)]
+    return columns(data.shape), torch.cat(parts).tolist()
+
+
+def scored(folder: Path, config: Config, which: str, given: list[list[float]]) -> tuple[list[str], list[list[float]]]:
+    """The given points with the log-density of each."""
+    import torch
+
+    with flow(folder, config, which, "log_prob") as (model, data, device):
+        names = columns(data.shape)
+        if len(given[0]) != len(names):
+            raise RequestError(
+                f"points= has {len(given[0])} numbers a line, and this flow has {len(names)} dimensions."
+            )
+        like = next(model.parameters())
+        x = torch.tensor(given, dtype=like.dtype, device=device).view(-1, *data.shape)
+        found = torch.cat([model.log_prob(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)])
+    return [*names, "log_density"], [[*point, value] for point, value in zip(given, found.tolist())]
+
+
+def flow(folder: Path, config: Config, which: str, method: str) -> Any:
+    """The model of the run as it is scored, its data, its device; refuses one that has no such method."""
+    import contextlib
+
+    import torch
+
+    from odenet_cli.training import build
+    from odenet_cli.training.evaluate import scoring
+    from odenet_cli.training.trained import trained
+
+    @contextlib.contextmanager
+    def opened() -> Any:
+        net = trained(folder, config, which, 1)
+        if not callable(getattr(net.model, method, None)):
+            raise RequestError(
+                f"{folder} is a run of model={config.model['name']}, which has no {method}: it is no flow.\n"
+                "  Name a run of model=cnf or model=planar."
+            )
+        solver = build.solver(eval_solver(config))
+        with torch.no_grad(), scoring(net.model, solver, build.eval_dtype(config)) as model:
+            yield model, net.data, net.device
+
+    return opened()
+
+
+def points(source: Path) -> list[list[float]]:
+    """The points in a text file; `RequestError` names the line that is none."""
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"points={source} cannot be read: {error}") from error
+    found: list[list[float]] = []
+    for place, line in enumerate(lines, 1):
+        words = line.replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            if place == 1:
+                continue
+            raise RequestError(f"points={source}: line {place} is not numbers: {line[:60]!r}") from None
+        if not all(map(math.isfinite, row)):
+            raise RequestError(f"points={source}: line {place} is not finite: {line[:60]!r}")
+        if found and len(row) != len(found[0]):
+            raise RequestError(
+                f"points={source}: line {place} has {len(row)} numbers, and the lines before it {len(found[0])}."
+            )
+        found.append(row)
+    if not found:
+        raise RequestError(f"points={source} holds no points; one a line, such as 0.5,-1.2.")
+    return found
+
+
+def columns(shape: tuple[int, ...]) -> list[str]:
+    """Names of the coordinates."""
+    return [f"x{i + 1}" for i in range(math.prod(shape))]
+
+
+def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
+    """CSV, to a file or to the terminal."""
+    text = "\n".join([",".join(names), *(",".join(f"{value:.9g}" for value in row) for row in rows)]) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"out={out} cannot be written: {error}") from error
+
+
+def files(words: Sequence[str]) -> tuple[Path | None, Path | None, list[str]]:
+    """What is said of `points` and `out`, whatever the characters in the names; and the other words."""
+    found: dict[str, Path] = {}
+    others = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in ("points", "out"):
+            others.append(word)
+        elif not value or key in found:
+            raise RequestError(f"{word}: say {key}=FILE, once.")
+        else:
+            found[key] = Path(value).expanduser()
+    return found.get("points"), found.get("out"), others
+
+
+def whole_seed(said: dict[str, list[Any]]) -> int:
+    """The seed, 0 where none was said."""
+    value = said.pop("seed", [0])[0]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise RequestError(f"seed={value} must be a whole number of 0 or more.")
+    return value

@@ -1,0 +1,97 @@
+"""Points in the plane to fit a density to, drawn by samplers of our own; entropies where they can be computed.
+
+A sampler is `Law`: `draw` makes points, `entropy` is that of the density they come from, in nat, or None.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data._generated import generated, record
+from odenet_cli.data._resident import Data, Deal
+from odenet_cli.errors import RequestError
+
+NODES = 1024  # on a curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A `Source` whose batches are `(x (B, 2), law)`; the source is the law of its points.
+
+    A data set gives its `draw`, and `entropy` or, if it is a curve with Gaussian noise, the curve's `spine`.
+    """
+
+    shape: ClassVar = (2,)
+    classes: ClassVar = 0
+    task: ClassVar = "likelihood"
+    name: ClassVar[str]
+
+    def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """n points, (n, 2), made on the generator's device."""
+        raise NotImplementedError
+
+    @property
+    def entropy(self) -> float | None:
+        """-E[log p(x)], in nat."""
+        return None
+
+    def prepare(self) -> dict[str, Any]:
+        return record(self.name)
+
+    def load(self, deal: Deal) -> Data:
+        return generated(self.name, self.task, self.draw, self, deal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy(Toy):
+    """Gaussian noise of standard deviation `noise` around points of a curve, all parts of it alike.
+
+    spine  the curve at fractions of its length, s (N,) in [0, 1) -> (N, 2)
+    """
+
+    noise: float = 0.06
+
+    def __post_init__(self) -> None:
+        if not 1e-3 <= self.noise <= 10:
+            raise RequestError(f"data.noise={self.noise} is out of range; it may be 0.001 to 10.")
+
+    def spine(self, s: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        s = torch.rand(n, generator=generator, dtype=dtype, device=generator.device)
+        noise = torch.randn(n, 2, generator=generator, dtype=dtype, device=generator.device)
+        return self.spine(s) + self.noise * noise
+
+    @cached_property
+    def entropy(self) -> float:
+        """By the trapezoidal rule, which is exact to many digits for functions as smooth as this, on nodes of the curve
+        and a grid of the plane that are both fine beside the noise."""
+        s = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
+        nodes, step = self.spine(s), self.noise / 3
+        low, high = nodes.amin(0) - 6 * self.noise, nodes.amax(0) + 6 * self.noise
+        x, y = (torch.arange(float(a), float(b), step, dtype=torch.float64) for a, b in zip(low, high))
+        # exp(-|x - c|² / 2σ²) is a product of one factor for each axis, so the sum over nodes is one matrix product.
+        across, up = (
+            torch.exp(-0.5 * ((axis[:, None] - nodes[:, i]) / self.noise).square()) for i, axis in enumerate((x, y))
+        )
+        p = across @ up.T / (len(nodes) * 2 * math.pi * self.noise**2)
+        return -float(torch.xlogy(p, p).sum() * step**2)
+
+
+def angles(s: Tensor, turns: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine at fractions of so many turns."""
+    turn = 2 * math.pi * turns * s
+    return turn.cos(), turn.sin()
+
+
+def halves(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Which half of [0, 1) a fraction is in, and where in that half, in [0, 1)."""
+    second = s >= 0.5
+    return second, 2 * s - second.to(s.dtype)

@@ -1,0 +1,31 @@
+"""Two circles, one within the other, as scikit-learn's `make_circles` has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data._toy import Noisy, angles, halves
+from odenet_cli.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Noisy):
+    """Circles of radius 1 and `factor`, half of the points on each; `noise` is the standard deviation around them."""
+
+    name: ClassVar = "circles"
+
+    factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.factor <= 1:
+            raise RequestError(f"data.factor={self.factor} is out of range; it may be 0 to 1.")
+
+    def spine(self, s: Tensor) -> Tensor:
+        inner, along = halves(s)
+        radius = torch.where(inner, self.factor, 1.0)
+        return torch.stack(angles(along), 1) * radius[:, None].to(s.dtype)

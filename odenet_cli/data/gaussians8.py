@@ -1,0 +1,31 @@
+"""Eight Gaussians on a circle; entropy by quadrature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data._toy import Noisy, angles
+from odenet_cli.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Noisy):
+    """`noise` is the standard deviation of each Gaussian; their centres lie on a circle of `radius`."""
+
+    name: ClassVar = "gaussians8"
+
+    noise: float = 0.5 / math.sqrt(2)
+    radius: float = 4 / math.sqrt(2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.radius <= 100:
+            raise RequestError(f"data.radius={self.radius} is out of range; it may be above 0, to 100.")
+
+    def spine(self, s: Tensor) -> Tensor:
+        return self.radius * torch.stack(angles(torch.floor(8 * s) / 8), 1)

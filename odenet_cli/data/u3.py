@@ -1,0 +1,15 @@
+"""Energy U3 of Rezende & Mohamed (2015): a sine wave that splits, within the wall of `_energies`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from odenet_cli.data._energies import Energy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Energy):
+    """It has no options."""
+
+    name: ClassVar = "u3"

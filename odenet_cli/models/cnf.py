@@ -1,0 +1,202 @@
+"""Continuous normalising flow (Chen et al. 2018, section 4): noise at t = 0 flows along a field to data at t = T.
+
+    dz/dt = f(t, z),   d log p(z(t))/dt = -∇·f,   log p(x) = log N(z(0)) - ∫ ∇·f dt
+
+What tasks ask of any flow, and so of a class of your own (`model=custom model.target=module:Class`):
+
+    log_prob(x (B, *S), time=1.0) -> (B,)   log-density, at a fraction of the way from noise to data
+    generate(noise (B, *S)) -> (x, log q)   standard normal numbers made into samples, with their log-density
+    sample(n) -> (n, *S)                    samples
+    flow(z (B, *S), times) -> (T, B, *S)    noise on its way to data, at fractions of the way; optional, for figures
+    to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the error of a round trip
+
+`ContinuousFlow` has them for every field; a class of your own hands it its field:
+
+    class Mine(ContinuousFlow):
+        def __init__(self, shape, solver, hidden: int):
+            super().__init__(MyField(hidden), shape, solver, divergence="exact")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.models._flow import DIVERGENCES, NOISES, Joint, check_variance, log_normal, probe
+from odenet_cli.ode import Adaptive, Solver
+
+
+class ContinuousFlow(nn.Module):
+    """A flow along `field(t, z (B, *S)) -> (B, *S)`.
+
+    horizon             T, the time at which there are data
+    divergence          analytic: the field's own `with_divergence(t, z) -> (slope, ∇·f (B,))`; exact: one
+                        vector-Jacobian product a dimension; hutchinson: εᵀ(∂f/∂z)ε, one ε a sample and a solve
+                        (Grathwohl et al. 2019)
+    noise               of ε: rademacher, or gaussian
+    divergence_in_norm  the tolerance holds for the log-density too; false: it rides along as a quadrature, and the draw
+                        of ε changes no step
+    base_variance       the noise at t = 0 is N(0, base_variance I)
+    """
+
+    def __init__(
+        self,
+        field: nn.Module,
+        shape: tuple[int, ...],
+        solver: Solver,
+        *,
+        horizon: float = 1.0,
+        divergence: str = "exact",
+        noise: str = "rademacher",
+        divergence_in_norm: bool = True,
+        base_variance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check(field, divergence, noise, horizon)
+        check_variance(base_variance)
+        self.field, self.solver, self.shape = field, solver, shape
+        self.horizon, self.divergence, self.noise = float(horizon), divergence, noise
+        self.divergence_in_norm, self.base_variance = divergence_in_norm, base_variance
+
+    def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
+        """log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve from there back to the noise."""
+        z, change = self._solved(x, [time * self.horizon, 0.0])
+        return log_normal(z, self.base_variance) + change
+
+    def to_noise(self, x: Tensor) -> Tensor:
+        """The standard normal numbers that `generate` makes into x (B, *S)."""
+        z: Tensor = self.solver(self.field, x, [self.horizon, 0.0]).y
+        return z / math.sqrt(self.base_variance)
+
+    def generate(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard normal `noise` (B, *S) -> samples (B, *S) and their log-density (B,), by a solve forward."""
+        z = noise * math.sqrt(self.base_variance)
+        x, change = self._solved(z, [0.0, self.horizon])
+        return x, log_normal(z, self.base_variance) - change
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n samples, (n, *S)."""
+        like = next(self.parameters())
+        noise = torch.randn(n, *self.shape, generator=generator, dtype=like.dtype, device=like.device)
+        x: Tensor = self.solver(self.field, noise * math.sqrt(self.base_variance), [0.0, self.horizon]).y
+        return x
+
+    @torch.no_grad()
+    def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
+        """Particles that begin at noise `z` (B, *S), at rising fractions of the way: (T, B, *S)."""
+        ts = [0.0, *(time * self.horizon for time in times)]
+        path: Tensor = self.solver(self.field, z, ts).y
+        return path[None] if len(ts) == 2 else path[1:]
+
+    def _solved(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """z and ∫ ∇·f dt at the second time."""
+        joint = Joint(self.field, self.divergence, probe(self.noise, z) if self.divergence == "hutchinson" else None)
+        solver: Any = self.solver
+        if not self.divergence_in_norm and isinstance(solver, Adaptive):
+            solver = dataclasses.replace(solver, judged=1)
+        z, change = solver(joint, (z, z.new_zeros(len(z))), ts).y
+        return z, change
+
+
+class PlanarField(nn.Module):
+    """dz/dt = Σ_m g_m(t) u_m(t) tanh(w_m(t)·z + b_m(t)), gates g = σ(·); all of them from one network of t.
+
+    z (B, D) -> (B, D); the sum over m is not divided by their number, as in the paper's equation
+    """
+
+    def __init__(self, dim: int, units: int, hidden: int) -> None:
+        super().__init__()
+        self.dim, self.units = dim, units
+        self.of_time = nn.Sequential(
+            nn.Linear(1, hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, (2 * dim + 2) * units),
+        )
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return self._slope(self._activations(z, *(parts := self._parts(t))[1:]), parts[0])
+
+    def with_divergence(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The slope, and ∇·f = Σ_m g_m u_m·w_m (1 - tanh²), (B,)."""
+        u, w, b = self._parts(t)
+        h, along = self._activations(z, w, b), (u * w).sum(1)
+        rest = 1 - h.square()
+        # A compiler makes one pass of the pointwise form; a product of such a shape would stay a call.
+        divergence = (rest * along).sum(1) if torch.compiler.is_compiling() else rest @ along
+        return self._slope(h, u), divergence
+
+    def _parts(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """g·u (M, D), w (M, D), b (M,) at time t."""
+        m, d = self.units, self.dim
+        u, w, b, g = self.of_time(t.reshape(1)).split([m * d, m * d, m, m])
+        return u.view(m, d) * torch.sigmoid(g)[:, None], w.view(m, d), b
+
+    def _activations(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        """tanh(w_m·z + b_m), (B, M)."""
+        if not torch.compiler.is_compiling():
+            return torch.tanh(torch.addmm(b, z, w.T))
+        total = b
+        for i in range(self.dim):
+            total = torch.addcmul(total, z[:, i : i + 1], w[:, i])
+        return torch.tanh(total)
+
+    def _slope(self, h: Tensor, u: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return h @ u
+        return torch.stack([(h * u[:, i]).sum(1) for i in range(self.dim)], 1)
+
+
+class CNF(ContinuousFlow):
+    """The paper's flow: `units` M, and a network of time with two layers of `hidden` units."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        solver: Solver,
+        *,
+        units: int,
+        hidden: int,
+        horizon: float,
+        divergence: str,
+        noise: str,
+        divergence_in_norm: bool,
+        base_variance: float,
+    ) -> None:
+        if len(shape) != 1:
+            raise ValueError(f"model=cnf is for points, and inputs of this data set are {shape}; use data=moons or u1.")
+        if min(units, hidden) < 1:
+            raise ValueError(f"model.units={units} and model.hidden={hidden} must be at least 1.")
+        super().__init__(
+            PlanarField(shape[0], units, hidden),
+            shape,
+            solver,
+            horizon=horizon,
+            divergence=divergence,
+            noise=noise,
+            divergence_in_norm=divergence_in_norm,
+            base_variance=base_variance,
+        )
+
+
+def _check(field: nn.Module, divergence: str, noise: str, horizon: float) -> None:
+    for key, value, known in (("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES)):
+        if value not in known:
+            raise ValueError(f"model.{key}={value} is not known. There are: {', '.join(known)}.")
+    if divergence == "analytic" and not hasattr(field, "with_divergence"):
+        raise ValueError(
+            f"model.divergence=analytic needs {type(field).__name__}.with_divergence(t, z) -> (slope, divergence); "
+            "use exact, or hutchinson in many dimensions."
+        )
+    if not 0 < horizon < math.inf:
+        raise ValueError(f"model.horizon={horizon} must be a time above 0.")
+
+
+MODEL = CNF

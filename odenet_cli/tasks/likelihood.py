@@ -1,0 +1,51 @@
+"""Maximum likelihood: a flow learns the density that given points come from (figure 5 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from odenet_cli.tasks import _flows
+
+NEEDS = ("log_prob",)
+Batch = tuple[Tensor, Any]
+
+
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of -log p(x) over `batch = (x (B, D), law)`, in nat.
+
+    nll     the same
+    nll_sd  standard deviation of a sample's share in it
+    gap     what it lies above the entropy of the law, where that is known: KL(p‖q)
+    """
+    x, law = batch
+    each = -model.log_prob(x)  # type: ignore[operator]
+    total, seen = each.mean(), each.detach()
+    extra = {"nll": seen.mean(), "nll_sd": seen.std(correction=0)}
+    entropy = getattr(law, "entropy", None)
+    return total, extra if entropy is None else {**extra, "gap": extra["nll"] - entropy}
+
+
+def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
+    """Densities, samples and particles of the flow, and samples of the data."""
+    x = data.test.x
+    low, high = x.amin(0), x.amax(0)
+    middle, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
+    frame = [(float(m - reach), float(m + reach)) for m in middle]
+    return {**_flows.snapshots(model, frame), "target_samples": x[: _flows.SAMPLES]}
+
+
+def verdict(model: nn.Module, data: Any, scores: dict[str, Any]) -> tuple[dict[str, float], str | None]:
+    """The test's standard error, and how far points come back from noise; an NLL below the entropy is not true."""
+    found = {"nll_se": scores["nll_sd"] / math.sqrt(data.test.size)}
+    returned = _flows.round_trip(model, data.test.x[: _flows.SAMPLES])
+    if returned is not None:
+        found["round_trip"] = returned
+    if scores.get("gap", 0.0) >= -3 * found["nll_se"]:
+        return found, None
+    return found, (
+        f"the test NLL lies {-scores['gap']:.4f} nat below the entropy of the data, with a standard error of "
+        f"{found['nll_se']:.4f}: the likelihood is wrong. Score more accurately (eval.solver.rtol, eval.dtype=float64)."
+    )
