@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from odenet_cli import data
+from odenet_cli.commands import _reproduction, train
 from odenet_cli.commands import reproduce as command
 from odenet_cli.errors import RequestError
 from odenet_cli.request.cells import plan
@@ -193,3 +194,32 @@ def test_alone_it_prints_its_help(reproduce):
     assert code == 2
     assert "ITEM is one of fig3, table1, or all." in out
     assert reproduce("--help") == (0, out)
+
+
+def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_path, monkeypatch):
+    class Launcher:
+        def launch(self, points, initial_job_idx):
+            raise OSError("the queue is gone")
+
+    monkeypatch.setattr(train.Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic")
+    code, out = reproduce(*words)
+    assert code == 1
+    assert "MLP, seed 0: not started\n" in out
+    assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ("--jobs 2", 4),
+        ("--jobs 2 device=auto", 4),
+        ("--jobs 2 device=cuda", 4),
+        ("--jobs 2 device=cuda:1", 0),
+        ("--jobs 2 device=cpu", 0),
+        ("--jobs 1", 0),
+    ],
+)
+def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
+    monkeypatch.setattr(_reproduction, "count", lambda: 4)
+    assert _reproduction.gpus(command.parsed(["table1", *words.split()])) == shared

@@ -42,8 +42,13 @@ def _run(plan: Plan, request: Request) -> dict[Path, str]:
 
             hand_over([job for job in jobs.values() if not done(job.folder)], request.words, board.look)
             return {job.folder: _reason(job) for job in jobs.values() if not done(job.folder)}
-        gpus = 0 if any(word.startswith("device=") for word in request.words) else count()
-        return launch(list(jobs.values()), request.jobs, gpus if request.jobs > 1 else 0, board.look)
+        return launch(list(jobs.values()), request.jobs, gpus(request), board.look)
+
+
+def gpus(request: Request) -> int:
+    """Those to share out among the runs: none where one runs at a time, or where it was said which to use."""
+    named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.words)
+    return 0 if named or request.jobs == 1 else count()
 
 
 def check_data(plan: Plan, records: dict[Path, Any]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from odenet_cli.errors import Interrupted
 from odenet_cli.training import launch as launching
-from odenet_cli.training.folder import locked
-from odenet_cli.training.launch import Job, environment, launch
+from odenet_cli.training.folder import locked, taken
+from odenet_cli.training.launch import Job, environment, held, launch
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
 TOLD = """
@@ -166,23 +167,17 @@ def test_a_cell_that_another_process_took_a_moment_earlier_is_waited_for_too(job
     assert len(begun) == 1
 
 
-def test_asking_who_holds_a_folder_refuses_nobody(tmp_path):
-    """The question takes the lock for a moment; a run that begins in that moment must not be turned away."""
-    code = (
-        "import sys; from pathlib import Path; from odenet_cli.training.launch import held\n"
-        "print(flush=True)\nwhile True: held(Path(sys.argv[1]))"
-    )
+def test_who_only_asks_whether_a_folder_is_held_turns_no_run_away(tmp_path):
+    """The question takes the lock for a moment, here a long one; a run that begins in it waits."""
     with locked(tmp_path):
-        pass
-    asking = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        asking.stdout.readline()
-        for _ in range(300):
-            with locked(tmp_path):
-                pass
-    finally:
-        asking.kill()
-        asking.communicate()
+        assert held(tmp_path)
+    asking = os.open(tmp_path / ".lock", os.O_RDWR)
+    assert taken(asking)
+    threading.Timer(0.1, os.close, [asking]).start()
+    begun = time.monotonic()
+    with locked(tmp_path):
+        assert time.monotonic() - begun > 0.05
+    assert not held(tmp_path)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
