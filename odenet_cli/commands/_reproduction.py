@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands._board import Board
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
 from odenet_cli.request.cells import Plan
 from odenet_cli.request.folders import run_record
 from odenet_cli.training.device import count
+from odenet_cli.training.folder import locked
 from odenet_cli.training.launch import Job, done, launch
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def check_data(plan: Plan, records: dict[Path, Any]) -> None:
 
 
 def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, Any]]]:
-    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept."""
+    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept.
+
+    A network on which that cannot be done joins the `failed`.
+    """
     setting = plan.rest.get("measure")
     if not setting:
         return {}
@@ -75,7 +79,11 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
     for folder in dict.fromkeys(cell.folder for cell in plan.cells):
         if folder not in failed:
             print(f"{name} on {folder}", flush=True)
-            found[folder] = module.measure(folder, options, print)
+            try:
+                with locked(folder):
+                    found[folder] = module.measure(folder, options, print)
+            except Exception as error:
+                failed[folder] = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     return found
 
 

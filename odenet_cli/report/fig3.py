@@ -35,8 +35,8 @@ PANELS = (
     "of a forward solve, relative to that of the loosest tolerance. c: evaluations forward and backward of the "
     "adjoint, both solves at the same tolerance, by solver and error norm: relative to the incoming gradient (the "
     "default here), and absolute (the paper's); on the right the relative error of that gradient against one at "
-    "{gradient_reference} (good to about 0.1 %), and what it cost. d: evaluations of a training step over training. All "
-    "of a to c in float64, on one trained network."
+    "{gradient_reference} (good to about 0.1 %), and what it cost. d: evaluations of a training step over training. "
+    "All of a to c in float64, on one trained network."
 )
 
 

@@ -19,8 +19,8 @@ NUMBERS = ("error", "valid_error", "parameters", "saved_mib", "peak_mib", "epoch
 LOOKS: dict[str, style.Look] = {  # of the lines of the figure
     "ResNet": {"color": style.CYCLE[6], "marker": "s"},
     "RK-Net": {"color": style.CYCLE[1], "marker": "^"},
-    "ODE-Net, replay": {"color": style.CYCLE[2], "marker": "v"},
-    "ODE-Net, absolute norm": {"color": style.CYCLE[5], "marker": "D"},
+    "ODE-Net (replay)": {"color": style.CYCLE[2], "marker": "v"},
+    "ODE-Net (absolute norm)": {"color": style.CYCLE[5], "marker": "D"},
     "ODE-Net": {"color": style.CYCLE[0], "marker": "o"},
 }
 ABOUT = (

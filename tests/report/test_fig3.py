@@ -138,7 +138,7 @@ def test_the_files_and_the_same_bytes_each_time(network, tmp_path):
         12,
         6,
     ]
-    assert {row["data"] for row in table} == {"digits 8f26b2bd"}
+    assert {row["data"] for row in table} == {"digits (8f26b2bd)"}
     assert float(table[0]["error"]) == json.loads((tmp_path / "a" / "quick.json").read_text())["rows"][0]["error"]
 
 

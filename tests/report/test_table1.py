@@ -146,9 +146,9 @@ def test_the_figure_has_a_point_for_every_run_and_a_line_for_every_network(compa
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == [
-        "ResNet: memory R² = 1.0000 in L",
-        "RK-Net: memory R² = 0.7500 in L~",
-        "ODE-Net: memory flat in L~",
+        "ResNet: 2 MiB a block, R² = 1.0000",
+        "RK-Net: 0.05 MiB an evaluation, R² = 0.7500",
+        "ODE-Net: flat",
     ]
 
 
@@ -200,23 +200,23 @@ def test_the_files_say_where_the_numbers_come_from(compared, scaled, tmp_path):
         "trained by": "odenet train -m model=odenet",
         "commit": "f31175c9",
         "machine": "cpu (1 threads)",
-        "data": "digits 8f26b2bd",
+        "data": "digits (8f26b2bd)",
     }
     text = (tmp_path / "out" / "quick.md").read_text()
     for name, value in told.items():
         assert f"- {name}: {value}\n" in text
     assert "![scaling](quick-scaling.svg)" in text
-    assert "digits 8f26b2bd" in (tmp_path / "out" / "quick-scaling.svg").read_text()
+    assert "digits (8f26b2bd)" in (tmp_path / "out" / "quick-scaling.svg").read_text()
     rows = list(csv.DictReader((tmp_path / "out" / "quick.csv").open()))
     assert len(rows) == len(compared) + len(scaled)
     assert {row["command"] for row in rows} == {told["command"]}
     assert {(row["machine"], row["commit"], row["data"]) for row in rows} == {
-        ("cpu (1 threads)", "f31175c9", "digits 8f26b2bd")
+        ("cpu (1 threads)", "f31175c9", "digits (8f26b2bd)")
     }
     assert [row["error"] for row in rows[:4]] == ["0.01", "0.02", "0.03", "0.05"]
     assert [row["depth"] for row in rows[:5]] == ["", "", "", "", "1"]
     whole = json.loads((tmp_path / "out" / "quick.json").read_text())
-    assert whole["source"]["data"] == ["digits 8f26b2bd"]
+    assert whole["source"]["data"] == ["digits (8f26b2bd)"]
     assert whole["rows"][0]["cell"] == "0"
 
 
