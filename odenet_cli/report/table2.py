@@ -43,6 +43,7 @@ DETAILS = (
 )
 RATES = "Learning rates, by the RMSE on the validation trajectories (noisy targets, after the window, mean over seeds):"
 PACE = "The same weights, when a step of the free run is one time to predict (`model.pace=time`):"
+SCORES = "Mean and standard deviation over seeds; crosses are the paper's numbers, whose targets it does not describe."
 CURVES = (
     "RMSE after the window on validation trajectories (noisy targets) over training; the mean over seeds, thick at the "
     "learning rate that was chosen, thin at the others; the range over seeds is shaded."
@@ -61,7 +62,12 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     models = list(dict.fromkeys(entry.row for entry in entries))
     sizes = sorted({size for _, size in cells})
     body = [CLEAN, main(found, models, sizes, rest["paper"], FURTHER), NOISY]
-    body += [main(found, models, sizes, {}, VALID), "![scores]", "\n".join(f"- {line}" for line in rest["notes"])]
+    body += [
+        main(found, models, sizes, {}, VALID),
+        "![scores]",
+        SCORES,
+        "\n".join(f"- {line}" for line in rest["notes"]),
+    ]
     if found:
         body += ["## In detail", DETAILS, details(found, models, sizes), RATES, rates(found, models, sizes)]
         body += [PACE, paced] if (paced := paces(found, models, sizes)) else []
@@ -237,9 +243,7 @@ def scores(
     panels[0].set_ylabel("RMSE")
     panels[0].set_ylim(bottom=0)
     handles: list[Any] = [Line2D([], [], linewidth=0.9, label=model, **LOOKS[model]) for model in models]
-    handles.append(
-        Line2D([], [], color=style.GREY, marker="x", linestyle="", label="the paper (targets not described)")
-    )
+    handles.append(Line2D([], [], color=style.GREY, marker="x", linestyle="", label="the paper"))
     style.legend(figure, handles)
     return figure
 
