@@ -70,6 +70,7 @@ def reproduce(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.numerics
 def test_a_failing_cell_is_named_and_only_it_is_run_again(odenet, reproduce, tmp_path):
     done = odenet(*WORDS, fakes=True, ODENET_FAKE_FAILS="0")
     assert done.returncode == 1, done.stderr
@@ -141,6 +142,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(reproduc
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.numerics
 def test_hydras_launcher_gives_the_same_files(odenet, reproduce, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["table1", "--rows", "MLP", "--seeds", "1", "device=cpu"]

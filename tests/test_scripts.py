@@ -29,6 +29,7 @@ def dry(script, tmp_path, *words):
     return subprocess.run(said, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_plans_every_experiment_at_the_papers_length(script, tmp_path):
     if "launcher" in script:

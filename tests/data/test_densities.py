@@ -16,6 +16,7 @@ def load(name, seed=0):
     return data.load(name, {}, seed=seed, **how)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", ["u1", "u2", "u3", "u4"])
 def test_the_constants(name):
     x = torch.linspace(-5, 5, 1001, dtype=torch.float64)
@@ -37,6 +38,7 @@ def test_batches_are_a_function_of_seed_epoch_and_position(name):
     assert (len(one.train), one.test.size, one.shape, one.classes) == (100, 10_000, (2,), 0)
 
 
+@pytest.mark.numerics
 def test_entropy_of_circles_is_that_of_their_radial_density():
     sigma, r = 0.06, torch.linspace(1e-4, 1.6, 20_001, dtype=torch.float64)
     rings = [
@@ -48,6 +50,7 @@ def test_entropy_of_circles_is_that_of_their_radial_density():
     assert circles.Source().entropy == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.numerics
 def test_entropy_of_moons_is_the_mean_over_samples():
     law = moons.Source()
     x = law.draw(4_000, torch.Generator().manual_seed(0), torch.float64)

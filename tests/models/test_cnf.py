@@ -41,6 +41,7 @@ def test_parameters_are_the_papers(units, count):
     assert sum(p.numel() for p in flow(units).parameters()) == count
 
 
+@pytest.mark.numerics
 def test_the_density_integrates_to_one():
     x = torch.linspace(-9, 9, 181, dtype=torch.float64)
     with torch.no_grad():
@@ -56,6 +57,7 @@ def test_a_linear_field_pushes_a_gaussian_to_a_gaussian():
     assert (made.log_prob(x) - exact).abs().max() < 1e-6
 
 
+@pytest.mark.numerics
 def test_the_change_of_density_is_the_log_determinant_of_the_map():
     made, z = flow(), torch.randn(4, 2, dtype=torch.float64)
     _, log_q = made.generate(z)
@@ -66,6 +68,7 @@ def test_the_change_of_density_is_the_log_determinant_of_the_map():
         )
 
 
+@pytest.mark.numerics
 def test_there_and_back():
     made, z = flow(), torch.randn(512, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -81,6 +84,7 @@ def test_the_analytic_divergence_is_the_traces_by_autograd():
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, exact))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 def test_hutchinsons_estimate_is_unbiased(kind):
     torch.manual_seed(3)
@@ -92,6 +96,7 @@ def test_hutchinsons_estimate_is_unbiased(kind):
     assert abs(found.mean().item() - exact) <= 3 * found.std().item() / math.sqrt(10_000)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("gradient", ["backprop", "adjoint", "replay", "reversible"])
 def test_as_a_quadrature_the_draw_changes_no_step(gradient):
     solver = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=gradient)

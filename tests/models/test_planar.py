@@ -37,6 +37,7 @@ def test_the_inverse():
         assert (same - log_det).abs().max() < 1e-4
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("direction", ["noise_to_data", "data_to_noise"])
 def test_samples_have_the_density_that_the_flow_says(direction):
     torch.manual_seed(1)
@@ -45,6 +46,7 @@ def test_samples_have_the_density_that_the_flow_says(direction):
     assert (made.log_prob(x) - log_q).abs().max() < 1e-4
 
 
+@pytest.mark.numerics
 def test_gradients_pass_the_inverse():
     torch.manual_seed(2)
     layer, y = PlanarLayer(2).double(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)

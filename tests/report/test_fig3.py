@@ -106,6 +106,7 @@ def test_a_gradient_that_could_not_be_had_is_no_number(network):
     assert len(panel.get_lines()) == 12 - 1 + 2
 
 
+@pytest.mark.numerics
 def test_colour_is_the_tolerance_in_every_panel(network):
     figure = fig3.result([network(rows())], REST).figures["panels"]
     panels = {axes.get_title(loc="left")[:1] + axes.get_ylabel(): axes for axes in figure.axes}
@@ -125,6 +126,7 @@ def written(folder, entry, **about):
     return results.write(folder, made, told, [], source("odenet reproduce fig3", [entry.run]))
 
 
+@pytest.mark.numerics
 def test_the_files_and_the_same_bytes_each_time(network, tmp_path):
     first, second = (written(tmp_path / name, network(rows())) for name in "ab")
     names = ["quick.md", "quick.csv", "quick.json", "quick-panels.svg", "quick-panels.png"]
