@@ -6,7 +6,7 @@ What tasks ask of any flow, and so of a class of your own (`model=custom model.t
 
     log_prob(x (B, *S), time=1.0) -> (B,)   log-density, at a fraction of the way from noise to data
     generate(noise (B, *S)) -> (x, log q)   standard normal numbers made into samples, with their log-density
-    sample(n) -> (n, *S)                    samples
+    sample(n, generator=None) -> (n, *S)    samples
     flow(z (B, *S), times) -> (T, B, *S)    noise on its way to data, at fractions of the way; optional, for figures
     to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the error of a round trip
 

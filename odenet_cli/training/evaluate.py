@@ -37,9 +37,11 @@ def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype |
     """The model as it is scored: not training, solved by `solver`, and, where `dtype` is another, a copy in that."""
     own = next((parameter.dtype for parameter in model.parameters()), dtype)
     net, training = model if dtype in (None, own) else copy.deepcopy(model).to(dtype), model.training
-    with solved_by(net.eval(), solver):
-        yield net
-    net.train(training)
+    try:
+        with solved_by(net.eval(), solver):
+            yield net
+    finally:
+        net.train(training)
 
 
 def converted(batch: Any, dtype: torch.dtype | None) -> Any:
