@@ -66,7 +66,7 @@ def test_by_hand(sweep):
         "command: odenet report runs",
         "commit: f31175c9",
         "machine: cpu (1 threads)",
-        "data: digits 8f26b2bd",
+        "data: digits (8f26b2bd)",
     ):
         assert f"- {line}\n" in text + "\n"
 
@@ -134,7 +134,7 @@ def test_csv_and_json_say_the_same(sweep):
         assert (int(row["runs"]), row["seeds"], row["status"]) == (group["runs"], "0 1 2", group["status"])
         for name, spread in group["measures"].items():
             assert [float(row[f"{name}_{part}"]) for part in export.SPREAD] == [spread[p] for p in export.SPREAD]
-        assert (row["commit"], row["machine"], row["data"]) == ("f31175c9", "cpu (1 threads)", "digits 8f26b2bd")
+        assert (row["commit"], row["machine"], row["data"]) == ("f31175c9", "cpu (1 threads)", "digits (8f26b2bd)")
         assert row["command"] == whole["source"]["command"] == "odenet report runs"
     tight = whole["groups"][0]["measures"]
     assert tight["error"] == pytest.approx(

@@ -1,0 +1,119 @@
+"""Runs of flows: scored more accurately than they are trained, and failed where a score cannot be true."""
+
+import json
+
+import numpy
+import pytest
+import torch
+
+from odenet_cli.config import complete, eval_solver, load
+from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.models.planar import Planar
+from odenet_cli.request import compose
+from odenet_cli.tasks import _flows
+from odenet_cli.training import build
+from odenet_cli.training.evaluate import evaluate
+from odenet_cli.training.run import check
+
+SHORT = ("trainer.epochs=null", "trainer.steps=3", "trainer.limit_batches=1", "trainer.batch_size=32", "compile=false")
+PLANAR = ("model=planar", "model.layers=2", *SHORT)
+CNF = ("model=cnf", "model.units=2", "model.hidden=4", *SHORT)
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    for name, value in {"GRID": 6, "SAMPLES": 50, "PATHS": 3, "MOMENTS": 5}.items():
+        monkeypatch.setattr(_flows, name, value)
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.mark.parametrize(("words", "data"), [(PLANAR, "moons"), (PLANAR, "u1"), (CNF, "moons"), (CNF, "u1")])
+def test_a_run(train, metrics, words, data):
+    folder = train(*words, f"data={data}")
+    kept, task = record(folder), "density" if data == "u1" else "likelihood"
+    score, more = ("kl", ("outside",)) if data == "u1" else ("gap", ("nll", "round_trip"))
+    assert kept["status"] == "done"
+    assert kept["final"][score] > 0
+    assert {f"{score if data == 'u1' else 'nll'}_se", *more} <= kept["final"].keys()
+    assert (kept["final"]["nfe_forward"] > 0) == (words is CNF)
+    assert {one["split"] for one in metrics(folder)} == {"train", "valid", "test"}
+    with numpy.load(folder / "figures" / f"{task}.npz") as arrays:
+        assert arrays["density"].shape == (6, 6, 6)
+        assert arrays["particles"].shape == (6, 50, 2)
+        assert arrays["paths"].shape == (5, 3, 2)
+        assert all(numpy.isfinite(arrays[name]).all() for name in arrays)
+
+
+def test_the_recipe_says_how_to_score_and_the_run_keeps_it(train):
+    config = load(train(*PLANAR, "data=moons"))
+    assert (config.dtype, config.eval.dtype) == ("float32", "float64")
+    assert (eval_solver(config).method, eval_solver(config).rtol, eval_solver(config).atol) == ("dopri5", 1e-7, 1e-7)
+    assert config.solver.rtol == 1e-5
+
+
+@pytest.mark.parametrize("word", ["eval.dtype=float32", "eval.solver.rtol=1e-4"])
+def test_what_is_said_of_scoring_goes_before_the_recipe(word):
+    config = complete(compose(["model=cnf", "data=moons", word]), gpu=False)
+    assert build.eval_dtype(config) in (None, torch.float32)
+    assert eval_solver(config).rtol == (1e-4 if "rtol" in word else config.solver.rtol)
+
+
+def test_a_model_is_scored_in_the_precision_asked_for_and_keeps_its_own():
+    seen, net = [], torch.nn.Linear(2, 1)
+
+    def loss(model, batch):
+        seen.append((model.weight.dtype, batch[0].dtype, model.training))
+        return model(batch[0]).mean(), {}
+
+    class Split:
+        def epoch(self, _):
+            yield torch.ones(3, 2), torch.arange(3)
+
+    evaluate(net, loss, Split(), dtype=torch.float64)
+    evaluate(net, loss, Split())
+    assert seen == [(torch.float64, torch.float64, False), (torch.float32, torch.float32, False)]
+    assert net.training
+    assert net.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("data", ["moons", "u1"])
+def test_a_score_far_below_its_floor_fails_the_run(train, tmp_path, monkeypatch, data):
+    log_prob, generate = Planar.log_prob, Planar.generate
+    monkeypatch.setattr(Planar, "log_prob", lambda self, x, time=1.0: log_prob(self, x, time) + 1e3)
+    monkeypatch.setattr(Planar, "generate", lambda self, z: (generate(self, z)[0], generate(self, z)[1] - 1e4))
+    with pytest.raises(RunFailed, match="below"):
+        train(*PLANAR, f"data={data}")
+    kept = record(tmp_path / "run")
+    assert kept["status"] == "failed"
+    assert "eval.dtype=float64" in kept["reason"]
+
+
+@pytest.mark.parametrize("below", [2.9, 3.1])
+@pytest.mark.parametrize("task", ["density", "likelihood"])
+def test_three_standard_errors_below_the_floor_are_too_many(task, below):
+    from odenet_cli.tasks import verdict
+
+    class Data:
+        class test:
+            size, x = 10_000, torch.zeros(1, 2)
+
+    name = "kl" if task == "density" else "gap"
+    scores = {name: -below * 0.02, f"{name if task == 'density' else 'nll'}_sd": 2.0}
+    more, complaint = verdict(task)(torch.nn.Identity(), Data, scores)
+    assert more == {"kl_se" if task == "density" else "nll_se": 0.02}
+    assert (complaint is None) == (below < 3)
+
+
+@pytest.mark.parametrize("model", ["cnf", "planar"])
+def test_images_are_refused(model):
+    with pytest.raises(RequestError, match=rf"model={model} is for points.*moons"):
+        check(compose([f"model={model}", "data=digits", "device=cpu"]))
+
+
+@pytest.mark.parametrize("data", ["moons", "u1"])
+def test_a_classifier_is_no_flow(data):
+    with pytest.raises(RequestError, match="Choose a flow, model=cnf or model=planar"):
+        check(compose(["model=mlp", f"data={data}", "device=cpu"]))
