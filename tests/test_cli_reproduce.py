@@ -195,7 +195,8 @@ def test_a_refusal_ends_in_exit_code_two(odenet, tmp_path):
 def test_alone_it_prints_its_help(reproduce):
     code, out = reproduce()
     assert code == 2
-    assert re.search(r"ITEM is one of .*fig3, .*table1.*, or all\.", out)
+    assert "ITEM is one of fig3, " in out
+    assert "table1, table2, or all." in out
     assert reproduce("--help") == (0, out)
 
 

@@ -2,8 +2,9 @@
 
 A task says in `NEEDS` which methods of a model it calls. It may also have
 
-    sketch(model, data)           the arrays that its figures are drawn from, once a run is over
-    verdict(model, data, scores)  numbers for the end of a run, and a complaint if the test scores cannot be true
+    sketch(model, data)                  the arrays that its figures are drawn from, once a run is over
+    verdict(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of so many test
+                                         samples, cannot be true
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 Sketch = Callable[[nn.Module, Any], dict[str, Tensor]]
-Verdict = Callable[[nn.Module, Any, dict[str, Any]], tuple[dict[str, float], str | None]]
+Verdict = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 
 
 def task(name: str) -> Loss:

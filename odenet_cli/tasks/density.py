@@ -38,9 +38,9 @@ def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
     return {**drawn, "target": density.reshape(len(drawn["y"]), -1)}
 
 
-def verdict(model: nn.Module, data: Any, scores: dict[str, Any]) -> tuple[dict[str, float], str | None]:
-    """The standard error of the test's KL; one that lies three of them below zero cannot be true."""
-    error = scores["kl_sd"] / math.sqrt(data.test.size)
+def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
+    """The standard error of the KL of `count` samples; one that lies three of them below zero cannot be true."""
+    error = scores["kl_sd"] / math.sqrt(count)
     if scores["kl"] >= -3 * error:
         return {"kl_se": error}, None
     return {"kl_se": error}, (

@@ -37,9 +37,9 @@ def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
     return {**_flows.snapshots(model, frame), "target_samples": x[: _flows.SAMPLES]}
 
 
-def verdict(model: nn.Module, data: Any, scores: dict[str, Any]) -> tuple[dict[str, float], str | None]:
-    """The test's standard error, and how far points come back from noise; an NLL below the entropy is not true."""
-    found = {"nll_se": scores["nll_sd"] / math.sqrt(data.test.size)}
+def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
+    """The standard error over `count` points, and how far points come back; an NLL below the entropy is not true."""
+    found = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
     returned = _flows.round_trip(model, data.test.x[: _flows.SAMPLES])
     if returned is not None:
         found["round_trip"] = returned

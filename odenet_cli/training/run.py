@@ -103,8 +103,10 @@ def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
     say = verdict(session.data.task)
     if say is None:
         return scores
+    test, limit = session.data.test, session.config.trainer.limit_batches
+    count = test.size if limit is None else min(test.size, limit * test.batch_size)
     with scoring(session.model, session.scorer, session.precision) as net:
-        more, complaint = say(net, session.data, scores)
+        more, complaint = say(net, session.data, scores, count)
     if complaint is not None:
         raise RunFailed(complaint)
     return {**scores, **more}

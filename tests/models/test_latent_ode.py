@@ -162,6 +162,7 @@ def saved(network, x):
     return 2**20 * meter.peak_mib
 
 
+@pytest.mark.numerics
 def test_of_many_times_the_adjoint_keeps_the_states_it_returned_and_nothing_else():
     series, points, latent = 20, 10, 4
 

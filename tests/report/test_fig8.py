@@ -60,6 +60,7 @@ def test_the_network_that_validation_chose_is_drawn(cell):
     assert all(made.figures.values())
 
 
+@pytest.mark.numerics
 def test_observed_and_extrapolated_time_have_two_colours_that_meet(cell):
     made = fig8.result([cell("latent ODE"), cell("RNN")], {"notes": []})
     figure = made.figures["spirals"]

@@ -39,6 +39,8 @@ def test_a_run(train, metrics, words, data):
     assert kept["final"][score] > 0
     assert {f"{score if data == 'u1' else 'nll'}_se", *more} <= kept["final"].keys()
     assert (kept["final"]["nfe_forward"] > 0) == (words is CNF)
+    name = "kl" if data == "u1" else "nll"  # 200 samples were scored, one batch
+    assert kept["final"][f"{name}_se"] == pytest.approx(kept["final"][f"{name}_sd"] / 200**0.5)
     assert {one["split"] for one in metrics(folder)} == {"train", "valid", "test"}
     with numpy.load(folder / "figures" / f"{task}.npz") as arrays:
         assert arrays["density"].shape == (6, 6, 6)
@@ -98,11 +100,11 @@ def test_three_standard_errors_below_the_floor_are_too_many(task, below):
 
     class Data:
         class test:
-            size, x = 10_000, torch.zeros(1, 2)
+            x = torch.zeros(1, 2)
 
     name = "kl" if task == "density" else "gap"
     scores = {name: -below * 0.02, f"{name if task == 'density' else 'nll'}_sd": 2.0}
-    more, complaint = verdict(task)(torch.nn.Identity(), Data, scores)
+    more, complaint = verdict(task)(torch.nn.Identity(), Data, scores, 10_000)
     assert more == {"kl_se" if task == "density" else "nll_se": 0.02}
     assert (complaint is None) == (below < 3)
 

@@ -34,6 +34,7 @@ def test_paths_of_a_latent_ode(train):
     assert len(spiral_paths.measure(folder, {**PATHS, "shown": 5}, print)) == len(rows) + 3
 
 
+@pytest.mark.numerics
 def test_the_error_of_all_paths_is_the_score(train):
     folder = train("model=rnn", *SPIRALS)
     rows = spiral_paths.measure(folder, {**PATHS, "shown": 5}, print)
@@ -49,6 +50,7 @@ def test_a_circle_turns_once():
     assert spiral_paths.turns(circle.flip(0)) == pytest.approx(-0.99)
 
 
+@pytest.mark.numerics
 def test_another_pace_is_another_error_of_the_same_network(train):
     folder = train("model=rnn", *SPIRALS)
     same, other = paces.measure(folder, {"paces": ["gap", "time"]}, print)
