@@ -32,11 +32,11 @@ MARKS = {  # of the settings of panel c
 DASH = {setting: style.DASHES[place] for place, setting in enumerate(MARKS)}
 PANELS = (
     "a: evaluations of a forward solve (dopri5) and the relative error of z(1) against a solve at {reference}. b: time "
-    "of a forward solve, relative to the longest. c: evaluations forward and backward of the "
-    "adjoint, both solves at the same tolerance, by solver and error norm: relative to the incoming gradient (the "
-    "default here), and absolute (the paper's); on the right the relative error of that gradient against one at "
-    "{gradient_reference} (good to about 0.1 %), and what it cost. d: evaluations of a training step over training. "
-    "All of a to c in float64, on one trained network."
+    "of a forward solve, relative to the longest. c: evaluations forward and backward of the adjoint, both solves at "
+    "the same tolerance, by solver and error norm: relative to the incoming gradient (the default here), and absolute "
+    "(the paper's); on the right the relative error of that gradient against one at {gradient_reference} (good to some "
+    "tenths of a per cent), and what it cost. d: evaluations of a training step over training. All of a to c in "
+    "float64, on one trained network."
 )
 
 
