@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from odenet_cli.data._resident import Data, Deal, mixed
+from odenet_cli.errors import RequestError
 
 EPOCH = 100  # batches: such data are small, and passing over them is no unit of training
 
@@ -95,3 +96,46 @@ def digest(tensors: Sequence[Tensor]) -> str:
 def parted(rows: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
     """Rows cut into splits of the given sizes, in order."""
     return [list(part) for part in zip(*(torch.split(row, list(sizes)) for row in rows))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A data set that is drawn whole from its own `seed`: `count` samples to train on, others held out.
+
+    A kind of it has `rows()`, all samples in the order of the splits, and says in `name` and `unit` what it is.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    shape: ClassVar[tuple[int, ...]]
+    task: ClassVar[str]
+
+    count: int
+    validation: int
+    test: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("count", "validation", "test"):
+            if getattr(self, key) < (least := 0 if key == "validation" else 1):
+                raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} {self.unit}.")
+        if self.seed < 0:
+            raise RequestError(f"data.seed={self.seed} must be 0 or more.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.count, "valid": self.validation, "test": self.test}
+
+    def rows(self) -> Any:
+        raise NotImplementedError
+
+    def prepare(self) -> dict[str, Any]:
+        return self._record(self.rows())
+
+    def load(self, deal: Deal) -> Data:
+        rows = self.rows()
+        splits = parted(rows, list(self.sizes.values()))
+        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
+
+    def _record(self, rows: Any) -> dict[str, Any]:
+        return {"used": self.name, "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}

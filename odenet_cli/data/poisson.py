@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data._dealt import dealt, digest, parted
+from odenet_cli.data._dealt import Drawn
 from odenet_cli.data._events import Events
-from odenet_cli.data._resident import Data, Deal, mixed
+from odenet_cli.data._resident import mixed
 from odenet_cli.errors import RequestError
 
 END, TICKS, BINS, GRID = 5.0, 500, 25, 201
@@ -24,7 +24,7 @@ SWING, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a share of the time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(Drawn):
     """Options of `data=poisson`.
 
     expected  events in a sequence, on average
@@ -32,6 +32,8 @@ class Source:
     seed      of rates and events; the run's `seed` leaves them as they are
     """
 
+    name: ClassVar = "poisson"
+    unit: ClassVar = "sequences"
     shape: ClassVar = (1,)
     classes: ClassVar = 0
     task: ClassVar = "events"
@@ -40,33 +42,13 @@ class Source:
     count: int = 2000
     validation: int = 100
     test: int = 100
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.expected <= 10_000:
             raise RequestError(f"data.expected={self.expected} is out of range; it may be 1 to 10,000 events.")
-        for key in ("count", "validation", "test"):
-            if getattr(self, key) < (least := 0 if key == "validation" else 1):
-                raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} sequences.")
-        if self.seed < 0:
-            raise RequestError(f"data.seed={self.seed} must be 0 or more.")
+        super().__post_init__()
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {"train": self.count, "valid": self.validation, "test": self.test}
-
-    def prepare(self) -> dict[str, Any]:
-        return self._record(self._rows())
-
-    def load(self, deal: Deal) -> Data:
-        rows = self._rows()
-        splits = parted(rows, list(self.sizes.values()))
-        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
-
-    def _record(self, rows: Events) -> dict[str, Any]:
-        return {"used": "poisson", "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}
-
-    def _rows(self) -> Events:
+    def rows(self) -> Events:
         """All sequences; drawn on the CPU, so that every device sees the same."""
         generator = torch.Generator().manual_seed(mixed(self.seed, 0))
         rates = Rates.drawn(sum(self.sizes.values()), self.expected, generator)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data._dealt import dealt, digest, parted
-from odenet_cli.data._resident import Data, Deal, mixed
+from odenet_cli.data._dealt import Drawn
+from odenet_cli.data._resident import mixed
 from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
 from odenet_cli.errors import RequestError
 
@@ -26,7 +26,7 @@ TIMES = 100  # of the window, and as many after it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(Drawn):
     """Options of `data=spirals`.
 
     observed    points kept of the 100 in the window, drawn anew for each trajectory
@@ -35,6 +35,8 @@ class Source:
     seed        of the trajectories; `seed` alone, that of the run, leaves them as they are
     """
 
+    name: ClassVar = "spirals"
+    unit: ClassVar = "trajectories"
     shape: ClassVar = (2,)
     classes: ClassVar = 0
     task: ClassVar = "series"
@@ -44,35 +46,15 @@ class Source:
     count: int = 1000
     validation: int = 200
     test: int = 200
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 2 <= self.observed <= TIMES:
             raise RequestError(f"data.observed={self.observed} is out of range; it may be 2 to {TIMES} of the points.")
         if not 0 <= self.noise < math.inf:
             raise RequestError(f"data.noise={self.noise} is out of range; it may be 0 or more.")
-        for key in ("count", "validation", "test"):
-            if getattr(self, key) < (least := 0 if key == "validation" else 1):
-                raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} trajectories.")
-        if self.seed < 0:
-            raise RequestError(f"data.seed={self.seed} must be 0 or more.")
+        super().__post_init__()
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {"train": self.count, "valid": self.validation, "test": self.test}
-
-    def prepare(self) -> dict[str, Any]:
-        return self._record(self._rows())
-
-    def load(self, deal: Deal) -> Data:
-        rows = self._rows()
-        splits = parted(rows, list(self.sizes.values()))
-        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
-
-    def _record(self, rows: Series) -> dict[str, Any]:
-        return {"used": "spirals", "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}
-
-    def _rows(self) -> Series:
+    def rows(self) -> Series:
         """All trajectories; drawn on the CPU, so that every device sees the same."""
         count = sum(self.sizes.values())
         generator = torch.Generator().manual_seed(mixed(self.seed, 0))
