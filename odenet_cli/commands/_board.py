@@ -80,20 +80,25 @@ class Board:
             self.live.update(self._table(), refresh=True)
 
     def to_go_s(self) -> float | None:
-        """Seconds to go: a cell takes what the others of its row took, or the mean of all; None where none is done."""
+        """Seconds to go: a cell takes what others of its row took, or of its part, or all; None where none is done."""
         if not self.took:
             return None
-        rows: dict[tuple[str, str], list[float]] = {}
+        known: dict[tuple[str, ...], list[float]] = {}
         for folder, took in self.took.items():
-            rows.setdefault((self.cells[folder].part, self.cells[folder].row), []).append(took)
-        overall, total, now = statistics.fmean(self.took.values()), 0.0, time.monotonic()
+            for kin in self._kin(folder):
+                known.setdefault(kin, []).append(took)
+        total, now = 0.0, time.monotonic()
         for folder, state in self.state.items():
             if state in ("running", "left"):
-                cell = self.cells[folder]
-                expected = statistics.fmean(rows.get((cell.part, cell.row), [overall]))
+                expected = next(statistics.fmean(known[kin]) for kin in self._kin(folder) if kin in known)
                 spent = now - self.began[folder] if state == "running" else 0.0
                 total += max(0.0, expected - spent)
         return total / self.at_once
+
+    def _kin(self, folder: Path) -> tuple[tuple[str, ...], ...]:
+        """Who a cell is like, the nearest first."""
+        cell = self.cells[folder]
+        return (cell.part, cell.row), (cell.part,), ()
 
     @staticmethod
     def _is_done(folder: Path) -> bool:

@@ -98,7 +98,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
         for seed in range((seeds or whole) if content.get("seeded") else 1):
             for row, own in content["rows"].items():
                 if not rows or row in rows:
-                    told = [*words, *[word.format_map(chosen) for word in own], *content.get("words", ())]
+                    told = [*words, *content.get("words", ()), *[word.format_map(chosen) for word in own]]
                     told += [f"seed={seed}", *said]
                     cells += _cells(part, row, seed, [f"experiment={item}", *told])
     return Plan(

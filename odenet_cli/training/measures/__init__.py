@@ -1,0 +1,47 @@
+"""What an experiment measures on a trained network, one kind a module: `measure(folder, options, say) -> rows`.
+
+Rows are kept in the run's folder as `<module>.jsonl`; those that are there already are not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.training.folder import plain
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """The rows of one kind in the folder of a run, each found by its `key`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # what stands after it was being written when the power went
+        self.found: list[Row] = [json.loads(line) for line in whole.splitlines()]
+        if path.exists() and whole != text:
+            os.truncate(path, len(whole.encode()))
+
+    def get(self, key: Mapping[str, Any]) -> Row | None:
+        """The row with this key, if it is there."""
+        return next((row for row in self.found if all(row.get(name) == value for name, value in key.items())), None)
+
+    def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Keep the values under this key."""
+        row = plain({**key, **values})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.found.append(row)
+
+    def missing(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The keys without a row."""
+        return [key for key in keys if self.get(key) is None]
+
+    def all(self, keys: Iterable[Mapping[str, Any]]) -> list[Row]:
+        """The rows with these keys, in their order."""
+        return [row for key in keys if (row := self.get(key)) is not None]
