@@ -229,3 +229,13 @@ def test_hydras_questions_are_answered(odenet, tmp_path, words):
     if words == ["--help"]:
         assert "model: custom, mlp, odenet" in done.stdout
         assert "method: rk4" in done.stdout
+
+
+def test_a_run_killed_in_the_first_write_of_its_record_can_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".run.json.part").write_text('{"status": "run')
+    words = ["data=digits", "device=cpu", "hydra.run.dir=run"]
+    assert prepare([*words, "resume=auto"]).folder == Path("run")
+    with pytest.raises(RequestError, match="unfinished run"):
+        prepare(words)

@@ -13,6 +13,7 @@ from typing import Any
 
 from odenet_cli.request.cells import Cell
 from odenet_cli.request.folders import run_record
+from odenet_cli.training.launch import held
 from odenet_cli.training.progress import duration, number, percent
 from odenet_cli.training.record import scored
 
@@ -40,7 +41,7 @@ class Board:
                 self._done(folder, run_record(folder))
         before = self.count("done")
         said = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
-        print(f"{len(self.cells)} cells: {said}", flush=True)
+        print(f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {said}", flush=True)
 
     def __enter__(self) -> Board:
         if sys.stdout.isatty() and self.count("left"):
@@ -69,6 +70,10 @@ class Board:
             record = run_record(folder)
             if record.get("status") == "done":
                 self._done(folder, record, now - self.began[folder] if folder in self.began else None)
+            elif held(folder):  # by another process, which was a moment earlier
+                del self.began[folder]
+                self.state[folder] = "left"
+                continue
             else:
                 self.state[folder] = "failed"
             if self.live is None:
@@ -87,13 +92,13 @@ class Board:
         for folder, took in self.took.items():
             for kin in self._kin(folder):
                 known.setdefault(kin, []).append(took)
-        total, now = 0.0, time.monotonic()
+        rest, now = [], time.monotonic()
         for folder, state in self.state.items():
             if state in ("running", "left"):
                 expected = next(statistics.fmean(known[kin]) for kin in self._kin(folder) if kin in known)
                 spent = now - self.began[folder] if state == "running" else 0.0
-                total += max(0.0, expected - spent)
-        return total / self.at_once
+                rest.append(max(0.0, expected - spent))
+        return max(sum(rest) / self.at_once, max(rest, default=0.0))  # the last one has nobody beside it
 
     def _kin(self, folder: Path) -> tuple[tuple[str, ...], ...]:
         """Who a cell is like, the nearest first."""
@@ -106,12 +111,13 @@ class Board:
 
     def _done(self, folder: Path, record: dict[str, Any], took: float | None = None) -> None:
         self.state[folder] = "done"
-        self.took[folder] = (record.get("final") or {}).get("time_s") or 0.0 if took is None else took
+        trained = (record.get("final") or {}).get("time_s") or 0.0  # over all its starts
+        self.took[folder] = max(trained, took or 0.0)
 
     def _ended(self, folder: Path, record: dict[str, Any]) -> str:
         title = self.cells[folder].title
         if self.state[folder] == "failed":
-            return f"{title}: {record.get('status', 'failed')}"
+            return f"{title}: failed" + (f", {record['reason']}".partition("\n")[0] if record.get("reason") else "")
         final = record["final"]
         nfe = f", NFE {number(final['nfe_forward'])}/{number(final['nfe_backward'])}" if final["nfe_forward"] else ""
         return f"{title}: {scored(final)}{nfe}, {duration(self.took[folder])}"
@@ -131,12 +137,13 @@ class Board:
             mine = [folder for folder, cell in self.cells.items() if (cell.part, cell.row) == key]
             counts = Counter(self.state[folder] for folder in mine)
             took = [self.took[folder] for folder in mine if folder in self.took]
-            now = "; ".join(self._now(folder) for folder in mine if self.state[folder] == "running")
+            now = "\n".join(self._now(folder) for folder in mine if self.state[folder] == "running")
             cells = [str(counts[state] or "") for state in STATES]
             table.add_row(": ".join(key), *cells, duration(statistics.fmean(took)) if took else "", now)
         seconds = self.to_go_s()
         to_go = f"about {duration(seconds)} to go" if seconds else ""
-        table.add_row("all", *[str(self.count(state) or "") for state in STATES], "", to_go, style="bold")
+        sums = [str(self.count(state) or "") for state in STATES]
+        table.add_row(f"all {len(self.cells)}", *sums, "", to_go, style="bold")
         return table
 
     def _now(self, folder: Path) -> str:
@@ -145,6 +152,6 @@ class Board:
         try:
             last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         except (OSError, ValueError, IndexError):
-            return title
+            return f"{title}: starting"
         error = f", error {percent(last['error'])}" if "error" in last else ""
         return f"{title}: step {last['step']}{error}"

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands._board import Board
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
 from odenet_cli.request.cells import Plan
 from odenet_cli.request.folders import run_record
 from odenet_cli.training.device import count
+from odenet_cli.training.folder import locked
 from odenet_cli.training.launch import Job, done, launch
 
 if TYPE_CHECKING:
     from odenet_cli.commands.reproduce import Request
 
 
-def reproduce(plan: Plan, request: Request, records: dict[Path, Any], command: str) -> int:
+def reproduce(plan: Plan, request: Request, command: str) -> int:
     """One item: its cells, what is measured on them, its files."""
     print(f"{plan.item}, {plan.preset} preset: {plan.about}")
-    check_data(plan, records)
     failed = _run(plan, request)
     measured = _measured(plan, failed)
     files = _written(plan, request, failed, measured, command)
@@ -43,8 +43,13 @@ def _run(plan: Plan, request: Request) -> dict[Path, str]:
 
             hand_over([job for job in jobs.values() if not done(job.folder)], request.words, board.look)
             return {job.folder: _reason(job) for job in jobs.values() if not done(job.folder)}
-        gpus = 0 if any(word.startswith("device=") for word in request.words) else count()
-        return launch(list(jobs.values()), request.jobs, gpus if request.jobs > 1 else 0, board.look)
+        return launch(list(jobs.values()), request.jobs, gpus(request), board.look)
+
+
+def gpus(request: Request) -> int:
+    """Those to share out among the runs: none where one runs at a time, or where it was said which to use."""
+    named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.words)
+    return 0 if named or request.jobs == 1 else count()
 
 
 def check_data(plan: Plan, records: dict[Path, Any]) -> None:
@@ -54,14 +59,17 @@ def check_data(plan: Plan, records: dict[Path, Any]) -> None:
         now = (records.get(cell.folder) or {}).get("sha256")
         if used and now and used != now:
             raise RequestError(
-                f"{cell.folder} ({cell.title}) was run on other data under the same name: "
-                f"sha256 {used[:12]}, and now it is {now[:12]}.\n"
+                f"{cell.folder} ({cell.title}) was run on other data under the same name, by their SHA-256: "
+                f"{used}, and now {now}.\n"
                 "  Name the data it had by data.root, or move the folder away to run it again."
             )
 
 
 def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, Any]]]:
-    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept."""
+    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept.
+
+    A network on which that cannot be done joins the `failed`.
+    """
     setting = plan.rest.get("measure")
     if not setting:
         return {}
@@ -71,7 +79,11 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
     for folder in dict.fromkeys(cell.folder for cell in plan.cells):
         if folder not in failed:
             print(f"{name} on {folder}", flush=True)
-            found[folder] = module.measure(folder, options, print)
+            try:
+                with locked(folder):
+                    found[folder] = module.measure(folder, options, print)
+            except Exception as error:
+                failed[folder] = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     return found
 
 

@@ -55,33 +55,34 @@ class Request:
 
 def main(argv: list[str]) -> int:
     """Plan every item, then run, measure and write one after the other."""
-    from odenet_cli.request.cells import Plan, experiments, plan, settled_cells
+    from odenet_cli.request.cells import experiments, plan, settled_cells
 
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP.format(items=", ".join(experiments())))
         return 0 if argv else 2
     request = parsed(argv)
-    items = experiments() if request.items == ["all"] else request.items
-    plans: list[Plan] = []
-    for item in items:
-        rows = request.rows if len(items) == 1 else []
-        plans.append(plan(item, request.preset, request.seeds, rows, request.words))
+    plans = [plan(item, request.preset, request.seeds, request.rows, request.words) for item in request.items]
     if request.dry:
         for one in plans:
-            print("\n".join(_listed(one)))
+            print("\n".join(_listed(one, request.jobs)))
         return 0
-    from odenet_cli.commands._reproduction import reproduce
+    from odenet_cli.commands._reproduction import check_data, reproduce
+    from odenet_cli.commands.report import made_folder
 
     records = settled_cells([cell for one in plans for cell in one.cells])
+    for one in plans:
+        check_data(one, records)
+        made_folder(request.out / one.item)
     command = shlex.join(["odenet", "reproduce", *argv])
-    return max(reproduce(one, request, records, command) for one in plans)
+    return max(reproduce(one, request, command) for one in plans)
 
 
-def _listed(plan: Any) -> list[str]:
+def _listed(plan: Any, at_once: int) -> list[str]:
     """Every cell with the command that runs it, and whether it is done."""
     from odenet_cli.request.folders import run_record
 
-    lines = [f"{plan.item}, {plan.preset} preset: {len(plan.cells)} cells, {plan.about}"]
+    many = f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}" + (f", {at_once} at a time" if at_once > 1 else "")
+    lines = [f"{plan.item}, {plan.preset} preset: {many}: {plan.about}"]
     for cell in plan.cells:
         status = run_record(cell.folder).get("status", "missing")
         words = [*cell.words, f"hydra.run.dir={cell.folder}", "resume=auto"]
@@ -125,6 +126,10 @@ def parsed(argv: Sequence[str]) -> Request:
     for item in request.items:
         if item not in known:
             raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  There are: {', '.join(known)}.")
+    if "all" in request.items:
+        request.items = experiments()
+    if request.rows and len(request.items) > 1:
+        raise RequestError(f"--rows is of one item, and there are {len(request.items)}: {', '.join(request.items)}.")
     if not request.items:
         raise RequestError(f"no item given. There are: {', '.join(known)}.")
     if request.launcher and request.jobs > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -30,6 +29,7 @@ from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import run_record
 from odenet_cli.request.guard import guard
 from odenet_cli.request.settle import settled
+from odenet_cli.training.folder import write_record
 from odenet_cli.training.launch import Job, held
 
 log = logging.getLogger("odenet")
@@ -89,7 +89,11 @@ def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]],
         for one in jobs
     ]
     with watched([one.folder for one in jobs], look):
-        launcher.launch(points, initial_job_idx=0)
+        try:
+            launcher.launch(points, initial_job_idx=0)
+        except Exception as error:  # a job's process was killed; what the others did stands in their folders
+            log.info("the launcher failed", exc_info=True)
+            print(f"the launcher stopped: {type(error).__name__}: {str(error).strip()[:500]}", file=sys.stderr)
 
 
 @contextmanager
@@ -156,8 +160,7 @@ def _record(folder: Path, error: Exception) -> None:
     if record.get("status") == "failed" or (record and isinstance(error, RequestError)):
         return  # a refused request leaves the run that is here as it was
     reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
-    text = json.dumps({**record, "status": "failed", "reason": reason}, indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    write_record(folder, {**record, "status": "failed", "reason": reason})
 
 
 def _finish(request: Request) -> int:

@@ -123,7 +123,7 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     plain = {run.model for run in runs if run.solves is False} - {run.model for run in runs if run.solves}
     digests = defaultdict(set)
     for run in runs:
-        digests[run.config.get("data.name")].add((run.record.get("data") or {}).get("sha256"))
+        digests[run.config.get("data.name")].add(run.digest)
     found = []
     for run in runs:
         setting = {key: value for key, value in run.config.items() if key not in IGNORED}
@@ -132,7 +132,7 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
         if setting.get("checkpoint") is not None:  # a path; that the run began from other weights is what counts
             setting["checkpoint"] = "given"
         if len(digests[run.config.get("data.name")]) > 1:
-            setting["data.sha256"] = str((run.record.get("data") or {}).get("sha256"))[:12]
+            setting["data.sha256"] = run.digest[:12]
         found.append(setting)
     for tied in {key for setting in found for key in setting if key.endswith(".atol")}:
         if all(setting.get(tied) == setting.get(tied[:-4] + "rtol") for setting in found):

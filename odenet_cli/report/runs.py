@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,14 @@ class Run:
     def model(self) -> tuple[Any, Any]:
         """The network, as far as its name tells."""
         return self.config.get("model.name"), self.config.get("model.target")
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its data; of data in several files, one over theirs."""
+        found = (self.record.get("data") or {}).get("sha256")
+        if isinstance(found, dict):
+            return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        return str(found or "")
 
     @cached_property
     def solves(self) -> bool | None:

@@ -46,9 +46,11 @@ def source(command: str, runs: Sequence[Run]) -> Source:
 
 
 def data(run: Run) -> str:
-    """The data set a run used, and its digest."""
+    """The data set a run used, and the SHA-256 of each of its files."""
     record = run.record.get("data") or {}
-    return f"{record.get('used')} {record.get('sha256')}" if record.get("used") else ""
+    digest = record.get("sha256")
+    told = ", ".join(f"{name} {value}" for name, value in digest.items()) if isinstance(digest, dict) else digest
+    return f"{record['used']} ({told})" if record.get("used") else ""
 
 
 def _versions(record: dict[str, str] | None) -> str:
@@ -60,5 +62,5 @@ def _each(values: Any) -> list[str]:
 
 
 def _listed(values: list[str]) -> str:
-    more = f"; and {len(values) - SHOWN} more, see table.json" if len(values) > SHOWN else ""
+    more = f"; and {len(values) - SHOWN} more, all in the JSON" if len(values) > SHOWN else ""
     return "; ".join(values[:SHOWN]) + more if values else "unknown"

@@ -16,13 +16,13 @@ from odenet_cli.report.table import aligned, backward, interval, parameters, plu
 from odenet_cli.report.words import NONE, count, digits, plain
 
 NUMBERS = ("error", "valid_error", "parameters", "saved_mib", "peak_mib", "epoch_s", "nfe_forward", "nfe_backward")
-LOOKS = {  # of the lines of the figure
-    "ResNet": {"color": style.CYCLE[6], "marker": "s", "linestyle": style.DASHES[1]},
+LOOKS: dict[str, style.Look] = {  # of the lines of the figure
+    "ResNet": {"color": style.CYCLE[6], "marker": "s"},
     "RK-Net": {"color": style.CYCLE[1], "marker": "^"},
+    "ODE-Net (replay)": {"color": style.CYCLE[2], "marker": "v"},
+    "ODE-Net (absolute norm)": {"color": style.CYCLE[5], "marker": "D"},
     "ODE-Net": {"color": style.CYCLE[0], "marker": "o"},
 }
-DEPTH = {"ResNet": ("blocks", "L")}  # what the lines are drawn against
-DEPTH |= dict.fromkeys(("RK-Net", "ODE-Net"), ("evaluations", "L~"))
 ABOUT = (
     "±: standard deviation over seeds; interval: 95 %, of the mean, by Student's t. Saved: what autograd holds for the "
     "backward pass at its peak. NFE: field evaluations of a training step at the end of training. The test error is "
@@ -30,7 +30,9 @@ ABOUT = (
 )
 STEP = (
     "One training step of each network, by depth and by tolerance (1e-1 to 1e-6). L: residual blocks; L~: field "
-    "evaluations forward, for RK-Net those of the accepted steps, whose graph it keeps. R² is that of a straight line."
+    "evaluations forward, for RK-Net those of the accepted steps, whose graph it keeps. ODE-Net: the adjoint, its "
+    "tolerance relative to the incoming gradient or absolute as in the paper (figure 3 shows what these gradients are "
+    "worth); replay: the exact gradient of the steps, from one state kept a step. Lines on the left are least squares."
 )
 
 
@@ -98,16 +100,21 @@ def step(entry: Entry) -> dict[str, Any] | None:
     }
 
 
+def letter(name: str) -> str:
+    """What the paper calls the depth of this network."""
+    return "L" if name == "ResNet" else "L~"
+
+
 def costs(scaled: dict[str, list[dict[str, Any]]]) -> dict[str, float | None]:
     """What the paper's O(1), O(L) and O(L~) are when measured."""
     saved = [one["saved_mib"] for one in scaled["ODE-Net"]]
     spread = 100 * (max(saved) / min(saved) - 1) if len(saved) > 1 else None
     facts: dict[str, float | None] = {"saved memory of ODE-Net, largest over smallest, minus 1 (%)": spread}
-    for name, (_, letter) in DEPTH.items():
+    for name in LOOKS:
         for measure, said in (("saved_mib", "saved memory"), ("step_ms", "time")):
-            if (name, measure) != ("ODE-Net", "saved_mib"):
+            if measure == "step_ms" or not name.startswith("ODE-Net"):
                 line = straight(finite([(one["depth"], one[measure]) for one in scaled[name]]))
-                facts[f"R² of {name}'s {said} against {letter}"] = line[2] if line else None
+                facts[f"R² of {name}'s {said} against {letter(name)}"] = line[2] if line else None
     return facts
 
 
@@ -115,48 +122,49 @@ def scaling_table(scaled: dict[str, list[dict[str, Any]]]) -> str:
     """The numbers of the figure."""
     rows = []
     for name, steps in scaled.items():
-        unit, letter = DEPTH[name]
+        unit = "blocks" if name == "ResNet" else "evaluations"
         for one in steps:
             tolerance = "" if one["rtol"] is None else plain(one["rtol"])
             forward = f"{one['nfe_forward']} / {one['nfe_backward']}" if one["nfe_forward"] else NONE
-            cells = [f"{letter} = {one['depth']} {unit}", tolerance, forward]
+            cells = [f"{letter(name)} = {one['depth']} {unit}", tolerance, forward]
             rows.append([name, *cells, digits(one["saved_mib"]), digits(one["step_ms"])])
     return aligned(["", "depth", "rtol", "NFE forward / backward", "saved MiB", "ms / step"], rows, left=2)
 
 
 @style.styled
 def scaling(scaled: dict[str, list[dict[str, Any]]]) -> Figure | None:
-    """Memory and time of a step against L or L~; lines are least squares."""
-    if not all(len(steps) > 1 for steps in scaled.values()):
+    """Memory and time of a step against L or L~."""
+    found = {name: steps for name, steps in scaled.items() if len(steps) > 1}
+    if not found:
         return None
-    figure = Figure(figsize=(style.WIDTH * 2 / 3 + 0.4, style.HEIGHT + 0.35))
-    panels = {"saved for backward (MiB)": "saved_mib", "time of a step (s)": "step_ms"}
-    for axes, (title, measure) in zip(figure.subplots(1, 2), panels.items()):
-        axes.set(title=title, xlabel="L: blocks; L~: field evaluations")
-        heights = []
-        for name, steps in scaled.items():
-            points = [(one["depth"], one[measure] / (1000 if measure == "step_ms" else 1)) for one in steps]
-            heights += [y for _, y in points]
-            line, look = straight(points), LOOKS[name]
-            axes.plot(*zip(*points), **{**look, "linestyle": ""}, zorder=3)
-            if line:
-                ends = [0, max(x for x, _ in points)]
-                axes.plot(ends, [line[1] + line[0] * x for x in ends], color=look["color"], linewidth=0.9)
-        axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.08 * max(heights))
-    handles = [
-        Line2D([], [], **{**LOOKS[name], "linestyle": "-", "linewidth": 0.9}, label=said(name, steps))
-        for name, steps in scaled.items()
-    ]
-    style.legend(figure, handles)
+    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.5))
+    memory, spent = figure.subplots(1, 2)
+    for name, steps in found.items():
+        look, depths = LOOKS[name], [one["depth"] for one in steps]
+        saved, seconds = [one["saved_mib"] for one in steps], [one["step_ms"] / 1000 for one in steps]
+        memory.plot(depths, saved, **look, linestyle="", zorder=3)
+        if line := straight(list(zip(depths, saved))):
+            memory.plot(
+                [0, max(depths)], [line[1], line[1] + line[0] * max(depths)], color=look["color"], linewidth=0.9
+            )
+        spent.plot(depths, seconds, **look, linewidth=0.9)
+    memory.set(title="saved for backward (MiB)", xlim=(0, None), ylim=(0, None))
+    spent.set(title="time of a step (s)", xscale="log", yscale="log")
+    for axes in (memory, spent):
+        axes.set_xlabel("L: blocks, or L~: evaluations of the field, forward")
+    handles = [Line2D([], [], **LOOKS[name], linewidth=0.9, label=said(name, steps)) for name, steps in found.items()]
+    style.legend(figure, handles, "memory")
     return figure
 
 
 def said(name: str, steps: Sequence[dict[str, Any]]) -> str:
-    """A line of the legend: what grows, and how straight."""
-    letter = DEPTH[name][1]
+    """A line of the legend: how the memory grows."""
+    saved = [one["saved_mib"] for one in steps]
+    if max(saved) < 1.05 * min(saved):
+        return f"{name}: flat"
     line = straight([(one["depth"], one["saved_mib"]) for one in steps])
-    flat = max(one["saved_mib"] for one in steps) / min(one["saved_mib"] for one in steps) < 1.05
-    if flat:
-        return f"{name}: memory flat in {letter}"
-    return f"{name}: memory R² = {line[2]:.4f} in {letter}" if line else name
+    return (
+        f"{name}: {line[0]:.2g} MiB {'a block' if name == 'ResNet' else 'an evaluation'}, R² = {line[2]:.4f}"
+        if line
+        else name
+    )

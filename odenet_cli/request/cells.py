@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 
 from odenet_cli.config import INCIDENTAL, Config, complete
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import options
+from odenet_cli.presets import conf_dir, options
 from odenet_cli.ranges import leaves
 from odenet_cli.registry import require
-from odenet_cli.request.arguments import parse
+from odenet_cli.request.arguments import parse, quoted
 from odenet_cli.request.compose import Composer, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.guard import guard
@@ -78,13 +78,15 @@ class Plan:
 
 def experiments() -> list[str]:
     """The experiments that can be reproduced: those whose YAML has a section of their own under `reproduce`."""
-    return [name for name in options("experiment") if name in _section(name)]
+    read = {name: OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml") for name in options("experiment")}
+    return [name for name, content in read.items() if OmegaConf.select(content, f"reproduce.{name}") is not None]
 
 
 def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: Sequence[str]) -> Plan:
     """The cells of `item`. `said` are the user's own words, for all cells; `rows` keeps only these."""
     require("item", item, experiments())
-    section = dict(_section(item)[item])
+    composer = Composer(parse(said))
+    section = _section(item, composer)
     presets, parts = section.pop("presets"), section.pop("parts")
     chosen = dict(presets[require("--preset", preset, presets)])
     whole, words, about = chosen.pop("seeds"), chosen.pop("words"), chosen.pop("about")
@@ -92,15 +94,17 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     for name in rows:
         require("--rows", name, known)
 
-    changes = [word for word in said if not incidental(word)]
+    if not any(part.get("seeded") for part in parts.values()):
+        seeds = whole = 1
+    changes, ours = [word for word in said if not incidental(word)], {key_said(word) for word in said}
     cells: list[Cell] = []
     for part, content in parts.items():
         for seed in range((seeds or whole) if content.get("seeded") else 1):
             for row, own in content["rows"].items():
                 if not rows or row in rows:
                     told = [*words, *content.get("words", ()), *[word.format_map(chosen) for word in own]]
-                    told += [f"seed={seed}", *said]
-                    cells += _cells(part, row, seed, [f"experiment={item}", *told])
+                    told = [word for word in told if key_said(word) not in ours]
+                    cells += _cells(composer, part, row, seed, [f"experiment={item}", *told, f"seed={seed}", *said])
     return Plan(
         item=item,
         preset=preset,
@@ -121,40 +125,50 @@ def settled_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
     return {folder: found["data"][key] for folder, key in keys.items() if key in found["data"]}
 
 
+def key_said(word: str) -> str:
+    """The key of an override."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def incidental(word: str) -> bool:
     """Does this word leave what a run computes as it is?"""
-    key = word.lstrip("+~").partition("=")[0]
-    return key in INCIDENTAL or key.startswith(("hydra.", "hydra/"))
+    key = key_said(word)
+    return key in INCIDENTAL or _hydras(word)
 
 
 def digest(config: Config) -> str:
-    """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log."""
-    values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL}
+    """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log.
+
+    What is null is left out, so that a key that is new, and says nothing yet, makes no cell another one.
+    """
+    values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL and value is not None}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _section(item: str) -> dict[str, Any]:
+def _section(item: str, composer: Composer) -> dict[str, Any]:
     """The `reproduce` of an experiment, composed by Hydra, so that one experiment may build on another."""
-    composer = Composer(parse([f"experiment={item}"]))
     with explained(composer.overrides, composer.keys):
-        cfg = composer.compose(composer.overrides)
-        found = OmegaConf.to_container(cfg.reproduce, resolve=True)
+        cfg = composer.compose([f"experiment={item}", *filter(_hydras, composer.overrides)])
+        found = OmegaConf.to_container(cfg.reproduce[item], resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
 
 
-def _cells(part: str, row: str, seed: int, words: list[str]) -> list[Cell]:
+def _hydras(word: str) -> bool:
+    """Is this word for Hydra, not for a run?"""
+    return key_said(word).startswith(("hydra.", "hydra/"))
+
+
+def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str]) -> list[Cell]:
     """The cells of a row: one for each combination of the values in its words."""
-    composer = Composer(parse(words))
-    composer.multirun = True
-    with explained(composer.overrides, composer.keys):
-        master, _ = composer.master()
-        points = composer.points(master)
+    words = composer.overrides = [quoted(word) for word in words if not _hydras(word)]
+    with explained(words, composer.keys):
+        points = composer.split(words)
     varied = tuple(word for point in points for word in point if not all(word in other for other in points))
     cells = []
     for point in points:
         with explained(point, composer.keys):
-            cfg = composer.compose(point)
+            cfg = composer.point(point)
             guard(cfg)
             config = typed(cfg)
         if config.data["name"] == "auto":

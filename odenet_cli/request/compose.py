@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,11 +54,24 @@ class Composer:
         self.multirun = bool(args.multirun)
         self.overrides: list[str] = list(args.overrides)
         self.loader = ConfigLoaderImpl(config_search_path=_search_path(args))
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         """One configuration, Hydra's own part included; interpolations can be resolved."""
         sweep = mode == RunMode.MULTIRUN
         cfg = self.loader.load_configuration(self.config_name, overrides, mode, validate_sweep_overrides=not sweep)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    def point(self, overrides: list[str]) -> DictConfig:
+        """`compose`, for one of many that choose the same presets: composed once, and the values set on a copy."""
+        presets = [override for override in overrides if override.partition("=")[0] in groups()]
+        key = tuple(presets)
+        if key not in self.composed:
+            self.composed[key] = self.compose(presets)
+        cfg = copy.deepcopy(self.composed[key])
+        values = OverridesParser.create().parse_overrides([one for one in overrides if one not in presets])
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
         HydraConfig.instance().set_config(cfg)
         return cfg
 
@@ -84,12 +98,16 @@ class Composer:
     def points(self, master: DictConfig) -> list[list[str]]:
         """The overrides of every job of a sweep. Only Hydra's basic sweeper says beforehand what it will ask for."""
         task = list(master.hydra.overrides.task)
-        parser = OverridesParser.create(config_loader=self.loader)
         if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
+            parser = OverridesParser.create(config_loader=self.loader)
             return [[line for line in task if not parser.parse_override(line).is_sweep_override()]]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-        batches = BasicSweeper.split_arguments(parser.parse_overrides(params + task), None)
-        return [list(point) for point in batches[0]]
+        return self.split(params + task)
+
+    def split(self, overrides: list[str]) -> list[list[str]]:
+        """Every combination of the values in `overrides`."""
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        return [list(point) for point in BasicSweeper.split_arguments(parsed, None)[0]]
 
     def job(self, master: DictConfig, point: list[str], number: int) -> tuple[DictConfig, Path]:
         """The configuration of job `number` of a sweep, and its folder."""

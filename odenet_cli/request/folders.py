@@ -40,7 +40,7 @@ def check_run_folder(folder: Path, resume: str) -> None:
         return
     entries = {path.name for path in folder.iterdir()}
     status = run_record(folder).get("status")
-    foreign = [n for n in sorted(entries) if n not in OURS and not n.startswith(("events.out.", ".lock", "run.json"))]
+    foreign = [n for n in sorted(entries) if n not in OURS and not n.startswith(("events.out.", ".lock", ".run.json"))]
     if status is None and foreign:
         raise RequestError(
             f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."

@@ -7,11 +7,14 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
+
+MOMENT_S = 0.5  # in which who only asks whether a folder is held has let go of it
 
 
 @contextlib.contextmanager
@@ -19,16 +22,24 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; another holder is refused. The kernel lets go when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    limit = time.monotonic() + MOMENT_S
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RequestError(
-                f"{folder} is in use by another odenet process; choose another hydra.run.dir."
-            ) from error
+        while not taken(handle):
+            if time.monotonic() > limit:
+                raise RequestError(f"{folder} is in use by another odenet process; choose another hydra.run.dir.")
+            time.sleep(0.01)
         yield
     finally:
         os.close(handle)
+
+
+def taken(handle: int) -> bool:
+    """Take the lock on an open file, unless it is held."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def read_record(folder: Path) -> dict[str, Any]:

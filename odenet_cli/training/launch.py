@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
@@ -11,15 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import Interrupted
-from odenet_cli.training.folder import read_record
+from odenet_cli.training.folder import read_record, taken
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2
 GRACE_S = 60.0  # for a run to keep its checkpoint when it is told to stop
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_C = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
                 for slot, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[slot]
-                        if not done(job.folder):
+                        if held(job.folder):  # another process was a moment earlier, and this one was turned away
+                            waiting.append(job)
+                        elif not done(job.folder):
                             failed[job.folder] = reason(job, process.returncode)
                 look({job.folder for job, _ in running.values()})
                 if stop.name:
@@ -79,12 +82,9 @@ def held(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not taken(handle)
     finally:
         os.close(handle)
-    return False
 
 
 def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -98,23 +98,30 @@ def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=env,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=partial(_end_with, os.getpid()) if sys.platform == "linux" else None,
         )
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+def _end_with(parent: int) -> None:
+    _C.prctl(DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before this could be said
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
     """What the process in `slot` is given: its share of the cores, and a GPU of its own where there are several."""
     env = dict(os.environ)
     if at_once > 1:
-        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
+        env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
     if gpus > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", "").split(",") if env.get("CUDA_VISIBLE_DEVICES") else range(gpus)
         env["CUDA_VISIBLE_DEVICES"] = str(visible[slot % len(visible)])
     return env
+
+
+def cores() -> int:
+    """Those that this process may use: on a cluster's node not all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reason(job: Job, code: int) -> str:

@@ -1,7 +1,8 @@
 """Stand-ins for training and data, so that a test of the command line takes no torch and no time.
 
 On PYTHONPATH this is imported by every Python that starts, a launcher's processes included. `seed` chooses what happens
-to a run: 7 fails, 8 meets a bug, 9 is interrupted.
+to a run: 7 fails, 8 meets a bug, 9 is interrupted. ODENET_FAKE_FAILS has more seeds that fail, ODENET_FAKE_SHA the
+digest of the data.
 """
 
 import json
@@ -29,7 +30,7 @@ def train(config, folder, command, overrides, data_record, job=0):
 
     with open(folder / "starts", "a") as log:
         log.write("x")
-    if config.seed == 7:
+    if str(config.seed) in ("7", *os.environ.get("ODENET_FAKE_FAILS", "").split(",")):
         write("failed", "the loss is not finite at step 3")
         raise RunFailed("the loss is not finite at step 3. Lower optim.lr.")
     if config.seed == 8:
@@ -37,7 +38,7 @@ def train(config, folder, command, overrides, data_record, job=0):
     if config.seed == 9:
         write("interrupted", "SIGINT")
         raise Interrupted("stopped at step 3", 130)
-    write("done", error=0.1, nfe_forward=20.0, epochs=config.trainer.epochs)
+    write("done", error=0.1, nfe_forward=20.0, nfe_backward=26.0, saved_mib=1.5, epochs=config.trainer.epochs)
 
 
 def resolve_auto(options):
@@ -50,7 +51,8 @@ def prepare(name, options):
 
     if options.get("root") == "/nowhere":
         raise RequestError("data.root=/nowhere does not exist.")
-    return {"used": name, "options": options}
+    sha = os.environ.get("ODENET_FAKE_SHA")
+    return {"used": name, "options": options} | ({"sha256": sha} if sha else {})
 
 
 run.check, run.run = check, train

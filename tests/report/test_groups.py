@@ -7,6 +7,7 @@ import pytest
 from odenet_cli.errors import RequestError
 from odenet_cli.report.groups import compare, telling
 from odenet_cli.report.runs import read
+from odenet_cli.report.source import data
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}
@@ -72,6 +73,15 @@ def test_other_data_under_the_same_name_is_told_apart(runs):
     found = compare([*runs({}, {"seed": 1}, **one), *runs({}, **other)])
     assert shape(found) == [(("ab" * 6,), 2), (("cd" * 6,), 1)]
     assert found.keys == ["data.sha256"]
+
+
+def test_data_in_several_files_are_told_apart_by_any_of_them(runs):
+    """MNIST's record has a digest for each file."""
+    one, other = ({"data": {"used": "mnist", "sha256": {"images": "ab", "labels": digest}}} for digest in ("cd", "ef"))
+    found = compare([*runs({}, {"seed": 1}, **one), *runs({}, **other)])
+    assert sorted(len(group.runs) for group in found.groups) == [1, 2]
+    assert found.keys == ["data.sha256"]
+    assert data(found.runs[0]) == "mnist (images ab, labels cd)"
 
 
 def test_starting_from_other_weights_is_told_apart(runs):

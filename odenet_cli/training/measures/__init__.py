@@ -28,8 +28,10 @@ class Rows:
             os.truncate(path, len(whole.encode()))
 
     def get(self, key: Mapping[str, Any]) -> Row | None:
-        """The row with this key, if it is there."""
-        return next((row for row in self.found if all(row.get(name) == value for name, value in key.items())), None)
+        """The last row with this key, if there is one."""
+        return next(
+            (row for row in reversed(self.found) if all(row.get(name) == value for name, value in key.items())), None
+        )
 
     def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Keep the values under this key."""

@@ -1,0 +1,152 @@
+"""Figure 3 from a network written by hand: power laws in, their exponents out."""
+
+import csv
+import json
+from itertools import product
+
+import numpy
+import pytest
+
+from odenet_cli.report import fig3
+from odenet_cli.report import result as results
+from odenet_cli.report.result import About, Entry, judged
+from odenet_cli.report.runs import Run, read
+from odenet_cli.report.source import source
+
+TOLERANCES = [10.0**-n for n in range(1, 9)]
+REST = {"notes": ["A note."]}
+FALLS = "error of z(1) falls with every tighter tolerance (1: yes)"
+
+
+def rows(p=0.8, q=-0.2):
+    """Errors of 3 tol^p and evaluations of 7 error^q on two batches whose mean this is; a time of 2 + 0.5 NFE; and
+    gradients whose error is tol (ours) or 50 tol (the paper's norm, at half the evaluations backward)."""
+    made = []
+    for tol in TOLERANCES:
+        error = 3 * tol**p
+        nfe = 7 * error**q
+        for batch, factor in enumerate((0.5, 1.5)):
+            key = {"kind": "solve", "samples": 8, "reference": 1e-10, "batch": batch, "rtol": tol}
+            made.append({**key, "nfe": nfe * factor, "rejected": batch, "error": error * factor})
+        made.append({"kind": "time", "samples": 8, "rtol": tol, "nfe": nfe, "time_s": 2 + 0.5 * nfe})
+    for setting, tol in product(fig3.MARKS, (1e-1, 1e-2, 1e-3)):
+        key = {"kind": "gradient", "setting": setting, "rtol": tol, "batch": 0, "samples": 8, "reference": 1e-8}
+        backward, error = (30, tol) if "relative" in setting else (10, 50 * tol)
+        made.append({**key, "nfe_forward": 20, "nfe_backward": backward, "error": error})
+    return made
+
+
+@pytest.fixture
+def network(tmp_path, write):
+    def make(measured):
+        folder = tmp_path / "network"
+        return Entry("network", "ODE-Net", read(folder if folder.exists() else write(folder)), measured)
+
+    return make
+
+
+def test_the_exponents_of_power_laws_are_found(network):
+    facts = fig3.result([network(rows(p=0.8, q=-0.2))], REST).facts
+    assert facts["slope of log error of z(1) against log tolerance"] == pytest.approx(0.8, abs=1e-9)
+    assert facts["slope of log NFE against log error of z(1)"] == pytest.approx(-0.2, abs=1e-9)
+    assert facts["R² of the time of a forward solve against NFE"] == pytest.approx(1.0, abs=1e-9)
+    assert facts["tolerances"] == 8
+    assert facts[FALLS] == 1
+
+
+def test_scatter_gives_the_slope_of_least_squares(network):
+    generator = numpy.random.default_rng(0)
+    measured = rows()
+    for row in measured:
+        if row["kind"] == "solve":
+            row["error"] *= numpy.exp(generator.normal() / 5)
+        if row["kind"] == "time":
+            row["time_s"] *= numpy.exp(generator.normal() / 50)
+    facts = fig3.result([network(measured)], REST).facts
+    errors = [numpy.mean([r["error"] for r in measured if r["kind"] == "solve" and r["rtol"] == t]) for t in TOLERANCES]
+    slope = numpy.polyfit(numpy.log(TOLERANCES), numpy.log(errors), 1)[0]
+    assert facts["slope of log error of z(1) against log tolerance"] == pytest.approx(slope, abs=1e-9)
+    times = [(row["nfe"], row["time_s"]) for row in measured if row["kind"] == "time"]
+    r = numpy.corrcoef(numpy.array(times).T)[0, 1]
+    assert r**2 < 0.9999
+    assert facts["R² of the time of a forward solve against NFE"] == pytest.approx(r**2, abs=1e-9)
+
+
+def test_an_error_that_rises_once_does_not_fall_with_every_tolerance(network):
+    measured = rows()
+    for row in measured:
+        if row["kind"] == "solve" and row["rtol"] == TOLERANCES[4]:
+            row["error"] *= 100
+    made = fig3.result([network(measured)], REST)
+    assert made.facts[FALLS] == 0
+    (check,) = judged(made.facts, {FALLS: [1, 1]})
+    assert results.verdict(check) == "MISS"
+
+
+def test_the_gradient_by_solver_and_norm(network):
+    made = fig3.result([network(rows())], REST)
+    assert made.facts["NFE backward over forward (dopri5, relative norm, 0.01)"] == 1.5
+    assert made.facts["NFE backward over forward (dopri5, absolute norm, 0.01)"] == 0.5
+    assert made.facts["gradient error (Adams, absolute norm, 0.001, %)"] == pytest.approx(5)
+    assert "20 / 30, 1 %" in made.body[3]
+    assert "20 / 10, 50 %" in made.body[3]
+
+
+def test_a_gradient_that_could_not_be_had_is_no_number(network):
+    measured = rows()
+    lost = next(row for row in measured if row["kind"] == "gradient" and row["rtol"] == 1e-2)
+    for name in ("nfe_forward", "nfe_backward", "error"):
+        del lost[name]
+    lost["failed"] = "100000 steps reached t = 0.1"
+    made = fig3.result([network(measured)], REST)
+    assert f"gradient error ({lost['setting']}, 0.01, %)" not in made.facts
+    line = next(line for line in made.body[3].splitlines() if line.startswith("| 0.01 "))
+    assert line.split("|")[2].strip() == "–"
+    panel = next(axes for axes in made.figures["panels"].axes if axes.get_ylabel() == "NFE backward")
+    assert len(panel.get_lines()) == 12 - 1 + 2
+
+
+def test_colour_is_the_tolerance_in_every_panel(network):
+    figure = fig3.result([network(rows())], REST).figures["panels"]
+    panels = {axes.get_title(loc="left")[:1] + axes.get_ylabel(): axes for axes in figure.axes}
+    error, time = panels["arelative error of z(1)"], panels["brelative time"]
+    assert len(error.get_lines()) == 16
+    assert len({tuple(line.get_color()) for line in error.get_lines()}) == 8
+    colours = [tuple(line.get_color()) for line in time.get_lines()[:8]]
+    assert colours == list(dict.fromkeys(tuple(line.get_color()) for line in error.get_lines()))
+    assert time.get_lines()[0].get_ydata()[0] == 1  # relative to the loosest
+    assert "0.80" in error.get_title(loc="left")
+    assert [line.get_label() for line in panels["dNFE of a training step"].get_lines()] == ["forward", "backward"]
+
+
+def written(folder, entry, **about):
+    made = fig3.result([entry], REST)
+    told = About(**{"item": "fig3", "preset": "quick", "text": "narrow nets; 1 seed", **about})
+    return results.write(folder, made, told, [], source("odenet reproduce fig3", [entry.run]))
+
+
+def test_the_files_and_the_same_bytes_each_time(network, tmp_path):
+    first, second = (written(tmp_path / name, network(rows())) for name in "ab")
+    names = ["quick.md", "quick.csv", "quick.json", "quick-panels.svg", "quick-panels.png"]
+    assert [path.name for path in first] == names
+    for a, b in zip(first, second):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    table = list(csv.DictReader((tmp_path / "a" / "quick.csv").open()))
+    assert [sum(row["kind"] == kind for row in table) for kind in ("solve", "time", "gradient", "training")] == [
+        16,
+        8,
+        12,
+        6,
+    ]
+    assert {row["data"] for row in table} == {"digits (8f26b2bd)"}
+    assert float(table[0]["error"]) == json.loads((tmp_path / "a" / "quick.json").read_text())["rows"][0]["error"]
+
+
+def test_a_network_that_is_not_trained_gives_a_report_that_says_so(tmp_path):
+    entry = Entry("network", "ODE-Net", Run(folder=tmp_path / "x", status="failed"))
+    written(tmp_path, entry, missing=("ODE-Net, seed 0: killed by SIGKILL",), partial=("partial: 1 of 1 cells",))
+    text = (tmp_path / "quick.md").read_text()
+    assert text.startswith("# Figure 3, error control of a trained ODE-Net: quick preset (partial: 1 of 1 cells)\n")
+    assert "the network is not trained" in text
+    assert "- ODE-Net, seed 0: killed by SIGKILL" in text
+    assert not list(tmp_path.glob("*.svg"))

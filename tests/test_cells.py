@@ -1,0 +1,191 @@
+"""A cell is found by what it computes: its hash, what a row of an experiment becomes, and the words of the user."""
+
+import copy
+import functools
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from odenet_cli.commands.reproduce import parsed
+from odenet_cli.config import complete
+from odenet_cli.errors import RequestError
+from odenet_cli.ranges import leaves
+from odenet_cli.request import compose
+from odenet_cli.request.cells import digest, incidental, plan
+
+PRESETS = ("quick", "cpu", "paper")
+
+
+@functools.cache
+def planned(item, preset, rows=(), said=(), seeds=1):
+    return plan(item, preset, seeds, rows, ("device=cpu", *said))
+
+
+def changed(config, key):
+    """The config with another value at `key`, whatever it may be."""
+    made = copy.deepcopy(config)
+    *sections, last = key.split(".")
+    where = made
+    for section in sections:
+        where = where[section] if isinstance(where, dict) else getattr(where, section)
+    if isinstance(where, list):
+        where[int(last)] = "another"
+    elif isinstance(where, dict):
+        where[last] = "another"
+    else:
+        setattr(where, last, "another")
+    return made
+
+
+@pytest.mark.parametrize("words", [("model=odenet", "data=mnist"), ("model=resnet", "data=digits", "solver=rk4")])
+def test_names_places_device_and_logging_leave_the_hash_and_every_other_key_changes_it(words):
+    config = complete(compose([*words, "optim.milestones=[0.5]"]), gpu=False)
+    keys = [key for key, _ in leaves(asdict(config))]
+    assert {"solver.rtol", "gradient.solver.atol", "model.stem", "optim.milestones.0", "eval.batch_size"} < set(keys)
+    free = {"name", "device", "resume", "trainer.log_every", "trainer.checkpoint_every"}
+    free |= {"data.root", "data.download"} if "data=mnist" in words else set()
+    assert {key for key in keys if digest(changed(config, key)) == digest(config)} == free
+
+
+def test_the_hash_is_the_same_in_every_process():
+    code = (
+        "from odenet_cli.request.cells import plan\n"
+        "print(plan('fig3', 'quick', 1, (), ('device=cpu',)).cells[0].folder)"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == str(planned("fig3", "quick").cells[0].folder)
+
+
+def test_the_hash_is_that_of_the_complete_config():
+    """What the data set's recipe fills in belongs to it, said or not."""
+    said = {digest(complete(compose(["data=digits", *words]), gpu=False)) for words in ([], ["trainer.batch_size=8"])}
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_network_of_figure_3_is_a_cell_of_table_1(preset):
+    (network,) = planned("fig3", preset).cells
+    one_tolerance = ("solver.rtol=1e-3",)  # the usual one; the comma list is not needed here
+    compared, _ = planned("table1", preset, ("ODE-Net",), one_tolerance).cells
+    assert (compared.part, compared.seed) == ("compare", 0)
+    assert network.folder == compared.folder
+    assert network.config.model["name"] == "odenet"
+
+
+def test_each_value_of_a_comma_list_and_each_seed_is_a_cell_of_its_own():
+    cells = planned("table1", "quick", ("ResNet-1", "ResNet"), seeds=2).cells
+    compared, scaled = cells[:2], cells[2:]
+    assert [cell.config.seed for cell in compared] == [0, 1]
+    assert [cell.title for cell in compared] == ["ResNet-1, seed 0", "ResNet-1, seed 1"]
+    assert [cell.config.model["blocks"] for cell in scaled] == [1, 2, 4, 8, 16, 32]
+    assert {cell.config.seed for cell in scaled} == {0}
+    assert [cell.title for cell in scaled][:2] == ["ResNet, model.blocks=1, seed 0", "ResNet, model.blocks=2, seed 0"]
+    assert len({cell.folder for cell in cells}) == 8
+
+
+def test_the_words_of_a_cell_are_those_of_odenet_train():
+    cell = planned("table1", "quick", ("ResNet-1", "ResNet"), seeds=2).cells[1]
+    config = complete(compose(list(cell.words)), gpu=False)
+    assert cell.folder.name == digest(config)
+    assert str(cell.folder.parent) == "runs/cells"
+
+
+def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_rows():
+    quick, cpu, paper = (planned("fig3", preset).cells[0].config for preset in PRESETS)
+    assert [one.model["width"] for one in (quick, cpu, paper)] == [16, 64, 64]
+    assert [one.data["name"] for one in (quick, cpu, paper)] == ["digits", "mnist", "mnist"]
+    assert [one.trainer.epochs for one in (cpu, paper)] == [3, 160]
+    assert "digits" in planned("fig3", "quick").about
+
+
+@pytest.mark.parametrize(
+    ("item", "preset", "rows", "told"),
+    [
+        ("tabel1", "quick", [], ["tabel1", "Did you mean `table1`?", "fig3"]),
+        ("table1", "quik", [], ["--preset=quik", "Did you mean `quick`?", "cpu, paper"]),
+        ("table1", "quick", ["MLP", "ODENet"], ["--rows=ODENet", "Did you mean `ODE-Net`?", "ResNet-6 tied"]),
+    ],
+)
+def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
+    with pytest.raises(RequestError) as refused:
+        plan(item, preset, 1, rows, [])
+    for part in told:
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("table1 seed=3", "seed=3 is for reproduce to say. Seeds are chosen by --seeds N."),
+        ("table1 +seed=3", "+seed=3 is for reproduce to say"),
+        ("table1 experiment=fig3", "experiment=fig3 is for reproduce"),
+        ("table1 hydra.run.dir=x", "hydra.run.dir=x is for reproduce"),
+        ("table1 hydra.sweep.dir=x", "hydra.sweep.dir=x is for reproduce"),
+        ("table1 resume=auto", "resume=auto is for reproduce"),
+        ("tabel1", "tabel1 cannot be reproduced. Did you mean `table1`?"),
+        ("device=cpu", "no item given. There are: fig3, table1, all."),
+        ("table1 --seeds 0", "--seeds 0 must be a whole number above 0"),
+        ("table1 --jobs x", "--jobs x must be a whole number above 0"),
+        ("table1 --jobs=-2", "--jobs -2 must be a whole number above 0"),
+        ("table1 --preset", "--preset needs a value"),
+        ("table1 --job 2", "--job is not an option here. Did you mean `--jobs`?"),
+        ("table1 --jobs 2 hydra/launcher=joblib", "exclude each other"),
+        ("table1 fig3 --rows MLP", "--rows is of one item"),
+        ("all --rows MLP", "--rows is of one item"),
+    ],
+)
+def test_a_word_that_is_not_for_the_user_to_say_is_refused(words, told):
+    with pytest.raises(RequestError) as refused:
+        parsed(words.split())
+    assert told in str(refused.value)
+    assert refused.value.code == 2
+
+
+def test_data_that_is_yet_to_be_chosen_is_refused():
+    with pytest.raises(RequestError, match="data=auto cannot be reproduced") as refused:
+        planned("table1", "quick", ("MLP",), ("data=auto",))
+    assert refused.value.code == 2
+
+
+def test_the_users_word_takes_the_place_of_the_presets():
+    found = planned("table1", "quick", ("MLP",), ("data=mnist", "data.root=elsewhere", "trainer.epochs=1"))
+    config = found.cells[0].config
+    assert (config.data["name"], config.data["root"], config.trainer.epochs) == ("mnist", "elsewhere", 1)
+    assert found.changes == ("data=mnist", "trainer.epochs=1")
+
+
+def test_words_that_change_results_are_named_and_others_leave_the_cells():
+    (plain,) = planned("table1", "quick", ("MLP",)).cells
+    for words, changes in [
+        (("trainer.log_every=5", "trainer.checkpoint_every=9", "name=mine"), ()),
+        (("trainer.log_every=5", "optim.lr=0.1"), ("optim.lr=0.1",)),
+    ]:
+        found = planned("table1", "quick", ("MLP",), words)
+        assert found.changes == changes
+        assert (found.cells[0].folder == plain.folder) is (not changes)
+
+
+@pytest.mark.parametrize(
+    ("word", "free"),
+    [
+        ("hydra/launcher=joblib", True),
+        ("hydra.launcher.n_jobs=2", True),
+        ("+hydra.launcher.x=2", True),
+        ("device=cuda:1", True),
+        ("dtype=float64", False),
+        ("compile=true", False),
+        ("~model.width", False),
+        ("solver.rtol=1e-5", False),
+    ],
+)
+def test_a_launcher_leaves_results_and_a_solver_does_not(word, free):
+    assert incidental(word) is free
+
+
+def test_an_experiment_that_repeats_no_seed_has_one():
+    found = planned("fig3", "quick")
+    assert (found.seeds, found.whole) == (1, 1)

@@ -1,0 +1,225 @@
+"""`odenet reproduce` from outside: what it starts, what it starts again, what it writes and what it refuses."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from odenet_cli import data
+from odenet_cli.commands import _reproduction, train
+from odenet_cli.commands import reproduce as command
+from odenet_cli.errors import RequestError
+from odenet_cli.request.cells import plan
+from odenet_cli.training import run
+
+FAKES = Path(__file__).parent / "fakes"
+
+WORDS = ("reproduce", "table1", "--rows", "MLP", "--seeds", "2", "device=cpu", "trainer.epochs=1", "--out", "out")
+LISTED = re.compile(r"^  (\w+) +odenet train (.*) hydra\.run\.dir=(runs/cells/[0-9a-f]{16}) resume=auto$", re.MULTILINE)
+
+
+def starts(folder):
+    """cell -> how often its training began."""
+    return {path.parent.name: len(path.read_text()) for path in folder.glob("runs/cells/*/starts")}
+
+
+def by_seed(folder):
+    """Seed -> the name of its cell."""
+    found = {}
+    for path in folder.glob("runs/cells/*/config.yaml"):
+        found[int(re.search(r"^seed: (\d+)$", path.read_text(), re.MULTILINE)[1])] = path.parent.name
+    return found
+
+
+def test_a_dry_run_lists_every_command_and_runs_nothing(odenet, tmp_path):
+    words = ["fig3", "table1", "solver.rtol=1e-3", "--dry-run", "--seeds", "1", "device=cpu"]
+    done = odenet("reproduce", *words, fakes=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("fig3, quick preset: 1 cell: 1,797 handwritten digits instead of MNIST, 16 channels")
+    count = int(re.match(r"table1, quick preset: (\d+) cells: 1,797 handwritten digits", lines[2])[1])
+    cells = LISTED.findall(done.stdout)
+    assert len(cells) == len(lines) - 2 == count + 1
+    assert {status for status, _, _ in cells} == {"missing"}
+    assert len({folder for _, _, folder in cells}) == count  # figure 3's network is a cell of table 1
+    assert all(words.endswith(" seed=0 solver.rtol=0.001 device=cpu") for _, words, _ in cells)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch, capsys):
+    """The command in this process, which has loaded already what it needs; the processes of cells have stand-ins."""
+
+    def prepare(name, options):
+        return {"used": name, "sha256": os.environ.get("ODENET_FAKE_SHA")}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "prepare", prepare)
+    monkeypatch.setattr(run, "check", lambda config: None)
+    path = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
+    environ = {"ODENET_FAKES": "1", "PYTHONPATH": path, "ODENET_REQUEST": "{}", "OMP_NUM_THREADS": "1"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    def call(*words):
+        code = command.main([*words])
+        return code, capsys.readouterr().out
+
+    return call
+
+
+def test_a_failing_cell_is_named_and_only_it_is_run_again(odenet, reproduce, tmp_path):
+    done = odenet(*WORDS, fakes=True, ODENET_FAKE_FAILS="0")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    failed, fine = (by_seed(tmp_path)[seed] for seed in (0, 1))
+    assert starts(tmp_path) == {failed: 1, fine: 1}
+    assert "2 cells: 2 to run\n" in done.stdout
+    assert "[1/2] MLP, seed 1: test error 10.00 %, NFE 20/26, " in done.stdout
+    named = f"MLP, seed 0: the loss is not finite at step 3\n  runs/cells/{failed}, runs/cells/{failed}.log\n"
+    assert done.stdout.endswith(named)
+    text = (tmp_path / "out" / "table1" / "quick.md").read_text()
+    partial = "(partial: only MLP; partial: 1 of 2 cells not done; changed: trainer.epochs=1)"
+    assert text.splitlines()[0] == f"# Table 1, MLP, ResNets, RK-Net and ODE-Net: quick preset {partial}"
+    assert "- MLP, seed 0: the loss is not finite at step 3\n" in text
+    assert "1 (1)" in text
+
+    code, out = reproduce(*WORDS[1:], "trainer.log_every=7")
+    assert code == 0
+    assert starts(tmp_path) == {failed: 2, fine: 1}
+    assert "2 cells: 1 done before, 1 to run\n" in out
+    folder = tmp_path / "out" / "table1"
+    assert {path.name for path in folder.iterdir()} == {"quick.md", "quick.csv", "quick.json"}
+    assert not (tmp_path / "results").exists()
+    text, whole = (folder / "quick.md").read_text(), json.loads((folder / "quick.json").read_text())
+    assert text.splitlines()[0].endswith("quick preset (partial: only MLP; changed: trainer.epochs=1)")
+    assert "10.00 ± 0.00" in text
+    assert whole["source"]["command"] == f"odenet {' '.join(WORDS)} trainer.log_every=7"
+    for name in ("command", "commit", "machine", "data"):
+        assert re.search(rf"^- {name}: .", text, re.MULTILINE)
+    assert whole["missing"] == []
+    assert [row["error"] for row in whole["rows"]] == [0.1, 0.1]
+    assert [row["cell"] for row in whole["rows"]] == [failed, fine]
+
+
+def test_a_finished_cell_is_never_run_again(reproduce, tmp_path):
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
+    assert reproduce(*words)[0] == 0
+    folder = tmp_path / "results" / "table1"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, out = reproduce(*words)
+    assert code == 0
+    assert "1 cell: 1 done before, 0 to run\n" in out
+    assert list(starts(tmp_path).values()) == [1]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert "(partial: 1 of 2 seeds; partial: only MLP)" in first["quick.md"].decode()
+    assert re.search(r"^  done +odenet train ", reproduce(*words, "--dry-run")[1], re.MULTILINE)
+
+
+def test_cells_of_other_data_under_the_same_name_are_refused(reproduce, tmp_path, monkeypatch):
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
+    (cell,) = plan("table1", "quick", 1, ["MLP"], ["device=cpu"]).cells
+    (tmp_path / cell.folder).mkdir(parents=True)
+    record = {"status": "done", "data": {"used": "digits", "sha256": "aaaa"}}
+    (tmp_path / cell.folder / "run.json").write_text(json.dumps(record))
+    monkeypatch.setenv("ODENET_FAKE_SHA", "bbbb")
+    with pytest.raises(RequestError, match=r"MLP, seed 0.* other data under the same name.*aaaa.*bbbb") as refused:
+        reproduce(*words, "--out", "other")
+    assert refused.value.code == 2
+    assert not starts(tmp_path)
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setenv("ODENET_FAKE_SHA", "aaaa")
+    assert reproduce(*words, "--dry-run")[0] == 0
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(reproduce, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="--out file/table1 cannot be made"):
+        reproduce("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "--out", "file")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_hydras_launcher_gives_the_same_files(odenet, reproduce, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["table1", "--rows", "MLP", "--seeds", "1", "device=cpu"]
+    assert reproduce(*words, "--out", "own")[0] == 0
+    mine = starts(tmp_path)
+    (tmp_path / "runs").rename(tmp_path / "before")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = odenet("reproduce", *words, "--out", "theirs", *launcher, fakes=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(mine.values()) == [1]
+    assert starts(tmp_path) == mine
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/cells/*/run.json"))
+    (before,) = (json.loads(path.read_text()) for path in tmp_path.glob("before/cells/*/run.json"))
+    assert record["pid"] != before["pid"]
+    assert record["final"] == before["final"]
+
+    def told(name):
+        folder = tmp_path / name / "table1"
+        whole = json.loads((folder / "quick.json").read_text())
+        rows = [{**row, "data": None} for row in whole["rows"]]
+        return sorted(path.name for path in folder.iterdir()), rows, whole["facts"], whole["partial"]
+
+    assert told("own") == told("theirs")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("table1 --preset huge", "--preset=huge is not known"),
+        ("table1 --rows Foo", "--rows=Foo is not known"),
+        ("table1 trainer.epoch=1 --rows MLP --seeds 1", "Did you mean `trainer.epochs`?"),
+        ("table1 model.widht=1 --rows no\xa0middle --seeds 1", "model.widht"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(reproduce, tmp_path, words, reason):
+    with pytest.raises(RequestError) as refused:
+        reproduce(*[word.replace("\xa0", " ") for word in words.split(" ")], "device=cpu")
+    assert reason in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_ends_in_exit_code_two(odenet, tmp_path):
+    done = odenet("reproduce", "table1", "--seeds", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --seeds 0 must be a whole number above 0.\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_alone_it_prints_its_help(reproduce):
+    code, out = reproduce()
+    assert code == 2
+    assert "ITEM is one of fig3, table1, or all." in out
+    assert reproduce("--help") == (0, out)
+
+
+def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_path, monkeypatch):
+    class Launcher:
+        def launch(self, points, initial_job_idx):
+            raise OSError("the queue is gone")
+
+    monkeypatch.setattr(train.Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic")
+    code, out = reproduce(*words)
+    assert code == 1
+    assert "MLP, seed 0: not started\n" in out
+    assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ("--jobs 2", 4),
+        ("--jobs 2 device=auto", 4),
+        ("--jobs 2 device=cuda", 4),
+        ("--jobs 2 device=cuda:1", 0),
+        ("--jobs 2 device=cpu", 0),
+        ("--jobs 1", 0),
+    ],
+)
+def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
+    monkeypatch.setattr(_reproduction, "count", lambda: 4)
+    assert _reproduction.gpus(command.parsed(["table1", *words.split()])) == shared

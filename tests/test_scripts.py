@@ -1,0 +1,59 @@
+"""The scripts that reproduce the paper start what they say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {
+    "scripts/reproduce_paper.sh": "",
+    "scripts/slurm/one_node.sbatch": ", 4 at a time",
+    "scripts/slurm/launcher.sh": "",
+}
+
+
+def dry(script, tmp_path, *words):
+    """What the script prints where `odenet` is this checkout's."""
+    command = tmp_path / "bin" / "odenet"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m odenet_cli "$@"\n')
+    command.chmod(0o755)
+    first = {"PATH": str(command.parent), "PYTHONPATH": str(ROOT)}
+    paths = {name: os.pathsep.join(filter(None, [path, os.environ.get(name)])) for name, path in first.items()}
+    env = {**os.environ, **paths, "SLURM_GPUS_ON_NODE": "4"}
+    said = ["bash", str(ROOT / script), "--dry-run", "--seeds", "1", *words]
+    return subprocess.run(said, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_plans_every_experiment_at_the_papers_length(script, tmp_path):
+    if "launcher" in script:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    done = dry(script, tmp_path, "device=cuda", "solver.rtol=1e-3")
+    assert done.returncode == 0, done.stderr
+    heads = re.findall(r"^(\w+), (\w+) preset: (\d+) cells?(.*?): (.*)", done.stdout, re.MULTILINE)
+    experiments = [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))]
+    assert [head[0] for head in heads] == experiments
+    assert {(preset, at_once) for _, preset, _, at_once, _ in heads} == {("paper", SCRIPTS[script])}
+    assert all("160 epochs" in about for *_, about in heads)
+    commands = re.findall(r"^  (\w+) +(odenet train .*)", done.stdout, re.MULTILINE)
+    assert len(commands) == sum(int(head[2]) for head in heads)
+    assert all(" device=cuda " in command for _, command in commands)
+    assert {"runs", "results"}.isdisjoint(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_opens_with_how_to_start_it_and_stops_at_the_first_error(script):
+    text = (ROOT / script).read_text()
+    assert text.startswith("#!/usr/bin/env bash\n# ")
+    assert script in text.partition("\nset -euo pipefail\n")[0]
+    assert text.rstrip().endswith('"$@"')
+
+
+def test_every_launch_script_is_here():
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / "scripts").rglob("*.s*") if "bench" not in path.parts}
+    assert found == set(SCRIPTS)
