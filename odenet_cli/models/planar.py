@@ -29,7 +29,7 @@ class PlanarLayer(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.u, self.w, self.b = (nn.Parameter(torch.empty(*size)) for size in ((dim,), (dim,), ()))
+        self.u, self.w, self.b = (nn.Parameter(torch.empty(size)) for size in ((dim,), (dim,), ()))
         bound = 1 / math.sqrt(dim)
         for parameter in (self.u, self.w):
             nn.init.uniform_(parameter, -bound, bound)
