@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from odenet_cli.report import style
 from odenet_cli.report.groups import Group
@@ -126,7 +127,8 @@ def loss(best: Chosen) -> Figure | None:
             for axes, x in zip(line, across):
                 axes.plot(x, kl, "o-", color=color, label=kind)
                 axes.set(xscale="log", yscale="log")
-        line[0].set_ylabel(f"{energy.upper()}: KL above the floor, nat")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+        line[0].set_ylabel(f"{energy.upper()}: KL (nat)")
     for axes, label in zip(panels[-1], ("K or M", "parameters", "training time, s", "target evaluations")):
         axes.set_xlabel(label)
     panels[0][0].legend()
