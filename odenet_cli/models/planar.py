@@ -1,6 +1,7 @@
 """Planar normalising flow (Rezende & Mohamed, "Variational inference with normalizing flows", 2015, section 4.1).
 
-K layers f(z) = z + û tanh(w·z + b). A layer is cheap one way, and one equation in one unknown has to be solved for the
+K layers f(z) = z + û tanh(w·z + b), û = u + (m(w·u) - w·u) w / |w|² with m(x) = -1 + log(1 + eˣ), so that w·û > -1 and
+each can be inverted (appendix A.1). A layer is cheap one way, and one equation in one unknown has to be solved for the
 other. So the direction follows the task: for density matching the layers map noise to data, as in that paper; for
 maximum likelihood, where `log_prob` of given points is wanted, they map **data to noise**, and samples are drawn by the
 inverse.
@@ -21,68 +22,10 @@ DIRECTIONS = ("noise_to_data", "data_to_noise")
 ROUNDS = 40  # of the inverse: each one halves the bracket, and tries Newton's step in it
 
 
-class PlanarLayer(nn.Module):
-    """z (B, D) -> z + û tanh(w·z + b) (B, D), and log |det| (B,).
-
-    û = u + (m(w·u) - w·u) w / |w|², m(x) = -1 + log(1 + eˣ), so that w·û > -1 and the map is invertible (appendix A.1).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.u, self.w, self.b = (nn.Parameter(torch.empty(size)) for size in ((dim,), (dim,), ()))
-        bound = 1 / math.sqrt(dim)
-        for parameter in (self.u, self.w):
-            nn.init.uniform_(parameter, -bound, bound)
-        nn.init.zeros_(self.b)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        u, steep = self._constrained()
-        h = torch.tanh(z @ self.w + self.b)
-        return z + u * h[:, None], self._log_det(h, steep)
-
-    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The z that `forward` maps to y, and log |det| of `forward` there.
-
-        a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side rises; it lies within |w·û| of the right side.
-        """
-        u, steep = self._constrained()
-        right = y @ self.w
-        with torch.no_grad():
-            a = self._solved(right, steep)
-        # One more step of Newton's, under autograd: its derivative is that of the solution.
-        h = torch.tanh(a + self.b)
-        slope = 1 + steep * (1 - h.square())
-        a = a - (a + steep * h - right) / slope.detach().clamp(min=torch.finfo(y.dtype).eps ** 0.5)
-        h = torch.tanh(a + self.b)
-        return y - u * h[:, None], self._log_det(h, steep)
-
-    def _constrained(self) -> tuple[Tensor, Tensor]:
-        """û, and w·û > -1."""
-        along = self.w @ self.u
-        steep = F.softplus(along) - 1
-        return self.u + (steep - along) * self.w / self.w.square().sum(), steep
-
-    @staticmethod
-    def _log_det(h: Tensor, steep: Tensor) -> Tensor:
-        return torch.log1p(steep * (1 - h.square()))
-
-    def _solved(self, right: Tensor, steep: Tensor) -> Tensor:
-        """Newton's method in a bracket that bisection halves."""
-        low, high = right - steep.abs(), right + steep.abs()
-        for _ in range(ROUNDS):
-            a = 0.5 * (low + high)
-            for _ in range(2):
-                h = torch.tanh(a + self.b)
-                off = a + steep * h - right
-                low, high = torch.where(off < 0, a, low), torch.where(off < 0, high, a)
-                a = a - off / (1 + steep * (1 - h.square()))
-                a = torch.where((a >= low) & (a <= high), a, 0.5 * (low + high))
-        return a
-
-
 class Planar(nn.Module):
-    """A chain of `layers` planar layers; same methods as `ContinuousFlow`.
+    """A chain of K planar layers; same methods as `ContinuousFlow`.
 
+    layers         K; the layers' vectors are the rows of u and w (K, D), their biases b (K,)
     direction      what the layers map: noise_to_data, or data_to_noise
     base_variance  the noise is N(0, base_variance I)
     """
@@ -97,53 +40,112 @@ class Planar(nn.Module):
             raise ValueError(f"model.direction={direction} is not known. There are: {', '.join(DIRECTIONS)}.")
         check_variance(base_variance)
         self.shape, self.base_variance, self.outward = shape, base_variance, direction == "noise_to_data"
-        self.layers = nn.ModuleList(PlanarLayer(shape[0]) for _ in range(layers))
+        bound = 1 / math.sqrt(shape[0])
+        self.u, self.w = (nn.Parameter(torch.empty(layers, *shape).uniform_(-bound, bound)) for _ in range(2))
+        self.b = nn.Parameter(torch.zeros(layers))
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """log p(x) once a fraction `time` of the layers has been passed on the way from noise, x (B, D) -> (B,)."""
-        z, change = self._inward(x, time)
-        return log_normal(z, self.base_variance) + change
+        passed = self._passed(time)
+        z, log_det = self.inverse(x, passed) if self.outward else self(x, passed)
+        return log_normal(z, self.base_variance) + (-log_det if self.outward else log_det)
 
     def to_noise(self, x: Tensor) -> Tensor:
         """The standard normal numbers that `generate` makes into x (B, D)."""
-        return self._inward(x, 1.0)[0] / math.sqrt(self.base_variance)
+        z, _ = self.inverse(x) if self.outward else self(x)
+        noise: Tensor = z / math.sqrt(self.base_variance)
+        return noise
 
     def generate(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal `noise` (B, D) -> samples (B, D) and their log-density (B,)."""
         z = noise * math.sqrt(self.base_variance)
-        log_density = log_normal(z, self.base_variance)
-        for layer in self._passed(1.0):
-            z, log_det = layer(z) if self.outward else layer.inverse(z)
-            log_density = log_density - log_det if self.outward else log_density + log_det
-        return z, log_density
+        x, log_det = self(z) if self.outward else self.inverse(z)
+        return x, log_normal(z, self.base_variance) + (-log_det if self.outward else log_det)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n samples, (n, D)."""
-        like = next(self.parameters())
-        noise = torch.randn(n, *self.shape, generator=generator, dtype=like.dtype, device=like.device)
+        noise = torch.randn(n, *self.shape, generator=generator, dtype=self.u.dtype, device=self.u.device)
         return self.generate(noise)[0]
 
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
         """Particles that begin at noise `z` (B, D), after rising fractions of the layers: (T, B, D)."""
-        states = [z]
-        for layer in self._passed(1.0):
-            states.append((layer(states[-1]) if self.outward else layer.inverse(states[-1]))[0])
-        return torch.stack([states[len(self._passed(time))] for time in times])
+        states, before = [], range(0)
+        for time in times:
+            passed = self._passed(time)
+            new = passed[len(before) :] if self.outward else passed[: len(passed) - len(before)]
+            z = (self(z, new) if self.outward else self.inverse(z, new))[0]
+            states.append(z)
+            before = passed
+        return torch.stack(states)
 
-    def _inward(self, x: Tensor, time: float) -> tuple[Tensor, Tensor]:
-        """The noise of x, and log |det ∂noise/∂x|."""
-        change = x.new_zeros(len(x))
-        for layer in self._passed(time)[::-1]:
-            x, log_det = layer.inverse(x) if self.outward else layer(x)
-            change = change - log_det if self.outward else change + log_det
-        return x, change
+    def forward(self, z: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
+        """z (B, D) through `layers`, null for all of them, and log |det| (B,)."""
+        u, steep = self._constrained()
+        us, ws, bs = u.unbind(), self.w.unbind(), self.b.unbind()
+        hs = []
+        for k in self._all if layers is None else layers:
+            hs.append(torch.tanh(torch.addmv(bs[k], z, ws[k])))
+            z = torch.addr(z, hs[-1], us[k])
+        return z, self._log_det(hs, steep, layers, z)
 
-    def _passed(self, time: float) -> list[PlanarLayer]:
-        """The layers that noise has passed at a fraction of the way, in that order."""
-        ordered: list[PlanarLayer] = list(self.layers)  # type: ignore[arg-type]
-        return ordered[: round(time * len(ordered))] if self.outward else ordered[::-1][: round(time * len(ordered))]
+    def inverse(self, y: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
+        """The z that `forward` maps to y, and log |det| of `forward` there.
+
+        In each layer a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side rises; it lies within |w·û| of the
+        right side.
+        """
+        u, steep = self._constrained()
+        hs: list[Tensor] = []
+        for k in reversed(self._all if layers is None else layers):
+            right = y @ self.w[k]
+            with torch.no_grad():
+                a = _solved(right, steep[k], self.b[k])
+            # One more step of Newton's, under autograd: its derivative is that of the solution.
+            h = torch.tanh(a + self.b[k])
+            slope = 1 + steep[k] * (1 - h.square())
+            a = a - (a + steep[k] * h - right) / slope.detach().clamp(min=torch.finfo(y.dtype).eps ** 0.5)
+            hs.append(torch.tanh(a + self.b[k]))
+            y = torch.addr(y, hs[-1], u[k], alpha=-1)
+        return y, self._log_det(hs[::-1], steep, layers, y)
+
+    def _constrained(self) -> tuple[Tensor, Tensor]:
+        """û (K, D), and w·û (K,) > -1."""
+        along = (self.w * self.u).sum(1)
+        steep = F.softplus(along) - 1
+        return self.u + ((steep - along) / self.w.square().sum(1))[:, None] * self.w, steep
+
+    @staticmethod
+    def _log_det(hs: list[Tensor], steep: Tensor, layers: range | None, like: Tensor) -> Tensor:
+        """Σ_k log |1 + (w·û)_k (1 - tanh²)|, in one pass over all layers."""
+        if not hs:
+            return torch.zeros_like(like[:, 0])
+        steep = steep if layers is None else steep[layers.start : layers.stop]
+        return torch.log1p(steep[:, None] * (1 - torch.stack(hs).square())).sum(0)
+
+    @property
+    def _all(self) -> range:
+        return range(len(self.b))
+
+    def _passed(self, time: float) -> range:
+        """The layers that noise has passed at a fraction of the way: the first ones, or, data to noise, the last."""
+        count = round(time * len(self.b))
+        return range(count) if self.outward else range(len(self.b) - count, len(self.b))
+
+
+def _solved(right: Tensor, steep: Tensor, b: Tensor) -> Tensor:
+    """The a of a + steep tanh(a + b) = right: Newton's method in a bracket that bisection halves."""
+    low, high = right - steep.abs(), right + steep.abs()
+    for _ in range(ROUNDS):
+        a = 0.5 * (low + high)
+        for _ in range(2):
+            h = torch.tanh(a + b)
+            off = a + steep * h - right
+            low, high = torch.where(off < 0, a, low), torch.where(off < 0, high, a)
+            a = a - off / (1 + steep * (1 - h.square()))
+            a = torch.where((a >= low) & (a <= high), a, 0.5 * (low + high))
+    return a
 
 
 MODEL = Planar
