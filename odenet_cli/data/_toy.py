@@ -1,6 +1,7 @@
 """Points in the plane to fit a density to, drawn by samplers of our own; entropies where they can be computed.
 
-A sampler is `Law`: `draw` makes points, `entropy` is that of the density they come from, in nat, or None.
+A data set is the law of its points: `draw` makes them, `entropy` is that of the density they come from, in nat, or
+None, and `density(x)` that density, where it has a closed form.
 """
 
 from __future__ import annotations
@@ -69,12 +70,20 @@ class Noisy(Toy):
         noise = torch.randn(n, 2, generator=generator, dtype=dtype, device=generator.device)
         return self.spine(s) + self.noise * noise
 
+    def density(self, x: Tensor) -> Tensor:
+        """p(x), x (N, 2) -> (N,): the mean over nodes of the curve of the Gaussian around each."""
+        nodes, scale = self._nodes().to(x), 2 * self.noise**2
+        parts = [torch.exp(-torch.cdist(some, nodes).square() / scale).mean(1) for some in torch.split(x, NODES)]
+        return torch.cat(parts) / (math.pi * scale)
+
+    def _nodes(self) -> Tensor:
+        return self.spine((torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES)
+
     @cached_property
     def entropy(self) -> float:
         """By the trapezoidal rule, which is exact to many digits for functions as smooth as this, on nodes of the curve
         and a grid of the plane that are both fine beside the noise."""
-        s = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
-        nodes, step = self.spine(s), self.noise / 3
+        nodes, step = self._nodes(), self.noise / 3
         low, high = nodes.amin(0) - 6 * self.noise, nodes.amax(0) + 6 * self.noise
         x, y = (torch.arange(float(a), float(b), step, dtype=torch.float64) for a, b in zip(low, high))
         # exp(-|x - c|² / 2σ²) is a product of one factor for each axis, so the sum over nodes is one matrix product.

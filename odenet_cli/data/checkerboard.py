@@ -23,6 +23,12 @@ class Source(Toy):
         column, row = torch.floor(x), torch.floor(y / 2)
         return 2 * torch.stack((x - 2, y / 2 + row + torch.remainder(column, 2) - 2), 1)
 
+    def density(self, x: Tensor) -> Tensor:
+        """p(x), x (N, 2) -> (N,)."""
+        square = torch.floor(x / 2)
+        on = (x.abs() < 4).all(1) & (torch.remainder(square.sum(1), 2) == 0)
+        return on.to(x.dtype) / (8 * 2.0**2)
+
     @property
     def entropy(self) -> float:
         return math.log(8 * 2.0**2)

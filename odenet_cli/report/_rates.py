@@ -1,7 +1,8 @@
-"""Cells that differ in learning rate: the one to show is chosen by the validation trajectories."""
+"""Cells that differ in learning rate: the one to show is chosen on validation data."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,3 +54,13 @@ def at_best(run: Run, name: str) -> float | None:
     epoch = run.value("best_epoch")
     records: list[dict[str, Any]] = [record for record in run.of("valid") if record["epoch"] == epoch]
     return number(records[-1].get(name)) if records else None
+
+
+def last_tenths(run: Run, name: str) -> tuple[float, float] | None:
+    """A number of the validation over the last tenth of training but one, and over the last: is it still falling? None
+    where training was too short to say."""
+    values = [value for record in run.of("valid") if (value := number(record.get(name))) is not None]
+    tenth = len(values) // 10
+    if not tenth:
+        return None
+    return statistics.fmean(values[-2 * tenth : -tenth]), statistics.fmean(values[-tenth:])

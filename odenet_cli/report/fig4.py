@@ -2,134 +2,168 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from odenet_cli.report import style
-from odenet_cli.report.groups import Group
+from odenet_cli.report import _matched, style
+from odenet_cli.report._matched import Choices
+from odenet_cli.report._rates import Choice
 from odenet_cli.report.pictures import _flow
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.runs import Run
+from odenet_cli.report.result import Entry, Result
 from odenet_cli.report.table import aligned, parameters, plus_minus, runs
 from odenet_cli.report.words import count, digits, plain
 
-NUMBERS = ("kl", "kl_se", "outside", "valid_loss", "parameters", "time_s", "step", "nfe_forward")
-COLORS = {"planar": style.CYCLE[1], "CNF": style.CYCLE[0]}
-Chosen = dict[tuple[str, str], Group]  # (energy, row) -> the runs of the chosen learning rate
+NUMBERS = (
+    *("kl", "kl_se", "outside", "loss", "parameters", "time_s", "step", "nfe_forward", "nfe_backward", "saved_mib"),
+    "best_epoch",
+)
+KINDS = {"planar": style.CYCLE[1], "CNF": style.CYCLE[0]}
+SHADES = {2: 0.35, 8: 0.6, 32: 1.0}  # of a kind's colour, by K or M
+DENSITIES = (
+    "Densities of the first seed; above each its KL. All panels of a row have the colours of their target: what is "
+    "brighter than the target has too much mass, what is dark has none."
+)
+TABLE = (
+    "KL(q‖p) in nat, mean ± standard deviation over seeds, on samples that chose nothing. Outside: the share of them "
+    "beyond the wall. NFE: field evaluations of a training step. Time: of training and scoring, beside another run."
+)
+LOSS = (
+    "KL against K or M; the same against parameters, time of training and evaluations of the target (updates times "
+    "batch). Bars: standard deviation over seeds."
+)
+CURVES = "KL on validation samples over training; thick at the learning rate that is shown, thin at the others."
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """`rest["notes"]` holds the free choices."""
-    best = chosen(entries)
-    body = ["![densities]", "Densities of the chosen runs; each row has the colours of its target.", "![loss]"]
-    body += [table(best), "\n".join(f"- {line}" for line in rest["notes"])]
-    rows = [row_of(e, NUMBERS) | {n: e.run.config.get(n) for n in ("data.name", "optim.lr")} for e in entries]
-    figures = {"densities": densities(best), "loss": loss(best)} if best else {}
+    cells, found = _matched.sorted_out(entries)
+    body = ["Nothing is trained yet, and there is nothing to compare."]
+    if found:
+        body = ["![densities]", DENSITIES, table(found), TABLE, "![loss]", LOSS]
+        body += ["\n".join(f"- {line}" for line in rest["notes"]), "## Training", _matched.RATES, _matched.rates(found)]
+        body += ["![curves]", CURVES]
+    figures: dict[str, Figure | None] = {}
+    if found:
+        figures = {"densities": densities(found), "loss": loss(found)}
+        columns = min(2, len({energy for energy, _ in found}))
+        figures["curves"] = _matched.curves(cells, found, "kl", "KL on validation (nat)", look, columns)
     return Result(
         title="Figure 4, planar flows against CNF",
         body=body,
-        rows=rows,
+        rows=_matched.rows(entries, found, NUMBERS),
         figures=figures,
-        facts=found(best, entries),
+        facts=facts(found, entries) if found else {},
     )
 
 
-def chosen(entries: Sequence[Entry]) -> Chosen:
-    """Of each energy and flow the learning rate with the smallest validation loss, a mean over seeds."""
-    rates: dict[tuple[str, str], dict[float, list[Run]]] = {}
-    for entry in entries:
-        if entry.run.done and entry.run.value("valid_loss") is not None:
-            of = rates.setdefault((str(entry.run.config["data.name"]), entry.row), {})
-            of.setdefault(entry.run.config["optim.lr"], []).append(entry.run)
-    made = {}
-    for key, by_rate in rates.items():
-        most = max(map(len, by_rate.values()))  # a rate at which a seed failed is no choice
-        whole = {rate: Group(values={"lr": rate}, runs=same) for rate, same in by_rate.items() if len(same) == most}
-        made[key] = min(whole.values(), key=lambda group: group.mean("valid_loss") or 0.0)
-    return made
+def size(flow: str) -> int:
+    """K or M: "CNF 32" has 32."""
+    return int(flow.split()[1])
 
 
-def found(best: Chosen, entries: Sequence[Entry]) -> dict[str, float | None]:
-    kl = {key: group.mean("kl") for key, group in best.items()}
+def look(flow: str) -> style.Look:
+    return {"color": style.mixed(KINDS[flow.split()[0]], SHADES.get(size(flow), 1.0))}
+
+
+def facts(found: Choices, entries: Sequence[Entry]) -> dict[str, float | None]:
+    """What was found, in numbers."""
+    kl = {key: choice.group.mean("kl") for key, choice in found.items()}
     pairs = [(kl.get((energy, "CNF 32")), kl.get((energy, "planar 32"))) for energy in dict.fromkeys(e for e, _ in kl)]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
     scores = [(e.run.value("kl"), e.run.value("kl_se")) for e in entries if e.run.done]
     return {
         "energies on which CNF 32 is below planar 32": float(sum(a < b for a, b in known)) if known else None,
         "KL of CNF 32 on u1 (nat)": kl.get(("u1", "CNF 32")),
         "smallest KL in standard errors": min((k / s for k, s in scores if k is not None and s), default=None),
+        "largest fall of a validation KL over the last tenth of training (nat)": _matched.largest_fall(found, "kl"),
     }
 
 
-def table(best: Chosen) -> str:
-    head = ["energy", "flow", "KL above the floor, nat", "outside %", "lr", "parameters", "updates", "train s"]
+def table(found: Choices) -> str:
+    head = ["energy", "flow", "KL, nat", "outside %", "rate", "parameters", "updates", "NFE", "time, s", "runs (seeds)"]
     rows = []
-    for (energy, row), group in best.items():
-        cells = [energy, row, plus_minus(group.spread("kl"), 4), plus_minus(group.spread("outside"), 2, 100)]
-        cells += [plain(group.values["lr"]), parameters(group), count(group.mean("step")), digits(group.mean("time_s"))]
-        rows.append([*cells, runs(group)])
-    return aligned([*head, "runs (seeds)"], rows, left=2)
+    for (energy, flow), choice in found.items():
+        group = choice.group
+        cells = [energy.upper(), flow, plus_minus(group.spread("kl"), 4), plus_minus(group.spread("outside"), 2, 100)]
+        cells += [plain(choice.rate), parameters(group), count(group.mean("step"))]
+        cells += [count(group.mean("nfe_forward") or None), digits(group.mean("time_s")), runs(group)]
+        rows.append(cells)
+    return aligned(head, rows, left=2)
 
 
 @style.styled
-def densities(best: Chosen) -> Figure | None:
-    """A row for each energy: target, planar, CNF."""
-    energies, names = list(dict.fromkeys(e for e, _ in best)), list(dict.fromkeys(r for _, r in best))
-    side = style.WIDTH / (len(names) + 1)
-    figure = Figure(figsize=(style.WIDTH, (side + 0.14) * len(energies)))
-    panels = figure.subplots(len(energies), len(names) + 1, squeeze=False)
+def densities(found: Choices) -> Figure | None:
+    """A row for each energy: its target, then the flows by kind and size."""
+    energies, flows = list(dict.fromkeys(e for e, _ in found)), list(dict.fromkeys(f for _, f in found))
+    side = style.WIDTH / (len(flows) + 1)
+    figure = Figure(figsize=(style.WIDTH, (side + 0.17) * len(energies)))
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    panels = figure.subplots(len(energies), len(flows) + 1, squeeze=False)
+    drawn = 0
     for line, energy in zip(panels, energies):
-        top = None
-        for axes, name in zip(line[1:], names):
+        for axes in line:
             axes.set_axis_off()
-            group = best.get((energy, name))
-            run = sorted(group.done, key=lambda r: r.value("kl") or 0.0)[(len(group.done) - 1) // 2] if group else None
-            if run is None or not (path := run.folder / "figures" / "density.npz").exists():
+        for axes, flow in zip(line[1:], flows):
+            read = _matched.arrays(found.get((energy, flow)), "density")
+            if read is None:
                 continue
-            with np.load(path) as file:
-                arrays = dict(file)
-            axes.set_axis_on()
-            extent = (arrays["x"][0], arrays["x"][-1], arrays["y"][0], arrays["y"][-1])
-            top = float(arrays["target"].max())
-            for ax, values in ((line[0], arrays["target"]), (axes, arrays["density"][-1])):
-                _flow.framed(ax, arrays)
-                ax.imshow(values, origin="lower", extent=extent, cmap=_flow.DENSITY, vmin=0, vmax=top)
-            axes.set_title(f"{name}: {run.value('kl') or math.nan:.2f} nat", loc="center", fontsize=6.5)
-        line[0].set_title(f"{energy.upper()}, target", loc="center", fontweight="bold")
-    return figure
+            run, arrays = read
+            top, kl = float(arrays["target"].max()), run.value("kl")
+            for panel, values in ((line[0], arrays["target"]), (axes, arrays["density"][-1])):
+                panel.set_axis_on()
+                _flow.framed(panel, arrays)
+                _flow.density(panel, arrays, values, top)
+            axes.set_title(flow if kl is None else f"{flow}: {kl:.3f}", loc="center")
+            line[0].set_title(f"{energy.upper()}, target", loc="center", fontweight="bold")
+            drawn += 1
+    return figure if drawn else None
 
 
 @style.styled
-def loss(best: Chosen) -> Figure | None:
-    """KL against K or M, parameters, time and target evaluations; a row for each energy."""
-    energies = list(dict.fromkeys(e for e, _ in best))
-    figure = Figure(figsize=(style.WIDTH, 1.6 * len(energies)))
-    panels = figure.subplots(len(energies), 4, squeeze=False, sharey="row", sharex="col")
+def loss(found: Choices) -> Figure:
+    """KL against K or M, parameters, time and evaluations of the target; a row for each energy."""
+    energies = list(dict.fromkeys(energy for energy, _ in found))
+    figure = Figure(figsize=(style.WIDTH, 1.35 * len(energies) + 0.25))
+    panels = figure.subplots(len(energies), len(AXES), squeeze=False, sharey="row", sharex="col")
     for line, energy in zip(panels, energies):
-        for kind, color in COLORS.items():
-            groups = [(int(r.split()[1]), g) for (e, r), g in best.items() if e == energy and r.startswith(kind)]
-            kl = [g.mean("kl") for _, g in groups]
-            across = [
-                [units for units, _ in groups],
-                [g.mean("parameters") for _, g in groups],
-                [g.mean("time_s") for _, g in groups],
-                [
-                    statistics.fmean((r.value("step") or 0) * r.config["trainer.batch_size"] for r in g.done)
-                    for _, g in groups
-                ],
-            ]
-            for axes, x in zip(line, across):
-                axes.plot(x, kl, "o-", color=color, label=kind)
-                axes.set(xscale="log", yscale="log")
-                axes.xaxis.set_minor_formatter(NullFormatter())
+        heights: list[float] = []
+        for kind, color in KINDS.items():
+            mine = sorted((size(f), choice) for (e, f), choice in found.items() if e == energy and f.startswith(kind))
+            known = [(choice, spread) for _, choice in mine if (spread := choice.group.spread("kl"))]
+            kl = [spread.mean for _, spread in known]
+            heights += [height for height in kl if height > 0]
+            for axes, of in zip(line, AXES.values()):
+                x = [of(choice) for choice, _ in known]
+                axes.plot(x, kl, color=color, linewidth=0.9)
+                for across, (_, spread) in zip(x, known):
+                    style.point(axes, (across, spread.mean), (0, spread.sd or 0), color=color, marker=MARKS[kind])
+                axes.set_xscale("log")
+        if heights:
+            _matched.logarithmic(line[0], heights)
         line[0].set_ylabel(f"{energy.upper()}: KL (nat)")
-    for axes, label in zip(panels[-1], ("K or M", "parameters", "training time, s", "target evaluations")):
+    for axes, label in zip(panels[-1], AXES):
         axes.set_xlabel(label)
-    panels[0][0].legend()
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    style.ticked(panels[-1][0].xaxis, sorted({float(size(flow)) for _, flow in found}))
+    handles = [Line2D([], [], color=c, marker=MARKS[kind], linewidth=0.9, label=kind) for kind, c in KINDS.items()]
+    style.legend(figure, handles)
     return figure
+
+
+def evaluations(choice: Choice) -> float:
+    return statistics.fmean((r.value("step") or 0) * r.config["trainer.batch_size"] for r in choice.group.done)
+
+
+MARKS = {"planar": "s", "CNF": "o"}
+AXES = {
+    "K or M": lambda choice: size(choice.entries[0].row),
+    "parameters": lambda choice: choice.group.mean("parameters"),
+    "time (s)": lambda choice: choice.group.mean("time_s"),
+    "evaluations of the target": evaluations,
+}

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from odenet_cli.report import style
@@ -38,6 +39,7 @@ class Result:
     body     Markdown; a figure stands where it says `![name]`
     rows     one for each line of the CSV
     figures  name -> figure; None where there are too few runs for it
+    films    name -> what makes a moving figure, which becomes a GIF
     facts    what was found, in numbers: what the experiment expects is held against them
     """
 
@@ -45,6 +47,7 @@ class Result:
     body: list[str]
     rows: list[dict[str, Any]]
     figures: dict[str, Figure | None] = field(default_factory=dict)
+    films: dict[str, Callable[[], FuncAnimation]] = field(default_factory=dict)
     facts: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -81,6 +84,8 @@ def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], mad
         name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
         if name is None:
             parts.append(text)
+        elif name in result.films:
+            parts.append(f"![{name}]({about.preset}-{name}.gif)")
         else:
             drawn = result.figures.get(name) is not None
             parts.append(f"![{name}]({about.preset}-{name}.svg)" if drawn else NO_FIGURE)
@@ -118,7 +123,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
 
 
 def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
-    """`PRESET.md`, `.csv`, `.json`, and every figure as SVG and PNG; each replaced in one move."""
+    """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"title": result.title, **asdict(about), "source": asdict(made), "expected": checks}
     whole |= {"facts": result.facts, "rows": result.rows}
@@ -137,6 +142,8 @@ def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str,
     for name, figure in result.figures.items():
         if figure is not None:
             written += style.save(figure, folder / f"{about.preset}-{name}", made.text())
+    for name, film in result.films.items():
+        written.append(style.save_film(film(), folder / f"{about.preset}-{name}"))
     return written
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import matplotlib as mpl
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -20,6 +21,7 @@ from odenet_cli.report.words import plain
 WIDTH = 6.75  # inches: the text width of two columns
 HEIGHT = 1.95  # of a row of panels
 DPI = 220
+FRAMES, FILM_DPI = 15, 110  # of a film: a second, and dots an inch
 
 # Okabe & Ito (2008), without the yellow that white paper swallows.
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
@@ -93,6 +95,20 @@ def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
     figure.savefig(files[0], metadata={"Date": None, **told})
     figure.savefig(files[1], dpi=DPI, metadata=told)
     return files
+
+
+@styled
+def save_film(film: FuncAnimation, path: Path) -> Path:
+    """Write `path`.gif, which plays without end."""
+    file = path.with_name(f"{path.name}.gif")
+    film.save(file, writer=PillowWriter(fps=FRAMES), dpi=FILM_DPI)
+    return file
+
+
+def mixed(color: str, share: float) -> str:
+    """A colour with white: `share` 1 is the colour itself."""
+    red, green, blue = (share * part + 1 - share for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def looks(values: Sequence[Mapping[str, Any]]) -> list[Look]:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from odenet_cli.report import style
-from odenet_cli.report._rates import Choice, at_best, chosen
+from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths
 from odenet_cli.report.result import Entry, Result, row_of
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.spread import over_seeds
@@ -197,13 +197,8 @@ def facts(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> dict[s
 def last_fall(choice: Choice) -> float | None:
     """By how many per cent the validation error fell over the last tenth of training, a mean over seeds; None where
     training was too short to say."""
-    falls = []
-    for run in choice.group.done:
-        values = [value for record in run.of("valid") if (value := number(record.get(VALID))) is not None]
-        tenth = len(values) // 10
-        if tenth:
-            before, after = (statistics.fmean(part) for part in (values[-2 * tenth : -tenth], values[-tenth:]))
-            falls.append(100 * (1 - after / before))
+    tenths = [found for run in choice.group.done if (found := last_tenths(run, VALID))]
+    falls = [100 * (1 - after / before) for before, after in tenths]
     return statistics.fmean(falls) if falls else None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # fractions of the way, as in the paper's figure 5
 GRID, CHUNK = 120, 7_200
-SAMPLES, PATHS, MOMENTS = 2_000, 60, 40
+SAMPLES, PATHS, MOMENTS = 2_000, 500, 40
 
 Frame = Sequence[tuple[float, float]]
 
@@ -24,7 +24,7 @@ def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
     x, y       (G,) the grid
     density    (T, G, G), rows y
     particles  (T, N, 2) the same samples at those times
-    paths      (S, P, 2) a few of them at many times
+    paths      (S, P, 2) the first of them at many times
     """
     like = next(model.parameters())
     x, y = (torch.linspace(*ends, GRID, dtype=like.dtype, device=like.device) for ends in frame)

@@ -29,12 +29,15 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
-    """Densities, samples and particles of the flow, and samples of the data."""
-    x = data.test.x
+    """Densities, samples and particles of the flow, samples of the data, and their density where it is known."""
+    x, law = data.test.x, data.test.law
     low, high = x.amin(0), x.amax(0)
     middle, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
     frame = [(float(m - reach), float(m + reach)) for m in middle]
-    return {**_flows.snapshots(model, frame), "target_samples": x[: _flows.SAMPLES]}
+    drawn = {**_flows.snapshots(model, frame), "target_samples": x[: _flows.SAMPLES]}
+    if callable(getattr(law, "density", None)):
+        drawn["target"] = law.density(_flows.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(len(drawn["y"]), -1)
+    return drawn
 
 
 def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:

@@ -1,42 +1,71 @@
-"""Figure 4 chooses its learning rates on validation, and counts what it expects."""
+"""Figures 4 and 5 choose their learning rates on validation, and count what they expect."""
 
-import numpy as np
+import numpy
 import pytest
 
-from odenet_cli.report import fig4
+from odenet_cli.report import fig4, fig5, style
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import read
+
+GRID, FLAT = numpy.linspace(-4, 4, 5), numpy.ones((5, 5))
+DRAWN = {
+    "density": {"density": FLAT[None], "target": FLAT},
+    "likelihood": {
+        **{"times": numpy.array([0.5, 1.0]), "density": numpy.stack((FLAT, FLAT)), "target": FLAT},
+        **{"particles": numpy.zeros((2, 7, 2)), "paths": numpy.zeros((4, 3, 2)), "target_samples": numpy.zeros((9, 2))},
+    },
+}
 
 
 @pytest.fixture
 def entries(tmp_path, write):
-    """One energy, planar 32 and CNF 32, two rates; the rate that is best on the test is worse on validation."""
-    made = []
-    for row, kl in (("planar 32", 0.4), ("CNF 32", 0.02)):
-        for rate, valid, test in ((1e-3, 0.5, 1.5 * kl), (1e-2, 0.3, 2 * kl)):
-            config = {"data": {"name": "u1"}, "optim.lr": rate, "trainer.batch_size": 512}
-            final = {"kl": test, "kl_se": 0.01, "outside": 0.1, "valid_loss": valid}
-            folder = write(tmp_path / f"{len(made)}", config, error=None, final=final)
-            (folder / "figures").mkdir()
-            grid, flat = np.linspace(-4, 4, 5), np.ones((5, 5))
-            np.savez(folder / "figures" / "density.npz", x=grid, y=grid, target=flat, density=flat[None])
-            made.append(Entry("match", row, read(folder)))
-    return made
+    """Two flows at two rates on one target; the rate that is best on the test is worse on validation."""
+
+    def made(task, data, scores, score):
+        for row, value in scores.items():
+            for rate, valid, test in ((1e-3, 0.5, 1.5 * value), (1e-2, 0.3, 2 * value)):
+                config = {"data": {"name": data}, "optim.lr": rate, "trainer.batch_size": 512}
+                final = {score: test, "outside": 0.1, "best_epoch": 3, "nll": 1 + test, "kl_se": 0.01, "nll_se": 0.01}
+                folder = write(tmp_path / f"{row}-{rate}", config, error=None, final=final, loss=valid)
+                (folder / "figures").mkdir()
+                numpy.savez(folder / "figures" / f"{task}.npz", x=GRID, y=GRID, **DRAWN[task])
+                yield Entry("part", row, read(folder))
+
+    return lambda *what: list(made(*what))
+
+
+KL = ("density", "u1", {"planar 32": 0.4, "CNF 32": 0.02}, "kl")
+GAP = ("likelihood", "moons", {"CNF 64": 0.02, "planar 64": 0.4}, "gap")
 
 
 def test_the_rate_is_chosen_on_validation(entries):
-    made = fig4.result(entries, {"notes": []})
+    made = fig4.result(entries(*KL), {"notes": []})
     assert made.facts["KL of CNF 32 on u1 (nat)"] == pytest.approx(0.04)
     assert made.facts["energies on which CNF 32 is below planar 32"] == 1
     assert made.facts["smallest KL in standard errors"] == pytest.approx(3)
+    assert set(made.figures) == {"densities", "loss", "curves"}
     assert all(figure is not None for figure in made.figures.values())
+    assert [row["shown"] for row in made.rows] == [False, True, False, True]
+
+
+def test_the_continuous_flow_is_held_against_the_planar_one(entries):
+    made = fig5.result(entries(*GAP), {"notes": []})
+    assert made.facts["NLL of CNF 64 above the entropy on moons (nat)"] == pytest.approx(0.04)
+    assert made.facts["NLL of planar 64 above that of CNF 64 on moons (nat)"] == pytest.approx(0.76)
+    assert made.facts["smallest NLL above the entropy in standard errors"] == pytest.approx(3)
+    assert "| moons | CNF 64    |" in "\n".join(made.body)
+
+
+def test_the_film_goes_there_and_back(entries, tmp_path):
+    made = fig5.result(entries(*GAP), {"notes": []})
+    path = style.save_film(made.films["film"](), tmp_path / "film")
+    assert path.read_bytes().startswith(b"GIF89a")
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("module", [fig4, fig5])
+def test_nothing_done_is_no_figure(entries, module):
+    failed = [e._replace(run=e.run.__class__(folder=e.run.folder, status="failed")) for e in entries(*KL)]
+    made = module.result(failed, {"notes": []})
+    assert made.figures == made.films == made.facts == {}
     assert len(made.rows) == 4
-
-
-def test_nothing_done_is_no_figure(entries):
-    made = fig4.result(
-        [entry._replace(run=entry.run.__class__(folder=entry.run.folder, status="failed")) for entry in entries],
-        {"notes": []},
-    )
-    assert made.figures == {}
-    assert made.facts["energies on which CNF 32 is below planar 32"] is None

@@ -16,6 +16,7 @@ Arrays = dict[str, Any]
 DENSITY = "viridis"
 SHADE: dict[str, Any] = {"cmap": "Greys", "alpha": 0.55, "interpolation": "bilinear"}
 INK = style.CYCLE[0]
+SHOWN = 60  # particles whose paths are drawn
 
 
 @style.styled
@@ -40,7 +41,7 @@ def strip(arrays: Arrays, target: Callable[[Axes, int], None], name: str) -> Fig
             else:
                 samples(axes, arrays, arrays["particles"][column])
             if row == 0:
-                axes.set_title(f"{100 * time:.0f} %", loc="center")
+                axes.set_title(moment(time, first=column == 0), loc="center")
         framed(panels[row][-1], arrays)
         target(panels[row][-1], 0 if kind == "density" else 1)
         panels[row][0].set_ylabel(f"{name}: {'density' if kind == 'density' else 'samples'}")
@@ -51,10 +52,13 @@ def strip(arrays: Arrays, target: Callable[[Axes, int], None], name: str) -> Fig
 @style.styled
 def paths(arrays: Arrays) -> Figure:
     """Where single particles go from noise (open circles) to data (dots), over the density at the end."""
-    ways = arrays["paths"]
+    ways = arrays["paths"][:, :SHOWN]
     figure = Figure(figsize=(2.6, 2.6))
     axes = figure.subplots()
     framed(axes, arrays)
+    reached = np.quantile(ways.reshape(-1, 2), (0.01, 0.99), axis=0)  # layers may lead far out of the frame, and back
+    axes.set_xlim(*_widened(axes.get_xlim(), reached[:, 0]))
+    axes.set_ylim(*_widened(axes.get_ylim(), reached[:, 1]))
     if "density" in arrays:
         x, y = arrays["x"], arrays["y"]
         axes.imshow(arrays["density"][-1], origin="lower", extent=(x[0], x[-1], y[0], y[-1]), **SHADE)
@@ -66,6 +70,15 @@ def paths(arrays: Arrays) -> Figure:
     return figure
 
 
+def moment(time: float, first: bool) -> str:
+    """The title of a column."""
+    return f"{100 * time:.0f} %" + " of the way" * first
+
+
+def _widened(limits: tuple[float, float], reached: Any) -> tuple[float, float]:
+    return min(limits[0], float(reached[0])), max(limits[1], float(reached[1]))
+
+
 def framed(axes: Axes, arrays: Arrays) -> None:
     """A square panel of the grid's frame, without numbers."""
     x, y = arrays["x"], arrays["y"]
@@ -74,11 +87,11 @@ def framed(axes: Axes, arrays: Arrays) -> None:
     axes.grid(False)
 
 
-def density(axes: Axes, arrays: Arrays, values: Any) -> None:
-    """A density on the grid, dark where there is none; each panel has its own scale."""
+def density(axes: Axes, arrays: Arrays, values: Any, top: float | None = None) -> None:
+    """A density on the grid, dark where there is none; the scale ends at `top`, or is the panel's own."""
     x, y = arrays["x"], arrays["y"]
-    # One spike must not blacken the rest: the scale ends where a thousandth of the panel lies above.
-    top = float(np.quantile(values, 0.999)) or 1.0
+    if top is None:  # one spike must not blacken the rest: a thousandth of the panel lies above
+        top = float(np.quantile(values, 0.999)) or 1.0
     extent = (x[0], x[-1], y[0], y[-1])
     axes.imshow(values, origin="lower", extent=extent, cmap=DENSITY, vmin=0, vmax=top, interpolation="bilinear")
 

@@ -16,7 +16,9 @@ def draw(arrays: dict[str, Any], run: Any) -> dict[str, Figure]:
     points, x, y = arrays["target_samples"], arrays["x"], arrays["y"]
 
     def target(axes: Axes, row: int) -> None:
-        if row == 0:
+        if row == 0 and "target" in arrays:
+            _flow.density(axes, arrays, arrays["target"])
+        elif row == 0:
             counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=60, range=[(x[0], x[-1]), (y[0], y[-1])])
             _flow.density(axes, arrays, counts.T)
         else:
