@@ -28,8 +28,8 @@ FILM = "Samples of both flows on their way from noise to data, and back."
 TABLE = (
     "Negative log-likelihood of test points in nat, beside the entropy of the density that they come from, below "
     "which no flow can be; mean ± standard deviation over seeds. CNFs are scored by dopri5 at 1e-7 in float64. Round "
-    "trip: the largest distance at which test points come back from the noise they are mapped to. Time: of training and "
-    "scoring, beside another run."
+    "trip: the largest distance at which test points come back from the noise that they are mapped to. Time: of "
+    "training and scoring, beside another run."
 )
 CURVES = (
     "NLL above the entropy on validation samples over training; thick at the rate that is shown, thin at the others."
