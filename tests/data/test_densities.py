@@ -27,6 +27,12 @@ def test_the_constants(name):
     assert target.floor == -math.log(target.z)
 
 
+def test_the_floors_are_those_of_the_reference():
+    """Z of exp(-U - C) on the plane, by quadrature elsewhere."""
+    reference = {"u1": 6.5372, "u2": 8.2725, "u3": 14.4769, "u4": 15.2518}
+    assert {name: target.z for name, target in _energies.TARGETS.items()} == pytest.approx(reference, abs=5e-5)
+
+
 @pytest.mark.parametrize("name", [*TOYS, "u1"])
 def test_batches_are_a_function_of_seed_epoch_and_position(name):
     one, other = load(name), load(name, seed=1)

@@ -9,6 +9,7 @@ import torch
 from odenet_cli.config import complete, eval_solver, load
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.planar import Planar
+from odenet_cli.report import pictures
 from odenet_cli.request import compose
 from odenet_cli.tasks import _flows
 from odenet_cli.training import build
@@ -47,6 +48,19 @@ def test_a_run(train, metrics, words, data):
         assert arrays["particles"].shape == (6, 50, 2)
         assert arrays["paths"].shape == (5, 3, 2)
         assert all(numpy.isfinite(arrays[name]).all() for name in arrays)
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("data", ["circles", "gaussians8", "checkerboard", "pinwheel", "u2", "u3", "u4"])
+def test_every_target_can_be_trained_on_and_drawn(train, data):
+    folder = train(*PLANAR, f"data={data}")
+    kept = record(folder)
+    assert kept["status"] == "done"
+    assert ("gap" in kept["final"]) == (data in ("circles", "gaussians8", "checkerboard"))
+    (drawn,) = (folder / "figures").glob("*.npz")
+    with numpy.load(drawn) as arrays:
+        assert ("target" in arrays) == (data != "pinwheel")
+    assert {"paths.png", "paths.svg"} < {path.name for path in pictures.write(folder)}
 
 
 def test_the_recipe_says_how_to_score_and_the_run_keeps_it(train):

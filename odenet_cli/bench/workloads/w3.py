@@ -19,31 +19,22 @@ from odenet_cli.bench.measure import compare, ran
 from odenet_cli.bench.subject import Counter, Subject, Training, counted
 from odenet_cli.bench.table import Table, power, speed_table
 from odenet_cli.bench.workloads import Settings
+from odenet_cli.models.cnf import PlanarField
 
 OUR_GRADIENTS = ("adjoint", "replay", "backprop")
 TUPLES = (OURS, "torchdiffeq")  # who solves tuples of tensors; the others get z and log p side by side
 
 
 class PlanarFlow(nn.Module):
-    """dz/dt = Σ g_m u_m tanh(w_m·z + b_m) and d log p/dt = −tr ∂(dz/dt)/∂z, for the state (z (B, 2), log p (B, 1))."""
+    """The field of `model=cnf` and d log p/dt = -∇·f, for the state (z (B, 2), log p (B, 1))."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
-        self.units = units
-        self.of_time = nn.Sequential(
-            nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 6 * units)
-        )
+        self.field = PlanarField(2, units, hidden=32)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        u, w, b, g = self.of_time(t.reshape(-1)[:1]).split([2 * self.units, 2 * self.units, self.units, self.units])
-        u, w = u.view(-1, 2) * torch.sigmoid(g)[:, None], w.view(-1, 2)
-        z, trace = state[0], (u * w).sum(1)
-        if torch.compiler.is_compiling():  # a compiler makes one pass of this; products of width two stay calls
-            h = torch.tanh(torch.addcmul(torch.addcmul(b, z[:, :1], w[:, 0]), z[:, 1:], w[:, 1]))
-            slope = torch.stack([(h * u[:, 0]).sum(1), (h * u[:, 1]).sum(1)], 1)
-            return slope, ((h.square() - 1) * trace).sum(1, keepdim=True)
-        h = torch.tanh(torch.addmm(b, z, w.T))
-        return h @ u, (h.square() - 1) @ trace[:, None]
+        slope, divergence = self.field.with_divergence(t.reshape(-1)[:1], state[0])
+        return slope, -divergence[:, None]
 
 
 class SideBySide(nn.Module):
