@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from odenet_cli.report import style
 from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths
@@ -56,7 +57,7 @@ def rates(found: Choices) -> str:
     lines = []
     for (data, flow), choice in found.items():
         tried = [plus_minus(choice.tried.get(rate), 3) for rate in every]
-        lines.append([data, flow, *tried, plain(choice.rate)])
+        lines.append([named(data), flow, *tried, plain(choice.rate)])
     return aligned(["", "flow", *map(plain, every), "chosen"], lines, left=2)
 
 
@@ -105,8 +106,9 @@ def curves(
         positive = [height for height in heights if height > 0]
         if positive:
             logarithmic(axes, positive)
-        axes.set(title=target, xscale="log")
+        axes.set(title=named(target), xscale="log")
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     for axes in grid[-1]:
         axes.set_xlabel("time of training (s)")
     for line in grid:
@@ -128,6 +130,20 @@ def course(mine: Sequence[Run], name: str) -> tuple[list[float], list[float]]:
                 values.setdefault(record["step"], []).append(value)
     steps = sorted(values)
     return [statistics.fmean(times[step]) for step in steps], [statistics.fmean(values[step]) for step in steps]
+
+
+def named(target: str) -> str:
+    """As the paper writes it: U1, but moons."""
+    return target.upper() if target[1:].isdecimal() else target
+
+
+def spanned(axis: Axis, values: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis that may span less than a decade: some are always labelled."""
+    axis.set_minor_formatter(NullFormatter())
+    if values and not style.decades(values, 30):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axis.set_minor_locator(NullLocator())
 
 
 def logarithmic(axes: Axes, values: Sequence[float]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
 from odenet_cli.report import _matched, style
 from odenet_cli.report._matched import Choices
@@ -89,7 +88,12 @@ def table(found: Choices) -> str:
     rows = []
     for (energy, flow), choice in found.items():
         group = choice.group
-        cells = [energy.upper(), flow, plus_minus(group.spread("kl"), 4), plus_minus(group.spread("outside"), 2, 100)]
+        cells = [
+            _matched.named(energy),
+            flow,
+            plus_minus(group.spread("kl"), 4),
+            plus_minus(group.spread("outside"), 2, 100),
+        ]
         cells += [plain(choice.rate), parameters(group), count(group.mean("step"))]
         cells += [count(group.mean("nfe_forward") or None), digits(group.mean("time_s")), runs(group)]
         rows.append(cells)
@@ -120,7 +124,7 @@ def densities(found: Choices) -> Figure | None:
                 _flow.framed(panel, arrays)
                 _flow.density(panel, arrays, values, top)
             axes.set_title(flow if kl is None else f"{flow}: {kl:.3f}", loc="center")
-            line[0].set_title(f"{energy.upper()}, target", loc="center", fontweight="bold")
+            line[0].set_title(f"{_matched.named(energy)}, target", loc="center", fontweight="bold")
             drawn += 1
     return figure if drawn else None
 
@@ -129,7 +133,7 @@ def densities(found: Choices) -> Figure | None:
 def loss(found: Choices) -> Figure:
     """KL against K or M, parameters, time and evaluations of the target; a row for each energy."""
     energies = list(dict.fromkeys(energy for energy, _ in found))
-    figure = Figure(figsize=(style.WIDTH, 1.35 * len(energies) + 0.25))
+    figure = Figure(figsize=(style.WIDTH, 1.12 * len(energies) + 0.25))
     panels = figure.subplots(len(energies), len(AXES), squeeze=False, sharey="row", sharex="col")
     for line, energy in zip(panels, energies):
         heights: list[float] = []
@@ -146,10 +150,10 @@ def loss(found: Choices) -> Figure:
                 axes.set_xscale("log")
         if heights:
             _matched.logarithmic(line[0], heights)
-        line[0].set_ylabel(f"{energy.upper()}: KL (nat)")
-    for axes, label in zip(panels[-1], AXES):
+        line[0].set_ylabel(f"{_matched.named(energy)}: KL (nat)")
+    for axes, (label, of) in zip(panels[-1], AXES.items()):
         axes.set_xlabel(label)
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _matched.spanned(axes.xaxis, [of(choice) for choice in found.values()])
     style.ticked(panels[-1][0].xaxis, sorted({float(size(flow)) for _, flow in found}))
     handles = [Line2D([], [], color=c, marker=MARKS[kind], linewidth=0.9, label=kind) for kind, c in KINDS.items()]
     style.legend(figure, handles)
@@ -161,9 +165,9 @@ def evaluations(choice: Choice) -> float:
 
 
 MARKS = {"planar": "s", "CNF": "o"}
-AXES = {
+AXES: dict[str, Callable[[Choice], float]] = {
     "K or M": lambda choice: size(choice.entries[0].row),
-    "parameters": lambda choice: choice.group.mean("parameters"),
-    "time (s)": lambda choice: choice.group.mean("time_s"),
+    "parameters": lambda choice: choice.group.mean("parameters") or 0.0,
+    "time (s)": lambda choice: choice.group.mean("time_s") or 0.0,
     "evaluations of the target": evaluations,
 }
