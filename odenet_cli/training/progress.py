@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -24,6 +25,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
+
+
+def say(line: str) -> None:
+    """Print at once. Where the reader has gone (`| head`) the rest is said to nobody, and the run goes on."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -83,4 +92,4 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self.printed = time.perf_counter()
-        print(line, flush=True)
+        say(line)
