@@ -20,7 +20,7 @@ from odenet_cli.errors import Interrupted, OdenetError, full, no_space
 
 COMMANDS = Path(__file__).resolve().parent / "commands"
 LINES = 12
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
 def main() -> int:
@@ -104,5 +104,8 @@ def report(error: BaseException, text: str, code: int) -> int:
     lines = text.splitlines()
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
-    print("\n".join(lines), file=sys.stderr)
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

@@ -100,7 +100,7 @@ def _since_checkpoint(session: Session, folder: Path, run: Config, say: Callable
         restore(session, state)
         session.config = changed
     elif run.checkpoint is not None:
-        session.model.load_state_dict(weights_of(session, Path(run.checkpoint)))
+        session.model.load_state_dict(weights_of(run, Path(run.checkpoint)))
     say(f"{folder}: the steps after step {session.step}, the latest checkpoint, again; the failed one was not kept.")
     end = min(session.end, session.step + run.trainer.checkpoint_every)
     said = "It passes: no step was left."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from odenet_cli.training.optim import optimizer
 from odenet_cli.training.progress import Progress, say
 from odenet_cli.training.record import explained, final, last_line, now, opening
 from odenet_cli.training.signals import Stop
-from odenet_cli.training.state import FAILED, Keeper, best_weights, restore, weights_of
+from odenet_cli.training.state import FAILED, Keeper, best_weights, restore, same_data, weights_of
 
 log = logging.getLogger("odenet")
 
@@ -41,8 +42,7 @@ def check(config: Config) -> None:
     device.choose(config.device)
     name, options = config.source()
     datasets.check(name, options)
-    with torch.device("meta"):
-        network = build.model(config, *datasets.shape(name, options))
+    network = build.sized(config, *datasets.shape(name, options))
     missing = lacking(datasets.task(name), network)
     if missing:
         raise RequestError(
@@ -68,6 +68,7 @@ def run(
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
         session = assemble(config, where)
+        same_data(record.get("data", {}), session.data.record, folder)
         last = folder / "checkpoints" / "last.pt"
         state, trouble = checkpoint.latest(last)
         if state is not None:
@@ -79,7 +80,7 @@ def run(
         if record.get("status") == "done" and session.step >= session.end:
             return dict(record["final"])
         if state is None and config.checkpoint is not None:
-            session.model.load_state_dict(weights_of(session, Path(config.checkpoint)))
+            session.model.load_state_dict(weights_of(config, Path(config.checkpoint)))
 
         record = opening(session, command, overrides, data_record, record)
         write_record(folder, record)
@@ -89,7 +90,8 @@ def run(
         except BaseException as error:
             kind, reason, raised = explained(error, session, folder)
             log.info("stopped", exc_info=error)
-            write_record(folder, record | {"status": kind, "reason": reason, "finished": now()})
+            with contextlib.suppress(OSError):  # on a full disk even this may fail; what is raised says it too
+                write_record(folder, record | {"status": kind, "reason": reason, "finished": now()})
             raise raised from error
         write_record(folder, record | {"status": "done", "final": numbers, "finished": now()})
         say(last_line(numbers, folder))
