@@ -31,7 +31,13 @@ def sound(folder):
 
 
 @numerics
-@pytest.mark.parametrize(("words", "what"), [(ODE, what) for what in WHERE] + [(TINY, "nan"), (TINY, "backward")])
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        *(pytest.param(ODE, what, id=f"ode-{what}") for what in WHERE),
+        *(pytest.param(TINY, what, id=f"tiny-{what}") for what in ("nan", "backward")),
+    ],
+)
 def test_a_number_that_is_none_ends_the_run(odenet, tmp_path, words, what, happened):
     """NaN or infinity in the loss, the field or the backward pass: exit 1 within that step, naming step, learning rate,
     t in a solve and the last good loss; none in a checkpoint; the batch is kept."""

@@ -61,7 +61,7 @@ WRONG = {
 
 @pytest.mark.slow
 def test_a_wrong_request_is_refused(odenet, tmp_path, happened):
-    """Every range, type and name: exit 2, at most 12 lines with the key and what is allowed, no folder, no data read."""
+    """Every range, type and name: exit 2, at most 12 lines with the key and what is allowed, no folder, no data."""
     bad = []
     for words, parts in WRONG.items():
         said = [word for word in TINY if word.partition("=")[0] not in words]

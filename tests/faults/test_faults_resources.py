@@ -22,8 +22,8 @@ PLACES = {  # the name of the file, and the write to it that fails
 
 @numerics
 def test_a_full_disk(odenet, tmp_path, happened):
-    """No space at the start, in metrics, a checkpoint or TensorBoard: exit 1 saying so; the checkpoint before is intact;
-    with room again, resume=auto ends with the bits of an undisturbed run."""
+    """No space at the start, in metrics, a checkpoint or TensorBoard: exit 1 saying so; the checkpoint before is
+    intact; with room again, resume=auto ends with the bits of an undisturbed run."""
     assert odenet(*TRAIN, "hydra.run.dir=whole").code == 0
     said = []
     for name, (what, after) in PLACES.items():
