@@ -76,8 +76,8 @@ FAULTS = (
     Fault(
         "finished run overwritten",
         "odenet_cli/request/folders.py",
-        '    if status == "done":\n        raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")\n',
-        '    if status == "done":\n        shutil.rmtree(folder)\n        return\n',
+        '    if status == "done":\n',
+        '    if status == "done":\n        return shutil.rmtree(folder)\n    if status == "done":\n',
         KILLS + "test_a_finished_run_is_left_alone",
     ),
     Fault(
@@ -90,8 +90,8 @@ FAULTS = (
     Fault(
         "exit 0 on failure",
         "odenet_cli/errors.py",
-        '    """A run that started could not finish: it diverged, met the step limit, or ran out of memory."""\n\n    code = 1\n',
-        '    """A run that started could not finish: it diverged, met the step limit, or ran out of memory."""\n\n    code = 0\n',
+        'or ran out of memory."""\n\n    code = 1\n',
+        'or ran out of memory."""\n\n    code = 0\n',
         NUMBERS + "test_a_learning_rate_that_is_too_large",
     ),
     Fault(
@@ -116,9 +116,8 @@ def plant(fault: Fault, tree: Path) -> str:
     path = tree / fault.path
     before = path.read_text(encoding="utf-8")
     if before.count(fault.old) != 1:
-        sys.exit(
-            f"{fault.name}: its text stands {before.count(fault.old)} times in {fault.path}, not once; mend the patch."
-        )
+        times = before.count(fault.old)
+        sys.exit(f"{fault.name}: its text stands {times} times in {fault.path}, not once; mend the patch.")
     path.write_text(before.replace(fault.old, fault.new), encoding="utf-8")
     return before
 
@@ -126,19 +125,9 @@ def plant(fault: Fault, tree: Path) -> str:
 def outcome(fault: Fault, tree: Path) -> tuple[int, str]:
     """The exit code of the test in `tree`, and its last line."""
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "numerics or slow",
-    ]
-    done = subprocess.run([*words, fault.test], cwd=tree, env=env, capture_output=True, text=True)
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
+    words += ["-m", "numerics or slow", fault.test]
+    done = subprocess.run(words, cwd=tree, env=env, capture_output=True, text=True)
     return done.returncode, (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
 
 
@@ -155,12 +144,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         tree = Path(folder)
         for part in PARTS:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-            copy(
-                ROOT / part,
-                tree / part,
-                **({"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}),
-            )
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / part, tree / part)
         for fault in faults:
             before = plant(fault, tree)
             code, last = outcome(fault, tree)

@@ -239,26 +239,6 @@ def test_a_network_with_dropout_goes_on(start, odenet, tmp_path):
 
 
 @numerics
-def test_a_network_with_dropout_goes_on(start, odenet, tmp_path):
-    """A network that draws random numbers of torch, NumPy and Python: a kill, then resume=auto, the same bits."""
-    (tmp_path / "nets.py").write_text(
-        "import random\nimport numpy\nimport torch\nfrom torch import nn\n"
-        "class Net(nn.Module):\n"
-        "  def __init__(self, shape, classes):\n    super().__init__()\n    self.part = nn.Linear(784, classes)\n"
-        "  def forward(self, x):\n    x = nn.functional.dropout(x.flatten(1), 0.5, self.training)\n"
-        "    return self.part(x) * (1 + 0.1 * self.training * (random.random() + numpy.random.rand()))\n"
-    )
-    words = [word for word in TRAIN if not word.startswith("model")] + ["model=custom", "model.target=nets:Net"]
-    assert odenet(*words, "hydra.run.dir=whole").code == 0
-    child = start(*words, "hydra.run.dir=run")
-    child.until_records(tmp_path / "run", 6)
-    child.send(9)
-    assert child.wait().code == -9
-    assert odenet(*words, "hydra.run.dir=run", "resume=auto").code == 0
-    assert same_bits(tmp_path / "run", tmp_path / "whole")
-
-
-@numerics
 def test_a_second_process_is_refused(start, odenet, tmp_path):
     """A folder in use: exit 2 naming it, and the run that is there goes on to its end."""
     child = start(*TRAIN, "trainer.epochs=2000", "hydra.run.dir=run")
