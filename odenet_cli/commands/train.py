@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config import save
-from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.errors import OdenetError, RequestError, full
 from odenet_cli.presets import conf_dir
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.arguments import parse
@@ -52,14 +52,18 @@ def main(argv: list[str]) -> int:
     new = not request.sweep and request.folder is not None and not request.folder.exists()
     try:
         start(request.argv)
+    except OSError as error:
+        if request.folder is None or request.folder.exists() or full(error):
+            raise
+        raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
     finally:
-        if request.sweep:
+        if request.sweep and request.folder is not None and request.folder.exists():
             code = _finish(request)
     if _raised:
-        error = _raised.pop()
-        if new and isinstance(error, RequestError) and request.folder is not None:
+        failure = _raised.pop()
+        if new and isinstance(failure, RequestError) and request.folder is not None:
             remove_run(request.folder)
-        raise error
+        raise failure
     return code if request.sweep else 0
 
 

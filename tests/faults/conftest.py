@@ -75,7 +75,7 @@ class Child:
 
     @property
     def out(self):
-        return self.out_path.read_text()
+        return self.out_path.read_text() if self.out_path.is_file() else ""
 
     @property
     def err(self):
@@ -112,8 +112,8 @@ def start(nursery, tmp_path, tmp_path_factory):
     """Start `odenet <words>` in `tmp_path`."""
     children, said = [], tmp_path_factory.mktemp("said")
 
-    def call(*words, before="", limits=None, umask=0o022, cwd=tmp_path, **environ):
-        out, err = (said / f"{name}{len(children)}" for name in ("out", "err"))
+    def call(*words, before="", limits=None, umask=0o022, cwd=tmp_path, out=None, **environ):
+        out, err = out or said / f"out{len(children)}", said / f"err{len(children)}"
         pid = nursery.ask(
             argv=[str(word) for word in words],
             cwd=str(cwd),

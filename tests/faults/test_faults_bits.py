@@ -4,7 +4,7 @@ import pytest
 from faults_kit import ODE, TINY, bare, kept, run_json, same_bits
 
 ROW = "10 reproducibility"
-numerics = pytest.mark.numerics
+slow, numerics = pytest.mark.slow, pytest.mark.numerics
 RUN = ("train", *TINY, "optim.lr=0.3", "trainer.log_every=4")
 WAYS = {
     "again": ([], {}),
@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_bits(odenet, tmp_path, happened):
     happened("again, " + ", ".join(list(WAYS)[1:]) + ", in a sweep: the same bits")
 
 
-@numerics
+@slow
 def test_an_ode_net_gives_the_same_bits(odenet, tmp_path):
     """An ODE-Net with an adaptive solver and the adjoint: the same bits twice, with deterministic=true as well."""
     for name, word in (("a", "deterministic=false"), ("b", "deterministic=false"), ("c", "deterministic=true")):

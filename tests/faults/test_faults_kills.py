@@ -125,7 +125,7 @@ def test_a_finished_run_is_left_alone(odenet, tmp_path, whole):
     assert content(place, ours) == before
 
 
-@numerics
+@slow
 def test_a_moved_run_goes_on_and_longer(start, odenet, tmp_path, whole):
     """A run that was killed, moved to another place and resumed there ends with the same bits; then more epochs."""
     child = start(*TRAIN, "hydra.run.dir=here")
@@ -151,8 +151,9 @@ OTHERS = {
 NOTES = ("train.log", "overrides.yaml", "hydra.yaml")  # Hydra's, of what was asked
 
 
-@numerics
-@pytest.mark.parametrize("word", OTHERS)
+@pytest.mark.parametrize(
+    "word", [pytest.param(word, marks=numerics if word == "model.hidden=5" else slow) for word in OTHERS]
+)
 def test_another_config_is_refused(odenet, tmp_path, whole, word):
     """Resuming with another model, width, data or learning rate: exit 2 naming the field, nothing changed."""
     place, key = tmp_path / "run", word.partition("=")[0]
@@ -167,7 +168,7 @@ def test_another_config_is_refused(odenet, tmp_path, whole, word):
     assert [name for name in before if before[name] != after.get(name) and name != ".hydra/config.yaml"] == []
 
 
-@numerics
+@slow
 def test_other_data_are_refused(odenet, tmp_path):
     """Resuming on other data under the same name: exit 2 naming the file whose SHA-256 differs."""
     raw = tiny_mnist(tmp_path / "root")
@@ -181,8 +182,14 @@ def test_other_data_are_refused(odenet, tmp_path):
     assert "the SHA-256 of train-images-idx3-ubyte differs" in refused.err
 
 
-@numerics
-@pytest.mark.parametrize("damage", ["a flipped bit", "cut", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("a flipped bit", marks=numerics),
+        pytest.param("cut", marks=slow),
+        pytest.param("empty", marks=slow),
+    ],
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(start, odenet, tmp_path, whole, damage, happened):
     """A damaged last.pt is named, the checkpoint before it is used, and the run ends with the same bits."""
     place = tmp_path / "run"
@@ -218,7 +225,7 @@ def test_two_damaged_checkpoints_are_refused(odenet, tmp_path, whole):
     assert ((place / "metrics.jsonl").read_bytes(), run_json(place)) == before
 
 
-@numerics
+@slow
 def test_a_network_with_dropout_goes_on(start, odenet, tmp_path):
     """A network that draws random numbers of torch, NumPy and Python: a kill, then resume=auto, the same bits."""
     (tmp_path / "nets.py").write_text(

@@ -7,7 +7,7 @@ import torch
 from faults_kit import ODE, TINY, faults, kept, records, run_json
 
 ROW = "7 numerical faults"
-numerics = pytest.mark.numerics
+slow, numerics = pytest.mark.slow, pytest.mark.numerics
 BATCHES = ("trainer.limit_batches=8", "trainer.checkpoint_every=2", "trainer.log_every=2", "optim.milestones=[]")
 WHERE = {
     "nan": r"the run diverged: the loss is nan at step 6 with learning rate 0\.05",
@@ -30,12 +30,15 @@ def sound(folder):
     return True
 
 
-@numerics
+CASES = [*((ODE, "ode", what) for what in WHERE), *((TINY, "tiny", what) for what in ("nan", "backward"))]
+SHORT = ("ode-field", "ode-backward", "tiny-nan")  # the layer that is checked with every change
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        *(pytest.param(ODE, what, id=f"ode-{what}") for what in WHERE),
-        *(pytest.param(TINY, what, id=f"tiny-{what}") for what in ("nan", "backward")),
+        pytest.param(words, what, id=f"{net}-{what}", marks=numerics if f"{net}-{what}" in SHORT else slow)
+        for words, net, what in CASES
     ],
 )
 def test_a_number_that_is_none_ends_the_run(odenet, tmp_path, words, what, happened):

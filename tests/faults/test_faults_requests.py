@@ -4,7 +4,7 @@ import pytest
 from faults_kit import TINY, run_json
 
 ROW = "5 bad input"
-numerics = pytest.mark.numerics
+slow, numerics = pytest.mark.slow, pytest.mark.numerics
 
 # words -> what the message names. All of them in one process each, the imports paid for once.
 WRONG = {
@@ -59,13 +59,14 @@ WRONG = {
 }
 
 
-@pytest.mark.slow
+@slow
 def test_a_wrong_request_is_refused(odenet, tmp_path, happened):
     """Every range, type and name: exit 2, at most 12 lines with the key and what is allowed, no folder, no data."""
     bad = []
     for words, parts in WRONG.items():
-        said = [word for word in TINY if word.partition("=")[0] not in words]
-        said = said if "model=" not in words else [word for word in said if not word.startswith("model.")]
+        keys = {word.partition("=")[0] for word in words.split(" ")}
+        said = [word for word in TINY if word.partition("=")[0] not in keys]
+        said = said if "model" not in keys else [word for word in said if not word.startswith("model.")]
         done = odenet("train", *said, *words.split(" "), before=NO_DATA)
         if done.code != 2 or not all(part in done.err for part in parts) or list(tmp_path.iterdir()):
             bad.append((words, done))
@@ -91,7 +92,7 @@ def test_a_checkpoint_of_another_model_is_refused(odenet, tmp_path):
 NAMES = ["a b", "it's", 'say "x"', "a,b", "[1]", "100 %", "$5", "é×λ", "x" * 200, "a=b", "{a}", "(a"]
 
 
-@numerics
+@slow
 def test_names_of_any_spelling_work(odenet, tmp_path):
     """Names with spaces, quotes, commas, brackets, %, $, and of 200 characters: exit 0, a folder of that name."""
     short = [*TINY, "trainer.epochs=1", "trainer.limit_batches=1"]

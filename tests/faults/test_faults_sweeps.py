@@ -38,7 +38,7 @@ def test_a_failing_job_leaves_the_others(start, odenet, tmp_path, happened):
     happened(f"done, failed ({jobs[1]['reason'].splitlines()[0]}), done; exit 1")
 
 
-@numerics
+@slow
 def test_a_killed_sweep_goes_on(start, odenet, tmp_path):
     """SIGKILL in the second of three jobs: the same command with resume=auto skips the first, resumes the second, and
     runs the third; the bits are those of each run alone."""
@@ -72,7 +72,7 @@ def test_a_job_without_memory_leaves_the_others(odenet, tmp_path, happened):
     happened(jobs[0]["reason"].splitlines()[0])
 
 
-@numerics
+@slow
 def test_runs_started_together_have_folders_of_their_own(start, tmp_path):
     """Ten runs started at once: ten folders, each of one run."""
     words = ["train", *TINY, "trainer.epochs=1", "trainer.limit_batches=2"]
@@ -104,7 +104,7 @@ def test_a_bad_point_stops_the_sweep_before_it_begins(odenet, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@numerics
+@slow
 def test_a_job_that_cannot_go_on_does_not_stop_the_others(odenet, tmp_path):
     """A user's network that raises: its job fails with its own words, the next one runs."""
     (tmp_path / "nets.py").write_text(
