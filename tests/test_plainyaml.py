@@ -22,7 +22,7 @@ EVIL = {
     "a: !!python/name:os.system\n": "!!python/name:os.system",
     BOMB: "values",
     "a: &a [*a]\n": "*a stands for nothing",
-    "a: *b\n": "alias",
+    "a: *b\n": "*b stands for nothing",
     "a: " + "[" * 100 + "]" * 100: "one in the other",
     "a: [" + "1," * VALUES + "]\n": "values",
     "a: [1\n": "not sound YAML",

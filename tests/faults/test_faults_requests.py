@@ -39,7 +39,7 @@ WRONG = {
     "solver.rtol=0": ["solver.rtol=0", "above 0"],
     "solver=rk4 solver.rtol=1e-3": ["rk4", "fixed steps"],
     "solver.steps=4": ["dopri5", "chooses its own steps"],
-    "solver=dopri": ["Did you mean `dopri5`?"],
+    "solver=doprii5": ["Did you mean `dopri5`?"],
     "gradient=adjiont": ["Did you mean `adjoint`?"],
     "data=minst": ["Did you mean `mnist`?"],
     "data.crop=-1": ["data.crop=-1"],
@@ -55,7 +55,6 @@ WRONG = {
     "resume=": ["resume"],
     "checkpoint=nothing.pt": ["checkpoint=nothing.pt"],
     "+trainer.epoch=3": ["trainer.epoch", "not a key"],
-    "~seed": ["seed"],
 }
 
 
