@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import os
 import signal
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 
 from odenet_cli import __version__
-from odenet_cli.errors import Interrupted, OdenetError
+from odenet_cli.errors import Interrupted, OdenetError, full, no_space
 
 COMMANDS = Path(__file__).resolve().parent / "commands"
 LINES = 12
+SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
 def main() -> int:
@@ -29,7 +31,12 @@ def main() -> int:
         interrupted.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, note)
+    for number in SIGNALS:
+        signal.signal(number, note)
+    os.umask(os.umask(0o077) | 0o002)  # whatever was set: no file of ours is writable for everybody
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without é or × is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()
@@ -40,12 +47,14 @@ def main() -> int:
     except Interrupted as stop:
         return report(stop, str(stop) or "interrupted", stop.code)
     except KeyboardInterrupt as stop:
-        return report(stop, "interrupted", 130)
-    except OdenetError as error:
-        return report(error, f"error: {error}", error.code)
+        return report(stop, "interrupted", SIGNALS[interrupted[-1]] if interrupted else 130)
     except Exception as error:
         if interrupted:  # what an interrupted import raises may be anything
-            return report(error, "interrupted", 130)
+            return report(error, "interrupted", SIGNALS[interrupted[-1]])
+        if isinstance(error, OdenetError):
+            return report(error, f"error: {error}", error.code)
+        if full(error):
+            return report(error, f"error: {no_space(error)}\n  Make room, and start it again.", 1)
         text = f"error: {type(error).__name__}: {error}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
     return code
@@ -95,5 +104,8 @@ def report(error: BaseException, text: str, code: int) -> int:
     lines = text.splitlines()
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
-    print("\n".join(lines), file=sys.stderr)
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

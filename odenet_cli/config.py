@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
+from odenet_cli.plainyaml import look_through
 from odenet_cli.presets import preset
 from odenet_cli.ranges import EPS, check
 
@@ -211,12 +212,18 @@ def save(config: Config, folder: Path, tied: bool) -> None:
 def saved(folder: Path) -> dict[str, Any]:
     """What `folder/config.yaml` says, resolved; empty if there is none."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     path = folder / "config.yaml"
     if not path.is_file():
         return {}
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert isinstance(content, dict)
+    look_through(path)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} is not a configuration: there are no keys in it.")
     content.pop("defaults", None)
     return {str(key): value for key, value in content.items()}
 

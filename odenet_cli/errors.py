@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class OdenetError(Exception):
     """An error that is reported in a few plain lines. `code` is the process's exit code."""
@@ -33,3 +37,15 @@ class Interrupted(BaseException):
 
     def __reduce__(self) -> tuple[type, tuple[str, int]]:  # jobs in other processes send it home
         return type(self), (str(self), self.code)
+
+
+def full(error: BaseException) -> bool:
+    """Is a disk, a quota or a limit on the size of files exhausted?"""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def no_space(error: BaseException) -> str:
+    """`full` in words."""
+    assert isinstance(error, OSError)
+    where = f" for {error.filename}" if error.filename else ""
+    return f"no space left{where} ({error.strerror})."

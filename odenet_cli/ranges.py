@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 NORMS = ("relative", "absolute", "seminorm")
 COMPILE = ("auto", "true", "false", "loop")
+LONGEST = 240  # bytes of a name; a file system takes 255, and the time goes before it
+DEEPEST = 10_000  # blocks or layers
 
 
 def check(config: Config) -> None:
@@ -28,6 +30,11 @@ def check(config: Config) -> None:
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise RequestError(f"{key}={value} is out of range: it must be below 2^63.")
+    for key in ("blocks", "layers"):
+        if config.model.get("name") != "custom" and isinstance(count := config.model.get(key), int) and count > DEEPEST:
+            raise RequestError(f"model.{key}={count} is out of range: it must be {DEEPEST:,} or less.")
     _check_words(config)
     _check_solver("solver", config.solver, config.dtype)
     _check_gradient(config.gradient)
@@ -81,14 +88,12 @@ def positive(key: str, value: float | None, remedy: str = "") -> None:
 
 def _check_words(config: Config) -> None:
     name = config.name
-    if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
+    if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > LONGEST:
         raise RequestError(
-            f"name={name!r} cannot be part of a folder's name: 1 to 100 characters, no slash, no line break.\n"
+            f"name={name!r} cannot be part of a folder's name: 1 to {LONGEST} bytes, no slash, no line break.\n"
             "  Say where runs go with hydra.run.dir=FOLDER."
         )
     at_least("seed", config.seed, 0)
-    if config.seed >= 2**63:
-        raise RequestError(f"seed={config.seed} is out of range: it must be below 2^63.")
     require("dtype", config.dtype, EPS)
     require("compile", config.compile, COMPILE)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):

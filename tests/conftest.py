@@ -13,6 +13,10 @@ import pytest
 FAKES = Path(__file__).parent / "fakes"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=20, help="how often tests/faults kills a run, of each kind")
+
+
 @pytest.fixture
 def odenet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `odenet <words>` in `tmp_path`; `fakes=True` puts stand-ins in the place of training and data."""

@@ -8,7 +8,7 @@ import pytest
 import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
-FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config"}
+FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config", "plainyaml"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.request.folders import run_record
+from odenet_cli.training.progress import say
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "error": ("error %", lambda value: f"{100 * value:.2f}"),
@@ -27,11 +28,11 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], swept: list[str]
     (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
 
     failed = [record for record in records if record["status"] != "done"]
-    print(f"\n{table}\n")
+    say(f"\n{table}\n")
     for record in failed:
         reason = str(record["reason"] or "").partition("\n")[0]
-        print(f"{record['folder']}: {record['status']}: {reason}")
-    print(f"{len(records) - len(failed)} of {len(records)} done; {folder / 'summary.json'}")
+        say(f"{record['folder']}: {record['status']}: {reason}")
+    say(f"{len(records) - len(failed)} of {len(records)} done; {folder / 'summary.json'}")
     return len(failed)
 
 

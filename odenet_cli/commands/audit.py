@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     own_class(run, words)
     from odenet_cli.request.points import altered
     from odenet_cli.training.audit import Audit
-    from odenet_cli.training.folder import plain
+    from odenet_cli.training.folder import plain, replace
     from odenet_cli.training.trained import eval_batch, needs_solver, trained
     from odenet_cli.training.verdict import judged, matrix
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     sentence = told(verdict, rows[0], worst)
     print(sentence)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
-    (folder / "audit.json").write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
+    replace(folder / "audit.json", json.dumps(plain(content), indent=2) + "\n")
     return 1 if verdict == "not an ode" and strict == "true" else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,10 @@ def main(argv: list[str]) -> int:
     choices = {key: choice(said, key, known) for key, known in OWN.items()}
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
-    from odenet_cli.training.folder import plain
+    from odenet_cli.training.folder import append
 
     for record in score(folder, points, **choices):
-        with open(folder / "eval.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(record)) + "\n")
+        append(folder / "eval.jsonl", record)
     return 0
 
 

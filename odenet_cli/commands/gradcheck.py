@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
     batches = number(said, "batches", 3, whole=True)
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
-    from odenet_cli.training.folder import plain
+    from odenet_cli.training.folder import append
     from odenet_cli.training.gradcheck import Gradcheck
     from odenet_cli.training.trained import needs_solver, trained
 
@@ -75,8 +74,7 @@ def main(argv: list[str]) -> int:
         for n in range(batches):
             records.append(check.row(config, n))
             print(start + cells(records[-1]), flush=True)
-            with open(folder / "gradcheck.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(records[-1])) + "\n")
+            append(folder / "gradcheck.jsonl", records[-1])
             if "failed" in records[-1]:
                 break
         middle = median(records)

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
@@ -20,17 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config import save
-from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.errors import OdenetError, RequestError, full
 from odenet_cli.presets import conf_dir
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
 from odenet_cli.request.explain import explained
-from odenet_cli.request.folders import run_record
+from odenet_cli.request.folders import remove_run, run_record
 from odenet_cli.request.guard import guard
 from odenet_cli.request.settle import settled
 from odenet_cli.training.folder import write_record
 from odenet_cli.training.launch import Job, held
+from odenet_cli.training.progress import say
 
 log = logging.getLogger("odenet")
 
@@ -47,14 +48,29 @@ def main(argv: list[str]) -> int:
     request = prepare(argv)
     if not request.jobs:
         return start(request.argv)
+    quiet()
+    new = not request.sweep and request.folder is not None and not request.folder.exists()
     try:
         start(request.argv)
+    except OSError as error:
+        if request.folder is None or request.folder.exists() or full(error):
+            raise
+        raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
     finally:
-        if request.sweep:
+        if request.sweep and request.folder is not None and request.folder.exists():
             code = _finish(request)
     if _raised:
-        raise _raised.pop()
+        failure = _raised.pop()
+        if new and isinstance(failure, RequestError) and request.folder is not None:
+            remove_run(request.folder)
+        raise failure
     return code if request.sweep else 0
+
+
+def quiet() -> None:
+    """What the log's file or TensorBoard's thread could not write must not print a traceback; the run says why."""
+    logging.raiseExceptions = False
+    threading.excepthook = lambda told: log.info("a thread failed", exc_info=told.exc_value)
 
 
 def start(argv: list[str]) -> int:
@@ -120,7 +136,7 @@ def job(cfg: DictConfig) -> None:
     here = HydraConfig.get()
     folder, sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
     if sweep and cfg.resume == "auto" and run_record(folder).get("status") == "done":
-        print(f"#{here.job.num}: finished before, left as it is: {folder}")
+        say(f"#{here.job.num}: finished before, left as it is: {folder}")
         return
     try:
         _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else 0)
@@ -129,7 +145,7 @@ def job(cfg: DictConfig) -> None:
         _record(folder, error)
         if sweep:
             kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
-            print(f"#{here.job.num} failed: {kind}{error}", file=sys.stderr)
+            say(f"#{here.job.num} failed: {kind}{error}", sys.stderr)
         else:
             _raised.append(error)
 
@@ -138,6 +154,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> No
     from odenet_cli.training.run import run
 
     config, data_record, command = settled(typed(cfg))
+    known = run_record(folder)
     before = (folder / "config.yaml").read_bytes() if (folder / "config.yaml").exists() else None
     save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
     try:
@@ -146,7 +163,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> No
         if before is not None:  # the run that is here goes on being described by its own config
             (folder / "config.yaml").write_bytes(before)
         raise
-    if any((folder / "figures").glob("*.npz")):
+    if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
         from odenet_cli.report import pictures
         from odenet_cli.training.log import show
 
@@ -160,7 +177,8 @@ def _record(folder: Path, error: Exception) -> None:
     if record.get("status") == "failed" or (record and isinstance(error, RequestError)):
         return  # a refused request leaves the run that is here as it was
     reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
-    write_record(folder, {**record, "status": "failed", "reason": reason})
+    with suppress(OSError):  # on a full disk; what was raised says it too
+        write_record(folder, {**record, "status": "failed", "reason": reason})
 
 
 def _finish(request: Request) -> int:

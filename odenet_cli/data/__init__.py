@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from odenet_cli import registry
+from odenet_cli.data import _resident
 from odenet_cli.data._fetch import Unavailable
 from odenet_cli.data._resident import Data, Deal, Resident
 
@@ -30,6 +31,7 @@ __all__ = [
     "Resident",
     "Unavailable",
     "check",
+    "check_batch",
     "load",
     "names",
     "prepare",
@@ -67,6 +69,12 @@ def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Find, fetch if allowed, and verify: {used, sha256, root, sizes, warning}, plain values for `run.json`."""
     record: dict[str, Any] = _source(name, options).prepare()
     return record
+
+
+def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
+    """Refuse a batch larger than the training split that `prepare` found, of a set that is dealt without repetition."""
+    if task(name) == "classify":
+        _resident.check_batch(batch_size, dict(record))
 
 
 def load(

@@ -148,6 +148,16 @@ def check(*, crop: int, validation: int) -> None:
         raise RequestError(f"data.validation={validation} is negative; give a number of training samples, or 0.")
 
 
+def check_batch(batch_size: int, record: dict[str, Any]) -> None:
+    """Refuse a batch of more samples than there are to train on."""
+    count = record["sizes"]["train"]
+    if batch_size > count:
+        raise RequestError(
+            f"trainer.batch_size={batch_size} is more than the {count:,} training samples of {record['used']}.\n"
+            f"  It may be 1 to {count}."
+        )
+
+
 def sizes(train: int, test: int, validation: int) -> dict[str, int]:
     """Samples per split once the last `validation` of `train` are held out."""
     if validation >= train:
@@ -163,11 +173,7 @@ def classify(
 ) -> Data:
     """Ten classes of images (N, 1, 28, 28) with labels (N,); `record["sizes"]` says where `train` is cut in two."""
     cut = record["sizes"]["train"]
-    if deal.batch_size > cut:
-        raise RequestError(
-            f"trainer.batch_size={deal.batch_size} is more than the {cut:,} training samples of {record['used']}.\n"
-            f"  It may be 1 to {cut}."
-        )
+    check_batch(deal.batch_size, record)
     images, labels = (part.to(deal.device) for part in train)
     others = [part.to(deal.device) for part in test]
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins import file_config_source as hydra_files
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
@@ -19,12 +21,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
+from odenet_cli.plainyaml import look_through
 from odenet_cli.presets import conf_dir, groups
 from odenet_cli.ranges import check
 from odenet_cli.request.explain import known_keys
@@ -38,7 +42,18 @@ CONFIG_NAME = "train"
 def register() -> None:
     """Tell Hydra the schema, and OmegaConf how a sweep names its folders. Every process that runs a job needs it."""
     ConfigStore.instance().store(name="schema", node=Config, provider="odenet")
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
     OmegaConf.register_new_resolver("odenet.folder", folder_name, replace=True)
+
+
+class FileConfigSource(hydra_files.FileConfigSource):
+    """Hydra's reader of YAML files, which first looks through them. Of the same name, or Hydra would refuse it."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        if path.exists():
+            look_through(path)
+        return super().load_config(config_path)
 
 
 class Composer:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ def run_record(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def check_links(key: str, folder: Path) -> None:
+    """Refuse a folder with links in it: what is written there would land, or overwrite, somewhere else."""
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(here) / name
+            if path.is_symlink():
+                raise RequestError(
+                    f"{key}={folder}: {path.relative_to(folder)} is a link to {os.readlink(path)}, which a run would "
+                    f"overwrite.\n  Put the file itself in its place; the folder as a whole may be a link."
+                )
+
+
 def check_run_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.run.dir", folder):
@@ -45,6 +58,7 @@ def check_run_folder(folder: Path, resume: str) -> None:
         raise RequestError(
             f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."
         )
+    check_links("hydra.run.dir", folder)
     if resume == "auto":
         return
     if status == "done":
@@ -60,10 +74,17 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
         return
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
         raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
+    check_links("hydra.sweep.dir", folder)
     if resume != "auto":
         raise RequestError(
             f"hydra.sweep.dir={folder} holds a sweep. Go on with it by resume=auto, or choose a new folder."
         )
+
+
+def remove_run(folder: Path) -> None:
+    """Take away the folder that Hydra made for a run that was then refused, unless something else is in it."""
+    if all(path.name in OURS or path.name == ".lock" for path in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def _occupied(key: str, folder: Path) -> bool:

@@ -34,9 +34,16 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
 
     records: dict[str, dict[str, Any]] = {}
     for config in configs.values():
-        data = complete(config, gpu=False, data=auto).data
+        whole = complete(config, on_gpu(config), data=auto)
+        data = whole.data
         if key_of(data) not in records:
             records[key_of(data)] = sets.prepare(data["name"], arguments(data))
+        if whole.trainer.batch_size is not None:
+            sets.check_batch(whole.trainer.batch_size, data["name"], records[key_of(data)])
+        if config.checkpoint is not None:
+            from odenet_cli.training.state import weights_of
+
+            weights_of(whole, Path(config.checkpoint))
     return {"auto": auto, "data": records}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from odenet_cli.ode import Adaptive, Fixed, Solver
 from odenet_cli.ode.gradient import Gradient
 from odenet_cli.ode.gradient import gradient as make_gradient
 from odenet_cli.ode.gradient import options as gradient_options
+from odenet_cli.training import device
+
+GIB = 2**30
 
 
 def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solver:
@@ -59,6 +63,35 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
         config.model["name"], options, shape=shape, classes=classes, solver=solver(config.solver, gradient(config))
     )
     return compiled(config, made.to(dtype(config)))
+
+
+def sized(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The network without its numbers; a `RequestError` where those, or a batch, would not fit into memory."""
+    name = config.model["name"]
+    try:
+        with torch.device("meta"):
+            network = model(config, shape, classes)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RequestError(f"model={name} cannot be built with these model.*: {reason}") from error
+    there, each = device.memory(config.device), dtype(config).itemsize
+    weights = sum(parameter.numel() for parameter in network.parameters()) * each
+    batch = (config.trainer.batch_size or 0) * math.prod(shape) * each
+    for what, needed in ((f"model={name} with its gradient", 2 * weights), ("a batch of trainer.batch_size", batch)):
+        if needed > there:
+            raise RequestError(
+                f"{what} needs {needed / GIB:,.0f} GiB, and there are {there / GIB:,.0f} GiB of memory.\n"
+                f"  Make {'it' if what.startswith('a') else 'the model'} smaller: {_sizes(config, what)}."
+            )
+    return network
+
+
+def _sizes(config: Config, what: str) -> str:
+    """What of the config is large."""
+    if what.startswith("a"):
+        return f"trainer.batch_size={config.trainer.batch_size}"
+    numbers = {key: value for key, value in config.model.items() if type(value) is int}
+    return ", ".join(f"model.{key}={value}" for key, value in numbers.items())
 
 
 def compiled(config: Config, network: nn.Module) -> nn.Module:

@@ -28,10 +28,14 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     torch.save(payload, buffer)
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    with open(temporary, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # half of it would only take the room that is wanting
+        temporary.unlink(missing_ok=True)
+        raise
     if path.exists():
         os.replace(path, previous(path))
     os.replace(temporary, path)

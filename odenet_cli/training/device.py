@@ -27,6 +27,14 @@ def count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def memory(name: str) -> int:
+    """Bytes of memory that the device `name` has."""
+    where = choose(name)
+    if where.type == "cuda":
+        return int(torch.cuda.get_device_properties(where).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
     """Set what is global to the process: the device, determinism, and the precision of matrix products on a GPU.
 

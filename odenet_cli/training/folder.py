@@ -55,9 +55,25 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Replace `run.json` in one move."""
-    temporary = folder / ".run.json.part"
-    temporary.write_text(json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "run.json")
+    replace(folder / "run.json", json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Put `text` in the place of `path` in one move; where it was a link, only the link goes."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """One record more, as a line of JSON; a link to another file is not followed."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    with open(handle, "a", encoding="utf-8") as file:
+        file.write(json.dumps(plain(record)) + "\n")
 
 
 class MetricsFile:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from odenet_cli.config import Config
-from odenet_cli.errors import Interrupted, RunFailed
+from odenet_cli.errors import Interrupted
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
 from odenet_cli.training.build import eval_dtype
 from odenet_cli.training.evaluate import evaluate, mean_cost
+from odenet_cli.training.failure import check_gradients, check_loss, diverged, repeatable
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.memory import PeakMeter, SavedMeter
 from odenet_cli.training.optim import learning_rate
@@ -81,6 +82,8 @@ class Session:
     step, epoch, position  optimiser steps made, epochs finished, batches of this epoch seen
     validated              the step of the latest validation
     best                   {step, epoch, loss, …}: the record of the best validation so far
+    watch                  look at every loss and gradient before the weights take it; on a GPU that would wait for it
+    good                   the step and the value of the last loss that was looked at and was a number
     """
 
     config: Config
@@ -96,6 +99,8 @@ class Session:
     validated: int = 0
     best: dict[str, Any] | None = None
     elapsed_s: float = 0.0
+    watch: bool = True
+    good: tuple[int, float] | None = None
     window: Window = field(default_factory=Window)
 
     @property
@@ -119,7 +124,8 @@ class Session:
 
 
 def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> None:
-    """Train until `run.end`. `keep.last(run)` and `keep.best(run)` write checkpoints."""
+    """Train until `run.end`. `keep.last(run)` and `keep.best(run)` write checkpoints, `keep.failed(run, …)` a step that
+    failed."""
     trainer = run.config.trainer
     opened = time.perf_counter() - run.elapsed_s
     epoch_opened = time.perf_counter()
@@ -133,22 +139,18 @@ def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> No
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
 
-            with tally() as solves, _measured(run):
-                loss, extra = run.loss_fn(run.model, batch)
-                run.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+            with repeatable(run, keep, batch=batch):
+                values, solves = slopes(run, batch)
             run.optimizer.step()
 
             run.step, run.position = run.step + 1, run.position + 1
-            run.window.add({"loss": loss, **extra}, solves)
+            run.window.add(values, solves)
             run.elapsed_s = time.perf_counter() - opened
             show.step(run.step)
-            if run.device.type == "cpu":  # elsewhere reading the loss would wait for the device
-                _check_finite(run, loss)
             if run.step % trainer.log_every == 0 or run.position == run.per_epoch or run.step == run.end:
                 _record(run, log, show, rate)
             if stop.name or run.step % trainer.checkpoint_every == 0:
-                _check_finite(run, loss)
+                check_loss(run, values["loss"], run.step)
                 keep.last(run)
             if stop.name:
                 raise Interrupted(f"{stop.name} after step {run.step} of {run.end}", stop.code)
@@ -158,6 +160,19 @@ def fit(run: Session, log: Logbook, keep: Any, stop: Stop, show: Progress) -> No
         _validate(run, log, keep, show, time.perf_counter() - epoch_opened)
         keep.last(run)
         epoch_opened = time.perf_counter()
+
+
+def slopes(run: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
+    """Loss, metrics and gradients of `batch`, and what its solves cost; the weights are as before."""
+    with tally() as solves, _measured(run):
+        loss, extra = run.loss_fn(run.model, batch)
+        if run.watch:
+            check_loss(run, loss, run.step + 1)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+    if run.watch:
+        check_gradients(run)
+    return {"loss": loss, **extra}, solves
 
 
 @contextlib.contextmanager
@@ -174,7 +189,8 @@ def _measured(run: Session) -> Any:
 def _record(run: Session, log: Logbook, show: Progress, rate: float) -> None:
     record = {"step": run.step, "epoch": _epoch(run), "split": "train", "lr": rate, **run.window.means()}
     if not math.isfinite(record["loss"]):
-        raise diverged(run, record["loss"])
+        raise diverged(run, record["loss"], run.step)
+    run.good = run.step, record["loss"]
     log.write(record)
     show.record(record)
     run.window = Window()
@@ -185,12 +201,7 @@ def _validate(run: Session, log: Logbook, keep: Any, show: Progress, epoch_s: fl
     if not run.data.valid.size:
         run.best = {"step": run.step, "epoch": run.epoch}
         return
-    scores = evaluate(
-        run.model, run.loss_fn, run.data.valid, run.scorer, run.config.trainer.limit_batches, run.precision
-    )
-    record = {"step": run.step, "epoch": run.epoch, "split": "valid", **scores, "epoch_s": epoch_s}
-    if not math.isfinite(record["loss"]):
-        raise diverged(run, record["loss"])
+    record = {"step": run.step, "epoch": run.epoch, "split": "valid", **score(run, keep, "valid"), "epoch_s": epoch_s}
     log.write(record)
     show.record(record)
     merit = "error" if "error" in record else "loss"
@@ -205,15 +216,11 @@ def _epoch(run: Session) -> int:
     return run.epoch + (run.position == run.per_epoch)
 
 
-def _check_finite(run: Session, loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise diverged(run, loss.item())
-
-
-def diverged(run: Session, loss: float) -> RunFailed:
-    """The error for a loss that is NaN or infinite."""
-    rate = run.optimizer.param_groups[0]["lr"]
-    return RunFailed(
-        f"the run diverged: the loss is {loss} at step {run.step} with learning rate {rate:g}.\n"
-        "  Lower optim.lr, or solve more accurately (solver.rtol)."
-    )
+def score(run: Session, keep: Any, split: str) -> dict[str, Any]:
+    """The scores of the present weights on `split`; a loss that is no number is a `RunFailed`."""
+    with repeatable(run, keep, split):
+        limit = run.config.trainer.limit_batches
+        scores = evaluate(run.model, run.loss_fn, getattr(run.data, split), run.scorer, limit, run.precision)
+        if not math.isfinite(scores["loss"]):
+            raise diverged(run, scores["loss"], run.step)
+    return scores

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 QUIET_S = 10.0
 
@@ -24,6 +25,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print at once. Where the reader has gone (`| head`) the rest is said to nobody, and the run goes on."""
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
@@ -83,4 +93,4 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self.printed = time.perf_counter()
-        print(line, flush=True)
+        say(line)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shlex
 import subprocess
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -15,11 +17,14 @@ from typing import Any
 import torch
 
 import odenet_cli
-from odenet_cli.errors import Interrupted, RunFailed
+from odenet_cli.errors import Interrupted, RunFailed, full, no_space
+from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
 from odenet_cli.training import device
 from odenet_cli.training.loop import Session
+from odenet_cli.training.memory import MIB
 from odenet_cli.training.progress import duration, number, percent
+from odenet_cli.training.state import FAILED
 
 COUNTS = tuple(field.name for field in fields(Stats))
 
@@ -74,22 +79,48 @@ def opening(
 
 def explained(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
     """Status and reason for `run.json`, and what to raise."""
+    again = f"odenet train {shlex.quote(f'resume={folder}')}"
     if isinstance(error, Interrupted):
-        again = f"Go on with: odenet train {shlex.quote(f'resume={folder}')}"
-        return "interrupted", str(error), Interrupted(f"{error}; the checkpoint is kept. {again}", error.code)
+        text = f"{error}; the checkpoint is kept. Go on with: {again}"
+        return "interrupted", str(error), Interrupted(text, error.code)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
-    if isinstance(error, torch.OutOfMemoryError):
-        reason = (
-            f"out of memory on {session.device} with trainer.batch_size={session.config.trainer.batch_size}. "
-            "Use a smaller batch, or gradient=adjoint, which keeps no steps."
-        )
+    if exhausted(error):
+        reason = out_of_memory(session)
         return "failed", reason, RunFailed(reason)
-    reason = f"{error}" if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-    if isinstance(error, RunFailed) and f"step {session.step}" not in reason:
-        raised: BaseException = RunFailed(f"in optimiser step {session.step + 1}: {reason}")
-        return "failed", str(raised), raised
-    return "failed", reason, error
+    if full(error):
+        reason = f"{no_space(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
+        return "failed", reason, RunFailed(reason)
+    repeat = (folder / "checkpoints" / FAILED).exists()
+    more = f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if repeat else ""
+    if isinstance(error, RunFailed):
+        return "failed", f"{error}{more}", RunFailed(f"{error}{more}")
+    return "failed", f"{type(error).__name__}: {error}{more}", error
+
+
+def exhausted(error: BaseException) -> bool:
+    """Is there no memory left? On a CPU torch says so in words alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+LEAN = {"backprop": "gradient=replay, adjoint or reversible need", "replay": "gradient=adjoint or reversible need"}
+
+
+def out_of_memory(session: Session) -> str:
+    """How much there was, and what needs less."""
+    config = session.config
+    if session.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(session.device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    lean = LEAN.get(config.gradient.method) if solvers(session.model) else None
+    return (
+        f"out of memory on {session.device} after step {session.step}: the peak was {peak / MIB:,.0f} MiB with "
+        f"trainer.batch_size={config.trainer.batch_size} and gradient={config.gradient.method}.\n"
+        f"  Use a smaller trainer.batch_size or eval.batch_size{f'; {lean} less' if lean else ''}."
+    )
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:

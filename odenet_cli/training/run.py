@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.tasks import lacking, sketch, task, verdict
-from odenet_cli.training import build, checkpoint, device
-from odenet_cli.training.evaluate import evaluate, scoring
+from odenet_cli.training import build, checkpoint, device, generators
+from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.folder import locked, read_record, write_record
 from odenet_cli.training.log import Logbook
-from odenet_cli.training.loop import Session, diverged, fit
+from odenet_cli.training.loop import Session, fit, score
 from odenet_cli.training.optim import optimizer
-from odenet_cli.training.progress import Progress
+from odenet_cli.training.progress import Progress, say
 from odenet_cli.training.record import explained, final, last_line, now, opening
 from odenet_cli.training.signals import Stop
-from odenet_cli.training.state import Keeper, best_weights, restore, weights_of
+from odenet_cli.training.state import FAILED, Keeper, best_weights, restore, same_data, weights_of
 
 log = logging.getLogger("odenet")
 
@@ -42,8 +42,7 @@ def check(config: Config) -> None:
     device.choose(config.device)
     name, options = config.source()
     datasets.check(name, options)
-    with torch.device("meta"):
-        network = build.model(config, *datasets.shape(name, options))
+    network = build.sized(config, *datasets.shape(name, options))
     missing = lacking(datasets.task(name), network)
     if missing:
         raise RequestError(
@@ -68,7 +67,8 @@ def run(
         record = read_record(folder)
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
-        session = _session(config, where)
+        session = assemble(config, where)
+        same_data(record.get("data", {}), session.data.record, folder)
         last = folder / "checkpoints" / "last.pt"
         state, trouble = checkpoint.latest(last)
         if state is not None:
@@ -80,19 +80,21 @@ def run(
         if record.get("status") == "done" and session.step >= session.end:
             return dict(record["final"])
         if state is None and config.checkpoint is not None:
-            session.model.load_state_dict(weights_of(session, Path(config.checkpoint)))
+            session.model.load_state_dict(weights_of(config, Path(config.checkpoint)))
 
         record = opening(session, command, overrides, data_record, record)
         write_record(folder, record)
+        (folder / "checkpoints" / FAILED).unlink(missing_ok=True)  # an attempt before this one
         try:
             numbers = _train(session, folder, state, stop)
         except BaseException as error:
             kind, reason, raised = explained(error, session, folder)
             log.info("stopped", exc_info=error)
-            write_record(folder, record | {"status": kind, "reason": reason, "finished": now()})
+            with contextlib.suppress(OSError):  # on a full disk even this may fail; what is raised says it too
+                write_record(folder, record | {"status": kind, "reason": reason, "finished": now()})
             raise raised from error
         write_record(folder, record | {"status": "done", "final": numbers, "finished": now()})
-        print(last_line(numbers, folder), flush=True)
+        say(last_line(numbers, folder))
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return numbers
@@ -123,7 +125,8 @@ def keep_sketch(folder: Path, session: Session) -> None:
         numpy.savez_compressed(path, **{name: array.detach().cpu().numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
-def _session(config: Config, where: torch.device) -> Session:
+def assemble(config: Config, where: torch.device) -> Session:
+    """Everything to train `config` with, at its beginning."""
     name, options = config.source()
     batch = config.trainer.batch_size
     assert batch is not None
@@ -136,10 +139,17 @@ def _session(config: Config, where: torch.device) -> Session:
         device=where,
         dtype=build.dtype(config),
     )
+    generators.seed(config.seed)
     model = build.model(config, data.shape, data.classes).to(where)
-    scorer = build.solver(eval_solver(config))
     return Session(
-        config, model, task(data.task), data, optimizer(config.optim, model.parameters(), where), where, scorer
+        config,
+        model,
+        task(data.task),
+        data,
+        optimizer(config.optim, model.parameters(), where),
+        where,
+        build.solver(eval_solver(config)),
+        watch=where.type == "cpu",
     )
 
 
@@ -150,10 +160,7 @@ def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: S
     try:
         fit(session, logbook, keep, stop, show)
         session.model.load_state_dict(best_weights(session, folder))
-        limit = session.config.trainer.limit_batches
-        scores = evaluate(session.model, session.loss_fn, session.data.test, session.scorer, limit, session.precision)
-        if not math.isfinite(scores["loss"]):
-            raise diverged(session, scores["loss"])
+        scores = score(session, keep, "test")
         at = {"step": session.step, "epoch": session.epoch, "split": "test"}
         logbook.write({**at, **scores})
         show.record({**at, **scores})

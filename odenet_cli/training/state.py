@@ -10,13 +10,16 @@ import torch
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError, RunFailed
-from odenet_cli.training import checkpoint
+from odenet_cli.training import checkpoint, generators
+from odenet_cli.training.failure import broken, circumstances
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, Window
 
+FAILED = "failed.pt"
+
 
 class Keeper:
-    """Writes the checkpoints `last.pt` and `best.pt`."""
+    """Writes the checkpoints `last.pt` and `best.pt`, and where a run fails `failed.pt`."""
 
     def __init__(self, folder: Path, logbook: Logbook) -> None:
         self.folder, self.logbook = folder, logbook
@@ -25,8 +28,8 @@ class Keeper:
         """Everything a run needs to go on to the same bits."""
         content = {
             **self._weights(session),
-            "optimizer": session.optimizer.state_dict(),
-            "generator": torch.get_rng_state(),
+            "optimizer": self._sound(session, session.optimizer.state_dict(), "the optimiser's state "),
+            **generators.packed(generators.states(session.device)),
             "position": session.position,
             "validated": session.validated,
             "best": session.best,
@@ -39,15 +42,34 @@ class Keeper:
     def best(self, session: Session) -> None:
         checkpoint.save(self.folder / "best.pt", self._weights(session))
 
+    def failed(self, session: Session, split: str, batch: Any, before: tuple[Any, ...]) -> None:
+        """The step that could not be made, or the scoring of `split`: as it was `before`, weights, batch and all."""
+        content = {
+            **self._weights(session),
+            "optimizer": session.optimizer.state_dict(),
+            **generators.packed(before),
+            "position": session.position,
+            "good": session.good,
+            "split": split,
+            "batch": [part if isinstance(part, torch.Tensor) else None for part in batch],
+        }
+        (self.folder / FAILED).unlink(missing_ok=True)  # only the latest is of use
+        checkpoint.save(self.folder / FAILED, content)
+
     def _weights(self, session: Session) -> dict[str, Any]:
-        weights = session.model.state_dict()
-        broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-        if broken:
-            raise RunFailed(
-                f"the run diverged: {broken[0]} is NaN or infinite after step {session.step}.\n  Lower optim.lr."
-            )
+        weights = self._sound(session, session.model.state_dict())
         config = fingerprint(session.config)
         return {"config": config, "model": weights, "step": session.step, "epoch": session.epoch}
+
+    @staticmethod
+    def _sound(session: Session, state: dict[str, Any], what: str = "") -> dict[str, Any]:
+        name = broken(state)
+        if name is not None:
+            raise RunFailed(
+                f"the run diverged: {what}{name} is NaN or infinite after step {session.step}, "
+                f"at {circumstances(session)}.\n  Lower optim.lr."
+            )
+        return state
 
 
 FREE = ("name", "device", "resume", "checkpoint", "trainer", "eval", "data.root", "data.download")
@@ -76,7 +98,7 @@ def restore(session: Session, state: dict[str, Any]) -> None:
     agree(session.config, state, "this run's own checkpoint")
     session.model.load_state_dict(state["model"])
     session.optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["generator"])
+    generators.restore(state, session.device)
     session.step, session.epoch, session.validated = state["step"], state["epoch"], state["validated"]
     session.position = min(state["position"], session.per_epoch)
     session.best, session.elapsed_s = state["best"], state["elapsed_s"]
@@ -98,10 +120,21 @@ def agree(config: Config, state: dict[str, Any], whose: str, keys: tuple[str, ..
         )
 
 
-def weights_of(session: Session, path: Path) -> dict[str, Any]:
+def same_data(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run on other data than it began with; both are records of a data set."""
+    known, found = before.get("sha256"), now.get("sha256")
+    if known is not None and known != found:
+        names = [name for name in known if known[name] != (found or {}).get(name)] if isinstance(known, dict) else []
+        raise RequestError(
+            f"the data are not those that the run in {folder} began with: the SHA-256 of "
+            f"{', '.join(names) or now.get('used')} differs.\n  Put them back, or start a new run."
+        )
+
+
+def weights_of(config: Config, path: Path) -> dict[str, Any]:
     """The weights in the checkpoint at `path`, of the same model, to start a new run from."""
     state = checkpoint.load(path)
-    agree(session.config, state, str(path), ("model.", "dtype"))
+    agree(config, state, str(path), ("model.", "dtype"))
     weights: dict[str, Any] = state["model"]
     return weights
 

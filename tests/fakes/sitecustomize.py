@@ -57,5 +57,6 @@ def prepare(name, options):
 
 run.check, run.run = check, train
 data.check, data.resolve_auto, data.prepare = lambda name, options: None, resolve_auto, prepare
+data.check_batch = lambda batch_size, name, record: None
 if os.environ.get("ODENET_FAKES") == "1":
     sys.modules[run.__name__], sys.modules[data.__name__] = run, data

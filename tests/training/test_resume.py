@@ -15,7 +15,6 @@ import pytest
 
 from odenet_cli.errors import Interrupted, RequestError
 from odenet_cli.training import checkpoint, loop
-from odenet_cli.training import run as runs
 from odenet_cli.training.folder import MetricsFile
 
 # Five steps an epoch: checkpoints at 2 and 4 fall inside an epoch, those at 5 and 10 on its last step.
@@ -36,7 +35,6 @@ class Moments:
             (os, "replace"),
             (MetricsFile, "write"),
             (loop, "evaluate"),
-            (runs, "evaluate"),
         ]:
             monkeypatch.setattr(owner, name, self.around(getattr(owner, name)))
 

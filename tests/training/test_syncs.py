@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from odenet_cli.training import device, loop
+from odenet_cli.training import run as runs
 
 LONG = ("trainer.log_every=1000", "trainer.checkpoint_every=1000", "trainer.epochs=1", "trainer.batch_size=8")
 
@@ -27,7 +30,8 @@ def looks(monkeypatch):
 
 def per_step(train, looks, monkeypatch, *words):
     """Looks a training step, without those of a run's beginning, its records and its end; and the run's folder."""
-    monkeypatch.setattr(loop, "_check_finite", lambda run, loss: None)  # on a GPU it is done where records are written
+    real = runs.assemble
+    monkeypatch.setattr(runs, "assemble", lambda *of: replace(real(*of), watch=False))  # as on a GPU
     found = []
     for batches in (4, 12):
         looks[0] = 0
@@ -62,10 +66,10 @@ def test_on_a_gpu_a_step_waits_once_an_attempt(grad, tiny):
     """torch itself counts the waits; the solve is the only one who makes the host wait."""
     import warnings
 
-    from odenet_cli.training.run import _session
+    from odenet_cli.training.run import assemble
 
     config = tiny("model=odenet", "model.width=16", f"gradient={grad}", "device=cuda")
-    session = _session(config, device.choose("cuda"))
+    session = assemble(config, device.choose("cuda"))
     batch = next(iter(session.data.train.epoch(0, 0)))
     session.loss_fn(session.model, batch)[0].backward()
     torch.cuda.set_sync_debug_mode("warn")

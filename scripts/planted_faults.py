@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Break each guarantee of the product on purpose, in a copy, and see that a test of tests/faults catches it:
+
+    python scripts/planted_faults.py            all ten, some minutes
+    python scripts/planted_faults.py lock       those whose names begin so
+    python scripts/planted_faults.py --json FILE   also what happened, for scripts/reliability.py
+
+Exit code 1 where one is not caught, or where a patch does not fit the source any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("odenet_cli", "conf", "tests", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` becomes `new` in `path`; `test` must fail then."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    test: str
+
+
+KILLS, SECURITY = "tests/faults/test_faults_kills.py::", "tests/faults/test_faults_security.py::"
+SWEEPS, NUMBERS = "tests/faults/test_faults_sweeps.py::", "tests/faults/test_faults_numbers.py::"
+FAULTS = (
+    Fault(
+        "non-atomic write",
+        "odenet_cli/training/checkpoint.py",
+        '    temporary = path.with_name(f".{path.name}.part")\n',
+        "    temporary = path\n    previous(path).unlink(missing_ok=True)\n",
+        KILLS + "test_one_kill_of_each_kind",
+    ),
+    Fault(
+        "generator not restored",
+        "odenet_cli/training/state.py",
+        "    generators.restore(state, session.device)\n",
+        "",
+        KILLS + "test_a_network_with_dropout_goes_on",
+    ),
+    Fault(
+        "digest ignored",
+        "odenet_cli/training/checkpoint.py",
+        '    if digest(payload["content"]) != payload["sha256"]:\n',
+        "    if False:\n",
+        KILLS + "test_a_damaged_checkpoint_gives_way_to_the_one_before[a flipped bit]",
+    ),
+    Fault(
+        "pickle allowed",
+        "odenet_cli/training/checkpoint.py",
+        'map_location="cpu", weights_only=True',
+        'map_location="cpu", weights_only=False',
+        SECURITY + "test_a_pickle_in_a_checkpoint_does_not_run",
+    ),
+    Fault(
+        "NaN ignored",
+        "odenet_cli/training/failure.py",
+        "    if not math.isfinite(value):\n        raise diverged(run, value, step)\n",
+        "",
+        NUMBERS + "test_a_number_that_is_none_ends_the_run[tiny-nan]",
+    ),
+    Fault(
+        "finished run overwritten",
+        "odenet_cli/request/folders.py",
+        '    if status == "done":\n',
+        '    if status == "done":\n        return shutil.rmtree(folder)\n    if status == "done":\n',
+        KILLS + "test_a_finished_run_is_left_alone",
+    ),
+    Fault(
+        "sweep aborted",
+        "odenet_cli/commands/train.py",
+        "        _record(folder, error)\n        if sweep:\n",
+        "        _record(folder, error)\n        if sweep:\n            raise\n",
+        SWEEPS + "test_a_failing_job_leaves_the_others",
+    ),
+    Fault(
+        "exit 0 on failure",
+        "odenet_cli/errors.py",
+        'or ran out of memory."""\n\n    code = 1\n',
+        'or ran out of memory."""\n\n    code = 0\n',
+        NUMBERS + "test_a_learning_rate_that_is_too_large",
+    ),
+    Fault(
+        "no lock",
+        "odenet_cli/training/folder.py",
+        "        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
+        KILLS + "test_a_second_process_is_refused",
+    ),
+    Fault(
+        "doubled metrics",
+        "odenet_cli/training/folder.py",
+        "        self._file.truncate(min(size, os.path.getsize(path)))\n",
+        "",
+        KILLS + "test_one_kill_of_each_kind",
+    ),
+)
+
+
+def plant(fault: Fault, tree: Path) -> str:
+    """Make the patch in a copy at `tree`; returns what was there before."""
+    path = tree / fault.path
+    before = path.read_text(encoding="utf-8")
+    if before.count(fault.old) != 1:
+        times = before.count(fault.old)
+        sys.exit(f"{fault.name}: its text stands {times} times in {fault.path}, not once; mend the patch.")
+    path.write_text(before.replace(fault.old, fault.new), encoding="utf-8")
+    return before
+
+
+def outcome(fault: Fault, tree: Path) -> tuple[int, str]:
+    """The exit code of the test in `tree`, and its last line."""
+    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
+    words += ["-m", "numerics or slow", fault.test]
+    done = subprocess.run(words, cwd=tree, env=env, capture_output=True, text=True)
+    return done.returncode, (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
+
+
+def main() -> int:
+    """Plant, test, take away, one after the other."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="of faults, or how they begin")
+    parser.add_argument("--json", type=Path, help="write there what happened")
+    asked = parser.parse_args()
+    faults = [one for one in FAULTS if not asked.names or one.name.startswith(tuple(asked.names))]
+    if not faults:
+        parser.error(f"there are: {', '.join(one.name for one in FAULTS)}")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        tree = Path(folder)
+        for part in PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / part, tree / part)
+        for fault in faults:
+            before = plant(fault, tree)
+            code, last = outcome(fault, tree)
+            (tree / fault.path).write_text(before, encoding="utf-8")
+            # 1 is pytest's code for tests that failed; another one would be a test that was not run.
+            caught = code == 1
+            print(f"{fault.name:<26} {'caught' if caught else 'NOT CAUGHT'}   {fault.test}   {last}", flush=True)
+            found.append({"name": fault.name, "caught": caught, "test": fault.test, "said": last})
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(one["caught"] for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

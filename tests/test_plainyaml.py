@@ -1,0 +1,59 @@
+"""A configuration from elsewhere is plain values, and not too many of them, or refused by file and line."""
+
+import time
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.plainyaml import VALUES, look_through
+from odenet_cli.presets import conf_dir
+
+FINE = [
+    "",
+    "a: 1\nb: [1, 2]\nc: {d: null}\n",
+    "a: &x {b: 1}\nc: *x\nd: {<<: *x}\n",
+    "a: !!str 1\nb: ! x\n",
+    "a: ${.b}\n",
+]
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+EVIL = {
+    "a: !!python/object/apply:os.mkdir [x]\n": "line 1: the tag !!python/object/apply:os.mkdir asks for",
+    "b: 1\na: !mine {x: 1}\n": "line 2: the tag !mine",
+    "a: !!python/name:os.system\n": "!!python/name:os.system",
+    BOMB: "values",
+    "a: &a [*a]\n": "*a stands for nothing",
+    "a: *b\n": "*b stands for nothing",
+    "a: " + "[" * 100 + "]" * 100: "one in the other",
+    "a: [" + "1," * VALUES + "]\n": "values",
+    "a: [1\n": "not sound YAML",
+    "a: '" + "x" * (1 << 20) + "'\n": "bytes",
+}
+
+
+@pytest.mark.parametrize("text", FINE)
+def test_plain_values_pass(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    look_through(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("text", EVIL, ids=range(len(EVIL)))
+def test_anything_else_is_refused_at_once(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    begun = time.process_time()
+    with pytest.raises(RequestError, match=r"config\.yaml") as refused:
+        look_through(tmp_path / "config.yaml")
+    assert EVIL[text] in str(refused.value)
+    assert time.process_time() - begun < 2
+
+
+def test_what_is_no_text_or_not_there_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"a: \xff\xfe")
+    with pytest.raises(RequestError, match="not a text"):
+        look_through(tmp_path / "config.yaml")
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        look_through(tmp_path / "nothing.yaml")
+
+
+def test_our_own_presets_are_plain():
+    for path in conf_dir().rglob("*.yaml"):
+        look_through(path)
