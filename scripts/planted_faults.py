@@ -84,7 +84,7 @@ FAULTS = (
         "sweep aborted",
         "odenet_cli/commands/train.py",
         "        _record(folder, error)\n        if sweep:\n",
-        "        _record(folder, error)\n        if sweep:\n            raise\n",
+        "        _record(folder, error)\n        if sweep:\n            sys.exit(1)\n",
         SWEEPS + "test_a_failing_job_leaves_the_others",
     ),
     Fault(
