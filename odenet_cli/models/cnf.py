@@ -108,10 +108,15 @@ class PlanarField(nn.Module):
     """dz/dt = Σ_m g_m(t) u_m(t) tanh(w_m(t)·z + b_m(t)), gates g = σ(·); all of them from one network of t.
 
     z (B, D) -> (B, D); the sum over m is not divided by their number, as in the paper's equation
+
+    spread  standard deviation that w and b start with. None, torch's own start, is small: the units are then nearly
+            linear, and training by likelihood stays long at the Gaussian that is next to the data
     """
 
-    def __init__(self, dim: int, units: int, hidden: int) -> None:
+    def __init__(self, dim: int, units: int, hidden: int, spread: float | None) -> None:
         super().__init__()
+        if spread is not None and not 0 < spread < math.inf:
+            raise ValueError(f"model.spread={spread} must be above 0, or null: torch's own start.")
         self.dim, self.units = dim, units
         self.of_time = nn.Sequential(
             nn.Linear(1, hidden),
@@ -120,6 +125,10 @@ class PlanarField(nn.Module):
             nn.Tanh(),
             nn.Linear(hidden, (2 * dim + 2) * units),
         )
+        if spread is not None:
+            with torch.no_grad():
+                bias: Tensor = self.of_time[-1].bias  # type: ignore[assignment]
+                bias[dim * units : (2 * dim + 1) * units].normal_(0, spread)
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         return self._slope(self._activations(z, *(parts := self._parts(t))[1:]), parts[0])
@@ -164,6 +173,7 @@ class CNF(ContinuousFlow):
         *,
         units: int,
         hidden: int,
+        spread: float | None,
         horizon: float,
         divergence: str,
         noise: str,
@@ -175,7 +185,7 @@ class CNF(ContinuousFlow):
         if min(units, hidden) < 1:
             raise ValueError(f"model.units={units} and model.hidden={hidden} must be at least 1.")
         super().__init__(
-            PlanarField(shape[0], units, hidden),
+            PlanarField(shape[0], units, hidden, spread),
             shape,
             solver,
             horizon=horizon,

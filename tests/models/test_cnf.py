@@ -9,7 +9,7 @@ import torch
 
 from odenet_cli.models import model
 from odenet_cli.models._flow import Joint, log_normal, probe
-from odenet_cli.models.cnf import ContinuousFlow
+from odenet_cli.models.cnf import ContinuousFlow, PlanarField
 from odenet_cli.ode import Adaptive, tally
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
@@ -28,7 +28,14 @@ class Linear(torch.nn.Module):
 
 def flow(units=8, solver=TIGHT, **changes):
     torch.manual_seed(0)
-    options = {"units": units, "hidden": 32, "horizon": 1.0, "divergence": "analytic", "noise": "rademacher"}
+    options = {
+        "units": units,
+        "hidden": 32,
+        "spread": 2.0,
+        "horizon": 1.0,
+        "divergence": "analytic",
+        "noise": "rademacher",
+    }
     options |= {"divergence_in_norm": True, "base_variance": 1.0, **changes}
     made = model("cnf", options, shape=(2,), classes=0, solver=solver).double()
     with torch.no_grad():
@@ -108,6 +115,16 @@ def test_as_a_quadrature_the_draw_changes_no_step(gradient):
             made.log_prob(x).mean().backward()
         counts.add((solves[0].nfe_forward, solves[0].accepted))
     assert len(counts) == 1
+
+
+def test_units_start_with_the_spread_that_is_asked_for():
+    torch.manual_seed(0)
+    _, w, b = PlanarField(2, 4000, 32, spread=2.0)._parts(torch.zeros(()))
+    assert abs(torch.cat((w.flatten(), b)).std().item() - 2.0) < 0.1
+    _, w, b = PlanarField(2, 4000, 32, spread=None)._parts(torch.zeros(()))
+    assert torch.cat((w.flatten(), b)).std().item() < 0.3
+    with pytest.raises(ValueError, match=r"model\.spread=-1"):
+        PlanarField(2, 4, 4, spread=-1)
 
 
 def test_a_field_without_its_divergence_is_told_what_to_do():

@@ -11,7 +11,7 @@ TOLERANCE = 1e-6
 
 def flow(solver, divergence="analytic"):
     torch.manual_seed(0)
-    options = {"units": 4, "hidden": 8, "horizon": 1.0, "divergence": divergence, "noise": "rademacher"}
+    options = {"units": 4, "hidden": 8, "spread": None, "horizon": 1.0, "divergence": divergence, "noise": "rademacher"}
     options |= {"divergence_in_norm": True, "base_variance": 1.0}
     made = model("cnf", options, shape=(2,), classes=0, solver=solver).double()
     with torch.no_grad():

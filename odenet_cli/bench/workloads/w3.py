@@ -30,7 +30,7 @@ class PlanarFlow(nn.Module):
 
     def __init__(self, units: int) -> None:
         super().__init__()
-        self.field = PlanarField(2, units, hidden=32)
+        self.field = PlanarField(2, units, hidden=32, spread=2.0)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         slope, divergence = self.field.with_divergence(t.reshape(-1)[:1], state[0])
