@@ -191,6 +191,7 @@ def no_room(where, after):
     """The disk is full from the `after`-th write to a file whose name holds `where`."""
     import builtins
     import errno
+    import io
 
     import tensorboard.compat.tensorflow_stub.io.gfile as gfile
 
@@ -212,7 +213,8 @@ def no_room(where, after):
         full(self.filename)
         return write(self, data)
 
-    builtins.open, gfile.GFile.write = opened, written
+    builtins.open = io.open = opened
+    gfile.GFile.write = written
 
 
 def hang(step):
