@@ -53,7 +53,7 @@ def reproduce(tmp_path, monkeypatch, capsys):
     """The command in this process, which has loaded already what it needs; the processes of cells have stand-ins."""
 
     def prepare(name, options):
-        return {"used": name, "sha256": os.environ.get("ODENET_FAKE_SHA")}
+        return {"used": name, "sha256": os.environ.get("ODENET_FAKE_SHA"), "sizes": {"train": 1437}}
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "prepare", prepare)
