@@ -13,6 +13,9 @@ from odenet_cli.models.cnf import ContinuousFlow, PlanarField
 from odenet_cli.ode import Adaptive, tally
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
+STARTS = pytest.mark.parametrize(
+    ("spread", "stretch"), [(None, 4.0), (2.0, 1.0)], ids=["torch's start, stretched", "the preset's start"]
+)
 
 
 class Linear(torch.nn.Module):
@@ -26,12 +29,12 @@ class Linear(torch.nn.Module):
         return z @ self.a.T
 
 
-def flow(units=8, solver=TIGHT, **changes):
+def flow(units=8, solver=TIGHT, stretch=4.0, **changes):
     torch.manual_seed(0)
     options = {
         "units": units,
         "hidden": 32,
-        "spread": 2.0,
+        "spread": None,
         "horizon": 1.0,
         "divergence": "analytic",
         "noise": "rademacher",
@@ -39,7 +42,7 @@ def flow(units=8, solver=TIGHT, **changes):
     options |= {"divergence_in_norm": True, "base_variance": 1.0, **changes}
     made = model("cnf", options, shape=(2,), classes=0, solver=solver).double()
     with torch.no_grad():
-        made.field.of_time[-1].weight.mul_(4)  # far enough from the identity to show an error
+        made.field.of_time[-1].weight.mul_(stretch)  # far enough from the identity to show an error
     return made
 
 
@@ -49,10 +52,12 @@ def test_parameters_are_the_papers(units, count):
 
 
 @pytest.mark.numerics
-def test_the_density_integrates_to_one():
+@STARTS
+def test_the_density_integrates_to_one(spread, stretch):
     x = torch.linspace(-9, 9, 181, dtype=torch.float64)
+    made = flow(solver=Adaptive(method="dopri5", rtol=1e-5, atol=1e-5), spread=spread, stretch=stretch)
     with torch.no_grad():
-        p = flow(solver=Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)).log_prob(torch.cartesian_prod(x, x)).exp()
+        p = made.log_prob(torch.cartesian_prod(x, x)).exp()
     assert p.sum().item() * 0.1**2 == pytest.approx(1, abs=1e-3)
 
 
@@ -65,8 +70,9 @@ def test_a_linear_field_pushes_a_gaussian_to_a_gaussian():
 
 
 @pytest.mark.numerics
-def test_the_change_of_density_is_the_log_determinant_of_the_map():
-    made, z = flow(), torch.randn(4, 2, dtype=torch.float64)
+@STARTS
+def test_the_change_of_density_is_the_log_determinant_of_the_map(spread, stretch):
+    made, z = flow(spread=spread, stretch=stretch), torch.randn(4, 2, dtype=torch.float64)
     _, log_q = made.generate(z)
     for one, value in zip(z, log_q):
         jacobian = torch.autograd.functional.jacobian(lambda p: made.generate(p[None])[0][0], one)
@@ -76,8 +82,12 @@ def test_the_change_of_density_is_the_log_determinant_of_the_map():
 
 
 @pytest.mark.numerics
-def test_there_and_back():
-    made, z = flow(), torch.randn(512, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+@STARTS
+def test_there_and_back(spread, stretch):
+    made, z = (
+        flow(spread=spread, stretch=stretch),
+        torch.randn(512, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+    )
     with torch.no_grad():
         x, log_q = made.generate(z)
         assert (made.to_noise(x) - z).abs().max() < 3e-6
