@@ -59,6 +59,7 @@ class OptimConfig:
     """The optimiser; `lr` null is the data set's recipe. The rate is multiplied by `decay` at the `milestones`.
 
     milestones  fractions of the run, in (0, 1)
+    clip        a gradient of a larger norm, over all parameters, is scaled down to it; null never
     """
 
     name: str = "sgd"
@@ -67,6 +68,7 @@ class OptimConfig:
     weight_decay: float = 0.0
     milestones: list[float] = field(default_factory=list)
     decay: float = 0.1
+    clip: float | None = None
 
 
 @dataclass

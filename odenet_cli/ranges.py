@@ -168,6 +168,7 @@ def _check_optim(optim: OptimConfig) -> None:
         if not 0 <= optim.momentum < 1:
             raise RequestError(f"optim.momentum={optim.momentum} is out of range: it must be in [0, 1).")
     positive("optim.decay", optim.decay)
+    positive("optim.clip", optim.clip)
     if any(not 0 < m < 1 for m in optim.milestones) or sorted(optim.milestones) != list(optim.milestones):
         raise RequestError(
             f"optim.milestones={optim.milestones} must be rising fractions of the run, each between 0 and 1."

@@ -172,6 +172,8 @@ def slopes(run: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
         loss.backward()  # type: ignore[no-untyped-call]
     if run.watch:
         check_gradients(run)
+    if run.config.optim.clip is not None:
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.clip)
     return {"loss": loss, **extra}, solves
 
 

@@ -29,6 +29,7 @@ WRONG = {
     "optim.lr=fast": ["optim.lr=fast", "a number"],
     "optim.weight_decay=-1": ["optim.weight_decay=-1"],
     "optim.decay=0": ["optim.decay=0"],
+    "optim.clip=0": ["optim.clip=0", "above 0"],
     "model.hidden=0": ["hidden"],
     "model.hidden=-3": ["hidden"],
     "model.hidden=many": ["hidden"],

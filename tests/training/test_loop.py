@@ -47,6 +47,17 @@ def test_records_are_means_since_the_one_before(train, metrics, every_step):
         start = record["step"]
 
 
+def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(train, checkpoint_of):
+    def after_one_step(clip, name):
+        words = (f"optim.clip={clip}", "optim.momentum=0", "optim.lr=10", "trainer.max_steps=1", "dtype=float64")
+        return torch.cat([value.flatten() for value in checkpoint_of(train(*words, name=name))["model"].values()])
+
+    free, long, shorter, longer = (after_one_step(c, f"run{i}") for i, c in enumerate(["null", "1e9", "1e-3", "3e-3"]))
+    assert torch.equal(free, long)
+    assert (longer - shorter).norm().item() == pytest.approx(10 * 2e-3, rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(longer - shorter, free - shorter, dim=0).item() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("words", [(), ODE], ids=["mlp", "odenet"])
 def test_logging_and_checkpoints_change_no_bit(train, checkpoint_of, words):
     weights = []
