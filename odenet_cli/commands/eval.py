@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ KEYS = (
     "trainer.limit_batches",
     "model.target",
 )
+MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 PARTS = ("method", "rtol", "atol", "steps", "max_steps")
 SOLVER = tuple(f"eval.solver.{key}" for key in PARTS)
 OWN = {"split": ("test", "valid", "train"), "checkpoint": ("best", "last")}
@@ -75,23 +77,27 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
         solver = eval_solver(config)
         record = scorer.row(config)
         shown = metrics(record)
+        wide = [max(10, len(name) + 2) for name in shown]
         if n == 0:
-            names = "".join(f"{name:>10}" for name in shown)
+            names = "".join(f"{name:>{width}}" for name, width in zip(shown, wide))
             print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{names}{'NFE':>8}{'rejected':>10}{'time':>10}")
         steps = solver.steps if solver.rtol is None else None
         cells = [f"{solver.method:<10}", *(f"{_cell(value):>10}" for value in (solver.rtol, solver.atol))]
-        cells += [f"{_cell(steps):>7}", *(f"{cell:>10}" for cell in shown.values()), f"{record['nfe_forward']:>8.1f}"]
-        cells += [f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
+        cells += [f"{_cell(steps):>7}", *(f"{cell:>{width}}" for cell, width in zip(shown.values(), wide))]
+        cells += [f"{record['nfe_forward']:>8.1f}", f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
         print("".join(cells), flush=True)
         yield record
 
 
 def metrics(record: dict[str, Any]) -> dict[str, str]:
-    """What of a record is shown: the error of a classifier, else the metrics of its task."""
+    """What of a record is shown: the error of a classifier, else the metrics of its task.
+
+    The file has them all; spreads, and what would be the same for another model, are not worth a column.
+    """
     if "error" in record:
         return {"error": f"{record['error']:.2%}"}
     names = [name for name in list(record)[: list(record).index("nfe_forward")] if name not in ("split", *PARTS)]
-    named = [name for name in names if name == "loss" or not name.endswith(("_sd", "_se"))]
+    named = [name for name in names if name == "loss" or not MINOR.search(name)]
     twice = any(record[name] == record["loss"] for name in named if name != "loss")
     return {name: f"{record[name]:.5f}" for name in named if not (twice and name == "loss")}
 

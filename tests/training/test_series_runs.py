@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+from odenet_cli.commands import eval as command
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training.run import check
@@ -22,7 +23,7 @@ def final(folder):
 
 
 @pytest.mark.parametrize("model", ["latent_ode", "rnn", "rnn_dt"])
-def test_a_run_on_spirals(train, metrics, model):
+def test_a_run_on_spirals(train, metrics, capsys, model):
     folder = train(f"model={model}", *SPIRALS)
     scores = final(folder)
     for name in ("window_clean", "window_noisy", "further_clean", "further_noisy", "last_value", "velocity"):
@@ -32,6 +33,13 @@ def test_a_run_on_spirals(train, metrics, model):
     with numpy.load(folder / "figures" / "series.npz") as arrays:
         assert arrays["path"].shape == (5, 400, 2)
         assert numpy.isfinite(arrays["path"]).all()
+
+    capsys.readouterr()
+    assert command.main([str(folder)]) == 0
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines()[1:3])
+    cells = dict(zip(head, row))
+    assert float(cells["rmse_further_clean"]) == pytest.approx(scores["rmse_further_clean"], abs=1e-5)
+    assert len(row) == len(head) + 1  # the seconds' unit
 
 
 def test_a_run_on_events(train):
