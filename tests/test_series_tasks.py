@@ -42,13 +42,12 @@ def test_the_likelihood_is_that_of_torch():
     assert torch.allclose(series.negative_log_likelihood(x, mean, spread, seen), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("weight", "counted"), [(0.25, 0.5), (torch.tensor([0.5, 0.25]), 0.625)])
-def test_the_loss_is_a_bound_with_its_divergence_weighted(weight, counted):
+def test_the_loss_is_a_bound_with_its_divergence_weighted():
     x = lines()
-    model = Says(mean=x.values, spread=torch.tensor(0.5), kl=torch.tensor([1.0, 3.0]), weight=weight, path=None)
+    model = Says(mean=x.values, spread=torch.tensor(0.5), kl=torch.tensor([1.0, 3.0]), weight=0.25, path=None)
     loss, extra = task("series")(model.train(), tuple(x))
     nll = (4 + 3) / 2 * 2 * (math.log(0.5) + 0.5 * math.log(2 * math.pi))
-    assert loss.item() == pytest.approx(nll + counted)
+    assert loss.item() == pytest.approx(nll + 0.25 * 2.0)
     assert {name: value.item() for name, value in extra.items()} == pytest.approx(
         {"nll": nll, "kl": 2.0, "rmse_observed": 0.0}
     )

@@ -16,7 +16,7 @@ class Forecast(NamedTuple):
     mean    (B, N, D)  at the observations
     spread  (…)        their standard deviation, of any shape that fits `mean`
     kl      (B,)       KL(q(z0) ‖ p(z0)); None for a model without a latent variable
-    weight  what the loss counts it for, () or (B,)
+    weight  what the loss counts it for
     path    (B, M, D)  the best guess at the times `at`; None where none were asked for
     """
 

@@ -13,16 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models._latent import Latent
-from odenet_cli.models._series import Forecast, at_least_one, common, divergence, features, perceptron, picked
+from odenet_cli.models._series import Forecast, common, divergence, features, perceptron, picked
 from odenet_cli.ode import Solver
 
 
 class LatentODE(Latent):
     """times (B, N), values (B, N, D), seen (B, N), at (B, M) -> `Forecast`; layouts as in `odenet_cli.data._series`.
 
-    sigma   standard deviation of the observations around the decoded path; None: learned
-    kl_per  observations of a series that the divergence counts `kl` for; None: all that it has. A number keeps the same
-            balance of likelihood and divergence however densely a path was observed (a tempered posterior)
+    sigma  standard deviation of the observations around the decoded path; None: learned
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class LatentODE(Latent):
         layers: int,
         sigma: float | None,
         kl: float,
-        kl_per: int | None,
         warmup: int,
     ) -> None:
         inputs = features(shape, classes)
@@ -47,9 +44,6 @@ class LatentODE(Latent):
         )
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
-        if kl_per is not None:
-            at_least_one(kl_per=kl_per)
-        self.kl_per = kl_per
         self.decoder = perceptron(latent, hidden, 1, inputs, nn.ReLU)
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
@@ -57,8 +51,6 @@ class LatentODE(Latent):
     def forecast(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
         mean, log_spread = self.recognition(times, values, seen)
         weight, z0 = self.weight(), self.draw(mean, log_spread)
-        if self.kl_per is not None:
-            weight = weight * seen.sum(1) / self.kl_per
         ts, places = common(times.where(seen, 0), *([] if at is None else [at]))
         z, batch = self.flow(z0, ts), len(times)
         return Forecast(

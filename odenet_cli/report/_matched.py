@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from odenet_cli.report import style
-from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths
+from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths, rate, settings_tried
 from odenet_cli.report.result import Entry, row_of
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.table import aligned, plus_minus
@@ -53,12 +53,12 @@ def rows(entries: Sequence[Entry], found: Choices, names: Sequence[str]) -> list
 
 def rates(found: Choices) -> str:
     """What was tried, and chosen."""
-    every = sorted({rate for choice in found.values() for rate in choice.tried})
+    every = settings_tried(found.values())
     lines = []
     for (data, flow), choice in found.items():
-        tried = [plus_minus(choice.tried.get(rate), 3) for rate in every]
-        lines.append([named(data), flow, *tried, plain(choice.rate)])
-    return aligned(["", "flow", *map(plain, every), "chosen"], lines, left=2)
+        tried = [plus_minus(choice.tried.get(setting), 3) for setting in every]
+        lines.append([named(data), flow, *tried, choice.setting])
+    return aligned(["", "flow", *every, "chosen"], lines, left=2)
 
 
 def largest_fall(found: Choices, name: str) -> float | None:
@@ -96,9 +96,9 @@ def curves(
         heights: list[float] = []
         for flow in flows:
             choice = found.get((target, flow))
-            for rate in choice.tried if choice else ():
-                best = choice is not None and rate == choice.rate
-                mine = [e.run for e in cells[target, flow] if e.run.done and e.run.config["optim.lr"] == rate]
+            for setting in choice.tried if choice else ():
+                best = choice is not None and setting == choice.setting
+                mine = [e.run for e in cells[target, flow] if e.run.done and rate(e.run) == setting]
                 seconds, scores = course(mine, name)
                 width, alpha = (1.2, 1.0) if best else (0.5, 0.35)
                 axes.plot(seconds, scores, **look(flow), linewidth=width, alpha=alpha, zorder=2 + best)

@@ -15,7 +15,7 @@ from odenet_cli.report._rates import Choice
 from odenet_cli.report.pictures import _flow
 from odenet_cli.report.result import Entry, Result
 from odenet_cli.report.table import aligned, parameters, plus_minus, runs
-from odenet_cli.report.words import count, digits, plain
+from odenet_cli.report.words import count, digits
 
 NUMBERS = (
     *("kl", "kl_se", "outside", "loss", "parameters", "time_s", "step", "nfe_forward", "nfe_backward", "saved_mib"),
@@ -94,7 +94,7 @@ def table(found: Choices) -> str:
             plus_minus(group.spread("kl"), 4),
             plus_minus(group.spread("outside"), 2, 100),
         ]
-        cells += [plain(choice.rate), parameters(group), count(group.mean("step"))]
+        cells += [choice.setting, parameters(group), count(group.mean("step"))]
         cells += [count(group.mean("nfe_forward") or None), digits(group.mean("time_s")), runs(group)]
         rows.append(cells)
     return aligned(head, rows, left=2)

@@ -13,7 +13,7 @@ from odenet_cli.report._matched import Choices
 from odenet_cli.report.pictures import _flow
 from odenet_cli.report.result import Entry, Result
 from odenet_cli.report.table import aligned, parameters, plus_minus, runs
-from odenet_cli.report.words import NONE, count, digits, plain
+from odenet_cli.report.words import NONE, count, digits
 
 NUMBERS = (
     *("nll", "nll_se", "gap", "round_trip", "loss", "parameters", "time_s", "step", "nfe_forward", "nfe_backward"),
@@ -89,7 +89,7 @@ def table(found: Choices) -> str:
         nll, gap, trip = group.mean("nll"), group.mean("gap"), group.mean("round_trip")
         cells = [data, flow, plus_minus(group.spread("nll"), 3)]
         cells += [NONE if nll is None or gap is None else f"{nll - gap:.3f}", plus_minus(group.spread("gap"), 3)]
-        cells += [NONE if trip is None else f"{trip:.0e}", plain(choice.rate), parameters(group)]
+        cells += [NONE if trip is None else f"{trip:.0e}", choice.setting, parameters(group)]
         cells += [count(group.mean("step")), count(group.mean("nfe_forward") or None)]
         rows.append([*cells, digits(group.mean("time_s")), runs(group)])
     return aligned([*head, "time, s", "runs (seeds)"], rows, left=2)

@@ -19,8 +19,8 @@ from odenet_cli.report import style
 from odenet_cli.report._rates import Choice, chosen
 from odenet_cli.report.result import Entry, Result, row_of
 from odenet_cli.report.table import aligned
-from odenet_cli.report.table2 import ODE, points, valid
-from odenet_cli.report.words import NONE, plain
+from odenet_cli.report.table2 import ODE, points, setting, valid
+from odenet_cli.report.words import NONE
 
 Rows = Sequence[dict[str, Any]]
 INSIDE, AFTER, SEEN = style.CYCLE[0], style.CYCLE[1], "#222222"
@@ -44,12 +44,12 @@ POINTS = "Figure 10: the latent ODE by the number of points observed, on the sam
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`entries` are networks of table 2 with what was measured on them; those at chosen learning rates are drawn."""
+    """`entries` are networks of table 2 with what was measured on them; those at the chosen settings are drawn."""
     cells: dict[tuple[str, int], list[Entry]] = {}
     for entry in entries:
         if entry.run.done and entry.measured:
             cells.setdefault((entry.row, points(entry.run)), []).append(entry)
-    choices = {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid))}
+    choices = {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid, setting))}
     drawn = {key: choice.entries[0] for key, choice in choices.items()}
     title = "Figures 8 to 10, spirals reconstructed, extrapolated and varied"
     if not drawn:
@@ -118,9 +118,9 @@ def table(drawn: Mapping[tuple[str, int], Entry], choices: Mapping[tuple[str, in
     for (row, size), entry in drawn.items():
         errors = [f"{one['rmse_further_clean']:.3f}" for one in of(entry, "path")]
         mean = statistics.fmean(one["rmse_further_clean"] for one in of(entry, "path")) if errors else None
-        rows.append([row, str(size), *errors, f"{mean:.3f}" if mean else NONE, plain(choices[row, size].rate)])
+        rows.append([row, str(size), *errors, f"{mean:.3f}" if mean else NONE, choices[row, size].setting])
     count = max(len(row) for row in rows) - 4
-    head = ["RMSE after the window", "points", *(f"trajectory {n + 1}" for n in range(count)), "mean", "rate"]
+    head = ["RMSE after the window", "points", *(f"trajectory {n + 1}" for n in range(count)), "mean", "setting"]
     return aligned(head, [row for row in rows if len(row) == len(head)], left=1)
 
 

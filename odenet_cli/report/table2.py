@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from odenet_cli.report import style
-from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths
+from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths, rate, settings_tried
 from odenet_cli.report.result import Entry, Result, row_of
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.spread import over_seeds
@@ -19,6 +19,7 @@ from odenet_cli.report.table import aligned, interval, parameters, plus_minus, r
 from odenet_cli.report.words import NONE, count, digits, plain
 
 ODE, FURTHER, VALID = "latent ODE", "rmse_further_clean", "rmse_further_noisy"
+KEYS = {"observed": "data.observed", "lr": "optim.lr", "kl_weight": "model.kl"}
 SIMPLE = {"last value": "rmse_last_value", "constant velocity": "rmse_velocity"}
 NUMBERS = (
     *("rmse_further_clean", "rmse_further_noisy", "relative_further", "rmse_familiar_clean", "rmse_familiar_noisy"),
@@ -37,16 +38,19 @@ CLEAN = (
 )
 NOISY = "The same against noisy targets."
 DETAILS = (
-    "Of the learning rate shown. / sd: the RMSE (clean) over the standard deviation of the targets. Familiar: after "
+    "Of the setting shown. / sd: the RMSE (clean) over the standard deviation of the targets. Familiar: after "
     "the window, but at states that lie in windows of training trajectories; elsewhere the prediction is an "
     "extrapolation in space too. Window: inside the window. NFE: field evaluations of a training step."
 )
-RATES = "Learning rates, by the RMSE on the validation trajectories (noisy targets, after the window, mean over seeds):"
+TRIED = (
+    "Settings (the learning rate; the weight of the KL divergence where it is not 1), by the RMSE on the validation "
+    "trajectories (noisy targets, after the window, mean over seeds):"
+)
 PACE = "The same weights, when a step of the free run is one time to predict (`model.pace=time`):"
 SCORES = "Mean and standard deviation over seeds; crosses are the paper's numbers, whose targets it does not describe."
 CURVES = (
     "RMSE after the window on validation trajectories (noisy targets) over training; the mean over seeds, thick at the "
-    "learning rate that was chosen, thin at the others; the range over seeds is shaded."
+    "setting that was chosen, thin at the others; the range over seeds is shaded."
 )
 
 Choices = Mapping[tuple[str, int], Choice]
@@ -58,7 +62,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     cells: dict[tuple[str, int], list[Entry]] = {}
     for entry in readable:
         cells.setdefault((entry.row, points(entry.run)), []).append(entry)
-    found = {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid))}
+    found = {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid, setting))}
     models = list(dict.fromkeys(entry.row for entry in entries))
     sizes = sorted({size for _, size in cells})
     body = [CLEAN, main(found, models, sizes, rest["paper"], FURTHER), NOISY]
@@ -69,14 +73,14 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         "\n".join(f"- {line}" for line in rest["notes"]),
     ]
     if found:
-        body += ["## In detail", DETAILS, details(found, models, sizes), RATES, rates(found, models, sizes)]
+        body += ["## In detail", DETAILS, details(found, models, sizes), TRIED, tuned(found, models, sizes)]
         body += [PACE, paced] if (paced := paces(found, models, sizes)) else []
         body += ["## Training", CURVES, "![curves]"]
     shown = {entry.run.folder for choice in found.values() for entry in choice.entries}
     rows = [
         {
             **row_of(entry, NUMBERS),
-            **{"observed": entry.run.config.get("data.observed"), "lr": entry.run.config.get("optim.lr")},
+            **{name: entry.run.config.get(key) for name, key in KEYS.items()},
             **{"validation": valid(entry.run), "shown": entry.run.folder in shown},
             **{f"{name}_pace_time": row[name] for row in entry.measured for name in row if name == FURTHER},
         }
@@ -93,6 +97,12 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 def points(run: Run) -> int:
     return int(run.config["data.observed"])
+
+
+def setting(run: Run) -> str:
+    """The learning rate and, where it is not 1, the weight of the divergence."""
+    weight = float(run.config.get("model.kl", 1))
+    return rate(run) if weight == 1 else f"{rate(run)} · {plain(weight)} KL"
 
 
 def valid(run: Run) -> float | None:
@@ -131,7 +141,7 @@ def seeds(found: Choices, model: str) -> str:
 
 
 def details(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
-    head = ["", "points", "clean", "95 % interval", "/ sd", "familiar", "window", "parameters", "NFE", "min", "rate"]
+    head = ["", "points", "clean", "95 % interval", "/ sd", "familiar", "window", "parameters", "NFE", "min", "setting"]
     rows = []
     for model in models:
         for size in sizes:
@@ -142,20 +152,20 @@ def details(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
                 cells += [plus_minus(group.spread(f"rmse_{scope}_clean"), 3) for scope in ("familiar", "window")]
                 minutes = group.mean("time_s")
                 cells += [parameters(group), count(group.mean("nfe_forward") or None)]
-                rows.append([*cells, digits(minutes / 60 if minutes else None), plain(choice.rate)])
+                rows.append([*cells, digits(minutes / 60 if minutes else None), choice.setting])
     return aligned(head, rows, left=1)
 
 
-def rates(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
+def tuned(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
     """What was tried, and chosen."""
-    every = sorted({rate for choice in found.values() for rate in choice.tried})
+    every = settings_tried(found.values())
     rows = []
     for model in models:
         for size in sizes:
             if choice := found.get((model, size)):
-                tried = [plus_minus(choice.tried.get(rate), 3) for rate in every]
-                rows.append([model, str(size), *tried, plain(choice.rate)])
-    return aligned(["", "points", *map(plain, every), "chosen"], rows, left=1)
+                tried = [plus_minus(choice.tried.get(name), 3) for name in every]
+                rows.append([model, str(size), *tried, choice.setting])
+    return aligned(["", "points", *every, "chosen"], rows, left=1)
 
 
 def paces(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
@@ -255,9 +265,9 @@ def curves(cells: Mapping[tuple[str, int], Sequence[Entry]], found: Choices, siz
             choice = found.get((model, size))
             if choice is None:
                 continue
-            for rate in choice.tried:
-                best = rate == choice.rate
-                mine = [e.run for e in cells[model, size] if e.run.done and e.run.config["optim.lr"] == rate]
+            for name in choice.tried:
+                best = name == choice.setting
+                mine = [e.run for e in cells[model, size] if e.run.done and setting(e.run) == name]
                 steps, middle, low, high = bundle(mine)
                 axes.plot(
                     steps,

@@ -27,8 +27,8 @@ def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tenso
     nll = negative_log_likelihood(x.values, forecast.mean, forecast.spread, x.seen).mean()
     extra, total = {"nll": nll.detach()}, nll
     if forecast.kl is not None:
-        extra["kl"] = forecast.kl.detach().mean()
-        total = nll + (forecast.weight * forecast.kl).mean()
+        kl = forecast.kl.mean()
+        extra["kl"], total = kl.detach(), nll + forecast.weight * kl
     if model.training:
         return total, {**extra, "rmse_observed": rmse(forecast.mean.detach(), x.values, x.seen)}
     return total, {**extra, **errors(forecast.path.detach(), x)}

@@ -118,15 +118,6 @@ def test_the_weight_of_the_divergence_rises():
     assert network.eval().forecast(*x).weight == 0.5
 
 
-def test_the_divergence_of_a_series_counts_by_its_observations():
-    network, (times, values, seen) = build(kl=0.5, kl_per=4, warmup=2), batch()
-    seen[0, 6:], seen[3, 2:] = False, False
-    found = [network.forecast(times, values, seen).weight.tolist() for _ in range(3)]
-    wanted = [0.75, 1.0, 1.0, 0.25, 1.0, 1.0]  # of 6, 8, 8, 2, 8, 8 observations
-    assert found == [[0.0] * 6, [0.5 * one for one in wanted], wanted]
-    assert network.eval().forecast(times, values, seen).weight.tolist() == wanted
-
-
 def slopes(network, x):
     torch.manual_seed(5)
     with tally() as solves:
@@ -199,7 +190,6 @@ def test_of_many_times_the_adjoint_keeps_the_states_it_returned_and_nothing_else
         ({"sigma": 0.0}, "model.sigma=0.0"),
         ({"kl": -1.0}, "model.kl=-1.0"),
         ({"warmup": -1}, "model.warmup=-1"),
-        ({"kl_per": 0}, "model.kl_per=0"),
         ({"cell": "lstm"}, "model.cell=lstm"),
         ({"hiden": 3}, "Did you mean `hidden`"),
     ],

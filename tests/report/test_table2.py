@@ -19,11 +19,13 @@ SCORES = ("rmse_further_noisy", "relative_further", "rmse_familiar_clean", "rmse
 def cell(tmp_path, write):
     """A run of a model on spirals, of which validation and test are told."""
 
-    def written(row, size=30, rate=0.01, seed=0, test=0.2, valid=0.2, best=None, status="done", measured=(), epochs=20):
-        folder = tmp_path / f"{row}-{size}-{rate}-{seed}"
+    def written(
+        row, size=30, rate=0.01, seed=0, test=0.2, valid=0.2, best=None, status="done", measured=(), epochs=20, kl=1.0
+    ):
+        folder = tmp_path / f"{row}-{size}-{rate}-{seed}-{kl}"
         config = {
             "seed": seed,
-            "model": {"name": MODELS[row]},
+            "model": {"name": MODELS[row]} | ({"kl": kl} if row == "latent ODE" else {}),
             "data": {"name": "spirals", "observed": size},
             "optim.lr": rate,
         }
@@ -48,16 +50,26 @@ def cell(tmp_path, write):
 def test_the_rate_with_the_smaller_validation_error_is_shown_whatever_the_test_says(cell):
     entries = [cell("RNN", rate=0.01, test=0.30, valid=0.2), cell("RNN", rate=0.02, test=0.25, valid=0.3)]
     choice = chosen(entries, table2.valid)
-    assert choice.rate == 0.01
+    assert choice.setting == "0.01"
     assert choice.group.mean("rmse_further_clean") == pytest.approx(0.30)
-    assert [choice.tried[rate].mean for rate in (0.01, 0.02)] == [0.2, 0.3]
+    assert [choice.tried[rate].mean for rate in ("0.01", "0.02")] == [0.2, 0.3]
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_shown(cell):
     entries = [cell("RNN", rate=0.01, seed=seed, valid=0.3) for seed in (0, 1)]
     entries += [cell("RNN", rate=0.02, valid=0.1), cell("RNN", rate=0.02, seed=1, status="failed")]
-    assert chosen(entries, table2.valid).rate == 0.01
+    assert chosen(entries, table2.valid).setting == "0.01"
     assert chosen(entries[3:], table2.valid) is None
+
+
+def test_the_weight_of_the_divergence_is_tuned_as_a_rate_is(cell):
+    entries = [cell("latent ODE", rate=0.02, kl=kl, test=kl, valid=1 / kl) for kl in (1.0, 2.0, 3.0)]
+    entries += [cell("RNN", rate=rate, valid=rate) for rate in (0.01, 0.02)]
+    body = "\n".join(table2.result(entries, REST).body)
+    lines = [[word.strip() for word in line.split("|")[1:-1]] for line in body.splitlines() if line.startswith("|")]
+    assert ["", "points", "0.01", "0.02", "0.02 · 2 KL", "0.02 · 3 KL", "chosen"] in lines
+    assert ["latent ODE", "30", "–", "1.000", "0.500", "0.333", "0.02 · 3 KL"] in lines
+    assert ["RNN", "30", "0.010", "0.020", "–", "–", "0.01"] in lines
 
 
 def test_the_validation_error_is_that_of_the_weights_which_were_tested(cell):
