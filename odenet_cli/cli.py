@@ -7,6 +7,7 @@ imported here, so that help answers at once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import io
 import os
@@ -14,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from odenet_cli import __version__
 from odenet_cli.errors import Interrupted, OdenetError, full, no_space
@@ -31,6 +33,7 @@ def main() -> int:
         interrupted.append(number)
         raise KeyboardInterrupt
 
+    opened()
     for number in SIGNALS:
         signal.signal(number, note)
     os.umask(os.umask(0o077) | 0o002)  # whatever was set: no file of ours is writable for everybody
@@ -42,7 +45,7 @@ def main() -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone (`| head`); what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 0
     except Interrupted as stop:
         return report(stop, str(stop) or "interrupted", stop.code)
@@ -58,6 +61,16 @@ def main() -> int:
         text = f"error: {type(error).__name__}: {error}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
     return code
+
+
+def opened() -> None:
+    """Lead a standard stream that was closed (`>&-`) to nowhere; else the next file to be opened would take its place.
+
+    The lowest free descriptor is the one that was closed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def dispatch(argv: list[str]) -> int:
@@ -97,15 +110,25 @@ def overview() -> str:
 
 def report(error: BaseException, text: str, code: int) -> int:
     """Print `text`, at most 12 lines; the traceback comes before it where ODENET_DEBUG=1 asks for it."""
-    if os.environ.get("ODENET_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(type(error), error, error.__traceback__)
     lines = text.splitlines()
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
     try:
+        if os.environ.get("ODENET_DEBUG") == "1":
+            import traceback
+
+            traceback.print_exception(type(error), error, error.__traceback__)
         print("\n".join(lines), file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except (OSError, ValueError):  # its reader has gone, its disk is full, it was closed: the exit code says it alone
+        discard(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # Python would try once more at the end, and exit with a code of its own
+        discard(sys.stdout)
     return code
+
+
+def discard(stream: TextIO) -> None:
+    """Lead what is still buffered to nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -6,14 +6,15 @@ Hydra composes `conf/` onto `Config`, so that unknown keys and wrong types are r
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
 from odenet_cli.plainyaml import look_through
-from odenet_cli.presets import preset
-from odenet_cli.ranges import EPS, check
+from odenet_cli.presets import adaptive, preset
+from odenet_cli.ranges import EPS, check, leaves
 
 # What does not change what a run computes: names, places, the device, the rhythm of the log.
 INCIDENTAL = frozenset(
@@ -91,7 +92,7 @@ class TrainerConfig:
 
 @dataclass
 class EvalConfig:
-    """How a model is scored; null is *as in training*."""
+    """How a model is scored; null is the data set's recipe, and what that leaves open is *as in training*."""
 
     solver: SolverChange = field(default_factory=SolverChange)
     batch_size: int | None = None
@@ -138,14 +139,33 @@ class Config:
             f"{key}.rtol={solver.rtol:g} is below the resolution of {dtype} ({EPS[dtype]:.1e}): "
             f"errors that small cannot be seen. {'eval.' if key == 'eval.solver' else ''}dtype=float64 can."
             for key, solver in solvers.items()
-            for dtype in [self.eval.dtype or self.dtype if key == "eval.solver" else self.dtype]
+            for dtype in [eval_config(self).dtype or self.dtype if key == "eval.solver" else self.dtype]
             if solver.rtol is not None and solver.rtol < EPS[dtype] and (key == "solver" or solver != self.solver)
         ]
 
 
+def eval_config(config: Config) -> EvalConfig:
+    """How the model is scored: `eval`, and key by key what is null there from the data set's recipe.
+
+    A method takes of the recipe what it has a use for: no tolerance where its steps are fixed. `steps` alone, where
+    training has a use for them, mean training's method.
+    """
+    said, recipe = config.eval.solver, (config.data.get("recipe") or {}).get("eval") or {}
+    if not recipe:
+        return config.eval
+    own = {f.name: recipe.get(f.name) for f in fields(SolverChange)}
+    if said.method is not None or (said.steps is not None and config.solver.steps is not None):
+        own["method"] = None
+    method = said.method or own["method"] or config.solver.method
+    unfit = {"steps"} if adaptive(method, "eval.solver.method") else {"rtol", "atol"}
+    unfit |= {"atol"} if said.rtol is not None else set()
+    filled = {key: value for key, value in own.items() if key not in unfit and getattr(said, key) is None}
+    return replace(config.eval, solver=replace(said, **filled), dtype=config.eval.dtype or recipe.get("dtype"))
+
+
 def eval_solver(config: Config) -> SolverConfig:
-    """The solver that scores the model: training's, with the changes of `eval.solver`."""
-    return changed(config.solver, config.eval.solver, "eval.solver")
+    """The solver that scores the model: training's, with the changes of `eval_config`."""
+    return changed(config.solver, eval_config(config).solver, "eval.solver")
 
 
 def gradient_solver(config: Config) -> SolverConfig:
@@ -165,9 +185,8 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver") -> 
 
 
 def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
-    """The config with nothing left open: what is null in `trainer` and `optim`, the tolerance of an adjoint where
-    nothing was said of `gradient.solver`, and how to score where nothing was said of `eval.solver` and `eval.dtype`,
-    comes from the data set's recipe.
+    """The config with nothing left open: what is null in `trainer`, `optim` and `eval`, and the tolerance of an adjoint
+    where nothing was said of `gradient.solver`, comes from the data set's recipe.
 
     data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
     """
@@ -189,15 +208,13 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
     gradient, loose = config.gradient, recipe.get("gradient_rtol")
     if gradient.method == "adjoint" and gradient.solver == SolverChange() and config.solver.rtol is not None and loose:
         gradient = replace(gradient, solver=SolverChange(rtol=max(loose, config.solver.rtol)))
-    scored, score = config.eval, recipe.get("eval")
-    if score and scored.solver == SolverChange() and scored.dtype is None:
-        solver = SolverChange(**{key: value for key, value in score.items() if key != "dtype"})
-        scored = replace(scored, solver=solver, dtype=score.get("dtype"))
+    scored = eval_config(replace(config, data={**options, "recipe": recipe}))
     return replace(config, data=options, trainer=trainer, optim=optim, gradient=gradient, eval=scored)
 
 
 def save(config: Config, folder: Path, tied: bool) -> None:
-    """Write `folder/config.yaml`: `odenet train --config-dir folder --config-name config` runs it again, typed.
+    """Write `folder/config.yaml`, in one move: `odenet train --config-dir folder --config-name config` runs it again,
+    typed.
 
     tied  `atol` follows `rtol`, so that a change of one number is a change of both
     """
@@ -208,7 +225,13 @@ def save(config: Config, folder: Path, tied: bool) -> None:
     if tied:
         content.solver.atol = "${.rtol}"
     head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))
-    (folder / "config.yaml").write_text(head + OmegaConf.to_yaml(content), encoding="utf-8")
+    temporary = folder / ".config.yaml.part"
+    try:
+        temporary.write_text(head + OmegaConf.to_yaml(content), encoding="utf-8")
+        os.replace(temporary, folder / "config.yaml")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def saved(folder: Path) -> dict[str, Any]:
@@ -235,12 +258,20 @@ def load(folder: Path) -> Config:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    content = saved(folder)
-    if not content:
-        raise RequestError(f"{folder} is not the folder of a run: there is no {folder / 'config.yaml'}.")
+    path = folder / "config.yaml"
     try:
+        content = saved(folder)
+        if not content:
+            raise RequestError(f"{folder} is not the folder of a run: there is no {path}.")
+        for key, value in leaves(content):
+            if "${" in str(value):  # it would be resolved a second time
+                raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
     except OmegaConfBaseException as error:
-        raise RequestError(f"{folder / 'config.yaml'}: {str(error.msg or error).splitlines()[0]}") from error
+        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{path} refers to itself without end.") from error
     assert isinstance(config, Config)
     return config

@@ -36,19 +36,25 @@ def headline(group: str, name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _load(path: Path) -> dict[str, Any]:
+def _load(group: str, name: str, data: str | None) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert isinstance(loaded, dict)
-    loaded.pop("defaults", None)
-    return {str(key): value for key, value in loaded.items()}
+    loaded = OmegaConf.load(conf_dir() / group / f"{name}.yaml")
+    seen = {"data": OmegaConf.load(conf_dir() / "data" / f"{data}.yaml")} if data is not None else {}
+    made = OmegaConf.to_container(OmegaConf.merge(seen, loaded), resolve=True)
+    assert isinstance(made, dict)
+    return {str(key): made[key] for key in loaded if key != "defaults"}
 
 
-def preset(group: str, name: str, key: str | None = None) -> dict[str, Any]:
-    """What `conf/<group>/<name>.yaml` says; a `RequestError` on `key` lists the presets if there is no such file."""
+def preset(group: str, name: str, key: str | None = None, data: str | None = None) -> dict[str, Any]:
+    """What `conf/<group>/<name>.yaml` says; a `RequestError` on `key` lists the presets if there is no such file.
+
+    data  the data set whose recipe the preset looks at; without one there is no recipe
+    """
     require(key or group, name, options(group))
-    return dict(_load(conf_dir() / group / f"{name}.yaml"))
+    if data is not None:
+        require("data", data, options("data"))
+    return dict(_load(group, name, data))
 
 
 def adaptive(method: str, key: str = "solver.method") -> bool:

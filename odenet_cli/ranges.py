@@ -24,7 +24,7 @@ DEEPEST = 10_000  # blocks or layers
 
 def check(config: Config) -> None:
     """Refuse what no run could use: a `RequestError` with key, value, what is allowed and the way out."""
-    from odenet_cli.config import eval_solver, gradient_solver
+    from odenet_cli.config import eval_config, eval_solver, gradient_solver
 
     _check_names(config)
     for key, value in leaves(config):
@@ -39,9 +39,9 @@ def check(config: Config) -> None:
     _check_solver("solver", config.solver, config.dtype)
     _check_gradient(config.gradient)
     _check_solver("gradient.solver", gradient_solver(config), config.dtype)
-    if config.eval.dtype is not None:
-        require("eval.dtype", config.eval.dtype, EPS)
-    _check_solver("eval.solver", eval_solver(config), config.eval.dtype or config.dtype)
+    scored = eval_config(config).dtype or config.dtype
+    require("eval.dtype", scored, EPS)
+    _check_solver("eval.solver", eval_solver(config), scored)
     _check_optim(config.optim)
     _check_trainer(config)
 
@@ -121,7 +121,8 @@ def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
         positive(f"{key}.{name}", value, " Usual are 1e-1 to 1e-9.")
     assert solver.rtol is not None
     if solver.rtol < EPS[dtype] / 100:
-        remedy = "use dtype=float64." if dtype == "float32" else "no floating-point type here reaches it."
+        wider = "eval.dtype" if key == "eval.solver" else "dtype"
+        remedy = f"use {wider}=float64." if dtype == "float32" else "no floating-point type here reaches it."
         raise RequestError(f"{key}.rtol={solver.rtol:g} is far below the resolution of {dtype}: {remedy}")
     return None
 

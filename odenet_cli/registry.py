@@ -7,6 +7,7 @@ No torch here: listing and checking names must stay instant.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -52,7 +53,8 @@ def fitting(key: str, function: Callable[..., Any], options: Mapping[str, Any], 
     """
     signature = inspect.signature(function)
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    allowed = {name: p for name, p in signature.parameters.items() if name not in given}
+    named = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    allowed = {name: p for name, p in named.items() if name not in given}
     for name, value in options.items():
         if name not in allowed:
             listing = ", ".join(allowed) or "none"
@@ -98,7 +100,7 @@ def _spell(hint: Any) -> str:
 def target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The user's own class named by `options["target"]` as `package.module:Class`, and the other options.
 
-    The current folder is searched last.
+    The current folder is searched last. Whatever the module or the constructor raises becomes a `RequestError`.
     """
     rest = {name: value for name, value in options.items() if name != "target"}
     module, colon, name = str(options.get("target") or "").partition(":")
@@ -107,11 +109,40 @@ def target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], di
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), name)
+        loaded = importlib.import_module(module)
     except ImportError as error:
         raise RequestError(f"{key}.target={module}:{name} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {_told(error)}.") from error
+    try:
+        found = getattr(loaded, name)
     except AttributeError as error:
         raise RequestError(f"{key}.target: {module} has no {name}.") from error
-    if not callable(found):
-        raise RequestError(f"{key}.target={module}:{name} is not a class.")
-    return found, rest
+    if not (inspect.isclass(found) and hasattr(found, "named_parameters")):
+        raise RequestError(f"{key}.target={module}:{name} is not a class of networks (torch.nn.Module).")
+    return _guarded(f"{key}.target={module}:{name}", found), rest
+
+
+def _guarded(what: str, own: type[Any]) -> type[Any]:
+    """`own`, with a constructor whose errors are refusals."""
+
+    @functools.wraps(own.__init__)
+    def made(self: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            own.__init__(self, *arguments, **options)
+        except RequestError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RequestError(f"{what} cannot be made: {_told(error)}.") from error
+
+    names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
+    kind: Any = type(own)
+    guarded: type[Any] = kind(own.__name__, (own,), {**names, "__init__": made})
+    return guarded
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(".")

@@ -6,6 +6,8 @@ import torch
 from odenet_cli.commands import sample
 from odenet_cli.config import complete, load, save
 from odenet_cli.errors import RequestError
+from odenet_cli.models.planar import Planar
+from odenet_cli.ode import SolveError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
 from odenet_cli.training.trained import trained
@@ -83,6 +85,9 @@ WRONG = {
     "points=words.csv": "line 2 is not numbers",
     "points=ragged.csv": "line 2 has 1 numbers",
     "points=nan.csv": "line 1 is not finite",
+    "points=typo.csv": "line 1 is not numbers",
+    "points=gap.csv": "line 3 is not numbers",
+    "points=typo.csv out=typo.csv": "is the file of the points",
     "points=empty.csv": "holds no points",
     "points=three.csv": "3 numbers a line, and this flow has 2",
     "points=three.csv n=4": "one or the other",
@@ -96,11 +101,27 @@ WRONG = {
 def test_what_cannot_be_drawn_or_scored_is_refused(words, flow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = {"words": "x,y\n1,b", "ragged": "1 2\n3", "nan": "nan,1", "empty": "x,y\n", "three": "1,2,3"}
+    texts |= {"typo": "0.5,abc\n1,2", "gap": "# two\n1,2\n3,,4"}
     for name, text in texts.items():
         (tmp_path / f"{name}.csv").write_text(text)
     with pytest.raises(RequestError) as refused:
         sample.main([str(flow("planar")), *words.split()])
     assert WRONG[words] in str(refused.value)
+
+
+def test_names_and_comments_are_passed_over_and_quotes_taken_off(tmp_path):
+    (tmp_path / "points").write_text('# drawn\n\n"x1"; x2\n"1"; 2\n3;4\n')
+    assert sample.points(tmp_path / "points") == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_a_point_that_the_flow_cannot_be_solved_from_is_refused(flow, tmp_path, monkeypatch):
+    def lost(self, x, time=1.0):
+        raise SolveError("the state is not finite at t = 1")
+
+    monkeypatch.setattr(Planar, "log_prob", lost)
+    (tmp_path / "far").write_text("1e300,1e300")
+    with pytest.raises(RequestError, match="cannot be solved from one of them"):
+        sample.main([str(flow("planar")), f"points={tmp_path / 'far'}"])
 
 
 def test_a_refusal_is_exit_2(odenet, tmp_path):
@@ -126,8 +147,11 @@ def test_a_flow_draws_and_scores_from_the_command_line(odenet, flow, tmp_path):
 
 
 @pytest.mark.numerics
-def test_a_classifier_is_no_flow(tmp_path, capsys):
-    words = ["data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.max_steps=1"]
+@pytest.mark.parametrize(
+    "model", [["data=digits", "model=mlp", "model.hidden=4"], ["model=latent_ode", "data.count=9"]]
+)
+def test_what_is_no_flow_is_refused(tmp_path, model):
+    words = [*model, "device=cpu", "trainer.max_steps=1", "compile=false"]
     config = complete(compose(words), gpu=False)
     save(config, tmp_path, tied=True)
     runs.run(config, tmp_path, "", words)

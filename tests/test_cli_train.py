@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from odenet_cli.commands._summary import markdown
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose, prepare
 from odenet_cli.request.arguments import parse, quoted
@@ -239,3 +240,26 @@ def test_a_run_killed_in_the_first_write_of_its_record_can_go_on(tmp_path, monke
     assert prepare([*words, "resume=auto"]).folder == Path("run")
     with pytest.raises(RequestError, match="unfinished run"):
         prepare(words)
+
+
+def test_a_summary_shows_what_each_task_is_judged_by():
+    def job(number, **final):
+        return {"overrides": [f"data={number}", "x=a|b"], "status": "done", "final": final}
+
+    events = {"nll": 3.0, "kl": 1.0, "gap": 0.01, "rate_error": 0.1, "nfe_forward": 20}
+    series = {"nll": 3.0, "kl": 1.0, "rmse_further_clean": 0.2, "rmse_further_noisy": 0.3}
+    noisy = {"nll": 3.0, "rmse_further_noisy": 0.3}
+    finals = ({"error": 0.1}, {"kl": 0.0123}, {"nll": 2.0, "gap": -0.25}, series, noisy, events, {})
+    lines = markdown([job(n, **final) for n, final in enumerate(finals)], ["data", "x"]).splitlines()
+    head, _, *found = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    shown = [{title: cell for title, cell in zip(head[3:-1], row[3:-1]) if cell} for row in found]
+    assert shown == [
+        {"error %": "10.00"},
+        {"KL, nat": "0.0123"},
+        {"NLL, nat": "2.000", "gap, nat": "-0.250"},
+        {"RMSE, clean": "0.200"},
+        {"RMSE, noisy": "0.300"},
+        {"rate error": "0.100", "gap, nats an event": "0.0100", "NFE forward": "20.0"},
+        {},
+    ]
+    assert [row[:3] for row in found] == [[str(n), str(n), r"a\|b"] for n in range(7)]

@@ -1,5 +1,6 @@
 """What a configuration leaves open is filled in, and what it cannot mean is refused."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def test_one_thing_has_one_name():
     methods = Path(odenet_cli.__file__).parent / "ode" / "methods"
     assert options("solver") == sorted(path.stem for path in methods.glob("[a-z]*.py"))
     assert all(headline(group, name) for group in groups() for name in options(group))
+
+
+def test_a_preset_looks_at_the_recipe_of_the_data_it_is_told():
+    assert [preset("solver", "bosh3", data=data)["rtol"] for data in (None, "digits", "moons")] == [1e-3, 1e-3, 1e-5]
+    with pytest.raises(RequestError, match="data=moon is not known"):
+        preset("solver", "bosh3", data="moon")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +94,9 @@ def test_a_tolerance_below_the_resolution_warns():
     assert not compose(["solver.rtol=1e-6"]).warnings()
     assert "float32" in compose(["solver.rtol=1e-8"]).warnings()[0]
     assert not compose(["solver.rtol=1e-12", "dtype=float64"]).warnings()
-    with pytest.raises(RequestError, match="dtype=float64"):
-        compose(["eval.solver.rtol=1e-10"])
+    for key in ("", "eval."):
+        with pytest.raises(RequestError, match=rf"float32: use {re.escape(key)}dtype=float64"):
+            compose([f"{key}solver.rtol=1e-10"])
 
 
 def test_a_config_survives_its_file(tmp_path):

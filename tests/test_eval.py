@@ -1,13 +1,15 @@
 """`odenet eval`: one checkpoint, one row for every solver and tolerance."""
 
 import json
+import re
 from itertools import pairwise
 
 import pytest
 import torch
 
 from odenet_cli.commands import eval as command
-from odenet_cli.config import complete, load, save
+from odenet_cli.commands._points import read
+from odenet_cli.config import complete, eval_solver, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
@@ -63,15 +65,47 @@ def test_evaluations_rise_as_the_tolerance_falls(rows, capsys):
     assert all(f"{record['error']:.2%}" in line for record, line in zip(records, table[2:]))
 
 
-def test_a_method_brings_its_preset(rows):
+def test_an_adaptive_method_keeps_the_tolerance_and_a_fixed_one_brings_its_steps(rows):
     records = rows("eval.solver.method=bosh3,rk4,euler,dopri5")
     assert [record["method"] for record in records] == ["bosh3", "rk4", "euler", "dopri5"]
     bosh3, rk4, euler, dopri5 = records
-    assert (bosh3["rtol"], bosh3["atol"], bosh3["steps"]) == (1e-3, 1e-3, None)
+    assert (bosh3["rtol"], bosh3["atol"], bosh3["steps"]) == (1e-2, 1e-2, None)
     assert (rk4["rtol"], rk4["atol"]) == (None, None)
     assert rk4["nfe_forward"] == 4 * rk4["steps"]
     assert euler["nfe_forward"] == euler["steps"]
-    assert (dopri5["rtol"], dopri5["atol"]) == (1e-2, 1e-2)  # the run's own method, as the run had it
+    assert (dopri5["rtol"], dopri5["atol"]) == (1e-2, 1e-2)
+
+
+FLOW, KEYS = "model=cnf data=moons", command.SOLVER
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "expected"),
+    [
+        (FLOW, "method=dopri5", ("dopri5", 1e-7, 1e-7, None)),
+        (FLOW, "method=tsit5", ("tsit5", 1e-7, 1e-7, None)),
+        (FLOW, "method=bosh3 rtol=1e-4", ("bosh3", 1e-4, 1e-4, None)),
+        (FLOW, "method=bosh3 atol=1e-4", ("bosh3", 1e-7, 1e-4, None)),
+        (FLOW, "rtol=1e-9", ("dopri5", 1e-9, 1e-9, None)),
+        (FLOW, "method=rk4", ("rk4", None, None, 4)),
+        (FLOW, "method=rk4 steps=9", ("rk4", None, None, 9)),
+        (FLOW, "method=null", ("dopri5", 1e-5, 1e-5, None)),  # as in training
+        (f"{FLOW} eval.solver.rtol=1e-4 eval.solver.atol=1e-6", "method=tsit5", ("tsit5", 1e-4, 1e-6, None)),
+        (f"{FLOW} eval.solver.method=rk4 eval.solver.steps=9", "method=rk4", ("rk4", None, None, 9)),
+        (f"{FLOW} eval.solver.method=rk4", "method=tsit5", ("tsit5", 1e-5, 1e-5, None)),  # as it was trained
+        (f"{FLOW} solver=rk4 eval.solver.method=rk4", "method=tsit5", ("tsit5", 1e-5, 1e-5, None)),  # the data set's
+        ("data=digits solver=rk4", "method=tsit5", ("tsit5", 1e-3, 1e-3, None)),
+        ("data=digits solver=rk4 solver.steps=9", "method=euler", ("euler", None, None, 20)),
+        ("data=digits solver=rk4 solver.steps=9", "method=rk4", ("rk4", None, None, 9)),
+    ],
+)
+def test_what_is_left_out_is_as_the_run_was_scored(words, said, expected):
+    run = complete(compose(words.split()), gpu=False)
+    changes = {
+        key: values[0] for key, values in read((f"eval.solver.{word}" for word in said.split()), KEYS, ()).items()
+    }
+    solver = eval_solver(command.changed(run, changes))
+    assert (solver.method, solver.rtol, solver.atol, solver.steps) == expected
 
 
 def test_several_keys_make_a_product(rows):
@@ -125,10 +159,11 @@ WRONG = {
     "eval.solver.rtol=abc": ["eval.solver.rtol=abc is not a number"],
     "eval.solver.rtol=1e-3,-1": ["eval.solver.rtol=-1"],
     "eval.solver.rtol=nan": ["finite"],
-    "eval.solver.rtol=1e-12": ["dtype=float64"],
+    "eval.solver.rtol=1e-12": ["use eval.dtype=float64"],
     "eval.solver.rtl=1": ["Did you mean `eval.solver.rtol`?"],
     "eval.solver.steps=4": ["dopri5", "steps"],
     "eval.solver.method=rk5": ["rk4"],
+    "eval.solver.method=5": ["eval.solver.method=5 is not known"],
     "eval.solver.method=rk4 eval.solver.rtol=1e-3": ["rk4", "fixed steps"],
     "eval.solver.rtol=1e-3 eval.solver.rtol=1e-4": ["eval.solver.rtol is said more than once"],
     "solver.rtol=1e-3": ["solver.rtol is not a key here", "eval.solver.rtol"],
@@ -164,7 +199,7 @@ def test_a_damaged_checkpoint_and_a_foreign_one_are_refused(tmp_path, run_folder
     config = load(folder)
     config.model["width"] = 8
     save(config, folder, tied=True)
-    with pytest.raises(RequestError, match="does not fit the model"):
+    with pytest.raises(RequestError, match=r"model\.width: 4 in the checkpoint, 8 here"):
         command.main([str(folder)])
     (folder / "checkpoints" / "best.pt").write_bytes(b"damaged")
     with pytest.raises(RequestError, match=r"best\.pt is not a sound checkpoint"):
@@ -198,3 +233,39 @@ def test_a_class_named_in_a_file_does_not_run(tmp_path, monkeypatch, rows):
         command.main([str(folder)])
     (record,) = rows("model.target=net_to_evaluate:Net", folder=folder)
     assert record["nfe_forward"] == 0
+
+
+def test_columns_keep_two_blanks_apart(run_folder, monkeypatch, capsys):
+    class Scorer:
+        title = "a run"
+        losses = iter([-705.09692, -123456789.0])
+
+        def __init__(self, *_):
+            pass
+
+        def row(self, _):
+            loss = next(self.losses)
+            cost = {"nfe_forward": 12345678.0, "rejected": 0, "time_s": 123456.0}
+            return {"split": "test", "loss": loss, "nll": loss - 0.1, "gap": -705.24158, **cost}
+
+    monkeypatch.setattr("odenet_cli.training.scoring.Scorer", Scorer)
+    points = [command.changed(load(run_folder), {"eval.solver.rtol": rtol}) for rtol in (1.23456e-5, 0.1)]
+    assert len(list(command.score(run_folder, points, split="test", checkpoint="best"))) == 2
+    _, head, *lines = capsys.readouterr().out.splitlines()
+    assert re.split(" {2,}", head) == [
+        "method",
+        "rtol",
+        "atol",
+        "steps",
+        "loss",
+        "nll",
+        "gap",
+        "NFE",
+        "rejected",
+        "time",
+    ]
+    assert [re.split(" {2,}", line)[4:] for line in lines] == [
+        ["-705.09692", "-705.19692", "-705.24158", "12345678.0", "0.0", "123456.00 s"],
+        ["-123456789.00000", "-123456789.10000", "-705.24158", "12345678.0", "0.0", "123456.00 s"],
+    ]
+    assert re.split(" {2,}", lines[0])[:4] == ["dopri5", "1.23456e-05", "1.23456e-05", "-"]

@@ -7,9 +7,10 @@ import torch
 from torch.distributions import Exponential, Normal
 
 from odenet_cli.data._events import Events
-from odenet_cli.data._series import FURTHER, WINDOW, Series
+from odenet_cli.data._series import FAMILIAR, FURTHER, PADDING, WINDOW, Series
 from odenet_cli.models._series import Forecast
 from odenet_cli.tasks import events, series, task
+from odenet_cli.tasks._scores import RootMean
 from odenet_cli.training.evaluate import evaluate
 
 
@@ -75,21 +76,79 @@ def test_constant_velocity_of_a_single_point_stands_still():
     assert found["velocity"].flatten().tolist() == found["last_value"].flatten().tolist() == [2.0, 2.0]
 
 
+class Dealt:
+    """Rows in batches of so many."""
+
+    def __init__(self, rows, batch):
+        self.rows, self.batch = rows, batch
+
+    def epoch(self, number):
+        return zip(*(part.split(self.batch) for part in self.rows))
+
+
 def test_a_root_of_a_mean_square_is_one_over_the_whole_split():
-    class Split:
-        size = 4
-
-        def epoch(self, number):
-            yield (torch.tensor([1.0, 1.0, 1.0]),)
-            yield (torch.tensor([3.0]),)
-
     def loss(model, batch):
         (x,) = batch
-        return x.mean(), {"rmse_x": x.square().mean().sqrt(), "mean": x.mean()}
+        return x.mean(), {"rmse_x": RootMean.of(x), "mean": x.mean()}
 
-    scores = evaluate(torch.nn.Identity(), loss, Split())
+    scores = evaluate(torch.nn.Identity(), loss, Dealt([torch.tensor([1.0, 1.0, 1.0, 3.0])], 3))
     assert scores["rmse_x"] == pytest.approx(math.sqrt(3.0))
     assert scores["mean"] == pytest.approx(1.5)
+
+
+class Guesses(torch.nn.Module):
+    """Draws nothing: nine tenths of each value, and a path from the last of them on."""
+
+    def forecast(self, times, values, seen, at=None):
+        kl, last = values.square().sum((1, 2)), values.gather(1, seen.sum(1)[:, None, None].expand(-1, 1, 2) - 1)
+        return Forecast(0.9 * values, torch.tensor(0.5), kl, 0.5, last + at.sin()[..., None])
+
+
+def irregular(clean):
+    """Seven series with 2 to 6 observations and 0 to 8 targets, in scopes at random; two end with the window."""
+    draw = torch.Generator().manual_seed(3)
+    times, at = (torch.rand(7, n, generator=draw, dtype=torch.float64).sort(1).values for n in (6, 8))
+    values, truth = (torch.randn(7, n, 2, generator=draw, dtype=torch.float64) + 5 for n in (6, 8))
+    seen = torch.arange(6) < torch.tensor([2, 6, 3, 4, 5, 2, 6])[:, None]
+    scope = torch.randint(1, 4, (7, 8), generator=draw).sort(1).values
+    scope[:2] = WINDOW
+    scope[torch.arange(8) >= torch.tensor([8, 3, 5, 1, 0, 7, 8])[:, None]] = PADDING
+    noisy = truth + torch.randn(7, 8, 2, generator=draw, dtype=torch.float64)
+    return Series(times, values, seen, 3 + at, noisy, truth if clean else truth[..., :0], scope.to(torch.uint8))
+
+
+def without_cost(scores):
+    return {name: value for name, value in scores.items() if name != "time_s"}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_scores_of_irregular_series_do_not_depend_on_the_batches(clean):
+    x = irregular(clean)
+    one, three, whole = (without_cost(evaluate(Guesses(), task("series"), Dealt(x, n))) for n in (1, 3, 7))
+    assert one == pytest.approx(whole, rel=1e-12)
+    assert three == pytest.approx(whole, rel=1e-12)
+    kinds = ("clean", "noisy") if clean else ("noisy",)
+    assert {f"rmse_{scope}_{kind}" for scope in series.SCOPES for kind in kinds} < whole.keys()
+    assert {"loss", "nll", "kl", "relative_window", "relative_familiar", "rmse_velocity"} < whole.keys()
+    where, path = x.scope >= FURTHER, Guesses().forecast(*x[:4]).path
+    wanted = x.clean if clean else x.noisy
+    assert whole[f"rmse_further_{kinds[0]}"] == pytest.approx(series.rmse(path, wanted, where).item(), rel=1e-12)
+    spread = wanted[where].std(0, correction=0).square().mean().sqrt().item()
+    assert whole["relative_further"] == pytest.approx(whole[f"rmse_further_{kinds[0]}"] / spread, rel=1e-12)
+    assert (x.scope == FAMILIAR).any()
+
+
+def test_targets_without_spread_have_no_relative_error():
+    x = irregular(clean=True)
+    still = x._replace(clean=torch.full_like(x.clean, 0.3).where(x.scope[..., None] != WINDOW, x.clean))
+    alone = x._replace(scope=torch.zeros_like(x.scope))
+    alone.scope[0, 0], alone.scope[0, 1] = WINDOW, FURTHER
+    for n in (1, 3, 7):
+        scores = evaluate(Guesses(), task("series"), Dealt(still, n))
+        assert "relative_window" in scores
+        assert not {"relative_further", "relative_familiar"} & scores.keys()
+        assert {"rmse_further_clean", "rmse_last_value", "rmse_velocity"} < scores.keys()
+        assert not any(name.startswith("relative") for name in evaluate(Guesses(), task("series"), Dealt(alone, n)))
 
 
 def test_the_likelihood_of_a_constant_rate_is_that_of_waiting_times():

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.report.scores import Score, among, judged
+from odenet_cli.report.table import aligned
 from odenet_cli.request.folders import run_record
+from odenet_cli.training.folder import replace
 from odenet_cli.training.progress import say
 
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "error": ("error %", lambda value: f"{100 * value:.2f}"),
-    "nfe_forward": ("NFE forward", lambda value: f"{value:.1f}"),
-    "nfe_backward": ("NFE backward", lambda value: f"{value:.1f}"),
-    "saved_mib": ("saved MiB", lambda value: f"{value:.1f}"),
-    "time_s": ("time s", lambda value: f"{value:.1f}"),
-}
+COSTS = (
+    Score("NFE forward", "nfe_forward", 1),
+    Score("NFE backward", "nfe_backward", 1),
+    Score("saved MiB", "saved_mib", 1),
+    Score("time s", "time_s", 1),
+)
 
 
 def summarise(folder: Path, jobs: list[tuple[list[str], Path]], swept: list[str]) -> int:
     """Write and print what became of the `jobs` (overrides, folder); returns how many are not done."""
     records = [_outcome(overrides, where, folder) for overrides, where in jobs]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps({"jobs": records}, indent=2) + "\n", encoding="utf-8")
+    replace(folder / "summary.json", json.dumps({"jobs": records}, indent=2) + "\n")
     table = markdown(records, swept)
     (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
 
@@ -52,20 +53,15 @@ def _outcome(overrides: list[str], where: Path, folder: Path) -> dict[str, Any]:
 
 
 def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
-    """The swept keys beside the final metrics that any of the runs has."""
-    shown = {key: column for key, column in COLUMNS.items() if any(key in record["final"] for record in records)}
-    head = ["job", *(key.lstrip("+") for key in swept), *(title for title, _ in shown.values()), "status"]
-    rows = [head, ["---"] * len(head)]
+    """The swept keys beside what any of the runs is judged by, and the costs that any of them has."""
+    finals = [record["final"] for record in records]
+    shown = [*among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
+    head = ["job", *(key.lstrip("+") for key in swept), *(column.title for column in shown), "status"]
+    rows = []
     for number, record in enumerate(records):
         said = dict(override.partition("=")[::2] for override in record["overrides"])
         final = record["final"]
-        cells = [
-            form(final[key]) if isinstance(final.get(key), (int, float)) else "" for key, (_, form) in shown.items()
-        ]
+        mine = [column for column in (*judged(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
+        cells = [column.text(final[column.name]) if column in mine else "" for column in shown]
         rows.append([str(number), *(said.get(key, "") for key in swept), *cells, record["status"]])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join("| " + " | ".join(_pad(cell, width) for cell, width in zip(row, widths)) + " |" for row in rows)
-
-
-def _pad(cell: str, width: int) -> str:
-    return "-" * width if cell == "---" else cell.ljust(width)
+    return aligned(head, rows, left=1 + len(swept))

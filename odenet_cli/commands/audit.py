@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(argv[0]).expanduser()
+    folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
     words = read(argv[1:], (*OWN, *KEYS), several=("rtol", "steps"))
     which, strict = choice(words, "checkpoint", ("best", "last")), choice(words, "strict", ("false", "true"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import tempfile
@@ -103,7 +104,7 @@ def _value(key: str, value: str) -> Any:
         raise RequestError(f"device={value} is not known; it may be auto, cpu, cuda or cuda:N.")
     if not value:
         raise RequestError(f"{key}= needs a value.")
-    return Path(value).expanduser() if key == "out" else value
+    return Path(os.path.expanduser(value)) if key == "out" else value
 
 
 @contextmanager

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands._points import choice, own_class, product, read
 from odenet_cli.config import Config, eval_solver, load
+from odenet_cli.presets import adaptive, preset
 
 HELP = """usage: odenet eval RUN [key=value ...]
 
 Scores the run's best checkpoint once for every combination of the values given, and prints one row each.
 
   odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6             tolerances (atol follows)
-  odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, each with its preset
+  odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, at the run's tolerance or in their preset's steps
 
   eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
   eval.batch_size, eval.dtype, data.root, data.download, device, trainer.limit_batches
@@ -42,7 +44,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(argv[0]).expanduser()
+    folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
     said = read(argv[1:], (*SOLVER, *KEYS, *OWN), several=("eval.solver.*",))
     choices = {key: choice(said, key, known) for key, known in OWN.items()}
@@ -58,13 +60,31 @@ def main(argv: list[str]) -> int:
 def changed(run: Config, changes: dict[str, Any]) -> Config:
     """The run's config with these keys set.
 
-    What the run itself was scored with gives way as in a request: a method brings its preset, an rtol its atol.
+    An adaptive method keeps the tolerance the run was scored at; where that had fixed steps, the one it was trained at,
+    else its data set's. Another method of fixed steps brings its preset, an rtol its atol.
     """
     from odenet_cli.request.points import altered
 
-    stale = ["atol"] if "eval.solver.rtol" in changes else []
-    stale = ["rtol", "atol", "steps"] if "eval.solver.method" in changes else stale
-    return altered(run, {**dict.fromkeys(f"eval.solver.{name}" for name in stale), **changes})
+    kept: dict[str, Any] = {}
+    if "eval.solver.method" in changes:
+        kept = dict.fromkeys(("rtol", "atol", "steps"), None)
+        kept.update(_kept(run, changes["eval.solver.method"]))
+    if "eval.solver.rtol" in changes:
+        kept["atol"] = None
+    return altered(run, {**{f"eval.solver.{name}": value for name, value in kept.items()}, **changes})
+
+
+def _kept(run: Config, method: Any) -> dict[str, Any]:
+    """What `method` takes over from the run, of rtol, atol and steps."""
+    scored = eval_solver(run)
+    if method is None:  # training's
+        return {}
+    if not adaptive(method, "eval.solver.method"):
+        return {"steps": scored.steps} if method == scored.method else {}
+    for one in (scored, run.solver):
+        if one.rtol is not None:
+            return {"rtol": one.rtol, "atol": one.atol}
+    return {"rtol": preset("solver", method, data=run.data["name"])["rtol"]}
 
 
 def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> Any:
@@ -77,15 +97,14 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
         solver = eval_solver(config)
         record = scorer.row(config)
         shown = metrics(record)
-        wide = [max(10, len(name) + 2) for name in shown]
         if n == 0:
-            names = "".join(f"{name:>{width}}" for name, width in zip(shown, wide))
-            print(f"{'method':<10}{'rtol':>10}{'atol':>10}{'steps':>7}{names}{'NFE':>8}{'rejected':>10}{'time':>10}")
+            wide = [max(10, len(name) + 2, len(cell) + 2) for name, cell in shown.items()]
+            widths = [10, 10, 7, *wide, 8, 10, 10]
+            print(_line(["method", "rtol", "atol", "steps", *shown, "NFE", "rejected", "time"], widths))
         steps = solver.steps if solver.rtol is None else None
-        cells = [f"{solver.method:<10}", *(f"{_cell(value):>10}" for value in (solver.rtol, solver.atol))]
-        cells += [f"{_cell(steps):>7}", *(f"{cell:>{width}}" for cell, width in zip(shown.values(), wide))]
-        cells += [f"{record['nfe_forward']:>8.1f}", f"{record['rejected']:>10.1f}", f"{record['time_s']:>8.2f} s"]
-        print("".join(cells), flush=True)
+        cells = [solver.method, *map(_cell, (solver.rtol, solver.atol, steps)), *shown.values()]
+        cells += [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
+        print(_line(cells, widths), flush=True)
         yield record
 
 
@@ -100,6 +119,12 @@ def metrics(record: dict[str, Any]) -> dict[str, str]:
     named = [name for name in names if name == "loss" or not MINOR.search(name)]
     twice = any(record[name] == record["loss"] for name in named if name != "loss")
     return {name: f"{record[name]:.5f}" for name in named if not (twice and name == "loss")}
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    """Columns of these widths, wider where a cell is; two blanks or more lie between them."""
+    first, *others = cells
+    return f"{first:<10}" + "".join(f"  {cell:>{width - 2}}" for cell, width in zip(others, widths))
 
 
 def _cell(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(argv[0]).expanduser()
+    folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
     said = read(argv[1:], (*KEYS, *OWN), several=("solver.*", "gradient.*"))
     which = choice(said, "checkpoint", ("best", "last"))

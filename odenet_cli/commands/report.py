@@ -75,7 +75,7 @@ def parsed(argv: list[str]) -> Request:
                 raise RequestError(
                     f"{key} is not an option here.{nearest(key, OPTIONS)}\n  There are: {', '.join(OPTIONS)}."
                 )
-            request.paths.append(Path(word).expanduser())
+            request.paths.append(Path(os.path.expanduser(word)))
             continue
         if key in said:
             raise RequestError(f"{key} is said more than once.")
@@ -84,7 +84,7 @@ def parsed(argv: list[str]) -> Request:
         if not value:
             raise RequestError(f"{key} needs a value.")
         if key == "--out":
-            request.out = Path(value).expanduser()
+            request.out = Path(os.path.expanduser(value))
         elif key == "by":
             request.by = list(dict.fromkeys(filter(None, value.split(","))))
         else:

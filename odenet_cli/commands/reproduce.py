@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ def parsed(argv: Sequence[str]) -> Request:
         elif flag == "--rows":
             request.rows = [row.strip() for row in value.split(",") if row.strip()]
         elif flag == "--out":
-            request.out = Path(value).expanduser()
+            request.out = Path(os.path.expanduser(value))
         else:
             request.preset = value
     known = [*experiments(), "all"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from odenet_cli.commands import eval as scoring
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(argv[0]).expanduser()
+    folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
     said = read(argv[1:], KEYS, several=())
     own_class(run, said)

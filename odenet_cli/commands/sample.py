@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ points instead, in nat. Both are solved as the run was scored (eval.solver.*, ev
   odenet sample RUN points=points.csv out=densities.csv
 
   n=1000    how many   seed=0   of the noise
-  points=   a text file, one point a line, its numbers apart by commas or blanks; a first line of names is passed over
+  points=   a text file, one point a line, its numbers apart by commas or blanks; a first line
+            of names is passed over, and so are lines that start with #
   out=      where to write CSV; left out: to the terminal
   checkpoint=best|last   device
   model.target=package.module:Class   to be said again where the run has a class of your own"""
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(argv[0]).expanduser()
+    folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
     source, out, words = files(argv[1:])
     said = read(words, KEYS, several=())
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> int:
     n, seed = int(number(said, "n", 1000, whole=True)), whole_seed(said)
     if out is not None and not out.parent.is_dir():
         raise RequestError(f"out={out}: there is no folder {out.parent}.")
+    if out is not None and source is not None and out.resolve() == source.resolve():
+        raise RequestError(f"out={out} is the file of the points: choose another name.")
     own_class(run, said)
     from odenet_cli.request.points import altered
 
@@ -73,6 +77,8 @@ def scored(folder: Path, config: Config, which: str, given: list[list[float]]) -
     """The given points with the log-density of each."""
     import torch
 
+    from odenet_cli.ode import SolveError
+
     with flow(folder, config, which, "log_prob") as (model, data, device):
         names = columns(data.shape)
         if len(given[0]) != len(names):
@@ -81,7 +87,10 @@ def scored(folder: Path, config: Config, which: str, given: list[list[float]]) -
             )
         like = next(model.parameters())
         x = torch.tensor(given, dtype=like.dtype, device=device).view(-1, *data.shape)
-        found = torch.cat([model.log_prob(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)])
+        try:
+            found = torch.cat([model.log_prob(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)])
+        except SolveError as error:
+            raise RequestError(f"points=: the flow cannot be solved from one of them. {error}") from error
     return [*names, "log_density"], [[*point, value] for point, value in zip(given, found.tolist())]
 
 
@@ -98,9 +107,10 @@ def flow(folder: Path, config: Config, which: str, method: str) -> Any:
     @contextlib.contextmanager
     def opened() -> Any:
         net = trained(folder, config, which, 1)
-        if not callable(getattr(net.model, method, None)):
+        lacks = next((need for need in ("log_prob", method) if not callable(getattr(net.model, need, None))), None)
+        if lacks:
             raise RequestError(
-                f"{folder} is a run of model={config.model['name']}, which has no {method}: it is no flow.\n"
+                f"{folder} is a run of model={config.model['name']}, which has no {lacks}: it is no flow.\n"
                 "  Name a run of model=cnf or model=planar."
             )
         solver = build.solver(eval_solver(config))
@@ -117,16 +127,18 @@ def points(source: Path) -> list[list[float]]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"points={source} cannot be read: {error}") from error
     found: list[list[float]] = []
+    named = False
     for place, line in enumerate(lines, 1):
-        words = line.replace(",", " ").replace(";", " ").split()
+        words = cells(line)
         if not words:
             continue
-        try:
-            row = [float(word) for word in words]
-        except ValueError:
-            if place == 1:
-                continue
-            raise RequestError(f"points={source}: line {place} is not numbers: {line[:60]!r}") from None
+        values = [value(word) for word in words]
+        if not (found or named) and set(values) == {None}:
+            named = True  # a line of names
+            continue
+        if None in values:
+            raise RequestError(f"points={source}: line {place} is not numbers: {line[:60]!r}")
+        row = [one for one in values if one is not None]
         if not all(map(math.isfinite, row)):
             raise RequestError(f"points={source}: line {place} is not finite: {line[:60]!r}")
         if found and len(row) != len(found[0]):
@@ -137,6 +149,22 @@ def points(source: Path) -> list[list[float]]:
     if not found:
         raise RequestError(f"points={source} holds no points; one a line, such as 0.5,-1.2.")
     return found
+
+
+def cells(line: str) -> list[str]:
+    """The words of a line, apart by commas, semicolons or blanks; none of a blank line or a comment."""
+    if not line.strip() or line.lstrip().startswith("#"):
+        return []
+    mark = next((mark for mark in ",;" if mark in line), None)
+    return [word.strip().strip("\"'") for word in line.split(mark)]
+
+
+def value(word: str) -> float | None:
+    """The number that a word is, if it is one."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def columns(shape: tuple[int, ...]) -> list[str]:
@@ -167,7 +195,7 @@ def files(words: Sequence[str]) -> tuple[Path | None, Path | None, list[str]]:
         elif not value or key in found:
             raise RequestError(f"{word}: say {key}=FILE, once.")
         else:
-            found[key] = Path(value).expanduser()
+            found[key] = Path(os.path.expanduser(value))
     return found.get("points"), found.get("out"), others
 
 

@@ -20,16 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config import save
-from odenet_cli.errors import OdenetError, RequestError, full
+from odenet_cli.errors import OdenetError, RequestError, RunFailed, full
 from odenet_cli.presets import conf_dir
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
 from odenet_cli.request.explain import explained
-from odenet_cli.request.folders import remove_run, run_record
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, run_record
 from odenet_cli.request.guard import guard
 from odenet_cli.request.settle import settled
-from odenet_cli.training.folder import write_record
+from odenet_cli.training.folder import locked, replace, write_record
 from odenet_cli.training.launch import Job, held
 from odenet_cli.training.progress import say
 
@@ -45,26 +45,43 @@ def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
     if _completion.wanted(argv):
         return _completion.answer(argv, start)
-    request = prepare(argv)
-    if not request.jobs:
+    parse(argv)  # --version ends here
+    try:
+        request = prepare(argv)
+    except SystemExit as stop:  # of a user's field, which is asked for the shape of its slope
+        from odenet_cli.training.record import exited
+
+        raise RunFailed(exited(stop)) from stop
+    if request.folder is None or not request.jobs:
         return start(request.argv)
     quiet()
-    new = not request.sweep and request.folder is not None and not request.folder.exists()
     try:
-        start(request.argv)
+        with locked(request.folder, "hydra.sweep.dir" if request.sweep else "hydra.run.dir") as new:
+            return _run_all(request, request.folder, new)
     except OSError as error:
-        if request.folder is None or request.folder.exists() or full(error):
+        if request.folder.exists() or full(error):
             raise
         raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
+
+
+def _run_all(request: Request, folder: Path, new: bool) -> int:
+    """Have Hydra run the jobs in the `folder` that is held; where it is `new`, a refusal leaves none."""
+    if not new:  # another process may have written there since it was checked
+        check = check_sweep_folder if request.sweep else check_run_folder
+        check(folder, request.jobs[0].config.resume)
+    code, jobs = 0, [job.folder for job in request.jobs]
+    try:
+        start(request.argv)
+        if _raised:
+            raise _raised.pop()
+    except RequestError:
+        if new and not (request.sweep and any(map(run_record, jobs))):
+            remove_run(folder, jobs)
+        raise
     finally:
-        if request.sweep and request.folder is not None and request.folder.exists():
+        if request.sweep and folder.exists():
             code = _finish(request)
-    if _raised:
-        failure = _raised.pop()
-        if new and isinstance(failure, RequestError) and request.folder is not None:
-            remove_run(request.folder)
-        raise failure
-    return code if request.sweep else 0
+    return code
 
 
 def quiet() -> None:
@@ -139,10 +156,10 @@ def job(cfg: DictConfig) -> None:
         say(f"#{here.job.num}: finished before, left as it is: {folder}")
         return
     try:
-        _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else 0)
+        with locked(folder):
+            _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else 0)
     except Exception as error:
         log.info("the run failed", exc_info=True)
-        _record(folder, error)
         if sweep:
             kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
             say(f"#{here.job.num} failed: {kind}{error}", sys.stderr)
@@ -153,28 +170,31 @@ def job(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> None:
     from odenet_cli.training.run import run
 
-    config, data_record, command = settled(typed(cfg))
-    known = run_record(folder)
-    before = (folder / "config.yaml").read_bytes() if (folder / "config.yaml").exists() else None
-    save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
+    known, path = run_record(folder), folder / "config.yaml"
+    before = path.read_bytes() if path.exists() else None
     try:
-        final = run(config, folder, command, overrides, data_record, job=number)
-    except RequestError:
-        if before is not None:  # the run that is here goes on being described by its own config
-            (folder / "config.yaml").write_bytes(before)
-        raise
-    if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
-        from odenet_cli.report import pictures
-        from odenet_cli.training.log import show
+        config, data_record, command = settled(typed(cfg))
+        save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
+        try:
+            final = run(config, folder, command, overrides, data_record, job=number)
+        finally:
+            if before is not None and run_record(folder) == known:  # its own config goes on describing the run
+                replace(path, before)
+        if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
+            from odenet_cli.report import pictures
+            from odenet_cli.training.log import show
 
-        drawn = pictures.write(folder)
-        show(folder, [path for path in drawn if path.suffix == ".png"], int(final["step"]))
+            drawn = pictures.write(folder)
+            show(folder, [path for path in drawn if path.suffix == ".png"], int(final["step"]))
+    except Exception as error:
+        _record(folder, error)
+        raise
 
 
 def _record(folder: Path, error: Exception) -> None:
     """See that `run.json` says the run failed, also where it failed too early to say so itself."""
     record = run_record(folder)
-    if record.get("status") == "failed" or (record and isinstance(error, RequestError)):
+    if record.get("status") == "failed" or (isinstance(error, RequestError) and (folder / "run.json").exists()):
         return  # a refused request leaves the run that is here as it was
     reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     with suppress(OSError):  # on a full disk; what was raised says it too

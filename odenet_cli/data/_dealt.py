@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from torch import Tensor
 from odenet_cli.data._resident import Data, Deal, mixed
 from odenet_cli.errors import RequestError
 
+GIB = 2**30
 EPOCH = 100  # batches: such data are small, and passing over them is no unit of training
 
 
@@ -121,6 +123,18 @@ class Drawn:
                 raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} {self.unit}.")
         if self.seed < 0:
             raise RequestError(f"data.seed={self.seed} must be 0 or more.")
+        needed, there = sum(self.sizes.values()) * self.each, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            key = max(("count", "validation", "test"), key=lambda key: getattr(self, key))
+            raise RequestError(
+                f"data.{key}={getattr(self, key)}: so many {self.unit} need {needed / GIB:,.0f} GiB, and there are "
+                f"{there / GIB:,.0f} GiB of memory."
+            )
+
+    @property
+    def each(self) -> float:
+        """Bytes that a sample takes when it is drawn."""
+        raise NotImplementedError
 
     @property
     def sizes(self) -> dict[str, int]:

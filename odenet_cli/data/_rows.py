@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from odenet_cli.errors import RequestError
+
+SERIES, TIME = ("series", "id"), ("time", "t")  # where there are both, the first
+LARGEST = 1e100  # of a time or a value: spans and sums of squares stay finite
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # taken for commas
 
 
 class Point(NamedTuple):
@@ -28,74 +34,158 @@ def columns(path: Path) -> list[str]:
 def series(path: Path) -> dict[str, list[Point]]:
     """The points of each series, by time; series in the order in which they first occur."""
     rows = _rows(path)
-    _, header = next(rows)
+    first, header = next(rows)
     found: dict[str, list[Point]] = {}
-    for line, row in rows:
-        if len(row) != len(header):
-            raise RequestError(
-                f"{path}, line {line}: {len(row)} columns, where the first line has {len(header)} "
-                f"({', '.join(header)}). Complete the row, or take it out."
-            )
-        name, *numbers = (cell.strip() for cell in row)
+    for line, (name, *numbers) in rows:
         if not name:
-            raise RequestError(f"{path}, line {line}: {header[0]} is empty; every row names its series.")
+            raise fault(path, line, f"{header[0]} is empty; every row names its series. Fill it in.")
         time, *values = (_number(path, line, key, text) for key, text in zip(header[1:], numbers))
         found.setdefault(name, []).append(Point(line, time, values))
     if not found:
-        raise RequestError(f"{path} has a first line, and no rows below it.")
+        raise fault(path, first, "this names the columns, and there are no rows below it. Add some: a row is a point.")
     for name, points in found.items():
         found[name] = _checked(path, name, sorted(points, key=lambda point: point.time))
     return found
 
 
+def fault(path: Path, line: int, text: str) -> RequestError:
+    return RequestError(f"{path}, line {line}: {text}")
+
+
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank, the header first."""
+    """Line number and cells (series, time, values…) of every row that is not blank, the header first."""
+    lines = enumerate(re.split(r"\r\n?|\n", _text(path)), 1)
+    rows = ((line, text, cells) for line, text in lines if any(cells := _cells(path, line, text)))
+    line, text, header = next(rows, (1, "", []))
+    if not header:
+        raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
+    _named(path, line, text, header)
+    first = _places(header)
+    order = first + [place for place in range(len(header)) if place not in first]
+    yield line, [header[place] for place in order]
+    for line, _, cells in rows:
+        if len(cells) != len(header):
+            raise fault(
+                path,
+                line,
+                f"{len(cells)} columns, where the first line has {len(header)} ({_brief(', '.join(header))}). "
+                "Complete the row, or take it out.",
+            )
+        yield line, [cells[place] for place in order]
+
+
+def _text(path: Path) -> str:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
-            header = next(rows, None)
-            if header is None:
-                raise RequestError(f"{path} is empty. Its first line names the columns: series, time, values ….")
-            if len(header[1]) < 3:
-                raise RequestError(
-                    f"{path}, line {header[0]}: {len(header[1])} columns ({', '.join(header[1])}); there must be three "
-                    "or more, separated by commas: series, time, values …."
-                )
-            if all(_is_number(cell) for cell in header[1][1:]):
-                raise RequestError(f"{path}, line {header[0]}: numbers, where the first line names the columns.")
-            yield header[0], [cell.strip() for cell in header[1]]
-            yield from rows
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise RequestError(f"data.path={path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(f"{path} is not a table of comma-separated text in UTF-8: {error}.") from error
+    except UnicodeDecodeError as error:
+        before, byte = error.object[: error.start], error.object[error.start]
+    else:
+        if "\0" not in text:
+            return text
+        before, byte = text[: text.index("\0")].encode(), 0
+    line = len((before + b".").splitlines())
+    raise fault(path, line, f"byte {byte:#04x}; this is not a table of comma-separated text in UTF-8. Save it as one.")
+
+
+def _cells(path: Path, line: int, text: str, delimiter: str = ",") -> list[str]:
+    """Cells of one line. None goes on in the next line: a quote left open would take in the rest of the file."""
+    try:
+        cells = next(csv.reader([text + "\n"], delimiter=delimiter))
+    except csv.Error as error:
+        raise fault(path, line, f"{error}. Shorten the cell, or take the line out.") from error
+    if cells and cells[-1].endswith("\n"):
+        start = _brief('"' + cells[-1].strip())
+        raise fault(
+            path, line, f"the quote that opens at {start} does not close in its line. Close it, or take it out."
+        )
+    return [cell.strip() for cell in cells]
+
+
+def _places(header: list[str]) -> list[int]:
+    """Where the series and the time stand, as far as they are there. A `T` is no time: it may be a temperature."""
+    names = [_folded(name) for name in header]
+    found = (next((key for key in keys if key in names), None) for keys in (SERIES, TIME))
+    return [names.index(key) for key in found if key]
+
+
+def _folded(name: str) -> str:
+    return name.lower() if name != "T" and name.lower() in SERIES + TIME else name
+
+
+def _named(path: Path, line: int, text: str, header: list[str]) -> None:
+    """Refuse a first line that does not name a series, a time and one value or more, each once."""
+    listed, complete = _brief(", ".join(header)), len(header) > 2 and len(_places(header)) == 2
+    for mark, word in () if complete else DELIMITERS.items():
+        other = _cells(path, line, text, mark)
+        if len(other) > len(header) or len(_places(other)) == 2:
+            raise fault(
+                path,
+                line,
+                f"the columns are separated by {word} ({mark!r}): {_brief(text)!r}. Separate them by commas, in every "
+                "line, and write decimals with a point.",
+            )
+    if len(header) < 3:
+        raise fault(
+            path,
+            line,
+            f"{len(header)} columns ({listed}); there must be three or more, separated by commas: series, time, "
+            "values ….",
+        )
+    if all(_is_number(name) for name in header[1:]):
+        raise fault(path, line, "numbers, where the first line names the columns: series, time, values …. Add it.")
+    if "" in header:
+        place = header.index("") + 1
+        raise fault(path, line, f"column {place} of {len(header)} has no name. Name it, or take it out of every line.")
+    names = [_folded(name) for name in header]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            first = names.index(name) + 1
+            raise fault(path, line, f"columns {first} and {place + 1} are both named {name}. Rename one of them.")
+    if not complete:
+        raise fault(
+            path,
+            line,
+            f"the columns are {listed}; one must be named series (or id), and another time (or t). Rename them.",
+        )
 
 
 def _number(path: Path, line: int, key: str, text: str) -> float:
     if not _is_number(text):
-        raise RequestError(f"{path}, line {line}: {key}={text!r} is no finite number. Correct it, or take the row out.")
-    return float(text)
+        raise fault(
+            path,
+            line,
+            f"{key}={_brief(text)!r} is no finite number, such as -1.5 or 2e-3. Correct it, or take the row out.",
+        )
+    number = float(text)
+    if abs(number) > LARGEST:
+        raise fault(
+            path, line, f"{key}={number:g} is beyond ±{LARGEST:g}. Correct it, rescale {key}, or take the row out."
+        )
+    return number
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 100 else text[:99] + "…"
 
 
 def _checked(path: Path, name: str, points: list[Point]) -> list[Point]:
     """Points in the order of time, if there are two or more, none of them at the same time."""
     if len(points) < 2:
-        raise RequestError(
-            f"{path}, line {points[0].line}: series {name} has only this one point; two are the least. Take it out."
+        raise fault(
+            path, points[0].line, f"series {name} has only this one point; two are the least. Add one, or take it out."
         )
     for before, after in pairwise(points):
         if before.time == after.time:
             first, second = sorted((before.line, after.line))
-            raise RequestError(
-                f"{path}, line {second}: series {name} has the time {after.time:g} already in line {first}. "
-                "Take one of them out."
+            raise fault(
+                path,
+                second,
+                f"series {name} has the time {after.time:g} already in line {first}. Take one of them out.",
             )
     return points

@@ -1,5 +1,6 @@
 """A user's own series: `data=csv data.path=FILE`, with the columns series, time, values…, in any order of rows.
 
+The first line names the columns, in any order: `series` (or `id`), `time` (or `t`), and whatever else is a value.
 Series may be irregular and of different lengths. Of each, the first `window` of its points are what a model sees, the
 others are to be predicted. Which series are held out follows from their names alone. Time begins at 0 with each series,
 and its unit is chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is seen
@@ -18,9 +19,11 @@ import torch
 
 from odenet_cli.data._dealt import dealt, parted
 from odenet_cli.data._resident import Data, Deal
-from odenet_cli.data._rows import Point, columns, series
-from odenet_cli.data._series import FURTHER, WINDOW, Series
+from odenet_cli.data._rows import LARGEST, Point, columns, fault, series
+from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.errors import RequestError
+
+FAR = 1e15  # standard deviations: errors squared stay finite in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +87,56 @@ class Source:
                 f"data.test={self.test} leave none to train on. Add series, or hold out fewer."
             )
         ordered = [found[name] for name in names]
-        unit = max(points[-1].time - points[0].time for points in ordered) / self.span
+        header = columns(self.file)
+        unit = self._unit(ordered, header[1])
         rows = padded(ordered, self.window, unit)
-        known = rows.values[: sizes["train"]][rows.seen[: sizes["train"]]]
-        mean, spread = known.mean(0), known.std(0, unbiased=False)
-        spread = torch.where(spread > 0, spread, 1.0)
-        scaled = rows._replace(values=(rows.values - mean) / spread, noisy=(rows.noisy - mean) / spread)
+        scaled, mean, spread = self._scaled(rows, sizes["train"], ordered, header[2:])
         record = {
             "used": "csv",
             "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
             "root": str(self.file),
             "sizes": sizes,
             "warning": None,
-            "columns": columns(self.file),
+            "columns": header,
             "time_unit": unit,
             "mean": mean.tolist(),
             "standard_deviation": spread.tolist(),
         }
         return scaled, record
+
+    def _unit(self, ordered: list[list[Point]], name: str) -> float:
+        """Of time, in the table's: the longest series lasts `span`."""
+        lasting = [points[-1].time - points[0].time for points in ordered]
+        longest = max(lasting)
+        unit, line = longest / self.span, ordered[lasting.index(longest)][-1].line
+        if not 1 / LARGEST <= unit <= LARGEST:
+            raise fault(
+                self.file,
+                line,
+                f"the longest series ends here and lasts {longest:g}, which makes {unit:g} the unit of {name} for "
+                f"data.span={self.span:g}. Rescale {name}, or set data.span near 5.",
+            )
+        return unit
+
+    def _scaled(
+        self, rows: Series, train: int, ordered: list[list[Point]], names: list[str]
+    ) -> tuple[Series, torch.Tensor, torch.Tensor]:
+        """Values in units of what is seen of the first `train` series, padding 0; its mean, its standard deviation."""
+        known = rows.values[:train][rows.seen[:train]]
+        mean, spread = known.mean(0), known.std(0, unbiased=False)
+        spread = torch.where(spread > 0, spread, 1.0)
+        noisy = torch.where((rows.scope == PADDING)[..., None], 0.0, (rows.noisy - mean) / spread)
+        far = (noisy.abs() > FAR).nonzero()
+        if len(far):
+            row, place, column = far[0].tolist()
+            point = ordered[row][place]
+            raise fault(
+                self.file,
+                point.line,
+                f"{names[column]}={point.values[column]:g} is beyond {FAR:g} standard deviations ({spread[column]:g}) "
+                f"from the mean {mean[column]:g} of the training series. Correct it, or take it out.",
+            )
+        return rows._replace(values=noisy[:, : rows.values.shape[1]], noisy=noisy), mean, spread
 
 
 def padded(ordered: list[list[Point]], window: float, unit: float) -> Series:

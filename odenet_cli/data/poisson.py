@@ -48,6 +48,10 @@ class Source(Drawn):
             raise RequestError(f"data.expected={self.expected} is out of range; it may be 1 to 10,000 events.")
         super().__post_init__()
 
+    @property
+    def each(self) -> float:
+        return 8 * (2 * self.expected + 2 * GRID + 2 * BINS)  # times and rates of events, the grid, bins, in float64
+
     def rows(self) -> Events:
         """All sequences; drawn on the CPU, so that every device sees the same."""
         generator = torch.Generator().manual_seed(mixed(self.seed, 0))

@@ -54,6 +54,10 @@ class Source(Drawn):
             raise RequestError(f"data.noise={self.noise} is out of range; it may be 0 or more.")
         super().__post_init__()
 
+    @property
+    def each(self) -> float:
+        return 8 * (2 * TIMES * 5 + 3 * self.observed)  # times, noisy and clean points, and those observed, in float64
+
     def rows(self) -> Series:
         """All trajectories; drawn on the CPU, so that every device sees the same."""
         count = sum(self.sizes.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,26 +42,52 @@ class Joint:
         if self.divergence == "analytic":
             with_divergence: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self.field.with_divergence  # type: ignore[assignment]
             return with_divergence(t, z)
-        slope, pull = torch.func.vjp(lambda point: self.field(t, point), z)  # type: ignore[misc]
+        slope, pull = products(lambda point: self.field(t, point), z)
+        if slope.shape != z.shape:
+            return slope, z.new_zeros(len(z))  # the solver refuses it, by both shapes
         if self.noise is not None:
-            return slope, (pull(self.noise)[0] * self.noise).flatten(1).sum(1)
+            return slope, (pull(self.noise) * self.noise).flatten(1).sum(1)
         return slope, trace(slope, pull)
 
 
-def trace(slope: Tensor, pull: Callable[[Tensor], Any]) -> Tensor:
+def products(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """f(z), and v -> vᵀ ∂f/∂z at z; both can be differentiated where gradients are on.
+
+    Compiled it is ∂f/∂z v, whose diagonal is the same: a graph takes no gradient inside, and torch.func.vjp no hooks on
+    saved tensors, such as those of a meter of memory around it.
+    """
+    if torch.compiler.is_compiling():
+        return f(z), lambda v: torch.func.jvp(f, (z,), (v,))[1]
+    twice = torch.is_grad_enabled()
+    with torch.enable_grad():
+        point = z if z.requires_grad else z.detach().requires_grad_()
+        value = f(point)
+
+    def pulled(v: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return torch.zeros_like(z)
+        (row,) = torch.autograd.grad(value, point, v, retain_graph=True, create_graph=twice, materialize_grads=True)
+        return row
+
+    return value if twice else value.detach(), pulled
+
+
+def trace(slope: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
     """Σ_i ∂f_i/∂z_i of each sample, one vector-Jacobian product a dimension; (B,)."""
     count = slope[0].numel()
     total = torch.zeros_like(slope.flatten(1)[:, 0])
     for i in range(count):
         direction = torch.zeros_like(slope).flatten(1)
         direction[:, i] = 1.0
-        (row,) = pull(direction.view_as(slope))
-        total = total + row.flatten(1)[:, i]
+        total = total + pull(direction.view_as(slope)).flatten(1)[:, i]
     return total
 
 
 def probe(kind: str, z: Tensor) -> Tensor:
-    """Numbers with mean zero and covariance one, like z: Hutchinson's noise ε, E[εᵀ J ε] = tr J."""
+    """Numbers with mean zero and covariance one, like z: Hutchinson's noise ε, E[εᵀ J ε] = tr J.
+
+    Both kinds are the same in every precision.
+    """
     if kind == "gaussian":
-        return torch.randn_like(z)
+        return torch.randn_like(z, dtype=torch.float64).to(z)
     return torch.randint_like(z, 2).mul_(2).sub_(1)

@@ -10,7 +10,8 @@ What tasks ask of any flow, and so of a class of your own (`model=custom model.t
     flow(z (B, *S), times) -> (T, B, *S)    noise on its way to data, at fractions of the way; optional, for figures
     to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the error of a round trip
 
-`ContinuousFlow` has them for every field; a class of your own hands it its field:
+`ContinuousFlow` has them for every field. A class of your own may be the field alone, called with (t, z (B, *S)) and
+made a flow with divergence=exact or what is said (`+model.divergence=hutchinson`); or it hands over its field:
 
     class Mine(ContinuousFlow):
         def __init__(self, shape, solver, hidden: int):

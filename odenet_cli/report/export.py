@@ -10,15 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.report.files import put_text
 from odenet_cli.report.groups import Comparison
+from odenet_cli.report.scores import NAMES
 from odenet_cli.report.source import Source, data
 from odenet_cli.report.table import markdown, status
 from odenet_cli.report.words import word
 
 COUNTS = ("parameters", "nfe_forward", "nfe_backward", "nfe_test")
-MEASURES = ("error", "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")
+MEASURES = (*NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")
 SPREAD = ("mean", "sd", "low", "high")
-UNITS = {"error": "fraction of the test samples", "epoch_s": "seconds of training per epoch, median of a run's epochs"}
+UNITS = {
+    **{"error": "fraction of the test samples", "rate_error": "fraction of the integral of the rate"},
+    **{"kl": "nat", "nll": "nat", "gap": "nat; of events, nat an event"},
+    **{"epoch_s": "seconds of training per epoch, median of a run's epochs"},
+}
 TAKEN = ("name", "command", "git", "device", "versions", "data", "started", "finished", "final")  # of a run's record
 
 
@@ -78,6 +84,4 @@ def write(folder: Path, comparison: Comparison, made: Source) -> list[Path]:
     """`folder/table.md`, `.csv` and `.json`."""
     texts = {"md": markdown(comparison, made) + "\n", "csv": as_csv(comparison, made)}
     texts["json"] = as_json(comparison, made) + "\n"
-    for kind, text in texts.items():
-        (folder / f"table.{kind}").write_text(text, encoding="utf-8")
-    return [folder / f"table.{kind}" for kind in texts]
+    return [put_text(folder / f"table.{kind}", text) for kind, text in texts.items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from odenet_cli.report import style
+from odenet_cli.report.files import put_text
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.source import Source
 from odenet_cli.report.source import data as data_of
@@ -132,13 +132,7 @@ def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str,
         "csv": as_csv(result.rows, made),
         "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
     }
-    written = []
-    for kind, text in texts.items():
-        path = folder / f"{about.preset}.{kind}"
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-        written.append(path)
+    written = [put_text(folder / f"{about.preset}.{kind}", text) for kind, text in texts.items()]
     for name, figure in result.figures.items():
         if figure is not None:
             written += style.save(figure, folder / f"{about.preset}-{name}", made.text())

@@ -17,6 +17,15 @@ from typing import Any
 from odenet_cli.config import saved
 from odenet_cli.errors import RequestError
 
+# What must be there, and of which kind.
+WORD, TABLE = str | None, dict | None
+RECORD: dict[str, Any] = {
+    **{"status": str, "reason": WORD, "final": TABLE, "data": TABLE, "versions": TABLE, "resumed": list | None},
+    **dict.fromkeys(("command", "git", "device", "started", "finished"), WORD),
+}
+CONFIG: dict[str, Any] = {"seed": int | None}
+ROW: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -40,7 +49,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        return int(self.config.get("seed", 0))
+        return int(self.config.get("seed") or 0)
 
     @property
     def model(self) -> tuple[Any, Any]:
@@ -131,12 +140,14 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def read(folder: Path) -> Run:
-    """The run in `folder`; files that cannot be read make it `unreadable`."""
+    """The run in `folder`; files that cannot be read, or say what no run would, make it `unreadable`."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads(_text(folder / "run.json"))
+        _check(record, RECORD, "run.json")
         metrics = _metrics(folder / "metrics.jsonl")
         config = dict(flat(saved(folder)))
-        status = str(record["status"])
+        _check(config, CONFIG, "config.yaml")
+        status = record["status"]
     except Exception as error:  # whatever a damaged file makes a parser raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         return Run(folder=folder, status="unreadable", reason=reason)
@@ -153,8 +164,30 @@ def first_line(text: object) -> str:
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The records; what stands after the last line break is still being written."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = _text(path) if path.exists() else ""
+    records = []
+    for place, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+        records.append(json.loads(line))
+        _check(records[-1], ROW, f"line {place} of {path.name}")
+    return records
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():  # to read a pipe would wait for ever
+        raise ValueError(f"{path.name} is no file" if path.exists() else f"there is no {path.name}")
+    return path.read_text(encoding="utf-8")
+
+
+def _check(found: Any, kinds: Mapping[str, Any], what: str) -> None:
+    """Refuse what has something of another kind under one of these keys."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} has no keys")
+    for key, kind in kinds.items():
+        value = found.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{what}: {key} is {value!r:.40}" if key in found else f"{what}: there is no {key}")
+    for stop in found.get("resumed") or [] if kinds is RECORD else []:
+        _check(stop, {"step": int}, "a resume in run.json")
 
 
 def flat(section: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from odenet_cli.report.files import put
 from odenet_cli.report.words import plain
 
 WIDTH = 6.75  # inches: the text width of two columns
@@ -92,8 +93,8 @@ def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
     """Write `path`.svg and `path`.png; `about` says in their metadata where the numbers come from."""
     told = {"Description": about} if about else {}
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
-    figure.savefig(files[0], metadata={"Date": None, **told})
-    figure.savefig(files[1], dpi=DPI, metadata=told)
+    put(files[0], lambda file: figure.savefig(file, metadata={"Date": None, **told}))
+    put(files[1], lambda file: figure.savefig(file, dpi=DPI, metadata=told))
     return files
 
 
@@ -101,8 +102,7 @@ def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
 def save_film(film: FuncAnimation, path: Path) -> Path:
     """Write `path`.gif, which plays without end."""
     file = path.with_name(f"{path.name}.gif")
-    film.save(file, writer=PillowWriter(fps=FRAMES), dpi=FILM_DPI)
-    return file
+    return put(file, lambda path: film.save(path, writer=PillowWriter(fps=FRAMES), dpi=FILM_DPI))
 
 
 def mixed(color: str, share: float) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from odenet_cli.report.groups import Comparison, Group
+from odenet_cli.report.runs import Run
+from odenet_cli.report.scores import ERROR, Score, among, judged
 from odenet_cli.report.source import Source
-from odenet_cli.report.spread import Spread
+from odenet_cli.report.spread import Spread, over_seeds
 from odenet_cli.report.words import NONE, count, digits, sentence, series, word
 
 Cell = Callable[[Group], str]
@@ -22,7 +25,11 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
         shown["test error %"] = lambda group: plus_minus(group.spread("error"), 2, 100)
         if several(comparison, "error"):
             shown["95 % interval"] = lambda group: interval(group.spread("error"), 2, 100)
-    if any(group.done and not group.spread("error") for group in comparison.groups):
+    done = [run for group in comparison.groups for run in group.done]
+    for score in among(map(_final, done)):
+        if score != ERROR:
+            shown[f"test {score.title}"] = partial(_score, score=score)
+    if any(run.value("error") is None and run.value("loss") != run.value("nll") for run in done):
         shown["test loss"] = lambda group: plus_minus(group.spread("loss"), 4)
         if several(comparison, "loss"):
             shown["95 % interval of the loss"] = lambda group: interval(group.spread("loss"), 4)
@@ -45,6 +52,17 @@ def several(comparison: Comparison, name: str) -> bool:
 
 def _value(group: Group, key: str) -> str:
     return word(group.values[key])
+
+
+def _final(run: Run) -> dict[str, Any]:
+    return run.record.get("final") or {}
+
+
+def _score(group: Group, score: Score) -> str:
+    """Of those of its runs that it judges."""
+    mine = [run for run in group.done if score in judged(_final(run))]
+    found = over_seeds((run.seed, run.value(score.name)) for run in mine)
+    return plus_minus(found, score.places, score.factor)
 
 
 def plus_minus(found: Spread | None, places: int, factor: float = 1) -> str:
@@ -117,6 +135,7 @@ def notes(comparison: Comparison, made: Source) -> list[str]:
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
     """A Markdown table; the first `left` columns and the last hold words, the others numbers."""
+    head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     words = [place < left or place == len(head) - 1 for place in range(len(head))]
 

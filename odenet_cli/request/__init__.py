@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.arguments import parse, quote, words
-from odenet_cli.request.compose import Composer, typed
+from odenet_cli.request.compose import Composer, told, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
-from odenet_cli.request.guard import guard, guard_target
+from odenet_cli.request.guard import guard, guard_inside, guard_target
 from odenet_cli.request.resume import resumed
 from odenet_cli.request.settle import settle
+
+LONGEST, DEEPEST = 255, 3_800  # bytes; Linux takes paths of 4,095, and a run has folders of its own
 
 __all__ = ["Job", "Request", "compose", "prepare"]
 
@@ -64,6 +68,9 @@ def prepare(argv: list[str]) -> Request:
     """Check `odenet train <argv>`; Hydra's own questions (`--cfg`, `--info`, …) pass."""
     args = parse(argv)
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        composer = Composer(args)
+        with explained(composer.overrides, composer.keys):
+            guard(composer.compose(composer.overrides, RunMode.MULTIRUN))  # Hydra sets up its log for some of these
         return Request(argv=words(args, args.overrides))
     if args.run and args.multirun:
         raise RequestError("--run and --multirun exclude each other.")
@@ -79,7 +86,7 @@ def prepare(argv: list[str]) -> Request:
     for job in request.jobs:
         guard_target(job.config, args.overrides)
     for path in {job.config.checkpoint for job in request.jobs} - {None}:
-        if not Path(str(path)).exists():
+        if not os.path.exists(str(path)):
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
     for warning in dict.fromkeys(warning for job in request.jobs for warning in job.config.warnings()):
         print(f"warning: {warning}", file=sys.stderr)
@@ -93,16 +100,20 @@ def _run(composer: Composer, cfg: DictConfig) -> Request:
     """A single run; its folder is fixed now, so that Hydra uses the one that was checked."""
     with explained(composer.overrides, composer.keys):
         config = typed(cfg)
-        folder = Path(str(OmegaConf.select(cfg, "hydra.run.dir")))
+        guard_inside(cfg, "hydra.output_subdir")
+        folder = _folder(cfg, "hydra.run.dir")
+    _reachable("hydra.run.dir", folder)
     check_run_folder(folder, config.resume)
     pin = f"hydra.run.dir={quote(str(folder))}"
-    return Request(argv=[pin], sweep=False, folder=folder, jobs=[Job(list(cfg.hydra.overrides.task), folder, config)])
+    return Request(argv=[pin], sweep=False, folder=folder, jobs=[Job(told(cfg, "task"), folder, config)])
 
 
 def _sweep(composer: Composer, master: DictConfig) -> Request:
     """A sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
     with explained(composer.overrides, composer.keys):
-        folder = Path(str(OmegaConf.select(master, "hydra.sweep.dir")))
+        folder = _folder(master, "hydra.sweep.dir")
+    _reachable("hydra.sweep.dir", folder)
+    with explained(composer.overrides, composer.keys):
         points = composer.points(master)
     said: dict[str, set[str]] = {}
     for override in (override for point in points for override in point):
@@ -117,7 +128,9 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
         with explained(point, composer.keys):
             cfg, subfolder = composer.job(master, [*pins, *point], number)
             guard(cfg)
+            guard_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
             jobs.append(Job(point, folder / subfolder, typed(cfg)))
+        _reachable("hydra.sweep.subdir", folder / subfolder)
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
         raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
@@ -125,3 +138,20 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
     check_sweep_folder(folder, resume)
     return Request(argv=pins, sweep=True, folder=folder, jobs=jobs, swept=swept)
+
+
+def _folder(cfg: DictConfig, key: str) -> Path:
+    """The folder that `key` names, resolved: what is left of an interpolation would be resolved once more."""
+    name = str(OmegaConf.select(cfg, key))
+    if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
+        raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")
+    return Path(name)
+
+
+def _reachable(key: str, folder: Path) -> None:
+    """Refuse a folder whose name, or that of a file in it, would be longer than a file system takes."""
+    whole = folder.absolute()
+    if len(os.fsencode(whole)) > DEEPEST or any(len(os.fsencode(part)) > LONGEST for part in whole.parts):
+        raise RequestError(
+            f"{key}={folder} cannot be made: a name takes at most {LONGEST} bytes, a whole path here {DEEPEST:,}."
+        )

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from odenet_cli.errors import RequestError
 
 PATHS = ("data.root", "data.path", "resume", "checkpoint", "name", "hydra.run.dir", "hydra.sweep.dir")
+WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
 SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
 SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
@@ -56,7 +57,7 @@ def quoted(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in PATHS or value in ("", "null"):
         return override
-    if re.fullmatch(r"'.*'|\".*\"|(choice|sort|shuffle)\(.*\)", value, re.DOTALL):
+    if re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL):
         return override
     if key.lstrip("+") != "name":
         value = os.path.expanduser(value)

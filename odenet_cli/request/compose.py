@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
+import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -18,6 +21,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
@@ -28,11 +32,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.plainyaml import look_through
+from odenet_cli.plainyaml import look_through, plain
 from odenet_cli.presets import conf_dir, groups
 from odenet_cli.ranges import check
+from odenet_cli.registry import require
 from odenet_cli.request.explain import known_keys
 from odenet_cli.request.folders import folder_name
+from odenet_cli.request.guard import guard_file
+from odenet_cli.request.points import MOST, count
 
 MODULE = "odenet_cli.commands.train"
 VERSION_BASE = "1.3"
@@ -51,9 +58,13 @@ class FileConfigSource(hydra_files.FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path) / self._normalize_file_name(config_path)
-        if path.exists():
+        foreign = not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(conf_dir()))
+        if foreign and os.path.exists(path):
             look_through(path)
-        return super().load_config(config_path)
+        loaded = super().load_config(config_path)
+        if foreign:
+            guard_file(path, loaded.config)
+        return loaded
 
 
 class Composer:
@@ -74,7 +85,19 @@ class Composer:
     def compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         """One configuration, Hydra's own part included; interpolations can be resolved."""
         sweep = mode == RunMode.MULTIRUN
-        cfg = self.loader.load_configuration(self.config_name, overrides, mode, validate_sweep_overrides=not sweep)
+        for word in overrides:
+            if word.lstrip("+~").startswith("hydra.sweeper.params"):
+                raise RequestError(f"{word}: only a file sweeps like this; here say the key itself: -m seed=0,1,2.")
+        try:
+            cfg = self.loader.load_configuration(self.config_name, overrides, mode, validate_sweep_overrides=not sweep)
+        except KeyError as error:
+            raise RequestError(f"hydra.job.env_copy asks for {error}, which is not allowed here.") from error
+        except OSError as error:
+            if isinstance(error, HydraException):  # a file that is not there
+                raise
+            raise RequestError(f"{self.config_name} cannot be read: {error.strerror}.") from error
+        if sorted([*told(cfg, "hydra"), *told(cfg, "task")]) != sorted(overrides):
+            raise RequestError("hydra.overrides stands in a file; it is for Hydra to fill in. Leave it out.")
         HydraConfig.instance().set_config(cfg)
         return cfg
 
@@ -99,7 +122,8 @@ class Composer:
 
     def master(self) -> tuple[DictConfig, bool]:
         """The configuration of the whole request, and whether it is a sweep: -m says so, or `hydra.mode`."""
-        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(self.overrides)
+        self._check_presets(parsed)
         if not self.multirun and not any(override.is_sweep_override() for override in parsed):
             cfg = self.compose(self.overrides)
             if cfg.hydra.mode != RunMode.MULTIRUN:
@@ -110,29 +134,51 @@ class Composer:
         self.loader.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
         return cfg, sweep
 
+    def _check_presets(self, parsed: list[Override]) -> None:
+        """Refuse an unknown preset among several, for which Hydra would blame the first key that belongs to it."""
+        for override in parsed:
+            group = override.key_or_group
+            if override.is_choice_sweep() and group in groups():
+                known = self.loader.get_group_options(group)
+                for value in override.sweep_string_iterator():
+                    if value != "null" and "/" not in value:
+                        require(group, value.strip("'\""), known)
+
     def points(self, master: DictConfig) -> list[list[str]]:
         """The overrides of every job of a sweep. Only Hydra's basic sweeper says beforehand what it will ask for."""
-        task = list(master.hydra.overrides.task)
+        task = told(master, "task")
         if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
             parser = OverridesParser.create(config_loader=self.loader)
             return [[line for line in task if not parser.parse_override(line).is_sweep_override()]]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        for param in params:
+            plain("hydra.sweeper.params", param)
         return self.split(params + task)
 
     def split(self, overrides: list[str]) -> list[list[str]]:
-        """Every combination of the values in `overrides`."""
+        """Every combination of the values in `overrides`, counted before it is made."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        numbers = {override.get_key_element(): count(override) for override in parsed}
+        if (total := math.prod(numbers.values())) > MOST:
+            said = ", ".join(f"{key} {number:,}" for key, number in numbers.items() if number > 1)
+            raise RequestError(f"{said}: together {total:,} points, more than the {MOST:,} of a sweep.")
         return [list(point) for point in BasicSweeper.split_arguments(parsed, None)[0]]
 
     def job(self, master: DictConfig, point: list[str], number: int) -> tuple[DictConfig, Path]:
         """The configuration of job `number` of a sweep, and its folder."""
-        cfg = self.compose(list(master.hydra.overrides.hydra) + point)
+        cfg = self.compose(told(master, "hydra") + point)
         OmegaConf.copy_cache(from_config=master, to_config=cfg)
         with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.num = number
             cfg.hydra.job.id = str(number)
         HydraConfig.instance().set_config(cfg)
         return cfg, Path(str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
+
+
+def told(cfg: DictConfig, whom: str) -> list[str]:
+    """The overrides that a configuration was composed with, as they were said: for `hydra`, or for the `task`."""
+    words: Any = OmegaConf.to_container(cfg.hydra.overrides[whom], resolve=False)
+    return list(words)
 
 
 def typed(cfg: DictConfig) -> Config:
@@ -155,8 +201,8 @@ def _search_path(args: argparse.Namespace) -> ConfigSearchPathImpl:
     path = args.config_path or str(conf_dir())
     search_path = create_automatic_config_search_path(None, MODULE, path)
     if args.config_dir is not None:
-        folder = Path(args.config_dir).resolve()
-        if not folder.is_dir():
+        folder = Path(os.path.realpath(args.config_dir))
+        if not os.path.isdir(folder):
             raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     assert isinstance(search_path, ConfigSearchPathImpl)

@@ -26,6 +26,8 @@ def explained(overrides: list[str], keys: Callable[[], list[str]] = list) -> Ite
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise RequestError(explain(error, overrides, keys)) from error
+    except RecursionError as error:
+        raise RequestError("the configuration refers to itself without end.") from error
 
 
 def known_keys(cfg: Any) -> list[str]:
@@ -100,6 +102,8 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
     message = str(cause.msg or cause).split("\n")[0]
     if match := re.search(r"Value '(.*)' of type '\S+' (?:could not be converted to|is not a valid) (\w+)", message):
         return f"{key}={match[1]} is not {KINDS.get(match[2], match[2])}."
+    if match := re.search(r"Value '(.*)' is not a valid bool", message):
+        return f"{key}={match[1]} is not {KINDS['Boolean']}."
     if "is not optional" in message.lower() or "non-optional" in message.lower():
         return f"{key}=null is not allowed: it needs a value."
     if re.search(r"not in '\w+'|not in struct", message):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
+from odenet_cli.training.folder import read_record
 
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
 LONGEST = 100
@@ -29,10 +30,9 @@ def folder_name(number: int, overrides: str = "") -> str:
 def run_record(folder: Path) -> dict[str, Any]:
     """What `run.json` says, empty if there is none or it cannot be read."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_record(folder)
+    except RequestError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def check_links(key: str, folder: Path) -> None:
@@ -53,13 +53,18 @@ def check_run_folder(folder: Path, resume: str) -> None:
         return
     entries = {path.name for path in folder.iterdir()}
     status = run_record(folder).get("status")
-    foreign = [n for n in sorted(entries) if n not in OURS and not n.startswith(("events.out.", ".lock", ".run.json"))]
+    foreign = [
+        n
+        for n in sorted(entries)
+        if n not in OURS and not n.startswith(("events.out.", ".lock", ".run.json", ".config.yaml"))
+    ]
     if status is None and foreign:
         raise RequestError(
             f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."
         )
     check_links("hydra.run.dir", folder)
     if resume == "auto":
+        read_record(folder)  # a damaged one is refused
         return
     if status == "done":
         raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")
@@ -81,9 +86,14 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
         )
 
 
-def remove_run(folder: Path) -> None:
-    """Take away the folder that Hydra made for a run that was then refused, unless something else is in it."""
-    if all(path.name in OURS or path.name == ".lock" for path in folder.iterdir()):
+def remove_run(folder: Path, jobs: Iterable[Path] = ()) -> None:
+    """Take away the folder of a run, or of a sweep's `jobs`, that was then refused, unless something else is in it.
+
+    For who made the folder and holds it.
+    """
+    ours = {*OURS, ".lock", "multirun.yaml"}
+    ours |= {job.relative_to(folder).parts[0] for job in jobs if job != folder and job.is_relative_to(folder)}
+    if all(path.name in ours for path in folder.iterdir()):
         shutil.rmtree(folder)
 
 
@@ -94,4 +104,4 @@ def _occupied(key: str, folder: Path) -> bool:
         raise RequestError(f"{key}={folder} cannot be made: {nearest} is not a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise RequestError(f"{key}={folder} cannot be written: no permission in {nearest}.")
-    return nearest == folder and any(folder.iterdir())
+    return nearest == folder and any(path.name != ".lock" for path in folder.iterdir())

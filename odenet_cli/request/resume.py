@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from odenet_cli.errors import RequestError
 from odenet_cli.request.arguments import quote
+from odenet_cli.request.explain import explained
 
 
 def resumed(args: argparse.Namespace) -> argparse.Namespace:
     """`resume=RUN` as the request it stands for: RUN's saved configuration, in RUN, resumed."""
     said = [override for override in args.overrides if override.lstrip("+").partition("=")[0] == "resume"]
-    value = OverridesParser.create().parse_override(said[-1]).value() if said else None
+    with explained(said):
+        value = OverridesParser.create().parse_override(said[-1]).value() if said else None
     if not isinstance(value, str) or value in ("none", "auto", ""):
         return args
 
     folder = Path(value)
-    if not (folder / "config.yaml").is_file():
+    if not os.path.isfile(folder / "config.yaml"):
         raise RequestError(
             f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
             "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."

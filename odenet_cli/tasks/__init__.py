@@ -1,5 +1,8 @@
 """A task is a loss and what to log beside it, for any model: `loss(model, batch)`, one task a file.
 
+What it logs are means over the samples of the batch, as tensors. Outside of training a number that is no such mean is a
+score of `_scores`, which adds up over batches.
+
 A task says in `NEEDS` which methods of a model it calls. It may also have
 
     sketch(model, data)                  the arrays that its figures are drawn from, once a run is over
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 
 from odenet_cli import registry
 
-Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
 Sketch = Callable[[nn.Module, Any], dict[str, Tensor]]
 Verdict = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 

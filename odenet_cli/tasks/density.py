@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.tasks import _flows
+from odenet_cli.tasks._scores import Deviation, Score
 
 NEEDS = ("generate",)
 Batch = tuple[Tensor, Any]
 
 
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """E_q[log q(x) + U(x) + C(x)] for x = the flow of `batch = (noise (B, D), target)`, by reparametrisation.
 
     kl       KL(q‖p): the loss above its floor, -log Z of the target
@@ -27,7 +28,8 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     total = each.mean()
     seen = each.detach()
     outside = (x.detach().abs() > target.edge).any(1).to(x.dtype).mean()
-    return total, {"kl": total.detach() - target.floor, "kl_sd": seen.std(correction=0), "outside": outside}
+    spread = seen.std(correction=0) if model.training else Deviation.of(seen)
+    return total, {"kl": total.detach() - target.floor, "kl_sd": spread, "outside": outside}
 
 
 def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from odenet_cli.tasks import _flows
+from odenet_cli.tasks._scores import Deviation, Score
 
 NEEDS = ("log_prob",)
 Batch = tuple[Tensor, Any]
 
 
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Mean of -log p(x) over `batch = (x (B, D), law)`, in nat.
 
     nll     the same
@@ -23,9 +24,9 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     x, law = batch
     each = -model.log_prob(x)  # type: ignore[operator]
     total, seen = each.mean(), each.detach()
-    extra = {"nll": seen.mean(), "nll_sd": seen.std(correction=0)}
+    nll, spread = seen.mean(), seen.std(correction=0) if model.training else Deviation.of(seen)
     entropy = getattr(law, "entropy", None)
-    return total, extra if entropy is None else {**extra, "gap": extra["nll"] - entropy}
+    return total, {"nll": nll, "nll_sd": spread, **({} if entropy is None else {"gap": nll - entropy})}
 
 
 def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:

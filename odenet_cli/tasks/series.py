@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.tasks._scores import Deviation, Relative, RootMean, Score
 
 NEEDS = ("forecast",)
 SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it
 SCOPES = {"window": (WINDOW,), "further": (FURTHER, FAMILIAR), "familiar": (FAMILIAR,)}
 
 
-def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """-log p(x) of a series, or its bound -E[log p(x | z)] + weight · KL, a mean over the batch; errors beside it."""
     x = Series(*batch)
     forecast = model.forecast(x.times, x.values, x.seen, None if model.training else x.at)
@@ -46,23 +47,22 @@ def rmse(found: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     return (square.sum() / (where.sum() * found.shape[2]).clamp_min(1)).sqrt()
 
 
-def errors(path: Tensor, x: Series) -> dict[str, Tensor]:
+def errors(path: Tensor, x: Series) -> dict[str, Score]:
     """RMSE against clean and noisy targets inside and after the window; the first of them also by the targets' standard
-    deviation; and, after the window, that of predictors that know no model."""
+    deviation, if they have one; and, after the window, that of predictors that know no model."""
     truths = {"clean": x.clean, "noisy": x.noisy} if x.clean.shape[2] else {"noisy": x.noisy}
     best = next(iter(truths.values()))
-    found = {}
+    found: dict[str, Score] = {}
     for name, codes in SCOPES.items():
         where = torch.isin(x.scope, torch.tensor(codes, dtype=x.scope.dtype, device=x.scope.device))
         if not where.any():
             continue
         for kind, truth in truths.items():
-            found[f"rmse_{name}_{kind}"] = rmse(path, truth, where)
-        centre = best.where(where[..., None], 0).sum((0, 1)) / where.sum()
-        found[f"relative_{name}"] = found[f"rmse_{name}_{next(iter(truths))}"] / rmse(best, centre, where)
+            found[f"rmse_{name}_{kind}"] = RootMean.of((path - truth)[where])
+        found[f"relative_{name}"] = Relative(RootMean.of((path - best)[where]), Deviation.of(best[where]))
     if "relative_further" in found:
         for name, guess in simple(x.times, x.values, x.seen, x.at).items():
-            found[f"rmse_{name}"] = rmse(guess, best, x.scope >= FURTHER)
+            found[f"rmse_{name}"] = RootMean.of((guess - best)[x.scope >= FURTHER])
     return found
 
 

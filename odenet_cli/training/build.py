@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from odenet_cli import data as datasets
 from odenet_cli import models
 from odenet_cli.config import Config, SolverConfig, eval_solver, gradient_solver
+from odenet_cli.data._dealt import EPOCH
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Fixed, Solver
 from odenet_cli.ode.gradient import Gradient
@@ -19,6 +23,10 @@ from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import device
 
 GIB = 2**30
+FLOWS = ("density", "likelihood")  # tasks of flows
+LONG = 5_000  # optimiser steps
+
+log = logging.getLogger("odenet")
 
 
 def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solver:
@@ -60,13 +68,19 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
     options = {key: value for key, value in config.model.items() if key != "name"}
     torch.manual_seed(config.seed)
     made = models.model(
-        config.model["name"], options, shape=shape, classes=classes, solver=solver(config.solver, gradient(config))
+        config.model["name"],
+        options,
+        shape=shape,
+        classes=classes,
+        solver=solver(config.solver, gradient(config)),
+        flow=datasets.task(config.data["name"]) in FLOWS,
     )
     return compiled(config, made.to(dtype(config)))
 
 
 def sized(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The network without its numbers; a `RequestError` where those, or a batch, would not fit into memory."""
+    """The network without its numbers; a `RequestError` where those, or a batch, would not fit into memory, or where
+    there is no compiler for `compile`."""
     name = config.model["name"]
     try:
         with torch.device("meta"):
@@ -83,6 +97,7 @@ def sized(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
                 f"{what} needs {needed / GIB:,.0f} GiB, and there are {there / GIB:,.0f} GiB of memory.\n"
                 f"  Make {'it' if what.startswith('a') else 'the model'} smaller: {_sizes(config, what)}."
             )
+    _check_compiler(config, network)
     return network
 
 
@@ -95,19 +110,64 @@ def _sizes(config: Config, what: str) -> str:
 
 
 def compiled(config: Config, network: nn.Module) -> nn.Module:
-    """The network with its solves compiled, where `compile` says so or, with `auto`, where it pays: fields without
-    convolutions on a CPU, in runs long enough to earn back a minute of compilation."""
+    """The network with its solves compiled, where `compile` says so or, with `auto`, where it pays and can be done."""
     ways: dict[str, bool | str] = {"true": True, "loop": "loop"}
     for module in models.solvers(network):
         way = ways.get(config.compile, False)
         if config.compile == "auto":
-            convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
-            able = config.gradient.method != "reversible" and config.solver.method != "adams"
-            long = (config.trainer.steps or 0) >= 5_000
-            way = able and long and not convolves and not torch.cuda.is_available()
+            way = pays(config, module) and compiler() is not None
         if way:
             module.solver = _with(module.solver, way)
     return network
+
+
+def pays(config: Config, module: nn.Module) -> bool:
+    """Does `compile=auto` mean to compile this module's solves? Fields without convolutions on a CPU, in runs long
+    enough to earn back a minute of compilation."""
+    methods = (config.solver.method, gradient_solver(config).method)
+    able = config.gradient.method != "reversible" and "adams" not in methods
+    convolves = any(weight.dim() > 2 for weight in module.parameters())
+    return steps(config) >= LONG and able and not convolves and device.choose(config.device).type == "cpu"
+
+
+def steps(config: Config) -> int:
+    """The optimiser steps to be made, as far as a config tells: an epoch of images, which it does not, counts none."""
+    trainer, length = config.trainer, config.trainer.steps
+    if length is None:
+        dealt = datasets.task(config.data["name"]) != "classify"
+        length = (trainer.epochs or 0) * min(EPOCH, trainer.limit_batches or EPOCH) if dealt else 0
+    return min(length, trainer.max_steps or length)
+
+
+@cache
+def compiler() -> str | None:
+    """The C++ compiler that `torch.compile` finds, which it needs on a CPU."""
+    with torch.device("cpu"):  # also where a model is being built on the meta device
+        from torch._inductor import cpp_builder, exc
+
+    try:
+        return cpp_builder.get_cpp_compiler()
+    except (exc.InvalidCxxCompiler, OSError):
+        return None
+
+
+def _check_compiler(config: Config, network: nn.Module) -> None:
+    """Refuse `compile=true` where there is nothing to compile with, and say that `auto` does without."""
+    solving = models.solvers(network)
+    if config.compile == "auto" and any(pays(config, module) for module in solving) and compiler() is None:
+        _say_eager()
+    # Kernels of a GPU are Triton's; the loop is C++ on any device.
+    needed = config.compile == "loop" or (config.compile == "true" and device.choose(config.device).type == "cpu")
+    if solving and needed and compiler() is None:
+        raise RequestError(
+            f"compile={config.compile} needs a C++ compiler, and torch finds none here.\n"
+            "  Install g++, name another in CXX, or use compile=false."
+        )
+
+
+@cache
+def _say_eager() -> None:
+    log.warning("compile=auto: nothing is compiled, for torch finds no C++ compiler here; so long a run would gain.")
 
 
 def _with(solver: Solver, way: bool | str) -> Solver:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ from odenet_cli.errors import RequestError
 FORMAT = 1
 
 
+class Content(dict[str, Any]):
+    """What a checkpoint holds, and the `path` it was read from."""
+
+    def __init__(self, content: Mapping[str, Any], path: Path) -> None:
+        super().__init__(content)
+        self.path = path
+
+
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `path` so that at every moment either the old or the new one is there, whole.
 
@@ -28,8 +37,9 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     torch.save(payload, buffer)
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # a link, too: only the link goes
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
@@ -51,9 +61,12 @@ def previous(path: Path) -> Path:
     return path.with_name(f"previous-{path.name}")
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> Content:
     """The content of `path`, verified; a `RequestError` says what is wrong with it. Nothing in the file runs."""
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # of a pipe or a device there is no end
+            raise ValueError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, not a file")
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
@@ -64,15 +77,22 @@ def load(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error
     if not isinstance(payload, dict) or not {"format", "sha256", "content"} <= payload.keys():
         raise RequestError(f"{path} is not a checkpoint of odenet.")
-    if payload["format"] != FORMAT:
-        raise RequestError(f"{path} has checkpoint format {payload['format']}; this version reads format {FORMAT}.")
-    if digest(payload["content"]) != payload["sha256"]:
+    form, said, content = payload["format"], payload["sha256"], payload["content"]
+    if type(form) is not int or form != FORMAT:
+        found = str(form) if isinstance(form, (int, float, str)) else f"a {type(form).__name__}"
+        raise RequestError(f"{path} has checkpoint format {found[:40]}; this version reads format {FORMAT}.")
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} is not a sound checkpoint: its content is a {type(content).__name__}.")
+    try:
+        sound = isinstance(said, str) and digest(content) == said
+    except Exception:  # a tensor without plain bytes, a list in itself: nothing that was saved here
+        sound = False
+    if not sound:
         raise RequestError(f"{path} is damaged: its content does not have the SHA-256 it was saved with.")
-    content: dict[str, Any] = payload["content"]
-    return content
+    return Content(content, path)
 
 
-def latest(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+def latest(path: Path) -> tuple[Content | None, str | None]:
     """The content of `path`, or, where it is missing or damaged, of the one before; and what was wrong, if anything."""
     there = [candidate for candidate in (path, previous(path)) if candidate.exists()]
     trouble: str | None = None

@@ -15,11 +15,13 @@ def choose(name: str, job: int = 0) -> torch.device:
     if name == "auto":
         spread = gpus and not os.environ.get("CUDA_VISIBLE_DEVICES")
         return torch.device("cuda", job % gpus if spread else 0) if gpus else torch.device("cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
+    kind, _, place = name.partition(":")
+    if kind != "cuda":
+        return torch.device(name)
+    if int(place[:4300] or 0) >= gpus:  # torch itself counts to 127 only
         there = f"there are {gpus}: cuda:0 to cuda:{gpus - 1}" if gpus else "no CUDA device is visible here"
         raise RequestError(f"device={name} does not exist; {there}.\n  Use device=auto or device=cpu.")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return torch.device("cuda", int(place or 0))
 
 
 def count() -> int:

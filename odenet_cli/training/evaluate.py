@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from odenet_cli.models import solvers
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
+from odenet_cli.tasks._scores import Mean, Score
 
 
 @contextlib.contextmanager
@@ -60,25 +60,23 @@ def evaluate(
     limit: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Mean loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
-    A metric called `rmse…` is a root of a mean square, and so it stays.
+    """Loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
 
     limit  use only so many batches
     dtype  score in this precision
     """
-    sums: dict[str, Tensor] = {}
-    count, batches, cost, start = 0, 0, Stats(), time.perf_counter()
+    found: dict[str, Score] = {}
+    batches, cost, start = 0, Stats(), time.perf_counter()
     with scoring(model, solver, dtype) as net:
         for batch in islice(split.epoch(0), limit):
             with tally() as solves:
                 loss, extra = loss_fn(net, converted(batch, dtype))
             size = len(batch[0])
             for name, value in {"loss": loss, **extra}.items():
-                value = value.double().square() if name.startswith("rmse") else value.double()
-                sums[name] = sums.get(name, 0.0) + value * size
-            cost, count, batches = sum(solves, start=cost), count + size, batches + 1
-    means = {name: (total / count).item() for name, total in sums.items()}
-    scores = {name: math.sqrt(mean) if name.startswith("rmse") else mean for name, mean in means.items()}
+                score = Mean(value.double() * size, size) if isinstance(value, Tensor) else value
+                found[name] = found[name] + score if name in found else score
+            cost, batches = sum(solves, start=cost), batches + 1
+    scores = {name: value for name, score in found.items() if (value := score.item()) is not None}
     return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}
 
 

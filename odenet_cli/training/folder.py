@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +15,57 @@ from typing import Any
 
 from odenet_cli.errors import RequestError
 
+KINDS: dict[str, Any] = {"status": str, "final": dict | None, "data": dict, "resumed": list}  # in `run.json`
 MOMENT_S = 0.5  # in which who only asks whether a folder is held has let go of it
+_HOLDS: set[tuple[int, Path]] = set()
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; another holder is refused. The kernel lets go when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    limit = time.monotonic() + MOMENT_S
+def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
+    """Hold the folder for this thread, which may take it again; another holder is refused. The kernel lets go when the
+    process ends.
+
+    Yields whether the folder was made here: only who made it, and still holds it, may take it away.
+    """
+    mine = threading.get_ident(), folder.resolve()
+    if mine in _HOLDS:
+        yield False
+        return
+    limit, made = time.monotonic() + MOMENT_S, _made(folder)
+    while (handle := _held(folder / ".lock")) is None:
+        if time.monotonic() > limit:
+            raise RequestError(f"{folder} is in use by another odenet process; choose another {key}.")
+        time.sleep(0.01)
+        made |= _made(folder)
+    _HOLDS.add(mine)
     try:
-        while not taken(handle):
-            if time.monotonic() > limit:
-                raise RequestError(f"{folder} is in use by another odenet process; choose another hydra.run.dir.")
-            time.sleep(0.01)
-        yield
+        yield made
     finally:
+        _HOLDS.remove(mine)
         os.close(handle)
+
+
+def _made(folder: Path) -> bool:
+    """See that there is the folder; was there none?"""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _held(lock: Path) -> int | None:
+    """The lock's file once it is held; None where another has it, or took it away with its folder."""
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if taken(handle) and os.path.samestat(os.fstat(handle), os.stat(lock)):
+            return handle
+    os.close(handle)
+    return None
 
 
 def taken(handle: int) -> bool:
@@ -43,14 +78,20 @@ def taken(handle: int) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """`run.json`, or nothing where there is none."""
+    """`run.json`, or nothing where there is none; refused where a run would not have written it so."""
+    path = folder / "run.json"
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{folder / 'run.json'} cannot be read: {error}") from error
-    return dict(record)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise RequestError(f"{path} is not the record of a run: there are no keys in it.")
+    for key, kind in KINDS.items():
+        if key in record and not isinstance(record[key], kind):
+            raise RequestError(f"{path} is not the record of a run: {key} is {json.dumps(record[key])[:60]}.")
+    return record
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -58,11 +99,11 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     replace(folder / "run.json", json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
 
 
-def replace(path: Path, text: str) -> None:
-    """Put `text` in the place of `path` in one move; where it was a link, only the link goes."""
+def replace(path: Path, content: str | bytes) -> None:
+    """Put `content` in the place of `path` in one move; where it was a link, only the link goes."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -74,6 +115,27 @@ def append(path: Path, record: dict[str, Any]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     with open(handle, "a", encoding="utf-8") as file:
         file.write(json.dumps(plain(record)) + "\n")
+
+
+def check_metrics(path: Path, size: int) -> None:
+    """Refuse to go on with a log whose first `size` bytes, those the checkpoint knew, are not whole records."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(size)
+        whole = len(text) == size and text[-1:] in (b"", b"\n") and all(map(_is_record, text.splitlines()))
+        wrong = "" if whole else f"its first {size:,} bytes are not the records that the checkpoint was written after"
+    except OSError as error:
+        wrong = str(error.strerror)
+    if wrong:
+        raise RequestError(f"{path} is damaged: {wrong}.\n  Put it back, or start a new run in another folder.")
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"step", "split"} <= record.keys()
 
 
 class MetricsFile:

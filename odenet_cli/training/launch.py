@@ -90,8 +90,9 @@ def held(folder: Path) -> bool:
 def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
     """The process of `job`; where the system can, it ends with this one."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    job.log.unlink(missing_ok=True)  # of a link only the link goes
     words = [*job.words, f"hydra.run.dir={job.folder}", "resume=auto"]
-    with open(job.log, "wb") as log:
+    with open(job.log, "xb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "odenet_cli", "train", *words],
             stdin=subprocess.DEVNULL,

@@ -31,7 +31,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
     """Print at once. Where the reader has gone (`| head`) the rest is said to nobody, and the run goes on."""
     stream = stream or sys.stdout
     try:
-        print(line, file=stream, flush=True)
+        print(line, file=stream, flush=True)  # to nobody where there is no stream
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -45,7 +45,7 @@ class Progress:
         self.step_s = 0.0
         self.train = self.scored = ""
         self.bar: Any = None
-        if sys.stdout.isatty():
+        if sys.stdout is not None and sys.stdout.isatty():  # it was closed where it is None
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 

@@ -91,11 +91,20 @@ def explained(error: BaseException, session: Session, folder: Path) -> tuple[str
     if full(error):
         reason = f"{no_space(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
         return "failed", reason, RunFailed(reason)
+    if isinstance(error, SystemExit):
+        return "failed", exited(error), RunFailed(exited(error))
     repeat = (folder / "checkpoints" / FAILED).exists()
     more = f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if repeat else ""
     if isinstance(error, RunFailed):
         return "failed", f"{error}{more}", RunFailed(f"{error}{more}")
     return "failed", f"{type(error).__name__}: {error}{more}", error
+
+
+def exited(stop: SystemExit) -> str:
+    """What is wrong with a network, or a module of a user's, that would end the process, as if all were done."""
+    return (
+        f"the model called sys.exit({'' if stop.code is None else repr(stop.code)}).\n  Let it raise an error instead."
+    )
 
 
 def exhausted(error: BaseException) -> bool:

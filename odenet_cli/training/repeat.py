@@ -16,6 +16,7 @@ from torch import Tensor
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.ode import Stats
+from odenet_cli.registry import require
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, broken, circumstances, repeatable
@@ -24,7 +25,7 @@ from odenet_cli.training.loop import Session, score, slopes
 from odenet_cli.training.optim import learning_rate
 from odenet_cli.training.progress import number
 from odenet_cli.training.run import assemble
-from odenet_cli.training.state import FAILED, agree, restore, weights_of
+from odenet_cli.training.state import FAILED, FAILED_STEP, agree, fitting, restore, sound, take, weights_of
 
 
 class Nowhere:
@@ -41,6 +42,9 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
     """
     path, record = folder / "checkpoints" / FAILED, read_record(folder)
     kept = checkpoint.load(path) if path.exists() else None
+    if kept is not None:
+        sound(kept, FAILED_STEP)
+        agree(run, kept, str(path))
     if kept is None and not str(record.get("reason")).startswith("the run diverged"):
         status = record.get("status", "not begun")
         reason = f": {str(record['reason']).partition(chr(10))[0]}" if record.get("reason") else ""
@@ -55,18 +59,20 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
     if kept is None:
         return _since_checkpoint(session, folder, run, say)
 
-    agree(run, kept, str(path))
-    session.model.load_state_dict(kept["model"])
-    session.optimizer.load_state_dict(kept["optimizer"])
+    take(session.model, session.optimizer, kept)
     session.step, session.epoch, session.position = kept["step"], kept["epoch"], kept["position"]
     session.good = kept["good"]
-    split = kept["split"]
+    split = require("split", kept["split"], WHERE)
     step = session.step + 1 if split == "train" else session.step
     say(f"{folder}: {WHERE[split]} {step} again, in epoch {session.epoch}, with the weights that it had.")
     if split != "train":
         scores = score(session, Nowhere(), split)
         return f"It passes: {split} loss {scores['loss']:.6g}."
-    dealt = next(iter(session.data.train.epoch(session.epoch, session.position)))
+    with fitting(kept, "the data"):
+        dealt = next(iter(session.data.train.epoch(session.epoch, session.position)))
+        for old, new in zip(dealt, kept["batch"], strict=True):
+            if new is not None and new.shape[1:] != old.shape[1:]:
+                raise ValueError(f"its batch has {tuple(new.shape)} where {tuple(old.shape)} is dealt")
     batch = tuple(old if new is None else new.to(where) for old, new in zip(dealt, kept["batch"]))
     batch = converted(batch, build.dtype(config))
     if not all(torch.equal(old, new) for old, new in zip(dealt, batch) if isinstance(old, Tensor)) and config == run:

@@ -13,10 +13,11 @@ import torch
 from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
+from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
-from odenet_cli.training.folder import locked, read_record, write_record
+from odenet_cli.training.folder import check_metrics, locked, read_record, write_record
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, fit, score
 from odenet_cli.training.optim import optimizer
@@ -27,7 +28,7 @@ from odenet_cli.training.state import FAILED, Keeper, best_weights, restore, sam
 
 log = logging.getLogger("odenet")
 
-FLOW = "Choose a flow, model=cnf or model=planar, or data for this model."
+FLOW = "Choose a flow, model=cnf or model=planar, or data for this model; a field of your own is model=custom."
 REMEDY = {
     "forward": "Choose a model that answers with classes, such as model=odenet or model=resnet, or data for this one.",
     "log_prob": FLOW,
@@ -47,7 +48,26 @@ def check(config: Config) -> None:
     if missing:
         raise RequestError(
             f"model={config.model['name']} and data={name} do not go together: the task is {datasets.task(name)}, and "
-            f"the model has no {missing}.\n  {REMEDY[missing]}"
+            f"the model has no {missing}.\n  {REMEDY.get(missing, 'Choose another model, or data for this one.')}"
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
+    if config.model["name"] == "custom" and isinstance(network, ContinuousFlow):
+        _check_field(network)
+
+
+def _check_field(flow: ContinuousFlow) -> None:
+    """Refuse a field of one's own whose slope is not of the shape of its state; asked on tensors without memory."""
+    z = torch.empty(2, *flow.shape, device="meta", dtype=next(flow.parameters()).dtype)
+    try:
+        with torch.no_grad():
+            slope = flow.eval().field(torch.empty((), device="meta", dtype=z.dtype), z)
+    except Exception:  # of an operation that does not do without
+        return
+    if getattr(slope, "shape", None) != z.shape:
+        found = tuple(slope.shape) if isinstance(slope, torch.Tensor) else type(slope).__name__
+        raise RequestError(
+            f"model.target: called with (t, z {tuple(z.shape)}), the field gave {found}; a slope has the shape of z."
         )
 
 
@@ -73,12 +93,22 @@ def run(
         state, trouble = checkpoint.latest(last)
         if state is not None:
             restore(session, state)
+        if record.get("status") == "done":
+            there = record.get("final") or {}
+            if there and (session.step if state is not None else there.get("step", 0)) >= session.end:
+                return dict(there)
+            if state is None:
+                raise RequestError(
+                    f"the run in {folder} is finished, and its checkpoints are gone: there is no {last} to go on from."
+                    "\n  Put it back, or start a new run in another folder."
+                )
+        metrics = folder / "metrics.jsonl"
+        if state is not None or metrics.is_dir():
+            check_metrics(metrics, 0 if state is None else state["metrics_bytes"])
         if trouble:
             log.warning("%s\n  Going on from the checkpoint before it.", trouble)
             # Out of the way: the next write would put it in the place of the sound one.
             last.replace(last.with_name("damaged-last.pt"))
-        if record.get("status") == "done" and session.step >= session.end:
-            return dict(record["final"])
         if state is None and config.checkpoint is not None:
             session.model.load_state_dict(weights_of(config, Path(config.checkpoint)))
 

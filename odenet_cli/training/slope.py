@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +42,7 @@ class Slope:
 def slope(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Slope:
     """The gradient of the loss on `batch` when `solver` solves."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with tally() as solves, solved_by(model, solver):
+    with tally() as solves, solved_by(model, solver), same_draws():
         loss, _ = loss_fn(model, batch)
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     parts = {
@@ -49,6 +50,14 @@ def slope(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Slope:
         for (name, parameter), part in zip(named.items(), found)
     }
     return Slope(loss.item(), parts, sum(solves, start=Stats()))
+
+
+@contextlib.contextmanager
+def same_draws() -> Iterator[None]:
+    """Random numbers of the model, such as Hutchinson's, are the same in all gradients that are compared."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def of_steps(model: nn.Module, double: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Slope:
@@ -60,7 +69,7 @@ def of_steps(model: nn.Module, double: nn.Module, loss_fn: Loss, batch: Any, sol
     if isinstance(solver.formulas, Multistep):
         return slope(model, loss_fn, batch, replace(solver, gradient="backprop"))
     noted = noting(solver)
-    with solved_by(model, noted):
+    with solved_by(model, noted), same_draws():
         loss_fn(model, batch)
     return slope(double, loss_fn, doubled(batch), retracing(noted))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +12,17 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config import Config
+from odenet_cli.config import Config, load
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device
+from odenet_cli.training.state import WEIGHTS, agree, sound, take
+
+MADE_OF = ("model.", "data.", "dtype", "seed", "solver.")  # what the weights belong to
+WRITTEN = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # into the folder of a run, not in one move
+
+log = logging.getLogger("odenet")
 
 
 class Trained(NamedTuple):
@@ -35,12 +43,22 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
     """The run in `folder` with its `best` or `last` weights, its splits dealt in batches of `batch`.
 
-    Where there was no validation there is no best; the last weights are taken then.
+    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged or
+    missing gives way to the one before it.
     """
+    check_written(folder)
     path = folder / "checkpoints" / f"{which}.pt"
-    if which == "best" and not path.exists():
+    state, trouble = checkpoint.latest(path)
+    if state is None and which == "best":
         path = path.with_name("last.pt")
-    state = checkpoint.load(path)
+        state, trouble = checkpoint.latest(path)
+    if state is None:
+        state = checkpoint.load(path)  # says what is missing
+    sound(state, WEIGHTS)
+    # The user says a class of their own again, and it may have moved since.
+    agree(load(folder), state, f"{state.path}, its checkpoint", MADE_OF, free=("model.target",))
+    if trouble:
+        log.warning("%s\n  Taking the checkpoint before it.", trouble)
     where = device.choose(config.device)
     device.settle(where, config.deterministic, build.tightest(config))
     name, options = config.source()
@@ -54,11 +72,26 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
         dtype=build.dtype(config),
     )
     model = build.model(config, data.shape, data.classes).to(where)
+    take(model, None, state)
+    weights = f"{state.path.stem} weights, step {state['step']}"
+    return Trained(model, task(data.task), data, where, weights, state["step"])
+
+
+def check_written(folder: Path) -> None:
+    """Refuse a folder in which something is a link, or no file, that a command would write to."""
+    for path in (folder / name for name in WRITTEN):
+        check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Refuse to write to `path` where it is a link or no plain file."""
     try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise RequestError(f"{path} does not fit the model of {folder / 'config.yaml'}: {error}") from error
-    return Trained(model, task(data.task), data, where, f"{path.stem} weights, step {state['step']}", state["step"])
+        plain = stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not plain:
+        what = f"a link to {path.readlink()}" if path.is_symlink() else "no plain file"
+        raise RequestError(f"{path} is {what}, and would be written to.\n  Move it away, or put a file in its place.")
 
 
 def needs_solver(folder: Path, config: Config) -> None:

@@ -1,6 +1,7 @@
 """A table of series: irregular, of different lengths, split by series; faults are named by file and line."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 ROWS = "a,0,1,2 a,2,3,4 a,1,2,3 b,5,0,0 b,9,1,1 c,1,1,1 c,2,5,2 c,4,2,2 c,7,9,2 d,0,1,2 d,1,2,3"
+TINY = "series,time,x\na,0,1\na,5e-324,2\nb,0,1\nb,1e-323,1\nc,0,1\nc,5e-324,1\n"
 GOOD = "\n".join(["series,time,x,y", *ROWS.split(), ""])
 
 
@@ -17,7 +19,7 @@ GOOD = "\n".join(["series,time,x,y", *ROWS.split(), ""])
 def table(tmp_path):
     def write(text):
         path = tmp_path / "own.csv"
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return {"path": str(path)}
 
     return write
@@ -83,6 +85,137 @@ def test_the_order_of_rows_says_nothing(table):
 def test_a_fault_is_named_by_file_and_line(table, text, says):
     with pytest.raises(RequestError, match=rf"(?s)own\.csv.*{says}|{says}"):
         data.prepare("csv", table(text))
+
+
+HEADERS = [
+    ("series,time,x,x", "columns 3 and 4 are both named x. Rename"),
+    ("series,time,time", "columns 2 and 3 are both named time"),
+    ("series,Time,x,time", "columns 2 and 4 are both named time"),
+    ("patient,time,x", "the columns are patient, time, x; one must be named series (or id)"),
+    ("series,hours,x", "the columns are series, hours, x; one must .* another time (or t)"),
+    ("series,T,x", "the columns are series, T, x; "),
+    ("series,time,x,", "column 4 of 4 has no name. Name it, or take it out"),
+    (",series,time,x", "column 1 of 4 has no name"),
+    ("series;time;x", "the columns are separated by semicolons (';'): 'series;time;x'. Separate them by commas"),
+    ("series;time;x (a, b, c, d)", "the columns are separated by semicolons"),
+    ('"series";"time";"x, y"', "the columns are separated by semicolons"),
+    ("series\ttime\tx", "the columns are separated by tabs"),
+    ("series|time|x", "the columns are separated by bars"),
+    ("sep=;", "the columns are separated by semicolons"),
+    ('series,time,"x', 'the quote that opens at "x does not close'),
+    (f"series,time,{'x' * 200_000}", "larger than field limit"),
+]
+
+
+def literal(says):
+    return ".*".join(map(re.escape, says.split(".*")))
+
+
+@pytest.mark.parametrize(("header", "says"), HEADERS)
+def test_a_first_line_that_names_no_columns(table, header, says):
+    rows = "".join(f"{name};0,5;1,{n}\n" for name in "abcd" for n in range(3))
+    for text in (f"{header}\n{rows}", f"\ufeff{header}\r\n{rows}"):
+        for ask in (data.prepare, data.shape):
+            with pytest.raises(RequestError, match=rf"own\.csv, line 1: .*{literal(says)}"):
+                ask("csv", table(text))
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("time,series,x,y", (1, 0, 2, 3)),
+        ("x,t,y,id", (2, 1, 3, 0)),
+        ("Series,x,y,TIME", (0, 2, 3, 1)),
+        ("x,y,ID,Time", (2, 3, 0, 1)),
+    ],
+)
+def test_columns_are_found_by_name(table, header, order):
+    plain = load(table(GOOD))
+    rows = [",".join(row.split(",")[place] for place in order) for row in ROWS.split()]
+    found = load(table("\n".join([header, *rows])))
+    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    names = header.split(",")
+    assert found.record["columns"] == [names[order.index(place)] for place in range(4)]
+
+
+def test_a_time_beside_a_temperature(table):
+    found = load(table(GOOD.replace("time,x,y", "t,T,id")))
+    assert found.record["columns"] == ["series", "t", "T", "id"]
+
+
+@pytest.mark.parametrize("text", ["1_0", "１２", "٣", "0x1", "1e999", "inf", "1,5", "1e", "+-1", ".", "1 0"])
+@pytest.mark.parametrize("column", ["time", "x"])
+def test_what_is_no_number(table, text, column):
+    row = f'a,"{text}",3,4' if column == "time" else f'a,2,"{text}",4'
+    with pytest.raises(RequestError, match=rf"own\.csv, line 3: {column}='{re.escape(text)}' is no finite number"):
+        data.prepare("csv", table(GOOD.replace("a,2,3,4", row)))
+
+
+@pytest.mark.parametrize("text", ["3", "+3", "3.", "03.0", "30e-1", "0.3E1", ".3e+1"])
+def test_what_is_a_number(table, text):
+    found, plain = load(table(GOOD.replace("a,2,3,4", f"a,2,{text},4"))), load(table(GOOD))
+    assert torch.equal(whole(found)[0].values, whole(plain)[0].values)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (GOOD.replace("a,2,3,4", "a,2,1e300,4"), 3, "x=1e+300 is beyond ±1e+100. Correct it, rescale x"),
+        (GOOD.replace("a,2,3,4", "a,2,3,-1e200"), 3, "y=-1e+200 is beyond"),
+        (GOOD.replace("a,2,3,4", "a,1e308,3,4"), 3, "time=1e+308 is beyond"),
+        (GOOD.replace("a,2,3,4", "a,-1e308,3,4"), 3, "time=-1e+308 is beyond"),
+        (GOOD.replace("c,7,9,2", "c,7,9e60,2"), 10, "x=9e+60 is beyond 1e+15 standard deviations.*Correct it"),
+        (TINY, 5, "lasts 9.88131e-324, .* the unit of time.*Rescale time"),
+    ],
+)
+def test_numbers_that_would_overflow(table, text, line, says):
+    with pytest.raises(RequestError, match=rf"own\.csv, line {line}: .*{literal(says)}"):
+        data.prepare("csv", table(text))
+
+
+def test_padding_stays_finite_where_a_column_is_constant_and_large(table):
+    rows = "\n".join(f"{','.join(row.split(',')[:2])},8e60" for row in ROWS.split())
+    for x in whole(load(table(f"series,time,x\n{rows}"))):
+        assert (x.noisy == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (b"", 1, "own.csv is empty.*line 1 names the columns"),
+        (b"\n\n \n", 1, "own.csv is empty.*line 1 names the columns"),
+        (b"\xef\xbb\xbf", 1, "own.csv is empty"),
+        (b"series,time,x\n", 1, "no rows below it. Add some"),
+        (b"\nseries,time,x\n\n", 2, "no rows below it"),
+        (b"series,time,x\na,0,1\na,1,\xff\n", 3, "byte 0xff; this is not a table .* Save it"),
+        (b"\xef\xbb\xbfseries,time,x\r\na,0,1\r\n\xe9,1,2\r\n", 3, "byte 0xe9"),
+        (b"series,time,x\ra,0,1\ra,1,\xff\r", 3, "byte 0xff"),
+        (b"\x89PNG\r\n\x1a\n\0\0", 1, "byte 0x89"),
+        ("series,time,x\na,0,1\n".encode("utf-16"), 1, "byte 0xff"),
+        (b"series,time,x\na,0,1\na,1,\0\n", 3, "byte 0x00"),
+        (b"series,time,x\na,0,1\na,1," + b"1" * 200_000, 3, "larger than field limit.*Shorten the cell"),
+        (
+            b'series,time,x\na,0,1\n"a,1,2\nb,0,1\nb,1,1\n',
+            3,
+            'the quote that opens at "a,1,2 does not close in its line',
+        ),
+        (b'series,time,x\na,0,1\na,"1,2\nb,0,1\nb,"1,1', 3, 'the quote that opens at "1,2'),
+        (b'series,time,x\na,0,1\na,1,"2', 3, 'the quote that opens at "2'),
+        (b'series,time,x\n"a,0,1\n' + b"b,1,1\n" * 40_000, 2, 'the quote that opens at "a,0,1'),
+    ],
+)
+def test_a_file_that_is_no_table(table, text, line, says):
+    with pytest.raises(RequestError) as caught:
+        data.prepare("csv", table(text))
+    assert re.search(rf"own\.csv.*line {line}\b", str(caught.value))
+    assert re.search(f"(?s){literal(says)}", str(caught.value))
+    assert len(str(caught.value).partition("own.csv")[2]) < 300
+
+
+def test_quotes_that_close(table):
+    plain = load(table(GOOD))
+    found = load(table(re.sub("[^,\n]+", lambda cell: f'"{cell[0]}"', GOOD)))
+    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
 
 
 def test_a_file_that_is_not_there_or_no_text(table, tmp_path):

@@ -95,3 +95,22 @@ def test_the_axis_asked_for(tmp_path, write, monkeypatch):
         "against-model.width",
         "nfe-model.width",
     }
+
+
+def test_links_among_the_results_are_replaced(sweep, tmp_path):
+    """Of a link only the link goes; what it leads to stays as it was."""
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("mine")
+    out.mkdir()
+    names = [f"table.{kind}" for kind in ("md", "csv", "json")] + [f"training.{kind}" for kind in ("svg", "png")]
+    for name in [*names, *(f".part-{name}" for name in names)]:
+        (out / name).symlink_to(precious)
+    assert command.main([str(sweep), "--out", str(out)]) == 0
+    assert precious.read_text() == "mine"
+    assert not [path for path in out.iterdir() if path.is_symlink() or path.name.startswith(".")]
+
+
+def test_a_folder_in_the_place_of_a_result_is_named(sweep, tmp_path):
+    (tmp_path / "out" / "table.csv").mkdir(parents=True)
+    with pytest.raises(RequestError, match=r"table\.csv cannot be written: Is a directory"):
+        command.main([str(sweep), "--out", str(tmp_path / "out")])

@@ -10,7 +10,7 @@ from odenet_cli.report import export
 from odenet_cli.report.groups import compare
 from odenet_cli.report.runs import read
 from odenet_cli.report.source import source
-from odenet_cli.report.table import markdown
+from odenet_cli.report.table import aligned, markdown
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0, "saved_mib": 0.033}
@@ -149,3 +149,56 @@ def test_one_seed_is_empty_in_csv(tmp_path, write):
     first, second = csv.DictReader(io.StringIO(export.as_csv(comparison, origin)))
     assert (first["error_mean"], first["error_sd"], first["error_low"]) == ("0.05", "", "")
     assert second["error_mean"] == ""
+
+
+TASKS = {  # final metrics -> what stands in the table
+    "u1": ({"kl": 0.0123, "kl_sd": 0.5, "outside": 0.0}, {"test KL, nat": "0.0123"}),
+    "moons": ({"nll": 2.0, "gap": 0.25}, {"test NLL, nat": "2.000", "test gap, nat": "0.250"}),
+    "pinwheel": ({"nll": 2.0}, {"test NLL, nat": "2.000"}),
+    "spirals": (
+        {"nll": 3.0, "kl": 1.0, "rmse_further_clean": 0.2, "rmse_further_noisy": 0.3},
+        {"test RMSE, clean": "0.200"},
+    ),
+    "csv": ({"nll": 3.0, "rmse_further_noisy": 0.3}, {"test RMSE, noisy": "0.300"}),
+    "poisson": (
+        {"nll": 3.0, "kl": 1.0, "gap": 0.01, "rate_error": 0.1},
+        {"test rate error": "0.100", "test gap, nats an event": "0.0100"},
+    ),
+}
+
+
+def task_run(write, folder, name, seed=0, more=0.0):
+    final = {key: value + more for key, value in TASKS[name][0].items()}
+    return write(folder, {"data": {"name": name}, "seed": seed}, error=None, loss=2.0, final=final)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_shows_its_main_score(tmp_path, write, name):
+    (row,) = rows(markdown(*made([task_run(write, tmp_path / "run", name)])))
+    shown = {title: cell for title, cell in row.items() if title.startswith("test ")}
+    assert shown == TASKS[name][1] | ({} if name in ("moons", "pinwheel") else {"test loss": "2.0000"})
+
+
+def test_tasks_side_by_side_keep_their_scores_apart(tmp_path, write):
+    folders = [task_run(write, tmp_path / f"{name}-{n}", name, n, n / 100) for name in TASKS for n in (0, 1)]
+    text = markdown(*made([*folders, write(tmp_path / "digits")], by=["data.name"]))
+    found = {row["data.name"]: row for row in rows(text)}
+    assert found["u1"]["test KL, nat"] == "0.0173 ± 0.0071"
+    assert [found[name]["test KL, nat"] for name in ("spirals", "poisson", "digits")] == ["–"] * 3
+    assert found["moons"]["test gap, nat"] == "0.255 ± 0.007"
+    assert found["poisson"]["test gap, nat"] == found["moons"]["test gap, nats an event"] == "–"
+    assert found["digits"]["test error %"] == "5.00"
+
+
+def test_csv_and_json_have_the_scores_of_every_task(tmp_path, write):
+    comparison, origin = made([task_run(write, tmp_path / str(n), "moons", n, n / 100) for n in (0, 1)])
+    (row,) = csv.DictReader(io.StringIO(export.as_csv(comparison, origin)))
+    assert float(row["gap_mean"]) == pytest.approx(0.255)
+    assert json.loads(export.as_json(comparison, origin))["groups"][0]["measures"]["nll"]["n"] == 2
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    head, rule, row = aligned(["∫|λ|", "b"], [["x|y|z", "1"]], left=1).splitlines()
+    assert row == r"| x\|y\|z | 1 |"
+    assert head == r"| ∫\|λ\|  | b |"
+    assert rule == "|---------|---|"

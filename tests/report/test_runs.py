@@ -1,9 +1,11 @@
 """Runs are found wherever they lie, and damage to one is said of that one."""
 
 import json
+import os
 
 import pytest
 
+from odenet_cli.commands import report as command
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import find, read
 
@@ -91,3 +93,42 @@ def test_without_validation_the_whole_time_is_divided(tmp_path, write):
     folder = write(tmp_path / "run")
     edit(folder, lambda record: record["split"] != "valid")
     assert read(folder).epoch_s == 2.5
+
+
+ODD = {
+    "metrics.jsonl": {
+        "5\n": "line 1 of metrics.jsonl has no keys",
+        "[]\n": "line 1 of metrics.jsonl has no keys",
+        '{"epoch": 1, "split": "valid"}\n': "there is no step",
+        '{"step": 1, "epoch": "one", "split": "valid"}\n': "epoch is 'one'",
+    },
+    "run.json": {
+        "[]": "run.json has no keys",
+        '{"status": "done", "final": 5}': "final is 5",
+        '{"status": "done", "data": [1]}': "data is [1]",
+        '{"status": "done", "resumed": [3]}': "a resume in run.json has no keys",
+    },
+    "config.yaml": {"seed: one\n": "seed is 'one'", "seed: [1]\n": "seed is (1,)", "seed: true\n": "seed is True"},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_run_with_odd_files_is_left_out(tmp_path, write, name, capsys):
+    write(tmp_path / "runs" / "a", {"seed": 1})
+    odd = write(tmp_path / "runs" / "b", {"seed": 2})
+    for text, reason in ODD[name].items():
+        (odd / name).write_text(text)
+        assert (read(odd).status, read(odd).config) == ("unreadable", {}), text
+        assert reason in read(odd).reason
+        assert command.main([str(tmp_path / "runs")]) == 0
+        told = capsys.readouterr().out
+        assert f"{odd}" in told
+        assert reason in told
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+def test_a_pipe_is_not_waited_for(tmp_path, write, name):
+    folder = write(tmp_path / "run")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert read(folder).reason == f"ValueError: {name} is no file"

@@ -144,6 +144,10 @@ def test_other_files_are_refused_by_what_they_are(tmp_path):
         ([1], "not a checkpoint of odenet"),
         ({"format": 99, "sha256": "", "content": {}}, "format 99"),
         ({"format": 1, "sha256": "0" * 64, "content": {}}, "damaged"),
+        ({"format": torch.ones(2), "sha256": "", "content": {}}, "format a Tensor"),
+        ({"format": 1, "sha256": torch.ones(2), "content": {}}, "damaged"),
+        ({"format": 1, "sha256": "", "content": {"w": torch.eye(2).to_sparse()}}, "damaged"),
+        ({"format": 1, "sha256": checkpoint.digest([1]), "content": [1]}, "its content is a list"),
     ]:
         torch.save(content, path)
         with pytest.raises(RequestError, match=part):
@@ -152,6 +156,15 @@ def test_other_files_are_refused_by_what_they_are(tmp_path):
         checkpoint.load(tmp_path / "no.pt")
     with pytest.raises(RequestError, match="not a sound checkpoint"):
         checkpoint.load(tmp_path)
+
+
+def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".last.pt.part").symlink_to(precious)
+    checkpoint.save(tmp_path / "last.pt", CONTENT)
+    assert precious.read_text() == "mine"
+    assert same(checkpoint.load(tmp_path / "last.pt"), CONTENT)
 
 
 def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):

@@ -1,6 +1,7 @@
 """Runs of flows: scored more accurately than they are trained, and failed where a score cannot be true."""
 
 import json
+import sys
 
 import numpy
 import pytest
@@ -12,7 +13,6 @@ from odenet_cli.models.planar import Planar
 from odenet_cli.report import pictures
 from odenet_cli.request import compose
 from odenet_cli.tasks import _flows
-from odenet_cli.training import build
 from odenet_cli.training.evaluate import evaluate
 from odenet_cli.training.run import check
 
@@ -63,6 +63,84 @@ def test_every_target_can_be_trained_on_and_drawn(train, data):
     assert {"paths.png", "paths.svg"} < {path.name for path in pictures.write(folder)}
 
 
+OWN = """
+import torch
+class Field(torch.nn.Module):
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, 2))
+    def forward(self, t, z):
+        return self.net(torch.cat((z, t.expand(len(z), 1)), 1))
+class Bare(torch.nn.Module):
+    def forward(self, t, z):
+        return -z
+class Narrow(Field):
+    def forward(self, t, z):
+        return super().forward(t, z)[:, :1]
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_field.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield ("model=custom", "optim=adam", "solver.rtol=1e-3", *SHORT)
+    sys.modules.pop("own_field", None)
+
+
+@pytest.mark.parametrize("data", ["moons", "u1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.divergence=exact", "gradient=backprop"),
+        ("model.divergence=exact", "gradient=replay"),
+        ("model.divergence=exact", "gradient=adjoint"),
+        ("model.divergence=hutchinson", "gradient=backprop"),
+        ("model.divergence=hutchinson", "gradient=adjoint", "model.noise=gaussian"),
+    ],
+)
+def test_every_divergence_trains(train, words, data):
+    kept = record(train(*CNF, *words, f"data={data}", "eval.dtype=float32", "eval.solver.rtol=1e-3"))
+    assert kept["status"] == "done"
+    assert kept["final"]["saved_mib"] > 0
+
+
+def test_the_exact_divergence_trains_as_the_analytic_one(train, metrics):
+    losses = [
+        [
+            row["loss"]
+            for row in map(json.loads, (train(*CNF, *words, "data=moons", name=f"{n}") / "metrics.jsonl").open())
+        ]
+        for n, words in enumerate([("dtype=float64",), ("dtype=float64", "model.divergence=exact")])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("more", [(), ("+model.divergence=hutchinson", "+model.width=3", "+model.horizon=2.0")])
+@pytest.mark.parametrize("data", ["moons", "u1"])
+def test_a_field_of_ones_own_is_a_flow(train, own, data, more):
+    kept = record(train(*own, "model.target=own_field:Field", f"data={data}", "eval.solver.rtol=1e-3", *more))
+    assert kept["status"] == "done"
+    assert numpy.isfinite(kept["final"]["loss"])
+
+
+def test_an_option_of_neither_the_field_nor_the_flow_is_refused(own):
+    words = [*own, "model.target=own_field:Field", "data=moons", "device=cpu"]
+    with pytest.raises(RequestError, match=r"model\.wide is not an option"):
+        check(complete(compose([*words, "+model.wide=3"]), gpu=False))
+    with pytest.raises(RequestError, match=r"model\.horizon='long' is not a number"):
+        check(complete(compose([*words, "+model.horizon=long"]), gpu=False))
+
+
+@pytest.mark.parametrize(
+    ("target", "part"), [("Narrow", r"z \(2, 2\)\), the field gave \(2, 1\)"), ("Bare", "has no parameters")]
+)
+def test_a_field_that_cannot_be_trained_is_refused(own, target, part):
+    words = [*own, f"model.target=own_field:{target}", "data=moons", "device=cpu"]
+    with pytest.raises(RequestError, match=part):
+        check(complete(compose(words), gpu=False))
+
+
 def test_the_recipe_says_how_to_score_and_the_run_keeps_it(train):
     config = load(train(*PLANAR, "data=moons"))
     assert (config.dtype, config.eval.dtype) == ("float32", "float64")
@@ -70,11 +148,56 @@ def test_the_recipe_says_how_to_score_and_the_run_keeps_it(train):
     assert config.solver.rtol == 1e-5
 
 
-@pytest.mark.parametrize("word", ["eval.dtype=float32", "eval.solver.rtol=1e-4"])
-def test_what_is_said_of_scoring_goes_before_the_recipe(word):
-    config = complete(compose(["model=cnf", "data=moons", word]), gpu=False)
-    assert build.eval_dtype(config) in (None, torch.float32)
-    assert eval_solver(config).rtol == (1e-4 if "rtol" in word else config.solver.rtol)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("solver=rk4", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("solver.rtol=1e-3 eval.batch_size=50", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("eval.dtype=float64", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("eval.dtype=float32", ("dopri5", 1e-7, 1e-7, None, "float32")),
+        ("solver=rk4 eval.dtype=float64", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("eval.solver.max_steps=100000", ("dopri5", 1e-7, 1e-7, None, "float64")),
+        ("eval.solver.rtol=1e-8", ("dopri5", 1e-8, 1e-8, None, "float64")),
+        ("eval.solver.rtol=1e-9", ("dopri5", 1e-9, 1e-9, None, "float64")),
+        ("eval.solver.atol=1e-9", ("dopri5", 1e-7, 1e-9, None, "float64")),
+        ("solver=rk4 eval.solver.rtol=1e-8", ("dopri5", 1e-8, 1e-8, None, "float64")),
+        ("eval.solver.rtol=1e-4 eval.dtype=float32", ("dopri5", 1e-4, 1e-4, None, "float32")),
+        ("eval.solver.method=dopri8", ("dopri8", 1e-7, 1e-7, None, "float64")),
+        ("solver=tsit5 eval.solver.method=tsit5", ("tsit5", 1e-7, 1e-7, None, "float64")),
+        ("eval.solver.method=rk4", ("rk4", None, None, 4, "float64")),
+        ("eval.solver.method=rk4 eval.solver.steps=9", ("rk4", None, None, 9, "float64")),
+        ("solver=rk4 solver.steps=9 eval.solver.method=rk4", ("rk4", None, None, 9, "float64")),
+        ("solver=rk4 eval.solver.steps=9", ("rk4", None, None, 9, "float64")),
+    ],
+)
+def test_what_is_not_said_of_scoring_is_the_recipes(words, expected):
+    asked = compose(["model=cnf", "data=moons", *words.split()])
+    config = complete(asked, gpu=False)
+    solver = eval_solver(config)
+    assert (solver.method, solver.rtol, solver.atol, solver.steps, config.eval.dtype) == expected
+    assert eval_solver(asked) == solver
+    assert solver.max_steps == (100_000 if "max_steps" in words else config.solver.max_steps)
+    assert complete(config, gpu=False) == config
+    assert config.warnings() == asked.warnings()
+    assert bool(asked.warnings()) is (words == "eval.dtype=float32")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval.solver.steps=9", r"eval\.solver\.steps=9 does not fit dopri5"),
+        (
+            "eval.solver.method=rk4 eval.solver.rtol=1e-3",
+            r"eval\.solver\.rtol=0\.001.* does not fit rk4: it takes fixed steps",
+        ),
+        ("eval.solver.rtol=1e-10 eval.dtype=float32", r"far below the resolution of float32: use eval\.dtype=float64"),
+        ("data.recipe.eval.dtype=half", r"eval\.dtype=half is not known"),
+    ],
+)
+def test_scoring_that_does_not_fit_together_is_refused(words, said):
+    with pytest.raises(RequestError, match=said):
+        compose(["model=cnf", "data=moons", *words.split()])
 
 
 def test_a_model_is_scored_in_the_precision_asked_for_and_keeps_its_own():

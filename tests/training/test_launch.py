@@ -322,3 +322,12 @@ def test_the_process_is_odenet_train_in_the_folder_of_the_cell(tmp_path, monkeyp
     words = ["-m", "odenet_cli", "train", "seed=1", "model=mlp", f"hydra.run.dir={one.folder}", "resume=auto", "env"]
     assert one.log.read_text().splitlines() == words
     assert one.log == tmp_path / "cells" / "ab12.log"
+
+
+def test_what_a_process_says_does_not_go_through_a_link(job, tmp_path):
+    one = job("a")
+    (tmp_path / "precious").write_text("mine")
+    one.log.symlink_to(tmp_path / "precious")
+    launching.start(Job(one.folder, ("trainer.epochs=-1",)), dict(os.environ)).wait()
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert "trainer.epochs=-1" in one.log.read_text()

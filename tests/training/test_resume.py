@@ -6,14 +6,16 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
-from odenet_cli.errors import Interrupted, RequestError
+from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.training import checkpoint, loop
 from odenet_cli.training.folder import MetricsFile
 
@@ -84,7 +86,7 @@ def test_a_signal_at_any_moment_costs_no_bit(train, same_bits, monkeypatch, tmp_
     whole = train(*words, name="whole")
     moments = Moments(monkeypatch, terminate)
     train(*words, name="counted")
-    for moment in range(2, moments.count - 1, 4):
+    for moment in range(4, moments.count - 1, 4):  # the first two are of the config's file, before the run
         moments.at, moments.count = moment, 0
         with pytest.raises(Interrupted) as stopped:
             train(*words, name=f"at {moment}")
@@ -201,6 +203,75 @@ def test_with_both_damaged_nothing_is_touched(train, tmp_path):
     with pytest.raises(RequestError, match="no sound checkpoint"):
         train(*RHYTHM)
     assert before == {path: path.read_bytes() for path in before}
+
+
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "config.yaml"]
+    return {path: path.read_bytes() for path in files}
+
+
+def test_without_its_checkpoints_a_finished_run_is_left_as_it_is(train):
+    folder = train(*RHYTHM)
+    shutil.rmtree(folder / "checkpoints")
+    before = content(folder)
+    with pytest.raises(RequestError, match=r"its checkpoints are gone: there is no .*last\.pt(.|\n)*another folder"):
+        train(*RHYTHM, "trainer.epochs=4")
+    assert content(folder) == before
+    train(*RHYTHM)
+    train(*RHYTHM, "trainer.epochs=1")
+    assert content(folder) == before
+
+
+DAMAGES = {
+    "shorter": lambda text: text[: text.index(b"\n") + 1],
+    "empty": lambda text: b"",
+    "cut": lambda text: text[:-9],
+    "NUL": lambda text: bytes(len(text)),
+    "garbage": lambda text: b"\xff garbage" + text[9:],
+    "other records": lambda text: b"{}\n" + text,
+    "deep": lambda text: b"[" * 100_000 + text,
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing", "a folder"])
+def test_a_damaged_log_is_refused_before_training(train, damage):
+    folder = train(*RHYTHM, "trainer.max_steps=7")
+    path = folder / "metrics.jsonl"
+    text = path.read_bytes()
+    known = text[: text.rindex(b"\n", 0, -1) + 1]  # the test's score comes after the last checkpoint
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes(DAMAGES[damage](known))
+    before = content(folder)
+    with pytest.raises(RequestError, match=r"metrics\.jsonl is damaged"):
+        train(*RHYTHM)
+    assert content(folder) == before
+
+
+def test_a_log_cut_after_what_the_checkpoint_knew_goes_on(train, same_bits):
+    whole = train(*RHYTHM, name="whole")
+    folder = train(*RHYTHM, "trainer.max_steps=5", name="part")
+    with open(folder / "metrics.jsonl", "r+b") as file:
+        file.truncate(len(file.read()) - 9)
+    assert same_bits(train(*RHYTHM, name="part"), whole)
+
+
+def test_without_a_checkpoint_a_damaged_log_begins_anew(train, same_bits, tmp_path):
+    whole = train(*RHYTHM, name="whole")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"\0garbage")
+    assert same_bits(train(*RHYTHM), whole)
+
+
+def test_a_network_that_ends_the_process_fails(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda *_: sys.exit(0))
+    with pytest.raises(RunFailed, match=r"called sys\.exit\(0\)"):
+        train(*RHYTHM)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "sys.exit(0)" in record["reason"]
 
 
 def test_a_moved_folder_goes_on(train, same_bits, tmp_path):

@@ -3,12 +3,18 @@
 import json
 import math
 import re
+import resource
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from odenet_cli.commands._summary import summarise
+from odenet_cli.config import save
 from odenet_cli.errors import RequestError
 from odenet_cli.training import record as run_record
 from odenet_cli.training.folder import MetricsFile, locked, plain, read_record, write_record
@@ -18,6 +24,12 @@ COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
 EVERY = {"step", "epoch", "split", "loss", "error", *COST}
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2", "gradient=backprop")
 SHORT = ("trainer.limit_batches=2", "trainer.epochs=2", "trainer.log_every=1", "trainer.batch_size=8")
+
+
+def elsewhere(act):
+    """What another thread gets."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -32,8 +44,10 @@ def test_a_second_writer_is_refused(tmp_path):
         return subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
 
     with locked(tmp_path):
-        with pytest.raises(RequestError, match="in use"), locked(tmp_path):
+        with locked(tmp_path):  # who holds it may take it again
             pass
+        with pytest.raises(RequestError, match="in use"):
+            elsewhere(lambda: locked(tmp_path).__enter__())
         done = other()
         assert done.returncode == 2
         assert str(tmp_path) in done.stdout
@@ -44,8 +58,28 @@ def test_a_refused_writer_leaves_the_run_as_it_was(train, tmp_path):
     folder = train()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with locked(folder), pytest.raises(RequestError, match="in use"):
-        train()
+        elsewhere(train)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_who_made_the_folder_is_told(tmp_path):
+    with locked(tmp_path / "a" / "b") as made, locked(tmp_path / "a" / "b") as again:
+        assert (made, again) == (True, False)
+    with locked(tmp_path / "a" / "b") as made:
+        assert not made
+
+
+def test_a_lock_that_went_with_its_folder_is_no_lock(tmp_path):
+    folder, other = tmp_path / "run", locked(tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        with locked(folder):
+            waiting = pool.submit(other.__enter__)
+            time.sleep(0.1)
+            shutil.rmtree(folder)
+        assert waiting.result()  # made anew
+    with pytest.raises(RequestError, match="in use"), locked(folder):
+        pass
+    other.__exit__(None, None, None)
 
 
 def test_metrics_are_cut_back_to_what_a_checkpoint_knew(tmp_path):
@@ -81,6 +115,48 @@ def test_records_are_json_for_everyone(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(RequestError, match=r"run\.json cannot be read"):
         read_record(tmp_path)
+
+
+WRONG = [
+    "[1,2]",
+    "5",
+    "null",
+    '"x"',
+    "[]",
+    '{"data":"x"}',
+    '{"data":null}',
+    '{"resumed":5}',
+    '{"final":3}',
+    '{"status":1}',
+]
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text", [*WRONG, pytest.param(DEEP, id="deep"), pytest.param('{"data":' + DEEP, id="deep data")]
+)
+def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RequestError, match=r"run\.json"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json"])
+def test_without_room_the_file_before_stays(tiny, tmp_path, name):
+    write = {
+        "config.yaml": lambda: save(tiny(), tmp_path, tied=True),
+        "summary.json": lambda: summarise(tmp_path, [([], tmp_path / "0")], []),
+    }[name]
+    write()
+    before, limits = (tmp_path / name).read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / name).read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_run_json_says_what_the_design_promises(train):

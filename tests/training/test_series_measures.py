@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from odenet_cli.training.measures import event_rates, paces, spiral_paths
+from odenet_cli.config import save
+from odenet_cli.errors import RequestError
+from odenet_cli.training.measures import Rows, error_control, event_rates, paces, spiral_paths
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")
 SHORT = ("trainer.epochs=null", "trainer.steps=3", "compile=false")
@@ -68,3 +70,27 @@ def test_rates_of_held_out_events(train):
         assert sum(row[name] for row in rows[:5]) / 5 == pytest.approx(scores[name], rel=1e-3, abs=1e-5)
     assert len(rows[5]["times"]) == rows[0]["events"]
     assert event_rates.measure(folder, {"shown": 2}, print) == rows
+
+
+MEASURES = {error_control: {}, event_rates: {"shown": 1}, paces: {"paces": [1]}, spiral_paths: PATHS}
+
+
+@pytest.mark.parametrize("module", MEASURES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_class_named_in_a_file_is_not_measured(tiny, tmp_path, monkeypatch, module):
+    (tmp_path / "planted_cell.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = tiny()
+    config.model.clear()
+    config.model.update(name="custom", target="planted_cell:Net", pace=1)
+    save(config, tmp_path, tied=True)
+    with pytest.raises(RequestError, match=r"names code to run, model\.target=planted_cell:Net"):
+        module.measure(tmp_path, MEASURES[module], print)
+
+
+def test_rows_do_not_go_through_a_link(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "paces.jsonl").symlink_to(precious)
+    with pytest.raises(RequestError, match=r"paces\.jsonl is a link to"):
+        Rows(tmp_path / "paces.jsonl")
+    assert precious.read_text() == "mine"

@@ -11,15 +11,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.training.folder import plain
+from odenet_cli.config import Config, load
+from odenet_cli.errors import RequestError
+from odenet_cli.training.folder import append, plain
+from odenet_cli.training.trained import check_file
 
 Row = dict[str, Any]
+
+
+def config_of(folder: Path) -> Config:
+    """The config of the run in `folder`; refused where it names a class of the user's own, which no file may."""
+    config = load(folder)
+    if config.model["name"] == "custom" or "target" in config.model:
+        raise RequestError(
+            f"{folder / 'config.yaml'} names code to run, model.target={config.model.get('target')}, and no file may.\n"
+            "  Nothing is measured on a class of your own."
+        )
+    return config
 
 
 class Rows:
     """The rows of one kind in the folder of a run, each found by its `key`."""
 
     def __init__(self, path: Path) -> None:
+        check_file(path)
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # what stands after it was being written when the power went
@@ -36,8 +51,7 @@ class Rows:
     def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Keep the values under this key."""
         row = plain({**key, **values})
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append(self.path, row)
         self.found.append(row)
 
     def missing(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

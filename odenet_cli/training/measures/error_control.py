@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from odenet_cli.config import Config, GradientConfig, SolverChange, SolverConfig, load
+from odenet_cli.config import Config, GradientConfig, SolverChange, SolverConfig
 from odenet_cli.ode import Adaptive, Solution, Solver
 from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.gradcheck import Gradcheck
-from odenet_cli.training.measures import Row, Rows
+from odenet_cli.training.measures import Row, Rows, config_of
 from odenet_cli.training.trained import Trained, trained
 
 SETTINGS = {  # of panel c: the forward solver, and the norm of the adjoint
@@ -56,7 +56,7 @@ def clock() -> float:
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """`options`: tolerances, reference, batches, samples of each, repeats of the timing; and `gradient`, the same."""
     rows = Rows(folder / "error_control.jsonl")
-    config = replace(load(folder), dtype="float64")
+    config = replace(config_of(folder), dtype="float64")
     kept = solved(rows, folder, config, options, say)
     kept += timed(rows, folder, config, options)
     return kept + differentiated(rows, folder, config, options["gradient"], say)

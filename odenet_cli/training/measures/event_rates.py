@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.config import eval_solver, load
+from odenet_cli.config import eval_solver
 from odenet_cli.data._events import Events
 from odenet_cli.tasks.events import negative_log_likelihood
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.measures import Row, Rows
+from odenet_cli.training.measures import Row, Rows, config_of
 from odenet_cli.training.trained import eval_batch, trained
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """`options`: shown, how many sequences are kept whole."""
-    rows, config = Rows(folder / "event_rates.jsonl"), load(folder)
+    rows, config = Rows(folder / "event_rates.jsonl"), config_of(folder)
     whole = {"kind": "whole", **options}
     if rows.get(whole) is None:
         net, place = trained(folder, config, "best", eval_batch(config)), 0

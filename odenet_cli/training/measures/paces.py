@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config import load
 from odenet_cli.training.evaluate import evaluate
-from odenet_cli.training.measures import Row, Rows
+from odenet_cli.training.measures import Row, Rows, config_of
 from odenet_cli.training.trained import eval_batch, trained
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """`options`: the paces. A row each, of the errors on the test trajectories."""
-    config = load(folder)
+    config = config_of(folder)
     if "pace" not in config.model:
         return []
     rows = Rows(folder / "paces.jsonl")

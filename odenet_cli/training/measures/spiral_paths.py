@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.config import eval_solver, load
+from odenet_cli.config import eval_solver
 from odenet_cli.data._series import FURTHER, WINDOW, Series
 from odenet_cli.tasks.series import rmse
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.measures import Row, Rows
+from odenet_cli.training.measures import Row, Rows, config_of
 from odenet_cli.training.trained import trained
 
 Found = Iterator[tuple[dict[str, Any], Row]]  # (key, values)
@@ -29,7 +29,7 @@ Found = Iterator[tuple[dict[str, Any], Row]]  # (key, values)
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """`options`: shown and latent, how many trajectories; times of a line; varied, how many values of a dimension."""
-    rows, config = Rows(folder / "spiral_paths.jsonl"), load(folder)
+    rows, config = Rows(folder / "spiral_paths.jsonl"), config_of(folder)
     if rows.get({"kind": "whole", "options": options}) is None:
         net = trained(folder, config, "best", max(options["shown"], options["latent"]))
         model = net.model.eval()

@@ -1,0 +1,89 @@
+"""Numbers that add up: of two batches they are what they would be of one, whatever the batches.
+
+A score has `a + b`, of the samples of both, and `item()`, the number; None where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Score(Protocol):
+    def __add__(self, other: Any) -> Score: ...
+
+    def item(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Mean:
+    """`total` of so many numbers over their `count`."""
+
+    total: Tensor
+    count: int
+
+    def __add__(self, other: Mean) -> Mean:
+        return type(self)(self.total + other.total, self.count + other.count)
+
+    def item(self) -> float:
+        return float((self.total / self.count).item())
+
+
+class RootMean(Mean):
+    """The root of a mean of squares."""
+
+    @classmethod
+    def of(cls, x: Tensor) -> RootMean:
+        return cls(x.double().square().sum(), x.numel())
+
+    def item(self) -> float:
+        return math.sqrt(super().item())
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Standard deviation of rows from their mean, over columns too. Merged as by Chan, Golub & LeVeque, "Algorithms for
+    computing the sample variance", Am. Stat. 37 (1983).
+
+    count    rows
+    mean     (*D)
+    scatter  ()  sum of squares about it
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Deviation:
+        """Of rows (N, *D)."""
+        x = x.double()
+        mean = x.mean(0)
+        return cls(len(x), mean, (x - mean).square().sum())
+
+    def __add__(self, other: Deviation) -> Deviation:
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        between = apart.square().sum() * (self.count * other.count / count)
+        return Deviation(count, self.mean + apart * (other.count / count), self.scatter + other.scatter + between)
+
+    def item(self) -> float:
+        return math.sqrt(self.scatter.item() / (self.count * self.mean.numel()))
+
+
+@dataclass(frozen=True)
+class Relative:
+    """An error over the standard deviation of what was to be found; none where that is within rounding of 0."""
+
+    error: Mean
+    targets: Deviation
+
+    def __add__(self, other: Relative) -> Relative:
+        return Relative(self.error + other.error, self.targets + other.targets)
+
+    def item(self) -> float | None:
+        spread = self.targets.item()
+        return None if spread <= 1e-12 * self.targets.mean.abs().max().item() else self.error.item() / spread

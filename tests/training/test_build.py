@@ -1,0 +1,117 @@
+"""`compile=auto` compiles where that pays and there is a compiler; `compile=true` without one is refused."""
+
+import pytest
+import torch
+
+from odenet_cli import models
+from odenet_cli.config import complete
+from odenet_cli.data import shape
+from odenet_cli.errors import RequestError
+from odenet_cli.request import compose
+from odenet_cli.training import build
+from odenet_cli.training.run import check
+
+CNF = ("model=cnf", "data=moons", "device=cpu")
+LATENT = ("model=latent_ode", "device=cpu")
+
+
+@pytest.fixture(autouse=True)
+def _search(monkeypatch):
+    """A compiler that is there without looking, and a warning not yet given."""
+    monkeypatch.setattr(build, "compiler", lambda: "g++")
+    build._say_eager.cache_clear()
+
+
+def configure(*words):
+    return complete(compose(list(words)), gpu=False)
+
+
+def ways(*words):
+    """How each solve of the model would be made: False eagerly, True compiled."""
+    config = configure(*words)
+    with torch.device("meta"):
+        network = build.model(config, *shape(*config.source()))
+    return {module.solver.compile for module in models.solvers(network)}
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (("trainer.steps=7000",), 7000),
+        (("trainer.steps=7000", "trainer.max_steps=50"), 50),
+        (("trainer.steps=50", "trainer.max_steps=7000"), 50),
+        (("trainer.epochs=70",), 7000),
+        (("trainer.epochs=70", "trainer.limit_batches=5"), 350),
+        (("trainer.epochs=70", "trainer.limit_batches=500"), 7000),
+        (("trainer.epochs=70", "trainer.max_steps=50"), 50),
+    ],
+)
+def test_the_steps_that_will_be_made_decide(words, steps):
+    assert build.steps(configure(*CNF, *words)) == steps
+    assert ways(*CNF, *words) == {steps >= build.LONG}
+
+
+def test_an_epoch_of_images_is_not_known():
+    words = ("model=odenet", "data=mnist", "device=cpu")
+    assert build.steps(configure(*words)) == 0
+    assert build.steps(configure(*words, "trainer.steps=9000", "trainer.max_steps=8000")) == 8000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*CNF, "solver=adams"),
+        (*CNF, "gradient=adjoint", "gradient.solver.method=adams"),
+        (*CNF, "gradient=reversible"),
+        (*CNF, "compile=false"),
+        ("model=odenet", "data=digits", "device=cpu"),
+    ],
+)
+def test_auto_leaves_alone_what_cannot_be_compiled_or_would_not_pay(words):
+    assert ways(*words, "trainer.steps=7000") == {False}
+
+
+def test_auto_does_without_a_compiler_and_says_so_once(monkeypatch, caplog):
+    assert ways(*LATENT) == {True}
+    check(configure(*LATENT))
+    assert not caplog.records
+    monkeypatch.setattr(build, "compiler", lambda: None)
+    assert ways(*LATENT) == {False}
+    for words in (LATENT, (*LATENT, "seed=1"), (*LATENT, "trainer.max_steps=5"), (*LATENT, "compile=false")):
+        check(configure(*words))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "compile=auto" in line
+    assert "no C++ compiler" in line
+    assert "\n" not in line
+
+
+def test_auto_says_nothing_of_a_short_run(monkeypatch, caplog):
+    monkeypatch.setattr(build, "compiler", lambda: pytest.fail("it looked for a compiler"))
+    check(configure(*LATENT, "trainer.max_steps=5"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("way", ["true", "loop"])
+def test_compilation_asked_for_needs_a_compiler(monkeypatch, way):
+    check(configure(*CNF, f"compile={way}"))
+    monkeypatch.setattr(build, "compiler", lambda: None)
+    with pytest.raises(RequestError, match=rf"compile={way} needs a C\+\+ compiler.*\n.*compile=false"):
+        check(configure(*CNF, f"compile={way}"))
+    check(configure("model=mlp", "data=digits", "device=cpu", f"compile={way}"))  # it solves nothing
+
+
+@pytest.mark.parametrize("raised", ["InvalidCxxCompiler", "PermissionError"])
+def test_torchs_own_search_decides(monkeypatch, raised):
+    from torch._inductor import cpp_builder, exc
+
+    def search():
+        raise getattr(exc, raised, PermissionError)
+
+    monkeypatch.undo()
+    build.compiler.cache_clear()
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", search)
+    assert build.compiler() is None
+    build.compiler.cache_clear()
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "clang++")
+    assert build.compiler() == "clang++"
+    build.compiler.cache_clear()
