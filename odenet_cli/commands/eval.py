@@ -19,7 +19,7 @@ Scores the run's best checkpoint once for every combination of the values given,
   odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, at the run's tolerance or in their preset's steps
 
   eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
-  eval.batch_size, eval.dtype, data.root, data.download, device, trainer.limit_batches
+  eval.batch_size, eval.dtype, data.root, data.path, data.download, device, trainer.limit_batches
   split=test|valid|train   checkpoint=best|last
   model.target=package.module:Class   to be said again where the run has a class of your own
 
@@ -28,6 +28,7 @@ KEYS = (
     "eval.batch_size",
     "eval.dtype",
     "data.root",
+    "data.path",
     "data.download",
     "device",
     "trainer.limit_batches",

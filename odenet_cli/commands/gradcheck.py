@@ -30,7 +30,7 @@ reference is above threshold=0.5, or not a number.
   gradient.{method,norm,control_parameters,coupling}, gradient.solver.{method,rtol,atol,steps,max_steps},
   solver.{method,rtol,atol,steps,max_steps}   what to try, every combination; left out: as the run was trained
   threshold=0.5   batches=3   reference=1e-10   checkpoint=best|last
-  data.root, data.download, device
+  data.root, data.path, data.download, device
   model.target=package.module:Class   to be said again where the run has a class of your own
 
 Gradients of ReLU fields jump, and the reference comes slowly: at 1e-10 it is good to about 1e-3, at 1e-6 to 1e-2, in a
@@ -39,7 +39,17 @@ PARTS = ("method", "rtol", "atol", "steps", "max_steps")
 SOLVER = tuple(f"solver.{name}" for name in PARTS)
 BACKWARD = tuple(f"gradient.solver.{name}" for name in PARTS)
 OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
-KEYS = ("gradient.method", *OPTIONS, *BACKWARD, *SOLVER, "data.root", "data.download", "device", "model.target")
+KEYS = (
+    "gradient.method",
+    *OPTIONS,
+    *BACKWARD,
+    *SOLVER,
+    "data.root",
+    "data.path",
+    "data.download",
+    "device",
+    "model.target",
+)
 OWN = ("threshold", "batches", "reference", "checkpoint")
 
 

@@ -17,6 +17,7 @@ from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device
+from odenet_cli.training.folder import read_record
 from odenet_cli.training.state import WEIGHTS, agree, sound, take
 
 MADE_OF = ("model.", "data.", "dtype", "seed", "solver.")  # what the weights belong to
@@ -71,6 +72,11 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
         device=where,
         dtype=build.dtype(config),
     )
+    known = read_record(folder).get("data", {}).get("sha256")
+    if known is not None and known != data.record.get("sha256"):
+        log.warning(
+            "%s was trained on other data of this name; what follows is about those that are there now.", folder
+        )
     model = build.model(config, data.shape, data.classes).to(where)
     take(model, None, state)
     weights = f"{state.path.stem} weights, step {state['step']}"

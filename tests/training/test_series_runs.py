@@ -56,6 +56,20 @@ def test_a_run_on_a_table(train, tmp_path):
     assert "rmse_further_clean" not in scores
 
 
+def test_a_table_that_has_moved_or_changed(train, tmp_path, caplog):
+    table, moved = tmp_path / "own.csv", tmp_path / "moved.csv"
+    table.write_text("\n".join(["series,time,a", *(f"s{n},{t},{n * t}" for n in range(9) for t in range(4))]))
+    folder = train("model=rnn", "data=csv", f"data.path={table}", *SHORT)
+    table.rename(moved)
+    with pytest.raises(RequestError, match=r"own\.csv"):
+        command.main([str(folder)])
+    assert command.main([str(folder), f"data.path={moved}"]) == 0
+    assert "other data" not in caplog.text
+    moved.write_text(moved.read_text() + "\ns9,0,1\ns9,1,1")
+    assert command.main([str(folder), f"data.path={moved}"]) == 0
+    assert "was trained on other data" in caplog.text
+
+
 @pytest.mark.numerics
 def test_a_stopped_run_goes_on_to_the_same_bits(train, checkpoint_of):
     words = ("model=latent_ode", "model.warmup=5", *SPIRALS)
