@@ -17,15 +17,15 @@ from matplotlib.ticker import MultipleLocator
 
 from odenet_cli.report import style
 from odenet_cli.report._rates import Choice, chosen
+from odenet_cli.report._table2 import ODE, setting
 from odenet_cli.report.result import Entry, Result, row_of
 from odenet_cli.report.table import aligned
-from odenet_cli.report.table2 import ODE, points, setting, valid
+from odenet_cli.report.table2 import points, valid
 from odenet_cli.report.words import NONE
 
 Rows = Sequence[dict[str, Any]]
 INSIDE, AFTER, SEEN = style.CYCLE[0], style.CYCLE[1], "#222222"
 CLOCKWISE, COUNTER = style.CYCLE[1], style.CYCLE[2]
-FEWEST = 30  # the points that figure 8 is drawn from
 PATHS = (
     "Figure 8, a and b: test trajectories of which {fewest} of 100 points were observed; reconstruction inside the "
     "window and extrapolation after it, the true path in grey. Above each its RMSE after the window against the true "
