@@ -3,7 +3,8 @@
 A unit is compiled once for a tableau, a field and shapes, and runs until one of them changes. The numbers of a step (t,
 h, tolerances) come in as one tensor, so that they change nothing. Compilation takes seconds to a minute, and pays for
 small fields, where the time goes into starting operations; on a CPU not for convolutions. For tiny ones the whole loop,
-controller included, can be one unit (`WholeLoop`).
+controller included, can be one unit (`WholeLoop`). On a GPU units are recorded as CUDA graphs, except where autograd
+holds on to every step (`backprop`): a graph has the memory for one.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ class CompiledLoop(AdaptiveLoop):
         self.bounds = [self.norm.rtol, *(self.norm.atol * factor for _, factor in self.norm.groups())]
 
     def _begin(self, t: float, y: State) -> State:
-        slope: State = units.slope(self.feeds)(self.evaluate.function, _tensor([t], y), y)
+        slope: State = units.slope(self.feeds, recorded(y))(self.evaluate.function, _tensor([t], y), y)
         self.evaluate.count(1)
         return slope if self.evaluate.mark is None else self.evaluate.mark(slope, 1)
 
     @torch.no_grad()
     def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
-        unit = units.start(order, self.feeds, self.judged, self._groups())
+        unit = units.start(order, self.feeds, self.judged, self._groups(), recorded(y))
         numbers = _tensor([t, span, *self.bounds], y)
         h: float = unit(self.evaluate.function, numbers, y, opening).item()
         self.evaluate.count(1)
@@ -59,7 +60,8 @@ class CompiledLoop(AdaptiveLoop):
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         if self.unit is None:
-            self.unit = units.attempt(self.tableau, self.feeds, self.judged, self._groups(), self.dense)
+            groups, graphs = self._groups(), recorded(y)
+            self.unit = units.attempt(self.tableau, self.feeds, self.judged, groups, self.dense, graphs)
         y1, k, ratio = self.unit(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, opening)
         made = self.tableau.stages - 1
         self.evaluate.count(made)
@@ -119,19 +121,43 @@ class CompiledFixedLoop(FixedLoop):
     evaluate: Counted
 
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        y1 = advance(self.tableau, self.evaluate, t, y, h, opening, self.feeds)
+        y1 = advance(self.tableau, self.evaluate, t, y, h, opening, self.feeds, recorded(y))
         return Step(y1, [opening])
 
 
 def advance(
-    tableau: Tableau, evaluate: Counted, t: float, y: State, h: float, opening: State, feeds: int | None = None
+    tableau: Tableau,
+    evaluate: Counted,
+    t: float,
+    y: State,
+    h: float,
+    opening: State | None = None,
+    feeds: int | None = None,
+    graphs: bool = False,
 ) -> State:
-    """A step without an error estimate: the state at its end."""
-    y1: State = units.advance(tableau, feeds)(evaluate.function, _tensor([t, h], y), y, opening)
-    made = tableau.stages - tableau.fsal - 1
+    """A step without an error estimate: the state at its end.
+
+    opening  the field at (t, y); None: to be evaluated
+    graphs   replayed as a CUDA graph: a backward pass through this step must be over before the next one
+    """
+    unit, numbers = units.advance(tableau, feeds, graphs), _tensor([t, h], y)
+    y1: State = unit(evaluate.function, numbers, y, *([] if opening is None else [opening]))
+    made = tableau.stages - tableau.fsal - (opening is not None)
     evaluate.count(made)
     return y1 if evaluate.mark is None or not made else evaluate.mark(y1, made)
 
 
+def on_gpu(y: Sequence[Tensor]) -> bool:
+    return y[0].is_cuda
+
+
+def recorded(y: State) -> bool:
+    """Whether steps from `y` are replayed as CUDA graphs: on a GPU, where no graph of autograd keeps them all."""
+    return on_gpu(y) and not torch.is_grad_enabled()
+
+
 def _tensor(numbers: Sequence[float], y: State) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
+    """On the device of `y`, without waiting for it."""
+    if not on_gpu(y):
+        return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
+    return torch.tensor(numbers, dtype=torch.float64, pin_memory=True).to(y[0].device, non_blocking=True)

@@ -121,7 +121,8 @@ class Adaptive(_Solver):
 
     gradient    a name of `odenet_cli.ode.gradient`, or an instance with its options
     compile     True: steps, and their way back, go through `torch.compile`; "loop": where nothing looks at single
-                steps, all of them in one compiled loop (`odenet_cli.ode.compiled`). For small fields
+                steps, all of them in one compiled loop (`odenet_cli.ode.compiled`). For small fields.
+                A compiled backprop has no second derivative, and goes backward once
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation

@@ -1,4 +1,7 @@
-"""What is compiled: steps, beginnings and loops as functions of tensors alone, each a unit of `torch.compile`."""
+"""What is compiled: steps, beginnings and loops as functions of tensors alone, each a unit of `torch.compile`.
+
+With `graphs`, on a GPU, a unit is also recorded as a CUDA graph, and then replayed by one launch.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from odenet_cli.ode.control import Controller, allowed
 from odenet_cli.ode.errors import NotCompiled
@@ -21,7 +25,9 @@ Slices = tuple[tuple[int | None, int | None], ...]
 
 
 @lru_cache
-def attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool) -> Any:
+def attempt(
+    tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool, graphs: bool = False
+) -> Any:
     """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error ratio."""
     prepare(tableau)
 
@@ -32,7 +38,7 @@ def attempt(tableau: Tableau, feeds: int | None, judged: int | None, groups: Sli
             ratio = _ratio(tableau, step, y, h, judged, groups, rtol, atol)
         return step.y, step.slopes[1:] if dense else step.slopes[-1:], ratio
 
-    return _compiled(unit)
+    return _compiled(unit, graphs)
 
 
 def _ratio(
@@ -56,17 +62,17 @@ def _sizes(states: Sequence[State], y: State, y1: State, groups: Slices, rtol: T
 
 
 @lru_cache
-def slope(feeds: int | None) -> Any:
+def slope(feeds: int | None, graphs: bool = False) -> Any:
     """(function, [t], y) -> the field there."""
 
     def unit(function: Evaluate, numbers: Tensor, y: State) -> State:
         return function(numbers[0], y[:feeds])
 
-    return _compiled(unit)
+    return _compiled(unit, graphs)
 
 
 @lru_cache
-def start(order: int, feeds: int | None, judged: int | None, groups: Slices) -> Any:
+def start(order: int, feeds: int | None, judged: int | None, groups: Slices, graphs: bool = False) -> Any:
     """(function, [t, span, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
 
     def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> Tensor:
@@ -84,7 +90,7 @@ def start(order: int, feeds: int | None, judged: int | None, groups: Slices) -> 
         h = torch.minimum(torch.minimum(100.0 * h0, h1), span.abs())
         return torch.where(torch.isfinite(d0 + d1), h, math.nan)
 
-    return _compiled(unit)
+    return _compiled(unit, graphs)
 
 
 def _rms(state: State, like: Tensor) -> Tensor:
@@ -143,19 +149,20 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
         state, y, opening = while_loop(going, attempt, (state.clone(), y, opening))  # type: ignore[no-untyped-call]
         return y, opening, state
 
-    return _compiled(loop, options={"cpp_wrapper": True})
+    return _compiled(loop, cpp_wrapper=True)
 
 
 @lru_cache
-def advance(tableau: Tableau, feeds: int | None) -> Any:
-    """(function, [t, h], y, opening) -> the state."""
+def advance(tableau: Tableau, feeds: int | None, graphs: bool = False) -> Any:
+    """(function, [t, h], y, opening) -> the state; without an opening slope it is evaluated too."""
     prepare(tableau)
 
-    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> State:
+    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State | None = None) -> State:
         t, h = numbers.unbind()
+        opening = opening or function(t, y[:feeds])
         return rk_step(tableau, function, t, y, h, opening, close=False, feeds=feeds).y
 
-    return _compiled(unit)
+    return _compiled(unit, graphs)
 
 
 def prepare(tableau: Tableau) -> None:
@@ -164,7 +171,7 @@ def prepare(tableau: Tableau) -> None:
         getattr(tableau, name)
 
 
-def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
+def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -> Any:
     """`unit` compiled as one graph; every field and shape has a compilation of its own."""
     import torch._dynamo.config as dynamo
 
@@ -172,18 +179,24 @@ def _compiled(unit: Callable[..., Any], **options: Any) -> Any:
     dynamo.trace_autograd_ops = True
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     compiler: Any = torch.compile
+    more: dict[str, Any] = {}
     if "isolate_recompiles" in inspect.signature(compiler).parameters:
-        options["isolate_recompiles"] = True
-    made = compiler(unit, fullgraph=True, dynamic=False, **options)
+        more["isolate_recompiles"] = True
+    if graphs:
+        options["triton.cudagraphs"] = True
+    made = compiler(unit, fullgraph=True, dynamic=False, options=options or None, **more)
 
     def call(*inputs: Any) -> Any:
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
-            return made(*inputs)
+            found = made(*inputs)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise NotCompiled(
                 f"the field cannot be compiled as one graph: {lines[0] if lines else type(error).__name__}\n"
                 "  Use compile=false, or write the field in tensor operations alone."
             ) from error
+        return tree_map_only(Tensor, torch.clone, found) if graphs else found
 
     return call

@@ -176,6 +176,29 @@ def test_gradients_of_times_second_derivatives_and_complex_states_take_the_plain
     assert torch.allclose(solve(lambda t, y: 1j * y, z, [0.0, 1.0]).y, z * torch.exp(torch.tensor(1j)), atol=1e-7)
 
 
+def test_a_compiled_replay_has_a_second_derivative():
+    found = []
+    for compile in (False, True):
+        field, y0 = Swirl(), Y0.clone().requires_grad_()
+        y = Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, gradient="replay", compile=compile)(field, y0, ENDS).y
+        (first,) = torch.autograd.grad(y.square().sum(), y0, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), field.w)[0])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint"])
+def test_a_field_may_read_what_was_made_outside(grad):
+    """Its graph goes on behind the field, where no compiler follows."""
+    found = []
+    for compile in (False, True):
+        w = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3).requires_grad_()
+        made = torch.tanh(w @ w)
+        solve = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=grad, compile=compile)
+        y = solve(lambda t, y, made=made: torch.tanh(y @ made) - y * t, Y0, ENDS).y
+        found.append(torch.autograd.grad(y.sum(), w)[0])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
 def test_compiled_evaluations_are_counted_by_the_solve():
     """The field is not called any more once it is compiled; its evaluations are counted all the same."""
     field = Counting(Swirl())

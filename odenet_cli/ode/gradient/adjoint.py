@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,8 @@ class _Backwards:
         self.parts = len(problem.rhs.y0)
         self.feeds = 2 * self.parts
         self.solver = options.solver or problem.solver
+        if problem.retain or any(tensor.grad_fn is not None for tensor in problem.captured):
+            self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
         self.judges_parameters = options.norm == "absolute" or options.control_parameters
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]

@@ -8,14 +8,14 @@ stages times accepted steps, nothing rejected. Checkpointing of the steps (Ghola
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode import dense
 from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.compiled import advance
+from odenet_cli.ode.compiled import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.gradient._taped import Gathered, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, thetas
@@ -58,10 +58,14 @@ class Replay:
                 with torch.enable_grad():
                     end, inside = again(problem, place, start, gathered.clock)
                     a = gathered.pull([*end, *(part for state in inside for part in state)], [*a, *arriving], start)
+                if problem.solver.compile and on_gpu(start):  # the next step's CUDA graph writes over this one's
+                    a = [None if part is None else part.clone() for part in a]
         gathered.arrive(a, cotangents, 0)
         return gathered.gradients(a)
 
     def backward_again(self, problem: Problem, tape: list[Place], y0: State, cotangents: Cotangents) -> Gradients:
+        problem = replace(problem, solver=replace(problem.solver, compile=False))  # compiled steps have one derivative
+
         def steps(y: State, clock: Clock | None) -> dict[int, State]:
             states = {}
             for place in tape:
@@ -81,7 +85,7 @@ def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tupl
         clock.leg = place.leg
     evaluate = moving(problem.evaluate_again, clock)
     if problem.solver.compile and isinstance(evaluate, Counted) and not place.inside:
-        return advance(tableau, evaluate, t, y, h, evaluate(t, y)), []
+        return advance(tableau, evaluate, t, y, h, graphs=on_gpu(y)), []
     step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False)
     if not place.inside:
         return step.y, []
