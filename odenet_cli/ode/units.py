@@ -192,9 +192,10 @@ def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -
         try:
             found = made(*inputs)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            why = next((line for line in lines if "error: " in line), lines[0])  # a C++ compiler's own, or the first
             raise NotCompiled(
-                f"the field cannot be compiled as one graph: {lines[0] if lines else type(error).__name__}\n"
+                f"the field cannot be compiled as one graph: {why}\n"
                 "  Use compile=false, or write the field in tensor operations alone."
             ) from error
         return tree_map_only(Tensor, torch.clone, found) if graphs else found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import sysconfig
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,7 +116,7 @@ def compiled(config: Config, network: nn.Module) -> nn.Module:
     for module in models.solvers(network):
         way = ways.get(config.compile, False)
         if config.compile == "auto":
-            way = pays(config, module) and compiler() is not None
+            way = pays(config, module) and lacking() is None
         if way:
             module.solver = _with(module.solver, way)
     return network
@@ -141,34 +143,35 @@ def steps(config: Config) -> int:
 
 
 @cache
-def compiler() -> str | None:
-    """The C++ compiler that `torch.compile` finds, which it needs on a CPU."""
+def lacking() -> str | None:
+    """What `torch.compile` needs on a CPU and does not find here, and what to do about it; None: it finds all."""
     with torch.device("cpu"):  # also where a model is being built on the meta device
         from torch._inductor import cpp_builder, exc
 
     try:
-        return cpp_builder.get_cpp_compiler()
+        cpp_builder.get_cpp_compiler()
     except (exc.InvalidCxxCompiler, OSError):
-        return None
+        return "a C++ compiler, and torch finds none here. Install g++, or name another in CXX"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        return f"the headers of Python, and there is no {header}. Install them (python3-dev, python3-devel)"
+    return None
 
 
 def _check_compiler(config: Config, network: nn.Module) -> None:
     """Refuse `compile=true` where there is nothing to compile with, and say that `auto` does without."""
     solving = models.solvers(network)
-    if config.compile == "auto" and any(pays(config, module) for module in solving) and compiler() is None:
+    if config.compile == "auto" and any(pays(config, module) for module in solving) and lacking():
         _say_eager()
     # Kernels of a GPU are Triton's; the loop is C++ on any device.
     needed = config.compile == "loop" or (config.compile == "true" and device.choose(config.device).type == "cpu")
-    if solving and needed and compiler() is None:
-        raise RequestError(
-            f"compile={config.compile} needs a C++ compiler, and torch finds none here.\n"
-            "  Install g++, name another in CXX, or use compile=false."
-        )
+    if solving and needed and lacking():
+        raise RequestError(f"compile={config.compile} needs {lacking()},\n  or use compile=false.")
 
 
 @cache
 def _say_eager() -> None:
-    log.warning("compile=auto: nothing is compiled, for torch finds no C++ compiler here; so long a run would gain.")
+    log.warning(f"compile=auto compiles nothing, though so long a run would gain: it needs {lacking()}.")
 
 
 def _with(solver: Solver, way: bool | str) -> Solver:

@@ -13,12 +13,13 @@ from odenet_cli.training.run import check
 
 CNF = ("model=cnf", "data=moons", "device=cpu")
 LATENT = ("model=latent_ode", "device=cpu")
+NOTHING = "a compiler, and there is none. Install one"
 
 
 @pytest.fixture(autouse=True)
 def _search(monkeypatch):
     """A compiler that is there without looking, and a warning not yet given."""
-    monkeypatch.setattr(build, "compiler", lambda: "g++")
+    monkeypatch.setattr(build, "lacking", lambda: None)
     build._say_eager.cache_clear()
 
 
@@ -75,18 +76,18 @@ def test_auto_does_without_a_compiler_and_says_so_once(monkeypatch, caplog):
     assert ways(*LATENT) == {True}
     check(configure(*LATENT))
     assert not caplog.records
-    monkeypatch.setattr(build, "compiler", lambda: None)
+    monkeypatch.setattr(build, "lacking", lambda: NOTHING)
     assert ways(*LATENT) == {False}
     for words in (LATENT, (*LATENT, "seed=1"), (*LATENT, "trainer.max_steps=5"), (*LATENT, "compile=false")):
         check(configure(*words))
     (line,) = [record.getMessage() for record in caplog.records]
     assert "compile=auto" in line
-    assert "no C++ compiler" in line
+    assert NOTHING in line
     assert "\n" not in line
 
 
 def test_auto_says_nothing_of_a_short_run(monkeypatch, caplog):
-    monkeypatch.setattr(build, "compiler", lambda: pytest.fail("it looked for a compiler"))
+    monkeypatch.setattr(build, "lacking", lambda: pytest.fail("it looked for a compiler"))
     check(configure(*LATENT, "trainer.max_steps=5"))
     assert not caplog.records
 
@@ -94,8 +95,8 @@ def test_auto_says_nothing_of_a_short_run(monkeypatch, caplog):
 @pytest.mark.parametrize("way", ["true", "loop"])
 def test_compilation_asked_for_needs_a_compiler(monkeypatch, way):
     check(configure(*CNF, f"compile={way}"))
-    monkeypatch.setattr(build, "compiler", lambda: None)
-    with pytest.raises(RequestError, match=rf"compile={way} needs a C\+\+ compiler.*\n.*compile=false"):
+    monkeypatch.setattr(build, "lacking", lambda: NOTHING)
+    with pytest.raises(RequestError, match=rf"compile={way} needs a compiler.*\n.*compile=false"):
         check(configure(*CNF, f"compile={way}"))
     check(configure("model=mlp", "data=digits", "device=cpu", f"compile={way}"))  # it solves nothing
 
@@ -108,10 +109,25 @@ def test_torchs_own_search_decides(monkeypatch, raised):
         raise getattr(exc, raised, PermissionError)
 
     monkeypatch.undo()
-    build.compiler.cache_clear()
+    build.lacking.cache_clear()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", search)
-    assert build.compiler() is None
-    build.compiler.cache_clear()
+    assert "Install g++" in build.lacking()
+    build.lacking.cache_clear()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "clang++")
-    assert build.compiler() == "clang++"
-    build.compiler.cache_clear()
+    assert "compiler" not in (build.lacking() or "")
+    build.lacking.cache_clear()
+
+
+def test_pythons_headers_are_needed_too(monkeypatch, tmp_path):
+    """A system's own Python often comes without them."""
+    from torch._inductor import cpp_builder
+
+    monkeypatch.undo()
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda name: str(tmp_path))
+    build.lacking.cache_clear()
+    assert str(tmp_path / "Python.h") in build.lacking()
+    (tmp_path / "Python.h").touch()
+    build.lacking.cache_clear()
+    assert build.lacking() is None
+    build.lacking.cache_clear()
