@@ -8,10 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from odenet_cli.report import style
+from odenet_cli.report import scales, style
 from odenet_cli.report.groups import Comparison, Group, telling
 from odenet_cli.report.words import label, title
 
@@ -45,19 +44,19 @@ def sweep(comparison: Comparison, key: str) -> Figure:
     figure = Figure(figsize=(style.WIDTH * len(panels) / 3, style.HEIGHT + 0.1))
     for axes, (panel, measures) in zip(figure.subplots(1, len(panels)), panels.items()):
         axes.set(title=panel, xlabel=axis)
-        style.swept(axes, [group.values[key] for group in groups])
+        scales.swept(axes, [group.values[key] for group in groups])
         heights: list[float] = []
         for measure in measures:
             for place, line in enumerate(found):
                 aside = 1.8 * (place - (len(found) - 1) / 2) if panel == score else 0.0
                 heights += _draw(axes, line, key, measure, aside)
         if panel != score:
-            style.from_zero(axes, heights)
+            scales.from_zero(axes, heights)
 
-    handles = [Line2D([], [], label=line.label, **line.look) for line in found if line.label]
+    handles = [style.handle(line.label, **line.look) for line in found if line.label]
     if any(group.mean("nfe_backward") for group in groups):
-        handles.append(Line2D([], [], color=style.GREY, marker="o", label="NFE forward"))
-        handles.append(Line2D([], [], color=style.GREY, marker="o", label="NFE backward", **OPEN))
+        handles.append(style.handle("NFE forward", color=style.GREY, marker="o"))
+        handles.append(style.handle("NFE backward", color=style.GREY, marker="o", **OPEN))
     if handles:
         style.legend(figure, handles, heading)
     return figure
@@ -72,14 +71,14 @@ def tradeoff(comparison: Comparison, key: str) -> Figure | None:
         return None
     score, name, factor = judged(groups)
     values = sorted({group.values[key] for group in groups})
-    scale = style.norm(values)
+    scale = scales.norm(values)
     figure = Figure(figsize=(style.WIDTH / 2, style.HEIGHT + 0.5))
     axes = figure.subplots()
     for line in found:
         spreads = [(group, group.spread("nfe_test"), group.spread(name)) for group in line.groups]
         points = [(group.values[key], x, y) for group, x, y in spreads if x and x.mean and y]
         trail = [[x.mean for _, x, _ in points], [factor * y.mean for _, _, y in points]]
-        axes.plot(*trail, color="#BBBBBB", linewidth=0.8, zorder=1)
+        axes.plot(*trail, color=style.PALE, linewidth=0.8, zorder=1)
         for value, x, y in points:
             style.point(
                 axes,
@@ -88,14 +87,12 @@ def tradeoff(comparison: Comparison, key: str) -> Figure | None:
                 color=style.SHADES(scale(value)),
                 marker=line.look["marker"],
             )
-    style.counted(axes.xaxis)
+    scales.counted(axes.xaxis)
     axes.set(xlabel="NFE of a test solve", ylabel=score)
-    bar = figure.colorbar(ScalarMappable(scale, style.SHADES), ax=axes, aspect=28, pad=0.03)
-    style.ticked(bar.ax.yaxis, values)
-    bar.set_label(axis)
-    bar.outline.set_linewidth(0.5)
+    bar = style.colorbar(figure, axes, ScalarMappable(scale, style.SHADES), axis, aspect=28, pad=0.03)
+    scales.ticked(bar.ax.yaxis, values)
     handles = [
-        Line2D([], [], color=style.GREY, linestyle="", marker=line.look["marker"], label=line.label)
+        style.handle(line.label, color=style.GREY, linestyle="", marker=line.look["marker"])
         for line in found
         if line.label
     ]

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from odenet_cli.report import style
+from odenet_cli.report import scales, style
 from odenet_cli.report.groups import Comparison, telling
 from odenet_cli.report.runs import Run, number
 from odenet_cli.report.words import label, title
@@ -62,16 +61,16 @@ def training(comparison: Comparison) -> Figure | None:
         smooth = any(len(_curve(run, panel)) > POINTS for run, _ in drawn)
         axes.set_title(f"{panel.title}, smoothed" if smooth else panel.title)
         axes.set_xlabel("epoch" if epochs else "optimiser step")
-        style.counted(axes.xaxis)
+        scales.counted(axes.xaxis)
         _draw(axes, panel, drawn, epochs)
         axes.set_xlim(left=0)
 
     handles = [
-        Line2D([], [], label=label(group.values, keys) or group.runs[0].config.get("name", ""), **look)
+        style.handle(label(group.values, keys) or group.runs[0].config.get("name", ""), **look)
         for group, look in zip(groups, looks)
     ]
     if not all(run.done for run, _ in drawn):
-        handles.append(Line2D([], [], color=style.GREY, marker="x", linestyle="", label="not done"))
+        handles.append(style.handle("not done", color=style.GREY, marker="x", linestyle=""))
     if len(handles) > 1:
         style.legend(figure, handles, title(keys, following))
     return figure
@@ -97,7 +96,7 @@ def _draw(axes: Axes, panel: Panel, drawn: list[tuple[Run, style.Look]], epochs:
             if not run.done:
                 axes.plot(x[-1], y[-1], "x", color=look["color"], markersize=5, zorder=5)
             heights[run.status == "failed"] += y
-    bounds = style.from_zero if panel in COSTS else style.fitted
+    bounds = scales.from_zero if panel in COSTS else scales.fitted
     bounds(axes, heights[False] or heights[True])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from odenet_cli.report.files import put_text
 from odenet_cli.report.groups import Comparison
 from odenet_cli.report.scores import NAMES
-from odenet_cli.report.source import Source, data
+from odenet_cli.report.source import Source, data, distinct
 from odenet_cli.report.table import markdown, status
 from odenet_cli.report.words import word
 
@@ -65,10 +65,15 @@ def as_csv(comparison: Comparison, made: Source) -> str:
         row |= {"commit": _each(run.record.get("git") for run in group.runs)}
         row |= {"machine": _each(run.record.get("device") for run in group.runs)}
         rows.append({**row, "data": _each(map(data, group.runs)), "command": made.command})
+    return sheet(list(rows[0]) if rows else [], rows)
+
+
+def sheet(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a head."""
     text = io.StringIO()
-    sheet = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    sheet.writeheader()
-    sheet.writerows(rows)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -77,7 +82,7 @@ def _cell(value: Any) -> Any:
 
 
 def _each(values: Iterable[Any]) -> str:
-    return "; ".join(dict.fromkeys(str(value) for value in values if value))
+    return "; ".join(distinct(values))
 
 
 def write(folder: Path, comparison: Comparison, made: Source) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,11 +12,13 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from odenet_cli.report import style
+from odenet_cli.report.export import sheet
 from odenet_cli.report.files import put_text
-from odenet_cli.report.runs import Run, number
+from odenet_cli.report.runs import Run
 from odenet_cli.report.source import Source
 from odenet_cli.report.source import data as data_of
 from odenet_cli.report.table import aligned
+from odenet_cli.report.words import NONE, bullets
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."
 
@@ -30,6 +30,10 @@ class Entry(NamedTuple):
     row: str
     run: Run
     measured: Sequence[dict[str, Any]] = ()
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The rows of one kind."""
+        return [row for row in self.measured if row["kind"] == kind]
 
 
 @dataclass(kw_only=True)
@@ -93,8 +97,8 @@ def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], mad
         rows = [[c["what"], bounds(c["low"], c["high"]), value(c["measured"]), verdict(c)] for c in checks]
         parts += ["## Expected and measured", aligned(["", "expected", "measured", ""], rows, left=1)]
     if about.missing:
-        parts += ["## Not done, and in no number above", "\n".join(f"- {line}" for line in about.missing)]
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in made.lines())]) + "\n"
+        parts += ["## Not done, and in no number above", bullets(about.missing)]
+    return "\n\n".join([*parts, bullets(made.lines())]) + "\n"
 
 
 def bounds(low: float | None, high: float | None) -> str:
@@ -105,7 +109,7 @@ def bounds(low: float | None, high: float | None) -> str:
 
 
 def value(found: float | None) -> str:
-    return "–" if found is None else f"{found:.4g}"
+    return NONE if found is None else f"{found:.4g}"
 
 
 def verdict(check: Mapping[str, Any]) -> str:
@@ -115,11 +119,7 @@ def verdict(check: Mapping[str, Any]) -> str:
 def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
     """The rows, every one with the command that made the file."""
     columns = dict.fromkeys(key for row in rows for key in row)
-    text = io.StringIO()
-    sheet = csv.DictWriter(text, [*columns, "command"], lineterminator="\n")
-    sheet.writeheader()
-    sheet.writerows({**row, "command": made.command} for row in rows)
-    return text.getvalue()
+    return sheet([*columns, "command"], ({**row, "command": made.command} for row in rows))
 
 
 def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
@@ -149,22 +149,3 @@ def row_of(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     record = run.record
     machine = {"machine": record.get("device"), "commit": record.get("git"), "data": data_of(run)}
     return {**base, **found, **machine, "cell": run.folder.name}
-
-
-def straight(points: Sequence[tuple[float, float]]) -> tuple[float, float, float] | None:
-    """Slope, intercept and R² of the least-squares line; None for fewer than three points or equal abscissae."""
-    count = len(points)
-    if count < 3:
-        return None
-    mean_x, mean_y = (sum(values) / count for values in zip(*points))
-    xx = sum((x - mean_x) ** 2 for x, _ in points)
-    yy = sum((y - mean_y) ** 2 for _, y in points)
-    xy = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    if not xx:
-        return None
-    return xy / xx, mean_y - xy / xx * mean_x, xy**2 / (xx * yy) if yy else 1.0
-
-
-def finite(points: Sequence[tuple[Any, Any]]) -> list[tuple[float, float]]:
-    """Those of the points whose coordinates are both numbers."""
-    return [(x, y) for x, y in points if number(x) is not None and number(y) is not None]

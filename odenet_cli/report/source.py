@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,11 @@ def source(command: str, runs: Sequence[Run]) -> Source:
     """The source of a report on `runs`."""
     return Source(
         command=command,
-        trained=_each(run.record.get("command") for run in runs),
-        commits=_each(run.record.get("git") or "unknown" for run in runs if run.record),
-        machines=_each(run.record.get("device") for run in runs),
-        versions=_each(_versions(run.record.get("versions")) for run in runs),
-        data=_each(data(run) for run in runs),
+        trained=distinct(run.record.get("command") for run in runs),
+        commits=distinct(run.record.get("git") or "unknown" for run in runs if run.record),
+        machines=distinct(run.record.get("device") for run in runs),
+        versions=distinct(_versions(run.record.get("versions")) for run in runs),
+        data=distinct(data(run) for run in runs),
     )
 
 
@@ -57,7 +57,8 @@ def _versions(record: dict[str, str] | None) -> str:
     return ", ".join(f"{name} {version}" for name, version in (record or {}).items())
 
 
-def _each(values: Any) -> list[str]:
+def distinct(values: Iterable[Any]) -> list[str]:
+    """What there is among the values, each once."""
     return list(dict.fromkeys(str(value) for value in values if value))
 
 

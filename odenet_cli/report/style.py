@@ -1,9 +1,9 @@
-"""How every figure looks: sizes, type, colours, axes, and how it is written. The same bytes from the same numbers."""
+"""How every figure looks: size, type, colours, legend, and how it is written. The same bytes from the same numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,13 +11,14 @@ from typing import Any, TypeVar, cast
 import matplotlib as mpl
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.colors import ListedColormap, LogNorm, Normalize, to_hex, to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.lines import Line2D
 
 from odenet_cli.report.files import put
-from odenet_cli.report.words import plain
+from odenet_cli.report.runs import number
 
 WIDTH = 6.75  # inches: the text width of two columns
 HEIGHT = 1.95  # of a row of panels
@@ -28,7 +29,7 @@ FRAMES, FILM_DPI = 15, 110  # of a film: a second, and dots an inch
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#6E6E6E"
+GREY, PALE, DARK = "#6E6E6E", "#BBBBBB", "#222222"
 SHADES = ListedColormap([mpl.colormaps["viridis"](0.8 * part / 255) for part in range(256)])  # no faint yellow
 
 Look = dict[str, Any]  # arguments of a line
@@ -115,7 +116,9 @@ def looks(values: Sequence[Mapping[str, Any]]) -> list[Look]:
     """Colour and dashes of each group: shades for a key of three numbers or more, dashes for the rest; or the cycle."""
     keys = list(values[0]) if values else []
     columns = {key: [value[key] for value in values] for key in keys}
-    numeric = [key for key in keys if len(set(columns[key])) > 2 and all(map(_is_number, columns[key]))]
+    numeric = [
+        key for key in keys if len(set(columns[key])) > 2 and all(number(value) is not None for value in columns[key])
+    ]
     if numeric:
         shaded = max(numeric, key=lambda key: len(set(columns[key])))
         order = sorted(set(columns[shaded]))
@@ -128,74 +131,20 @@ def looks(values: Sequence[Mapping[str, Any]]) -> list[Look]:
     return [{"color": CYCLE[place], "linestyle": DASHES[turn % len(DASHES)]} for turn, place in turns]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def grid(count: int, columns: int, height: float, more: float = 0.0, **shared: Any) -> tuple[Figure, Any]:
+    """A figure as high as its rows, and so much `more`, and its panels (rows, columns), of which `count` are used."""
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, rows * height + more))
+    panels = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axes in panels.flat[count:]:
+        axes.set_axis_off()
+    return figure, panels
 
 
-def norm(values: Sequence[float]) -> Normalize:
-    """From values to [0, 1], by decades where they span some."""
-    low, high = min(values), max(values)
-    return LogNorm(low, high) if decades(values) else Normalize(low, high)
-
-
-def decades(values: Iterable[float], factor: float = 10) -> bool:
-    """Do the values span a decade (or `factor`), so that a logarithmic axis is due?"""
-    found = list(values)
-    return bool(found) and min(found) > 0 and max(found) / min(found) >= factor
-
-
-def swept(axes: Axes, values: Iterable[float]) -> None:
-    """The x axis of a swept key: logarithmic where it spans decades, a tick at each value where they are few."""
-    found = sorted(set(values))
-    if decades(found):
-        axes.set_xscale("log")
-    ticked(axes.xaxis, found)
-
-
-def ticked(axis: Axis, values: Sequence[float]) -> None:
-    """A tick at each of the values; powers of ten, and more than eight, are left to the scale."""
-    tens = decades(values) and all(math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9) for v in values)
-    if tens:
-        axis.set_minor_formatter(NullFormatter())
-    elif len(values) <= 8:
-        axis.set_major_locator(FixedLocator(list(values)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-        axis.set_minor_locator(NullLocator())
-
-
-def counted(axis: Axis) -> None:
-    """An axis of whole numbers."""
-    axis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-
-
-def from_zero(axes: Axes, values: Iterable[float]) -> None:
-    """The y axis of a cost: from zero, or logarithmic where it spans decades."""
-    found = list(values)
-    if decades(found, 50):
-        logarithmic(axes, found)
-    else:
-        axes.set_ylim(0, 1.08 * max([*found, 1e-9]))
-
-
-def fitted(axes: Axes, values: Iterable[float]) -> None:
-    """The y axis of a score: the range of `values`, logarithmic where it spans a decade."""
-    found = list(values)
-    if decades(found):
-        logarithmic(axes, found)
-    elif found:
-        room = 0.06 * (max(found) - min(found)) or 0.05 * abs(max(found)) or 1.0
-        axes.set_ylim(min(found) - room, max(found) + room)
-
-
-def logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis; up to three decades are labelled 1, 2, 5, 10 and so on."""
-    axes.set_yscale("log")
-    axes.set_ylim(min(values) / 1.25, max(values) * 1.25)
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    if not decades(values, 1000):
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-        axes.yaxis.set_minor_locator(NullLocator())
+def packed(figure: Figure) -> None:
+    """Lay the panels out with hardly a gap between them."""
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
 
 
 def point(axes: Axes, at: tuple[float, float], bars: tuple[float, float], **look: Any) -> None:
@@ -204,10 +153,22 @@ def point(axes: Axes, at: tuple[float, float], bars: tuple[float, float], **look
     axes.errorbar(*at, xerr=across or None, yerr=up or None, markersize=4.5, elinewidth=0.8, **look)
 
 
-def legend(figure: Figure, handles: Sequence[Any], title: str = "") -> None:
+def colorbar(figure: Figure, panels: Any, shades: ScalarMappable, label: str, **options: Any) -> Colorbar:
+    """What the shades mean, beside these panels."""
+    bar = figure.colorbar(shades, ax=panels, label=label, **options)
+    bar.outline.set_linewidth(0.5)
+    return bar
+
+
+def handle(label: str, **look: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], title: str = "") -> None:
     """Below the panels, never over data; the figure grows by its height."""
     widest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(WIDTH * 14 / (widest + 7)), 6))
+    columns = max(1, min(len(handles), int(WIDTH * 14.5 / (widest + 7)), 6))
     rows = math.ceil(len(handles) / columns) + bool(title)
     figure.set_figheight(figure.get_figheight() + 0.16 * rows + 0.12)
     figure.legend(handles=handles, title=title or None, loc="outside lower center", ncols=columns)

@@ -12,7 +12,7 @@ from odenet_cli.report.runs import Run
 from odenet_cli.report.scores import ERROR, Score, among, judged
 from odenet_cli.report.source import Source
 from odenet_cli.report.spread import Spread, over_seeds
-from odenet_cli.report.words import NONE, count, digits, sentence, series, word
+from odenet_cli.report.words import NONE, bullets, count, digits, sentence, series, word
 
 Cell = Callable[[Group], str]
 
@@ -113,10 +113,10 @@ def markdown(comparison: Comparison, made: Source) -> str:
     parts += [aligned(list(shown), rows, left=len(comparison.keys) + 1)] if rows else []
     parts += notes(comparison, made)
     stopped = [
-        f"- {run.folder}: {run.status}: {run.reason or 'no reason given'}" for run in comparison.runs if not run.done
+        f"{run.folder}: {run.status}: {run.reason or 'no reason given'}" for run in comparison.runs if not run.done
     ]
-    parts += ["Not done, and in no mean:\n\n" + "\n".join(stopped)] if stopped else []
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in made.lines())])
+    parts += ["Not done, and in no mean:", bullets(stopped)] if stopped else []
+    return "\n\n".join([*parts, bullets(made.lines())])
 
 
 def notes(comparison: Comparison, made: Source) -> list[str]:

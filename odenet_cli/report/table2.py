@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from odenet_cli.report._rates import Choice, at_best, chosen, last_tenths, settings_tried
-from odenet_cli.report._table2 import FURTHER, ODE, VALID, Choices, curves, scores, setting
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.runs import Run, number
+from odenet_cli.report import selection, spirals, validation
+from odenet_cli.report._table2 import curves, scores
+from odenet_cli.report.result import Entry, Result
+from odenet_cli.report.runs import number
+from odenet_cli.report.spirals import FURTHER, ODE, VALID, Choices
 from odenet_cli.report.spread import over_seeds
 from odenet_cli.report.table import aligned, interval, parameters, plus_minus, runs
-from odenet_cli.report.words import NONE, count, digits
+from odenet_cli.report.words import NONE, bullets, count, digits
 
 KEYS = {"observed": "data.observed", "lr": "optim.lr", "kl_weight": "model.kl"}
 SIMPLE = {"last value": "rmse_last_value", "constant velocity": "rmse_velocity"}
@@ -46,34 +46,21 @@ CURVES = (
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """`rest["paper"]` holds the paper's numbers by model and points, `rest["notes"]` the free choices."""
-    readable = [entry for entry in entries if entry.run.config]
-    cells: dict[tuple[str, int], list[Entry]] = {}
-    for entry in readable:
-        cells.setdefault((entry.row, points(entry.run)), []).append(entry)
-    found = {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid, setting))}
+    cells, chosen = spirals.sorted_out(entries)
     models = list(dict.fromkeys(entry.row for entry in entries))
     sizes = sorted({size for _, size in cells})
-    body = [CLEAN, main(found, models, sizes, rest["paper"], FURTHER), NOISY]
-    body += [
-        main(found, models, sizes, {}, VALID),
-        "![scores]",
-        SCORES,
-        "\n".join(f"- {line}" for line in rest["notes"]),
-    ]
+    keys = [(model, size) for model in models for size in sizes]
+    found = {key: chosen[key] for key in keys if key in chosen}
+    body = [CLEAN, errors(found, models, sizes, rest["paper"], FURTHER), NOISY, errors(found, models, sizes, {}, VALID)]
+    body += ["![scores]", SCORES, bullets(rest["notes"])]
     if found:
-        body += ["## In detail", DETAILS, details(found, models, sizes), TRIED, tuned(found, models, sizes)]
+        tried = {(model, str(size)): choice for (model, size), choice in found.items()}
+        body += ["## In detail", DETAILS, details(found), TRIED, selection.tried(tried, ["", "points"], left=1)]
         body += [PACE, paced] if (paced := paces(found, models, sizes)) else []
         body += ["## Training", CURVES, "![curves]"]
-    shown = {entry.run.folder for choice in found.values() for entry in choice.entries}
-    rows = [
-        {
-            **row_of(entry, NUMBERS),
-            **{name: entry.run.config.get(key) for name, key in KEYS.items()},
-            **{"validation": valid(entry.run), "shown": entry.run.folder in shown},
-            **{f"{name}_pace_time": row[name] for row in entry.measured for name in row if name == FURTHER},
-        }
-        for entry in entries
-    ]
+    rows = selection.rows(entries, found, spirals.valid, NUMBERS, KEYS)
+    for row, entry in zip(rows, entries):
+        row |= {f"{FURTHER}_pace_time": pace[FURTHER] for pace in entry.measured if FURTHER in pace}
     return Result(
         title="Table 2, latent ODE against RNNs on spirals",
         body=body,
@@ -83,18 +70,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     )
 
 
-def points(run: Run) -> int:
-    return int(run.config["data.observed"])
-
-
-def valid(run: Run) -> float | None:
-    return at_best(run, VALID)
-
-
-def main(
+def errors(
     found: Choices, models: Sequence[str], sizes: Sequence[int], paper: Mapping[str, Mapping[int, str]], name: str
 ) -> str:
-    """A model a row, as in the paper."""
+    """The error `name`, a model a row as in the paper, whose numbers stand beside it."""
     quoted = [model for model in models if paper.get(model)]
     head = [""]
     for size in sizes:
@@ -122,32 +101,18 @@ def seeds(found: Choices, model: str) -> str:
     return "; ".join(dict.fromkeys(runs(choice.group) for key, choice in found.items() if key[0] == model)) or "0"
 
 
-def details(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
+def details(found: Choices) -> str:
     head = ["", "points", "clean", "95 % interval", "/ sd", "familiar", "window", "parameters", "NFE", "min", "setting"]
     rows = []
-    for model in models:
-        for size in sizes:
-            if choice := found.get((model, size)):
-                group = choice.group
-                cells = [model, str(size), plus_minus(group.spread(FURTHER), 3), interval(group.spread(FURTHER), 3)]
-                cells += [plus_minus(group.spread("relative_further"), 3)]
-                cells += [plus_minus(group.spread(f"rmse_{scope}_clean"), 3) for scope in ("familiar", "window")]
-                minutes = group.mean("time_s")
-                cells += [parameters(group), count(group.mean("nfe_forward") or None)]
-                rows.append([*cells, digits(minutes / 60 if minutes else None), choice.setting])
+    for (model, size), choice in found.items():
+        group = choice.group
+        cells = [model, str(size), plus_minus(group.spread(FURTHER), 3), interval(group.spread(FURTHER), 3)]
+        names = ("relative_further", "rmse_familiar_clean", "rmse_window_clean")
+        cells += [plus_minus(group.spread(name), 3) for name in names]
+        cells += [parameters(group), count(group.mean("nfe_forward") or None)]
+        seconds = group.mean("time_s")
+        rows.append([*cells, digits(seconds / 60 if seconds else None), choice.setting])
     return aligned(head, rows, left=1)
-
-
-def tuned(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
-    """What was tried, and chosen."""
-    every = settings_tried(found.values())
-    rows = []
-    for model in models:
-        for size in sizes:
-            if choice := found.get((model, size)):
-                tried = [plus_minus(choice.tried.get(name), 3) for name in every]
-                rows.append([model, str(size), *tried, choice.setting])
-    return aligned(["", "points", *every, "chosen"], rows, left=1)
 
 
 def paces(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
@@ -157,12 +122,8 @@ def paces(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
         cells = [model]
         for size in sizes:
             choice = found.get((model, size))
-            slow = (
-                [(cell.run.seed, number(row.get(FURTHER))) for cell in choice.entries for row in cell.measured]
-                if (choice)
-                else []
-            )
-            cells.append(plus_minus(over_seeds(slow), 3))
+            measured = [(cell.run.seed, row) for cell in choice.entries for row in cell.measured] if choice else []
+            cells.append(plus_minus(over_seeds((seed, number(row.get(FURTHER))) for seed, row in measured), 3))
         if set(cells[1:]) != {NONE}:
             rows.append([*cells, "clean"])
     return aligned(["", *(f"{size}/100" for size in sizes), "targets"], rows, left=1) if rows else ""
@@ -181,14 +142,5 @@ def facts(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> dict[s
         made[f"RMSE of {ODE} over that of the better RNN, {size} points"] = better
         near = found[ODE, size].group.mean("rmse_familiar_clean") if (ODE, size) in found else None
         made[f"RMSE of {ODE} where training windows reach, {size} points"] = near
-    falls = [fall for choice in found.values() if (fall := last_fall(choice)) is not None]
-    made["largest fall of a validation error over the last tenth of training (%)"] = max(falls, default=None)
-    return made
-
-
-def last_fall(choice: Choice) -> float | None:
-    """By how many per cent the validation error fell over the last tenth of training, a mean over seeds; None where
-    training was too short to say."""
-    tenths = [found for run in choice.group.done if (found := last_tenths(run, VALID))]
-    falls = [100 * (1 - after / before) for before, after in tenths]
-    return statistics.fmean(falls) if falls else None
+    fall = validation.largest_fall(found.values(), VALID, lambda before, after: 100 * (1 - after / before))
+    return {**made, "largest fall of a validation error over the last tenth of training (%)": fall}

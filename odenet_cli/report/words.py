@@ -66,6 +66,11 @@ def series(values: Iterable[int]) -> str:
     return ", ".join(map(str, found))
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def sentence(config: Mapping[str, Any]) -> str:
     """A config in one line: names first, what stands at its default left out."""
     titles: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from matplotlib.figure import Figure
 
 from odenet_cli.report import fig4, fig5, style
 from odenet_cli.report.result import Entry
@@ -61,6 +62,17 @@ def test_the_film_goes_there_and_back(entries, tmp_path):
     path = style.save_film(made.films["film"](), tmp_path / "film")
     assert path.read_bytes().startswith(b"GIF89a")
     assert path.stat().st_size > 1000
+
+
+@style.styled
+def test_a_legend_of_the_six_flows_is_one_row():
+    figure = Figure(figsize=(style.WIDTH, 2.0))
+    figure.subplots()
+    style.legend(figure, [style.handle(f"{kind} {size}") for kind in ("planar", "CNF") for size in (2, 8, 32)])
+    assert figure.get_figheight() == pytest.approx(2 + 0.16 + 0.12)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 < box.x0 < box.x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("module", [fig4, fig5])

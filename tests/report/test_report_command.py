@@ -44,6 +44,9 @@ def test_a_folder_of_results(odenet, sweep):
     [
         (["nowhere"], "There is no folder nowhere."),
         (["sweep", "empty"], "empty holds no run"),
+        (["x" * 300], f"There is no folder {'x' * 300}."),
+        (["k=" + "x" * 300], "k is not an option here."),
+        (["sweep", "--out", "x" * 300], "cannot be made: File name too long"),
         (["sweep", "--ot", "x"], "--ot is not an option here. Did you mean `--out`?"),
         (["sweep", "buy=solver.rtol"], "buy is not an option here. Did you mean `by`?"),
         (["sweep", "by=solver.tol"], "Did you mean `solver.rtol`?"),

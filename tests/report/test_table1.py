@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from odenet_cli.report import _table1, table1
 from odenet_cli.report import result as results
-from odenet_cli.report import table1
 from odenet_cli.report.result import About, Entry, judged
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
@@ -129,7 +129,7 @@ def test_a_run_of_the_scaling_is_in_no_row_of_the_table(compared, scaled):
 
 
 def test_the_depth_of_rk_net_is_what_it_keeps_and_of_ode_net_what_it_evaluates(scaled):
-    steps = [table1.step(one) for one in scaled]
+    steps = [_table1.step(one) for one in scaled]
     assert [one["depth"] for one in steps] == [1, 2, 3, 10, 20, 30, 14, 20, 26]
     assert [one["rtol"] for one in steps] == [None, None, None, 0.1, 0.01, 0.001, 0.1, 0.01, 0.001]
     assert steps[0]["step_ms"] == 1.0  # not the first step's second

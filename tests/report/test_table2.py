@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from odenet_cli.report import table2
-from odenet_cli.report._rates import at_best, chosen
+from odenet_cli.report import spirals, table2
 from odenet_cli.report.result import Entry, judged
 from odenet_cli.report.runs import read
+from odenet_cli.report.selection import chosen
+from odenet_cli.report.validation import at_best
 
 PAPER = {"RNN": {30: "0.3937", 50: "0.3202"}, "latent ODE": {30: "0.1642", 50: "0.1502"}}
 MODELS = {"latent ODE": "latent_ode", "RNN": "rnn", "Δt-RNN": "rnn_dt"}
@@ -49,7 +50,7 @@ def cell(tmp_path, write):
 
 def test_the_rate_with_the_smaller_validation_error_is_shown_whatever_the_test_says(cell):
     entries = [cell("RNN", rate=0.01, test=0.30, valid=0.2), cell("RNN", rate=0.02, test=0.25, valid=0.3)]
-    choice = chosen(entries, table2.valid)
+    choice = chosen(entries, spirals.valid)
     assert choice.setting == "0.01"
     assert choice.group.mean("rmse_further_clean") == pytest.approx(0.30)
     assert [choice.tried[rate].mean for rate in ("0.01", "0.02")] == [0.2, 0.3]
@@ -58,8 +59,8 @@ def test_the_rate_with_the_smaller_validation_error_is_shown_whatever_the_test_s
 def test_a_rate_at_which_a_seed_diverged_is_not_shown(cell):
     entries = [cell("RNN", rate=0.01, seed=seed, valid=0.3) for seed in (0, 1)]
     entries += [cell("RNN", rate=0.02, valid=0.1), cell("RNN", rate=0.02, seed=1, status="failed")]
-    assert chosen(entries, table2.valid).setting == "0.01"
-    assert chosen(entries[3:], table2.valid) is None
+    assert chosen(entries, spirals.valid).setting == "0.01"
+    assert chosen(entries[3:], spirals.valid) is None
 
 
 def test_the_weight_of_the_divergence_is_tuned_as_a_rate_is(cell):

@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 
 from odenet_cli.report import style
 from odenet_cli.report.pictures import _flow
+from odenet_cli.report.runs import Run
 
 
-def draw(arrays: dict[str, Any], run: Any) -> dict[str, Figure]:
+def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
     """`density`: densities and samples at moments of the flow; `paths`: single particles."""
 
-    def target(axes: Axes, row: int) -> None:
-        if row == 0:
+    def target(axes: Axes, kind: str) -> None:
+        if kind == "density":
             _flow.density(axes, arrays, arrays["target"])
         else:  # there are no samples of it: its outline says where they belong
             axes.contour(arrays["x"], arrays["y"], arrays["target"], levels=4, colors=style.GREY, linewidths=0.6)
 
-    figures = {"density": _flow.strip(arrays, target, _flow.titled(run))}
-    return {**figures, "paths": _flow.paths(arrays)} if "paths" in arrays else figures
+    return _flow.figures("density", arrays, target, run)

@@ -9,20 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odenet_cli.report.pictures import _flow
+from odenet_cli.report.runs import Run
 
 
-def draw(arrays: dict[str, Any], run: Any) -> dict[str, Figure]:
+def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
     """`likelihood`: densities and samples at moments of the flow; `paths`: single particles."""
+    return _flow.figures("likelihood", arrays, target(arrays), run)
+
+
+def target(arrays: dict[str, Any]) -> _flow.Target:
+    """The points, and their density: the one that they come from if it is known, or a histogram."""
     points, x, y = arrays["target_samples"], arrays["x"], arrays["y"]
 
-    def target(axes: Axes, row: int) -> None:
-        if row == 0 and "target" in arrays:
+    def drawn(axes: Axes, kind: str) -> None:
+        if kind != "density":
+            _flow.samples(axes, arrays, points)
+        elif "target" in arrays:
             _flow.density(axes, arrays, arrays["target"])
-        elif row == 0:
+        else:
             counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=60, range=[(x[0], x[-1]), (y[0], y[-1])])
             _flow.density(axes, arrays, counts.T)
-        else:
-            _flow.samples(axes, arrays, points)
 
-    figures = {"likelihood": _flow.strip(arrays, target, _flow.titled(run))}
-    return {**figures, "paths": _flow.paths(arrays)} if "paths" in arrays else figures
+    return drawn

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from odenet_cli.report import style
 from odenet_cli.report.runs import Run
 
-INSIDE, AFTER = style.CYCLE[0], style.CYCLE[1]
-WINDOW, FURTHER = 1, 2  # what the arrays' `scope` says of a time
+INSIDE, AFTER, SEEN = style.CYCLE[0], style.CYCLE[1], style.DARK
+FURTHER = 2  # what the arrays' `scope` says of a time after the window; inside it is 1, elsewhere 0
 
 Arrays = dict[str, Any]
 
@@ -24,13 +24,8 @@ def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
     planar = arrays["path"].shape[2] == 2 and arrays["clean"].shape[2] == 2
     count = len(arrays["path"])
     columns = min(4, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(style.WIDTH, rows * (1.62 if planar else 1.3)))
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=planar, sharey=True)
-    for n, axes in enumerate(grid.flat):
-        if n >= count:
-            axes.set_axis_off()
-            continue
+    figure, grid = style.grid(count, columns, 1.62 if planar else 1.3, sharex=planar, sharey=True)
+    for n, axes in enumerate(grid.flat[:count]):
         one = {name: array[n] for name, array in arrays.items()}
         _panel(axes, one, planar)
         if planar:
@@ -50,13 +45,12 @@ def _panel(axes: Axes, one: Arrays, planar: bool) -> None:
         axes.plot(*_line(one["at"][true], one["clean"][true], planar), color=style.GREY, linewidth=0.8, alpha=0.75)
     else:
         later = one["scope"] == FURTHER
-        axes.plot(
-            *_line(one["at"][later], one["noisy"][later], planar), "o", color=style.GREY, mfc="w", ms=2.2, mew=0.6
-        )
+        held_back = _line(one["at"][later], one["noisy"][later], planar)
+        axes.plot(*held_back, "o", color=style.GREY, markerfacecolor="w", markersize=2.2, markeredgewidth=0.6)
     for part, colour in parts:
         axes.plot(*_line(one["fine"][part], one["path"][part], planar), color=colour, linewidth=1.5)
     dots = _line(one["times"][seen], one["values"][seen], planar)
-    axes.plot(*dots, "o", color="#222222", markersize=2.2, markeredgewidth=0, zorder=5)
+    axes.plot(*dots, "o", color=SEEN, markersize=2.2, markeredgewidth=0, zorder=5)
 
 
 def _line(times: Any, values: Any, planar: bool) -> tuple[Any, Any]:
@@ -64,13 +58,12 @@ def _line(times: Any, values: Any, planar: bool) -> tuple[Any, Any]:
 
 
 def _handles(arrays: Arrays) -> list[Line2D]:
-    known = arrays["clean"].shape[2] > 0
     dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 3}
-    return [
-        Line2D([], [], color="#222222", markeredgewidth=0, label="observed", **dot),
-        Line2D([], [], color=INSIDE, linewidth=1.5, label="reconstruction"),
-        Line2D([], [], color=AFTER, linewidth=1.5, label="extrapolation"),
-        Line2D([], [], color=style.GREY, linewidth=0.8, label="truth")
-        if known
-        else Line2D([], [], color=style.GREY, markerfacecolor="w", markeredgewidth=0.6, label="held back", **dot),
+    handles = [
+        style.handle("observed", color=SEEN, markeredgewidth=0, **dot),
+        style.handle("reconstruction", color=INSIDE, linewidth=1.5),
+        style.handle("extrapolation", color=AFTER, linewidth=1.5),
     ]
+    if arrays["clean"].shape[2]:
+        return [*handles, style.handle("truth", color=style.GREY, linewidth=0.8)]
+    return [*handles, style.handle("held back", color=style.GREY, markerfacecolor="w", markeredgewidth=0.6, **dot)]
