@@ -170,14 +170,20 @@ def eval_solver(config: Config) -> SolverConfig:
 
 def gradient_solver(config: Config) -> SolverConfig:
     """The solver of the backward solve: the forward's, with the changes of `gradient.solver`."""
-    return changed(config.solver, config.gradient.solver, "gradient.solver")
+    return changed(config.solver, config.gradient.solver, "gradient.solver", keep=True)
 
 
-def changed(solver: SolverConfig, change: SolverChange, key: str = "solver") -> SolverConfig:
-    """`solver` with `change`: another method brings its own preset, an rtol without atol sets both."""
+def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", keep: bool = False) -> SolverConfig:
+    """`solver` with `change`: another method brings its own preset, an rtol without atol sets both.
+
+    keep  another method of the same kind keeps the tolerance, or the steps
+    """
     start = {f.name: getattr(solver, f.name) for f in fields(solver)}
     if change.method is not None and change.method != solver.method:
-        start = {"max_steps": solver.max_steps, **preset("solver", change.method, f"{key}.method")}
+        own = preset("solver", change.method, f"{key}.method")
+        alike = adaptive(change.method) == (solver.rtol is not None)
+        kept = {name: start[name] for name in own if name != "method"} if keep and alike else {}
+        start = {"max_steps": solver.max_steps, **own, **kept}
     given = {f.name: getattr(change, f.name) for f in fields(change) if getattr(change, f.name) is not None}
     if "rtol" in given:
         given.setdefault("atol", given["rtol"])
@@ -199,7 +205,7 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
 
     trainer, optim = config.trainer, config.optim
     if trainer.epochs is None and trainer.steps is None:
-        length = recipe.get("epochs", {}).get("gpu" if gpu else "cpu")
+        length = (recipe.get("epochs") or {}).get("gpu" if gpu else "cpu")
         trainer = replace(trainer, epochs=length, steps=recipe.get("steps") if length is None else None)
     if trainer.batch_size is None:
         trainer = replace(trainer, batch_size=recipe.get("batch_size"))
@@ -240,13 +246,17 @@ def saved(folder: Path) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     path = folder / "config.yaml"
-    if not path.is_file():
-        return {}
-    look_through(path)
     try:
+        if not path.is_file():
+            return {}
+        look_through(path)
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except OmegaConfBaseException as error:
         raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{path} refers to itself without end.") from error
     if not isinstance(content, dict):
         raise RequestError(f"{path} is not a configuration: there are no keys in it.")
     content.pop("defaults", None)

@@ -57,6 +57,13 @@ def preset(group: str, name: str, key: str | None = None, data: str | None = Non
     return dict(_load(group, name, data))
 
 
+def written(group: str, name: str) -> dict[str, Any]:
+    """The keys `<group>.*` as the preset of that name writes them; none if there is no such preset."""
+    said = preset(group, name) if name in options(group) else {}
+    inside = said.get(group)
+    return inside if isinstance(inside, dict) else said
+
+
 def adaptive(method: str, key: str = "solver.method") -> bool:
     """Does this method choose its own steps? Its preset says so: it has `rtol`, a fixed one has `steps`."""
     return "rtol" in preset("solver", method, key)

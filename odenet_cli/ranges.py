@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import adaptive, options, preset
+from odenet_cli.presets import adaptive, options, preset, written
 from odenet_cli.registry import nearest, require
 
 if TYPE_CHECKING:
@@ -20,6 +20,17 @@ NORMS = ("relative", "absolute", "seminorm")
 COMPILE = ("auto", "true", "false", "loop")
 LONGEST = 240  # bytes of a name; a file system takes 255, and the time goes before it
 DEEPEST = 10_000  # blocks or layers
+RECIPE: dict[str, Any] = {  # what a data set may say of a run, and of which kind each key is
+    "batch_size": int,
+    "steps": int,
+    "epochs": {"gpu": int, "cpu": int},
+    "lr": float,
+    "rtol": float,
+    "gradient_rtol": float,
+    "eval": {"method": str, "rtol": float, "atol": float, "steps": int, "max_steps": int, "dtype": str},
+    "direction": str,
+}
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a word"}
 
 
 def check(config: Config) -> None:
@@ -27,6 +38,7 @@ def check(config: Config) -> None:
     from odenet_cli.config import eval_config, eval_solver, gradient_solver
 
     _check_names(config)
+    _check_sections(config)
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
@@ -72,6 +84,29 @@ def _check_names(section: Any, key: str = "") -> None:
             )
         if is_dataclass(value):
             _check_names(value, f"{key}{name}.")
+
+
+def _check_sections(config: Config) -> None:
+    """Refuse a value where a preset of the model or the data has a section, and a section where it has a value."""
+    for group in ("model", "data"):
+        said = getattr(config, group)
+        like = written(group, said["name"]) if isinstance(said.get("name"), str) else {}
+        _check_section(group, said, {**like, "recipe": RECIPE} if group == "data" else like)
+
+
+def _check_section(key: str, section: dict[str, Any], like: dict[str, Any]) -> None:
+    """`like` has, for each key, a section or a kind; anything else is a value of any kind."""
+    for name in filter(like.__contains__, section):
+        full, value, known = f"{key}.{name}", section[name], like[name]
+        if isinstance(known, dict):
+            if not isinstance(value, dict | None):
+                keys = ", ".join(f"{full}.{inner}" for inner in known)
+                raise RequestError(f"{full}={value} does not fit: {full} is a section with keys of its own.\n  {keys}")
+            _check_section(full, value or {}, known)
+        elif isinstance(value, dict):
+            raise RequestError(f"{full}={value} does not fit: {full} is one value, not a section.")
+        elif isinstance(known, type) and type(value) not in (known, int if known is float else known, type(None)):
+            raise RequestError(f"{full}={value} is not {KINDS[known]}.")
 
 
 def at_least(key: str, value: float | None, low: float) -> None:

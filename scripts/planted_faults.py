@@ -55,8 +55,8 @@ FAULTS = (
     Fault(
         "digest ignored",
         "odenet_cli/training/checkpoint.py",
-        '    if digest(payload["content"]) != payload["sha256"]:\n',
-        "    if False:\n",
+        "        sound = isinstance(said, str) and digest(content) == said\n",
+        "        sound = True\n",
         KILLS + "test_a_damaged_checkpoint_gives_way_to_the_one_before[a flipped bit]",
     ),
     Fault(
@@ -83,8 +83,8 @@ FAULTS = (
     Fault(
         "sweep aborted",
         "odenet_cli/commands/train.py",
-        "        _record(folder, error)\n        if sweep:\n",
-        "        _record(folder, error)\n        if sweep:\n            sys.exit(1)\n",
+        "        if sweep:\n            kind =",
+        "        if sweep:\n            sys.exit(1)\n            kind =",
         SWEEPS + "test_a_failing_job_leaves_the_others",
     ),
     Fault(
@@ -115,8 +115,7 @@ def plant(fault: Fault, tree: Path) -> str:
     """Make the patch in a copy at `tree`; returns what was there before."""
     path = tree / fault.path
     before = path.read_text(encoding="utf-8")
-    if before.count(fault.old) != 1:
-        times = before.count(fault.old)
+    if (times := before.count(fault.old)) != 1:
         sys.exit(f"{fault.name}: its text stands {times} times in {fault.path}, not once; mend the patch.")
     path.write_text(before.replace(fault.old, fault.new), encoding="utf-8")
     return before

@@ -66,6 +66,25 @@ def test_the_hash_is_that_of_the_complete_config():
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "one", "same", "another"),
+    [
+        ("model=latent_ode", "model.kl=1", "model.kl=1.0", "model.kl=1.5"),
+        ("model=latent_ode", "model.kl=0", "model.kl=-0.0", "model.kl=false"),
+        ("model=latent_ode", "model.sigma=1", "model.sigma=1.0", "model.sigma=true"),
+        ("model=latent_poisson", "data.expected=250", "data.expected=250.0", "data.expected='250'"),
+        ("model=cnf", "model.horizon=1", "model.horizon=1.0", "model.horizon='1'"),
+        ("model=cnf", "data.noise=1", "data.noise=1.0", "data.noise=true"),
+        ("model=cnf", "data.recipe.lr=1 optim.lr=null", "optim.lr=1.0", "optim.lr=2"),
+        ("model=cnf", "solver.rtol=1", "solver.rtol=1.0", "solver.rtol=1.5"),
+        ("model=custom model.target=a:B", "+model.x=1", "+model.x=1", "+model.x=1.0"),
+    ],
+)
+def test_numbers_that_are_equal_are_one_cell_where_the_key_takes_any_number(words, one, same, another):
+    hashes = [digest(complete(compose([*words.split(), *said.split()]), gpu=False)) for said in (one, same, another)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_network_of_figure_3_is_a_cell_of_table_1(preset):
     (network,) = planned("fig3", preset).cells
@@ -128,9 +147,9 @@ def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
         ("table1 resume=auto", "resume=auto is for reproduce"),
         ("tabel1", "tabel1 cannot be reproduced. Did you mean `table1`?"),
         ("device=cpu", "no item given. There are: fig3, "),
-        ("table1 --seeds 0", "--seeds 0 must be a whole number above 0"),
-        ("table1 --jobs x", "--jobs x must be a whole number above 0"),
-        ("table1 --jobs=-2", "--jobs -2 must be a whole number above 0"),
+        ("table1 --seeds 0", "--seeds 0 must be a whole number from 1"),
+        ("table1 --jobs x", "--jobs x must be a whole number from 1"),
+        ("table1 --jobs=-2", "--jobs -2 must be a whole number from 1"),
         ("table1 --preset", "--preset needs a value"),
         ("table1 --job 2", "--job is not an option here. Did you mean `--jobs`?"),
         ("table1 --jobs 2 hydra/launcher=joblib", "exclude each other"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from odenet_cli import data
-from odenet_cli.commands import _reproduction, train
+from odenet_cli.commands import _reproduction
 from odenet_cli.commands import reproduce as command
 from odenet_cli.errors import RequestError
+from odenet_cli.request import launcher
 from odenet_cli.request.cells import plan
 from odenet_cli.training import run
 
@@ -188,7 +189,7 @@ def test_what_is_refused_leaves_nothing(reproduce, tmp_path, words, reason):
 def test_a_refusal_ends_in_exit_code_two(odenet, tmp_path):
     done = odenet("reproduce", "table1", "--seeds", "0")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --seeds 0 must be a whole number above 0.\n"
+    assert done.stderr == "error: --seeds 0 must be a whole number from 1 to 1,000.\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -205,7 +206,7 @@ def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_p
         def launch(self, points, initial_job_idx):
             raise OSError("the queue is gone")
 
-    monkeypatch.setattr(train.Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
+    monkeypatch.setattr(launcher.Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
     words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic")
     code, out = reproduce(*words)
     assert code == 1

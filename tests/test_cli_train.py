@@ -1,11 +1,12 @@
 """`odenet train`: a wrong request ends in exit 2 and leaves nothing behind; a right one becomes runs and summaries."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from odenet_cli.commands._summary import markdown
+from odenet_cli.commands._summary import markdown, summarise
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose, prepare
 from odenet_cli.request.arguments import parse, quoted
@@ -36,6 +37,15 @@ WRONG = {
     "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
     "trainer.epochs=3 trainer.steps=4": ["trainer.epochs=3", "trainer.steps=4"],
     "trainer=3": ["trainer is a section"],
+    "data=moons data.recipe=3": ["data.recipe=3", "a section with keys of its own", "data.recipe.lr"],
+    "data=moons data.recipe.eval=3": ["data.recipe.eval=3", "data.recipe.eval.rtol"],
+    "data=digits data.recipe.epochs=3": ["data.recipe.epochs=3", "data.recipe.epochs.cpu"],
+    "data=digits data.recipe.lr=fast": ["data.recipe.lr=fast is not a number"],
+    "data=digits data.recipe.batch_size=8.5": ["data.recipe.batch_size=8.5 is not a whole number"],
+    "data=moons data.recipe.eval.method=7": ["data.recipe.eval.method=7 is not a word"],
+    "data=auto +data.recipe=3": ["data.recipe=3", "a section"],
+    "data=moons data.noise={a:1}": ["data.noise={'a': 1}", "not a section"],
+    "data=digits model=mlp model.hidden={a:1}": ["model.hidden={'a': 1}", "not a section"],
     "seed=null": ["seed=null"],
     "seed=-1": ["seed=-1"],
     "device=gpu": ["device=gpu", "cuda:N"],
@@ -82,6 +92,24 @@ def test_a_refusal_is_exit_2_and_makes_no_folder(odenet, tmp_path, words):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("data=moons data.recipe=3", "data.recipe=3"),
+        ("data=digits model.width={a:1}", "model.width={'a': 1}"),
+        ("data=digits data.recipe=null", "trainer.steps is null"),
+        ("data=digits data.recipe.epochs=null", "trainer.steps is null"),
+        ("data=digits data.recipe.batch_size=null", "trainer.batch_size is null"),
+        ("data=digits data.recipe.lr=null", "optim.lr is null, and data=digits has none in its recipe"),
+    ],
+)
+def test_a_recipe_of_another_shape_is_exit_2(odenet, tmp_path, words, told):
+    done = odenet("train", "device=cpu", *words.split(), fakes=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {told}")
     assert not list(tmp_path.iterdir())
 
 
@@ -189,6 +217,19 @@ def test_a_sweep_goes_on_when_a_job_fails_and_later_takes_up_what_is_left(odenet
     assert odenet(*words, "resume=auto", fakes=True).returncode == 1
     assert (out / "0-model=odenet,seed=1" / "starts").read_text() == "x"
     assert (out / "1-model=odenet,seed=7" / "starts").read_text() == "xx"
+
+
+def test_a_damaged_record_is_told_from_a_job_that_was_not_started(odenet, tmp_path):
+    words = ["train", "-m", "device=cpu", "seed=1,2", "hydra.sweep.dir=out"]
+    assert odenet(*words, fakes=True).returncode == 0
+    odd = tmp_path / "out" / "0-seed=1"
+    (odd / "run.json").write_text('{"status": "do')
+    shutil.rmtree(tmp_path / "out" / "1-seed=2")
+    assert summarise(tmp_path / "out", [([], odd), ([], tmp_path / "out" / "1-seed=2")], []) == 2
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["unreadable", "not started"]
+    assert "run.json cannot be read" in jobs[0]["reason"]
+    assert "| unreadable" in (tmp_path / "out" / "summary.md").read_text()
 
 
 def test_an_interrupt_stops_the_sweep(odenet, tmp_path):

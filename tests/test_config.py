@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import odenet_cli
-from odenet_cli.config import SolverChange, changed, complete, eval_solver, gradient_solver, load, save
+from odenet_cli.config import SolverChange, changed, complete, eval_solver, gradient_solver, load, save, saved
 from odenet_cli.errors import RequestError
 from odenet_cli.presets import adaptive, groups, headline, options, preset
 from odenet_cli.request import compose
@@ -90,6 +91,40 @@ def test_the_eval_solver_is_trainings_with_changes():
     assert (back.rtol, back.atol, back.steps) == (1e-3, 1e-9, None)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("solver.rtol=1e-5 gradient.solver.method=bosh3", (1e-5, 1e-5, None)),
+        ("solver.rtol=1e-5 solver.atol=1e-7 gradient.solver.method=bosh3", (1e-5, 1e-7, None)),
+        ("solver.rtol=1e-5 gradient.solver.method=bosh3 gradient.solver.rtol=1e-2", (1e-2, 1e-2, None)),
+        ("solver.rtol=1e-5 gradient.solver.method=bosh3 gradient.solver.atol=1e-8", (1e-5, 1e-8, None)),
+        ("solver.rtol=1e-5 gradient.solver.method=rk4", (None, None, preset("solver", "rk4")["steps"])),
+        ("solver=rk4 solver.steps=7 gradient.solver.method=bosh3", (1e-3, 1e-3, None)),
+        ("solver=rk4 solver.steps=7 gradient.solver.method=euler", (None, None, 7)),
+    ],
+)
+def test_the_backward_solve_keeps_of_the_forward_one_what_its_method_has_a_use_for(words, expected):
+    config = compose(["data=mnist", "solver.max_steps=77", *words.split()])
+    for one in (config, complete(config, gpu=False)):
+        solver = gradient_solver(one)
+        assert (solver.rtol, solver.atol, solver.steps) == expected
+        assert (solver.method, solver.max_steps) == (one.gradient.solver.method, 77)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("solver.rtol=1e-5 eval.solver.method=bosh3", (1e-3, 1e-3, None)),
+        ("solver.rtol=1e-5 eval.solver.method=rk4", (None, None, preset("solver", "rk4")["steps"])),
+        ("solver=rk4 solver.steps=7 eval.solver.method=bosh3", (1e-3, 1e-3, None)),
+        ("solver=rk4 solver.steps=7 eval.solver.method=euler", (None, None, preset("solver", "euler")["steps"])),
+    ],
+)
+def test_another_method_to_score_with_brings_its_preset(words, expected):
+    solver = eval_solver(compose(["data=mnist", *words.split()]))
+    assert (solver.rtol, solver.atol, solver.steps) == expected
+
+
 def test_a_tolerance_below_the_resolution_warns():
     assert not compose(["solver.rtol=1e-6"]).warnings()
     assert "float32" in compose(["solver.rtol=1e-8"]).warnings()[0]
@@ -113,3 +148,19 @@ def test_a_broken_file_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("solver: {rtol: abc}\n")
     with pytest.raises(RequestError, match=r"config\.yaml"):
         load(tmp_path)
+
+
+def test_what_is_saved_and_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def endless(*_, **__):
+        raise RecursionError
+
+    (tmp_path / "config.yaml").write_text("a: {b: '${c}'}\nc: {d: '${a}'}\n")
+    with pytest.raises(RequestError, match=r"config\.yaml: RecursionError raised while resolving"):
+        saved(tmp_path)
+    with monkeypatch.context() as patched:  # where OmegaConf is deep in something else it comes as it is
+        patched.setattr(OmegaConf, "to_container", endless)
+        with pytest.raises(RequestError, match=r"config\.yaml refers to itself without end"):
+            saved(tmp_path)
+    with pytest.raises(RequestError, match=r"config\.yaml cannot be read: File name too long"):
+        saved(tmp_path / ("x" * 300))
+    assert saved(tmp_path / "nowhere") == {}

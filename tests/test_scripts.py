@@ -1,7 +1,8 @@
-"""The scripts that reproduce the paper start what they say."""
+"""The scripts that reproduce the paper start what they say; the faults that are planted still fit the source."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,11 @@ def test_a_script_opens_with_how_to_start_it_and_stops_at_the_first_error(script
 def test_every_launch_script_is_here():
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "scripts").rglob("*.s*") if "bench" not in path.parts}
     assert found == set(SCRIPTS)
+
+
+def test_every_planted_fault_has_its_place_and_its_test():
+    faults = runpy.run_path(str(ROOT / "scripts" / "planted_faults.py"))["FAULTS"]
+    for fault in faults:
+        assert (ROOT / fault.path).read_text(encoding="utf-8").count(fault.old) == 1, fault.name
+        path, _, name = fault.test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8"), fault.name

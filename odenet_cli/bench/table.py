@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from odenet_cli.bench.measure import Row
@@ -89,12 +88,11 @@ def markdown(table: Table) -> str:
     return "\n".join([f"### {table.title}", "", *body, *(["", *table.notes] if table.notes else [])])
 
 
-def write(folder: Path, name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> None:
-    """`folder/name.md` and `folder/name.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(page(heading, facts, tables), encoding="utf-8")
+def files(name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, str]:
+    """`name.md` and `name.json`, and the text of each."""
     content = {"workload": heading, "made": dict(facts), "tables": [dataclasses.asdict(table) for table in tables]}
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    numbers = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return {f"{name}.md": page(heading, facts, tables), f"{name}.json": numbers}
 
 
 def page(heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> str:

@@ -34,7 +34,12 @@ def read(words: Iterable[str], known: Sequence[str], several: Sequence[str]) -> 
 
 
 def product(said: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values."""
+    """Every combination of the values, counted before it is made."""
+    from odenet_cli.request.points import MOST
+
+    if (total := math.prod(map(len, said.values()))) > MOST:
+        many = ", ".join(f"{key} {len(values):,}" for key, values in said.items() if len(values) > 1)
+        raise RequestError(f"{many}: together {total:,} combinations, more than {MOST:,}. Say fewer values.")
     return [dict(zip(said, point)) for point in itertools.product(*said.values())]
 
 
@@ -49,14 +54,24 @@ def number(said: Said, key: str, default: float, whole: bool = False) -> Any:
     return numbers(said, key, [default], whole)[0]
 
 
-def numbers(said: Said, key: str, default: Sequence[float], whole: bool = False) -> list[Any]:
-    """The positive numbers said of `key`, which leaves `said`."""
+def numbers(said: Said, key: str, default: Sequence[float], whole: bool = False, most: float = math.inf) -> list[Any]:
+    """The positive numbers said of `key`, which leaves `said`; none is above `most`."""
     found = said.pop(key, list(default))
     for value in found:
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         if not fits or (whole and not isinstance(value, int)):
             raise RequestError(f"{key}={value} must be a {'whole ' if whole else ''}number above 0.")
+        if value > most:
+            raise RequestError(f"{key}={value} is out of range: it must be {most:,} or less.")
     return found
+
+
+def counted(name: str, text: str, most: int) -> int:
+    """The whole number from 1 to `most` that is said after `name`."""
+    number = int(text) if text.isdecimal() and len(text) < 20 else 0
+    if not 1 <= number <= most:
+        raise RequestError(f"{name}{text[:40]}{'…' * (len(text) > 40)} must be a whole number from 1 to {most:,}.")
+    return number
 
 
 def own_class(run: Config, said: Said) -> None:

@@ -26,7 +26,7 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], swept: list[str]
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "summary.json", json.dumps({"jobs": records}, indent=2) + "\n")
     table = markdown(records, swept)
-    (folder / "summary.md").write_text(table + "\n", encoding="utf-8")
+    replace(folder / "summary.md", table + "\n")
 
     failed = [record for record in records if record["status"] != "done"]
     say(f"\n{table}\n")

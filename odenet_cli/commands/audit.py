@@ -11,6 +11,7 @@ from odenet_cli.commands._points import choice, numbers, own_class, read, spelle
 from odenet_cli.config import SolverConfig, load
 from odenet_cli.errors import RequestError
 from odenet_cli.ranges import EPS
+from odenet_cli.training.progress import say
 
 HELP = """usage: odenet audit RUN [key=value ...]
 
@@ -33,6 +34,7 @@ tolerance, one that takes more steps with a method of the same or a higher order
 RUN/audit.json holds the table and the verdict."""
 KEYS = ("eval.batch_size", "data.root", "data.download", "device", "model.target")
 OWN = ("rtol", "steps", "checkpoint", "strict")
+MOST = 100_000  # steps
 COLUMNS = {"steps": 8, "NFE": 8, "error": 10, "lost": 7, "gained": 8, "p": 10}
 
 
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
     run = load(folder)
     words = read(argv[1:], (*OWN, *KEYS), several=("rtol", "steps"))
     which, strict = choice(words, "checkpoint", ("best", "last")), choice(words, "strict", ("false", "true"))
-    tolerances, steps = numbers(words, "rtol", ()), numbers(words, "steps", (), whole=True)
+    tolerances, steps = numbers(words, "rtol", ()), numbers(words, "steps", (), whole=True, most=MOST)
     for value in tolerances:
         if value < EPS[run.dtype] / 100:
             raise RequestError(f"rtol={value:g} is far below the resolution of {run.dtype}, the run's dtype.")
@@ -62,18 +64,18 @@ def main(argv: list[str]) -> int:
     net = trained(folder, config, which, eval_batch(config))
     audit = Audit(net, config.solver, eval_batch(config))
     width = max(len(spelled(one)) for one in (config.solver, *solvers))
-    print(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
-    print(f"{'solver':<{width}}" + "".join(f"{head:>{size}}" for head, size in COLUMNS.items()))
-    print(f"{spelled(config.solver):<{width}}{cells(audit.first)}  trained with", flush=True)
+    say(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
+    say(f"{'solver':<{width}}" + "".join(f"{head:>{size}}" for head, size in COLUMNS.items()))
+    say(f"{spelled(config.solver):<{width}}{cells(audit.first)}  trained with")
     rows = [audit.first]
     for solver in solvers:
         rows.append(audit.row(solver))
-        print(f"{spelled(solver):<{width}}{cells(rows[-1])}{'  finer' * rows[-1]['finer']}", flush=True)
+        say(f"{spelled(solver):<{width}}{cells(rows[-1])}{'  finer' * rows[-1]['finer']}")
     verdict, worst = judged(rows)
     sentence = told(verdict, rows[0], worst)
-    print(sentence)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
     replace(folder / "audit.json", json.dumps(plain(content), indent=2) + "\n")
+    say(sentence)
     return 1 if verdict == "not an ode" and strict == "true" else 0
 
 

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.bench import workloads
+from odenet_cli.commands._points import counted
+from odenet_cli.commands.report import made_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
+from odenet_cli.report.files import put_text
 
 KEYS = ("repeats", "device", "out")
+MOST = 100_000  # measurements
 HELP = """usage: odenet bench [WORKLOAD ...] [--against PEER,PEER] [key=value ...]
 
 Measures our solver and other libraries on the same work, in turn in one process, and prints medians and ratios. Results
@@ -58,6 +62,7 @@ def main(argv: list[str]) -> int:
     peers, absent = libraries.chosen(request.against)
     where = device.choose(request.device)
     device.settle(where, deterministic=False, tolerance=1e-3)
+    folder = made_folder(request.out, "out=") if request.out else None
     command = shlex.join(["odenet", "bench", *argv])
     facts = machine.facts(where, peers, absent) | {"commit": commit() or "unknown", "command": command}
     print(table.opening(facts), flush=True)
@@ -68,8 +73,9 @@ def main(argv: list[str]) -> int:
             print(f"\n## {heading}\n", flush=True)
             tables = workloads.workload(name).run(settings)
             print("\n\n".join(map(table.markdown, tables)), flush=True)
-            if request.out:
-                table.write(request.out, f"{name}-{where.type}", heading, facts, tables)
+            if folder:
+                for file, text in table.files(f"{name}-{where.type}", heading, facts, tables).items():
+                    put_text(folder / file, text)
     return 0
 
 
@@ -97,9 +103,7 @@ def parsed(argv: list[str]) -> Request:
 
 def _value(key: str, value: str) -> Any:
     if key == "repeats":
-        if not value.isdecimal() or int(value) < 1:
-            raise RequestError(f"repeats={value} must be a whole number of at least 1.")
-        return int(value)
+        return counted("repeats=", value, MOST)
     if key == "device" and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise RequestError(f"device={value} is not known; it may be auto, cpu, cuda or cuda:N.")
     if not value:

@@ -10,6 +10,7 @@ from typing import Any
 from odenet_cli.commands._points import choice, own_class, product, read
 from odenet_cli.config import Config, eval_solver, load
 from odenet_cli.presets import adaptive, preset
+from odenet_cli.training.progress import say
 
 HELP = """usage: odenet eval RUN [key=value ...]
 
@@ -93,7 +94,7 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
     from odenet_cli.training.scoring import Scorer
 
     scorer = Scorer(folder, points[0], split, checkpoint)
-    print(scorer.title)
+    say(scorer.title)
     for n, config in enumerate(points):
         solver = eval_solver(config)
         record = scorer.row(config)
@@ -101,11 +102,11 @@ def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> An
         if n == 0:
             wide = [max(10, len(name) + 2, len(cell) + 2) for name, cell in shown.items()]
             widths = [10, 10, 7, *wide, 8, 10, 10]
-            print(_line(["method", "rtol", "atol", "steps", *shown, "NFE", "rejected", "time"], widths))
+            say(_line(["method", "rtol", "atol", "steps", *shown, "NFE", "rejected", "time"], widths))
         steps = solver.steps if solver.rtol is None else None
         cells = [solver.method, *map(_cell, (solver.rtol, solver.atol, steps)), *shown.values()]
         cells += [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
-        print(_line(cells, widths), flush=True)
+        say(_line(cells, widths))
         yield record
 
 

@@ -11,6 +11,7 @@ from odenet_cli.commands._gradtable import beginnings, cells, described, head, m
 from odenet_cli.commands._points import choice, number, own_class, product, read
 from odenet_cli.config import Config, GradientConfig, load
 from odenet_cli.presets import preset
+from odenet_cli.training.progress import say
 
 HELP = """usage: odenet gradcheck RUN [key=value ...]
 
@@ -75,24 +76,24 @@ def main(argv: list[str]) -> int:
     size = run.trainer.batch_size or 1
     net = trained(folder, points[0], which, size)
     check = Gradcheck(net, size, batches, tolerance)
-    print(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
-    print(f"reference: the differential equation in float64, dopri5 at {tolerance:g}")
+    say(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
+    say(f"reference: the differential equation in float64, dopri5 at {tolerance:g}")
     starts = beginnings([described(config) for config in points])
-    print(next(starts) + head())
+    say(next(starts) + head())
     errors = []
     for config, start in zip(points, starts):
         records: list[dict[str, Any]] = []
         for n in range(batches):
             records.append(check.row(config, n))
-            print(start + cells(records[-1]), flush=True)
             append(folder / "gradcheck.jsonl", records[-1])
+            say(start + cells(records[-1]))
             if "failed" in records[-1]:
                 break
         middle = median(records)
-        print(start + cells(middle))
+        say(start + cells(middle))
         errors.append(middle["error"])
     passed = [error for error in errors if error <= threshold]
-    print(verdict(errors, len(passed), threshold))
+    say(verdict(errors, len(passed), threshold))
     return 0 if len(passed) == len(errors) else 1
 
 

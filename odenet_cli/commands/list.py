@@ -1,4 +1,4 @@
-"""List what exists: odenet list [models|solvers|gradients|data|experiments]"""
+"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments]"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ KINDS = {
     "solvers": "solver",
     "gradients": "gradient",
     "data": "data",
+    "optimisers": "optim",
     "experiments": "experiment",
 }
 

@@ -71,7 +71,7 @@ def parsed(argv: list[str]) -> Request:
         key, equals, value = word.partition("=")
         key = "--out" if key == "out" and equals else key  # as other commands write it
         if key not in OPTIONS or not (equals or key == "--out"):
-            if word.startswith("-") or (equals and "/" not in word and not Path(word).exists()):
+            if word.startswith("-") or (equals and "/" not in word and not os.path.exists(word)):
                 raise RequestError(
                     f"{key} is not an option here.{nearest(key, OPTIONS)}\n  There are: {', '.join(OPTIONS)}."
                 )
@@ -104,12 +104,12 @@ def require_axis(key: str, numeric: list[str]) -> str:
     return key
 
 
-def made_folder(folder: Path) -> Path:
-    """`folder`, made if it is not there."""
+def made_folder(folder: Path, said: str = "--out ") -> Path:
+    """`folder`, made if it is not there; `said` is how it was asked for."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"--out {folder} cannot be made: {error.strerror}.") from error
+        raise RequestError(f"{said}{folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"--out {folder} cannot be written: no permission.")
+        raise RequestError(f"{said}{folder} cannot be written: no permission.")
     return folder

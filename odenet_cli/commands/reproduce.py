@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.commands._points import counted
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 
@@ -34,6 +35,7 @@ ITEM is one of {items}, or all.
 Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done is never run again: stop it
 whenever you like and start it again. Exit code 1 where a run failed; the others are finished first."""
 FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run")
+MOST = 1_000  # seeds, or runs side by side
 
 
 @dataclass
@@ -114,9 +116,7 @@ def parsed(argv: Sequence[str]) -> Request:
         if not value:
             raise RequestError(f"{flag} needs a value.")
         if flag in ("--seeds", "--jobs"):
-            if not value.isdecimal() or int(value) < 1:
-                raise RequestError(f"{flag} {value} must be a whole number above 0.")
-            setattr(request, flag[2:], int(value))
+            setattr(request, flag[2:], counted(f"{flag} ", value, MOST))
         elif flag == "--rows":
             request.rows = [row.strip() for row in value.split(",") if row.strip()]
         elif flag == "--out":

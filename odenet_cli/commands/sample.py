@@ -12,6 +12,7 @@ from typing import Any
 from odenet_cli.commands._points import choice, number, own_class, read
 from odenet_cli.config import Config, eval_solver, load
 from odenet_cli.errors import RequestError
+from odenet_cli.report.files import put_text
 
 HELP = """usage: odenet sample RUN [n=1000] [out=FILE] [seed=0]
        odenet sample RUN points=FILE [out=FILE]
@@ -30,6 +31,8 @@ points instead, in nat. Both are solved as the run was scored (eval.solver.*, ev
   model.target=package.module:Class   to be said again where the run has a class of your own"""
 KEYS = ("n", "seed", "points", "out", "checkpoint", "device", "model.target")
 CHUNK = 10_000
+GIB = 2**30
+POINT, NUMBER = 50, 65  # bytes of a point and of each of its numbers, measured, until they are written
 
 
 def main(argv: list[str]) -> int:
@@ -45,9 +48,9 @@ def main(argv: list[str]) -> int:
     if source is not None and {"n", "seed"} & said.keys():
         raise RequestError("n= and seed= are for drawing, and points= asks for log-densities: say one or the other.")
     n, seed = int(number(said, "n", 1000, whole=True)), whole_seed(said)
-    if out is not None and not out.parent.is_dir():
+    if out is not None and not os.path.isdir(out.parent):
         raise RequestError(f"out={out}: there is no folder {out.parent}.")
-    if out is not None and source is not None and out.resolve() == source.resolve():
+    if out is not None and source is not None and os.path.realpath(out) == os.path.realpath(source):
         raise RequestError(f"out={out} is the file of the points: choose another name.")
     own_class(run, said)
     from odenet_cli.request.points import altered
@@ -68,9 +71,23 @@ def drawn(folder: Path, config: Config, which: str, n: int, seed: int) -> tuple[
     import torch
 
     with flow(folder, config, which, "sample") as (model, data, device):
+        check_memory(n, math.prod(data.shape))
         generator = torch.Generator(device).manual_seed(seed)
-        parts = [model.sample(min(CHUNK, n - done), generator=generator).flatten(1) for done in range(0, n, CHUNK)]
+        sizes = (min(CHUNK, n - done) for done in range(0, n, CHUNK))
+        parts = [model.sample(size, generator=generator).flatten(1).cpu() for size in sizes]
     return columns(data.shape), torch.cat(parts).tolist()
+
+
+def check_memory(n: int, dimensions: int) -> None:
+    """Refuse more points than fit into memory."""
+    from odenet_cli.training.device import memory
+
+    there, each = memory("cpu"), POINT + NUMBER * dimensions
+    if n * each > there:
+        raise RequestError(
+            f"n={n} points need {n * each // GIB:,} GiB, and there are {there // GIB:,} GiB of memory.\n"
+            f"  Draw {there // each:,} or fewer at a time, each time with another seed=."
+        )
 
 
 def scored(folder: Path, config: Config, which: str, given: list[list[float]]) -> tuple[list[str], list[list[float]]]:
@@ -122,9 +139,11 @@ def flow(folder: Path, config: Config, which: str, method: str) -> Any:
 
 def points(source: Path) -> list[list[float]]:
     """The points in a text file; `RequestError` names the line that is none."""
+    from odenet_cli.data._rows import content
+
     try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = content("points", source).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise RequestError(f"points={source} cannot be read: {error}") from error
     found: list[list[float]] = []
     named = False
@@ -173,15 +192,17 @@ def columns(shape: tuple[int, ...]) -> list[str]:
 
 
 def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
-    """CSV, to a file or to the terminal."""
+    """CSV, to a file in one move, or to what is none, such as the terminal. A link stays; where it leads is written."""
     text = "\n".join([",".join(names), *(",".join(f"{value:.9g}" for value in row) for row in rows)]) + "\n"
-    if out is None:
+    if out is None or (os.path.exists(out) and os.path.samefile(out, 1)):  # /dev/stdout, wherever it leads
         sys.stdout.write(text)
-        return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"out={out} cannot be written: {error}") from error
+    elif os.path.exists(out) and not os.path.isfile(out):
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RequestError(f"out={out} cannot be written: {error.strerror}.") from error
+    else:
+        put_text(Path(os.path.realpath(out)), text)
 
 
 def files(words: Sequence[str]) -> tuple[Path | None, Path | None, list[str]]:

@@ -6,15 +6,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
-from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.commands import _completion
@@ -27,10 +25,11 @@ from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, run_record
-from odenet_cli.request.guard import guard
+from odenet_cli.request.launcher import launch
+from odenet_cli.request.notes import holds_run, kept
 from odenet_cli.request.settle import settled
-from odenet_cli.training.folder import locked, replace, write_record
-from odenet_cli.training.launch import Job, held
+from odenet_cli.training.folder import locked, write_record
+from odenet_cli.training.launch import Job
 from odenet_cli.training.progress import say
 
 log = logging.getLogger("odenet")
@@ -71,7 +70,8 @@ def _run_all(request: Request, folder: Path, new: bool) -> int:
         check(folder, request.jobs[0].config.resume)
     code, jobs = 0, [job.folder for job in request.jobs]
     try:
-        start(request.argv)
+        with kept(jobs):
+            start(request.argv)
         if _raised:
             raise _raised.pop()
     except RequestError:
@@ -107,45 +107,7 @@ def start(argv: list[str]) -> int:
 
 def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]], None]) -> None:
     """Have Hydra's launcher, chosen by `words`, run the jobs of a reproduction; `look(running)` is called meanwhile."""
-    if not jobs:
-        return
-    ours = [word for word in words if word.startswith(("hydra/", "hydra."))]
-    pins = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
-    composer = Composer(parse(["--multirun", *ours, *pins]))
-    with explained(composer.overrides, composer.keys):
-        master, _ = composer.master()
-        guard(master)
-        context = HydraContext(config_loader=composer.loader, callbacks=Callbacks())
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=master)
-    points = [
-        [*(word for word in one.words if word not in ours), f"hydra.sweep.subdir={one.folder.name}", "resume=auto"]
-        for one in jobs
-    ]
-    with watched([one.folder for one in jobs], look):
-        try:
-            launcher.launch(points, initial_job_idx=0)
-        except Exception as error:  # a job's process was killed; what the others did stands in their folders
-            log.info("the launcher failed", exc_info=True)
-            print(f"the launcher stopped: {type(error).__name__}: {str(error).strip()[:500]}", file=sys.stderr)
-
-
-@contextmanager
-def watched(folders: Sequence[Path], look: Callable[[set[Path]], None]) -> Iterator[None]:
-    """Call `look` every second with those of the runs that are under way."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            look({folder for folder in folders if held(folder)})
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        look(set())
+    launch(job, jobs, words, look)
 
 
 def job(cfg: DictConfig) -> None:
@@ -170,16 +132,12 @@ def job(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> None:
     from odenet_cli.training.run import run
 
-    known, path = run_record(folder), folder / "config.yaml"
-    before = path.read_bytes() if path.exists() else None
+    known = run_record(folder)
     try:
         config, data_record, command = settled(typed(cfg))
-        save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
-        try:
+        with kept([folder], ["config.yaml"]):  # its own config goes on describing a run that is refused
+            save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
             final = run(config, folder, command, overrides, data_record, job=number)
-        finally:
-            if before is not None and run_record(folder) == known:  # its own config goes on describing the run
-                replace(path, before)
         if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
             from odenet_cli.report import pictures
             from odenet_cli.training.log import show
@@ -194,7 +152,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> No
 def _record(folder: Path, error: Exception) -> None:
     """See that `run.json` says the run failed, also where it failed too early to say so itself."""
     record = run_record(folder)
-    if record.get("status") == "failed" or (isinstance(error, RequestError) and (folder / "run.json").exists()):
+    if record.get("status") == "failed" or (isinstance(error, RequestError) and holds_run(folder)):
         return  # a refused request leaves the run that is here as it was
     reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     with suppress(OSError):  # on a full disk; what was raised says it too

@@ -18,7 +18,9 @@ from odenet_cli.data._generated import generated, record
 from odenet_cli.data._resident import Data, Deal
 from odenet_cli.errors import RequestError
 
-NODES = 1024  # on a curve
+NODES = 1024  # on a curve, at least
+APART = 0.25  # of neighbouring nodes, in units of the noise, at most
+STEP, TILE, REACH = 1 / 3, 72, 9  # of the quadrature: units of the noise, steps, units of the noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,25 +75,37 @@ class Noisy(Toy):
     def density(self, x: Tensor) -> Tensor:
         """p(x), x (N, 2) -> (N,): the mean over nodes of the curve of the Gaussian around each."""
         nodes, scale = self._nodes().to(x), 2 * self.noise**2
-        parts = [torch.exp(-torch.cdist(some, nodes).square() / scale).mean(1) for some in torch.split(x, NODES)]
+        some = torch.split(x, max(1, NODES**2 // len(nodes)))
+        apart = [torch.cdist(part, nodes, compute_mode="donot_use_mm_for_euclid_dist") for part in some]
+        parts = [torch.exp(-distance.square() / scale).mean(1) for distance in apart]
         return torch.cat(parts) / (math.pi * scale)
 
     def _nodes(self) -> Tensor:
-        return self.spine((torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES)
+        """Points of the curve at the middles of equal parts of its length, near each other beside the noise."""
+        speed = float((self.spine(_middles(NODES) + 1e-6) - self.spine(_middles(NODES))).norm(dim=1).max()) / 1e-6
+        return self.spine(_middles(NODES * max(1, math.ceil(speed / (APART * self.noise * NODES)))))
 
     @cached_property
     def entropy(self) -> float:
         """By the trapezoidal rule, which is exact to many digits for functions as smooth as this, on nodes of the curve
-        and a grid of the plane that are both fine beside the noise."""
-        nodes, step = self._nodes(), self.noise / 3
-        low, high = nodes.amin(0) - 6 * self.noise, nodes.amax(0) + 6 * self.noise
-        x, y = (torch.arange(float(a), float(b), step, dtype=torch.float64) for a, b in zip(low, high))
-        # exp(-|x - c|² / 2σ²) is a product of one factor for each axis, so the sum over nodes is one matrix product.
-        across, up = (
-            torch.exp(-0.5 * ((axis[:, None] - nodes[:, i]) / self.noise).square()) for i, axis in enumerate((x, y))
-        )
-        p = across @ up.T / (len(nodes) * 2 * math.pi * self.noise**2)
-        return -float(torch.xlogy(p, p).sum() * step**2)
+        and a grid of the plane that are both fine beside the noise; tile by tile, those that lie near the curve."""
+        nodes, step = self._nodes() / self.noise, STEP
+        side, total = TILE * step, 0.0
+        around = torch.cartesian_prod(*[torch.arange(-1, 2)] * 2)
+        tiles = (torch.floor(nodes / side).long()[:, None] + around).reshape(-1, 2)
+        for low in (tiles.unique(dim=0) * side).unbind():  # type: ignore[no-untyped-call]
+            near = nodes[((nodes > low - REACH) & (nodes < low + side + REACH)).all(1)]
+            # exp(-|x - c|² / 2) is a product of one factor for each axis, so the sum over nodes is one matrix product.
+            grid = low + step * torch.arange(TILE, dtype=torch.float64)[:, None]
+            across, up = (torch.exp(-0.5 * (grid[:, i, None] - near[:, i]).square()) for i in range(2))
+            p = across @ up.T / (len(nodes) * 2 * math.pi)
+            total -= float(torch.xlogy(p, p).sum()) * step**2
+        return total + 2 * math.log(self.noise)
+
+
+def _middles(count: int) -> Tensor:
+    """The middles of so many equal parts of [0, 1)."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
 def angles(s: Tensor, turns: float = 1.0) -> tuple[Tensor, Tensor]:

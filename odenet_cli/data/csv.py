@@ -19,7 +19,7 @@ import torch
 
 from odenet_cli.data._dealt import dealt, parted
 from odenet_cli.data._resident import Data, Deal
-from odenet_cli.data._rows import LARGEST, Point, columns, fault, series
+from odenet_cli.data._rows import LARGEST, Point, columns, content, fault, series
 from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.errors import RequestError
 
@@ -93,7 +93,7 @@ class Source:
         scaled, mean, spread = self._scaled(rows, sizes["train"], ordered, header[2:])
         record = {
             "used": "csv",
-            "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(content("data.path", self.file)).hexdigest(),
             "root": str(self.file),
             "sizes": sizes,
             "warning": None,

@@ -19,11 +19,12 @@ def put(path: Path, write: Callable[[Path], Any]) -> Path:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         if full(error):
             raise
         raise RequestError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path
 
 

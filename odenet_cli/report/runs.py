@@ -16,13 +16,9 @@ from typing import Any
 
 from odenet_cli.config import saved
 from odenet_cli.errors import RequestError
+from odenet_cli.records import check, parsed, read_text
 
 # What must be there, and of which kind.
-WORD, TABLE = str | None, dict | None
-RECORD: dict[str, Any] = {
-    **{"status": str, "reason": WORD, "final": TABLE, "data": TABLE, "versions": TABLE, "resumed": list | None},
-    **dict.fromkeys(("command", "git", "device", "started", "finished"), WORD),
-}
 CONFIG: dict[str, Any] = {"seed": int | None}
 ROW: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
 
@@ -113,8 +109,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """The run folders at or below `paths`, each once; a path without any is refused."""
     found: dict[Path, Path] = {}
     for path in paths:
-        if not path.is_dir():
-            raise RequestError(f"{path} is not a folder." if path.exists() else f"There is no folder {path}.")
+        if not os.path.isdir(path):  # a Path would raise where a name is too long
+            raise RequestError(f"{path} is not a folder." if os.path.exists(path) else f"There is no folder {path}.")
         here = sorted(_below(path), key=_natural)
         if not here:
             raise RequestError(
@@ -142,11 +138,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def read(folder: Path) -> Run:
     """The run in `folder`; files that cannot be read, or say what no run would, make it `unreadable`."""
     try:
-        record = json.loads(_text(folder / "run.json"))
-        _check(record, RECORD, "run.json")
+        record = parsed(folder)
         metrics = _metrics(folder / "metrics.jsonl")
         config = dict(flat(saved(folder)))
-        _check(config, CONFIG, "config.yaml")
+        check(config, CONFIG, "config.yaml")
         status = record["status"]
     except Exception as error:  # whatever a damaged file makes a parser raise
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -164,30 +159,12 @@ def first_line(text: object) -> str:
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The records; what stands after the last line break is still being written."""
-    text = _text(path) if path.exists() else ""
+    text = read_text(path) if path.exists() else ""
     records = []
     for place, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
         records.append(json.loads(line))
-        _check(records[-1], ROW, f"line {place} of {path.name}")
+        check(records[-1], ROW, f"line {place} of {path.name}")
     return records
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():  # to read a pipe would wait for ever
-        raise ValueError(f"{path.name} is no file" if path.exists() else f"there is no {path.name}")
-    return path.read_text(encoding="utf-8")
-
-
-def _check(found: Any, kinds: Mapping[str, Any], what: str) -> None:
-    """Refuse what has something of another kind under one of these keys."""
-    if not isinstance(found, dict):
-        raise ValueError(f"{what} has no keys")
-    for key, kind in kinds.items():
-        value = found.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{what}: {key} is {value!r:.40}" if key in found else f"{what}: there is no {key}")
-    for stop in found.get("resumed") or [] if kinds is RECORD else []:
-        _check(stop, {"step": int}, "a resume in run.json")
 
 
 def flat(section: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
 
 from odenet_cli.config import INCIDENTAL, Config, complete
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import conf_dir, options
+from odenet_cli.presets import conf_dir, options, written
 from odenet_cli.ranges import leaves
 from odenet_cli.registry import require
 from odenet_cli.request.arguments import parse, quoted
@@ -139,10 +139,44 @@ def incidental(word: str) -> bool:
 def digest(config: Config) -> str:
     """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log.
 
-    What is null is left out, so that a key that is new, and says nothing yet, makes no cell another one.
+    What is null is left out, so that a key that is new, and says nothing yet, makes no cell another one. A number is
+    written as its key is: 1 and 1.0 are the same.
     """
+    kinds = {**dict(_kinds(Config)), **_kinds_written(config)}
     values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL and value is not None}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    spelled = {key: _spelled(value, kinds.get(key)) for key, value in values.items()}
+    return hashlib.sha256(json.dumps(spelled, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kinds(schema: type[Any], key: str = "") -> Iterator[tuple[str, type]]:
+    """The keys of a schema that are real numbers."""
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from _kinds(hint, f"{key}{field.name}.")  # type: ignore[arg-type]
+        elif hint in (float, float | None):
+            yield f"{key}{field.name}", float
+
+
+def _kinds_written(config: Config) -> dict[str, type]:
+    """How the presets of the model and of the data write their numbers: `1.0`, or `1`, as what is null there."""
+    presets = {group: written(group, getattr(config, group)["name"]) for group in ("model", "data")}
+    return {
+        f"{group}.{key}": float if isinstance(value, float) else int
+        for group, preset in presets.items()
+        for key, value in preset.items()
+        if value is None or type(value) in (int, float)
+    }
+
+
+def _spelled(value: Any, kind: type | None) -> Any:
+    """A number of the kind, if it is one; 1.5 has no other spelling, and what is no number stays."""
+    if kind is None or type(value) not in (int, float):
+        return value
+    if kind is float:
+        return value + 0.0  # not -0.0
+    return int(value) if value == value // 1 else value
 
 
 def _section(item: str, composer: Composer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
-from odenet_cli.training.folder import read_record
+from odenet_cli.records import read_record
 
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
 LONGEST = 100
@@ -28,11 +28,11 @@ def folder_name(number: int, overrides: str = "") -> str:
 
 
 def run_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says, empty if there is none or it cannot be read."""
+    """What `run.json` says, empty if there is none; one that cannot be read says `unreadable`, and why."""
     try:
         return read_record(folder)
-    except RequestError:
-        return {}
+    except RequestError as error:
+        return {"status": "unreadable", "reason": str(error)}
 
 
 def check_links(key: str, folder: Path) -> None:
@@ -52,7 +52,7 @@ def check_run_folder(folder: Path, resume: str) -> None:
     if not _occupied("hydra.run.dir", folder):
         return
     entries = {path.name for path in folder.iterdir()}
-    status = run_record(folder).get("status")
+    status = read_record(folder).get("status")  # a damaged one is refused
     foreign = [
         n
         for n in sorted(entries)
@@ -64,7 +64,6 @@ def check_run_folder(folder: Path, resume: str) -> None:
         )
     check_links("hydra.run.dir", folder)
     if resume == "auto":
-        read_record(folder)  # a damaged one is refused
         return
     if status == "done":
         raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.config import Config, complete, saved
+from odenet_cli.errors import RequestError
 
 
 def settle(configs: dict[Path, Config]) -> dict[str, Any]:
@@ -19,11 +20,14 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
     `auto` is what `data=auto` became; `data` has the record of each data set, by its options.
     """
     from odenet_cli import data as sets
+    from odenet_cli.training import optim
     from odenet_cli.training.run import check
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
+        _check_closed(likely)
         sets.check(likely.data["name"], arguments(likely.data))
+        optim.check(likely.optim)
         check(likely)
 
     auto = None
@@ -55,6 +59,15 @@ def settled(config: Config) -> tuple[Config, dict[str, Any] | None, str]:
     if record is not None:
         record = {**record, "requested": config.data["name"]}
     return whole, record, request.get("command", "")
+
+
+def _check_closed(config: Config) -> None:
+    """Refuse what neither the request nor the data set's recipe says."""
+    trainer = config.trainer
+    found = {"trainer.steps": trainer.steps or trainer.epochs, "trainer.batch_size": trainer.batch_size}
+    for key, value in {**found, "optim.lr": config.optim.lr}.items():
+        if value is None:
+            raise RequestError(f"{key} is null, and data={config.data['name']} has none in its recipe. Add {key}=….")
 
 
 def arguments(data: dict[str, Any]) -> dict[str, Any]:

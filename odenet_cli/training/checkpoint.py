@@ -7,7 +7,7 @@ import io
 import os
 import pickle
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from torch import Tensor
 from odenet_cli.errors import RequestError
 
 FORMAT = 1
+
+
+class OtherConfig(RequestError):
+    """The checkpoint may be sound; it is the config that is another."""
 
 
 class Content(dict[str, Any]):
@@ -92,18 +96,25 @@ def load(path: Path) -> Content:
     return Content(content, path)
 
 
-def latest(path: Path) -> tuple[Content | None, str | None]:
-    """The content of `path`, or, where it is missing or damaged, of the one before; and what was wrong, if anything."""
-    there = [candidate for candidate in (path, previous(path)) if candidate.exists()]
-    trouble: str | None = None
-    for candidate in there:
+def latest(path: Path, take: Callable[[Content], None] | None = None) -> tuple[Content | None, str | None]:
+    """The content of `path` or, where it is missing, damaged or refused by `take`, of the one before; and what was
+    wrong with the first, if anything."""
+    wrong: list[RequestError] = []
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
         try:
-            return load(candidate), trouble
-        except RequestError as error:  # noqa: PERF203 - two files at most
-            trouble = str(error)
-    if trouble:
-        raise RequestError(f"{trouble}\n  There is no sound checkpoint to go on from.")
-    return None, None
+            content = load(candidate)
+            if take is not None:
+                take(content)
+        except RequestError as error:
+            wrong.append(error)
+        else:
+            return content, str(wrong[0]) if wrong else None
+    if not wrong:
+        return None, None
+    other = next((error for error in wrong if isinstance(error, OtherConfig)), None)
+    raise other or RequestError(f"{wrong[0]}\n  There is no sound checkpoint to go on from.")
 
 
 def digest(content: Any) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 from odenet_cli.errors import RequestError
 
-KINDS: dict[str, Any] = {"status": str, "final": dict | None, "data": dict, "resumed": list}  # in `run.json`
 MOMENT_S = 0.5  # in which who only asks whether a folder is held has let go of it
 _HOLDS: set[tuple[int, Path]] = set()
 
@@ -77,36 +76,22 @@ def taken(handle: int) -> bool:
     return True
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """`run.json`, or nothing where there is none; refused where a run would not have written it so."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path} cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise RequestError(f"{path} is not the record of a run: there are no keys in it.")
-    for key, kind in KINDS.items():
-        if key in record and not isinstance(record[key], kind):
-            raise RequestError(f"{path} is not the record of a run: {key} is {json.dumps(record[key])[:60]}.")
-    return record
-
-
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Replace `run.json` in one move."""
     replace(folder / "run.json", json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path` in one move; where it was a link, only the link goes."""
+    """Put `content` in the place of `path` in one move; where it, or its part, was a link, only the link goes."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 

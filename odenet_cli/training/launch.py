@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import Interrupted
-from odenet_cli.training.folder import read_record, taken
+from odenet_cli.records import read_record
+from odenet_cli.training.folder import taken
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2

@@ -21,10 +21,10 @@ from odenet_cli.errors import Interrupted, RunFailed, full, no_space
 from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
 from odenet_cli.training import device
+from odenet_cli.training.keeper import FAILED
 from odenet_cli.training.loop import Session
 from odenet_cli.training.memory import MIB
 from odenet_cli.training.progress import duration, number, percent
-from odenet_cli.training.state import FAILED
 
 COUNTS = tuple(field.name for field in fields(Stats))
 
@@ -72,8 +72,8 @@ def opening(
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "started": before.get("started", now()),
-        "resumed": [*before.get("resumed", []), {"at": now(), "step": session.step}] if before else [],
+        "started": before.get("started") or now(),
+        "resumed": [*(before.get("resumed") or []), {"at": now(), "step": session.step}] if before else [],
     }
 
 

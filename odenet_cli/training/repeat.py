@@ -7,6 +7,7 @@ a GPU or where the update broke the weights, has none: then the steps since the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from torch import Tensor
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.ode import Stats
+from odenet_cli.records import read_record
 from odenet_cli.registry import require
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, broken, circumstances, repeatable
-from odenet_cli.training.folder import read_record
+from odenet_cli.training.keeper import FAILED
 from odenet_cli.training.loop import Session, score, slopes
 from odenet_cli.training.optim import learning_rate
 from odenet_cli.training.progress import number
 from odenet_cli.training.run import assemble
-from odenet_cli.training.state import FAILED, FAILED_STEP, agree, fitting, restore, sound, take, weights_of
+from odenet_cli.training.sound import FAILED_STEP, agree, fitting, sound
+from odenet_cli.training.state import restore, take, weights_of
 
 
 class Nowhere:
@@ -44,7 +47,7 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
     kept = checkpoint.load(path) if path.exists() else None
     if kept is not None:
         sound(kept, FAILED_STEP)
-        agree(run, kept, str(path))
+        agree(run, kept)
     if kept is None and not str(record.get("reason")).startswith("the run diverged"):
         status = record.get("status", "not begun")
         reason = f": {str(record['reason']).partition(chr(10))[0]}" if record.get("reason") else ""
@@ -99,16 +102,15 @@ def _step(session: Session, batch: Any) -> str:
 
 def _since_checkpoint(session: Session, folder: Path, run: Config, say: Callable[[str], None]) -> str:
     """All steps after the latest checkpoint, to the one that fails; a run notices before the next checkpoint."""
-    state, _ = checkpoint.latest(folder / "checkpoints" / "last.pt")
-    if state is not None:
-        agree(run, state, "the checkpoint")
-        session.config, changed = run, session.config
-        restore(session, state)
-        session.config = changed
-    elif run.checkpoint is not None:
+    session.config, changed = run, session.config
+    state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))
+    session.config = changed
+    if state is None and run.checkpoint is not None:
         session.model.load_state_dict(weights_of(run, Path(run.checkpoint)))
+    if trouble:
+        say(f"{trouble}\n  Taking the checkpoint before it.")
     say(f"{folder}: the steps after step {session.step}, the latest checkpoint, again; the failed one was not kept.")
-    end = min(session.end, session.step + run.trainer.checkpoint_every)
+    end = min(session.end, session.step + run.trainer.checkpoint_every * (2 if trouble else 1))
     said = "It passes: no step was left."
     while session.step < end:
         if session.position == session.per_epoch:

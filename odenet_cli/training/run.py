@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.models.cnf import ContinuousFlow
+from odenet_cli.records import read_record
 from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
-from odenet_cli.training.folder import check_metrics, locked, read_record, write_record
+from odenet_cli.training.folder import check_metrics, locked, write_record
+from odenet_cli.training.keeper import FAILED, Keeper
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, fit, score
 from odenet_cli.training.optim import optimizer
 from odenet_cli.training.progress import Progress, say
 from odenet_cli.training.record import explained, final, last_line, now, opening
 from odenet_cli.training.signals import Stop
-from odenet_cli.training.state import FAILED, Keeper, best_weights, restore, same_data, weights_of
+from odenet_cli.training.state import best_weights, restore, same_data, weights_of
 
 log = logging.getLogger("odenet")
 
@@ -88,11 +91,9 @@ def run(
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
         session = assemble(config, where)
-        same_data(record.get("data", {}), session.data.record, folder)
+        same_data(record.get("data") or {}, session.data.record, folder)
         last = folder / "checkpoints" / "last.pt"
-        state, trouble = checkpoint.latest(last)
-        if state is not None:
-            restore(session, state)
+        state, trouble = checkpoint.latest(last, partial(restore, session))
         if record.get("status") == "done":
             there = record.get("final") or {}
             if there and (session.step if state is not None else there.get("step", 0)) >= session.end:

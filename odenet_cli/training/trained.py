@@ -15,10 +15,11 @@ from odenet_cli import models
 from odenet_cli.config import Config, load
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
+from odenet_cli.records import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device
-from odenet_cli.training.folder import read_record
-from odenet_cli.training.state import WEIGHTS, agree, sound, take
+from odenet_cli.training.sound import WEIGHTS, agree, sound
+from odenet_cli.training.state import fits, take
 
 MADE_OF = ("model.", "data.", "dtype", "seed", "solver.")  # what the weights belong to
 WRITTEN = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # into the folder of a run, not in one move
@@ -44,20 +45,24 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
     """The run in `folder` with its `best` or `last` weights, its splits dealt in batches of `batch`.
 
-    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged or
-    missing gives way to the one before it.
+    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
+    no use or missing gives way to the one before it.
     """
     check_written(folder)
+
+    def usable(state: checkpoint.Content) -> None:
+        sound(state, WEIGHTS)
+        # The user says a class of their own again, and it may have moved since.
+        agree(load(folder), state, MADE_OF, free=("model.target",))
+        fits(config, state)
+
     path = folder / "checkpoints" / f"{which}.pt"
-    state, trouble = checkpoint.latest(path)
+    state, trouble = checkpoint.latest(path, usable)
     if state is None and which == "best":
         path = path.with_name("last.pt")
-        state, trouble = checkpoint.latest(path)
+        state, trouble = checkpoint.latest(path, usable)
     if state is None:
         state = checkpoint.load(path)  # says what is missing
-    sound(state, WEIGHTS)
-    # The user says a class of their own again, and it may have moved since.
-    agree(load(folder), state, f"{state.path}, its checkpoint", MADE_OF, free=("model.target",))
     if trouble:
         log.warning("%s\n  Taking the checkpoint before it.", trouble)
     where = device.choose(config.device)
@@ -72,7 +77,7 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
         device=where,
         dtype=build.dtype(config),
     )
-    known = read_record(folder).get("data", {}).get("sha256")
+    known = (read_record(folder).get("data") or {}).get("sha256")
     if known is not None and known != data.record.get("sha256"):
         log.warning(
             "%s was trained on other data of this name; what follows is about those that are there now.", folder

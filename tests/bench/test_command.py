@@ -31,7 +31,7 @@ def no_peers(monkeypatch):
         (["precison"], "Did you mean `precision`?"),
         (["repeat=3"], "Did you mean `repeats`?"),
         (["--agains", "torchode"], "Did you mean `--against`?"),
-        (["repeats=0"], "repeats=0 must be a whole number of at least 1."),
+        (["repeats=0"], "repeats=0 must be a whole number from 1 to 100,000."),
         (["--against"], "--against needs the names of libraries"),
         (["out="], "out= needs a value."),
         (["device=gpu"], "device=gpu is not known; it may be auto, cpu, cuda or cuda:N."),
@@ -77,6 +77,7 @@ def test_a_workload_is_printed_and_written(no_peers, monkeypatch, tmp_path, caps
     assert "| odenet " in printed
     record = json.loads((tmp_path / "w2-cpu.json").read_text())
     assert record["made"]["command"].startswith("odenet bench w2 repeats=1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w2-cpu.json", "w2-cpu.md"]
     (row,) = record["tables"][0]["records"]
     assert row["subject"] == "odenet"
     assert len(row["times_ms"]) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from odenet_cli.bench.measure import Row
-from odenet_cli.bench.table import markdown, number, speed_table, write
+from odenet_cli.bench.table import files, markdown, number, speed_table
 from odenet_cli.ode import Stats
 
 ROWS = [
@@ -42,11 +42,10 @@ def test_numbers_have_three_digits():
     assert [number(x) for x in (None, 7, 1234.5, 12.34, 1.234, 0.1234)] == ["–", "7", "1234", "12.3", "1.23", "0.123"]
 
 
-def test_files_hold_the_machine_the_table_and_every_time(tmp_path):
-    write(tmp_path / "new", "w0-cpu", "w0: title", {"device": "CPU"}, [speed_table("Title", ROWS)])
-    content = json.loads((tmp_path / "new" / "w0-cpu.json").read_text())
+def test_files_hold_the_machine_the_table_and_every_time():
+    made = files("w0-cpu", "w0: title", {"device": "CPU"}, [speed_table("Title", ROWS)])
+    content = json.loads(made["w0-cpu.json"])
     assert content["made"] == {"device": "CPU"}
     assert content["tables"][0]["records"][1]["times_ms"] == [30.0, 10.0, 20.0]
     assert content["tables"][0]["records"][2]["ratio"] == 2.0
-    text = (tmp_path / "new" / "w0-cpu.md").read_text()
-    assert text.startswith("# w0: title\n\n- device: CPU\n\n### Title\n")
+    assert made["w0-cpu.md"].startswith("# w0: title\n\n- device: CPU\n\n### Title\n")

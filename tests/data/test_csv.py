@@ -1,5 +1,6 @@
 """A table of series: irregular, of different lengths, split by series; faults are named by file and line."""
 
+import os
 import random
 import re
 
@@ -226,6 +227,14 @@ def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b"s,t,x\n\xff\xfe,1,2\n")
     with pytest.raises(RequestError, match="not a table of comma-separated text"):
         data.prepare("csv", {"path": str(tmp_path / "bytes.csv")})
+
+
+def test_a_pipe_or_a_device_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        for asked in (data.shape, data.prepare):
+            with pytest.raises(RequestError, match=f"^data.path={path} is not a file"):
+                asked("csv", {"path": str(path)})
 
 
 @pytest.mark.parametrize(

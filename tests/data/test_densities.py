@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from odenet_cli import data
-from odenet_cli.data import _energies, circles, moons
+from odenet_cli.data import _energies, circles, gaussians8, moons, pinwheel
 
 TOYS = ("moons", "circles", "gaussians8", "checkerboard", "pinwheel")
 
@@ -46,18 +46,71 @@ def test_batches_are_a_function_of_seed_epoch_and_position(name):
 
 
 @pytest.mark.numerics
-def test_entropy_of_circles_is_that_of_their_radial_density():
-    sigma, r = 0.06, torch.linspace(1e-4, 1.6, 20_001, dtype=torch.float64)
+@pytest.mark.parametrize(("sigma", "outer"), [(0.06, 1.6), (0.01, 1.1), (0.002, 1.02), (0.001, 1.01)])
+def test_entropy_of_circles_is_that_of_their_radial_density(sigma, outer):
+    r = torch.linspace(1e-4, outer, 20_001, dtype=torch.float64)
     rings = [
         torch.exp(-((r - radius) ** 2) / (2 * sigma**2)) * torch.special.i0e(r * radius / sigma**2)
         for radius in (1.0, 0.5)
     ]
     p = sum(rings) / (2 * 2 * math.pi * sigma**2)
     exact = -torch.trapezoid(torch.xlogy(p, p) * 2 * math.pi * r, r).item()
-    assert circles.Source().entropy == pytest.approx(exact, abs=1e-3)
+    assert circles.Source(noise=sigma).entropy == pytest.approx(exact, abs=1e-7)
 
 
-@pytest.mark.parametrize("name", ["moons", "circles", "gaussians8", "checkerboard"])
+@pytest.mark.parametrize("sigma", [0.001, 0.004, 0.02])
+def test_narrow_circles_have_the_entropy_of_their_lengths_and_of_the_noise_across(sigma):
+    lengths = [math.log(2 * math.pi * radius) for radius in (1.0, 0.5)]
+    limit = math.log(2) + sum(lengths) / 2 + 0.5 * math.log(2 * math.pi * math.e * sigma**2)
+    assert circles.Source(noise=sigma).entropy == pytest.approx(limit, abs=10 * sigma**2)  # O((sigma / radius)^2)
+
+
+def test_narrow_moons_have_the_entropy_of_their_length_and_of_the_noise_across():
+    for sigma in (0.001, 0.004):
+        limit = math.log(2 * math.pi) + 0.5 * math.log(2 * math.pi * math.e * sigma**2)
+        assert moons.Source(noise=sigma).entropy == pytest.approx(limit, abs=sigma)  # four ends, O(sigma / length)
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(0.001, 0.1), (0.001, 100.0), (0.05, 2.8), (10.0, 100.0)])
+def test_eight_gaussians_apart_have_the_entropy_of_one_and_that_of_the_choice(sigma, radius):
+    """Neighbours 7.6 sigma apart or more share 7e-5 of their mass."""
+    limit = math.log(8) + math.log(2 * math.pi * math.e * sigma**2)
+    apart = 2 * radius * math.sin(math.pi / 8) / sigma
+    law = gaussians8.Source(noise=sigma, radius=radius)
+    assert law.entropy == pytest.approx(limit, abs=4 * math.erfc(apart / 8**0.5) + 1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.001, 10.0])
+def test_eight_gaussians_in_one_place_have_the_entropy_of_one(sigma):
+    law = gaussians8.Source(noise=sigma, radius=1e-3 * sigma)
+    assert law.entropy == pytest.approx(math.log(2 * math.pi * math.e * sigma**2), abs=1e-5)
+
+
+def test_the_arms_of_the_pinwheel_share_little():
+    """Apart, they would have the entropy of one, of the choice, and of what the turn stretches."""
+    z = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    weight, u = torch.exp(-0.5 * z.square()), torch.exp(1 + pinwheel.ALONG * z)
+    stretched = (1 - pinwheel.RATE * u[:, None] * pinwheel.ACROSS * z).abs().log()
+    mean = (weight @ stretched @ weight / weight.sum() ** 2).item()
+    one = math.log(2 * math.pi * math.e * pinwheel.ALONG * pinwheel.ACROSS * pinwheel.SCALE**2) + mean
+    assert 0 < one + math.log(5) - pinwheel.Source().entropy < 0.01
+
+
+def test_the_entropy_of_the_pinwheel_is_the_mean_over_many_samples():
+    law = pinwheel.Source()
+    surprise = -law.density(law.draw(100_000, torch.Generator().manual_seed(1), torch.float64)).log()
+    assert law.entropy == pytest.approx(surprise.mean().item(), abs=3 * surprise.std().item() / math.sqrt(100_000))
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_density_in_float32_is_that_in_float64(name):
+    law = importlib.import_module(f"odenet_cli.data.{name}").Source()
+    x = law.draw(1_000, torch.Generator().manual_seed(0), torch.float32)
+    assert law.density(x).dtype == torch.float32
+    assert torch.allclose(law.density(x).double(), law.density(x.double()), rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", TOYS)
 def test_the_entropy_is_the_mean_over_samples(name):
     law = importlib.import_module(f"odenet_cli.data.{name}").Source()
     x = law.draw(4_000, torch.Generator().manual_seed(0), torch.float64)
@@ -66,11 +119,11 @@ def test_the_entropy_is_the_mean_over_samples(name):
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize("name", ["moons", "circles", "gaussians8", "checkerboard"])
+@pytest.mark.parametrize("name", TOYS)
 def test_the_density_integrates_to_one(name):
     axis = torch.arange(-299.5, 300, dtype=torch.float64) / 50
     law = importlib.import_module(f"odenet_cli.data.{name}").Source()
-    assert law.density(torch.cartesian_prod(axis, axis)).sum().item() * 4e-4 == pytest.approx(1, abs=1e-9)
+    assert law.density(torch.cartesian_prod(axis, axis)).sum().item() * 4e-4 == pytest.approx(1, abs=1e-8)
 
 
 def test_density_of_moons_is_the_mean_of_gaussians():

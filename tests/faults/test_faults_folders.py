@@ -10,12 +10,6 @@ slow, numerics = pytest.mark.slow, pytest.mark.numerics
 SHORT = ("train", *TINY[:-2], "trainer.limit_batches=2", "trainer.epochs=1")
 
 
-def ours(folder):
-    """All but Hydra's notes of what was asked."""
-    found = content(folder, ("train.log",))
-    return {name: text for name, text in found.items() if not name.startswith(".hydra")}
-
-
 @numerics
 @pytest.mark.parametrize("epochs", [1, pytest.param(60, marks=slow)])
 def test_two_at_once_are_one_run(start, tmp_path, epochs):
@@ -51,12 +45,12 @@ def test_a_finished_run_without_checkpoints_is_refused(odenet, tmp_path):
     assert odenet(*SHORT, "hydra.run.dir=x").code == 0
     for path in (tmp_path / "x" / "checkpoints").iterdir():
         path.unlink()
-    before = ours(tmp_path / "x")
+    before = content(tmp_path / "x")
     for words, code in ((["trainer.epochs=2"], 2), ([], 0)):
         done = odenet("train", "resume=x", *words)
         assert done.code == code
         assert ("last.pt" in done.err and "another folder" in done.err) == (code == 2)
-        assert ours(tmp_path / "x") == before
+        assert content(tmp_path / "x") == before
 
 
 @numerics
@@ -134,8 +128,8 @@ def test_a_damaged_log_is_refused(odenet, tmp_path):
     assert odenet(*words, "trainer.max_steps=7").code == 0
     path = tmp_path / "x" / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:50])
-    before = ours(tmp_path / "x")
+    before = content(tmp_path / "x")
     done = odenet(*words, "resume=auto")
     assert done.code == 2, done
     assert "metrics.jsonl is damaged" in done.err
-    assert ours(tmp_path / "x") == before
+    assert content(tmp_path / "x") == before

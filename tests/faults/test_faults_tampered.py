@@ -1,11 +1,12 @@
 """What is right by its checksum may still be wrong: content of another kind, links and pipes in the place of files."""
 
+import json
 import os
 import shutil
 
 import pytest
 import torch
-from faults_kit import ODE, TINY, kept
+from faults_kit import ODE, TINY, content, kept, records
 
 from odenet_cli.training import checkpoint
 
@@ -21,12 +22,13 @@ def victim(odenet, tmp_path):
     return tmp_path / "run"
 
 
-def resealed(folder, change, name="last"):
-    """The checkpoint `name` with other content and its right digest; there is none before it."""
-    path, content = folder / "checkpoints" / f"{name}.pt", kept(folder, name)
-    content = change(content) or content
-    checkpoint.previous(path).unlink(missing_ok=True)
-    torch.save({"format": 1, "sha256": checkpoint.digest(content), "content": content}, path)
+def resealed(folder, change, name="last", alone=True):
+    """The checkpoint `name` with other content and its right digest; where `alone`, there is none before it."""
+    path, found = folder / "checkpoints" / f"{name}.pt", kept(folder, name)
+    found = change(found) or found
+    if alone:
+        checkpoint.previous(path).unlink(missing_ok=True)
+    torch.save({"format": 1, "sha256": checkpoint.digest(found), "content": found}, path)
 
 
 def without(key):
@@ -68,7 +70,7 @@ TO_GO_ON = {
     "an empty optimiser": (with_(optimizer={}), "does not fit the optimiser"),
     "an optimiser without state": (
         lambda content: content | {"optimizer": {**content["optimizer"], "state": {}}},
-        "nothing of the 2 steps before",
+        "it has nothing of the",
     ),
     "an optimiser of other shapes": (stunted, "momentum_buffer is (2, 3)"),
     "no generator": (without("generator"), "generator is missing"),
@@ -81,7 +83,8 @@ TO_GO_ON = {
 
 
 def test_a_checkpoint_of_wrong_content_is_refused(odenet, tmp_path, victim):
-    """A checkpoint with a right digest and wrong content: exit 2 naming file and fault, from all that read one."""
+    """A checkpoint with a right digest and wrong content, and none before it: exit 2 naming file and fault, from all
+    that read one; the folder stays as it was, byte for byte."""
     shutil.copytree(victim, tmp_path / "sound")
     for name, (change, says) in {**ANYWHERE, **TO_GO_ON}.items():
         shutil.rmtree(victim)
@@ -91,11 +94,68 @@ def test_a_checkpoint_of_wrong_content_is_refused(odenet, tmp_path, victim):
         if name in ANYWHERE:
             resealed(victim, change, "best")
             asked += [(["eval", "run"], "best.pt"), ([*SHORT, "checkpoint=run/checkpoints/best.pt"], "best.pt")]
+        before = content(victim)
         for words, file in asked:
             done = odenet(*words)
             assert done.code == 2, (name, words, done)
             assert file in done.err, (name, words, done)
             assert says in done.err, (name, words, done)
+            assert content(victim) == before, (name, words)
+
+
+def test_a_checkpoint_of_wrong_content_gives_way_to_the_one_before(odenet, tmp_path, victim):
+    """The same with a sound one before it: that one is taken, with a warning that names file and fault, exit 0."""
+    assert odenet("train", "resume=run", "trainer.epochs=2").code == 0
+    for name in ("last", "best"):
+        path = victim / "checkpoints" / f"{name}.pt"
+        if not checkpoint.previous(path).exists():  # the second epoch was no better
+            shutil.copy(path, checkpoint.previous(path))
+    shutil.copytree(victim, tmp_path / "sound")
+    for name in ("no weights", "another shape", "NaN", "an optimiser without state", "an odd window"):
+        change, says = {**ANYWHERE, **TO_GO_ON}[name]
+        shutil.rmtree(victim)
+        shutil.copytree(tmp_path / "sound", victim)
+        resealed(victim, change, alone=False)
+        asked = [(["train", "resume=run", "trainer.epochs=3"], "last.pt", "Going on from the checkpoint before it")]
+        if name in ANYWHERE:
+            resealed(victim, change, "best", alone=False)
+            asked.insert(0, (["eval", "run"], "best.pt", "Taking the checkpoint before it"))
+        for words, file, so in asked:
+            done = odenet(*words)
+            assert done.code == 0, (name, words, done)
+            assert all(part in done.err for part in (f"run/checkpoints/{file}", says, so)), (name, words, done)
+        assert [record["step"] for record in records(victim) if record["split"] == "valid"] == [2, 4, 6]
+
+
+def test_a_refused_resume_leaves_other_notes_too(odenet, tmp_path, victim):
+    """Hydra's notes in a folder of another name, and a folder without them: a refusal leaves both as they were."""
+    resealed(victim, reshaped)
+    shutil.rmtree(victim / ".hydra")
+    (victim / "train.log").unlink(missing_ok=True)
+    before, folders = content(victim), sorted(path.name for path in victim.iterdir())
+    for words in (["hydra.output_subdir=notes"], ["hydra.job.name=other"], []):
+        assert odenet("train", "resume=run", "trainer.epochs=5", *words).code == 2
+        assert content(victim) == before
+        assert sorted(path.name for path in victim.iterdir()) == folders
+
+
+def test_a_job_that_is_refused_in_a_sweep_is_left_as_it_was(odenet, tmp_path):
+    """A sweep that goes on where one job's checkpoint is of no use and one's record is damaged: the folders of both,
+    and of one that is done, stay as they were; the summary names each."""
+    words = ["train", "-m", *SHORT[1:], "seed=1,2,3", "hydra.sweep.dir=out"]
+    assert odenet(*words).code == 0
+    done, odd, damaged = (tmp_path / "out" / f"{n}-seed={n + 1}" for n in range(3))
+    resealed(odd, reshaped)
+    (odd / "run.json").write_text((odd / "run.json").read_text().replace('"done"', '"interrupted"'))
+    (damaged / "run.json").write_text("{")
+    before = [content(folder) for folder in (done, odd, damaged)]
+    again = odenet(*words, "resume=auto")
+    assert again.code == 1, again
+    assert "does not fit the model" in again.err
+    assert [content(folder) for folder in (done, odd, damaged)] == before
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "interrupted", "unreadable"]
+    assert "run.json cannot be read" in jobs[2]["reason"]
 
 
 def test_a_failed_step_of_wrong_content_is_refused(odenet, tmp_path):

@@ -181,6 +181,26 @@ def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):
         checkpoint.latest(path)
 
 
+def test_the_one_before_stands_in_for_one_of_no_use(tmp_path):
+    path, tried = tmp_path / "last.pt", []
+
+    def take(content):
+        tried.append((content.path.name, content["step"]))
+        if content["step"] == 8:
+            raise RequestError(f"{content.path} is odd")
+
+    def none(content):
+        raise RequestError(f"{content.path.name} is odd")
+
+    checkpoint.save(path, CONTENT)
+    checkpoint.save(path, CONTENT | {"step": 8})
+    content, trouble = checkpoint.latest(path, take)
+    assert (content["step"], trouble) == (7, f"{path} is odd")
+    assert tried == [("last.pt", 8), ("previous-last.pt", 7)]
+    with pytest.raises(RequestError, match=r"\Alast\.pt is odd\n  There is no sound checkpoint"):
+        checkpoint.latest(path, none)
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [

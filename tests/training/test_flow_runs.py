@@ -56,10 +56,10 @@ def test_every_target_can_be_trained_on_and_drawn(train, data):
     folder = train(*PLANAR, f"data={data}")
     kept = record(folder)
     assert kept["status"] == "done"
-    assert ("gap" in kept["final"]) == (data in ("circles", "gaussians8", "checkerboard"))
+    assert ("gap" in kept["final"]) == (data not in ("u2", "u3", "u4"))
     (drawn,) = (folder / "figures").glob("*.npz")
     with numpy.load(drawn) as arrays:
-        assert ("target" in arrays) == (data != "pinwheel")
+        assert numpy.isfinite(arrays["target"]).all()
     assert {"paths.png", "paths.svg"} < {path.name for path in pictures.write(folder)}
 
 

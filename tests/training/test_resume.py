@@ -18,6 +18,7 @@ import torch
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.training import checkpoint, loop
 from odenet_cli.training.folder import MetricsFile
+from odenet_cli.training.repeat import repeat
 
 # Five steps an epoch: checkpoints at 2 and 4 fall inside an epoch, those at 5 and 10 on its last step.
 RHYTHM = ("trainer.log_every=2", "optim.lr=0.3")
@@ -193,6 +194,102 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(train, same_bits, capl
     assert (last.with_name("damaged-last.pt")).read_bytes() == damaged
     # The one before was of step 5, so even the validation at step 7 is made again where it belongs: not at all.
     assert same_bits(folder, whole)
+
+
+def resealed(path, change):
+    """Other content, under its right digest."""
+    content = torch.load(path, weights_only=True)["content"]
+    content = change(content) or content
+    torch.save({"format": 1, "sha256": checkpoint.digest(content), "content": content}, path)
+
+
+def reshaped(content):
+    content["model"]["layers.1.weight"] = torch.ones(2, 3)
+
+
+def no_number(content):
+    content["model"]["layers.1.weight"][0] = float("nan")
+
+
+def stunted(content):
+    """All but the last moment are sound, and one setting is of nobody's."""
+    content["optimizer"]["param_groups"][0]["odd"] = 1
+    *_, last = content["optimizer"]["state"].values()
+    last["momentum_buffer"] = torch.ones(2, 3)
+
+
+UNFIT = {
+    "no weights": (
+        lambda content: {key: value for key, value in content.items() if key != "model"},
+        "model is missing",
+    ),
+    "another shape": (reshaped, "does not fit the model: layers.1.weight is (2, 3)"),
+    "NaN": (no_number, "is NaN or infinite"),
+    "other moments": (stunted, "momentum_buffer is (2, 3)"),
+    "a short generator": (lambda content: content | {"generator": torch.zeros(3, dtype=torch.uint8)}, "the generators"),
+    "an odd window": (lambda content: content | {"window": {"sums": 3}}, "does not fit the window"),
+    "another config": (lambda content: content | {"config": content["config"] | {"seed": 5}}, "seed: 5"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_content_that_does_not_fit_gives_way_to_the_one_before(train, same_bits, caplog, fault):
+    whole = train(*RHYTHM, name="whole")
+    folder = train(*RHYTHM, "trainer.max_steps=7", name="part")
+    change, says = UNFIT[fault]
+    last = folder / "checkpoints" / "last.pt"
+    resealed(last, change)
+    odd = last.read_bytes()
+    train(*RHYTHM, name="part")
+    assert str(last) in caplog.text
+    assert says in caplog.text
+    assert "Going on from the checkpoint before it" in caplog.text
+    assert last.with_name("damaged-last.pt").read_bytes() == odd
+    assert same_bits(folder, whole)
+
+
+def test_a_failed_run_is_repeated_from_the_one_before(train, tiny):
+    words, said = (*RHYTHM, "trainer.max_steps=7"), []
+    folder = train(*words)
+    resealed(folder / "checkpoints" / "last.pt", reshaped)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"status": "failed", "reason": "the run diverged"}))
+    assert "It passes: loss" in repeat(folder, tiny(*words), tiny(*words), said.append)
+    assert "last.pt does not fit the model" in said[0]
+    assert "Taking the checkpoint before it" in said[0]
+
+
+def test_with_neither_of_use_it_is_refused_by_name_and_nothing_is_touched(train):
+    folder = train(*RHYTHM, "trainer.max_steps=7")
+    last = folder / "checkpoints" / "last.pt"
+    resealed(last, reshaped)
+    resealed(checkpoint.previous(last), no_number)
+    before = content(folder)
+    with pytest.raises(RequestError, match=r"/last\.pt does not fit the model: .*\(2, 3\)(.|\n)*no sound checkpoint"):
+        train(*RHYTHM)
+    assert content(folder) == before
+
+
+def test_a_sound_checkpoint_of_another_config_is_what_is_told(train):
+    folder = train(*RHYTHM, "trainer.max_steps=7")
+    (folder / "checkpoints" / "last.pt").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"previous-last\.pt:\n  seed: 0 in the checkpoint, 1 here\n.*\Z") as refused:
+        train(*RHYTHM, "seed=1")
+    assert "no sound checkpoint" not in str(refused.value)
+
+
+def test_the_best_weights_that_were_overwritten_since_are_found(train, metrics):
+    """From the checkpoint before the last, of a run whose last validation was a better one and is not made again."""
+    words = (*RHYTHM[:1], "optim.lr=0.05")
+    folder = train(*words, "trainer.max_steps=7")
+    assert [record["step"] for record in metrics(folder, "valid")] == [5, 7]
+    for name, step in (("best", 7), ("previous-best", 5)):
+        assert torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["content"]["step"] == step
+    (folder / "checkpoints" / "last.pt").write_bytes(b"")
+    record = folder / "run.json"
+    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
+    train(*words, "trainer.max_steps=5")
+    assert json.loads(record.read_text())["final"]["step"] == 5
 
 
 def test_with_both_damaged_nothing_is_touched(train, tmp_path):

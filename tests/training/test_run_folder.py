@@ -17,7 +17,7 @@ from odenet_cli.commands._summary import summarise
 from odenet_cli.config import save
 from odenet_cli.errors import RequestError
 from odenet_cli.training import record as run_record
-from odenet_cli.training.folder import MetricsFile, locked, plain, read_record, write_record
+from odenet_cli.training.folder import MetricsFile, locked, plain, write_record
 
 COMMIT = run_record.commit
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
@@ -111,34 +111,6 @@ def test_records_are_json_for_everyone(tmp_path):
         "é": "π",
     }
     assert plain((1, math.nan)) == [1, "nan"]
-    assert read_record(tmp_path / "nowhere") == {}
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(RequestError, match=r"run\.json cannot be read"):
-        read_record(tmp_path)
-
-
-WRONG = [
-    "[1,2]",
-    "5",
-    "null",
-    '"x"',
-    "[]",
-    '{"data":"x"}',
-    '{"data":null}',
-    '{"resumed":5}',
-    '{"final":3}',
-    '{"status":1}',
-]
-DEEP = "[" * 100_000
-
-
-@pytest.mark.parametrize(
-    "text", [*WRONG, pytest.param(DEEP, id="deep"), pytest.param('{"data":' + DEEP, id="deep data")]
-)
-def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(RequestError, match=r"run\.json"):
-        read_record(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "summary.json"])

@@ -1,0 +1,53 @@
+"""`run.json` as it is read back: by who goes on with a run, who lists it, and who reports on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.errors import RequestError
+
+# What must be there, and of which kind.
+WORD, TABLE = str | None, dict | None
+RECORD: dict[str, Any] = {
+    **{"status": str, "reason": WORD, "final": TABLE, "data": TABLE, "versions": TABLE, "resumed": list | None},
+    **dict.fromkeys(("command", "git", "device", "started", "finished"), WORD),
+}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`run.json`, or nothing where there is none; refused by name where a run would not have written it so."""
+    try:
+        return parsed(folder)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{folder / 'run.json'} cannot be read: {error}") from error
+
+
+def parsed(folder: Path) -> dict[str, Any]:
+    """`run.json`; whatever a damaged file makes a parser raise, or a `ValueError` that names what no run would say."""
+    record: Any = json.loads(read_text(folder / "run.json"))
+    check(record, RECORD, "run.json")
+    for stop in record.get("resumed") or []:
+        check(stop, {"step": int}, "a resume in run.json")
+    return dict(record)
+
+
+def read_text(path: Path) -> str:
+    """What `path` holds."""
+    if path.exists() and not path.is_file():  # to read a pipe would wait for ever
+        raise ValueError(f"{path.name} is no file")
+    return path.read_text(encoding="utf-8")
+
+
+def check(found: Any, kinds: Mapping[str, Any], what: str) -> None:
+    """Refuse what has something of another kind under one of these keys."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} has no keys")
+    for key, kind in kinds.items():
+        value = found.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{what}: {key} is {value!r:.40}" if key in found else f"{what}: there is no {key}")

@@ -1,0 +1,166 @@
+"""The commands' edges: no pipe is waited for, no number is without bound, and a reader who leaves changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from odenet_cli.commands import audit, bench, gradcheck, reproduce, sample
+from odenet_cli.commands import eval as scoring
+from odenet_cli.config import complete, save
+from odenet_cli.errors import RequestError
+from odenet_cli.request import compose
+from odenet_cli.training import device, verdict
+from odenet_cli.training import run as runs
+
+NET = ("data=digits", "device=cpu", "model=rknet", "model.width=4", "solver=euler", "solver.steps=1")
+SHORT = ("trainer.max_steps=1", "trainer.batch_size=8", "trainer.limit_batches=1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder, words = tmp_path_factory.mktemp("runs") / "run", [*NET, *SHORT]
+    config = complete(compose(words), gpu=False)
+    folder.mkdir()
+    save(config, folder, tied=True)
+    runs.run(config, folder, "", words)
+    return folder
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """Standard output is a pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    yield
+    stream.close()
+
+
+def test_an_audit_without_a_reader_keeps_its_file_and_its_exit_code(run_folder, nobody, monkeypatch):
+    monkeypatch.setattr(verdict, "judged", lambda rows: ("not an ode", rows[0]))
+    assert audit.main([str(run_folder), "steps=1,2", "rtol=1e-1", "strict=true"]) == 1
+    made = json.loads((run_folder / "audit.json").read_text())
+    assert (made["verdict"], len(made["rows"])) == ("not an ode", 7)
+
+
+def test_a_gradcheck_without_a_reader_keeps_its_rows_and_its_exit_code(run_folder, nobody):
+    words = ["solver.steps=1,2", "batches=1", "reference=1e-3", "threshold=1e-9"]
+    assert gradcheck.main([str(run_folder), *words]) == 1
+    assert len((run_folder / "gradcheck.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_evaluation_without_a_reader_keeps_its_rows(run_folder, nobody):
+    assert scoring.main([str(run_folder), "eval.solver.steps=1,2,3", "trainer.limit_batches=1"]) == 0
+    assert len((run_folder / "eval.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_exit_code_is_the_same_when_the_reader_leaves(run_folder):
+    """`odenet gradcheck RUN | head -1`, and the code of the first."""
+    words = ["gradcheck", str(run_folder), "batches=1", "reference=1e-3", "threshold=1e-9"]
+    command = [sys.executable, "-m", "odenet_cli", *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.readline()
+    child.stdout.close()
+    assert (child.stderr.read(), child.wait(timeout=300)) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "allowed"),
+    [
+        (audit, f"steps=1,{10**12}", "steps=1000000000000 is out of range: it must be 100,000 or less"),
+        (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "together 10,201 combinations"),
+        (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "more than 10,000"),
+    ],
+)
+def test_numbers_have_a_bound(run_folder, command, word, allowed):
+    with pytest.raises(RequestError) as refused:
+        command.main([str(run_folder), *word.split()])
+    assert allowed in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [str(10**12), "9" * 5000])
+def test_counts_have_a_bound(number):
+    with pytest.raises(RequestError, match=r"^repeats=\d+…? must be a whole number from 1 to 100,000\.$"):
+        bench.parsed(["w2", f"repeats={number}"])
+    with pytest.raises(RequestError, match=r"^--seeds \d+…? must be a whole number from 1 to 1,000\.$"):
+        reproduce.parsed(["fig3", "--seeds", number])
+
+
+def test_points_have_the_bound_of_the_memory(monkeypatch):
+    monkeypatch.setattr(device, "memory", lambda name: 2**30)
+    sample.check_memory(10**6, 2)
+    with pytest.raises(RequestError, match=r"n=1000000000000 points need 167,638 GiB(.|\n)*Draw 5,965,232 or fewer"):
+        sample.check_memory(10**12, 2)
+
+
+def test_points_come_from_no_pipe_or_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(RequestError, match=f"^points={source} is not a file"):
+            sample.points(source)
+    with pytest.raises(RequestError, match="File name too long"):
+        sample.points(tmp_path / ("x" * 300))
+
+
+ROW = ["x1"], [[0.5]]
+TEXT = "x1\n0.5\n"
+
+
+def test_points_are_written_in_one_move(tmp_path, monkeypatch):
+    def stopped(path, text, **_):
+        path.write_bytes(text[:2].encode())
+        raise KeyboardInterrupt
+
+    out = tmp_path / "points.csv"
+    out.write_text("before")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sample.write(out, *ROW)
+    assert (out.read_text(), list(tmp_path.iterdir())) == ("before", [out])
+    sample.write(out, *ROW)
+    assert out.read_text() == TEXT
+
+
+def test_points_go_where_a_link_leads(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "link", tmp_path / "there" / "points.csv"
+    link.symlink_to(target)
+    for _ in range(2):  # a file that is new, one that is not
+        sample.write(link, *ROW)
+        assert link.is_symlink()
+        assert (target.read_text(), list(target.parent.iterdir())) == (TEXT, [target])
+
+
+def test_points_go_to_what_is_no_file(tmp_path, capfd):
+    print("first", flush=True)
+    sample.write(Path("/dev/stdout"), *ROW)  # here a file
+    sample.write(Path("/dev/null"), *ROW)
+    assert capfd.readouterr().out == f"first\n{TEXT}"
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    sample.write(tmp_path / "pipe", *ROW)
+    assert os.read(pipe, 100).decode() == TEXT
+    os.close(pipe)
+    with pytest.raises(RequestError, match="cannot be written: Is a directory"):
+        sample.write(tmp_path, *ROW)
+
+
+def test_a_long_name_of_a_run_is_refused():
+    for command in (audit, scoring, gradcheck, sample):
+        with pytest.raises(RequestError, match=r"config\.yaml cannot be read: File name too long"):
+            command.main(["x" * 300])

@@ -1,0 +1,63 @@
+"""`run.json` is what a run writes, or it is refused by name; it is read in one place, without torch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.records import read_record
+from odenet_cli.report.runs import read
+from odenet_cli.request.folders import run_record
+
+
+def test_what_is_there_is_read_and_nothing_where_there_is_none(tmp_path):
+    assert read_record(tmp_path / "nowhere") == run_record(tmp_path) == {}
+    (tmp_path / "run.json").write_text('{"status": "done", "final": null, "data": null, "more": [1]}')
+    assert read_record(tmp_path) == {"status": "done", "final": None, "data": None, "more": [1]}
+
+
+WRONG = [
+    "[1,2]",
+    "5",
+    "null",
+    '"x"',
+    "[]",
+    '{"data":"x"}',
+    '{"data":null}',
+    '{"resumed":5}',
+    '{"final":3}',
+    '{"status":1}',
+    "{}",
+    '{"data":{}}',
+    '{"status":"done","data":"x"}',
+    '{"status":"done","resumed":5}',
+    '{"status":"done","resumed":[3]}',
+    '{"status":"done","final":3}',
+    "{",
+    "",
+]
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text", [*WRONG, pytest.param(DEEP, id="deep"), pytest.param('{"data":' + DEEP, id="deep data")]
+)
+def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RequestError, match=r"run\.json"):
+        read_record(tmp_path)
+    assert run_record(tmp_path)["status"] == read(tmp_path).status == "unreadable"
+    assert "run.json" in run_record(tmp_path)["reason"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(RequestError, match=r"run\.json cannot be read: run\.json is no file"):
+        read_record(tmp_path)
+
+
+def test_reading_a_record_takes_no_torch():
+    code = "import sys, odenet_cli.records, odenet_cli.report.runs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
