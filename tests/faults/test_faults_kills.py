@@ -51,11 +51,13 @@ def goes_on(odenet, folder, whole):
 
 
 def at_random(start, odenet, folder, whole, times, seed, happened):
-    draw, before_first, after_last = random.Random(seed), 0, 0
+    """Kill a little after a random record, so that the moments are spread over the steps and not over the start."""
+    draw, before_first, after_last, last = random.Random(seed), 0, 0, len(records(whole[0]))
     for n in range(times):
         place = folder / f"{seed}-{n}"
         child = start(*TRAIN, f"hydra.run.dir={place}")
-        time.sleep(draw.random() * whole[1])
+        child.until_records(place, draw.randrange(last))
+        time.sleep(draw.random() * whole[1] / last)
         if child.alive:
             child.send(9)
         code = child.wait().code
