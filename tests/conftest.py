@@ -17,6 +17,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often tests/faults kills a run, of each kind")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+
+
 @pytest.fixture
 def odenet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `odenet <words>` in `tmp_path`; `fakes=True` puts stand-ins in the place of training and data."""

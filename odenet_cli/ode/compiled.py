@@ -4,7 +4,7 @@ A unit is compiled once for a tableau, a field and shapes, and runs until one of
 h, tolerances) come in as one tensor, so that they change nothing. Compilation takes seconds to a minute, and pays for
 small fields, where the time goes into starting operations; on a CPU not for convolutions. For tiny ones the whole loop,
 controller included, can be one unit (`WholeLoop`). On a GPU units are recorded as CUDA graphs, except where autograd
-holds on to every step (`backprop`): a graph has the memory for one.
+holds on to every step (`backprop`), since a graph has the memory for one, and except whole loops.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CompiledLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
-    """All steps in one compiled loop, controller included; one host synchronisation a solve.
+    """All steps in one compiled loop, controller included; one call a solve. The host asks whether to go on.
 
     It yields one step for all of them, so it is for solves in which nobody looks at single steps: no graph, no tape, no
     outputs inside. For FSAL pairs under the I controller.
@@ -160,4 +160,4 @@ def _tensor(numbers: Sequence[float], y: State) -> Tensor:
     """On the device of `y`, without waiting for it."""
     if not on_gpu(y):
         return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
-    return torch.tensor(numbers, dtype=torch.float64, pin_memory=True).to(y[0].device, non_blocking=True)
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu", pin_memory=True).to(y[0].device, non_blocking=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -173,11 +174,6 @@ def prepare(tableau: Tableau) -> None:
 
 def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -> Any:
     """`unit` compiled as one graph; every field and shape has a compilation of its own."""
-    import torch._dynamo.config as dynamo
-
-    # The adjoint asks for vector-Jacobian products inside its step; and a field more is no sign of a mistake.
-    dynamo.trace_autograd_ops = True
-    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     compiler: Any = torch.compile
     more: dict[str, Any] = {}
     if "isolate_recompiles" in inspect.signature(compiler).parameters:
@@ -187,6 +183,7 @@ def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -
     made = compiler(unit, fullgraph=True, dynamic=False, options=options or None, **more)
 
     def call(*inputs: Any) -> Any:
+        _configure()
         if graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
@@ -201,3 +198,18 @@ def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -
         return tree_map_only(Tensor, torch.clone, found) if graphs else found
 
     return call
+
+
+_configured = threading.local()
+
+
+def _configure() -> None:
+    """Settings of the compiler belong to a thread; on a GPU autograd goes backward in others than the caller's."""
+    if hasattr(_configured, "done"):
+        return
+    import torch._dynamo.config as dynamo
+
+    # The adjoint asks for vector-Jacobian products inside its step; and a field more is no sign of a mistake.
+    dynamo.trace_autograd_ops = True
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
+    _configured.done = True

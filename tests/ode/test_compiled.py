@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def results(solve, field, y0, times, wanted):
     parts, starts = (y, y0) if isinstance(y, tuple) else ((y,), (y0,))
     made = list(parts)
     if wanted:
-        weight = [torch.linspace(-1, 2, part.numel(), dtype=part.dtype).reshape(part.shape) for part in parts]
+        like = [{"dtype": part.dtype, "device": part.device} for part in parts]
+        weight = [torch.linspace(-1, 2, part.numel(), **kind).view_as(part) for part, kind in zip(parts, like)]
         loss = sum((w * part).sum() for w, part in zip(weight, parts))
         made += torch.autograd.grad(loss, (*starts, *field.parameters()))
     return made, stats
@@ -197,6 +199,14 @@ def test_a_field_may_read_what_was_made_outside(grad):
         y = solve(lambda t, y, made=made: torch.tanh(y @ made) - y * t, Y0, ENDS).y
         found.append(torch.autograd.grad(y.sum(), w)[0])
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_compiled_in_one_thread_is_compiled_in_another():
+    """On a GPU autograd goes backward in a thread of its own, and a compiler's settings are those of a thread."""
+    solve = Adaptive(method="heun_euler", rtol=1e-2, atol=1e-2, gradient="adjoint", compile=True)
+    results(solve, Swirl(), Y0, ENDS, True)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(results, solve, Swirl(), torch.cat([Y0, Y0]), ENDS, True).result()
 
 
 def test_compiled_evaluations_are_counted_by_the_solve():

@@ -71,7 +71,6 @@ def graphs(monkeypatch):
     for cached in known:
         cached.cache_clear()
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(compiled, "_tensor", lambda numbers, y: torch.tensor(numbers, dtype=torch.float64))
     for module in (compiled, replay):
         monkeypatch.setattr(module, "on_gpu", lambda y: True)
@@ -131,18 +130,21 @@ def test_on_a_gpu_graphs_are_the_plain_solve(make, settings, grad, times):
 def test_on_a_gpu_every_unit_becomes_a_graph(grad):
     from torch._dynamo.utils import counters
 
+    torch._dynamo.reset()
     counters["inductor"].clear()
     settings = {"method": "dopri5", "rtol": 1e-6, "atol": 1e-6, "gradient": grad or "backprop", "compile": True}
     for _ in range(3):
         results(Adaptive(**settings), Swirl().cuda(), Y0.cuda(), ENDS, grad is not None)
     assert counters["inductor"]["cudagraph_skips"] == 0
+    assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] > 0
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("grad", [*GRAPHED, "backprop"])
 def test_on_a_gpu_a_solve_waits_once_an_attempt(grad, compile):
-    """torch itself counts the waits: one an attempted step, and the few with which a solve begins."""
+    """torch itself counts the waits: one an attempted step, and the few with which a solve begins: three of Hairer's
+    rule; an adjoint's again as many, and one for the size of the gradient."""
     field, y0 = Swirl().cuda(), Y0.cuda()
     solve = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, gradient=grad or "backprop", compile=compile)
     for _ in range(3):  # compile, record
@@ -154,5 +156,7 @@ def test_on_a_gpu_a_solve_waits_once_an_attempt(grad, compile):
             _, stats = results(solve, field, y0, ENDS, grad is not None)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    attempts = stats.accepted + stats.rejected + (stats.nfe_backward / 6 if grad == "adjoint" else 0)
-    assert len(waits) <= attempts + 6
+    few = 5
+    if grad == "adjoint":  # two evaluations begin it, and each attempt takes six
+        few += (stats.nfe_backward - 2) // 6 + 4
+    assert 0 < sum("synchronizing" in str(wait.message) for wait in waits) <= stats.accepted + stats.rejected + few
