@@ -191,8 +191,8 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", kee
 
 
 def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
-    """The config with nothing left open: what is null in `trainer`, `optim` and `eval`, and the tolerance of an adjoint
-    where nothing was said of `gradient.solver`, comes from the data set's recipe.
+    """The config with nothing left open: what is null in `trainer`, `optim` and `eval`, and the backward solve of an
+    adjoint in the relative norm where nothing was said of `gradient.solver`, comes from the data set's recipe.
 
     data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
     """
@@ -211,9 +211,11 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
         trainer = replace(trainer, batch_size=recipe.get("batch_size"))
     if optim.lr is None:
         optim = replace(optim, lr=recipe.get("lr"))
-    gradient, loose = config.gradient, recipe.get("gradient_rtol")
-    if gradient.method == "adjoint" and gradient.solver == SolverChange() and config.solver.rtol is not None and loose:
-        gradient = replace(gradient, solver=SolverChange(rtol=max(loose, config.solver.rtol)))
+    gradient, backward = config.gradient, recipe.get("gradient") or {}
+    relative = gradient.method == "adjoint" and gradient.norm == "relative"
+    if backward and relative and gradient.solver == SolverChange() and config.solver.rtol is not None:
+        rtol = max(backward.get("rtol") or 0.0, config.solver.rtol)
+        gradient = replace(gradient, solver=SolverChange(method=backward.get("method"), rtol=rtol))
     scored = eval_config(replace(config, data={**options, "recipe": recipe}))
     return replace(config, data=options, trainer=trainer, optim=optim, gradient=gradient, eval=scored)
 

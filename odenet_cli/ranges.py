@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {  # what a data set may say of a run, and of which kin
     "epochs": {"gpu": int, "cpu": int},
     "lr": float,
     "rtol": float,
-    "gradient_rtol": float,
+    "gradient": {"method": str, "rtol": float},
     "eval": {"method": str, "rtol": float, "atol": float, "steps": int, "max_steps": int, "dtype": str},
     "direction": str,
 }

@@ -41,7 +41,8 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adjoint_folder(tmp_path_factory):
-    words = ("model=odenet", "model.width=4", "gradient.norm=absolute", "trainer.max_steps=1", "trainer.batch_size=8")
+    words = ("model=odenet", "model.width=4", "gradient.norm=absolute", "gradient.solver.rtol=3e-2")
+    words += ("trainer.max_steps=1", "trainer.batch_size=8")
     return trained(tmp_path_factory.mktemp("runs") / "run", *words)
 
 
@@ -139,6 +140,8 @@ def test_what_the_run_was_trained_with_gives_way(adjoint_folder):
     assert fixed.gradient.norm == "absolute"
     backward = command.changed(run, {"gradient.solver.method": "bosh3"}).gradient.solver
     assert (backward.method, backward.rtol) == ("bosh3", None)
+    relative = command.changed(run, {"gradient.norm": "relative"}).gradient
+    assert (relative.norm, relative.solver.rtol) == ("relative", None)
 
 
 WRONG = {

@@ -56,17 +56,22 @@ def test_the_recipe_fills_only_what_is_open(words, data, gpu, expected):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("data=digits", 3e-2),
-        ("data=digits solver.rtol=1e-1", 1e-1),
-        ("data=digits gradient.solver.rtol=1e-4", 1e-4),
-        ("data=digits gradient.solver.max_steps=50", 1e-3),
-        ("data=digits gradient=backprop", 1e-3),
-        ("data=mnist", 1e-3),
+        ("data=digits", ("bosh3", 1e-2)),
+        ("data=mnist", ("bosh3", 1e-2)),
+        ("data=mnist solver=adams", ("bosh3", 1e-2)),
+        ("data=mnist solver.rtol=1e-5", ("bosh3", 1e-2)),
+        ("data=digits solver.rtol=1e-1", ("bosh3", 1e-1)),
+        ("data=digits gradient.solver.rtol=1e-4", ("dopri5", 1e-4)),
+        ("data=digits gradient.solver.method=dopri5", ("dopri5", 1e-3)),
+        ("data=digits gradient.solver.max_steps=50", ("dopri5", 1e-3)),
+        ("data=digits gradient.norm=absolute", ("dopri5", 1e-3)),
+        ("data=digits gradient=backprop", ("dopri5", 1e-3)),
+        ("data=digits solver=rk4", ("rk4", None)),
     ],
 )
-def test_the_tolerance_of_the_adjoint_is_the_recipes_unless_said(words, expected):
+def test_the_backward_solve_of_the_adjoint_is_the_recipes_unless_said(words, expected):
     solver = gradient_solver(complete(compose(words.split()), gpu=False))
-    assert (solver.rtol, solver.atol) == (expected, expected)
+    assert (solver.method, solver.rtol) == (solver.method, solver.atol) == expected
 
 
 def test_auto_passes_its_options_on():

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:
     """The run's config with these keys set. As in a request, a method brings its preset and an rtol its atol; and
-    another gradient, or another solver, starts without the run's settings of the gradient, or of its solve."""
+    another gradient, norm or solver starts without the run's settings of the gradient, or of its backward solve."""
     from odenet_cli.request.points import altered
 
     told: dict[str, Any] = dict.fromkeys(f"eval.solver.{name}" for name in PARTS)
@@ -110,7 +110,7 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
         told["solver.atol"] = changes["solver.rtol"]
     if changes.get("gradient.method", run.gradient.method) != run.gradient.method:
         told |= {**OPTIONS, **dict.fromkeys(BACKWARD)}
-    if "gradient.solver.method" in changes:
+    if "gradient.solver.method" in changes or changes.get("gradient.norm", run.gradient.norm) != run.gradient.norm:
         told |= dict.fromkeys(BACKWARD)
     if "gradient.solver.rtol" in changes:
         told["gradient.solver.atol"] = None
