@@ -24,7 +24,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{folder / 'run.json'} cannot be read: {error}") from error
+        path = folder / "run.json"
+        raise RequestError(f"{path} cannot be read: {error}\n  Put back what the run wrote there.") from error
 
 
 def parsed(folder: Path) -> dict[str, Any]:

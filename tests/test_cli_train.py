@@ -1,6 +1,7 @@
 """`odenet train`: a wrong request ends in exit 2 and leaves nothing behind; a right one becomes runs and summaries."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -281,6 +282,16 @@ def test_a_run_killed_in_the_first_write_of_its_record_can_go_on(tmp_path, monke
     assert prepare([*words, "resume=auto"]).folder == Path("run")
     with pytest.raises(RequestError, match="unfinished run"):
         prepare(words)
+
+
+@pytest.mark.parametrize("data", ["null", "3", "[digits]"])
+def test_a_saved_config_without_a_data_set_leaves_the_choice_open(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ODENET_DATA", str(tmp_path / "none"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {data}\n")
+    prepare(["data=auto", "data.download=false", "device=cpu", "hydra.run.dir=run", "resume=auto"])
+    assert json.loads(os.environ["ODENET_REQUEST"])["auto"] == "digits"
 
 
 def test_a_summary_shows_what_each_task_is_judged_by():

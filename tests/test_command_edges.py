@@ -1,4 +1,4 @@
-"""The commands' edges: no pipe is waited for, no number is without bound, and a reader who leaves changes nothing."""
+"""The commands' edges: what has no end is not read, no number is without bound, a reader who leaves changes nothing."""
 
 import json
 import os
@@ -107,13 +107,22 @@ def test_points_have_the_bound_of_the_memory(monkeypatch):
         sample.check_memory(10**12, 2)
 
 
-def test_points_come_from_no_pipe_or_device(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for source in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        with pytest.raises(RequestError, match=f"^points={source} is not a file"):
+def test_points_come_from_a_pipe(tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b"\xef\xbb\xbfx1,x2\n1,2\n")
+    os.close(writer)
+    assert sample.points(Path(f"/dev/fd/{reader}")) == [[1.0, 2.0]]  # as of `points=<(…)` or `points=/dev/stdin`
+    os.close(reader)
+
+
+def test_points_come_from_no_folder_and_no_device_without_end(tmp_path):
+    for source, says in (
+        (tmp_path, "cannot be read: Is a directory"),
+        (Path("/dev/zero"), "is a device. Name a file"),
+        (tmp_path / ("x" * 300), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(RequestError, match=f"^points={source} {says}"):
             sample.points(source)
-    with pytest.raises(RequestError, match="File name too long"):
-        sample.points(tmp_path / ("x" * 300))
 
 
 ROW = ["x1"], [[0.5]]
@@ -134,6 +143,15 @@ def test_points_are_written_in_one_move(tmp_path, monkeypatch):
     assert (out.read_text(), list(tmp_path.iterdir())) == ("before", [out])
     sample.write(out, *ROW)
     assert out.read_text() == TEXT
+
+
+def test_points_go_into_a_file_of_a_folder_where_none_can_be_made(tmp_path, monkeypatch):
+    out = tmp_path / "points.csv"
+    out.write_text("before")
+    file = out.stat().st_ino
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    sample.write(out, *ROW)
+    assert (out.read_text(), out.stat().st_ino) == (TEXT, file)
 
 
 def test_points_go_where_a_link_leads(tmp_path):

@@ -231,6 +231,8 @@ def test_a_class_named_in_a_file_does_not_run(tmp_path, monkeypatch, rows):
     save(config, folder, tied=True)
     with pytest.raises(RequestError, match=r"model\.target="):
         command.main([str(folder)])
+    with pytest.raises(RequestError, match=r"net_to_evaluate has no Gone\.\Z"):  # and no word of the checkpoint
+        command.main([str(folder), "model.target=net_to_evaluate:Gone"])
     (record,) = rows("model.target=net_to_evaluate:Net", folder=folder)
     assert record["nfe_forward"] == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,13 +139,14 @@ def flow(folder: Path, config: Config, which: str, method: str) -> Any:
 
 
 def points(source: Path) -> list[list[float]]:
-    """The points in a text file; `RequestError` names the line that is none."""
-    from odenet_cli.data._rows import content
-
+    """The points in a text file, or that a pipe or a terminal gives; `RequestError` names the line that is none."""
     try:
-        lines = content("points", source).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"points={source} cannot be read: {error}") from error
+        with open(source, encoding="utf-8-sig") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+                raise RequestError(f"points={source} is a device. Name a file.")  # that may have no end
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"points={source} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     found: list[list[float]] = []
     named = False
     for place, line in enumerate(lines, 1):
@@ -192,17 +194,22 @@ def columns(shape: tuple[int, ...]) -> list[str]:
 
 
 def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
-    """CSV, to a file in one move, or to what is none, such as the terminal. A link stays; where it leads is written."""
+    """CSV, to a file in one move, or to what is none, such as the terminal. A link stays; where it leads is written.
+
+    In a folder where nothing may be made, a file that is there is written as it stands.
+    """
     text = "\n".join([",".join(names), *(",".join(f"{value:.9g}" for value in row) for row in rows)]) + "\n"
     if out is None or (os.path.exists(out) and os.path.samefile(out, 1)):  # /dev/stdout, wherever it leads
         sys.stdout.write(text)
-    elif os.path.exists(out) and not os.path.isfile(out):
-        try:
-            out.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise RequestError(f"out={out} cannot be written: {error.strerror}.") from error
-    else:
-        put_text(Path(os.path.realpath(out)), text)
+        return
+    target = Path(os.path.realpath(out))
+    if (os.path.isfile(out) and os.access(target.parent, os.W_OK)) or not os.path.exists(out):
+        put_text(target, text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"out={out} cannot be written: {error.strerror}.") from error
 
 
 def files(words: Sequence[str]) -> tuple[Path | None, Path | None, list[str]]:

@@ -33,8 +33,9 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
     auto = None
     for folder, config in configs.items():
         if config.data["name"] == "auto" and auto is None:
-            before = saved(folder) if config.resume == "auto" else {}
-            auto = before.get("data", {}).get("name") or sets.resolve_auto(arguments(config.data))
+            before = saved(folder).get("data") if config.resume == "auto" else None
+            auto = before.get("name") if isinstance(before, dict) else None
+            auto = auto or sets.resolve_auto(arguments(config.data))
 
     records: dict[str, dict[str, Any]] = {}
     for config in configs.values():

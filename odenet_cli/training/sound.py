@@ -76,8 +76,13 @@ def fitting(state: Mapping[str, Any], what: str) -> Iterator[None]:
         raise RequestError(f"{where(state)} does not fit {what}: {kind}{reason}.") from error
 
 
-def match(what: str, mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Names and shapes must be the same."""
+def fits(mine: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose weights have other names or shapes than a model's, `mine`."""
+    with fitting(state, "the model"):
+        _match("the model", mine, state["model"])
+
+
+def _match(what: str, mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     for name in [*mine, *(name for name in other if name not in mine)]:
         if name not in mine or name not in other:
             raise ValueError(f"{name} is {'missing' if name in mine else f'not in {what}'}")

@@ -15,7 +15,7 @@ from odenet_cli.config import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.loop import Session, Window
-from odenet_cli.training.sound import LAST, WEIGHTS, agree, fitting, match, sound, where
+from odenet_cli.training.sound import LAST, WEIGHTS, agree, fits, fitting, sound, where
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:
@@ -34,8 +34,8 @@ def restore(session: Session, state: dict[str, Any]) -> None:
 
 def take(model: nn.Module, optimizer: Optimizer | None, state: Mapping[str, Any]) -> None:
     """Give the weights in `state` to the model, and what the optimiser kept to `optimizer`."""
+    fits(model.state_dict(), state)
     with fitting(state, "the model"):
-        match("the model", model.state_dict(), state["model"])
         model.load_state_dict(state["model"])
     if optimizer is None:
         return
@@ -73,20 +73,20 @@ def weights_of(config: Config, path: Path) -> dict[str, Any]:
     state = checkpoint.load(path)
     sound(state, WEIGHTS)
     agree(config, state, ("model.", "dtype"))
-    fits(config, state)
+    fits(shapes(config), state)
     weights: dict[str, Any] = state["model"]
     return weights
 
 
-def fits(config: Config, state: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose weights are not of the shapes of the model, which is built without memory."""
+def shapes(config: Config) -> dict[str, Tensor]:
+    """The weights of the model without their numbers; it is built without memory."""
     cpu = torch.device("cpu")
     drawn = generators.packed(generators.states(cpu))  # to build a model seeds them
     with torch.device("meta"):
         network = build.model(config, *datasets.shape(*config.source()))
     generators.restore(drawn, cpu)
-    with fitting(state, "the model"):
-        match("the model", network.state_dict(), state["model"])
+    weights: dict[str, Tensor] = network.state_dict()
+    return weights
 
 
 def best_weights(session: Session, folder: Path) -> dict[str, Any]:
@@ -100,8 +100,7 @@ def best_weights(session: Session, folder: Path) -> dict[str, Any]:
         sound(state, WEIGHTS)
         if state["step"] != step:
             raise RequestError(f"{where(state)} has those of step {state['step']}.")
-        with fitting(state, "the model"):
-            match("the model", mine, state["model"])
+        fits(mine, state)
 
     try:
         state, _ = checkpoint.latest(folder / "checkpoints" / "best.pt", usable)

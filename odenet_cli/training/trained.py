@@ -18,8 +18,8 @@ from odenet_cli.errors import RequestError
 from odenet_cli.records import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device
-from odenet_cli.training.sound import WEIGHTS, agree, sound
-from odenet_cli.training.state import fits, take
+from odenet_cli.training.sound import WEIGHTS, agree, fits, sound
+from odenet_cli.training.state import shapes, take
 
 MADE_OF = ("model.", "data.", "dtype", "seed", "solver.")  # what the weights belong to
 WRITTEN = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # into the folder of a run, not in one move
@@ -49,12 +49,13 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
     no use or missing gives way to the one before it.
     """
     check_written(folder)
+    run, mine = load(folder), shapes(config)
 
     def usable(state: checkpoint.Content) -> None:
         sound(state, WEIGHTS)
         # The user says a class of their own again, and it may have moved since.
-        agree(load(folder), state, MADE_OF, free=("model.target",))
-        fits(config, state)
+        agree(run, state, MADE_OF, free=("model.target",))
+        fits(mine, state)
 
     path = folder / "checkpoints" / f"{which}.pt"
     state, trouble = checkpoint.latest(path, usable)

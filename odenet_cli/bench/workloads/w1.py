@@ -99,8 +99,9 @@ class Workload:
             "torchdiffeq": ["odeint_adjoint", "odeint"],
             "torchode": ["AutoDiffAdjoint", "AutoDiffAdjoint one instance", "JointBacksolveAdjoint"],
             "torchdyn": ["adjoint", "autograd"],
-            OURS: ["replay", "backprop", "adjoint", "reversible", *odenet.compiled("replay", "backprop")],
+            OURS: ["replay", "backprop", "adjoint", odenet.IMAGES, "reversible"],
         }
+        modes[OURS] += odenet.compiled("replay", "backprop")
         present = [library for library in modes if library in (*settings.peers, OURS)]
         chosen = [(library, mode, "") for library in present for mode in modes[library]]
         if "torchdiffeq" in present:
