@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: what tests compute is small
+
 FAKES = Path(__file__).parent / "fakes"
 
 
