@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 
 import torch
@@ -38,7 +40,8 @@ def memory(name: str) -> int:
 
 
 def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
-    """Set what is global to the process: the device, determinism, and the precision of matrix products on a GPU.
+    """Set what is global to the process: the device, determinism, the precision of matrix products on a GPU, and what
+    becomes of freed memory on a CPU.
 
     tolerance  the tightest tolerance of the run's solves, None without one. TF32 convolutions round at 5e-4 relative,
                too coarse below 1e-4
@@ -48,9 +51,21 @@ def settle(device: torch.device, deterministic: bool, tolerance: float | None) -
         coarse = tolerance is None or tolerance >= 1e-4
         torch.backends.cudnn.conv.fp32_precision = "tf32" if coarse else "ieee"  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not deterministic
+    else:
+        keep_freed()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+def keep_freed() -> None:
+    """Have the C library keep memory that was freed for the next activations, instead of handing it to the system and
+    having every page of it mapped anew. Of glibc; others are left as they are."""
+    mmap_threshold, trim_threshold, largest = -3, -1, 2**31 - 1
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most that some versions take
+        mallopt(trim_threshold, largest)
 
 
 def describe(device: torch.device) -> str:
