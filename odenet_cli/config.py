@@ -281,8 +281,6 @@ def load(folder: Path) -> Config:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
     except OmegaConfBaseException as error:
         raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
         raise RequestError(f"{path} refers to itself without end.") from error
     assert isinstance(config, Config)

@@ -4,7 +4,6 @@ import json
 from statistics import median
 
 import pytest
-import torch
 
 from odenet_cli.commands import gradcheck as command
 from odenet_cli.config import complete, load, save
@@ -21,14 +20,6 @@ def trained(folder, *words):
     save(config, folder, tied=True)
     runs.run(config, folder, "", list(words))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

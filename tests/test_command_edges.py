@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from odenet_cli.commands import audit, bench, gradcheck, reproduce, sample
 from odenet_cli.commands import eval as scoring
@@ -19,14 +18,6 @@ from odenet_cli.training import run as runs
 
 NET = ("data=digits", "device=cpu", "model=rknet", "model.width=4", "solver=euler", "solver.steps=1")
 SHORT = ("trainer.max_steps=1", "trainer.batch_size=8", "trainer.limit_batches=1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

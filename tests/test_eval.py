@@ -5,7 +5,6 @@ import re
 from itertools import pairwise
 
 import pytest
-import torch
 
 from odenet_cli.commands import eval as command
 from odenet_cli.commands._points import read
@@ -23,14 +22,6 @@ def trained(folder, *words):
     save(config, folder, tied=True)
     runs.run(config, folder, "", list(words))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -75,19 +75,19 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield line, [cells[place] for place in order]
 
 
-def content(key: str, path: Path) -> bytes:
-    """What the file that `key` names holds. A pipe or a device is refused: to read one may never end."""
+def content(path: Path) -> bytes:
+    """What the file `data.path` holds. A pipe or a device is refused: to read one may never end."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise RequestError(f"{key}={path} is not a file but a folder, a pipe or a device. Name a file.")
+        raise RequestError(f"data.path={path} is not a file but a folder, a pipe or a device. Name a file.")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RequestError(f"{key}={path} cannot be read: {error.strerror}.") from error
+        raise RequestError(f"data.path={path} cannot be read: {error.strerror}.") from error
 
 
 def _text(path: Path) -> str:
     try:
-        text = content("data.path", path).decode("utf-8-sig")
+        text = content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before, byte = error.object[: error.start], error.object[error.start]
     else:

@@ -93,7 +93,7 @@ class Source:
         scaled, mean, spread = self._scaled(rows, sizes["train"], ordered, header[2:])
         record = {
             "used": "csv",
-            "sha256": hashlib.sha256(content("data.path", self.file)).hexdigest(),
+            "sha256": hashlib.sha256(content(self.file)).hexdigest(),
             "root": str(self.file),
             "sizes": sizes,
             "warning": None,
