@@ -57,9 +57,11 @@ class GradientConfig:
 
 @dataclass
 class OptimConfig:
-    """The optimiser; `lr` null is the data set's recipe. The rate is multiplied by `decay` at the `milestones`.
+    """The optimiser and its learning rate over the run; `lr` null is the data set's recipe.
 
-    milestones  fractions of the run, in (0, 1)
+    schedule    steps: times `decay` at each of the `milestones` | cosine: down to 0 | onecycle: up to `lr` and down
+    milestones  of schedule=steps: fractions of the run, in (0, 1)
+    warmup      the fraction of the run over which the rate rises to `lr`; null: 0, of onecycle 0.3
     clip        a gradient of a larger norm, over all parameters, is scaled down to it; null never
     """
 
@@ -67,6 +69,8 @@ class OptimConfig:
     lr: float | None = None
     momentum: float | None = None
     weight_decay: float = 0.0
+    schedule: str = "steps"
+    warmup: float | None = None
     milestones: list[float] = field(default_factory=list)
     decay: float = 0.1
     clip: float | None = None
@@ -211,6 +215,8 @@ def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
         trainer = replace(trainer, batch_size=recipe.get("batch_size"))
     if optim.lr is None:
         optim = replace(optim, lr=recipe.get("lr"))
+    if optim.schedule != "steps":  # a preset's milestones have no meaning then
+        optim = replace(optim, milestones=[])
     gradient, backward = config.gradient, recipe.get("gradient") or {}
     relative = gradient.method == "adjoint" and gradient.norm == "relative"
     if backward and relative and gradient.solver == SolverChange() and config.solver.rtol is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 NORMS = ("relative", "absolute", "seminorm")
 COMPILE = ("auto", "true", "false", "loop")
+SCHEDULES = ("steps", "cosine", "onecycle")
 LONGEST = 240  # bytes of a name; a file system takes 255, and the time goes before it
 DEEPEST = 10_000  # blocks or layers
 RECIPE: dict[str, Any] = {  # what a data set may say of a run, and of which kind each key is
@@ -203,6 +204,9 @@ def _check_optim(optim: OptimConfig) -> None:
             raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
         if not 0 <= optim.momentum < 1:
             raise RequestError(f"optim.momentum={optim.momentum} is out of range: it must be in [0, 1).")
+    require("optim.schedule", optim.schedule, SCHEDULES)
+    if optim.warmup is not None and not 0 <= optim.warmup < 1:
+        raise RequestError(f"optim.warmup={optim.warmup} is out of range: it is a fraction of the run, in [0, 1).")
     positive("optim.decay", optim.decay)
     positive("optim.clip", optim.clip)
     if any(not 0 < m < 1 for m in optim.milestones) or sorted(optim.milestones) != list(optim.milestones):

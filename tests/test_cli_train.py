@@ -34,6 +34,8 @@ WRONG = {
     "optim.momentum=1": ["optim.momentum=1", "[0, 1)"],
     "optim=adam optim.momentum=0.9": ["optim.momentum=0.9", "adam"],
     "optim.milestones=[0.5,0.2]": ["rising"],
+    "optim.schedule=cosin": ["optim.schedule=cosin", "cosine"],
+    "optim.warmup=1": ["optim.warmup=1", "[0, 1)"],
     "trainer.epochs=2.5": ["trainer.epochs=2.5 is not a whole number"],
     "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
     "trainer.epochs=3 trainer.steps=4": ["trainer.epochs=3", "trainer.steps=4"],

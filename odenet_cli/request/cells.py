@@ -30,6 +30,8 @@ from odenet_cli.request.guard import guard
 from odenet_cli.request.settle import key_of, on_gpu, settle
 
 CELLS = Path("runs/cells")
+# Keys that came later, with the value that every cell before them had.
+ADDED = {"optim.schedule": "steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +141,12 @@ def incidental(word: str) -> bool:
 def digest(config: Config) -> str:
     """The hash of what a run computes: its complete config without names, places, device and the rhythm of the log.
 
-    What is null is left out, so that a key that is new, and says nothing yet, makes no cell another one. A number is
+    What is null, or as in `ADDED`, is left out, so that a key that is new makes no cell another one. A number is
     written as its key is: 1 and 1.0 are the same.
     """
     kinds = {**dict(_kinds(Config)), **_kinds_written(config)}
     values = {key: value for key, value in leaves(asdict(config)) if key not in INCIDENTAL and value is not None}
-    spelled = {key: _spelled(value, kinds.get(key)) for key, value in values.items()}
+    spelled = {key: _spelled(value, kinds.get(key)) for key, value in values.items() if ADDED.get(key) != value}
     return hashlib.sha256(json.dumps(spelled, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,32 @@ def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: t
 
 
 def learning_rate(config: OptimConfig, step: int, total: int) -> float:
-    """The rate for step `step` of `total`, from 0: multiplied by `decay` at each milestone, a share of the run."""
+    """Return the learning rate of `step`, from 0, in a run of `total` steps, as torch.optim.lr_scheduler defines it.
+
+    steps     MultiStepLR at the milestones, times LinearLR over the warm-up
+    cosine    LinearLR over the warm-up, then CosineAnnealingLR down to 0
+    onecycle  OneCycleLR with torch's own factors (Smith & Topin 2018); the momentum stays as it is
+    """
     assert config.lr is not None
+    if config.schedule == "onecycle":
+        return _onecycle(config.lr, 0.3 if config.warmup is None else config.warmup, step, total)
+    rising = round((config.warmup or 0.0) * total)
+    rate = config.lr * min(1.0, (step + 1) / (rising + 1))  # LinearLR from lr / (rising + 1)
+    if config.schedule == "cosine":
+        return rate if step < rising else _cosine(config.lr, 0.0, (step - rising) / (total - rising))
     passed = sum(step >= round(milestone * total) for milestone in config.milestones)
-    return float(config.lr * config.decay**passed)
+    return float(rate * config.decay**passed)
+
+
+def _onecycle(highest: float, warmup: float, step: int, total: int) -> float:
+    """From highest/25 up over the warm-up, then down to highest/25e4 at the last step, along cosines."""
+    lowest, top, last = highest / 25, warmup * total - 1, total - 1
+    if step <= top and top > 0:
+        return _cosine(lowest, highest, step / top)
+    top = max(top, 0.0)
+    return _cosine(highest, lowest / 1e4, (step - top) / (last - top) if last > top else 0.0)
+
+
+def _cosine(first: float, then: float, share: float) -> float:
+    """Half a cosine from `first` at share 0 to `then` at share 1."""
+    return then + (first - then) * (1 + math.cos(math.pi * share)) / 2
