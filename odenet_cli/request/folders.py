@@ -14,7 +14,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.records import read_record
 
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
-OURS |= {"eval.jsonl", "gradcheck.jsonl", "audit.json"}
+OURS |= {"predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json"}
 LONGEST = 100
 
 

@@ -44,6 +44,19 @@ class RootMean(Mean):
 
 
 @dataclass(frozen=True)
+class PerSample:
+    """Keep a value of every sample, in the order of the split, batch by batch; it is no number."""
+
+    parts: tuple[Tensor, ...]
+
+    def __add__(self, other: PerSample) -> PerSample:
+        return PerSample(self.parts + other.parts)
+
+    def item(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class Deviation:
     """Standard deviation of rows from their mean, over columns too. Merged as by Chan, Golub & LeVeque, "Algorithms for
     computing the sample variance", Am. Stat. 37 (1983).

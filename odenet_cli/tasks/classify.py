@@ -5,12 +5,21 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odenet_cli.tasks._scores import PerSample, Score
+
 NEEDS = ("forward",)
 Batch = tuple[Tensor, Tensor]
 
 
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean cross-entropy of `batch = (x (B, *S), label (B,))`, and the share of wrong answers beside it."""
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
+    """Return the mean cross-entropy of `batch = (x (B, *S), label (B,))`, and the share of wrong answers beside it.
+
+    Outside of training also, sample by sample, the class that was `predicted` and the `label`.
+    """
     x, label = batch
     logits = model(x)
-    return F.cross_entropy(logits, label), {"error": (logits.argmax(1) != label).float().mean()}
+    predicted = logits.argmax(1)
+    extra: dict[str, Tensor | Score] = {"error": (predicted != label).float().mean()}
+    if not model.training:
+        extra |= {"predicted": PerSample((predicted,)), "label": PerSample((label,))}
+    return F.cross_entropy(logits, label), extra

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from odenet_cli.models import solvers
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
-from odenet_cli.tasks._scores import Mean, Score
+from odenet_cli.tasks._scores import Mean, PerSample, Score
 
 
 @contextlib.contextmanager
@@ -59,11 +59,13 @@ def evaluate(
     solver: Solver | None = None,
     limit: int | None = None,
     dtype: torch.dtype | None = None,
+    per_sample: dict[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
 
-    limit  use only so many batches
-    dtype  score in this precision
+    limit       use only so many batches
+    dtype       score in this precision
+    per_sample  receives what the task tells of every sample, (N,) each, in the order of the split
     """
     found: dict[str, Score] = {}
     batches, cost, start = 0, Stats(), time.perf_counter()
@@ -76,6 +78,8 @@ def evaluate(
                 score = Mean(value.double() * size, size) if isinstance(value, Tensor) else value
                 found[name] = found[name] + score if name in found else score
             cost, batches = sum(solves, start=cost), batches + 1
+    if per_sample is not None:
+        per_sample |= {name: torch.cat(score.parts) for name, score in found.items() if isinstance(score, PerSample)}
     scores = {name: value for name, score in found.items() if (value := score.item()) is not None}
     return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}
 

@@ -218,11 +218,11 @@ def _epoch(run: Session) -> int:
     return run.epoch + (run.position == run.per_epoch)
 
 
-def score(run: Session, keep: Any, split: str) -> dict[str, Any]:
+def score(run: Session, keep: Any, split: str, per_sample: dict[str, Tensor] | None = None) -> dict[str, Any]:
     """The scores of the present weights on `split`; a loss that is no number is a `RunFailed`."""
     with repeatable(run, keep, split):
-        limit = run.config.trainer.limit_batches
-        scores = evaluate(run.model, run.loss_fn, getattr(run.data, split), run.scorer, limit, run.precision)
+        samples, limit = getattr(run.data, split), run.config.trainer.limit_batches
+        scores = evaluate(run.model, run.loss_fn, samples, run.scorer, limit, run.precision, per_sample)
         if not math.isfinite(scores["loss"]):
             raise diverged(run, scores["loss"], run.step)
     return scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from odenet_cli.records import read_record
 from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
-from odenet_cli.training.folder import check_metrics, locked, write_record
+from odenet_cli.training.folder import check_metrics, locked, replace, write_record
 from odenet_cli.training.keeper import FAILED, Keeper
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, fit, score
@@ -156,6 +157,19 @@ def keep_sketch(folder: Path, session: Session) -> None:
         numpy.savez_compressed(path, **{name: array.detach().cpu().numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
+def keep_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None:
+    """Write what a classifier answered to every test sample, and the labels, to `predictions.npz`, (N,) each.
+
+    Two networks are compared on the same samples by these (McNemar's test), which their error rates do not allow.
+    """
+    if predictions:
+        arrays = {name: values.cpu().numpy() for name, values in predictions.items()}
+        packed = {name: values.astype(numpy.min_scalar_type(values.max())) for name, values in arrays.items()}
+        file = io.BytesIO()
+        numpy.savez_compressed(file, **packed)  # type: ignore[arg-type]
+        replace(folder / "predictions.npz", file.getvalue())
+
+
 def assemble(config: Config, where: torch.device) -> Session:
     """Everything to train `config` with, at its beginning."""
     name, options = config.source()
@@ -191,11 +205,13 @@ def _train(session: Session, folder: Path, state: dict[str, Any] | None, stop: S
     try:
         fit(session, logbook, keep, stop, show)
         session.model.load_state_dict(best_weights(session, folder))
-        scores = score(session, keep, "test")
+        predictions: dict[str, torch.Tensor] = {}
+        scores = score(session, keep, "test", predictions)
         at = {"step": session.step, "epoch": session.epoch, "split": "test"}
         logbook.write({**at, **scores})
         show.record({**at, **scores})
         scores = close(session, scores)
+        keep_predictions(folder, predictions)
         keep_sketch(folder, session)
     finally:
         show.close()

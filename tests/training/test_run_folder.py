@@ -10,14 +10,19 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from odenet_cli.commands._summary import summarise
-from odenet_cli.config import save
+from odenet_cli.config import eval_solver, load, save
 from odenet_cli.errors import RequestError
+from odenet_cli.training import build
 from odenet_cli.training import record as run_record
+from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.folder import MetricsFile, locked, plain, write_record
+from odenet_cli.training.trained import trained
 
 COMMIT = run_record.commit
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
@@ -151,6 +156,28 @@ def test_run_json_says_what_the_design_promises(train):
     assert 0 <= final["error"] <= 1
     left = {path.name.split(".1")[0] if path.name.startswith("events") else path.name for path in folder.iterdir()}
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "events.out.tfevents"} <= left
+
+
+def test_a_classifier_keeps_its_answer_to_every_test_sample(train):
+    """The file tells the same error as the record, and the labels are the data set's own, in its order."""
+    folder = train(*ODE, *SHORT, "trainer.limit_batches=null", "trainer.epochs=1", "trainer.max_steps=2")
+    final = json.loads((folder / "run.json").read_text())["final"]
+    with numpy.load(folder / "predictions.npz") as kept:
+        predicted, label = kept["predicted"], kept["label"]
+    assert (predicted.dtype, label.dtype, predicted.shape) == (numpy.uint8, numpy.uint8, (360,))
+    assert label.tolist() == load_digits().target[1437:].tolist()
+    assert (predicted != label).mean() == pytest.approx(final["error"], abs=1e-7)
+
+    config = load(folder)
+    net = trained(folder, config, "best", 100)
+    with torch.no_grad(), solved_by(net.model.eval(), build.solver(eval_solver(config))):
+        answers = torch.cat([net.model(x).argmax(1) for x, _ in net.data.test.epoch(0)])
+    assert predicted.tolist() == answers.tolist()
+
+
+def test_no_answers_are_kept_where_there_are_no_labels(train):
+    folder = train("model=planar", "model.layers=1", "data=moons", "trainer.steps=2", "trainer.epochs=null")
+    assert not (folder / "predictions.npz").exists()
 
 
 def test_the_commit_is_forty_digits_and_a_plus_where_it_was_changed():
