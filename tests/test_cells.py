@@ -16,7 +16,7 @@ from odenet_cli.ranges import leaves
 from odenet_cli.request import compose
 from odenet_cli.request.cells import digest, incidental, plan
 
-PRESETS = ("quick", "cpu", "paper")
+PRESETS = ("quick", "cpu", "day", "paper")
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def test_numbers_that_are_equal_are_one_cell_where_the_key_takes_any_number(word
 def test_the_network_of_figure_3_is_a_cell_of_table_1(preset):
     (network,) = planned("fig3", preset).cells
     one_tolerance = ("solver.rtol=1e-3",)  # the usual one; the comma list is not needed here
-    compared, _ = planned("table1", preset, ("ODE-Net",), one_tolerance).cells
+    compared, *_ = planned("table1", preset, ("ODE-Net",), one_tolerance).cells
     assert (compared.part, compared.seed) == ("compare", 0)
     assert network.folder == compared.folder
     assert network.config.model["name"] == "odenet"
@@ -106,6 +106,30 @@ def test_each_value_of_a_comma_list_and_each_seed_is_a_cell_of_its_own():
     assert len({cell.folder for cell in cells}) == 8
 
 
+def test_steps_are_timed_alone_where_times_are_quoted():
+    """The same seven networks, in a part of their own; the quick preset has no times to quote."""
+    cells = planned("table1", "cpu").cells
+    timed = [cell for cell in cells if cell.part == "times"]
+    assert [cell.row for cell in timed] == [cell.row for cell in cells if cell.part == "compare"]
+    assert all(cell.alone and cell.config.trainer.max_steps == 200 for cell in timed)
+    assert not any(cell.alone for cell in cells if cell.part == "compare")
+    assert "times" not in {cell.part for cell in planned("table1", "quick").cells}
+
+
+def test_a_part_may_have_seeds_and_presets_of_its_own():
+    """The candidates of a recipe are compared on a seed that is not in the table, and only there."""
+    candidates = [cell for cell in planned("table1", "day", seeds=3).cells if cell.part == "recipe"]
+    assert candidates
+    assert {cell.seed for cell in candidates} == {100}
+    assert {cell.config.seed for cell in candidates} == {100}
+    assert "recipe" not in {cell.part for cell in planned("table1", "cpu").cells}
+
+
+def test_a_rows_own_word_takes_the_place_of_the_presets():
+    (candidate, *_) = [cell for cell in planned("table1", "day").cells if cell.part == "recipe"]
+    assert sum(word.startswith("trainer.epochs=") for word in candidate.words) == 1
+
+
 def test_the_words_of_a_cell_are_those_of_odenet_train():
     cell = planned("table1", "quick", ("ResNet-1", "ResNet"), seeds=2).cells[1]
     config = complete(compose(list(cell.words)), gpu=False)
@@ -114,10 +138,11 @@ def test_the_words_of_a_cell_are_those_of_odenet_train():
 
 
 def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_rows():
-    quick, cpu, paper = (planned("fig3", preset).cells[0].config for preset in PRESETS)
-    assert [one.model["width"] for one in (quick, cpu, paper)] == [16, 64, 64]
-    assert [one.data["name"] for one in (quick, cpu, paper)] == ["digits", "mnist", "mnist"]
+    quick, cpu, day, paper = (planned("fig3", preset).cells[0].config for preset in PRESETS)
+    assert [one.model["width"] for one in (quick, cpu, day, paper)] == [16, 64, 64, 64]
+    assert [one.data["name"] for one in (quick, cpu, day, paper)] == ["digits", "mnist", "mnist", "mnist"]
     assert [one.trainer.epochs for one in (cpu, paper)] == [3, 160]
+    assert day.optim.schedule == "onecycle"
     assert "digits" in planned("fig3", "quick").about
 
 
@@ -125,7 +150,7 @@ def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_row
     ("item", "preset", "rows", "told"),
     [
         ("tabel1", "quick", [], ["tabel1", "Did you mean `table1`?", "fig3"]),
-        ("table1", "quik", [], ["--preset=quik", "Did you mean `quick`?", "cpu, paper"]),
+        ("table1", "quik", [], ["--preset=quik", "Did you mean `quick`?", "cpu, day, paper"]),
         ("table1", "quick", ["MLP", "ODENet"], ["--rows=ODENet", "Did you mean `ODE-Net`?", "ResNet-6 tied"]),
     ],
 )

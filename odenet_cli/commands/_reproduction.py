@@ -43,7 +43,9 @@ def _run(plan: Plan, request: Request) -> dict[Path, str]:
 
             hand_over([job for job in jobs.values() if not done(job.folder)], request.words, board.look)
             return {job.folder: _reason(job) for job in jobs.values() if not done(job.folder)}
-        return launch(list(jobs.values()), request.jobs, gpus(request), board.look)
+        timed = {cell.folder: jobs.pop(cell.folder) for cell in plan.cells if cell.alone and cell.folder in jobs}
+        failed = launch(list(jobs.values()), request.jobs, gpus(request), board.look)
+        return failed | launch(list(timed.values()), 1, 0, board.look)
 
 
 def gpus(request: Request) -> int:

@@ -3,7 +3,13 @@
 What there is to run stands in `conf/experiment/NAME.yaml` under `reproduce`:
 
     presets  name -> {about, seeds, words, and values for the {braces} in the words of rows}
-    parts    name -> {rows: {name -> words}, words, seeded}; a comma list in a word is one cell for each value
+    parts    name -> {rows: {name -> words}, words, …}; a comma list in a word is one cell for each value
+
+and of a part
+
+    seeded   every seed of the preset, instead of seed 0 alone; `seeds` names others
+    alone    its cells are timed: one after the other, when all others are done
+    presets  those that have this part; all, where it is left out
 """
 
 from __future__ import annotations
@@ -40,6 +46,7 @@ class Cell:
 
     words   what `odenet train` is told
     folder  `runs/cells/<hash of its config>`
+    alone   it is timed, so nothing runs beside it
     """
 
     part: str
@@ -56,6 +63,7 @@ class Cell:
         return ", ".join([self.row, *swept, f"seed {self.seed}"])
 
     varied: tuple[str, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     section = _section(item, composer)
     presets, parts = section.pop("presets"), section.pop("parts")
     chosen = dict(presets[require("--preset", preset, presets)])
+    parts = {name: part for name, part in parts.items() if preset in part.get("presets", presets)}
     whole, words, about = chosen.pop("seeds"), chosen.pop("words"), chosen.pop("about")
     known = [name for part in parts.values() for name in part["rows"]]
     for name in rows:
@@ -101,12 +110,14 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     changes, ours = [word for word in said if not incidental(word)], {key_said(word) for word in said}
     cells: list[Cell] = []
     for part, content in parts.items():
-        for seed in range((seeds or whole) if content.get("seeded") else 1):
+        for seed in content.get("seeds") or range((seeds or whole) if content.get("seeded") else 1):
             for row, own in content["rows"].items():
                 if not rows or row in rows:
-                    told = [*words, *content.get("words", ()), *[word.format_map(chosen) for word in own]]
-                    told = [word for word in told if key_said(word) not in ours]
-                    cells += _cells(composer, part, row, seed, [f"experiment={item}", *told, f"seed={seed}", *said])
+                    told = [*words, *content.get("words", ()), *own]
+                    last = {key_said(word): word.format_map(chosen) for word in told}  # a row's own word counts
+                    told = [word for key, word in last.items() if key not in ours]
+                    told = [f"experiment={item}", *told, f"seed={seed}", *said]
+                    cells += _cells(composer, part, row, seed, told, content.get("alone", False))
     return Plan(
         item=item,
         preset=preset,
@@ -195,7 +206,7 @@ def _hydras(word: str) -> bool:
     return key_said(word).startswith(("hydra.", "hydra/"))
 
 
-def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str]) -> list[Cell]:
+def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str], alone: bool) -> list[Cell]:
     """The cells of a row: one for each combination of the values in its words."""
     words = composer.overrides = [quoted(word) for word in words if not _hydras(word)]
     with explained(words, composer.keys):
@@ -210,7 +221,6 @@ def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str])
         if config.data["name"] == "auto":
             raise RequestError("data=auto cannot be reproduced: say which data, or leave it to the preset.")
         folder = CELLS / digest(complete(config, on_gpu(config)))
-        cells.append(
-            Cell(part=part, row=row, seed=seed, words=tuple(point), config=config, folder=folder, varied=varied)
-        )
+        known = {"part": part, "row": row, "seed": seed, "varied": varied, "alone": alone}
+        cells.append(Cell(**known, words=tuple(point), config=config, folder=folder))
     return cells
