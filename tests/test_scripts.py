@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
+WORKLOADS = ("w1", "train", "w2", "w3", "w4")  # of scripts/one_gpu.sh, in its order
 SCRIPTS = {
     "scripts/reproduce_paper.sh": "",
     "scripts/slurm/one_node.sbatch": ", 4 at a time",
@@ -58,7 +60,63 @@ def test_a_script_opens_with_how_to_start_it_and_stops_at_the_first_error(script
 
 def test_every_launch_script_is_here():
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "scripts").rglob("*.s*") if "bench" not in path.parts}
-    assert found == set(SCRIPTS)
+    assert found == {*SCRIPTS, "scripts/one_gpu.sh"}
+
+
+def test_one_gpu_lists_its_parts_within_nine_minutes(tmp_path):
+    """Tests, the five workloads and the paper's cells; the limits of all but the last leave time for cells."""
+    script = ["bash", str(ROOT / "scripts" / "one_gpu.sh"), str(tmp_path / "out"), "--dry-run", "data.root=/data"]
+    lines = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    parts = [re.fullmatch(r"(\S+), at most (\d+) s: (.*)", line).groups() for line in lines]
+    assert [name for name, *_ in parts] == ["machine", "tests", *(f"bench-{w}" for w in WORKLOADS), "cells"]
+    assert sum(int(seconds) for _, seconds, _ in parts[:-1]) <= 540 - 90
+    commands = {name: command for name, _, command in parts}
+    assert "-m gpu" in commands["tests"]
+    assert all("device=cuda" in commands[f"bench-{w}"] for w in WORKLOADS)
+    assert commands["cells"].startswith("odenet reproduce table1 --preset paper")
+    assert commands["cells"].endswith("device=cuda data.root=/data")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_gpu_goes_on_and_names_what_failed(tmp_path):
+    """With stand-ins for its commands: one bench fails, the cells run out of time; a second call repeats only these."""
+    commands, out = tmp_path / "bin", tmp_path / "out"
+    commands.mkdir()
+    said = tmp_path / "said"
+    (commands / "python").write_text(f'#!/bin/sh\necho "python $*" >> {said}\n')
+    (commands / "odenet").write_text(
+        f'#!/bin/sh\necho "odenet $*" >> {said}\ncase "$*" in "bench w2"*) exit 1;; reproduce*) kill -TERM $$;; esac\n'
+    )
+    for name in ("python", "odenet"):
+        (commands / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+    script = ["bash", str(ROOT / "scripts" / "one_gpu.sh"), str(out)]
+
+    first = subprocess.run(script, env=env, capture_output=True, text=True, timeout=60)
+    assert first.returncode == 1
+    assert f"bench-w2: exit code 1, see {out}/bench-w2.txt" in first.stdout
+    assert "cells: not done when its time was up" in first.stdout
+    assert len(said.read_text().splitlines()) == 9
+    said.unlink()
+    again = subprocess.run(script, env=env, capture_output=True, text=True, timeout=60)
+    assert "tests: done before" in again.stdout
+    ran = [line.split()[:3] for line in said.read_text().splitlines()]
+    assert ran[1:] == [["odenet", "bench", "w2"], ["odenet", "reproduce", "table1"]]
+
+
+def test_one_gpu_is_refused_without_a_gpu(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    out = tmp_path / "out"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "one_gpu.sh"), str(out)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "torch finds no CUDA device here" in done.stderr
+    assert not out.exists()
 
 
 def test_every_planted_fault_has_its_place_and_its_test():
