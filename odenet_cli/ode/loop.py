@@ -16,6 +16,7 @@ from odenet_cli.ode.outputs import Taken
 from odenet_cli.ode.state import Evaluate, State
 from odenet_cli.ode.step import Step, errors, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.transforms import is_finite
 
 
 @dataclass(kw_only=True)
@@ -185,7 +186,7 @@ class FixedLoop:
             self.accepted += 1
             yield Taken(now, h, after, y=y, step=step)
             y = step.y
-        if not all(torch.isfinite(part).all() for part in y):
+        if not all(map(is_finite, y)):
             raise NotFinite(
                 f"the state is NaN or infinite at t = {end:.6g}, after {self.accepted} steps of {abs(h):.3g}. "
                 "Take more of them (solver.steps), or look for a field that grows without bound."

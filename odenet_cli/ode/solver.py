@@ -26,6 +26,7 @@ from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import Counted, Evaluate, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.transforms import check_transforms, forward_mode, read
 
 
 class Solution(NamedTuple):
@@ -90,12 +91,14 @@ class _Solver:
         Gradients reach y0, ts, the field's parameters and whatever tensors it closes over. Raises `SolveError` where
         the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of the field pass through.
         """
+        if self.compile:
+            check_transforms(f"compile={self.compile}", "compile=False")
         rhs = RightHandSide(field, y0)
         points, times = _times(ts)
         problem = Problem(rhs, points, times, self, Stats.begin())
         if points[0] == points[-1]:
             made = stacked([rhs.y0] * len(points))
-        elif torch.is_grad_enabled():
+        elif torch.is_grad_enabled() or forward_mode():
             made = self.differentiate.solve(problem)
         else:
             made = stacked(problem.integrate(problem.evaluate))
@@ -267,13 +270,13 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
         raise ValueError(
             f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
         )
-    points = times.tolist()
+    points = read(times)
     if not all(map(math.isfinite, points)):
         raise NotFinite(f"ts must be finite; got {points}.")
     signs = {math.copysign(1.0, b - a) for a, b in pairwise(points) if a != b}
     if len(signs) > 1:
         raise ValueError(f"ts must run one way, up or down; got {points}.")
-    return points, times if times.requires_grad and torch.is_grad_enabled() else None
+    return points, times if forward_mode() or (times.requires_grad and torch.is_grad_enabled()) else None
 
 
 def _positive(key: str, value: float, *, zero: bool = False, infinite: bool = False) -> None:

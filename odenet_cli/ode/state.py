@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.tableau import Weights
+from odenet_cli.ode.transforms import read
 
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, Any], Any]
@@ -132,7 +133,7 @@ def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     norms = norms_of(states, orders)
     if not norms:
         return [0.0] * len(states)
-    known = iter([norms[0].item()] if len(norms) == 1 else torch.stack([norm.double() for norm in norms]).tolist())
+    known = iter([read(norms[0])] if len(norms) == 1 else read(torch.stack([norm.double() for norm in norms])))
     found = []
     for state, order in zip(states, orders):
         mine = [next(known) for part in state if part.numel()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -13,10 +14,12 @@ from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import State
+from odenet_cli.ode.transforms import check_transforms
 
 
 def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     """Solve as one node of the autograd graph."""
+    check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
     rhs = problem.rhs
     problem.stats.nfe_forward += 1
     problem.opening, problem.captured, problem.retain = capture(rhs, problem.ts[0], problem.times is not None)
@@ -49,15 +52,38 @@ class _Node(torch.autograd.Function):
         y0, kept = saved[: ctx.parts], saved[ctx.given :]
         arriving = _unstacked(cotangents, len(problem.ts))
         problem.rhs.y0 = tuple(part.detach() for part in y0)
-        if torch.is_grad_enabled():
-            found = gradient.backward_again(problem, ctx.tape, y0, arriving)
-        else:
-            if gradient.keeps_outputs:
-                later = _later(kept[: ctx.parts], len(problem.ts))
-                kept = [problem.rhs.y0, *zip(*later), *kept[ctx.parts :]]
-            found = gradient.backward(problem, ctx.tape, kept, arriving)
+        with without_hooks(problem.captured):
+            if torch.is_grad_enabled():
+                found = gradient.backward_again(problem, ctx.tape, y0, arriving)
+            else:
+                if gradient.keeps_outputs:
+                    later = _later(kept[: ctx.parts], len(problem.ts))
+                    kept = [problem.rhs.y0, *zip(*later), *kept[ctx.parts :]]
+                found = gradient.backward(problem, ctx.tape, kept, arriving)
         problem.rhs.y0 = ()
         return None, None, *found.y0, found.times, *found.captured
+
+
+@contextmanager
+def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Keep the tensors' hooks and `retain_grad` silent: they are for the whole gradient, which comes after this node.
+
+    torch.autograd.grad shows them each part of it, too. Autograd reads the dictionary of hooks when it calls them, so
+    that it can be emptied; a backward pass of another thread through the same tensors would not find them meanwhile.
+    """
+    silenced = [(hooks, dict(hooks)) for tensor in tensors if (hooks := tensor._backward_hooks)]
+    retaining = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
+    for hooks, _ in silenced:
+        hooks.clear()
+    for tensor, _ in retaining:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for hooks, held in silenced:
+            hooks.update(held)
+        for tensor, retained in retaining:
+            tensor.grad = retained
 
 
 class Gathered:
@@ -127,8 +153,9 @@ def plainly(
     """The gradient with a graph of its own, through `again(y0, clock)`, which makes the states at the output times anew
     under autograd (some of those that fall together may be left out). Memory grows with the number of evaluations."""
     with torch.enable_grad():
-        leaves = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in y0)
-        times, ts = problem.times, problem.ts
+        # Aliases of the caller's tensors, whose hooks are for the whole gradient.
+        leaves = tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in y0)
+        times, ts = None if problem.times is None else problem.times.view_as(problem.times), problem.ts
         states = {0: leaves, **again(leaves, problem.clock(times))}
         for j in range(1, len(ts)):
             states.setdefault(j, states[j - 1])

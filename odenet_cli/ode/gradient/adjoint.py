@@ -60,7 +60,7 @@ class Adjoint:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
 
     def backward_again(self, *_: Any, **__: Any) -> Gradients:
-        raise RuntimeError("gradient=adjoint has no second derivative; use gradient=backprop for that.")
+        raise NotImplementedError("gradient=adjoint has no second derivative; use gradient=backprop for that.")
 
 
 class _Backwards:

@@ -1,0 +1,63 @@
+"""A solve inside the transforms of torch.func and of forward-mode AD: what goes through, and what is refused by name.
+
+`backprop` is made of PyTorch's operations, so that every transform goes through it. The other gradients make the solve
+one node of autograd's graph, which has a backward pass only. Steps chosen by a tolerance need numbers; vmap hides them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def forward_mode() -> bool:
+    """Return whether a level of forward-mode AD is open, so that any tensor may carry a tangent."""
+    return forward_ad._current_level >= 0
+
+
+def check_transforms(what: str, way_out: str) -> None:
+    """Raise NotImplementedError inside a transform of torch.func, a level of forward-mode AD, or torch.jit.trace.
+
+    Nothing else is safe there: a tensor that the vector field closes over does not show that it is wrapped or dual.
+    """
+    if torch._C._are_functorch_transforms_active() or forward_mode() or torch._C._is_tracing():
+        raise NotImplementedError(
+            f"{what} does not go through the transforms of torch.func (grad, jacrev, jvp, vmap, ...), forward-mode AD "
+            f"or torch.jit.trace, where derivatives would be lost; use {way_out}."
+        )
+
+
+def read(values: Tensor) -> Any:
+    """Return the numbers of `values` as a float or a list of them; raise NotImplementedError where vmap hides them."""
+    try:
+        return values.tolist()
+    except RuntimeError as error:
+        if not is_batched(values):
+            raise
+        raise NotImplementedError(
+            "a solve needs its times as numbers, and an adaptive one its errors: torch.func.vmap hides them. "
+            "A state may have any shape, so solve for the whole batch at once, with vmap in the vector field: "
+            "solve(torch.func.vmap(field, (None, 0)), y0, ts); or use Fixed(..., gradient='backprop') and the same ts."
+        ) from error
+
+
+def is_finite(values: Tensor) -> bool:
+    """Return whether all numbers are finite, those of every sample under vmap."""
+    return bool(torch.isfinite(_unwrapped(values)).all())
+
+
+def is_batched(values: Tensor) -> bool:
+    """Return whether vmap, or `is_grads_batched` of torch.autograd.grad, hides a dimension of `values`."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(values) and not functorch.is_batchedtensor(values):
+        values = functorch.get_unwrapped(values)
+    return functorch.is_batchedtensor(values) or functorch.is_legacy_batchedtensor(values)
+
+
+def _unwrapped(values: Tensor) -> Tensor:
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        values = torch._C._functorch.get_unwrapped(values)
+    return values
