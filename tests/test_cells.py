@@ -8,10 +8,12 @@ import sys
 from dataclasses import asdict
 
 import pytest
+from omegaconf import OmegaConf
 
 from odenet_cli.commands.reproduce import parsed
 from odenet_cli.config import complete
 from odenet_cli.errors import RequestError
+from odenet_cli.presets import conf_dir
 from odenet_cli.ranges import leaves
 from odenet_cli.request import compose
 from odenet_cli.request.cells import digest, incidental, plan
@@ -144,6 +146,18 @@ def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_row
     assert [one.trainer.epochs for one in (cpu, paper)] == [3, 160]
     assert day.optim.schedule == "onecycle"
     assert "digits" in planned("fig3", "quick").about
+
+
+def test_a_preset_has_words_for_single_rows_and_the_page_tells_them():
+    made = planned("table1", "quick", ("MLP", "ResNet-1"))
+    assert {cell.row: cell.config.optim.lr for cell in made.cells} == {"MLP": 0.02, "ResNet-1": 0.05}
+    assert made.about.endswith("; MLP with optim.lr=0.02")
+    assert "MLP" not in planned("table1", "quick", ("ResNet-1",)).about + planned("fig3", "quick").about
+    own = planned("table1", "quick", ("MLP",), ("optim.lr=0.2",))
+    assert (own.cells[0].config.optim.lr, "MLP" in own.about) == (0.2, False)
+    content = OmegaConf.load(conf_dir() / "experiment" / "table1.yaml").reproduce.table1
+    known = {row for part in content.parts.values() for row in part.rows}
+    assert {row for preset in content.presets.values() for row in preset.get("rows", ())} <= known
 
 
 @pytest.mark.parametrize(

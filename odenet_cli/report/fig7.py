@@ -38,7 +38,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     title = "Figure 7, inferred rates of Poisson processes"
     if not done:
         return Result(title=title, body=["Nothing could be measured: no network is trained."], rows=[])
-    spreads = {name: over_seeds((e.run.seed, mean_of(e, name)) for e in done) for name in MEASURED}
+    spreads = {name: over_seeds([(e.run.seed, mean_of(e, name)) for e in done], name) for name in MEASURED}
     mean = {name: spread.mean if spread else None for name, spread in spreads.items()}
     error, constant = mean["rate_error"], mean["rate_error_constant"]
     facts: dict[str, float | None] = {EXPECTED: mean["expected"], ERROR: error, CONSTANT_ERROR: constant}

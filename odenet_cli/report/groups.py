@@ -31,7 +31,7 @@ class Group:
 
     def spread(self, name: str) -> Spread | None:
         """One number of its finished runs, over their seeds."""
-        return over_seeds((run.seed, run.value(name)) for run in self.done)
+        return over_seeds([(run.seed, run.value(name)) for run in self.done], name)
 
     def mean(self, name: str) -> float | None:
         found = self.spread(name)

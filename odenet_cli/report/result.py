@@ -40,6 +40,7 @@ class Entry(NamedTuple):
 class Result:
     """Tables and figures of one experiment.
 
+    verdict  what follows, in two sentences: the first that is read
     body     Markdown; a figure stands where it says `![name]`
     rows     one for each line of the CSV
     figures  name -> figure; None where there are too few runs for it
@@ -53,6 +54,7 @@ class Result:
     figures: dict[str, Figure | None] = field(default_factory=dict)
     films: dict[str, Callable[[], FuncAnimation]] = field(default_factory=dict)
     facts: dict[str, float | None] = field(default_factory=dict)
+    verdict: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ def judged(facts: Mapping[str, float | None], expected: Mapping[str, Sequence[fl
 def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> str:
     """The whole report: title, tables, figures, expected beside measured, and where the numbers come from."""
     whole = f" ({'; '.join(about.partial)})" if about.partial else ""
-    parts = [f"# {result.title}: {about.preset} preset{whole}", f"{about.text[:1].upper()}{about.text[1:]}."]
+    parts = [f"# {result.title}: {about.preset} preset{whole}", *[f"**{result.verdict}**"] * bool(result.verdict)]
+    parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
     for text in result.body:
         name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
         if name is None:
@@ -125,7 +128,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
 def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
     """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {"title": result.title, **asdict(about), "source": asdict(made), "expected": checks}
+    whole = {
+        "title": result.title,
+        "verdict": result.verdict,
+        **asdict(about),
+        "source": asdict(made),
+        "expected": checks,
+    }
     whole |= {"facts": result.facts, "rows": result.rows}
     texts = {
         "md": markdown(result, about, checks, made),

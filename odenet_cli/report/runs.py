@@ -82,6 +82,11 @@ class Run:
         return self.epoch_s if name == "epoch_s" else number((self.record.get("final") or {}).get(name))
 
     @cached_property
+    def step_ms(self) -> float | None:
+        """Median time of a step of training over its records; the first, which pays for warming up, is left out."""
+        return statistics.median(times) if (times := [record["step_ms"] for record in self.of("train")[1:]]) else None
+
+    @cached_property
     def epoch_s(self) -> float | None:
         """Median time of an epoch of training; an epoch in which the run was stopped and went on is left out."""
         stops = [point.get("step", 0) for point in self.record.get("resumed") or []]

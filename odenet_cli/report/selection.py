@@ -62,7 +62,7 @@ def chosen(entries: Sequence[Entry], valid: Valid, setting: Setting = rate) -> C
     whole = max(map(len, settings.values()))
     tried = {}
     for name, cells in settings.items():
-        if len(cells) == whole and (found := over_seeds((cell.run.seed, valid(cell.run)) for cell in cells)):
+        if len(cells) == whole and (found := over_seeds([(cell.run.seed, valid(cell.run)) for cell in cells], "loss")):
             tried[name] = found
     best = min(tried, key=lambda name: tried[name].mean)
     return Choice(best, settings[best], tried)

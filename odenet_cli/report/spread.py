@@ -8,13 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+SIGNED = frozenset(("loss", "nll", "kl", "gap"))  # of all that is measured these may be below 0
+SHARES = frozenset(("error", "valid_error", "outside"))  # these are at most 1
+
 
 class Spread(NamedTuple):
     """What the seeds say of one number.
 
     n          seeds
     sd         sample standard deviation (n - 1); None for one seed
-    low, high  95 % interval of the mean; None for one seed
+    low, high  95 % interval of the mean, as far as there are such means; None for one seed, and where all are equal
     """
 
     n: int
@@ -24,39 +27,31 @@ class Spread(NamedTuple):
     high: float | None = None
 
 
-def over_seeds(values: Iterable[tuple[Any, float | None]]) -> Spread | None:
-    """The spread of `(seed, value)` pairs. Runs of one seed are not independent: their mean counts once."""
+def over_seeds(values: Iterable[tuple[Any, float | None]], name: str) -> Spread | None:
+    """Return the spread of `(seed, value)` pairs of the number `name`, which tells the range of its mean.
+
+    Runs of one seed are not independent: their mean counts once.
+    """
     seeds = defaultdict(list)
     for seed, value in values:
         if value is not None:
             seeds[seed].append(value)
-    return spread([statistics.fmean(same) for same in seeds.values()]) if seeds else None
+    bounds = (-math.inf if name in SIGNED else 0.0, 1.0 if name in SHARES else math.inf)
+    return spread([statistics.fmean(same) for same in seeds.values()], *bounds) if seeds else None
 
 
-def spread(values: list[float]) -> Spread:
-    """The spread of independent values."""
+def spread(values: list[float], least: float = -math.inf, most: float = math.inf) -> Spread:
+    """Return the spread of independent values whose mean is from `least` to `most`.
+
+    The interval is cut at these: that takes away no mean there can be, so it holds the mean as often as before.
+    """
     n, mean = len(values), statistics.fmean(values)
     if n < 2:
         return Spread(n, mean)
     sd = statistics.stdev(values)
-    half = student_t(n - 1) * sd / math.sqrt(n)
-    return Spread(n, mean, sd, mean - half, mean + half)
+    if not sd:
+        return Spread(n, mean, sd)
+    from scipy.special import stdtrit  # as long as a table in the terminal takes, and most need none
 
-
-def student_t(df: int, level: float = 0.95) -> float:
-    """The t that |T| stays below with probability `level`, T of Student's distribution with `df` degrees of freedom."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, df) < level else (low, middle)
-    return math.sqrt(df) * math.tan(low)
-
-
-def _within(theta: float, df: int) -> float:
-    """P(|T| < sqrt(df) tan(theta)), Abramowitz & Stegun 26.7.3 and 26.7.4."""
-    odd, cos, sin = df % 2, math.cos(theta), math.sin(theta)
-    term, total = cos if odd else 1.0, 0.0
-    for j in range(odd, df - 1, 2):
-        total += term
-        term *= (j + 1) / (j + 2) * cos**2
-    return 2 / math.pi * (theta + sin * total) if odd else sin * total
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    return Spread(n, mean, sd, max(least, mean - half), min(most, mean + half))

@@ -61,7 +61,7 @@ def _final(run: Run) -> dict[str, Any]:
 def _score(group: Group, score: Score) -> str:
     """Of those of its runs that it judges."""
     mine = [run for run in group.done if score in judged(_final(run))]
-    found = over_seeds((run.seed, run.value(score.name)) for run in mine)
+    found = over_seeds([(run.seed, run.value(score.name)) for run in mine], score.name)
     return plus_minus(found, score.places, score.factor)
 
 

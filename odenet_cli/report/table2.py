@@ -123,7 +123,8 @@ def paces(found: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
         for size in sizes:
             choice = found.get((model, size))
             measured = [(cell.run.seed, row) for cell in choice.entries for row in cell.measured] if choice else []
-            cells.append(plus_minus(over_seeds((seed, number(row.get(FURTHER))) for seed, row in measured), 3))
+            values = [(seed, number(row.get(FURTHER))) for seed, row in measured]
+            cells.append(plus_minus(over_seeds(values, FURTHER), 3))
         if set(cells[1:]) != {NONE}:
             rows.append([*cells, "clean"])
     return aligned(["", *(f"{size}/100" for size in sizes), "targets"], rows, left=1) if rows else ""

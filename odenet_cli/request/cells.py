@@ -2,7 +2,8 @@
 
 What there is to run stands in `conf/experiment/NAME.yaml` under `reproduce`:
 
-    presets  name -> {about, seeds, words, and values for the {braces} in the words of rows}
+    presets  name -> {about, seeds, words, rows, and values for the {braces} in the words of rows}; `rows` has words of
+             the preset for single rows, which the report tells
     parts    name -> {rows: {name -> words}, words, …}; a comma list in a word is one cell for each value
 
 and of a part
@@ -101,6 +102,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     chosen = dict(presets[require("--preset", preset, presets)])
     parts = {name: part for name, part in parts.items() if preset in part.get("presets", presets)}
     whole, words, about = chosen.pop("seeds"), chosen.pop("words"), chosen.pop("about")
+    single: dict[str, list[str]] = chosen.pop("rows", {})
     known = [name for part in parts.values() for name in part["rows"]]
     for name in rows:
         require("--rows", name, known)
@@ -108,12 +110,14 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     if not any(part.get("seeded") for part in parts.values()):
         seeds = whole = 1
     changes, ours = [word for word in said if not incidental(word)], {key_said(word) for word in said}
+    single = {row: [word for word in own if key_said(word) not in ours] for row, own in single.items()}
+    about += "".join(f"; {row} with {' '.join(own)}" for row, own in single.items() if own and row in (rows or known))
     cells: list[Cell] = []
     for part, content in parts.items():
         for seed in content.get("seeds") or range((seeds or whole) if content.get("seeded") else 1):
             for row, own in content["rows"].items():
                 if not rows or row in rows:
-                    told = [*words, *content.get("words", ()), *own]
+                    told = [*words, *single.get(row, ()), *content.get("words", ()), *own]
                     last = {key_said(word): word.format_map(chosen) for word in told}  # a row's own word counts
                     told = [word for key, word in last.items() if key not in ours]
                     told = [f"experiment={item}", *told, f"seed={seed}", *said]
@@ -221,6 +225,6 @@ def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str],
         if config.data["name"] == "auto":
             raise RequestError("data=auto cannot be reproduced: say which data, or leave it to the preset.")
         folder = CELLS / digest(complete(config, on_gpu(config)))
-        known = {"part": part, "row": row, "seed": seed, "varied": varied, "alone": alone}
+        known: dict[str, Any] = {"part": part, "row": row, "seed": seed, "varied": varied, "alone": alone}
         cells.append(Cell(**known, words=tuple(point), config=config, folder=folder))
     return cells

@@ -2,8 +2,11 @@
 
 import csv
 import json
+from itertools import product
 
+import numpy
 import pytest
+import scipy.stats
 
 from odenet_cli.report import _table1, table1
 from odenet_cli.report import result as results
@@ -11,6 +14,7 @@ from odenet_cli.report.result import About, Entry, judged
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
 
+MNIST = {"data": {"name": "mnist", "crop": 4, "validation": 5000}}
 REST = {"paper": {"ODE-Net": {"error": "0.42", "memory": "O(1)"}}, "notes": ["A free choice."]}
 RESNET = {"model": {"name": "resnet", "stem": "conv", "width": 64, "blocks": 6, "tied": False}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0, "vjps": 0}
@@ -39,6 +43,21 @@ def compared(entry):
     """Three seeds of ODE-Net with errors of 1, 2 and 3 %, one of ResNet-6 with 5 %."""
     found = [entry("compare", "ODE-Net", {"seed": n}, error=0.01 * (n + 1), parameters=208266) for n in range(3)]
     return [*found, entry("compare", "ResNet-6", RESNET, error=0.05, final=NO_SOLVER, parameters=576778)]
+
+
+@pytest.fixture
+def answered(entry):
+    """Two seeds of three networks, and what they answered to 400 samples: ODE-Net and ResNet-6 have 4 wrong, two of
+    them both; MLP has 40 wrong, those of ResNet-6 among them."""
+    wrong = {"ODE-Net": range(2, 6), "ResNet-6": range(4), "MLP": range(40)}
+    label, found = numpy.arange(400, dtype=numpy.uint8) % 10, []
+    for seed, (row, places) in product(range(2), wrong.items()):
+        config = {"seed": seed, **MNIST}
+        found.append(entry("compare", row, config, error=len(places) / 400))
+        predicted = label.copy()
+        predicted[list(places)] = (label[list(places)] + 1) % 10
+        numpy.savez_compressed(found[-1].run.folder / "predictions.npz", predicted=predicted, label=label)
+    return found
 
 
 @pytest.fixture
@@ -74,10 +93,10 @@ def test_a_row_is_mean_deviation_and_interval(compared):
     made = table1.result(compared, REST)
     row = cells(made.body[0], "ODE-Net")
     assert row["test error %"] == "2.00 ± 1.00"
-    half = 4.302652729911275 / 3**0.5  # Student's t of two degrees of freedom
-    assert row["95 % interval"] == f"{2 - half:.2f} to {2 + half:.2f}"
+    half = 4.302652729911275 / 3**0.5  # Student's t of two degrees of freedom; no mean is below 0
+    assert row["95 % interval"] == f"0.00 to {2 + half:.2f}"
     assert (row["parameters"], row["saved MiB"], row["s / epoch"]) == ("208,266", "4.00", "2.00")
-    assert (row["NFE forward"], row["NFE backward"]) == ("20", "26")
+    assert row["NFE"] == "20 / 26"
     assert row["runs (seeds)"] == "3 (0–2)"
     assert made.facts["test error of ODE-Net (%)"] == pytest.approx(2.0, abs=1e-12)
 
@@ -85,20 +104,71 @@ def test_a_row_is_mean_deviation_and_interval(compared):
 def test_one_seed_has_no_deviation_and_a_network_without_solver_no_evaluations(compared):
     row = cells(table1.result(compared, REST).body[0], "ResNet-6")
     assert (row["test error %"], row["95 % interval"]) == ("5.00", "–")
-    assert (row["NFE forward"], row["NFE backward"]) == ("–", "–")
+    assert row["NFE"] == "–"
 
 
-def test_the_papers_numbers_stand_beside_ours(compared):
-    text = table1.result(compared, REST).body[0]
-    assert text.splitlines()[0].count("paper") == 4
-    row = next(line for line in text.splitlines() if line.startswith("| ODE-Net "))
-    assert [cell.strip() for cell in row.split("|")][4:9:2] == ["0.42", "–", "O(1)"]
+def test_the_papers_numbers_stand_in_the_cells_of_ours(entry, compared):
+    row = cells(table1.result([entry("compare", "ODE-Net", MNIST, error=0.0046)], REST).body[0], "ODE-Net")
+    assert row["test error %"] == "0.46 (paper 0.42)"
+    assert row["saved MiB"] == "4.00 (paper O(1))"
+    text = table1.result(compared, REST).body[0]  # digits: the paper's are no numbers to compare with
+    assert "paper" not in text
+    assert text.splitlines()[0].count("|") == 9  # eight columns
 
 
 def test_the_allocators_peak_is_shown_where_there_is_one(entry):
     on_cpu, on_gpu = entry("compare", "ODE-Net"), entry("compare", "ODE-Net", final={"peak_mib": 12.5})
-    assert "peak MiB" not in table1.result([on_cpu], REST).body[0]
-    assert cells(table1.result([on_gpu], REST).body[0], "ODE-Net")["peak MiB"] == "12.5"
+    assert "peak MiB" not in "".join(table1.result([on_cpu], REST).body)
+    found = next(text for text in table1.result([on_gpu], REST).body if "peak MiB" in text)
+    assert cells(found, "ODE-Net")["peak MiB"] == "12.5"
+
+
+def test_seconds_an_epoch_are_those_of_the_steps_timed_alone(entry):
+    """An epoch has 10 steps; 5 ms of the training beside others, 3 ms alone."""
+    trained, timed = entry("compare", "ODE-Net", epoch_s=2.0), entry("times", "ODE-Net", step_ms=3.0)
+    made = table1.result([trained, timed], REST)
+    assert cells(made.body[0], "ODE-Net")["s / epoch"] == "0.030"
+    assert "nothing else on the machine" in made.body[2]
+    waiting = Entry("times", "MLP", Run(folder=timed.run.folder / "x", status="failed"))
+    for entries in ([trained], [trained, timed, waiting]):  # some rows alone and others not would not compare
+        made = table1.result(entries, REST)
+        assert cells(made.body[0], "ODE-Net")["s / epoch"] == "2.00"
+        assert "may have shared the machine" in made.body[2]
+
+
+def test_the_verdict_and_what_follows_come_from_the_answers(answered):
+    made = table1.result(answered, {**REST, "paper": {"ResNet-6": {"error": "0.41"}, **REST["paper"]}})
+    first, second = made.verdict.split(". ", 1)
+    assert first == "ResNet-6 and ODE-Net have a mean test error of 1.00 and 1.00 %, 2 seeds (paper: 0.41 and 0.42 %)"
+    assert second == (
+        "McNemar's test on the same test samples tells no two of ResNet-6 and ODE-Net apart; "
+        "ODE-Net's saved memory is 1 times and its epoch is 1 times that of ResNet-6."
+    )
+    line = made.body[1]
+    assert "ODE-Net has fewer errors than MLP; ResNet-6 has fewer errors than MLP." in line
+    assert "which of these is better: ODE-Net and ResNet-6." in line
+    assert "2 trainings a row" in line
+    counts = next(text for text in made.body if "only one has wrong" in text)
+    assert cells(counts, "ODE-Net : MLP")["seed 1"] == f"0 : 36 ({scipy.stats.binomtest(0, 36).pvalue:.2g})"
+    assert cells(counts, "ODE-Net : ResNet-6")["seed 0"] == "2 : 2 (1)"
+
+
+def test_candidates_for_the_recipe_show_their_validation_and_no_test_error(entry, compared):
+    tried = entry("recipe", "onecycle 0.1", {"seed": 100}, error=0.0421, final={"valid_error": 0.0123})
+    made = table1.result([*compared, tried], REST)
+    found = next(text for text in made.body if "candidate" in text)
+    assert cells(found, "onecycle 0.1")["validation error %"] == "1.23"
+    assert "onecycle" not in made.body[0]
+    assert "4.21" not in "".join(made.body)
+    assert "error" not in made.rows[-1]
+    assert made.rows[-1]["valid_error"] == 0.0123
+
+
+def test_without_answers_nothing_is_said_to_differ(compared):
+    made = table1.result(compared, {**REST, "paper": {"ResNet-6": {"error": "0.41"}, **REST["paper"]}})
+    assert "Whether ResNet-6 and ODE-Net differ is not known" in made.verdict
+    assert "McNemar's test cannot be computed" in made.body[1]
+    assert "paper" not in made.verdict
 
 
 def test_a_failed_cell_is_in_no_mean(compared, tmp_path):
@@ -181,7 +251,8 @@ def test_the_report_says_what_is_partial_and_what_is_missing(compared, tmp_path)
         "# Table 1, MLP, ResNets, RK-Net and ODE-Net: quick preset (partial: 3 of 5 seeds; changed: trainer.epochs=1)"
     )
     assert text.splitlines()[0] == title
-    assert text.splitlines()[2] == "Narrow nets."
+    assert text.splitlines()[2].startswith("**ODE-Net has ")
+    assert text.splitlines()[4] == "Narrow nets."
     assert "| test error of ODE-Net (%) | at most 1.5 |        2 | MISS |" in text
     assert "Not done, and in no number above\n\n- ODE-Net, seed 3: killed by SIGKILL" in text
     written(tmp_path / "out", compared)
