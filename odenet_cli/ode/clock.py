@@ -1,50 +1,68 @@
-"""Times that move: steps are plain numbers, and follow the output times of which they are fixed fractions."""
+"""Times that move: steps are plain numbers, fixed fractions of their segment, and follow its stops."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from odenet_cli.ode.state import State, Time
+from odenet_cli.ode.segment import Segment
+from odenet_cli.ode.state import Counted, Evaluate, State, Time
 
 
-@dataclass
+@dataclass(frozen=True)
 class Clock:
     """The times of a solve whose output times have gradients.
 
-    A solve runs over legs between two output times (one leg for an adaptive solver, one per interval for a fixed one);
-    t and h of a step are constant fractions of their leg. The values stay those of the plain numbers, to the bit.
+    t and h of a step are constant fractions of their segment, whose stops move with the output times there; a jump
+    stands still. The values stay those of the plain numbers, to the bit.
 
-    ts, times  the output times (T,), as numbers and as a tensor with gradients
-    leg        indices of the two output times between which the solve is running
+    times  the output times (T,), with gradients
     """
 
-    ts: Sequence[float]
     times: Tensor
-    leg: tuple[int, int] = (0, -1)
 
-    def at(self, t: Time) -> Tensor:
-        """t, moving with the ends of its leg."""
-        i, j = self.leg
-        share = (t - self.ts[i]) / (self.ts[j] - self.ts[i])
-        return _valued(t, (1 - share) * self.times[i] + share * self.times[j])
+    def _ends(self, segment: Segment) -> tuple[Time, Time]:
+        start = segment.start if segment.i is None else self.times[segment.i]
+        return start, segment.end if segment.j is None else self.times[segment.j]
 
-    def stretched(self, slope: State) -> State:
-        """The slope that makes h f(t, y) of a number h what it is when h moves with its leg."""
-        i, j = self.leg
-        span = self.times[j] - self.times[i]
+    def at(self, segment: Segment, t: Any) -> Time:
+        """Return t, moving with the ends of its segment."""
+        start, end = self._ends(segment)
+        share = (t - segment.start) / (segment.end - segment.start)
+        return _valued(segment.seen(t), (1 - share) * start + share * end)
+
+    def stretched(self, segment: Segment, slope: State) -> State:
+        """Return the slope that makes h f(t, y) of a number h what it is when h moves with its segment."""
+        start, end = self._ends(segment)
+        span = end - start
+        if not isinstance(span, Tensor):
+            return slope
         one = span / span.detach()
         return tuple(part * one.to(part.real.dtype) for part in slope)
 
-    def theta(self, j: int, theta: float, h: float) -> Tensor:
-        """θ of output j in a step of length h: the output moves by itself, the step with its leg."""
-        i, k = self.leg
-        share = (self.times[j] - self.times[i]) / (self.times[k] - self.times[i])
-        return _valued(theta, share * ((self.ts[k] - self.ts[i]) / h))
+    def theta(self, segment: Segment, j: int, theta: float, h: float) -> Time:
+        """Return θ of output j in a step of length h: the output moves by itself, the step with its segment."""
+        start, end = self._ends(segment)
+        share = (self.times[j] - start) / (end - start)
+        return _valued(theta, share * ((segment.end - segment.start) / h))
 
 
-def _valued(value: Time, moving: Tensor) -> Tensor:
-    """`value`, with the gradients of `moving`."""
-    return value + (moving - moving.detach())
+def _valued(value: Time, moving: Time) -> Time:
+    """Return `value`, with the gradients of `moving`."""
+    return value + (moving - moving.detach()) if isinstance(moving, Tensor) else value
+
+
+def confine(evaluate: Counted, segment: Segment, clock: Clock | None = None) -> Evaluate:
+    """Return `evaluate` as the steps of a segment use it: on this side of every jump and, with a clock, at times that
+    move with the output times."""
+    if clock is not None:
+
+        def moved(t: Any, y: State, weighty: bool = True) -> State:
+            return clock.stretched(segment, evaluate(clock.at(segment, t), y, weighty))
+
+        return moved
+    if not segment.bounded:
+        return evaluate
+    return lambda t, y, weighty=True: evaluate(segment.seen(t), y, weighty)

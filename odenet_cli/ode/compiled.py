@@ -20,6 +20,7 @@ from torch import Tensor
 from odenet_cli.ode import units
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import Counted, State
 from odenet_cli.ode.step import Step
 from odenet_cli.ode.tableau import Tableau
@@ -30,23 +31,22 @@ class CompiledLoop(AdaptiveLoop):
     """An `AdaptiveLoop` whose attempts are compiled.
 
     dense        outputs may lie inside steps: keep all slopes of a step, not only its last
-    unit, bounds the compiled attempt; rtol, and the atol of each group of the norm, which do not change during a run
+    unit, bounds the compiled attempt; the times that the field may see, rtol, and the atol of each group of the norm,
+                 which do not change within a segment
     """
 
-    evaluate: Counted
     dense: bool = True
     unit: Any = None
     bounds: Sequence[float] = ()
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        self._settle()
-        return super().run(t, end, y)
-
-    def _settle(self) -> None:
-        self.bounds = [self.norm.rtol, *(self.norm.atol * factor for _, factor in self.norm.groups())]
+    def _enter(self, segment: Segment) -> None:
+        super()._enter(segment)
+        tolerances = [self.norm.rtol, *(self.norm.atol * factor for _, factor in self.norm.groups())]
+        self.bounds = [segment.low, segment.high, *tolerances]
 
     def _begin(self, t: float, y: State) -> State:
-        slope: State = units.slope(self.feeds, recorded(y))(self.evaluate.function, _tensor([t], y), y)
+        unit, numbers = units.slope(self.feeds, recorded(y)), _tensor([self.segment.seen(t)], y)
+        slope: State = unit(self.evaluate.function, numbers, y)
         self.evaluate.count(1)
         return slope if self.evaluate.mark is None else self.evaluate.mark(slope, 1)
 
@@ -84,50 +84,40 @@ class WholeLoop(CompiledLoop):
     outputs inside. For FSAL pairs under the I controller.
     """
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        self._settle()
-        for stop, behind in self._stretches(t, end, y):
-            opening = self.opening or self._begin(t, y)
-            wanted = max(self.h or self._first(self.tableau.embedded_order + 1, t, end, y, opening), self.min_step)
-            floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(stop))))
-            limit = self.max_steps - self.accepted - self.rejected
-            numbers = [stop, self.min_step, self.max_step, floor, limit, *self.bounds]
-            unit = units.whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
-            made = unit(
-                self.evaluate.function,
-                _tensor(numbers, y),
-                _tensor([t, wanted, self.controller.grow, 0, 0, 0], y),
-                y,
-                opening,
-            )
-            y1, self.opening, (now, self.h, _, accepted, rejected, blown) = made[0], made[1], made[2].tolist()
-            self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
-            self.blown = bool(blown)
-            self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
-            if now != t:
-                yield Taken(t, now - t, now, y=y, step=Step(y1, [opening], self.opening))
-            if now != stop:  # the loop has given up, and the guard says why
-                yield from super().run(now, end, y1)
-                return
-            t, y = stop, y1
-            if stop != end:
-                t, self.opening = behind, None
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+        self._enter(segment)
+        t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
+        opening = self.opening or self._begin(t, y)
+        wanted = max(self.h or self._first(order, t, y, opening), self.min_step)
+        floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
+        limit = self.max_steps - self.accepted - self.rejected
+        numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
+        unit = units.whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
+        state = _tensor([t, wanted, self.controller.grow, 0, 0, 0], y)
+        y1, last, made = unit(self.evaluate.function, _tensor(numbers, y), state, y, opening)
+        now, self.h, _, accepted, rejected, blown = made.tolist()
+        self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
+        self.opening, self.blown = last, bool(blown)
+        self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
+        if now != t:
+            yield Taken(t, now - t, now, segment, y=y, step=Step(y1, [opening], last))
+        if now != end:  # the loop has given up, and the guard says why
+            yield from super().run(segment._replace(start=now), y1)
 
 
 @dataclass(kw_only=True)
 class CompiledFixedLoop(FixedLoop):
     """A `FixedLoop` whose steps are compiled."""
 
-    evaluate: Counted
-
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        y1 = advance(self.tableau, self.evaluate, t, y, h, opening, self.feeds, recorded(y))
+        y1 = advance(self.tableau, self.evaluate, self.segment, t, y, h, opening, self.feeds, recorded(y))
         return Step(y1, [opening])
 
 
 def advance(
     tableau: Tableau,
     evaluate: Counted,
+    segment: Segment,
     t: float,
     y: State,
     h: float,
@@ -140,7 +130,7 @@ def advance(
     opening  the field at (t, y); None: to be evaluated
     graphs   replayed as a CUDA graph: a backward pass through this step must be over before the next one
     """
-    unit, numbers = units.advance(tableau, feeds, graphs), _tensor([t, h], y)
+    unit, numbers = units.advance(tableau, feeds, graphs), _tensor([t, h, segment.low, segment.high], y)
     y1: State = unit(evaluate.function, numbers, y, *([] if opening is None else [opening]))
     made = tableau.stages - tableau.fsal - (opening is not None)
     evaluate.count(made)

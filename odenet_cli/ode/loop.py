@@ -4,68 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from odenet_cli.ode import dense
+from odenet_cli.ode.clock import Clock, confine
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.outputs import Taken
-from odenet_cli.ode.state import Evaluate, State
+from odenet_cli.ode.segment import Segment
+from odenet_cli.ode.state import Counted, Evaluate, State, Time
 from odenet_cli.ode.step import Step, errors, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import is_finite
 
 
 @dataclass(kw_only=True)
-class Toleranced:
-    """A solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
+class Loop:
+    """A solve in progress.
 
-    h              the step to try next; None: chosen by Hairer's rule
-    opening        the slope that opens the next step; None: to be evaluated
-    feeds, judged  how many leading components the field reads, and the error norm judges; None: all
-    jumps          times at which the field jumps: a step ends just before each, and the next begins just behind
+    clock       makes times move, where they have gradients
+    feeds       how many leading components the field reads; None: all
+    opening     the slope that opens the next step; None: to be evaluated
+    segment, f  the present one, and the field as its steps see it
     """
 
-    evaluate: Evaluate
+    evaluate: Counted
+    clock: Clock | None = None
+    feeds: int | None = None
+    opening: State | None = None
+    accepted: int = 0
+    rejected: int = 0
+    segment: Segment = field(init=False)
+    f: Evaluate = field(init=False)
+
+    def _enter(self, segment: Segment) -> None:
+        self.segment, self.f = segment, confine(self.evaluate, segment, self.clock)
+        if segment.after_jump:
+            self.opening = None
+
+
+@dataclass(kw_only=True)
+class Toleranced(Loop):
+    """A solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
+
+    h       the step to try next; None: chosen by Hairer's rule
+    judged  how many leading components the error norm judges; None: all
+    """
+
     norm: Norm
     max_steps: int
     min_step: float = 0.0
     max_step: float = math.inf
-    jumps: Sequence[float] = ()
     h: float | None = None
-    feeds: int | None = None
     judged: int | None = None
-    opening: State | None = None
-    accepted: int = 0
-    rejected: int = 0
     blown: bool = False
 
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(0, count - 1)]
 
-    def _stretches(self, t: float, end: float, y: State) -> list[tuple[float, float]]:
-        """Where to stop, and where to go on: both sides of every jump on the way, and the end."""
-        low, high, way = min(t, end), max(t, end), math.copysign(1.0, end - t)
-        # The field sees times in the precision of the state.
-        small = 2 * torch.finfo(y[0].dtype).eps
-        around = [(jump, small * max(abs(jump), high - low)) for jump in sorted(self.jumps)[:: int(way)]]
-        inside = [(jump - way * gap, jump + way * gap) for jump, gap in around if low + gap < jump < high - gap]
-        return [*inside, (end, end)] if t != end else []
-
     def _begin(self, t: float, y: State) -> State:
         """The slope with which a solve begins."""
-        return self.evaluate(t, y[: self.feeds])
+        return self.f(t, y[: self.feeds])
 
     def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
         with torch.no_grad():
-            return first_step(order, self.evaluate, self.norm, t, y, opening, span, self.feeds, self.judged)
+            return first_step(order, self.f, self.norm, t, y, opening, span, self.feeds, self.judged)
 
-    def _first(self, order: int, t: float, end: float, y: State, opening: State) -> float:
+    def _first(self, order: int, t: float, y: State, opening: State) -> float:
         """The first step to try, where the error falls with h^order."""
-        h = self._hairer(order, t, end - t, y, opening)
+        h = self._hairer(order, t, self.segment.until - t, y, opening)
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
@@ -100,28 +109,28 @@ class AdaptiveLoop(Toleranced):
     tableau: Tableau
     controller: Controller
 
-    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+    def inside(self, taken: Taken, thetas: Sequence[Time]) -> list[State]:
         return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
 
     def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
         return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        for stop, behind in self._stretches(t, end, y):
-            while t != stop:
-                opening = self.opening or self._begin(t, y)
-                taken = self._advance(t, stop, y, opening)
-                self.opening = taken.step.closing
-                yield taken
-                t, y = taken.end, taken.step.y
-            if stop != end:
-                t, self.opening = behind, None
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+        self._enter(segment)
+        t = segment.start
+        while t != segment.end:
+            opening = self.opening or self._begin(t, y)
+            taken = self._advance(t, y, opening)
+            self.opening = taken.step.closing
+            yield taken
+            t, y = taken.end, taken.step.y
 
-    def _advance(self, t: float, end: float, y: State, opening: State) -> Taken:
+    def _advance(self, t: float, y: State, opening: State) -> Taken:
         """Try steps from `t` until one is accepted."""
-        order, left = self.tableau.embedded_order + 1, abs(end - t)
+        order, end = self.tableau.embedded_order + 1, self.segment.end
+        left = abs(end - t)
         # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        wanted = max(self.h or self._first(order, t, end, y, opening), self.min_step)
+        wanted = max(self.h or self._first(order, t, y, opening), self.min_step)
         grow = math.inf
         while True:
             self._guard(t, end, wanted)
@@ -134,7 +143,7 @@ class AdaptiveLoop(Toleranced):
                 self.accepted += 1
                 # A cut step says nothing about the solution: keep the one that was wanted before the cut.
                 self.h = wanted if wanted > left else wanted * factor
-                return Taken(t, h, end if last else t + h, y=y, step=step)
+                return Taken(t, h, end if last else t + h, self.segment, y=y, step=step)
             self.rejected += 1
             grow = 1.0  # right after a rejection the step does not grow (Hairer II.4, below eq. 4.13)
             self.blown = not math.isfinite(ratio)
@@ -142,7 +151,7 @@ class AdaptiveLoop(Toleranced):
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         """A step, and its error in units of the tolerance; one host synchronisation."""
-        step = rk_step(self.tableau, self.evaluate, t, y, h, opening, feeds=self.feeds)
+        step = rk_step(self.tableau, self.f, t, y, h, opening, feeds=self.feeds)
         with torch.no_grad():
             allowed = self.norm.tolerances(y[: self.judged], step.y[: self.judged])
             return step, combined(*self.norm.sizes(errors(self.tableau, h, step.slopes, self.judged), allowed))
@@ -154,37 +163,32 @@ def combined(size: float, coarse: float = 0.0) -> float:
 
 
 @dataclass(kw_only=True)
-class FixedLoop:
-    """`steps` equal steps between neighbouring output times."""
+class FixedLoop(Loop):
+    """`steps` equal steps a segment: between neighbouring output times."""
 
     tableau: Tableau
-    evaluate: Evaluate
     steps: int
-    feeds: int | None = None
-    opening: State | None = None
-    accepted: int = 0
-    rejected: int = 0
 
     def legs(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+    def inside(self, taken: Taken, thetas: Sequence[Time]) -> list[State]:
         return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
 
     def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
         return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        if t == end:
-            return
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+        self._enter(segment)
+        t, end = segment.start, segment.end
         h = (end - t) / self.steps
         for n in range(self.steps):
             now, after = t + n * h, end if n == self.steps - 1 else t + (n + 1) * h
-            opening = self.opening or self.evaluate(now, y[: self.feeds], self.tableau.weighty[0])
+            opening = self.opening or self.f(now, y[: self.feeds], self.tableau.weighty[0])
             self.opening = None
             step = self._take(now, y, h, opening)
             self.accepted += 1
-            yield Taken(now, h, after, y=y, step=step)
+            yield Taken(now, h, after, segment, y=y, step=step)
             y = step.y
         if not all(map(is_finite, y)):
             raise NotFinite(
@@ -193,7 +197,7 @@ class FixedLoop:
             )
 
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        return rk_step(self.tableau, self.evaluate, t, y, h, opening, close=False, feeds=self.feeds)
+        return rk_step(self.tableau, self.f, t, y, h, opening, close=False, feeds=self.feeds)
 
 
 def completed(loop: AdaptiveLoop | FixedLoop, taken: Taken) -> list[State]:
@@ -201,8 +205,8 @@ def completed(loop: AdaptiveLoop | FixedLoop, taken: Taken) -> list[State]:
     and the one at its end opens the next step."""
     k, table = taken.step.slopes, loop.tableau
     if len(k) == table.stages - table.fsal:
-        loop.opening = loop.opening or loop.evaluate(taken.end, taken.step.y[: loop.feeds])
+        loop.opening = loop.opening or loop.f(taken.end, taken.step.y[: loop.feeds])
         k.append(loop.opening)
     if len(k) < len(table.dense_rows):
-        k += extended(table, loop.evaluate, taken.t, taken.y, taken.h, k)[len(k) :]
+        k += extended(table, loop.f, taken.t, taken.y, taken.h, k)[len(k) :]
     return k

@@ -29,6 +29,7 @@ from odenet_cli.ode.multistep import (
     turned,
 )
 from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State
 from odenet_cli.ode.step import Step
 
@@ -79,7 +80,7 @@ class Sizes(NamedTuple):
 
 @dataclass(kw_only=True)
 class MultistepLoop(Toleranced):
-    """Each `run` starts at order 1, and again behind a jump.
+    """Each segment starts at order 1.
 
     z, scale  the array, and the step in whose powers it is scaled
     past      lengths of the steps behind, the last one first
@@ -109,27 +110,28 @@ class MultistepLoop(Toleranced):
     def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
         return taken.end, cast(Stride, taken).z
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        for stop, behind in self._stretches(t, end, y):
-            opening, self.opening = self.opening or self._begin(t, y), None
-            # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-            wanted = max(self.h or self._first(2, t, end, y, opening), self.min_step)
-            self._open(y, opening, math.copysign(wanted, end - t))
-            self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
-            while t != stop:
-                taken, wanted = self._advance(t, stop, wanted)
-                if len(self.past) == 1:
-                    self.h = wanted  # where the next start at order 1 may begin
-                yield taken
-                t, y = taken.end, taken.step.y
-            t = behind
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+        self._enter(segment)
+        t, end = segment.start, segment.end
+        opening, self.opening = self.opening or self._begin(t, y), None
+        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+        wanted = max(self.h or self._first(2, t, y, opening), self.min_step)
+        self._open(y, opening, math.copysign(wanted, end - t))
+        self.past, self.wait, self.growth, self.before = [], 2, FIRST_GROWTH, None
+        while t != end:
+            taken, wanted = self._advance(t, wanted)
+            if len(self.past) == 1:
+                self.h = wanted  # where the next start at order 1 may begin
+            yield taken
+            t = taken.end
 
     def _open(self, y: State, opening: State, h: float) -> None:
         self.z, self.scale, self.fresh = [y, tuple(k * h for k in opening)], h, [opening]
 
-    def _advance(self, t: float, end: float, wanted: float) -> tuple[Taken, float]:
+    def _advance(self, t: float, wanted: float) -> tuple[Taken, float]:
         """Try steps from `t` until one is accepted; returns it, and the length of the next one to try."""
-        y, failures, left = self.z[0][: self.judged], 0, abs(end - t)
+        y, failures, end = self.z[0][: self.judged], 0, self.segment.end
+        left = abs(end - t)
         with torch.no_grad():
             tolerances = self.norm.tolerances(y, y)
         while True:
@@ -162,7 +164,7 @@ class MultistepLoop(Toleranced):
         y, slope = row(self.z, eta, 0), row(self.z, eta, 1)
         point, made, earlier, rate, before = y, [], None, 1.0, 0.0
         for m in range(CORRECTIONS):
-            made.append(self.evaluate(t, point[: self.feeds]))
+            made.append(self.f(t, point[: self.feeds]))
             e = change(formula.correct, h, slope[:near], made[-1])
             sizes = self._sizes(e, earlier, h, formula, tolerances)
             self.blown = not math.isfinite(sizes.moved)
@@ -205,7 +207,8 @@ class MultistepLoop(Toleranced):
         self.z = corrected(self.z, h / self.scale, formula.correct, found.y, found.slope, found.e)
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
         step = Step(self.z[0], [*self.fresh, *found.made])
-        taken = Stride(t, h, end, y=y, step=step, z=self.z, fresh=bool(self.fresh), corrections=len(found.made))
+        fresh, corrections = bool(self.fresh), len(found.made)
+        taken = Stride(t, h, end, self.segment, y=y, step=step, z=self.z, fresh=fresh, corrections=corrections)
         self.fresh = []
         self.wait -= 1
         if self.wait == 1:
@@ -242,7 +245,7 @@ class MultistepLoop(Toleranced):
         if self.order > 1:
             self._turn(None)
         elif not self.fresh:
-            self._open(self.z[0], self.evaluate(t, self.z[0][: self.feeds]), h)
+            self._open(self.z[0], self.f(t, self.z[0][: self.feeds]), h)
             self.wait = 10
 
 

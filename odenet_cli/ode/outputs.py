@@ -1,4 +1,4 @@
-"""Output times: a solve runs in legs, yields the steps it accepted, and its outputs are placed in them."""
+"""Output times: a solve runs over segments, yields the steps it accepted, and its outputs are placed in them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import Tensor
-
 from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.state import State
+from odenet_cli.ode.segment import Segment
+from odenet_cli.ode.state import State, Time
 from odenet_cli.ode.step import Step
 
 
@@ -18,16 +17,16 @@ from odenet_cli.ode.step import Step
 class Place:
     """Where an accepted step was.
 
-    t, h    where it began, how long it was; `end` is t + h, exactly the end time in the last step
-    leg     indices into the output times between which the solve ran; t and h are constant fractions of that span
-    inside  (j, θ): output j lies at t + θh, by dense output
-    lands   the first output at `end`, if there is one
+    t, h     where it began, how long it was; `end` is t + h, exactly the segment's end in the last step
+    segment  it belongs to; t and h are constant fractions of that
+    inside   (j, θ): output j lies at t + θh, by dense output
+    lands    the first output at `end`, if there is one
     """
 
     t: float
     h: float
     end: float
-    leg: tuple[int, int] = (0, -1)
+    segment: Segment
     inside: list[tuple[int, float]] = field(default_factory=list)
     lands: int | None = None
 
@@ -41,7 +40,7 @@ class Taken(Place):
 
     def place(self) -> Place:
         """Without the tensors."""
-        return Place(self.t, self.h, self.end, self.leg, self.inside, self.lands)
+        return Place(self.t, self.h, self.end, self.segment, self.inside, self.lands)
 
 
 class Integrator(Protocol):
@@ -55,11 +54,11 @@ class Integrator(Protocol):
         """The runs by which `count` output times are reached, as pairs of their indices."""
         ...
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
-        """Solve from `t` to `end`, either way in time, yielding every accepted step."""
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+        """Solve over a segment, either way in time, yielding every accepted step."""
         ...
 
-    def inside(self, taken: Taken, thetas: Sequence[float | Tensor]) -> list[State]:
+    def inside(self, taken: Taken, thetas: Sequence[Time]) -> list[State]:
         """The states at t + θh inside a step that was just taken."""
         ...
 
@@ -72,41 +71,44 @@ def outputs(
     integrator: Integrator,
     ts: Sequence[float],
     y0: State,
+    segments: Callable[[int, int], list[Segment]],
     keep: Callable[[Taken], None] | None = None,
     clock: Clock | None = None,
 ) -> list[State]:
-    """The states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are placed."""
+    """Return the states at `ts`, the first of which is `y0`; `keep` sees every accepted step once its outputs are
+    placed. `segments` are those between two output times, given by their indices."""
     states: list[State] = [y0]
-    for leg in integrator.legs(len(ts)):
-        if clock is not None:
-            clock.leg = leg
-        y = states[leg[0]]
-        while len(states) <= leg[1] and ts[len(states)] == ts[leg[0]]:
+    for i, j in integrator.legs(len(ts)):
+        y = states[i]
+        while len(states) <= j and ts[len(states)] == ts[i]:
             states.append(y)
-        for taken in integrator.run(ts[leg[0]], ts[leg[1]], y):
-            taken.leg = leg
-            _place(integrator, taken, ts, states, clock)
-            if keep is not None:
-                keep(taken)
+        for segment in segments(i, j):
+            for taken in integrator.run(segment, y):
+                y = taken.step.y
+                _place(integrator, taken, ts, ts[j], states, clock)
+                if keep is not None:
+                    keep(taken)
     return states
 
 
-def _place(integrator: Integrator, taken: Taken, ts: Sequence[float], states: list[State], clock: Clock | None) -> None:
-    """Append the outputs that lie in (t, end] of a step: by dense output, and those at the end of the leg as they are.
+def _place(
+    integrator: Integrator, taken: Taken, ts: Sequence[float], end: float, states: list[State], clock: Clock | None
+) -> None:
+    """Append the outputs that lie in (t, end] of a step: by dense output, and those at the run's end as they are.
 
     One that happens to lie at another step's end is inside all the same: its time can move, the step's end does not.
     """
-    stop, way = taken.leg[1], math.copysign(1.0, taken.h)
-    while ts[j := len(states) + len(taken.inside)] != ts[stop] and way * ts[j] <= way * taken.end:
+    way = math.copysign(1.0, taken.h)
+    while ts[j := len(states) + len(taken.inside)] != end and way * ts[j] <= way * taken.end:
         taken.inside.append((j, (ts[j] - taken.t) / taken.h))
     if taken.inside:
         states += integrator.inside(taken, thetas(taken, clock))
-    if len(states) <= stop and ts[len(states)] == taken.end:
+    if len(states) < len(ts) and ts[len(states)] == taken.end == end:
         taken.lands = len(states)
-    while len(states) <= stop and ts[len(states)] == taken.end:
-        states.append(taken.step.y)
+        while len(states) < len(ts) and ts[len(states)] == end:
+            states.append(taken.step.y)
 
 
-def thetas(place: Place, clock: Clock | None) -> list[float | Tensor]:
+def thetas(place: Place, clock: Clock | None) -> list[Time]:
     """Where in a step its outputs lie; tensors where their times have gradients."""
-    return [theta if clock is None else clock.theta(j, theta, place.h) for j, theta in place.inside]
+    return [theta if clock is None else clock.theta(place.segment, j, theta, place.h) for j, theta in place.inside]

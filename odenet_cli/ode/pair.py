@@ -19,6 +19,7 @@ from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, combined
 from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import Evaluate, State, combine, sizes
 from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
@@ -62,7 +63,7 @@ class PairLoop(AdaptiveLoop):
         return [(j, j + 1) for j in range(count - 1)]
 
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
-        step = pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=True)
+        step = pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=True)
         with torch.no_grad():
             allowed = self.norm.tolerances(halves(y)[0][: self.judged], halves(step.y)[0][: self.judged])
             scaled = [tuple(map(torch.div, x, allowed)) for x in errors(self.tableau, h, step.slopes, self.judged)]
@@ -78,15 +79,15 @@ class FixedPairLoop(FixedLoop):
 
     coupling: float
 
-    def run(self, t: float, end: float, y: State) -> Iterator[Taken]:
+    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
         pair = y
-        for taken in super().run(t, end, y):
+        for taken in super().run(segment, y):
             pair = taken.step.y
             yield taken
         watch(sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0])
 
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        return pair_step(self.tableau, self.evaluate, t, y, h, opening, self.coupling, close=False)
+        return pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=False)
 
 
 def gaps(pair: State, norm: Norm) -> State:

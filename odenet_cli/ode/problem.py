@@ -12,7 +12,8 @@ from torch import Tensor
 from odenet_cli.ode.capture import node_number
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.outputs import Integrator, Taken, outputs
-from odenet_cli.ode.state import Counted, Evaluate, RightHandSide, State, Time
+from odenet_cli.ode.segment import Segment, split_at_jumps
+from odenet_cli.ode.state import Counted, RightHandSide, State
 from odenet_cli.ode.stats import Stats
 
 
@@ -37,18 +38,22 @@ class Problem:
     since: int = field(default_factory=node_number)
 
     def integrate(
-        self, evaluate: Evaluate, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
+        self, evaluate: Counted, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
     ) -> list[State]:
         """The states at the output times; `keep` sees the accepted steps."""
         dense = len(self.ts) > 2
         whole = not dense and keep is None and not torch.is_grad_enabled()
         judged = getattr(self.solver, "judged", None)
-        loop: Integrator = self.solver.loop(evaluate, judged=judged, dense=dense, whole=whole)
+        loop: Integrator = self.solver.loop(evaluate, judged=judged, dense=dense, whole=whole, clock=clock)
         loop.opening, self.opening = self.opening, None
         try:
-            return outputs(loop, self.ts, self.rhs.y0, keep, clock)
+            return outputs(loop, self.ts, self.rhs.y0, self.segments, keep, clock)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
+
+    def segments(self, i: int, j: int) -> list[Segment]:
+        """The segments between two output times, given by their indices."""
+        return split_at_jumps(self.ts, i, j, getattr(self.solver, "jumps", ()), self.rhs.time_dtype)
 
     @property
     def evaluate(self) -> Counted:
@@ -93,18 +98,7 @@ class Problem:
 
     def clock(self, times: Tensor | None) -> Clock | None:
         """What makes the steps move with `times`."""
-        return None if times is None else Clock(self.ts, times.to(self.rhs.device, self.rhs.time_dtype))
-
-
-def moving(evaluate: Counted, clock: Clock | None) -> Evaluate:
-    """`evaluate` where t and h move with the output times."""
-    if clock is None:
-        return evaluate
-
-    def moved(t: Time, y: State, weighty: bool = True) -> State:
-        return clock.stretched(evaluate(clock.at(t), y, weighty))
-
-    return moved
+        return None if times is None else Clock(times.to(self.rhs.device, self.rhs.time_dtype))
 
 
 def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:

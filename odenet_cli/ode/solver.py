@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.compiled import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.errors import NotFinite
@@ -23,7 +24,7 @@ from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.path import Path
 from odenet_cli.ode.problem import Problem, stacked
-from odenet_cli.ode.state import Counted, Evaluate, Field, RightHandSide
+from odenet_cli.ode.state import Counted, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import check_transforms, forward_mode, read
@@ -174,28 +175,30 @@ class Adaptive(_Solver):
 
     def loop(
         self,
-        evaluate: Evaluate,
+        evaluate: Counted,
         norm: Norm | None = None,
         feeds: int | None = None,
         judged: int | None = None,
         dense: bool = True,
         whole: bool = False,
+        clock: Clock | None = None,
     ) -> AdaptiveLoop | MultistepLoop:
         """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components.
 
         dense  outputs may lie inside steps
         whole  nobody looks at single steps
+        clock  makes times move, where they have gradients
         """
-        settings = {**self._settings(evaluate, norm), "feeds": feeds, "judged": judged}
+        settings = {**self._settings(evaluate, norm), "feeds": feeds, "judged": judged, "clock": clock}
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         settings |= self._runge_kutta()
-        if not self.compile or not isinstance(evaluate, Counted):
+        if not self.compile or clock is not None:
             return AdaptiveLoop(**settings)
         whole = whole and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, dense=dense)
 
-    def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> PairLoop:
+    def pair_loop(self, evaluate: Counted, coupling: float, parts: int) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
         settings = self._runge_kutta() | self._settings(evaluate, None)
         return PairLoop(**settings, coupling=coupling, feeds=parts, judged=self.judged or parts)
@@ -204,7 +207,7 @@ class Adaptive(_Solver):
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
         return {"tableau": self.tableau, "controller": controller}
 
-    def _settings(self, evaluate: Evaluate, norm: Norm | None) -> dict[str, Any]:
+    def _settings(self, evaluate: Counted, norm: Norm | None) -> dict[str, Any]:
         return {
             "evaluate": evaluate,
             "norm": norm or Norm(self.rtol, self.atol),
@@ -212,7 +215,6 @@ class Adaptive(_Solver):
             "min_step": self.min_step,
             "max_step": self.max_step,
             "h": self.first_step,
-            "jumps": self.jumps,
         }
 
 
@@ -236,19 +238,19 @@ class Fixed(_Solver):
 
     def loop(
         self,
-        evaluate: Evaluate,
+        evaluate: Counted,
         norm: Norm | None = None,
         feeds: int | None = None,
         judged: int | None = None,
         dense: bool = True,
         whole: bool = False,
+        clock: Clock | None = None,
     ) -> FixedLoop:
         """A solve in progress; there is no error to judge."""
-        if self.compile and isinstance(evaluate, Counted):
-            return CompiledFixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
-        return FixedLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, feeds=feeds)
+        loop = CompiledFixedLoop if self.compile and clock is None else FixedLoop
+        return loop(tableau=self.tableau, evaluate=evaluate, clock=clock, steps=self.steps, feeds=feeds)
 
-    def pair_loop(self, evaluate: Evaluate, coupling: float, parts: int) -> FixedPairLoop:
+    def pair_loop(self, evaluate: Counted, coupling: float, parts: int) -> FixedPairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
         return FixedPairLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, coupling=coupling, feeds=parts)
 

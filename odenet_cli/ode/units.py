@@ -29,12 +29,13 @@ Slices = tuple[tuple[int | None, int | None], ...]
 def attempt(
     tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool, graphs: bool = False
 ) -> Any:
-    """(function, [t, h, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error ratio."""
+    """(function, [t, h, low, high, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error
+    ratio."""
     prepare(tableau)
 
     def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
-        t, h, rtol, *atol = numbers.unbind()
-        step = rk_step(tableau, function, t, y, h, opening, feeds=feeds)
+        t, h, low, high, rtol, *atol = numbers.unbind()
+        step = rk_step(tableau, confined(function, low, high), t, y, h, opening, feeds=feeds)
         with torch.no_grad():
             ratio = _ratio(tableau, step, y, h, judged, groups, rtol, atol)
         return step.y, step.slopes[1:] if dense else step.slopes[-1:], ratio
@@ -74,16 +75,16 @@ def slope(feeds: int | None, graphs: bool = False) -> Any:
 
 @lru_cache
 def start(order: int, feeds: int | None, judged: int | None, groups: Slices, graphs: bool = False) -> Any:
-    """(function, [t, span, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
+    """(function, [t, span, low, high, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
 
     def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> Tensor:
-        t, span, rtol, *atol = numbers.unbind()
+        t, span, low, high, rtol, *atol = numbers.unbind()
         known, slope = y[:judged], opening[:judged]
         d0, d1 = _sizes([known, slope], known, known, groups, rtol, atol)
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
         signed = torch.copysign(h0, span)
         probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(y[:feeds], opening))
-        moved = tuple(k1 - k for k1, k in zip(function(t + signed, probe, True), slope))
+        moved = tuple(k1 - k for k1, k in zip(function((t + signed).clamp(low, high), probe, True), slope))
         d2 = _sizes([moved], known[: len(moved)], known[: len(moved)], groups, rtol, atol)[0] / h0
         steepest = torch.where(torch.isfinite(d2), torch.maximum(d1, d2), math.inf)
         h1 = torch.where(steepest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
@@ -103,8 +104,8 @@ def _rms(state: State, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, controller: Controller) -> Any:
-    """(function, [end, min_step, max_step, floor, limit, rtol, *atol], [t, h, grow, accepted, rejected, blown], y,
-    opening) -> the state, its slope, and the six numbers at the end of the loop."""
+    """(function, [end, min_step, max_step, floor, limit, low, high, rtol, *atol], [t, h, grow, accepted, rejected,
+    blown], y, opening) -> the state, its slope, and the six numbers at the end of the loop."""
     from torch._higher_order_ops.while_loop import while_loop
 
     prepare(tableau)
@@ -119,13 +120,13 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
 
         def attempt(state: Tensor, y: State, opening: State) -> tuple[Tensor, State, State]:
             t, h, most, accepted, rejected, _ = (state[n] for n in range(6))
-            end, low, high, rtol = numbers[0], numbers[1], numbers[2], numbers[5]
-            atol = [numbers[6 + n] for n in range(len(groups))]
+            end, shortest, longest, rtol = numbers[0], numbers[1], numbers[2], numbers[7]
+            atol = [numbers[8 + n] for n in range(len(groups))]
             left = end - t
-            wanted = torch.minimum(h, high)
+            wanted = torch.minimum(h, longest)
             last = wanted >= left.abs()
             signed = torch.where(last, left, torch.copysign(wanted, left))
-            step = rk_step(tableau, function, t, y, signed, opening, feeds=feeds)
+            step = rk_step(tableau, confined(function, numbers[5], numbers[6]), t, y, signed, opening, feeds=feeds)
             ratio = _ratio(tableau, step, y, signed, judged, groups, rtol, atol)
 
             good = ratio <= 1.0
@@ -133,7 +134,7 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
             factor = torch.where(torch.isfinite(ratio), factor.clamp(shrink, grow), shrink)
             factor = torch.minimum(factor, most)
             cut = wanted > left.abs()
-            grown = torch.maximum(torch.where(cut, wanted, wanted * factor), low)
+            grown = torch.maximum(torch.where(cut, wanted, wanted * factor), shortest)
             numbers_now = [
                 torch.where(good, torch.where(last, end, t + signed), t),
                 torch.where(good, grown, signed.abs() * factor),
@@ -155,15 +156,21 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
 
 @lru_cache
 def advance(tableau: Tableau, feeds: int | None, graphs: bool = False) -> Any:
-    """(function, [t, h], y, opening) -> the state; without an opening slope it is evaluated too."""
+    """(function, [t, h, low, high], y, opening) -> the state; without an opening slope it is evaluated too."""
     prepare(tableau)
 
     def unit(function: Evaluate, numbers: Tensor, y: State, opening: State | None = None) -> State:
-        t, h = numbers.unbind()
-        opening = opening or function(t, y[:feeds])
-        return rk_step(tableau, function, t, y, h, opening, close=False, feeds=feeds).y
+        t, h, low, high = numbers.unbind()
+        seen = confined(function, low, high)
+        opening = opening or seen(t, y[:feeds])
+        return rk_step(tableau, seen, t, y, h, opening, close=False, feeds=feeds).y
 
     return _compiled(unit, graphs)
+
+
+def confined(function: Evaluate, low: Tensor, high: Tensor) -> Evaluate:
+    """`clock.confine` for numbers on the device."""
+    return lambda t, y, weighty=True: function(t.clamp(low, high), y, weighty)
 
 
 def prepare(tableau: Tableau) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from odenet_cli.ode import Solver
+from odenet_cli.ode.clock import confine
 from odenet_cli.ode.gradient.replay import Replay, again
 from odenet_cli.ode.gradient.reversible import Reversible
 from odenet_cli.ode.outputs import Place
@@ -65,7 +66,7 @@ class Retraced:
         return stacked([states[j] for j in range(len(problem.ts))])
 
     def _of_pair(self, problem: Problem, place: Place, pair: State, clock: None) -> tuple[State, list[State]]:
-        tableau, evaluate, t = problem.solver.tableau, problem.evaluate, place.t
+        tableau, evaluate, t = problem.solver.tableau, confine(problem.evaluate, place.segment), place.t
         opening = evaluate(t, halves(pair)[0])
         return pair_step(tableau, evaluate, t, pair, place.h, opening, self.of.coupling, close=False).y, []
 

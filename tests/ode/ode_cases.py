@@ -64,7 +64,7 @@ class Swirl(torch.nn.Module):
 
 
 def steps_of(solve, field, y0, ts):
-    """The accepted steps (t, h, leg, inside, lands) of a solve, and its output states."""
+    """The accepted steps (t, h, segment, inside, lands) of a solve, and its output states."""
     taken = []
     rhs = RightHandSide(field, y0)
     problem = Problem(rhs, ts.tolist(), None, solve, Stats())
@@ -74,7 +74,7 @@ def steps_of(solve, field, y0, ts):
 
 
 def naive(tableau: Tableau, taken, field, y0, ts: Tensor):
-    """Textbook Runge-Kutta over given steps, each a constant fraction of its leg: all of it plain autograd."""
+    """Textbook Runge-Kutta over given steps, each a constant fraction of its segment: all of it plain autograd."""
     single = isinstance(y0, Tensor)
     call = (lambda t, y: (field(t, y[0]),)) if single else field
     y = (y0,) if single else tuple(y0)
@@ -83,7 +83,7 @@ def naive(tableau: Tableau, taken, field, y0, ts: Tensor):
     times = ts.tolist()
     states = {0: y}
     for step in taken:
-        i, j = step.leg
+        i, j = step.segment.i, step.segment.j
         span = ts[j] - ts[i]
         t = ts[i] + (step.t - times[i]) / (times[j] - times[i]) * span
         h = step.h / (times[j] - times[i]) * span

@@ -38,10 +38,10 @@ def increment(tableau, field, t, y, h):
 
 
 def naive(tableau, places, field, y0, ts, coupling):
-    """The pair as its paper writes it, each step a constant fraction of its leg: all of it plain autograd."""
+    """The pair as its paper writes it, each step a constant fraction of its segment: all of it plain autograd."""
     times, states, y, z = ts.tolist(), {0: y0}, y0, y0
     for place in places:
-        i, j = place.leg
+        i, j = place.segment.i, place.segment.j
         span = ts[j] - ts[i]
         t = ts[i] + (place.t - times[i]) / (times[j] - times[i]) * span
         h = place.h / (times[j] - times[i]) * span

@@ -21,6 +21,7 @@ from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.gradient._taped import point, taped
 from odenet_cli.ode.outputs import Integrator
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.segment import split_at_jumps
 from odenet_cli.ode.state import Counted, State, Time, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
@@ -73,6 +74,8 @@ class _Backwards:
         self.solver = options.solver or problem.solver
         if problem.retain or any(tensor.grad_fn is not None for tensor in problem.captured):
             self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
+        # A jump is the field's, whichever solver comes by.
+        self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}
         self.judges_parameters = options.norm == "absolute" or options.control_parameters
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
@@ -93,16 +96,20 @@ class _Backwards:
                 continue
             loop.opening = None
             state = (*states[j], *a, *theta)
-            for n, taken in enumerate(loop.run(ts[j], ts[j - 1], state)):
-                if n == 0 and problem.times is not None:
-                    # Neighbours at the same time share one slope.
-                    for i in range(j, len(ts)):
-                        if ts[i] == ts[j]:
-                            times[i] += self._along(cotangents[i], taken.step.slopes[0])
-                state = taken.step.y
+            slope = None
+            for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
+                for taken in loop.run(segment, state):
+                    slope = slope or taken.step.slopes[0]
+                    state = taken.step.y
+            if problem.times is not None and slope is not None:
+                # Neighbours at the same time share one slope.
+                for i in range(j, len(ts)):
+                    if ts[i] == ts[j]:
+                        times[i] += self._along(cotangents[i], slope)
             a, theta = state[self.parts : self.feeds], state[self.feeds :]
         if problem.times is not None and self.scale:
-            slope = problem.evaluate_again(ts[0], states[0])
+            first, *_ = split_at_jumps(ts, 0, len(ts) - 1, self.jumps, problem.rhs.time_dtype)
+            slope = problem.evaluate_again(first.seen(ts[0]), states[0])
             times[0] -= self._along(a, slope)
             for i in range(1, len(ts)):
                 if ts[i] == ts[0]:

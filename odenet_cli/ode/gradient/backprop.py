@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odenet_cli.ode.problem import Problem, moving, stacked
+from odenet_cli.ode.problem import Problem, stacked
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class Backprop:
     multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        clock = problem.clock(problem.times)
-        return stacked(problem.integrate(moving(problem.evaluate_marked, clock), clock=clock))
+        return stacked(problem.integrate(problem.evaluate_marked, clock=problem.clock(problem.times)))
 
 
 GRADIENT = Backprop

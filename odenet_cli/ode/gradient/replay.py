@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import dense
-from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.clock import Clock, confine
 from odenet_cli.ode.compiled import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.gradient._taped import Gathered, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, thetas
-from odenet_cli.ode.problem import Problem, moving
-from odenet_cli.ode.state import Counted, State
+from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.state import State
 from odenet_cli.ode.step import extended, rk_step
 
 
@@ -81,11 +81,9 @@ class Replay:
 def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tuple[State, list[State]]:
     """An accepted step taken again from `y`: the state at its end, and the outputs inside it."""
     tableau, t, h = problem.solver.tableau, place.t, place.h
-    if clock is not None:
-        clock.leg = place.leg
-    evaluate = moving(problem.evaluate_again, clock)
-    if problem.solver.compile and isinstance(evaluate, Counted) and not place.inside:
-        return advance(tableau, evaluate, t, y, h, graphs=on_gpu(y)), []
+    if problem.solver.compile and clock is None and not place.inside:
+        return advance(tableau, problem.evaluate_again, place.segment, t, y, h, graphs=on_gpu(y)), []
+    evaluate = confine(problem.evaluate_again, place.segment, clock)
     step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False)
     if not place.inside:
         return step.y, []

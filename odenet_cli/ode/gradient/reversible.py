@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.clock import Clock, confine
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
-from odenet_cli.ode.problem import Problem, moving
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step
 
@@ -51,7 +51,7 @@ class Reversible:
             pair = taken.step.y
 
         try:
-            states = outputs(loop, problem.ts, pair, keep)
+            states = outputs(loop, problem.ts, pair, problem.segments, keep)
         finally:
             problem.stats.accepted, problem.stats.rejected = loop.accepted, loop.rejected
         # Detached: an output that autograd knows would hold itself through what is kept for it.
@@ -67,7 +67,11 @@ class Reversible:
         bar_y: list[MaybeTensor] = [None] * len(y)
         for place in reversed(tape):
             if place.lands is not None:
-                gathered.arrive(bar_y, cotangents, place.lands)
+                came: list[MaybeTensor] = [None] * len(y)
+                gathered.arrive(came, cotangents, place.lands)
+                if gathered.clock is not None and place.segment.j is None:
+                    gathered.pull(at_jump(problem, place, y, gathered.clock), came, ())
+                accumulate(bar_y, came)
 
             # z₁ = z - Ψ(-h; y₁)
             start = point(y)
@@ -88,27 +92,34 @@ class Reversible:
 
     def backward_again(self, problem: Problem, tape: list[Place], y0: State, cotangents: Cotangents) -> Gradients:
         def steps(y: State, clock: Clock | None) -> dict[int, State]:
-            evaluate, states, pair = moving(problem.evaluate_again, clock), {}, (*y, *y)
+            states, pair = {}, (*y, *y)
             for place in tape:
-                if clock is not None:
-                    clock.leg = place.leg
+                evaluate = confine(problem.evaluate_again, place.segment, clock)
                 opening = evaluate(place.t, halves(pair)[0])
                 tableau, t, h = problem.solver.tableau, place.t, place.h
                 pair = pair_step(tableau, evaluate, t, pair, h, opening, self.coupling, close=False).y
                 if place.lands is not None:
                     states[place.lands] = halves(pair)[1]
+                    if clock is not None and place.segment.j is None:
+                        states[place.lands] = at_jump(problem, place, states[place.lands], clock)
             return states
 
         return plainly(problem, y0, cotangents, steps)
 
 
 @torch.enable_grad()
+def at_jump(problem: Problem, place: Place, y: State, clock: Clock) -> State:
+    """Return the output at a step's end that lies on a jump: it moves by itself, though the step's end stands still."""
+    time = clock.times[place.lands]
+    slope = problem.evaluate_again(place.segment.seen(place.end), y)
+    return tuple(part + k * (time - time.detach()).to(part.real.dtype) for part, k in zip(y, slope))
+
+
+@torch.enable_grad()
 def increment(problem: Problem, place: Place, t: float, y: State, h: float, clock: Clock | None) -> State:
     """Ψ(h; t, y), the increment of a Runge-Kutta step, with its graph."""
     tableau = problem.solver.tableau
-    if clock is not None:
-        clock.leg = place.leg
-    evaluate = moving(problem.evaluate_again, clock)
+    evaluate = confine(problem.evaluate_again, place.segment, clock)
     k = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False).slopes
     return tuple(weigh(h, tableau.keep, [k[j][i] for j, _ in tableau.keep]) for i in range(len(y)))
 

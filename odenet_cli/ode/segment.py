@@ -1,0 +1,89 @@
+"""Segments: a solve runs from one forced stop to the next, an output time that is solved for or a declared jump."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+
+class Segment(NamedTuple):
+    """Hold one stretch of time without a jump inside.
+
+    start, end  times of its stops
+    i, j        indices of the output times that lie there and move; None where a stop stands still (a jump)
+    low, high   the times a vector field may see, so that it never looks across a jump
+    until       where the run goes on to, over all its segments
+    """
+
+    start: float
+    end: float
+    i: int | None
+    j: int | None
+    low: float
+    high: float
+    until: float
+
+    def seen(self, t: float) -> float:
+        """Return `t` as the vector field sees it: at a jump, the next time on this side of it."""
+        return min(max(t, self.low), self.high)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a jump that the field must not look across."""
+        return self.low != -math.inf or self.high != math.inf
+
+    @property
+    def after_jump(self) -> bool:
+        """Whether it starts at a jump, where a derivative from before says nothing."""
+        return self.i is None or self.seen(self.start) != self.start
+
+
+def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float], dtype: torch.dtype) -> list[Segment]:
+    """Return the segments from `ts[i]` to `ts[j]`, either way in time; none where no time passes.
+
+    Together they cover the whole span: only the times that the field *sees* keep off the jumps, by the resolution of
+    `dtype`, in which it sees them. An output inside the solve that lies on a jump stands still, as the jump does.
+    """
+    t, end = ts[i], ts[j]
+    if t == end:
+        return []
+    if not jumps:
+        return [Segment(t, end, i, j, -math.inf, math.inf, end)]
+    way = math.copysign(1.0, end - t)
+    stops = [t]
+    for jump in sorted(jumps, key=lambda jump: way * jump):
+        if way * (jump - stops[-1]) > _close(jump) and way * (end - jump) > _close(jump):
+            stops.append(jump)
+    stops.append(end)
+
+    def moves(n: int) -> bool:
+        """The ends of a solve move, and so do outputs between them that lie on no jump."""
+        return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _close(jump) for jump in jumps)
+
+    indices = [i if moves(i) else None, *[None] * (len(stops) - 2), j if moves(j) else None]
+    ends = zip(pairwise(stops), pairwise(indices))
+    return [Segment(a, b, k, m, *_sides(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
+
+
+def _sides(a: float, b: float, jumps: Collection[float], dtype: torch.dtype) -> tuple[float, float]:
+    """Return the first and the last time that a field sees from a to b: behind the last jump until a, and before the
+    first one from b. Where `dtype` has no time between them, both are the middle."""
+    low = max((_beside(jump, 1, dtype) for jump in jumps if jump <= a + _close(a)), default=-math.inf)
+    high = min((_beside(jump, -1, dtype) for jump in jumps if jump >= b - _close(b)), default=math.inf)
+    return (low, high) if low <= high else ((a + b) / 2, (a + b) / 2)
+
+
+def _beside(jump: float, way: int, dtype: torch.dtype) -> float:
+    """Return the time of `dtype` two units in the last place from a jump: one is left to a field that computes the
+    jump's time with a rounding of its own."""
+    limits, nearest = torch.finfo(dtype), torch.tensor(jump, dtype=dtype).item()
+    return nearest + 2 * way * max(limits.eps * 2.0 ** (math.frexp(nearest)[1] - 1), limits.tiny)
+
+
+def _close(t: float) -> float:
+    """Return the distance below which two times count as one, for the solver's own clock (float64)."""
+    return 4 * math.ulp(t)
