@@ -1,27 +1,36 @@
-"""Freed memory stays with the process: no page of it is mapped anew in every step."""
+"""Freed memory stays with the process: once the heap has grown, no step maps its pages anew."""
 
+import json
 import platform
+import statistics
 import subprocess
 import sys
 
 import pytest
 
 FAULTS = """
-import resource, sys, torch
+import json, resource, sys, torch
 from odenet_cli.training import device
 if sys.argv[1] == "kept":
     device.settle(torch.device("cpu"), False, None)
-for n in range(12):
-    if n == 2:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def count():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+faults = []
+for _ in range(15):
+    before = count()
     torch.ones(40 * 2**18)  # 40 MiB
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(count() - before)
+print(json.dumps(faults))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_large_tensor_finds_its_pages_again():
-    said = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("kept", "as it is")]
-    kept, plain = map(int, said)
-    assert kept < 1000
-    assert plain > 10 * kept or plain < 1000  # where large pages are on, there is nothing to save
+    """The heap grows for the first one to three tensors, by where small blocks came to lie between them: glibc before
+    2.38 gives an aligned block no freed chunk of exactly its size. So the median of 15 is what a step pays."""
+    output = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("kept", "as it is")]
+    kept, plain = (statistics.median(json.loads(faults)) for faults in output)
+    assert kept < 100
+    assert plain > 1000 or plain < 100  # where large pages are on, there is nothing to save
