@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from odenet_cli import __version__
+from odenet_cli import __version__, threads
 from odenet_cli.errors import Interrupted, OdenetError, full, no_space
 
 COMMANDS = Path(__file__).resolve().parent / "commands"
@@ -33,6 +33,7 @@ def main() -> int:
         interrupted.append(number)
         raise KeyboardInterrupt
 
+    threads.wait_passively()
     opened()
     for number in SIGNALS:
         signal.signal(number, note)

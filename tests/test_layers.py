@@ -8,7 +8,7 @@ import pytest
 import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
-FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config", "plainyaml", "records"}
+FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config", "plainyaml", "records", "threads"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
@@ -19,11 +19,11 @@ ALLOWED = {
     "tasks": {"", "errors", "registry", "ode", "data", "tasks"},
     "training": FOUNDATION | {"ode", "models", "data", "tasks", "training"},
     "report": FOUNDATION | {"report"},
-    "bench": {"", "errors", "registry", "ode", "models", "data", "bench"},
+    "bench": {"", "errors", "registry", "threads", "ode", "models", "data", "bench"},
     "request": FOUNDATION | {"data", "training", "request"},
     "commands": FOUNDATION
     | {"ode", "models", "data", "tasks", "training", "report", "bench", "request", "cli", "commands"},
-    "cli": {"", "errors", "registry", "commands"},
+    "cli": {"", "errors", "registry", "threads", "commands"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "hydra", "omegaconf", "sklearn", "tensorboard", "matplotlib", "rich", "numpy", "scipy"}

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-from odenet_cli import __version__
+from odenet_cli import __version__, threads
 
 
 def facts(device: torch.device, peers: Iterable[str], absent: dict[str, str]) -> dict[str, str]:
     """By name, in the order of printing. Peers left out are there with their reason."""
     found = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "threads": f"{torch.get_num_threads()} of torch, wait policy {threads.wait_policy()}",
         "versions": ", ".join(
             [
                 f"odenet {__version__}",

@@ -7,7 +7,7 @@ import platform
 import sys
 from importlib import metadata
 
-from odenet_cli import __version__
+from odenet_cli import __version__, threads
 from odenet_cli.presets import conf_dir
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
@@ -29,7 +29,8 @@ def facts() -> dict[str, str]:
 
     found = {"odenet": __version__, "python": platform.python_version(), "platform": platform.platform()}
     found |= {package: _version(package) for package in PACKAGES}
-    found["cpu cores, threads"] = f"{os.cpu_count()}, {torch.get_num_threads()}"
+    found["cpu cores, threads"] = f"{threads.cores()} of {os.cpu_count()}, {torch.get_num_threads()}"
+    found["threads wait"] = threads.wait_policy()
     found["cuda"] = f"{torch.version.cuda or 'built without'}, {torch.cuda.device_count()} device(s)"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

@@ -24,6 +24,7 @@ from odenet_cli.request.compose import Composer, told, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.guard import guard, guard_inside, guard_target
+from odenet_cli.request.launcher import share_cores
 from odenet_cli.request.resume import resumed
 from odenet_cli.request.settle import settle
 
@@ -92,6 +93,7 @@ def prepare(argv: list[str]) -> Request:
         print(f"warning: {warning}", file=sys.stderr)
     settled = settle({job.folder: job.config for job in request.jobs})
     os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet train " + shlex.join(argv), **settled})
+    share_cores(master, len(request.jobs))
     HydraConfig.instance().cfg = None
     return request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from odenet_cli import threads
 from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import Composer
 from odenet_cli.request.explain import explained
@@ -44,12 +46,26 @@ def launch(
         for one in jobs
     ]
     folders = [one.folder for one in jobs]
+    share_cores(master, len(jobs))
     with watched(folders, look), kept(folders):
         try:
             launcher.launch(points, initial_job_idx=0)
         except Exception as error:  # a job's process was killed; what the others did stands in their folders
             log.info("the launcher failed", exc_info=True)
             print(f"the launcher stopped: {type(error).__name__}: {str(error).strip()[:500]}", file=sys.stderr)
+
+
+def share_cores(cfg: DictConfig, jobs: int) -> None:
+    """Give each of the `jobs` that `cfg`'s launcher starts here its part of the cores, unless OMP_NUM_THREADS is set.
+
+    What a queue starts elsewhere has the cores of its allocation.
+    """
+    launcher = cfg.hydra.launcher
+    kind = str(launcher.get("_target_")).rpartition(".")[2]
+    at_once = {"JoblibLauncher": launcher.get("n_jobs"), "LocalLauncher": jobs}.get(kind) or 1
+    at_once = min(jobs, at_once if at_once > 0 else max(1, threads.cores() + 1 + at_once))
+    if at_once > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads.share(at_once)))
 
 
 @contextmanager

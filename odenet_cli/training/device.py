@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from odenet_cli import threads
 from odenet_cli.errors import RequestError
 
 
@@ -40,8 +41,8 @@ def memory(name: str) -> int:
 
 
 def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
-    """Set what is global to the process: the device, determinism, the precision of matrix products on a GPU, and what
-    becomes of freed memory on a CPU.
+    """Set what is global to the process: the device, determinism, the threads, the precision of matrix products on a
+    GPU, and what becomes of freed memory on a CPU.
 
     tolerance  the tightest tolerance of the run's solves, None without one. TF32 convolutions round at 5e-4 relative,
                too coarse below 1e-4
@@ -53,9 +54,20 @@ def settle(device: torch.device, deterministic: bool, tolerance: float | None) -
         torch.backends.cudnn.benchmark = not deterministic
     else:
         keep_freed()
+    use_cores()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+def use_cores() -> None:
+    """Compute with the threads that OMP_NUM_THREADS asks for, else with no more than there are cores for this process.
+
+    torch counts the cores of the machine, and was perhaps loaded before the jobs of a sweep shared them out.
+    """
+    wanted = threads.chosen() or min(torch.get_num_threads(), threads.cores())
+    if wanted != torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(wanted)
 
 
 def keep_freed() -> None:
@@ -71,3 +83,9 @@ def keep_freed() -> None:
 def describe(device: torch.device) -> str:
     """For tables and bug reports."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+
+
+def banner(device: torch.device) -> str:
+    """Return the line that a run begins with: where it computes, and how its threads wait for each other."""
+    wait = f", wait policy {threads.wait_policy()}" if device.type == "cpu" else ""
+    return f"device: {describe(device)}{wait}"

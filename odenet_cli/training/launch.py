@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from odenet_cli import threads
 from odenet_cli.errors import Interrupted
 from odenet_cli.records import read_record
 from odenet_cli.training.folder import taken
@@ -114,16 +115,11 @@ def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
     """What the process in `slot` is given: its share of the cores, and a GPU of its own where there are several."""
     env = dict(os.environ)
     if at_once > 1:
-        env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
+        env.setdefault("OMP_NUM_THREADS", str(threads.share(at_once)))
     if gpus > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", "").split(",") if env.get("CUDA_VISIBLE_DEVICES") else range(gpus)
         env["CUDA_VISIBLE_DEVICES"] = str(visible[slot % len(visible)])
     return env
-
-
-def cores() -> int:
-    """Those that this process may use: on a cluster's node not all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reason(job: Job, code: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import odenet_cli
+from odenet_cli import threads
 from odenet_cli.errors import Interrupted, RunFailed, full, no_space
 from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
@@ -66,6 +67,7 @@ def opening(
         "data": {**session.data.record, **(data_record or {})},
         "device": device.describe(session.device),
         "threads": torch.get_num_threads(),
+        "wait_policy": threads.wait_policy(),
         "git": commit(),
         "versions": {
             "odenet": odenet_cli.__version__,

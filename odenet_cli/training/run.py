@@ -114,6 +114,7 @@ def run(
         if state is None and config.checkpoint is not None:
             session.model.load_state_dict(weights_of(config, Path(config.checkpoint)))
 
+        say(device.banner(where))
         record = opening(session, command, overrides, data_record, record)
         write_record(folder, record)
         (folder / "checkpoints" / FAILED).unlink(missing_ok=True)  # an attempt before this one

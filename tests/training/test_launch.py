@@ -233,21 +233,10 @@ def test_a_slot_has_a_gpu_of_its_own_of_those_that_are_to_be_used(monkeypatch, v
 @pytest.mark.parametrize(("cores", "at_once", "threads"), [(8, 1, None), (8, 2, "4"), (8, 3, "2"), (2, 4, "1")])
 def test_cores_are_shared_out(monkeypatch, cores, at_once, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launching, "cores", lambda: cores)
+    monkeypatch.setattr(launching.threads, "cores", lambda: cores)
     assert environment(0, at_once, 0).get("OMP_NUM_THREADS") == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     assert environment(0, at_once, 0)["OMP_NUM_THREADS"] == "6"  # who says so means it
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
-def test_cores_that_this_process_may_not_use_are_nobodys_share():
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert launching.cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
-    assert launching.cores() == len(before)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
