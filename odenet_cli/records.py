@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,20 @@ RECORD: dict[str, Any] = {
     **{"status": str, "reason": WORD, "final": TABLE, "data": TABLE, "versions": TABLE, "resumed": list | None},
     **dict.fromkeys(("command", "git", "device", "started", "finished"), WORD),
 }
+
+WEIGHTS = "model.safetensors"  # of a run that came from a kept cell, in the place of checkpoints
+
+
+def without_places(command: str | None) -> str | None:
+    """Return a command without the words that name a place on the machine: they change no number."""
+    if not command or "data.root=" not in command:
+        return command
+    return shlex.join(word for word in shlex.split(command) if not names_place(word))
+
+
+def names_place(word: str) -> bool:
+    """Tell whether a word of a command says where the data are."""
+    return word.lstrip("+").startswith("data.root=")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from odenet_cli.config import Config, SolverConfig
@@ -31,6 +33,21 @@ def read(words: Iterable[str], known: Sequence[str], several: Sequence[str]) -> 
             raise RequestError(f"{word}: only {' and '.join(several)} {take} several values.")
         said[key] = found
     return said
+
+
+def files(words: Iterable[str], keys: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Return what is said of these keys, whatever the characters in the names of the files; and the other words."""
+    found: dict[str, Path] = {}
+    others = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in keys:
+            others.append(word)
+        elif not value or key in found:
+            raise RequestError(f"{word}: say {key}=FILE, once.")
+        else:
+            found[key] = Path(os.path.expanduser(value))
+    return found, others
 
 
 def product(said: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
+from odenet_cli.request import kept
 from odenet_cli.request.cells import Plan
 from odenet_cli.request.folders import run_record
 from odenet_cli.training.device import count
@@ -21,9 +23,50 @@ if TYPE_CHECKING:
     from odenet_cli.commands.reproduce import Request
 
 
+def keep(plan: Plan) -> int:
+    """Keep the cells that are done in `results/cells`; say which are not."""
+    cells = {cell.folder: cell for cell in plan.cells}
+    outcomes = {folder: _keep(folder) for folder in cells}
+    written = sum(outcome is True for outcome in outcomes.values())
+    size = sum(kept.size(kept.FOLDER / folder.name) for folder, cell in cells.items() if cell.kept)
+    print(f"{plan.item}, {plan.preset} preset: {said_kept(plan)}, {size / 1e6:.1f} MB in {kept.FOLDER}; {written} new")
+    for folder, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            print(f"  left out: {cells[folder].title}: {outcome}")
+    return 0
+
+
+def _keep(folder: Path) -> bool | str:
+    """Was the cell written, or, in words, why not?"""
+    try:
+        return kept.keep(folder)
+    except RequestError as error:
+        return str(error)
+
+
+def take_kept(plans: Sequence[Plan]) -> None:
+    """Make finished runs of the kept cells of which there is no run here."""
+    for folder in dict.fromkeys(cell.folder for plan in plans for cell in plan.cells):
+        if kept.is_kept(folder) and not (folder / "run.json").exists():
+            kept.unpack(folder)
+
+
+def needs_data(plan: Plan) -> bool:
+    """Tell whether anything of an item is still to be computed; a cell that is kept and not measured on is read."""
+    return "measure" in plan.rest or not all(cell.kept for cell in plan.cells)
+
+
+def said_kept(plan: Plan) -> str:
+    """Return how many cells of a plan are kept, in words."""
+    folders = {cell.folder: cell.kept for cell in plan.cells}
+    return f"kept: {sum(folders.values())} of {len(folders)}"
+
+
 def reproduce(plan: Plan, request: Request, command: str) -> int:
     """One item: its cells, what is measured on them, its files."""
     print(f"{plan.item}, {plan.preset} preset: {plan.about}")
+    if any(cell.kept for cell in plan.cells):
+        print(f"{said_kept(plan)}, in {kept.FOLDER}")
     failed = _run(plan, request)
     measured = _measured(plan, failed)
     files = _written(plan, request, failed, measured, command)

@@ -29,12 +29,14 @@ ITEM is one of {items}, or all.
   --jobs N        so many runs side by side; each has a GPU of its own where there are several
   --out DIR       write to DIR/ITEM instead of results/ITEM
   --dry-run       list the runs, and run nothing
+  --keep          run nothing; keep the runs that are done in results/cells, weights and records with their SHA-256
   hydra/launcher=joblib|submitit_local|submitit_slurm, hydra.launcher.*   spread the runs by a launcher of Hydra
   data.root=FOLDER device=cpu trainer.log_every=10   for all runs; a key that changes results is named in the title
 
-Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done is never run again: stop it
-whenever you like and start it again. Exit code 1 where a run failed; the others are finished first."""
-FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run")
+Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done, or kept in results/cells, is
+never run again: stop it whenever you like and start it again. Exit code 1 where a run failed; the others are finished
+first."""
+FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run", "--keep")
 MOST = 1_000  # seeds, or runs side by side
 
 
@@ -49,6 +51,7 @@ class Request:
     jobs: int = 1
     out: Path = Path("results")
     dry: bool = False
+    keep: bool = False
     words: list[str] = field(default_factory=list)
 
     @property
@@ -69,10 +72,13 @@ def main(argv: list[str]) -> int:
         for one in plans:
             print("\n".join(_listed(one, request.jobs)))
         return 0
-    from odenet_cli.commands._reproduction import check_data, reproduce
+    from odenet_cli.commands._reproduction import check_data, keep, needs_data, reproduce, take_kept
     from odenet_cli.commands.report import made_folder
 
-    records = settled_cells([cell for one in plans for cell in one.cells])
+    if request.keep:
+        return max(keep(one) for one in plans)
+    take_kept(plans)
+    records = settled_cells([cell for one in plans if needs_data(one) for cell in one.cells])
     for one in plans:
         check_data(one, records)
         made_folder(request.out / one.item)
@@ -87,7 +93,7 @@ def _listed(plan: Any, at_once: int) -> list[str]:
     many = f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}" + (f", {at_once} at a time" if at_once > 1 else "")
     lines = [f"{plan.item}, {plan.preset} preset: {many}: {plan.about}"]
     for cell in plan.cells:
-        status = run_record(cell.folder).get("status", "missing")
+        status = run_record(cell.folder).get("status") or ("kept" if cell.kept else "missing")
         words = [*cell.words, f"hydra.run.dir={cell.folder}", "resume=auto"]
         lines.append(f"  {status:<8} odenet train {shlex.join(words)}")
     return lines
@@ -109,8 +115,8 @@ def parsed(argv: Sequence[str]) -> Request:
         flag, equals, value = word.partition("=")
         if flag not in FLAGS:
             raise RequestError(f"{flag} is not an option here.{nearest(flag, FLAGS)}\n  There are: {', '.join(FLAGS)}.")
-        if flag == "--dry-run":
-            request.dry = True
+        if flag in ("--dry-run", "--keep"):
+            setattr(request, "dry" if flag == "--dry-run" else "keep", True)
             continue
         value = value if equals else words.pop(0) if words else ""
         if not value:

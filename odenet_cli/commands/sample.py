@@ -6,11 +6,10 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands._points import choice, number, own_class, read
+from odenet_cli.commands._points import choice, files, number, own_class, read
 from odenet_cli.config import Config, eval_solver, load
 from odenet_cli.errors import RequestError
 from odenet_cli.report.files import put_text
@@ -43,7 +42,8 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
-    source, out, words = files(argv[1:])
+    named, words = files(argv[1:], ("points", "out"))
+    source, out = named.get("points"), named.get("out")
     said = read(words, KEYS, several=())
     which = choice(said, "checkpoint", ("best", "last"))
     if source is not None and {"n", "seed"} & said.keys():
@@ -210,21 +210,6 @@ def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"out={out} cannot be written: {error.strerror}.") from error
-
-
-def files(words: Sequence[str]) -> tuple[Path | None, Path | None, list[str]]:
-    """What is said of `points` and `out`, whatever the characters in the names; and the other words."""
-    found: dict[str, Path] = {}
-    others = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in ("points", "out"):
-            others.append(word)
-        elif not value or key in found:
-            raise RequestError(f"{word}: say {key}=FILE, once.")
-        else:
-            found[key] = Path(os.path.expanduser(value))
-    return found.get("points"), found.get("out"), others
 
 
 def whole_seed(said: dict[str, list[Any]]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odenet_cli.records import without_places
 from odenet_cli.report.runs import Run
 
 SHOWN = 4
@@ -13,7 +14,7 @@ SHOWN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a table or a figure is made from. `command` made it, `trained` made the runs."""
+    """What a table or a figure is made from. `command` made it, `trained` made the runs; both without places."""
 
     command: str
     trained: list[str]
@@ -36,8 +37,8 @@ class Source:
 def source(command: str, runs: Sequence[Run]) -> Source:
     """The source of a report on `runs`."""
     return Source(
-        command=command,
-        trained=distinct(run.record.get("command") for run in runs),
+        command=without_places(command) or "",
+        trained=distinct(without_places(run.record.get("command")) for run in runs),
         commits=distinct(run.record.get("git") or "unknown" for run in runs if run.record),
         machines=distinct(run.record.get("device") for run in runs),
         versions=distinct(_versions(run.record.get("versions")) for run in runs),

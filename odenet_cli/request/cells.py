@@ -30,6 +30,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.presets import conf_dir, options, written
 from odenet_cli.ranges import leaves
 from odenet_cli.registry import require
+from odenet_cli.request import kept
 from odenet_cli.request.arguments import parse, quoted
 from odenet_cli.request.compose import Composer, typed
 from odenet_cli.request.explain import explained
@@ -56,6 +57,11 @@ class Cell:
     words: tuple[str, ...]
     config: Config
     folder: Path
+
+    @property
+    def kept(self) -> bool:
+        """Is it kept with the results?"""
+        return kept.is_kept(self.folder)
 
     @property
     def title(self) -> str:

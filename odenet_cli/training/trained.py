@@ -15,9 +15,10 @@ from odenet_cli import models
 from odenet_cli.config import Config, load
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
+from odenet_cli.records import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.records import read_record
 from odenet_cli.tasks import Loss, task
-from odenet_cli.training import build, checkpoint, device
+from odenet_cli.training import build, checkpoint, device, weights
 from odenet_cli.training.sound import WEIGHTS, agree, fits, sound
 from odenet_cli.training.state import shapes, take
 
@@ -45,27 +46,10 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
     """The run in `folder` with its `best` or `last` weights, its splits dealt in batches of `batch`.
 
-    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
-    no use or missing gives way to the one before it.
+    Raises `RequestError` where there are none of use.
     """
     check_written(folder)
-    run, mine = load(folder), shapes(config)
-
-    def usable(state: checkpoint.Content) -> None:
-        sound(state, WEIGHTS)
-        # The user says a class of their own again, and it may have moved since.
-        agree(run, state, MADE_OF, free=("model.target",))
-        fits(mine, state)
-
-    path = folder / "checkpoints" / f"{which}.pt"
-    state, trouble = checkpoint.latest(path, usable)
-    if state is None and which == "best":
-        path = path.with_name("last.pt")
-        state, trouble = checkpoint.latest(path, usable)
-    if state is None:
-        state = checkpoint.load(path)  # says what is missing
-    if trouble:
-        log.warning("%s\n  Taking the checkpoint before it.", trouble)
+    state = weights_of_run(folder, config, which)
     where = device.choose(config.device)
     device.settle(where, config.deterministic, build.tightest(config))
     name, options = config.source()
@@ -85,8 +69,40 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
         )
     model = build.model(config, data.shape, data.classes).to(where)
     take(model, None, state)
-    weights = f"{state.path.stem} weights, step {state['step']}"
-    return Trained(model, task(data.task), data, where, weights, state["step"])
+    said = f"{weights.which(state)} weights, step {state['step']}"
+    return Trained(model, task(data.task), data, where, said, state["step"])
+
+
+def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Content:
+    """Return the `best` or `last` weights of the run in `folder`, as a checkpoint of the model of `config`.
+
+    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
+    no use or missing gives way to the one before it. A kept cell has `model.safetensors` in the place of checkpoints.
+    """
+    run, mine = load(folder), shapes(config)
+
+    def usable(state: checkpoint.Content) -> None:
+        sound(state, WEIGHTS)
+        # The user says a class of their own again, and it may have moved since.
+        agree(run, state, MADE_OF, free=("model.target",))
+        fits(mine, state)
+
+    path = folder / "checkpoints" / f"{which}.pt"
+    state, trouble = checkpoint.latest(path, usable)
+    if state is None and which == "best":
+        path = path.with_name("last.pt")
+        state, trouble = checkpoint.latest(path, usable)
+    kept = folder / WEIGHTS_FILE
+    if state is None and kept.is_file():
+        state = weights.load(kept, run)
+        usable(state)
+        if which == "last" and weights.which(state) != "last":
+            raise RequestError(f"{kept} holds the weights that were scored, not the last ones; leave checkpoint= out.")
+    if state is None:
+        state = checkpoint.load(path)  # says what is missing
+    if trouble:
+        log.warning("%s\n  Taking the checkpoint before it.", trouble)
+    return state
 
 
 def check_written(folder: Path) -> None:
