@@ -109,7 +109,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
     parts = {name: part for name, part in parts.items() if preset in part.get("presets", presets)}
     whole, words, about = chosen.pop("seeds"), chosen.pop("words"), chosen.pop("about")
     single: dict[str, list[str]] = chosen.pop("rows", {})
-    known = [name for part in parts.values() for name in part["rows"]]
+    known = dict.fromkeys(name for part in parts.values() for name in part["rows"])
     for name in rows:
         require("--rows", name, known)
 
