@@ -14,6 +14,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.request import launcher
 from odenet_cli.request.cells import plan
 from odenet_cli.training import run
+from odenet_cli.training.measures import error_control
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -212,6 +213,16 @@ def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_p
     assert code == 1
     assert "MLP, seed 0: not started\n" in out
     assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
+
+
+def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeypatch):
+    """Figure 3 shows the training of every seed, and measures on the network of one."""
+    made = plan("fig3", "quick", 3, (), ("device=cpu",))
+    measured = []
+    monkeypatch.setattr(error_control, "measure", lambda folder, options, say: measured.append(folder) or [])
+    assert [cell.seed for cell in made.cells] == [0, 1, 2]
+    assert _reproduction._measured(made, {}) == {made.cells[0].folder: []}
+    assert measured == [made.cells[0].folder]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
     name, options = setting["name"], {**setting["options"], **setting.get(plan.preset, {})}
     module = importlib.import_module(f"odenet_cli.training.measures.{name}")
     found = {}
-    for folder in dict.fromkeys(cell.folder for cell in plan.cells):
+    for folder in dict.fromkeys(cell.folder for cell in plan.cells if cell.seed in setting.get("seeds", (cell.seed,))):
         if folder not in failed:
             print(f"{name} on {folder}", flush=True)
             try:

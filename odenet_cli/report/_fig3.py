@@ -1,9 +1,9 @@
-"""What figure 3 shows: what was measured at each tolerance, in five panels."""
+"""What figure 3 shows: what was measured at each tolerance, in five panels; a to d are the paper's."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,27 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from odenet_cli.report import scales, style
 from odenet_cli.report.regression import straight
 from odenet_cli.report.runs import Run, number
 
-MARKS = {  # of the settings of panel c
-    "dopri5, relative norm": "o",  # ours
-    "dopri5, absolute norm": "s",  # the paper's
-    "Adams, relative norm": "^",
-    "Adams, absolute norm": "D",
+MARKS: dict[str, style.Look] = {  # of the settings of panels c and e
+    "dopri5, relative norm": {"color": style.CYCLE[0], "marker": "o", "linestyle": style.DASHES[0]},  # ours
+    "dopri5, absolute norm": {"color": style.CYCLE[1], "marker": "s", "linestyle": style.DASHES[1]},  # the paper's
+    "Adams, relative norm": {"color": style.CYCLE[2], "marker": "^", "linestyle": style.DASHES[2]},
+    "Adams, absolute norm": {"color": style.CYCLE[3], "marker": "D", "linestyle": style.DASHES[3]},
 }
-DASH = dict(zip(MARKS, style.DASHES))
+LINE = {"markersize": 3.2, "linewidth": 0.9}
 BESIDE: dict[str, Any] = {  # what stands behind the end of a line
     **{"color": style.GREY, "fontsize": 6, "ha": "left", "va": "center"},
     **{"textcoords": "offset points", "annotation_clip": False},
 }
-RATE = "slope of log error of z(1) against log tolerance"
+ORDER = "slope of log error of z(1) against log NFE"
 
 Rows = Sequence[dict[str, Any]]
 Shade = Callable[[float], Any]  # the colour of a tolerance
+TRAINING: dict[str, style.Look] = {  # the two ways of a training step
+    "forward": {"color": style.CYCLE[6], "linestyle": "-"},
+    "backward": {"color": style.CYCLE[4], "linestyle": style.DASHES[1]},
+}
 
 
 class Gradient(NamedTuple):
@@ -40,6 +43,9 @@ class Gradient(NamedTuple):
     forward: float
     backward: float
     error: float
+
+
+Measured = Mapping[tuple[str, float], Gradient]  # (setting, tolerance) -> its gradient
 
 
 def gradients(rows: Rows) -> dict[tuple[str, float], Gradient]:
@@ -58,8 +64,8 @@ def means(rows: Rows, name: str, *keys: str) -> dict[Any, float]:
 
 
 @style.styled
-def draw(kinds: Mapping[str, Rows], run: Run, facts: dict[str, float | None]) -> Figure:
-    """Five panels; colour is the tolerance wherever there is one."""
+def draw(kinds: Mapping[str, Rows], runs: Sequence[Run], facts: Mapping[str, float | None]) -> Figure:
+    """Draw five panels; colour is the tolerance in a and b, the setting in c and e."""
     figure = Figure(figsize=(style.WIDTH, 2 * style.HEIGHT + 0.75))
     panels = figure.subplot_mosaic("aaabbb\nccddee")
     tolerances = [row["rtol"] for row in kinds["solve"]]
@@ -69,31 +75,28 @@ def draw(kinds: Mapping[str, Rows], run: Run, facts: dict[str, float | None]) ->
         return style.SHADES(1 - scale(tolerance))  # the tighter the brighter
 
     error_panel(panels["a"], kinds["solve"], shade, facts)
-    time_panel(panels["b"], kinds["time"], shade, facts)
-    nfe_panel(panels["c"], kinds["gradient"], shade)
-    gradient_panel(panels["d"], kinds["gradient"], shade)
-    training_panel(panels["e"], run)
+    time_panel(panels["b"], kinds["time"], shade)
+    nfe_panel(panels["c"], gradients(kinds["gradient"]))
+    training_panel(panels["d"], runs)
+    gradient_panel(panels["e"], gradients(kinds["gradient"]))
     shades = ScalarMappable(scale, style.SHADES.reversed())
     bar = style.colorbar(figure, [panels["a"], panels["b"]], shades, "tolerance", aspect=24)
     bar.ax.minorticks_off()
-    handles = [
-        style.handle(setting.removesuffix(" norm"), color=style.GREY, marker=mark, linestyle=DASH[setting])
-        for setting, mark in MARKS.items()
-    ]
-    style.legend(figure, handles, "c: solver, and error norm of the adjoint")
+    handles = [style.handle(setting.removesuffix(" norm"), **look, **LINE) for setting, look in MARKS.items()]
+    style.legend(figure, handles, "c and e: solver, and error norm of the adjoint")
     return figure
 
 
-def error_panel(axes: Axes, rows: Rows, shade: Shade, facts: dict[str, float | None]) -> None:
+def error_panel(axes: Axes, rows: Rows, shade: Shade, facts: Mapping[str, float | None]) -> None:
     for row in rows:
         axes.plot(row["nfe"], row["error"], "o", color=shade(row["rtol"]), markersize=3.2)
     axes.set(xscale="log", yscale="log", xlabel="NFE forward", ylabel="relative error of z(1)")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    rate = facts[RATE]
-    axes.set_title(f"a   error ∝ tolerance$^{{{rate:.2f}}}$" if rate else "a")
+    scales.spanned(axes.xaxis, [row["nfe"] for row in rows], 100)
+    order = facts[ORDER]
+    axes.set_title(f"a   error ∝ NFE$^{{{order:.1f}}}$" if order else "a")
 
 
-def time_panel(axes: Axes, rows: Rows, shade: Shade, facts: dict[str, float | None]) -> None:
+def time_panel(axes: Axes, rows: Rows, shade: Shade) -> None:
     longest = max(row["time_s"] for row in rows)
     for row in rows:
         axes.plot(row["nfe"], row["time_s"] / longest, "o", color=shade(row["rtol"]), markersize=3.2, zorder=3)
@@ -101,51 +104,57 @@ def time_panel(axes: Axes, rows: Rows, shade: Shade, facts: dict[str, float | No
     if line:
         ends = [0, max(row["nfe"] for row in rows)]
         axes.plot(ends, [line.at(x) for x in ends], color=style.GREY, linewidth=0.8)
-        axes.set_title(f"b   R² = {line.r2:.4f}")
+    axes.set_title(f"b   time against NFE: R² = {line.r2:.4f}" if line else "b")
     axes.set(xlabel="NFE forward", ylabel="relative time", xlim=(0, None), ylim=(0, None))
 
 
-def nfe_panel(axes: Axes, rows: Rows, shade: Shade) -> None:
-    for row in rows:
-        if "failed" not in row:
-            at = (row["nfe_forward"], row["nfe_backward"])
-            axes.plot(*at, MARKS[row["setting"]], color=shade(row["rtol"]), markersize=3.2, zorder=3)
-    forward = [row["nfe_forward"] for row in rows if "failed" not in row]
-    span = [min(forward), max(forward)]
-    for part, dash, drop in ((1, "-", 0), (2, style.DASHES[2], -1)):
-        ends = [x / part for x in span]
-        axes.plot(span, ends, color=style.GREY, linewidth=0.8, linestyle=dash)
-        axes.annotate(f"1 : {part}", (span[1], ends[1]), xytext=(2, drop), **BESIDE)
-    axes.set(xscale="log", yscale="log", xlabel="NFE forward", ylabel="NFE backward", title="c")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def gradient_panel(axes: Axes, rows: Rows, shade: Shade) -> None:
-    measured = gradients(rows)
-    for setting, mark in MARKS.items():
+def curves(measured: Measured) -> Iterator[tuple[style.Look, list[Gradient]]]:
+    """Yield the look of each setting, and what it came to from the largest tolerance to the smallest."""
+    for setting, look in MARKS.items():
         tolerances = sorted({tol for one, tol in measured if one == setting}, reverse=True)
-        mine = [measured[setting, tol] for tol in tolerances]
-        points = [(one.forward + one.backward, 100 * one.error) for one in mine]
-        if points:
-            axes.plot(*zip(*points), color=style.PALE, linewidth=0.8, linestyle=DASH[setting])
-        for tol, at in zip(tolerances, points):
-            axes.plot(*at, mark, color=shade(tol), markersize=3.2, zorder=3)
+        if tolerances:
+            yield look, [measured[setting, tol] for tol in tolerances]
+
+
+def nfe_panel(axes: Axes, measured: Measured) -> None:
+    for look, mine in curves(measured):
+        axes.plot([one.forward for one in mine], [one.backward for one in mine], **look, **LINE)
+    forward = [one.forward for one in measured.values()]
+    if forward:
+        span = [min(forward), max(forward)]
+        for part, drop in ((1, 0), (2, -1)):
+            ends = [x / part for x in span]
+            axes.plot(span, ends, color=style.PALE, linewidth=0.8, zorder=1)
+            axes.annotate(f"1 : {part}", (span[1], ends[1]), xytext=(2, drop), **BESIDE)
+    axes.set(xscale="log", yscale="log", xlabel="NFE forward", ylabel="NFE backward", title="c   adjoint, both ways")
+    scales.spanned(axes.xaxis, forward, 100)
+
+
+def gradient_panel(axes: Axes, measured: Measured) -> None:
+    for look, mine in curves(measured):
+        axes.plot([one.forward + one.backward for one in mine], [100 * one.error for one in mine], **look, **LINE)
+    axes.set(xscale="log", yscale="log", xlabel="NFE forward + backward", ylabel="gradient error (%)")
+    axes.set_title("e   error of the gradient")
+
+
+def training_panel(axes: Axes, runs: Sequence[Run]) -> None:
+    for way, look in TRAINING.items():
+        epochs: dict[int, float] = {}
+        values: dict[int, list[float]] = {}
+        for run in runs:
+            records = run.of("train")
+            mine = {record["step"]: record[f"nfe_{way}"] for record in records}
+            epochs |= {step: step / (run.per_epoch or 1) for step in mine}
+            for step, nfe in mine.items():
+                values.setdefault(step, []).append(nfe)
+            if len(runs) > 1:
+                axes.plot([epochs[step] for step in mine], list(mine.values()), **look, linewidth=0.5, alpha=0.5)
+        steps = [step for step in sorted(values) if len(values[step]) == len(runs)]
+        mean = [statistics.fmean(values[step]) for step in steps]
+        axes.plot([epochs[step] for step in steps], mean, **look, linewidth=1.1, label=way)
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
     axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="NFE forward + backward",
-        ylabel="gradient error (%)",
-        title="c   error of the gradient",
+        xlabel="epoch", ylabel="NFE of a training step", title=f"d   training{seeds}", xlim=(0, None), ylim=(0, None)
     )
-
-
-def training_panel(axes: Axes, run: Run) -> None:
-    per_epoch = run.per_epoch or 1
-    records = run.of("train")
-    epochs = [record["step"] / per_epoch for record in records]
-    for way, dash in {"forward": "-", "backward": style.DASHES[2]}.items():
-        nfe = [record[f"nfe_{way}"] for record in records]
-        axes.plot(epochs, nfe, color=style.CYCLE[6], linewidth=1, linestyle=dash, label=way)
-    axes.set(xlabel="epoch", ylabel="NFE of a training step", title="d", xlim=(0, None), ylim=(0, None))
     scales.counted(axes.xaxis)
     axes.legend(loc="lower right")

@@ -48,7 +48,7 @@ def network(tmp_path, write):
 def test_the_exponents_of_power_laws_are_found(network):
     facts = fig3.result([network(rows(p=0.8, q=-0.2))], REST).facts
     assert facts["slope of log error of z(1) against log tolerance"] == pytest.approx(0.8, abs=1e-9)
-    assert facts["slope of log NFE against log error of z(1)"] == pytest.approx(-0.2, abs=1e-9)
+    assert facts["slope of log error of z(1) against log NFE"] == pytest.approx(-5, abs=1e-9)
     assert facts["R² of the time of a forward solve against NFE"] == pytest.approx(1.0, abs=1e-9)
     assert facts["tolerances"] == 8
     assert facts[FALLS] == 1
@@ -103,7 +103,8 @@ def test_a_gradient_that_could_not_be_had_is_no_number(network):
     line = next(line for line in made.body[3].splitlines() if line.startswith("| 0.01 "))
     assert line.split("|")[2].strip() == "–"
     panel = next(axes for axes in made.figures["panels"].axes if axes.get_ylabel() == "NFE backward")
-    assert len(panel.get_lines()) == 12 - 1 + 2
+    curves = {len(line.get_xdata()) for line in panel.get_lines()[:4]}
+    assert curves == {3, 2}
 
 
 @pytest.mark.numerics
@@ -116,8 +117,40 @@ def test_colour_is_the_tolerance_in_every_panel(network):
     colours = [tuple(line.get_color()) for line in time.get_lines()[:8]]
     assert colours == list(dict.fromkeys(tuple(line.get_color()) for line in error.get_lines()))
     assert max(line.get_ydata()[0] for line in time.get_lines()[:8]) == 1  # relative to the longest
-    assert "0.80" in error.get_title(loc="left")
+    # The title is of its own axes, and letters are used once.
+    assert (error.get_xlabel(), error.get_title(loc="left")) == ("NFE forward", "a   error ∝ NFE$^{-5.0}$")
+    letters = [axes.get_title(loc="left")[:1] for axes in figure.axes]
+    assert letters == ["a", "b", "c", "d", "e", ""]
     assert [line.get_label() for line in panels["dNFE of a training step"].get_lines()] == ["forward", "backward"]
+
+
+def test_the_four_settings_are_told_apart_and_the_legend_says_how(network):
+    figure = fig3.result([network(rows())], REST).figures["panels"]
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "gradient error (%)")
+
+    def look(line):
+        return line.get_color(), line.get_marker(), str(line._dash_pattern)
+
+    looks = [look(line) for line in panel.get_lines()]
+    assert [len(set(part)) for part in zip(*looks)] == [4, 4, 4]
+    (legend,) = figure.legends
+    assert [look(line)[:2] for line in legend.get_lines()] == [one[:2] for one in looks]
+    drawn = panel.get_lines()[1].get_xydata().tolist()
+    assert drawn == [[30, pytest.approx(500)], [30, pytest.approx(50)], [30, pytest.approx(5)]]
+
+
+def test_every_seed_of_the_training_is_shown(tmp_path, write, network):
+    """Seeds that evaluate 20 and 26 times have a mean of 23, over all three epochs of both."""
+    first = network(rows())
+    second = read(write(tmp_path / "second", {"seed": 1}, final={"nfe_forward": 26}, epochs=3))
+    made = fig3.result([first, Entry("network", "ODE-Net", second)], REST)
+    panel = next(axes for axes in made.figures["panels"].axes if axes.get_ylabel() == "NFE of a training step")
+    forward = panel.get_lines()[:3]
+    assert [set(line.get_ydata()) for line in forward] == [{20}, {26}, {23}]
+    assert [line.get_xdata()[-1] for line in forward] == [3, 3, 3]
+    assert panel.get_title(loc="left") == "d   training, 2 seeds"
+    steps = [row for row in made.rows if row["kind"] == "training"]
+    assert {row["seed"]: row["cell"] for row in steps} == {0: "network", 1: "second"}
 
 
 def written(folder, entry, **about):
