@@ -22,7 +22,7 @@ MARKS: dict[str, style.Look] = {  # of the settings of panels c and e
     "Adams, relative norm": {"color": style.CYCLE[2], "marker": "^", "linestyle": style.DASHES[2]},
     "Adams, absolute norm": {"color": style.CYCLE[3], "marker": "D", "linestyle": style.DASHES[3]},
 }
-LINE = {"markersize": 3.2, "linewidth": 0.9}
+LINE: style.Look = {"markersize": 3.2, "linewidth": 0.9}
 BESIDE: dict[str, Any] = {  # what stands behind the end of a line
     **{"color": style.GREY, "fontsize": 6, "ha": "left", "va": "center"},
     **{"textcoords": "offset points", "annotation_clip": False},
