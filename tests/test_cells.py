@@ -148,6 +148,17 @@ def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_row
     assert "digits" in planned("fig3", "quick").about
 
 
+@pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
+def test_the_trainings_of_tolerance_differ_in_it_alone(preset):
+    """The adjoint's own solve keeps the default of images, which is no tighter than the forward solve."""
+    trained = [complete(cell.config, gpu=False) for cell in planned("tolerance", preset).cells]
+    assert [config.solver.rtol for config in trained] == [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
+    assert all(config.solver.atol == config.solver.rtol for config in trained)
+    backward = [(config.gradient.solver.method, config.gradient.solver.rtol) for config in trained]
+    assert backward == [("bosh3", 1e-1), *[("bosh3", 3e-2)] * 4]
+    assert {config.model["width"] for config in trained} == {64}
+
+
 def test_a_preset_has_words_for_single_rows_and_the_page_tells_them():
     made = planned("table1", "quick", ("MLP", "ResNet-1"))
     assert {cell.row: cell.config.optim.lr for cell in made.cells} == {"MLP": 0.02, "ResNet-1": 0.05}

@@ -33,18 +33,41 @@ def line(pairs: Pairs, groups: Mapping[str, Group]) -> str:
         done = sum(bool(group.done) for group in groups.values())
         return f"Which rows can be told apart: {OLD}." if done > 1 else "There is nothing to compare yet."
     order = sorted(groups, key=lambda row: groups[row].mean("error") or 0.0)
-    worse = {row: [pair.told[1] for pair in pairs if pair.told and pair.told[0] == row] for row in order}
-    follows = [f"{row} has fewer errors than {listed(sorted(w, key=order.index))}" for row, w in worse.items() if w]
-    open_ = [f"{pair.first} and {pair.second}" for pair in pairs if not pair.told]
+    worse: dict[tuple[str, ...], list[str]] = {}  # what the same rows are better than
+    for row in order:
+        beaten = {pair.told[1] for pair in pairs if pair.told and pair.told[0] == row}
+        worse.setdefault(tuple(sorted(beaten, key=order.index)), []).append(row)
+    follows = [f"{_has(rows)} fewer errors than {listed(beaten)}" for beaten, rows in worse.items() if beaten]
+    open_ = [listed(rows) for rows in untold(pairs, order)]
     seeds = max(len(pair.seeds) for pair in pairs)
     test = (
         f"McNemar's exact test at {100 * LEVEL:g} % on the same test samples, Holm's correction for {len(pairs)} pairs"
     )
     test += ", true of every seed" if seeds > 1 else ""
     text = f"**What follows** ({test}): {'; '.join(follows) or 'no row has fewer errors than another'}. "
-    text += f"**What does not**: which of these is better: {'; '.join(open_)}. " if open_ else ""
+    text += f"**What does not**: which is better of {'; of '.join(open_)}. " if open_ else ""
     one = "of one trained network a row, and another seed may turn them round"
     return text + f"These are statements {one if seeds == 1 else f'of {seeds} trainings a row'}, by one recipe."
+
+
+def _has(rows: Sequence[str]) -> str:
+    return f"{listed(rows)} {'have' if len(rows) > 1 else 'has'}"
+
+
+def untold(pairs: Pairs, order: Sequence[str]) -> list[list[str]]:
+    """Return the rows no two of which are told apart, as few groups as hold every such pair, in `order`."""
+    left = [sorted((pair.first, pair.second), key=order.index) for pair in pairs if not pair.told]
+    alike = {frozenset(pair) for pair in left}
+    found: list[list[str]] = []
+    for pair in sorted(left, key=lambda pair: [order.index(row) for row in pair]):
+        if any(set(pair) <= set(rows) for rows in found):
+            continue
+        rows = list(pair)
+        for row in order:
+            if row not in rows and all(frozenset((row, one)) in alike for one in rows):
+                rows.append(row)
+        found.append(sorted(rows, key=order.index))
+    return found
 
 
 def details(pairs: Pairs) -> list[str]:

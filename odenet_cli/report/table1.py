@@ -125,7 +125,8 @@ def verdict(
     over = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
     quoted = [str(paper[row]["error"]) for row in done if "error" in paper.get(row, {})]
     compared = f" (paper: {listed(quoted)} %)" if len(quoted) == len(done) else ""
-    have = f"{'have' if len(done) > 1 else 'has'} a {'mean ' * (max(seeds) > 1)}test error"
+    mean = "mean " * (max(seeds) > 1)
+    have = f"have {mean}test errors" if len(done) > 1 else f"has a {mean}test error"
     first = f"{listed(list(done))} {have} of {listed(errors)} %, {over} seed{'s' * (over != '1')}{compared}."
     return f"{first} {_told.sentence(told, [row for row in done if row != 'MLP'])}{cost(done, seconds)}."
 

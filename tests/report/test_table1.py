@@ -2,14 +2,15 @@
 
 import csv
 import json
-from itertools import product
+from itertools import combinations, product
 
 import numpy
 import pytest
 import scipy.stats
 
-from odenet_cli.report import _table1, table1
+from odenet_cli.report import _table1, _told, table1
 from odenet_cli.report import result as results
+from odenet_cli.report.mcnemar import Discordant, Pair
 from odenet_cli.report.result import About, Entry, judged
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import source
@@ -139,18 +140,28 @@ def test_seconds_an_epoch_are_those_of_the_steps_timed_alone(entry):
 def test_the_verdict_and_what_follows_come_from_the_answers(answered):
     made = table1.result(answered, {**REST, "paper": {"ResNet-6": {"error": "0.41"}, **REST["paper"]}})
     first, second = made.verdict.split(". ", 1)
-    assert first == "ResNet-6 and ODE-Net have a mean test error of 1.00 and 1.00 %, 2 seeds (paper: 0.41 and 0.42 %)"
+    assert first == "ResNet-6 and ODE-Net have mean test errors of 1.00 and 1.00 %, 2 seeds (paper: 0.41 and 0.42 %)"
     assert second == (
         "McNemar's test on the same test samples tells no two of ResNet-6 and ODE-Net apart; "
         "ODE-Net's saved memory is 1 times and its epoch is 1 times that of ResNet-6."
     )
     line = made.body[1]
-    assert "ODE-Net has fewer errors than MLP; ResNet-6 has fewer errors than MLP." in line
-    assert "which of these is better: ODE-Net and ResNet-6." in line
+    assert "ODE-Net and ResNet-6 have fewer errors than MLP." in line
+    assert "which is better of ODE-Net and ResNet-6." in line
     assert "2 trainings a row" in line
     counts = next(text for text in made.body if "only one has wrong" in text)
     assert cells(counts, "ODE-Net : MLP")["seed 1"] == f"0 : 36 ({scipy.stats.binomtest(0, 36).pvalue:.2g})"
     assert cells(counts, "ODE-Net : ResNet-6")["seed 0"] == "2 : 2 (1)"
+
+
+def test_rows_that_are_not_told_apart_are_said_in_groups():
+    """A and D differ, all other pairs do not: two groups of three hold every pair that is open."""
+    same, apart = {0: Discordant(5, 5)}, {0: Discordant(1, 60)}
+    found = [
+        Pair(a, b, apart if a + b == "AD" else same, 0.001 if a + b == "AD" else 1.0)
+        for a, b in combinations("ABCD", 2)
+    ]
+    assert _told.untold(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
 
 
 def test_candidates_for_the_recipe_show_their_validation_and_no_test_error(entry, compared):
