@@ -97,12 +97,13 @@ class _Solver:
         rhs = RightHandSide(field, y0)
         points, times = _times(ts)
         problem = Problem(rhs, points, times, self, Stats.begin())
-        if points[0] == points[-1]:
-            made = stacked([rhs.y0] * len(points))
-        elif torch.is_grad_enabled() or forward_mode():
-            made = self.differentiate.solve(problem)
-        else:
-            made = stacked(problem.integrate(problem.evaluate))
+        with rhs.surroundings.for_solver():
+            if points[0] == points[-1]:
+                made = stacked([rhs.y0] * len(points))
+            elif torch.is_grad_enabled() or forward_mode():
+                made = self.differentiate.solve(problem)
+            else:
+                made = stacked(problem.integrate(problem.evaluate))
         return Solution(rhs.restore(made), problem.stats)
 
     @torch.no_grad()
@@ -113,7 +114,9 @@ class _Solver:
         and tsit5, that of the formula for adams, cubic Hermite for the others.
         """
         points, _ = _times(ts)
-        return Path(Problem(RightHandSide(field, y0), points, None, self, Stats.begin()))
+        rhs = RightHandSide(field, y0)
+        with rhs.surroundings.for_solver():
+            return Path(Problem(rhs, points, None, self, Stats.begin()))
 
 
 @dataclass(frozen=True, kw_only=True)

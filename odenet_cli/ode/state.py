@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.surroundings import Surroundings
 from odenet_cli.ode.tableau import Weights
 from odenet_cli.ode.transforms import read
 
@@ -62,9 +63,12 @@ class RightHandSide:
                 raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
         if not self.y0 or len({part.device for part in self.y0}) > 1:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
-        # The field may ask what it is shown for a gradient; the caller's tensor must not notice.
-        self.y0 = tuple(part if part.requires_grad else part.view_as(part) for part in self.y0)
+        # The field may ask what it is shown for a gradient; the caller's tensor must not notice. One that was made in
+        # inference mode would be refused: autograd does not save it.
+        fresh = [part.clone() if part.is_inference() and torch.is_grad_enabled() else part for part in self.y0]
+        self.y0 = tuple(part if part.requires_grad else part.view_as(part) for part in fresh)
         self.device = self.y0[0].device
+        self.surroundings = Surroundings.now(self.device)
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
 
     def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
@@ -72,7 +76,12 @@ class RightHandSide:
             t = torch.full((), t, dtype=self.time_dtype, device=self.device)
         elif t.dtype != self.time_dtype:
             t = t.to(self.time_dtype)
-        value = self.field(t, y[0] if self.single else y)
+        state = y[0] if self.single else y
+        if self.surroundings.autocast:
+            with self.surroundings.for_field():
+                value = self.field(t, state)
+        else:
+            value = self.field(t, state)
         slope: State = (value,) if self.single else tuple(value)
         if len(slope) != len(y):
             raise ValueError(f"the field returned {len(slope)} tensors for a state of {len(y)}.")
@@ -88,7 +97,14 @@ class RightHandSide:
 
 def _unfit(slope: Any, part: Tensor) -> str:
     got = f"{tuple(slope.shape)} {slope.dtype}" if isinstance(slope, Tensor) else type(slope).__name__
-    return f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
+    message = f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
+    if not isinstance(slope, Tensor) or slope.dtype not in (torch.float16, torch.bfloat16):
+        return message
+    cast = ".float()" if part.dtype is torch.float32 else ".to(y.dtype)"
+    return (
+        f"{message}\n  If that is autocast's work, cast its result: solver(lambda t, y: net(t, y){cast}, y0, ts); or "
+        f"switch it off\n  in the field: with torch.autocast({part.device.type!r}, enabled=False)."
+    )
 
 
 def combine(y: State, h: Time, weights: Weights, slopes: Sequence[State]) -> State:

@@ -52,7 +52,7 @@ class _Node(torch.autograd.Function):
         y0, kept = saved[: ctx.parts], saved[ctx.given :]
         arriving = _unstacked(cotangents, len(problem.ts))
         problem.rhs.y0 = tuple(part.detach() for part in y0)
-        with without_hooks(problem.captured):
+        with problem.rhs.surroundings.restored(problem.rhs.device), without_hooks(problem.captured):
             if torch.is_grad_enabled():
                 found = gradient.backward_again(problem, ctx.tape, y0, arriving)
             else:

@@ -1,0 +1,92 @@
+"""What surrounds a solve without being its argument: autocast, and the default dtype and device of new tensors.
+
+A vector field computes under the autocast of the caller, forward and backward. The solver does not: its states, steps
+and vector-Jacobian products keep the precision of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Autocast(NamedTuple):
+    """An autocast that is enabled, as the arguments of `torch.autocast`."""
+
+    device_type: str
+    dtype: torch.dtype
+    enabled: bool
+    cache_enabled: bool
+
+
+class Surroundings(NamedTuple):
+    """The settings in force where a solve begins.
+
+    autocast  those that are enabled; empty almost always
+    device    the default one; None: nobody has set one
+    """
+
+    autocast: tuple[Autocast, ...]
+    dtype: torch.dtype
+    device: torch.device | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> Surroundings:
+        """Return what surrounds a solve on `device`; a microsecond."""
+        kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
+        found = tuple(
+            Autocast(kind, torch.get_autocast_dtype(kind), True, torch.is_autocast_cache_enabled())
+            for kind in kinds
+            if kind == "cpu" or torch.amp.is_autocast_available(kind)
+            if torch.is_autocast_enabled(kind)
+        )
+        # The default device is a mode on the stack of torch functions, and dear to ask for.
+        chosen = torch.get_default_device() if torch._C._len_torch_function_stack() else None
+        return cls(found, torch.get_default_dtype(), chosen)
+
+    def for_field(self) -> AbstractContextManager[Any]:
+        """Return the context in which the vector field computes.
+
+        Where autograd records, each evaluation casts the weights anew: the gradients of casts that all of them share
+        would be summed up in half precision (measured: dL/dw of 1,000 Euler steps in bfloat16 was 64 % off).
+        """
+        if not self.autocast:
+            return _NOTHING
+        shared = not torch.is_grad_enabled()
+        return _switched(
+            [autocast._replace(cache_enabled=shared and autocast.cache_enabled) for autocast in self.autocast]
+        )
+
+    def for_solver(self) -> AbstractContextManager[Any]:
+        """Return the context in which the solver computes: autocast is off, and keeps its cache of weights."""
+        return (
+            _switched([autocast._replace(enabled=False) for autocast in self.autocast]) if self.autocast else _NOTHING
+        )
+
+    @contextmanager
+    def restored(self, device: torch.device) -> Iterator[None]:
+        """Put back the default dtype and device, and switch off every autocast, as `for_solver` did."""
+        now = Surroundings.now(device)
+        with now.for_solver(), self.for_solver(), ExitStack() as stack:
+            if now.device != self.device:
+                stack.enter_context(torch.device(self.device or "cpu"))
+            if now.dtype != self.dtype:
+                torch.set_default_dtype(self.dtype)
+                stack.callback(torch.set_default_dtype, now.dtype)
+            yield
+
+
+_NOTHING = nullcontext()
+
+
+@contextmanager
+def _switched(autocasts: Sequence[Autocast]) -> Iterator[None]:
+    with torch.autocast(*autocasts[0]):
+        if len(autocasts) == 1:
+            yield
+        else:
+            with torch.autocast(*autocasts[1]):
+                yield
