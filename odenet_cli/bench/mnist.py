@@ -29,7 +29,7 @@ def network(width: int, solver: Solver) -> Any:
 
 def batches(size: int, device: torch.device) -> Iterator[Batch]:
     """Training batches of digits, epoch after epoch."""
-    sizes = {"batch_size": size, "eval_batch_size": size}
+    sizes: dict[str, Any] = {"batch_size": size, "eval_batch_size": size}
     digits = data.load("digits", {}, **sizes, seed=0, device=device, dtype=torch.float32).train
     return (batch for epoch in count() for batch in digits.epoch(epoch))
 

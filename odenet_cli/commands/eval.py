@@ -21,8 +21,11 @@ Scores the run's best checkpoint once for every combination of the values given,
 
   eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
   eval.batch_size, eval.dtype, data.root, data.path, data.download, device, trainer.limit_batches
-  split=test|valid|train   checkpoint=best|last
+  split=test|valid|train|all   checkpoint=best|last
   model.target=package.module:Class   to be said again where the run has a class of your own
+
+Another file of series, data.path=FILE, is measured in the units of the run's own, its columns taken by name, and all of
+it is scored unless split= says otherwise. Of the run's own data the test samples are.
 
 The rows are also appended to RUN/eval.jsonl."""
 KEYS = (
@@ -38,7 +41,7 @@ KEYS = (
 MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 PARTS = ("method", "rtol", "atol", "steps", "max_steps")
 SOLVER = tuple(f"eval.solver.{key}" for key in PARTS)
-OWN = {"split": ("test", "valid", "train"), "checkpoint": ("best", "last")}
+SPLITS = ("test", "valid", "train", "all")
 
 
 def main(argv: list[str]) -> int:
@@ -48,13 +51,14 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     folder = Path(os.path.expanduser(argv[0]))
     run = load(folder)
-    said = read(argv[1:], (*SOLVER, *KEYS, *OWN), several=("eval.solver.*",))
-    choices = {key: choice(said, key, known) for key, known in OWN.items()}
+    said = read(argv[1:], (*SOLVER, *KEYS, "split", "checkpoint"), several=("eval.solver.*",))
+    split = choice(said, "split", SPLITS) if "split" in said else None
+    which = choice(said, "checkpoint", ("best", "last"))
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
     from odenet_cli.training.folder import append
 
-    for record in score(folder, points, **choices):
+    for record in score(folder, points, split, which):
         append(folder / "eval.jsonl", record)
     return 0
 
@@ -89,7 +93,7 @@ def _kept(run: Config, method: Any) -> dict[str, Any]:
     return {"rtol": preset("solver", method, data=run.data["name"])["rtol"]}
 
 
-def score(folder: Path, points: list[Config], split: str, checkpoint: str) -> Any:
+def score(folder: Path, points: list[Config], split: str | None, checkpoint: str) -> Any:
     """Print a row for each point as soon as it is there, and yield it as a record."""
     from odenet_cli.training.scoring import Scorer
 
@@ -117,7 +121,9 @@ def metrics(record: dict[str, Any]) -> dict[str, str]:
     """
     if "error" in record:
         return {"error": f"{record['error']:.2%}"}
-    names = [name for name in list(record)[: list(record).index("nfe_forward")] if name not in ("split", *PARTS)]
+    names = [
+        name for name in list(record)[: list(record).index("nfe_forward")] if name not in ("split", "data", *PARTS)
+    ]
     named = [name for name in names if name == "loss" or not MINOR.search(name)]
     twice = any(record[name] == record["loss"] for name in named if name != "loss")
     return {name: f"{record[name]:.5f}" for name in named if not (twice and name == "loss")}

@@ -6,6 +6,10 @@ is made and reads nothing before it is asked. It names the `shape` of an input, 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
     load(deal) -> Data         the same, then put it on the device, ready to be dealt
 
+One whose numbers have units, by the keys `UNITS` of its record, also has
+
+    measured(record) -> Source  the same data in the units of the run that `record` is of
+
 Modules that start with `_` are shared parts: `_resident` deals batches of what is kept, `_generated` of what is drawn;
 `_idx` reads files, `_fetch` downloads them; `_energies` and `_toy` are the targets of normalising flows.
 """
@@ -23,15 +27,17 @@ import torch
 from odenet_cli import registry
 from odenet_cli.data import _resident
 from odenet_cli.data._fetch import Unavailable
-from odenet_cli.data._resident import Data, Deal, Resident
+from odenet_cli.data._resident import Data, Deal, Resident, Split
 
 __all__ = [
     "Data",
     "Deal",
     "Resident",
+    "Split",
     "Unavailable",
     "check",
     "check_batch",
+    "lacks_units",
     "load",
     "names",
     "prepare",
@@ -53,10 +59,18 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     _source(name, options)
 
 
-def shape(name: str, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
-    """The shape of one input and the number of classes; of a table only its first line is read for it."""
-    source = _source(name, options)
+def shape(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> tuple[tuple[int, ...], int]:
+    """Return the shape of one input and the number of classes; for a table of one's own it is read.
+
+    run  the record of the data of the run that is to see them; what it says of their units holds
+    """
+    source = _source(name, options, run)
     return source.shape, source.classes
+
+
+def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
+    """Tell whether the numbers of a data set have units, and a run's record of it does not say which."""
+    return any(key not in record for key in _unit_keys(name))
 
 
 def task(name: str) -> str:
@@ -86,10 +100,14 @@ def load(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    run: Mapping[str, Any] | None = None,
 ) -> Data:
-    """The data on `device`; `data.record` is what `prepare` returns, its warning logged."""
+    """The data on `device`, in the units of `run`, a run's record of its data, where it has any.
+
+    `data.record` is what `prepare` returns, its warning logged.
+    """
     deal = Deal(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device=device, dtype=dtype)
-    data: Data = _source(name, options).load(deal)
+    data: Data = _source(name, options, run).load(deal)
     if data.record["warning"]:
         log.warning("%s", data.record["warning"])
     return data
@@ -113,10 +131,17 @@ def resolve_auto(options: Mapping[str, Any]) -> str:
     return "mnist"
 
 
-def _source(name: str, options: Mapping[str, Any]) -> Any:
-    source = _module(registry.require("data", name, names())).Source
-    registry.fitting("data", source, options)
-    return source(**options)
+def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
+    kind = _module(registry.require("data", name, names())).Source
+    registry.fitting("data", kind, options)
+    source = kind(**options)
+    return source.measured(run) if run and _unit_keys(name) and not lacks_units(name, run) else source
+
+
+def _unit_keys(name: str) -> tuple[str, ...]:
+    """The keys of a record that say in which units the numbers are."""
+    keys: tuple[str, ...] = getattr(_module(registry.require("data", name, names())).Source, "UNITS", ())
+    return keys
 
 
 def _module(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 import re
@@ -27,14 +28,23 @@ class Point(NamedTuple):
     values: list[float]
 
 
-def columns(path: Path) -> list[str]:
-    """The names in the first line: of the series, of the time, of one value or more."""
-    return next(_rows(path))[1]
+class Table(NamedTuple):
+    """What a file holds.
+
+    header  names of the columns: of the series, of the time, of one value or more
+    series  the points of each series by time; series in the order in which they first occur
+    sha256  of the file's bytes
+    """
+
+    header: list[str]
+    series: dict[str, list[Point]]
+    sha256: str
 
 
-def series(path: Path) -> dict[str, list[Point]]:
-    """The points of each series, by time; series in the order in which they first occur."""
-    rows = _rows(path)
+def read(path: Path) -> Table:
+    """Read the table in the file at `path`; raise `RequestError` for the first fault, with its line."""
+    raw = content(path)
+    rows = _rows(path, raw)
     first, header = next(rows)
     found: dict[str, list[Point]] = {}
     for line, (name, *numbers) in rows:
@@ -46,16 +56,16 @@ def series(path: Path) -> dict[str, list[Point]]:
         raise fault(path, first, "this names the columns, and there are no rows below it. Add some: a row is a point.")
     for name, points in found.items():
         found[name] = _checked(path, name, sorted(points, key=lambda point: point.time))
-    return found
+    return Table(header, found, hashlib.sha256(raw).hexdigest())
 
 
 def fault(path: Path, line: int, text: str) -> RequestError:
     return RequestError(f"{path}, line {line}: {text}")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, raw: bytes) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells (series, time, values…) of every row that is not blank, the header first."""
-    lines = enumerate(re.split(r"\r\n?|\n", _text(path)), 1)
+    lines = enumerate(re.split(r"\r\n?|\n", _text(path, raw)), 1)
     rows = ((line, text, cells) for line, text in lines if any(cells := _cells(path, line, text)))
     line, text, header = next(rows, (1, "", []))
     if not header:
@@ -85,9 +95,9 @@ def content(path: Path) -> bytes:
         raise RequestError(f"data.path={path} cannot be read: {error.strerror}.") from error
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, raw: bytes) -> str:
     try:
-        text = content(path).decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before, byte = error.object[: error.start], error.object[error.start]
     else:

@@ -4,13 +4,17 @@ The first line names the columns, in any order: `series` (or `id`), `time` (or `
 Series may be irregular and of different lengths. Of each, the first `window` of its points are what a model sees, the
 others are to be predicted. Which series are held out follows from their names alone. Time begins at 0 with each series,
 and its unit is chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is seen
-of the training series. `run.json` has these units; errors are in units of the standard deviation.
+of the training series, and errors are in units of that. A column that is constant there has no unit and is left out.
+
+The units belong to the run (`run.json` has them): another file that it is scored on is measured in them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +23,9 @@ import torch
 
 from odenet_cli.data._dealt import dealt, parted
 from odenet_cli.data._resident import Data, Deal
-from odenet_cli.data._rows import LARGEST, Point, columns, content, fault, series
+from odenet_cli.data._rows import LARGEST, Point, fault, read
 from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
+from odenet_cli.data._units import KEYS, Numbers, Units, fitted, warn_odd
 from odenet_cli.errors import RequestError
 
 FAR = 1e15  # standard deviations: errors squared stay finite in float32
@@ -38,6 +43,7 @@ class Source:
 
     classes: ClassVar = 0
     task: ClassVar = "series"
+    UNITS: ClassVar = KEYS
 
     path: str | None = None
     window: float = 0.5
@@ -64,51 +70,69 @@ class Source:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(columns(self.file)) - 2,)
+        return (len(self.prepare()["columns"]) - 2,)
 
     def prepare(self) -> dict[str, Any]:
-        return self._read()[1]
+        return dict(_prepared(self, _state(self.file)))
 
     def load(self, deal: Deal) -> Data:
-        rows, record = self._read()
-        splits = parted(rows, list(record["sizes"].values()))
-        return dealt(splits, deal, shape=self.shape, task=self.task, record=record)
+        return self._load(deal, None)
 
-    def _read(self) -> tuple[Series, dict[str, Any]]:
-        """All series, those to train on first, and what `run.json` says of them."""
-        found = series(self.file)
-        names = sorted(found, key=lambda name: hashlib.blake2b(name.encode()).digest())
-        valid, test = (round(share * len(names)) for share in (self.validation, self.test))
-        valid, test = (max(1, valid) if self.validation else 0), max(1, test)
-        sizes = {"train": len(names) - valid - test, "valid": valid, "test": test}
-        if sizes["train"] < 1:
-            raise RequestError(
-                f"{self.file} has {len(names)} series, and data.validation={self.validation} with "
-                f"data.test={self.test} leave none to train on. Add series, or hold out fewer."
-            )
-        ordered = [found[name] for name in names]
-        header = columns(self.file)
-        unit = self._unit(ordered, header[1])
-        rows = padded(ordered, self.window, unit)
-        scaled, mean, spread = self._scaled(rows, sizes["train"], ordered, header[2:])
+    def measured(self, record: Mapping[str, Any]) -> Measured:
+        """Return this table in the columns and units of the run that `record` is of."""
+        return Measured(self, Units.of(record))
+
+    def _load(self, deal: Deal, units: Units | None) -> Data:
+        rows, record = self._read(units)
+        splits = parted(rows, list(record["sizes"].values()))
+        return dealt(splits, deal, shape=(rows.values.shape[2],), task=self.task, record=record)
+
+    def _read(self, units: Units | None) -> tuple[Series, dict[str, Any]]:
+        """All series, those to train on first, and what `run.json` says of them; in `units`, or in units of their
+        own."""
+        table = read(self.file)
+        names = sorted(table.series, key=lambda name: hashlib.blake2b(name.encode()).digest())
+        sizes = self._sizes(len(names), held=units is not None)
+        ordered, columns = [table.series[name] for name in names], table.header[2:]
+        numbers, span = Numbers.of(ordered), self.span if units else None
+        content, warnings = numbers.digest(columns, names), list[str]()
+        if units is None:
+            train = int(numbers.counts[: sizes["train"]].sum())
+            time = self._unit(ordered, numbers.durations, table.header[1])
+            seen = numbers.seen(self.window)[:train]
+            units, warnings = fitted(self.file, columns, time, numbers.values[:train], seen)
+        else:
+            units.check_columns(self.file, table.header)
+        numbers = numbers._replace(values=numbers.values[:, [columns.index(name) for name in units.columns]])
+        warnings += warn_odd(self.file, names, numbers, units, span)
         record = {
             "used": "csv",
-            "sha256": hashlib.sha256(content(self.file)).hexdigest(),
+            "sha256": table.sha256,
+            "content": content,
             "root": str(self.file),
             "sizes": sizes,
-            "warning": None,
-            "columns": header,
-            "time_unit": unit,
-            "mean": mean.tolist(),
-            "standard_deviation": spread.tolist(),
+            "warning": "\n".join(warnings) or None,
+            **units.record(table.header),
         }
-        return scaled, record
+        return self._scaled(ordered, padded(numbers, numbers.seen(self.window), units.time), units), record
 
-    def _unit(self, ordered: list[list[Point]], name: str) -> float:
+    def _sizes(self, count: int, held: bool) -> dict[str, int]:
+        """The series of each split; only a table to train on needs some for all of them."""
+        valid, test = (round(share * count) for share in (self.validation, self.test))
+        valid, test = (max(1, valid) if self.validation else 0), max(1, test)
+        if held:
+            valid = min(valid, count - test)
+        elif count - valid - test < 1:
+            raise RequestError(
+                f"{self.file} has {count} series, and data.validation={self.validation} with "
+                f"data.test={self.test} leave none to train on. Add series, or hold out fewer."
+            )
+        return {"train": count - valid - test, "valid": valid, "test": test}
+
+    def _unit(self, ordered: list[list[Point]], durations: torch.Tensor, name: str) -> float:
         """Of time, in the table's: the longest series lasts `span`."""
-        lasting = [points[-1].time - points[0].time for points in ordered]
-        longest = max(lasting)
-        unit, line = longest / self.span, ordered[lasting.index(longest)][-1].line
+        longest = float(durations.max())
+        unit, line = longest / self.span, ordered[int(durations.argmax())][-1].line
         if not 1 / LARGEST <= unit <= LARGEST:
             raise fault(
                 self.file,
@@ -118,41 +142,64 @@ class Source:
             )
         return unit
 
-    def _scaled(
-        self, rows: Series, train: int, ordered: list[list[Point]], names: list[str]
-    ) -> tuple[Series, torch.Tensor, torch.Tensor]:
-        """Values in units of what is seen of the first `train` series, padding 0; its mean, its standard deviation."""
-        known = rows.values[:train][rows.seen[:train]]
-        mean, spread = known.mean(0), known.std(0, unbiased=False)
-        spread = torch.where(spread > 0, spread, 1.0)
-        noisy = torch.where((rows.scope == PADDING)[..., None], 0.0, (rows.noisy - mean) / spread)
+    def _scaled(self, ordered: list[list[Point]], rows: Series, units: Units) -> Series:
+        """Values in `units`, padding 0."""
+        noisy = torch.where((rows.scope == PADDING)[..., None], 0.0, (rows.noisy - units.mean) / units.sd)
         far = (noisy.abs() > FAR).nonzero()
         if len(far):
             row, place, column = far[0].tolist()
-            point = ordered[row][place]
             raise fault(
                 self.file,
-                point.line,
-                f"{names[column]}={point.values[column]:g} is beyond {FAR:g} standard deviations ({spread[column]:g}) "
-                f"from the mean {mean[column]:g} of the training series. Correct it, or take it out.",
+                ordered[row][place].line,
+                f"{units.columns[column]}={rows.noisy[row, place, column]:g} is beyond {FAR:g} standard deviations "
+                f"({units.sd[column]:g}) from the mean {units.mean[column]:g} of the training series. Correct it, or "
+                "take it out.",
             )
-        return rows._replace(values=noisy[:, : rows.values.shape[1]], noisy=noisy), mean, spread
+        return rows._replace(values=noisy[:, : rows.values.shape[1]], noisy=noisy)
 
 
-def padded(ordered: list[list[Point]], window: float, unit: float) -> Series:
-    """Series of different lengths side by side, in float64."""
-    counts = torch.tensor([len(points) for points in ordered])
-    seen_counts = (window * counts).floor().long().clamp_min(1)
-    place = torch.arange(int(counts.max()))
-    there, seen = place < counts[:, None], place < seen_counts[:, None]
-    features = len(ordered[0][0].values)
+@dataclass(frozen=True)
+class Measured:
+    """A table, this one or another, as the run sees it that was trained in these units."""
+
+    source: Source
+    units: Units
+
+    classes: ClassVar = Source.classes
+    task: ClassVar = Source.task
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.units.columns),)
+
+    def load(self, deal: Deal) -> Data:
+        return self.source._load(deal, self.units)
+
+
+@functools.lru_cache(maxsize=8)
+def _prepared(source: Source, state: tuple[int, int] | None) -> dict[str, Any]:
+    """The record of a table, read once for as long as its file is as it is."""
+    return source._read(None)[1]
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """When the file was written, and its size; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def padded(numbers: Numbers, seen: torch.Tensor, unit: float) -> Series:
+    """Series of different lengths side by side; `seen` (P,) tells which points are, `unit` is that of time."""
+    counts = numbers.counts
+    there = torch.arange(int(counts.max())) < counts[:, None]
     at = torch.zeros(there.shape, dtype=torch.float64)
-    noisy = torch.zeros(*there.shape, features, dtype=torch.float64)
-    at[there] = torch.tensor(
-        [(p.time - points[0].time) / unit for points in ordered for p in points], dtype=torch.float64
-    )
-    noisy[there] = torch.tensor([p.values for points in ordered for p in points], dtype=torch.float64)
-    scope = torch.where(seen, WINDOW, FURTHER).where(there, 0).to(torch.uint8)
-    longest = int(seen_counts.max())
-    times, values, kept = at[:, :longest], noisy[:, :longest], seen[:, :longest]
-    return Series(times, values, kept, at, noisy, noisy[..., :0], scope)
+    noisy = torch.zeros(*there.shape, numbers.values.shape[1], dtype=torch.float64)
+    kept = torch.zeros_like(there)
+    begins = numbers.times[numbers.starts].repeat_interleave(counts)
+    at[there], noisy[there], kept[there] = (numbers.times - begins) / unit, numbers.values, seen
+    scope = torch.where(kept, WINDOW, FURTHER).where(there, 0).to(torch.uint8)
+    longest = int(kept.sum(1).max())
+    return Series(at[:, :longest], noisy[:, :longest], kept[:, :longest], at, noisy, noisy[..., :0], scope)

@@ -29,6 +29,7 @@ from odenet_cli.training.progress import number
 from odenet_cli.training.run import assemble
 from odenet_cli.training.sound import FAILED_STEP, agree, fitting, sound
 from odenet_cli.training.state import restore, take, weights_of
+from odenet_cli.training.trained import known_data
 
 
 class Nowhere:
@@ -57,7 +58,7 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
         )
     where = device.choose(config.device)
     device.settle(where, config.deterministic, build.tightest(config))
-    session = assemble(config, where)
+    session = assemble(config, where, known_data(folder))
     session.watch = True
     if kept is None:
         return _since_checkpoint(session, folder, run, say)

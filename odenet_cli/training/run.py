@@ -91,7 +91,7 @@ def run(
         record = read_record(folder)
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
-        session = assemble(config, where)
+        session = assemble(config, where, record.get("data"))
         same_data(record.get("data") or {}, session.data.record, folder)
         last = folder / "checkpoints" / "last.pt"
         state, trouble = checkpoint.latest(last, partial(restore, session))
@@ -171,8 +171,8 @@ def keep_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None
         replace(folder / "predictions.npz", file.getvalue())
 
 
-def assemble(config: Config, where: torch.device) -> Session:
-    """Everything to train `config` with, at its beginning."""
+def assemble(config: Config, where: torch.device, known: dict[str, Any] | None = None) -> Session:
+    """Everything to train `config` with, at its beginning; `known` is the record of the data that it began with."""
     name, options = config.source()
     batch = config.trainer.batch_size
     assert batch is not None
@@ -184,6 +184,7 @@ def assemble(config: Config, where: torch.device) -> Session:
         seed=config.seed,
         device=where,
         dtype=build.dtype(config),
+        run=known,
     )
     generators.seed(config.seed)
     model = build.model(config, data.shape, data.classes).to(where)

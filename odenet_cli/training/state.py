@@ -78,12 +78,15 @@ def weights_of(config: Config, path: Path) -> dict[str, Any]:
     return weights
 
 
-def shapes(config: Config) -> dict[str, Tensor]:
-    """The weights of the model without their numbers; it is built without memory."""
+def shapes(config: Config, known: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+    """The weights of the model without their numbers; it is built without memory.
+
+    known  the record of the data it was trained on
+    """
     cpu = torch.device("cpu")
     drawn = generators.packed(generators.states(cpu))  # to build a model seeds them
     with torch.device("meta"):
-        network = build.model(config, *datasets.shape(*config.source()))
+        network = build.model(config, *datasets.shape(*config.source(), known))
     generators.restore(drawn, cpu)
     weights: dict[str, Tensor] = network.state_dict()
     return weights

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,6 +34,7 @@ class Trained(NamedTuple):
 
     weights  which ones the model has, in words
     step     the optimiser step they are from
+    other    the data are not those that it was trained on
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Trained(NamedTuple):
     device: torch.device
     weights: str
     step: int
+    other: bool
 
 
 def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
@@ -49,7 +52,7 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
     Raises `RequestError` where there are none of use.
     """
     check_written(folder)
-    state = weights_of_run(folder, config, which)
+    state, known = weights_of_run(folder, config, which), known_data(folder)
     where = device.choose(config.device)
     device.settle(where, config.deterministic, build.tightest(config))
     name, options = config.source()
@@ -61,16 +64,17 @@ def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
         seed=config.seed,
         device=where,
         dtype=build.dtype(config),
+        run=known,
     )
-    known = (read_record(folder).get("data") or {}).get("sha256")
-    if known is not None and known != data.record.get("sha256"):
+    other = different(known, data.record)
+    if other:
         log.warning(
             "%s was trained on other data of this name; what follows is about those that are there now.", folder
         )
     model = build.model(config, data.shape, data.classes).to(where)
     take(model, None, state)
     said = f"{weights.which(state)} weights, step {state['step']}"
-    return Trained(model, task(data.task), data, where, said, state["step"])
+    return Trained(model, task(data.task), data, where, said, state["step"], other)
 
 
 def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Content:
@@ -79,7 +83,7 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
     Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
     no use or missing gives way to the one before it. A kept cell has `model.safetensors` in the place of checkpoints.
     """
-    run, mine = load(folder), shapes(config)
+    run, mine = load(folder), shapes(config, known_data(folder))
 
     def usable(state: checkpoint.Content) -> None:
         sound(state, WEIGHTS)
@@ -105,6 +109,30 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
     return state
 
 
+def known_data(folder: Path) -> dict[str, Any]:
+    """Return the record of the data that the run in `folder` was trained on; in its units whatever it sees is measured.
+
+    Where the run kept no units they are those of its own file, as long as that is the same.
+    """
+    run, record = load(folder), read_record(folder).get("data") or {}
+    name, options = run.source()
+    if not datasets.lacks_units(name, record):
+        return record
+    own = datasets.prepare(name, options)
+    if record.get("sha256") not in (None, own["sha256"]):
+        raise RequestError(
+            f"{folder / 'run.json'} does not say in which units the run was trained, and {own['root']}, from which "
+            "they could be computed, has changed.\n  Put one of the two back."
+        )
+    return {**own, **record}
+
+
+def different(known: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Tell whether two records are of different data; the order of a table's rows and columns makes no difference."""
+    key = "content" if "content" in known else "sha256"
+    return known.get(key) is not None and known[key] != record.get(key)
+
+
 def check_written(folder: Path) -> None:
     """Refuse a folder in which something is a link, or no file, that a command would write to."""
     for path in (folder / name for name in WRITTEN):
@@ -125,7 +153,7 @@ def check_file(path: Path) -> None:
 def needs_solver(folder: Path, config: Config) -> None:
     """Refuse the run in `folder` if its network solves nothing; builds it without memory, reads no data."""
     with torch.device("meta"):
-        network = build.model(config, *datasets.shape(*config.source()))
+        network = build.model(config, *datasets.shape(*config.source(), known_data(folder)))
     if not models.solvers(network):
         raise RequestError(
             f"{folder} is a run of model={config.model['name']}, which has no solver: there is nothing to check.\n"

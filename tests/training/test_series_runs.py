@@ -1,6 +1,8 @@
 """Runs of the models of series: they train, are scored, drawn from, and go on to the same bits."""
 
+import hashlib
 import json
+import math
 
 import numpy
 import pytest
@@ -68,6 +70,106 @@ def test_a_table_that_has_moved_or_changed(train, tmp_path, caplog):
     moved.write_text(moved.read_text() + "\ns9,0,1\ns9,1,1")
     assert command.main([str(folder), f"data.path={moved}"]) == 0
     assert "was trained on other data" in caplog.text
+
+
+def wave(n, t):
+    return (f"s{n}", t, math.sin(t + n), n + t / 2)
+
+
+WAVES = [wave(n, t) for n in range(20) for t in range(6)]
+
+
+def write(path, rows, header="series,time,a,b", order=(0, 1, 2, 3)):
+    names = header.split(",")
+    lines = [",".join(names[k] for k in order), *(",".join(str(row[k]) for k in order) for row in rows)]
+    path.write_text("\n".join(lines))
+    return f"data.path={path}"
+
+
+@pytest.fixture
+def score(capsys):
+    """The title and the record of `odenet eval`."""
+
+    def call(folder, *words):
+        capsys.readouterr()
+        assert command.main([str(folder), *words]) == 0
+        record = json.loads((folder / "eval.jsonl").read_text().splitlines()[-1])
+        return capsys.readouterr().out.splitlines()[0], {**record, "time_s": 0}
+
+    return call
+
+
+@pytest.fixture
+def waves(train, tmp_path):
+    return train("model=rnn", "data=csv", write(tmp_path / "own.csv", WAVES), *SHORT)
+
+
+def test_a_copy_in_another_order_scores_the_same(waves, score, tmp_path, caplog):
+    copy = write(tmp_path / "copy.csv", WAVES[::-1], order=(3, 1, 0, 2))
+    for words in ((), ("split=all",), ("split=train",)):
+        (_, record), (_, other) = score(waves, *words), score(waves, *words, copy)
+        assert record == other
+    assert "3 samples of csv (test)" in score(waves, copy)[0]
+    assert "other data" not in caplog.text
+    assert score(waves)[1]["rmse_further_noisy"] == final(waves)["rmse_further_noisy"]
+    splits = {split: score(waves, f"split={split}")[1]["rmse_further_noisy"] for split in ("train", "valid", "test")}
+    mean = sum(size * splits[name] ** 2 for name, size in (("train", 14), ("valid", 3), ("test", 3))) / 20
+    assert score(waves, "split=all")[1]["rmse_further_noisy"] == pytest.approx(math.sqrt(mean), rel=1e-6)
+
+
+def test_another_table_is_scored_whole_in_the_units_of_the_run(waves, score, tmp_path):
+    """All values 1000 standard deviations off: so is every prediction, up to what the network says itself."""
+    record = json.loads((waves / "run.json").read_text())["data"]
+    (a, b), head = record["standard_deviation"], WAVES[:30]
+    far = write(tmp_path / "far.csv", [(name, t, x + 1000 * a, y + 1000 * b) for name, t, x, y in head])
+    title, found = score(waves, far)
+    assert f"5 samples of {tmp_path / 'far.csv'} (all)" in title
+    assert (found["split"], found["data"]) == ("all", hashlib.sha256((tmp_path / "far.csv").read_bytes()).hexdigest())
+    assert 990 < found["rmse_further_noisy"] < 1010
+    half = write(tmp_path / "half.csv", [row for row in WAVES if row[1] < 3])
+    assert json.loads((waves / "run.json").read_text())["data"] == record
+    assert "20 samples" in score(waves, half)[0]
+    assert "3 samples" in score(waves, half, "split=test")[0]
+
+
+def test_a_table_without_the_columns_of_the_run(waves, tmp_path):
+    other = write(tmp_path / "other.csv", WAVES, header="series,time,a,c")
+    with pytest.raises(RequestError, match=r"other\.csv, line 1: .* missing: b; extra: c"):
+        command.main([str(waves), other])
+
+
+def test_a_run_that_kept_no_units_has_those_of_its_own_table(waves, score, tmp_path):
+    far = write(tmp_path / "far.csv", [(name, t, 3 * x, y) for name, t, x, y in WAVES])
+    expected = score(waves), score(waves, far)
+    record = json.loads((waves / "run.json").read_text())
+    for key in ("columns", "left_out", "content", "time_unit", "mean", "standard_deviation"):
+        del record["data"][key]
+    (waves / "run.json").write_text(json.dumps(record))
+    assert (score(waves), score(waves, far)) == expected
+    (tmp_path / "own.csv").write_text((tmp_path / "far.csv").read_text())
+    with pytest.raises(RequestError, match=r"run\.json does not say in which units .*own\.csv.* has changed"):
+        command.main([str(waves), far])
+
+
+def test_a_constant_column_is_not_scored(train, tmp_path, caplog):
+    rows = [(*row, 7.0 if row[1] < 3 else 7.0 + row[1]) for row in WAVES]
+    three = write(tmp_path / "c.csv", rows, "series,time,a,b,still", range(5))
+    folder = train("model=rnn", "data=csv", three, *SHORT, name="three")
+    assert "left out of model and scores: still" in caplog.text
+    assert (
+        final(folder)["loss"] == final(train("model=rnn", "data=csv", write(tmp_path / "o.csv", WAVES), *SHORT))["loss"]
+    )
+
+
+def test_a_run_goes_on_in_the_units_that_it_began_with(train, tmp_path, metrics):
+    """Units of an older version, by another rule, hold for a run that they are kept of."""
+    words = ("model=rnn", "data=csv", write(tmp_path / "own.csv", WAVES), *SHORT)
+    folder = train(*words, "trainer.max_steps=1")
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["standard_deviation"] = [1e3 * sd for sd in record["data"]["standard_deviation"]]
+    (folder / "run.json").write_text(json.dumps(record))
+    train(*words)
+    assert final(folder)["rmse_last_value"] < 0.01
 
 
 @pytest.mark.numerics
