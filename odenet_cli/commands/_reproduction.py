@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.commands._board import Board
 from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
-from odenet_cli.report.source import source
+from odenet_cli.report.source import Source, source
 from odenet_cli.request import kept
 from odenet_cli.request.cells import Plan
 from odenet_cli.request.folders import run_record
@@ -115,54 +115,88 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
 
     A network on which that cannot be done joins the `failed`.
     """
-    setting = plan.rest.get("measure")
-    if not setting:
+    if "measure" not in plan.rest:
         return {}
-    name, options = setting["name"], {**setting["options"], **setting.get(plan.preset, {})}
-    module = importlib.import_module(f"odenet_cli.training.measures.{name}")
-    found = {}
-    for folder in dict.fromkeys(cell.folder for cell in plan.cells if cell.seed in setting.get("seeds", (cell.seed,))):
+    measured, found = measurement(plan), {}
+    for folder in measured.folders:
         if folder not in failed:
-            print(f"{name} on {folder}", flush=True)
+            print(f"{measured.name} on {folder}", flush=True)
             try:
                 with locked(folder):
-                    found[folder] = module.measure(folder, options, print)
+                    found[folder] = measured.measure(folder, measured.options, print)
             except Exception as error:
                 failed[folder] = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     return found
+
+
+class Measurement(NamedTuple):
+    """What an item measures on its networks: by which function, with which options, on which cells.
+
+    again  options that `odenet verify` measures again with, so that it takes minutes; None: it measures nothing
+    """
+
+    name: str
+    measure: Callable[..., list[dict[str, Any]]]
+    options: dict[str, Any]
+    folders: list[Path]
+    again: dict[str, Any] | None
+
+
+def measurement(plan: Plan) -> Measurement:
+    """Return what the `measure` of an experiment asks for in this preset."""
+    setting = plan.rest["measure"]
+    module = importlib.import_module(f"odenet_cli.training.measures.{setting['name']}")
+    options, again = {**setting["options"], **setting.get(plan.preset, {})}, setting.get("verify")
+    folders = dict.fromkeys(cell.folder for cell in plan.cells if cell.seed in setting.get("seeds", (cell.seed,)))
+    less = None if again is None else {**options, **again}
+    return Measurement(setting["name"], module.measure, options, list(folders), less)
 
 
 def _written(
     plan: Plan, request: Request, failed: dict[Path, str], measured: dict[Path, list[dict[str, Any]]], command: str
 ) -> list[Path]:
     """The report's files; its Markdown also goes to the terminal."""
+    page = report(plan, {cell.folder: cell.folder for cell in plan.cells}, request.rows, failed, measured, command)
+    print("\n" + results.texts(*page)["md"], flush=True)
+    return results.write(request.out / plan.item, *page)
 
+
+def report(
+    plan: Plan,
+    folders: Mapping[Path, Path],
+    rows: Sequence[str],
+    failed: Mapping[Path, str],
+    measured: Mapping[Path, list[dict[str, Any]]],
+    command: str,
+) -> tuple[results.Result, results.About, list[dict[str, Any]], Source]:
+    """Return what an item's report says: the result, what it is about, what was expected, where it comes from.
+
+    folders  where the run of each cell is
+    rows     those that were asked for; none for all
+    failed   the cells that are not done, and why
+    """
     entries = []
     for cell in plan.cells:
-        run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read(cell.folder)
+        run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read(folders[cell.folder])
         entries.append(results.Entry(cell.part, cell.row, run, measured.get(cell.folder, [])))
     module = importlib.import_module(f"odenet_cli.report.{plan.item}")
     made = module.result(entries, plan.rest)
 
     partial = [f"partial: {plan.seeds} of {plan.whole} seeds"] if plan.seeds < plan.whole else []
-    partial += [f"partial: only {', '.join(request.rows)}"] if request.rows else []
+    partial += [f"partial: only {', '.join(rows)}"] if rows else []
     partial += [f"partial: {len(failed)} of {len(plan.cells)} cells not done"] if failed else []
     partial += [f"changed: {' '.join(plan.changes)}"] if plan.changes else []
     by_folder = {cell.folder: cell for cell in plan.cells}
-    missing = tuple(f"{by_folder[folder].title}: {why}" for folder, why in failed.items())
-    seeds = f"{plan.seeds} seed{'s' * (plan.seeds != 1)}"
     about = results.About(
         item=plan.item,
         preset=plan.preset,
-        text=f"{plan.about}; {seeds}",
+        text=f"{plan.about}; {plan.seeds} seed{'s' * (plan.seeds != 1)}",
         partial=tuple(partial),
-        missing=missing,
+        missing=tuple(f"{by_folder[folder].title}: {why}" for folder, why in failed.items()),
     )
     expect = plan.rest.get("expect", {})
     checks = results.judged(made.facts, {**expect.get("all", {}), **expect.get(plan.preset, {})})
-    origin = source(command, [entry.run for entry in entries if entry.run.record])
-    print("\n" + results.markdown(made, about, checks, origin), flush=True)
-    return results.write(request.out / plan.item, made, about, checks, origin)
+    return made, about, checks, source(command, [entry.run for entry in entries if entry.run.record])
 
 
 def _reason(job: Job) -> str:

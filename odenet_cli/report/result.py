@@ -125,9 +125,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
     return sheet([*columns, "command"], ({**row, "command": made.command} for row in rows))
 
 
-def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
-    """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
-    folder.mkdir(parents=True, exist_ok=True)
+def texts(result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> dict[str, str]:
+    """Return the texts of a result by their endings: md, csv, json."""
     whole = {
         "title": result.title,
         "verdict": result.verdict,
@@ -136,12 +135,18 @@ def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str,
         "expected": checks,
     }
     whole |= {"facts": result.facts, "rows": result.rows}
-    texts = {
+    return {
         "md": markdown(result, about, checks, made),
         "csv": as_csv(result.rows, made),
         "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
     }
-    written = [put_text(folder / f"{about.preset}.{kind}", text) for kind, text in texts.items()]
+
+
+def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
+    """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = texts(result, about, checks, made)
+    written = [put_text(folder / f"{about.preset}.{kind}", text) for kind, text in ours.items()]
     for name, figure in result.figures.items():
         if figure is not None:
             written += style.save(figure, folder / f"{about.preset}-{name}", made.text())
