@@ -161,7 +161,7 @@ def test_the_trainings_of_tolerance_differ_in_it_alone(preset):
 
 def test_a_preset_has_words_for_single_rows_and_the_page_tells_them():
     made = planned("table1", "quick", ("MLP", "ResNet-1"))
-    assert {cell.row: cell.config.optim.lr for cell in made.cells} == {"MLP": 0.02, "ResNet-1": 0.05}
+    assert {cell.row: cell.config.optim.lr for cell in made.cells} == {"MLP": 0.02, "ResNet-1": 0.1}
     assert made.about.endswith("; MLP with optim.lr=0.02")
     assert "MLP" not in planned("table1", "quick", ("ResNet-1",)).about + planned("fig3", "quick").about
     own = planned("table1", "quick", ("MLP",), ("optim.lr=0.2",))
