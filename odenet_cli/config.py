@@ -13,8 +13,9 @@ from typing import Any
 
 from odenet_cli.errors import RequestError
 from odenet_cli.plainyaml import look_through
+from odenet_cli.precision import check_tolerance
 from odenet_cli.presets import adaptive, preset
-from odenet_cli.ranges import EPS, check, leaves
+from odenet_cli.ranges import check, leaves
 
 # What does not change what a run computes: names, places, the device, the rhythm of the log.
 INCIDENTAL = frozenset(
@@ -139,13 +140,14 @@ class Config:
     def warnings(self) -> list[str]:
         """Requests that are allowed and unlikely to do what was hoped for."""
         solvers = {"solver": self.solver, "gradient.solver": gradient_solver(self), "eval.solver": eval_solver(self)}
-        return [
-            f"{key}.rtol={solver.rtol:g} is below the resolution of {dtype} ({EPS[dtype]:.1e}): "
-            f"errors that small cannot be seen. {'eval.' if key == 'eval.solver' else ''}dtype=float64 can."
-            for key, solver in solvers.items()
-            for dtype in [eval_config(self).dtype or self.dtype if key == "eval.solver" else self.dtype]
-            if solver.rtol is not None and solver.rtol < EPS[dtype] and (key == "solver" or solver != self.solver)
-        ]
+        scored = eval_config(self).dtype or self.dtype
+        dtypes = {"eval.solver": ("eval.dtype", scored)}
+        made = []
+        for key, solver in solvers.items():
+            wider, dtype = dtypes.get(key, ("dtype", self.dtype))
+            if solver.rtol is not None and (key == "solver" or solver != self.solver):
+                made.append(check_tolerance(f"{key}.rtol", solver.rtol, dtype, wider))
+        return [text for text in made if text]
 
 
 def eval_config(config: Config) -> EvalConfig:

@@ -9,13 +9,14 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.errors import RequestError
+from odenet_cli.precision import check_tolerance
 from odenet_cli.presets import adaptive, options, preset, written
 from odenet_cli.registry import nearest, require
 
 if TYPE_CHECKING:
     from odenet_cli.config import Config, GradientConfig, OptimConfig, SolverConfig
 
-EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+DTYPES = ("float32", "float64")
 NORMS = ("relative", "absolute", "seminorm")
 COMPILE = ("auto", "true", "false", "loop")
 SCHEDULES = ("steps", "cosine", "onecycle")
@@ -53,7 +54,7 @@ def check(config: Config) -> None:
     _check_gradient(config.gradient)
     _check_solver("gradient.solver", gradient_solver(config), config.dtype)
     scored = eval_config(config).dtype or config.dtype
-    require("eval.dtype", scored, EPS)
+    require("eval.dtype", scored, DTYPES)
     _check_solver("eval.solver", eval_solver(config), scored)
     _check_optim(config.optim)
     _check_trainer(config)
@@ -130,7 +131,7 @@ def _check_words(config: Config) -> None:
             "  Say where runs go with hydra.run.dir=FOLDER."
         )
     at_least("seed", config.seed, 0)
-    require("dtype", config.dtype, EPS)
+    require("dtype", config.dtype, DTYPES)
     require("compile", config.compile, COMPILE)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N.")
@@ -156,10 +157,10 @@ def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
             raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
         positive(f"{key}.{name}", value, " Usual are 1e-1 to 1e-9.")
     assert solver.rtol is not None
-    if solver.rtol < EPS[dtype] / 100:
-        wider = "eval.dtype" if key == "eval.solver" else "dtype"
-        remedy = f"use {wider}=float64." if dtype == "float32" else "no floating-point type here reaches it."
-        raise RequestError(f"{key}.rtol={solver.rtol:g} is far below the resolution of {dtype}: {remedy}")
+    try:
+        check_tolerance(f"{key}.rtol", solver.rtol, dtype, "eval.dtype" if key == "eval.solver" else "dtype")
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     return None
 
 

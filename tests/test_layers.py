@@ -8,12 +8,12 @@ import pytest
 import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
-FOUNDATION = {"", "errors", "registry", "presets", "ranges", "config", "plainyaml", "records", "threads"}
+FOUNDATION = {"", "errors", "registry", "precision", "presets", "ranges", "config", "plainyaml", "records", "threads"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
-    "ode": {"", "errors", "registry", "ode"},
+    "ode": {"", "errors", "registry", "precision", "ode"},
     "models": {"", "errors", "registry", "ode", "models"},
     "data": {"", "errors", "registry", "data"},
     "tasks": {"", "errors", "registry", "ode", "data", "tasks"},

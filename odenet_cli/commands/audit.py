@@ -10,7 +10,7 @@ from typing import Any
 from odenet_cli.commands._points import choice, numbers, own_class, read, spelled
 from odenet_cli.config import SolverConfig, load
 from odenet_cli.errors import RequestError
-from odenet_cli.ranges import EPS
+from odenet_cli.precision import EPS
 from odenet_cli.training.progress import say
 
 HELP = """usage: odenet audit RUN [key=value ...]

@@ -7,7 +7,15 @@
 >>> path(0.3)
 """
 
-from odenet_cli.ode.errors import NotCompiled, NotFinite, NotReversible, SolveError, StepLimit, StepTooSmall
+from odenet_cli.ode.errors import (
+    NotCompiled,
+    NotFinite,
+    NotReversible,
+    PrecisionWarning,
+    SolveError,
+    StepLimit,
+    StepTooSmall,
+)
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.path import Path
 from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
@@ -21,6 +29,7 @@ __all__ = [
     "NotFinite",
     "NotReversible",
     "Path",
+    "PrecisionWarning",
     "Solution",
     "SolveError",
     "Solver",

@@ -29,7 +29,7 @@ def capture(rhs: RightHandSide, t: float, timed: bool) -> tuple[State, tuple[Ten
     """
     with torch.enable_grad():
         since = node_number()
-        point = tuple(part.detach().requires_grad_() for part in rhs.y0)
+        point = tuple(part.detach().clone().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(timed)
         slope = rhs(time, point)
     held = {id(tensor): tensor for tensor in _inside(rhs.field, 0, set()) if tensor.requires_grad}

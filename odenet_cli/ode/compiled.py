@@ -103,6 +103,8 @@ class WholeLoop(CompiledLoop):
             yield Taken(t, now - t, now, segment, y=y, step=Step(y1, [opening], last))
         if now != end:  # the loop has given up, and the guard says why
             yield from super().run(segment._replace(start=now), y1)
+        if segment.before_jump:
+            self.opening = None
 
 
 @dataclass(kw_only=True)

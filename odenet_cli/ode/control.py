@@ -7,16 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.state import Evaluate, State, Time, rms_each
 
 
 def allowed(y: State, y1: State, rtol: Time, atol: Time) -> State:
-    """atol + rtol max(|y|, |y1|), number by number (Hairer II.4, eq. 4.10)."""
+    """atol + rtol max(|y|, |y1|), number by number (Hairer II.4, eq. 4.10).
+
+    No error below the resolution of its dtype is asked of a number: it would be that of rounding."""
     made = []
     for low, high in zip(y, y1):
         size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
-        made.append(size.mul_(rtol).add_(atol))
+        eps = RESOLUTION[low.dtype]
+        made.append(size.mul_(rtol.clamp(min=eps) if isinstance(rtol, Tensor) else max(rtol, eps)).add_(atol))
     return tuple(made)
 
 

@@ -9,6 +9,10 @@ class SolveError(RunFailed):
     """A solve that could not reach its end time."""
 
 
+class PrecisionWarning(UserWarning):
+    """What is asked for is below the resolution of the dtype."""
+
+
 class StepLimit(SolveError):
     """More steps than `max_steps` were tried."""
 

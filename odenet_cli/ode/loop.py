@@ -41,8 +41,6 @@ class Loop:
 
     def _enter(self, segment: Segment) -> None:
         self.segment, self.f = segment, confine(self.evaluate, segment, self.clock)
-        if segment.after_jump:
-            self.opening = None
 
 
 @dataclass(kw_only=True)
@@ -124,6 +122,8 @@ class AdaptiveLoop(Toleranced):
             self.opening = taken.step.closing
             yield taken
             t, y = taken.end, taken.step.y
+        if segment.before_jump:
+            self.opening = None
 
     def _advance(self, t: float, y: State, opening: State) -> Taken:
         """Try steps from `t` until one is accepted."""

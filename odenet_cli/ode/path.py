@@ -39,7 +39,7 @@ class Path:
             pieces.append((taken.h, *loop.polynomial(taken)))
 
         try:
-            outputs(loop, problem.ts, problem.rhs.y0, problem.segments, keep)
+            outputs(loop, problem.ts, tuple(part.clone() for part in problem.rhs.y0), problem.segments, keep)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
         if not pieces:  # no time passes

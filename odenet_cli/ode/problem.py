@@ -45,9 +45,13 @@ class Problem:
         whole = not dense and keep is None and not torch.is_grad_enabled()
         judged = getattr(self.solver, "judged", None)
         loop: Integrator = self.solver.loop(evaluate, judged=judged, dense=dense, whole=whole, clock=clock)
-        loop.opening, self.opening = self.opening, None
+        y0, loop.opening, self.opening = self.rhs.y0, self.opening, None
+        if loop.opening is None:
+            # The field will see y0: the caller's tensor must not notice what it does to it.
+            kept = torch.is_grad_enabled()
+            y0 = tuple(part if kept and part.requires_grad else part.clone() for part in y0)
         try:
-            return outputs(loop, self.ts, self.rhs.y0, self.segments, keep, clock)
+            return outputs(loop, self.ts, y0, self.segments, keep, clock)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
 

@@ -37,9 +37,9 @@ class Segment(NamedTuple):
         return self.low != -math.inf or self.high != math.inf
 
     @property
-    def after_jump(self) -> bool:
-        """Whether it starts at a jump, where a derivative from before says nothing."""
-        return self.i is None or self.seen(self.start) != self.start
+    def before_jump(self) -> bool:
+        """Whether it ends at a jump, behind which the derivative there says nothing."""
+        return self.j is None or self.seen(self.end) != self.end
 
 
 def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float], dtype: torch.dtype) -> list[Segment]:

@@ -24,6 +24,7 @@ from odenet_cli.ode.orders import MultistepLoop
 from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.path import Path
 from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
 from odenet_cli.ode.state import Counted, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
@@ -82,6 +83,10 @@ class _Solver:
             what = f"solver.method={self.method}" if multistep else f"gradient={name}"
             raise ValueError(f"compile={self.compile} and {what} do not go together; use compile=False.")
 
+    def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
+        """Warn of what the state's dtype cannot resolve; raise ValueError where it is far off."""
+        raise NotImplementedError
+
     def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
         """Solve y' = field(t, y), y(ts[0]) = y0.
 
@@ -92,10 +97,15 @@ class _Solver:
         Gradients reach y0, ts, the field's parameters and whatever tensors it closes over. Raises `SolveError` where
         the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of the field pass through.
         """
+        if torch.is_inference_mode_enabled():
+            # Its tensors count no versions, and no field could differentiate.
+            with torch.inference_mode(False), torch.no_grad():
+                return self(field, y0, ts)
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
         rhs = RightHandSide(field, y0)
         points, times = _times(ts)
+        self.check_resolution(rhs, points)
         problem = Problem(rhs, points, times, self, Stats.begin())
         with rhs.surroundings.for_solver():
             if points[0] == points[-1]:
@@ -103,7 +113,7 @@ class _Solver:
             elif torch.is_grad_enabled() or forward_mode():
                 made = self.differentiate.solve(problem)
             else:
-                made = stacked(problem.integrate(problem.evaluate))
+                made = tuple(part.detach() for part in stacked(problem.integrate(problem.evaluate)))
         return Solution(rhs.restore(made), problem.stats)
 
     @torch.no_grad()
@@ -113,8 +123,12 @@ class _Solver:
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
         and tsit5, that of the formula for adams, cubic Hermite for the others.
         """
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return self.dense(field, y0, ts)
         points, _ = _times(ts)
         rhs = RightHandSide(field, y0)
+        self.check_resolution(rhs, points)
         with rhs.surroundings.for_solver():
             return Path(Problem(rhs, points, None, self, Stats.begin()))
 
@@ -175,6 +189,11 @@ class Adaptive(_Solver):
         if self.judged is not None:
             _count("solver.judged", self.judged)
         self._check_parts()
+
+    def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
+        check_errors(key, self.rtol, self.atol, rhs.y0[: self.judged])
+        tolerance = max(self.rtol, self.atol, RESOLUTION[rhs.time_dtype])
+        check_times(ts, 10 * tolerance * abs(ts[-1] - ts[0]), rhs.time_dtype)
 
     def loop(
         self,
@@ -238,6 +257,10 @@ class Fixed(_Solver):
                 "instead of solver.steps, or use a method such as rk4."
             )
         self._check_parts()
+
+    def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
+        shortest = min((abs(b - a) for a, b in pairwise(ts) if a != b), default=0.0)
+        check_times(ts, shortest / self.steps, rhs.time_dtype)
 
     def loop(
         self,

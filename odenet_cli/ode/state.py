@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from odenet_cli.ode.surroundings import Surroundings
 from odenet_cli.ode.tableau import Weights
@@ -63,25 +65,41 @@ class RightHandSide:
                 raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
         if not self.y0 or len({part.device for part in self.y0}) > 1:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
-        # The field may ask what it is shown for a gradient; the caller's tensor must not notice. One that was made in
-        # inference mode would be refused: autograd does not save it.
-        fresh = [part.clone() if part.is_inference() and torch.is_grad_enabled() else part for part in self.y0]
-        self.y0 = tuple(part if part.requires_grad else part.view_as(part) for part in fresh)
+        self.y0 = tuple(map(_own, self.y0))
         self.device = self.y0[0].device
         self.surroundings = Surroundings.now(self.device)
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
+        self._differentiates = False
+        self._returned: list[tuple[weakref.ref[Tensor], int]] = []
 
     def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
         if not isinstance(t, Tensor):
-            t = torch.full((), t, dtype=self.time_dtype, device=self.device)
+            t = torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)
         elif t.dtype != self.time_dtype:
             t = t.to(self.time_dtype)
+        if torch.compiler.is_compiling():
+            # What the field overwrites is a copy then, and so is what it returns; a compiler leaves out idle copies.
+            return tuple(k.clone() for k in self._slope(self.field, t, tuple(part.clone() for part in y)))
+        versions = [part._version for part in y]
+        try:
+            slope = self._slope(self._differentiating if self._differentiates else self.field, t, y)
+        except RuntimeError as error:
+            if "a leaf Variable that requires grad" in str(error):
+                raise ValueError(_WRITES) from error
+            if self._differentiates or "does not require grad" not in str(error):
+                raise
+            self._differentiates = True
+            slope = self._slope(self._differentiating, t, y)
+        self._check_writes(y, versions, slope)
+        return slope
+
+    def _slope(self, field: Field, t: Tensor, y: State) -> State:
         state = y[0] if self.single else y
         if self.surroundings.autocast:
             with self.surroundings.for_field():
-                value = self.field(t, state)
+                value = field(t, state)
         else:
-            value = self.field(t, state)
+            value = field(t, state)
         slope: State = (value,) if self.single else tuple(value)
         if len(slope) != len(y):
             raise ValueError(f"the field returned {len(slope)} tensors for a state of {len(y)}.")
@@ -90,9 +108,50 @@ class RightHandSide:
                 raise ValueError(_unfit(k, part))
         return slope
 
+    def _differentiating(self, t: Tensor, y: Any) -> Any:
+        """Call a field that takes derivatives by its state itself (of a Hamiltonian, say), which it can only by one
+        that requires a gradient, and where autograd records; where the caller wants no gradient, none comes out."""
+        wanted = torch.is_grad_enabled()
+        with torch.enable_grad():
+            parts = [part if wanted and part.requires_grad else part.detach().requires_grad_() for part in _parts(y)]
+            value = self.field(t, parts[0] if self.single else tuple(parts))
+        return value if wanted else tree_map_only(Tensor, torch.detach, value)
+
+    def _check_writes(self, y: State, versions: list[int], slope: State) -> None:
+        """Raise ValueError if the field has changed the state, or what it returned last time."""
+        for part, version in zip(y, versions):
+            if part._version != version:
+                raise ValueError(_WRITES)
+        for old, version in self._returned:
+            if (tensor := old()) is not None and tensor._version != version:
+                raise ValueError(_REUSES)
+        self._returned = [(weakref.ref(k), k._version) for k in slope if not k.is_inference()]
+
     def restore(self, parts: Sequence[Tensor]) -> Any:
         """The state in the user's form: a tensor, or a tuple."""
         return parts[0] if self.single else tuple(parts)
+
+
+_WRITES = (
+    "the field writes into the state that it is given, as torch.relu_(y), y += x or nn.ReLU(inplace=True) do, and the "
+    "solver still needs it. Use torch.relu(y), y = y + x or inplace=False, or begin with y = y.clone()."
+)
+_REUSES = (
+    "the field returns a tensor that it writes into again at its next evaluation, as torch.neg(y, out=buffer) does, "
+    "and the solver still needs it. Return a new tensor, or buffer.clone()."
+)
+
+
+def _own(part: Tensor) -> Tensor:
+    """Return `part` so that what the field does to it is not noticed by the caller's tensor; of inference mode, which
+    counts no versions and is kept by no graph, a copy."""
+    if part.requires_grad:
+        return part
+    return part.clone() if part.is_inference() else part.view_as(part)
+
+
+def _parts(y: Any) -> State:
+    return (y,) if isinstance(y, Tensor) else y
 
 
 def _unfit(slope: Any, part: Tensor) -> str:

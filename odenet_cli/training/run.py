@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.models.cnf import ContinuousFlow
+from odenet_cli.ode import PrecisionWarning
 from odenet_cli.records import read_record
 from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device, generators
@@ -87,6 +89,7 @@ def run(
 
     Raises `RunFailed` and `Interrupted`, with `run.json` saying why; `RequestError` leaves the folder's run as it was.
     """
+    warnings.filterwarnings("ignore", r".*\.rtol=.* is below the resolution", PrecisionWarning)  # the request says so
     with locked(folder), Stop() as stop:
         record = read_record(folder)
         where = device.choose(config.device, job)

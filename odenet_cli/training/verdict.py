@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from odenet_cli.config import SolverConfig
-from odenet_cli.ranges import EPS
+from odenet_cli.precision import EPS
 
 LOSS, SIGNIFICANT = 0.002, 0.01
 FIXED, STEPS = ("euler", "midpoint", "rk4"), (1, 2, 4, 8, 16)

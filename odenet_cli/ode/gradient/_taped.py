@@ -22,7 +22,8 @@ def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
     rhs = problem.rhs
     problem.stats.nfe_forward += 1
-    problem.opening, problem.captured, problem.retain = capture(rhs, problem.ts[0], problem.times is not None)
+    start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
+    problem.opening, problem.captured, problem.retain = capture(rhs, start, problem.times is not None)
     if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
         return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *rhs.y0, problem.times, *problem.captured))
     with torch.no_grad():

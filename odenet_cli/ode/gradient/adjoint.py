@@ -49,6 +49,8 @@ class Adjoint:
             raise ValueError(f"gradient.norm={self.norm} is not one of {', '.join(NORMS)}.")
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        if self.solver is not None:
+            self.solver.check_resolution(problem.rhs, problem.ts, "gradient.solver")
         return taped(self, problem)
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:

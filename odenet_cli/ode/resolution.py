@@ -1,0 +1,54 @@
+"""What the dtype of a solve can resolve: the errors that a tolerance judges, and the times that a field sees."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+
+from odenet_cli.ode.errors import PrecisionWarning
+from odenet_cli.ode.state import State
+from odenet_cli.precision import EPS, check_tolerance
+
+_HALVES, _SINGLES, _DOUBLES = torch.complex32, torch.complex64, torch.complex128
+NAMES = {getattr(torch, name): name for name in EPS} | {
+    _HALVES: "float16", _SINGLES: "float32", _DOUBLES: "float64"
+}  # fmt: skip
+RESOLUTION = {dtype: EPS[name] for dtype, name in NAMES.items()}
+
+
+def check_errors(key: str, rtol: float, atol: float, state: State) -> None:
+    """Warn where the tolerances are below the resolution of a component, which is then used instead; raise ValueError
+    where they are far below that of all components."""
+    eps = [RESOLUTION[part.dtype] for part in state]
+    coarse, fine = max(eps), min(eps)
+    if rtol >= coarse:
+        return
+    names = {RESOLUTION[part.dtype]: NAMES[part.dtype] for part in state}
+    text = check_tolerance(f"{key}.rtol", rtol, names[fine])
+    if coarse != fine:
+        try:
+            text = check_tolerance(f"{key}.rtol", rtol, names[coarse])
+        except ValueError as error:
+            text = str(error)
+    if rtol == 0 and atol < coarse:
+        text = (
+            f"{key}.rtol=0 and {key}.atol={atol:g}: {names[coarse]} sees no errors below {coarse:.1e} of a number, "
+            f"and {coarse:.1e} |y| is allowed beside atol. dtype=float64 sees smaller ones."
+        )
+    if text:
+        warnings.warn(text, PrecisionWarning, stacklevel=4)
+
+
+def check_times(ts: Sequence[float], shortest: float, dtype: torch.dtype) -> None:
+    """Warn where `dtype`, in which the field sees the time, does not tell times apart that lie `shortest` apart."""
+    spacing = RESOLUTION[dtype] * max(abs(ts[0]), abs(ts[-1]))
+    if spacing > shortest and ts[0] != ts[-1]:
+        warnings.warn(
+            f"between t = {ts[0]:.6g} and {ts[-1]:.6g} {NAMES[dtype]} tells times apart by {spacing:.1e} only: a field "
+            f"that reads t sees it rounded, and changes of y by such a fraction are lost. Let time begin at 0, take "
+            "longer steps, or use dtype=float64.",
+            PrecisionWarning,
+            stacklevel=4,
+        )
