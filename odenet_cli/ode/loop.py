@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 
@@ -13,11 +14,13 @@ from odenet_cli.ode.clock import Clock, confine
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import Counted, Evaluate, State, Time
 from odenet_cli.ode.step import Step, errors, extended, rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import is_finite
+from odenet_cli.precision import EPS
 
 
 @dataclass(kw_only=True)
@@ -78,24 +81,33 @@ class Toleranced(Loop):
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
         return h
 
-    def _guard(self, t: float, end: float, h: float) -> None:
+    def _guard(self, t: float, end: float, h: float, y: State) -> None:
         """Refuse a step that cannot help. A step as long as the way that is left may be as short as that."""
         small = h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end)))))
-        if not small and self.accepted + self.rejected < self.max_steps:
-            return
+        if small or self.accepted + self.rejected >= self.max_steps:
+            self._give_up(t, end, h, y, small)
+
+    def _give_up(self, t: float, end: float, h: float, y: State, small: bool) -> NoReturn:
         tried = f"{self.accepted} accepted and {self.rejected} rejected steps"
+        held = f"solver.min_step={self.min_step:g}" if h >= 4 * math.ulp(max(abs(t), abs(end))) else ""
         if small and self.blown:
+            short = f"down to {held}" if held else f"however short the step ({h:.2e})"
             raise NotFinite(
-                f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), however short "
-                f"the step ({h:.2e}), after {tried}. Look for a field that grows without bound, or lower optim.lr."
+                f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), {short}, "
+                f"after {tried}. Look for a field that grows without bound, or lower optim.lr."
             )
         if small:
+            asked = f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}"
+            if held:
+                raise StepTooSmall(f"{asked}, and {held} allows none so short. Lower it, or loosen solver.rtol.")
+            wider = "" if RESOLUTION[y[0].dtype] == EPS["float64"] else "use dtype=float64, "
             raise StepTooSmall(
-                f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}. "
-                "Loosen solver.rtol, use dtype=float64, or look for a field that jumps or grows without bound."
+                f"{asked}. Loosen solver.rtol, {wider}declare the times at which the field jumps (solver.jumps), "
+                "or look for a field that grows without bound."
             )
+        held = f" (held to solver.max_step={self.max_step:g}, which may be raised)" if h > self.max_step else ""
         raise StepLimit(
-            f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {h:.2e}. "
+            f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {min(h, self.max_step):.2e}{held}. "
             "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
         )
 
@@ -133,7 +145,7 @@ class AdaptiveLoop(Toleranced):
         wanted = max(self.h or self._first(order, t, y, opening), self.min_step)
         grow = math.inf
         while True:
-            self._guard(t, end, wanted)
+            self._guard(t, end, wanted, y)
             wanted = min(wanted, self.max_step)
             last = wanted >= left
             h = end - t if last else math.copysign(wanted, end - t)

@@ -135,7 +135,7 @@ class MultistepLoop(Toleranced):
         with torch.no_grad():
             tolerances = self.norm.tolerances(y, y)
         while True:
-            self._guard(t, end, wanted)
+            self._guard(t, end, wanted, y)
             wanted = min(wanted, self.max_step)
             last = wanted >= left
             h = end - t if last else math.copysign(wanted, end - t)

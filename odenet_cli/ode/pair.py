@@ -84,7 +84,12 @@ class FixedPairLoop(FixedLoop):
         for taken in super().run(segment, y):
             pair = taken.step.y
             yield taken
-        watch(sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0])
+        apart = sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0] / APART
+        if not apart <= 1:
+            raise NotReversible(
+                f"the two solutions of gradient=reversible are {apart:.3g} (1 + |y|) apart: the field decays too fast "
+                "to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
+            )
 
     def _take(self, t: float, y: State, h: float, opening: State) -> Step:
         return pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=False)
@@ -101,5 +106,6 @@ def watch(apart: float) -> None:
     if not apart <= APART:
         raise NotReversible(
             f"the two solutions of gradient=reversible are {apart:.3g} tolerances apart (more than {APART:g}): the "
-            "field decays too fast to be run backward. Use gradient=replay, or tighten solver.rtol."
+            "field decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling; the "
+            "tolerance is not the cause."
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odenet_cli.ode.outputs import Integrator, Taken, outputs
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.settings import as_times
 from odenet_cli.ode.state import State
 
 
@@ -21,14 +22,15 @@ class Path:
     >>> path(0.3)                          # (3,)
     >>> path(torch.linspace(0, 1, 50))     # (50, 3)
 
-    A time outside raises `ValueError`. No gradient reaches the field or y0 through a path, but one of the time that is
-    asked for does; where others are wanted, give the solver that time as an output time.
+    A time outside raises `ValueError`; one that is outside by rounding is that of the end. No gradient reaches the
+    field or y0 through a path, but one of the time that is asked for does; where others are wanted, give the solver
+    that time as an output time.
 
     ends   the times at which steps began and ended, in the order of the solve
     stats  what the solve cost
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, resolution: float) -> None:
         self.stats, self._restore = problem.stats, problem.rhs.restore
         loop: Integrator = problem.solver.loop(problem.evaluate, judged=getattr(problem.solver, "judged", None))
         self.ends = [problem.ts[0]]
@@ -44,7 +46,8 @@ class Path:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
-        device = problem.rhs.device
+        # The times that were solved for may have been rounded, as those that are asked for may be.
+        self._resolution, device = resolution, problem.rhs.device
         h, origin, polynomials = zip(*pieces)
         self._h = torch.tensor(h, dtype=torch.float64, device=device)
         self._origin = torch.tensor(origin, dtype=torch.float64, device=device)
@@ -54,13 +57,17 @@ class Path:
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
         """The state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
-        times = torch.as_tensor(t).to(self._h)
+        asked, resolution = as_times(t)
+        times = asked.to(self._h)
         low, high = sorted((self.ends[0], self.ends[-1]))
-        asked = times.detach()
-        if not bool(((asked >= low) & (asked <= high)).all()):
-            bad = next(x for x in asked.flatten().tolist() if not low <= x <= high)
+        within = times.detach().clamp(low, high)
+        slack = 2 * max(resolution, self._resolution) * max(abs(low), abs(high))
+        outside = ~((times.detach() - within).abs() <= slack)
+        if bool(outside.any()):
+            bad = times.detach()[outside][0].item()
             raise ValueError(f"t = {bad:.6g} is not between {low:.6g} and {high:.6g}, where this path was solved.")
-        n = torch.searchsorted(self._stops, self._way * asked).clamp_(max=len(self._stops) - 1)
+        times = times + (within - times.detach())
+        n = torch.searchsorted(self._stops, self._way * within).clamp_(max=len(self._stops) - 1)
         x = (times - self._origin[n]) / self._h[n]
         return self._restore([_horner(rows, n, x) for rows in self._coefficients])
 

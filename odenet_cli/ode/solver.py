@@ -25,6 +25,7 @@ from odenet_cli.ode.pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.path import Path
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
+from odenet_cli.ode.settings import as_jumps, as_times, check_count, check_positive, unwrap_scalars
 from odenet_cli.ode.state import Counted, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
@@ -104,7 +105,7 @@ class _Solver:
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
         rhs = RightHandSide(field, y0)
-        points, times = _times(ts)
+        points, times, _ = _times(ts)
         self.check_resolution(rhs, points)
         problem = Problem(rhs, points, times, self, Stats.begin())
         with rhs.surroundings.for_solver():
@@ -126,11 +127,11 @@ class _Solver:
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return self.dense(field, y0, ts)
-        points, _ = _times(ts)
+        points, _, resolution = _times(ts)
         rhs = RightHandSide(field, y0)
         self.check_resolution(rhs, points)
         with rhs.surroundings.for_solver():
-            return Path(Problem(rhs, points, None, self, Stats.begin()))
+            return Path(Problem(rhs, points, None, self, Stats.begin()), resolution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,20 +164,22 @@ class Adaptive(_Solver):
     judged: int | None = None
 
     def __post_init__(self) -> None:
+        unwrap_scalars(self)
+        object.__setattr__(self, "jumps", as_jumps(self.jumps))
         if isinstance(self.formulas, Tableau) and not self.formulas.doubt:
             raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
-        _positive("solver.rtol", self.rtol, zero=True)
-        _positive("solver.atol", self.atol, zero=True)
-        _positive("solver.rtol + solver.atol", self.rtol + self.atol)
-        _positive("solver.max_step", self.max_step, infinite=True)
-        _positive("solver.min_step", self.min_step, zero=True)
+        check_positive("solver.rtol", self.rtol, zero=True)
+        check_positive("solver.atol", self.atol, zero=True)
+        check_positive("solver.rtol + solver.atol", self.rtol + self.atol)
+        check_positive("solver.max_step", self.max_step, infinite=True)
+        check_positive("solver.min_step", self.min_step, zero=True)
         if self.min_step > self.max_step:
             raise ValueError(f"solver.min_step={self.min_step} is above solver.max_step={self.max_step}.")
         if not 0 < self.safety <= 1:
             raise ValueError(f"solver.safety={self.safety} must be above 0 and at most 1.")
-        _count("solver.max_steps", self.max_steps)
+        check_count("solver.max_steps", self.max_steps)
         if self.first_step is not None:
-            _positive("solver.first_step", self.first_step)
+            check_positive("solver.first_step", self.first_step)
         if self.controller not in GAINS:
             raise ValueError(f"solver.controller={self.controller} is not one of {', '.join(GAINS)}.")
         if isinstance(self.formulas, Multistep) and (self.controller, self.safety) != ("I", 0.9):
@@ -184,10 +187,8 @@ class Adaptive(_Solver):
                 f"solver.controller={self.controller} and solver.safety={self.safety} say nothing to "
                 f"solver.method={self.method}, which chooses step and order together; leave them out."
             )
-        if not all(isinstance(jump, (int, float)) and math.isfinite(jump) for jump in self.jumps):
-            raise ValueError(f"solver.jumps={self.jumps} must be finite times.")
         if self.judged is not None:
-            _count("solver.judged", self.judged)
+            check_count("solver.judged", self.judged)
         self._check_parts()
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
@@ -250,7 +251,8 @@ class Fixed(_Solver):
     steps: int
 
     def __post_init__(self) -> None:
-        _count("solver.steps", self.steps)
+        unwrap_scalars(self)
+        check_count("solver.steps", self.steps)
         if isinstance(self.formulas, Multistep):
             raise ValueError(
                 f"solver.method={self.method} chooses its own steps and orders: give it solver.rtol and solver.atol "
@@ -284,16 +286,13 @@ class Fixed(_Solver):
 Solver = Adaptive | Fixed
 
 
-def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
-    """The output times as floats, and as a tensor where gradients are wanted."""
-    if isinstance(ts, Tensor):
-        times = ts
-    elif not isinstance(ts, Iterable):
+def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None, float]:
+    """The output times as floats, as a tensor where gradients are wanted, and their relative resolution."""
+    if not isinstance(ts, Iterable):
         raise TypeError(f"ts must be a tensor or a sequence of at least two times; got {ts!r}.")
-    elif any(isinstance(t, Tensor) for t in ts):
-        times = torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in ts])
-    else:
-        times = torch.tensor(ts, dtype=torch.float64)
+    times, resolution = as_times(ts if isinstance(ts, Tensor) else list(ts))
+    if not isinstance(ts, Tensor):
+        times = times.to(torch.float64)
     if times.dim() != 1 or len(times) < 2 or not times.is_floating_point():
         raise ValueError(
             f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
@@ -304,15 +303,5 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None]:
     signs = {math.copysign(1.0, b - a) for a, b in pairwise(points) if a != b}
     if len(signs) > 1:
         raise ValueError(f"ts must run one way, up or down; got {points}.")
-    return points, times if forward_mode() or (times.requires_grad and torch.is_grad_enabled()) else None
-
-
-def _positive(key: str, value: float, *, zero: bool = False, infinite: bool = False) -> None:
-    fits = isinstance(value, (int, float)) and (value > 0 or (zero and value == 0)) and (infinite or value < math.inf)
-    if not fits:
-        raise ValueError(f"{key}={value} must be {'a non-negative' if zero else 'a positive'} finite number.")
-
-
-def _count(key: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key}={value} must be a whole number of at least 1.")
+    moving = forward_mode() or (times.requires_grad and torch.is_grad_enabled())
+    return points, times if moving else None, resolution

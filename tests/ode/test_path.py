@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy
 import pytest
 import torch
 from ode_cases import ADAPTIVE, METHODS, PAIRS, Swirl, doubles, label, solver
@@ -119,3 +120,40 @@ def test_a_path_keeps_both_sides_of_a_known_jump():
     for t in (0.25, 0.499, 0.5, 0.501, 0.75):
         exact = math.exp(-t) if t <= 0.5 else math.exp(-0.5 + 2 * (t - 0.5))
         assert path(t).item() == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.1), (0.1, 0.0), (-0.7, 0.3), (0.3, -0.7)])
+def test_times_outside_by_rounding_are_those_of_the_ends(ends):
+    """float32's 0.1 is 0.10000000149: asked for in float32, or solved for in float32 and asked for as a number."""
+    solve = Adaptive(method="dopri5", rtol=1e-10, atol=1e-10)
+    exact = lambda t: math.exp(-(t - ends[0]))  # noqa: E731
+    single = [torch.tensor(t, dtype=torch.float32).item() for t in ends]
+    for ts in (ends, torch.tensor(ends), numpy.array(ends, dtype=numpy.float32), [numpy.float32(t) for t in ends]):
+        path = solve.dense(lambda t, y: -y, doubles(1.0), ts)
+        found = path(torch.linspace(*ends, 50))
+        assert found.shape == (50, 1)
+        for asked in (ends, single if ts is not ends else torch.tensor(ends), numpy.float32(ends[1]), doubles(*ends)):
+            found = path(asked)
+            assert found.reshape(-1)[-1].item() == pytest.approx(exact(ends[1]), rel=1e-6)
+        for far in (min(ends) - 1e-6, max(ends) + 1e-6):
+            with pytest.raises(ValueError, match="is not between"):
+                path(far)
+            with pytest.raises(ValueError, match="is not between"):
+                path(torch.tensor([ends[0], far], dtype=torch.float32))
+    path = solve.dense(lambda t, y: -y, doubles(1.0), ends)
+    assert path(ends[1]).item() == path(math.nextafter(ends[1], 2 * ends[1] - ends[0])).item()
+
+
+def test_numbers_are_asked_for_in_double_precision():
+    path = Adaptive(method="dopri8", rtol=1e-13, atol=1e-13).dense(lambda t, y: -y, doubles(1.0), [0, 1])
+    for asked in (0.3, [0.3], [[0.3]], numpy.float64(0.3), (numpy.float64(0.3),), doubles(0.3)):
+        assert path(asked).item() == pytest.approx(math.exp(-0.3), rel=1e-12)
+    assert path(1).item() == path(torch.tensor(1)).item() == path([0, 1])[1].item()
+
+
+def test_a_time_of_the_end_has_its_slope():
+    """Rounded beyond the end, a time keeps its gradient."""
+    t = torch.tensor([0.1], requires_grad=True)
+    path = Adaptive(method="dopri8", rtol=1e-10, atol=1e-10).dense(lambda t, y: -y, doubles(1.0), [0.0, 0.1])
+    (found,) = torch.autograd.grad(path(t).sum(), t)
+    assert found.item() == pytest.approx(-math.exp(-0.1), rel=1e-5)

@@ -22,6 +22,7 @@ from odenet_cli.ode.gradient._taped import point, taped
 from odenet_cli.ode.outputs import Integrator
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.segment import split_at_jumps
+from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import Counted, State, Time, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
@@ -45,6 +46,7 @@ class Adjoint:
     multistep = True
 
     def __post_init__(self) -> None:
+        unwrap_scalars(self)
         if self.norm not in NORMS:
             raise ValueError(f"gradient.norm={self.norm} is not one of {', '.join(NORMS)}.")
 

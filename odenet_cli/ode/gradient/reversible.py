@@ -18,6 +18,7 @@ from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point,
 from odenet_cli.ode.outputs import Place, Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step
 
@@ -33,6 +34,7 @@ class Reversible:
     keeps_outputs = False
 
     def __post_init__(self) -> None:
+        unwrap_scalars(self)
         if not 0 < self.coupling < 1:
             raise ValueError(f"gradient.coupling={self.coupling} must lie between 0 and 1.")
 

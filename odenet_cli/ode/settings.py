@@ -1,0 +1,67 @@
+"""What a user sets: numbers and times in any dress, as plain ones, and their ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def unwrap_scalars(settings: Any) -> None:
+    """Replace the 0-d tensors and NumPy scalars among the fields of a frozen dataclass by the numbers they hold."""
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
+
+
+def plain(value: Any) -> Any:
+    """Return the number in a 0-d tensor or array or a NumPy scalar; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def as_jumps(jumps: Any) -> tuple[float, ...]:
+    """Return declared jumps as floats; raise ValueError if they are no finite times, or want a gradient."""
+    if getattr(jumps, "ndim", None) == 0 or not isinstance(jumps, Iterable):
+        jumps = (jumps,)
+    given = tuple(jumps)
+    if any(isinstance(t, Tensor) and t.requires_grad for t in given):
+        raise ValueError("solver.jumps take no gradient: a jump stands still. Give jumps.detach().")
+    values = [plain(t) for t in given]
+    if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in values):
+        raise ValueError(f"solver.jumps={jumps} must be finite times.")
+    return tuple(_meant(t, value) for t, value in zip(given, values))
+
+
+def _meant(given: Any, value: float) -> float:
+    """Return `value` as the shortest decimal that is `given` in its dtype: float32's 1.1 is 1.1, as fields write it."""
+    if not hasattr(given, "dtype"):
+        return float(value)
+    dtype = torch.as_tensor(given).dtype
+    decimals = (float(f"{value:.{digits}g}") for digits in range(1, 18))
+    return next(x for x in decimals if torch.tensor(x, dtype=dtype).item() == value)
+
+
+def as_times(ts: Any) -> tuple[Tensor, float]:
+    """Return times as a tensor of their shape, and the relative resolution of what held them; plain numbers are
+    float64."""
+    if isinstance(ts, (list, tuple)) and any(hasattr(t, "dtype") for t in ts):
+        parts = [as_times(t) for t in ts]
+        return torch.stack([part.to(torch.float64) for part, _ in parts]), max(eps for _, eps in parts)
+    times = torch.as_tensor(ts, dtype=None if hasattr(ts, "dtype") else torch.float64)
+    return times, torch.finfo(times.dtype if times.is_floating_point() else torch.float64).eps
+
+
+def check_positive(key: str, value: Any, *, zero: bool = False, infinite: bool = False) -> None:
+    """Raise ValueError unless `value` is a positive number; `zero` and `infinite` let those pass as well."""
+    fits = isinstance(value, (int, float)) and (value > 0 or (zero and value == 0)) and (infinite or value < math.inf)
+    if not fits:
+        raise ValueError(f"{key}={value} must be {'a non-negative' if zero else 'a positive'} finite number.")
+
+
+def check_count(key: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value} must be a whole number of at least 1.")
