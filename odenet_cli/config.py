@@ -6,11 +6,11 @@ Hydra composes `conf/` onto `Config`, so that unknown keys and wrong types are r
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from odenet_cli import files, upgrade
 from odenet_cli.errors import RequestError
 from odenet_cli.plainyaml import look_through
 from odenet_cli.precision import check_tolerance
@@ -18,9 +18,11 @@ from odenet_cli.presets import adaptive, preset
 from odenet_cli.ranges import check, leaves
 
 # What does not change what a run computes: names, places, the device, the rhythm of the log.
+DATA_PLACES = ("data.path", "data.root")  # what lies there is told by its SHA-256
 INCIDENTAL = frozenset(
-    ("name", "device", "resume", "data.root", "data.download", "trainer.log_every", "trainer.checkpoint_every")
+    ("name", "device", "resume", *DATA_PLACES, "data.download", "trainer.log_every", "trainer.checkpoint_every")
 )
+PATHS = (*DATA_PLACES, "checkpoint")  # taken from the folder of the command, and saved absolute
 
 
 @dataclass
@@ -241,24 +243,21 @@ def save(config: Config, folder: Path, tied: bool) -> None:
     if tied:
         content.solver.atol = "${.rtol}"
     head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))
-    temporary = folder / ".config.yaml.part"
-    try:
-        temporary.write_text(head + OmegaConf.to_yaml(content), encoding="utf-8")
-        os.replace(temporary, folder / "config.yaml")
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.replace(folder / "config.yaml", head + OmegaConf.to_yaml(content))
 
 
 def saved(folder: Path) -> dict[str, Any]:
-    """What `folder/config.yaml` says, resolved; empty if there is none."""
+    """Return what `folder/config.yaml` says, resolved, what it lacks of newer options as their defaults; empty if there
+    is no such file. One that is damaged is refused by name."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     path = folder / "config.yaml"
     try:
-        if not path.is_file():
+        if not path.exists():
             return {}
+        if not path.is_file():  # to read a pipe would wait for ever
+            raise RequestError(f"{path} is no file.")
         look_through(path)
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except OmegaConfBaseException as error:
@@ -267,10 +266,10 @@ def saved(folder: Path) -> dict[str, Any]:
         raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
         raise RequestError(f"{path} refers to itself without end.") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"{path} is not a configuration: there are no keys in it.")
+    if not isinstance(content, dict) or not content:
+        raise RequestError(f"{path} is damaged: there are no keys in it.\n{upgrade.remedy(path)}")
     content.pop("defaults", None)
-    return {str(key): value for key, value in content.items()}
+    return upgrade.complete({str(key): value for key, value in content.items()}, Config, path)
 
 
 def load(folder: Path) -> Config:

@@ -10,6 +10,7 @@ from typing import Any
 
 from odenet_cli.errors import RequestError
 
+FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
 # What must be there, and of which kind.
 WORD, TABLE = str | None, dict | None
 RECORD: dict[str, Any] = {
@@ -32,6 +33,11 @@ def names_place(word: str) -> bool:
     return word.lstrip("+").startswith("data.root=")
 
 
+def holds_run(folder: Path) -> bool:
+    """Return whether there is a run in `folder` to go on with."""
+    return any((folder / name).exists() for name in ("run.json", "checkpoints"))
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """`run.json`, or nothing where there is none; refused by name where a run would not have written it so."""
     try:
@@ -40,13 +46,26 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         path = folder / "run.json"
-        raise RequestError(f"{path} cannot be read: {error}\n  Put back what the run wrote there.") from error
+        raise RequestError(
+            f"{path} cannot be read: {error}\n  Put back what the run wrote there, or take the file away: the run "
+            "then goes on from its checkpoints, and whether its data are still the same is not asked."
+        ) from error
 
 
 def parsed(folder: Path) -> dict[str, Any]:
     """`run.json`; whatever a damaged file makes a parser raise, or a `ValueError` that names what no run would say."""
-    record: Any = json.loads(read_text(folder / "run.json"))
-    check(record, RECORD, "run.json")
+    text = read_text(folder / "run.json")
+    if not text.strip("\0 \n"):
+        raise ValueError("it is empty")
+    record: Any = json.loads(text)
+    check(record, {}, "run.json")
+    form = record.get("format", 1)
+    if type(form) is int and form > FORMAT:
+        raise RequestError(
+            f"{folder / 'run.json'} is of a newer version of odenet: it has format {form}, and this one reads up to "
+            f"{FORMAT}.\n  Install that version to go on with this run."
+        )
+    check(record, {**RECORD, "format": int} if "format" in record else RECORD, "run.json")
     for stop in record.get("resumed") or []:
         check(stop, {"step": int}, "a resume in run.json")
     return dict(record)

@@ -10,6 +10,7 @@ import pytest
 from odenet_cli import data
 from odenet_cli.commands import _reproduction
 from odenet_cli.commands import reproduce as command
+from odenet_cli.config import complete, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import launcher
 from odenet_cli.request.cells import plan
@@ -126,6 +127,7 @@ def test_cells_of_other_data_under_the_same_name_are_refused(reproduce, tmp_path
     words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
     (cell,) = plan("table1", "quick", 1, ["MLP"], ["device=cpu"]).cells
     (tmp_path / cell.folder).mkdir(parents=True)
+    save(complete(cell.config, gpu=False), tmp_path / cell.folder, tied=True)
     record = {"status": "done", "data": {"used": "digits", "sha256": "aaaa"}}
     (tmp_path / cell.folder / "run.json").write_text(json.dumps(record))
     monkeypatch.setenv("ODENET_FAKE_SHA", "bbbb")

@@ -61,7 +61,7 @@ WRONG = {
     "odenet": ["'odenet' is not of the form key=value"],
     "model.width=[1": ["model.width=[1 cannot be read"],
     "resume=nowhere": ["nowhere", "config.yaml"],
-    "checkpoint=no.pt": ["checkpoint=no.pt"],
+    "checkpoint=no.pt": ["checkpoint=/", "/no.pt: there is no such file"],
     "+model._target_=os.system": ["_target_", "code to run"],
     "hydra.sweeper._target_=os.system": ["_target_", "code to run"],
     "+hydra.job_logging.handlers.file.stream=ext://os.environ": ["code to run"],
@@ -144,7 +144,8 @@ def test_an_experiment_wins_over_the_model_preset(tmp_path):
 
 @pytest.mark.parametrize("path", ["a b", "é", "a=b,c", "x[1]", "it's", '"', "back\\slash", "{a}", "(a", "'", "a\\'b"])
 def test_paths_of_any_spelling_arrive(path):
-    assert compose([f"checkpoint={path}", "data=mnist", f"data.root={path}"]).data["root"] == path
+    config = compose([f"checkpoint={path}", "data=mnist", f"data.root={path}"])
+    assert config.data["root"] == config.checkpoint == os.path.abspath(path)
 
 
 def test_home_is_expanded_and_quoted_values_stay(monkeypatch):
@@ -228,7 +229,7 @@ def test_a_damaged_record_is_told_from_a_job_that_was_not_started(odenet, tmp_pa
     odd = tmp_path / "out" / "0-seed=1"
     (odd / "run.json").write_text('{"status": "do')
     shutil.rmtree(tmp_path / "out" / "1-seed=2")
-    assert summarise(tmp_path / "out", [([], odd), ([], tmp_path / "out" / "1-seed=2")], []) == 2
+    assert summarise(tmp_path / "out", [([], odd), ([], tmp_path / "out" / "1-seed=2")]) == 2
     jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["unreadable", "not started"]
     assert "run.json cannot be read" in jobs[0]["reason"]

@@ -6,15 +6,28 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config import Config, SolverConfig
+from odenet_cli.config import DATA_PLACES, Config, SolverConfig, load
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 
 Said = dict[str, list[Any]]
+
+
+def open_run(argv: Sequence[str]) -> tuple[Path, Config]:
+    """Return the folder of the RUN that a command line begins with, and its config, the data where they are now."""
+    folder = Path(os.path.expanduser(argv[0]))
+    run = load(folder)
+    if not any(word.partition("=")[0] in DATA_PLACES for word in argv[1:]):
+        from odenet_cli.training.moved import moved
+
+        places = {key.partition(".")[2]: place for key, place in moved(folder, run).items()}
+        run = replace(run, data={**run.data, **places}) if places else run
+    return folder, run
 
 
 def read(words: Iterable[str], known: Sequence[str], several: Sequence[str]) -> Said:

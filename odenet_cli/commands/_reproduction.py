@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.commands._board import Board
+from odenet_cli.config import complete
 from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
@@ -15,9 +16,11 @@ from odenet_cli.report.source import Source, source
 from odenet_cli.request import kept
 from odenet_cli.request.cells import Plan
 from odenet_cli.request.folders import run_record
+from odenet_cli.request.settle import on_gpu
 from odenet_cli.training.device import count
 from odenet_cli.training.folder import locked
 from odenet_cli.training.launch import Job, done, launch
+from odenet_cli.training.same import another, same_run
 
 if TYPE_CHECKING:
     from odenet_cli.commands.reproduce import Request
@@ -98,8 +101,10 @@ def gpus(request: Request) -> int:
 
 
 def check_data(plan: Plan, records: dict[Path, Any]) -> None:
-    """Refuse cells that are done, but on other data under the same name."""
+    """Refuse cells that are done, but as another run, or on other data under the same name."""
     for cell in plan.cells:
+        if done(cell.folder) and (longer := same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
+            raise another(cell.folder, longer)
         used = (run_record(cell.folder).get("data") or {}).get("sha256")
         now = (records.get(cell.folder) or {}).get("sha256")
         if used and now and used != now:

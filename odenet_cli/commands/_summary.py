@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.files import replace
 from odenet_cli.report.scores import Score, among, judged
 from odenet_cli.report.table import aligned
 from odenet_cli.request.folders import run_record
-from odenet_cli.training.folder import replace
+from odenet_cli.request.points import differing
 from odenet_cli.training.progress import say
 
 COSTS = (
@@ -20,25 +22,35 @@ COSTS = (
 )
 
 
-def summarise(folder: Path, jobs: list[tuple[list[str], Path]], swept: list[str]) -> int:
-    """Write and print what became of the `jobs` (overrides, folder); returns how many are not done."""
-    records = [_outcome(overrides, where, folder) for overrides, where in jobs]
+def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Collection[Path] = ()) -> int:
+    """Write and print what became of the `jobs` (overrides, folder) and of those that the sweep had before; return how
+    many of the `jobs` are not done. Those that `failed` are not, whatever run their folders hold."""
+    earlier = _earlier(folder, [where for _, where in jobs])
+    records = [_outcome(overrides, where, folder, failed) for overrides, where in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "summary.json", json.dumps({"jobs": records}, indent=2) + "\n")
-    table = markdown(records, swept)
+    table = markdown(records, differing(record["overrides"] for record in records))
     replace(folder / "summary.md", table + "\n")
 
-    failed = [record for record in records if record["status"] != "done"]
+    undone = [record for record in records if record["status"] != "done"]
     say(f"\n{table}\n")
-    for record in failed:
+    for record in undone:
         reason = str(record["reason"] or "").partition("\n")[0]
         say(f"{record['folder']}: {record['status']}: {reason}")
-    say(f"{len(records) - len(failed)} of {len(records)} done; {folder / 'summary.json'}")
-    return len(failed)
+    say(f"{len(records) - len(undone)} of {len(records)} done; {folder / 'summary.json'}")
+    return sum(record["status"] != "done" for record in records[len(earlier) :])
 
 
-def _outcome(overrides: list[str], where: Path, folder: Path) -> dict[str, Any]:
+def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
+    """Return overrides and folder of the jobs that are in the sweep's folder beside these."""
+    there = sorted(path.parent for path in folder.rglob("run.json"))
+    return [(list(run_record(where).get("overrides") or []), where) for where in there if where not in jobs]
+
+
+def _outcome(overrides: list[str], where: Path, folder: Path, failed: Collection[Path]) -> dict[str, Any]:
     record = run_record(where)
+    if where.resolve() in failed and record.get("status") == "done":
+        record = {"status": "failed", "reason": "the folder holds another run"}
     status = record.get("status", "not started")
     reason = record.get("reason")
     if status == "running":

@@ -27,7 +27,7 @@ from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import converted, evaluate, scoring
 from odenet_cli.training.loop import Session, fit, slopes
 from odenet_cli.training.run import assemble, close
-from odenet_cli.training.state import same_data
+from odenet_cli.training.same import same_data
 from odenet_cli.training.trained import weights_of_run
 
 COUNTS = {field.name for field in fields(Stats)}

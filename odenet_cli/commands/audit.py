@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands._points import choice, numbers, own_class, read, spelled
-from odenet_cli.config import SolverConfig, load
+from odenet_cli.commands._points import choice, numbers, open_run, own_class, read, spelled
+from odenet_cli.config import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
 from odenet_cli.training.progress import say
@@ -28,11 +26,11 @@ tolerance, one that takes more steps with a method of the same or a higher order
 
   rtol=1e-1,1e-3   steps=1,2,4   checkpoint=best|last
   strict=true      exit code 1 where it is not an ODE
-  eval.batch_size, data.root, data.download, device
+  eval.batch_size, data.root, data.path, data.download, device
   model.target=package.module:Class   to be said again where the run has a class of your own
 
 RUN/audit.json holds the table and the verdict."""
-KEYS = ("eval.batch_size", "data.root", "data.download", "device", "model.target")
+KEYS = ("eval.batch_size", "data.root", "data.path", "data.download", "device", "model.target")
 OWN = ("rtol", "steps", "checkpoint", "strict")
 MOST = 100_000  # steps
 COLUMNS = {"steps": 8, "NFE": 8, "error": 10, "lost": 7, "gained": 8, "p": 10}
@@ -43,8 +41,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(os.path.expanduser(argv[0]))
-    run = load(folder)
+    folder, run = open_run(argv)
     words = read(argv[1:], (*OWN, *KEYS), several=("rtol", "steps"))
     which, strict = choice(words, "checkpoint", ("best", "last")), choice(words, "strict", ("false", "true"))
     tolerances, steps = numbers(words, "rtol", ()), numbers(words, "steps", (), whole=True, most=MOST)
@@ -52,9 +49,10 @@ def main(argv: list[str]) -> int:
         if value < EPS[run.dtype] / 100:
             raise RequestError(f"rtol={value:g} is far below the resolution of {run.dtype}, the run's dtype.")
     own_class(run, words)
+    from odenet_cli.files import replace
     from odenet_cli.request.points import altered
     from odenet_cli.training.audit import Audit
-    from odenet_cli.training.folder import plain, replace
+    from odenet_cli.training.folder import plain
     from odenet_cli.training.trained import eval_batch, needs_solver, trained
     from odenet_cli.training.verdict import judged, matrix
 

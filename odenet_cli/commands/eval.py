@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands._points import choice, own_class, product, read
-from odenet_cli.config import Config, eval_solver, load
+from odenet_cli.commands._points import choice, open_run, own_class, product, read
+from odenet_cli.config import Config, eval_solver
 from odenet_cli.presets import adaptive, preset
 from odenet_cli.training.progress import say
 
@@ -49,8 +48,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(os.path.expanduser(argv[0]))
-    run = load(folder)
+    folder, run = open_run(argv)
     said = read(argv[1:], (*SOLVER, *KEYS, "split", "checkpoint"), several=("eval.solver.*",))
     split = choice(said, "split", SPLITS) if "split" in said else None
     which = choice(said, "checkpoint", ("best", "last"))

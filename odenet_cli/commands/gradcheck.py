@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands._gradtable import beginnings, cells, described, head, median, verdict
-from odenet_cli.commands._points import choice, number, own_class, product, read
-from odenet_cli.config import Config, GradientConfig, load
+from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
+from odenet_cli.config import Config, GradientConfig
 from odenet_cli.presets import preset
 from odenet_cli.training.progress import say
 
@@ -59,8 +57,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(os.path.expanduser(argv[0]))
-    run = load(folder)
+    folder, run = open_run(argv)
     said = read(argv[1:], (*KEYS, *OWN), several=("solver.*", "gradient.*"))
     which = choice(said, "checkpoint", ("best", "last"))
     threshold, tolerance = number(said, "threshold", 0.5), number(said, "reference", 1e-10)

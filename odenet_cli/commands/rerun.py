@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from odenet_cli.commands import eval as scoring
 from odenet_cli.commands import gradcheck
-from odenet_cli.commands._points import own_class, product, read
-from odenet_cli.config import load
+from odenet_cli.commands._points import open_run, own_class, product, read
 
 HELP = """usage: odenet rerun RUN [key=value ...]
 
@@ -20,7 +16,8 @@ Nothing is written. Exit code 1 where it fails again, 0 where it passes.
   odenet rerun RUN gradient.method=replay dtype=float64
 
   {solver,gradient.solver,eval.solver}.{method,rtol,atol,steps,max_steps}
-  gradient.{method,norm,control_parameters,coupling}, dtype, device, data.root, data.download
+  gradient.{method,norm,control_parameters,coupling}, dtype, device, data.root, data.path,
+  data.download
   model.target=package.module:Class   to be said again where the run has a class of your own"""
 KEYS = (*gradcheck.KEYS, *scoring.SOLVER, "dtype")
 
@@ -30,8 +27,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(os.path.expanduser(argv[0]))
-    run = load(folder)
+    folder, run = open_run(argv)
     said = read(argv[1:], KEYS, several=())
     own_class(run, said)
     (changes,) = product(said)

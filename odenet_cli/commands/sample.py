@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands._points import choice, files, number, own_class, read
-from odenet_cli.config import Config, eval_solver, load
+from odenet_cli.commands._points import choice, files, number, open_run, own_class, read
+from odenet_cli.config import Config, eval_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.report.files import put_text
 
@@ -40,8 +40,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    folder = Path(os.path.expanduser(argv[0]))
-    run = load(folder)
+    folder, run = open_run(argv)
     named, words = files(argv[1:], ("points", "out"))
     source, out = named.get("points"), named.get("out")
     said = read(words, KEYS, several=())

@@ -17,17 +17,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
-from odenet_cli.config import save
 from odenet_cli.errors import OdenetError, RequestError, RunFailed, full
 from odenet_cli.presets import conf_dir
+from odenet_cli.records import holds_run
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.arguments import parse
-from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register, typed
+from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, run_record
 from odenet_cli.request.launcher import launch
-from odenet_cli.request.notes import holds_run, kept
-from odenet_cli.request.settle import settled
+from odenet_cli.request.notes import kept
+from odenet_cli.request.settle import finished, settled
 from odenet_cli.training.folder import locked, write_record
 from odenet_cli.training.launch import Job
 from odenet_cli.training.progress import say
@@ -36,6 +36,7 @@ log = logging.getLogger("odenet")
 
 # A job must not raise: Hydra would print a traceback, and a sweep would stop. What a single run raised waits here.
 _raised: list[Exception] = []
+_failed: set[Path] = set()  # of a sweep, whatever the records in their folders say
 
 register()  # also where a launcher imports this module in another process
 
@@ -114,30 +115,31 @@ def job(cfg: DictConfig) -> None:
     """One run, in the folder Hydra made for it."""
     here = HydraConfig.get()
     folder, sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
-    if sweep and cfg.resume == "auto" and run_record(folder).get("status") == "done":
-        say(f"#{here.job.num}: finished before, left as it is: {folder}")
-        return
     try:
         with locked(folder):
-            _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else 0)
+            _run(cfg, folder, list(here.overrides.task), int(here.job.num) if sweep else None)
     except Exception as error:
         log.info("the run failed", exc_info=True)
         if sweep:
+            _failed.add(folder.resolve())
             kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
             say(f"#{here.job.num} failed: {kind}{error}", sys.stderr)
         else:
             _raised.append(error)
 
 
-def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int) -> None:
+def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None) -> None:
+    """Train, as job `number` of a sweep if it is one; a job that is done already is left as it is."""
     from odenet_cli.training.run import run
 
     known = run_record(folder)
     try:
-        config, data_record, command = settled(typed(cfg))
-        with kept([folder], ["config.yaml"]):  # its own config goes on describing a run that is refused
-            save(config, folder, tied=OmegaConf.is_interpolation(cfg.solver, "atol"))
-            final = run(config, folder, command, overrides, data_record, job=number)
+        config, data_record, command = settled(cfg)
+        if number is not None and config.resume == "auto" and finished(folder, config, data_record):
+            say(f"#{number}: finished before, left as it is: {folder}")
+            return
+        tied = OmegaConf.is_interpolation(cfg.solver, "atol")
+        final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied)
         if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
             from odenet_cli.report import pictures
             from odenet_cli.training.log import show
@@ -162,5 +164,5 @@ def _record(folder: Path, error: Exception) -> None:
 def _finish(request: Request) -> int:
     assert request.folder is not None
     jobs = [(job.overrides, job.folder) for job in request.jobs]
-    failed = summarise(request.folder, jobs, request.swept)
+    failed = summarise(request.folder, jobs, _failed)
     return 1 if failed else 0

@@ -17,17 +17,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from odenet_cli.config import Config
+from odenet_cli.config import Config, complete, saved
 from odenet_cli.errors import RequestError
+from odenet_cli.records import holds_run
 from odenet_cli.request.arguments import parse, quote, words
 from odenet_cli.request.compose import Composer, told, typed
 from odenet_cli.request.explain import explained
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.guard import guard, guard_inside, guard_target
 from odenet_cli.request.launcher import share_cores
+from odenet_cli.request.places import PIN, filled, refers, runs_in
+from odenet_cli.request.points import differing
 from odenet_cli.request.resume import resumed
-from odenet_cli.request.settle import settle
+from odenet_cli.request.settle import auto_of, goes_on, on_gpu, settle
+from odenet_cli.training.same import differences
 
+MOST_NAMES = 100_000  # bytes; Linux takes variables of 128 KiB
 LONGEST, DEEPEST = 255, 3_800  # bytes; Linux takes paths of 4,095, and a run has folders of its own
 
 __all__ = ["Job", "Request", "compose", "prepare"]
@@ -48,14 +53,14 @@ class Request:
 
     argv    what Hydra is started with
     sweep   several jobs, below `folder`
-    swept   the keys that differ between jobs
+    names   of the jobs' folders, where they are not those that Hydra would give them
     """
 
     argv: list[str]
     sweep: bool = False
     folder: Path | None = None
     jobs: list[Job] = field(default_factory=list)
-    swept: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
 
 def compose(overrides: list[str]) -> Config:
@@ -76,6 +81,11 @@ def prepare(argv: list[str]) -> Request:
     if args.run and args.multirun:
         raise RequestError("--run and --multirun exclude each other.")
     args = resumed(args)
+    if os.environ.get("ODENET_DATA"):  # a job may be in another folder
+        os.environ["ODENET_DATA"] = os.path.abspath(os.path.expanduser(os.environ["ODENET_DATA"]))
+
+    if args.config_dir and args.config_name == "config" and holds_run(Path(args.config_dir)):
+        saved(Path(args.config_dir))  # one that is damaged is refused by its name
 
     composer = Composer(args)
     with explained(composer.overrides, composer.keys):
@@ -86,13 +96,15 @@ def prepare(argv: list[str]) -> Request:
 
     for job in request.jobs:
         guard_target(job.config, args.overrides)
-    for path in {job.config.checkpoint for job in request.jobs} - {None}:
+    for path in {job.config.checkpoint for job in request.jobs if not goes_on(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
     for warning in dict.fromkeys(warning for job in request.jobs for warning in job.config.warnings()):
         print(f"warning: {warning}", file=sys.stderr)
     settled = settle({job.folder: job.config for job in request.jobs})
-    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet train " + shlex.join(argv), **settled})
+    os.environ["ODENET_REQUEST"] = json.dumps(
+        {"command": "odenet train " + shlex.join(argv), "folders": request.names, **settled}
+    )
     share_cores(master, len(request.jobs))
     HydraConfig.instance().cfg = None
     return request
@@ -103,7 +115,7 @@ def _run(composer: Composer, cfg: DictConfig) -> Request:
     with explained(composer.overrides, composer.keys):
         config = typed(cfg)
         guard_inside(cfg, "hydra.output_subdir")
-        folder = _folder(cfg, "hydra.run.dir")
+        folder = _folder(cfg, config, "hydra.run.dir")
     _reachable("hydra.run.dir", folder)
     check_run_folder(folder, config.resume)
     pin = f"hydra.run.dir={quote(str(folder))}"
@@ -113,37 +125,58 @@ def _run(composer: Composer, cfg: DictConfig) -> Request:
 def _sweep(composer: Composer, master: DictConfig) -> Request:
     """A sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
     with explained(composer.overrides, composer.keys):
-        folder = _folder(master, "hydra.sweep.dir")
+        config = typed(master) if refers(master, "hydra.sweep.dir") else None
+        folder = _folder(master, config, "hydra.sweep.dir")
     _reachable("hydra.sweep.dir", folder)
     with explained(composer.overrides, composer.keys):
         points = composer.points(master)
-    said: dict[str, set[str]] = {}
-    for override in (override for point in points for override in point):
-        key, _, value = override.partition("=")
-        said.setdefault(key, set()).add(value)
-    swept = [key for key, values in said.items() if len(values) > 1]
-    same = ",".join(quote(key.lstrip("+~")) for key in said if key not in swept)
+    swept = differing(points)
+    said = {override.partition("=")[0] for point in points for override in point}
+    same = ",".join(quote(key.lstrip("+~")) for key in sorted(said - {*swept}))
     pins = [f"hydra.sweep.dir={quote(str(folder))}", f"hydra.job.config.override_dirname.exclude_keys=[{same}]"]
 
-    jobs = []
+    jobs, plain = [], []
     for number, point in enumerate(points):
         with explained(point, composer.keys):
-            cfg, subfolder = composer.job(master, [*pins, *point], number)
+            cfg = composer.job(master, [*pins, *point], number)
             guard(cfg)
             guard_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
-            jobs.append(Job(point, folder / subfolder, typed(cfg)))
-        _reachable("hydra.sweep.subdir", folder / subfolder)
+            config = typed(cfg)
+            plain.append(folder / str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
+            jobs.append(Job(point, folder / _folder(cfg, config, "hydra.sweep.subdir"), config))
+        _reachable("hydra.sweep.subdir", jobs[-1].folder)
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
         raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
+    check_sweep_folder(folder, resume)
+    if resume == "auto":
+        there = runs_in(folder)
+        auto = next((run.data["name"] for run in there.values()), None)
+        for job in jobs:
+            whole = complete(job.config, on_gpu(job.config), data=auto)
+            job.folder = next((place for place, run in there.items() if not differences(run, whole)), job.folder)
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
-    check_sweep_folder(folder, resume)
-    return Request(argv=pins, sweep=True, folder=folder, jobs=jobs, swept=swept)
+    if (own := [job.folder for job in jobs]) != plain:  # Hydra is told them one by one
+        return Request(argv=[*pins, PIN], sweep=True, folder=folder, jobs=jobs, names=_names(folder, own))
+    return Request(argv=pins, sweep=True, folder=folder, jobs=jobs)
 
 
-def _folder(cfg: DictConfig, key: str) -> Path:
+def _names(folder: Path, jobs: list[Path]) -> list[str]:
+    """The folders of a sweep's jobs below its own, as they go through the environment."""
+    names = [str(job.relative_to(folder)) for job in jobs]
+    if sum(map(len, names)) > MOST_NAMES:
+        raise RequestError(
+            f"hydra.sweep.dir={folder}: {len(names):,} jobs whose folders are not in order are too many at once.\n"
+            "  Go on with the very command that the sweep began with, or choose another folder."
+        )
+    return names
+
+
+def _folder(cfg: DictConfig, config: Config | None, key: str) -> Path:
     """The folder that `key` names, resolved: what is left of an interpolation would be resolved once more."""
+    if config is not None and refers(cfg, key):
+        cfg = filled(cfg, config, complete(config, on_gpu(config), data=auto_of(config)))
     name = str(OmegaConf.select(cfg, key))
     if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
         raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")

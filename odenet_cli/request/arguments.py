@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from odenet_cli.config import PATHS
 from odenet_cli.errors import RequestError
 
-PATHS = ("data.root", "data.path", "resume", "checkpoint", "name", "hydra.run.dir", "hydra.sweep.dir")
+QUOTED = (*PATHS, "resume", "name", "hydra.run.dir", "hydra.sweep.dir")  # values that are taken as they are
 WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
+NOTHING = ("None", "none", "nil", "NONE")  # what other languages write for null
 SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
 SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
@@ -32,8 +35,47 @@ def parse(argv: Iterable[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(words)
     if args.experimental_rerun is not None:
         raise RequestError("--experimental-rerun would load a pickle, which can run code. Use --config-dir RUN.")
+    for override in args.overrides:
+        meant(override)
+        if args.multirun:
+            one_path(override)
     args.overrides = [quoted(override) for override in args.overrides]
     return args
+
+
+def meant(override: str) -> None:
+    """Refuse to take a key away, and a `None` that means null."""
+    key, _, value = override.partition("=")
+    if key.startswith("~") and not key.startswith(("~hydra.", "~hydra/", "~experiment")):
+        raise RequestError(
+            f"{override}: nothing can be taken out of a configuration, every key of it has a value.\n"
+            f"  For its default leave {key[1:]} out. Where a key may say nothing it is null: optim.clip=null."
+        )
+    key = key.lstrip("+")
+    if key in ("resume", "name") or key.startswith("hydra"):
+        return
+    nothing = ("None",) if key.startswith("model.") else NOTHING
+    if any(word.strip("[] ") in nothing for word in value.split(",")):
+        raise RequestError(f"{override}: no value is written null here: {key}=null.")
+
+
+def one_path(override: str) -> None:
+    """Refuse a path with a comma in it that may have been meant as several, in a sweep."""
+    key, _, value = override.partition("=")
+    if "," not in value or key.lstrip("+") not in PATHS or _settled(value) or os.path.exists(os.path.expanduser(value)):
+        return
+    each = ",".join(quote(part.strip()) for part in value.split(","))
+    word = f"{key}={each}"
+    word = shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
+    raise RequestError(
+        f"{override} is one path, with a comma in it, and there is no such file.\n"
+        f"  To sweep over several, quote each of them: {word}"
+    )
+
+
+def _settled(value: str) -> bool:
+    """Return whether a value is in Hydra's grammar as it is: quoted words, or a choice of them."""
+    return bool(re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL))
 
 
 def _refuse(message: str) -> NoReturn:
@@ -55,9 +97,7 @@ def quoted(override: str) -> str:
     A leading `~` is the home folder. Values that are quoted already, null, or a `choice(…)` to sweep stay.
     """
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in PATHS or value in ("", "null"):
-        return override
-    if re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL):
+    if not equals or key.lstrip("+") not in QUOTED or value in ("", "null") or _settled(value):
         return override
     if key.lstrip("+") != "name":
         value = os.path.expanduser(value)

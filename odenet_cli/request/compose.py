@@ -6,6 +6,7 @@ import argparse
 import copy
 import math
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from odenet_cli.config import Config
+from odenet_cli import upgrade
+from odenet_cli.config import PATHS, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.plainyaml import look_through, plain
 from odenet_cli.presets import conf_dir, groups
@@ -39,6 +41,7 @@ from odenet_cli.registry import require
 from odenet_cli.request.explain import known_keys
 from odenet_cli.request.folders import folder_name
 from odenet_cli.request.guard import guard_file
+from odenet_cli.request.places import job_folder
 from odenet_cli.request.points import MOST, count
 
 MODULE = "odenet_cli.commands.train"
@@ -51,6 +54,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config, provider="odenet")
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
     OmegaConf.register_new_resolver("odenet.folder", folder_name, replace=True)
+    OmegaConf.register_new_resolver("odenet.job", job_folder, replace=True)
 
 
 class FileConfigSource(hydra_files.FileConfigSource):
@@ -64,7 +68,19 @@ class FileConfigSource(hydra_files.FileConfigSource):
         loaded = super().load_config(config_path)
         if foreign:
             guard_file(path, loaded.config)
+            _upgrade(path, loaded.config)
         return loaded
+
+
+def _upgrade(path: Path, config: Any) -> None:
+    """Give a saved configuration the options of its model and its data that are new since."""
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in upgrade.SECTIONS):
+        return
+    lacking = upgrade.missing(content, upgrade.with_defaults(content, upgrade.defaults(content, Config)))
+    for key, value in lacking.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    upgrade.report(path, lacking)
 
 
 class Composer:
@@ -164,15 +180,15 @@ class Composer:
             raise RequestError(f"{said}: together {total:,} points, more than the {MOST:,} of a sweep.")
         return [list(point) for point in BasicSweeper.split_arguments(parsed, None)[0]]
 
-    def job(self, master: DictConfig, point: list[str], number: int) -> tuple[DictConfig, Path]:
-        """The configuration of job `number` of a sweep, and its folder."""
+    def job(self, master: DictConfig, point: list[str], number: int) -> DictConfig:
+        """The configuration of job `number` of a sweep."""
         cfg = self.compose(told(master, "hydra") + point)
         OmegaConf.copy_cache(from_config=master, to_config=cfg)
         with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.num = number
             cfg.hydra.job.id = str(number)
         HydraConfig.instance().set_config(cfg)
-        return cfg, Path(str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
+        return cfg
 
 
 def told(cfg: DictConfig, whom: str) -> list[str]:
@@ -186,6 +202,10 @@ def typed(cfg: DictConfig) -> Config:
     task = cfg.copy()
     with open_dict(task):
         task.pop("hydra", None)
+    for key in PATHS:
+        path = OmegaConf.select(task, key)
+        if isinstance(path, str) and path.strip() and not re.search(r"\$\{|\0", path):
+            OmegaConf.update(task, key, absolute(path))
     config = OmegaConf.to_object(task)
     if not isinstance(config, Config):
         raise RequestError(
@@ -195,6 +215,11 @@ def typed(cfg: DictConfig) -> Config:
     config.reproduce = {}  # of an experiment as a whole
     check(config)  # again: what `+key=value` adds to the root comes after the object is made
     return config
+
+
+def absolute(path: str) -> str:
+    """Return a path that was typed, in the folder of the command: a job may be in another one."""
+    return os.path.abspath(os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(path)))
 
 
 def _search_path(args: argparse.Namespace) -> ConfigSearchPathImpl:

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from odenet_cli import training
 from odenet_cli.config import load
 from odenet_cli.errors import RequestError
+from odenet_cli.files import replace
 from odenet_cli.ranges import leaves
 from odenet_cli.records import WEIGHTS, names_place, read_record, without_places
-from odenet_cli.training.folder import locked, plain, replace
+from odenet_cli.training.folder import locked, plain
 
 FOLDER = Path("results/cells")
 SUMS = "SHA256SUMS"

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.training.folder import locked, replace
+from odenet_cli.files import replace
+from odenet_cli.records import holds_run
+from odenet_cli.training.folder import locked
 
 NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml", "*.log")  # wherever `hydra.output_subdir` has them
 
@@ -27,11 +29,6 @@ def kept(folders: Iterable[Path], names: Sequence[str] = NOTES) -> Iterator[None
             with suppress(OSError, RequestError), locked(folder):
                 if _content(folder / "run.json") == record:
                     _put_back(folder, notes, names)
-
-
-def holds_run(folder: Path) -> bool:
-    """Is there a run to go on with?"""
-    return any((folder / name).exists() for name in ("run.json", "checkpoints"))
 
 
 def _content(path: Path) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.request.arguments import quoted
+from odenet_cli.request.arguments import meant, quoted
 from odenet_cli.request.explain import explained
 
 MOST = 10_000
@@ -21,11 +21,20 @@ MOST = 10_000
 
 def values(word: str) -> tuple[str, list[Any]]:
     """The key and the values of an override."""
+    meant(word)
     with explained([word]):
         (override,) = OverridesParser.create().parse_overrides([quoted(word)])
         count(override)
         key = override.key_or_group
         return key, list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+
+
+def differing(points: Iterable[list[str]]) -> list[str]:
+    """Return the keys that do not have the same value in all `points`, each a list of overrides; one that some leave
+    out differs too. How a job goes on is no part of it."""
+    said = [dict(override.partition("=")[::2] for override in point) for point in points]
+    keys = list(dict.fromkeys(key for point in said for key in point if key != "resume"))
+    return [key for key in keys if len({point.get(key) for point in said}) > 1]
 
 
 def count(override: Override) -> int:

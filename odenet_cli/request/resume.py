@@ -8,9 +8,14 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from odenet_cli.config import DATA_PLACES, INCIDENTAL, load, saved
 from odenet_cli.errors import RequestError
 from odenet_cli.request.arguments import quote
 from odenet_cli.request.explain import explained
+from odenet_cli.training.moved import moved
+
+WHERE = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
+FREE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in WHERE))
 
 
 def resumed(args: argparse.Namespace) -> argparse.Namespace:
@@ -21,8 +26,8 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
     if not isinstance(value, str) or value in ("none", "auto", ""):
         return args
 
-    folder = Path(value)
-    if not os.path.isfile(folder / "config.yaml"):
+    folder = Path(os.path.expanduser(value))
+    if not saved(folder):  # one that is damaged is refused by its name
         raise RequestError(
             f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
             "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."
@@ -31,14 +36,16 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
     rest = [override for override in args.overrides if override not in said]
     for override in rest:
-        if not override.lstrip("+").startswith(("trainer.", "hydra.", "model.target=")):
+        if not override.lstrip("+").startswith(FREE):
             raise RequestError(
-                f"{override} cannot change while a run goes on; only trainer.* can.\n"
+                f"{override} cannot change while a run goes on; only trainer.* can, and {', '.join(WHERE)}.\n"
                 f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
             )
+    if not any(override.lstrip("+").partition("=")[0] in DATA_PLACES for override in rest):
+        rest += [f"{key}={quote(place)}" for key, place in moved(folder, load(folder)).items()]
     changes = {
-        "config_dir": value,
+        "config_dir": str(folder),
         "config_name": "config",
-        "overrides": [*rest, "resume=auto", f"hydra.run.dir={quote(value)}"],
+        "overrides": [*rest, "resume=auto", f"hydra.run.dir={quote(str(folder))}"],
     }
     return argparse.Namespace(**{**vars(args), **changes})

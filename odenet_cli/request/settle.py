@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from odenet_cli.config import Config, complete, saved
 from odenet_cli.errors import RequestError
+from odenet_cli.records import holds_run, read_record
+from odenet_cli.request.compose import typed
+from odenet_cli.request.places import filled, refers
+from odenet_cli.training.same import same_data, same_run
 
 
 def settle(configs: dict[Path, Config]) -> dict[str, Any]:
@@ -22,6 +30,7 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
     from odenet_cli import data as sets
     from odenet_cli.training import optim
     from odenet_cli.training.run import check
+    from odenet_cli.training.state import weights_of
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
@@ -30,32 +39,68 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
         optim.check(likely.optim)
         check(likely)
 
-    auto = None
-    for folder, config in configs.items():
-        if config.data["name"] == "auto" and auto is None:
-            before = saved(folder).get("data") if config.resume == "auto" else None
-            auto = before.get("name") if isinstance(before, dict) else None
-            auto = auto or sets.resolve_auto(arguments(config.data))
+    auto = _auto(configs)
+    whole = {folder: complete(config, on_gpu(config), data=auto) for folder, config in configs.items()}
+    for folder, config in whole.items():
+        if config.resume == "auto":
+            same_run(folder, config)
 
     records: dict[str, dict[str, Any]] = {}
-    for config in configs.values():
-        whole = complete(config, on_gpu(config), data=auto)
-        data = whole.data
-        if key_of(data) not in records:
-            records[key_of(data)] = sets.prepare(data["name"], arguments(data))
-        if whole.trainer.batch_size is not None:
-            sets.check_batch(whole.trainer.batch_size, data["name"], records[key_of(data)])
-        if config.checkpoint is not None:
-            from odenet_cli.training.state import weights_of
-
-            weights_of(whole, Path(config.checkpoint))
+    for folder, config in whole.items():
+        data, key = config.data, key_of(config.data)
+        if key not in records:
+            records[key] = sets.prepare(data["name"], arguments(data))
+        if config.resume == "auto":
+            same_data(read_record(folder).get("data") or {}, records[key], folder)
+        if config.trainer.batch_size is not None:
+            sets.check_batch(config.trainer.batch_size, data["name"], records[key])
+        if config.checkpoint is not None and not goes_on(folder, config):
+            weights_of(config, Path(config.checkpoint))
     return {"auto": auto, "data": records}
 
 
-def settled(config: Config) -> tuple[Config, dict[str, Any] | None, str]:
+def _auto(configs: dict[Path, Config]) -> str | None:
+    """Return what `data=auto` stands for: what it did in a run that goes on, else what is found here."""
+    asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}
+    for folder, config in asking.items():
+        if config.resume == "auto" and holds_run(folder) and (known := saved(folder)):
+            return str(known["data"]["name"])
+    return auto_of(next(iter(asking.values()))) if asking else None
+
+
+def auto_of(config: Config) -> str | None:
+    """Return what `data=auto` finds here, looked for and announced once; None where the data have a name."""
+    return _found(key_of(config.data)) if config.data["name"] == "auto" else None
+
+
+@cache
+def _found(options: str) -> str:
+    from odenet_cli import data as sets
+
+    return sets.resolve_auto(arguments(json.loads(options)))
+
+
+def goes_on(folder: Path, config: Config) -> bool:
+    """Return whether the run in `folder` goes on from a checkpoint of its own, not from the first weights."""
+    return config.resume == "auto" and any((folder / "checkpoints").glob("*last.pt"))
+
+
+def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -> bool:
+    """Return whether the run in `folder` is done and is this one; refuse another run that is there."""
+    record = read_record(folder)
+    if record.get("status") != "done" or same_run(folder, config):
+        return False
+    if data_record is not None:
+        same_data(record.get("data") or {}, data_record, folder)
+    return True
+
+
+def settled(cfg: DictConfig) -> tuple[Config, dict[str, Any] | None, str]:
     """What a job does: its complete config, the record of its data, the command that asked for it."""
-    request = json.loads(os.environ.get("ODENET_REQUEST", "{}"))
+    config, request = typed(cfg), json.loads(os.environ.get("ODENET_REQUEST", "{}"))
     whole = complete(config, on_gpu(config), data=request.get("auto"))
+    if refers(cfg):
+        whole = replace(whole, name=str(filled(cfg, config, whole).name))
     record = request.get("data", {}).get(key_of(whole.data))
     if record is not None:
         record = {**record, "requested": config.data["name"]}

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError
+from odenet_cli.files import replace, sync
 
+ABOVE = 2  # folders above a run's that may be as new: runs/DATE, sweeps/DATE/TIME
 MOMENT_S = 0.5  # in which who only asks whether a folder is held has let go of it
 _HOLDS: set[tuple[int, Path]] = set()
 
@@ -77,22 +79,9 @@ def taken(handle: int) -> bool:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace `run.json` in one move."""
+    """Replace `run.json` in one move, the folder's own name on the disk before it."""
+    sync(folder, above=ABOVE)
     replace(folder / "run.json", json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
-
-
-def replace(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path` in one move; where it, or its part, was a link, only the link goes."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

@@ -21,11 +21,13 @@ from odenet_cli import threads
 from odenet_cli.errors import Interrupted, RunFailed, full, no_space
 from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
+from odenet_cli.records import FORMAT
 from odenet_cli.training import device
 from odenet_cli.training.keeper import FAILED
 from odenet_cli.training.loop import Session
 from odenet_cli.training.memory import MIB
 from odenet_cli.training.progress import duration, number, percent
+from odenet_cli.training.same import origin
 
 COUNTS = tuple(field.name for field in fields(Stats))
 
@@ -57,6 +59,7 @@ def opening(
 ) -> dict[str, Any]:
     """The record of a run that begins, or, where there is one `before`, goes on."""
     return {
+        "format": FORMAT,
         "status": "running",
         "reason": None,
         "final": None,
@@ -65,6 +68,7 @@ def opening(
         "overrides": overrides,
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "data": {**session.data.record, **(data_record or {})},
+        "origin": before.get("origin") if before else origin(session.config.checkpoint),
         "device": device.describe(session.device),
         "threads": torch.get_num_threads(),
         "wait_policy": threads.wait_policy(),

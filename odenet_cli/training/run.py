@@ -14,23 +14,25 @@ import numpy
 import torch
 
 from odenet_cli import data as datasets
-from odenet_cli.config import Config, eval_solver
+from odenet_cli.config import Config, eval_solver, save
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
+from odenet_cli.files import replace
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.ode import PrecisionWarning
-from odenet_cli.records import read_record
+from odenet_cli.records import holds_run, read_record
 from odenet_cli.tasks import lacking, sketch, task, verdict
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
-from odenet_cli.training.folder import check_metrics, locked, replace, write_record
+from odenet_cli.training.folder import check_metrics, locked, write_record
 from odenet_cli.training.keeper import FAILED, Keeper
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, fit, score
 from odenet_cli.training.optim import optimizer
 from odenet_cli.training.progress import Progress, say
 from odenet_cli.training.record import explained, final, last_line, now, opening
+from odenet_cli.training.same import another, same_data, same_run
 from odenet_cli.training.signals import Stop
-from odenet_cli.training.state import best_weights, restore, same_data, weights_of
+from odenet_cli.training.state import best_weights, restore, weights_of
 
 log = logging.getLogger("odenet")
 
@@ -84,14 +86,20 @@ def run(
     overrides: list[str],
     data_record: dict[str, Any] | None = None,
     job: int = 0,
+    tied: bool = True,
 ) -> dict[str, Any]:
     """Train as `config` says, in `folder`, and return the final metrics. A run that was stopped there goes on.
+
+    tied  `config.yaml` says `atol: ${.rtol}`
 
     Raises `RunFailed` and `Interrupted`, with `run.json` saying why; `RequestError` leaves the folder's run as it was.
     """
     warnings.filterwarnings("ignore", r".*\.rtol=.* is below the resolution", PrecisionWarning)  # the request says so
     with locked(folder), Stop() as stop:
-        record = read_record(folder)
+        new, record = not holds_run(folder), read_record(folder)
+        longer = same_run(folder, config)
+        if new:
+            save(config, folder, tied)
         where = device.choose(config.device, job)
         device.settle(where, config.deterministic, build.tightest(config))
         session = assemble(config, where, record.get("data"))
@@ -100,7 +108,10 @@ def run(
         state, trouble = checkpoint.latest(last, partial(restore, session))
         if record.get("status") == "done":
             there = record.get("final") or {}
-            if there and (session.step if state is not None else there.get("step", 0)) >= session.end:
+            step = session.step if state is not None else there.get("step", 0)
+            if there and step >= session.end:
+                if longer and not (step == session.end and longer.keys() == {"trainer.max_steps"}):
+                    raise another(folder, longer)
                 return dict(there)
             if state is None:
                 raise RequestError(
@@ -118,6 +129,8 @@ def run(
             session.model.load_state_dict(weights_of(config, Path(config.checkpoint)))
 
         say(device.banner(where))
+        if not new:  # only now, so that the run that is here keeps its own where it does not go on
+            save(config, folder, tied)
         record = opening(session, command, overrides, data_record, record)
         write_record(folder, record)
         (folder / "checkpoints" / FAILED).unlink(missing_ok=True)  # an attempt before this one

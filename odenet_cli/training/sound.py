@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from odenet_cli import upgrade
 from odenet_cli.config import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.training.checkpoint import OtherConfig
 from odenet_cli.training.failure import broken
+from odenet_cli.training.same import settings
 
 WEIGHTS: dict[str, Any] = {"config": dict, "model": dict, "step": int, "epoch": int}  # in every checkpoint
 STEP: dict[str, Any] = {**WEIGHTS, "optimizer": dict, "generator": Tensor, "position": int}
@@ -92,29 +94,20 @@ def _match(what: str, mine: Mapping[str, Any], other: Mapping[str, Any]) -> None
 
 
 def fingerprint(config: Config) -> dict[str, Any]:
-    """What must not change while a run goes on: all keys but where it runs, how long, and how often it reports."""
-    return {**dict(_settings(asdict(config))), "trainer.batch_size": config.trainer.batch_size}
-
-
-def _settings(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        key = f"{prefix}{name}"
-        if key in FREE:
-            continue
-        if isinstance(value, dict):
-            yield from _settings(value, f"{key}.")
-        else:
-            yield key, value
+    """Return what a checkpoint keeps of the config: all keys but where it runs, how long, and how it is scored."""
+    return {**dict(settings(asdict(config), FREE)), "trainer.batch_size": config.trainer.batch_size}
 
 
 def agree(config: Config, state: Mapping[str, Any], keys: tuple[str, ...] = ("",), free: tuple[str, ...] = ()) -> None:
     """Refuse a checkpoint that another config made, naming the keys that differ: those that start with one of `keys`,
-    but for those that are `free`."""
-    mine, other = fingerprint(config), state["config"]
+    but for those that are `free`. An option that an older version did not know had its default."""
+    mine = fingerprint(config)
+    known = settings(upgrade.defaults(asdict(config), Config), FREE)
+    other = {**{key: value for key, value in known if key in mine}, **state["config"]}
     differ = [
         f"{key}: {other.get(key)} in the checkpoint, {mine.get(key)} here"
         for key in sorted(mine.keys() | other.keys())
-        if key.startswith(keys) and key not in free and mine.get(key) != other.get(key)
+        if key.startswith(keys) and key not in free and key not in FREE and mine.get(key) != other.get(key)
     ]
     if differ:
         listing = "\n  ".join(differ[:8])

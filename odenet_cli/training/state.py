@@ -57,17 +57,6 @@ def _keeps(optimizer: Optimizer) -> bool:
     return not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] for group in optimizer.param_groups)
 
 
-def same_data(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with a run on other data than it began with; both are records of a data set."""
-    known, found = before.get("sha256"), now.get("sha256")
-    if known is not None and known != found:
-        names = [name for name in known if known[name] != (found or {}).get(name)] if isinstance(known, dict) else []
-        raise RequestError(
-            f"the data are not those that the run in {folder} began with: the SHA-256 of "
-            f"{', '.join(names) or now.get('used')} differs.\n  Put them back, or start a new run."
-        )
-
-
 def weights_of(config: Config, path: Path) -> dict[str, Any]:
     """The weights in the checkpoint at `path`, of the same model, to start a new run from."""
     state = checkpoint.load(path)

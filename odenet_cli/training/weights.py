@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 import odenet_cli
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
+from odenet_cli.files import replace
 from odenet_cli.training.checkpoint import Content, digest
-from odenet_cli.training.folder import replace
 from odenet_cli.training.sound import fingerprint
 
 

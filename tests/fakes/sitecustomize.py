@@ -21,13 +21,15 @@ def check(config):
         raise RequestError("model.width=13 cannot be built.")
 
 
-def train(config, folder, command, overrides, data_record, job=0):
+def train(config, folder, command, overrides, data_record, job=0, tied=True):
+    from odenet_cli.config import save
     from odenet_cli.errors import Interrupted, RunFailed
 
     def write(status, reason=None, **final):
         record = {"status": status, "reason": reason, "final": final, "command": command, "data": data_record}
         (folder / "run.json").write_text(json.dumps(record | {"overrides": overrides, "pid": os.getpid()}))
 
+    save(config, folder, tied)
     with open(folder / "starts", "a") as log:
         log.write("x")
     if str(config.seed) in ("7", *os.environ.get("ODENET_FAKE_FAILS", "").split(",")):

@@ -144,10 +144,10 @@ def test_a_moved_run_goes_on_and_longer(start, odenet, tmp_path, whole):
 
 
 OTHERS = {
-    "model.hidden=5": "model.hidden: 4 in the checkpoint, 5 here",
-    "model=resnet": "model.name: mlp in the checkpoint, resnet here",
-    "data.crop=1": "data.crop: 2 in the checkpoint, 1 here",
-    "optim.lr=0.1": "optim.lr: 0.3 in the checkpoint, 0.1 here",
+    "model.hidden=5": "model.hidden: 4 → 5",
+    "model=resnet": "model.name: mlp → resnet",
+    "data.crop=1": "data.crop: 2 → 1",
+    "optim.lr=0.1": "optim.lr: 0.3 → 0.1",
 }
 
 

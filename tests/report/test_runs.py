@@ -8,6 +8,7 @@ import pytest
 from odenet_cli.commands import report as command
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import find, read
+from odenet_cli.upgrade import SECTIONS
 
 
 def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):
@@ -95,6 +96,7 @@ def test_without_validation_the_whole_time_is_divided(tmp_path, write):
     assert read(folder).epoch_s == 2.5
 
 
+REST = "".join(f"{section}: {{}}\n" for section in SECTIONS)
 ODD = {
     "metrics.jsonl": {
         "5\n": "line 1 of metrics.jsonl has no keys",
@@ -108,7 +110,13 @@ ODD = {
         '{"status": "done", "data": [1]}': "data is [1]",
         '{"status": "done", "resumed": [3]}': "a resume in run.json has no keys",
     },
-    "config.yaml": {"seed: one\n": "seed is 'one'", "seed: [1]\n": "seed is (1,)", "seed: true\n": "seed is True"},
+    "config.yaml": {
+        f"seed: one\n{REST}": "seed is 'one'",
+        f"seed: [1]\n{REST}": "seed is (1,)",
+        f"seed: true\n{REST}": "seed is True",
+        "seed: 1\n": "config.yaml is damaged: there is no section `solver` in it",
+        "": "config.yaml is damaged: there are no keys in it",
+    },
 }
 
 

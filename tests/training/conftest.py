@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet_cli.config import complete, save
+from odenet_cli.config import complete
 from odenet_cli.data import digits
 from odenet_cli.request import compose
 from odenet_cli.training import record
@@ -62,7 +62,6 @@ def train(tmp_path):
     def call(*words, name="run", config=None):
         config, folder = config or configure(*words), tmp_path / name
         folder.mkdir(exist_ok=True)
-        save(config, folder, tied=True)
         runs.run(config, folder, "odenet train " + " ".join(words), list(words))
         return folder
 

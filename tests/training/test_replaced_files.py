@@ -6,8 +6,8 @@ import pytest
 
 from odenet_cli.commands._summary import summarise
 from odenet_cli.errors import RequestError
+from odenet_cli.files import replace
 from odenet_cli.request.folders import check_run_folder, run_record
-from odenet_cli.training.folder import replace
 
 
 @pytest.mark.parametrize("lies", ["file", ".file.part"])
@@ -39,7 +39,7 @@ def test_a_summary_is_written_through_no_link(tmp_path):
     folder.mkdir()
     for name in ("summary.md", ".summary.md.part", "summary.json", ".summary.json.part"):
         (folder / name).symlink_to(precious)
-    summarise(folder, [], [])
+    summarise(folder, [])
     assert precious.read_text() == "mine"
     assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == ["summary.json", "summary.md"]
 

@@ -150,10 +150,12 @@ def test_more_epochs_go_on_where_it_ended(train, metrics):
     assert [entry["step"] for entry in record["resumed"]] == [10]
 
 
-def test_fewer_epochs_or_batches_than_were_made_end_at_once(train, metrics, checkpoint_of):
+def test_a_finished_run_is_not_taken_for_a_shorter_one(train, checkpoint_of):
     folder = train(*RHYTHM, "trainer.max_steps=8")
-    train(*RHYTHM, "trainer.epochs=1")
-    assert metrics(folder)[-1]["step"] == 8
+    before = content(folder)
+    with pytest.raises(RequestError, match=r"trainer\.epochs: 3 → 1\n  trainer\.max_steps: 8 → null\n"):
+        train(*RHYTHM, "trainer.epochs=1")
+    assert content(folder) == before
     train(*RHYTHM, "trainer.limit_batches=2", "trainer.epochs=7")
     assert checkpoint_of(folder)["step"] == 14
 
@@ -161,9 +163,10 @@ def test_fewer_epochs_or_batches_than_were_made_end_at_once(train, metrics, chec
 @pytest.mark.parametrize(
     ("word", "part"),
     [
-        ("optim.lr=0.1", "optim.lr: 0.3 in the checkpoint, 0.1 here"),
-        ("model.hidden=5", "model.hidden: 4 in the checkpoint, 5 here"),
-        ("seed=1", "seed: 0"),
+        ("optim.lr=0.1", "optim.lr: 0.3 → 0.1"),
+        ("model.hidden=5", "model.hidden: 4 → 5"),
+        ("seed=1", "seed: 0 → 1"),
+        ("eval.dtype=float64", "eval.dtype: null → float64"),
         ("data.crop=1", "data.crop: 2"),
         ("solver.rtol=1e-4", "solver.rtol"),
         ("trainer.batch_size=16", "trainer.batch_size: 8"),
@@ -273,6 +276,8 @@ def test_with_neither_of_use_it_is_refused_by_name_and_nothing_is_touched(train)
 def test_a_sound_checkpoint_of_another_config_is_what_is_told(train):
     folder = train(*RHYTHM, "trainer.max_steps=7")
     (folder / "checkpoints" / "last.pt").write_bytes(b"")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(RequestError, match=r"previous-last\.pt:\n  seed: 0 in the checkpoint, 1 here\n.*\Z") as refused:
         train(*RHYTHM, "seed=1")
     assert "no sound checkpoint" not in str(refused.value)
@@ -315,7 +320,8 @@ def test_without_its_checkpoints_a_finished_run_is_left_as_it_is(train):
         train(*RHYTHM, "trainer.epochs=4")
     assert content(folder) == before
     train(*RHYTHM)
-    train(*RHYTHM, "trainer.epochs=1")
+    with pytest.raises(RequestError, match=r"trainer\.epochs: 3 → 1"):
+        train(*RHYTHM, "trainer.epochs=1")
     assert content(folder) == before
 
 

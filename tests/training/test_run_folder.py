@@ -122,7 +122,7 @@ def test_records_are_json_for_everyone(tmp_path):
 def test_without_room_the_file_before_stays(tiny, tmp_path, name):
     write = {
         "config.yaml": lambda: save(tiny(), tmp_path, tied=True),
-        "summary.json": lambda: summarise(tmp_path, [([], tmp_path / "0")], []),
+        "summary.json": lambda: summarise(tmp_path, [([], tmp_path / "0")]),
     }[name]
     write()
     before, limits = (tmp_path / name).read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)

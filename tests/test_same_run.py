@@ -1,0 +1,58 @@
+"""A run that is done, or was stopped, is gone on with where it is the same run, and refused by name where it is not."""
+
+import json
+
+import pytest
+
+MLP = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=2", "trainer.epochs=1")
+
+
+def listed(folder):
+    """Seed and test loss of every job that the sweep's summary has."""
+    jobs = json.loads((folder / "summary.json").read_text())["jobs"]
+    seeds = [next(word for word in job["overrides"] if word.startswith("seed=")) for job in jobs]
+    return {seed: (job["folder"], job["final"]["loss"]) for seed, job in zip(seeds, jobs)}
+
+
+def test_a_sweep_keeps_its_jobs_and_takes_new_ones(odenet, tmp_path):
+    """One sweep, three requests: other points are added, a point that is there under another number is not run again,
+    and another model in the same folders is refused."""
+    sweep = ("train", "-m", *MLP, "hydra.sweep.dir=S")
+    assert odenet(*sweep, "seed=1,2").returncode == 0
+    first = listed(tmp_path / "S")
+    assert set(first) == {"seed=1", "seed=2"}
+
+    done = odenet(*sweep, "seed=0,2,1", "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished before") == 2
+    second = listed(tmp_path / "S")
+    assert set(second) == {"seed=0", "seed=1", "seed=2"}
+    assert {seed: second[seed] for seed in first} == first
+
+    done = odenet(*sweep, "seed=5", "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert set(listed(tmp_path / "S")) == {"seed=0", "seed=1", "seed=2", "seed=5"}
+    assert "4 of 4 done" in done.stdout
+
+    other = [word for word in sweep if not word.startswith("model")]
+    done = odenet(*other, "model=resnet", "seed=1,2", "resume=auto")
+    assert done.returncode == 2
+    assert "model.name: mlp → resnet" in done.stderr
+    assert set(listed(tmp_path / "S")) == {"seed=0", "seed=1", "seed=2", "seed=5"}
+
+
+@pytest.mark.parametrize("status", ["done", "interrupted", "failed"])
+def test_other_words_are_refused_however_the_run_ended(odenet, tmp_path, status):
+    """Also where it has no checkpoint yet to tell it apart."""
+    assert odenet("train", *MLP, "hydra.run.dir=R").returncode == 0
+    record = tmp_path / "R" / "run.json"
+    if status != "done":
+        record.write_text(record.read_text().replace('"done"', f'"{status}"'))
+        for path in (tmp_path / "R" / "checkpoints").iterdir():
+            path.unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "R").rglob("*") if path.is_file()}
+    done = odenet("train", *MLP, "hydra.run.dir=R", "resume=auto", "optim.lr=0.01", "eval.dtype=float64")
+    assert done.returncode == 2
+    assert "R holds another run than this one (there → here):" in done.stderr
+    assert "  eval.dtype: null → float64\n  optim.lr: 0.05 → 0.01\n" in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "R").rglob("*") if path.is_file()} == before
