@@ -241,3 +241,18 @@ def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeyp
 def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
     monkeypatch.setattr(_reproduction, "count", lambda: 4)
     assert _reproduction.gpus(command.parsed(["table1", *words.split()])) == shared
+
+
+def test_a_cell_that_holds_another_run_is_refused(reproduce, tmp_path, monkeypatch):
+    """A cell is not done because of the name of its folder."""
+    (cell,) = plan("table1", "quick", 1, ["MLP"], ["device=cpu"]).cells
+    config = complete(cell.config, gpu=False)
+    config.model["hidden"] = 5
+    (tmp_path / cell.folder).mkdir(parents=True)
+    save(config, tmp_path / cell.folder, tied=True)
+    record = {"status": "done", "final": {}, "data": {"used": "digits", "sha256": "aaaa"}}
+    (tmp_path / cell.folder / "run.json").write_text(json.dumps(record))
+    monkeypatch.setenv("ODENET_FAKE_SHA", "aaaa")
+    with pytest.raises(RequestError, match=rf"{cell.folder} holds another run(.|\n)*model\.hidden: 5 → 300"):
+        reproduce("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
+    assert not starts(tmp_path)

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from odenet_cli.request import compose
+from odenet_cli.request.settle import whole_of
+
 MLP = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=2", "trainer.epochs=1")
 
 
@@ -56,3 +59,16 @@ def test_other_words_are_refused_however_the_run_ended(odenet, tmp_path, status)
     assert "R holds another run than this one (there → here):" in done.stderr
     assert "  eval.dtype: null → float64\n  optim.lr: 0.05 → 0.01\n" in done.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "R").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("device", "epochs"), [("NVIDIA H100", 160), ("cpu (2 threads)", 3), (None, 3)])
+def test_a_run_that_moved_between_machines_is_as_long_as_it_began(tmp_path, device, epochs):
+    """MNIST's recipe has 160 epochs on a GPU and 3 on a CPU; `device=cpu` says where to go on, not how far."""
+    if device:
+        record = dict.fromkeys(("reason", "final", "data", "versions", "resumed", "command", "git"))
+        record |= {"status": "interrupted", "device": device, "started": None, "finished": None}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+    config = compose(["model=mlp", "data=mnist", "device=cpu", "resume=auto"])
+    assert whole_of(config, tmp_path, None).trainer.epochs == epochs
+    config = compose(["model=mlp", "data=mnist", "device=cpu"])
+    assert whole_of(config, tmp_path, None).trainer.epochs == 3

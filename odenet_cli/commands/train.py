@@ -134,7 +134,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
 
     known = run_record(folder)
     try:
-        config, data_record, command = settled(cfg)
+        config, data_record, command = settled(cfg, folder)
         if number is not None and config.resume == "auto" and finished(folder, config, data_record):
             say(f"#{number}: finished before, left as it is: {folder}")
             return

@@ -29,7 +29,7 @@ from odenet_cli.request.launcher import share_cores
 from odenet_cli.request.places import PIN, filled, refers, runs_in
 from odenet_cli.request.points import differing
 from odenet_cli.request.resume import resumed
-from odenet_cli.request.settle import auto_of, goes_on, on_gpu, settle
+from odenet_cli.request.settle import auto_of, goes_on, on_gpu, settle, whole_of
 from odenet_cli.training.same import differences
 
 MOST_NAMES = 100_000  # bytes; Linux takes variables of 128 KiB
@@ -153,8 +153,8 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
         there = runs_in(folder)
         auto = next((run.data["name"] for run in there.values()), None)
         for job in jobs:
-            whole = complete(job.config, on_gpu(job.config), data=auto)
-            job.folder = next((place for place, run in there.items() if not differences(run, whole)), job.folder)
+            same = (place for place, run in there.items() if not differences(run, whole_of(job.config, place, auto)))
+            job.folder = next(same, job.folder)
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
     if (own := [job.folder for job in jobs]) != plain:  # Hydra is told them one by one

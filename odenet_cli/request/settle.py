@@ -40,7 +40,7 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
         check(likely)
 
     auto = _auto(configs)
-    whole = {folder: complete(config, on_gpu(config), data=auto) for folder, config in configs.items()}
+    whole = {folder: whole_of(config, folder, auto) for folder, config in configs.items()}
     for folder, config in whole.items():
         if config.resume == "auto":
             same_run(folder, config)
@@ -95,10 +95,17 @@ def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -
     return True
 
 
-def settled(cfg: DictConfig) -> tuple[Config, dict[str, Any] | None, str]:
+def whole_of(config: Config, folder: Path, auto: str | None) -> Config:
+    """Return the complete config of the run in `folder`. One that goes on keeps what the recipe says for a GPU, or for a
+    CPU, as it was where it began: it may have moved between two machines."""
+    began = read_record(folder).get("device") if config.resume == "auto" else None
+    return complete(config, on_gpu(config) if began is None else not began.startswith("cpu"), data=auto)
+
+
+def settled(cfg: DictConfig, folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
     """What a job does: its complete config, the record of its data, the command that asked for it."""
     config, request = typed(cfg), json.loads(os.environ.get("ODENET_REQUEST", "{}"))
-    whole = complete(config, on_gpu(config), data=request.get("auto"))
+    whole = whole_of(config, folder, request.get("auto"))
     if refers(cfg):
         whole = replace(whole, name=str(filled(cfg, config, whole).name))
     record = request.get("data", {}).get(key_of(whole.data))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.errors import RequestError
+from odenet_cli.files import sync
 
 FORMAT = 1
 
@@ -53,11 +54,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     if path.exists():
         os.replace(path, previous(path))
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent, above=1)  # the folder of checkpoints may be new itself
 
 
 def previous(path: Path) -> Path:
