@@ -200,7 +200,7 @@ def test_alone_it_prints_its_help(reproduce):
     code, out = reproduce()
     assert code == 2
     assert "ITEM is one of fig3, " in out
-    assert "table1, table2, or all." in out
+    assert "table2, tolerance, or all." in out
     assert reproduce("--help") == (0, out)
 
 

@@ -259,11 +259,15 @@ def test_a_digit_is_in_doubt_where_its_largest_logits_are_equal(session):
         layer.weight.zero_()
         layer.bias.zero_()
     assert len(_verification.in_doubt(session, "test")) == 360
-    some = _verification.in_doubt(session, "test", {200})
+    some = _verification.in_doubt(session, "test", which={200})
     assert some == set(range(200, 360))  # the batch of it
     with torch.no_grad():
         layer.bias[3] = 1.0
     assert _verification.in_doubt(session, "test") == set()
+    with torch.no_grad():
+        layer.bias[4] = 0.998  # below 8 * 2^-11 of the largest logit
+    assert _verification.in_doubt(session, "test") == set()
+    assert len(_verification.in_doubt(session, "test", coarse=True)) == 360
 
 
 def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
@@ -271,14 +275,15 @@ def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
     kept_ones = answers["predicted"].numpy().astype(numpy.uint8)
     kept_ones[5] = 5
     numpy.savez(tmp_path / "predictions.npz", predicted=kept_ones, label=answers["label"].numpy())
-    error = float((kept_ones != answers["label"].numpy()).mean())
+    final = {"error": float((kept_ones != answers["label"].numpy()).mean())}
+    run = SimpleNamespace(record={"final": final, "device": "cpu (1 threads)"})
     layer = [module for module in session.model.modules() if isinstance(module, torch.nn.Linear)][-1]
     for bias, verdict in ((0.0, EQUAL), (1.0, DIFFERS)):
         with torch.no_grad():
             layer.weight.zero_()
             layer.bias.zero_()
             layer.bias[0] = bias
-        check = _verification.answered(session, tmp_path, error, answers)
+        check = _verification.answered(session, tmp_path, run, answers)
         assert check.verdict == verdict
         assert check.why.startswith("1 of 360 predictions differ")
 
@@ -288,11 +293,12 @@ def test_evaluations_may_differ_as_they_do_for_a_tolerance_changed_a_little():
     session = assemble(complete(compose(list(words)), gpu=False), CPU)
     found = _verification.scores(session, "test")
     solver = eval_solver(session.config)
-    low, high = _verification.nfe_range(session, solver, "test", found)
+    low, high = _verification.nfe_range(session, solver, found, 1e-3)
     assert low <= found["nfe_forward"] - 6  # one step of dopri5, in one batch of one
     assert found["nfe_forward"] + 6 <= high <= found["nfe_forward"] + 13
     for committed, verdict in ((found["nfe_forward"] + 6, EQUAL), (found["nfe_forward"] + 60, DIFFERS)):
-        assert _verification.steps_taken(session, "NFE", committed, found, "test").verdict == verdict
+        run = SimpleNamespace(record={"final": {"nfe_test": committed}, "device": "cpu (1 threads)"})
+        assert _verification.steps_taken(session, run, found).verdict == verdict
 
 
 def test_values_are_close_only_as_numbers():

@@ -34,6 +34,7 @@ COUNTS = {field.name for field in fields(Stats)}
 SAME = 1e-6  # relative: two sums of the same numbers in another order
 DOUBT = 8  # a class is in doubt where its margin is below so many times the largest rounding error of a logit
 SHIFT = 1e-3  # relative change of a tolerance that does to the choice of steps at least what rounding does
+TF32, TF32_SHIFT = 2.0**-11, 0.5  # of GPUs: how they round in convolutions, and what that does to an error estimate
 # Relative: what rounding makes of the records of a few optimiser steps. With the vector instructions of another CPU
 # (AVX-512 and SSE4.1) losses were apart by at most 8e-5, evaluations of the adjoint at 1e-4 by 7.5 %.
 STEPWISE = {"loss": 1e-3, "nfe_backward": 0.15}
@@ -74,13 +75,13 @@ def from_weights(folder: Path, config: Config, run: Run) -> Iterator[Check]:
     answers: dict[str, Tensor] = {}
     test, final = scores(session, "test", answers), run.record["final"]
     if "error" in final:
-        yield answered(session, folder, final["error"], answers)
+        yield answered(session, folder, run, answers)
     else:
         more = close(session, test)
         names = [name for name in final if name in more and name not in COUNTS | TIMES | {"step", "epoch"}]
         for name in names:
             yield rounded(session, f"test {name}", final[name], more[name], "test", name)
-    yield steps_taken(session, "NFE of an evaluation", final["nfe_test"], test, "test")
+    yield steps_taken(session, run, test)
     if session.data.valid.size:
         yield validated(session, run)
     yield saved(session, run)
@@ -103,8 +104,14 @@ def scores(
     return evaluate(session.model, session.loss_fn, samples, scorer, limit, dtype or session.precision, answers)
 
 
-def answered(session: Session, folder: Path, committed: float, answers: Mapping[str, Tensor]) -> Check:
+def on_gpu(session: Session, run: Run) -> bool:
+    """Tell whether a GPU trained the run or scores it here."""
+    return session.device.type != "cpu" or not str(run.record.get("device")).startswith("cpu")
+
+
+def answered(session: Session, folder: Path, run: Run, answers: Mapping[str, Tensor]) -> Check:
     """Compare the test error sample by sample with the predictions that were kept."""
+    committed = run.record["final"]["error"]
     here, label = (answers[name].cpu().numpy() for name in ("predicted", "label"))
     wrong = int((here != label).sum())
     check = Check("test error", committed, wrong / len(label), EQUAL)
@@ -118,17 +125,18 @@ def answered(session: Session, folder: Path, committed: float, answers: Mapping[
     changed = set(numpy.flatnonzero(before != here).tolist())
     if not changed:
         return check
-    doubt = in_doubt(session, "test", changed)
+    doubt = in_doubt(session, "test", on_gpu(session, run), changed)
     why = f"{len(changed)} of {len(here):,} predictions differ, {len(changed & doubt)} of them within rounding"
     return check._replace(verdict=EQUAL if changed <= doubt else DIFFERS, why=why)
 
 
 @torch.no_grad()
-def in_doubt(session: Session, split: str, which: set[int] | None = None) -> set[int]:
+def in_doubt(session: Session, split: str, coarse: bool = False, which: set[int] | None = None) -> set[int]:
     """Return the samples whose class rounding may change: the two largest logits are nearer than `DOUBT` times the
     largest difference, in their batch, between logits in this precision and in float64.
 
-    which  look only at batches with one of these
+    coarse  a GPU computed the one or the other, so it is at least that of TF32
+    which   look only at batches with one of these
     """
     found, start = set(), 0
     for batch in getattr(session.data, split).epoch(0):
@@ -138,7 +146,8 @@ def in_doubt(session: Session, split: str, which: set[int] | None = None) -> set
             for dtype in (session.precision, torch.float64):
                 with scoring(session.model, session.scorer, dtype) as net:
                     logits.append(net(converted(batch, dtype)[0]).double())
-            bound = DOUBT * (logits[0] - logits[1]).abs().max()
+            error = (logits[0] - logits[1]).abs().max()
+            bound = DOUBT * (torch.maximum(error, TF32 * logits[1].abs().max()) if coarse else error)
             top = logits[0].topk(2, dim=1).values
             found |= {start + int(place) for place in torch.nonzero(top[:, 0] - top[:, 1] <= bound)}
         start += size
@@ -155,20 +164,19 @@ def rounded(session: Session, what: str, committed: float, here: float, split: s
     return check._replace(verdict=verdict, why=f"rounding explains {bound:.1e}")
 
 
-def steps_taken(session: Session, what: str, committed: float, found: Mapping[str, Any], split: str) -> Check:
-    """Compare the function evaluations of a batch, a mean over batches."""
-    here, solver = found["nfe_forward"], eval_solver(session.config)
-    check = Check(what, committed, here, exact(committed, here))
+def steps_taken(session: Session, run: Run, found: Mapping[str, Any]) -> Check:
+    """Compare the function evaluations of a batch of test samples, a mean over batches."""
+    committed, here, solver = run.record["final"]["nfe_test"], found["nfe_forward"], eval_solver(session.config)
+    check = Check("NFE of an evaluation", committed, here, exact(committed, here))
     if check.verdict == EQUAL or solver.rtol is None or solver.atol is None or not here:
         return check
-    low, high = nfe_range(session, solver, split, found)
-    return check._replace(
-        verdict=EQUAL if low <= committed <= high else DIFFERS, why=f"rounding explains {low:g} to {high:g}"
-    )
+    low, high = nfe_range(session, solver, found, TF32_SHIFT if on_gpu(session, run) else SHIFT)
+    verdict = EQUAL if low <= committed <= high else DIFFERS
+    return check._replace(verdict=verdict, why=f"rounding explains {low:g} to {high:g}")
 
 
-def nfe_range(session: Session, solver: SolverConfig, split: str, found: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the least and the most evaluations of a batch at tolerances changed by `SHIFT`, and a step more or less.
+def nfe_range(session: Session, solver: SolverConfig, found: Mapping[str, Any], shift: float) -> tuple[float, float]:
+    """Return the least and the most evaluations of a batch at tolerances changed by `shift`, and a step more or less.
 
     Rounding reaches the error estimate, which is held against the tolerance, as a relative 1e-4 at a tolerance of 1e-3
     in float32; where an estimate is as near to it as that, a step is taken or is not.
@@ -176,10 +184,10 @@ def nfe_range(session: Session, solver: SolverConfig, split: str, found: Mapping
     assert solver.rtol is not None
     assert solver.atol is not None
     counts = [found["nfe_forward"]]
-    for factor in (1 - SHIFT, 1 + SHIFT):
+    for factor in (1 - shift, 1 + shift):
         changed = replace(solver, rtol=factor * solver.rtol, atol=factor * solver.atol)
-        counts.append(scores(session, split, solver=changed)["nfe_forward"])
-    samples, limit = getattr(session.data, split), session.config.trainer.limit_batches
+        counts.append(scores(session, "test", solver=changed)["nfe_forward"])
+    samples, limit = session.data.test, session.config.trainer.limit_batches
     batches = min(math.ceil(samples.size / samples.batch_size), limit or samples.size)
     step = math.ceil(found["nfe_forward"] / max(1.0, found["accepted"] + found["rejected"])) / batches
     return min(counts) - step, max(counts) + step
@@ -196,7 +204,7 @@ def validated(session: Session, run: Run) -> Check:
     check = Check("validation error", final["valid_error"], found["error"], exact(before, here))
     if check.verdict == EQUAL:
         return check
-    doubt = len(in_doubt(session, "valid"))
+    doubt = len(in_doubt(session, "valid", on_gpu(session, run)))
     return check._replace(verdict=EQUAL if abs(before - here) <= doubt else DIFFERS, why=f"{doubt} are within rounding")
 
 
@@ -213,7 +221,7 @@ def saved(session: Session, run: Run) -> Check:
     check = Check("saved memory (MiB)", committed, here, exact(committed, here))
     if check.verdict == EQUAL:
         return check
-    if session.device.type != str(run.record.get("device", "")).partition(" ")[0]:
+    if on_gpu(session, run):
         return check._replace(verdict=UNCHECKED, why=f"trained on {run.record.get('device')}")
     return check._replace(verdict=EQUAL if here in seen else DIFFERS, why=f"{len(seen)} values in training")
 
@@ -242,7 +250,10 @@ def first_steps(config: Config, until: int, folder: Path, run: Run) -> list[dict
 
 def from_steps(folder: Path, config: Config, run: Run) -> Iterator[Check]:
     """Take the first steps of a measured cell again, those that it took `STEPS_S` for, and compare their records."""
-    train = run.of("train")
+    train, trained_on = run.of("train"), str(run.record.get("device"))
+    if not trained_on.startswith("cpu"):
+        yield Check("records of steps", len(train), None, UNCHECKED, f"taken on {trained_on}")
+        return
     spent, affordable = 0.0, []
     for before, record in zip([{"step": 0}, *train], train):
         spent += (record["step"] - before["step"]) * record["step_ms"] / 1000

@@ -42,7 +42,8 @@ Equal is the same number, or one that rounding on another CPU explains; what rou
 is not the same: predictions may differ of digits whose two largest logits are nearer than 8 times the error of float32;
 evaluations as they do for a tolerance changed by 0.1 %, and by one step of one batch. A cell trained again on the same
 machine and versions has the same bits; on others its test error may differ as those of two networks that err
-independently: by 1.96 times the root of their wrong answers.
+independently: by 1.96 times the root of their wrong answers. Of a GPU the rounding is that of TF32. Figures are not
+compared.
 
 Exit code 1 where a number differs, 2 where a kept file is damaged or there is nothing to verify."""
 FLAGS = ("--preset", "--retrain")
