@@ -29,8 +29,8 @@ from odenet_cli.request.launcher import share_cores
 from odenet_cli.request.places import PIN, filled, refers, runs_in
 from odenet_cli.request.points import differing
 from odenet_cli.request.resume import resumed
-from odenet_cli.request.settle import auto_of, goes_on, on_gpu, settle, whole_of
-from odenet_cli.training.same import differences
+from odenet_cli.request.settle import auto_of, goes_on, on_gpu, settle
+from odenet_cli.training.same import identity
 
 MOST_NAMES = 100_000  # bytes; Linux takes variables of 128 KiB
 LONGEST, DEEPEST = 255, 3_800  # bytes; Linux takes paths of 4,095, and a run has folders of its own
@@ -152,9 +152,10 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
     if resume == "auto":
         there = runs_in(folder)
         auto = next((run.data["name"] for run in there.values()), None)
+        known = {identity(run): place for place, run in there.items()}
         for job in jobs:
-            same = (place for place, run in there.items() if not differences(run, whole_of(job.config, place, auto)))
-            job.folder = next(same, job.folder)
+            wholes = (complete(job.config, gpu, data=auto) for gpu in (False, True))
+            job.folder = next((known[one] for one in map(identity, wholes) if one in known), job.folder)
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
     if (own := [job.folder for job in jobs]) != plain:  # Hydra is told them one by one

@@ -96,8 +96,8 @@ def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -
 
 
 def whole_of(config: Config, folder: Path, auto: str | None) -> Config:
-    """Return the complete config of the run in `folder`. One that goes on keeps what the recipe says for a GPU, or for a
-    CPU, as it was where it began: it may have moved between two machines."""
+    """Return the complete config of the run in `folder`. One that goes on keeps what the recipe said where it began,
+    for a GPU or for a CPU: it may have moved between two machines."""
     began = read_record(folder).get("device") if config.resume == "auto" else None
     return complete(config, on_gpu(config) if began is None else not began.startswith("cpu"), data=auto)
 

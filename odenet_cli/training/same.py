@@ -31,6 +31,17 @@ def settings(section: Mapping[str, Any], free: Collection[str] = INCIDENTAL, pre
             yield key, value
 
 
+def identity(config: Config) -> frozenset[tuple[str, Any]]:
+    """Return what makes a run this run, to look it up by: two of them are equal where nothing differs."""
+    return frozenset((key, _frozen(value)) for key, value in settings(asdict(config), INCIDENTAL | {"reproduce"}))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):  # within a list
+        return tuple((key, _frozen(part)) for key, part in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
 def differences(there: Config, here: Config) -> dict[str, str]:
     """Return key -> 'there → here' for the settings that differ; where the names of two models do, their own options
     are not gone into."""
