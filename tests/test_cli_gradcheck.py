@@ -1,11 +1,13 @@
 """`odenet gradcheck`: how wrong a run's gradient is, told apart by method, norm and tolerance."""
 
 import json
+import sys
 from statistics import median
 
 import pytest
 
 from odenet_cli.commands import gradcheck as command
+from odenet_cli.commands._gradtable import Limits, judged
 from odenet_cli.config import complete, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
@@ -133,6 +135,119 @@ def test_what_the_run_was_trained_with_gives_way(adjoint_folder):
     assert (backward.method, backward.rtol) == ("bosh3", None)
     relative = command.changed(run, {"gradient.norm": "relative"}).gradient
     assert (relative.norm, relative.solver.rtol) == ("relative", None)
+
+
+PLANTED = """
+import torch
+from torch import nn
+
+class Field(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.rate = kind, 1.0
+        self.inner, self.outer = nn.Linear(16, 24), nn.Linear(24, 16)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, t, y):
+        inner = torch.tanh(self.inner(y))
+        if self.kind == "detach":
+            inner = inner + inner.detach()
+        if self.kind == "dropout":
+            inner = self.dropout(inner)
+        return self.rate * self.outer(inner)
+
+class Net(nn.Module):
+    def __init__(self, solver, kind):
+        super().__init__()
+        self.field, self.solver, self.head = Field(kind), solver, nn.Linear(16, 10)
+
+    def forward(self, x):
+        y = nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+        for rate in (1.0, 3.0):
+            if self.field.kind == "late":
+                self.field.rate = rate
+            y = self.solver(self.field, y, [0.0, 1.0]).y
+        return self.head(y)
+"""
+OWN = ("model=custom", "model.target=planted_gradients:Net", "gradient=backprop", "solver=rk4", "solver.steps=2")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Runs of a network of one's own, by the fault that it has."""
+    folder = tmp_path_factory.mktemp("planted")
+    (folder / "planted_gradients.py").write_text(PLANTED)
+    sys.path.append(str(folder))
+
+    def make(kind):
+        if not (folder / kind).exists():
+            trained(folder / kind, *OWN, f"+model.kind={kind}", "trainer.max_steps=3", "trainer.batch_size=64")
+        return folder / kind
+
+    yield make
+    sys.path.remove(str(folder))
+
+
+TARGET = "model.target=planted_gradients:Net"
+
+
+def test_what_is_right_passes_where_the_field_changes_between_solves(check, planted):
+    """By backprop; replay evaluates the field with its last rate, and is off or refused."""
+    code, records, lines = check(TARGET, folder=planted("late"))
+    assert code == 0
+    assert max(record["error_steps"] for record in records) < 1e-5
+    assert max(record["error_difference"] for record in records) < 1e-5
+    assert median(record["error"] for record in records) < 0.1
+    code, records, lines = check(TARGET, "gradient.method=backprop,replay", folder=planted("late"))
+    assert code == 1
+    assert lines[-1].startswith("failed: 1 of 2")
+    assert "failed" in records[-1] or records[-1]["error_steps"] > 0.01
+
+
+def test_a_detach_is_found_by_finite_differences(check, planted):
+    code, records, lines = check(TARGET, "batches=1", folder=planted("detach"))
+    assert code == 1
+    assert records[0]["error_steps"] < 1e-5
+    assert records[0]["error_difference"] > 0.05
+    assert "failed: autograd is off finite differences of the loss by" in lines[-1]
+    assert check(TARGET, "batches=1", "difference=10", folder=planted("detach"))[0] == 0
+
+
+def test_dropout_in_the_field_is_held_against_its_own_steps(check, planted):
+    code, records, lines = check(TARGET, "batches=2", folder=planted("dropout"))
+    assert code == 0
+    assert max(record["error_steps"] for record in records) < 1e-5
+    assert "error" not in records[0]
+    assert "no reference: a field draws random numbers" in lines[-2]
+    assert lines[-1].startswith("passed: the median error against its own steps is ")
+
+
+def test_rounding_is_told_from_a_fault(check, planted, monkeypatch):
+    """Where float32 is off by more than it should, float64 is asked; no exact gradient passes that is off there."""
+    monkeypatch.setattr("odenet_cli.training.gradcheck.FLOAT32", 1e-12)
+    code, (record,), lines = check(TARGET, "batches=1", folder=planted("plain"))
+    assert code == 0
+    assert (record["precision"], record["error_steps"] < 1e-10 < record["error_float32"] < 1e-3) == ("float64", True)
+    assert any(line.startswith("in float64; in float32 it is ") for line in lines)
+
+
+def test_how_gradients_are_judged():
+    limits = Limits(0.5, None, 1e-3)
+    fine = {"gradient": "backprop", "precision": "float32", "error_steps": 9e-5, "error_difference": 1e-8, "error": 0.4}
+    for change, well in (
+        ({}, True),
+        ({"error_steps": 1.1e-4}, False),
+        ({"error_steps": float("nan")}, False),
+        ({"precision": "float64"}, False),
+        ({"precision": "float64", "error_steps": 1e-9}, True),
+        ({"gradient": "adjoint", "error_steps": 0.3}, True),
+        ({"gradient": "reversible", "error_steps": 9e-3}, True),
+        ({"gradient": "reversible", "error_steps": 2e-2}, False),
+        ({"gradient": "replay", "error_difference": 0.1}, False),
+        ({"failed": "StepLimit"}, False),
+    ):
+        assert judged([fine, {**fine, **change}, fine], limits)[1] == well, change
+    assert not judged([{**fine, "error": 0.6}] * 3, limits)[1]
 
 
 WRONG = {

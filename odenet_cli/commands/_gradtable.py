@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from odenet_cli.commands._points import spelled
 from odenet_cli.config import Config, gradient_solver
 from odenet_cli.presets import preset
 
+# Gradients that are exact for the steps they take, and how many times the rounding of the loss they may be off: the way
+# back of reversible steps magnifies it.
+EXACT = {"backprop": 1.0, "replay": 1.0, "reversible": 100.0}
+ROUNDING = {"float32": 1e-4, "float64": 1e-8}
 HEADS = ("gradient", "backward", "forward")
 NUMBERS = {  # of a record: the head of the column, its width
     "batch": ("batch", 8),
@@ -61,12 +66,68 @@ def median(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"batch": "median", **middle}
 
 
-def verdict(errors: Sequence[float], passed: int, threshold: float) -> str:
-    """The last line, from the median errors against the reference, `passed` of which are at most `threshold`."""
-    outcome = "passed" if passed == len(errors) else "failed"
-    if len(errors) > 1:
+@dataclass(frozen=True)
+class Limits:
+    """The largest errors that pass.
+
+    threshold   of the median gradient, against the reference
+    rounding    of any gradient that is exact for its steps, against these; None: by the precision
+    difference  of autograd on any batch, against finite differences of the loss
+    """
+
+    threshold: float
+    rounding: float | None
+    difference: float
+
+
+def judged(records: Sequence[dict[str, Any]], limits: Limits) -> tuple[str, bool]:
+    """How a gradient fares, in words, and whether that is well; from its records of all batches."""
+    if any("failed" in record for record in records):
+        error = median(records)["error"]
         return (
-            f"{outcome}: {passed} of {len(errors)} have a median error of at most {threshold:g} against the reference"
+            f"the median error against the reference is {error:.1e}, not at most threshold={limits.threshold:g}",
+            False,
         )
+    for record in records:
+        if not record["error_difference"] <= limits.difference:
+            return (
+                f"autograd is off finite differences of the loss by {record['error_difference']:.1e}, not at most "
+                f"difference={limits.difference:g}. Look for a detach, or for a backward of one's own",
+                False,
+            )
+        most = (limits.rounding or ROUNDING[record["precision"]]) * EXACT.get(record["gradient"], math.inf)
+        if not record["error_steps"] <= most and record["gradient"] in EXACT:
+            return (
+                f"the error against its own steps is {record['error_steps']:.1e}, not at most rounding={most:g}. "
+                "The field is not the same in the backward pass",
+                False,
+            )
+    against = "its own steps" if "no_reference" in records[0] else "the reference"
+    middle = median(records)["error_steps" if "no_reference" in records[0] else "error"]
+    passed = middle <= limits.threshold
     limit = "at most" if passed else "not at most"
-    return f"{outcome}: the median error against the reference is {errors[0]:.1e}, {limit} threshold={threshold:g}"
+    return f"the median error against {against} is {middle:.1e}, {limit} threshold={limits.threshold:g}", passed
+
+
+def notes(records: Sequence[dict[str, Any]], outcome: tuple[str, bool], alone: bool) -> Iterator[str]:
+    """What the table does not show of a gradient; why it failed, unless it stands `alone` and the verdict says so."""
+    reasons = [record["no_reference"] for record in records if "no_reference" in record]
+    if reasons:
+        yield f"no reference: {reasons[0]}"
+    again = [record["error_float32"] for record in records if "error_float32" in record]
+    if again:
+        yield f"in float64; in float32 it is {max(again, key=abs):.1e} off its own steps"
+    words, well = outcome
+    if not (alone or well or "the reference" in words):
+        yield f"failed: {words}"
+
+
+def verdict(outcomes: Sequence[tuple[str, bool]], threshold: float) -> str:
+    """The last line, from how the gradients fared."""
+    passed = sum(well for _, well in outcomes)
+    outcome = "passed" if passed == len(outcomes) else "failed"
+    if len(outcomes) == 1:
+        return f"{outcome}: {outcomes[0][0]}"
+    if any(not well and "the reference" not in words for words, well in outcomes):
+        return f"{outcome}: {passed} of {len(outcomes)}"
+    return f"{outcome}: {passed} of {len(outcomes)} have a median error of at most {threshold:g} against the reference"

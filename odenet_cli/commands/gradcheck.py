@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from odenet_cli.commands._gradtable import beginnings, cells, described, head, median, verdict
+from odenet_cli.commands._gradtable import Limits, beginnings, cells, described, head, judged, median, notes, verdict
 from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
 from odenet_cli.config import Config, GradientConfig
 from odenet_cli.presets import preset
@@ -14,21 +14,26 @@ from odenet_cli.training.progress import say
 HELP = """usage: odenet gradcheck RUN [key=value ...]
 
 The relative error |g - g_exact| / |g_exact| of the gradient that the run trains with, at the weights of its best
-checkpoint, on the first batches of its training data, neither shuffled nor cropped. There are two exact gradients:
+checkpoint, on the first batches of its training data, neither shuffled nor cropped. The network is as it trains: batch
+norm looks at the batch, and dropout draws, the same numbers for all that is compared. There are two exact gradients:
 
-  steps      of the very steps that the run's forward solve takes, by plain autograd in float64
-             (for adams in the run's own precision: its steps cannot be taken again)
+  steps      of the very steps that the run's forward solve takes, by plain autograd in float64, nothing evaluated again
   reference  of the differential equation: float64, dopri5 at the tolerance reference=1e-10
 
-Each error is over all parameters, and over those of the field alone. Exit code 1 if the median error against the
-reference is above threshold=0.5, or not a number.
+Each error is over all parameters, and over those of the field alone. The gradient of the steps is itself held against
+finite differences of the loss, along a few directions of all parameters. Exit code 1 if
+
+  the median error against the reference is above threshold=0.5, or not a number;
+  backprop, replay or reversible is off its own steps: above rounding=1e-4, or 1e-8 in float64, which is asked where
+    float32 is above its own; reversible 100 times that, as its way back magnifies rounding;
+  autograd is off the finite differences, above difference=1e-3: a detach, or a backward of one's own that is wrong.
 
   odenet gradcheck RUN gradient.norm=relative,absolute solver.rtol=1e-2,1e-3
   odenet gradcheck RUN gradient.method=replay
 
   gradient.{method,norm,control_parameters,coupling}, gradient.solver.{method,rtol,atol,steps,max_steps},
   solver.{method,rtol,atol,steps,max_steps}   what to try, every combination; left out: as the run was trained
-  threshold=0.5   batches=3   reference=1e-10   checkpoint=best|last
+  threshold=0.5   rounding=1e-4   difference=1e-3   batches=3   reference=1e-10   checkpoint=best|last
   data.root, data.path, data.download, device
   model.target=package.module:Class   to be said again where the run has a class of your own
 
@@ -49,7 +54,7 @@ KEYS = (
     "device",
     "model.target",
 )
-OWN = ("threshold", "batches", "reference", "checkpoint")
+OWN = ("threshold", "rounding", "difference", "batches", "reference", "checkpoint")
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +65,9 @@ def main(argv: list[str]) -> int:
     folder, run = open_run(argv)
     said = read(argv[1:], (*KEYS, *OWN), several=("solver.*", "gradient.*"))
     which = choice(said, "checkpoint", ("best", "last"))
-    threshold, tolerance = number(said, "threshold", 0.5), number(said, "reference", 1e-10)
+    rounding = number(said, "rounding", 1.0) if "rounding" in said else None
+    limits = Limits(number(said, "threshold", 0.5), rounding, number(said, "difference", 1e-3))
+    tolerance = number(said, "reference", 1e-10)
     batches = number(said, "batches", 3, whole=True)
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
@@ -77,7 +84,7 @@ def main(argv: list[str]) -> int:
     say(f"reference: the differential equation in float64, dopri5 at {tolerance:g}")
     starts = beginnings([described(config) for config in points])
     say(next(starts) + head())
-    errors = []
+    outcomes = []
     for config, start in zip(points, starts):
         records: list[dict[str, Any]] = []
         for n in range(batches):
@@ -86,12 +93,12 @@ def main(argv: list[str]) -> int:
             say(start + cells(records[-1]))
             if "failed" in records[-1]:
                 break
-        middle = median(records)
-        say(start + cells(middle))
-        errors.append(middle["error"])
-    passed = [error for error in errors if error <= threshold]
-    say(verdict(errors, len(passed), threshold))
-    return 0 if len(passed) == len(errors) else 1
+        say(start + cells(median(records)))
+        outcomes.append(judged(records, limits))
+        for note in notes(records, outcomes[-1], alone=len(points) == 1):
+            say(note)
+    say(verdict(outcomes, limits.threshold))
+    return 0 if all(well for _, well in outcomes) else 1
 
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:

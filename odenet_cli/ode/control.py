@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.resolution import RESOLUTION
-from odenet_cli.ode.state import Evaluate, State, Time, rms_each
+from odenet_cli.ode.state import Evaluate, State, Time, sizes
 
 
 def allowed(y: State, y1: State, rtol: Time, atol: Time) -> State:
@@ -48,14 +48,17 @@ class Norm:
         groups = [allowed(y[group], y1[group], self.rtol, self.atol * factor) for group, factor in self.groups()]
         return tuple(part for group in groups for part in group)
 
-    def sizes(self, states: Sequence[State], tolerances: State) -> list[float]:
-        """The sizes of several states in units of the same tolerances; one host synchronisation for all."""
+    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
+        """The sizes of several states in units of the same tolerances and, behind them, the largest number of another
+        one as it is; one host synchronisation for all."""
         groups = [group for group, _ in self.groups()]
         scaled = [tuple(map(torch.div, state, tolerances)) for state in states]
-        found = rms_each([state[group] for state in scaled for group in groups])
-        rows = [found[n : n + len(groups)] for n in range(0, len(found), len(groups))]
+        parts = [state[group] for state in scaled for group in groups]
+        others = [] if largest is None else [largest]
+        found = sizes([*parts, *others], [2.0] * len(parts) + [math.inf] * len(others))
+        rows = [found[n : n + len(groups)] for n in range(0, len(parts), len(groups))]
         # max() would pass over a NaN.
-        return [sum(row) if any(size != size for size in row) else max(row) for row in rows]
+        return [*(sum(row) if any(size != size for size in row) else max(row) for row in rows), *found[len(parts) :]]
 
 
 GAINS = {"I": (1.0, 0.0, 0.0), "PI": (0.7, -0.4, 0.0), "PID": (0.7, -0.4, 0.1)}

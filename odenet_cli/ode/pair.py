@@ -66,8 +66,8 @@ class PairLoop(AdaptiveLoop):
         step = pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=True)
         with torch.no_grad():
             allowed = self.norm.tolerances(halves(y)[0][: self.judged], halves(step.y)[0][: self.judged])
-            scaled = [tuple(map(torch.div, x, allowed)) for x in errors(self.tableau, h, step.slopes, self.judged)]
-            *found, apart = sizes([*scaled, gaps(step.y, self.norm)], [*[2.0] * len(scaled), math.inf])
+            estimates = errors(self.tableau, h, step.slopes, self.judged)
+            *found, apart = self.norm.sizes(estimates, allowed, largest=gaps(step.y, self.norm))
         if (ratio := combined(*found)) <= 1.0:
             watch(apart)
         return step, ratio

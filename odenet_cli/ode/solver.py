@@ -221,9 +221,9 @@ class Adaptive(_Solver):
         whole = whole and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, dense=dense)
 
-    def pair_loop(self, evaluate: Counted, coupling: float, parts: int) -> PairLoop:
+    def pair_loop(self, evaluate: Counted, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
-        settings = self._runge_kutta() | self._settings(evaluate, None)
+        settings = self._runge_kutta() | self._settings(evaluate, norm)
         return PairLoop(**settings, coupling=coupling, feeds=parts, judged=self.judged or parts)
 
     def _runge_kutta(self) -> dict[str, Any]:

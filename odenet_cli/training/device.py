@@ -40,6 +40,14 @@ def memory(name: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def free_memory(where: torch.device) -> int:
+    """Bytes of memory that nobody uses."""
+    if where.type == "cuda":
+        return int(torch.cuda.mem_get_info(where)[0])
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
+
+
 def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
     """Set what is global to the process: the device, determinism, the threads, the precision of matrix products on a
     GPU, and what becomes of freed memory on a CPU.

@@ -23,6 +23,13 @@ def states(device: torch.device, whole: bool = True) -> tuple[Any, ...]:
     return torch.get_rng_state(), cuda, *others
 
 
+def fingerprint(device: torch.device) -> int:
+    """Return a number that is another one as soon as any of them has been drawn from."""
+    cpu, cuda, words, (kind, keys, *place) = states(device)
+    numbers = [part.numpy().tobytes() for part in (cpu, cuda) if part is not None]
+    return hash((*numbers, words, kind, keys.tobytes(), *place))
+
+
 def packed(found: tuple[Any, ...]) -> dict[str, Any]:
     """`states` as tensors and plain values, for a checkpoint."""
     cpu, cuda, *others = found

@@ -1,82 +1,101 @@
-"""The steps that a solve has taken, taken again in another precision under plain autograd.
+"""The steps that a solve takes, taken again: in another precision, by plain autograd, at parameters nearby.
 
-Both classes stand in the place of a gradient: `Noted` in a forward pass that notes where the steps were, `Retraced` in
-one that chooses none and takes those.
+All that a solve decides, the first step, which attempt is accepted, how long the next is and of which order, it decides
+by sizes of errors. Told the sizes that were found before, it makes the same evaluations one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from odenet_cli.ode import Solver
-from odenet_cli.ode.clock import confine
-from odenet_cli.ode.gradient.replay import Replay, again
+from odenet_cli.ode import Adaptive, Solver
+from odenet_cli.ode.control import Norm
+from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.gradient.reversible import Reversible
-from odenet_cli.ode.outputs import Place
-from odenet_cli.ode.pair import halves, pair_step
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import State
+from odenet_cli.training import generators
+
+
+@dataclass
+class Decisions:
+    """What was decided in all the solves of a loss, in their order.
+
+    sizes   of errors, in tolerances
+    random  some field drew random numbers
+    """
+
+    sizes: list[list[float]] = field(default_factory=list)
+    random: bool = False
 
 
 @dataclass(frozen=True)
-class Noted:
-    """A forward pass as `of` makes it.
+class Recorded(Norm):
+    """A norm whose `sizes` are kept."""
 
-    places  for each solve, in their order, its accepted steps
-    """
+    into: Decisions = field(default_factory=Decisions)
 
-    of: Any
-    places: list[list[Place]] = field(default_factory=list)
-
-    @torch.no_grad()
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        own = self.of if isinstance(self.of, Reversible) else Replay()
-        states, places, _ = own.forward(problem)
-        self.places.append(places)
-        return stacked(states)
+    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
+        self.into.sizes.append(super().sizes(states, tolerances, largest))
+        return self.into.sizes[-1]
 
 
 @dataclass(frozen=True)
-class Retraced:
-    """The steps at `places`, one list a solve; those of a pair of solutions where they are `of` a reversible gradient.
+class Told(Norm):
+    """A norm that returns the sizes of another solve, whatever it is asked."""
 
-    Autograd sees them all, and keeps one state a step.
-    """
+    found: Iterator[list[float]] = field(default_factory=lambda: iter(()))
+
+    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
+        return next(self.found)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The forward solve of the gradient `of`, under plain autograd: nothing is evaluated again."""
 
     of: Any
-    places: Iterator[list[Place]]
+    into: Decisions
+    multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        states, paired = {0: problem.rhs.y0}, isinstance(self.of, Reversible)
-        state = (*problem.rhs.y0, *problem.rhs.y0) if paired else problem.rhs.y0
-        for place in next(self.places):
-            step = self._of_pair if paired else again
-            state, inside = checkpoint(step, problem, place, state, None, use_reentrant=False)
-            states.update({j: made for (j, _), made in zip(place.inside, inside)})
-            if place.lands is not None:
-                states[place.lands] = halves(state)[1] if paired else state
-        for j in range(1, len(problem.ts)):
-            states.setdefault(j, states[j - 1])
-        return stacked([states[j] for j in range(len(problem.ts))])
-
-    def _of_pair(self, problem: Problem, place: Place, pair: State, clock: None) -> tuple[State, list[State]]:
-        tableau, evaluate, t = problem.solver.tableau, confine(problem.evaluate, place.segment), place.t
-        opening = evaluate(t, halves(pair)[0])
-        return pair_step(tableau, evaluate, t, pair, place.h, opening, self.of.coupling, close=False).y, []
+        before = generators.fingerprint(problem.rhs.device)
+        pair = isinstance(self.of, Reversible)
+        made = stacked(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
+        self.into.random |= generators.fingerprint(problem.rhs.device) != before
+        return made
 
 
-def noting(solver: Solver) -> Solver:
-    """`solver`, its gradient one that notes the steps."""
-    return replace(solver, gradient=Noted(solver.differentiate))
+@dataclass(frozen=True, kw_only=True)
+class WithNorm(Adaptive):
+    """A solver whose forward solves judge errors by `norm`."""
+
+    norm: Norm
+
+    def loop(self, evaluate: Any, norm: Norm | None = None, *args: Any, **settings: Any) -> Any:
+        return super().loop(evaluate, norm or self.norm, *args, **settings)
+
+    def pair_loop(self, evaluate: Any, coupling: float, parts: int, norm: Norm | None = None) -> Any:
+        return super().pair_loop(evaluate, coupling, parts, norm or self.norm)
 
 
-def retracing(noted: Solver) -> Solver:
-    """A solver that takes the steps that `noted` has noted."""
-    notes: Any = noted.gradient
-    return replace(noted, gradient=Retraced(notes.of, iter(notes.places)))
+def recording(solver: Solver, decisions: Decisions) -> Solver:
+    """Return `solver` under plain autograd; what it decides goes into `decisions`."""
+    plain = replace(solver, gradient=Plain(solver.differentiate, decisions))
+    return _with(plain, Recorded(plain.rtol, plain.atol, into=decisions)) if isinstance(plain, Adaptive) else plain
+
+
+def retracing(solver: Solver, decisions: Decisions) -> Solver:
+    """Return a solver under plain autograd that takes the steps of `solver` in the loss that `decisions` are of."""
+    plain = replace(solver, gradient=Plain(solver.differentiate, Decisions()))
+    if not isinstance(plain, Adaptive):
+        return plain
+    return _with(plain, Told(plain.rtol, plain.atol, found=iter(decisions.sizes)))
+
+
+def _with(solver: Adaptive, norm: Norm) -> WithNorm:
+    return WithNorm(**{key.name: getattr(solver, key.name) for key in fields(Adaptive)}, norm=norm)

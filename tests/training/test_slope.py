@@ -1,6 +1,5 @@
-"""Exact gradients to hold others against: of the steps taken, and of the equation."""
+"""Exact gradients to hold others against: of the steps taken, and of the equation; and what holds these."""
 
-import copy
 import math
 from itertools import pairwise
 
@@ -10,10 +9,21 @@ from torch import nn
 
 from odenet_cli.errors import RunFailed
 from odenet_cli.models._blocks import ODEBlock
-from odenet_cli.ode import Adaptive, Fixed
+from odenet_cli.ode import Adaptive, Fixed, SolveError
 from odenet_cli.ode.gradient import names
 from odenet_cli.ode.gradient.adjoint import Adjoint
-from odenet_cli.training.slope import Slope, fields_of, of_equation, of_steps, slope
+from odenet_cli.training import device
+from odenet_cli.training.borrowed import in_dtype
+from odenet_cli.training.slope import (
+    Slope,
+    Untrusted,
+    decided,
+    difference,
+    fields_of,
+    of_equation,
+    of_steps,
+    slope,
+)
 
 EXACT = sorted(set(names()) - {"adjoint"})
 
@@ -65,42 +75,61 @@ SOLVERS = {
 }
 
 
+def steps_of(model, batch, solver, loss_fn=loss_fn):
+    return of_steps(model, loss_fn, batch, solver, decided(model, loss_fn, batch, solver))
+
+
+def off(model, batch, solver, loss_fn=loss_fn):
+    """How far the gradient is off its steps, infinite where it is refused, and autograd off finite differences."""
+    decisions = decided(model, loss_fn, batch, solver)
+    steps = of_steps(model, loss_fn, batch, solver, decisions)
+    try:
+        error = slope(model, loss_fn, batch, solver).error(steps)
+    except SolveError:
+        error = math.inf
+    return error, difference(model, loss_fn, batch, solver, decisions, steps)
+
+
 @pytest.mark.parametrize("gradient", EXACT)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_an_exact_gradient_is_that_of_its_steps(network, batch, solver, gradient):
     """Up to the rounding of the precision: the same steps taken again, in float64, by plain autograd."""
-    solver, double = SOLVERS[solver](gradient), copy.deepcopy(network).double()
+    solver = SOLVERS[solver](gradient)
     single = slope(network, loss_fn, batch, solver)
-    assert single.error(of_steps(network, double, loss_fn, batch, solver)) < 1e-5
+    error, apart = off(network, batch, solver)
+    assert error < 1e-5
+    assert apart < 1e-6  # eps of float64 over the shift of the parameters
     exactly = (batch[0].double(), batch[1].double())
-    own = slope(double, loss_fn, exactly, solver)
-    assert own.error(of_steps(double, double, loss_fn, exactly, solver)) < 1e-10
+    with in_dtype(network, torch.float64):
+        own = slope(network, loss_fn, exactly, solver)
+        assert own.error(steps_of(network, exactly, solver)) < 1e-10
     assert own.loss == pytest.approx(single.loss, rel=1e-5)
     assert own.cost.accepted > 0
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 def test_a_pair_of_solutions_takes_other_steps(network, batch):
-    double = copy.deepcopy(network).double()
-    plain, pair = (
-        of_steps(network, double, loss_fn, batch, SOLVERS["euler"](gradient)) for gradient in ("replay", "reversible")
-    )
+    plain, pair = (steps_of(network, batch, SOLVERS["euler"](gradient)) for gradient in ("replay", "reversible"))
     assert plain.error(pair) > 1e-3
 
 
-def test_multistep_solves_are_seen_as_they_are_made(network, batch):
-    solver = Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint())
-    exact = of_steps(network, copy.deepcopy(network).double(), loss_fn, batch, solver)
-    assert slope(network, loss_fn, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3)).error(exact) == 0
-    assert 0 < slope(network, loss_fn, batch, solver).error(exact) < 0.1
+def test_multistep_solves_are_taken_again_too(network, batch):
+    exact = steps_of(network, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint()))
+    backprop = Adaptive(method="adams", rtol=1e-3, atol=1e-3)
+    assert slope(network, loss_fn, batch, backprop).error(exact) < 1e-5
+    assert max(off(network, batch, backprop)) < 1e-5
+    adjoint = slope(network, loss_fn, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint()))
+    assert 1e-5 < adjoint.error(exact) < 0.1
 
 
 def test_the_reference_is_what_fine_steps_come_to(network, batch):
-    double = copy.deepcopy(network).double()
-    reference = of_equation(double, loss_fn, batch, 1e-11)
+    reference = of_equation(network, loss_fn, batch, 1e-11)
     exactly = (batch[0].double(), batch[1].double())
-    errors = [
-        slope(double, loss_fn, exactly, Fixed(method="rk4", steps=steps)).error(reference) for steps in (2, 4, 8, 16)
-    ]
+    with in_dtype(network, torch.float64):
+        errors = [
+            slope(network, loss_fn, exactly, Fixed(method="rk4", steps=steps)).error(reference)
+            for steps in (2, 4, 8, 16)
+        ]
     assert errors[-1] < 1e-6
     rates = [math.log2(a / b) for a, b in pairwise(errors)]
     assert rates[-1] == pytest.approx(4, abs=0.3)
@@ -108,9 +137,134 @@ def test_the_reference_is_what_fine_steps_come_to(network, batch):
 
 def test_a_coarse_adjoint_is_far_from_its_steps(network, batch):
     """The backward Euler steps solve another equation than the one whose gradient is asked for."""
-    double = copy.deepcopy(network).double()
-    solver = SOLVERS["euler"]("adjoint")
-    assert slope(network, loss_fn, batch, solver).error(of_steps(network, double, loss_fn, batch, solver)) > 0.01
+    error, apart = off(network, batch, SOLVERS["euler"]("adjoint"))
+    assert error > 0.01
+    assert apart < 1e-6
+
+
+class Backward(torch.autograd.Function):
+    """Twice x, with a wrong sign on the way back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return -2 * cotangent
+
+
+class Planted(nn.Module):
+    """A flow whose field, or the network around it, has a fault, or draws random numbers."""
+
+    def __init__(self, kind, solver):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.solver, self.rate = kind, solver, 1.0
+        self.inner, self.outer, self.head = nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(4, 3)
+        self.dropout = nn.Dropout(0.3)
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def field(self, t, y):
+        inner = torch.tanh(self.inner(y))
+        if self.kind == "detach":
+            inner = inner + inner.detach()
+        if self.kind == "wrong sign":
+            inner = Backward.apply(inner)
+        if self.kind == "missing":
+            inner = inner + self.inner.bias.data
+        if self.kind == "dropout":
+            inner = self.dropout(inner)
+        slope = self.rate * self.outer(inner)
+        return self.norm(slope) if self.kind == "batch norm" else slope
+
+    def forward(self, x):
+        y = x
+        self.calls += 1
+        for rate in (1.0, 2.0, 3.0) if self.kind == "late" else (1.0,):
+            self.rate = rate
+            y = self.solver(self.field, y, [0.0, 1.0]).y
+        if self.kind == "noise":
+            y = y + torch.randn_like(y)
+        return self.head(self.dropout(y) if self.kind == "head" else y)
+
+
+def planted_loss(model, batch):
+    x, target = batch
+    return (model(x) - target[0]).square().mean(), {}
+
+
+FIXED, LOOSE = Fixed(method="rk4", steps=2), Adaptive(method="heun_euler", rtol=0.3, atol=0.3, min_step=0.2)
+
+
+@pytest.mark.parametrize("kind", ["plain", "late", "batch norm", "head"])
+@pytest.mark.parametrize("solver", [FIXED, LOOSE])
+def test_what_backprop_gets_right_is_not_faulted(batch, kind, solver):
+    model = Planted(kind, solver).train()
+    error, apart = off(model, batch, solver, planted_loss)
+    assert error < 1e-5
+    assert apart < 1e-6
+    assert (model.calls, model.rate) == (0, 1.0)  # it is as it was
+    assert torch.equal(model.norm.running_mean, torch.zeros(4))
+
+
+def test_a_field_that_changes_between_solves_is_noticed(batch):
+    """Replay evaluates it with the last rate; plain autograd does not."""
+    model = Planted("late", FIXED).train()
+    error, apart = off(model, batch, Fixed(method="rk4", steps=2, gradient="replay"), planted_loss)
+    assert error > 0.1
+    assert apart < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["detach", "wrong sign", "missing"])
+def test_a_wrong_backward_of_the_network_is_noticed(batch, kind):
+    """Autograd agrees with itself there, and not with finite differences."""
+    error, apart = off(Planted(kind, FIXED).train(), batch, FIXED, planted_loss)
+    assert error < 1e-5
+    assert apart > 0.05
+
+
+@pytest.mark.parametrize("solver", [FIXED, LOOSE])
+def test_dropout_in_the_field_draws_the_same_again(batch, solver):
+    model = Planted("dropout", solver).train()
+    assert decided(model, planted_loss, batch, solver).random
+    error, apart = off(model, batch, solver, planted_loss)
+    assert error < 1e-5
+    assert apart < 1e-6
+    assert not decided(model.eval(), planted_loss, batch, solver).random
+
+
+def test_random_numbers_that_depend_on_the_precision_are_told(batch):
+    for kind, same in (("noise", False), ("head", True)):
+        model = Planted(kind, FIXED).train()
+        own = slope(model, planted_loss, batch, FIXED)
+        decisions = decided(model, planted_loss, batch, FIXED)
+        assert (own.drawn == of_steps(model, planted_loss, batch, FIXED, decisions).drawn) == same
+
+
+def test_without_room_the_reference_is_made_by_replay(network, batch, monkeypatch):
+    kept = of_equation(network, loss_fn, batch, 1e-6)
+    monkeypatch.setattr(device, "free_memory", lambda where: 1000)
+    again = of_equation(network, loss_fn, batch, 1e-6)
+    assert (kept.cost.nfe_backward, again.cost.nfe_backward > 0) == (0, True)
+    assert again.error(kept) < 1e-10
+    with pytest.raises(Untrusted, match="evaluated again"):
+        of_equation(Planted("late", FIXED).train(), planted_loss, batch, 1e-6)
+
+
+def test_a_closure_sees_the_borrowed_model(batch):
+    """A copy in float64 would leave it with the weights of the original."""
+
+    class Closure(Planted):
+        def __init__(self):
+            super().__init__("plain", FIXED)
+            self.field = lambda t, y: self.outer(torch.tanh(self.inner(y)) * self.scale)
+            self.scale = torch.linspace(1, 2, 8)
+
+    model = Closure()
+    assert max(off(model, batch, FIXED, planted_loss)) < 1e-5
+    assert model.scale.dtype is torch.float32
 
 
 def test_errors_by_hand():
@@ -137,7 +291,7 @@ def test_a_reference_that_fails_names_its_key(batch):
 
     with pytest.raises(RunFailed, match="reference=1e-10"):
         of_equation(
-            nn.Sequential(ODEBlock(Explodes(), Fixed(method="euler", steps=1)), nn.Linear(4, 3)).double(),
+            nn.Sequential(ODEBlock(Explodes(), Fixed(method="euler", steps=1)), nn.Linear(4, 3)),
             lambda model, batch: (model(batch[0]).sum(), {}),
             batch,
             1e-10,
