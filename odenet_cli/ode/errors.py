@@ -31,3 +31,7 @@ class NotReversible(SolveError):
 
 class NotCompiled(SolveError):
     """`torch.compile` cannot make one graph of the field."""
+
+
+class RandomField(SolveError, RuntimeError):
+    """The vector field draws random numbers where a gradient cannot draw the same again."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.randomness import Draw
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, Time
 from odenet_cli.ode.step import Step
@@ -21,6 +22,7 @@ class Place:
     segment  it belongs to; t and h are constant fractions of that
     inside   (j, θ): output j lies at t + θh, by dense output
     lands    the first output at `end`, if there is one
+    draws    what the field drew at the stages, where it draws random numbers
     """
 
     t: float
@@ -29,6 +31,7 @@ class Place:
     segment: Segment
     inside: list[tuple[int, float]] = field(default_factory=list)
     lands: int | None = None
+    draws: Sequence[Draw] = ()
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from odenet_cli.ode.capture import node_number
 from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.outputs import Integrator, Taken, outputs
+from odenet_cli.ode.outputs import Integrator, Place, Taken, outputs
+from odenet_cli.ode.randomness import Draw, Draws
 from odenet_cli.ode.segment import Segment, split_at_jumps
 from odenet_cli.ode.state import Counted, RightHandSide, State
 from odenet_cli.ode.stats import Stats
@@ -24,6 +25,7 @@ class Problem:
     times     the output times as a tensor, where their gradient is wanted
     captured  tensors with gradients that the field reads; `retain` says that its graph reaches beyond them
     opening   the field at y0, where it is already known
+    draws     its random numbers, where a backward pass will evaluate it again
     since     the number of autograd's next node when the solve began
     """
 
@@ -35,6 +37,7 @@ class Problem:
     captured: tuple[Tensor, ...] = ()
     retain: bool = False
     opening: State | None = None
+    draws: Draws | None = None
     since: int = field(default_factory=node_number)
 
     def integrate(
@@ -62,7 +65,8 @@ class Problem:
     @property
     def evaluate(self) -> Counted:
         """The field, counted as forward work."""
-        return Counted(self.rhs, self._forward)
+        draws = self.draws
+        return Counted(self.rhs if draws is None or not draws.noted else draws.noting(self.rhs), self._forward)
 
     @property
     def evaluate_marked(self) -> Counted:
@@ -73,6 +77,19 @@ class Problem:
     def evaluate_again(self) -> Counted:
         """The field, counted as backward work; a pass through its graph counts its way."""
         return Counted(self.rhs, self._backward, self.mark)
+
+    def repeat(self, draws: Sequence[Draw]) -> Counted:
+        """The same, for evaluations that drew `draws`, if any."""
+        if self.draws is None or not self.draws.noted:
+            return self.evaluate_again
+        return Counted(self.draws.repeating(self.rhs, draws), self._backward, self.mark)
+
+    def place(self, taken: Taken, values: Sequence[State]) -> Place:
+        """Where a step was, and what it drew: `values` of the field, in the order in which they are evaluated again."""
+        place = taken.place()
+        if self.draws is not None and self.draws.noted:
+            place.draws = self.draws.of(values)
+        return place
 
     def _forward(self, evaluations: int) -> None:
         self.stats.nfe_forward += evaluations

@@ -13,6 +13,7 @@ from odenet_cli.ode.capture import capture
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
 from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.randomness import Draws, refuse
 from odenet_cli.ode.state import State
 from odenet_cli.ode.transforms import check_transforms
 
@@ -20,14 +21,32 @@ from odenet_cli.ode.transforms import check_transforms
 def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     """Solve as one node of the autograd graph."""
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
-    rhs = problem.rhs
+    rhs, problem.draws = problem.rhs, Draws()
     problem.stats.nfe_forward += 1
     start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
-    problem.opening, problem.captured, problem.retain = capture(rhs, start, problem.times is not None)
+    f0, problem.captured, problem.retain = capture(rhs, start, problem.times is not None)
+    problem.opening = problem.draws.opened(f0, _repeats(gradient, problem))
     if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
         return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *rhs.y0, problem.times, *problem.captured))
     with torch.no_grad():
         return stacked(problem.integrate(problem.evaluate))
+
+
+def _repeats(gradient: Taped, problem: Problem) -> bool:
+    """Whether the backward pass evaluates the field where the forward solve did, and in that order."""
+    return getattr(gradient, "repeats", False) and not problem.solver.compile
+
+
+def _solve(gradient: Taped, problem: Problem) -> tuple[list[State], Any, list[Tensor]]:
+    """The forward solve; once more from the start, if the field has begun to draw random numbers on the way."""
+    draws, f0 = cast(Draws, problem.draws), cast(State, problem.opening)
+    made = gradient.forward(problem)
+    if not draws.late():
+        return made
+    if not _repeats(gradient, problem):
+        refuse(type(gradient).__name__.lower(), compiled=getattr(gradient, "repeats", False))
+    problem.opening = draws.begin_again(f0)
+    return gradient.forward(problem)
 
 
 class _Node(torch.autograd.Function):
@@ -39,21 +58,30 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradient: Taped, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
-        states, ctx.tape, kept = gradient.forward(problem)
+        states, ctx.tape, kept = _solve(gradient, problem)
+        ctx.draws = problem.draws
+        drawn = ctx.draws.tensors()
         made = stacked(states)
         ctx.gradient, ctx.problem, ctx.given, ctx.parts = gradient, problem, len(inputs), len(made)
         # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
         problem.rhs.y0 = ()
-        ctx.save_for_backward(*inputs, *(made if gradient.keeps_outputs else ()), *kept)
+        ctx.kept = ctx.given + (len(made) if gradient.keeps_outputs else 0) + len(kept)
+        ctx.save_for_backward(*inputs, *(made if gradient.keeps_outputs else ()), *kept, *drawn)
         return made
 
     @staticmethod
     def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
         saved, problem, gradient = ctx.saved_tensors, ctx.problem, ctx.gradient
-        y0, kept = saved[: ctx.parts], saved[ctx.given :]
+        y0, kept = saved[: ctx.parts], saved[ctx.given : ctx.kept]
+        ctx.draws.load(saved[ctx.kept :])
         arriving = _unstacked(cotangents, len(problem.ts))
         problem.rhs.y0 = tuple(part.detach() for part in y0)
-        with problem.rhs.surroundings.restored(problem.rhs.device), without_hooks(problem.captured):
+        name, surroundings = type(gradient).__name__.lower(), problem.rhs.surroundings
+        with (
+            surroundings.restored(problem.rhs.device),
+            ctx.draws.untouched(name),
+            without_hooks(problem.captured),
+        ):
             if torch.is_grad_enabled():
                 found = gradient.backward_again(problem, ctx.tape, y0, arriving)
             else:

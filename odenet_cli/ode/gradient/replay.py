@@ -29,6 +29,7 @@ class Replay:
     """Keep the states, and take the steps again backward."""
 
     keeps_outputs = False
+    repeats = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         return taped(self, problem)
@@ -38,7 +39,7 @@ class Replay:
         kept: list[Tensor] = []
 
         def keep(taken: Taken) -> None:
-            places.append(taken.place())
+            places.append(problem.place(taken, taken.step.slopes))
             kept.extend(taken.y)
 
         return problem.integrate(problem.evaluate, keep), places, kept
@@ -83,11 +84,12 @@ def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tupl
     tableau, t, h = problem.solver.tableau, place.t, place.h
     if problem.solver.compile and clock is None and not place.inside:
         return advance(tableau, problem.evaluate_again, place.segment, t, y, h, graphs=on_gpu(y)), []
-    evaluate = confine(problem.evaluate_again, place.segment, clock)
-    step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False)
+    evaluate = confine(problem.repeat(place.draws), place.segment, clock)
+    step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=bool(place.inside))
     if not place.inside:
         return step.y, []
-    k = extended(tableau, evaluate, t, y, h, [*step.slopes, evaluate(place.end, step.y)])
+    closing = [] if tableau.fsal else [evaluate(place.end, step.y)]
+    k = extended(tableau, evaluate, t, y, h, [*step.slopes, *closing])
     return step.y, dense.inside(tableau, y, h, k, thetas(place, clock))
 
 

@@ -18,9 +18,11 @@ from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point,
 from odenet_cli.ode.outputs import Place, Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.randomness import Draw
 from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step
+from odenet_cli.ode.tableau import Tableau
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Reversible:
 
     coupling: float = 0.999
     keeps_outputs = False
+    repeats = True
 
     def __post_init__(self) -> None:
         unwrap_scalars(self)
@@ -43,13 +46,15 @@ class Reversible:
 
     def forward(self, problem: Problem) -> tuple[list[State], list[Place], list[Tensor]]:
         places: list[Place] = []
+        count = repeated(problem)
         pair = (*problem.rhs.y0, *problem.rhs.y0)
         loop = problem.solver.pair_loop(problem.evaluate, self.coupling, len(problem.rhs.y0))
         loop.opening, problem.opening = problem.opening, None
 
         def keep(taken: Taken) -> None:
             nonlocal pair
-            places.append(taken.place())
+            k = taken.step.slopes
+            places.append(problem.place(taken, [*k[:count], *k[-count:]]))
             pair = taken.step.y
 
         try:
@@ -63,7 +68,7 @@ class Reversible:
         self, problem: Problem, tape: list[Place], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
         """z = z₁ + Ψ(-h; y₁), y = (y₁ - (1 - λ) z - Ψ(h; z)) / λ, step by step, and the cotangents the same way."""
-        gathered, mine = Gathered(problem), self.coupling
+        gathered, mine, count = Gathered(problem), self.coupling, repeated(problem)
         z, y = halves(tuple(kept))
         bar_z: list[MaybeTensor] = [None] * len(z)
         bar_y: list[MaybeTensor] = [None] * len(y)
@@ -77,13 +82,13 @@ class Reversible:
 
             # z₁ = z - Ψ(-h; y₁)
             start = point(y)
-            back = increment(problem, place, place.end, start, -place.h, gathered.clock)
+            back = increment(problem, place, place.t + place.h, start, -place.h, gathered.clock, place.draws[count:])
             accumulate(bar_y, gathered.pull(back, [None if x is None else -x for x in bar_z], start))
             z = tuple(a + b.detach() for a, b in zip(z, back))
 
             # y₁ = λ y + (1 - λ) z + Ψ(h; z)
             start = point(z)
-            there = increment(problem, place, place.t, start, place.h, gathered.clock)
+            there = increment(problem, place, place.t, start, place.h, gathered.clock, place.draws[:count])
             accumulate(bar_z, gathered.pull(there, bar_y, start))
             accumulate(bar_z, [None if x is None else (1 - mine) * x for x in bar_y])
             bar_y = [None if x is None else mine * x for x in bar_y]
@@ -96,7 +101,7 @@ class Reversible:
         def steps(y: State, clock: Clock | None) -> dict[int, State]:
             states, pair = {}, (*y, *y)
             for place in tape:
-                evaluate = confine(problem.evaluate_again, place.segment, clock)
+                evaluate = confine(problem.repeat(place.draws), place.segment, clock)
                 opening = evaluate(place.t, halves(pair)[0])
                 tableau, t, h = problem.solver.tableau, place.t, place.h
                 pair = pair_step(tableau, evaluate, t, pair, h, opening, self.coupling, close=False).y
@@ -109,6 +114,12 @@ class Reversible:
         return plainly(problem, y0, cotangents, steps)
 
 
+def repeated(problem: Problem) -> int:
+    """Return the number of evaluations of a Runge-Kutta step that are made again: not the one at its end (FSAL)."""
+    tableau: Tableau = problem.solver.tableau
+    return tableau.stages - tableau.fsal
+
+
 @torch.enable_grad()
 def at_jump(problem: Problem, place: Place, y: State, clock: Clock) -> State:
     """Return the output at a step's end that lies on a jump: it moves by itself, though the step's end stands still."""
@@ -118,10 +129,12 @@ def at_jump(problem: Problem, place: Place, y: State, clock: Clock) -> State:
 
 
 @torch.enable_grad()
-def increment(problem: Problem, place: Place, t: float, y: State, h: float, clock: Clock | None) -> State:
+def increment(
+    problem: Problem, place: Place, t: float, y: State, h: float, clock: Clock | None, draws: Sequence[Draw]
+) -> State:
     """Ψ(h; t, y), the increment of a Runge-Kutta step, with its graph."""
     tableau = problem.solver.tableau
-    evaluate = confine(problem.evaluate_again, place.segment, clock)
+    evaluate = confine(problem.repeat(draws), place.segment, clock)
     k = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), close=False).slopes
     return tuple(weigh(h, tableau.keep, [k[j][i] for j, _ in tableau.keep]) for i in range(len(y)))
 
