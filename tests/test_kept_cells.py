@@ -200,6 +200,16 @@ def test_a_kept_cell_stands_for_its_run_elsewhere(kept_cell, tmp_path, monkeypat
     assert kept.keep(kept_cell) is False
 
 
+@pytest.mark.parametrize("left", ["run.json", "checkpoints"])
+def test_a_run_that_is_there_is_left_as_it_is(kept_cell, left):
+    """Checkpoints without a record are gone on with; kept weights beside them would not be the ones that are read."""
+    for path in kept_cell.iterdir():
+        if path.name not in (left, ".lock"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept.unpack(kept_cell)
+    assert {path.name for path in kept_cell.iterdir()} == {left, ".lock"}
+
+
 @pytest.mark.parametrize(
     "name", ["config.yaml", "run.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "SHA256SUMS"]
 )

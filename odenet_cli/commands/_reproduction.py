@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from odenet_cli.commands._board import Board
 from odenet_cli.config import complete
 from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.records import holds_run
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
 from odenet_cli.report.source import Source, source
@@ -50,7 +51,7 @@ def _keep(folder: Path) -> bool | str:
 def take_kept(plans: Sequence[Plan]) -> None:
     """Make finished runs of the kept cells of which there is no run here."""
     for folder in dict.fromkeys(cell.folder for plan in plans for cell in plan.cells):
-        if kept.is_kept(folder) and not (folder / "run.json").exists():
+        if kept.is_kept(folder) and not holds_run(folder):
             kept.unpack(folder)
 
 

@@ -21,7 +21,7 @@ from odenet_cli.config import load
 from odenet_cli.errors import RequestError
 from odenet_cli.files import replace
 from odenet_cli.ranges import leaves
-from odenet_cli.records import WEIGHTS, names_place, read_record, without_places
+from odenet_cli.records import WEIGHTS, holds_run, names_place, read_record, without_places
 from odenet_cli.training.folder import locked, plain
 
 FOLDER = Path("results/cells")
@@ -160,7 +160,7 @@ def unpack(run: Path) -> None:
     kept = FOLDER / run.name
     check(kept)
     with locked(run):
-        if (run / "run.json").exists():
+        if holds_run(run):
             return
         for name in sorted(listed(kept), key=lambda name: name == "run.json"):  # which makes it a finished run, last
             (run / name).parent.mkdir(exist_ok=True)
