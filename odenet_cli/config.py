@@ -25,15 +25,34 @@ INCIDENTAL = frozenset(
 PATHS = (*DATA_PLACES, "checkpoint")  # taken from the folder of the command, and saved absolute
 
 
+STEP_CONTROL = ("controller", "first_step", "min_step", "max_step", "jumps")
+"""What an adaptive method may be told of its steps."""
+
+
 @dataclass
 class SolverConfig:
-    """The forward solve: `rtol` and `atol` for an adaptive method, `steps` per output interval for a fixed one."""
+    """The forward solve: `rtol` and `atol` for an adaptive method, `steps` per output interval for a fixed one.
+
+    controller            I, PI or PID: how step sizes follow the error; null: I
+    first_step            length of the first step; null: chosen, at the cost of one function evaluation
+    min_step, max_step    bounds for the length of a step, in units of time; null: none
+    jumps                 times at which the vector field jumps: a step ends at each
+    """
 
     method: str = "dopri5"
     rtol: float | None = None
     atol: float | None = None
     steps: int | None = None
     max_steps: int = 10_000
+    controller: str | None = None
+    first_step: float | None = None
+    min_step: float | None = None
+    max_step: float | None = None
+    jumps: list[float] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what a table's row says of the solver: of its step control what is set."""
+        return {key: value for key, value in vars(self).items() if value is not None or key not in STEP_CONTROL}
 
 
 @dataclass
@@ -45,6 +64,11 @@ class SolverChange:
     atol: float | None = None
     steps: int | None = None
     max_steps: int | None = None
+    controller: str | None = None
+    first_step: float | None = None
+    min_step: float | None = None
+    max_step: float | None = None
+    jumps: list[float] | None = None
 
 
 @dataclass
@@ -185,12 +209,17 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", kee
     """`solver` with `change`: another method brings its own preset, an rtol without atol sets both.
 
     keep  another method of the same kind keeps the tolerance, or the steps
+
+    What is known of the vector field (its jumps, the steps that fit it) goes from one adaptive method to another; how
+    steps follow the error does not.
     """
     start = {f.name: getattr(solver, f.name) for f in fields(solver)}
     if change.method is not None and change.method != solver.method:
         own = preset("solver", change.method, f"{key}.method")
         alike = adaptive(change.method) == (solver.rtol is not None)
         kept = {name: start[name] for name in own if name != "method"} if keep and alike else {}
+        if adaptive(change.method):
+            kept |= {name: start[name] for name in STEP_CONTROL if name != "controller"}
         start = {"max_steps": solver.max_steps, **own, **kept}
     given = {f.name: getattr(change, f.name) for f in fields(change) if getattr(change, f.name) is not None}
     if "rtol" in given:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 NORMS = ("relative", "absolute", "seminorm")
+CONTROLLERS = ("I", "PI", "PID")
 COMPILE = ("auto", "true", "false", "loop")
 SCHEDULES = ("steps", "cosine", "onecycle")
 LONGEST = 240  # bytes of a name; a file system takes 255, and the time goes before it
@@ -144,6 +145,7 @@ def _check_words(config: Config) -> None:
 
 def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
     at_least(f"{key}.max_steps", solver.max_steps, 1)
+    _check_step_control(key, solver)
     if not adaptive(solver.method, f"{key}.method"):
         if solver.rtol is not None or solver.atol is not None:
             raise RequestError(_wrong_kind(key, solver, "takes fixed steps, so it has no rtol or atol"))
@@ -162,6 +164,23 @@ def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
     except ValueError as error:
         raise RequestError(str(error)) from error
     return None
+
+
+def _check_step_control(key: str, solver: SolverConfig) -> None:
+    from odenet_cli.config import STEP_CONTROL
+
+    said = [f"{key}.{name}={getattr(solver, name)}" for name in STEP_CONTROL if getattr(solver, name) is not None]
+    if said and not adaptive(solver.method, f"{key}.method"):
+        raise RequestError(
+            f"{', '.join(said)} has no meaning for {solver.method}, which takes fixed steps; leave it out."
+        )
+    if solver.controller is not None:
+        require(f"{key}.controller", solver.controller, CONTROLLERS)
+    positive(f"{key}.first_step", solver.first_step)
+    positive(f"{key}.max_step", solver.max_step)
+    at_least(f"{key}.min_step", solver.min_step, 0)
+    if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
+        raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
 
 
 def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config import DATA_PLACES, Config, SolverConfig, load
+from odenet_cli.config import DATA_PLACES, STEP_CONTROL, Config, SolverConfig, load
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 
@@ -118,4 +118,5 @@ def spelled(solver: SolverConfig) -> str:
     if solver.rtol is None:
         return f"{solver.method} {solver.steps} step{'s' * (solver.steps != 1)}"
     apart = "" if solver.atol == solver.rtol else f"/{solver.atol:g}"
-    return f"{solver.method} {solver.rtol:g}{apart}"
+    control = [f", {name} {getattr(solver, name)}" for name in STEP_CONTROL if getattr(solver, name) is not None]
+    return f"{solver.method} {solver.rtol:g}{apart}{''.join(control)}"

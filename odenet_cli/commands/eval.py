@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands._points import choice, open_run, own_class, product, read
-from odenet_cli.config import Config, eval_solver
+from odenet_cli.config import STEP_CONTROL, Config, eval_solver
 from odenet_cli.presets import adaptive, preset
 from odenet_cli.training.progress import say
 
@@ -18,7 +18,8 @@ Scores the run's best checkpoint once for every combination of the values given,
   odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6             tolerances (atol follows)
   odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, at the run's tolerance or in their preset's steps
 
-  eval.solver.{method,rtol,atol,steps,max_steps}   what to try; left out: as the run was scored
+  eval.solver.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
+                      what to try; left out: as the run was scored
   eval.batch_size, eval.dtype, data.root, data.path, data.download, device, trainer.limit_batches
   split=test|valid|train|all   checkpoint=best|last
   model.target=package.module:Class   to be said again where the run has a class of your own
@@ -38,7 +39,7 @@ KEYS = (
     "model.target",
 )
 MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
-PARTS = ("method", "rtol", "atol", "steps", "max_steps")
+PARTS = ("method", "rtol", "atol", "steps", "max_steps", *STEP_CONTROL)
 SOLVER = tuple(f"eval.solver.{key}" for key in PARTS)
 SPLITS = ("test", "valid", "train", "all")
 
@@ -73,6 +74,8 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
     if "eval.solver.method" in changes:
         kept = dict.fromkeys(("rtol", "atol", "steps"), None)
         kept.update(_kept(run, changes["eval.solver.method"]))
+        lost = STEP_CONTROL if kept["rtol"] is None else ("controller",)
+        kept.update(dict.fromkeys(lost))
     if "eval.solver.rtol" in changes:
         kept["atol"] = None
     return altered(run, {**{f"eval.solver.{name}": value for name, value in kept.items()}, **changes})
@@ -97,16 +100,19 @@ def score(folder: Path, points: list[Config], split: str | None, checkpoint: str
 
     scorer = Scorer(folder, points[0], split, checkpoint)
     say(scorer.title)
+    swept = [name for name in STEP_CONTROL if len({str(getattr(eval_solver(point), name)) for point in points}) > 1]
     for n, config in enumerate(points):
         solver = eval_solver(config)
         record = scorer.row(config)
         shown = metrics(record)
         if n == 0:
             wide = [max(10, len(name) + 2, len(cell) + 2) for name, cell in shown.items()]
-            widths = [10, 10, 7, *wide, 8, 10, 10]
-            say(_line(["method", "rtol", "atol", "steps", *shown, "NFE", "rejected", "time"], widths))
+            widths = [10, 10, 7, *[len(name) + 4 for name in swept], *wide, 8, 10, 10]
+            say(_line(["method", "rtol", "atol", "steps", *swept, *shown, "NFE", "rejected", "time"], widths))
         steps = solver.steps if solver.rtol is None else None
-        cells = [solver.method, *map(_cell, (solver.rtol, solver.atol, steps)), *shown.values()]
+        cells = [solver.method, *map(_cell, (solver.rtol, solver.atol, steps))]
+        cells += ["-" if (value := getattr(solver, name)) is None else str(value) for name in swept]
+        cells += [*shown.values()]
         cells += [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
         say(_line(cells, widths))
         yield record

@@ -7,7 +7,7 @@ from typing import Any
 
 from odenet_cli.commands._gradtable import Limits, beginnings, cells, described, head, judged, median, notes, verdict
 from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
-from odenet_cli.config import Config, GradientConfig
+from odenet_cli.config import STEP_CONTROL, Config, GradientConfig
 from odenet_cli.presets import preset
 from odenet_cli.training.progress import say
 
@@ -31,15 +31,16 @@ finite differences of the loss, along a few directions of all parameters. Exit c
   odenet gradcheck RUN gradient.norm=relative,absolute solver.rtol=1e-2,1e-3
   odenet gradcheck RUN gradient.method=replay
 
-  gradient.{method,norm,control_parameters,coupling}, gradient.solver.{method,rtol,atol,steps,max_steps},
-  solver.{method,rtol,atol,steps,max_steps}   what to try, every combination; left out: as the run was trained
+  gradient.{method,norm,control_parameters,coupling},
+  {solver,gradient.solver}.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
+                      what to try, every combination; left out: as the run was trained
   threshold=0.5   rounding=1e-4   difference=1e-3   batches=3   reference=1e-10   checkpoint=best|last
   data.root, data.path, data.download, device
   model.target=package.module:Class   to be said again where the run has a class of your own
 
 Gradients of ReLU fields jump, and the reference comes slowly: at 1e-10 it is good to about 1e-3, at 1e-6 to 1e-2, in a
 thirtieth of the time. The rows are also appended to RUN/gradcheck.jsonl."""
-PARTS = ("method", "rtol", "atol", "steps", "max_steps")
+PARTS = ("method", "rtol", "atol", "steps", "max_steps", *STEP_CONTROL)
 SOLVER = tuple(f"solver.{name}" for name in PARTS)
 BACKWARD = tuple(f"gradient.solver.{name}" for name in PARTS)
 OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
@@ -109,7 +110,8 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
     told: dict[str, Any] = dict.fromkeys(f"eval.solver.{name}" for name in PARTS)
     if changes.get("solver.method", run.solver.method) != run.solver.method:
         own = preset("solver", changes["solver.method"], "solver.method")
-        told |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps")} | dict.fromkeys(BACKWARD)
+        lost = ("controller",) if "rtol" in own else STEP_CONTROL
+        told |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps", *lost)} | dict.fromkeys(BACKWARD)
     if "solver.rtol" in changes:
         told["solver.atol"] = changes["solver.rtol"]
     if changes.get("gradient.method", run.gradient.method) != run.gradient.method:

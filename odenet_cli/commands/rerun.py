@@ -15,7 +15,7 @@ Nothing is written. Exit code 1 where it fails again, 0 where it passes.
   odenet rerun RUN solver.rtol=1e-5                  would this have helped?
   odenet rerun RUN gradient.method=replay dtype=float64
 
-  {solver,gradient.solver,eval.solver}.{method,rtol,atol,steps,max_steps}
+  {solver,gradient.solver,eval.solver}.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
   gradient.{method,norm,control_parameters,coupling}, dtype, device, data.root, data.path,
   data.download
   model.target=package.module:Class   to be said again where the run has a class of your own"""

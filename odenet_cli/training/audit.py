@@ -50,7 +50,7 @@ class Audit:
         try:
             right, record = self.answers(solver)
         except SolveError as error:
-            return {**vars(solver), "finer": False, "failed": str(error)}
+            return {**solver.record(), "finer": False, "failed": str(error)}
         lost, gained = int((self.base & ~right).sum()), int((right & ~self.base).sum())
         p = mcnemar(lost, gained)
         return {**record, "lost": lost, "gained": gained, "p": p, "finer": finer(record, self.first)}
@@ -68,7 +68,7 @@ class Audit:
         right = made.argmax(1) == labels
         scores = {"loss": F.cross_entropy(made.double(), labels).item(), "error": (~right).double().mean().item()}
         order = getattr(method(solver.method), "order", None)
-        return right, {**vars(solver), "order": order, **scores, **mean_cost(cost, len(self.batches))}
+        return right, {**solver.record(), "order": order, **scores, **mean_cost(cost, len(self.batches))}
 
     def about(self, data: str) -> str:
         """The samples in words, and what so few cannot tell."""

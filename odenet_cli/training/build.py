@@ -15,7 +15,7 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config import Config, SolverConfig, eval_solver, gradient_solver
+from odenet_cli.config import STEP_CONTROL, Config, SolverConfig, eval_solver, gradient_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Fixed, Solver
 from odenet_cli.ode.gradient import Gradient
@@ -40,6 +40,7 @@ def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solve
                 atol=config.atol,
                 max_steps=config.max_steps,
                 gradient=gradient,
+                **{name: value for name in STEP_CONTROL if (value := getattr(config, name)) is not None},
             )
         if config.steps is not None:
             return Fixed(method=config.method, steps=config.steps, gradient=gradient)

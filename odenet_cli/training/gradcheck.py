@@ -130,10 +130,10 @@ def solver_of(config: Config) -> Solver:
 def setting(config: Config) -> dict[str, Any]:
     """What the gradient depends on, flat; `backward_…` is the adjoint's own solve."""
     known = gradient_options(config.gradient.method)
-    backward = vars(gradient_solver(config)) if "solver" in known else {}
+    backward = gradient_solver(config).record() if "solver" in known else {}
     return {
         "gradient": config.gradient.method,
         **{name: getattr(config.gradient, name) for name in known if name != "solver"},
         **{f"backward_{name}": value for name, value in backward.items()},
-        **vars(config.solver),
+        **config.solver.record(),
     }

@@ -58,4 +58,4 @@ class Scorer:
         scores = evaluate(
             self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches, dtype
         )
-        return {**self.about, **vars(solver), **scores}
+        return {**self.about, **solver.record(), **scores}

@@ -7,10 +7,9 @@ accuracy, and McNemar's exact test on the same samples gives p < 0.01.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from odenet_cli.config import SolverConfig
+from odenet_cli.config import SolverChange, SolverConfig, changed
 from odenet_cli.precision import EPS
 
 LOSS, SIGNIFICANT = 0.002, 0.01
@@ -36,12 +35,12 @@ def matrix(
         tighter = [float(f"{own.rtol / by:g}") for by in (10, 100)]  # 1e-06, not 1.0000000000000002e-06
         usual |= {own.rtol, *(rtol for rtol in tighter if rtol >= EPS[dtype])}
     made = [
-        replace(own, method=method, rtol=None, atol=None, steps=count)
+        changed(own, SolverChange(method=method, steps=count))
         for method in dict.fromkeys(fixed)
         for count in (dict.fromkeys(steps) or sorted(counts))
     ]
     made += [
-        replace(own, method=method, rtol=rtol, atol=rtol * ratio, steps=None)
+        changed(own, SolverChange(method=method, rtol=rtol, atol=rtol * ratio))
         for method in dict.fromkeys(adaptive)
         for rtol in (dict.fromkeys(tolerances) or sorted(usual, reverse=True))
     ]
