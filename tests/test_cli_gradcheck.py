@@ -154,6 +154,8 @@ class Field(nn.Module):
             inner = inner + inner.detach()
         if self.kind == "dropout":
             inner = self.dropout(inner)
+        if self.kind == "float":
+            inner = inner.float()
         return self.rate * self.outer(inner)
 
 class Net(nn.Module):
@@ -220,6 +222,11 @@ def test_dropout_in_the_field_is_held_against_its_own_steps(check, planted):
     assert "error" not in records[0]
     assert "no reference: a field draws random numbers" in lines[-2]
     assert lines[-1].startswith("passed: the median error against its own steps is ")
+
+
+def test_a_network_of_one_dtype_is_refused(check, planted):
+    with pytest.raises(RequestError, match=r"the network fails in float64, .*\n.*the dtype of its input"):
+        check(TARGET, "batches=1", folder=planted("float"))
 
 
 def test_rounding_is_told_from_a_fault(check, planted, monkeypatch):

@@ -19,6 +19,7 @@ from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
 from odenet_cli.training.borrowed import in_dtype
 from odenet_cli.training.evaluate import converted
+from odenet_cli.training.record import exhausted
 from odenet_cli.training.retrace import Decisions
 from odenet_cli.training.slope import (
     Slope,
@@ -65,7 +66,7 @@ class Gradcheck:
                     own.error(steps),
                     *self.gradients(config, n, double=True),
                 )
-        except SolveError as error:
+        except (SolveError, Untrusted) as error:
             return {**record, "failed": str(error)}
         of = fields_of(self.model).__contains__
         record |= {
@@ -99,7 +100,15 @@ class Gradcheck:
         batch = converted(self.batches[n], dtype)
         with in_dtype(model, dtype):
             own, decisions = slope(model, loss_fn, batch, solver), decided(model, loss_fn, batch, solver)
-        return own, of_steps(model, loss_fn, batch, solver, decisions), decisions
+        try:
+            return own, of_steps(model, loss_fn, batch, solver, decisions), decisions
+        except (RuntimeError, ValueError, TypeError) as error:
+            if isinstance(error, SolveError) or exhausted(error):
+                raise
+            raise RequestError(
+                f"the network fails in float64, in which exact gradients are made: {str(error).partition(chr(10))[0]}\n"
+                "  Let it compute in the dtype of its input, and let tensors that it holds be buffers."
+            ) from error
 
     def reference(self, n: int, decisions: Decisions | None = None) -> Slope:
         """The gradient of the equation on batch `n`; it is the same for all points. Raises `Untrusted`."""

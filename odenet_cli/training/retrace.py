@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from odenet_cli.ode import Adaptive, Solver
+from odenet_cli.ode import Adaptive, SolveError, Solver
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.gradient.reversible import Reversible
@@ -46,12 +46,15 @@ class Recorded(Norm):
 
 @dataclass(frozen=True)
 class Told(Norm):
-    """A norm that returns the sizes of another solve, whatever it is asked."""
+    """A norm that returns the sizes of another solve, whatever it is asked; `SolveError` where there are no more."""
 
     found: Iterator[list[float]] = field(default_factory=lambda: iter(()))
 
     def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
-        return next(self.found)
+        sizes = next(self.found, None)
+        if sizes is None:
+            raise SolveError("in float64 the solve takes other steps than in the run's precision.")
+        return sizes
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,12 @@ def recording(solver: Solver, decisions: Decisions) -> Solver:
     return _with(plain, Recorded(plain.rtol, plain.atol, into=decisions)) if isinstance(plain, Adaptive) else plain
 
 
-def retracing(solver: Solver, decisions: Decisions) -> Solver:
-    """Return a solver under plain autograd that takes the steps of `solver` in the loss that `decisions` are of."""
-    plain = replace(solver, gradient=Plain(solver.differentiate, Decisions()))
+def retracing(solver: Solver, decisions: Decisions, gradient: str | None = None) -> Solver:
+    """Return a solver that takes the steps of `solver` in the loss that `decisions` are of.
+
+    gradient  None: plain autograd
+    """
+    plain = replace(solver, gradient=gradient or Plain(solver.differentiate, Decisions()))
     if not isinstance(plain, Adaptive):
         return plain
     return _with(plain, Told(plain.rtol, plain.atol, found=iter(decisions.sizes)))

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from odenet_cli.errors import RunFailed
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
+from odenet_cli.ode.gradient.reversible import Reversible
+from odenet_cli.ode.multistep import Multistep
 from odenet_cli.tasks import Loss
 from odenet_cli.training import device, generators
 from odenet_cli.training.borrowed import frozen, in_dtype, repeatable
@@ -24,6 +26,7 @@ DIRECTIONS = 4  # of finite differences
 SHIFT = 1e-8  # how far they go, relative to the parameters
 LOOSE = 1e-3  # the tolerance at which replay is tried before it is relied on
 TRUSTED = 1e-6
+FULL = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
 
 
 @dataclass
@@ -64,10 +67,20 @@ def slope(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver | None) ->
 
 
 def of_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, decisions: Decisions) -> Slope:
-    """The exact gradient of the steps that `decisions` are of: plain autograd through them in float64, where nothing is
-    evaluated again."""
+    """The exact gradient of the steps that `decisions` are of, in float64.
+
+    By plain autograd, where nothing is evaluated again; without room for its graph by replay, as in `of_equation`.
+    """
+    batch = converted(batch, torch.float64)
     with in_dtype(model, torch.float64):
-        return slope(model, loss_fn, converted(batch, torch.float64), retracing(solver, decisions))
+        try:
+            with Room(model):
+                return slope(model, loss_fn, batch, retracing(solver, decisions))
+        except NoRoom:
+            if isinstance(solver.differentiate, Reversible) or isinstance(solver.formulas, Multistep):
+                raise Untrusted(f"{FULL}, and its steps cannot be taken again one by one") from None
+            _check_replay(model, loss_fn, batch, LOOSE)
+            return slope(model, loss_fn, batch, retracing(solver, decisions, "replay"))
 
 
 def decided(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Decisions:
@@ -122,35 +135,30 @@ def of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -
     is held against plain autograd at a loose tolerance first.
     """
     batch = converted(batch, torch.float64)
-
-    def made(tol: float, gradient: str) -> Slope:
-        solver = Adaptive(method="dopri5", rtol=tol, atol=tol, gradient=gradient, max_steps=1_000_000)
-        return slope(model, loss_fn, batch, solver)
-
     with in_dtype(model, torch.float64):
         try:
-            with Room(model, device.free_memory(next(model.parameters()).device) // 2):
-                return made(tolerance, "backprop")
+            with Room(model):
+                return _by_dopri5(model, loss_fn, batch, tolerance, "backprop")
         except NoRoom:
-            _check_replay(made, max(tolerance, LOOSE))
-            return made(tolerance, "replay")
+            _check_replay(model, loss_fn, batch, max(tolerance, LOOSE))
+            return _by_dopri5(model, loss_fn, batch, tolerance, "replay")
         except SolveError as error:
             raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
 
 
-def _check_replay(made: Callable[[float, str], Slope], tolerance: float) -> None:
+def _by_dopri5(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float, gradient: str) -> Slope:
+    solver = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, gradient=gradient, max_steps=1_000_000)
+    return slope(model, loss_fn, batch, solver)
+
+
+def _check_replay(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> None:
     """Raise `Untrusted` if the gradient by replay is not that of plain autograd: then the fields have changed."""
     try:
-        off = made(tolerance, "replay").error(made(tolerance, "backprop"))
+        kept, again = (_by_dopri5(model, loss_fn, batch, tolerance, name) for name in ("backprop", "replay"))
     except SolveError as error:
-        raise Untrusted(
-            f"the reference needs more memory than there is, unless its fields are evaluated again: {error}"
-        ) from error
-    if not off <= TRUSTED:
-        raise Untrusted(
-            "the reference needs more memory than there is, unless its fields are evaluated again, and then they are "
-            f"not the same (gradients differ by {off:.1e})"
-        )
+        raise Untrusted(f"{FULL}: {error}") from error
+    if not (off := again.error(kept)) <= TRUSTED:
+        raise Untrusted(f"{FULL}, and then they are not the same (gradients differ by {off:.1e})")
 
 
 class Untrusted(RunFailed):
@@ -162,11 +170,11 @@ class NoRoom(Exception):
 
 
 class Room(SavedMeter):
-    """Let autograd hold so many bytes for backward, and no more."""
+    """Let autograd hold half of the memory that is free for backward, and no more."""
 
-    def __init__(self, model: nn.Module, room: int) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__([*model.parameters(), *model.buffers()])
-        self.room = room
+        self.room = device.free_memory(next(model.parameters()).device) // 2
 
     def _pack(self, tensor: Tensor) -> Any:
         held = super()._pack(tensor)

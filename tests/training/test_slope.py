@@ -249,8 +249,16 @@ def test_without_room_the_reference_is_made_by_replay(network, batch, monkeypatc
     again = of_equation(network, loss_fn, batch, 1e-6)
     assert (kept.cost.nfe_backward, again.cost.nfe_backward > 0) == (0, True)
     assert again.error(kept) < 1e-10
+    for solver in ("dopri5", "euler"):
+        monkeypatch.undo()
+        steps = steps_of(network, batch, SOLVERS[solver]("adjoint"))
+        monkeypatch.setattr(device, "free_memory", lambda where: 1000)
+        assert steps_of(network, batch, SOLVERS[solver]("adjoint")).error(steps) < 1e-12
     with pytest.raises(Untrusted, match="evaluated again"):
         of_equation(Planted("late", FIXED).train(), planted_loss, batch, 1e-6)
+    for solver in (SOLVERS["euler"]("reversible"), Adaptive(method="adams", rtol=1e-3, atol=1e-3)):
+        with pytest.raises(Untrusted, match="cannot be taken again one by one"):
+            steps_of(network, batch, solver)
 
 
 def test_a_closure_sees_the_borrowed_model(batch):
