@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ COSTS = (
 )
 
 
-def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Collection[Path] = ()) -> int:
+def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[Path, str] | None = None) -> int:
     """Write and print what became of the `jobs` (overrides, folder) and of those that the sweep had before; return how
-    many of the `jobs` are not done. Those that `failed` are not, whatever run their folders hold."""
+    many of the `jobs` are not done. Those that `failed`, and why, are not, whatever run their folders hold."""
     earlier = _earlier(folder, [where for _, where in jobs])
-    records = [_outcome(overrides, where, folder, failed) for overrides, where in (*earlier, *jobs)]
+    records = [_outcome(overrides, where, folder, failed or {}) for overrides, where in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "summary.json", json.dumps({"jobs": records}, indent=2) + "\n")
     table = markdown(records, differing(record["overrides"] for record in records))
@@ -47,10 +47,10 @@ def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
     return [(list(run_record(where).get("overrides") or []), where) for where in there if where not in jobs]
 
 
-def _outcome(overrides: list[str], where: Path, folder: Path, failed: Collection[Path]) -> dict[str, Any]:
+def _outcome(overrides: list[str], where: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:
     record = run_record(where)
     if where.resolve() in failed and record.get("status") == "done":
-        record = {"status": "failed", "reason": "the folder holds another run"}
+        record = {"status": "failed", "reason": failed[where.resolve()]}
     status = record.get("status", "not started")
     reason = record.get("reason")
     if status == "running":

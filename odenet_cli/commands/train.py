@@ -36,7 +36,7 @@ log = logging.getLogger("odenet")
 
 # A job must not raise: Hydra would print a traceback, and a sweep would stop. What a single run raised waits here.
 _raised: list[Exception] = []
-_failed: set[Path] = set()  # of a sweep, whatever the records in their folders say
+_failed: dict[Path, str] = {}  # jobs of a sweep and why, whatever the records in their folders say
 
 register()  # also where a launcher imports this module in another process
 
@@ -121,7 +121,7 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         log.info("the run failed", exc_info=True)
         if sweep:
-            _failed.add(folder.resolve())
+            _failed[folder.resolve()] = str(error)
             kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
             say(f"#{here.job.num} failed: {kind}{error}", sys.stderr)
         else:

@@ -3,6 +3,7 @@ that a sweep's folder holds already keeps its own."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from odenet_cli.config import Config, load
+from odenet_cli.errors import RequestError
 from odenet_cli.training.same import settings
 
 FILLED = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re.DOTALL)
@@ -48,6 +50,10 @@ def job_folder(number: int) -> str:
 
 
 def runs_in(folder: Path) -> dict[Path, Config]:
-    """Return the runs below `folder`, each with its config; one that failed before it had any is left out."""
-    there = sorted(path.parent for path in folder.rglob("run.json"))
-    return {place: load(place) for place in there if (place / "config.yaml").exists()}
+    """Return the runs below `folder`, each with its config; left out is one that failed before it had any, and one
+    whose config is damaged: nothing is a repetition of that."""
+    found = {}
+    for place in sorted(path.parent for path in folder.rglob("run.json")):
+        with contextlib.suppress(RequestError):
+            found[place] = load(place)
+    return found

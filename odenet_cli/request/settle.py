@@ -40,17 +40,22 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
         check(likely)
 
     auto = _auto(configs)
-    whole = {folder: whole_of(config, folder, auto) for folder, config in configs.items()}
-    for folder, config in whole.items():
-        if config.resume == "auto":
-            same_run(folder, config)
+    # A job of a sweep whose files are damaged is refused when it comes; the others go on.
+    damaged = {folder for folder in configs if len(configs) > 1 and not readable(folder)}
+    whole = {
+        folder: complete(config, on_gpu(config), data=auto) if folder in damaged else whole_of(config, folder, auto)
+        for folder, config in configs.items()
+    }
+    going_on = [folder for folder, config in whole.items() if config.resume == "auto" and folder not in damaged]
+    for folder in going_on:
+        same_run(folder, whole[folder])
 
     records: dict[str, dict[str, Any]] = {}
     for folder, config in whole.items():
         data, key = config.data, key_of(config.data)
         if key not in records:
             records[key] = sets.prepare(data["name"], arguments(data))
-        if config.resume == "auto":
+        if folder in going_on:
             same_data(read_record(folder).get("data") or {}, records[key], folder)
         if config.trainer.batch_size is not None:
             sets.check_batch(config.trainer.batch_size, data["name"], records[key])
@@ -63,7 +68,7 @@ def _auto(configs: dict[Path, Config]) -> str | None:
     """Return what `data=auto` stands for: what it did in a run that goes on, else what is found here."""
     asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}
     for folder, config in asking.items():
-        if config.resume == "auto" and holds_run(folder) and (known := saved(folder)):
+        if config.resume == "auto" and holds_run(folder) and readable(folder) and (known := saved(folder)):
             return str(known["data"]["name"])
     return auto_of(next(iter(asking.values()))) if asking else None
 
@@ -78,6 +83,15 @@ def _found(options: str) -> str:
     from odenet_cli import data as sets
 
     return sets.resolve_auto(arguments(json.loads(options)))
+
+
+def readable(folder: Path) -> bool:
+    """Return whether what is in `folder` of a run can be read: its record and its config."""
+    try:
+        read_record(folder), saved(folder)
+    except RequestError:
+        return False
+    return True
 
 
 def goes_on(folder: Path, config: Config) -> bool:
