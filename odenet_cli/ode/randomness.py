@@ -6,15 +6,18 @@ step may open the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import types
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode.errors import RandomField
-from odenet_cli.ode.state import Evaluate, State, Time
+from odenet_cli.ode.state import Evaluate, Field, State, Time
 
 States = tuple[Tensor, ...]
 
@@ -34,7 +37,7 @@ class Drawn(tuple[Tensor, ...]):
 
 
 class Draws:
-    """What a vector field draws in one solve, by the states of PyTorch's default generators.
+    """What a vector field draws in one solve, by the states of PyTorch's default generators and of those it holds.
 
     start  before the first evaluation, with which `capture` begins
     first  after it
@@ -42,8 +45,8 @@ class Draws:
     saved  states that the accepted steps need, for autograd to keep
     """
 
-    def __init__(self) -> None:
-        self._generators = [torch.default_generator]
+    def __init__(self, field: Field) -> None:
+        self._generators = [torch.default_generator, *_own_generators(field)]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators += torch.cuda.default_generators
         self.start = self.first = self._last = self._states()
@@ -153,6 +156,40 @@ class Draws:
 
     def _changed(self, states: States) -> bool:
         return any(_differ(generator.get_state(), state) for generator, state in zip(self._generators, states))
+
+
+def _own_generators(field: Field) -> list[torch.Generator]:
+    """Return the generators that a field holds: in its closure, its defaults, the globals that it names, attributes of
+    its own, of its modules and of the objects there. (Those of numpy and of Python are not looked for.)"""
+    found, things = [], [field]
+    for _ in range(3):
+        held = [part for thing in things for part in _held(thing)]
+        found += [part for part in held if type(part) is torch.Generator and part is not torch.default_generator]
+        things = [part for part in held if type(part) not in _NOT_LOOKED_INTO]
+    return list(dict.fromkeys(found))
+
+
+_NOT_LOOKED_INTO = {Tensor, torch.nn.Parameter, torch.Generator, type, types.ModuleType, types.BuiltinFunctionType} | {
+    str, int, float, bool, type(None)
+}  # fmt: skip
+
+
+def _held(thing: Any) -> Iterable[Any]:
+    if isinstance(thing, torch.nn.Module):
+        mine = [part for part in vars(thing).values() if not isinstance(part, dict)]
+        others = (part for module in thing.modules() for part in vars(module).values())
+        return [*mine, *(part for part in others if type(part) is torch.Generator)]
+    if isinstance(thing, types.FunctionType):
+        empty, cells = types.CellType(), thing.__closure__ or ()
+        named = (thing.__globals__.get(name) for name in thing.__code__.co_names)
+        return (*(cell.cell_contents for cell in cells if cell != empty), *(thing.__defaults__ or ()), *named)
+    if isinstance(thing, types.MethodType):
+        return (thing.__self__, thing.__func__)
+    if isinstance(thing, functools.partial):
+        return (thing.func, *thing.args, *thing.keywords.values())
+    if isinstance(thing, (list, tuple)):
+        return thing[:100]  # no table of numbers
+    return islice((thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})).values(), 100)
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -221,6 +222,37 @@ def test_fewer_numbers_backward_are_noticed():
     y = Fixed(method="euler", steps=3, gradient="replay")(field, y0, (0.0, 1.0)).y
     with pytest.raises(RandomField, match="fewer or more"):
         y.sum().backward()
+
+
+class Noise(nn.Module):
+    """y' = -ε y with ε from a generator of its own, held by a module in it or by the closure of `field`."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Identity()
+        self.inner.generator = torch.Generator().manual_seed(1)
+
+    def forward(self, t, y):
+        return -torch.rand(y.shape, generator=self.inner.generator, dtype=y.dtype) * y
+
+
+def of_closure():
+    generator = torch.Generator().manual_seed(1)
+    return lambda t, y: -torch.rand(y.shape, generator=generator, dtype=y.dtype) * y
+
+
+@pytest.mark.parametrize(
+    "make", [Noise, of_closure, lambda: partial(Noise().forward)], ids=["module", "closure", "partial"]
+)
+def test_generators_of_the_fields_own_are_repeated_too(make):
+    """y is linear in y0, number by number, so dy/dy0 = y / y0."""
+    y0 = Y0.clone().requires_grad_()
+    for name in STEPS:
+        y = Fixed(method="rk4", steps=3, gradient=name)(make(), y0, (0.0, 1.0)).y
+        (found,) = torch.autograd.grad(y.sum(), y0)
+        assert torch.allclose(found, y / y0, rtol=1e-9)
+    with pytest.raises(RandomField, match="gradient=adjoint"):
+        Fixed(method="rk4", steps=3, gradient="adjoint")(make(), y0, (0.0, 1.0))
 
 
 def test_the_solve_of_the_issue():

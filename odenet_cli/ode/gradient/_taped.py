@@ -21,7 +21,7 @@ from odenet_cli.ode.transforms import check_transforms
 def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     """Solve as one node of the autograd graph."""
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
-    rhs, problem.draws = problem.rhs, Draws()
+    rhs, problem.draws = problem.rhs, Draws(problem.rhs.field)
     problem.stats.nfe_forward += 1
     start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
     f0, problem.captured, problem.retain = capture(rhs, start, problem.times is not None)
