@@ -7,22 +7,21 @@ imported here, so that help answers at once.
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
-import io
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
-from odenet_cli import __version__, threads
-from odenet_cli.errors import Interrupted, OdenetError, full, no_space
+from odenet_cli import __version__, streams, threads
+from odenet_cli.errors import Interrupted, OdenetError, RequestError, described, full, no_space, told
 
 COMMANDS = Path(__file__).resolve().parent / "commands"
 LINES = 12
-SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+NAME, LINE, CUT = 256, 1_000, 60  # letters
+SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 
 
 def main() -> int:
@@ -33,21 +32,15 @@ def main() -> int:
         interrupted.append(number)
         raise KeyboardInterrupt
 
+    words = sys.argv[1:]  # Hydra is given others
     threads.wait_passively()
-    opened()
+    streams.secure()
     for number in SIGNALS:
-        signal.signal(number, note)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is how nohup asks
+            signal.signal(number, note)
     os.umask(os.umask(0o077) | 0o002)  # whatever was set: no file of ours is writable for everybody
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale without é or × is no reason to stop
-            stream.reconfigure(errors="backslashreplace")
     try:
-        code = dispatch(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone (`| head`); what is still buffered has nowhere to go.
-        discard(sys.stdout)
-        return 0
+        return dispatch(words) or printed()
     except Interrupted as stop:
         return report(stop, str(stop) or "interrupted", stop.code)
     except KeyboardInterrupt as stop:
@@ -57,21 +50,20 @@ def main() -> int:
             return report(error, "interrupted", SIGNALS[interrupted[-1]])
         if isinstance(error, OdenetError):
             return report(error, f"error: {error}", error.code)
-        if full(error):
-            return report(error, f"error: {no_space(error)}\n  Make room, and start it again.", 1)
-        text = f"error: {type(error).__name__}: {error}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
+        text = described(error)
+        if text is not None:
+            return report(error, f"error: odenet {' '.join(words[:1])}: {text}", 1)
+        text = f"error: {told(error)}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
-    return code
 
 
-def opened() -> None:
-    """Lead a standard stream that was closed (`>&-`) to nowhere; else the next file to be opened would take its place.
-
-    The lowest free descriptor is the one that was closed.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+def printed() -> int:
+    """Return the exit code of a command that went well and whose result is what it printed: 1 where that was lost."""
+    lost = streams.unprinted()
+    if lost is None:
+        return 0
+    words = no_space(lost) if full(lost) else f"{lost.strerror}."
+    return report(lost, f"error: not all of the output could be written: {words}\n  Redirect it to another place.", 1)
 
 
 def dispatch(argv: list[str]) -> int:
@@ -87,10 +79,12 @@ def dispatch(argv: list[str]) -> int:
     if command not in commands():
         from odenet_cli.registry import nearest
 
-        known = ", ".join(commands())
-        print(f"error: odenet {command}: no such command.{nearest(command, commands())}", file=sys.stderr)
-        print(f"  There are: {known}.", file=sys.stderr)
-        return 2
+        near = nearest(command, commands())
+        raise RequestError(f"odenet {command}: no such command.{near}\n  There are: {', '.join(commands())}.")
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise RequestError("the working directory has gone: it was deleted. Go to one that exists (cd).") from error
     return int(importlib.import_module(f"odenet_cli.commands.{command}").main(rest))
 
 
@@ -111,25 +105,14 @@ def overview() -> str:
 
 def report(error: BaseException, text: str, code: int) -> int:
     """Print `text`, at most 12 lines; the traceback comes before it where ODENET_DEBUG=1 asks for it."""
-    lines = text.splitlines()
+    # What is longer than any file's name, or path, was not meant: as typed, but cut.
+    lines = [re.sub(rf"[^\s/]{{{NAME},}}", lambda long: f"{long[0][:CUT]}…", line)[:LINE] for line in text.splitlines()]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
-    try:
-        if os.environ.get("ODENET_DEBUG") == "1":
-            import traceback
+    if os.environ.get("ODENET_DEBUG") == "1":
+        import traceback
 
-            traceback.print_exception(type(error), error, error.__traceback__)
-        print("\n".join(lines), file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # its reader has gone, its disk is full, it was closed: the exit code says it alone
-        discard(sys.stderr)
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):  # Python would try once more at the end, and exit with a code of its own
-        discard(sys.stdout)
+        traceback.print_exception(type(error), error, error.__traceback__)
+    sys.stdout.flush()
+    print("\n".join(lines), file=sys.stderr, flush=True)
     return code
-
-
-def discard(stream: TextIO) -> None:
-    """Lead what is still buffered to nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -37,6 +41,70 @@ class Interrupted(BaseException):
 
     def __reduce__(self) -> tuple[type, tuple[str, int]]:  # jobs in other processes send it home
         return type(self), (str(self), self.code)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Around what writes to `path`: an error of the operating system that names no file names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def told(error: BaseException) -> str:
+    """Return what `error` says to a user, whatever it is."""
+    return str(error) if isinstance(error, OdenetError) else described(error) or _named(error)
+
+
+def described(error: BaseException) -> str | None:
+    """Return in words what went wrong outside of this program: with the memory, the user's own code, the system.
+
+    None for anything else, which is a bug.
+    """
+    if exhausted(error):
+        return f"out of memory: {_named(error).splitlines()[0]}"
+    if full(error):
+        return f"{no_space(error)}\n  Make room, and start it again."
+    own = place(error)
+    if own:
+        return f"{_named(error)}\n  {own}"
+    if isinstance(error, OSError) and error.strerror:
+        paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+        return f"{' and '.join(paths) or type(error).__name__}: {error.strerror}."
+    return None
+
+
+def place(error: BaseException) -> str:
+    """Return where in the user's own code `error` arose, `file, line N, in function: source`; empty where it did not.
+
+    That is the innermost frame that is below one of ours, and neither ours nor of an installed library.
+    """
+    import sysconfig
+    import traceback
+
+    ours, standard = str(Path(__file__).parent), sysconfig.get_path("stdlib")
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(list(itertools.dropwhile(lambda frame: not frame.filename.startswith(ours), frames))):
+        installed = {"site-packages", "dist-packages"} & set(Path(frame.filename).parts)
+        if not (installed or frame.filename.startswith((ours, standard, "<"))):
+            return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
+    return ""
+
+
+def exhausted(error: BaseException) -> bool:
+    """Is there no memory left? torch on a CPU, and who loads a library, say so in words alone."""
+    words = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "failed to map segment")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError, ImportError))
+        and (type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in words))
+    )
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def full(error: BaseException) -> bool:

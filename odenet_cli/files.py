@@ -6,13 +6,15 @@ import contextlib
 import os
 from pathlib import Path
 
+from odenet_cli.errors import naming
+
 
 def replace(path: Path, content: str | bytes) -> None:
     """Put `content` in the place of `path`, on the disk when this returns; of a link only the link goes."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

@@ -56,8 +56,11 @@ def parsed(folder: Path) -> dict[str, Any]:
     """`run.json`; whatever a damaged file makes a parser raise, or a `ValueError` that names what no run would say."""
     text = read_text(folder / "run.json")
     if not text.strip("\0 \n"):
-        raise ValueError("it is empty")
-    record: Any = json.loads(text)
+        raise ValueError("run.json: it is empty")
+    try:
+        record: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno} of run.json: {error.msg}") from error
     check(record, {}, "run.json")
     form = record.get("format", 1)
     if type(form) is int and form > FORMAT:
@@ -75,7 +78,10 @@ def read_text(path: Path) -> str:
     """What `path` holds."""
     if path.exists() and not path.is_file():  # to read a pipe would wait for ever
         raise ValueError(f"{path.name} is no file")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text: {error}") from error
 
 
 def check(found: Any, kinds: Mapping[str, Any], what: str) -> None:

@@ -19,7 +19,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, place
 
 
 def names(package: str) -> list[str]:
@@ -145,4 +145,6 @@ def _told(error: BaseException) -> str:
     """An exception in one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(".")
+    where = place(error)
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(".")
+    return f"{said}\n  {where}" if where else said

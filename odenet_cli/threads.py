@@ -15,10 +15,12 @@ WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 def wait_passively() -> None:
     """Have the threads of an OpenMP that is not loaded yet sleep between two operations, unless the user chose.
 
-    They would spin on their cores: the fastest where nothing else runs, and several times slower where anything does.
+    They would spin on their cores for 3 ms: as fast as can be where nothing else runs, and several times slower where
+    anything does. GNU's, which torch has on Linux, spin for some 20 µs before they sleep. Without that, small steps
+    take twice the time on a quiet machine; with it, no more than if they spun on.
     """
     if not any(name in os.environ for name in WAIT):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 
 
 def wait_policy() -> str:

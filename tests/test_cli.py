@@ -60,15 +60,24 @@ def test_a_reader_that_leaves_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_unexpected_error_is_short_unless_debugging(odenet):
+BROKEN = """
+import sys
+from odenet_cli import cli
+def dispatch(words):
+    raise ValueError("a bug")
+cli.dispatch = dispatch
+sys.exit(cli.main())
+"""
+
+
+def test_an_unexpected_error_is_short_unless_debugging():
     def fail(**environ):
-        return odenet("train", "data=digits", "device=cpu", "seed=8", fakes=True, **environ)
+        command = [sys.executable, "-c", BROKEN, "list"]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ})
 
     done = fail()
     assert done.returncode == 1
-    assert "ValueError: a bug" in done.stderr
-    assert "ODENET_DEBUG=1" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == ("error: ValueError: a bug\n  This was not expected. ODENET_DEBUG=1 shows the traceback.\n")
     assert "Traceback" in fail(ODENET_DEBUG="1").stderr
 
 

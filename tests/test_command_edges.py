@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from odenet_cli import streams
 from odenet_cli.commands import audit, bench, gradcheck, reproduce, sample
 from odenet_cli.commands import eval as scoring
 from odenet_cli.config import complete, save
@@ -35,10 +36,10 @@ def nobody(monkeypatch):
     """Standard output is a pipe whose reader has gone."""
     reader, writer = os.pipe()
     os.close(reader)
-    stream = os.fdopen(writer, "w")
-    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
+    streams.secure()
     yield
-    stream.close()
+    os.close(writer)
 
 
 def test_an_audit_without_a_reader_keeps_its_file_and_its_exit_code(run_folder, nobody, monkeypatch):

@@ -9,7 +9,7 @@ import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
 FOUNDATION = {"", "errors", "registry", "precision", "presets", "ranges", "config", "plainyaml", "records", "threads"}
-FOUNDATION |= {"upgrade", "files"}
+FOUNDATION |= {"upgrade", "files", "streams"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
@@ -24,7 +24,7 @@ ALLOWED = {
     "request": FOUNDATION | {"data", "training", "request"},
     "commands": FOUNDATION
     | {"ode", "models", "data", "tasks", "training", "report", "bench", "request", "cli", "commands"},
-    "cli": {"", "errors", "registry", "threads", "commands"},
+    "cli": {"", "errors", "registry", "streams", "threads", "commands"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "hydra", "omegaconf", "sklearn", "tensorboard", "matplotlib", "rich", "numpy", "scipy"}

@@ -290,3 +290,11 @@ def test_git_runs_nothing_that_a_file_planted(saved, tmp_path, odenet):
         assert done.returncode == 2
         assert "hydra.job.env_set" in done.stderr
     assert os.listdir(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("word", ["=5", "=", "~=", "~", "+=3", "@=3", ":=5", "/=5", ".=3", "5=5", "", " ", "+"])
+def test_a_word_without_a_key_is_shown_as_it_was_typed(word):
+    for refuse in (values, lambda word: compose([word])):
+        with pytest.raises(RequestError) as refused:
+            refuse(word)
+        assert str(refused.value).startswith(f"{word!r} is not of the form key=value")

@@ -13,7 +13,7 @@ from typing import Any
 
 from odenet_cli.request.cells import Cell
 from odenet_cli.request.folders import run_record
-from odenet_cli.training.launch import held
+from odenet_cli.training.folder import held
 from odenet_cli.training.progress import duration, number, percent
 from odenet_cli.training.record import scored
 

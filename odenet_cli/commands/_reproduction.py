@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.commands._board import Board
 from odenet_cli.config import complete
-from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.errors import RequestError, told
 from odenet_cli.records import holds_run
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import Run, read
@@ -131,7 +131,7 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
                 with locked(folder):
                     found[folder] = measured.measure(folder, measured.options, print)
             except Exception as error:
-                failed[folder] = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
+                failed[folder] = told(error)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, numbers, open_run, own_class, read, spelled
 from odenet_cli.config import SolverConfig
 from odenet_cli.errors import RequestError
@@ -72,8 +73,9 @@ def main(argv: list[str]) -> int:
     verdict, worst = judged(rows)
     sentence = told(verdict, rows[0], worst)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
-    replace(folder / "audit.json", json.dumps(plain(content), indent=2) + "\n")
-    say(sentence)
+    with Journal(folder / "audit.json") as journal:
+        journal.keep(replace, json.dumps(plain(content), indent=2) + "\n")
+        say(sentence)
     return 1 if verdict == "not an ode" and strict == "true" else 0
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, open_run, own_class, product, read
 from odenet_cli.config import STEP_CONTROL, Config, eval_solver
 from odenet_cli.presets import adaptive, preset
@@ -55,10 +56,9 @@ def main(argv: list[str]) -> int:
     which = choice(said, "checkpoint", ("best", "last"))
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
-    from odenet_cli.training.folder import append
-
-    for record in score(folder, points, split, which):
-        append(folder / "eval.jsonl", record)
+    with Journal(folder / "eval.jsonl") as journal:
+        for record in score(folder, points, split, which):
+            journal.add(record)
     return 0
 
 

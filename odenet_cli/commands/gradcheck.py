@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from odenet_cli.commands._gradtable import Limits, beginnings, cells, described, head, judged, median, notes, verdict
+from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
 from odenet_cli.config import STEP_CONTROL, Config, GradientConfig
 from odenet_cli.presets import preset
@@ -72,7 +73,6 @@ def main(argv: list[str]) -> int:
     batches = number(said, "batches", 3, whole=True)
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
-    from odenet_cli.training.folder import append
     from odenet_cli.training.gradcheck import Gradcheck
     from odenet_cli.training.trained import needs_solver, trained
 
@@ -86,18 +86,19 @@ def main(argv: list[str]) -> int:
     starts = beginnings([described(config) for config in points])
     say(next(starts) + head())
     outcomes = []
-    for config, start in zip(points, starts):
-        records: list[dict[str, Any]] = []
-        for n in range(batches):
-            records.append(check.row(config, n))
-            append(folder / "gradcheck.jsonl", records[-1])
-            say(start + cells(records[-1]))
-            if "failed" in records[-1]:
-                break
-        say(start + cells(median(records)))
-        outcomes.append(judged(records, limits))
-        for note in notes(records, outcomes[-1], alone=len(points) == 1):
-            say(note)
+    with Journal(folder / "gradcheck.jsonl") as journal:
+        for config, start in zip(points, starts):
+            records: list[dict[str, Any]] = []
+            for n in range(batches):
+                records.append(check.row(config, n))
+                journal.add(records[-1])
+                say(start + cells(records[-1]))
+                if "failed" in records[-1]:
+                    break
+            say(start + cells(median(records)))
+            outcomes.append(judged(records, limits))
+            for note in notes(records, outcomes[-1], alone=len(points) == 1):
+                say(note)
     say(verdict(outcomes, limits.threshold))
     return 0 if all(well for _, well in outcomes) else 1
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from odenet_cli import streams
 from odenet_cli.commands._points import counted
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
@@ -61,7 +62,7 @@ class Request:
 
 def main(argv: list[str]) -> int:
     """Plan every item, then run, measure and write one after the other."""
-    from odenet_cli.request.cells import experiments, plan, settled_cells
+    from odenet_cli.request.cells import CELLS, experiments, plan, settled_cells
 
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP.format(items=", ".join(experiments())))
@@ -78,12 +79,15 @@ def main(argv: list[str]) -> int:
     if request.keep:
         return max(keep(one) for one in plans)
     take_kept(plans)
+    made_folder(CELLS, "the runs' folder ")
     records = settled_cells([cell for one in plans if needs_data(one) for cell in one.cells])
     for one in plans:
         check_data(one, records)
         made_folder(request.out / one.item)
     command = shlex.join(["odenet", "reproduce", *argv])
-    return max(reproduce(one, request, command) for one in plans)
+    code = max(reproduce(one, request, command) for one in plans)
+    streams.forgive()
+    return code
 
 
 def _listed(plan: Any, at_once: int) -> list[str]:

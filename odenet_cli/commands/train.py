@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import hydra
@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from odenet_cli import streams
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
-from odenet_cli.errors import OdenetError, RequestError, RunFailed, full
+from odenet_cli.errors import RequestError, RunFailed, full, told
 from odenet_cli.presets import conf_dir
 from odenet_cli.records import holds_run
 from odenet_cli.request import Request, prepare
@@ -55,13 +56,14 @@ def main(argv: list[str]) -> int:
     if request.folder is None or not request.jobs:
         return start(request.argv)
     quiet()
-    try:
-        with locked(request.folder, "hydra.sweep.dir" if request.sweep else "hydra.run.dir") as new:
-            return _run_all(request, request.folder, new)
-    except OSError as error:
-        if request.folder.exists() or full(error):
-            raise
-        raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
+    with ExitStack() as held:
+        try:
+            new = held.enter_context(locked(request.folder, "hydra.sweep.dir" if request.sweep else "hydra.run.dir"))
+        except OSError as error:
+            if request.folder.exists() or full(error):
+                raise
+            raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
+        return _run_all(request, request.folder, new)
 
 
 def _run_all(request: Request, folder: Path, new: bool) -> int:
@@ -82,6 +84,7 @@ def _run_all(request: Request, folder: Path, new: bool) -> int:
     finally:
         if request.sweep and folder.exists():
             code = _finish(request)
+    streams.forgive()
     return code
 
 
@@ -113,6 +116,7 @@ def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]],
 
 def job(cfg: DictConfig) -> None:
     """One run, in the folder Hydra made for it."""
+    streams.secure()  # in a launcher's process nobody did
     here = HydraConfig.get()
     folder, sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
     try:
@@ -121,9 +125,8 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         log.info("the run failed", exc_info=True)
         if sweep:
-            _failed[folder.resolve()] = str(error)
-            kind = "" if isinstance(error, OdenetError) else f"{type(error).__name__}: "
-            say(f"#{here.job.num} failed: {kind}{error}", sys.stderr)
+            _failed[folder.resolve()] = told(error)
+            say(f"#{here.job.num} failed: {told(error)}", sys.stderr)
         else:
             _raised.append(error)
 
@@ -156,9 +159,8 @@ def _record(folder: Path, error: Exception) -> None:
     record = run_record(folder)
     if record.get("status") == "failed" or (isinstance(error, RequestError) and holds_run(folder)):
         return  # a refused request leaves the run that is here as it was
-    reason = str(error) if isinstance(error, OdenetError) else f"{type(error).__name__}: {error}"
     with suppress(OSError):  # on a full disk; what was raised says it too
-        write_record(folder, {**record, "status": "failed", "reason": reason})
+        write_record(folder, {**record, "status": "failed", "reason": told(error)})
 
 
 def _finish(request: Request) -> int:

@@ -20,6 +20,7 @@ from odenet_cli.records import check, parsed, read_text
 
 # What must be there, and of which kind.
 CONFIG: dict[str, Any] = {"seed": int | None}
+RUN = {"run.json", "metrics.jsonl"}  # what only the folder of a run holds
 ROW: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
 
 
@@ -128,10 +129,20 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _below(path: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(path):
-        folders[:] = [] if "run.json" in files else [name for name in folders if not name.startswith(".")]
-        if "run.json" in files:
-            yield Path(where)
+    """The run folders, and what may hide one: a folder that may not be entered, a run without its record."""
+    closed: list[Path] = []
+    seen: set[Path] = set()
+    for where, folders, files in os.walk(
+        path, onerror=lambda error: closed.append(Path(error.filename)), followlinks=True
+    ):
+        here = Path(where)
+        run = bool(RUN & set(files))
+        looped = here.resolve() in seen
+        seen.add(here.resolve())
+        folders[:] = [] if run or looped else [name for name in folders if not name.startswith(".")]
+        if run and not looped:
+            yield here
+    yield from closed
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -149,13 +160,20 @@ def read(folder: Path) -> Run:
         check(config, CONFIG, "config.yaml")
         status = record["status"]
     except Exception as error:  # whatever a damaged file makes a parser raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(unreadable(error))
         return Run(folder=folder, status="unreadable", reason=reason)
     reason = first_line(record.get("reason") or "")
     if status == "running":
         last = f"the last record is of step {metrics[-1]['step']}" if metrics else "no record yet"
         reason = f"still running, or killed without a word; {last}"
     return Run(folder=folder, status=status, reason=reason, config=config, record=record, metrics=metrics)
+
+
+def unreadable(error: Exception) -> str:
+    """Why a file of a run cannot be read."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return str(error) if isinstance(error, (RequestError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def first_line(text: object) -> str:
@@ -166,9 +184,13 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     """The records; what stands after the last line break is still being written."""
     text = read_text(path) if path.exists() else ""
     records = []
-    for place, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
-        records.append(json.loads(line))
-        check(records[-1], ROW, f"line {place} of {path.name}")
+    for place, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
+        where = f"line {place} of {path.name}"
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: {getattr(error, 'msg', error)}: {line[:40]!r}") from error
+        check(records[-1], ROW, where)
     return records
 
 

@@ -18,6 +18,7 @@ from odenet_cli.errors import RequestError
 QUOTED = (*PATHS, "resume", "name", "hydra.run.dir", "hydra.sweep.dir")  # values that are taken as they are
 WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
 NOTHING = ("None", "none", "nil", "NONE")  # what other languages write for null
+LONGEST = 255  # bytes of a file's name
 SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
 SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
@@ -35,8 +36,19 @@ def parse(argv: Iterable[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(words)
     if args.experimental_rerun is not None:
         raise RequestError("--experimental-rerun would load a pickle, which can run code. Use --config-dir RUN.")
+    if args.config_path is not None:
+        name = "" if args.config_name else " --config-name config"
+        raise RequestError(
+            f"--config-path={args.config_path} would take the place of all of odenet's presets.\n"
+            f"  A folder beside them is --config-dir {args.config_path}; of a run, --config-dir RUN{name}."
+        )
+    if args.config_dir and not args.config_name and os.path.isfile(os.path.join(args.config_dir, "run.json")):
+        raise RequestError(
+            f"--config-dir {args.config_dir} is the folder of a run, and its configuration would not be read.\n"
+            "  Add --config-name config to run it again."
+        )
     for override in args.overrides:
-        meant(override)
+        meant(formed(override))
         if args.multirun:
             one_path(override)
     args.overrides = [quoted(override) for override in args.overrides]
@@ -76,6 +88,19 @@ def one_path(override: str) -> None:
 def _settled(value: str) -> bool:
     """Return whether a value is in Hydra's grammar as it is: quoted words, or a choice of them."""
     return bool(re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL))
+
+
+def formed(override: str) -> str:
+    """Return `override`, if it begins with a key; what Hydra makes of others has no name."""
+    key = override.lstrip("+~").partition("=")[0]
+    if not re.match(r"[^\W\d]|\$", key):
+        raise RequestError(
+            f"{override!r} is not of the form key=value: it does not begin with a key.\n"
+            "  `odenet train --help` shows the keys."
+        )
+    if len(os.fsencode(key)) > LONGEST:  # Hydra would look for a file of this name
+        raise RequestError(f"{key} is not a key of the configuration.")
+    return override
 
 
 def _refuse(message: str) -> NoReturn:

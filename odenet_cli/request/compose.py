@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import errno
 import math
 import os
 import re
@@ -111,7 +112,10 @@ class Composer:
         except OSError as error:
             if isinstance(error, HydraException):  # a file that is not there
                 raise
-            raise RequestError(f"{self.config_name} cannot be read: {error.strerror}.") from error
+            path = Path(error.filename or self.config_name)
+            if error.errno == errno.ENAMETOOLONG:
+                raise RequestError(f"{path.parent.name}={path.stem} is not known; no name is so long.") from error
+            raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
         if sorted([*told(cfg, "hydra"), *told(cfg, "task")]) != sorted(overrides):
             raise RequestError("hydra.overrides stands in a file; it is for Hydra to fill in. Leave it out.")
         HydraConfig.instance().set_config(cfg)

@@ -12,6 +12,7 @@ from typing import Any
 
 from odenet_cli.errors import RequestError
 from odenet_cli.records import read_record
+from odenet_cli.training.folder import held, holds, user
 
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
 OURS |= {"predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json"}
@@ -48,10 +49,17 @@ def check_links(key: str, folder: Path) -> None:
                 )
 
 
+def check_free(key: str, folder: Path) -> None:
+    """Refuse a folder that another process is at work in; whether its run is finished, nobody knows yet."""
+    if held(folder) and not holds(folder):
+        raise RequestError(f"{key}={folder} is in use by {user(folder)}; wait for it, or choose another.")
+
+
 def check_run_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.run.dir", folder):
         return
+    check_free("hydra.run.dir", folder)
     entries = {path.name for path in folder.iterdir()}
     status = read_record(folder).get("status")  # a damaged one is refused
     foreign = [
@@ -77,6 +85,7 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another sweep or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.sweep.dir", folder):
         return
+    check_free("hydra.sweep.dir", folder)
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
         raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
     check_links("hydra.sweep.dir", folder)

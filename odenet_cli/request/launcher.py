@@ -22,7 +22,8 @@ from odenet_cli.request.compose import Composer
 from odenet_cli.request.explain import explained
 from odenet_cli.request.guard import guard
 from odenet_cli.request.notes import kept
-from odenet_cli.training.launch import Job, held
+from odenet_cli.training.folder import held
+from odenet_cli.training.launch import Job
 
 log = logging.getLogger("odenet")
 

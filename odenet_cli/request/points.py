@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from odenet_cli.config import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.request.arguments import meant, quoted
+from odenet_cli.request.arguments import formed, meant, quoted
 from odenet_cli.request.explain import explained
 
 MOST = 10_000
@@ -21,7 +21,7 @@ MOST = 10_000
 
 def values(word: str) -> tuple[str, list[Any]]:
     """The key and the values of an override."""
-    meant(word)
+    meant(formed(word))
     with explained([word]):
         (override,) = OverridesParser.create().parse_overrides([quoted(word)])
         count(override)

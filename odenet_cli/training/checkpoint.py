@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, exhausted, naming
 from odenet_cli.files import sync
 
 FORMAT = 1
@@ -22,6 +22,10 @@ FORMAT = 1
 
 class OtherConfig(RequestError):
     """The checkpoint may be sound; it is the config that is another."""
+
+
+class Unreadable(RequestError):
+    """The system does not hand the file out; it may be sound."""
 
 
 class Content(dict[str, Any]):
@@ -44,7 +48,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.unlink(missing_ok=True)  # a link, too: only the link goes
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
@@ -73,7 +77,11 @@ def load(path: Path) -> Content:
         raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
     except pickle.UnpicklingError as error:  # torch's own message recommends to load it unsafely
         raise RequestError(f"{path} is not a sound checkpoint: it holds more than tensors and plain values.") from error
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:
+        if exhausted(error):
+            raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error
     if not isinstance(payload, dict) or not {"format", "sha256", "content"} <= payload.keys():
@@ -104,6 +112,8 @@ def latest(path: Path, take: Callable[[Content], None] | None = None) -> tuple[C
             content = load(candidate)
             if take is not None:
                 take(content)
+        except Unreadable:
+            raise
         except RequestError as error:
             wrong.append(error)
         else:

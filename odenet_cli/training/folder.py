@@ -7,13 +7,14 @@ import fcntl
 import json
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, naming
 from odenet_cli.files import replace, sync
 
 ABOVE = 2  # folders above a run's that may be as new: runs/DATE, sweeps/DATE/TIME
@@ -28,14 +29,14 @@ def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
 
     Yields whether the folder was made here: only who made it, and still holds it, may take it away.
     """
-    mine = threading.get_ident(), folder.resolve()
-    if mine in _HOLDS:
+    if holds(folder):
         yield False
         return
+    mine = threading.get_ident(), folder.resolve()
     limit, made = time.monotonic() + MOMENT_S, _made(folder)
     while (handle := _held(folder / ".lock")) is None:
         if time.monotonic() > limit:
-            raise RequestError(f"{folder} is in use by another odenet process; choose another {key}.")
+            raise RequestError(f"{folder} is in use by {user(folder)}; wait for it, or choose another {key}.")
         time.sleep(0.01)
         made |= _made(folder)
     _HOLDS.add(mine)
@@ -44,6 +45,11 @@ def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
     finally:
         _HOLDS.remove(mine)
         os.close(handle)
+
+
+def holds(folder: Path) -> bool:
+    """Has this thread the folder's lock?"""
+    return (threading.get_ident(), folder.resolve()) in _HOLDS
 
 
 def _made(folder: Path) -> bool:
@@ -64,9 +70,31 @@ def _held(lock: Path) -> int | None:
         return None
     with contextlib.suppress(FileNotFoundError):
         if taken(handle) and os.path.samestat(os.fstat(handle), os.stat(lock)):
+            with contextlib.suppress(OSError):  # on a full disk nobody learns who holds it
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return handle
     os.close(handle)
     return None
+
+
+def user(folder: Path) -> str:
+    """Return who holds the folder's lock, as it wrote there: the process, and the machine."""
+    with contextlib.suppress(OSError):
+        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")[:200] or "another odenet process"
+    return "another odenet process"
+
+
+def held(folder: Path) -> bool:
+    """Has another process the folder's lock?"""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not taken(handle)
+    finally:
+        os.close(handle)
 
 
 def taken(handle: int) -> bool:
@@ -85,10 +113,17 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """One record more, as a line of JSON; a link to another file is not followed."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-    with open(handle, "a", encoding="utf-8") as file:
-        file.write(json.dumps(plain(record)) + "\n")
+    """One record more, as a line of JSON, in the place of half a line that a kill left; no link is followed."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    with naming(path), open(handle, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two may write at once
+        text = file.read()
+        whole = text.rfind(b"\n") + 1
+        if _is_json(text[whole:]):  # an editor left the last line break out
+            whole = file.write(b"\n") + len(text)
+        file.seek(whole)
+        file.write((json.dumps(plain(record)) + "\n").encode())
+        file.truncate()
 
 
 def check_metrics(path: Path, size: int) -> None:
@@ -105,11 +140,15 @@ def check_metrics(path: Path, size: int) -> None:
 
 
 def _is_record(line: bytes) -> bool:
+    return _is_json(line) and {"step", "split"} <= json.loads(line).keys()
+
+
+def _is_json(line: bytes) -> bool:
+    """Is the line a whole record?"""
     try:
-        record = json.loads(line)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and {"step", "split"} <= record.keys()
 
 
 class MetricsFile:
@@ -120,6 +159,10 @@ class MetricsFile:
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
         self._file.truncate(min(size, os.path.getsize(path)))
 
+    def read(self) -> list[dict[str, Any]]:
+        """The records so far."""
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
     @property
     def size(self) -> int:
         """Bytes written so far, all of them handed to the system."""
@@ -127,8 +170,9 @@ class MetricsFile:
         return os.path.getsize(self.path)
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write((json.dumps(plain(record)) + "\n").encode())
-        self._file.flush()
+        with naming(self.path):
+            self._file.write((json.dumps(plain(record)) + "\n").encode())
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()

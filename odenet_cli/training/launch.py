@@ -16,7 +16,7 @@ from pathlib import Path
 from odenet_cli import threads
 from odenet_cli.errors import Interrupted
 from odenet_cli.records import read_record
-from odenet_cli.training.folder import taken
+from odenet_cli.training.folder import held
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2
@@ -75,18 +75,6 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
 def done(folder: Path) -> bool:
     """Has the run in `folder` ended well?"""
     return read_record(folder).get("status") == "done"
-
-
-def held(folder: Path) -> bool:
-    """Has another process the run in `folder` in hand?"""
-    try:
-        handle = os.open(folder / ".lock", os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        return not taken(handle)
-    finally:
-        os.close(handle)
 
 
 def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -42,8 +42,25 @@ def show(folder: Path, images: list[Path], step: int) -> None:
     board.close()
 
 
+def shows(files: list[Path], records: list[dict[str, Any]]) -> bool:
+    """Do TensorBoard's `files` hold the layout and every step of training in `records`? One may be lost or damaged."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    layout, steps = False, set[int]()
+    try:
+        for path in files:
+            for event in LegacyEventFileLoader(str(path)).Load():
+                tags = {value.tag for value in event.summary.value}
+                layout |= "custom_scalars__config__" in tags
+                if "loss/train" in tags:
+                    steps.add(event.step)
+    except Exception:  # whatever a damaged file makes a parser raise
+        return False
+    return layout and steps >= {record["step"] for record in records if record["split"] == "train"}
+
+
 class Logbook:
-    """Writes each record to both places.
+    """Writes each record to both places. Where TensorBoard's files do not show the records kept, they are made again.
 
     size, step  where a run goes on: bytes of `metrics.jsonl` to keep, and the last step to keep in TensorBoard
     """
@@ -52,16 +69,25 @@ class Logbook:
         from torch.utils.tensorboard import SummaryWriter
 
         self.metrics = MetricsFile(folder / "metrics.jsonl", size)
-        before = any(folder.glob("events.out.*"))
-        self.board = SummaryWriter(str(folder), purge_step=step + 1 if before else None)
-        if not before:
+        records, files = self.metrics.read(), list(folder.glob("events.out.*"))
+        whole = bool(files) and shows(files, records)
+        if not whole:
+            for path in files:
+                path.unlink()
+        self.board = SummaryWriter(str(folder), purge_step=step + 1 if whole else None)
+        if not whole:
             self.board.add_custom_scalars(LAYOUT)
             self._hparams(config)
+            for record in records:
+                self._draw(record)
             self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """One record of one (step, split)."""
         self.metrics.write(record)
+        self._draw(record)
+
+    def _draw(self, record: dict[str, Any]) -> None:
         split = record["split"]
         for name, value in record.items():
             tag = None if name in UNDRAWN else TAGS.get(name, name + "/{split}")

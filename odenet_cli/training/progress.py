@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import Any, TextIO
@@ -28,12 +27,8 @@ def duration(seconds: float) -> str:
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """Print at once. Where the reader has gone (`| head`) the rest is said to nobody, and the run goes on."""
-    stream = stream or sys.stdout
-    try:
-        print(line, file=stream, flush=True)  # to nobody where there is no stream
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Print at once."""
+    print(line, file=stream, flush=True)
 
 
 class Progress:

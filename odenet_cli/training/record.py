@@ -18,7 +18,7 @@ import torch
 
 import odenet_cli
 from odenet_cli import threads
-from odenet_cli.errors import Interrupted, RunFailed, full, no_space
+from odenet_cli.errors import Interrupted, OdenetError, RunFailed, described, exhausted, full, no_space, told
 from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
 from odenet_cli.records import FORMAT
@@ -91,6 +91,9 @@ def explained(error: BaseException, session: Session, folder: Path) -> tuple[str
         return "interrupted", str(error), Interrupted(text, error.code)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
+    if isinstance(error, OSError) and not folder.exists():
+        reason = f"the run's folder has gone: {folder} was deleted, moved or renamed while the run was under way."
+        return "failed", reason, RunFailed(reason)
     if exhausted(error):
         reason = out_of_memory(session)
         return "failed", reason, RunFailed(reason)
@@ -103,20 +106,19 @@ def explained(error: BaseException, session: Session, folder: Path) -> tuple[str
     more = f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if repeat else ""
     if isinstance(error, RunFailed):
         return "failed", f"{error}{more}", RunFailed(f"{error}{more}")
-    return "failed", f"{type(error).__name__}: {error}{more}", error
+    words = described(error)
+    if words is None and session.config.model["name"] == "custom" and not isinstance(error, OdenetError):
+        target = session.config.model["target"]
+        words = f"{told(error)}\n  It arose with the network of model.target={target}; train.log has the traceback."
+    if words is None:
+        return "failed", f"{told(error)}{more}", error
+    return "failed", f"{words}{more}", RunFailed(f"{words}{more}")
 
 
 def exited(stop: SystemExit) -> str:
     """What is wrong with a network, or a module of a user's, that would end the process, as if all were done."""
     return (
         f"the model called sys.exit({'' if stop.code is None else repr(stop.code)}).\n  Let it raise an error instead."
-    )
-
-
-def exhausted(error: BaseException) -> bool:
-    """Is there no memory left? On a CPU torch says so in words alone."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli.config import Config, eval_solver, save
@@ -51,7 +52,8 @@ def check(config: Config) -> None:
     device.choose(config.device)
     name, options = config.source()
     datasets.check(name, options)
-    network = build.sized(config, *datasets.shape(name, options))
+    shape = datasets.shape(name, options)
+    network = build.sized(config, *shape)
     missing = lacking(datasets.task(name), network)
     if missing:
         raise RequestError(
@@ -60,23 +62,28 @@ def check(config: Config) -> None:
         )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
-    if config.model["name"] == "custom" and isinstance(network, ContinuousFlow):
-        _check_field(network)
+    if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or datasets.task(name) == "classify"):
+        _check_own(network, *shape)
 
 
-def _check_field(flow: ContinuousFlow) -> None:
-    """Refuse a field of one's own whose slope is not of the shape of its state; asked on tensors without memory."""
-    z = torch.empty(2, *flow.shape, device="meta", dtype=next(flow.parameters()).dtype)
+def _check_own(network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a network of one's own whose answer has not the shape that its task takes, or whose field's slope has not
+    that of its state; asked on tensors without memory."""
+    x = torch.empty(2, *shape, device="meta", dtype=next(network.parameters()).dtype)
     try:
         with torch.no_grad():
-            slope = flow.eval().field(torch.empty((), device="meta", dtype=z.dtype), z)
-    except Exception:  # of an operation that does not do without
+            if isinstance(network, ContinuousFlow):
+                expected, what = x.shape, "the field gave {}; a slope has the shape of z"
+                answer = network.eval().field(torch.empty((), device="meta", dtype=x.dtype), x)
+            else:
+                expected, what = torch.Size((2, classes)), f"it gave {{}}; scores of the classes are {(2, classes)}"
+                answer = network.eval()(x)
+    except Exception:  # of an operation that does not do without, or its own: the first step will tell
         return
-    if getattr(slope, "shape", None) != z.shape:
-        found = tuple(slope.shape) if isinstance(slope, torch.Tensor) else type(slope).__name__
-        raise RequestError(
-            f"model.target: called with (t, z {tuple(z.shape)}), the field gave {found}; a slope has the shape of z."
-        )
+    if getattr(answer, "shape", None) != expected:
+        given = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        called = f"(t, z {tuple(x.shape)})" if isinstance(network, ContinuousFlow) else f"(x {tuple(x.shape)})"
+        raise RequestError(f"model.target: called with {called}, {what.format(given)}.")
 
 
 def run(

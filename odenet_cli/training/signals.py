@@ -7,11 +7,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143}
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 143}
 
 
 class Stop:
-    """Catches SIGINT, SIGTERM and SIGUSR1 while open; a second SIGINT stops at once."""
+    """Catches SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP while open; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -25,6 +25,8 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             for name in CODES:
                 number = getattr(signal, name)
+                if name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:  # which is how nohup asks
+                    continue
                 self._before[number] = signal.signal(number, self._note)
         return self
 

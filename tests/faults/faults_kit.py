@@ -250,3 +250,28 @@ def meet(place, number):
         return request
 
     train.prepare = prepare
+
+
+def obey_permissions():
+    """Root reads and writes where the modes of files allow it, and nowhere else (capabilities(7): DAC_OVERRIDE, 1, and
+    DAC_READ_SEARCH, 2)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+    assert libc.capget(header, sets) == 0
+    sets[0], sets[1] = sets[0] & ~0b110, sets[1] & ~0b110
+    assert libc.capset(header, sets) == 0
+
+
+def leave_folder(path):
+    """The working directory is deleted."""
+    os.mkdir(path)
+    os.chdir(path)
+    os.rmdir(path)
+
+
+def ignore_hangup():
+    """What nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -139,4 +140,43 @@ def test_a_pipe_is_not_waited_for(tmp_path, write, name):
     folder = write(tmp_path / "run")
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert read(folder).reason == f"ValueError: {name} is no file"
+    assert read(folder).reason == f"{name} is no file"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, write, monkeypatch):
+    """It may hold runs, and the means would be others."""
+    write(tmp_path / "runs" / "a", {"seed": 1})
+    closed = write(tmp_path / "runs" / "b", {"seed": 2})
+    scandir, opened = os.scandir, Path.read_text
+
+    def refuse(path, *_, **__):
+        if Path(path) == closed or closed in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or scandir(path))
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: refuse(path) or opened(path, **how))
+    runs = [read(folder) for folder in find([tmp_path / "runs"])]
+    assert [(run.folder.name, run.status) for run in runs] == [("a", "done"), ("b", "unreadable")]
+    assert "Permission denied" in runs[1].reason
+    assert str(closed) in runs[1].reason
+
+
+def test_a_run_without_its_record_and_one_behind_a_link_are_not_passed_over(tmp_path, write):
+    write(tmp_path / "runs" / "a", {"seed": 1})
+    (write(tmp_path / "runs" / "b", {"seed": 2}) / "run.json").unlink()
+    write(tmp_path / "elsewhere" / "c", {"seed": 3})
+    (tmp_path / "runs" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs")
+    runs = [read(folder) for folder in find([tmp_path / "runs"])]
+    assert [(run.folder.name, run.status) for run in runs] == [("a", "done"), ("b", "unreadable"), ("c", "done")]
+    assert runs[1].reason == f"{tmp_path}/runs/b/run.json: No such file or directory"
+
+
+def test_the_line_that_cannot_be_read_is_named(tmp_path, write):
+    folder = write(tmp_path / "run")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines[2] = lines[2][:-5]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert read(folder).reason.startswith("line 3 of metrics.jsonl: ")
+    (folder / "run.json").write_text('{"status": "done",\n "final": }\n')
+    assert read(folder).reason.startswith("line 2 of run.json: ")

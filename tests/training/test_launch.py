@@ -14,8 +14,8 @@ import pytest
 
 from odenet_cli.errors import Interrupted
 from odenet_cli.training import launch as launching
-from odenet_cli.training.folder import locked, taken
-from odenet_cli.training.launch import Job, environment, held, launch
+from odenet_cli.training.folder import held, locked, taken
+from odenet_cli.training.launch import Job, environment, launch
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
 TOLD = """

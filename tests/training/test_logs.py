@@ -95,6 +95,41 @@ def test_a_killed_runs_steps_are_not_shown_twice(tmp_path, tiny, known, monkeypa
     assert len(board(tmp_path).Tensors("custom_scalars__config__")) == 1
 
 
+@pytest.mark.parametrize("fate", ["deleted", "first deleted", "cut", "overwritten", "whole"])
+def test_what_tensorboard_lost_is_drawn_again_from_the_records(tmp_path, tiny, fate, monkeypatch):
+    """A run of three starts, one of whose event files is not what it was: the whole curve, once, and the layout."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", AtomicCounter(0))
+    config = tiny()
+
+    def more(size, first):
+        book = Logbook(tmp_path, config, size, first - 1)
+        for step in range(first, first + 3):
+            book.write({"step": step, "epoch": 0, "split": "train", "loss": 1.0 / step, "nfe_forward": 20.0})
+        book.write({"step": step, "epoch": 0, "split": "valid", "loss": 0.5})
+        size = book.flush()
+        book.close()
+        return size
+
+    size = more(more(0, 1), 4)
+    files = sorted(tmp_path.glob("events.out.*"))
+    if fate == "deleted":
+        for path in files:
+            path.unlink()
+    elif fate == "first deleted":
+        files[0].unlink()
+    elif fate != "whole":
+        content = files[0].read_bytes()
+        half = len(content) // 2
+        files[0].write_bytes(content[:half] + (b"x" * (len(content) - half) if fate == "overwritten" else b""))
+    more(size, 7)
+    shown = curves(tmp_path)
+    assert shown["loss/train"] == [(step, pytest.approx(1 / step)) for step in range(1, 10)]
+    assert shown["loss/valid"] == [(step, 0.5) for step in (3, 6, 9)]
+    assert [step for step, _ in shown["nfe/forward"]] == list(range(1, 10))
+    assert len(board(tmp_path).Tensors("custom_scalars__config__")) == 1
+    assert len(list(tmp_path.glob("events.out.*"))) == (3 if fate == "whole" else 1)
+
+
 def test_a_checkpoint_hands_all_events_to_the_system(tmp_path, tiny):
     """TensorBoard's writer holds records back for minutes; those before a checkpoint would be lost by a kill."""
     book = Logbook(tmp_path, tiny())

@@ -1,0 +1,79 @@
+"""Standard output and standard error that never fail: what nobody can read is dropped, and the run goes on.
+
+A disk behind the stream may be full, its reader or its terminal gone, its encoding without é or ×.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+_REPLACED: list[io.TextIOWrapper] = []  # kept: one that is collected closes its descriptor
+
+
+class Sink(io.FileIO):
+    """A file that drops what cannot be written.
+
+    lost  why the first write failed, None where all were made
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write all or part of `data`; return how much is dealt with."""
+        try:
+            while (written := super().write(data)) is None:  # it was set not to wait, and is full
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            self.lost = self.lost or error
+            return len(data)
+
+
+def secure() -> None:
+    """Put a `Sink` behind both streams; lead one that was closed (`>&-`) to nowhere.
+
+    The next file to be opened would take the place of a closed one: its descriptor is the lowest that is free.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is not io.TextIOWrapper or sink(stream):  # a notebook, or a test, has put its own there
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+        raw: Any = Sink(stream.fileno(), "w", closefd=False)
+        buffer = io.BufferedWriter(raw)
+        line = stream.line_buffering or name == "stderr" or stream.isatty()
+        _REPLACED.append(stream)
+        setattr(
+            sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", None, line, stream.write_through)
+        )
+
+
+def sink(stream: object) -> Sink | None:
+    """Return the `Sink` behind `stream`, None where there is none."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw if isinstance(raw, Sink) else None
+
+
+def unprinted() -> OSError | None:
+    """Return why some of standard output was lost; None where nothing was, or its reader had left (`| head`)."""
+    end = sink(sys.stdout)
+    sys.stdout.flush()
+    return None if end is None or end.lost is None or end.lost.errno == errno.EPIPE else end.lost
+
+
+def forgive() -> None:
+    """Take it for no fault that some of standard output was lost: files hold all that it said."""
+    sys.stdout.flush()
+    end = sink(sys.stdout)
+    if end is not None:
+        end.lost = None
