@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from odenet_cli.config import Config, gradient_solver
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, exhausted
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
 from odenet_cli.training.borrowed import in_dtype
 from odenet_cli.training.evaluate import converted
-from odenet_cli.training.record import exhausted
 from odenet_cli.training.retrace import Decisions
 from odenet_cli.training.slope import (
     Slope,
