@@ -8,6 +8,7 @@
 """
 
 from odenet_cli.ode.errors import (
+    FieldChanged,
     NotCompiled,
     NotFinite,
     NotReversible,
@@ -25,6 +26,7 @@ from odenet_cli.ode.tableau import Tableau
 
 __all__ = [
     "Adaptive",
+    "FieldChanged",
     "Fixed",
     "NotCompiled",
     "NotFinite",

@@ -2,74 +2,104 @@
 
 from __future__ import annotations
 
-import functools
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from odenet_cli.ode.reach import reach
+from odenet_cli.ode.snapshot import Snapshot
 from odenet_cli.ode.state import RightHandSide, State
 
 Edge = tuple[Any, int]
+Leaves = dict[int, Tensor]
 
 
-def capture(rhs: RightHandSide, t: float, timed: bool) -> tuple[State, tuple[Tensor, ...], bool]:
-    """The field at (t, y0); the tensors with gradients that it reads, each once; whether its graph reaches outside
-    itself. `timed` if the time has a gradient too.
+class Captured(NamedTuple):
+    """What a field depends on.
 
-    The tensors are found twice over: by looking into the field (parameters, attributes, closure, globals it names),
-    which sees what only some times use, and by walking the graph, which sees what hides from inspection. Autograd must
-    not be given two tensors of which one is made from the other, it would count the first one's share twice. So a
-    tensor that was made from others stands for them; if they are also read directly, they stand for it, as they do for
-    one that this evaluation did not use. The graph behind such a tensor is used by every evaluation, and must be
-    retained. What stays unseen: a leaf behind such a tensor that is also read directly, but not yet by this evaluation.
+    f0        the field at (t, y0)
+    tensors   those with gradients, each once: none is made from another of them
+    outside   the graph of an evaluation goes on behind them, and is shared with the next evaluation
+    snapshot  all that it holds
     """
+
+    f0: State
+    tensors: tuple[Tensor, ...]
+    outside: bool
+    snapshot: Snapshot
+
+
+def capture(rhs: RightHandSide, t: float, timed: bool, parameters: Sequence[Tensor] = ()) -> Captured:
+    """Evaluate the field at (t, y0), and find the tensors with gradients that it depends on.
+
+    timed       the time has a gradient too
+    parameters  tensors that it depends on, as the caller knows
+
+    They are looked for twice: in the field (`odenet_cli.ode.reach`), which sees what only some times use, and in the
+    graph of this evaluation, which sees what hides from inspection. Autograd must not be given two tensors of which one
+    is made from the other, or it counts the share of the first twice. So a tensor that was made from others stands for
+    them, and its own graph is left to the caller's backward pass; unless the field may read those others too. Then they
+    stand for it, and every evaluation goes back through its graph, which must be retained.
+    """
+    named = isinstance(rhs.field, (types.FunctionType, types.MethodType))  # what it reads has names without it
+    snapshot, spare = reach([("" if named else "field", rhs.field), ("args", rhs.arguments.rest)])
+    snapshot.watch("parameters", parameters)
     with torch.enable_grad():
-        since = node_number()
         point = tuple(part.detach().clone().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(timed)
-        slope = rhs(time, point)
-    held = {id(tensor): tensor for tensor in _inside(rhs.field, 0, set()) if tensor.requires_grad}
-    made = {
-        (tensor.grad_fn, tensor.output_nr): tensor
-        for tensor in held.values()
-        # What the field made just now and stored is no input of it.
-        if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() < since
-    }
-    own = {id(leaf) for leaf in (*point, time)}
-    edges = [get_gradient_edge(k) for k in slope if k.requires_grad]
-    starts = [(edge.node, edge.output_nr) for edge in edges]
+        leaves = rhs.call_with(rhs.arguments.tensors)
+        f0 = rhs(time, point)
+    if any(tensor.grad_fn is not None for tensor in snapshot.tensors()):
+        snapshot.forgive()  # what the evaluation made, and stored in another's place, is no input of it
+    held = {id(tensor): tensor for tensor in snapshot.tensors()}
+    snapshot.watch("args", rhs.arguments.tensors)
+    edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
+    own = {id(leaf) for leaf in (*point, time, *leaves)}
+    found, outside = _select([(edge.node, edge.output_nr) for edge in edges], held, spare, own)
+    tensors = tuple(found.values())
+    snapshot.watch("a tensor that it reads: ", [x for x in tensors if id(x) not in held and id(x) not in spare])
+    return Captured(tuple(k.detach() for k in f0), tensors, outside, snapshot)
+
+
+def _select(starts: list[Edge], held: Leaves, spare: Leaves, own: set[int]) -> tuple[Leaves, bool]:
+    """The tensors that stand for all others, and whether graphs go on behind them.
+
+    starts  the results of an evaluation
+    held    tensors that its code may read at this or at another time
+    spare   parameters that may be within its reach
+    own     the leaves at which the evaluation began
+    """
+    made: dict[Edge, Tensor] = {(x.grad_fn, x.output_nr): x for x in held.values() if x.grad_fn is not None}
+    read = {i: x for i, x in held.items() if x.is_leaf}
+    dropped = False
     while True:
-        direct, reached, foreign = _walk(starts, made, since)
-        behind = {edge: _walk(_next(edge[0]), made, since) for edge in reached}
-        mixed = [edge for edge, (leaves, others, _) in behind.items() if others or leaves.keys() & direct.keys()]
+        direct, reached = _walk(starts, made)
+        late, _ = _walk([edge for edge in made if edge not in reached], {})
+        read.update(direct | late)
+        behind = {edge: _walk(_next(edge[0]), made) for edge in reached}
+        mixed = [edge for edge, (leaves, others) in behind.items() if others or leaves.keys() & read.keys()]
         if not mixed:
             break
         for edge in mixed:
             del made[edge]
-    unused = [edge for edge in made if edge not in reached]
-    late, _, _ = _walk(unused, {}, since)
-    found = late | {i: tensor for i, tensor in held.items() if tensor.is_leaf}
-    for leaves, _, _ in behind.values():
+        dropped = True
+    found = {**read, **spare}
+    for leaves, _ in behind.values():
         found = {i: leaf for i, leaf in found.items() if i not in leaves}
-    found |= direct | {id(made[edge]): made[edge] for edge in reached}
-    captured = tuple(tensor for i, tensor in found.items() if i not in own)
-    return tuple(k.detach() for k in slope), captured, foreign or bool(unused)
+    found.update((id(made[edge]), made[edge]) for edge in reached)
+    found = {i: tensor for i, tensor in found.items() if i not in own}
+    hidden = any(i not in held and i not in spare and i not in own for i in direct)
+    return found, dropped or hidden or len(reached) < len(made)
 
 
-def node_number() -> int:
-    """The number of the node that autograd makes next on this thread; 0 while it records nothing."""
-    node = torch.zeros((), requires_grad=True).clone().grad_fn if torch.is_grad_enabled() else None
-    return 0 if node is None else node._sequence_nr() + 1
-
-
-def _walk(starts: list[Edge], stops: dict[Edge, Tensor], since: int) -> tuple[dict[int, Tensor], set[Edge], bool]:
-    """The leaves above `starts`, the `stops` that were met on the way, and whether nodes older than `since` were."""
-    leaves: dict[int, Tensor] = {}
-    met, foreign = set(), False
+def _walk(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Leaves, set[Edge]]:
+    """The leaves above `starts`, and the `stops` that were met on the way."""
+    leaves: Leaves = {}
+    met: set[Edge] = set()
     stack, seen = list(starts), set(starts)
     while stack:
         node, number = stack.pop()
@@ -78,51 +108,11 @@ def _walk(starts: list[Edge], stops: dict[Edge, Tensor], since: int) -> tuple[di
         elif node.name() == "torch::autograd::AccumulateGrad":
             leaves[id(node.variable)] = node.variable
         else:
-            foreign = foreign or node._sequence_nr() < since
             new = [edge for edge in _next(node) if edge not in seen]
             seen.update(new)
             stack += new
-    return leaves, met, foreign
+    return leaves, met
 
 
 def _next(node: Any) -> list[Edge]:
     return [edge for edge in node.next_functions if edge[0] is not None]
-
-
-def _inside(thing: Any, depth: int, seen: set[int]) -> Iterator[Tensor]:
-    """Tensors held by `thing`: a callable, a module, a container, or an object with attributes; five levels deep."""
-    if isinstance(thing, Tensor):
-        yield thing
-        return
-    if depth > 5 or id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if depth < 2 and callable(getattr(thing, "named_parameters", None)):  # a torch.nn.Module, however deep
-        yield from thing.parameters()
-    for part in _parts(thing):
-        if not isinstance(part, _PLAIN):
-            yield from _inside(part, depth + 1, seen)
-
-
-_PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None))
-
-
-def _parts(thing: Any) -> Iterator[Any]:
-    if isinstance(thing, functools.partial):
-        yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif isinstance(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
-    elif isinstance(thing, types.FunctionType):
-        yield from thing.__defaults__ or ()
-        yield from (thing.__kwdefaults__ or {}).values()
-        for cell in thing.__closure__ or ():
-            if cell != types.CellType():
-                yield cell.cell_contents
-        yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
-    elif isinstance(thing, dict):
-        yield from thing.values()
-    elif isinstance(thing, (list, tuple, set, frozenset)):
-        yield from thing
-    else:
-        # A module has a dozen empty dictionaries of hooks.
-        yield from (value for value in getattr(thing, "__dict__", {}).values() if not isinstance(value, dict) or value)

@@ -35,3 +35,8 @@ class NotCompiled(SolveError):
 
 class RandomField(SolveError, RuntimeError):
     """The vector field draws random numbers where a gradient cannot draw the same again."""
+
+
+class FieldChanged(SolveError, RuntimeError):
+    """The vector field is not, in the backward pass, what it was in the forward solve. Autograd's own check of tensors
+    that were changed in place raises a RuntimeError too."""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.capture import node_number
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.outputs import Integrator, Place, Taken, outputs
 from odenet_cli.ode.randomness import Draw, Draws
 from odenet_cli.ode.segment import Segment, split_at_jumps
+from odenet_cli.ode.snapshot import Snapshot
 from odenet_cli.ode.state import Counted, RightHandSide, State
-from odenet_cli.ode.stats import Stats
+from odenet_cli.ode.stats import Stats, Tallies, open_tallies
 
 
 @dataclass
 class Problem:
     """One solve: what is solved, how, and its cost.
 
-    times     the output times as a tensor, where their gradient is wanted
-    captured  tensors with gradients that the field reads; `retain` says that its graph reaches beyond them
-    opening   the field at y0, where it is already known
-    draws     its random numbers, where a backward pass will evaluate it again
-    since     the number of autograd's next node when the solve began
+    times       the output times as a tensor, where their gradient is wanted
+    parameters  tensors that the field depends on, as the caller says
+    captured    those that it depends on, as was found, each once; `outside` says that its graph goes on behind them
+    snapshot    what the field holds
+    opening     the field at y0, where it is already known
+    draws       its random numbers, where a backward pass will evaluate it again
+    tallies     that were open when the solve began
     """
 
     rhs: RightHandSide
@@ -34,11 +37,13 @@ class Problem:
     times: Tensor | None
     solver: Any
     stats: Stats
+    parameters: tuple[Tensor, ...] = ()
     captured: tuple[Tensor, ...] = ()
-    retain: bool = False
+    outside: bool = False
+    snapshot: Snapshot = field(default_factory=Snapshot)
     opening: State | None = None
     draws: Draws | None = None
-    since: int = field(default_factory=node_number)
+    tallies: Tallies = field(default_factory=open_tallies)
 
     def integrate(
         self, evaluate: Counted, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
@@ -110,12 +115,24 @@ class Problem:
         own = []
         for k in made:
             if k.requires_grad:
-                # What was there before the solve, a parameter say, is the caller's: the hook goes to an alias of it.
-                if k.grad_fn is None or k.grad_fn._sequence_nr() < self.since:
-                    k = k.view_as(k)
+                k = k.view_as(k)  # a field may return what is the caller's, a parameter say; the hook is ours
                 k.register_hook(count)  # type: ignore[no-untyped-call]
             own.append(k)
         return tuple(own)
+
+    def resumed(self, y0: State, args: State, connected: bool) -> Problem:
+        """This solve in its backward pass: the tensors in `args` are captured too, behind the others, as leaves of
+        graphs that begin there, or `connected` to what they were made from."""
+        rhs = copy.copy(self.rhs)
+        rhs.y0 = tuple(part.detach() for part in y0)
+        leaves = rhs.call_with(args, connected)
+        return replace(self, rhs=rhs, captured=(*self.captured, *(leaf for leaf in leaves if leaf.requires_grad)))
+
+    @property
+    def retain(self) -> bool:
+        """Whether the graph of an evaluation is kept after a pass through it. A part of it may be shared with the next
+        one: what a field keeps from its first call. Compiled steps can do without, and must."""
+        return self.outside or not self.solver.compile
 
     def clock(self, times: Tensor | None) -> Clock | None:
         """What makes the steps move with `times`."""

@@ -88,26 +88,39 @@ class _Solver:
         """Warn of what the state's dtype cannot resolve; raise ValueError where it is far off."""
         raise NotImplementedError
 
-    def __call__(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Solution:
-        """Solve y' = field(t, y), y(ts[0]) = y0.
+    def __call__(
+        self,
+        field: Field,
+        y0: Tensor | Sequence[Tensor],
+        ts: Tensor | Sequence[float],
+        args: Sequence[Any] = (),
+        parameters: Iterable[Tensor] = (),
+    ) -> Solution:
+        """Solve y' = field(t, y, *args), y(ts[0]) = y0.
 
-        field  called with a 0-d tensor t and a state like y0; returns a state like y0
-        y0     tensor of any shape, or a tuple of tensors; floating point or complex
-        ts     (T,) times, increasing or decreasing, T >= 2
+        field       called with a 0-d tensor t, a state like y0, and `args`; returns a state like y0
+        y0          tensor of any shape, or a tuple of tensors; floating point or complex
+        ts          (T,) times, increasing or decreasing, T >= 2
+        args        tuple of tensors, of nested tuples, lists and dicts of them, and of any other values
+        parameters  further tensors that the field depends on; only for those that hide from inspection, and are not
+                    used at ts[0]
 
-        Gradients reach y0, ts, the field's parameters and whatever tensors it closes over. Raises `SolveError` where
-        the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of the field pass through.
+        Gradients reach y0, ts, the tensors in args, the field's parameters and whatever tensors it closes over. A
+        gradient that evaluates the field again in the backward pass (all but backprop) raises `FieldChanged` if it is
+        not what it was. What differs from solve to solve, a control or a condition, goes into args, which are held.
+        Raises `SolveError` where the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of
+        the field pass through.
         """
         if torch.is_inference_mode_enabled():
             # Its tensors count no versions, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():
-                return self(field, y0, ts)
+                return self(field, y0, ts, args, parameters)
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
-        rhs = RightHandSide(field, y0)
+        rhs = RightHandSide(field, y0, args)
         points, times, _ = _times(ts)
         self.check_resolution(rhs, points)
-        problem = Problem(rhs, points, times, self, Stats.begin())
+        problem = Problem(rhs, points, times, self, Stats.begin(), _tensors(parameters))
         with rhs.surroundings.for_solver():
             if points[0] == points[-1]:
                 made = stacked([rhs.y0] * len(points))
@@ -118,7 +131,9 @@ class _Solver:
         return Solution(rhs.restore(made), problem.stats)
 
     @torch.no_grad()
-    def dense(self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float]) -> Path:
+    def dense(
+        self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any] = ()
+    ) -> Path:
         """The solution of the same problem as a function of time, from ts[0] to ts[-1]; `gradient` plays no part.
 
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
@@ -126,9 +141,9 @@ class _Solver:
         """
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
-                return self.dense(field, y0, ts)
+                return self.dense(field, y0, ts, args)
         points, _, resolution = _times(ts)
-        rhs = RightHandSide(field, y0)
+        rhs = RightHandSide(field, y0, args)
         self.check_resolution(rhs, points)
         with rhs.surroundings.for_solver():
             return Path(Problem(rhs, points, None, self, Stats.begin()), resolution)
@@ -305,3 +320,10 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None, fl
         raise ValueError(f"ts must run one way, up or down; got {points}.")
     moving = forward_mode() or (times.requires_grad and torch.is_grad_enabled())
     return points, times if moving else None, resolution
+
+
+def _tensors(parameters: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    tensors = tuple(parameters)
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError("parameters must be tensors: parameters=net.parameters(), or parameters=(w, b).")
+    return tensors

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from odenet_cli.ode.surroundings import Surroundings
 from odenet_cli.ode.tableau import Weights
 from odenet_cli.ode.transforms import read
 
 State = tuple[Tensor, ...]
-Field = Callable[[Tensor, Any], Any]
+Field = Callable[..., Any]
 
 
 Time = float | Tensor
@@ -49,14 +49,38 @@ class Counted:
         return slope if self.mark is None else self.mark(slope, 1)
 
 
+class Arguments:
+    """What a field is called with besides time and state: tensors, however nested, and the rest.
+
+    tensors  those of the caller
+    rest     leaves of the nest that are no tensors
+    """
+
+    def __init__(self, args: Sequence[Any]) -> None:
+        if not isinstance(args, (tuple, list)):
+            raise TypeError(f"args must be a tuple of what follows (t, y): args=(u,); got {type(args).__name__}.")
+        leaves, self._nest = tree_flatten(tuple(args))
+        self.tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        self.rest = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        self._holes = [isinstance(leaf, Tensor) for leaf in leaves]
+
+    def filled(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The arguments, with `tensors` where the caller's are."""
+        tensor, rest = iter(tensors), iter(self.rest)
+        args: tuple[Any, ...] = tree_unflatten([next(tensor if hole else rest) for hole in self._holes], self._nest)
+        return args
+
+
 class RightHandSide:
     """The user's field, called with a tensor time and its own kind of state, and held to its shapes.
 
-    y0  a tensor of any shape, or a tuple of them; floating point or complex
+    y0    a tensor of any shape, or a tuple of them; floating point or complex
+    args  what the field is called with besides
     """
 
-    def __init__(self, field: Field, y0: Tensor | Sequence[Tensor]) -> None:
+    def __init__(self, field: Field, y0: Tensor | Sequence[Tensor], args: Sequence[Any] = ()) -> None:
         self.field = field
+        self.args, self.arguments = tuple(args), Arguments(args)
         self.single = isinstance(y0, Tensor)
         self.y0: State = tuple(y0) if isinstance(y0, Sequence) else (y0,)
         for part in self.y0:
@@ -97,9 +121,9 @@ class RightHandSide:
         state = y[0] if self.single else y
         if self.surroundings.autocast:
             with self.surroundings.for_field():
-                value = field(t, state)
+                value = field(t, state, *self.args)
         else:
-            value = field(t, state)
+            value = field(t, state, *self.args)
         slope: State = (value,) if self.single else tuple(value)
         if len(slope) != len(y):
             raise ValueError(f"the field returned {len(slope)} tensors for a state of {len(y)}.")
@@ -108,13 +132,13 @@ class RightHandSide:
                 raise ValueError(_unfit(k, part))
         return slope
 
-    def _differentiating(self, t: Tensor, y: Any) -> Any:
+    def _differentiating(self, t: Tensor, y: Any, *args: Any) -> Any:
         """Call a field that takes derivatives by its state itself (of a Hamiltonian, say), which it can only by one
         that requires a gradient, and where autograd records; where the caller wants no gradient, none comes out."""
         wanted = torch.is_grad_enabled()
         with torch.enable_grad():
             parts = [part if wanted and part.requires_grad else part.detach().requires_grad_() for part in _parts(y)]
-            value = self.field(t, parts[0] if self.single else tuple(parts))
+            value = self.field(t, parts[0] if self.single else tuple(parts), *args)
         return value if wanted else tree_map_only(Tensor, torch.detach, value)
 
     def _check_writes(self, y: State, versions: list[int], slope: State) -> None:
@@ -126,6 +150,20 @@ class RightHandSide:
             if (tensor := old()) is not None and tensor._version != version:
                 raise ValueError(_REUSES)
         self._returned = [(weakref.ref(k), k._version) for k in slope if not k.is_inference()]
+
+    def call_with(self, tensors: Sequence[Tensor], connected: bool = False) -> State:
+        """Let the field be called with these tensors of the arguments: as leaves of graphs that begin there, or
+        `connected` to what they were made from."""
+        leaves = tuple(
+            x.view_as(x) if connected and x.requires_grad else x.detach().requires_grad_(x.requires_grad)
+            for x in tensors
+        )
+        self.args = self.arguments.filled(leaves)
+        return leaves
+
+    def release(self) -> None:
+        """Let go of all tensors."""
+        self.y0, self.args, self.arguments.tensors = (), (), ()
 
     def restore(self, parts: Sequence[Tensor]) -> Any:
         """The state in the user's form: a tensor, or a tuple."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 
-_open: list[list[Stats]] = []
+Tallies = tuple["list[Stats]", ...]
+
+_open: ContextVar[Tallies] = ContextVar("tallies", default=())  # each thread has its own
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Stats:
     def begin(cls) -> Stats:
         """Fresh counters, seen by every open `tally`."""
         stats = cls()
-        for solves in _open:
+        for solves in _open.get():
             solves.append(stats)
         return stats
 
@@ -41,14 +44,32 @@ class Stats:
 def tally() -> Iterator[list[Stats]]:
     """Collect the `Stats` of all solves begun inside, in order; their backward passes are included once they have run.
 
+    Those of this thread, or asyncio task; solves begun inside a backward pass count where the outer one does.
+
     >>> with tally() as solves:
     ...     loss(model, batch).backward()
     >>> sum(solves, start=Stats()).nfe_backward
     """
     solves: list[Stats] = []
-    _open.append(solves)
+    _open.set((*_open.get(), solves))
     try:
         yield solves
     finally:
         # By identity: two tallies without a solve are equal lists.
-        _open[:] = [other for other in _open if other is not solves]
+        _open.set(tuple(other for other in _open.get() if other is not solves))
+
+
+def open_tallies() -> Tallies:
+    """Return what collects the solves that are begun now."""
+    return _open.get()
+
+
+@contextmanager
+def tallied(tallies: Tallies) -> Iterator[None]:
+    """Let `tallies` collect what is begun inside, on whatever thread: autograd goes backward in threads of its own."""
+    before = _open.get()
+    _open.set(tallies)
+    try:
+        yield
+    finally:
+        _open.set(before)

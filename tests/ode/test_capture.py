@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
+import sys
+import types
+import weakref
 
 import pytest
 import torch
 from ode_cases import GRADIENTS, doubles
 from torch import nn
 
-from odenet_cli.ode import Adaptive
+from odenet_cli.ode import Adaptive, Fixed
 
 SCALE = doubles(0.7, grad=True)
 MADE = doubles(0.7, grad=True)
@@ -208,10 +213,7 @@ def test_a_tensor_that_only_some_times_use(solve):
         assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-6)
 
 
-def test_a_tensor_behind_another_and_itself_used_at_later_times_only(solve, request):
-    if solve.gradient != "backprop":  # which leaves it to autograd
-        why = "capture looks at the first evaluation's graph only; its docstring says so"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
+def test_a_tensor_behind_another_and_itself_used_at_later_times_only(solve):
     p = doubles(0.7, grad=True)
     q = p * 1.0
     y = solve(lambda t, y: -q * y - p * (t - 0.5) ** 3 * y if t > 0.5 else -q * y, doubles(1.0), TS).y
@@ -302,3 +304,145 @@ def test_a_custom_function_with_an_attribute_called_variable(solve):
     y = solve(lambda t, y: -Times.apply(hidden.w, y), doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), leaf)
     assert torch.allclose(found, -2 * torch.exp(doubles(-0.7)), rtol=1e-7)
+
+
+def switch():
+    """Two networks, the first before t = 1/2 and the second after, kept in every way one may think of."""
+
+    def make():
+        return nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))).double()
+
+    def case(name, keep):
+        nets = [make(), make()]
+        return pytest.param(keep(nets), nets, id=name)
+
+    class Slots:
+        __slots__ = ("nets",)
+
+        def __init__(self, nets):
+            self.nets = nets
+
+        def __call__(self, t, y):
+            return self.nets[int(t >= 0.5)](y)
+
+    class Numbered:
+        def __init__(self, nets):
+            self.net0, self.net1 = nets
+
+        def __call__(self, t, y):
+            return getattr(self, f"net{int(t >= 0.5)}")(y)
+
+    @dataclasses.dataclass
+    class Picking:
+        early: nn.Module
+        late: nn.Module
+
+        def pick(self, t):
+            return self.late if t >= 0.5 else self.early
+
+        @property
+        def picked(self):
+            return self.pick
+
+        def __call__(self, t, y):
+            return self.picked(t)(y)
+
+    class Proxy:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+    class Module(nn.Module):
+        def __init__(self, nets):
+            super().__init__()
+            self.nets = nn.ModuleDict({"False": nets[0], "True": nets[1]})
+
+        def forward(self, t, y):
+            return self.nets[str(bool(t >= 0.5))](y)
+
+    def nested(nets):
+        def inner(t, y):
+            return nets[int(t >= 0.5)](y)
+
+        return lambda t, y: inner(t, y)
+
+    def behind_a_proxy(nets):
+        proxy = Proxy(Slots(nets))
+        return lambda t, y: proxy.nets[int(t >= 0.5)](y)
+
+    def weakly(nets):
+        refs = [weakref.ref(net) for net in nets]
+        return lambda t, y: refs[int(t >= 0.5)]()(y)
+
+    def of_a_class(nets):
+        kept = type("Kept", (), {"nets": nets})
+        return lambda t, y: kept.nets[int(t >= 0.5)](y)
+
+    def of_the_function(nets):
+        def field(t, y):
+            return field.nets[int(t >= 0.5)](y)
+
+        field.nets = nets
+        return field
+
+    def deep(nets):
+        rows = nets
+        for _ in range(40):
+            rows = [{"in": (rows,)}]
+
+        def field(t, y):
+            part = rows
+            while isinstance(part[0], dict):
+                part = part[0]["in"][0]
+            return part[int(t >= 0.5)](y)
+
+        return field
+
+    yield case("list", lambda nets: lambda t, y: nets[int(t >= 0.5)](y))
+    yield case("dict", lambda nets: lambda t, y, d={"a": {"b": nets}}: d["a"]["b"][int(t >= 0.5)](y))
+    yield case("slots", Slots)
+    yield case("getattr", Numbered)
+    yield case("dataclass", lambda nets: Picking(*nets))
+    yield case("method", lambda nets: Picking(*nets).__call__)
+    yield case("closures", nested)
+    yield case("partial", lambda nets: functools.partial(lambda nets, t, y: nets[int(t >= 0.5)](y), nets))
+    yield case("deque", lambda nets: nested(collections.deque(nets)))
+    yield case("proxy", behind_a_proxy)
+    yield case("weakref", weakly)
+    yield case("class", of_a_class)
+    yield case("function", of_the_function)
+    yield case("module", Module)
+    yield case("deep", deep)
+
+
+@pytest.mark.parametrize(("field", "nets"), list(switch()))
+def test_every_parameter_within_reach_gets_its_gradient(solve, field, nets):
+    """Those that are not used at the first time, too: as by plain autograd through the steps."""
+    parameters = [parameter for net in nets for parameter in net.parameters()]
+
+    def gradient(grad):
+        steps = Fixed(method="rk4", steps=4, gradient=grad)
+        return torch.autograd.grad(steps(field, doubles(1.0, 2.0), TS).y.sum(), parameters)
+
+    rtol = {"backprop": 0, "replay": 1e-10, "reversible": 2e-2, "adjoint": 2e-1}[solve.gradient]
+    for one, other in zip(gradient(solve.gradient), gradient("backprop")):
+        assert (one - other).norm() <= rtol * other.norm()
+
+
+def test_parameters_is_the_way_in_where_nothing_can_be_seen(solve, monkeypatch):
+    """A module that the field imports while it runs; used at the later times only."""
+    w = doubles(0.7, grad=True)
+    monkeypatch.setitem(sys.modules, "hidden_weights", types.SimpleNamespace(w=w))
+
+    def field(t, y):
+        import hidden_weights
+
+        return -(1 + hidden_weights.w * (t - 0.5) ** 3) * y if t > 0.5 else -y
+
+    y = solve(field, doubles(1.0), TS, parameters=[w]).y
+    (found,) = torch.autograd.grad(y.sum(), w)
+    assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-6)
+    with pytest.raises(TypeError, match="parameters must be tensors"):
+        solve(field, doubles(1.0), TS, parameters=[nn.Linear(1, 1)])

@@ -63,20 +63,21 @@ def test_a_tensor_made_before_keeps_its_gradient_and_its_hooks(case, name):
 @pytest.mark.parametrize("name", [name for name in GRADIENTS if name != "backprop"])
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_hooks_are_back_after_a_backward_pass_that_fails(case, name):
-    k, seen, broken = doubles(1.0, grad=True), [], []
+    k, seen, calls = doubles(1.0, grad=True), [], []
     k.register_hook(lambda g: seen.append(g.item()))
 
     def field(t, y):
-        if broken:
+        calls.append(t)  # a book of its own, which is not compared
+        if len(calls) > 1000:
             raise ZeroDivisionError
         return -k * y
 
     loss = solved(case, name, field)
-    broken.append(True)
+    calls.extend([0.0] * 1000)
     with pytest.raises(ZeroDivisionError):
         loss.backward()
     assert not seen
-    broken.clear()
+    calls.clear()
     solved(case, name, field).backward()
     assert len(seen) == 1
 

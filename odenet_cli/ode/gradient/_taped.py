@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor
 from odenet_cli.ode.capture import capture
 from odenet_cli.ode.clock import Clock
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
+from odenet_cli.ode.gradient._cut import cut
+from odenet_cli.ode.gradient._hooks import without_hooks
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.randomness import Draws, refuse
 from odenet_cli.ode.state import State
+from odenet_cli.ode.stats import tallied
 from odenet_cli.ode.transforms import check_transforms
 
 
@@ -24,10 +28,12 @@ def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     rhs, problem.draws = problem.rhs, Draws(problem.rhs.field)
     problem.stats.nfe_forward += 1
     start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
-    f0, problem.captured, problem.retain = capture(rhs, start, problem.times is not None)
+    found = capture(rhs, start, problem.times is not None, problem.parameters)
+    f0, problem.captured, problem.outside, problem.snapshot = found
     problem.opening = problem.draws.opened(f0, _repeats(gradient, problem))
-    if problem.captured or problem.times is not None or any(part.requires_grad for part in rhs.y0):
-        return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *rhs.y0, problem.times, *problem.captured))
+    inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.captured)
+    if any(tensor is not None and tensor.requires_grad for tensor in inputs):
+        return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *inputs))
     with torch.no_grad():
         return stacked(problem.integrate(problem.evaluate))
 
@@ -52,8 +58,8 @@ def _solve(gradient: Taped, problem: Problem) -> tuple[list[State], Any, list[Te
 class _Node(torch.autograd.Function):
     """A solve, with parameters and captured tensors as inputs of their own.
 
-    Inputs are `(gradient, problem, *y0, times or None, *captured)`; outputs are the components of the state, stacked
-    over the output times where there are more than two.
+    Inputs are `(gradient, problem, *y0, times or None, *tensors in args, *captured)`; outputs are the components of the
+    state, stacked over the output times where there are more than two.
     """
 
     @staticmethod
@@ -62,57 +68,73 @@ class _Node(torch.autograd.Function):
         ctx.draws = problem.draws
         drawn = ctx.draws.tensors()
         made = stacked(states)
-        ctx.gradient, ctx.problem, ctx.given, ctx.parts = gradient, problem, len(inputs), len(made)
+        problem.snapshot.settle()
+        ctx.gradient, ctx.problem, ctx.parts = gradient, problem, len(made)
         # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
-        problem.rhs.y0 = ()
-        ctx.kept = ctx.given + (len(made) if gradient.keeps_outputs else 0) + len(kept)
-        ctx.save_for_backward(*inputs, *(made if gradient.keeps_outputs else ()), *kept, *drawn)
+        problem.rhs.release()
+        # Of the captured ones the snapshot sees to it that they stay, leaves are anybody's.
+        behind = [x for x in problem.captured if x.grad_fn is not None]
+        ctx.args = len(inputs) - len(problem.captured)
+        ctx.given = ctx.args + len(behind)
+        outputs = made if gradient.keeps_outputs else ()
+        ctx.kept = ctx.given + len(outputs) + len(kept)
+        ctx.save_for_backward(*inputs[: ctx.args], *behind, *outputs, *kept, *drawn)
         return made
 
     @staticmethod
     def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-        saved, problem, gradient = ctx.saved_tensors, ctx.problem, ctx.gradient
-        y0, kept = saved[: ctx.parts], saved[ctx.given : ctx.kept]
+        gradient, problem, parts = ctx.gradient, ctx.problem, ctx.parts
+        saved = ctx.saved_tensors
+        y0, args, kept = saved[:parts], saved[parts + 1 : ctx.args], saved[ctx.given : ctx.kept]
         ctx.draws.load(saved[ctx.kept :])
         arriving = _unstacked(cotangents, len(problem.ts))
-        problem.rhs.y0 = tuple(part.detach() for part in y0)
-        name, surroundings = type(gradient).__name__.lower(), problem.rhs.surroundings
-        with (
-            surroundings.restored(problem.rhs.device),
-            ctx.draws.untouched(name),
-            without_hooks(problem.captured),
-        ):
-            if torch.is_grad_enabled():
-                found = gradient.backward_again(problem, ctx.tape, y0, arriving)
-            else:
+        if torch.is_grad_enabled():
+            found = _again(gradient, problem, ctx.tape, y0, args, arriving)
+        else:
+            with _resumed(gradient, problem, y0, args) as problem:
                 if gradient.keeps_outputs:
-                    later = _later(kept[: ctx.parts], len(problem.ts))
-                    kept = [problem.rhs.y0, *zip(*later), *kept[ctx.parts :]]
+                    later = _later(kept[:parts], len(problem.ts))
+                    kept = [problem.rhs.y0, *zip(*later), *kept[parts:]]
                 found = gradient.backward(problem, ctx.tape, kept, arriving)
-        problem.rhs.y0 = ()
-        return None, None, *found.y0, found.times, *found.captured
+        own = len(ctx.problem.captured)
+        of_args = iter(found.captured[own:])
+        given = [next(of_args) if x.requires_grad else None for x in args]
+        return None, None, *found.y0, found.times, *given, *found.captured[:own]
 
 
 @contextmanager
-def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep the tensors' hooks and `retain_grad` silent: they are for the whole gradient, which comes after this node.
+def _resumed(gradient: Taped, problem: Problem, y0: State, args: State, connected: bool = False) -> Iterator[Problem]:
+    """The solve in its backward pass, if the field is what it was."""
+    name, draws = type(gradient).__name__.lower(), cast(Draws, problem.draws)
+    problem.snapshot.check(name)
+    problem = problem.resumed(y0, args, connected)
+    with (
+        problem.rhs.surroundings.restored(problem.rhs.device),
+        draws.untouched(name),
+        tallied(problem.tallies),
+        without_hooks(problem.captured),
+    ):
+        yield problem
 
-    torch.autograd.grad shows them each part of it, too. Autograd reads the dictionary of hooks when it calls them, so
-    that it can be emptied; a backward pass of another thread through the same tensors would not find them meanwhile.
-    """
-    silenced = [(hooks, dict(hooks)) for tensor in tensors if (hooks := tensor._backward_hooks)]
-    retaining = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
-    for hooks, _ in silenced:
-        hooks.clear()
-    for tensor, _ in retaining:
-        tensor.grad = None
-    try:
-        yield
-    finally:
-        for hooks, held in silenced:
-            hooks.update(held)
-        for tensor, retained in retaining:
-            tensor.grad = retained
+
+def _again(gradient: Taped, problem: Problem, tape: Any, y0: State, args: State, cotangents: Cotangents) -> Gradients:
+    """The gradient, with a gradient of its own."""
+    times = () if problem.times is None else (problem.times,)
+    arriving = [x for row in cotangents for x in row if x is not None]
+    inputs = [*y0, *times, *(x for x in args if x.requires_grad), *arriving]
+
+    def make(leaves: Sequence[Tensor]) -> Sequence[MaybeTensor]:
+        leaf = iter(leaves)
+        y, at = tuple(next(leaf) for _ in y0), [next(leaf) for _ in times]
+        given = tuple(next(leaf) if x.requires_grad else x for x in args)
+        rows = [[None if x is None else next(leaf) for x in row] for row in cotangents]
+        with _resumed(gradient, problem, y, given, connected=True) as resumed:
+            found = gradient.backward_again(replace(resumed, times=at[0] if at else None), tape, y, rows)
+        return (*found.y0, *([found.times] if times else []), *found.captured)
+
+    found = cut(make, inputs, problem.captured)
+    parts = len(y0)
+    return Gradients(found[:parts], found[parts] if times else None, found[parts + len(times) :])
 
 
 class Gathered:

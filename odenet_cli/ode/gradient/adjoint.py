@@ -76,10 +76,11 @@ class _Backwards:
         self.parts = len(problem.rhs.y0)
         self.feeds = 2 * self.parts
         self.solver = options.solver or problem.solver
-        if problem.retain or any(tensor.grad_fn is not None for tensor in problem.captured):
+        if problem.outside or any(tensor.grad_fn is not None for tensor in problem.captured):
             self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
         # A jump is the field's, whichever solver comes by.
         self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}
+        self.retain = not self.solver.compile  # see Problem.retain
         self.judges_parameters = options.norm == "absolute" or options.control_parameters
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
@@ -139,7 +140,7 @@ class _Backwards:
                     [k for k, _ in ends],
                     (*start, *wanted),
                     [part for _, part in ends],
-                    retain_graph=self.problem.retain,
+                    retain_graph=self.retain,
                     allow_unused=True,
                 )
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, found)]

@@ -47,6 +47,8 @@ class Replay:
     def backward(
         self, problem: Problem, tape: list[Place], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
+        if problem.outside and problem.solver.compile:  # a compiler does not follow a graph out of the field
+            problem = replace(problem, solver=replace(problem.solver, compile=False))
         gathered, parts = Gathered(problem), len(problem.rhs.y0)
         a: list[MaybeTensor] = [None] * parts
         for n in reversed(range(len(tape))):
