@@ -309,6 +309,7 @@ def load(folder: Path) -> Config:
     path = folder / "config.yaml"
     try:
         content = saved(folder)
+        content.pop("hydra", None)  # for Hydra, which guards it, where the run goes on
         if not content:
             raise RequestError(f"{folder} is not the folder of a run: there is no {path}.")
         for key, value in leaves(content):
