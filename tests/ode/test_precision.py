@@ -38,7 +38,7 @@ def test_the_table_of_resolutions_is_that_of_torch():
 )
 def test_a_tolerance_below_the_resolution_is_raised_to_it_with_a_warning(dtype, name, method):
     if (method, name) in (("adams", "float16"), ("bosh3", "float64")):
-        pytest.skip("the powers of its steps do not fit; a low order takes a million steps")
+        pytest.skip("refused below; a low order takes a million steps")
     eps = EPS[name]
     with pytest.warns(PrecisionWarning, match=rf"solver\.rtol=.* is below the resolution of {name}"):
         low = solve(dtype, eps / 50, method=method)
@@ -48,6 +48,14 @@ def test_a_tolerance_below_the_resolution_is_raised_to_it_with_a_warning(dtype, 
     assert torch.equal(low.y, at.y)
     assert low.stats == at.stats
     assert (low.y.to(torch.complex128) - math.exp(-1)).abs().max() < 20 * eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.complex32])
+def test_adams_refuses_what_cannot_hold_the_powers_of_its_steps(dtype):
+    one, adams = torch.ones(1, dtype=dtype), Adaptive(method="adams", rtol=1e-2, atol=1e-2)
+    for call in (adams, adams.dense):
+        with pytest.raises(ValueError, match=r"solver\.method=adams .* float16; use dtype=float32"):
+            call(decay, one, [0.0, 1.0])
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(v, k) for k, v in REAL.items()], ids=str)
