@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from odenet_cli.ode.randomness import Draws
 from odenet_cli.ode.reach import reach
 from odenet_cli.ode.snapshot import Snapshot
 from odenet_cli.ode.state import RightHandSide, State
@@ -25,12 +26,14 @@ class Captured(NamedTuple):
     tensors   those with gradients, each once: none is made from another of them
     outside   the graph of an evaluation goes on behind them, and is shared with the next evaluation
     snapshot  all that it holds
+    draws     its random numbers, from before this evaluation
     """
 
     f0: State
     tensors: tuple[Tensor, ...]
     outside: bool
     snapshot: Snapshot
+    draws: Draws
 
 
 def capture(rhs: RightHandSide, t: float, timed: bool, parameters: Sequence[Tensor] = ()) -> Captured:
@@ -46,8 +49,9 @@ def capture(rhs: RightHandSide, t: float, timed: bool, parameters: Sequence[Tens
     stand for it, and every evaluation goes back through its graph, which must be retained.
     """
     named = isinstance(rhs.field, (types.FunctionType, types.MethodType))  # what it reads has names without it
-    snapshot, spare = reach([("" if named else "field", rhs.field), ("args", rhs.arguments.rest)])
+    snapshot, spare, generators = reach([("" if named else "field", rhs.field), ("args", rhs.arguments.rest)])
     snapshot.watch("parameters", parameters)
+    draws = Draws(generators)
     with torch.enable_grad():
         point = tuple(part.detach().clone().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(timed)
@@ -62,7 +66,7 @@ def capture(rhs: RightHandSide, t: float, timed: bool, parameters: Sequence[Tens
     found, outside = _select([(edge.node, edge.output_nr) for edge in edges], held, spare, own)
     tensors = tuple(found.values())
     snapshot.watch("a tensor that it reads: ", [x for x in tensors if id(x) not in held and id(x) not in spare])
-    return Captured(tuple(k.detach() for k in f0), tensors, outside, snapshot)
+    return Captured(tuple(k.detach() for k in f0), tensors, outside, snapshot, draws)
 
 
 def _select(starts: list[Edge], held: Leaves, spare: Leaves, own: set[int]) -> tuple[Leaves, bool]:

@@ -6,20 +6,61 @@ step may open the next one.
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Iterable, Iterator, Sequence
+import pickle
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode.errors import RandomField
-from odenet_cli.ode.state import Evaluate, Field, State, Time
+from odenet_cli.ode.state import Evaluate, State, Time
 
 States = tuple[Tensor, ...]
+RANDOM = frozenset(("random", "numpy.random"))  # modules that draw from a generator of their own
+
+
+class Kept(NamedTuple):
+    """A generator of Python's or of numpy's, its state the bytes of a tensor, as that of PyTorch's are."""
+
+    name: str
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+
+    def get_state(self) -> Tensor:
+        return torch.frombuffer(bytearray(pickle.dumps(self.get())), dtype=torch.uint8)
+
+    def set_state(self, state: Tensor) -> None:
+        self.put(pickle.loads(state.numpy().tobytes()))
+
+
+Generator = torch.Generator | Kept
+
+
+def kept(thing: Any) -> Generator | None:
+    """Return `thing` as a generator whose state can be put back, if it is one."""
+    if isinstance(thing, torch.Generator):
+        return thing
+    if isinstance(thing, random.Random) and not isinstance(thing, random.SystemRandom):
+        return Kept("random.Random", thing.getstate, thing.setstate)
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None and isinstance(thing, numbers.RandomState):
+        return Kept("numpy.random.RandomState", partial(thing.get_state, legacy=False), thing.set_state)
+    if numbers is not None and isinstance(thing, (numbers.Generator, numbers.BitGenerator)):
+        bits = getattr(thing, "bit_generator", thing)
+        return Kept("numpy.random.Generator", partial(getattr, bits, "state"), partial(setattr, bits, "state"))
+    return None
+
+
+def of_modules() -> Iterator[Generator]:
+    """The generators behind the functions of the modules in `RANDOM`, as far as they are imported."""
+    yield Kept("random", random.getstate, random.setstate)
+    if (numpy := sys.modules.get("numpy")) is not None:  # which imports the module when somebody asks for it
+        yield Kept("numpy.random", partial(numpy.random.get_state, legacy=False), numpy.random.set_state)
 
 
 class Draw(NamedTuple):
@@ -37,7 +78,10 @@ class Drawn(tuple[Tensor, ...]):
 
 
 class Draws:
-    """What a vector field draws in one solve, by the states of PyTorch's default generators and of those it holds.
+    """What a vector field draws in one solve, by the states of PyTorch's default generators and of `generators`.
+
+    Those are what its code can reach: a generator of Python's or numpy's that it does not name is of no interest, and
+    other threads may draw from it.
 
     start  before the first evaluation, with which `capture` begins
     first  after it
@@ -45,8 +89,9 @@ class Draws:
     saved  states that the accepted steps need, for autograd to keep
     """
 
-    def __init__(self, field: Field) -> None:
-        self._generators = [torch.default_generator, *_own_generators(field)]
+    def __init__(self, generators: Iterable[Generator]) -> None:
+        own = [generator for generator in generators if generator is not torch.default_generator]
+        self._generators: list[Generator] = [torch.default_generator, *own]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators += torch.cuda.default_generators
         self.start = self.first = self._last = self._states()
@@ -58,15 +103,15 @@ class Draws:
         """Return `f0`, evaluated since the start; if it drew and the steps are `repeatable`, begin to note."""
         drew = self._changed(self.start)
         self.first = self._states() if drew else self.start
-        self.noted = drew and repeatable
+        self.noted = bool(drew) and repeatable
         return self._drawn(f0, self.start) if self.noted else f0
 
-    def late(self) -> bool:
-        """Return whether the field has drawn since it opened the solve, and was not noted. If further evaluations have
-        not drawn, the first one did for the whole solve, and there is nothing to repeat."""
+    def late(self) -> str:
+        """Return from what the field has drawn since it opened the solve, if it was not noted. If further evaluations
+        have not drawn, the first one did for the whole solve, and there is nothing to repeat."""
         drew = self._changed(self.first)
-        late = drew and not self.noted
-        self.noted = self.noted and (drew or self._alone)
+        late = "" if self.noted else drew
+        self.noted = self.noted and (bool(drew) or self._alone)
         return late
 
     def begin_again(self, f0: State) -> State:
@@ -97,10 +142,11 @@ class Draws:
             draw = next(left)
             self._restore(self.saved[draw.before])
             value = function(t, y, weighty)
-            if self._changed(self.saved[draw.after]):
+            if drew := self._changed(self.saved[draw.after]):
                 raise RandomField(
-                    f"the vector field drew fewer or more random numbers at t = {float(t):.6g} in the backward pass "
-                    "than in the forward solve. Draw the same at every evaluation, or use gradient=backprop."
+                    f"the vector field drew fewer or more random numbers from {drew} at t = {float(t):.6g} in the "
+                    "backward pass than in the forward solve. Draw the same at every evaluation, or use "
+                    "gradient=backprop."
                 )
             return value
 
@@ -115,13 +161,13 @@ class Draws:
             yield
         finally:
             drew = self._changed(before)
-            known = known or (drew and not self._changed(self.first))
+            known = known or (bool(drew) and not self._changed(self.first))
             if drew:
                 self._restore(before)
         if drew and not known:
             raise RandomField(
-                f"the vector field drew random numbers in the backward pass of gradient={gradient}, and not where it "
-                "is evaluated in the forward solve: it is not the same field. Use gradient=backprop."
+                f"the vector field drew random numbers from {drew} in the backward pass of gradient={gradient}, and "
+                "not where it is evaluated in the forward solve: it is not the same field. Use gradient=backprop."
             )
 
     def tensors(self) -> list[Tensor]:
@@ -154,53 +200,19 @@ class Draws:
         for generator, state in zip(self._generators, states):
             generator.set_state(state)
 
-    def _changed(self, states: States) -> bool:
-        return any(_differ(generator.get_state(), state) for generator, state in zip(self._generators, states))
+    def _changed(self, states: States) -> str:
+        """Return the names of the generators that are not at `states`."""
+        pairs = zip(self._generators, states)
+        names = [getattr(generator, "name", "torch") for generator, state in pairs if _differ(generator, state)]
+        return ", ".join(dict.fromkeys(names))
 
 
-def _own_generators(field: Field) -> list[torch.Generator]:
-    """Return the generators that a field holds: in its closure, its defaults, the globals that it names, attributes of
-    its own, of its modules and of the objects there. (Those of numpy and of Python are not looked for.)"""
-    found, things = [], [field]
-    for _ in range(3):
-        held = [part for thing in things for part in _held(thing)]
-        found += [part for part in held if type(part) is torch.Generator and part is not torch.default_generator]
-        things = [part for part in held if type(part) not in _NOT_LOOKED_INTO]
-    return list(dict.fromkeys(found))
+def _differ(generator: Generator, state: Tensor) -> bool:
+    return bool(generator.get_state().numpy().tobytes() != state.numpy().tobytes())
 
 
-_NOT_LOOKED_INTO = {Tensor, torch.nn.Parameter, torch.Generator, type, types.ModuleType, types.BuiltinFunctionType} | {
-    str, int, float, bool, type(None)
-}  # fmt: skip
-
-
-def _held(thing: Any) -> Iterable[Any]:
-    if isinstance(thing, torch.nn.Module):
-        mine = [part for part in vars(thing).values() if not isinstance(part, dict)]
-        others = (part for module in thing.modules() for part in vars(module).values())
-        return [*mine, *(part for part in others if type(part) is torch.Generator)]
-    if isinstance(thing, types.FunctionType):
-        empty, cells = types.CellType(), thing.__closure__ or ()
-        named = (thing.__globals__.get(name) for name in thing.__code__.co_names)
-        return (*(cell.cell_contents for cell in cells if cell != empty), *(thing.__defaults__ or ()), *named)
-    if isinstance(thing, types.MethodType):
-        return (thing.__self__, thing.__func__)
-    if isinstance(thing, functools.partial):
-        return (thing.func, *thing.args, *thing.keywords.values())
-    if isinstance(thing, (list, tuple)):
-        return thing[:100]  # no table of numbers
-    return islice((thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})).values(), 100)
-
-
-def _differ(a: Tensor, b: Tensor) -> bool:
-    """Return whether anything was drawn between two states of a generator. Both ends tell: a Mersenne twister keeps its
-    position and its first words in front, normal numbers in stock behind; five kilobytes between them move along."""
-    x, y = a.numpy(), b.numpy()
-    return bool(x[:64].tobytes() != y[:64].tobytes() or x[-64:].tobytes() != y[-64:].tobytes())
-
-
-def refuse(gradient: str, compiled: bool) -> None:
-    """Raise RandomField for a gradient that cannot repeat what a vector field draws."""
+def refuse(gradient: str, compiled: bool, source: str) -> None:
+    """Raise RandomField for a gradient that cannot repeat what a vector field draws from `source`."""
     why = (
         "compiled steps draw in another order on their way back"
         if compiled
@@ -208,7 +220,8 @@ def refuse(gradient: str, compiled: bool) -> None:
     )
     steps = "gradient=replay with compile=False" if compiled else "gradient=replay"
     raise RandomField(
-        f"the vector field draws random numbers (dropout in training mode, noise), which gradient={gradient} cannot "
-        f"repeat:\n  {why}.\n  Use {steps} or gradient=backprop, which differentiate the steps that were taken; or "
-        "draw the noise once, outside\n  of the field, and hand it over."
+        f"the vector field draws random numbers from {source} (dropout in training mode, noise), which\n"
+        f"  gradient={gradient} cannot repeat: {why}.\n"
+        f"  Use {steps} or gradient=backprop, which differentiate the steps that were taken; or draw the noise\n"
+        "  once, outside of the field, and hand it over."
     )

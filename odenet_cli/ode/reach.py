@@ -17,23 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.randomness import RANDOM, Generator, kept, of_modules
 from odenet_cli.ode.reads import always_read, class_reads, is_library, reads
 from odenet_cli.ode.snapshot import ABSENT, SIMPLE, Place, Slots, Snapshot, is_array
 
 _ITEMS = (list, tuple, set, frozenset, deque)
 _BUILTIN = frozenset((dict, *_ITEMS))
 _WRAPPERS = (property, staticmethod, classmethod, functools.cached_property)
-_LOOKED_INTO = (types.FunctionType, types.MethodType, types.ModuleType, type, functools.partial, *_WRAPPERS)
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, type)
+_LOOKED_INTO = (torch.nn.Module, *_CODE, functools.partial, *_WRAPPERS)
+_DULL = SIMPLE - {types.BuiltinFunctionType}  # one may be the method of a generator
 _OF_MODULES = frozenset(vars(torch.nn.Module())) - {"training"}  # looked into apart
 
 
-def reach(roots: Iterable[tuple[str, Any]]) -> tuple[Snapshot, dict[int, Tensor]]:
-    """Return what is held within the reach of `roots`, and by id the parameters of modules there that no code names."""
+def reach(roots: Iterable[tuple[str, Any]]) -> tuple[Snapshot, dict[int, Tensor], list[Generator]]:
+    """Return what is held within the reach of `roots`, by id the parameters of modules there that no code names, and
+    the generators of random numbers."""
     walk = _Walk()
     for name, root in roots:
         walk.push(root, Place(None, "{}", name))
     walk.run()
-    return Snapshot(walk.slots, walk.fills), walk.spare()
+    if not RANDOM.isdisjoint(walk.names):
+        walk.generators += of_modules()
+    return Snapshot(walk.slots, walk.fills), walk.spare(), walk.generators
 
 
 class _Space:
@@ -66,13 +72,15 @@ class _Space:
 class _Walk:
     """A search, and what it has found.
 
-    names     attributes that code reads
-    anything  code reads attributes that it does not name
-    fills     code puts entries into dictionaries
+    generators  of random numbers
+    names       attributes that code reads
+    anything    code reads attributes that it does not name
+    fills       code puts entries into dictionaries
     """
 
     def __init__(self) -> None:
         self.slots: list[Slots] = []
+        self.generators: list[Generator] = []
         self.names: set[str] = set()
         self.anything = self.fills = False
         self._seen: dict[int, tuple[Any, bool]] = {}
@@ -84,7 +92,7 @@ class _Walk:
 
     def push(self, value: Any, place: Place, whole: bool = True) -> None:
         """Look into `value` later. Not `whole`: it is neither called nor passed on, only its attributes are read."""
-        if type(value) not in SIMPLE and not isinstance(value, Tensor):
+        if type(value) not in _DULL and not isinstance(value, Tensor):
             self._pending.append((value, place, whole))
 
     def run(self) -> None:
@@ -124,7 +132,7 @@ class _Walk:
         """Note places, and look into what they hold; as a whole only what is used `bare`."""
         self.slots.append(Slots(read, names, form, holder, container))
         for name, value in zip(names, read()):
-            if type(value) not in SIMPLE and not isinstance(value, Tensor):
+            if type(value) not in _DULL and not isinstance(value, Tensor):
                 self._pending.append((value, Place(holder, form, name), bare is None or name in bare))
 
     def _scan(self, space: _Space) -> None:
@@ -156,7 +164,9 @@ class _Walk:
             itself = code is None or code.co_varnames[:1] == () or code.co_varnames[0] in reads(code).bare
             self.push(value.__self__, Place(place, ": {}", "self"), itself)
         elif isinstance(value, types.ModuleType):
-            if not is_library(getattr(value, "__file__", None)):
+            if value.__name__ in RANDOM:
+                self.names.add("random")
+            elif not is_library(getattr(value, "__file__", None)):
                 self._spaces.append(_Space(vars(value), place, named=True))
         elif isinstance(value, type):
             self._class(value, place, whole)
@@ -176,7 +186,13 @@ class _Walk:
             self._add(functools.partial(_get, value, keys), keys, "[{!r}]", place, container=value)
         elif isinstance(value, _ITEMS):
             self._add(functools.partial(list, value), range(len(value)), "[{}]", place, container=value)
+        elif isinstance(value, types.BuiltinFunctionType):
+            if kept(value.__self__) is not None:
+                self.push(value.__self__, place)
         elif is_array(value):
+            return
+        elif (generator := kept(value)) is not None:
+            self.generators.append(generator)
             return
         if type(value) not in _BUILTIN and not isinstance(value, _LOOKED_INTO):
             self._object(value, place, whole)

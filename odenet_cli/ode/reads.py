@@ -21,7 +21,7 @@ class Reads(NamedTuple):
     """What the code of a function can read.
 
     variables   names it looks up as globals
-    attributes  names it looks up in objects, and strings that may be such names
+    attributes  names it looks up in objects, strings that may be such names, and modules that it imports
     bare        variables whose object it uses as a whole: calls, passes on, indexes; of others it reads attributes only
     anything    it reads attributes that it does not name, by getattr say
     fills       it puts items into dictionaries
@@ -93,7 +93,7 @@ def _read(code: types.CodeType) -> Reads:
     instructions = list(dis.get_instructions(code))
     for instruction, following in zip(instructions, [*instructions[1:], None]):
         name, value = instruction.opname, instruction.argval
-        if name in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
+        if name in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM", "IMPORT_NAME"):
             attributes.add(value)
         elif name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST", "LOAD_CLASSDEREF", "LOAD_FROM_")):
             loaded = value if isinstance(value, tuple) else (value,)  # two of them in one instruction

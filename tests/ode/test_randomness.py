@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from ode_cases import GRADIENTS, HEUN_EULER, Counting, doubles, label
@@ -253,6 +256,136 @@ def test_generators_of_the_fields_own_are_repeated_too(make):
         assert torch.allclose(found, y / y0, rtol=1e-9)
     with pytest.raises(RandomField, match="gradient=adjoint"):
         Fixed(method="rk4", steps=3, gradient="adjoint")(make(), y0, (0.0, 1.0))
+
+
+def of_numpy():
+    np.random.seed(1)  # noqa: NPY002
+    return lambda: np.random.randn()  # noqa: NPY002 - every other number is one that it has in stock
+
+
+def of_numpys_function():
+    np.random.seed(1)  # noqa: NPY002
+    return np.random.random_sample
+
+
+def of_numpys_generator():
+    generator = np.random.default_rng(1)
+    return lambda: generator.normal()
+
+
+def of_a_closures_module():
+    held = nn.Identity()
+    held.dice = np.random.RandomState(np.random.PCG64(1))
+    return lambda: held.dice.standard_normal()
+
+
+def of_random():
+    random.seed(1)
+    return lambda: random.gauss(0.0, 1.0)
+
+
+def of_a_local_import():
+    def draw():
+        import random as dice
+
+        return dice.random()
+
+    random.seed(1)
+    return draw
+
+
+def of_randoms_method():
+    random.seed(1)
+    return random.random
+
+
+SOURCES = [
+    of_numpy,
+    of_numpys_function,
+    of_numpys_generator,
+    lambda: np.random.default_rng(1).random,
+    of_a_closures_module,
+    of_random,
+    of_randoms_method,
+    of_a_local_import,
+    lambda: random.Random(1).gauss,
+    lambda: random.Random(1).random,
+]
+
+
+def noisy(make):
+    """y' = -ε y with ε drawn by `draw`, which `make` has seeded; and `draw`."""
+    draw = make()
+    return (lambda t, y: -(1.0 + draw()) * y), draw
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_numbers_of_numpy_and_python_are_repeated_too(make):
+    """With one seed replay's solution is that of backprop; y is linear in y0, so dy/dy0 = y / y0. What is drawn between
+    the passes and after them is what backprop leaves to be drawn."""
+    y0 = Y0.clone().requires_grad_()
+    for case in (("fixed", "rk4"), ("adaptive", "dopri5")):
+        field, draw = noisy(make)
+        expected, following = solver(case, "backprop")(field, y0, (0.0, 1.0)).y, [draw(), draw()]
+        for name in STEPS:
+            field, draw = noisy(make)
+            y = solver(case, name)(field, y0, (0.0, 1.0)).y
+            between = draw()
+            (found,) = torch.autograd.grad(y.sum(), y0)
+            torch.testing.assert_close(found, y / y0, rtol=1e-9, atol=0)
+            if name == "replay":
+                torch.testing.assert_close(y, expected, rtol=1e-10, atol=0)
+                assert [between, draw()] == following
+
+
+@pytest.mark.parametrize(
+    ("make", "source"), [(of_numpy, "numpy.random"), (of_random, "random"), (of_numpys_generator, "numpy.random.Gen")]
+)
+def test_a_refusal_names_the_generator(make, source):
+    field, _ = noisy(make)
+    solve = Fixed(method="rk4", steps=3, gradient="adjoint")
+    with pytest.raises(RandomField, match=rf"(?s) from {source}.*gradient=adjoint.*Use gradient=replay"):
+        solve(field, Y0.clone().requires_grad_(), (0.0, 1.0))
+
+
+def test_a_generator_in_args_is_repeated_too():
+    y0 = Y0.clone().requires_grad_()
+    solve = Fixed(method="rk4", steps=3, gradient="replay")
+    for generator in (torch.Generator().manual_seed(1), np.random.default_rng(1)):
+
+        def field(t, y, rng):
+            return -(rng.random() if isinstance(rng, np.random.Generator) else torch.rand((), generator=rng)) * y
+
+        y = solve(field, y0, (0.0, 1.0), args=(generator,)).y
+        (found,) = torch.autograd.grad(y.sum(), y0)
+        torch.testing.assert_close(found, y / y0, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in GRADIENTS if name != "backprop"])
+def test_what_another_thread_draws_is_no_drawing_of_the_field(name):
+    done, drawn = threading.Event(), [0]
+
+    def draw():
+        while not done.wait(1e-4):
+            drawn[0] += bool(np.random.rand() + random.random())  # noqa: NPY002
+
+    def field(t, y):
+        return -np.pi * y
+
+    y0 = Y0.clone().requires_grad_()
+    solve = solver(("adaptive", "dopri5"), name)
+    alone = solve(field, y0, (0.0, 1.0)).stats.nfe_forward
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        while not drawn[0]:
+            pass
+        y, stats = solve(field, y0, (0.0, 1.0))
+        y.sum().backward()
+    finally:
+        done.set()
+        other.join()
+    assert stats.nfe_forward == alone
 
 
 def test_the_solve_of_the_issue():

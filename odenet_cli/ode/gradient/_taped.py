@@ -25,11 +25,11 @@ from odenet_cli.ode.transforms import check_transforms
 def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
     """Solve as one node of the autograd graph."""
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
-    rhs, problem.draws = problem.rhs, Draws(problem.rhs.field)
+    rhs = problem.rhs
     problem.stats.nfe_forward += 1
     start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
     found = capture(rhs, start, problem.times is not None, problem.parameters)
-    f0, problem.captured, problem.outside, problem.snapshot = found
+    f0, problem.captured, problem.outside, problem.snapshot, problem.draws = found
     problem.opening = problem.draws.opened(f0, _repeats(gradient, problem))
     inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.captured)
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
@@ -47,10 +47,11 @@ def _solve(gradient: Taped, problem: Problem) -> tuple[list[State], Any, list[Te
     """The forward solve; once more from the start, if the field has begun to draw random numbers on the way."""
     draws, f0 = cast(Draws, problem.draws), cast(State, problem.opening)
     made = gradient.forward(problem)
-    if not draws.late():
+    source = draws.late()
+    if not source:
         return made
     if not _repeats(gradient, problem):
-        refuse(type(gradient).__name__.lower(), compiled=getattr(gradient, "repeats", False))
+        refuse(type(gradient).__name__.lower(), getattr(gradient, "repeats", False), source)
     problem.opening = draws.begin_again(f0)
     return gradient.forward(problem)
 
