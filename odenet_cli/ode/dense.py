@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 from typing import Any
 
 import torch
@@ -14,20 +15,21 @@ from odenet_cli.ode.tableau import Tableau
 
 def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
     """b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to the closing slope."""
-    return tuple(sum(float(c) * theta**p for p, c in enumerate(row, start=1)) for row in tableau.dense_rows)
+    rows = tableau.dense_floats
+    powers = [theta**p for p in range(1, len(rows[0]) + 1)]
+    return tuple(sum(map(mul, row, powers)) for row in rows)
 
 
 def inside(tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]) -> list[State]:
     """y(t + θh) for each θ; tensors pass their gradients on."""
     table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
-    return combined(y, table, k[: len(tableau.dense_rows)])
+    return combined(y, table, k[: len(tableau.dense_floats)])
 
 
 def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list[State]:
     """The coefficients of 1, θ, θ², … in y(t + θh)."""
-    columns = zip(*tableau.dense_rows)
-    table = [[h * float(c) for c in column] for column in columns]
-    return [y, *combined(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_rows)])]
+    table = [[h * c for c in column] for column in zip(*tableau.dense_floats)]
+    return [y, *combined(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_floats)])]
 
 
 def combined(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:

@@ -129,6 +129,11 @@ class Tableau:
                 row[power] += number
         return tuple(tuple(row) for row in rows)
 
+    @cached_property
+    def dense_floats(self) -> tuple[tuple[float, ...], ...]:
+        """`dense_rows` as floats: a solve with many outputs inside its steps reads them thousands of times."""
+        return tuple(tuple(map(float, row)) for row in self.dense_rows)
+
 
 def _lines(text: str) -> list[tuple[str, str]]:
     """What stands left and right of the bar; rules and blank lines are left out."""
