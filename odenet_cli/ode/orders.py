@@ -192,7 +192,8 @@ class MultistepLoop(Toleranced):
             if q < self.method.max_order and self.before is not None:
                 old, constant, length = self.before
                 carried = formula.difference / constant * (h / length) ** (q + 1)
-                asked["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, old))
+                if carried < min(torch.finfo(part.dtype).max for part in e):  # float16 ends at 65,504
+                    asked["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, old))
         found = dict(zip(asked, self.norm.sizes(list(asked.values()), tolerances)))
         return Sizes(
             found.get("moved", found["error"]),

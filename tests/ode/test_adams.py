@@ -383,7 +383,7 @@ def test_the_host_looks_at_the_device_once_an_evaluation(monkeypatch, grad, stat
         original = getattr(torch.Tensor, name)
 
         def counted(self, *args, original=original, **kwargs):
-            count[0] += 1
+            count[0] += self.dtype is not torch.uint8  # the states of random generators, which are the host's
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
