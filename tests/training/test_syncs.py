@@ -21,7 +21,7 @@ def looks(monkeypatch):
         original = getattr(torch.Tensor, name)
 
         def counted(self, *args, original=original, **kwargs):
-            count[0] += 1
+            count[0] += self.dtype is not torch.uint8  # states of random generators lie on the host
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
