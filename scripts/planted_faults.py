@@ -83,8 +83,8 @@ FAULTS = (
     Fault(
         "sweep aborted",
         "odenet_cli/commands/train.py",
-        "        if sweep:\n            kind =",
-        "        if sweep:\n            sys.exit(1)\n            kind =",
+        "        if sweep:\n            _failed[",
+        "        if sweep:\n            sys.exit(1)\n            _failed[",
         SWEEPS + "test_a_failing_job_leaves_the_others",
     ),
     Fault(

@@ -44,6 +44,8 @@ def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
         yield made
     finally:
         _HOLDS.remove(mine)
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)  # it names its holder, and now there is none
         os.close(handle)
 
 

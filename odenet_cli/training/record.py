@@ -102,6 +102,8 @@ def explained(error: BaseException, session: Session, folder: Path) -> tuple[str
         return "failed", reason, RunFailed(reason)
     if isinstance(error, SystemExit):
         return "failed", exited(error), RunFailed(exited(error))
+    if not isinstance(error, Exception):  # it means to end the process
+        return "failed", told(error), error
     repeat = (folder / "checkpoints" / FAILED).exists()
     more = f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if repeat else ""
     if isinstance(error, RunFailed):

@@ -43,7 +43,7 @@ class Trained(NamedTuple):
     device: torch.device
     weights: str
     step: int
-    other: bool
+    other: bool = False
 
 
 def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
