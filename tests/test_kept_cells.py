@@ -23,6 +23,8 @@ from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
 from odenet_cli.training.trained import trained
 
+pytestmark = pytest.mark.numerics  # commands from end to end, minutes
+
 CPU = torch.device("cpu")
 TINY = ("data=digits", "device=cpu", "trainer.limit_batches=2", "trainer.epochs=2", "trainer.batch_size=8")
 MODELS = {

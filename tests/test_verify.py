@@ -23,6 +23,8 @@ from odenet_cli.training import weights
 from odenet_cli.training.launch import done
 from odenet_cli.training.run import assemble, run
 
+pytestmark = pytest.mark.numerics  # commands from end to end, minutes
+
 CPU = torch.device("cpu")
 WORDS = ["--rows", "MLP,ODE-Net", "--seeds", "2", "device=cpu", "solver.rtol=1e-1"]
 WORDS += ["trainer.epochs=1", "trainer.limit_batches=2", "trainer.batch_size=16"]

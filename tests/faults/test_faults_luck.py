@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from faults_kit import LONG, RHYTHM, TINY, faults, kept, records, run_json
 
+pytestmark = pytest.mark.numerics  # commands from end to end, minutes
+
 ROW = "12 bad luck"
 SHORT = ("train", *TINY, "trainer.epochs=1", "trainer.max_steps=2")
 FULL = Path("/dev/full")
