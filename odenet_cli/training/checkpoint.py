@@ -77,8 +77,8 @@ def load(path: Path) -> Content:
         raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
     except pickle.UnpicklingError as error:  # torch's own message recommends to load it unsafely
         raise RequestError(f"{path} is not a sound checkpoint: it holds more than tensors and plain values.") from error
-    except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror or error}.") from error
+    except PermissionError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:
         if exhausted(error):
             raise

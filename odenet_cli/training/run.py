@@ -78,7 +78,7 @@ def _check_own(network: nn.Module, shape: tuple[int, ...], classes: int) -> None
             else:
                 expected, what = torch.Size((2, classes)), f"it gave {{}}; scores of the classes are {(2, classes)}"
                 answer = network.eval()(x)
-    except Exception:  # of an operation that does not do without, or its own: the first step will tell
+    except (Exception, SystemExit):  # of an operation that does not do without, or its own: the first step will tell
         return
     if getattr(answer, "shape", None) != expected:
         given = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__

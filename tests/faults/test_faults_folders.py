@@ -98,7 +98,7 @@ def test_a_network_that_ends_the_process_is_a_failure(odenet, tmp_path, where):
 
 @numerics
 def test_a_field_that_ends_the_process_is_a_failure(odenet, tmp_path):
-    """A user's field of a flow that calls sys.exit(0): exit 1 saying so, no folder."""
+    """A user's field of a flow that calls sys.exit(0): exit 1 saying so, in its record too."""
     (tmp_path / "nets.py").write_text(
         "import sys, torch\nclass Net(torch.nn.Linear):\n  def __init__(self, shape): super().__init__(2, 2)\n"
         "  def forward(self, t, z): sys.exit(0)\n"
@@ -107,7 +107,7 @@ def test_a_field_that_ends_the_process_is_a_failure(odenet, tmp_path):
     done = odenet("train", *words, "hydra.run.dir=x")
     assert done.code == 1, done
     assert "error: the model called sys.exit(0)" in done.err
-    assert not (tmp_path / "x").exists()
+    assert run_json(tmp_path / "x")["status"] == "failed"
 
 
 @numerics
