@@ -24,7 +24,7 @@ ITEM is one of {items}, or all.
   odenet reproduce table1 --preset paper --jobs 4            a run on each of four GPUs
   odenet reproduce table1 --preset paper hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1
 
-  --preset NAME   quick (default), cpu, paper
+  --preset NAME   quick (default), cpu, paper; table1 and fig3 have day, between the last two
   --seeds N       seeds 0 to N-1, instead of as many as the preset has
   --rows A,B      only these rows
   --jobs N        so many runs side by side; each has a GPU of its own where there are several
