@@ -19,6 +19,7 @@ from odenet_cli.request import compose
 from odenet_cli.request.cells import digest, incidental, plan
 
 PRESETS = ("quick", "cpu", "day", "paper")
+CANDIDATE = "onecycle 0.2 crop 2"
 
 
 @functools.cache
@@ -110,25 +111,26 @@ def test_each_value_of_a_comma_list_and_each_seed_is_a_cell_of_its_own():
 
 def test_steps_are_timed_alone_where_times_are_quoted():
     """The same seven networks, in a part of their own; the quick preset has no times to quote."""
-    cells = planned("table1", "cpu").cells
+    cells = planned("table1", "cpu", ("MLP", "RK-Net"), ("solver.rtol=1e-3",)).cells
     timed = [cell for cell in cells if cell.part == "times"]
-    assert [cell.row for cell in timed] == [cell.row for cell in cells if cell.part == "compare"]
+    assert [cell.row for cell in timed] == [cell.row for cell in cells if cell.part == "compare"] == ["MLP", "RK-Net"]
     assert all(cell.alone and cell.config.trainer.max_steps == 200 for cell in timed)
     assert not any(cell.alone for cell in cells if cell.part == "compare")
-    assert "times" not in {cell.part for cell in planned("table1", "quick").cells}
+    assert "times" not in {cell.part for cell in planned("table1", "quick", ("MLP",)).cells}
 
 
 def test_a_part_may_have_seeds_and_presets_of_its_own():
     """The candidates of a recipe are compared on a seed that is not in the table, and only there."""
-    candidates = [cell for cell in planned("table1", "day", seeds=3).cells if cell.part == "recipe"]
-    assert candidates
+    candidates = planned("table1", "day", (CANDIDATE,), seeds=3).cells
+    assert [cell.part for cell in candidates] == ["recipe"]
     assert {cell.seed for cell in candidates} == {100}
     assert {cell.config.seed for cell in candidates} == {100}
-    assert "recipe" not in {cell.part for cell in planned("table1", "cpu").cells}
+    with pytest.raises(RequestError, match="--rows"):
+        planned("table1", "cpu", (CANDIDATE,))
 
 
 def test_a_rows_own_word_takes_the_place_of_the_presets():
-    (candidate, *_) = [cell for cell in planned("table1", "day").cells if cell.part == "recipe"]
+    (candidate,) = planned("table1", "day", (CANDIDATE,), seeds=3).cells
     assert sum(word.startswith("trainer.epochs=") for word in candidate.words) == 1
 
 

@@ -53,6 +53,7 @@ def test_the_hash_of_a_cell_outlives_a_new_option(run):
     assert digest(load(OLD / "odenet")) == digest(load(run)) == "6e99038f9d78a764"  # as it said itself
 
 
+@pytest.mark.numerics
 def test_it_is_scored_gone_on_with_and_reported(odenet, run, tmp_path):
     done = odenet("eval", str(run))
     assert done.returncode == 0, done.stderr
@@ -72,6 +73,7 @@ def test_it_is_scored_gone_on_with_and_reported(odenet, run, tmp_path):
     assert "2 (0)" in done.stdout or "1 (0)" in done.stdout  # one row: both have augment=0
 
 
+@pytest.mark.numerics
 def test_relative_paths_of_old_runs_are_found_beside_them(odenet, tmp_path):
     """From another folder, the run moved together with its table."""
     shutil.copytree(OLD / "latent_ode", tmp_path / "project" / "run")

@@ -17,6 +17,7 @@ def listed(folder):
     return {seed: (job["folder"], job["final"]["loss"]) for seed, job in zip(seeds, jobs)}
 
 
+@pytest.mark.numerics
 def test_a_sweep_keeps_its_jobs_and_takes_new_ones(odenet, tmp_path):
     """One sweep, three requests: other points are added, a point that is there under another number is not run again,
     and another model in the same folders is refused."""
@@ -44,6 +45,7 @@ def test_a_sweep_keeps_its_jobs_and_takes_new_ones(odenet, tmp_path):
     assert set(listed(tmp_path / "S")) == {"seed=0", "seed=1", "seed=2", "seed=5"}
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("status", ["done", "interrupted", "failed"])
 def test_other_words_are_refused_however_the_run_ended(odenet, tmp_path, status):
     """Also where it has no checkpoint yet to tell it apart."""

@@ -92,6 +92,7 @@ def test_where_a_run_is_may_change_while_it_goes_on_and_nothing_else(tmp_path):
     assert "device=" in FREE
 
 
+@pytest.mark.numerics
 def test_folders_and_names_are_those_of_what_will_be_done(odenet, tmp_path):
     """What the recipe fills in is known before anything is named after it; two jobs of a sweep, and one run."""
     words = ("device=cpu", "data=digits", "model=mlp", "model.hidden=4", "trainer.max_steps=1")
@@ -104,6 +105,7 @@ def test_folders_and_names_are_those_of_what_will_be_done(odenet, tmp_path):
     assert {path.name for path in (tmp_path / "S").iterdir() if path.is_dir()} == {"lr0.05-1", "lr0.05-2"}
 
 
+@pytest.mark.numerics
 def test_a_table_may_move_and_not_change(odenet, tmp_path):
     """Trained in a folder of its own (chdir), scored from another; moved, then changed."""
     (tmp_path / "A").mkdir()

@@ -152,6 +152,7 @@ def test_the_adjoint_of_a_random_field_is_refused(solve):
     solve(field.eval(), y0, (0.0, 1.0)).y.sum().backward()
 
 
+@pytest.mark.numerics
 def test_compiled_steps_that_draw_are_refused():
     solve = Adaptive(method="dopri5", rtol=0.3, atol=0.3, gradient="replay", compile=True)
     with pytest.raises(RandomField, match="compile=False"):
