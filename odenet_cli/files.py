@@ -9,8 +9,11 @@ from pathlib import Path
 from odenet_cli.errors import naming
 
 
-def replace(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path`, on the disk when this returns; of a link only the link goes."""
+def replace(path: Path, content: str | bytes | memoryview, keep: Path | None = None) -> None:
+    """Put `content` in the place of `path`, on the disk when this returns; of a link only the link goes.
+
+    keep  where that which was at `path` goes, if anything was
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.unlink(missing_ok=True)
@@ -18,6 +21,8 @@ def replace(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -41,8 +41,8 @@ FAULTS = (
     Fault(
         "non-atomic write",
         "odenet_cli/training/checkpoint.py",
-        '    temporary = path.with_name(f".{path.name}.part")\n',
-        '    with open(path, "wb") as file:\n        file.write(buffer.getbuffer())\n    return\n    temporary = 0\n',
+        "    replace(path, buffer.getbuffer(), keep=previous(path))\n",
+        "    path.write_bytes(buffer.getbuffer())\n",
         KILLS + "test_one_kill_of_each_kind",
     ),
     Fault(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.errors import RequestError, exhausted, naming
-from odenet_cli.files import sync
+from odenet_cli.errors import RequestError, exhausted
+from odenet_cli.files import replace, sync
 
 FORMAT = 1
 
@@ -45,20 +45,8 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)  # a link, too: only the link goes
-    try:
-        with naming(path), open(temporary, "xb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:  # half of it would only take the room that is wanting
-        temporary.unlink(missing_ok=True)
-        raise
-    if path.exists():
-        os.replace(path, previous(path))
-    os.replace(temporary, path)
-    sync(path.parent, above=1)  # the folder of checkpoints may be new itself
+    replace(path, buffer.getbuffer(), keep=previous(path))
+    sync(path.parent.parent)  # the folder of checkpoints may be new itself
 
 
 def previous(path: Path) -> Path:
