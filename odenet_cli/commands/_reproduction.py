@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from odenet_cli.commands.reproduce import Request
 
 
+SIDE_BY_SIDE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
+
+
 def keep(plan: Plan) -> int:
     """Keep the cells that are done in `results/cells`; say which are not."""
     cells = {cell.folder: cell for cell in plan.cells}
@@ -84,15 +87,19 @@ def reproduce(plan: Plan, request: Request, command: str) -> int:
 def _run(plan: Plan, request: Request) -> dict[Path, str]:
     """Run the cells that are missing; returns what the failed ones say."""
     jobs = {cell.folder: Job(cell.folder, cell.words) for cell in plan.cells}
+    timed = {cell.folder: jobs.pop(cell.folder) for cell in plan.cells if cell.alone and cell.folder in jobs}
     with Board(plan.cells, request.jobs) as board:
-        if request.launcher:
-            from odenet_cli.commands.train import hand_over
+        if not request.launcher:
+            failed = launch(list(jobs.values()), request.jobs, gpus(request), board.look)
+            return failed | launch(list(timed.values()), 1, 0, board.look)
+        from odenet_cli.commands.train import hand_over
 
-            hand_over([job for job in jobs.values() if not done(job.folder)], request.words, board.look)
-            return {job.folder: _reason(job) for job in jobs.values() if not done(job.folder)}
-        timed = {cell.folder: jobs.pop(cell.folder) for cell in plan.cells if cell.alone and cell.folder in jobs}
-        failed = launch(list(jobs.values()), request.jobs, gpus(request), board.look)
-        return failed | launch(list(timed.values()), 1, 0, board.look)
+        # A queue gives each job a place of its own; what a launcher starts on this machine would run side by side.
+        here = not SIDE_BY_SIDE.isdisjoint(request.words)
+        handed = [*jobs.values(), *([] if here else timed.values())]
+        hand_over([job for job in handed if not done(job.folder)], request.words, board.look)
+        failed = {job.folder: _reason(job) for job in handed if not done(job.folder)}
+        return failed | (launch(list(timed.values()), 1, 0, board.look) if here else {})
 
 
 def gpus(request: Request) -> int:

@@ -47,8 +47,7 @@ def launch(
         for one in jobs
     ]
     folders = [one.folder for one in jobs]
-    share_cores(master, len(jobs))
-    with watched(folders, look), kept(folders):
+    with watched(folders, look), kept(folders), shared_cores(master, len(jobs)):
         try:
             launcher.launch(points, initial_job_idx=0)
         except Exception as error:  # a job's process was killed; what the others did stands in their folders
@@ -67,6 +66,18 @@ def share_cores(cfg: DictConfig, jobs: int) -> None:
     at_once = min(jobs, at_once if at_once > 0 else max(1, threads.cores() + 1 + at_once))
     if at_once > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads.share(at_once)))
+
+
+@contextmanager
+def shared_cores(cfg: DictConfig, jobs: int) -> Iterator[None]:
+    """`share_cores` for these jobs alone: what runs after them has all the cores again."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    share_cores(cfg, jobs)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 @contextmanager
