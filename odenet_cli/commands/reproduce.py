@@ -1,4 +1,4 @@
-"""Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|paper]"""
+"""Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|day|paper]"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odenet_cli.commands._points import counted
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 
-HELP = """usage: odenet reproduce ITEM [--preset quick|cpu|paper] [options] [key=value ...]
+HELP = """usage: odenet reproduce ITEM [--preset quick|cpu|day|paper] [options] [key=value ...]
 
 Runs what is missing, measures, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG.
 ITEM is one of {items}, or all.
