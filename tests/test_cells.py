@@ -11,12 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from odenet_cli.commands.reproduce import parsed
-from odenet_cli.config import complete
+from odenet_cli.config.check import leaves
+from odenet_cli.config.presets import conf_dir
+from odenet_cli.config.schema import complete
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import conf_dir
-from odenet_cli.ranges import leaves
+from odenet_cli.reproduce.plan import digest, incidental, plan
 from odenet_cli.request import compose
-from odenet_cli.request.cells import digest, incidental, plan
 
 PRESETS = ("quick", "cpu", "day", "paper")
 CANDIDATE = "onecycle 0.2 crop 2"
@@ -55,7 +55,7 @@ def test_names_places_device_and_logging_leave_the_hash_and_every_other_key_chan
 
 def test_the_hash_is_the_same_in_every_process():
     code = (
-        "from odenet_cli.request.cells import plan\n"
+        "from odenet_cli.reproduce.plan import plan\n"
         "print(plan('fig3', 'quick', 1, (), ('device=cpu',)).cells[0].folder)"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from odenet_cli.analysis import audit as audits
 from odenet_cli.commands import audit as command
-from odenet_cli.config import complete, save
+from odenet_cli.config.schema import complete, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
-from odenet_cli.training import audit as audits
 from odenet_cli.training import run as runs
 
 WORDS = ("data=digits", "device=cpu", "trainer.batch_size=8", "trainer.limit_batches=20")

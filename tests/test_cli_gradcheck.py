@@ -8,7 +8,7 @@ import pytest
 
 from odenet_cli.commands import gradcheck as command
 from odenet_cli.commands._gradtable import Limits, judged
-from odenet_cli.config import complete, load, save
+from odenet_cli.config.schema import complete, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
@@ -231,7 +231,7 @@ def test_a_network_of_one_dtype_is_refused(check, planted):
 
 def test_rounding_is_told_from_a_fault(check, planted, monkeypatch):
     """Where float32 is off by more than it should, float64 is asked; no exact gradient passes that is off there."""
-    monkeypatch.setattr("odenet_cli.training.gradcheck.FLOAT32", 1e-12)
+    monkeypatch.setattr("odenet_cli.analysis.gradcheck.FLOAT32", 1e-12)
     code, (record,), lines = check(TARGET, "batches=1", folder=planted("plain"))
     assert code == 0
     assert (record["precision"], record["error_steps"] < 1e-10 < record["error_float32"] < 1e-3) == ("float64", True)

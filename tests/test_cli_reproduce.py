@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from odenet_cli import data
-from odenet_cli.commands import _reproduction
+from odenet_cli.analysis.measures import error_control
 from odenet_cli.commands import reproduce as command
-from odenet_cli.config import complete, save
+from odenet_cli.config.schema import complete, save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import launcher
-from odenet_cli.request.cells import plan
+from odenet_cli.reproduce import launcher, stages
+from odenet_cli.reproduce.plan import plan
 from odenet_cli.training import run
-from odenet_cli.training.measures import error_control
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -164,12 +163,12 @@ def test_timed_cells_run_alone_on_this_machine(monkeypatch, words, alone):
     def handed(jobs, words, look):
         started.append(("launcher", {job.folder for job in jobs}))
 
-    monkeypatch.setattr(_reproduction, "launch", launched)
+    monkeypatch.setattr(stages, "launch", launched)
     monkeypatch.setattr(train, "hand_over", handed)
     planned = plan("table1", "cpu", 1, ["MLP", "ResNet-1"], ["device=cpu"])
     timed = {cell.folder for cell in planned.cells if cell.alone}
     others = {cell.folder for cell in planned.cells} - timed
-    _reproduction._run(planned, command.parsed(["table1", *words]))
+    stages._run(planned, command.parsed(["table1", *words]))
     assert len(timed) == len(others) == 2
     first = "launcher" if words else 1
     assert started == ([(first, others), (1, timed)] if alone else [(first, others | timed)])
@@ -251,7 +250,7 @@ def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeyp
     measured = []
     monkeypatch.setattr(error_control, "measure", lambda folder, options, say: measured.append(folder) or [])
     assert [cell.seed for cell in made.cells] == [0, 1, 2]
-    assert _reproduction._measured(made, {}) == {made.cells[0].folder: []}
+    assert stages._measured(made, {}) == {made.cells[0].folder: []}
     assert measured == [made.cells[0].folder]
 
 
@@ -267,8 +266,8 @@ def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeyp
     ],
 )
 def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
-    monkeypatch.setattr(_reproduction, "count", lambda: 4)
-    assert _reproduction.gpus(command.parsed(["table1", *words.split()])) == shared
+    monkeypatch.setattr(stages, "count", lambda: 4)
+    assert stages.gpus(command.parsed(["table1", *words.split()])) == shared
 
 
 def test_a_cell_that_holds_another_run_is_refused(reproduce, tmp_path, monkeypatch):

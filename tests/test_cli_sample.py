@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from odenet_cli.analysis.trained import trained
 from odenet_cli.commands import sample
-from odenet_cli.config import complete, load, save
+from odenet_cli.config.schema import complete, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.models.planar import Planar
 from odenet_cli.ode import SolveError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
-from odenet_cli.training.trained import trained
 
 SHORT = ("data=moons", "device=cpu", "trainer.steps=2", "trainer.batch_size=32", "trainer.limit_batches=1")
 SMALL = {

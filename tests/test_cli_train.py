@@ -10,8 +10,8 @@ import pytest
 from odenet_cli.commands._summary import markdown, summarise
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose, prepare
-from odenet_cli.request.arguments import parse, quoted
 from odenet_cli.request.folders import folder_name
+from odenet_cli.request.overrides import parse, quoted
 
 WRONG = {
     "model=odenett": ["model=odenett", "Did you mean `odenet`?", "resnet"],

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from odenet_cli import streams
+from odenet_cli.analysis import sanity_check
 from odenet_cli.commands import audit, bench, gradcheck, reproduce, sample
 from odenet_cli.commands import eval as scoring
-from odenet_cli.config import complete, save
+from odenet_cli.config.schema import complete, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
-from odenet_cli.training import device, verdict
+from odenet_cli.training import device
 from odenet_cli.training import run as runs
 
 NET = ("data=digits", "device=cpu", "model=rknet", "model.width=4", "solver=euler", "solver.steps=1")
@@ -43,7 +44,7 @@ def nobody(monkeypatch):
 
 
 def test_an_audit_without_a_reader_keeps_its_file_and_its_exit_code(run_folder, nobody, monkeypatch):
-    monkeypatch.setattr(verdict, "judged", lambda rows: ("not an ode", rows[0]))
+    monkeypatch.setattr(sanity_check, "judged", lambda rows: ("not an ode", rows[0]))
     assert audit.main([str(run_folder), "steps=1,2", "rtol=1e-1", "strict=true"]) == 1
     made = json.loads((run_folder / "audit.json").read_text())
     assert (made["verdict"], len(made["rows"])) == ("not an ode", 7)

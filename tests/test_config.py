@@ -8,9 +8,18 @@ import pytest
 from omegaconf import OmegaConf
 
 import odenet_cli
-from odenet_cli.config import SolverChange, changed, complete, eval_solver, gradient_solver, load, save, saved
+from odenet_cli.config.presets import adaptive, groups, headline, options, preset
+from odenet_cli.config.schema import (
+    SolverChange,
+    changed,
+    complete,
+    eval_solver,
+    gradient_solver,
+    load,
+    save,
+    saved,
+)
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import adaptive, groups, headline, options, preset
 from odenet_cli.request import compose
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from odenet_cli.commands import eval as command
 from odenet_cli.commands._points import read
-from odenet_cli.config import complete, eval_solver, load, save
+from odenet_cli.config.schema import complete, eval_solver, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs
@@ -241,7 +241,7 @@ def test_columns_keep_two_blanks_apart(run_folder, monkeypatch, capsys):
             cost = {"nfe_forward": 12345678.0, "rejected": 0, "time_s": 123456.0}
             return {"split": "test", "loss": loss, "nll": loss - 0.1, "gap": -705.24158, **cost}
 
-    monkeypatch.setattr("odenet_cli.training.scoring.Scorer", Scorer)
+    monkeypatch.setattr("odenet_cli.analysis.scoring.Scorer", Scorer)
     points = [command.changed(load(run_folder), {"eval.solver.rtol": rtol}) for rtol in (1.23456e-5, 0.1)]
     assert len(list(command.score(run_folder, points, split="test", checkpoint="best"))) == 2
     _, head, *lines = capsys.readouterr().out.splitlines()

@@ -14,14 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 import odenet_cli
+from odenet_cli.analysis.trained import trained
 from odenet_cli.commands import export
-from odenet_cli.config import complete, load, save
+from odenet_cli.config.schema import complete, load, save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose, kept
-from odenet_cli.request.cells import digest
+from odenet_cli.reproduce import kept_cells
+from odenet_cli.reproduce.plan import digest
+from odenet_cli.request import compose
 from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
-from odenet_cli.training.trained import trained
 
 pytestmark = pytest.mark.numerics  # commands from end to end, minutes
 
@@ -55,7 +56,7 @@ def here(tmp_path, monkeypatch):
 def kept_cell(here):
     """A tiny cell that is kept, and the folder of its run."""
     folder = cell(MODELS["mlp"])
-    assert kept.keep(folder)
+    assert kept_cells.keep(folder)
     return folder
 
 
@@ -82,8 +83,8 @@ def test_the_same_weights_are_the_same_bytes_in_every_process(here):
     words = [sys.executable, "-m", "odenet_cli", "export", str(folder)]
     for n in range(2):
         subprocess.run([*words, f"out={n}.safetensors"], check=True, env={**os.environ, "PYTHONHASHSEED": str(n)})
-    assert kept.keep(folder)
-    kept_bytes = (kept.FOLDER / folder.name / "model.safetensors").read_bytes()
+    assert kept_cells.keep(folder)
+    kept_bytes = (kept_cells.FOLDER / folder.name / "model.safetensors").read_bytes()
     assert Path("0.safetensors").read_bytes() == Path("1.safetensors").read_bytes() == kept_bytes
 
 
@@ -105,7 +106,7 @@ def test_an_export_that_cannot_be_is_refused(here, words, reason):
 
 
 def test_a_kept_cell_lists_its_files_as_sha256sum_reads_them(kept_cell):
-    folder = kept.FOLDER / kept_cell.name
+    folder = kept_cells.FOLDER / kept_cell.name
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     listed = [line.partition(":")[0] for line in done.stdout.splitlines()]
@@ -115,15 +116,15 @@ def test_a_kept_cell_lists_its_files_as_sha256sum_reads_them(kept_cell):
 
 def test_keeping_twice_writes_once(kept_cell):
     def stamps():
-        return {path: path.stat().st_mtime_ns for path in kept.FOLDER.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in kept_cells.FOLDER.rglob("*")}
 
     before = stamps()
-    assert kept.keep(kept_cell) is False
+    assert kept_cells.keep(kept_cell) is False
     assert stamps() == before
     with open(kept_cell / "error_control.jsonl", "w") as file:
         file.write('{"kind": "solve"}\n')
-    assert kept.keep(kept_cell) is True  # what was measured on it since belongs to it
-    assert (kept.FOLDER / kept_cell.name / "error_control.jsonl").read_text() == '{"kind": "solve"}\n'
+    assert kept_cells.keep(kept_cell) is True  # what was measured on it since belongs to it
+    assert (kept_cells.FOLDER / kept_cell.name / "error_control.jsonl").read_text() == '{"kind": "solve"}\n'
 
 
 def test_what_is_kept_names_no_place_and_nothing_else_is_changed(here):
@@ -136,9 +137,9 @@ def test_what_is_kept_names_no_place_and_nothing_else_is_changed(here):
     (folder / "run.json").write_text(json.dumps(record))
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("data:\n", f"data:\n  root: {ROOT}\n"))
-    kept.keep(folder)
+    kept_cells.keep(folder)
 
-    there = kept.FOLDER / folder.name
+    there = kept_cells.FOLDER / folder.name
     assert "somebody" not in "".join(path.read_text("utf-8", "replace") for path in there.iterdir())
     record["data"]["root"] = None
     record["command"] = "odenet train data=digits hydra.run.dir=runs/cells/x resume=auto"
@@ -153,8 +154,8 @@ def test_another_place_is_refused_by_its_key(here, place):
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "command": f"odenet train data.path={place}"}))
     with pytest.raises(RequestError, match=rf"run\.json, command names a place on this machine: .*{place}"):
-        kept.keep(folder)
-    assert not list(kept.FOLDER.iterdir())
+        kept_cells.keep(folder)
+    assert not list(kept_cells.FOLDER.iterdir())
 
 
 def test_a_run_that_is_not_done_and_weights_that_were_not_scored_are_not_kept(here):
@@ -162,21 +163,21 @@ def test_a_run_that_is_not_done_and_weights_that_were_not_scored_are_not_kept(he
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "status": "interrupted", "final": None}))
     with pytest.raises(RequestError, match="not done: interrupted"):
-        kept.keep(folder)
+        kept_cells.keep(folder)
     with pytest.raises(RequestError, match="not done: not started"):
-        kept.keep(folder.with_name("0" * 16))
+        kept_cells.keep(folder.with_name("0" * 16))
     record["final"]["best_epoch"] += 1
     (folder / "run.json").write_text(json.dumps(record))
     with pytest.raises(RequestError, match=r"best\.pt is of epoch \d, and the test score of epoch \d"):
-        kept.keep(folder)
-    assert not list(kept.FOLDER.iterdir())
+        kept_cells.keep(folder)
+    assert not list(kept_cells.FOLDER.iterdir())
 
 
 def test_steps_that_were_only_measured_are_kept_without_weights(here):
     folder = cell((*MODELS["mlp"], "trainer.max_steps=1"))
-    kept.keep(folder)
-    assert not (kept.FOLDER / folder.name / "model.safetensors").exists()
-    kept.check(kept.FOLDER / folder.name)
+    kept_cells.keep(folder)
+    assert not (kept_cells.FOLDER / folder.name / "model.safetensors").exists()
+    kept_cells.check(kept_cells.FOLDER / folder.name)
 
 
 def test_a_kept_cell_stands_for_its_run_elsewhere(kept_cell, tmp_path, monkeypatch):
@@ -186,7 +187,7 @@ def test_a_kept_cell_stands_for_its_run_elsewhere(kept_cell, tmp_path, monkeypat
     first = trained(kept_cell, load(kept_cell), "best", 200).model.state_dict()
     original = tmp_path / kept_cell
     monkeypatch.chdir(other)
-    kept.unpack(kept_cell)
+    kept_cells.unpack(kept_cell)
     assert (kept_cell / "metrics.jsonl").read_bytes() == (original / "metrics.jsonl").read_bytes()
     assert json.loads((kept_cell / "run.json").read_text()) == json.loads((original / "run.json").read_text())
     net = trained(kept_cell, load(kept_cell), "best", 200)
@@ -199,7 +200,7 @@ def test_a_kept_cell_stands_for_its_run_elsewhere(kept_cell, tmp_path, monkeypat
     longer.trainer.epochs = 3
     with pytest.raises(RequestError, match=r"is finished, and its checkpoints are gone: there is no .*last\.pt"):
         run(longer, kept_cell, "", [])
-    assert kept.keep(kept_cell) is False
+    assert kept_cells.keep(kept_cell) is False
 
 
 @pytest.mark.parametrize("left", ["run.json", "checkpoints"])
@@ -208,7 +209,7 @@ def test_a_run_that_is_there_is_left_as_it_is(kept_cell, left):
     for path in kept_cell.iterdir():
         if path.name not in (left, ".lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    kept.unpack(kept_cell)
+    kept_cells.unpack(kept_cell)
     assert {path.name for path in kept_cell.iterdir()} == {left, ".lock"}
 
 
@@ -216,45 +217,45 @@ def test_a_run_that_is_there_is_left_as_it_is(kept_cell, left):
     "name", ["config.yaml", "run.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "SHA256SUMS"]
 )
 def test_a_flipped_byte_is_refused_by_name(kept_cell, name):
-    path = kept.FOLDER / kept_cell.name / name
+    path = kept_cells.FOLDER / kept_cell.name / name
     data = bytearray(path.read_bytes())
     for place in (0, len(data) // 2, len(data) - 1):
         broken = bytearray(data)
         broken[place] ^= 1
         path.write_bytes(broken)
         with pytest.raises(RequestError) as refused:
-            kept.check(path.parent)
+            kept_cells.check(path.parent)
         assert refused.value.code == 2
         assert path.parent.name in str(refused.value)
         assert name in str(refused.value) or name == "SHA256SUMS"
     shutil.rmtree(kept_cell)
     with pytest.raises(RequestError):
-        kept.unpack(kept_cell)
+        kept_cells.unpack(kept_cell)
     assert not (kept_cell / "run.json").exists()
     path.write_bytes(data)
-    kept.check(path.parent)
+    kept_cells.check(path.parent)
 
 
 def test_a_missing_file_and_a_list_that_lacks_one_are_refused(kept_cell):
-    folder = kept.FOLDER / kept_cell.name
+    folder = kept_cells.FOLDER / kept_cell.name
     sums = (folder / "SHA256SUMS").read_text()
     for name in ("run.json", "model.safetensors"):
         lines = [line for line in sums.splitlines(keepends=True) if not line.endswith(name + "\n")]
         (folder / "SHA256SUMS").write_text("".join(lines))
         with pytest.raises(RequestError, match=rf"SHA256SUMS does not list {re.escape(name)}"):
-            kept.check(folder)
+            kept_cells.check(folder)
     (folder / "SHA256SUMS").write_text(sums + "0" * 64 + "  ../../x\n")
     with pytest.raises(RequestError, match="is no list of SHA-256 and file name"):
-        kept.check(folder)
+        kept_cells.check(folder)
     (folder / "SHA256SUMS").write_text(sums)
     (folder / "metrics.jsonl").unlink()
     with pytest.raises(RequestError, match=r"metrics\.jsonl is missing"):
-        kept.check(folder)
+        kept_cells.check(folder)
 
 
 def test_weights_are_checked_where_there_is_no_list(kept_cell):
     """Exported weights carry a SHA-256 over names, shapes, numbers and metadata."""
-    path = kept.FOLDER / kept_cell.name / "model.safetensors"
+    path = kept_cells.FOLDER / kept_cell.name / "model.safetensors"
     data = path.read_bytes()
     for place in (len(data) - 1, data.index(b'"epoch":"') + 9, 3, 12):
         broken = bytearray(data)
@@ -270,9 +271,9 @@ COMMITTED = sorted(Path(__file__).parents[1].glob("results/cells/*"))
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_a_committed_cell_is_whole_and_found_by_its_config(folder):
     """A key of the config that is new must not make another cell of it."""
-    kept.check(folder)
+    kept_cells.check(folder)
     assert digest(load(folder)) == folder.name
 
 
 def test_committed_cells_are_small():
-    assert sum(map(kept.size, COMMITTED)) <= 40e6
+    assert sum(map(kept_cells.size, COMMITTED)) <= 40e6

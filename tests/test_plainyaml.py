@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from odenet_cli.config.plain_yaml import VALUES, look_through
+from odenet_cli.config.presets import conf_dir
 from odenet_cli.errors import RequestError
-from odenet_cli.plainyaml import VALUES, look_through
-from odenet_cli.presets import conf_dir
 
 FINE = [
     "",

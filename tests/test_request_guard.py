@@ -6,10 +6,10 @@ import time
 import pytest
 import yaml
 
-from odenet_cli.config import load, save
+from odenet_cli.config.schema import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose, prepare
-from odenet_cli.request.arguments import quoted
+from odenet_cli.request.overrides import quoted
 from odenet_cli.request.points import values
 
 TINY = ["data=digits", "device=cpu", "model=mlp", "model.hidden=4"]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from odenet_cli.request import compose
-from odenet_cli.request.settle import whole_of
+from odenet_cli.request.data import whole_of
 
 MLP = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=2", "trainer.epochs=1")
 

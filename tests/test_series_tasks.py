@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.distributions import Exponential, Normal
 
-from odenet_cli.data._events import Events
-from odenet_cli.data._series import FAMILIAR, FURTHER, PADDING, WINDOW, Series
-from odenet_cli.models._series import Forecast
+from odenet_cli.data.common.events import Events
+from odenet_cli.data.common.series import FAMILIAR, FURTHER, PADDING, WINDOW, Series
+from odenet_cli.models.common.series import Forecast
 from odenet_cli.tasks import events, series, task
-from odenet_cli.tasks._scores import RootMean
+from odenet_cli.tasks.common.scores import RootMean
 from odenet_cli.training.evaluate import evaluate
 
 

@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from odenet_cli.config import (
+from odenet_cli.analysis.sanity_check import matrix
+from odenet_cli.config.check import CONTROLLERS
+from odenet_cli.config.schema import (
     STEP_CONTROL,
     Config,
     SolverChange,
@@ -21,11 +23,9 @@ from odenet_cli.config import (
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive
 from odenet_cli.ode.control import GAINS
-from odenet_cli.ranges import CONTROLLERS
+from odenet_cli.reproduce.plan import digest
 from odenet_cli.request import compose
-from odenet_cli.request.cells import digest
 from odenet_cli.training import build
-from odenet_cli.training.verdict import matrix
 
 SAID = {
     "controller": "PI", "first_step": 0.01, "min_step": 1e-6, "max_step": 0.05, "jumps": [3.0, 3.1],

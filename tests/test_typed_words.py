@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from odenet_cli.config import DATA_PLACES, INCIDENTAL, PATHS, load
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, PATHS, load
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
-from odenet_cli.request.arguments import parse
+from odenet_cli.request.overrides import parse
 from odenet_cli.request.points import differing, values
 from odenet_cli.request.resume import FREE, resumed
 

@@ -12,15 +12,16 @@ import numpy
 import pytest
 import torch
 
-from odenet_cli.commands import _reproduction, _verification, reproduce, verify
-from odenet_cli.commands._tally import DIFFERS, EQUAL, Check, Tally, close_to
-from odenet_cli.config import complete, eval_solver, load, save
+from odenet_cli.commands import reproduce, verify
+from odenet_cli.config.schema import complete, eval_solver, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import read
-from odenet_cli.request import compose, kept
-from odenet_cli.training import launch as launching
+from odenet_cli.reproduce import kept_cells, stages, verification
+from odenet_cli.reproduce import processes as launching
+from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, Check, Tally, close_to
+from odenet_cli.reproduce.processes import done
+from odenet_cli.request import compose
 from odenet_cli.training import weights
-from odenet_cli.training.launch import done
 from odenet_cli.training.run import assemble, run
 
 pytestmark = pytest.mark.numerics  # commands from end to end, minutes
@@ -48,7 +49,7 @@ def committed(tmp_path_factory):
     where = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
-        patch.setattr(_reproduction, "launch", in_process)
+        patch.setattr(stages, "launch", in_process)
         assert reproduce.main(ITEM) == 0
         assert reproduce.main([*ITEM, "--keep"]) == 0
         assert reproduce.main(ITEM) == 0
@@ -60,7 +61,7 @@ def results(committed, tmp_path, monkeypatch):
     """The same in a folder of its own, where nothing was run."""
     shutil.copytree(committed, tmp_path / "results")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_reproduction, "launch", in_process)
+    monkeypatch.setattr(stages, "launch", in_process)
     return Path("results")
 
 
@@ -79,13 +80,13 @@ def table(out):
 def cell_of(results, model, part="compare"):
     """The folder of a kept cell."""
     rows = json.loads((results / "table1" / "quick.json").read_text())["rows"]
-    return kept.FOLDER / next(row["cell"] for row in rows if (row["row"], row["part"]) == (model, part))
+    return kept_cells.FOLDER / next(row["cell"] for row in rows if (row["row"], row["part"]) == (model, part))
 
 
 def seal(folder):
     """Write SHA256SUMS anew, as who changes a file on purpose would."""
-    names = [name for name in kept.listed(folder) if (folder / name).exists()]
-    (folder / kept.SUMS).write_text("".join(f"{kept._sha256(folder / name)}  {name}\n" for name in names))
+    names = [name for name in kept_cells.listed(folder) if (folder / name).exists()]
+    (folder / kept_cells.SUMS).write_text("".join(f"{kept_cells._sha256(folder / name)}  {name}\n" for name in names))
 
 
 def test_elsewhere_kept_cells_are_done_and_make_the_same_table(results, capsys):
@@ -187,7 +188,7 @@ def test_a_table_without_kept_cells_says_so(results):
     shutil.rmtree(folder)
     with pytest.raises(RequestError, match=rf"not kept in results/cells.*: {folder.name} \(MLP, seed 0\)\."):
         verify.main(["table1"])
-    shutil.rmtree(kept.FOLDER)
+    shutil.rmtree(kept_cells.FOLDER)
     with pytest.raises(
         RequestError, match=r"no kept cells: results/table1/quick\.json was made before cells"
     ) as refused:
@@ -242,8 +243,8 @@ def test_a_cell_trained_elsewhere_may_differ_as_two_networks_do(results):
         )
 
     start = SimpleNamespace(**{**vars(after(100)), "metrics": before.metrics})
-    assert _verification.trained_again(start, after(120)).verdict == EQUAL
-    far = _verification.trained_again(start, after(140))
+    assert verification.trained_again(start, after(120)).verdict == EQUAL
+    far = verification.trained_again(start, after(140))
     assert far.verdict == DIFFERS
     assert "not bit for bit" in far.why
 
@@ -260,16 +261,16 @@ def test_a_digit_is_in_doubt_where_its_largest_logits_are_equal(session):
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.zero_()
-    assert len(_verification.in_doubt(session, "test")) == 360
-    some = _verification.in_doubt(session, "test", which={200})
+    assert len(verification.in_doubt(session, "test")) == 360
+    some = verification.in_doubt(session, "test", which={200})
     assert some == set(range(200, 360))  # the batch of it
     with torch.no_grad():
         layer.bias[3] = 1.0
-    assert _verification.in_doubt(session, "test") == set()
+    assert verification.in_doubt(session, "test") == set()
     with torch.no_grad():
         layer.bias[4] = 0.998  # below 8 * 2^-11 of the largest logit
-    assert _verification.in_doubt(session, "test") == set()
-    assert len(_verification.in_doubt(session, "test", coarse=True)) == 360
+    assert verification.in_doubt(session, "test") == set()
+    assert len(verification.in_doubt(session, "test", coarse=True)) == 360
 
 
 def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
@@ -285,7 +286,7 @@ def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
             layer.weight.zero_()
             layer.bias.zero_()
             layer.bias[0] = bias
-        check = _verification.answered(session, tmp_path, run, answers)
+        check = verification.answered(session, tmp_path, run, answers)
         assert check.verdict == verdict
         assert check.why.startswith("1 of 360 predictions differ")
 
@@ -293,14 +294,14 @@ def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
 def test_evaluations_may_differ_as_they_do_for_a_tolerance_changed_a_little():
     words = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.limit_batches=1")
     session = assemble(complete(compose(list(words)), gpu=False), CPU)
-    found = _verification.scores(session, "test")
+    found = verification.scores(session, "test")
     solver = eval_solver(session.config)
-    low, high = _verification.nfe_range(session, solver, found, 1e-3)
+    low, high = verification.nfe_range(session, solver, found, 1e-3)
     assert low <= found["nfe_forward"] - 6  # one step of dopri5, in one batch of one
     assert found["nfe_forward"] + 6 <= high <= found["nfe_forward"] + 13
     for committed, verdict in ((found["nfe_forward"] + 6, EQUAL), (found["nfe_forward"] + 60, DIFFERS)):
         run = SimpleNamespace(record={"final": {"nfe_test": committed}, "device": "cpu (1 threads)"})
-        assert _verification.steps_taken(session, run, found).verdict == verdict
+        assert verification.steps_taken(session, run, found).verdict == verdict
 
 
 def test_values_are_close_only_as_numbers():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.bench.libraries import OURS
+from odenet_cli.bench.peers import OURS
 from odenet_cli.ode import Stats, tally
 
 

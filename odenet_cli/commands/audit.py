@@ -7,7 +7,7 @@ from typing import Any
 
 from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, numbers, open_run, own_class, read, spelled
-from odenet_cli.config import SolverConfig
+from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
 from odenet_cli.training.progress import say
@@ -50,12 +50,12 @@ def main(argv: list[str]) -> int:
         if value < EPS[run.dtype] / 100:
             raise RequestError(f"rtol={value:g} is far below the resolution of {run.dtype}, the run's dtype.")
     own_class(run, words)
+    from odenet_cli.analysis.audit import Audit
+    from odenet_cli.analysis.sanity_check import judged, matrix
+    from odenet_cli.analysis.trained import eval_batch, needs_solver, trained
     from odenet_cli.files import replace
     from odenet_cli.request.points import altered
-    from odenet_cli.training.audit import Audit
     from odenet_cli.training.folder import plain
-    from odenet_cli.training.trained import eval_batch, needs_solver, trained
-    from odenet_cli.training.verdict import judged, matrix
 
     config = altered(run, {key: values[0] for key, values in words.items()})
     solvers = matrix(config.solver, config.dtype, tolerances, steps)
@@ -90,7 +90,7 @@ def cells(row: dict[str, Any]) -> str:
 
 def told(verdict: str, own: dict[str, Any], worst: dict[str, Any] | None) -> str:
     """The verdict in words."""
-    from odenet_cli.training.verdict import LOSS, SIGNIFICANT
+    from odenet_cli.analysis.sanity_check import LOSS, SIGNIFICANT
 
     base = named(own)
     if worst is None:

@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
         return 0
     request = parsed(argv)
 
-    from odenet_cli.bench import libraries, machine, table
+    from odenet_cli.bench import machine, table
+    from odenet_cli.bench import peers as libraries
     from odenet_cli.training import device
     from odenet_cli.training.record import commit
 
@@ -114,7 +115,7 @@ def _value(key: str, value: str) -> Any:
 @contextmanager
 def logging() -> Iterator[Any]:
     """The log of a run as training keeps it, in a folder that is thrown away."""
-    from odenet_cli.config import Config, SolverConfig
+    from odenet_cli.config.schema import Config, SolverConfig
     from odenet_cli.training.log import Logbook
     from odenet_cli.training.loop import Window
 

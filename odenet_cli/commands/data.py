@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from odenet_cli.config.presets import headline, options, preset
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import headline, options, preset
 from odenet_cli.registry import nearest, require
 
 KEYS = ("data.root", "data.download")

@@ -8,8 +8,8 @@ from typing import Any
 
 from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, open_run, own_class, product, read
-from odenet_cli.config import STEP_CONTROL, Config, eval_solver
-from odenet_cli.presets import adaptive, preset
+from odenet_cli.config.presets import adaptive, preset
+from odenet_cli.config.schema import STEP_CONTROL, Config, eval_solver
 from odenet_cli.training.progress import say
 
 HELP = """usage: odenet eval RUN [key=value ...]
@@ -96,7 +96,7 @@ def _kept(run: Config, method: Any) -> dict[str, Any]:
 
 def score(folder: Path, points: list[Config], split: str | None, checkpoint: str) -> Any:
     """Print a row for each point as soon as it is there, and yield it as a record."""
-    from odenet_cli.training.scoring import Scorer
+    from odenet_cli.analysis.scoring import Scorer
 
     scorer = Scorer(folder, points[0], split, checkpoint)
     say(scorer.title)

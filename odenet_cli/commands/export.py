@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from odenet_cli.commands._points import choice, files, own_class, product, read
-from odenet_cli.config import load
+from odenet_cli.config.schema import load
 from odenet_cli.errors import RequestError, full
 
 HELP = """usage: odenet export RUN out=FILE.safetensors [key=value ...]
@@ -35,10 +35,10 @@ def main(argv: list[str]) -> int:
     which, path = choice(said, "checkpoint", ("best", "last")), _checked(named.get("out"))
     own_class(run, said)
 
-    from odenet_cli.request.cells import digest
+    from odenet_cli.analysis.trained import weights_of_run
+    from odenet_cli.reproduce.plan import digest
     from odenet_cli.request.points import altered
     from odenet_cli.training import weights
-    from odenet_cli.training.trained import weights_of_run
 
     (changes,) = product(said)
     config = altered(run, changes)

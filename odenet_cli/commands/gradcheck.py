@@ -8,8 +8,8 @@ from typing import Any
 from odenet_cli.commands._gradtable import Limits, beginnings, cells, described, head, judged, median, notes, verdict
 from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
-from odenet_cli.config import STEP_CONTROL, Config, GradientConfig
-from odenet_cli.presets import preset
+from odenet_cli.config.presets import preset
+from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig
 from odenet_cli.training.progress import say
 
 HELP = """usage: odenet gradcheck RUN [key=value ...]
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
     batches = number(said, "batches", 3, whole=True)
     own_class(run, said)
     points = [changed(run, point) for point in product(said)]
-    from odenet_cli.training.gradcheck import Gradcheck
-    from odenet_cli.training.trained import needs_solver, trained
+    from odenet_cli.analysis.gradcheck import Gradcheck
+    from odenet_cli.analysis.trained import needs_solver, trained
 
     for config in points:
         needs_solver(folder, config)

@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 
 from odenet_cli import __version__, threads
-from odenet_cli.presets import conf_dir
+from odenet_cli.config.presets import conf_dir
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
 

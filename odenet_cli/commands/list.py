@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from odenet_cli.presets import headline, options
+from odenet_cli.config.presets import headline, options
 from odenet_cli.registry import require
 
 # What the user calls it, and the group of `conf/` that holds it.

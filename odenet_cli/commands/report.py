@@ -46,8 +46,8 @@ def main(argv: list[str]) -> int:
 
     from odenet_cli.report import export, table
     from odenet_cli.report.groups import compare
+    from odenet_cli.report.provenance import source
     from odenet_cli.report.runs import find, read
-    from odenet_cli.report.source import source
 
     runs = [read(folder) for folder in find(request.paths)]
     comparison = compare(runs, request.by)

@@ -62,7 +62,7 @@ class Request:
 
 def main(argv: list[str]) -> int:
     """Plan every item, then run, measure and write one after the other."""
-    from odenet_cli.request.cells import CELLS, experiments, plan, settled_cells
+    from odenet_cli.reproduce.plan import CELLS, experiments, plan, settled_cells
 
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP.format(items=", ".join(experiments())))
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
         for one in plans:
             print("\n".join(_listed(one, request.jobs)))
         return 0
-    from odenet_cli.commands._reproduction import check_data, keep, needs_data, reproduce, take_kept
     from odenet_cli.commands.report import made_folder
+    from odenet_cli.reproduce.stages import check_data, keep, needs_data, reproduce, take_kept
 
     if request.keep:
         return max(keep(one) for one in plans)
@@ -105,7 +105,7 @@ def _listed(plan: Any, at_once: int) -> list[str]:
 
 def parsed(argv: Sequence[str]) -> Request:
     """The request; a word that means nothing is refused."""
-    from odenet_cli.request.cells import experiments
+    from odenet_cli.reproduce.plan import experiments
 
     request, words = Request(), list(argv)
     while words:

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     config = gradcheck.changed(run, changes) if changes else run
     config = scoring.changed(config, scored) if scored else config
 
-    from odenet_cli.training.repeat import repeat
+    from odenet_cli.analysis.rerun import repeat
 
     print(repeat(folder, run, config, lambda line: print(line, flush=True)))
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands._points import choice, files, number, open_run, own_class, read
-from odenet_cli.config import Config, eval_solver
+from odenet_cli.config.schema import Config, eval_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.report.files import put_text
 
@@ -117,9 +117,9 @@ def flow(folder: Path, config: Config, which: str, method: str) -> Any:
 
     import torch
 
+    from odenet_cli.analysis.trained import trained
     from odenet_cli.training import build
     from odenet_cli.training.evaluate import scoring
-    from odenet_cli.training.trained import trained
 
     @contextlib.contextmanager
     def opened() -> Any:

@@ -18,19 +18,19 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli import streams
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
+from odenet_cli.config.presets import conf_dir
 from odenet_cli.errors import RequestError, RunFailed, full, told
-from odenet_cli.presets import conf_dir
 from odenet_cli.records import holds_run
+from odenet_cli.reproduce.launcher import launch
+from odenet_cli.reproduce.processes import Job
 from odenet_cli.request import Request, prepare
-from odenet_cli.request.arguments import parse
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
-from odenet_cli.request.explain import explained
+from odenet_cli.request.data import finished, settled
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, run_record
-from odenet_cli.request.launcher import launch
-from odenet_cli.request.notes import kept
-from odenet_cli.request.settle import finished, settled
+from odenet_cli.request.hydra_errors import explained
+from odenet_cli.request.overrides import parse
+from odenet_cli.request.restore import kept
 from odenet_cli.training.folder import locked, write_record
-from odenet_cli.training.launch import Job
 from odenet_cli.training.progress import say
 
 log = logging.getLogger("odenet")

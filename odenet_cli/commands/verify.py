@@ -18,15 +18,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odenet_cli.commands._tally import TIMES, UNCHECKED, Tally
 from odenet_cli.commands.reproduce import parsed as reproduce_request
-from odenet_cli.config import Config, load
+from odenet_cli.config.check import leaves
+from odenet_cli.config.schema import Config, load
 from odenet_cli.errors import RequestError, RunFailed
-from odenet_cli.ranges import leaves
 from odenet_cli.registry import nearest
+from odenet_cli.reproduce.comparison import TIMES, UNCHECKED, Tally
 
 if TYPE_CHECKING:
-    from odenet_cli.request.cells import Cell, Plan
+    from odenet_cli.reproduce.plan import Cell, Plan
 
 HELP = """usage: odenet verify ITEM [--preset quick|cpu|day|paper] [--retrain HASH] [data.root=FOLDER] [device=cpu]
 
@@ -55,7 +55,7 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 def main(argv: list[str]) -> int:
     """Verify one item."""
-    from odenet_cli.request.cells import experiments
+    from odenet_cli.reproduce.plan import experiments
 
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP)
@@ -128,11 +128,11 @@ def table(item: str, preset: str) -> dict[str, Any]:
 
 def plan_of(item: str, preset: str, committed: Mapping[str, Any]) -> Plan:
     """Return the plan of the command that made a table; refused where its cells are not kept."""
-    from odenet_cli.request import kept
-    from odenet_cli.request.cells import plan
+    from odenet_cli.reproduce import kept_cells
+    from odenet_cli.reproduce.plan import plan
 
     rows = [row for row in committed["json"]["rows"] if row.get("cell")]
-    if rows and not any(kept.is_kept(Path(row["cell"])) for row in rows):
+    if rows and not any(kept_cells.is_kept(Path(row["cell"])) for row in rows):
         raise RequestError(
             f"no kept cells: results/{item}/{preset}.json was made before cells were kept, or they were not kept, and "
             "no number of it can be computed again.\n"
@@ -146,7 +146,7 @@ def plan_of(item: str, preset: str, committed: Mapping[str, Any]) -> Plan:
     if missing:
         named = [f"{name} ({title})" for name, title in missing.items()]
         more = f", and {len(named) - 4} more" if len(named) > 4 else ""
-        raise RequestError(f"not kept in {kept.FOLDER}, so not to be verified: {', '.join(named[:4])}{more}.")
+        raise RequestError(f"not kept in {kept_cells.FOLDER}, so not to be verified: {', '.join(named[:4])}{more}.")
     return made
 
 
@@ -163,23 +163,23 @@ def drawn(plan: Plan, prefix: str) -> Cell:
 
 def unpacked(plan: Plan, scratch: Path) -> dict[Path, Path]:
     """Return where copies of the kept cells are, by their folders; a damaged one is refused by the name of the file."""
-    from odenet_cli.request import kept
-    from odenet_cli.request.cells import digest
+    from odenet_cli.reproduce import kept_cells
+    from odenet_cli.reproduce.plan import digest
 
     folders = {cell.folder: scratch / cell.folder.name for cell in plan.cells if cell.kept}
     for folder in folders.values():
-        kept.unpack(folder)
+        kept_cells.unpack(folder)
         if (name := digest(load(folder))) != folder.name:
-            raise RequestError(f"{kept.FOLDER / folder.name}/config.yaml is that of another cell, {name}.")
+            raise RequestError(f"{kept_cells.FOLDER / folder.name}/config.yaml is that of another cell, {name}.")
     return folders
 
 
 def from_records(plan: Plan, committed: Mapping[str, Any], folders: Mapping[Path, Path], tally: Tally) -> None:
     """Make the report again from the kept records, and compare it with the committed one."""
-    from odenet_cli.commands import _reproduction as reproduction
-    from odenet_cli.commands._verification import from_log
     from odenet_cli.report import result as results
     from odenet_cli.report.runs import read
+    from odenet_cli.reproduce import stages as reproduction
+    from odenet_cli.reproduce.verification import from_log
 
     whole, measured = committed["json"], {}
     if "measure" in plan.rest:
@@ -222,9 +222,9 @@ def _number(text: str) -> Any:
 
 def check_cell(folder: Path, cell: Cell, words: Sequence[str], tally: Tally) -> None:
     """Compute the numbers of a cell again, and say what they are."""
-    from odenet_cli.commands._verification import from_steps, from_weights
     from odenet_cli.report.runs import read
-    from odenet_cli.request.kept import is_measurement
+    from odenet_cli.reproduce.kept_cells import is_measurement
+    from odenet_cli.reproduce.verification import from_steps, from_weights
 
     begun, run = time.perf_counter(), read(folder)
     config = here(load(folder), str(run.record.get("device")), words)
@@ -235,8 +235,8 @@ def check_cell(folder: Path, cell: Cell, words: Sequence[str], tally: Tally) -> 
 
 def measured_again(plan: Plan, folders: Mapping[Path, Path], tally: Tally) -> None:
     """Measure on the networks again what the experiment's `verify` asks for, and compare it with the kept rows."""
-    from odenet_cli.commands._reproduction import measurement
-    from odenet_cli.commands._verification import rows_of_measurement
+    from odenet_cli.reproduce.stages import measurement
+    from odenet_cli.reproduce.verification import rows_of_measurement
 
     asked = measurement(plan)
     for cell in (one for one in asked.folders if one in folders):
@@ -262,13 +262,13 @@ def here(config: Config, trained_on: str, words: Sequence[str]) -> Config:
 
 def retrained(cell: Cell, words: Sequence[str], tally: Tally) -> None:
     """Train a cell again, in `runs/retrained`, and compare it with the kept one."""
-    from odenet_cli.commands._verification import trained_again
     from odenet_cli.report.runs import read
-    from odenet_cli.request import kept
-    from odenet_cli.training.launch import Job, launch
+    from odenet_cli.reproduce import kept_cells
+    from odenet_cli.reproduce.processes import Job, launch
+    from odenet_cli.reproduce.verification import trained_again
     from odenet_cli.training.progress import duration
 
-    before = read(kept.FOLDER / cell.folder.name)
+    before = read(kept_cells.FOLDER / cell.folder.name)
     job = Job(Path("runs/retrained") / cell.folder.name, (*cell.words, *words))
     took = duration(before.value("time_s") or 0)
     print(f"\ntraining {cell.title} again in {job.folder}, log in {job.log}; the kept one took {took}", flush=True)

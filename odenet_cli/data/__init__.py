@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from odenet_cli import registry
-from odenet_cli.data import _resident
-from odenet_cli.data._fetch import Unavailable
-from odenet_cli.data._resident import Data, Deal, Resident, Split
+from odenet_cli.data.common import images
+from odenet_cli.data.common.download import Unavailable
+from odenet_cli.data.common.images import Data, Deal, Resident, Split
 
 __all__ = [
     "Data",
@@ -88,7 +88,7 @@ def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
     """Refuse a batch larger than the training split that `prepare` found, of a set that is dealt without repetition."""
     if task(name) == "classify":
-        _resident.check_batch(batch_size, dict(record))
+        images.check_batch(batch_size, dict(record))
 
 
 def load(

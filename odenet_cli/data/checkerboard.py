@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._toy import Toy
+from odenet_cli.data.common.toy import Toy
 
 
 @dataclass(frozen=True, kw_only=True)

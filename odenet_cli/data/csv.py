@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from odenet_cli.data._dealt import dealt, parted
-from odenet_cli.data._resident import Data, Deal
-from odenet_cli.data._rows import LARGEST, Point, fault, read
-from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
-from odenet_cli.data._units import KEYS, Numbers, Units, fitted, warn_odd
+from odenet_cli.data.common.batches import dealt, parted
+from odenet_cli.data.common.csv_rows import LARGEST, Point, fault, read
+from odenet_cli.data.common.images import Data, Deal
+from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
+from odenet_cli.data.common.units import KEYS, Numbers, Units, fitted, warn_odd
 from odenet_cli.errors import RequestError
 
 FAR = 1e15  # standard deviations: errors squared stay finite in float32

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._resident import Data, Deal, check, classify, sizes
+from odenet_cli.data.common.images import Data, Deal, check, classify, sizes
 
 TRAIN, TEST = 1437, 360
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._toy import Noisy, angles
+from odenet_cli.data.common.toy import Noisy, angles
 from odenet_cli.errors import RequestError
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from odenet_cli.data import _fetch
-from odenet_cli.data._fetch import Unavailable
-from odenet_cli.data._idx import IMAGES, LABELS, Idx, exists, read, reason
-from odenet_cli.data._resident import Data, Deal, check, classify, sizes
+from odenet_cli.data.common import download as _fetch
+from odenet_cli.data.common.download import Unavailable
+from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, exists, read, reason
+from odenet_cli.data.common.images import Data, Deal, check, classify, sizes
 from odenet_cli.errors import RequestError
 
 ORIGINAL = {

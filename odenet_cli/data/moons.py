@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._toy import Noisy, angles, halves
+from odenet_cli.data.common.toy import Noisy, angles, halves
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._toy import Toy
+from odenet_cli.data.common.toy import Toy
 
 ARMS, RATE, ALONG, ACROSS, SCALE = 5, 0.25, 0.3, 0.1, 2.0
 NEWTON = 60  # steps, some of them damped

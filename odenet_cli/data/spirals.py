@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data._dealt import Drawn
-from odenet_cli.data._resident import mixed
-from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.data.common.batches import Drawn
+from odenet_cli.data.common.images import mixed
+from odenet_cli.data.common.series import FAMILIAR, FURTHER, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 B = 0.06

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from odenet_cli.data._energies import Energy
+from odenet_cli.data.common.energies import Energy
 
 
 @dataclass(frozen=True, kw_only=True)

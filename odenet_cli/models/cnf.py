@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._flow import DIVERGENCES, NOISES, Joint, check_variance, log_normal, probe
+from odenet_cli.models.common.flow import DIVERGENCES, NOISES, Joint, check_variance, log_normal, probe
 from odenet_cli.ode import Adaptive, Solver
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._latent import Latent
-from odenet_cli.models._series import Forecast, common, divergence, features, perceptron, picked
+from odenet_cli.models.common.latent import Latent
+from odenet_cli.models.common.series import Forecast, common, divergence, features, perceptron, picked
 from odenet_cli.ode import Solver
 
 
 class LatentODE(Latent):
-    """times (B, N), values (B, N, D), seen (B, N), at (B, M) -> `Forecast`; layouts as in `odenet_cli.data._series`.
+    """times (B, N), values (B, N, D), seen (B, N), at (B, M) -> `Forecast`; as in `odenet_cli.data.common.series`.
 
     sigma  standard deviation of the observations around the decoded path; None: learned
     """

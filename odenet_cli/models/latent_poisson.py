@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._latent import Latent
-from odenet_cli.models._series import common, divergence, features, perceptron, picked
+from odenet_cli.models.common.latent import Latent
+from odenet_cli.models.common.series import common, divergence, features, perceptron, picked
 from odenet_cli.ode import Solver
 
 
@@ -53,7 +53,7 @@ class RateField(nn.Module):
 
 class LatentPoisson(Latent):
     """bins (B, N), counts (B, N, 1), times (B, M), there (B, M), grid (B, G) -> `Intensity`; layouts as in
-    `odenet_cli.data._events`.
+    `odenet_cli.data.common.events`.
 
     rate  the unit of λ, in events per time: about what is expected
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odenet_cli.models import _blocks
+from odenet_cli.models.common import blocks
 from odenet_cli.ode import Solver
 
 
@@ -24,10 +24,10 @@ class ODENet(nn.Module):
         super().__init__()
         if augment < 0:
             raise ValueError(f"model.augment={augment} must be 0 or more channels.")
-        self.stem = _blocks.stem(stem, shape[0], width)
+        self.stem = blocks.stem(stem, shape[0], width)
         self.augment = augment
-        self.flow = _blocks.ODEBlock(_blocks.ConvField(width + augment), solver)
-        self.head = _blocks.head(width + augment, classes)
+        self.flow = blocks.ODEBlock(blocks.ConvField(width + augment), solver)
+        self.head = blocks.head(width + augment, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odenet_cli.models._flow import check_variance, log_normal
+from odenet_cli.models.common.flow import check_variance, log_normal
 
 DIRECTIONS = ("noise_to_data", "data_to_noise")
 ROUNDS = 40  # of the inverse: each one halves the bracket, and tries Newton's step in it

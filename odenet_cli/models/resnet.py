@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from odenet_cli.models import _blocks
+from odenet_cli.models.common import blocks as _blocks
 
 
 class ResNet(nn.Module):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models._series import Forecast, at_least_one, features, interpolated, picked, recurrent
+from odenet_cli.models.common.series import Forecast, at_least_one, features, interpolated, picked, recurrent
 
 LONGEST = 1000  # steps of a free run
 PACES = ("gap", "time")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from odenet_cli.report import scales, style
 from odenet_cli.report.groups import Comparison, telling
 from odenet_cli.report.runs import Run, number
-from odenet_cli.report.words import label, title
+from odenet_cli.report.text import label, title
 
 Curve = list[tuple[int, float]]  # (step, value)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from odenet_cli.report.files import put_text
 from odenet_cli.report.groups import Comparison
+from odenet_cli.report.provenance import Source, data, distinct
 from odenet_cli.report.scores import NAMES
-from odenet_cli.report.source import Source, data, distinct
 from odenet_cli.report.table import markdown, status
-from odenet_cli.report.words import word
+from odenet_cli.report.text import word
 
 COUNTS = ("parameters", "nfe_forward", "nfe_backward", "nfe_test")
 MEASURES = (*NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")

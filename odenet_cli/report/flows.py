@@ -14,7 +14,7 @@ from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.table import aligned, parameters, runs
-from odenet_cli.report.words import count, digits
+from odenet_cli.report.text import count, digits
 
 RATES = "Learning rates, by the loss on validation samples (nat, mean over seeds):"
 COSTS = ("rate", "parameters", "updates", "NFE", "time, s", "runs (seeds)")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from odenet_cli.config import INCIDENTAL
+from odenet_cli.config.schema import INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.report.runs import Run, number

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from odenet_cli.report import style
 from odenet_cli.report.export import sheet
 from odenet_cli.report.files import put_text
+from odenet_cli.report.provenance import Source
+from odenet_cli.report.provenance import data as data_of
 from odenet_cli.report.runs import Run
-from odenet_cli.report.source import Source
-from odenet_cli.report.source import data as data_of
 from odenet_cli.report.table import aligned
-from odenet_cli.report.words import NONE, bullets
+from odenet_cli.report.text import NONE, bullets
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."
 

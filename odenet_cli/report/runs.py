@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config import saved
+from odenet_cli.config.schema import saved
 from odenet_cli.errors import RequestError
 from odenet_cli.records import check, parsed, read_text
 

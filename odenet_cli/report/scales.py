@@ -10,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from odenet_cli.report.words import plain
+from odenet_cli.report.text import plain
 
 
 def norm(values: Sequence[float]) -> Normalize:

@@ -10,7 +10,7 @@ from odenet_cli.report.result import Entry, row_of
 from odenet_cli.report.runs import Run
 from odenet_cli.report.spread import Spread, over_seeds
 from odenet_cli.report.table import aligned, plus_minus
-from odenet_cli.report.words import plain
+from odenet_cli.report.text import plain
 
 Key = TypeVar("Key", bound=Hashable)
 Valid = Callable[[Run], float | None]

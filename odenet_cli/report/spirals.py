@@ -9,7 +9,7 @@ from odenet_cli.report import selection, validation
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
-from odenet_cli.report.words import plain
+from odenet_cli.report.text import plain
 
 ODE, FURTHER, VALID = "latent ODE", "rmse_further_clean", "rmse_further_noisy"
 Cells = Mapping[tuple[str, int], Sequence[Entry]]  # (model, points) -> all its cells

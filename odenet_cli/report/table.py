@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from odenet_cli.report.groups import Comparison, Group
+from odenet_cli.report.provenance import Source
 from odenet_cli.report.runs import Run
 from odenet_cli.report.scores import ERROR, Score, among, judged
-from odenet_cli.report.source import Source
 from odenet_cli.report.spread import Spread, over_seeds
-from odenet_cli.report.words import NONE, bullets, count, digits, sentence, series, word
+from odenet_cli.report.text import NONE, bullets, count, digits, sentence, series, word
 
 Cell = Callable[[Group], str]
 

@@ -32,18 +32,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from odenet_cli import upgrade
-from odenet_cli.config import PATHS, Config
+from odenet_cli.config import upgrade
+from odenet_cli.config.check import check
+from odenet_cli.config.plain_yaml import look_through, plain
+from odenet_cli.config.presets import conf_dir, groups
+from odenet_cli.config.schema import PATHS, Config
 from odenet_cli.errors import RequestError
-from odenet_cli.plainyaml import look_through, plain
-from odenet_cli.presets import conf_dir, groups
-from odenet_cli.ranges import check
 from odenet_cli.registry import require
-from odenet_cli.request.explain import known_keys
 from odenet_cli.request.folders import folder_name
-from odenet_cli.request.guard import guard_file
+from odenet_cli.request.hydra_errors import known_keys
 from odenet_cli.request.places import job_folder
 from odenet_cli.request.points import MOST, count
+from odenet_cli.request.trust import guard_file
 
 MODULE = "odenet_cli.commands.train"
 VERSION_BASE = "1.3"

@@ -11,10 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from omegaconf import OmegaConf
 
-from odenet_cli.config import Config
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.request.arguments import formed, meant, quoted
-from odenet_cli.request.explain import explained
+from odenet_cli.request.hydra_errors import explained
+from odenet_cli.request.overrides import formed, meant, quoted
 
 MOST = 10_000
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from odenet_cli.config import DATA_PLACES, INCIDENTAL, load, saved
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, load, saved
 from odenet_cli.errors import RequestError
-from odenet_cli.request.arguments import quote
-from odenet_cli.request.explain import explained
+from odenet_cli.request.hydra_errors import explained
+from odenet_cli.request.overrides import quote
 from odenet_cli.training.moved import moved
 
 WHERE = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odenet_cli.tasks._scores import PerSample, Score
+from odenet_cli.tasks.common.scores import PerSample, Score
 
 NEEDS = ("forward",)
 Batch = tuple[Tensor, Tensor]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.tasks import _flows
-from odenet_cli.tasks._scores import Deviation, Score
+from odenet_cli.tasks.common import flow_figures
+from odenet_cli.tasks.common.scores import Deviation, Score
 
 NEEDS = ("generate",)
 Batch = tuple[Tensor, Any]
@@ -35,8 +35,8 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Sco
 def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
     """Densities, samples and particles of the flow, and the target's density."""
     target = data.test.law
-    drawn = _flows.snapshots(model, ((-target.edge, target.edge),) * 2)
-    density = torch.exp(-target(_flows.points(drawn["x"], drawn["y"]).reshape(-1, 2))) / target.z
+    drawn = flow_figures.snapshots(model, ((-target.edge, target.edge),) * 2)
+    density = torch.exp(-target(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2))) / target.z
     return {**drawn, "target": density.reshape(len(drawn["y"]), -1)}
 
 

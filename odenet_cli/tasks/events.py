@@ -1,6 +1,6 @@
 """Events in time: the likelihood of a Poisson process, and how far its rate is from the true one.
 
-A model of events has a method `intensity` of bins, counts, times, there and grid (`odenet_cli.data._events`). It says
+A model of events has a method `intensity` of bins, counts, times, there and grid (`data.common.events`). It says
 its `log_rate` at the events and `total` = ∫λ, for its latent variable `kl` and `weight`, and outside of training λ on
 the grid, as `path`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.data._events import Events
+from odenet_cli.data.common.events import Events
 
 NEEDS = ("intensity",)
 SHOWN = 4  # sequences of the figure

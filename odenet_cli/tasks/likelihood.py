@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from odenet_cli.tasks import _flows
-from odenet_cli.tasks._scores import Deviation, Score
+from odenet_cli.tasks.common import flow_figures
+from odenet_cli.tasks.common.scores import Deviation, Score
 
 NEEDS = ("log_prob",)
 Batch = tuple[Tensor, Any]
@@ -35,16 +35,18 @@ def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
     low, high = x.amin(0), x.amax(0)
     middle, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
     frame = [(float(m - reach), float(m + reach)) for m in middle]
-    drawn = {**_flows.snapshots(model, frame), "target_samples": x[: _flows.SAMPLES]}
+    drawn = {**flow_figures.snapshots(model, frame), "target_samples": x[: flow_figures.SAMPLES]}
     if callable(getattr(law, "density", None)):
-        drawn["target"] = law.density(_flows.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(len(drawn["y"]), -1)
+        drawn["target"] = law.density(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(
+            len(drawn["y"]), -1
+        )
     return drawn
 
 
 def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
     """The standard error over `count` points, and how far points come back; an NLL below the entropy is not true."""
     found = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
-    returned = _flows.round_trip(model, data.test.x[: _flows.SAMPLES])
+    returned = flow_figures.round_trip(model, data.test.x[: flow_figures.SAMPLES])
     if returned is not None:
         found["round_trip"] = returned
     if scores.get("gap", 0.0) >= -3 * found["nll_se"]:

@@ -1,7 +1,7 @@
 """Time series: the likelihood of what was observed, and the error of what is predicted inside the window and after it.
 
 A model of series has a method `forecast` of times, values, seen and, where they are asked for, at, all of them as in
-`odenet_cli.data._series`. It says `mean` and `spread` of the observations, for a latent variable its divergence `kl`
+`data.common.series`. It says `mean` and `spread` of the observations, for a latent variable its divergence `kl`
 and the `weight` of it, and the `path` at the times asked for.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
-from odenet_cli.tasks._scores import Deviation, Relative, RootMean, Score
+from odenet_cli.data.common.series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.tasks.common.scores import Deviation, Relative, RootMean, Score
 
 NEEDS = ("forecast",)
 SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it

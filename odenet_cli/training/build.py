@@ -15,7 +15,7 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config import STEP_CONTROL, Config, SolverConfig, eval_solver, gradient_solver
+from odenet_cli.config.schema import STEP_CONTROL, Config, SolverConfig, eval_solver, gradient_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Fixed, Solver
 from odenet_cli.ode.gradient import Gradient
@@ -134,7 +134,7 @@ def pays(config: Config, module: nn.Module) -> bool:
 
 def steps(config: Config) -> int:
     """The optimiser steps to be made, as far as a config tells: an epoch of images, which it does not, counts none."""
-    from odenet_cli.data._dealt import EPOCH
+    from odenet_cli.data.common.batches import EPOCH
 
     trainer, length = config.trainer, config.trainer.steps
     if length is None:

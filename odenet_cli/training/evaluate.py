@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from odenet_cli.models import solvers
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
-from odenet_cli.tasks._scores import Mean, PerSample, Score
+from odenet_cli.tasks.common.scores import Mean, PerSample, Score
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config import Config
+from odenet_cli.config.schema import Config
 from odenet_cli.training.folder import MetricsFile
 
 TAGS = {  # of what is not a metric of the task: those are called name/split

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from odenet_cli.config import Config
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss

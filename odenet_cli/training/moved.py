@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from odenet_cli.config import DATA_PLACES, Config
+from odenet_cli.config.schema import DATA_PLACES, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.records import read_record
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from odenet_cli.config import OptimConfig
+from odenet_cli.config.schema import OptimConfig
 from odenet_cli.registry import require
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from odenet_cli import data as datasets
-from odenet_cli.config import Config, eval_solver, save
+from odenet_cli.config.schema import Config, eval_solver, save
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import replace
 from odenet_cli.models.cnf import ContinuousFlow

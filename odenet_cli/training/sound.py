@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from odenet_cli import upgrade
-from odenet_cli.config import INCIDENTAL, Config
+from odenet_cli.config import upgrade
+from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.training.checkpoint import OtherConfig
 from odenet_cli.training.failure import broken

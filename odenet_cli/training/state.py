@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from odenet_cli import data as datasets
-from odenet_cli.config import Config
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.loop import Session, Window

@@ -10,7 +10,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 import odenet_cli
-from odenet_cli.config import Config
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.files import replace
 from odenet_cli.training.checkpoint import Content, digest

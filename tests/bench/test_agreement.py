@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from odenet_cli.bench import libraries, mnist
+from odenet_cli.bench import mnist
+from odenet_cli.bench import peers as libraries
 from odenet_cli.bench.measure import distance, ran
 from odenet_cli.bench.subject import Counter
 from odenet_cli.bench.workloads import Settings, w1, w2, w3, w4

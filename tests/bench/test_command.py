@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from odenet_cli.bench import libraries, workloads
-from odenet_cli.bench.libraries import torchode
+from odenet_cli.bench import peers, workloads
+from odenet_cli.bench.peers import torchode
 from odenet_cli.bench.workloads import w2
 from odenet_cli.commands.bench import Request, main, parsed
 from odenet_cli.errors import RequestError
@@ -52,24 +52,24 @@ def test_the_request_is_read():
 
 def test_a_peer_of_another_name_is_refused():
     with pytest.raises(RequestError, match="Did you mean `torchdiffeq`"):
-        libraries.chosen(["torchdifeq"])
+        peers.chosen(["torchdifeq"])
 
 
 def test_a_peer_asked_for_by_name_must_be_installed(no_peers):
     with pytest.raises(RequestError, match=r"torchode is not installed(.|\n)*pip install \"odenet\[bench\]\""):
-        libraries.chosen(["torchode"])
-    assert libraries.chosen(None) == ([], dict.fromkeys(sorted(PEERS), "is not installed"))
+        peers.chosen(["torchode"])
+    assert peers.chosen(None) == ([], dict.fromkeys(sorted(PEERS), "is not installed"))
 
 
 def test_a_peer_that_does_not_import_is_named_with_the_reason(monkeypatch, tmp_path):
     (tmp_path / "half_a_peer.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(torchode, "NEEDS", ("half_a_peer",))
-    assert libraries.missing("torchode") == "does not import: no module named no_such_library"
+    assert peers.missing("torchode") == "does not import: no module named no_such_library"
 
 
 def test_a_workload_is_printed_and_written(no_peers, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(libraries.odenet, "compiled", lambda *gradients, loop=False: [])
+    monkeypatch.setattr(peers.odenet, "compiled", lambda *gradients, loop=False: [])
     monkeypatch.setattr(workloads, "workload", lambda name: w2.Workload(batch=2, end=1.0))
     assert main(["w2", "repeats=1", "device=cpu", f"out={tmp_path}"]) == 0
     printed = capsys.readouterr().out

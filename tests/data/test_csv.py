@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from odenet_cli import data
-from odenet_cli.data._series import FURTHER, PADDING, WINDOW, Series
+from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 ROWS = "a,0,1,2 a,2,3,4 a,1,2,3 b,5,0,0 b,9,1,1 c,1,1,1 c,2,5,2 c,4,2,2 c,7,9,2 d,0,5,7 d,1,2,3"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from odenet_cli import data
-from odenet_cli.data import _energies, circles, gaussians8, moons, pinwheel
+from odenet_cli.data import circles, gaussians8, moons, pinwheel
+from odenet_cli.data.common import energies
 
 TOYS = ("moons", "circles", "gaussians8", "checkerboard", "pinwheel")
 
@@ -21,7 +22,7 @@ def load(name, seed=0):
 @pytest.mark.parametrize("name", ["u1", "u2", "u3", "u4"])
 def test_the_constants(name):
     x = torch.linspace(-5, 5, 1001, dtype=torch.float64)
-    target = _energies.TARGETS[name]
+    target = energies.TARGETS[name]
     total = torch.exp(-target(torch.cartesian_prod(x, x))).sum().item() * 0.01**2
     assert total == pytest.approx(target.z, rel=1e-4)
     assert target.floor == -math.log(target.z)
@@ -30,7 +31,7 @@ def test_the_constants(name):
 def test_the_floors_are_those_of_the_reference():
     """Z of exp(-U - C) on the plane, by quadrature elsewhere."""
     reference = {"u1": 6.5372, "u2": 8.2725, "u3": 14.4769, "u4": 15.2518}
-    assert {name: target.z for name, target in _energies.TARGETS.items()} == pytest.approx(reference, abs=5e-5)
+    assert {name: target.z for name, target in energies.TARGETS.items()} == pytest.approx(reference, abs=5e-5)
 
 
 @pytest.mark.parametrize("name", [*TOYS, "u1"])

@@ -13,7 +13,8 @@ import time
 import pytest
 
 from odenet_cli import data
-from odenet_cli.data import _fetch, mnist
+from odenet_cli.data import mnist
+from odenet_cli.data.common import download as _fetch
 from odenet_cli.errors import RequestError
 
 

@@ -5,7 +5,7 @@ import torch
 
 from odenet_cli import data
 from odenet_cli.data import poisson
-from odenet_cli.data._events import Events
+from odenet_cli.data.common.events import Events
 from odenet_cli.errors import RequestError
 
 SMALL = {"count": 20, "validation": 5, "test": 200}

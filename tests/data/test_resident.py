@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from odenet_cli.data._resident import Resident, cropped, mixed
+from odenet_cli.data.common.images import Resident, cropped, mixed
 
 
 def split(size: int = 50, **options) -> Resident:

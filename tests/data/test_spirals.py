@@ -7,7 +7,7 @@ import torch
 
 from odenet_cli import data
 from odenet_cli.data import spirals
-from odenet_cli.data._series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.data.common.series import FAMILIAR, FURTHER, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 SMALL = {"count": 60, "validation": 10, "test": 10}

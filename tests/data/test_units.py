@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from odenet_cli import data
-from odenet_cli.data._series import PADDING, Series
+from odenet_cli.data.common.series import PADDING, Series
 from odenet_cli.errors import RequestError
 
 NAMES = [f"s{n}" for n in range(8)]

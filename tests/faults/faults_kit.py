@@ -151,7 +151,7 @@ def poison(what, step):
     """The `step`-th training step meets a NaN in its loss, its field, or its backward pass."""
     import torch.nn.functional as F
 
-    from odenet_cli.models import _blocks
+    from odenet_cli.models.common import blocks
 
     class Backward(torch.autograd.Function):
         @staticmethod
@@ -175,7 +175,7 @@ def poison(what, step):
     if what != "field":
         F.cross_entropy = loss
         return
-    block, field = _blocks.ODEBlock.forward, _blocks.ConvField.forward
+    block, field = blocks.ODEBlock.forward, blocks.ConvField.forward
 
     def counted(self, x):
         seen[0] += torch.is_grad_enabled()
@@ -184,7 +184,7 @@ def poison(what, step):
     def slope(self, t, x):
         return field(self, t, x) * (float("nan") if seen[0] == step else 1.0)
 
-    _blocks.ODEBlock.forward, _blocks.ConvField.forward = counted, slope
+    blocks.ODEBlock.forward, blocks.ConvField.forward = counted, slope
 
 
 def no_room(where, after):

@@ -16,9 +16,10 @@ import torch.utils.tensorboard
 
 import odenet_cli
 from odenet_cli import cli
+from odenet_cli.analysis import rerun as repeat  # noqa: F401
 from odenet_cli.commands import rerun, train  # noqa: F401 - imported for the children
 from odenet_cli.data import digits
-from odenet_cli.training import repeat, run  # noqa: F401
+from odenet_cli.training import run  # noqa: F401
 
 
 def start(request):

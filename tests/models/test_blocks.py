@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from odenet_cli.models._blocks import ConvField, ODEBlock, ResidualBlock, TimeConv2d, group_norm
+from odenet_cli.models.common.blocks import ConvField, ODEBlock, ResidualBlock, TimeConv2d, group_norm
 from odenet_cli.ode import Fixed
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from odenet_cli.models import model
-from odenet_cli.models._flow import Joint, log_normal, probe
 from odenet_cli.models.cnf import ContinuousFlow, PlanarField
+from odenet_cli.models.common.flow import Joint, log_normal, probe
 from odenet_cli.ode import Adaptive, tally
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)

@@ -7,12 +7,12 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from odenet_cli import models
+from odenet_cli.config.presets import preset
 from odenet_cli.errors import RequestError
-from odenet_cli.models._latent import LatentField
-from odenet_cli.models._series import divergence
+from odenet_cli.models.common.latent import LatentField
+from odenet_cli.models.common.series import divergence
 from odenet_cli.ode import Adaptive, Fixed, Stats, tally
 from odenet_cli.ode.gradient.adjoint import Adjoint
-from odenet_cli.presets import preset
 from odenet_cli.training.memory import SavedMeter
 
 OPTIONS = {key: value for key, value in preset("model", "latent_ode")["model"].items() if key != "name"}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from odenet_cli import models
+from odenet_cli.config.presets import preset
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Stats, tally
-from odenet_cli.presets import preset
 
 OPTIONS = {key: value for key, value in preset("model", "latent_poisson")["model"].items() if key != "name"}
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from odenet_cli import models
+from odenet_cli.config.presets import options, preset
 from odenet_cli.errors import RequestError
-from odenet_cli.models import _blocks
+from odenet_cli.models.common import blocks
 from odenet_cli.ode import Adaptive, Fixed, Stats, tally
-from odenet_cli.presets import options, preset
 from odenet_cli.tasks import task
 
 SOLVER = Fixed(method="heun", steps=2)
@@ -45,14 +45,14 @@ def test_parameters_of_every_row(name, changes, conv, res):
 
 def test_parameters_of_the_parts():
     assert count(build("mlp")) == 238_510
-    assert count(_blocks.ConvField(64)) == 75_392
-    assert count(_blocks.ResidualBlock(64)) == 73_984
-    assert count(_blocks.head(64, 10)) == 778
+    assert count(blocks.ConvField(64)) == 75_392
+    assert count(blocks.ResidualBlock(64)) == 73_984
+    assert count(blocks.head(64, 10)) == 778
 
 
 @pytest.mark.parametrize(("stem", "side"), [("conv", 6), ("res", 7)])
 def test_stems_quarter_the_image(stem, side):
-    assert _blocks.stem(stem, 1, 8)(torch.zeros(2, *IMAGE)).shape == (2, 8, side, side)
+    assert blocks.stem(stem, 1, 8)(torch.zeros(2, *IMAGE)).shape == (2, 8, side, side)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

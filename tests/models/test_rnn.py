@@ -5,7 +5,7 @@ import torch
 
 from odenet_cli import models
 from odenet_cli.errors import RequestError
-from odenet_cli.models._series import interpolated
+from odenet_cli.models.common.series import interpolated
 
 NAMES = ("rnn", "rnn_dt")
 

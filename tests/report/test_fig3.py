@@ -7,11 +7,11 @@ from itertools import product
 import numpy
 import pytest
 
-from odenet_cli.report import fig3
 from odenet_cli.report import result as results
+from odenet_cli.report.items import fig3
+from odenet_cli.report.provenance import source
 from odenet_cli.report.result import About, Entry, judged
 from odenet_cli.report.runs import Run, read
-from odenet_cli.report.source import source
 
 TOLERANCES = [10.0**-n for n in range(1, 9)]
 REST = {"notes": ["A note."]}

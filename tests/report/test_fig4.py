@@ -4,7 +4,8 @@ import numpy
 import pytest
 from matplotlib.figure import Figure
 
-from odenet_cli.report import fig4, fig5, style
+from odenet_cli.report import style
+from odenet_cli.report.items import fig4, fig5
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import read
 

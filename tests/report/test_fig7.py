@@ -2,7 +2,7 @@
 
 import pytest
 
-from odenet_cli.report import fig7
+from odenet_cli.report.items import fig7
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import read
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from odenet_cli.report import fig8, style
+from odenet_cli.report import style
+from odenet_cli.report.items import fig8
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import read
 

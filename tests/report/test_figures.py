@@ -3,10 +3,11 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from odenet_cli.report import against, curves, figures, style
+from odenet_cli.report import curves, figures, style
+from odenet_cli.report import sweep as against
 from odenet_cli.report.groups import compare
+from odenet_cli.report.provenance import source
 from odenet_cli.report.runs import read
-from odenet_cli.report.source import source
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}

@@ -6,8 +6,8 @@ import pytest
 
 from odenet_cli.errors import RequestError
 from odenet_cli.report.groups import compare, telling
+from odenet_cli.report.provenance import data
 from odenet_cli.report.runs import read
-from odenet_cli.report.source import data
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}

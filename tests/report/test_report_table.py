@@ -8,8 +8,8 @@ import pytest
 
 from odenet_cli.report import export
 from odenet_cli.report.groups import compare
+from odenet_cli.report.provenance import source
 from odenet_cli.report.runs import read
-from odenet_cli.report.source import source
 from odenet_cli.report.table import aligned, markdown
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}

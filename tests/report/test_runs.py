@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from odenet_cli.commands import report as command
+from odenet_cli.config.upgrade import SECTIONS
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import find, read
-from odenet_cli.upgrade import SECTIONS
 
 
 def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):

@@ -8,12 +8,12 @@ import numpy
 import pytest
 import scipy.stats
 
-from odenet_cli.report import _table1, _told, table1
 from odenet_cli.report import result as results
+from odenet_cli.report.items import _table1, _verdicts, table1
 from odenet_cli.report.mcnemar import Discordant, Pair
+from odenet_cli.report.provenance import source
 from odenet_cli.report.result import About, Entry, judged
 from odenet_cli.report.runs import Run, read
-from odenet_cli.report.source import source
 
 MNIST = {"data": {"name": "mnist", "crop": 4, "validation": 5000}}
 REST = {"paper": {"ODE-Net": {"error": "0.42", "memory": "O(1)"}}, "notes": ["A free choice."]}
@@ -161,7 +161,7 @@ def test_rows_that_are_not_told_apart_are_said_in_groups():
         Pair(a, b, apart if a + b == "AD" else same, 0.001 if a + b == "AD" else 1.0)
         for a, b in combinations("ABCD", 2)
     ]
-    assert _told.untold(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
+    assert _verdicts.untold(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
 
 
 def test_candidates_for_the_recipe_show_their_validation_and_no_test_error(entry, compared):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from odenet_cli.report import spirals, table2
+from odenet_cli.report import spirals
+from odenet_cli.report.items import table2
 from odenet_cli.report.result import Entry, judged
 from odenet_cli.report.runs import read
 from odenet_cli.report.selection import chosen

@@ -3,7 +3,7 @@
 import pytest
 import scipy.stats
 
-from odenet_cli.report import tolerance
+from odenet_cli.report.items import tolerance
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run, read
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from odenet_cli import data as datasets
-from odenet_cli.config import SolverConfig
+from odenet_cli.analysis.audit import Audit
+from odenet_cli.analysis.sanity_check import judged, matrix
+from odenet_cli.analysis.trained import Trained
+from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
-from odenet_cli.models._blocks import ODEBlock
+from odenet_cli.models.common.blocks import ODEBlock
 from odenet_cli.training import build
-from odenet_cli.training.audit import Audit
-from odenet_cli.training.trained import Trained
-from odenet_cli.training.verdict import judged, matrix
 
 EULER = SolverConfig("euler", steps=1)
 DOPRI5 = SolverConfig("dopri5", rtol=1e-3, atol=1e-3)
@@ -142,8 +142,8 @@ def test_a_solver_that_fails_is_a_row_and_counts_for_nothing():
     ],
 )
 def test_trained_digits_nets(train, words, verdict):
-    from odenet_cli.config import load
-    from odenet_cli.training.trained import eval_batch, trained
+    from odenet_cli.analysis.trained import eval_batch, trained
+    from odenet_cli.config.schema import load
 
     folder = train("data=digits", "model.width=16", "trainer.limit_batches=null", *words)
     config = load(folder)

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from odenet_cli.training.gradcheck import Gradcheck
-from odenet_cli.training.measures import Rows, error_control
+from odenet_cli.analysis.gradcheck import Gradcheck
+from odenet_cli.analysis.measures import Rows, error_control
 
 pytestmark = pytest.mark.numerics
 

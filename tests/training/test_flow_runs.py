@@ -7,12 +7,12 @@ import numpy
 import pytest
 import torch
 
-from odenet_cli.config import complete, eval_solver, load
+from odenet_cli.config.schema import complete, eval_solver, load
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.planar import Planar
 from odenet_cli.report import pictures
 from odenet_cli.request import compose
-from odenet_cli.tasks import _flows
+from odenet_cli.tasks.common import flow_figures
 from odenet_cli.training.evaluate import evaluate
 from odenet_cli.training.run import check
 
@@ -24,7 +24,7 @@ CNF = ("model=cnf", "model.units=2", "model.hidden=4", *SHORT)
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     for name, value in {"GRID": 6, "SAMPLES": 50, "PATHS": 3, "MOMENTS": 5}.items():
-        monkeypatch.setattr(_flows, name, value)
+        monkeypatch.setattr(flow_figures, name, value)
 
 
 def record(folder):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from odenet_cli.errors import Interrupted
-from odenet_cli.training import launch as launching
+from odenet_cli.reproduce import processes as launching
+from odenet_cli.reproduce.processes import Job, environment, launch
 from odenet_cli.training.folder import held, locked, taken
-from odenet_cli.training.launch import Job, environment, launch
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
 TOLD = """
@@ -288,7 +288,7 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path):
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
     code = (
-        "import os, sys, time; from pathlib import Path; from odenet_cli.training.launch import Job, start\n"
+        "import os, sys, time; from pathlib import Path; from odenet_cli.reproduce.processes import Job, start\n"
         f"sys.executable = {str(python)!r}\n"
         f"print(start(Job(Path({str(tmp_path / 'cell')!r}), ()), dict(os.environ)).pid, flush=True)\n"
         "time.sleep(60)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from odenet_cli.config import complete, load, save
+from odenet_cli.config.schema import complete, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training.moved import moved

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
-from odenet_cli.presets import options
 from odenet_cli.request import compose
-from odenet_cli.request.settle import settle
+from odenet_cli.request.data import settle
 from odenet_cli.training.optim import OPTIMISERS, optimizer
 
 CPU = torch.device("cpu")

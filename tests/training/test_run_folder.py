@@ -15,14 +15,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from odenet_cli.analysis.trained import trained
 from odenet_cli.commands._summary import summarise
-from odenet_cli.config import eval_solver, load, save
+from odenet_cli.config.schema import eval_solver, load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build
 from odenet_cli.training import record as run_record
 from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.folder import MetricsFile, locked, plain, write_record
-from odenet_cli.training.trained import trained
 
 COMMIT = run_record.commit
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}

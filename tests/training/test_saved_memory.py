@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from odenet_cli import models
-from odenet_cli.models._blocks import ODEBlock
+from odenet_cli.models.common.blocks import ODEBlock
 from odenet_cli.ode import Fixed
 from odenet_cli.ode.gradient import gradient
 from odenet_cli.ode.gradient import names as gradients

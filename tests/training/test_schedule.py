@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from odenet_cli.config import OptimConfig
+from odenet_cli.config.schema import OptimConfig
 from odenet_cli.training.optim import learning_rate
 
 PAPER = OptimConfig(name="sgd", lr=0.1, momentum=0.9, milestones=[0.375, 0.625, 0.875], decay=0.1)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from odenet_cli.config import save
+from odenet_cli.analysis.measures import Rows, error_control, event_rates, paces, spiral_paths
+from odenet_cli.config.schema import save
 from odenet_cli.errors import RequestError
-from odenet_cli.training.measures import Rows, error_control, event_rates, paces, spiral_paths
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")
 SHORT = ("trainer.epochs=null", "trainer.steps=3", "compile=false")

@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from odenet_cli.errors import RunFailed
-from odenet_cli.models._blocks import ODEBlock
-from odenet_cli.ode import Adaptive, Fixed, SolveError
-from odenet_cli.ode.gradient import names
-from odenet_cli.ode.gradient.adjoint import Adjoint
-from odenet_cli.training import device
-from odenet_cli.training.borrowed import in_dtype
-from odenet_cli.training.slope import (
+from odenet_cli.analysis.borrowed import in_dtype
+from odenet_cli.analysis.reference_gradient import (
     Slope,
     Untrusted,
     decided,
@@ -24,6 +18,12 @@ from odenet_cli.training.slope import (
     of_steps,
     slope,
 )
+from odenet_cli.errors import RunFailed
+from odenet_cli.models.common.blocks import ODEBlock
+from odenet_cli.ode import Adaptive, Fixed, SolveError
+from odenet_cli.ode.gradient import names
+from odenet_cli.ode.gradient.adjoint import Adjoint
+from odenet_cli.training import device
 
 EXACT = sorted(set(names()) - {"adjoint"})
 

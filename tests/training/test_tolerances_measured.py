@@ -5,8 +5,8 @@ import json
 import numpy
 import pytest
 
-from odenet_cli.training.gradcheck import Gradcheck
-from odenet_cli.training.measures import tolerance
+from odenet_cli.analysis.gradcheck import Gradcheck
+from odenet_cli.analysis.measures import tolerance
 
 OPTIONS = {"tolerances": [1e-1, 1e-3, 1e-6], "gradient": {"samples": 4, "batches": 2, "reference": 1e-7}}
 WORDS = ("model=odenet", "model.width=4", "trainer.batch_size=8", "trainer.max_steps=20", "trainer.limit_batches=null")

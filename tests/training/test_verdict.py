@@ -5,8 +5,8 @@ from math import comb
 
 import pytest
 
-from odenet_cli.config import SolverConfig
-from odenet_cli.training.verdict import finer, judged, least, matrix, mcnemar
+from odenet_cli.analysis.sanity_check import finer, judged, least, matrix, mcnemar
+from odenet_cli.config.schema import SolverConfig
 
 
 @pytest.mark.parametrize(

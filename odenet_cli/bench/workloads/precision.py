@@ -14,8 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from odenet_cli.bench.libraries import OURS, diffrax, solver
 from odenet_cli.bench.measure import one_line
+from odenet_cli.bench.peers import OURS, diffrax, solver
 from odenet_cli.bench.problems import PROBLEMS, Plain, Problem
 from odenet_cli.bench.subject import Counted, Counter
 from odenet_cli.bench.table import NONE, Table, number, power, small

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from odenet_cli.bench import mnist
-from odenet_cli.bench.libraries import odenet
 from odenet_cli.bench.measure import synchronise, timed
+from odenet_cli.bench.peers import odenet
 from odenet_cli.bench.table import Table, number, power
 from odenet_cli.bench.workloads import Settings
 from odenet_cli.ode import Stats, tally

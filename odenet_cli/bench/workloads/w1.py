@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odenet_cli.bench import mnist
-from odenet_cli.bench.libraries import OURS, odenet, solver
 from odenet_cli.bench.measure import Row, compare, ran
+from odenet_cli.bench.peers import OURS, odenet, solver
 from odenet_cli.bench.subject import Counter, Subject, Training, counted, flat_gradient
 from odenet_cli.bench.table import Table, number, power, speed_table
 from odenet_cli.bench.workloads import Settings

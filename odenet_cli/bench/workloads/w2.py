@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.bench.libraries import OURS, Solve, diffrax, odenet, solver
 from odenet_cli.bench.measure import compare
+from odenet_cli.bench.peers import OURS, Solve, diffrax, odenet, solver
 from odenet_cli.bench.problems import Plain, lotka_volterra
 from odenet_cli.bench.subject import Counter, Subject, Work, counted
 from odenet_cli.bench.table import Table, power, speed_table

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.bench.libraries import OURS, odenet, solver
 from odenet_cli.bench.measure import compare, ran
+from odenet_cli.bench.peers import OURS, odenet, solver
 from odenet_cli.bench.subject import Counter, Subject, Training, counted
 from odenet_cli.bench.table import Table, power, speed_table
 from odenet_cli.bench.workloads import Settings

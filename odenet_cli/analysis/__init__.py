@@ -1,0 +1,1 @@
+"""A finished run, looked at: its gradient, its steps, its networks under other solvers."""

@@ -1,0 +1,63 @@
+"""What a trained network comes to at other tolerances than its own, and what its gradient was worth.
+
+`score`     test error and evaluations, and which test samples were `wrong`; by tolerance of the evaluation
+`gradient`  error of the gradient as the training made it, beside the one at `reference` in float64; by batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from odenet_cli.analysis.gradcheck import Gradcheck
+from odenet_cli.analysis.measures import Row, Rows, config_of
+from odenet_cli.analysis.trained import eval_batch, trained
+from odenet_cli.config.schema import Config, SolverChange, eval_solver
+from odenet_cli.training import build, device
+from odenet_cli.training.evaluate import evaluate
+
+
+def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
+    """Measure by `options`: the tolerances; and gradient: samples of a batch, batches, reference."""
+    rows, config = Rows(folder / "tolerance.jsonl"), config_of(folder)
+    return scored(rows, folder, config, options["tolerances"]) + differentiated(
+        rows, folder, config, options["gradient"], say
+    )
+
+
+def scored(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> list[Row]:
+    """Score the best weights on the test samples at each of the tolerances, by the method that scored the run."""
+    keys = [{"kind": "score", "rtol": tolerance} for tolerance in tolerances]
+    if missing := rows.missing(keys):
+        net = trained(folder, config, "best", eval_batch(config))
+        for key in missing:
+            at = replace(config, eval=replace(config.eval, solver=SolverChange(rtol=key["rtol"], atol=key["rtol"])))
+            device.settle(net.device, config.deterministic, build.tightest(at))
+            answers: dict[str, Tensor] = {}
+            solver, limit = build.solver(eval_solver(at)), config.trainer.limit_batches
+            found = evaluate(net.model, net.loss_fn, net.data.test, solver, limit, build.eval_dtype(at), answers)
+            wrong = (answers["predicted"] != answers["label"]).nonzero().flatten().tolist()
+            names = ("error", "loss", "nfe_forward", "rejected", "time_s")
+            rows.put(key, {**{name: found[name] for name in names}, "samples": len(answers["label"]), "wrong": wrong})
+    return rows.all(keys)
+
+
+def differentiated(
+    rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Callable[[str], None]
+) -> list[Row]:
+    """Compare the gradients of the run's own setting, on the first batches of its training data, with the reference."""
+    samples, batches, reference = options["samples"], options["batches"], options["reference"]
+    base = {"kind": "gradient", "samples": samples, "reference": reference}
+    keys = [{**base, "batch": number} for number in range(batches)]
+    if missing := rows.missing(keys):
+        check = Gradcheck(trained(folder, config, "best", samples), samples, batches, reference)
+        for key in missing:
+            row = check.row(config, key["batch"])
+            names = ("nfe_forward", "nfe_backward", "error", "error_steps", "failed", "reference_nfe")
+            rows.put(key, {name: row[name] for name in names if name in row})
+        say(f"  gradient: {batches} batches of {samples} samples beside a reference at {reference:g}")
+    return rows.all(keys)

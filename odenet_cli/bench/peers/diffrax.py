@@ -1,0 +1,76 @@
+"""diffrax (Kidger 2021) on JAX, the whole solve compiled. Fields are made of `jax.numpy`; the mode says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.bench.peers import Solve
+
+NEEDS = ("jax", "diffrax")
+INSTALL = "pip install diffrax"
+METHODS = {"dopri5": "Dopri5", "tsit5": "Tsit5", "dopri8": "Dopri8"}
+
+
+def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
+    """y0 and y are arrays of JAX; the result is waited for."""
+    solve = compiled(field, ts, method)
+    return lambda y0: solve(y0, rtol, atol)
+
+
+def compiled(field: Any, ts: Sequence[float], method: str) -> Callable[[Any, float, float], Any]:
+    """solve(y0, rtol, atol), compiled once for all tolerances."""
+    import diffrax
+    import jax
+
+    term = diffrax.ODETerm(lambda t, y, args: field(t, y))
+    save = diffrax.SaveAt(ts=list(ts)) if len(ts) > 2 else diffrax.SaveAt(t1=True)
+    formulas = getattr(diffrax, METHODS[method])()
+
+    def solve(y0: Any, rtol: Any, atol: Any) -> Any:
+        control = diffrax.PIDController(rtol=rtol, atol=atol)
+        ys = diffrax.diffeqsolve(
+            term, formulas, ts[0], ts[-1], None, y0, stepsize_controller=control, saveat=save, max_steps=1_000_000
+        ).ys
+        return ys if len(ts) > 2 else ys[0]
+
+    fast = jax.jit(solve)
+
+    def waited(y0: Any, rtol: float, atol: float) -> Any:
+        y = jax.block_until_ready(fast(y0, rtol, atol))
+        jax.effects_barrier()  # what is `observed` has been seen
+        return y
+
+    return waited
+
+
+def observed(field: Any, seen: Callable[[], None]) -> Any:
+    """`field` that calls `seen` whenever compiled code evaluates it."""
+    import jax
+
+    def calling(t: Any, y: Any) -> Any:
+        jax.debug.callback(seen)
+        return field(t, y)
+
+    return calling
+
+
+def array(x: Tensor) -> Any:
+    """A tensor as an array of JAX, on its default device; float64 stays float64."""
+    import jax
+
+    if x.is_cuda and jax.default_backend() == "cpu":
+        raise RuntimeError("this JAX knows no GPU")
+    if x.dtype == torch.float64:
+        jax.config.update("jax_enable_x64", True)
+    return jax.numpy.asarray(x.detach().cpu().numpy())
+
+
+def tensor(x: Any) -> Tensor:
+    """An array as a tensor on the CPU."""
+    import numpy
+
+    return torch.from_numpy(numpy.array(x))

@@ -1,0 +1,44 @@
+"""Our own solver. A mode is a gradient's name or nothing; `compiled` or `compiled loop` may follow.
+
+`adjoint bosh3` is the adjoint with the backward solve that `odenet train` gives it on images: bosh3 at 3e-2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from odenet_cli.bench.peers import Solve
+from odenet_cli.ode import Adaptive
+from odenet_cli.ode.gradient.adjoint import Adjoint
+
+NEEDS = ()
+INSTALL = "pip install odenet"
+IMAGES = "adjoint bosh3"
+COMPILE: dict[str, bool | str] = {" compiled": True, " compiled loop": "loop"}
+
+
+def compiled(*gradients: str, loop: bool = False) -> list[str]:
+    """The modes of these gradients compiled, with `loop` also as one compiled loop; none where nothing compiles."""
+    if "compile" not in {field.name for field in dataclasses.fields(Adaptive)}:
+        return []
+    endings = list(COMPILE) if loop else list(COMPILE)[:1]
+    return [f"{gradient}{ending}".strip() for gradient in gradients for ending in endings]
+
+
+def made(mode: str, *, method: str, rtol: float, atol: float) -> Adaptive:
+    """The solver of that mode."""
+    gradient, found, rest = f" {mode}".partition(" compiled")
+    options: dict[str, Any] = {"gradient": gradient.strip()} if gradient.strip() else {}
+    if found:
+        options["compile"] = COMPILE[found + rest]
+    if options.get("gradient") == IMAGES:
+        loose = max(rtol, 3e-2)
+        options["gradient"] = Adjoint(solver=Adaptive(method="bosh3", rtol=loose, atol=loose))
+    return Adaptive(method=method, rtol=rtol, atol=atol, **options)
+
+
+def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
+    solve, times = made(mode, method=method, rtol=rtol, atol=atol), list(ts)
+    return lambda y0: solve(field, y0, times).y

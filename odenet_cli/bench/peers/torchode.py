@@ -1,0 +1,65 @@
+"""torchode (Lienen and Günnemann 2022), which steps every instance of a batch on its own.
+
+A mode is the class, `AutoDiffAdjoint` or `JointBacksolveAdjoint`. After it may follow ` one instance`, where the whole
+state is a single instance with common steps, and ` compiled`, where `solve` is given to torch.compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.bench.peers import Solve
+
+NEEDS = ("torchode",)
+INSTALL = 'pip install "odenet[bench]"'
+ONE, COMPILED = " one instance", " compiled"
+
+
+class Rows(nn.Module):
+    """A field of states of `shape`, for states of as many numbers in rows."""
+
+    def __init__(self, field: nn.Module, shape: torch.Size) -> None:
+        super().__init__()
+        self.field, self.shape = field, shape
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        slope: Tensor = self.field(t, y.reshape(self.shape)).reshape(y.shape)
+        return slope
+
+
+def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
+    known: dict[torch.Size, Any] = {}
+
+    def solve(y0: Tensor) -> Tensor:
+        import torchode
+
+        if y0.shape not in known:  # once for a shape, as a user would
+            known[y0.shape] = _made(mode, Rows(field, y0.shape), method, rtol, atol)
+        rows = y0.reshape(1, -1) if ONE in mode else y0.flatten(1)
+        times = torch.tensor(ts, dtype=y0.dtype, device=y0.device).expand(len(rows), -1)
+        wanted = times if len(ts) > 2 else None
+        problem = torchode.InitialValueProblem(rows, times[:, 0], times[:, -1], wanted)
+        ys: Tensor = known[y0.shape](problem).ys.transpose(0, 1)
+        return ys.reshape(-1, *y0.shape) if len(ts) > 2 else ys[0].reshape(y0.shape)
+
+    return solve
+
+
+def _made(mode: str, field: nn.Module, method: str, rtol: float, atol: float) -> Any:
+    import torchode
+
+    term = torchode.ODETerm(field)
+    joint = mode.startswith("JointBacksolveAdjoint")
+    # The joint adjoint solves two terms of its own, so that the step and the controller are told none.
+    step = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[method](term=None if joint else term)
+    control = torchode.IntegralController(atol=atol, rtol=rtol, term=None if joint else term)
+    if joint:
+        solve = torchode.JointBacksolveAdjoint(term, step, control).solve
+    else:
+        # By default the choice of steps is differentiated too, and the gradient of many steps grows without bound.
+        solve = torchode.AutoDiffAdjoint(step, control, backprop_through_step_size_control=False).solve
+    return torch.compile(solve) if COMPILED in mode else solve

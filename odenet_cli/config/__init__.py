@@ -1,0 +1,1 @@
+"""Everything a user may write. No torch, no Hydra."""

@@ -1,0 +1,69 @@
+"""The YAML presets of `conf/`: where they are, what a group holds, what a preset says. No torch, no Hydra."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.registry import require
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def conf_dir() -> Path:
+    """The packaged copy of `conf/` (a wheel), else the sibling of the package (a checkout)."""
+    packaged = PACKAGE / "conf"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The presets of a group: its file names, sorted."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The groups a request may choose from; Hydra's own settings are left out."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def headline(group: str, name: str) -> str:
+    """The first comment of a preset: what it is, in one line."""
+    for line in (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _load(group: str, name: str, data: str | None) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    loaded = OmegaConf.load(conf_dir() / group / f"{name}.yaml")
+    seen = {"data": OmegaConf.load(conf_dir() / "data" / f"{data}.yaml")} if data is not None else {}
+    made = OmegaConf.to_container(OmegaConf.merge(seen, loaded), resolve=True)
+    assert isinstance(made, dict)
+    return {str(key): made[key] for key in loaded if key != "defaults"}
+
+
+def preset(group: str, name: str, key: str | None = None, data: str | None = None) -> dict[str, Any]:
+    """What `conf/<group>/<name>.yaml` says; a `RequestError` on `key` lists the presets if there is no such file.
+
+    data  the data set whose recipe the preset looks at; without one there is no recipe
+    """
+    require(key or group, name, options(group))
+    if data is not None:
+        require("data", data, options("data"))
+    return dict(_load(group, name, data))
+
+
+def written(group: str, name: str) -> dict[str, Any]:
+    """The keys `<group>.*` as the preset of that name writes them; none if there is no such preset."""
+    said = preset(group, name) if name in options(group) else {}
+    inside = said.get(group)
+    return inside if isinstance(inside, dict) else said
+
+
+def adaptive(method: str, key: str = "solver.method") -> bool:
+    """Does this method choose its own steps? Its preset says so: it has `rtol`, a fixed one has `steps`."""
+    return "rtol" in preset("solver", method, key)

@@ -1,0 +1,1 @@
+"""The items of `odenet reproduce`, one a file: what their runs found."""

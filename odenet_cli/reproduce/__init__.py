@@ -1,0 +1,1 @@
+"""Tables and figures of the paper: plan, run and keep their cells, and compute their numbers again."""

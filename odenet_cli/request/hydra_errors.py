@@ -1,0 +1,145 @@
+"""Hydra's and OmegaConf's errors in a few plain lines: the key, the value, what is allowed, the nearest name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from odenet_cli.config.check import leaves
+from odenet_cli.config.presets import groups, options
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a word"}
+
+
+@contextmanager
+def explained(overrides: list[str], keys: Callable[[], list[str]] = list) -> Iterator[None]:
+    """Turn what Hydra raises about `overrides` into a `RequestError`; `keys` lists what could have been meant."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise RequestError(explain(error, overrides, keys)) from error
+    except RecursionError as error:
+        raise RequestError("the configuration refers to itself without end.") from error
+
+
+def known_keys(cfg: Any) -> list[str]:
+    """Every key of a composed configuration, sections included, and the groups."""
+    listed = groups()
+    for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        words = key.split(".")
+        if words[0] != "hydra":
+            listed += [".".join(words[:n]) for n in range(1, len(words) + 1)]
+    return sorted(set(listed))
+
+
+def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]] = list) -> str:
+    """The message for one of Hydra's exceptions."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing(error)
+    if isinstance(error, OverrideParseException):
+        return _unparsed(error.override, str(error))
+    text = str(error)
+
+    if "Ambiguous value for argument" in text or "requires --multirun" in text:
+        override = _first(r"'(.*)'", text)
+        return f"{override} holds several values; add -m to train each of them. A list is key=[a,b]."
+    if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
+        key = match[1]
+        if key in groups():
+            return (
+                f"{_said(key, overrides)} chooses a preset, which this configuration has no place for: it would be "
+                f"ignored.\n  A saved configuration is changed key by key: {key}.{_principal(key)}=…"
+            )
+        return _unknown(key, keys())
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown(match[1], keys())
+    if match := re.search(r"config group '([^']+)' does not exist", text):
+        return _unknown(match[1], keys())
+    if match := re.search(r"Multiple values for (\S+?)\.", text):
+        return f"{match[1]} is chosen more than once: say {match[1]}=… only once."
+    if "Config group override must be a string or a list" in text:
+        said = [o for o in overrides if o.partition("=")[0] in groups() and o.partition("=")[2] in ("", "null")]
+        return f"{', '.join(said) or 'an override'} chooses nothing; leave it out, or name a preset."
+
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return _omegaconf(cause, text, overrides, keys)
+    return _short(text)
+
+
+def _missing(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    known = list(error.options or (options(group) if group in groups() else []))
+    if not group:
+        return f"the configuration {name}.yaml was not found. --config-name config needs --config-dir RUN beside it."
+    if not known:
+        return f"{group}={name} is not known, and there are no presets in {group} yet."
+    return f"{group}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(sorted(known))}."
+
+
+def _unparsed(override: str, text: str) -> str:
+    if "=" not in override:
+        return f"{override!r} is not of the form key=value. `odenet train --help` shows the keys."
+    reason = text.split("\n")[0]
+    reason = "this is not Hydra's grammar" if reason.startswith("LexerNoViable") else reason
+    return (
+        f"{override} cannot be read: {reason.split('See https')[0].strip()}.\n"
+        "  A value with spaces, commas, brackets or = needs its own quotes: \"key='value'\"."
+    )
+
+
+def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], keys: Callable[[], list[str]]) -> str:
+    key = str(cause.full_key or "")
+    said = _first(r"Error merging override (.*)", text) or _said(key, overrides)
+    message = str(cause.msg or cause).split("\n")[0]
+    if match := re.search(r"Value '(.*)' of type '\S+' (?:could not be converted to|is not a valid) (\w+)", message):
+        return f"{key}={match[1]} is not {KINDS.get(match[2], match[2])}."
+    if match := re.search(r"Value '(.*)' is not a valid bool", message):
+        return f"{key}={match[1]} is not {KINDS['Boolean']}."
+    if "is not optional" in message.lower() or "non-optional" in message.lower():
+        return f"{key}=null is not allowed: it needs a value."
+    if re.search(r"not in '\w+'|not in struct", message):
+        return _unknown(key, keys())
+    if message.startswith("Invalid type assigned"):
+        return f"{said}: {key} is a section with keys of its own, {key}.….{nearest(key + '.', keys())}"
+    if match := re.search(r"Interpolation key '([^']+)' not found", message):
+        return f"{said or key} refers to {match[1]}, which does not exist.{nearest(match[1], keys())}"
+    return f"{said or key}: {message}" if (said or key) else _short(message)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    section = key.rpartition(".")[0]
+    near = nearest(key, known)
+    beside = sorted(k for k in known if k.rpartition(".")[0] == section) if section else []
+    if not beside and not near:
+        beside = sorted(k for k in known if "." not in k)
+    listing = f"\n  There are: {', '.join(beside)}." if beside else ""
+    return f"{key} is not a key of the configuration.{near}{listing}"
+
+
+def _principal(group: str) -> str:
+    return "method" if group in ("solver", "gradient") else "name"
+
+
+def _said(key: str, overrides: list[str]) -> str:
+    """The override that set `key`, else the key alone."""
+    said = [override for override in overrides if override.lstrip("+~").partition("=")[0] == key]
+    return said[-1] if said else key
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
+
+
+def _short(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "https://" not in line]
+    return "\n  ".join(lines[:6])
