@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.randomness import Draw
+from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, Time
 from odenet_cli.ode.step import Step

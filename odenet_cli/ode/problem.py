@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.field.random_state import Draw, Draws
+from odenet_cli.ode.field.snapshot import Snapshot
 from odenet_cli.ode.outputs import Integrator, Place, Taken, outputs
-from odenet_cli.ode.randomness import Draw, Draws
 from odenet_cli.ode.segment import Segment, split_at_jumps
-from odenet_cli.ode.snapshot import Snapshot
 from odenet_cli.ode.state import Counted, RightHandSide, State
 from odenet_cli.ode.stats import Stats, Tallies, open_tallies
 

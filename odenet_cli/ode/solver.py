@@ -121,7 +121,7 @@ class _Solver:
         points, times, _ = _times(ts)
         self.check_resolution(rhs, points)
         problem = Problem(rhs, points, times, self, Stats.begin(), _tensors(parameters))
-        with rhs.surroundings.for_solver():
+        with rhs.torch_settings.for_solver():
             if points[0] == points[-1]:
                 made = stacked([rhs.y0] * len(points))
             elif torch.is_grad_enabled() or forward_mode():
@@ -145,7 +145,7 @@ class _Solver:
         points, _, resolution = _times(ts)
         rhs = RightHandSide(field, y0, args)
         self.check_resolution(rhs, points)
-        with rhs.surroundings.for_solver():
+        with rhs.torch_settings.for_solver():
             return Path(Problem(rhs, points, None, self, Stats.begin()), resolution)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from odenet_cli.ode.surroundings import Surroundings
+from odenet_cli.ode.field.torch_settings import TorchSettings
 from odenet_cli.ode.tableau import Weights
 from odenet_cli.ode.transforms import read
 
@@ -91,7 +91,7 @@ class RightHandSide:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
         self.y0 = tuple(map(_own, self.y0))
         self.device = self.y0[0].device
-        self.surroundings = Surroundings.now(self.device)
+        self.torch_settings = TorchSettings.current(self.device)
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self._differentiates = False
         self._returned: list[tuple[weakref.ref[Tensor], int]] = []
@@ -119,8 +119,8 @@ class RightHandSide:
 
     def _slope(self, field: Field, t: Tensor, y: State) -> State:
         state = y[0] if self.single else y
-        if self.surroundings.autocast:
-            with self.surroundings.for_field():
+        if self.torch_settings.autocast:
+            with self.torch_settings.for_field():
                 value = field(t, state, *self.args)
         else:
             value = field(t, state, *self.args)

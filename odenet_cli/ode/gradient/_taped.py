@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.capture import capture
 from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.field.captured import capture
+from odenet_cli.ode.field.random_state import Draws, refuse
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
 from odenet_cli.ode.gradient._cut import cut
 from odenet_cli.ode.gradient._hooks import without_hooks
 from odenet_cli.ode.problem import Problem, stacked
-from odenet_cli.ode.randomness import Draws, refuse
 from odenet_cli.ode.state import State
 from odenet_cli.ode.stats import tallied
 from odenet_cli.ode.transforms import check_transforms
@@ -110,7 +110,7 @@ def _resumed(gradient: Taped, problem: Problem, y0: State, args: State, connecte
     problem.snapshot.check(name)
     problem = problem.resumed(y0, args, connected)
     with (
-        problem.rhs.surroundings.restored(problem.rhs.device),
+        problem.rhs.torch_settings.restored(problem.rhs.device),
         draws.untouched(name),
         tallied(problem.tallies),
         without_hooks(problem.captured),

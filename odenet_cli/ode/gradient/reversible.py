@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.clock import Clock, confine
+from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, outputs
 from odenet_cli.ode.pair import halves, pair_step
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.randomness import Draw
 from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step

@@ -22,7 +22,7 @@ class Autocast(NamedTuple):
     cache_enabled: bool
 
 
-class Surroundings(NamedTuple):
+class TorchSettings(NamedTuple):
     """The settings in force where a solve begins.
 
     autocast  those that are enabled; empty almost always
@@ -34,7 +34,7 @@ class Surroundings(NamedTuple):
     device: torch.device | None
 
     @classmethod
-    def now(cls, device: torch.device) -> Surroundings:
+    def current(cls, device: torch.device) -> TorchSettings:
         """Return what surrounds a solve on `device`; a microsecond."""
         kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
         found = tuple(
@@ -69,7 +69,7 @@ class Surroundings(NamedTuple):
     @contextmanager
     def restored(self, device: torch.device) -> Iterator[None]:
         """Put back the default dtype and device, and switch off every autocast, as `for_solver` did."""
-        now = Surroundings.now(device)
+        now = TorchSettings.current(device)
         with now.for_solver(), self.for_solver(), ExitStack() as stack:
             if now.device != self.device:
                 stack.enter_context(torch.device(self.device or "cpu"))

@@ -1,6 +1,6 @@
 """What code can read: the variables and attributes that its bytecode names.
 
-A field is compared with itself between a solve and its backward pass (`odenet_cli.ode.snapshot`). What its code never
+A field is compared with itself between a solve and its backward pass (`field.snapshot`). What its code never
 reads, a log beside it or the loss that a model keeps, may change.
 """
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from odenet_cli.ode.randomness import Draws
-from odenet_cli.ode.reach import reach
-from odenet_cli.ode.snapshot import Snapshot
+from odenet_cli.ode.field.random_state import Draws
+from odenet_cli.ode.field.reachable import reach
+from odenet_cli.ode.field.snapshot import Snapshot
 from odenet_cli.ode.state import RightHandSide, State
 
 Edge = tuple[Any, int]
@@ -42,7 +42,7 @@ def capture(rhs: RightHandSide, t: float, timed: bool, parameters: Sequence[Tens
     timed       the time has a gradient too
     parameters  tensors that it depends on, as the caller knows
 
-    They are looked for twice: in the field (`odenet_cli.ode.reach`), which sees what only some times use, and in the
+    They are looked for twice: in the field (`field.reachable`), which sees what only some times use, and in the
     graph of this evaluation, which sees what hides from inspection. Autograd must not be given two tensors of which one
     is made from the other, or it counts the share of the first twice. So a tensor that was made from others stands for
     them, and its own graph is left to the caller's backward pass; unless the field may read those others too. Then they

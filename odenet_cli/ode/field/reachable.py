@@ -1,6 +1,6 @@
 """The places that a field's code can read: in closures, globals, objects, modules and containers, each once.
 
-Attributes are looked up by name where the code reads them by name (`odenet_cli.ode.reads`).
+Attributes are looked up by name where the code reads them by name (`odenet_cli.ode.field.code`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.randomness import RANDOM, Generator, kept, of_modules
-from odenet_cli.ode.reads import always_read, class_reads, is_library, reads
-from odenet_cli.ode.snapshot import ABSENT, SIMPLE, Place, Slots, Snapshot, is_array
+from odenet_cli.ode.field.code import always_read, class_reads, is_library, reads
+from odenet_cli.ode.field.random_state import RANDOM, Generator, kept, of_modules
+from odenet_cli.ode.field.snapshot import ABSENT, SIMPLE, Place, Slots, Snapshot, is_array
 
 _ITEMS = (list, tuple, set, frozenset, deque)
 _BUILTIN = frozenset((dict, *_ITEMS))
