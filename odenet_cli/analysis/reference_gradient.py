@@ -16,7 +16,7 @@ from odenet_cli.errors import RunFailed
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
 from odenet_cli.ode.gradient.reversible import Reversible
-from odenet_cli.ode.multistep import Multistep
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.tasks import Loss
 from odenet_cli.training import device, generators
 from odenet_cli.training.evaluate import converted, solved_by

@@ -7,6 +7,7 @@
 >>> path(0.3)
 """
 
+from odenet_cli.ode.dense_solution import Path
 from odenet_cli.ode.errors import (
     FieldChanged,
     NotCompiled,
@@ -19,7 +20,6 @@ from odenet_cli.ode.errors import (
     StepTooSmall,
 )
 from odenet_cli.ode.methods import method
-from odenet_cli.ode.path import Path
 from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
 from odenet_cli.ode.stats import Stats, tally
 from odenet_cli.ode.tableau import Tableau

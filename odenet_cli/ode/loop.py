@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import torch
 
-from odenet_cli.ode import dense
-from odenet_cli.ode.clock import Clock, confine
+from odenet_cli.ode import interpolation
+from odenet_cli.ode.autograd.times import Clock, confine
 from odenet_cli.ode.control import Controller, Norm, first_step
 from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.outputs import Taken
@@ -120,10 +120,10 @@ class AdaptiveLoop(Toleranced):
     controller: Controller
 
     def inside(self, taken: Taken, thetas: Sequence[Time]) -> list[State]:
-        return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
+        return interpolation.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
 
     def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
-        return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
+        return taken.t, interpolation.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
     def run(self, segment: Segment, y: State) -> Iterator[Taken]:
         self._enter(segment)
@@ -185,10 +185,10 @@ class FixedLoop(Loop):
         return [(j, j + 1) for j in range(count - 1)]
 
     def inside(self, taken: Taken, thetas: Sequence[Time]) -> list[State]:
-        return dense.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
+        return interpolation.inside(self.tableau, taken.y, taken.h, completed(self, taken), thetas)
 
     def polynomial(self, taken: Taken) -> tuple[float, list[State]]:
-        return taken.t, dense.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
+        return taken.t, interpolation.polynomial(self.tableau, taken.y, taken.h, completed(self, taken))
 
     def run(self, segment: Segment, y: State) -> Iterator[Taken]:
         self._enter(segment)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.autograd.times import Clock
 from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, Time

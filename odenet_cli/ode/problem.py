@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.autograd.times import Clock
 from odenet_cli.ode.field.random_state import Draw, Draws
 from odenet_cli.ode.field.snapshot import Snapshot
 from odenet_cli.ode.outputs import Integrator, Place, Taken, outputs

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.clock import Clock
-from odenet_cli.ode.compiled import CompiledFixedLoop, CompiledLoop, WholeLoop
+from odenet_cli.ode.autograd.times import Clock
+from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
+from odenet_cli.ode.dense_solution import Path
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
-from odenet_cli.ode.multistep import Multistep
-from odenet_cli.ode.orders import MultistepLoop
-from odenet_cli.ode.pair import FixedPairLoop, PairLoop
-from odenet_cli.ode.path import Path
+from odenet_cli.ode.multistep.loop import MultistepLoop
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
+from odenet_cli.ode.reversible_pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.settings import as_jumps, as_times, check_count, check_positive, unwrap_scalars
 from odenet_cli.ode.state import Counted, Field, RightHandSide
 from odenet_cli.ode.stats import Stats

@@ -23,7 +23,7 @@ from test_memory import live, net, saved_bytes
 from odenet_cli.ode import Adaptive, Fixed, NotFinite, SolveError, StepLimit, StepTooSmall
 from odenet_cli.ode.gradient.adjoint import NORMS, Adjoint
 from odenet_cli.ode.methods.adams import METHOD, bend, formula
-from odenet_cli.ode.multistep import turned
+from odenet_cli.ode.multistep.nordsieck import turned
 
 GRADIENTS = ("backprop", "adjoint")
 ONE, TS = doubles(1.0), doubles(0.0, 2.0)

@@ -9,7 +9,8 @@ import torch
 from ode_cases import Swirl
 from test_compiled import ENDS, MANY, Y0, agree, results
 
-from odenet_cli.ode import Adaptive, Fixed, compiled, units
+from odenet_cli.ode import Adaptive, Fixed
+from odenet_cli.ode.compiled import kernels, loops
 from odenet_cli.ode.gradient import replay
 
 GRAPHED = [None, "replay", "adjoint"]
@@ -67,12 +68,12 @@ def graphs(monkeypatch):
             return made[-1]
         return unit
 
-    known = (units.attempt, units.slope, units.start, units.advance)
+    known = (kernels.attempt, kernels.slope, kernels.start, kernels.advance)
     for cached in known:
         cached.cache_clear()
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(compiled, "_tensor", lambda numbers, y: torch.tensor(numbers, dtype=torch.float64))
-    for module in (compiled, replay):
+    monkeypatch.setattr(loops, "_tensor", lambda numbers, y: torch.tensor(numbers, dtype=torch.float64))
+    for module in (loops, replay):
         monkeypatch.setattr(module, "on_gpu", lambda y: True)
     yield field, made
     for cached in known:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.autograd.node import point, taped
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.gradient._taped import point, taped
 from odenet_cli.ode.outputs import Integrator
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.segment import split_at_jumps

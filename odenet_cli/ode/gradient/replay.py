@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from odenet_cli.ode import dense
-from odenet_cli.ode.clock import Clock, confine
-from odenet_cli.ode.compiled import advance, on_gpu
+from odenet_cli.ode import interpolation
+from odenet_cli.ode.autograd.node import Gathered, plainly, point, taped
+from odenet_cli.ode.autograd.times import Clock, confine
+from odenet_cli.ode.compiled.loops import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.gradient._taped import Gathered, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, thetas
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
@@ -92,7 +92,7 @@ def again(problem: Problem, place: Place, y: State, clock: Clock | None) -> tupl
         return step.y, []
     closing = [] if tableau.fsal else [evaluate(place.end, step.y)]
     k = extended(tableau, evaluate, t, y, h, [*step.slopes, *closing])
-    return step.y, dense.inside(tableau, y, h, k, thetas(place, clock))
+    return step.y, interpolation.inside(tableau, y, h, k, thetas(place, clock))
 
 
 GRADIENT = Replay

@@ -1,7 +1,7 @@
 """The exact gradient of reversible steps, in O(1) memory (McCallum & Foster 2024; Zhuang et al. 2021, "MALI").
 
-The forward solve is another one: that of a pair (y, z), see `odenet_cli.ode.pair`, about twice the evaluations. Kept
-are the step sizes, as floats, and the final pair; backward, each step is undone and swept back over.
+The forward solve is another one: that of a pair (y, z), see `odenet_cli.ode.reversible_pair`, about twice the
+evaluations. Kept are the step sizes, as floats, and the final pair; backward, each step is undone and swept back over.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.clock import Clock, confine
+from odenet_cli.ode.autograd.node import Gathered, accumulate, plainly, point, taped
+from odenet_cli.ode.autograd.times import Clock, confine
 from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.gradient._taped import Gathered, accumulate, plainly, point, taped
 from odenet_cli.ode.outputs import Place, Taken, outputs
-from odenet_cli.ode.pair import halves, pair_step
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.reversible_pair import halves, pair_step
 from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, weigh
 from odenet_cli.ode.step import rk_step

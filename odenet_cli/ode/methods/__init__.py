@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from odenet_cli import registry
-from odenet_cli.ode.multistep import Multistep
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.tableau import Tableau
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from math import factorial, prod
 from typing import Any
 
-from odenet_cli.ode.multistep import Formula, Multistep
+from odenet_cli.ode.multistep.nordsieck import Formula, Multistep
 
 Number = Any
 Polynomial = list[Number]

@@ -10,12 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.clock import Clock
+from odenet_cli.ode.autograd.inputs import cut, without_hooks
+from odenet_cli.ode.autograd.times import Clock
 from odenet_cli.ode.field.captured import capture
 from odenet_cli.ode.field.random_state import Draws, refuse
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
-from odenet_cli.ode.gradient._cut import cut
-from odenet_cli.ode.gradient._hooks import without_hooks
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import State
 from odenet_cli.ode.stats import tallied

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode import units
+from odenet_cli.ode.compiled import kernels
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.outputs import Taken
 from odenet_cli.ode.segment import Segment
@@ -45,14 +45,14 @@ class CompiledLoop(AdaptiveLoop):
         self.bounds = [segment.low, segment.high, *tolerances]
 
     def _begin(self, t: float, y: State) -> State:
-        unit, numbers = units.slope(self.feeds, recorded(y)), _tensor([self.segment.seen(t)], y)
+        unit, numbers = kernels.slope(self.feeds, recorded(y)), _tensor([self.segment.seen(t)], y)
         slope: State = unit(self.evaluate.function, numbers, y)
         self.evaluate.count(1)
         return slope if self.evaluate.mark is None else self.evaluate.mark(slope, 1)
 
     @torch.no_grad()
     def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
-        unit = units.start(order, self.feeds, self.judged, self._groups(), recorded(y))
+        unit = kernels.start(order, self.feeds, self.judged, self._groups(), recorded(y))
         numbers = _tensor([t, span, *self.bounds], y)
         h: float = unit(self.evaluate.function, numbers, y, opening).item()
         self.evaluate.count(1)
@@ -61,7 +61,7 @@ class CompiledLoop(AdaptiveLoop):
     def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
         if self.unit is None:
             groups, graphs = self._groups(), recorded(y)
-            self.unit = units.attempt(self.tableau, self.feeds, self.judged, groups, self.dense, graphs)
+            self.unit = kernels.attempt(self.tableau, self.feeds, self.judged, groups, self.dense, graphs)
         y1, k, ratio = self.unit(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, opening)
         made = self.tableau.stages - 1
         self.evaluate.count(made)
@@ -71,7 +71,7 @@ class CompiledLoop(AdaptiveLoop):
             k = [rest[n : n + len(y)] for n in range(0, len(rest), len(y))]
         return Step(y1, [opening, *k], k[-1] if self.tableau.fsal else None), ratio.item()
 
-    def _groups(self) -> units.Slices:
+    def _groups(self) -> kernels.Slices:
         """The norm's groups of components."""
         return tuple((group.start, group.stop) for group, _ in self.norm.groups())
 
@@ -92,7 +92,7 @@ class WholeLoop(CompiledLoop):
         floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
-        unit = units.whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
+        unit = kernels.whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
         state = _tensor([t, wanted, self.controller.grow, 0, 0, 0], y)
         y1, last, made = unit(self.evaluate.function, _tensor(numbers, y), state, y, opening)
         now, self.h, _, accepted, rejected, blown = made.tolist()
@@ -132,7 +132,7 @@ def advance(
     opening  the field at (t, y); None: to be evaluated
     graphs   replayed as a CUDA graph: a backward pass through this step must be over before the next one
     """
-    unit, numbers = units.advance(tableau, feeds, graphs), _tensor([t, h, segment.low, segment.high], y)
+    unit, numbers = kernels.advance(tableau, feeds, graphs), _tensor([t, h, segment.low, segment.high], y)
     y1: State = unit(evaluate.function, numbers, y, *([] if opening is None else [opening]))
     made = tableau.stages - tableau.fsal - (opening is not None)
     evaluate.count(made)

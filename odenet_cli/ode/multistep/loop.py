@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.loop import Toleranced
-from odenet_cli.ode.multistep import (
+from odenet_cli.ode.multistep.nordsieck import (
     Formula,
     Multistep,
     Nordsieck,

@@ -7,13 +7,12 @@ the gradient of y0 goes on. Cut off, each input has its own share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from odenet_cli.ode.gradient._hooks import without_hooks
 
 Made = Sequence[Tensor | None]
 Make = Callable[[Sequence[Tensor]], Made]
@@ -74,3 +73,25 @@ def _begin(make: Make, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Made
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
         return leaves, make(leaves)
+
+
+@contextmanager
+def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Keep the tensors' hooks and `retain_grad` silent: they are for the whole gradient, which comes after this node.
+
+    torch.autograd.grad shows them each part of it, too. Autograd reads the dictionary of hooks when it calls them, so
+    that it can be emptied; a backward pass of another thread through the same tensors would not find them meanwhile.
+    """
+    silenced = [(hooks, dict(hooks)) for tensor in tensors if (hooks := tensor._backward_hooks)]
+    retaining = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
+    for hooks, _ in silenced:
+        hooks.clear()
+    for tensor, _ in retaining:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for hooks, held in silenced:
+            hooks.update(held)
+        for tensor, retained in retaining:
+            tensor.grad = retained

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from odenet_cli.ode import dense
+from odenet_cli.ode import interpolation
 from odenet_cli.ode.state import State
 
 Nordsieck = list[State]
@@ -38,7 +38,7 @@ class Formula(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep:
-    """A family of formulas of orders 1 to `max_order`, for the loop that chooses step and order (`orders.py`).
+    """A family of formulas of orders 1 to `max_order`, for the loop that chooses step and order (`loop.py`).
 
     formula  of order q, from the distances ξ_1 … ξ_{q+1} of the past points in units of the step
     bend     the polynomial, scaled, that is added to the array's when the order changes, from the points to be kept
@@ -97,4 +97,4 @@ def turned(z: Nordsieck, e: State, bend: Sequence[float], up: float | None) -> N
 
 def inside(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
     """The array's polynomial at x steps from its point, for each x."""
-    return dense.combined(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
+    return interpolation.combined(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])

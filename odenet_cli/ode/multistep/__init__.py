@@ -1,0 +1,1 @@
+"""Adams methods: formulas on a Nordsieck array, and the loop that chooses step and order."""
