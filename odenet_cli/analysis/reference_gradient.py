@@ -77,7 +77,7 @@ def of_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, decisi
             with Room(model):
                 return slope(model, loss_fn, batch, retracing(solver, decisions))
         except NoRoom:
-            if isinstance(solver.differentiate, Reversible) or isinstance(solver.formulas, Multistep):
+            if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
                 raise Untrusted(f"{FULL}, and its steps cannot be taken again one by one") from None
             _check_replay(model, loss_fn, batch, LOOSE)
             return slope(model, loss_fn, batch, retracing(solver, decisions, "replay"))

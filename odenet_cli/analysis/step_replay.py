@@ -29,7 +29,7 @@ class Decisions:
     random  some field drew random numbers
     """
 
-    sizes: list[list[float]] = field(default_factory=list)
+    scaled_norms: list[list[float]] = field(default_factory=list)
     random: bool = False
 
 
@@ -39,9 +39,9 @@ class Recorded(Norm):
 
     into: Decisions = field(default_factory=Decisions)
 
-    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
-        self.into.sizes.append(super().sizes(states, tolerances, largest))
-        return self.into.sizes[-1]
+    def scaled_norms(self, states: Sequence[State], error_scale: State, largest: State | None = None) -> list[float]:
+        self.into.scaled_norms.append(super().scaled_norms(states, error_scale, largest))
+        return self.into.scaled_norms[-1]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Told(Norm):
 
     found: Iterator[list[float]] = field(default_factory=lambda: iter(()))
 
-    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
-        sizes = next(self.found, None)
-        if sizes is None:
+    def scaled_norms(self, states: Sequence[State], error_scale: State, largest: State | None = None) -> list[float]:
+        scaled_norms = next(self.found, None)
+        if scaled_norms is None:
             raise SolveError("in float64 the solve takes other steps than in the run's precision.")
-        return sizes
+        return scaled_norms
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Plain:
 
     of: Any
     into: Decisions
-    multistep = True
+    supports_multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)
@@ -88,7 +88,7 @@ class WithNorm(Adaptive):
 
 def recording(solver: Solver, decisions: Decisions) -> Solver:
     """Return `solver` under plain autograd; what it decides goes into `decisions`."""
-    plain = replace(solver, gradient=Plain(solver.differentiate, decisions))
+    plain = replace(solver, gradient=Plain(solver.gradient_method, decisions))
     return _with(plain, Recorded(plain.rtol, plain.atol, into=decisions)) if isinstance(plain, Adaptive) else plain
 
 
@@ -97,10 +97,10 @@ def retracing(solver: Solver, decisions: Decisions, gradient: str | None = None)
 
     gradient  None: plain autograd
     """
-    plain = replace(solver, gradient=gradient or Plain(solver.differentiate, Decisions()))
+    plain = replace(solver, gradient=gradient or Plain(solver.gradient_method, Decisions()))
     if not isinstance(plain, Adaptive):
         return plain
-    return _with(plain, Told(plain.rtol, plain.atol, found=iter(decisions.sizes)))
+    return _with(plain, Told(plain.rtol, plain.atol, found=iter(decisions.scaled_norms)))
 
 
 def _with(solver: Adaptive, norm: Norm) -> WithNorm:

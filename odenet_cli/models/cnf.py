@@ -100,7 +100,7 @@ class ContinuousFlow(nn.Module):
         joint = Joint(self.field, self.divergence, probe(self.noise, z) if self.divergence == "hutchinson" else None)
         solver: Any = self.solver
         if not self.divergence_in_norm and isinstance(solver, Adaptive):
-            solver = dataclasses.replace(solver, judged=1)
+            solver = dataclasses.replace(solver, n_controlled=1)
         z, change = solver(joint, (z, z.new_zeros(len(z))), ts).y
         return z, change
 

@@ -7,7 +7,7 @@
 >>> path(0.3)
 """
 
-from odenet_cli.ode.dense_solution import Path
+from odenet_cli.ode.dense_solution import DenseSolution
 from odenet_cli.ode.errors import (
     FieldChanged,
     NotCompiled,
@@ -24,8 +24,11 @@ from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
 from odenet_cli.ode.stats import Stats, tally
 from odenet_cli.ode.tableau import Tableau
 
+Path = DenseSolution  # its earlier name
+
 __all__ = [
     "Adaptive",
+    "DenseSolution",
     "FieldChanged",
     "Fixed",
     "NotCompiled",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.resolution import RESOLUTION
-from odenet_cli.ode.state import Evaluate, State, Time, sizes
+from odenet_cli.ode.state import State, Time, VectorField, norms
 
 
-def allowed(y: State, y1: State, rtol: Time, atol: Time) -> State:
+def error_scale(y: State, y1: State, rtol: Time, atol: Time) -> State:
     """atol + rtol max(|y|, |y1|), number by number (Hairer II.4, eq. 4.10).
 
     No error below the resolution of its dtype is asked of a number: it would be that of rounding."""
@@ -41,21 +41,21 @@ class Norm:
 
     def __call__(self, x: State, y: State, y1: State) -> float:
         """The size of `x` around `y` and `y1`; one host synchronisation."""
-        return self.sizes([x], self.tolerances(y, y1))[0]
+        return self.scaled_norms([x], self.error_scale(y, y1))[0]
 
-    def tolerances(self, y: State, y1: State) -> State:
+    def error_scale(self, y: State, y1: State) -> State:
         """What is allowed around `y` and `y1`."""
-        groups = [allowed(y[group], y1[group], self.rtol, self.atol * factor) for group, factor in self.groups()]
+        groups = [error_scale(y[group], y1[group], self.rtol, self.atol * factor) for group, factor in self.groups()]
         return tuple(part for group in groups for part in group)
 
-    def sizes(self, states: Sequence[State], tolerances: State, largest: State | None = None) -> list[float]:
+    def scaled_norms(self, states: Sequence[State], error_scale: State, largest: State | None = None) -> list[float]:
         """The sizes of several states in units of the same tolerances and, behind them, the largest number of another
         one as it is; one host synchronisation for all."""
         groups = [group for group, _ in self.groups()]
-        scaled = [tuple(map(torch.div, state, tolerances)) for state in states]
+        scaled = [tuple(map(torch.div, state, error_scale)) for state in states]
         parts = [state[group] for state in scaled for group in groups]
         others = [] if largest is None else [largest]
-        found = sizes([*parts, *others], [2.0] * len(parts) + [math.inf] * len(others))
+        found = norms([*parts, *others], [2.0] * len(parts) + [math.inf] * len(others))
         rows = [found[n : n + len(groups)] for n in range(0, len(parts), len(groups))]
         # max() would pass over a NaN.
         return [*(sum(row) if any(size != size for size in row) else max(row) for row in rows), *found[len(parts) :]]
@@ -92,30 +92,30 @@ class Controller:
         return min(self.grow, max(self.shrink, self.safety * math.exp(-logs / self.order)))
 
 
-def first_step(
+def initial_step(
     order: int,
-    evaluate: Evaluate,
+    evaluate: VectorField,
     norm: Norm,
     t: float,
     y: State,
     slope: State,
     span: float,
-    feeds: int | None,
-    judged: int | None = None,
+    n_dynamic: int | None,
+    n_controlled: int | None = None,
 ) -> float:
     """Length of the first step, by one extra evaluation (Hairer II.4, p. 169).
 
     The error falls with h^order; `span` is t1 - t."""
-    known = y[:judged]
-    d0, d1 = norm(known, known, known), norm(slope[:judged], known, known)
+    known = y[:n_controlled]
+    d0, d1 = norm(known, known, known), norm(slope[:n_controlled], known, known)
     if not math.isfinite(d0 + d1):
         return math.nan
     h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, abs(span))
 
     signed = math.copysign(h0, span)
-    probe = tuple(torch.add(part, k, alpha=signed) for part, k in zip(y[:feeds], slope))
+    probe = tuple(torch.add(part, k, alpha=signed) for part, k in zip(y[:n_dynamic], slope))
     slope1 = evaluate(t + signed, probe)
-    d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope[:judged])), known, known) / h0
+    d2 = norm(tuple(k1 - k for k1, k in zip(slope1, slope[:n_controlled])), known, known) / h0
 
     steepest = max(d1, d2) if math.isfinite(d2) else math.inf
     h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)

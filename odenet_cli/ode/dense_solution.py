@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.outputs import Integrator, Taken, outputs
+from odenet_cli.ode.outputs import AcceptedStep, Integrator, outputs
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.settings import as_times
 from odenet_cli.ode.state import State
 
 
-class Path:
+class DenseSolution:
     """The states between the first and the last time of a solve, from `Adaptive.dense` or `Fixed.dense`.
 
     >>> path = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6).dense(lambda t, y: -y, torch.ones(3), [0.0, 1.0])
@@ -32,16 +32,18 @@ class Path:
 
     def __init__(self, problem: Problem, resolution: float) -> None:
         self.stats, self._restore = problem.stats, problem.rhs.restore
-        loop: Integrator = problem.solver.loop(problem.evaluate, judged=getattr(problem.solver, "judged", None))
+        loop: Integrator = problem.solver.loop(
+            problem.evaluate, n_controlled=getattr(problem.solver, "n_controlled", None)
+        )
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
 
-        def keep(taken: Taken) -> None:
+        def on_step(taken: AcceptedStep) -> None:
             self.ends.append(taken.end)
             pieces.append((taken.h, *loop.polynomial(taken)))
 
         try:
-            outputs(loop, problem.ts, tuple(part.clone() for part in problem.rhs.y0), problem.segments, keep)
+            outputs(loop, problem.ts, tuple(part.clone() for part in problem.rhs.y0), problem.segments, on_step)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
         if not pieces:  # no time passes

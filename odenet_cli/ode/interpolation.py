@@ -20,19 +20,21 @@ def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
     return tuple(sum(map(mul, row, powers)) for row in rows)
 
 
-def inside(tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]) -> list[State]:
+def interpolate(
+    tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]
+) -> list[State]:
     """y(t + θh) for each θ; tensors pass their gradients on."""
     table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
-    return combined(y, table, k[: len(tableau.dense_floats)])
+    return linear_combinations(y, table, k[: len(tableau.dense_floats)])
 
 
 def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list[State]:
     """The coefficients of 1, θ, θ², … in y(t + θh)."""
     table = [[h * c for c in column] for column in zip(*tableau.dense_floats)]
-    return [y, *combined(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_floats)])]
+    return [y, *linear_combinations(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_floats)])]
 
 
-def combined(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
+def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
     """y + Σ w_j x_j for each row of weights in `table`: one matrix product over the stacked terms."""
     if any(isinstance(w, Tensor) for row in table for w in row):
         return [tuple(_moving(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]

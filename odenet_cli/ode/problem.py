@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.autograd.times import Clock
+from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.field.random_state import Draw, Draws
 from odenet_cli.ode.field.snapshot import Snapshot
-from odenet_cli.ode.outputs import Integrator, Place, Taken, outputs
+from odenet_cli.ode.outputs import AcceptedStep, Integrator, StepRecord, outputs
 from odenet_cli.ode.segment import Segment, split_at_jumps
-from odenet_cli.ode.state import Counted, RightHandSide, State
+from odenet_cli.ode.state import CountedField, RightHandSide, State
 from odenet_cli.ode.stats import Stats, Tallies, open_tallies
 
 
@@ -41,25 +41,30 @@ class Problem:
     captured: tuple[Tensor, ...] = ()
     outside: bool = False
     snapshot: Snapshot = field(default_factory=Snapshot)
-    opening: State | None = None
+    f0: State | None = None
     draws: Draws | None = None
     tallies: Tallies = field(default_factory=open_tallies)
 
     def integrate(
-        self, evaluate: Counted, keep: Callable[[Taken], None] | None = None, clock: Clock | None = None
+        self,
+        evaluate: CountedField,
+        on_step: Callable[[AcceptedStep], None] | None = None,
+        time_gradients: TimeGradients | None = None,
     ) -> list[State]:
-        """The states at the output times; `keep` sees the accepted steps."""
+        """The states at the output times; `on_step` sees the accepted steps."""
         dense = len(self.ts) > 2
-        whole = not dense and keep is None and not torch.is_grad_enabled()
-        judged = getattr(self.solver, "judged", None)
-        loop: Integrator = self.solver.loop(evaluate, judged=judged, dense=dense, whole=whole, clock=clock)
-        y0, loop.opening, self.opening = self.rhs.y0, self.opening, None
-        if loop.opening is None:
+        whole = not dense and on_step is None and not torch.is_grad_enabled()
+        n_controlled = getattr(self.solver, "n_controlled", None)
+        loop: Integrator = self.solver.loop(
+            evaluate, n_controlled=n_controlled, dense=dense, whole=whole, time_gradients=time_gradients
+        )
+        y0, loop.f0, self.f0 = self.rhs.y0, self.f0, None
+        if loop.f0 is None:
             # The field will see y0: the caller's tensor must not notice what it does to it.
             kept = torch.is_grad_enabled()
             y0 = tuple(part if kept and part.requires_grad else part.clone() for part in y0)
         try:
-            return outputs(loop, self.ts, y0, self.segments, keep, clock)
+            return outputs(loop, self.ts, y0, self.segments, on_step, time_gradients)
         finally:
             self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
 
@@ -68,28 +73,28 @@ class Problem:
         return split_at_jumps(self.ts, i, j, getattr(self.solver, "jumps", ()), self.rhs.time_dtype)
 
     @property
-    def evaluate(self) -> Counted:
+    def evaluate(self) -> CountedField:
         """The field, counted as forward work."""
         draws = self.draws
-        return Counted(self.rhs if draws is None or not draws.noted else draws.noting(self.rhs), self._forward)
+        return CountedField(self.rhs if draws is None or not draws.noted else draws.noting(self.rhs), self._forward)
 
     @property
-    def evaluate_marked(self) -> Counted:
+    def evaluate_marked(self) -> CountedField:
         """The same; the backward pass counts its way through."""
-        return Counted(self.rhs, self._forward, self.mark)
+        return CountedField(self.rhs, self._forward, self.count_vjps)
 
     @property
-    def evaluate_again(self) -> Counted:
+    def evaluate_again(self) -> CountedField:
         """The field, counted as backward work; a pass through its graph counts its way."""
-        return Counted(self.rhs, self._backward, self.mark)
+        return CountedField(self.rhs, self._backward, self.count_vjps)
 
-    def repeat(self, draws: Sequence[Draw]) -> Counted:
+    def repeat(self, draws: Sequence[Draw]) -> CountedField:
         """The same, for evaluations that drew `draws`, if any."""
         if self.draws is None or not self.draws.noted:
             return self.evaluate_again
-        return Counted(self.draws.repeating(self.rhs, draws), self._backward, self.mark)
+        return CountedField(self.draws.repeating(self.rhs, draws), self._backward, self.count_vjps)
 
-    def place(self, taken: Taken, values: Sequence[State]) -> Place:
+    def place(self, taken: AcceptedStep, values: Sequence[State]) -> StepRecord:
         """Where a step was, and what it drew: `values` of the field, in the order in which they are evaluated again."""
         place = taken.place()
         if self.draws is not None and self.draws.noted:
@@ -102,7 +107,7 @@ class Problem:
     def _backward(self, evaluations: int) -> None:
         self.stats.nfe_backward += evaluations
 
-    def mark(self, made: State, evaluations: int) -> State:
+    def count_vjps(self, made: State, evaluations: int) -> State:
         """`made`, by so many evaluations: when a backward pass comes to it, they are counted as pulled back."""
         stats, passes = self.stats, [-1]
 
@@ -134,9 +139,9 @@ class Problem:
         one: what a field keeps from its first call. Compiled steps can do without, and must."""
         return self.outside or not self.solver.compile
 
-    def clock(self, times: Tensor | None) -> Clock | None:
+    def time_gradients(self, times: Tensor | None) -> TimeGradients | None:
         """What makes the steps move with `times`."""
-        return None if times is None else Clock(times.to(self.rhs.device, self.rhs.time_dtype))
+        return None if times is None else TimeGradients(times.to(self.rhs.device, self.rhs.time_dtype))
 
 
 def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:

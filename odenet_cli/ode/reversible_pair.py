@@ -17,35 +17,37 @@ import torch
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
-from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, combined
-from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, error_ratio
+from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import Evaluate, State, combine, sizes
+from odenet_cli.ode.state import State, VectorField, combine, norms
 from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
 
-APART = 300.0
+MAX_DRIFT = 300.0
 """So many tolerances may lie between y and z: a decay by exp(5), whose partner grows by 150, passes."""
 
 
 def pair_step(
     tableau: Tableau,
-    evaluate: Evaluate,
+    evaluate: VectorField,
     t: float,
     pair: State,
     h: float,
-    opening: State,
+    f0: State,
     coupling: float,
-    close: bool,
+    with_f1: bool,
 ) -> Step:
     """One step of the pair, given `opening`, the field at (t, z); `close` for an error estimate, where there is one."""
     z, y = halves(pair)
-    there = rk_step(tableau, evaluate, t, z, h, opening, close=close)
+    forward_increment = rk_step(tableau, evaluate, t, z, h, f0, with_f1=with_f1)
     y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
-    y1 = combine(y1, h, tableau.keep, there.slopes)
-    back = rk_step(tableau, evaluate, t + h, y1, -h, evaluate(t + h, y1, tableau.weighty[0]), close=False)
-    z1 = combine(z, h, tableau.keep, back.slopes)
-    return Step((*z1, *y1), [*there.slopes, *back.slopes])
+    y1 = combine(y1, h, tableau.solution_weights, forward_increment.k)
+    backward_increment = rk_step(
+        tableau, evaluate, t + h, y1, -h, evaluate(t + h, y1, tableau.used_stages[0]), with_f1=False
+    )
+    z1 = combine(z, h, tableau.solution_weights, backward_increment.k)
+    return Step((*z1, *y1), [*forward_increment.k, *backward_increment.k])
 
 
 def halves(pair: State) -> tuple[State, State]:
@@ -59,17 +61,19 @@ class PairLoop(AdaptiveLoop):
 
     coupling: float
 
-    def legs(self, count: int) -> list[tuple[int, int]]:
+    def spans(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
-        step = pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=True)
+    def _attempt(self, t: float, y: State, h: float, f0: State) -> tuple[Step, float]:
+        step = pair_step(self.tableau, self.f, t, y, h, f0, self.coupling, with_f1=True)
         with torch.no_grad():
-            allowed = self.norm.tolerances(halves(y)[0][: self.judged], halves(step.y)[0][: self.judged])
-            estimates = errors(self.tableau, h, step.slopes, self.judged)
-            *found, apart = self.norm.sizes(estimates, allowed, largest=gaps(step.y, self.norm))
-        if (ratio := combined(*found)) <= 1.0:
-            watch(apart)
+            error_scale = self.norm.error_scale(
+                halves(y)[0][: self.n_controlled], halves(step.y)[0][: self.n_controlled]
+            )
+            estimates = errors(self.tableau, h, step.k, self.n_controlled)
+            *found, apart = self.norm.scaled_norms(estimates, error_scale, largest=drift(step.y, self.norm))
+        if (ratio := error_ratio(*found)) <= 1.0:
+            check_drift(apart)
         return step, ratio
 
 
@@ -79,33 +83,33 @@ class FixedPairLoop(FixedLoop):
 
     coupling: float
 
-    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+    def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         pair = y
         for taken in super().run(segment, y):
             pair = taken.step.y
             yield taken
-        apart = sizes([gaps(pair, Norm(1 / APART, 1 / APART))], [math.inf])[0] / APART
+        apart = norms([drift(pair, Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT))], [math.inf])[0] / MAX_DRIFT
         if not apart <= 1:
             raise NotReversible(
                 f"the two solutions of gradient=reversible are {apart:.3g} (1 + |y|) apart: the field decays too fast "
                 "to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
             )
 
-    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        return pair_step(self.tableau, self.f, t, y, h, opening, self.coupling, close=False)
+    def _take(self, t: float, y: State, h: float, f0: State) -> Step:
+        return pair_step(self.tableau, self.f, t, y, h, f0, self.coupling, with_f1=False)
 
 
-def gaps(pair: State, norm: Norm) -> State:
+def drift(pair: State, norm: Norm) -> State:
     """y - z in tolerances around y."""
     z, y = halves(pair)
-    return tuple((b - a) / size for a, b, size in zip(z, y, norm.tolerances(y, y)))
+    return tuple((b - a) / size for a, b, size in zip(z, y, norm.error_scale(y, y)))
 
 
-def watch(apart: float) -> None:
+def check_drift(apart: float) -> None:
     """Refuse a pair that is too far apart: decay of y is growth of y - z, which is lost then."""
-    if not apart <= APART:
+    if not apart <= MAX_DRIFT:
         raise NotReversible(
-            f"the two solutions of gradient=reversible are {apart:.3g} tolerances apart (more than {APART:g}): the "
+            f"the two solutions of gradient=reversible are {apart:.3g} tolerances apart (more than {MAX_DRIFT:g}): the "
             "field decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling; the "
             "tolerance is not the cause."
         )

@@ -25,9 +25,9 @@ class Segment(NamedTuple):
     j: int | None
     low: float
     high: float
-    until: float
+    run_end: float
 
-    def seen(self, t: float) -> float:
+    def visible_time(self, t: float) -> float:
         """Return `t` as the vector field sees it: at a jump, the next time on this side of it."""
         return min(max(t, self.low), self.high)
 
@@ -37,9 +37,9 @@ class Segment(NamedTuple):
         return self.low != -math.inf or self.high != math.inf
 
     @property
-    def before_jump(self) -> bool:
+    def ends_at_jump(self) -> bool:
         """Whether it ends at a jump, behind which the derivative there says nothing."""
-        return self.j is None or self.seen(self.end) != self.end
+        return self.j is None or self.visible_time(self.end) != self.end
 
 
 def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float], dtype: torch.dtype) -> list[Segment]:
@@ -56,34 +56,34 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     way = math.copysign(1.0, end - t)
     stops = [t]
     for jump in sorted(jumps, key=lambda jump: way * jump):
-        if way * (jump - stops[-1]) > _close(jump) and way * (end - jump) > _close(jump):
+        if way * (jump - stops[-1]) > _time_tolerance(jump) and way * (end - jump) > _time_tolerance(jump):
             stops.append(jump)
     stops.append(end)
 
     def moves(n: int) -> bool:
         """The ends of a solve move, and so do outputs between them that lie on no jump."""
-        return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _close(jump) for jump in jumps)
+        return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in jumps)
 
     indices = [i if moves(i) else None, *[None] * (len(stops) - 2), j if moves(j) else None]
     ends = zip(pairwise(stops), pairwise(indices))
-    return [Segment(a, b, k, m, *_sides(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
+    return [Segment(a, b, k, m, *_visible_range(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
 
 
-def _sides(a: float, b: float, jumps: Collection[float], dtype: torch.dtype) -> tuple[float, float]:
+def _visible_range(a: float, b: float, jumps: Collection[float], dtype: torch.dtype) -> tuple[float, float]:
     """Return the first and the last time that a field sees from a to b: behind the last jump until a, and before the
     first one from b. Where `dtype` has no time between them, both are the middle."""
-    low = max((_beside(jump, 1, dtype) for jump in jumps if jump <= a + _close(a)), default=-math.inf)
-    high = min((_beside(jump, -1, dtype) for jump in jumps if jump >= b - _close(b)), default=math.inf)
+    low = max((_next_to_jump(jump, 1, dtype) for jump in jumps if jump <= a + _time_tolerance(a)), default=-math.inf)
+    high = min((_next_to_jump(jump, -1, dtype) for jump in jumps if jump >= b - _time_tolerance(b)), default=math.inf)
     return (low, high) if low <= high else ((a + b) / 2, (a + b) / 2)
 
 
-def _beside(jump: float, way: int, dtype: torch.dtype) -> float:
+def _next_to_jump(jump: float, way: int, dtype: torch.dtype) -> float:
     """Return the time of `dtype` two units in the last place from a jump: one is left to a field that computes the
     jump's time with a rounding of its own."""
     limits, nearest = torch.finfo(dtype), torch.tensor(jump, dtype=dtype).item()
     return nearest + 2 * way * max(limits.eps * 2.0 ** (math.frexp(nearest)[1] - 1), limits.tiny)
 
 
-def _close(t: float) -> float:
+def _time_tolerance(t: float) -> float:
     """Return the distance below which two times count as one, for the solver's own clock (float64)."""
     return 4 * math.ulp(t)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.autograd.times import Clock
+from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
-from odenet_cli.ode.dense_solution import Path
+from odenet_cli.ode.dense_solution import DenseSolution
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
@@ -26,7 +26,7 @@ from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
 from odenet_cli.ode.reversible_pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.settings import as_jumps, as_times, check_count, check_positive, unwrap_scalars
-from odenet_cli.ode.state import Counted, Field, RightHandSide
+from odenet_cli.ode.state import CountedField, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import check_transforms, forward_mode, read
@@ -61,7 +61,7 @@ class _Solver:
         return self.formulas
 
     @cached_property
-    def differentiate(self) -> Gradient:
+    def gradient_method(self) -> Gradient:
         if isinstance(self.gradient, str):
             return gradient(self.gradient)
         if not hasattr(self.gradient, "solve"):
@@ -70,7 +70,7 @@ class _Solver:
 
     def _check_parts(self) -> None:
         """Refuse what does not go together."""
-        able = getattr(self.differentiate, "multistep", False)
+        able = getattr(self.gradient_method, "supports_multistep", False)
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
         multistep = isinstance(self.formulas, Multistep)
         if multistep and not able:
@@ -125,7 +125,7 @@ class _Solver:
             if points[0] == points[-1]:
                 made = stacked([rhs.y0] * len(points))
             elif torch.is_grad_enabled() or forward_mode():
-                made = self.differentiate.solve(problem)
+                made = self.gradient_method.solve(problem)
             else:
                 made = tuple(part.detach() for part in stacked(problem.integrate(problem.evaluate)))
         return Solution(rhs.restore(made), problem.stats)
@@ -133,7 +133,7 @@ class _Solver:
     @torch.no_grad()
     def dense(
         self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any] = ()
-    ) -> Path:
+    ) -> DenseSolution:
         """The solution of the same problem as a function of time, from ts[0] to ts[-1]; `gradient` plays no part.
 
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
@@ -146,7 +146,7 @@ class _Solver:
         rhs = RightHandSide(field, y0, args)
         self.check_resolution(rhs, points)
         with rhs.torch_settings.for_solver():
-            return Path(Problem(rhs, points, None, self, Stats.begin()), resolution)
+            return DenseSolution(Problem(rhs, points, None, self, Stats.begin()), resolution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,8 @@ class Adaptive(_Solver):
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation
     jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
-    judged      how many leading tensors of the state the tolerance judges; the others ride along. None: all
+    n_controlled  how many leading tensors of the state the tolerance controls; the others ride along. None: all
+    judged      earlier name of `n_controlled`
     """
 
     rtol: float
@@ -176,12 +177,15 @@ class Adaptive(_Solver):
     min_step: float = 0.0
     max_step: float = math.inf
     jumps: Sequence[float] = ()
-    judged: int | None = None
+    n_controlled: int | None = None
+    judged: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, judged: int | None) -> None:
+        if judged is not None:
+            object.__setattr__(self, "n_controlled", judged)
         unwrap_scalars(self)
         object.__setattr__(self, "jumps", as_jumps(self.jumps))
-        if isinstance(self.formulas, Tableau) and not self.formulas.doubt:
+        if isinstance(self.formulas, Tableau) and not self.formulas.error_weights:
             raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
         check_positive("solver.rtol", self.rtol, zero=True)
         check_positive("solver.atol", self.atol, zero=True)
@@ -202,50 +206,55 @@ class Adaptive(_Solver):
                 f"solver.controller={self.controller} and solver.safety={self.safety} say nothing to "
                 f"solver.method={self.method}, which chooses step and order together; leave them out."
             )
-        if self.judged is not None:
-            check_count("solver.judged", self.judged)
+        if self.n_controlled is not None:
+            check_count("solver.n_controlled", self.n_controlled)
         self._check_parts()
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
-        check_errors(key, self.rtol, self.atol, rhs.y0[: self.judged])
+        check_errors(key, self.rtol, self.atol, rhs.y0[: self.n_controlled])
         tolerance = max(self.rtol, self.atol, RESOLUTION[rhs.time_dtype])
         check_times(ts, 10 * tolerance * abs(ts[-1] - ts[0]), rhs.time_dtype)
 
     def loop(
         self,
-        evaluate: Counted,
+        evaluate: CountedField,
         norm: Norm | None = None,
-        feeds: int | None = None,
-        judged: int | None = None,
+        n_dynamic: int | None = None,
+        n_controlled: int | None = None,
         dense: bool = True,
         whole: bool = False,
-        clock: Clock | None = None,
+        time_gradients: TimeGradients | None = None,
     ) -> AdaptiveLoop | MultistepLoop:
         """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components.
 
         dense  outputs may lie inside steps
         whole  nobody looks at single steps
-        clock  makes times move, where they have gradients
+        time_gradients  makes times move, where they have gradients
         """
-        settings = {**self._settings(evaluate, norm), "feeds": feeds, "judged": judged, "clock": clock}
+        settings = {
+            **self._settings(evaluate, norm),
+            "n_dynamic": n_dynamic,
+            "n_controlled": n_controlled,
+            "time_gradients": time_gradients,
+        }
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         settings |= self._runge_kutta()
-        if not self.compile or clock is not None:
+        if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
         whole = whole and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, dense=dense)
 
-    def pair_loop(self, evaluate: Counted, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
+    def pair_loop(self, evaluate: CountedField, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
         settings = self._runge_kutta() | self._settings(evaluate, norm)
-        return PairLoop(**settings, coupling=coupling, feeds=parts, judged=self.judged or parts)
+        return PairLoop(**settings, coupling=coupling, n_dynamic=parts, n_controlled=self.n_controlled or parts)
 
     def _runge_kutta(self) -> dict[str, Any]:
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
         return {"tableau": self.tableau, "controller": controller}
 
-    def _settings(self, evaluate: Counted, norm: Norm | None) -> dict[str, Any]:
+    def _settings(self, evaluate: CountedField, norm: Norm | None) -> dict[str, Any]:
         return {
             "evaluate": evaluate,
             "norm": norm or Norm(self.rtol, self.atol),
@@ -281,21 +290,29 @@ class Fixed(_Solver):
 
     def loop(
         self,
-        evaluate: Counted,
+        evaluate: CountedField,
         norm: Norm | None = None,
-        feeds: int | None = None,
-        judged: int | None = None,
+        n_dynamic: int | None = None,
+        n_controlled: int | None = None,
         dense: bool = True,
         whole: bool = False,
-        clock: Clock | None = None,
+        time_gradients: TimeGradients | None = None,
     ) -> FixedLoop:
         """A solve in progress; there is no error to judge."""
-        loop = CompiledFixedLoop if self.compile and clock is None else FixedLoop
-        return loop(tableau=self.tableau, evaluate=evaluate, clock=clock, steps=self.steps, feeds=feeds)
+        loop = CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop
+        return loop(
+            tableau=self.tableau,
+            evaluate=evaluate,
+            time_gradients=time_gradients,
+            steps=self.steps,
+            n_dynamic=n_dynamic,
+        )
 
-    def pair_loop(self, evaluate: Counted, coupling: float, parts: int) -> FixedPairLoop:
+    def pair_loop(self, evaluate: CountedField, coupling: float, parts: int) -> FixedPairLoop:
         """As `loop`, for a reversible pair of states of `parts` components."""
-        return FixedPairLoop(tableau=self.tableau, evaluate=evaluate, steps=self.steps, coupling=coupling, feeds=parts)
+        return FixedPairLoop(
+            tableau=self.tableau, evaluate=evaluate, steps=self.steps, coupling=coupling, n_dynamic=parts
+        )
 
 
 Solver = Adaptive | Fixed

@@ -24,29 +24,29 @@ Field = Callable[..., Any]
 Time = float | Tensor
 
 
-class Evaluate(Protocol):
-    """The field as solvers call it. A slope that is not `weighty` enters no solution and no error estimate."""
+class VectorField(Protocol):
+    """The field as solvers call it. A slope that is not `used` enters no solution and no error estimate."""
 
-    def __call__(self, t: Time, y: State, weighty: bool = True) -> State: ...
+    def __call__(self, t: Time, y: State, used: bool = True) -> State: ...
 
 
 @dataclass(frozen=True)
-class Counted:
-    """An `Evaluate` that counts, made of parts that compiled steps can use on their own.
+class CountedField:
+    """A `VectorField` that counts, made of parts that compiled steps can use on their own.
 
     function  the slope, as tensors of tensors: nothing is counted in it
     count     is told of so many evaluations
     mark      sees what that many evaluations have made under autograd, and hands it on
     """
 
-    function: Evaluate
+    function: VectorField
     count: Callable[[int], None]
-    mark: Callable[[State, int], State] | None = None
+    count_vjps: Callable[[State, int], State] | None = None
 
-    def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
-        slope = self.function(t, y, weighty)
+    def __call__(self, t: Time, y: State, used: bool = True) -> State:
+        slope = self.function(t, y, used)
         self.count(1)
-        return slope if self.mark is None else self.mark(slope, 1)
+        return slope if self.count_vjps is None else self.count_vjps(slope, 1)
 
 
 class Arguments:
@@ -96,7 +96,7 @@ class RightHandSide:
         self._differentiates = False
         self._returned: list[tuple[weakref.ref[Tensor], int]] = []
 
-    def __call__(self, t: Time, y: State, weighty: bool = True) -> State:
+    def __call__(self, t: Time, y: State, used: bool = True) -> State:
         if not isinstance(t, Tensor):
             t = torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)
         elif t.dtype != self.time_dtype:
@@ -238,12 +238,12 @@ def rms(state: State) -> float:
 
 def rms_each(states: Sequence[State]) -> list[float]:
     """`rms` of each of several states, in one synchronisation."""
-    return sizes(states, [2.0] * len(states))
+    return norms(states, [2.0] * len(states))
 
 
-def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
+def norms(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     """For each of several states its root mean square (order 2) or its largest number (inf), in one synchronisation."""
-    norms = norms_of(states, orders)
+    norms = vector_norms(states, orders)
     if not norms:
         return [0.0] * len(states)
     known = iter([read(norms[0])] if len(norms) == 1 else read(torch.stack([norm.double() for norm in norms])))
@@ -259,7 +259,7 @@ def sizes(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     return found
 
 
-def norms_of(states: Sequence[State], orders: Sequence[float]) -> list[Tensor]:
+def vector_norms(states: Sequence[State], orders: Sequence[float]) -> list[Tensor]:
     """The norms of all components that are not empty."""
     return [
         torch.linalg.vector_norm(part, order) for state, order in zip(states, orders) for part in state if part.numel()

@@ -65,7 +65,7 @@ def open_tallies() -> Tallies:
 
 
 @contextmanager
-def tallied(tallies: Tallies) -> Iterator[None]:
+def collect_into(tallies: Tallies) -> Iterator[None]:
     """Let `tallies` collect what is begun inside, on whatever thread: autograd goes backward in threads of its own."""
     before = _open.get()
     _open.set(tallies)

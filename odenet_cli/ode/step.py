@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from odenet_cli.ode.state import Evaluate, State, Time, combine, weigh
+from odenet_cli.ode.state import State, Time, VectorField, combine, weigh
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -18,20 +18,20 @@ class Step(NamedTuple):
     """
 
     y: State
-    slopes: list[State]
-    closing: State | None = None
+    k: list[State]
+    f1: State | None = None
 
 
 def rk_step(
     tableau: Tableau,
-    evaluate: Evaluate,
+    f: VectorField,
     t: Time,
     y: State,
     h: Time,
-    opening: State,
+    f0: State,
     *,
-    close: bool = True,
-    feeds: int | None = None,
+    with_f1: bool = True,
+    n_dynamic: int | None = None,
 ) -> Step:
     """Advance `y` from `t` to `t + h`, given `opening`, the field at `(t, y)`.
 
@@ -39,34 +39,34 @@ def rk_step(
     close   evaluate the field at the new point too, where the method is FSAL
     feeds   only so many leading components are read by the field; the others are quadratures
     """
-    k, point = [opening], y
-    for i, (c, row) in enumerate(tableau.plan[1:], start=1):
-        point = combine(y[:feeds], h, row, k)
-        if i < tableau.stages - 1 or close or not tableau.fsal:
-            k.append(evaluate(t + c * h, point, tableau.weighty[i]))
+    k, point = [f0], y
+    for i, (c, row) in enumerate(tableau.rows[1:], start=1):
+        point = combine(y[:n_dynamic], h, row, k)
+        if i < tableau.stages - 1 or with_f1 or not tableau.fsal:
+            k.append(f(t + c * h, point, tableau.used_stages[i]))
 
     if not tableau.fsal:
-        y1 = combine(y, h, tableau.keep, k)
-    elif feeds is None:
+        y1 = combine(y, h, tableau.solution_weights, k)
+    elif n_dynamic is None:
         y1 = point
     else:
-        y1 = point + combine(y[feeds:], h, tableau.keep, [slope[feeds:] for slope in k])
+        y1 = point + combine(y[n_dynamic:], h, tableau.solution_weights, [slope[n_dynamic:] for slope in k])
 
-    return Step(y1, k, k[-1] if tableau.fsal and close else None)
+    return Step(y1, k, k[-1] if tableau.fsal and with_f1 else None)
 
 
-def errors(tableau: Tableau, h: Time, k: Sequence[State], judged: int | None = None) -> list[State]:
+def errors(tableau: Tableau, h: Time, k: Sequence[State], n_controlled: int | None = None) -> list[State]:
     """The estimates of a step's local error, in the first `judged` components: one for most methods, two for DOP853."""
     found = []
-    for weights in filter(None, (tableau.doubt, tableau.doubt_third)):
+    for weights in filter(None, (tableau.error_weights, tableau.error_weights_3)):
         used = [k[j] for j, _ in weights]
-        found.append(tuple(weigh(h, weights, part) for part in zip(*(slope[:judged] for slope in used))))
+        found.append(tuple(weigh(h, weights, part) for part in zip(*(slope[:n_controlled] for slope in used))))
     return found
 
 
-def extended(tableau: Tableau, evaluate: Evaluate, t: float, y: State, h: float, slopes: list[State]) -> list[State]:
+def interpolation_stages(tableau: Tableau, f: VectorField, t: float, y: State, h: float, k: list[State]) -> list[State]:
     """The slopes of a step, its closing one the last, and the extra stages that its dense output needs."""
-    k = list(slopes)
-    for c, row in tableau.extra_plan:
-        k.append(evaluate(t + c * h, combine(y, h, row, k)))
+    k = list(k)
+    for c, row in tableau.extra_rows:
+        k.append(f(t + c * h, combine(y, h, row, k)))
     return k

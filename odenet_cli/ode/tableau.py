@@ -84,34 +84,36 @@ class Tableau:
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     @cached_property
-    def plan(self) -> tuple[tuple[float, Weights], ...]:
+    def rows(self) -> tuple[tuple[float, Weights], ...]:
         """For each stage its node and the non-zero entries of its row."""
         return tuple((float(c), _nonzero(row)) for c, row in zip(self.c, self.a))
 
     @cached_property
-    def keep(self) -> Weights:
+    def solution_weights(self) -> Weights:
         """Non-zero weights of the solution."""
         return _nonzero(self.b)
 
     @cached_property
-    def doubt(self) -> Weights:
+    def error_weights(self) -> Weights:
         """Non-zero weights of the error estimate b - b*; empty if there is none."""
         return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_star))) if self.b_star else ()
 
     @cached_property
-    def doubt_third(self) -> Weights:
+    def error_weights_3(self) -> Weights:
         """Non-zero weights of the second error estimate; empty if there is none."""
         return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_third))) if self.b_third else ()
 
     @cached_property
-    def extra_plan(self) -> tuple[tuple[float, Weights], ...]:
+    def extra_rows(self) -> tuple[tuple[float, Weights], ...]:
         """As `plan`, for the stages that only the dense output needs."""
         return tuple((float(c), _nonzero(row)) for c, row in self.extra)
 
     @cached_property
-    def weighty(self) -> tuple[bool, ...]:
+    def used_stages(self) -> tuple[bool, ...]:
         """Which stages enter the solution or the error, so that a pure quadrature needs their slope."""
-        used = {i for i, _ in self.keep + self.doubt + self.doubt_third} | ({self.stages - 1} if self.fsal else set())
+        used = {i for i, _ in self.solution_weights + self.error_weights + self.error_weights_3} | (
+            {self.stages - 1} if self.fsal else set()
+        )
         return tuple(i in used for i in range(self.stages))
 
     @cached_property

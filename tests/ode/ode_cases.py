@@ -11,7 +11,7 @@ from odenet_cli.ode.state import RightHandSide
 
 # Methods that are a tableau; a multistep method has tests of its own.
 METHODS = [name for name in methods.names() if isinstance(method(name), Tableau)]
-ADAPTIVE = [name for name in METHODS if method(name).doubt]
+ADAPTIVE = [name for name in METHODS if method(name).error_weights]
 GRADIENTS = gradient.names()
 
 # Not FSAL: the one path that no shipped pair may take.
@@ -91,7 +91,7 @@ def naive(tableau: Tableau, taken, field, y0, ts: Tensor):
         for node, row in zip(c, a):
             k.append(call(t + node * h, tuple(p + h * sum(w * s[n] for w, s in zip(row, k)) for n, p in enumerate(y))))
         y1 = tuple(p + h * sum(w * s[n] for w, s in zip(b, k)) for n, p in enumerate(y))
-        for output, _ in step.inside:
+        for output, _ in step.interior_outputs:
             k = k[: tableau.stages]
             theta = (ts[output] - t) / h
             if tableau.dense is None:
@@ -109,8 +109,8 @@ def naive(tableau: Tableau, taken, field, y0, ts: Tensor):
                 rows = [sum(float(x) * theta**n for n, x in enumerate(row, start=1)) for row in tableau.dense]
                 states[output] = tuple(p + h * sum(w * s[n] for w, s in zip(rows, k)) for n, p in enumerate(y))
         y = y1
-        if step.lands is not None:
-            states[step.lands] = y
+        if step.output_at_end is not None:
+            states[step.output_at_end] = y
     for j in range(1, len(times)):
         states.setdefault(j, states[j - 1])
     made = tuple(torch.stack([states[j][n] for j in range(len(times))]) for n in range(len(y)))

@@ -22,8 +22,8 @@ from test_memory import live, net, saved_bytes
 
 from odenet_cli.ode import Adaptive, Fixed, NotFinite, SolveError, StepLimit, StepTooSmall
 from odenet_cli.ode.gradient.adjoint import NORMS, Adjoint
-from odenet_cli.ode.methods.adams import METHOD, bend, formula
-from odenet_cli.ode.multistep.nordsieck import turned
+from odenet_cli.ode.methods.adams import METHOD, formula, order_change_polynomial
+from odenet_cli.ode.multistep.nordsieck import change_order
 
 GRADIENTS = ("backprop", "adjoint")
 ONE, TS = doubles(1.0), doubles(0.0, 2.0)
@@ -153,16 +153,16 @@ def test_a_change_of_order_keeps_the_slopes_that_the_other_formula_looks_at(q):
     up, high = interpolant(q), interpolant(q + 1)
     _, _, e, made = step(q, points, lambda x: slopes.get(x))
     top = e / (made.difference * math.factorial(q + 1))
-    assert [a + b * top for a, b in zip([*up, 0], bend(xi[: q - 1]))] == high
+    assert [a + b * top for a, b in zip([*up, 0], order_change_polynomial(xi[: q - 1]))] == high
     low = interpolant(q - 1)
-    assert [a - b * up[-1] for a, b in zip(up, bend(xi[: q - 2]))] == [*low, 0]
+    assert [a - b * up[-1] for a, b in zip(up, order_change_polynomial(xi[: q - 2]))] == [*low, 0]
 
     arrays = [[(doubles(float(a)),) for a in p] for p in (low, up, high)]
-    down, up = ([float(a) for a in bend(xi[:n])] for n in (q - 2, q - 1))
+    down, up = ([float(a) for a in order_change_polynomial(xi[:n])] for n in (q - 2, q - 1))
     factor = float(1 / (made.difference * math.factorial(q + 1)))
     for found, known in (
-        (turned(arrays[1], (), down, None), arrays[0]),
-        (turned(arrays[1], (doubles(float(e)),), up, factor), arrays[2]),
+        (change_order(arrays[1], (), down, None), arrays[0]),
+        (change_order(arrays[1], (doubles(float(e)),), up, factor), arrays[2]),
     ):
         assert len(found) == len(known)
         size = max(x.abs().max().item() for (x,) in (*found, *known, *arrays[1])) * max(map(abs, up))
@@ -208,7 +208,7 @@ def naive(taken, field, y0, ts):
             y1 = y + h * sum(w * slope for w, slope in zip(moulton, [k, *slopes]))
         slopes, points = [k, *slopes][:13], [now, *points][:13]
         bases = [[float(a) for a in antiderivative(lagrange(tuple(near), i))] for i in range(q)]
-        for j, _ in s.inside:
+        for j, _ in s.interior_outputs:
             x = (ts[j] - at(s.end)) / h
             parts = [sum(a * x**n for n, a in enumerate(p)) for p in bases]
             states[j] = y1 + h * sum(w * slope for w, slope in zip(parts, slopes))
@@ -318,7 +318,7 @@ def test_steps_join_and_the_last_one_ends_on_the_end_time(ends):
         assert one.end == other.t
         assert torch.equal(one.step.y[0], other.y[0])
     for s in taken:  # the corrected polynomial meets the state at the beginning of the step, too
-        before, after = adams().loop(lambda *_: None).inside(s, [0.0, 1.0])
+        before, after = adams().loop(lambda *_: None).interpolate(s, [0.0, 1.0])
         assert torch.allclose(before[0], s.y[0], rtol=1e-12)
         assert torch.equal(after[0], s.step.y[0])
 

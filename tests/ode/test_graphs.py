@@ -68,7 +68,7 @@ def graphs(monkeypatch):
             return made[-1]
         return unit
 
-    known = (kernels.attempt, kernels.slope, kernels.start, kernels.advance)
+    known = (kernels.attempt, kernels.slope, kernels.initial_step, kernels.advance)
     for cached in known:
         cached.cache_clear()
     monkeypatch.setattr(torch, "compile", compile)

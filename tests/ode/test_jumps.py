@@ -207,7 +207,8 @@ def exact_gradients(ts, rates, weights):
 
 @pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint", "reversible"])
 @pytest.mark.parametrize(
-    "method", ["dopri5", "adams", *[pytest.param(m, marks=pytest.mark.numerics) for m in ("bosh3", "tsit5", "dopri8")]]
+    "method",
+    ["dopri5", "adams", *[pytest.param(m, marks=pytest.mark.numerics) for m in ("bosh3", "tsit5", "dopri8")]],
 )
 @pytest.mark.parametrize("ts", SPANS, ids=str)
 def test_times_have_the_gradient_of_a_jump_that_stands_still(gradient, method, ts):

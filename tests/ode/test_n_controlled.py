@@ -28,7 +28,7 @@ def solver(method, **changes):
 def test_a_quadrature_rides_along(method, times):
     y0 = torch.tensor([0.0, 1.0], dtype=torch.float64)
     plain = solver(method)(circle, y0, times)
-    (y, work), stats = solver(method, judged=1)(with_work, (y0, y0.new_zeros(())), times)
+    (y, work), stats = solver(method, n_controlled=1)(with_work, (y0, y0.new_zeros(())), times)
     assert (stats.nfe_forward, stats.accepted, stats.rejected) == (
         plain.stats.nfe_forward,
         plain.stats.accepted,
@@ -46,10 +46,12 @@ def test_a_wild_passenger_takes_no_steps():
     def wild(t, state):
         return circle(t, state[0]), torch.cos(300 * t)
 
-    costs = [solver("dopri5", judged=count)(wild, (y0, y0.new_zeros(())), TS).stats.nfe_forward for count in (1, None)]
+    costs = [
+        solver("dopri5", n_controlled=count)(wild, (y0, y0.new_zeros(())), TS).stats.nfe_forward for count in (1, None)
+    ]
     assert 10 * costs[0] < costs[1]
 
 
 def test_none_at_all_cannot_be_judged():
-    with pytest.raises(ValueError, match=r"solver\.judged=0"):
-        solver("dopri5", judged=0)
+    with pytest.raises(ValueError, match=r"solver\.n_controlled=0"):
+        solver("dopri5", n_controlled=0)

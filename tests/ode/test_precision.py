@@ -10,7 +10,7 @@ import torch
 from ode_cases import doubles
 
 from odenet_cli.ode import Adaptive, Fixed, PrecisionWarning
-from odenet_cli.ode.control import allowed
+from odenet_cli.ode.control import error_scale
 from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.precision import EPS
 
@@ -90,7 +90,7 @@ def test_small_numbers_may_have_a_small_absolute_tolerance():
 
 def test_each_component_has_the_resolution_of_its_dtype():
     state = (torch.ones(2), doubles(1.0), torch.ones(1, dtype=torch.bfloat16))
-    sizes = [part.double().max().item() for part in allowed(state, state, 1e-12, 0.0)]
+    sizes = [part.double().max().item() for part in error_scale(state, state, 1e-12, 0.0)]
     assert sizes == [EPS["float32"], 1e-12, EPS["bfloat16"]]
     mixed = (torch.ones(1), doubles(1.0))
     with pytest.warns(PrecisionWarning, match="far below the resolution of float32"):
@@ -101,7 +101,7 @@ def test_each_component_has_the_resolution_of_its_dtype():
     assert single.item() == pytest.approx(math.exp(-1), rel=1e-6)
     with pytest.warns(PrecisionWarning, match="below the resolution of float32"):
         Adaptive(method="dopri8", rtol=5e-8, atol=5e-8)(lambda t, y: (-y[0], -y[1]), mixed, [0.0, 1.0])
-    judged = Adaptive(method="dopri8", rtol=1e-10, atol=1e-10, judged=1)
+    judged = Adaptive(method="dopri8", rtol=1e-10, atol=1e-10, n_controlled=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         judged(lambda t, y: (-y[0], -y[1]), mixed[::-1], [0.0, 1.0])

@@ -25,7 +25,7 @@ def steps(solve, field, y0, ts):
     rhs = RightHandSide(field, y0.detach())
     problem = Problem(rhs, ts.tolist(), None, solve, Stats())
     with torch.no_grad():
-        _, places, _ = solve.differentiate.forward(problem)
+        _, places, _ = solve.gradient_method.forward(problem)
     return places
 
 
@@ -47,14 +47,14 @@ def naive(tableau, places, field, y0, ts, coupling):
         h = place.h / (times[j] - times[i]) * span
         y = coupling * y + (1 - coupling) * z + increment(tableau, field, t, z, h)
         z = z - increment(tableau, field, t + h, y, -h)
-        if place.lands is not None:
-            states[place.lands] = y
+        if place.output_at_end is not None:
+            states[place.output_at_end] = y
     return torch.stack([states[j] for j in range(len(times))])
 
 
 def agree(solve, field, y0, ts, inputs, bound=1e-9):
     y = solve(field, y0, ts).y
-    twin = naive(solve.tableau, steps(solve, field, y0, ts), field, y0, ts, solve.differentiate.coupling)
+    twin = naive(solve.tableau, steps(solve, field, y0, ts), field, y0, ts, solve.gradient_method.coupling)
     twin = twin if len(ts) > 2 else twin[1]
     torch.testing.assert_close(y, twin, rtol=1e-11, atol=1e-11)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -98,7 +98,7 @@ def test_rows_add_up_to_their_nodes(name):
         assert holds(name, abs(c - sum(row, Fraction(0))))
 
 
-def extended(table):
+def with_extra_stages(table):
     """The tableau with the stages that only the dense output has: its own, or the closing slope."""
     if table.dense:
         return (*table.a, *(row for _, row in table.extra))
@@ -112,7 +112,7 @@ def test_dense_output_has_its_order_at_every_theta(name):
     for theta in THETAS:
         b = [sum(x * theta**p for p, x in enumerate(row, start=1)) for row in table.dense_rows]
         for n in range(1, order + 1):
-            gap = residual(extended(table), b, n, theta)
+            gap = residual(with_extra_stages(table), b, n, theta)
             assert gap < Fraction(1, 10**13) if table.dense else gap == 0
 
 
@@ -132,7 +132,7 @@ def test_fractions_and_decimals_and_continued_lines_are_read_exactly():
     assert table.a[1] == (Fraction(1, 10),)
     assert table.b == (Fraction(1, 4), Fraction(3, 4))
     assert table.b_star is None
-    assert not table.doubt
+    assert not table.error_weights
 
 
 @pytest.mark.parametrize(

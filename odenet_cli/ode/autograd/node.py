@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.autograd.inputs import cut, without_hooks
-from odenet_cli.ode.autograd.times import Clock
+from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.field.captured import capture
 from odenet_cli.ode.field.random_state import Draws, refuse
-from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, Taped
+from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, NodeGradient
 from odenet_cli.ode.problem import Problem, stacked
 from odenet_cli.ode.state import State
-from odenet_cli.ode.stats import tallied
+from odenet_cli.ode.stats import collect_into
 from odenet_cli.ode.transforms import check_transforms
 
 
-def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
+def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...]:
     """Solve as one node of the autograd graph."""
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
     rhs = problem.rhs
     problem.stats.nfe_forward += 1
-    start = problem.segments(0, len(problem.ts) - 1)[0].seen(problem.ts[0])
+    start = problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
     found = capture(rhs, start, problem.times is not None, problem.parameters)
     f0, problem.captured, problem.outside, problem.snapshot, problem.draws = found
-    problem.opening = problem.draws.opened(f0, _repeats(gradient, problem))
+    problem.f0 = problem.draws.opened(f0, _repeats(gradient, problem))
     inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.captured)
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
         return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *inputs))
@@ -37,21 +37,21 @@ def taped(gradient: Taped, problem: Problem) -> tuple[Tensor, ...]:
         return stacked(problem.integrate(problem.evaluate))
 
 
-def _repeats(gradient: Taped, problem: Problem) -> bool:
+def _repeats(gradient: NodeGradient, problem: Problem) -> bool:
     """Whether the backward pass evaluates the field where the forward solve did, and in that order."""
     return getattr(gradient, "repeats", False) and not problem.solver.compile
 
 
-def _solve(gradient: Taped, problem: Problem) -> tuple[list[State], Any, list[Tensor]]:
+def _solve(gradient: NodeGradient, problem: Problem) -> tuple[list[State], Any, list[Tensor]]:
     """The forward solve; once more from the start, if the field has begun to draw random numbers on the way."""
-    draws, f0 = cast(Draws, problem.draws), cast(State, problem.opening)
+    draws, f0 = cast(Draws, problem.draws), cast(State, problem.f0)
     made = gradient.forward(problem)
     source = draws.late()
     if not source:
         return made
     if not _repeats(gradient, problem):
         refuse(type(gradient).__name__.lower(), getattr(gradient, "repeats", False), source)
-    problem.opening = draws.begin_again(f0)
+    problem.f0 = draws.begin_again(f0)
     return gradient.forward(problem)
 
 
@@ -63,7 +63,7 @@ class _Node(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, gradient: Taped, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, gradient: NodeGradient, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
         states, ctx.tape, kept = _solve(gradient, problem)
         ctx.draws = problem.draws
         drawn = ctx.draws.tensors()
@@ -76,7 +76,7 @@ class _Node(torch.autograd.Function):
         behind = [x for x in problem.captured if x.grad_fn is not None]
         ctx.args = len(inputs) - len(problem.captured)
         ctx.given = ctx.args + len(behind)
-        outputs = made if gradient.keeps_outputs else ()
+        outputs = made if gradient.saves_outputs else ()
         ctx.kept = ctx.given + len(outputs) + len(kept)
         ctx.save_for_backward(*inputs[: ctx.args], *behind, *outputs, *kept, *drawn)
         return made
@@ -92,7 +92,7 @@ class _Node(torch.autograd.Function):
             found = _again(gradient, problem, ctx.tape, y0, args, arriving)
         else:
             with _resumed(gradient, problem, y0, args) as problem:
-                if gradient.keeps_outputs:
+                if gradient.saves_outputs:
                     later = _later(kept[:parts], len(problem.ts))
                     kept = [problem.rhs.y0, *zip(*later), *kept[parts:]]
                 found = gradient.backward(problem, ctx.tape, kept, arriving)
@@ -103,7 +103,9 @@ class _Node(torch.autograd.Function):
 
 
 @contextmanager
-def _resumed(gradient: Taped, problem: Problem, y0: State, args: State, connected: bool = False) -> Iterator[Problem]:
+def _resumed(
+    gradient: NodeGradient, problem: Problem, y0: State, args: State, connected: bool = False
+) -> Iterator[Problem]:
     """The solve in its backward pass, if the field is what it was."""
     name, draws = type(gradient).__name__.lower(), cast(Draws, problem.draws)
     problem.snapshot.check(name)
@@ -111,13 +113,15 @@ def _resumed(gradient: Taped, problem: Problem, y0: State, args: State, connecte
     with (
         problem.rhs.torch_settings.restored(problem.rhs.device),
         draws.untouched(name),
-        tallied(problem.tallies),
+        collect_into(problem.tallies),
         without_hooks(problem.captured),
     ):
         yield problem
 
 
-def _again(gradient: Taped, problem: Problem, tape: Any, y0: State, args: State, cotangents: Cotangents) -> Gradients:
+def _again(
+    gradient: NodeGradient, problem: Problem, tape: Any, y0: State, args: State, cotangents: Cotangents
+) -> Gradients:
     """The gradient, with a gradient of its own."""
     times = () if problem.times is None else (problem.times,)
     arriving = [x for row in cotangents for x in row if x is not None]
@@ -129,7 +133,7 @@ def _again(gradient: Taped, problem: Problem, tape: Any, y0: State, args: State,
         given = tuple(next(leaf) if x.requires_grad else x for x in args)
         rows = [[None if x is None else next(leaf) for x in row] for row in cotangents]
         with _resumed(gradient, problem, y, given, connected=True) as resumed:
-            found = gradient.backward_again(replace(resumed, times=at[0] if at else None), tape, y, rows)
+            found = gradient.double_backward(replace(resumed, times=at[0] if at else None), tape, y, rows)
         return (*found.y0, *([found.times] if times else []), *found.captured)
 
     found = cut(make, inputs, problem.captured)
@@ -137,20 +141,20 @@ def _again(gradient: Taped, problem: Problem, tape: Any, y0: State, args: State,
     return Gradients(found[:parts], found[parts] if times else None, found[parts + len(times) :])
 
 
-class Gathered:
+class VJPAccumulator:
     """What a backward pass has gathered for the captured tensors and the output times.
 
-    clock  makes steps move with the times, where their gradient is wanted
+    time_gradients  makes steps move with the times, where their gradient is wanted
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.captured: list[MaybeTensor] = [None] * len(problem.captured)
         self.times: list[MaybeTensor] = [None]
-        self.clock = problem.clock(None if problem.times is None else problem.times.detach())
-        self._moving = () if self.clock is None else (self.clock.times.requires_grad_(),)
+        self.time_gradients = problem.time_gradients(None if problem.times is None else problem.times.detach())
+        self._moving = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
 
-    def pull(self, made: Sequence[Tensor], cotangents: Sequence[MaybeTensor], point: State) -> list[MaybeTensor]:
+    def vjp(self, made: Sequence[Tensor], cotangents: Sequence[MaybeTensor], point: State) -> list[MaybeTensor]:
         """From the cotangents of what was made at `point` to that of the point; gathers the others."""
         ends = [(part, x) for part, x in zip(made, cotangents) if x is not None and part.requires_grad]
         if not ends:
@@ -166,7 +170,7 @@ class Gathered:
         accumulate(self.captured, found[len(point) + len(self._moving) :])
         return list(found[: len(point)])
 
-    def arrive(self, a: list[MaybeTensor], cotangents: Cotangents, j: int) -> None:
+    def add_output_cotangents(self, a: list[MaybeTensor], cotangents: Cotangents, j: int) -> None:
         """Add what came in for output j, and for others at the same time, to the cotangent `a` of the state there."""
         ts = self.problem.ts
         for i in range(j, len(ts)):
@@ -182,7 +186,7 @@ class Gathered:
         return Gradients(a, times, self.captured)
 
 
-def point(y: Sequence[Tensor]) -> State:
+def as_leaves(y: Sequence[Tensor]) -> State:
     """`y` as leaves of a graph that begins here."""
     return tuple(part.detach().requires_grad_() for part in y)
 
@@ -198,16 +202,20 @@ def accumulate(total: list[MaybeTensor], terms: Sequence[MaybeTensor]) -> None:
                 held.add_(term)
 
 
-def plainly(
-    problem: Problem, y0: State, cotangents: Cotangents, again: Callable[[State, Clock | None], dict[int, State]]
+def double_backward(
+    problem: Problem,
+    y0: State,
+    cotangents: Cotangents,
+    again: Callable[[State, TimeGradients | None], dict[int, State]],
 ) -> Gradients:
-    """The gradient with a graph of its own, through `again(y0, clock)`, which makes the states at the output times anew
-    under autograd (some of those that fall together may be left out). Memory grows with the number of evaluations."""
+    """The gradient with a graph of its own, through `again(y0, time_gradients)`, which makes the states at the output
+    times anew under autograd (some of those that fall together may be left out). Memory grows with the number of
+    evaluations."""
     with torch.enable_grad():
         # Aliases of the caller's tensors, whose hooks are for the whole gradient.
         leaves = tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in y0)
         times, ts = None if problem.times is None else problem.times.view_as(problem.times), problem.ts
-        states = {0: leaves, **again(leaves, problem.clock(times))}
+        states = {0: leaves, **again(leaves, problem.time_gradients(times))}
         for j in range(1, len(ts)):
             states.setdefault(j, states[j - 1])
         ends = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]

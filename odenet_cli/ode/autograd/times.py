@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import Counted, Evaluate, State, Time
+from odenet_cli.ode.state import CountedField, State, Time, VectorField
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeGradients:
     """The times of a solve whose output times have gradients.
 
     t and h of a step are constant fractions of their segment, whose stops move with the output times there; a jump
@@ -31,9 +31,9 @@ class Clock:
         """Return t, moving with the ends of its segment."""
         start, end = self._ends(segment)
         share = (t - segment.start) / (segment.end - segment.start)
-        return _valued(segment.seen(t), (1 - share) * start + share * end)
+        return _valued(segment.visible_time(t), (1 - share) * start + share * end)
 
-    def stretched(self, segment: Segment, slope: State) -> State:
+    def scale_by_dt(self, segment: Segment, slope: State) -> State:
         """Return the slope that makes h f(t, y) of a number h what it is when h moves with its segment."""
         start, end = self._ends(segment)
         span = end - start
@@ -54,15 +54,17 @@ def _valued(value: Time, moving: Time) -> Time:
     return value + (moving - moving.detach()) if isinstance(moving, Tensor) else value
 
 
-def confine(evaluate: Counted, segment: Segment, clock: Clock | None = None) -> Evaluate:
-    """Return `evaluate` as the steps of a segment use it: on this side of every jump and, with a clock, at times that
-    move with the output times."""
-    if clock is not None:
+def restrict_to_segment(
+    evaluate: CountedField, segment: Segment, time_gradients: TimeGradients | None = None
+) -> VectorField:
+    """Return `evaluate` as the steps of a segment use it: on this side of every jump and, with
+    `time_gradients`, at times that move with the output times."""
+    if time_gradients is not None:
 
-        def moved(t: Any, y: State, weighty: bool = True) -> State:
-            return clock.stretched(segment, evaluate(clock.at(segment, t), y, weighty))
+        def moved(t: Any, y: State, used: bool = True) -> State:
+            return time_gradients.scale_by_dt(segment, evaluate(time_gradients.at(segment, t), y, used))
 
         return moved
     if not segment.bounded:
         return evaluate
-    return lambda t, y, weighty=True: evaluate(segment.seen(t), y, weighty)
+    return lambda t, y, used=True: evaluate(segment.visible_time(t), y, used)

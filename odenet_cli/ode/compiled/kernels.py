@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from odenet_cli.ode.control import Controller, allowed
+from odenet_cli.ode.control import Controller, error_scale
 from odenet_cli.ode.errors import NotCompiled
-from odenet_cli.ode.state import Evaluate, State, norms_of
+from odenet_cli.ode.state import State, VectorField, vector_norms
 from odenet_cli.ode.step import Step, errors, rk_step
 from odenet_cli.ode.tableau import Tableau
 
@@ -27,28 +27,33 @@ Slices = tuple[tuple[int | None, int | None], ...]
 
 @lru_cache
 def attempt(
-    tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, dense: bool, graphs: bool = False
+    tableau: Tableau,
+    n_dynamic: int | None,
+    n_controlled: int | None,
+    groups: Slices,
+    dense: bool,
+    cuda_graph: bool = False,
 ) -> Any:
     """(function, [t, h, low, high, rtol, *atol], y, opening) -> the state, the new slopes (or only the last), the error
     ratio."""
     prepare(tableau)
 
-    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> tuple[State, list[State], Tensor]:
+    def kernel(function: VectorField, numbers: Tensor, y: State, f0: State) -> tuple[State, list[State], Tensor]:
         t, h, low, high, rtol, *atol = numbers.unbind()
-        step = rk_step(tableau, confined(function, low, high), t, y, h, opening, feeds=feeds)
+        step = rk_step(tableau, restrict(function, low, high), t, y, h, f0, n_dynamic=n_dynamic)
         with torch.no_grad():
-            ratio = _ratio(tableau, step, y, h, judged, groups, rtol, atol)
-        return step.y, step.slopes[1:] if dense else step.slopes[-1:], ratio
+            ratio = _ratio(tableau, step, y, h, n_controlled, groups, rtol, atol)
+        return step.y, step.k[1:] if dense else step.k[-1:], ratio
 
-    return _compiled(unit, graphs)
+    return _compiled(kernel, cuda_graph)
 
 
 def _ratio(
-    tableau: Tableau, step: Step, y: State, h: Tensor, judged: int | None, groups: Slices, rtol: Tensor, atol: Any
+    tableau: Tableau, step: Step, y: State, h: Tensor, n_controlled: int | None, groups: Slices, rtol: Tensor, atol: Any
 ) -> Tensor:
     """The error in units of the tolerance, as the plain loop has it, but on the device."""
-    estimates = errors(tableau, h, step.slopes, judged)
-    size, *others = _sizes(estimates, y[:judged], step.y[:judged], groups, rtol, atol)
+    estimates = errors(tableau, h, step.k, n_controlled)
+    size, *others = _sizes(estimates, y[:n_controlled], step.y[:n_controlled], groups, rtol, atol)
     if not others:
         return size
     (coarse,) = others
@@ -58,32 +63,34 @@ def _ratio(
 def _sizes(states: Sequence[State], y: State, y1: State, groups: Slices, rtol: Tensor, atol: Any) -> list[Tensor]:
     """`Norm.sizes` on the device."""
     slices = [slice(*ends) for ends in groups]
-    bounds = [allowed(y[s], y1[s], rtol, a) for s, a in zip(slices, atol)]
+    bounds = [error_scale(y[s], y1[s], rtol, a) for s, a in zip(slices, atol)]
     scaled = [[tuple(map(torch.div, state[s], bound)) for s, bound in zip(slices, bounds)] for state in states]
     return [torch.stack([_rms(group, rtol) for group in groups]).amax() for groups in scaled]
 
 
 @lru_cache
-def slope(feeds: int | None, graphs: bool = False) -> Any:
+def slope(n_dynamic: int | None, cuda_graph: bool = False) -> Any:
     """(function, [t], y) -> the field there."""
 
-    def unit(function: Evaluate, numbers: Tensor, y: State) -> State:
-        return function(numbers[0], y[:feeds])
+    def kernel(function: VectorField, numbers: Tensor, y: State) -> State:
+        return function(numbers[0], y[:n_dynamic])
 
-    return _compiled(unit, graphs)
+    return _compiled(kernel, cuda_graph)
 
 
 @lru_cache
-def start(order: int, feeds: int | None, judged: int | None, groups: Slices, graphs: bool = False) -> Any:
-    """(function, [t, span, low, high, rtol, *atol], y, opening) -> the length that `control.first_step` finds."""
+def initial_step(
+    order: int, n_dynamic: int | None, n_controlled: int | None, groups: Slices, cuda_graph: bool = False
+) -> Any:
+    """(function, [t, span, low, high, rtol, *atol], y, opening) -> the length that `control.initial_step` finds."""
 
-    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State) -> Tensor:
+    def kernel(function: VectorField, numbers: Tensor, y: State, f0: State) -> Tensor:
         t, span, low, high, rtol, *atol = numbers.unbind()
-        known, slope = y[:judged], opening[:judged]
+        known, slope = y[:n_controlled], f0[:n_controlled]
         d0, d1 = _sizes([known, slope], known, known, groups, rtol, atol)
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
         signed = torch.copysign(h0, span)
-        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(y[:feeds], opening))
+        probe = tuple(part + k * signed.to(part.real.dtype) for part, k in zip(y[:n_dynamic], f0))
         moved = tuple(k1 - k for k1, k in zip(function((t + signed).clamp(low, high), probe, True), slope))
         d2 = _sizes([moved], known[: len(moved)], known[: len(moved)], groups, rtol, atol)[0] / h0
         steepest = torch.where(torch.isfinite(d2), torch.maximum(d1, d2), math.inf)
@@ -92,18 +99,20 @@ def start(order: int, feeds: int | None, judged: int | None, groups: Slices, gra
         h = torch.minimum(torch.minimum(100.0 * h0, h1), span.abs())
         return torch.where(torch.isfinite(d0 + d1), h, math.nan)
 
-    return _compiled(unit, graphs)
+    return _compiled(kernel, cuda_graph)
 
 
 def _rms(state: State, like: Tensor) -> Tensor:
     """Root mean square over all numbers, 0 for an empty state; a 0-d tensor like `like`."""
-    squares = [norm.to(like.dtype).square() for norm in norms_of([state], [2.0])]
+    squares = [norm.to(like.dtype).square() for norm in vector_norms([state], [2.0])]
     count = sum(part.numel() for part in state)
     return torch.stack(squares).sum().div(count).sqrt() if squares else torch.zeros_like(like)
 
 
 @lru_cache(maxsize=32)
-def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slices, controller: Controller) -> Any:
+def whole_loop(
+    tableau: Tableau, n_dynamic: int | None, n_controlled: int | None, groups: Slices, controller: Controller
+) -> Any:
     """(function, [end, min_step, max_step, floor, limit, low, high, rtol, *atol], [t, h, grow, accepted, rejected,
     blown], y, opening) -> the state, its slope, and the six numbers at the end of the loop."""
     from torch._higher_order_ops.while_loop import while_loop
@@ -111,30 +120,30 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
     prepare(tableau)
     order, safety, shrink, grow = controller.order, controller.safety, controller.shrink, controller.grow
 
-    def loop(function: Evaluate, numbers: Tensor, state: Tensor, y: State, opening: State) -> Any:
-        def going(state: Tensor, y: State, opening: State) -> Tensor:
+    def loop(function: VectorField, numbers: Tensor, state: Tensor, y: State, f0: State) -> Any:
+        def going(state: Tensor, y: State, f0: State) -> Tensor:
             t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
             end, floor, limit = numbers[0], numbers[3], numbers[4]
             able = h >= torch.minimum((end - t).abs(), floor)
             return (t != end) & able & (accepted + rejected < limit)
 
-        def attempt(state: Tensor, y: State, opening: State) -> tuple[Tensor, State, State]:
+        def attempt(state: Tensor, y: State, f0: State) -> tuple[Tensor, State, State]:
             t, h, most, accepted, rejected, _ = (state[n] for n in range(6))
             end, shortest, longest, rtol = numbers[0], numbers[1], numbers[2], numbers[7]
             atol = [numbers[8 + n] for n in range(len(groups))]
-            left = end - t
-            wanted = torch.minimum(h, longest)
-            last = wanted >= left.abs()
-            signed = torch.where(last, left, torch.copysign(wanted, left))
-            step = rk_step(tableau, confined(function, numbers[5], numbers[6]), t, y, signed, opening, feeds=feeds)
-            ratio = _ratio(tableau, step, y, signed, judged, groups, rtol, atol)
+            remaining = end - t
+            h_next = torch.minimum(h, longest)
+            last = h_next >= remaining.abs()
+            signed = torch.where(last, remaining, torch.copysign(h_next, remaining))
+            step = rk_step(tableau, restrict(function, numbers[5], numbers[6]), t, y, signed, f0, n_dynamic=n_dynamic)
+            ratio = _ratio(tableau, step, y, signed, n_controlled, groups, rtol, atol)
 
             good = ratio <= 1.0
             factor = safety * torch.exp(-torch.log(ratio.clamp(min=1e-10)) / order)
             factor = torch.where(torch.isfinite(ratio), factor.clamp(shrink, grow), shrink)
             factor = torch.minimum(factor, most)
-            cut = wanted > left.abs()
-            grown = torch.maximum(torch.where(cut, wanted, wanted * factor), shortest)
+            cut = h_next > remaining.abs()
+            grown = torch.maximum(torch.where(cut, h_next, h_next * factor), shortest)
             numbers_now = [
                 torch.where(good, torch.where(last, end, t + signed), t),
                 torch.where(good, grown, signed.abs() * factor),
@@ -144,54 +153,54 @@ def whole(tableau: Tableau, feeds: int | None, judged: int | None, groups: Slice
                 (~torch.isfinite(ratio)).double(),
             ]
             kept = tuple(torch.where(good, new, old) for new, old in zip(step.y, y))
-            slope = tuple(torch.where(good, new, old) for new, old in zip(step.slopes[-1], opening))
+            slope = tuple(torch.where(good, new, old) for new, old in zip(step.k[-1], f0))
             return torch.stack(numbers_now), kept, slope
 
-        y, opening = tuple(part.clone() for part in y), tuple(part.clone() for part in opening)
-        state, y, opening = while_loop(going, attempt, (state.clone(), y, opening))  # type: ignore[no-untyped-call]
-        return y, opening, state
+        y, f0 = tuple(part.clone() for part in y), tuple(part.clone() for part in f0)
+        state, y, f0 = while_loop(going, attempt, (state.clone(), y, f0))  # type: ignore[no-untyped-call]
+        return y, f0, state
 
     return _compiled(loop, cpp_wrapper=True)
 
 
 @lru_cache
-def advance(tableau: Tableau, feeds: int | None, graphs: bool = False) -> Any:
+def advance(tableau: Tableau, n_dynamic: int | None, cuda_graph: bool = False) -> Any:
     """(function, [t, h, low, high], y, opening) -> the state; without an opening slope it is evaluated too."""
     prepare(tableau)
 
-    def unit(function: Evaluate, numbers: Tensor, y: State, opening: State | None = None) -> State:
+    def kernel(function: VectorField, numbers: Tensor, y: State, f0: State | None = None) -> State:
         t, h, low, high = numbers.unbind()
-        seen = confined(function, low, high)
-        opening = opening or seen(t, y[:feeds])
-        return rk_step(tableau, seen, t, y, h, opening, close=False, feeds=feeds).y
+        seen = restrict(function, low, high)
+        f0 = f0 or seen(t, y[:n_dynamic])
+        return rk_step(tableau, seen, t, y, h, f0, with_f1=False, n_dynamic=n_dynamic).y
 
-    return _compiled(unit, graphs)
+    return _compiled(kernel, cuda_graph)
 
 
-def confined(function: Evaluate, low: Tensor, high: Tensor) -> Evaluate:
-    """`clock.confine` for numbers on the device."""
-    return lambda t, y, weighty=True: function(t.clamp(low, high), y, weighty)
+def restrict(function: VectorField, low: Tensor, high: Tensor) -> VectorField:
+    """`restrict_to_segment` for numbers on the device."""
+    return lambda t, y, used=True: function(t.clamp(low, high), y, used)
 
 
 def prepare(tableau: Tableau) -> None:
     """Derive now what a step uses of a tableau: a compiler does not see into what is derived when first asked for."""
-    for name in ("plan", "keep", "doubt", "doubt_third", "weighty", "fsal"):
+    for name in ("rows", "solution_weights", "error_weights", "error_weights_3", "used_stages", "fsal"):
         getattr(tableau, name)
 
 
-def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -> Any:
+def _compiled(kernel: Callable[..., Any], cuda_graph: bool = False, **options: bool) -> Any:
     """`unit` compiled as one graph; every field and shape has a compilation of its own."""
     compiler: Any = torch.compile
     more: dict[str, Any] = {}
     if "isolate_recompiles" in inspect.signature(compiler).parameters:
         more["isolate_recompiles"] = True
-    if graphs:
+    if cuda_graph:
         options["triton.cudagraphs"] = True
-    made = compiler(unit, fullgraph=True, dynamic=False, options=options or None, **more)
+    made = compiler(kernel, fullgraph=True, dynamic=False, options=options or None, **more)
 
     def call(*inputs: Any) -> Any:
         _configure()
-        if graphs:
+        if cuda_graph:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             found = made(*inputs)
@@ -202,7 +211,7 @@ def _compiled(unit: Callable[..., Any], graphs: bool = False, **options: bool) -
                 f"the field cannot be compiled as one graph: {why}\n"
                 "  Use compile=false, or write the field in tensor operations alone."
             ) from error
-        return tree_map_only(Tensor, torch.clone, found) if graphs else found
+        return tree_map_only(Tensor, torch.clone, found) if cuda_graph else found
 
     return call
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from odenet_cli.ode.compiled import kernels
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
-from odenet_cli.ode.outputs import Taken
+from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import Counted, State
+from odenet_cli.ode.state import CountedField, State
 from odenet_cli.ode.step import Step
 from odenet_cli.ode.tableau import Tableau
 
@@ -36,7 +36,7 @@ class CompiledLoop(AdaptiveLoop):
     """
 
     dense: bool = True
-    unit: Any = None
+    kernel: Any = None
     bounds: Sequence[float] = ()
 
     def _enter(self, segment: Segment) -> None:
@@ -45,31 +45,33 @@ class CompiledLoop(AdaptiveLoop):
         self.bounds = [segment.low, segment.high, *tolerances]
 
     def _begin(self, t: float, y: State) -> State:
-        unit, numbers = kernels.slope(self.feeds, recorded(y)), _tensor([self.segment.seen(t)], y)
-        slope: State = unit(self.evaluate.function, numbers, y)
+        kernel, numbers = kernels.slope(self.n_dynamic, use_cuda_graph(y)), _tensor([self.segment.visible_time(t)], y)
+        slope: State = kernel(self.evaluate.function, numbers, y)
         self.evaluate.count(1)
-        return slope if self.evaluate.mark is None else self.evaluate.mark(slope, 1)
+        return slope if self.evaluate.count_vjps is None else self.evaluate.count_vjps(slope, 1)
 
     @torch.no_grad()
-    def _hairer(self, order: int, t: float, span: float, y: State, opening: State) -> float:
-        unit = kernels.start(order, self.feeds, self.judged, self._groups(), recorded(y))
+    def _initial_step(self, order: int, t: float, span: float, y: State, f0: State) -> float:
+        kernel = kernels.initial_step(order, self.n_dynamic, self.n_controlled, self._groups(), use_cuda_graph(y))
         numbers = _tensor([t, span, *self.bounds], y)
-        h: float = unit(self.evaluate.function, numbers, y, opening).item()
+        h: float = kernel(self.evaluate.function, numbers, y, f0).item()
         self.evaluate.count(1)
         return h
 
-    def _attempt(self, t: float, y: State, h: float, opening: State) -> tuple[Step, float]:
-        if self.unit is None:
-            groups, graphs = self._groups(), recorded(y)
-            self.unit = kernels.attempt(self.tableau, self.feeds, self.judged, groups, self.dense, graphs)
-        y1, k, ratio = self.unit(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, opening)
+    def _attempt(self, t: float, y: State, h: float, f0: State) -> tuple[Step, float]:
+        if self.kernel is None:
+            groups, cuda_graph = self._groups(), use_cuda_graph(y)
+            self.kernel = kernels.attempt(
+                self.tableau, self.n_dynamic, self.n_controlled, groups, self.dense, cuda_graph
+            )
+        y1, k, ratio = self.kernel(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, f0)
         made = self.tableau.stages - 1
         self.evaluate.count(made)
-        if self.evaluate.mark is not None:
-            marked = self.evaluate.mark((*y1, *(part for slope in k for part in slope)), made)
+        if self.evaluate.count_vjps is not None:
+            marked = self.evaluate.count_vjps((*y1, *(part for slope in k for part in slope)), made)
             y1, rest = marked[: len(y1)], marked[len(y1) :]
             k = [rest[n : n + len(y)] for n in range(0, len(rest), len(y))]
-        return Step(y1, [opening, *k], k[-1] if self.tableau.fsal else None), ratio.item()
+        return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None), ratio.item()
 
     def _groups(self) -> kernels.Slices:
         """The norm's groups of components."""
@@ -84,66 +86,66 @@ class WholeLoop(CompiledLoop):
     outputs inside. For FSAL pairs under the I controller.
     """
 
-    def run(self, segment: Segment, y: State) -> Iterator[Taken]:
+    def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         self._enter(segment)
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
-        opening = self.opening or self._begin(t, y)
-        wanted = max(self.h or self._first(order, t, y, opening), self.min_step)
+        f0 = self.f0 or self._begin(t, y)
+        h_next = max(self.h or self._first_step_size(order, t, y, f0), self.min_step)
         floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
-        unit = kernels.whole(self.tableau, self.feeds, self.judged, self._groups(), self.controller)
-        state = _tensor([t, wanted, self.controller.grow, 0, 0, 0], y)
-        y1, last, made = unit(self.evaluate.function, _tensor(numbers, y), state, y, opening)
-        now, self.h, _, accepted, rejected, blown = made.tolist()
+        kernel = kernels.whole_loop(self.tableau, self.n_dynamic, self.n_controlled, self._groups(), self.controller)
+        state = _tensor([t, h_next, self.controller.grow, 0, 0, 0], y)
+        y1, last, made = kernel(self.evaluate.function, _tensor(numbers, y), state, y, f0)
+        now, self.h, _, accepted, rejected, nonfinite = made.tolist()
         self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
-        self.opening, self.blown = last, bool(blown)
+        self.f0, self.nonfinite = last, bool(nonfinite)
         self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
         if now != t:
-            yield Taken(t, now - t, now, segment, y=y, step=Step(y1, [opening], last))
+            yield AcceptedStep(t, now - t, now, segment, y=y, step=Step(y1, [f0], last))
         if now != end:  # the loop has given up, and the guard says why
             yield from super().run(segment._replace(start=now), y1)
-        if segment.before_jump:
-            self.opening = None
+        if segment.ends_at_jump:
+            self.f0 = None
 
 
 @dataclass(kw_only=True)
 class CompiledFixedLoop(FixedLoop):
     """A `FixedLoop` whose steps are compiled."""
 
-    def _take(self, t: float, y: State, h: float, opening: State) -> Step:
-        y1 = advance(self.tableau, self.evaluate, self.segment, t, y, h, opening, self.feeds, recorded(y))
-        return Step(y1, [opening])
+    def _take(self, t: float, y: State, h: float, f0: State) -> Step:
+        y1 = advance(self.tableau, self.evaluate, self.segment, t, y, h, f0, self.n_dynamic, use_cuda_graph(y))
+        return Step(y1, [f0])
 
 
 def advance(
     tableau: Tableau,
-    evaluate: Counted,
+    evaluate: CountedField,
     segment: Segment,
     t: float,
     y: State,
     h: float,
-    opening: State | None = None,
-    feeds: int | None = None,
-    graphs: bool = False,
+    f0: State | None = None,
+    n_dynamic: int | None = None,
+    cuda_graph: bool = False,
 ) -> State:
     """A step without an error estimate: the state at its end.
 
     opening  the field at (t, y); None: to be evaluated
     graphs   replayed as a CUDA graph: a backward pass through this step must be over before the next one
     """
-    unit, numbers = kernels.advance(tableau, feeds, graphs), _tensor([t, h, segment.low, segment.high], y)
-    y1: State = unit(evaluate.function, numbers, y, *([] if opening is None else [opening]))
-    made = tableau.stages - tableau.fsal - (opening is not None)
+    kernel, numbers = kernels.advance(tableau, n_dynamic, cuda_graph), _tensor([t, h, segment.low, segment.high], y)
+    y1: State = kernel(evaluate.function, numbers, y, *([] if f0 is None else [f0]))
+    made = tableau.stages - tableau.fsal - (f0 is not None)
     evaluate.count(made)
-    return y1 if evaluate.mark is None or not made else evaluate.mark(y1, made)
+    return y1 if evaluate.count_vjps is None or not made else evaluate.count_vjps(y1, made)
 
 
 def on_gpu(y: Sequence[Tensor]) -> bool:
     return y[0].is_cuda
 
 
-def recorded(y: State) -> bool:
+def use_cuda_graph(y: State) -> bool:
     """Whether steps from `y` are replayed as CUDA graphs: on a GPU, where no graph of autograd keeps them all."""
     return on_gpu(y) and not torch.is_grad_enabled()
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.errors import RandomField
-from odenet_cli.ode.state import Evaluate, State, Time
+from odenet_cli.ode.state import State, Time, VectorField
 
 States = tuple[Tensor, ...]
 RANDOM = frozenset(("random", "numpy.random"))  # modules that draw from a generator of their own
@@ -120,13 +120,13 @@ class Draws:
         self.noted = True
         return self._drawn(f0, self.start)
 
-    def noting(self, function: Evaluate) -> Evaluate:
+    def noting(self, function: VectorField) -> VectorField:
         """Return `function`, its values `Drawn`."""
 
-        def evaluate(t: Time, y: State, weighty: bool = True) -> State:
+        def evaluate(t: Time, y: State, used: bool = True) -> State:
             self._alone = False
             before = self._states() if self._changed(self._last) else self._last
-            return self._drawn(function(t, y, weighty), before)
+            return self._drawn(function(t, y, used), before)
 
         return evaluate
 
@@ -134,14 +134,14 @@ class Draws:
         """Return the draws of `values`, in this order, and save their states."""
         return [Draw(self._save(x.before), self._save(x.after)) for x in values if isinstance(x, Drawn)]
 
-    def repeating(self, function: Evaluate, draws: Sequence[Draw]) -> Evaluate:
+    def repeating(self, function: VectorField, draws: Sequence[Draw]) -> VectorField:
         """Return `function` that draws in turn what was noted in `draws`."""
         left = iter(draws)
 
-        def evaluate(t: Time, y: State, weighty: bool = True) -> State:
+        def evaluate(t: Time, y: State, used: bool = True) -> State:
             draw = next(left)
             self._restore(self.saved[draw.before])
-            value = function(t, y, weighty)
+            value = function(t, y, used)
             if drew := self._changed(self.saved[draw.after]):
                 raise RandomField(
                     f"the vector field drew fewer or more random numbers from {drew} at t = {float(t):.6g} in the "

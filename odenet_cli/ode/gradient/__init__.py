@@ -41,7 +41,7 @@ class Gradient(Protocol):
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
 
 
-class Taped(Gradient, Protocol):
+class NodeGradient(Gradient, Protocol):
     """A gradient whose solve is one node of the graph.
 
     keeps_outputs   backward wants the states at the output times
@@ -50,13 +50,13 @@ class Taped(Gradient, Protocol):
     backward_again  the same gradient made by plain autograd, for second derivatives
     """
 
-    keeps_outputs: bool
+    saves_outputs: bool
 
     def forward(self, problem: Problem) -> tuple[list[State], Any, list[Tensor]]: ...
 
     def backward(self, problem: Problem, tape: Any, kept: Sequence[Any], cotangents: Cotangents) -> Gradients: ...
 
-    def backward_again(self, problem: Problem, tape: Any, y0: State, cotangents: Cotangents) -> Gradients: ...
+    def double_backward(self, problem: Problem, tape: Any, y0: State, cotangents: Cotangents) -> Gradients: ...
 
 
 def names() -> list[str]:

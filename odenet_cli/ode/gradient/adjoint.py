@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.autograd.node import point, taped
+from odenet_cli.ode.autograd.node import as_leaves, solve_as_node
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
@@ -23,7 +23,7 @@ from odenet_cli.ode.outputs import Integrator
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.segment import split_at_jumps
 from odenet_cli.ode.settings import unwrap_scalars
-from odenet_cli.ode.state import Counted, State, Time, dot, rms
+from odenet_cli.ode.state import CountedField, State, Time, dot, rms
 
 NORMS = ("relative", "absolute", "seminorm")
 
@@ -42,8 +42,8 @@ class Adjoint:
     norm: str = "relative"
     control_parameters: bool = False
     solver: Any = None
-    keeps_outputs = True
-    multistep = True
+    saves_outputs = True
+    supports_multistep = True
 
     def __post_init__(self) -> None:
         unwrap_scalars(self)
@@ -53,7 +53,7 @@ class Adjoint:
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         if self.solver is not None:
             self.solver.check_resolution(problem.rhs, problem.ts, "gradient.solver")
-        return taped(self, problem)
+        return solve_as_node(self, problem)
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
         return problem.integrate(problem.evaluate), None, []
@@ -64,7 +64,7 @@ class Adjoint:
         except SolveError as error:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
 
-    def backward_again(self, *_: Any, **__: Any) -> Gradients:
+    def double_backward(self, *_: Any, **__: Any) -> Gradients:
         raise NotImplementedError("gradient=adjoint has no second derivative; use gradient=backprop for that.")
 
 
@@ -74,23 +74,25 @@ class _Backwards:
     def __init__(self, options: Adjoint, problem: Problem) -> None:
         self.problem, self.norm = problem, options.norm
         self.parts = len(problem.rhs.y0)
-        self.feeds = 2 * self.parts
+        self.n_dynamic = 2 * self.parts
         self.solver = options.solver or problem.solver
         if problem.outside or any(tensor.grad_fn is not None for tensor in problem.captured):
             self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
         # A jump is the field's, whichever solver comes by.
         self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}
         self.retain = not self.solver.compile  # see Problem.retain
-        self.judges_parameters = options.norm == "absolute" or options.control_parameters
+        self.controls_parameters = options.norm == "absolute" or options.control_parameters
         self.scale = 0.0
         self.nothing = [torch.zeros_like(tensor) for tensor in problem.captured]
         self.used, self.pulled = [False] * len(problem.captured), False
 
     def run(self, states: Sequence[State], cotangents: Cotangents) -> Gradients:
         problem, ts = self.problem, self.problem.ts
-        judged = None if self.judges_parameters else self.feeds
+        n_controlled = None if self.controls_parameters else self.n_dynamic
         # Not an attribute: it holds `self.evaluate`, and a cycle would keep these states until the collector runs.
-        loop: Integrator = self.solver.loop(Counted(self.slopes, self.count), self._norm(), self.feeds, judged, False)
+        loop: Integrator = self.solver.loop(
+            CountedField(self.augmented_field, self.count), self._norm(), self.n_dynamic, n_controlled, False
+        )
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
         theta: State = tuple(tensor.clone() for tensor in self.nothing)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
@@ -99,22 +101,22 @@ class _Backwards:
             self.scale = max(self.scale, _size(a, ts[j]))
             if not self.scale or ts[j] == ts[j - 1]:
                 continue
-            loop.opening = None
+            loop.f0 = None
             state = (*states[j], *a, *theta)
             slope = None
             for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
                 for taken in loop.run(segment, state):
-                    slope = slope or taken.step.slopes[0]
+                    slope = slope or taken.step.k[0]
                     state = taken.step.y
             if problem.times is not None and slope is not None:
                 # Neighbours at the same time share one slope.
                 for i in range(j, len(ts)):
                     if ts[i] == ts[j]:
                         times[i] += self._along(cotangents[i], slope)
-            a, theta = state[self.parts : self.feeds], state[self.feeds :]
+            a, theta = state[self.parts : self.n_dynamic], state[self.n_dynamic :]
         if problem.times is not None and self.scale:
             first, *_ = split_at_jumps(ts, 0, len(ts) - 1, self.jumps, problem.rhs.time_dtype)
-            slope = problem.evaluate_again(first.seen(ts[0]), states[0])
+            slope = problem.evaluate_again(first.visible_time(ts[0]), states[0])
             times[0] -= self._along(a, slope)
             for i in range(1, len(ts)):
                 if ts[i] == ts[0]:
@@ -125,14 +127,14 @@ class _Backwards:
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), found)
 
-    def slopes(self, t: Time, y: State, weighty: bool = True) -> State:
+    def augmented_field(self, t: Time, y: State, used: bool = True) -> State:
         """The slopes of z, of a, and, where they have a weight, of θ̄: one evaluation, one vector-Jacobian product."""
         z, a = y[: self.parts], y[self.parts :]
         with torch.enable_grad():
-            start = point(z)
+            start = as_leaves(z)
             slope = self.problem.rhs(t, start)
             ends = [(k, part.neg()) for k, part in zip(slope, a) if k.requires_grad]
-            wanted = self.problem.captured if weighty else ()
+            wanted = self.problem.captured if used else ()
             found: Sequence[MaybeTensor] = [None] * (self.parts + len(wanted))
             self.pulled = bool(ends)
             if ends:
@@ -145,7 +147,7 @@ class _Backwards:
                 )
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, found)]
         quadrature = found[self.parts :]
-        self.used = [used or g is not None for used, g in zip(self.used, quadrature)] if weighty else self.used
+        self.used = [before or g is not None for before, g in zip(self.used, quadrature)] if used else self.used
         dtheta = [nothing if g is None else g for nothing, g in zip(self.nothing, quadrature)]
         return (*(k.detach() for k in slope), *da, *dtheta)
 
@@ -159,11 +161,11 @@ class _Backwards:
         rtol, atol = self.solver.rtol, self.solver.atol
         if self.norm != "relative":
             return Norm(rtol, atol)
-        parts, feeds = self.parts, self.feeds
+        parts, n_dynamic = self.parts, self.n_dynamic
         return Norm(
             rtol,
             atol,
-            lambda: ((slice(parts), 1.0), (slice(parts, feeds), self.scale), (slice(feeds, None), self.scale)),
+            lambda: ((slice(parts), 1.0), (slice(parts, n_dynamic), self.scale), (slice(n_dynamic, None), self.scale)),
         )
 
     def _along(self, cotangents: Sequence[MaybeTensor], slope: State) -> Tensor | float:

@@ -17,10 +17,10 @@ from odenet_cli.ode.problem import Problem, stacked
 class Backprop:
     """Let autograd keep the accepted steps."""
 
-    multistep = True
+    supports_multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        return stacked(problem.integrate(problem.evaluate_marked, clock=problem.clock(problem.times)))
+        return stacked(problem.integrate(problem.evaluate_marked, time_gradients=problem.time_gradients(problem.times)))
 
 
 GRADIENT = Backprop

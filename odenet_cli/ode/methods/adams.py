@@ -55,7 +55,7 @@ def formula(xi: Sequence[Number]) -> Formula:
     )
 
 
-def bend(xi: Sequence[Number]) -> list[Number]:
+def order_change_polynomial(xi: Sequence[Number]) -> list[Number]:
     """The polynomial n ∫ u (u + ξ_1) … (u + ξ_{n-2}) du, with n - 2 points: it changes the order from or to n - 1.
 
     It leaves alone the value here, and the slopes here and at the points.
@@ -64,4 +64,4 @@ def bend(xi: Sequence[Number]) -> list[Number]:
     return [0, 0, *(n * whole * a / k for k, a in enumerate(product(xi), start=2))]
 
 
-METHOD = Multistep(max_order=12, formula=formula, bend=bend)
+METHOD = Multistep(max_order=12, formula=formula, order_change_polynomial=order_change_polynomial)

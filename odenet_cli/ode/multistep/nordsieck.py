@@ -46,10 +46,10 @@ class Multistep:
 
     max_order: int
     formula: Callable[[Sequence[Any]], Formula]
-    bend: Callable[[Sequence[Any]], list[Any]]
+    order_change_polynomial: Callable[[Sequence[Any]], list[Any]]
 
 
-def mix(weights: Sequence[float], z: Sequence[State]) -> State:
+def linear_combination(weights: Sequence[float], z: Sequence[State]) -> State:
     """Σ w_k z_k, the small ones first."""
     made = []
     for column in zip(*z):
@@ -60,41 +60,41 @@ def mix(weights: Sequence[float], z: Sequence[State]) -> State:
     return tuple(made)
 
 
-def row(z: Nordsieck, eta: float, k: int) -> State:
+def predict(z: Nordsieck, eta: float, k: int) -> State:
     """z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
-    return mix([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
+    return linear_combination([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
 
 
-def change(formula: Sequence[float], h: float, slope: State, k: State) -> State:
+def correction(formula: Sequence[float], h: float, slope: State, k: State) -> State:
     """e, which makes the corrected slope that of the field: `slope` + l_1 e = h k."""
     rate = 1.0 / formula[1]
     return tuple(torch.mul(part, -rate).add_(new, alpha=h * rate) for part, new in zip(slope, k))
 
 
-def plus(y: State, e: State) -> State:
+def add(y: State, e: State) -> State:
     return tuple(part + other for part, other in zip(y, e))
 
 
-def corrected(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slope: State, e: State) -> Nordsieck:
+def apply_correction(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slope: State, e: State) -> Nordsieck:
     """The array after a step, given its corrected state and its predicted slope, which is used up."""
     made = [y]
     for k, w in enumerate(correct[1:], start=1):
-        predicted = slope if k == 1 else row(z, eta, k)
+        predicted = slope if k == 1 else predict(z, eta, k)
         made.append(tuple(part.add_(other, alpha=w) for part, other in zip(predicted, e)))
     return made
 
 
-def turned(z: Nordsieck, e: State, bend: Sequence[float], up: float | None) -> Nordsieck:
+def change_order(z: Nordsieck, e: State, order_change_polynomial: Sequence[float], up: float | None) -> Nordsieck:
     """The array at another order: up if `up` is the factor that makes the new highest z of e, which the last step
     added, else down by one. `bend` is the family's polynomial for the change."""
     kept, top, sign = (z[:-1], z[-1], -1.0) if up is None else (z, tuple(part * up for part in e), 1.0)
     made = [
         tuple(torch.add(part, other, alpha=sign * w) for part, other in zip(old, top)) if w else old
-        for old, w in zip(kept, bend)
+        for old, w in zip(kept, order_change_polynomial)
     ]
     return made if up is None else [*made, top]
 
 
-def inside(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
+def interpolate(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
     """The array's polynomial at x steps from its point, for each x."""
-    return interpolation.combined(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
+    return interpolation.linear_combinations(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
