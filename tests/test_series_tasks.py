@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Exponential, Normal
 
 from odenet_cli.data.common.events import Events
-from odenet_cli.data.common.series import FAMILIAR, FURTHER, PADDING, WINDOW, Series
+from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, PADDING, WINDOW, Series
 from odenet_cli.models.common.series import Forecast
 from odenet_cli.tasks import events, series, task
 from odenet_cli.tasks.common.scores import RootMean
@@ -76,7 +76,7 @@ def test_constant_velocity_of_a_single_point_stands_still():
     assert found["velocity"].flatten().tolist() == found["last_value"].flatten().tolist() == [2.0, 2.0]
 
 
-class Dealt:
+class TensorSplit:
     """Rows in batches of so many."""
 
     def __init__(self, rows, batch):
@@ -91,7 +91,7 @@ def test_a_root_of_a_mean_square_is_one_over_the_whole_split():
         (x,) = batch
         return x.mean(), {"rmse_x": RootMean.of(x), "mean": x.mean()}
 
-    scores = evaluate(torch.nn.Identity(), loss, Dealt([torch.tensor([1.0, 1.0, 1.0, 3.0])], 3))
+    scores = evaluate(torch.nn.Identity(), loss, TensorSplit([torch.tensor([1.0, 1.0, 1.0, 3.0])], 3))
     assert scores["rmse_x"] == pytest.approx(math.sqrt(3.0))
     assert scores["mean"] == pytest.approx(1.5)
 
@@ -124,7 +124,7 @@ def without_cost(scores):
 @pytest.mark.parametrize("clean", [True, False])
 def test_scores_of_irregular_series_do_not_depend_on_the_batches(clean):
     x = irregular(clean)
-    one, three, whole = (without_cost(evaluate(Guesses(), task("series"), Dealt(x, n))) for n in (1, 3, 7))
+    one, three, whole = (without_cost(evaluate(Guesses(), task("series"), TensorSplit(x, n))) for n in (1, 3, 7))
     assert one == pytest.approx(whole, rel=1e-12)
     assert three == pytest.approx(whole, rel=1e-12)
     kinds = ("clean", "noisy") if clean else ("noisy",)
@@ -135,7 +135,7 @@ def test_scores_of_irregular_series_do_not_depend_on_the_batches(clean):
     assert whole[f"rmse_further_{kinds[0]}"] == pytest.approx(series.rmse(path, wanted, where).item(), rel=1e-12)
     spread = wanted[where].std(0, correction=0).square().mean().sqrt().item()
     assert whole["relative_further"] == pytest.approx(whole[f"rmse_further_{kinds[0]}"] / spread, rel=1e-12)
-    assert (x.scope == FAMILIAR).any()
+    assert (x.scope == IN_TRAINING_RANGE).any()
 
 
 def test_targets_without_spread_have_no_relative_error():
@@ -144,11 +144,13 @@ def test_targets_without_spread_have_no_relative_error():
     alone = x._replace(scope=torch.zeros_like(x.scope))
     alone.scope[0, 0], alone.scope[0, 1] = WINDOW, FURTHER
     for n in (1, 3, 7):
-        scores = evaluate(Guesses(), task("series"), Dealt(still, n))
+        scores = evaluate(Guesses(), task("series"), TensorSplit(still, n))
         assert "relative_window" in scores
         assert not {"relative_further", "relative_familiar"} & scores.keys()
         assert {"rmse_further_clean", "rmse_last_value", "rmse_velocity"} < scores.keys()
-        assert not any(name.startswith("relative") for name in evaluate(Guesses(), task("series"), Dealt(alone, n)))
+        assert not any(
+            name.startswith("relative") for name in evaluate(Guesses(), task("series"), TensorSplit(alone, n))
+        )
 
 
 def test_the_likelihood_of_a_constant_rate_is_that_of_waiting_times():

@@ -43,7 +43,7 @@ class Affine(torch.nn.Module):
         return -2 * (x - 1).square().sum(1) - math.log(math.pi / 2)
 
 
-class Law:
+class Density:
     """U(x) = |x|², with a wall at 2."""
 
     edge, floor, entropy = 2.0, -math.log(math.pi), 1.0
@@ -57,14 +57,14 @@ class Points:
         self.x, self.batch = x, batch
 
     def epoch(self, number):
-        return ((part, Law()) for part in self.x.split(self.batch))
+        return ((part, Density()) for part in self.x.split(self.batch))
 
 
 @pytest.mark.parametrize("name", ["density", "likelihood"])
 def test_scores_of_densities_do_not_depend_on_the_batches(name):
     x = torch.randn(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     one, three, whole = (evaluate(Affine(), task(name), Points(x, n)) for n in (1, 3, 7))
-    each = Affine().generate(x)[1] + Law()(Affine().generate(x)[0]) if name == "density" else -Affine().log_prob(x)
+    each = Affine().generate(x)[1] + Density()(Affine().generate(x)[0]) if name == "density" else -Affine().log_prob(x)
     score = "kl" if name == "density" else "nll"
     assert whole[f"{score}_sd"] == pytest.approx(each.std(correction=0).item(), rel=1e-12)
     assert whole["loss"] == pytest.approx(each.mean().item(), rel=1e-12)
@@ -76,7 +76,7 @@ def test_scores_of_densities_do_not_depend_on_the_batches(name):
 
 @pytest.mark.parametrize("name", ["density", "likelihood"])
 def test_what_is_logged_of_training_are_tensors(name):
-    _, extra = task(name)(Affine().train(), (torch.randn(5, 2), Law()))
+    _, extra = task(name)(Affine().train(), (torch.randn(5, 2), Density()))
     assert all(isinstance(value, torch.Tensor) for value in extra.values())
 
 

@@ -36,7 +36,7 @@ class Audit:
             raise RequestError(f"this run's task is {run.data.task}: there are no right answers to count.")
         splits = {"test": run.data.test}
         if run.data.test.size < ENOUGH:
-            splits |= {"valid": run.data.valid, "train": run.data.train.plain(batch)}
+            splits |= {"valid": run.data.valid, "train": run.data.train.unshuffled(batch)}
         self.samples = {name: split.size for name, split in splits.items() if split.size}
         if (count := sum(self.samples.values())) < ENOUGH:
             raise RequestError(f"this run has {count} samples in all; an audit needs {ENOUGH:,} or more.")

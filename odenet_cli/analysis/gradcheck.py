@@ -44,7 +44,7 @@ class Gradcheck:
     """
 
     def __init__(self, run: Trained, size: int, batches: int, tolerance: float) -> None:
-        train = run.data.train.plain(size)
+        train = run.data.train.unshuffled(size)
         if batches > len(train):
             raise RequestError(f"batches={batches} is more than the {len(train)} there are, of {size} samples each.")
         self.batches = list(islice(train.epoch(0), batches))

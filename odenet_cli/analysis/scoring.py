@@ -43,7 +43,7 @@ class Scorer:
         if run.other and config.data.get("path") != load(folder).data.get("path"):
             of, split = str(config.data["path"]), split or "all"
         self.name = split or "test"
-        splits = {"train": run.data.train.plain(batch), "valid": run.data.valid, "test": run.data.test}
+        splits = {"train": run.data.train.unshuffled(batch), "valid": run.data.valid, "test": run.data.test}
         self.split = Together([part for name, part in splits.items() if self.name in (name, "all")])
         if not self.split.size:
             raise RequestError(f"split={self.name} is empty in this run: data.validation is 0, or the series are few.")

@@ -4,7 +4,7 @@ A data set is a class `Source`, a frozen dataclass whose fields are the options 
 is made and reads nothing before it is asked. It names the `shape` of an input, its `classes` and its `task`, and has
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
-    load(deal) -> Data         the same, then put it on the device, ready to be dealt
+    load(spec) -> Data         the same, then put it on the device, ready to be dealt
 
 One whose numbers have units, by the keys `UNITS` of its record, also has
 
@@ -27,12 +27,12 @@ import torch
 from odenet_cli import registry
 from odenet_cli.data.common import images
 from odenet_cli.data.common.download import Unavailable
-from odenet_cli.data.common.images import Data, Deal, Resident, Split
+from odenet_cli.data.common.images import BatchSpec, Data, ImageSplit, Split
 
 __all__ = [
+    "BatchSpec",
     "Data",
-    "Deal",
-    "Resident",
+    "ImageSplit",
     "Split",
     "Unavailable",
     "check",
@@ -106,8 +106,8 @@ def load(
 
     `data.record` is what `prepare` returns, its warning logged.
     """
-    deal = Deal(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device=device, dtype=dtype)
-    data: Data = _source(name, options, run).load(deal)
+    spec = BatchSpec(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device=device, dtype=dtype)
+    data: Data = _source(name, options, run).load(spec)
     if data.record["warning"]:
         log.warning("%s", data.record["warning"])
     return data

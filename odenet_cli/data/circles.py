@@ -25,7 +25,7 @@ class Source(Noisy):
         if not 0 <= self.factor <= 1:
             raise RequestError(f"data.factor={self.factor} is out of range; it may be 0 to 1.")
 
-    def spine(self, s: Tensor) -> Tensor:
+    def curve(self, s: Tensor) -> Tensor:
         inner, along = halves(s)
         radius = torch.where(inner, self.factor, 1.0)
         return torch.stack(angles(along), 1) * radius[:, None].to(s.dtype)

@@ -23,7 +23,7 @@ import torch
 
 from odenet_cli.data.common.batches import dealt, parted
 from odenet_cli.data.common.csv_rows import LARGEST, Point, fault, read
-from odenet_cli.data.common.images import Data, Deal
+from odenet_cli.data.common.images import BatchSpec, Data
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.units import KEYS, Numbers, Units, fitted, warn_odd
 from odenet_cli.errors import RequestError
@@ -75,17 +75,17 @@ class Source:
     def prepare(self) -> dict[str, Any]:
         return dict(_prepared(self, _state(self.file)))
 
-    def load(self, deal: Deal) -> Data:
-        return self._load(deal, None)
+    def load(self, spec: BatchSpec) -> Data:
+        return self._load(spec, None)
 
     def measured(self, record: Mapping[str, Any]) -> Measured:
         """Return this table in the columns and units of the run that `record` is of."""
         return Measured(self, Units.of(record))
 
-    def _load(self, deal: Deal, units: Units | None) -> Data:
+    def _load(self, spec: BatchSpec, units: Units | None) -> Data:
         rows, record = self._read(units)
         splits = parted(rows, list(record["sizes"].values()))
-        return dealt(splits, deal, shape=(rows.values.shape[2],), task=self.task, record=record)
+        return dealt(splits, spec, shape=(rows.values.shape[2],), task=self.task, record=record)
 
     def _read(self, units: Units | None) -> tuple[Series, dict[str, Any]]:
         """All series, those to train on first, and what `run.json` says of them; in `units`, or in units of their
@@ -172,8 +172,8 @@ class Measured:
     def shape(self) -> tuple[int, ...]:
         return (len(self.units.columns),)
 
-    def load(self, deal: Deal) -> Data:
-        return self.source._load(deal, self.units)
+    def load(self, spec: BatchSpec) -> Data:
+        return self.source._load(spec, self.units)
 
 
 @functools.lru_cache(maxsize=8)

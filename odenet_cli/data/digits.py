@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.images import Data, Deal, check, classify, sizes
+from odenet_cli.data.common.images import BatchSpec, Data, check, classify, sizes
 
 TRAIN, TEST = 1437, 360
 
@@ -37,11 +37,11 @@ class Source:
     def prepare(self) -> dict[str, Any]:
         return self._record(_embedded()[0])
 
-    def load(self, deal: Deal) -> Data:
+    def load(self, spec: BatchSpec) -> Data:
         small, labels = _embedded()
         images = enlarged(small).unsqueeze(1)
         train, test = (images[:TRAIN], labels[:TRAIN]), (images[TRAIN:], labels[TRAIN:])
-        return classify(train, test, crop=self.crop, deal=deal, record=self._record(small))
+        return classify(train, test, crop=self.crop, spec=spec, record=self._record(small))
 
     def _record(self, small: Tensor) -> dict[str, Any]:
         return {

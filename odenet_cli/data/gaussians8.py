@@ -27,5 +27,5 @@ class Source(Noisy):
         if not 0 < self.radius <= 100:
             raise RequestError(f"data.radius={self.radius} is out of range; it may be above 0, to 100.")
 
-    def spine(self, s: Tensor) -> Tensor:
+    def curve(self, s: Tensor) -> Tensor:
         return self.radius * torch.stack(angles(torch.floor(8 * s) / 8), 1)

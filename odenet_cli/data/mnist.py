@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from odenet_cli.data.common import download as _fetch
 from odenet_cli.data.common.download import Unavailable
 from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, exists, read, reason
-from odenet_cli.data.common.images import Data, Deal, check, classify, sizes
+from odenet_cli.data.common.images import BatchSpec, Data, check, classify, sizes
 from odenet_cli.errors import RequestError
 
 ORIGINAL = {
@@ -59,13 +59,13 @@ class Source:
     def prepare(self) -> dict[str, Any]:
         return self._record(self._read())
 
-    def load(self, deal: Deal) -> Data:
+    def load(self, spec: BatchSpec) -> Data:
         files = self._read()
         train, test = (
             (files[f"{part}-images-idx3-ubyte"].values.unsqueeze(1), files[f"{part}-labels-idx1-ubyte"].values.long())
             for part in ("train", "t10k")
         )
-        return classify(train, test, crop=self.crop, deal=deal, record=self._record(files))
+        return classify(train, test, crop=self.crop, spec=spec, record=self._record(files))
 
     def _record(self, files: dict[str, Idx]) -> dict[str, Any]:
         others = [name for name, sha256 in ORIGINAL.items() if files[name].sha256 != sha256]

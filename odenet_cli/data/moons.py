@@ -17,7 +17,7 @@ class Source(Noisy):
 
     name: ClassVar = "moons"
 
-    def spine(self, s: Tensor) -> Tensor:
+    def curve(self, s: Tensor) -> Tensor:
         lower, along = halves(s)
         x, y = angles(along, 0.5)
         return torch.stack((torch.where(lower, 1 - x, x), torch.where(lower, 0.5 - y, y)), 1)

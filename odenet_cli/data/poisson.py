@@ -16,7 +16,7 @@ from torch import Tensor
 
 from odenet_cli.data.common.batches import Drawn
 from odenet_cli.data.common.events import Events
-from odenet_cli.data.common.images import mixed
+from odenet_cli.data.common.images import epoch_seed
 from odenet_cli.errors import RequestError
 
 END, TICKS, BINS, GRID = 5.0, 500, 25, 201
@@ -54,7 +54,7 @@ class Source(Drawn):
 
     def rows(self) -> Events:
         """All sequences; drawn on the CPU, so that every device sees the same."""
-        generator = torch.Generator().manual_seed(mixed(self.seed, 0))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, 0))
         rates = Rates.drawn(sum(self.sizes.values()), self.expected, generator)
         times, there = thinned(rates, generator)
         grid = torch.linspace(0, END, GRID, dtype=torch.float64).expand(len(times), -1)

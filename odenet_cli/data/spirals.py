@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.batches import Drawn
-from odenet_cli.data.common.images import mixed
-from odenet_cli.data.common.series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.data.common.images import epoch_seed
+from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 B = 0.06
@@ -61,7 +61,7 @@ class Source(Drawn):
     def rows(self) -> Series:
         """All trajectories; drawn on the CPU, so that every device sees the same."""
         count = sum(self.sizes.values())
-        generator = torch.Generator().manual_seed(mixed(self.seed, 0))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, 0))
         starts = torch.randint(*STARTS, (count,), generator=generator)
         clean = trajectories(starts, 2 * TIMES)
         noisy = clean + self.noise * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
@@ -73,7 +73,7 @@ class Source(Drawn):
         seen = torch.ones(count, self.observed, dtype=torch.bool)
         step = torch.arange(2 * TIMES)
         beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # where no window reaches
-        scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, FAMILIAR)).to(torch.uint8)
+        scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, IN_TRAINING_RANGE)).to(torch.uint8)
         return Series(at.gather(1, kept), values, seen, at, noisy, clean, scope)
 
 

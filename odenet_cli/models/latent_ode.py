@@ -18,7 +18,7 @@ from odenet_cli.ode import Solver
 
 
 class LatentODE(Latent):
-    """times (B, N), values (B, N, D), seen (B, N), at (B, M) -> `Forecast`; as in `odenet_cli.data.common.series`.
+    """times (B, N), values (B, N, D), observed_mask (B, N), at (B, M) -> `Forecast`; as in `data.common.series`.
 
     sigma  standard deviation of the observations around the decoded path; None: learned
     """
@@ -48,10 +48,10 @@ class LatentODE(Latent):
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
-    def forecast(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
-        mean, log_spread = self.recognition(times, values, seen)
+    def forecast(self, times: Tensor, values: Tensor, observed_mask: Tensor, at: Tensor | None = None) -> Forecast:
+        mean, log_spread = self.recognition(times, values, observed_mask)
         weight, z0 = self.weight(), self.draw(mean, log_spread)
-        ts, places = common(times.where(seen, 0), *([] if at is None else [at]))
+        ts, places = common(times.where(observed_mask, 0), *([] if at is None else [at]))
         z, batch = self.flow(z0, ts), len(times)
         return Forecast(
             mean=self.decoder(picked(z[:batch], places[0])),
@@ -61,16 +61,16 @@ class LatentODE(Latent):
             path=None if at is None else self.decoder(picked(z[-batch:], places[1])),
         )
 
-    def reconstruct(self, times: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    def reconstruct(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> Tensor:
         """The series at its own times, from the mean of q: (B, N, D)."""
-        z0, _ = self.recognition(times, values, seen)
-        ts, places = common(times.where(seen, 0))
+        z0, _ = self.recognition(times, values, observed_mask)
+        ts, places = common(times.where(observed_mask, 0))
         path: Tensor = self.decoder(picked(self.flow(z0, ts), places[0]))
         return path
 
-    def extrapolate(self, times: Tensor, values: Tensor, seen: Tensor, ts: Sequence[float]) -> Tensor:
+    def extrapolate(self, times: Tensor, values: Tensor, observed_mask: Tensor, ts: Sequence[float]) -> Tensor:
         """The series at rising times `ts` that all share, inside the window or beyond: (B, T, D)."""
-        z0, _ = self.recognition(times, values, seen)
+        z0, _ = self.recognition(times, values, observed_mask)
         path: Tensor = self.decoder(self.flow(z0, ts))
         return path
 

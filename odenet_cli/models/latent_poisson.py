@@ -52,7 +52,7 @@ class RateField(nn.Module):
 
 
 class LatentPoisson(Latent):
-    """bins (B, N), counts (B, N, 1), times (B, M), there (B, M), grid (B, G) -> `Intensity`; layouts as in
+    """bins (B, N), counts (B, N, 1), times (B, M), event_mask (B, M), grid (B, G) -> `Intensity`; layouts as in
     `odenet_cli.data.common.events`.
 
     rate  the unit of λ, in events per time: about what is expected
@@ -83,11 +83,11 @@ class LatentPoisson(Latent):
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
         self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
-    def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, there: Tensor, grid: Tensor) -> Intensity:
+    def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
         mean, log_spread = self.recognition(bins, counts, torch.ones_like(bins, dtype=torch.bool))
         weight, z0 = self.weight(), self.draw(mean, log_spread)
         asked = grid[:, -1:] if self.training else grid
-        ts, places = common(times.where(there, 0), asked)
+        ts, places = common(times.where(event_mask, 0), asked)
         z, total = self.integral(z0, ts)
         batch = len(bins)
         return Intensity(

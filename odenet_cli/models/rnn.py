@@ -14,7 +14,7 @@ PACES = ("gap", "time")
 
 
 class RNN(nn.Module):
-    """times (B, N), values (B, N, D), seen (B, N), at (B, M) -> `Forecast`: each observation from those before it.
+    """times (B, N), values (B, N, D), observed_mask (B, N), at (B, M) -> `Forecast`: each from those before it.
 
     Beyond the window it feeds on its own predictions; between them, and between the one-step predictions inside the
     window, the path is a straight line.
@@ -37,20 +37,22 @@ class RNN(nn.Module):
         self.cell = recurrent(cell, inputs + self.differences, hidden)
         self.head = nn.Linear(hidden, 2 * inputs)
 
-    def forecast(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor | None = None) -> Forecast:
+    def forecast(self, times: Tensor, values: Tensor, observed_mask: Tensor, at: Tensor | None = None) -> Forecast:
         start = self.start.expand(1, len(times), -1).contiguous()
         gaps = times.diff(dim=1, append=times[:, -1:])
         states, _ = self.cell(self.inputs(values, gaps), start)
         mean, log_spread = self.head(torch.cat((start.transpose(0, 1), states[:, :-1]), 1)).chunk(2, 2)
-        path = None if at is None else self.path(times, values, seen, at, mean, states)
+        path = None if at is None else self.path(times, values, observed_mask, at, mean, states)
         return Forecast(mean=mean, spread=log_spread.clamp(-5, 3).exp(), path=path)
 
     def inputs(self, values: Tensor, gaps: Tensor) -> Tensor:
         return torch.cat((values, gaps[..., None]), 2) if self.differences else values
 
-    def path(self, times: Tensor, values: Tensor, seen: Tensor, at: Tensor, mean: Tensor, states: Tensor) -> Tensor:
+    def path(
+        self, times: Tensor, values: Tensor, observed_mask: Tensor, at: Tensor, mean: Tensor, states: Tensor
+    ) -> Tensor:
         """The predictions at the times `at`; before the first of them, the first observation."""
-        last = seen.sum(1, keepdim=True) - 1
+        last = observed_mask.sum(1, keepdim=True) - 1
         end, value = times.gather(1, last), picked(values, last)
         ahead = at.amax(1, keepdim=True) - end
         gap = ahead / (at > end).sum(1, keepdim=True).clamp_min(1)
@@ -59,7 +61,7 @@ class RNN(nn.Module):
 
         # Knots in the window, those behind the last observation drawn together in it.
         inside = torch.cat((values[:, :1], mean[:, 1:]), 1)
-        knots, found = [times.where(seen, end)], [inside.where(seen[..., None], picked(inside, last))]
+        knots, found = [times.where(observed_mask, end)], [inside.where(observed_mask[..., None], picked(inside, last))]
 
         before = picked(states, (last - 1).clamp_min(0))
         state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()

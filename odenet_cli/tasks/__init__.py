@@ -5,9 +5,9 @@ score of `_scores`, which adds up over batches.
 
 A task says in `NEEDS` which methods of a model it calls. It may also have
 
-    sketch(model, data)                  the arrays that its figures are drawn from, once a run is over
-    verdict(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of so many test
-                                         samples, cannot be true
+    figure_data(model, data)                  the arrays that its figures are drawn from, once a run is over
+    sanity_check(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of so many
+                                              test samples, cannot be true
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
-Sketch = Callable[[nn.Module, Any], dict[str, Tensor]]
-Verdict = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
+FigureData = Callable[[nn.Module, Any], dict[str, Tensor]]
+SanityCheck = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 
 
 def task(name: str) -> Loss:
@@ -31,17 +31,17 @@ def task(name: str) -> Loss:
     return loss
 
 
-def sketch(name: str) -> Sketch | None:
+def figure_data(name: str) -> FigureData | None:
     """What the figures of the task of that name are drawn from; None for a task without figures."""
-    return getattr(_module(name), "sketch", None)
+    return getattr(_module(name), "figure_data", None)
 
 
-def verdict(name: str) -> Verdict | None:
+def sanity_check(name: str) -> SanityCheck | None:
     """How the task of that name closes a run; None for a task that says nothing."""
-    return getattr(_module(name), "verdict", None)
+    return getattr(_module(name), "sanity_check", None)
 
 
-def lacking(name: str, model: nn.Module) -> str | None:
+def missing_method(name: str, model: nn.Module) -> str | None:
     """A method that the task of that name calls and the model does not have."""
     mine = type(model)
     return next((need for need in _module(name).NEEDS if getattr(mine, need, None) in (None, nn.Module.forward)), None)

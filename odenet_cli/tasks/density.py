@@ -32,15 +32,17 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Sco
     return total, {"kl": total.detach() - target.floor, "kl_sd": spread, "outside": outside}
 
 
-def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
+def figure_data(model: nn.Module, data: Any) -> dict[str, Tensor]:
     """Densities, samples and particles of the flow, and the target's density."""
-    target = data.test.law
+    target = data.test.distribution
     drawn = flow_figures.snapshots(model, ((-target.edge, target.edge),) * 2)
     density = torch.exp(-target(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2))) / target.z
     return {**drawn, "target": density.reshape(len(drawn["y"]), -1)}
 
 
-def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
+def sanity_check(
+    model: nn.Module, data: Any, scores: dict[str, Any], count: int
+) -> tuple[dict[str, float], str | None]:
     """The standard error of the KL of `count` samples; one that lies three of them below zero cannot be true."""
     error = scores["kl_sd"] / math.sqrt(count)
     if scores["kl"] >= -3 * error:

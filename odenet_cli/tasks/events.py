@@ -1,6 +1,6 @@
 """Events in time: the likelihood of a Poisson process, and how far its rate is from the true one.
 
-A model of events has a method `intensity` of bins, counts, times, there and grid (`data.common.events`). It says
+A model of events has a method `intensity` of bins, counts, times, event_mask and grid (`data.common.events`). It says
 its `log_rate` at the events and `total` = ∫λ, for its latent variable `kl` and `weight`, and outside of training λ on
 the grid, as `path`.
 """
@@ -25,26 +25,26 @@ def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tenso
     rate_error  ∫|λ̂ - λ| / ∫λ of the best guess
     """
     x = Events(*batch)
-    made = model.intensity(x.bins, x.counts, x.times, x.there, x.grid)
-    nll, kl = negative_log_likelihood(made.log_rate, made.total, x.there), made.kl.mean()
+    made = model.intensity(x.bins, x.counts, x.times, x.event_mask, x.grid)
+    nll, kl = negative_log_likelihood(made.log_rate, made.total, x.event_mask), made.kl.mean()
     total = nll.mean() + made.weight * kl
     extra = {"nll": nll.mean().detach(), "kl": kl.detach()}
     if model.training:
         return total, extra
-    truth = negative_log_likelihood(x.log_rate, torch.trapezoid(x.rate, x.grid), x.there)
-    events = x.there.sum(1).clamp_min(1)
+    truth = negative_log_likelihood(x.log_rate, torch.trapezoid(x.rate, x.grid), x.event_mask)
+    events = x.event_mask.sum(1).clamp_min(1)
     off = torch.trapezoid((made.path.detach() - x.rate).abs(), x.grid) / torch.trapezoid(x.rate, x.grid)
     return total, {**extra, "gap": ((nll.detach() - truth) / events).mean(), "rate_error": off.mean()}
 
 
-def negative_log_likelihood(log_rate: Tensor, total: Tensor, there: Tensor) -> Tensor:
+def negative_log_likelihood(log_rate: Tensor, total: Tensor, event_mask: Tensor) -> Tensor:
     """∫λ - Σ log λ(t_i) of each sequence: (B, M), (B,), (B, M) -> (B,)."""
-    return total - log_rate.where(there, 0).sum(1)
+    return total - log_rate.where(event_mask, 0).sum(1)
 
 
 @torch.no_grad()
-def sketch(model: Any, data: Any) -> dict[str, Tensor]:
+def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
     """A few held-out sequences: their events, the true rate and the model's."""
     x = Events(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
-    made = model.intensity(x.bins, x.counts, x.times, x.there, x.grid)
-    return {"times": x.times, "there": x.there, "grid": x.grid, "rate": x.rate, "path": made.path}
+    made = model.intensity(x.bins, x.counts, x.times, x.event_mask, x.grid)
+    return {"times": x.times, "there": x.event_mask, "grid": x.grid, "rate": x.rate, "path": made.path}

@@ -15,35 +15,37 @@ Batch = tuple[Tensor, Any]
 
 
 def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Mean of -log p(x) over `batch = (x (B, D), law)`, in nat.
+    """Mean of -log p(x) over `batch = (x (B, D), distribution)`, in nat.
 
     nll     the same
     nll_sd  standard deviation of a sample's share in it
-    gap     what it lies above the entropy of the law, where that is known: KL(p‖q)
+    gap     what it lies above the entropy of the distribution, where that is known: KL(p‖q)
     """
-    x, law = batch
+    x, distribution = batch
     each = -model.log_prob(x)  # type: ignore[operator]
     total, seen = each.mean(), each.detach()
     nll, spread = seen.mean(), seen.std(correction=0) if model.training else Deviation.of(seen)
-    entropy = getattr(law, "entropy", None)
+    entropy = getattr(distribution, "entropy", None)
     return total, {"nll": nll, "nll_sd": spread, **({} if entropy is None else {"gap": nll - entropy})}
 
 
-def sketch(model: nn.Module, data: Any) -> dict[str, Tensor]:
+def figure_data(model: nn.Module, data: Any) -> dict[str, Tensor]:
     """Densities, samples and particles of the flow, samples of the data, and their density where it is known."""
-    x, law = data.test.x, data.test.law
+    x, distribution = data.test.x, data.test.distribution
     low, high = x.amin(0), x.amax(0)
     middle, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
     frame = [(float(m - reach), float(m + reach)) for m in middle]
     drawn = {**flow_figures.snapshots(model, frame), "target_samples": x[: flow_figures.SAMPLES]}
-    if callable(getattr(law, "density", None)):
-        drawn["target"] = law.density(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(
+    if callable(getattr(distribution, "density", None)):
+        drawn["target"] = distribution.density(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(
             len(drawn["y"]), -1
         )
     return drawn
 
 
-def verdict(model: nn.Module, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
+def sanity_check(
+    model: nn.Module, data: Any, scores: dict[str, Any], count: int
+) -> tuple[dict[str, float], str | None]:
     """The standard error over `count` points, and how far points come back; an NLL below the entropy is not true."""
     found = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
     returned = flow_figures.round_trip(model, data.test.x[: flow_figures.SAMPLES])

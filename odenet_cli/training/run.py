@@ -21,7 +21,7 @@ from odenet_cli.files import replace
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.ode import PrecisionWarning
 from odenet_cli.records import holds_run, read_record
-from odenet_cli.tasks import lacking, sketch, task, verdict
+from odenet_cli.tasks import figure_data, missing_method, sanity_check, task
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.folder import check_metrics, locked, write_record
@@ -54,7 +54,7 @@ def check(config: Config) -> None:
     datasets.check(name, options)
     shape = datasets.shape(name, options)
     network = build.sized(config, *shape)
-    missing = lacking(datasets.task(name), network)
+    missing = missing_method(datasets.task(name), network)
     if missing:
         raise RequestError(
             f"model={config.model['name']} and data={name} do not go together: the task is {datasets.task(name)}, and "
@@ -158,7 +158,7 @@ def run(
 
 def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
     """The test scores and what the task has to add to them; `RunFailed` where they cannot be true."""
-    say = verdict(session.data.task)
+    say = sanity_check(session.data.task)
     if say is None:
         return scores
     test, limit = session.data.test, session.config.trainer.limit_batches
@@ -172,7 +172,7 @@ def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
 
 def keep_sketch(folder: Path, session: Session) -> None:
     """What the run's figures are drawn from, as `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
-    draft = sketch(session.data.task)
+    draft = figure_data(session.data.task)
     if draft is not None:
         with scoring(session.model, session.scorer, session.precision) as net:
             arrays = draft(net, session.data)

@@ -32,7 +32,7 @@ def load(options):
 
 
 def whole(found):
-    return [Series(*next(iter(split.plain(50).epoch(0)))) for split in (found.train, found.valid, found.test)]
+    return [Series(*next(iter(split.unshuffled(50).epoch(0)))) for split in (found.train, found.valid, found.test)]
 
 
 def test_series_of_different_lengths(table):
@@ -46,12 +46,12 @@ def test_series_of_different_lengths(table):
     assert lengths == [2, 2, 3, 4]
     for x in parts:
         assert torch.equal(x.times[:, 0], torch.zeros(len(x.times), dtype=torch.float64))
-        assert torch.equal((x.scope == WINDOW).sum(1), x.seen.sum(1))
+        assert torch.equal((x.scope == WINDOW).sum(1), x.observed_mask.sum(1))
         assert ((x.scope == FURTHER).sum(1) >= 1).all()
-    spans = sorted(float(x.at[i].max()) for x in parts for i in range(len(x.at)))
+    spans = sorted(float(x.target_times[i].max()) for x in parts for i in range(len(x.target_times)))
     assert spans == [1.0, 2.0, 4.0, 6.0]  # in the order d, a, b, c; the longest lasts six
     mean, spread = (torch.tensor(found.record[key]) for key in ("mean", "standard_deviation"))
-    known = parts[0].values[parts[0].seen]
+    known = parts[0].values[parts[0].observed_mask]
     assert torch.allclose(known.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-12)
     assert mean.shape == spread.shape == (2,)
 

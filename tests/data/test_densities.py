@@ -77,14 +77,14 @@ def test_eight_gaussians_apart_have_the_entropy_of_one_and_that_of_the_choice(si
     """Neighbours 7.6 sigma apart or more share 7e-5 of their mass."""
     limit = math.log(8) + math.log(2 * math.pi * math.e * sigma**2)
     apart = 2 * radius * math.sin(math.pi / 8) / sigma
-    law = gaussians8.Source(noise=sigma, radius=radius)
-    assert law.entropy == pytest.approx(limit, abs=4 * math.erfc(apart / 8**0.5) + 1e-9)
+    distribution = gaussians8.Source(noise=sigma, radius=radius)
+    assert distribution.entropy == pytest.approx(limit, abs=4 * math.erfc(apart / 8**0.5) + 1e-9)
 
 
 @pytest.mark.parametrize("sigma", [0.001, 10.0])
 def test_eight_gaussians_in_one_place_have_the_entropy_of_one(sigma):
-    law = gaussians8.Source(noise=sigma, radius=1e-3 * sigma)
-    assert law.entropy == pytest.approx(math.log(2 * math.pi * math.e * sigma**2), abs=1e-5)
+    distribution = gaussians8.Source(noise=sigma, radius=1e-3 * sigma)
+    assert distribution.entropy == pytest.approx(math.log(2 * math.pi * math.e * sigma**2), abs=1e-5)
 
 
 def test_the_arms_of_the_pinwheel_share_little():
@@ -98,37 +98,39 @@ def test_the_arms_of_the_pinwheel_share_little():
 
 
 def test_the_entropy_of_the_pinwheel_is_the_mean_over_many_samples():
-    law = pinwheel.Source()
-    surprise = -law.density(law.draw(100_000, torch.Generator().manual_seed(1), torch.float64)).log()
-    assert law.entropy == pytest.approx(surprise.mean().item(), abs=3 * surprise.std().item() / math.sqrt(100_000))
+    distribution = pinwheel.Source()
+    surprise = -distribution.density(distribution.draw(100_000, torch.Generator().manual_seed(1), torch.float64)).log()
+    assert distribution.entropy == pytest.approx(
+        surprise.mean().item(), abs=3 * surprise.std().item() / math.sqrt(100_000)
+    )
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_the_density_in_float32_is_that_in_float64(name):
-    law = importlib.import_module(f"odenet_cli.data.{name}").Source()
-    x = law.draw(1_000, torch.Generator().manual_seed(0), torch.float32)
-    assert law.density(x).dtype == torch.float32
-    assert torch.allclose(law.density(x).double(), law.density(x.double()), rtol=2e-4)
+    distribution = importlib.import_module(f"odenet_cli.data.{name}").Source()
+    x = distribution.draw(1_000, torch.Generator().manual_seed(0), torch.float32)
+    assert distribution.density(x).dtype == torch.float32
+    assert torch.allclose(distribution.density(x).double(), distribution.density(x.double()), rtol=2e-4)
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_the_entropy_is_the_mean_over_samples(name):
-    law = importlib.import_module(f"odenet_cli.data.{name}").Source()
-    x = law.draw(4_000, torch.Generator().manual_seed(0), torch.float64)
-    surprise = -law.density(x).log()
-    assert abs(law.entropy - surprise.mean().item()) < 3 * surprise.std().item() / math.sqrt(4_000) + 1e-9
+    distribution = importlib.import_module(f"odenet_cli.data.{name}").Source()
+    x = distribution.draw(4_000, torch.Generator().manual_seed(0), torch.float64)
+    surprise = -distribution.density(x).log()
+    assert abs(distribution.entropy - surprise.mean().item()) < 3 * surprise.std().item() / math.sqrt(4_000) + 1e-9
 
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("name", TOYS)
 def test_the_density_integrates_to_one(name):
     axis = torch.arange(-299.5, 300, dtype=torch.float64) / 50
-    law = importlib.import_module(f"odenet_cli.data.{name}").Source()
-    assert law.density(torch.cartesian_prod(axis, axis)).sum().item() * 4e-4 == pytest.approx(1, abs=1e-8)
+    distribution = importlib.import_module(f"odenet_cli.data.{name}").Source()
+    assert distribution.density(torch.cartesian_prod(axis, axis)).sum().item() * 4e-4 == pytest.approx(1, abs=1e-8)
 
 
 def test_density_of_moons_is_the_mean_of_gaussians():
-    law, x = moons.Source(), torch.tensor([[0.0, 1.0], [0.5, 0.25]], dtype=torch.float64)
-    nodes = law.spine((torch.arange(1024, dtype=torch.float64) + 0.5) / 1024)
-    normal = torch.distributions.Independent(torch.distributions.Normal(nodes, law.noise), 1)
-    assert torch.allclose(law.density(x), normal.log_prob(x[:, None]).exp().mean(1))
+    distribution, x = moons.Source(), torch.tensor([[0.0, 1.0], [0.5, 0.25]], dtype=torch.float64)
+    nodes = distribution.curve((torch.arange(1024, dtype=torch.float64) + 0.5) / 1024)
+    normal = torch.distributions.Independent(torch.distributions.Normal(nodes, distribution.noise), 1)
+    assert torch.allclose(distribution.density(x), normal.log_prob(x[:, None]).exp().mean(1))

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from odenet_cli.data.common.images import Resident, cropped, mixed
+from odenet_cli.data.common.images import ImageSplit, cropped, epoch_seed
 
 
-def split(size: int = 50, **options) -> Resident:
+def split(size: int = 50, **options) -> ImageSplit:
     """Image i holds the byte i everywhere, so an uncropped sample names itself."""
     images = torch.arange(size, dtype=torch.uint8).view(size, 1, 1, 1).expand(size, 1, 28, 28).contiguous()
     options = {"batch_size": 8, "dtype": torch.float32, "train": True, **options}
-    return Resident(images=images, labels=torch.arange(size), **options)
+    return ImageSplit(images=images, labels=torch.arange(size), **options)
 
 
 def same(left, right) -> bool:
@@ -29,7 +29,7 @@ def test_another_seed_or_epoch_deals_another_order():
     data = split(crop=4, seed=3)
     assert not same(data.epoch(2), data.epoch(3))
     assert not same(data.epoch(2), split(crop=4, seed=4).epoch(2))
-    assert len({mixed(seed, epoch) & 0xFFFFFFFF for seed in range(-20, 20) for epoch in range(40)}) == 1600
+    assert len({epoch_seed(seed, epoch) & 0xFFFFFFFF for seed in range(-20, 20) for epoch in range(40)}) == 1600
 
 
 def test_neither_global_random_state_nor_what_was_dealt_before_matters():
@@ -96,7 +96,7 @@ def test_a_crop_is_the_window_of_the_padded_image_at_every_offset(padding):
 def test_all_offsets_of_a_crop_occur_and_differ_between_samples_and_epochs():
     image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     image[..., 14, 14] = 255
-    data = Resident(
+    data = ImageSplit(
         images=image.expand(1024, 1, 28, 28),
         labels=torch.zeros(1024, dtype=torch.int64),
         batch_size=1024,
@@ -112,7 +112,7 @@ def test_all_offsets_of_a_crop_occur_and_differ_between_samples_and_epochs():
 @pytest.mark.gpu
 def test_a_gpu_deals_the_batches_of_the_cpu_without_a_sync():
     here = split(crop=4)
-    there = Resident(**{**vars(here), "images": here.images.cuda(), "labels": here.labels.cuda()})
+    there = ImageSplit(**{**vars(here), "images": here.images.cuda(), "labels": here.labels.cuda()})
     dealt = there.epoch(3)
     first = next(dealt)
     torch.cuda.set_sync_debug_mode("error")

@@ -7,7 +7,7 @@ import torch
 
 from odenet_cli import data
 from odenet_cli.data import spirals
-from odenet_cli.data.common.series import FAMILIAR, FURTHER, WINDOW, Series
+from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
 from odenet_cli.errors import RequestError
 
 SMALL = {"count": 60, "validation": 10, "test": 10}
@@ -43,19 +43,19 @@ def test_the_formulas_of_the_paper():
 
 def test_observations_are_points_of_the_window_at_times_of_their_own():
     x = Series(*next(iter(load(observed=30).test.epoch(0))))
-    assert (x.times.shape, x.values.shape, x.at.shape) == ((10, 30), (10, 30, 2), (10, 200))
+    assert (x.times.shape, x.values.shape, x.target_times.shape) == ((10, 30), (10, 30, 2), (10, 200))
     assert (x.times.diff(dim=1) > 0).all()
     assert not torch.equal(x.times[0], x.times[1])
-    place = torch.searchsorted(x.at, x.times)
+    place = torch.searchsorted(x.target_times, x.times)
     assert place.max() < 100
-    assert torch.equal(x.at.gather(1, place), x.times)
+    assert torch.equal(x.target_times.gather(1, place), x.times)
     assert torch.equal(x.noisy.gather(1, place[..., None].expand(-1, -1, 2)), x.values)
     assert (x.scope[:, :100] == WINDOW).all()
-    assert torch.isin(x.scope[:, 100:], torch.tensor([FAMILIAR, FURTHER])).all()
+    assert torch.isin(x.scope[:, 100:], torch.tensor([IN_TRAINING_RANGE, FURTHER])).all()
     every = Series(*load(count=200).train.rows)
     reached = every.clean[every.scope == WINDOW][::9]
     distance = {code: torch.cdist(every.clean[every.scope == code][::9], reached).amin(1) for code in (2, 3)}
-    assert distance[FAMILIAR].max() < 0.1 < distance[FURTHER].max()
+    assert distance[IN_TRAINING_RANGE].max() < 0.1 < distance[FURTHER].max()
     assert (x.noisy - x.clean).std().item() == pytest.approx(0.1, abs=0.005)
 
 
@@ -81,7 +81,7 @@ def test_batches_are_a_function_of_seed_and_epoch():
     for turn in (0, 5):  # three batches are one pass over the sixty
         passed = torch.cat(batches[3 * turn : 3 * turn + 3]).sum((1, 2)).sort().values
         assert torch.equal(passed, split.rows[1].sum((1, 2)).sort().values)
-    assert [len(batch[0]) for batch in split.plain(25).epoch(0)] == [25, 25, 10]
+    assert [len(batch[0]) for batch in split.unshuffled(25).epoch(0)] == [25, 25, 10]
 
 
 @pytest.mark.parametrize("options", [{"observed": 1}, {"observed": 101}, {"noise": -0.1}, {"count": 0}, {"seed": -1}])

@@ -36,7 +36,7 @@ def load(options, run=None):
 
 
 def series(found, splits=("train", "valid", "test")):
-    return [Series(*next(iter(getattr(found, split).plain(50).epoch(0)))) for split in splits]
+    return [Series(*next(iter(getattr(found, split).unshuffled(50).epoch(0)))) for split in splits]
 
 
 def same(a, b):
@@ -66,7 +66,7 @@ def test_another_table_is_measured_in_the_units_of_the_run(table):
         x = before.noisy[there][:, 0] * sd + mean
         assert torch.allclose(after.noisy[there][:, 0], (1000 * x + 500 - mean) / sd, rtol=1e-12)
         assert torch.equal(after.noisy[..., 1], before.noisy[..., 1])
-        assert torch.equal(after.at, before.at / 2)
+        assert torch.equal(after.target_times, before.target_times / 2)
     for key in ("mean", "standard_deviation", "time_unit", "columns"):
         assert other.record[key] == own.record[key]
     assert "x of series" in other.record["warning"]

@@ -45,7 +45,7 @@ class Split(SimpleNamespace):
         for start in range(0, self.size, 300):
             yield self.y[start : start + 300], self.label[start : start + 300]
 
-    def plain(self, batch):
+    def unshuffled(self, batch):
         return self
 
 

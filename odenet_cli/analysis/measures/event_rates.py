@@ -39,13 +39,13 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
 
 def _noted(rows: Rows, model: Any, x: Events, place: int, shown: int) -> int:
     """The rows of a batch that begins at test sequence `place`; returns where the next one begins."""
-    made = model.intensity(x.bins, x.counts, x.times, x.there, x.grid)
-    events, total = x.there.sum(1), torch.trapezoid(x.rate, x.grid)
+    made = model.intensity(x.bins, x.counts, x.times, x.event_mask, x.grid)
+    events, total = x.event_mask.sum(1), torch.trapezoid(x.rate, x.grid)
     constant = (events / (x.grid[:, -1] - x.grid[:, 0]))[:, None].expand_as(x.rate)
     batch = len(x.times)
     # The likelihood of a draw from q, as in the loss; the rate is the best guess.
-    nll = negative_log_likelihood(made.log_rate[:batch], made.total[:batch], x.there)
-    truth = negative_log_likelihood(x.log_rate, total, x.there)
+    nll = negative_log_likelihood(made.log_rate[:batch], made.total[:batch], x.event_mask)
+    truth = negative_log_likelihood(x.log_rate, total, x.event_mask)
     columns = {
         "events": events,
         "expected": total,
@@ -57,7 +57,7 @@ def _noted(rows: Rows, model: Any, x: Events, place: int, shown: int) -> int:
         values = {name: round(column[n].item(), 6) for name, column in columns.items()}
         rows.put({"kind": "sequence", "sequence": place + n}, values)
         if place + n < shown:
-            lines = {"times": x.times[n][x.there[n]], "grid": x.grid[n], "rate": x.rate[n], "path": made.path[n]}
+            lines = {"times": x.times[n][x.event_mask[n]], "grid": x.grid[n], "rate": x.rate[n], "path": made.path[n]}
             kept = {name: line.double().mul(1e4).round().div(1e4).tolist() for name, line in lines.items()}
             rows.put({"kind": "rate", "sequence": place + n}, kept)
     return place + batch

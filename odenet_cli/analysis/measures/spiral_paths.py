@@ -44,27 +44,34 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
 
 
 def found(model: Any, x: Series, options: dict[str, Any]) -> Found:
-    fine = x.at.amax(1, keepdim=True) * torch.linspace(0, 1, options["times"], device=x.at.device, dtype=x.at.dtype)
+    fine = x.target_times.amax(1, keepdim=True) * torch.linspace(
+        0, 1, options["times"], device=x.target_times.device, dtype=x.target_times.dtype
+    )
     yield from paths(model, Series._make(row[: options["shown"]] for row in x), fine[: options["shown"]])
     if hasattr(model, "recognition"):
-        mean, _ = model.recognition(x.times, x.values, x.seen)
+        mean, _ = model.recognition(x.times, x.values, x.observed_mask)
         ts = fine[0][1:]
-        inside = ts <= x.at.where(x.scope == WINDOW, 0).max()
+        inside = ts <= x.target_times.where(x.scope == WINDOW, 0).max()
         yield from latents(model, mean[: options["latent"]], ts[inside], x.clean)
         yield from varied(model, mean, ts, options["varied"])
 
 
 def paths(model: Any, x: Series, fine: Tensor) -> Found:
     """The first test trajectories."""
-    path = model.forecast(x.times, x.values, x.seen, fine).path
-    scored = model.forecast(x.times, x.values, x.seen, x.at).path
+    path = model.forecast(x.times, x.values, x.observed_mask, fine).path
+    scored = model.forecast(x.times, x.values, x.observed_mask, x.target_times).path
     for n in range(len(x.times)):
         one = Series._make(row[n] for row in x)
         errors = {}
         for name, where in (("window", one.scope == WINDOW), ("further", one.scope >= FURTHER)):
             errors[f"rmse_{name}_clean"] = rmse(scored[n : n + 1], one.clean[None], where[None]).item()
-        values = {"times": one.times[one.seen], "values": one.values[one.seen], "at": one.at, "clean": one.clean}
-        values |= {"fine": fine[n], "path": path[n], "end": one.at[one.scope == WINDOW].max()}
+        values = {
+            "times": one.times[one.observed_mask],
+            "values": one.values[one.observed_mask],
+            "at": one.target_times,
+            "clean": one.clean,
+        }
+        values |= {"fine": fine[n], "path": path[n], "end": one.target_times[one.scope == WINDOW].max()}
         listed = {name: rounded(value) for name, value in values.items()}
         yield {"kind": "path", "series": n}, {**listed, "turns": turns(one.clean), **errors}
 

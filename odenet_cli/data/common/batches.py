@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.images import Data, Deal, mixed
+from odenet_cli.data.common.images import BatchSpec, Data, epoch_seed
 from odenet_cli.errors import RequestError
 
 GIB = 2**30
@@ -19,7 +19,7 @@ EPOCH = 100  # batches: such data are small, and passing over them is no unit of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dealt:
+class TensorSplit:
     """One split on the device, `rows` tensors (N, *S), dealt as tuples of (B, *S).
 
     A training split has epochs of `EPOCH` batches, which go through the samples again and again: every pass in an
@@ -44,7 +44,7 @@ class Dealt:
             raise ValueError(f"batch {start} of an epoch of {len(self)}")
         return self._shuffled(number, start) if self.train else self._in_order(start)
 
-    def plain(self, batch_size: int) -> Dealt:
+    def unshuffled(self, batch_size: int) -> TensorSplit:
         """The same samples in order, once."""
         return replace(self, train=False, batch_size=batch_size)
 
@@ -57,29 +57,29 @@ class Dealt:
         for batch in range(number * EPOCH + start, (number + 1) * EPOCH):
             turn, place = divmod(batch, each)
             if turn != drawn:  # drawn on the CPU, so that every device sees the same order
-                generator = torch.Generator().manual_seed(mixed(self.seed, turn))
+                generator = torch.Generator().manual_seed(epoch_seed(self.seed, turn))
                 order, drawn = torch.randperm(self.size, generator=generator).to(self.rows[0].device), turn
             chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
             yield tuple(row.index_select(0, chosen) for row in self.rows)
 
 
 def dealt(
-    splits: Sequence[Sequence[Tensor]], deal: Deal, *, shape: tuple[int, ...], task: str, record: dict[str, Any]
+    splits: Sequence[Sequence[Tensor]], spec: BatchSpec, *, shape: tuple[int, ...], task: str, record: dict[str, Any]
 ) -> Data:
-    """Training, validation and test as `Data`; floating-point rows in the precision of `deal`.
+    """Training, validation and test as `Data`; floating-point rows in the precision of `spec`.
 
-    Where there are fewer training samples than `deal.batch_size`, all of them are a batch.
+    Where there are fewer training samples than `spec.batch_size`, all of them are a batch.
     """
 
     def held(rows: Sequence[Tensor], **how: Any) -> Any:
-        moved = [row.to(deal.device, deal.dtype if row.is_floating_point() else row.dtype) for row in rows]
-        return Dealt(rows=tuple(moved), **how)
+        moved = [row.to(spec.device, spec.dtype if row.is_floating_point() else row.dtype) for row in rows]
+        return TensorSplit(rows=tuple(moved), **how)
 
     train, valid, test = splits
     return Data(
-        train=held(train, batch_size=min(deal.batch_size, len(train[0])), train=True, seed=deal.seed),
-        valid=held(valid, batch_size=deal.eval_batch_size),
-        test=held(test, batch_size=deal.eval_batch_size),
+        train=held(train, batch_size=min(spec.batch_size, len(train[0])), train=True, seed=spec.seed),
+        valid=held(valid, batch_size=spec.eval_batch_size),
+        test=held(test, batch_size=spec.eval_batch_size),
         shape=shape,
         classes=0,
         task=task,
@@ -146,10 +146,10 @@ class Drawn:
     def prepare(self) -> dict[str, Any]:
         return self._record(self.rows())
 
-    def load(self, deal: Deal) -> Data:
+    def load(self, spec: BatchSpec) -> Data:
         rows = self.rows()
         splits = parted(rows, list(self.sizes.values()))
-        return dealt(splits, deal, shape=self.shape, task=self.task, record=self._record(rows))
+        return dealt(splits, spec, shape=self.shape, task=self.task, record=self._record(rows))
 
     def _record(self, rows: Any) -> dict[str, Any]:
         return {"used": self.name, "sha256": digest(rows), "root": None, "sizes": self.sizes, "warning": None}

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from odenet_cli.data.common.generated import generated, record
-from odenet_cli.data.common.images import Data, Deal
+from odenet_cli.data.common.images import BatchSpec, Data
 
 EDGE, SOFT = 4.0, 0.1
 
@@ -95,8 +95,8 @@ class Energy:
     def prepare(self) -> dict[str, Any]:
         return record(self.name)
 
-    def load(self, deal: Deal) -> Data:
-        return generated(self.name, self.task, _normal, TARGETS[self.name], deal)
+    def load(self, spec: BatchSpec) -> Data:
+        return generated(self.name, self.task, _normal, TARGETS[self.name], spec)
 
 
 def _normal(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

@@ -13,16 +13,16 @@ class Events(NamedTuple):
     bins      (B, N)      centres of equal parts of the time, for a network that reads the sequence
     counts    (B, N, 1)   events in each of them, as (n - μ) / √μ, μ the mean
     times     (B, M)      of the events, rising, padding behind them
-    there     (B, M)      True for an event, False for padding
-    log_rate  (B, M)      log λ there, as it is true
+    event_mask     (B, M)      True for an event, False for padding
+    log_rate  (B, M)      log λ event_mask, as it is true
     grid      (B, G)      times from 0 to the end
-    rate      (B, G)      λ there, as it is true
+    rate      (B, G)      λ event_mask, as it is true
     """
 
     bins: Tensor
     counts: Tensor
     times: Tensor
-    there: Tensor
+    event_mask: Tensor
     log_rate: Tensor
     grid: Tensor
     rate: Tensor

@@ -1,6 +1,6 @@
 """Data that are drawn, not read: batches for training without end, and fixed samples to score with.
 
-A batch is `(x (B, D), law)`: the numbers, and what they are drawn from or are to be mapped to, for the task to ask.
+A batch is `(x (B, D), distribution)`: the numbers, and the density that they are drawn from or to be mapped to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.images import Data, Deal, mixed
+from odenet_cli.data.common.images import BatchSpec, Data, epoch_seed
 
 EPOCH = 100  # batches
 VALID, TEST = 2_048, 10_000
@@ -22,11 +22,11 @@ Batch = tuple[Tensor, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Held:
+class FixedSample:
     """A fixed sample, x (N, D), dealt whole and in order."""
 
     x: Tensor
-    law: Any
+    distribution: Any
     batch_size: int
 
     @property
@@ -39,11 +39,11 @@ class Held:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start, start + 1, …`; every epoch is the same."""
         for first in range(start * self.batch_size, self.size, self.batch_size):
-            yield self.x[first : first + self.batch_size], self.law
+            yield self.x[first : first + self.batch_size], self.distribution
 
-    def plain(self, batch_size: int) -> Held:
+    def unshuffled(self, batch_size: int) -> FixedSample:
         """The same sample in batches of another size."""
-        return Held(x=self.x, law=self.law, batch_size=batch_size)
+        return FixedSample(x=self.x, distribution=self.distribution, batch_size=batch_size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,12 +51,12 @@ class Stream:
     """Fresh batches, drawn on the device; an epoch is 100 of them."""
 
     draw: Draw
-    law: Any
-    deal: Deal
+    distribution: Any
+    spec: BatchSpec
 
     @property
     def size(self) -> int:
-        return EPOCH * self.deal.batch_size
+        return EPOCH * self.spec.batch_size
 
     def __len__(self) -> int:
         return EPOCH
@@ -66,15 +66,17 @@ class Stream:
         if not 0 <= start <= EPOCH:
             raise ValueError(f"batch {start} of an epoch of {EPOCH}")
         for position in range(start, EPOCH):
-            yield self._batch(number * EPOCH + position), self.law
+            yield self._batch(number * EPOCH + position), self.distribution
 
-    def plain(self, batch_size: int) -> Held:
+    def unshuffled(self, batch_size: int) -> FixedSample:
         """The first epoch as a fixed sample."""
-        return Held(x=torch.cat([x for x, _ in self.epoch(0)]), law=self.law, batch_size=batch_size)
+        return FixedSample(
+            x=torch.cat([x for x, _ in self.epoch(0)]), distribution=self.distribution, batch_size=batch_size
+        )
 
     def _batch(self, number: int) -> Tensor:
-        generator = torch.Generator(self.deal.device).manual_seed(mixed(self.deal.seed, number))
-        return self.draw(self.deal.batch_size, generator, self.deal.dtype)
+        generator = torch.Generator(self.spec.device).manual_seed(epoch_seed(self.spec.seed, number))
+        return self.draw(self.spec.batch_size, generator, self.spec.dtype)
 
 
 def record(name: str) -> dict[str, Any]:
@@ -82,15 +84,17 @@ def record(name: str) -> dict[str, Any]:
     return {"used": name, "sha256": None, "root": None, "sizes": {"valid": VALID, "test": TEST}, "warning": None}
 
 
-def generated(name: str, task: str, draw: Draw, law: Any, deal: Deal) -> Data:
+def generated(name: str, task: str, draw: Draw, distribution: Any, spec: BatchSpec) -> Data:
     """The data of a task in two dimensions; the samples to score with are the same for all seeds and devices."""
 
-    def held(n: int, number: int) -> Held:
-        generator = torch.Generator().manual_seed(mixed(0, -number))
-        return Held(x=draw(n, generator, deal.dtype).to(deal.device), law=law, batch_size=deal.eval_batch_size)
+    def held(n: int, number: int) -> FixedSample:
+        generator = torch.Generator().manual_seed(epoch_seed(0, -number))
+        return FixedSample(
+            x=draw(n, generator, spec.dtype).to(spec.device), distribution=distribution, batch_size=spec.eval_batch_size
+        )
 
     return Data(
-        train=Stream(draw=draw, law=law, deal=deal),
+        train=Stream(draw=draw, distribution=distribution, spec=spec),
         valid=held(VALID, 1),
         test=held(TEST, 2),
         shape=(2,),

@@ -15,7 +15,7 @@ from odenet_cli.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deal:
+class BatchSpec:
     """How batches are wanted; sizes in samples."""
 
     batch_size: int
@@ -26,7 +26,7 @@ class Deal:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resident:
+class ImageSplit:
     """One split on the device. Its length is the number of batches in an epoch.
 
     images  (N, 1, H, W) uint8, dealt as (B, 1, H, W) of `dtype` in [0, 1]
@@ -57,7 +57,7 @@ class Resident:
             raise ValueError(f"batch {start} of an epoch of {len(self)}")
         return self._shuffled(number, start) if self.train else self._in_order(start)
 
-    def plain(self, batch_size: int) -> Resident:
+    def unshuffled(self, batch_size: int) -> ImageSplit:
         """The same samples in order, without augmentation."""
         return replace(self, train=False, crop=0, batch_size=batch_size)
 
@@ -68,7 +68,7 @@ class Resident:
 
     def _shuffled(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         # Drawn on the CPU, so that every device sees the same epoch, and sent over once.
-        generator = torch.Generator().manual_seed(mixed(self.seed, number))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
         order = torch.randperm(self.size, generator=generator).to(self.images.device)
         shifts = torch.randint(2 * self.crop + 1, (self.size, 2), generator=generator).to(self.images.device)
 
@@ -92,7 +92,7 @@ class Split(Protocol):
         """Batches `start, start + 1, …` of epoch `number`."""
         ...
 
-    def plain(self, batch_size: int) -> Split:
+    def unshuffled(self, batch_size: int) -> Split:
         """The same samples in order, without augmentation."""
         ...
 
@@ -134,7 +134,7 @@ def scaled(images: Tensor, dtype: torch.dtype) -> Tensor:
     return images.to(dtype).div_(255)
 
 
-def mixed(seed: int, number: int) -> int:
+def epoch_seed(seed: int, number: int) -> int:
     """A generator's seed for epoch `number`. Hashed, because torch's CPU generator uses 32 bits of its seed and
     neighbouring (seed, epoch) must not meet."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "big")
@@ -169,26 +169,26 @@ def sizes(train: int, test: int, validation: int) -> dict[str, int]:
 
 
 def classify(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, crop: int, deal: Deal, record: dict[str, Any]
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, crop: int, spec: BatchSpec, record: dict[str, Any]
 ) -> Data:
     """Ten classes of images (N, 1, 28, 28) with labels (N,); `record["sizes"]` says where `train` is cut in two."""
     cut = record["sizes"]["train"]
-    check_batch(deal.batch_size, record)
-    images, labels = (part.to(deal.device) for part in train)
-    others = [part.to(deal.device) for part in test]
+    check_batch(spec.batch_size, record)
+    images, labels = (part.to(spec.device) for part in train)
+    others = [part.to(spec.device) for part in test]
 
-    def held(x: Tensor, y: Tensor) -> Resident:
-        return Resident(images=x, labels=y, batch_size=deal.eval_batch_size, dtype=deal.dtype)
+    def held(x: Tensor, y: Tensor) -> ImageSplit:
+        return ImageSplit(images=x, labels=y, batch_size=spec.eval_batch_size, dtype=spec.dtype)
 
     return Data(
-        train=Resident(
+        train=ImageSplit(
             images=images[:cut],
             labels=labels[:cut],
-            batch_size=deal.batch_size,
-            dtype=deal.dtype,
+            batch_size=spec.batch_size,
+            dtype=spec.dtype,
             train=True,
             crop=crop,
-            seed=deal.seed,
+            seed=spec.seed,
         ),
         valid=held(images[cut:], labels[cut:]),
         test=held(*others),

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# What a time to predict can be: FAMILIAR is FURTHER on, but at a state that lies in windows of the training series.
-PADDING, WINDOW, FURTHER, FAMILIAR = 0, 1, 2, 3
+# Kinds of times to predict. IN_TRAINING_RANGE is after the window too, at a state that training windows reach.
+PADDING, WINDOW, FURTHER, IN_TRAINING_RANGE = 0, 1, 2, 3
 
 
 class Series(NamedTuple):
@@ -15,17 +15,17 @@ class Series(NamedTuple):
 
     times    (B, N)      when each series was observed, rising; N the largest number of observations
     values   (B, N, D)   what was observed
-    seen     (B, N)      True for an observation, False for padding behind them
-    at       (B, M)      times at which predictions are scored, rising, padding behind them
+    observed_mask     (B, N)      True for an observation, False for padding behind them
+    target_times (B, M)      times at which predictions are scored, rising, padding behind them
     noisy    (B, M, D)   what was measured there
     clean    (B, M, D)   what is true there; D = 0 where nobody knows
-    scope    (B, M)      PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps FAMILIAR
+    scope    (B, M)      PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps IN_TRAINING_RANGE
     """
 
     times: Tensor
     values: Tensor
-    seen: Tensor
-    at: Tensor
+    observed_mask: Tensor
+    target_times: Tensor
     noisy: Tensor
     clean: Tensor
     scope: Tensor

@@ -1,6 +1,6 @@
 """Points in the plane to fit a density to, drawn by samplers of our own; entropies where they can be computed.
 
-A data set is the law of its points: `draw` makes them, `entropy` is that of the density they come from, in nat, or
+A data set is the distribution of its points: `draw` makes them, `entropy` is that of their density, in nat, or
 None, and `density(x)` that density, where it has a closed form.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.generated import generated, record
-from odenet_cli.data.common.images import Data, Deal
+from odenet_cli.data.common.images import BatchSpec, Data
 from odenet_cli.errors import RequestError
 
 NODES = 1024  # on a curve, at least
@@ -25,9 +25,9 @@ STEP, TILE, REACH = 1 / 3, 72, 9  # of the quadrature: units of the noise, steps
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A `Source` whose batches are `(x (B, 2), law)`; the source is the law of its points.
+    """A `Source` whose batches are `(x (B, 2), distribution)`; the source is the distribution of its points.
 
-    A data set gives its `draw`, and `entropy` or, if it is a curve with Gaussian noise, the curve's `spine`.
+    A data set gives its `draw`, and `entropy` or, if it is a curve with Gaussian noise, the `curve`.
     """
 
     shape: ClassVar = (2,)
@@ -47,15 +47,15 @@ class Toy:
     def prepare(self) -> dict[str, Any]:
         return record(self.name)
 
-    def load(self, deal: Deal) -> Data:
-        return generated(self.name, self.task, self.draw, self, deal)
+    def load(self, spec: BatchSpec) -> Data:
+        return generated(self.name, self.task, self.draw, self, spec)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy(Toy):
     """Gaussian noise of standard deviation `noise` around points of a curve, all parts of it alike.
 
-    spine  the curve at fractions of its length, s (N,) in [0, 1) -> (N, 2)
+    curve  the curve at fractions of its length, s (N,) in [0, 1) -> (N, 2)
     """
 
     noise: float = 0.06
@@ -64,13 +64,13 @@ class Noisy(Toy):
         if not 1e-3 <= self.noise <= 10:
             raise RequestError(f"data.noise={self.noise} is out of range; it may be 0.001 to 10.")
 
-    def spine(self, s: Tensor) -> Tensor:
+    def curve(self, s: Tensor) -> Tensor:
         raise NotImplementedError
 
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         s = torch.rand(n, generator=generator, dtype=dtype, device=generator.device)
         noise = torch.randn(n, 2, generator=generator, dtype=dtype, device=generator.device)
-        return self.spine(s) + self.noise * noise
+        return self.curve(s) + self.noise * noise
 
     def density(self, x: Tensor) -> Tensor:
         """p(x), x (N, 2) -> (N,): the mean over nodes of the curve of the Gaussian around each."""
@@ -82,8 +82,8 @@ class Noisy(Toy):
 
     def _nodes(self) -> Tensor:
         """Points of the curve at the middles of equal parts of its length, near each other beside the noise."""
-        speed = float((self.spine(_middles(NODES) + 1e-6) - self.spine(_middles(NODES))).norm(dim=1).max()) / 1e-6
-        return self.spine(_middles(NODES * max(1, math.ceil(speed / (APART * self.noise * NODES)))))
+        speed = float((self.curve(_middles(NODES) + 1e-6) - self.curve(_middles(NODES))).norm(dim=1).max()) / 1e-6
+        return self.curve(_middles(NODES * max(1, math.ceil(speed / (APART * self.noise * NODES)))))
 
     @cached_property
     def entropy(self) -> float:

@@ -60,7 +60,7 @@ def recurrent(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
 class Recognition(nn.Module):
     """q(z0 | x): a recurrent network run backwards over the observations, to the mean and log σ of z0.
 
-    times (B, N), values (B, N, D), seen (B, N) -> (B, L), (B, L)
+    times (B, N), values (B, N, D), observed_mask (B, N) -> (B, L), (B, L)
 
     With each observation it sees the time since the one before it, or since 0. Padding stands behind, so once turned
     it comes last, after the state that is read.
@@ -71,9 +71,9 @@ class Recognition(nn.Module):
         self.cell = recurrent(kind, features + 1, hidden)
         self.head = nn.Linear(hidden, 2 * latent)
 
-    def forward(self, times: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
-        last = seen.sum(1, keepdim=True) - 1
+        last = observed_mask.sum(1, keepdim=True) - 1
         turned = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
         states, _ = self.cell(picked(torch.cat((values, since[..., None]), 2), turned))
         mean, log_spread = self.head(picked(states, last).squeeze(1)).chunk(2, 1)
