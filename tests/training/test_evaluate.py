@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from odenet_cli import data, models
+from odenet_cli.models.common.blocks import ODEBlock
 from odenet_cli.ode import Adaptive, Fixed
 from odenet_cli.ode.stats import Stats
 from odenet_cli.tasks import task
@@ -96,8 +97,8 @@ def test_solvers_are_given_back_also_after_an_exception(network):
 
 def test_several_blocks_get_the_solver_and_their_own_one_back():
     one, two = (
-        models._blocks.ODEBlock(torch.nn.Identity(), TRAINING),
-        models._blocks.ODEBlock(torch.nn.Identity(), COARSE),
+        ODEBlock(torch.nn.Identity(), TRAINING),
+        ODEBlock(torch.nn.Identity(), COARSE),
     )
     both = torch.nn.Sequential(one, two)
     with solved_by(both, OTHER):
