@@ -16,7 +16,7 @@ from odenet_cli.reproduce import launcher, stages
 from odenet_cli.reproduce.plan import plan
 from odenet_cli.training import run
 
-FAKES = Path(__file__).parent / "fakes"
+FAKES = Path(__file__).parents[1] / "fakes"
 
 WORDS = ("reproduce", "table1", "--rows", "MLP", "--seeds", "2", "device=cpu", "trainer.epochs=1", "--out", "out")
 LISTED = re.compile(r"^  (\w+) +odenet train (.*) hydra\.run\.dir=(runs/cells/[0-9a-f]{16}) resume=auto$", re.MULTILINE)

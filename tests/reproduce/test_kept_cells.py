@@ -265,7 +265,7 @@ def test_weights_are_checked_where_there_is_no_list(kept_cell):
             weights.load(path, load(path.parent))
 
 
-COMMITTED = sorted(Path(__file__).parents[1].glob("results/cells/*"))
+COMMITTED = sorted(Path(__file__).parents[2].glob("results/cells/*"))
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
