@@ -39,7 +39,7 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
 
 def _repeats(gradient: NodeGradient, problem: Problem) -> bool:
     """Whether the backward pass evaluates the field where the forward solve did, and in that order."""
-    return getattr(gradient, "repeats", False) and not problem.solver.compile
+    return getattr(gradient, "repeats_steps", False) and not problem.solver.compile
 
 
 def _solve(gradient: NodeGradient, problem: Problem) -> tuple[list[State], Any, list[Tensor]]:
@@ -50,7 +50,7 @@ def _solve(gradient: NodeGradient, problem: Problem) -> tuple[list[State], Any, 
     if not source:
         return made
     if not _repeats(gradient, problem):
-        refuse(type(gradient).__name__.lower(), getattr(gradient, "repeats", False), source)
+        refuse(type(gradient).__name__.lower(), getattr(gradient, "repeats_steps", False), source)
     problem.f0 = draws.begin_again(f0)
     return gradient.forward(problem)
 
