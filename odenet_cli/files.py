@@ -1,42 +1,109 @@
-"""Put files in their place in one move, so that neither a kill nor a loss of power leaves half of one."""
+"""The one place that writes files: in one move, so that neither a kill nor a loss of power leaves half of one."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from odenet_cli.errors import naming
+from odenet_cli.errors import RequestError, full, naming
+
+Content = str | bytes | memoryview | Callable[[Path], object]
 
 
-def replace(path: Path, content: str | bytes | memoryview, keep: Path | None = None) -> None:
+def write(path: Path, content: Content, previous: Path | None = None) -> Path:
     """Put `content` in the place of `path`, on the disk when this returns; of a link only the link goes.
 
-    keep  where that which was at `path` goes, if anything was
+    content   text (UTF-8), bytes, or a function that writes a file at the path it is given, which has the same ending
+    previous  where the file that was at `path` goes, if there was one
     """
-    temporary = path.with_name(f".{path.name}.part")
+    # A function chooses the format by the ending.
+    temporary = path.with_name(f".part-{path.name}" if callable(content) else f".{path.name}.part")
     try:
         temporary.unlink(missing_ok=True)
-        with naming(path), open(temporary, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
+        with naming(path):
+            if callable(content):
+                content(temporary)
+            else:
+                with open(temporary, "xb") as file:
+                    file.write(content.encode() if isinstance(content, str) else content)
+            _fsync(temporary)
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
-    except OSError:
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
     sync(path.parent)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as indented JSON, as `write` does."""
+    return write(path, to_json(value, indent=2) + "\n")
+
+
+def write_output(path: Path, content: Content) -> Path:
+    """Write a file to a place of the user's choice; raise `RequestError` where that takes none."""
+    try:
+        return write(path, content)
+    except OSError as error:
+        if full(error):
+            raise
+        raise RequestError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def append_json(path: Path, value: dict[str, Any]) -> None:
+    """Append `value` as a line of JSON, in the place of half a line that a kill left; follow no link."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    with naming(path), open(handle, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two processes may append at once
+        text = file.read()
+        end = text.rfind(b"\n") + 1
+        if is_json_object(text[end:]):  # an editor left the last line break out
+            end = file.write(b"\n") + len(text)
+        file.seek(end)
+        file.write((to_json(value) + "\n").encode())
+        file.truncate()
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON, which has neither NaN nor infinity: they become text. ASCII where on one line."""
+    return json.dumps(without_nan(value), indent=indent, ensure_ascii=indent is None)
+
+
+def without_nan(value: Any) -> Any:
+    """Return `value`, nested as it may be, with NaN and infinities as text."""
+    if isinstance(value, dict):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_json_object(line: bytes) -> bool:
+    """Return whether a line holds one whole JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def sync(folder: Path, above: int = 0) -> None:
     """Bring the names in `folder`, and in so many folders `above` it, to the disk: a file without its name is lost."""
     for place in (folder, *folder.absolute().parents[:above]):
-        with contextlib.suppress(OSError):  # a folder of others, or a file system that knows no such thing
-            handle = os.open(place, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        with contextlib.suppress(OSError):  # a folder of others, or a file system without fsync for folders
+            _fsync(place)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

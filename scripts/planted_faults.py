@@ -96,15 +96,15 @@ FAULTS = (
     ),
     Fault(
         "no lock",
-        "odenet_cli/training/folder.py",
+        "odenet_cli/rundir.py",
         "        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         KILLS + "test_a_second_process_is_refused",
     ),
     Fault(
         "doubled metrics",
-        "odenet_cli/training/folder.py",
-        "        self._file.truncate(min(size, os.path.getsize(path)))\n",
+        "odenet_cli/rundir.py",
+        "        self._file.truncate(min(size, os.path.getsize(self.path)))\n",
         "",
         KILLS + "test_one_kill_of_each_kind",
     ),

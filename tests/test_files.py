@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from odenet_cli.files import replace
+from odenet_cli.files import write
+from odenet_cli.rundir import write_record
 from odenet_cli.training import checkpoint
-from odenet_cli.training.folder import write_record
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def synced(monkeypatch):
 
 
 def test_content_first_then_its_place_then_its_name(tmp_path, synced):
-    replace(tmp_path / "config.yaml", "seed: 0\n")
+    write(tmp_path / "config.yaml", "seed: 0\n")
     assert synced == [".config.yaml.part", "-> config.yaml", tmp_path.name]
     assert (tmp_path / "config.yaml").read_text() == "seed: 0\n"
 
@@ -52,5 +52,5 @@ def test_where_it_cannot_be_written_no_part_is_left(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text("before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace(tmp_path / "run.json", "after")
+        write(tmp_path / "run.json", "after")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"run.json": "before"}

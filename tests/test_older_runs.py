@@ -10,9 +10,9 @@ import torch
 from odenet_cli.config import upgrade
 from odenet_cli.config.schema import load
 from odenet_cli.errors import RequestError
-from odenet_cli.records import FORMAT, read_record
 from odenet_cli.report.runs import read
 from odenet_cli.reproduce.plan import digest
+from odenet_cli.rundir import FORMAT, read_record
 from odenet_cli.training import checkpoint
 from odenet_cli.training.same import same_run
 

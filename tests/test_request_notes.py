@@ -3,7 +3,7 @@
 import pytest
 
 from odenet_cli.request.restore import kept
-from odenet_cli.training.folder import locked
+from odenet_cli.rundir import locked
 
 FILES = {"run.json": "{}", "config.yaml": "a", "train.log": "one\n", ".hydra/overrides.yaml": "[]", "eval.jsonl": "1\n"}
 

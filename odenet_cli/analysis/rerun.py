@@ -18,8 +18,8 @@ from odenet_cli.analysis.trained import known_data
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.ode import Stats
-from odenet_cli.records import read_record
 from odenet_cli.registry import require
+from odenet_cli.rundir import read_record
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, broken, circumstances, repeatable

@@ -16,8 +16,8 @@ from odenet_cli import models
 from odenet_cli.config.schema import Config, load
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
-from odenet_cli.records import WEIGHTS as WEIGHTS_FILE
-from odenet_cli.records import read_record
+from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
+from odenet_cli.rundir import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device, weights
 from odenet_cli.training.sound import WEIGHTS, agree, fits, sound

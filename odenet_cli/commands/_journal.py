@@ -22,9 +22,9 @@ class Journal:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a line of JSON."""
-        from odenet_cli.training.folder import append
+        from odenet_cli.files import append_json
 
-        self.keep(append, record)
+        self.keep(append_json, record)
 
     def keep(self, write: Callable[[Path, Any], None], content: Any) -> None:
         """Have `write` put `content` into the file."""

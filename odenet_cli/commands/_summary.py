@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.files import replace
+from odenet_cli.files import write, write_json
 from odenet_cli.report.scores import Score, among, judged
 from odenet_cli.report.table import aligned
-from odenet_cli.request.folders import run_record
 from odenet_cli.request.points import differing
+from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.training.progress import say
 
 COSTS = (
@@ -28,9 +27,9 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
     earlier = _earlier(folder, [where for _, where in jobs])
     records = [_outcome(overrides, where, folder, failed or {}) for overrides, where in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "summary.json", json.dumps({"jobs": records}, indent=2) + "\n")
+    write_json(folder / "summary.json", {"jobs": records})
     table = markdown(records, differing(record["overrides"] for record in records))
-    replace(folder / "summary.md", table + "\n")
+    write(folder / "summary.md", table + "\n")
 
     undone = [record for record in records if record["status"] != "done"]
     say(f"\n{table}\n")
@@ -43,12 +42,11 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
 
 def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
     """Return overrides and folder of the jobs that are in the sweep's folder beside these."""
-    there = sorted(path.parent for path in folder.rglob("run.json"))
-    return [(list(run_record(where).get("overrides") or []), where) for where in there if where not in jobs]
+    return [(list(record_or_reason(run).get("overrides") or []), run) for run in runs_below(folder) if run not in jobs]
 
 
 def _outcome(overrides: list[str], where: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:
-    record = run_record(where)
+    record = record_or_reason(where)
     if where.resolve() in failed and record.get("status") == "done":
         record = {"status": "failed", "reason": failed[where.resolve()]}
     status = record.get("status", "not started")

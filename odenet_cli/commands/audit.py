@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from odenet_cli.commands._journal import Journal
@@ -53,9 +52,8 @@ def main(argv: list[str]) -> int:
     from odenet_cli.analysis.audit import Audit
     from odenet_cli.analysis.sanity_check import judged, matrix
     from odenet_cli.analysis.trained import eval_batch, needs_solver, trained
-    from odenet_cli.files import replace
+    from odenet_cli.files import write_json
     from odenet_cli.request.points import altered
-    from odenet_cli.training.folder import plain
 
     config = altered(run, {key: values[0] for key, values in words.items()})
     solvers = matrix(config.solver, config.dtype, tolerances, steps)
@@ -74,7 +72,7 @@ def main(argv: list[str]) -> int:
     sentence = told(verdict, rows[0], worst)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
     with Journal(folder / "audit.json") as journal:
-        journal.keep(replace, json.dumps(plain(content), indent=2) + "\n")
+        journal.keep(write_json, content)
         say(sentence)
     return 1 if verdict == "not an ode" and strict == "true" else 0
 

@@ -16,8 +16,8 @@ from odenet_cli.bench import workloads
 from odenet_cli.commands._points import counted
 from odenet_cli.commands.report import made_folder
 from odenet_cli.errors import RequestError
+from odenet_cli.files import write_output
 from odenet_cli.registry import nearest, require
-from odenet_cli.report.files import put_text
 
 KEYS = ("repeats", "device", "out")
 MOST = 100_000  # measurements
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
             print("\n\n".join(map(table.markdown, tables)), flush=True)
             if folder:
                 for file, text in table.files(f"{name}-{where.type}", heading, facts, tables).items():
-                    put_text(folder / file, text)
+                    write_output(folder / file, text)
     return 0
 
 

@@ -92,12 +92,12 @@ def main(argv: list[str]) -> int:
 
 def _listed(plan: Any, at_once: int) -> list[str]:
     """Every cell with the command that runs it, and whether it is done."""
-    from odenet_cli.request.folders import run_record
+    from odenet_cli.rundir import record_or_reason
 
     many = f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}" + (f", {at_once} at a time" if at_once > 1 else "")
     lines = [f"{plan.item}, {plan.preset} preset: {many}: {plan.about}"]
     for cell in plan.cells:
-        status = run_record(cell.folder).get("status") or ("kept" if cell.kept else "missing")
+        status = record_or_reason(cell.folder).get("status") or ("kept" if cell.kept else "missing")
         words = [*cell.words, f"hydra.run.dir={cell.folder}", "resume=auto"]
         lines.append(f"  {status:<8} odenet train {shlex.join(words)}")
     return lines

@@ -12,7 +12,7 @@ from typing import Any
 from odenet_cli.commands._points import choice, files, number, open_run, own_class, read
 from odenet_cli.config.schema import Config, eval_solver
 from odenet_cli.errors import RequestError
-from odenet_cli.report.files import put_text
+from odenet_cli.files import write_output
 
 HELP = """usage: odenet sample RUN [n=1000] [out=FILE] [seed=0]
        odenet sample RUN points=FILE [out=FILE]
@@ -203,7 +203,7 @@ def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
         return
     target = Path(os.path.realpath(out))
     if (os.path.isfile(out) and os.access(target.parent, os.W_OK)) or not os.path.exists(out):
-        put_text(target, text)
+        write_output(target, text)
         return
     try:
         out.write_text(text, encoding="utf-8")

@@ -20,17 +20,16 @@ from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.errors import RequestError, RunFailed, full, told
-from odenet_cli.records import holds_run
 from odenet_cli.reproduce.launcher import launch
 from odenet_cli.reproduce.processes import Job
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, settled
-from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, run_record
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run
 from odenet_cli.request.hydra_errors import explained
 from odenet_cli.request.overrides import parse
 from odenet_cli.request.restore import kept
-from odenet_cli.training.folder import locked, write_record
+from odenet_cli.rundir import holds_run, locked, record_or_reason, write_record
 from odenet_cli.training.progress import say
 
 log = logging.getLogger("odenet")
@@ -78,7 +77,7 @@ def _run_all(request: Request, folder: Path, new: bool) -> int:
         if _raised:
             raise _raised.pop()
     except RequestError:
-        if new and not (request.sweep and any(map(run_record, jobs))):
+        if new and not (request.sweep and any(map(record_or_reason, jobs))):
             remove_run(folder, jobs)
         raise
     finally:
@@ -135,7 +134,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
     """Train, as job `number` of a sweep if it is one; a job that is done already is left as it is."""
     from odenet_cli.training.run import run
 
-    known = run_record(folder)
+    known = record_or_reason(folder)
     try:
         config, data_record, command = settled(cfg, folder)
         if number is not None and config.resume == "auto" and finished(folder, config, data_record):
@@ -143,7 +142,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
             return
         tied = OmegaConf.is_interpolation(cfg.solver, "atol")
         final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied)
-        if run_record(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
+        if record_or_reason(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
             from odenet_cli.report import pictures
             from odenet_cli.training.log import show
 
@@ -156,7 +155,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
 
 def _record(folder: Path, error: Exception) -> None:
     """See that `run.json` says the run failed, also where it failed too early to say so itself."""
-    record = run_record(folder)
+    record = record_or_reason(folder)
     if record.get("status") == "failed" or (isinstance(error, RequestError) and holds_run(folder)):
         return  # a refused request leaves the run that is here as it was
     with suppress(OSError):  # on a full disk; what was raised says it too

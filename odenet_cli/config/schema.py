@@ -273,7 +273,7 @@ def save(config: Config, folder: Path, tied: bool) -> None:
     if tied:
         content.solver.atol = "${.rtol}"
     head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))
-    files.replace(folder / "config.yaml", head + OmegaConf.to_yaml(content))
+    files.write(folder / "config.yaml", head + OmegaConf.to_yaml(content))
 
 
 def saved(folder: Path) -> dict[str, Any]:

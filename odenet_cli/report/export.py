@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.report.files import put_text
+from odenet_cli.files import write_output
 from odenet_cli.report.groups import Comparison
 from odenet_cli.report.provenance import Source, data, distinct
 from odenet_cli.report.scores import NAMES
@@ -89,4 +89,4 @@ def write(folder: Path, comparison: Comparison, made: Source) -> list[Path]:
     """`folder/table.md`, `.csv` and `.json`."""
     texts = {"md": markdown(comparison, made) + "\n", "csv": as_csv(comparison, made)}
     texts["json"] = as_json(comparison, made) + "\n"
-    return [put_text(folder / f"table.{kind}", text) for kind, text in texts.items()]
+    return [write_output(folder / f"table.{kind}", text) for kind, text in texts.items()]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from odenet_cli.records import without_places
 from odenet_cli.report.runs import Run
+from odenet_cli.rundir import without_places
 
 SHOWN = 4
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
+from odenet_cli.files import write_output
 from odenet_cli.report import style
 from odenet_cli.report.export import sheet
-from odenet_cli.report.files import put_text
 from odenet_cli.report.provenance import Source
 from odenet_cli.report.provenance import data as data_of
 from odenet_cli.report.runs import Run
@@ -146,7 +146,7 @@ def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str,
     """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
     folder.mkdir(parents=True, exist_ok=True)
     ours = texts(result, about, checks, made)
-    written = [put_text(folder / f"{about.preset}.{kind}", text) for kind, text in ours.items()]
+    written = [write_output(folder / f"{about.preset}.{kind}", text) for kind, text in ours.items()]
     for name, figure in result.figures.items():
         if figure is not None:
             written += style.save(figure, folder / f"{about.preset}-{name}", made.text())

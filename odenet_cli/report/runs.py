@@ -16,12 +16,11 @@ from typing import Any
 
 from odenet_cli.config.schema import saved
 from odenet_cli.errors import RequestError
-from odenet_cli.records import check, parsed, read_text
+from odenet_cli.rundir import check_types, parse_record, read_metrics
 
 # What must be there, and of which kind.
 CONFIG: dict[str, Any] = {"seed": int | None}
 RUN = {"run.json", "metrics.jsonl"}  # what only the folder of a run holds
-ROW: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +153,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def read(folder: Path) -> Run:
     """The run in `folder`; files that cannot be read, or say what no run would, make it `unreadable`."""
     try:
-        record = parsed(folder)
-        metrics = _metrics(folder / "metrics.jsonl")
+        record = parse_record(folder)
+        metrics = read_metrics(folder)
         config = dict(flat(saved(folder)))
-        check(config, CONFIG, "config.yaml")
+        check_types(config, CONFIG, "config.yaml")
         status = record["status"]
     except Exception as error:  # whatever a damaged file makes a parser raise
         reason = first_line(unreadable(error))
@@ -178,20 +177,6 @@ def unreadable(error: Exception) -> str:
 
 def first_line(text: object) -> str:
     return str(text).partition("\n")[0]
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """The records; what stands after the last line break is still being written."""
-    text = read_text(path) if path.exists() else ""
-    records = []
-    for place, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
-        where = f"line {place} of {path.name}"
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: {getattr(error, 'msg', error)}: {line[:40]!r}") from error
-        check(records[-1], ROW, where)
-    return records
 
 
 def flat(section: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from odenet_cli.report.files import put
+from odenet_cli.files import write_output
 from odenet_cli.report.runs import number
 
 WIDTH = 6.75  # inches: the text width of two columns
@@ -94,8 +94,8 @@ def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
     """Write `path`.svg and `path`.png; `about` says in their metadata where the numbers come from."""
     told = {"Description": about} if about else {}
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
-    put(files[0], lambda file: figure.savefig(file, metadata={"Date": None, **told}))
-    put(files[1], lambda file: figure.savefig(file, dpi=DPI, metadata=told))
+    write_output(files[0], lambda file: figure.savefig(file, metadata={"Date": None, **told}))
+    write_output(files[1], lambda file: figure.savefig(file, dpi=DPI, metadata=told))
     return files
 
 
@@ -103,7 +103,7 @@ def save(figure: Figure, path: Path, about: str = "") -> list[Path]:
 def save_film(film: FuncAnimation, path: Path) -> Path:
     """Write `path`.gif, which plays without end."""
     file = path.with_name(f"{path.name}.gif")
-    return put(file, lambda path: film.save(path, writer=PillowWriter(fps=FRAMES), dpi=FILM_DPI))
+    return write_output(file, lambda path: film.save(path, writer=PillowWriter(fps=FRAMES), dpi=FILM_DPI))
 
 
 def mixed(color: str, share: float) -> str:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.reproduce.plan import Cell
-from odenet_cli.request.folders import run_record
-from odenet_cli.training.folder import held
+from odenet_cli.rundir import is_locked, record_or_reason
 from odenet_cli.training.progress import duration, number, percent
 from odenet_cli.training.record import scored
 
@@ -38,7 +37,7 @@ class Board:
         self.live: Any = None
         for folder in self.cells:
             if self._is_done(folder):
-                self._done(folder, run_record(folder))
+                self._done(folder, record_or_reason(folder))
         before = self.count("done")
         said = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
         print(f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {said}", flush=True)
@@ -67,10 +66,10 @@ class Board:
         ended = [folder for folder in self.began if self.state[folder] == "running" and folder not in running]
         ended += [folder for folder in self.state if self.state[folder] == "left" and self._is_done(folder)]
         for folder in ended:
-            record = run_record(folder)
+            record = record_or_reason(folder)
             if record.get("status") == "done":
                 self._done(folder, record, now - self.began[folder] if folder in self.began else None)
-            elif held(folder):  # by another process, which was a moment earlier
+            elif is_locked(folder):  # by another process, which was a moment earlier
                 del self.began[folder]
                 self.state[folder] = "left"
                 continue
@@ -107,7 +106,7 @@ class Board:
 
     @staticmethod
     def _is_done(folder: Path) -> bool:
-        return run_record(folder).get("status") == "done"
+        return record_or_reason(folder).get("status") == "done"
 
     def _done(self, folder: Path, record: dict[str, Any], took: float | None = None) -> None:
         self.state[folder] = "done"

@@ -7,7 +7,6 @@ on every other machine: `unpack` makes a finished run of it, which has no `last.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,9 +19,8 @@ from odenet_cli.analysis import measures
 from odenet_cli.config.check import leaves
 from odenet_cli.config.schema import load
 from odenet_cli.errors import RequestError
-from odenet_cli.files import replace
-from odenet_cli.records import WEIGHTS, holds_run, names_place, read_record, without_places
-from odenet_cli.training.folder import locked, plain
+from odenet_cli.files import write, write_json
+from odenet_cli.rundir import WEIGHTS, holds_run, locked, names_place, read_record, without_places
 
 FOLDER = Path("results/cells")
 SUMS = "SHA256SUMS"
@@ -66,8 +64,8 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
     from odenet_cli.training import weights
 
     config = load(run)
-    replace(part / "config.yaml", _anywhere_config((run / "config.yaml").read_text(encoding="utf-8")))
-    replace(part / "run.json", json.dumps(plain(_anywhere_record(record)), indent=2, ensure_ascii=False) + "\n")
+    write(part / "config.yaml", _anywhere_config((run / "config.yaml").read_text(encoding="utf-8")))
+    write_json(part / "run.json", _anywhere_record(record))
     if not is_measurement(run) and not (run / WEIGHTS).exists():
         state = weights_of_run(run, config, "best")
         scored = (record.get("final") or {}).get("best_epoch")
@@ -76,9 +74,9 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
         weights.save(part / WEIGHTS, state, config, run.name)
     for name in _as_they_are(run):
         (part / name).parent.mkdir(exist_ok=True)
-        replace(part / name, (run / name).read_bytes())
+        write(part / name, (run / name).read_bytes())
     names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
-    replace(part / SUMS, "".join(f"{_sha256(part / name)}  {name}\n" for name in names))
+    write(part / SUMS, "".join(f"{_sha256(part / name)}  {name}\n" for name in names))
 
 
 def _as_they_are(run: Path) -> Iterator[str]:
@@ -164,7 +162,7 @@ def unpack(run: Path) -> None:
             return
         for name in sorted(listed(kept), key=lambda name: name == "run.json"):  # which makes it a finished run, last
             (run / name).parent.mkdir(exist_ok=True)
-            replace(run / name, (kept / name).read_bytes())
+            write(run / name, (kept / name).read_bytes())
 
 
 def size(kept: Path) -> int:

@@ -22,7 +22,7 @@ from odenet_cli.request.hydra_errors import explained
 from odenet_cli.request.overrides import parse
 from odenet_cli.request.restore import kept
 from odenet_cli.request.trust import guard
-from odenet_cli.training.folder import held
+from odenet_cli.rundir import is_locked
 
 log = logging.getLogger("odenet")
 
@@ -61,7 +61,7 @@ def watched(folders: Sequence[Path], look: Callable[[set[Path]], None]) -> Itera
 
     def watch() -> None:
         while not over.wait(1.0):
-            look({folder for folder in folders if held(folder)})
+            look({folder for folder in folders if is_locked(folder)})
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

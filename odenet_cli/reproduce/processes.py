@@ -15,8 +15,7 @@ from pathlib import Path
 
 from odenet_cli import threads
 from odenet_cli.errors import Interrupted
-from odenet_cli.records import read_record
-from odenet_cli.training.folder import held
+from odenet_cli.rundir import is_locked, read_record
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2
@@ -49,7 +48,7 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
     with Stop() as stop:
         try:
             while waiting or running:
-                for job in [job for job in waiting if not held(job.folder)]:
+                for job in [job for job in waiting if not is_locked(job.folder)]:
                     slot = next((slot for slot in range(at_once) if slot not in running), None)
                     if slot is None:
                         break
@@ -59,7 +58,7 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
                 for slot, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[slot]
-                        if held(job.folder):  # another process was a moment earlier, and this one was turned away
+                        if is_locked(job.folder):  # another process was a moment earlier, and this one was turned away
                             waiting.append(job)
                         elif not done(job.folder):
                             failed[job.folder] = reason(job, process.returncode)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.config.schema import complete
 from odenet_cli.errors import RequestError, told
-from odenet_cli.records import holds_run
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Source, source
 from odenet_cli.report.runs import Run, read
@@ -18,9 +17,8 @@ from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.plan import Plan
 from odenet_cli.reproduce.processes import Job, done, launch
 from odenet_cli.request.data import on_gpu
-from odenet_cli.request.folders import run_record
+from odenet_cli.rundir import holds_run, locked, record_or_reason
 from odenet_cli.training.device import count
-from odenet_cli.training.folder import locked
 from odenet_cli.training.same import another, same_run
 
 if TYPE_CHECKING:
@@ -116,7 +114,7 @@ def check_data(plan: Plan, records: dict[Path, Any]) -> None:
     for cell in plan.cells:
         if done(cell.folder) and (longer := same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
             raise another(cell.folder, longer)
-        used = (run_record(cell.folder).get("data") or {}).get("sha256")
+        used = (record_or_reason(cell.folder).get("data") or {}).get("sha256")
         now = (records.get(cell.folder) or {}).get("sha256")
         if used and now and used != now:
             raise RequestError(
@@ -217,5 +215,5 @@ def report(
 
 def _reason(job: Job) -> str:
 
-    record = run_record(job.folder)
+    record = record_or_reason(job.folder)
     return str(record.get("reason") or record.get("status") or "not started").partition("\n")[0]

@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.config.schema import Config, complete, saved
 from odenet_cli.errors import RequestError
-from odenet_cli.records import holds_run
 from odenet_cli.request.compose import Composer, told, typed
 from odenet_cli.request.cores import share_cores
 from odenet_cli.request.data import auto_of, goes_on, on_gpu, settle
@@ -30,6 +29,7 @@ from odenet_cli.request.places import PIN, filled, refers, runs_in
 from odenet_cli.request.points import differing
 from odenet_cli.request.resume import resumed
 from odenet_cli.request.trust import guard, guard_inside, guard_target
+from odenet_cli.rundir import holds_run
 from odenet_cli.training.same import identity
 
 MOST_NAMES = 100_000  # bytes; Linux takes variables of 128 KiB

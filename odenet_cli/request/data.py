@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from odenet_cli.config.schema import Config, complete, saved
 from odenet_cli.errors import RequestError
-from odenet_cli.records import holds_run, read_record
 from odenet_cli.request.compose import typed
 from odenet_cli.request.places import filled, refers
+from odenet_cli.rundir import holds_run, read_record
 from odenet_cli.training.same import same_data, same_run
 
 

@@ -8,14 +8,10 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from odenet_cli.errors import RequestError
-from odenet_cli.records import read_record
-from odenet_cli.training.folder import held, holds, user
+from odenet_cli.rundir import OURS, is_locked, lock_holder, locked_here, read_record
 
-OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
-OURS |= {"predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json"}
 LONGEST = 100
 
 
@@ -27,14 +23,6 @@ def folder_name(number: int, overrides: str = "") -> str:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         text = text.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + digest
     return f"{number}-{text}" if text else f"{number}"
-
-
-def run_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says, empty if there is none; one that cannot be read says `unreadable`, and why."""
-    try:
-        return read_record(folder)
-    except RequestError as error:
-        return {"status": "unreadable", "reason": str(error)}
 
 
 def check_links(key: str, folder: Path) -> None:
@@ -51,8 +39,8 @@ def check_links(key: str, folder: Path) -> None:
 
 def check_free(key: str, folder: Path) -> None:
     """Refuse a folder that another process is at work in; whether its run is finished, nobody knows yet."""
-    if held(folder) and not holds(folder):
-        raise RequestError(f"{key}={folder} is in use by {user(folder)}; wait for it, or choose another.")
+    if is_locked(folder) and not locked_here(folder):
+        raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
 
 
 def check_run_folder(folder: Path, resume: str) -> None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from odenet_cli.config.schema import Config, load
 from odenet_cli.errors import RequestError
+from odenet_cli.rundir import runs_below
 from odenet_cli.training.same import settings
 
 FILLED = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re.DOTALL)
@@ -53,7 +54,7 @@ def runs_in(folder: Path) -> dict[Path, Config]:
     """Return the runs below `folder`, each with its config; left out is one that failed before it had any, and one
     whose config is damaged: nothing is a repetition of that."""
     found = {}
-    for place in sorted(path.parent for path in folder.rglob("run.json")):
+    for place in runs_below(folder):
         with contextlib.suppress(RequestError):
             found[place] = load(place)
     return found

@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.files import replace
-from odenet_cli.records import holds_run
-from odenet_cli.training.folder import locked
+from odenet_cli.files import write
+from odenet_cli.rundir import holds_run, locked
 
 NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml", "*.log")  # wherever `hydra.output_subdir` has them
 
@@ -52,4 +51,4 @@ def _put_back(folder: Path, notes: dict[Path, bytes], names: Sequence[str]) -> N
     for path, content in notes.items():
         if now.get(path) != content:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace(path, content)
+            write(path, content)

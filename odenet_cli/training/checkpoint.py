@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.errors import RequestError, exhausted
-from odenet_cli.files import replace, sync
+from odenet_cli.files import sync, write
 
 FORMAT = 1
 
@@ -45,7 +45,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     path.parent.mkdir(exist_ok=True)
-    replace(path, buffer.getbuffer(), keep=previous(path))
+    write(path, buffer.getbuffer(), previous=previous(path))
     sync(path.parent.parent)  # the folder of checkpoints may be new itself
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.config.schema import Config
-from odenet_cli.training.folder import MetricsFile
+from odenet_cli.rundir import MetricsFile, read_metrics
 
 TAGS = {  # of what is not a metric of the task: those are called name/split
     "nfe_forward": "nfe/forward",
@@ -68,8 +68,8 @@ class Logbook:
     def __init__(self, folder: Path, config: Config, size: int = 0, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.metrics = MetricsFile(folder / "metrics.jsonl", size)
-        records, files = self.metrics.read(), list(folder.glob("events.out.*"))
+        self.metrics = MetricsFile(folder, size)
+        records, files = read_metrics(folder), list(folder.glob("events.out.*"))
         whole = bool(files) and shows(files, records)
         if not whole:
             for path in files:

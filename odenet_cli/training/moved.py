@@ -8,7 +8,7 @@ from pathlib import Path
 
 from odenet_cli.config.schema import DATA_PLACES, Config
 from odenet_cli.errors import RequestError
-from odenet_cli.records import read_record
+from odenet_cli.rundir import read_record
 
 
 def moved(folder: Path, config: Config) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -21,7 +20,7 @@ from odenet_cli import threads
 from odenet_cli.errors import Interrupted, OdenetError, RunFailed, described, exhausted, full, no_space, told
 from odenet_cli.models import solvers
 from odenet_cli.ode import Stats
-from odenet_cli.records import FORMAT
+from odenet_cli.rundir import FORMAT, read_metrics
 from odenet_cli.training import device
 from odenet_cli.training.keeper import FAILED
 from odenet_cli.training.loop import Session
@@ -34,8 +33,7 @@ COUNTS = tuple(field.name for field in fields(Stats))
 
 def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The numbers of the run: the test score of the weights chosen on validation, the cost of training by its log."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    train = [record for record in map(json.loads, lines) if record["split"] == "train"]
+    train = [record for record in read_metrics(folder) if record["split"] == "train"]
     peaks = [record["peak_mib"] for record in train if record["peak_mib"] is not None]
     best = session.best or {}
     return {

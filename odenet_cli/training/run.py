@@ -17,14 +17,13 @@ from torch import nn
 from odenet_cli import data as datasets
 from odenet_cli.config.schema import Config, eval_solver, save
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
-from odenet_cli.files import replace
+from odenet_cli.files import write
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.ode import PrecisionWarning
-from odenet_cli.records import holds_run, read_record
+from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, write_record
 from odenet_cli.tasks import figure_data, missing_method, sanity_check, task
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import scoring
-from odenet_cli.training.folder import check_metrics, locked, write_record
 from odenet_cli.training.keeper import FAILED, Keeper
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import Session, fit, score
@@ -125,9 +124,8 @@ def run(
                     f"the run in {folder} is finished, and its checkpoints are gone: there is no {last} to go on from."
                     "\n  Put it back, or start a new run in another folder."
                 )
-        metrics = folder / "metrics.jsonl"
-        if state is not None or metrics.is_dir():
-            check_metrics(metrics, 0 if state is None else state["metrics_bytes"])
+        if state is not None or (folder / "metrics.jsonl").is_dir():
+            check_metrics(folder, 0 if state is None else state["metrics_bytes"])
         if trouble:
             log.warning("%s\n  Going on from the checkpoint before it.", trouble)
             # Out of the way: the next write would put it in the place of the sound one.
@@ -191,7 +189,7 @@ def keep_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None
         packed = {name: values.astype(numpy.min_scalar_type(values.max())) for name, values in arrays.items()}
         file = io.BytesIO()
         numpy.savez_compressed(file, **packed)  # type: ignore[arg-type]
-        replace(folder / "predictions.npz", file.getvalue())
+        write(folder / "predictions.npz", file.getvalue())
 
 
 def assemble(config: Config, where: torch.device, known: dict[str, Any] | None = None) -> Session:

@@ -14,7 +14,7 @@ from typing import Any
 
 from odenet_cli.config.schema import INCIDENTAL, Config, load
 from odenet_cli.errors import RequestError
-from odenet_cli.records import holds_run, read_record
+from odenet_cli.rundir import holds_run, read_record
 
 LINES = 8
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 import odenet_cli
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.files import replace
+from odenet_cli.files import write
 from odenet_cli.training.checkpoint import Content, digest
 from odenet_cli.training.sound import fingerprint
 
@@ -34,7 +34,7 @@ def save(path: Path, state: Content, config: Config, config_hash: str) -> None:
         "epoch": str(state["epoch"]),
     }
     about["sha256"] = digest([dict(sorted(about.items())), model])
-    replace(path, _in_order(safetensors.torch.save(model, about)))
+    write(path, _in_order(safetensors.torch.save(model, about)))
 
 
 def load(path: Path, config: Config) -> Content:

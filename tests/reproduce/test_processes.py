@@ -15,7 +15,7 @@ import pytest
 from odenet_cli.errors import Interrupted
 from odenet_cli.reproduce import processes as launching
 from odenet_cli.reproduce.processes import Job, environment, launch
-from odenet_cli.training.folder import held, locked, taken
+from odenet_cli.rundir import is_locked, locked, try_lock
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
 TOLD = """
@@ -170,14 +170,14 @@ def test_a_cell_that_another_process_took_a_moment_earlier_is_waited_for_too(job
 def test_who_only_asks_whether_a_folder_is_held_turns_no_run_away(tmp_path):
     """The question takes the lock for a moment, here a long one; a run that begins in it waits."""
     with locked(tmp_path):
-        assert held(tmp_path)
+        assert is_locked(tmp_path)
     asking = os.open(tmp_path / ".lock", os.O_RDWR)
-    assert taken(asking)
+    assert try_lock(asking)
     threading.Timer(0.1, os.close, [asking]).start()
     begun = time.monotonic()
     with locked(tmp_path):
         assert time.monotonic() - begun > 0.05
-    assert not held(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])

@@ -17,8 +17,8 @@ import torch
 
 from odenet_cli.analysis.rerun import repeat
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
+from odenet_cli.rundir import MetricsFile
 from odenet_cli.training import checkpoint, loop
-from odenet_cli.training.folder import MetricsFile
 
 # Five steps an epoch: checkpoints at 2 and 4 fall inside an epoch, those at 5 and 10 on its last step.
 RHYTHM = ("trainer.log_every=2", "optim.lr=0.3")

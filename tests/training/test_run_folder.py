@@ -19,12 +19,12 @@ from odenet_cli.analysis.trained import trained
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.schema import eval_solver, load, save
 from odenet_cli.errors import RequestError
+from odenet_cli.files import without_nan
+from odenet_cli.rundir import MetricsFile, locked, write_record
 from odenet_cli.training import build
-from odenet_cli.training import record as run_record
 from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.folder import MetricsFile, locked, plain, write_record
+from odenet_cli.training.record import commit as COMMIT
 
-COMMIT = run_record.commit
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
 EVERY = {"step", "epoch", "split", "loss", "error", *COST}
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2", "gradient=backprop")
@@ -39,7 +39,7 @@ def elsewhere(act):
 
 def test_a_second_writer_is_refused(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from odenet_cli.training.folder import locked; "
+        "import sys; from pathlib import Path; from odenet_cli.rundir import locked; "
         "from odenet_cli.errors import RequestError\n"
         "try:\n with locked(Path(sys.argv[1])): pass\n"
         "except RequestError as error: print(error); sys.exit(2)"
@@ -89,17 +89,17 @@ def test_a_lock_that_went_with_its_folder_is_no_lock(tmp_path):
 
 def test_metrics_are_cut_back_to_what_a_checkpoint_knew(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    first = MetricsFile(path)
+    first = MetricsFile(tmp_path)
     first.write({"step": 1})
     size = first.size
     first.write({"step": 2})
     path.open("ab").write(b'{"half a li')
     first.close()
-    again = MetricsFile(path, size)
+    again = MetricsFile(tmp_path, size)
     again.write({"step": 2, "again": True})
     again.close()
     assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "again": true}']
-    MetricsFile(path).close()
+    MetricsFile(tmp_path).close()
     assert path.read_bytes() == b""
 
 
@@ -115,7 +115,7 @@ def test_records_are_json_for_everyone(tmp_path):
         "c": {"d": "-inf"},
         "é": "π",
     }
-    assert plain((1, math.nan)) == [1, "nan"]
+    assert without_nan((1, math.nan)) == [1, "nan"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "summary.json"])

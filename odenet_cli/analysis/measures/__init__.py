@@ -14,7 +14,7 @@ from typing import Any
 from odenet_cli.analysis.trained import check_file
 from odenet_cli.config.schema import Config, load
 from odenet_cli.errors import RequestError
-from odenet_cli.training.folder import append, plain
+from odenet_cli.files import append_json, without_nan
 
 Row = dict[str, Any]
 
@@ -50,8 +50,8 @@ class Rows:
 
     def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Keep the values under this key."""
-        row = plain({**key, **values})
-        append(self.path, row)
+        row = without_nan({**key, **values})
+        append_json(self.path, row)
         self.found.append(row)
 
     def missing(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -6,8 +6,9 @@ import pytest
 
 from odenet_cli.commands._summary import summarise
 from odenet_cli.errors import RequestError
-from odenet_cli.files import replace
-from odenet_cli.request.folders import check_run_folder, run_record
+from odenet_cli.files import write
+from odenet_cli.request.folders import check_run_folder
+from odenet_cli.rundir import record_or_reason
 
 
 @pytest.mark.parametrize("lies", ["file", ".file.part"])
@@ -15,21 +16,21 @@ def test_where_there_was_a_link_only_the_link_goes(tmp_path, lies):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     (tmp_path / lies).symlink_to(precious)
-    replace(tmp_path / "file", "new")
+    write(tmp_path / "file", "new")
     assert not (tmp_path / "file").is_symlink()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"precious": "mine", "file": "new"}
 
 
 def test_a_pipe_in_the_place_of_a_part_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / ".file.part")
-    replace(tmp_path / "file", b"new")
+    write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_folder_in_its_place_is_an_error_and_leaves_no_part(tmp_path):
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="Is a directory"):
-        replace(tmp_path / "file", "new")
+        write(tmp_path / "file", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -46,6 +47,6 @@ def test_a_summary_is_written_through_no_link(tmp_path):
 
 def test_a_pipe_is_no_record(tmp_path):
     os.mkfifo(tmp_path / "run.json")
-    assert run_record(tmp_path).get("status") != "done"
+    assert record_or_reason(tmp_path).get("status") != "done"
     with pytest.raises(RequestError, match=r"run\.json"):
         check_run_folder(tmp_path, "auto")

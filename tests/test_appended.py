@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from odenet_cli.training.folder import append
+from odenet_cli.files import append_json
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_half_a_line_makes_way(tmp_path, before, kept):
     path = tmp_path / "eval.jsonl"
     path.write_text(before)
     for value in (8, float("nan")):
-        append(path, {"a": value})
+        append_json(path, {"a": value})
     records = [json.loads(line)["a"] for line in path.read_text().splitlines()]
     assert records == [*range(1, kept + 1), 8, "nan"]

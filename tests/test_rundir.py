@@ -7,13 +7,12 @@ import sys
 import pytest
 
 from odenet_cli.errors import RequestError
-from odenet_cli.records import read_record
 from odenet_cli.report.runs import read
-from odenet_cli.request.folders import run_record
+from odenet_cli.rundir import read_record, record_or_reason
 
 
 def test_what_is_there_is_read_and_nothing_where_there_is_none(tmp_path):
-    assert read_record(tmp_path / "nowhere") == run_record(tmp_path) == {}
+    assert read_record(tmp_path / "nowhere") == record_or_reason(tmp_path) == {}
     (tmp_path / "run.json").write_text('{"status": "done", "final": null, "data": null, "more": [1]}')
     assert read_record(tmp_path) == {"status": "done", "final": None, "data": None, "more": [1]}
 
@@ -48,8 +47,8 @@ def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RequestError, match=r"run\.json"):
         read_record(tmp_path)
-    assert run_record(tmp_path)["status"] == read(tmp_path).status == "unreadable"
-    assert "run.json" in run_record(tmp_path)["reason"]
+    assert record_or_reason(tmp_path)["status"] == read(tmp_path).status == "unreadable"
+    assert "run.json" in record_or_reason(tmp_path)["reason"]
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
@@ -59,5 +58,5 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 
 
 def test_reading_a_record_takes_no_torch():
-    code = "import sys, odenet_cli.records, odenet_cli.report.runs; sys.exit('torch' in sys.modules)"
+    code = "import sys, odenet_cli.rundir, odenet_cli.report.runs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

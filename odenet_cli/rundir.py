@@ -1,0 +1,284 @@
+"""The folder of one run: its lock, `run.json`, `metrics.jsonl` and its names; nobody else parses them. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.errors import RequestError, naming
+from odenet_cli.files import is_json_object, sync, to_json, write_json
+
+FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
+WEIGHTS = "model.safetensors"  # of a run that came from a kept cell, in the place of checkpoints
+OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
+OURS |= {"predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json"}
+
+# What `run.json` and a line of `metrics.jsonl` must have, and of which type.
+RECORD: dict[str, Any] = {
+    "status": str,
+    **dict.fromkeys(("reason", "command", "git", "device", "started", "finished"), str | None),
+    **dict.fromkeys(("final", "data", "versions"), dict | None),
+    "resumed": list | None,
+}
+METRICS: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
+
+PARENTS_TO_SYNC = 2  # folders above a run's that may be as new: runs/DATE, sweeps/DATE/TIME
+LOCK_WAIT_S = 0.5  # within this, whoever only asks whether a folder is locked has let go of it
+_LOCKED: set[tuple[int, Path]] = set()  # (thread, folder)
+
+
+# --- the lock
+
+
+@contextlib.contextmanager
+def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
+    """Hold the folder's lock for this thread, which may take it again; raise `RequestError` if another holds it.
+
+    The kernel releases it when the process ends. Yields whether the folder was made here: only who made it, and still
+    holds it, may remove it.
+    """
+    if locked_here(folder):
+        yield False
+        return
+    mine = threading.get_ident(), folder.resolve()
+    limit, new = time.monotonic() + LOCK_WAIT_S, _make(folder)
+    while (handle := _acquire(folder / ".lock")) is None:
+        if time.monotonic() > limit:
+            raise RequestError(f"{folder} is in use by {lock_holder(folder)}; wait for it, or choose another {key}.")
+        time.sleep(0.01)
+        new |= _make(folder)
+    _LOCKED.add(mine)
+    try:
+        yield new
+    finally:
+        _LOCKED.remove(mine)
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)  # it names its holder, and now there is none
+        os.close(handle)
+
+
+def locked_here(folder: Path) -> bool:
+    """Return whether this thread holds the folder's lock."""
+    return (threading.get_ident(), folder.resolve()) in _LOCKED
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether anybody holds the folder's lock."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def lock_holder(folder: Path) -> str:
+    """Return who holds the folder's lock, as it wrote there: the process, and the machine."""
+    with contextlib.suppress(OSError):
+        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")[:200] or "another odenet process"
+    return "another odenet process"
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file and return True, unless it is locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _make(folder: Path) -> bool:
+    """Make the folder; return whether there was none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _acquire(lock: Path) -> int | None:
+    """Return the lock's open file; None where another process has it, or removed it with its folder."""
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if try_lock(handle) and os.path.samestat(os.fstat(handle), os.stat(lock)):
+            with contextlib.suppress(OSError):  # on a full disk nobody learns who holds it
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            return handle
+    os.close(handle)
+    return None
+
+
+# --- run.json
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether there is a run in `folder` to go on with."""
+    return any((folder / name).exists() for name in ("run.json", "checkpoints"))
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Return the folders of runs in `folder`, at any depth, sorted."""
+    return sorted(path.parent for path in folder.rglob("run.json"))
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json` in one move, the folder's own name on the disk before it."""
+    sync(folder, above=PARENTS_TO_SYNC)
+    write_json(folder / "run.json", record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return `run.json`, empty if there is none; raise `RequestError` naming it where no run would have written it."""
+    try:
+        return parse_record(folder)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        path = folder / "run.json"
+        raise RequestError(
+            f"{path} cannot be read: {error}\n  Put back what the run wrote there, or take the file away: the run "
+            "then goes on from its checkpoints, and whether its data are still the same is not asked."
+        ) from error
+
+
+def record_or_reason(folder: Path) -> dict[str, Any]:
+    """Return `run.json`, empty if there is none; status `unreadable` and the reason where it cannot be read."""
+    try:
+        return read_record(folder)
+    except RequestError as error:
+        return {"status": "unreadable", "reason": str(error)}
+
+
+def parse_record(folder: Path) -> dict[str, Any]:
+    """Return `run.json`; raise a `ValueError` that names what no run would write, or whatever the parser raises."""
+    text = read_text(folder / "run.json")
+    if not text.strip("\0 \n"):
+        raise ValueError("run.json: it is empty")
+    try:
+        record: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno} of run.json: {error.msg}") from error
+    check_types(record, {}, "run.json")
+    version = record.get("format", 1)
+    if type(version) is int and version > FORMAT:
+        raise RequestError(
+            f"{folder / 'run.json'} is of a newer version of odenet: it has format {version}, and this one reads up to "
+            f"{FORMAT}.\n  Install that version to go on with this run."
+        )
+    check_types(record, {**RECORD, "format": int} if "format" in record else RECORD, "run.json")
+    for stop in record.get("resumed") or []:
+        check_types(stop, {"step": int}, "a resume in run.json")
+    return dict(record)
+
+
+def without_places(command: str | None) -> str | None:
+    """Return a command without the words that name a place on the machine: they change no number."""
+    if not command or "data.root=" not in command:
+        return command
+    return shlex.join(word for word in shlex.split(command) if not names_place(word))
+
+
+def names_place(word: str) -> bool:
+    """Return whether a word of a command says where the data are."""
+    return word.lstrip("+").startswith("data.root=")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; a pipe or a device is refused, as reading it would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text: {error}") from error
+
+
+def check_types(section: Any, types: Mapping[str, Any], name: str) -> None:
+    """Raise `ValueError` if `section` is no dictionary, or one of these keys has another type; a bool is no int."""
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} has no keys")
+    for key, kind in types.items():
+        value = section.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name}: {key} is {value!r:.40}" if key in section else f"{name}: there is no {key}")
+
+
+# --- metrics.jsonl
+
+
+class MetricsFile:
+    """Hold `metrics.jsonl` open for writing, one record a line, cut back to its first `size` bytes."""
+
+    def __init__(self, folder: Path, size: int = 0) -> None:
+        self.folder, self.path = folder, folder / "metrics.jsonl"
+        self._file = open(self.path, "ab")  # noqa: SIM115 - open as long as the run
+        self._file.truncate(min(size, os.path.getsize(self.path)))
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, all of them handed to the system."""
+        self._file.flush()
+        return os.path.getsize(self.path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record and hand it to the system."""
+        with naming(self.path):
+            self._file.write((to_json(record) + "\n").encode())
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of `metrics.jsonl`, one per (step, split); raise `ValueError` naming a line that is none.
+
+    What stands after the last line break is still being written.
+    """
+    path = folder / "metrics.jsonl"
+    text = read_text(path) if path.exists() else ""
+    records = []
+    for place, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
+        where = f"line {place} of {path.name}"
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: {getattr(error, 'msg', error)}: {line[:40]!r}") from error
+        check_types(records[-1], METRICS, where)
+    return records
+
+
+def check_metrics(folder: Path, size: int) -> None:
+    """Raise `RequestError` if the first `size` bytes of the log, those a checkpoint knew, are not whole records."""
+    path = folder / "metrics.jsonl"
+    try:
+        with open(path, "rb") as file:
+            text = file.read(size)
+        whole = len(text) == size and text[-1:] in (b"", b"\n") and all(map(_is_metric, text.splitlines()))
+        wrong = "" if whole else f"its first {size:,} bytes are not the records that the checkpoint was written after"
+    except OSError as error:
+        wrong = str(error.strerror)
+    if wrong:
+        raise RequestError(f"{path} is damaged: {wrong}.\n  Put it back, or start a new run in another folder.")
+
+
+def _is_metric(line: bytes) -> bool:
+    return is_json_object(line) and {"step", "split"} <= json.loads(line).keys()
