@@ -16,14 +16,14 @@ from odenet_cli.errors import RequestError, full, naming
 Content = str | bytes | memoryview | Callable[[Path], object]
 
 
-def write(path: Path, content: Content, previous: Path | None = None) -> Path:
+def write(path: Path, content: Content, previous: Path | None = None, part: str = ".{}.part") -> Path:
     """Put `content` in the place of `path`, on the disk when this returns; of a link only the link goes.
 
-    content   text (UTF-8), bytes, or a function that writes a file at the path it is given, which has the same ending
+    content   text (UTF-8), bytes, or a function that writes a file at the path it is given
     previous  where the file that was at `path` goes, if there was one
+    part      the name that it has until it is whole
     """
-    # A function chooses the format by the ending.
-    temporary = path.with_name(f".part-{path.name}" if callable(content) else f".{path.name}.part")
+    temporary = path.with_name(part.format(path.name))
     try:
         temporary.unlink(missing_ok=True)
         with naming(path):
@@ -51,7 +51,7 @@ def write_json(path: Path, value: Any) -> Path:
 def write_output(path: Path, content: Content) -> Path:
     """Write a file to a place of the user's choice; raise `RequestError` where that takes none."""
     try:
-        return write(path, content)
+        return write(path, content, part=".part-{}")  # a function that saves a figure goes by the ending
     except OSError as error:
         if full(error):
             raise

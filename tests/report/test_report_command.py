@@ -106,7 +106,7 @@ def test_links_among_the_results_are_replaced(sweep, tmp_path):
     precious.write_text("mine")
     out.mkdir()
     names = [f"table.{kind}" for kind in ("md", "csv", "json")] + [f"training.{kind}" for kind in ("svg", "png")]
-    for name in [*names, *(f".{name}.part" for name in names)]:
+    for name in [*names, *(f".part-{name}" for name in names)]:
         (out / name).symlink_to(precious)
     assert command.main([str(sweep), "--out", str(out)]) == 0
     assert precious.read_text() == "mine"
