@@ -59,23 +59,24 @@ def fitting(key: str, function: Callable[..., Any], options: Mapping[str, Any], 
         if name not in allowed:
             listing = ", ".join(allowed) or "none"
             raise RequestError(f"{key}.{name} is not an option here.{nearest(name, allowed)}\n  There are: {listing}.")
-        if name in hints and not _is_a(value, hints[name]):
-            raise RequestError(f"{key}.{name}={value!r} is not {_spell(hints[name])}.")
+        if name in hints and not has_type(value, hints[name]):
+            raise RequestError(f"{key}.{name}={value!r} is not {describe_type(hints[name])}.")
     for name, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
             raise RequestError(f"{key}.{name} is missing; give it a value: {key}.{name}=…")
 
 
-def _is_a(value: object, hint: Any) -> bool:
+def has_type(value: object, hint: Any) -> bool:
+    """Return whether `value` has the annotated type; a whole number is also a float, a truth value is no number."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin is typing.Literal:
         return value in arguments
     if origin in (typing.Union, types.UnionType):
-        return any(_is_a(value, part) for part in arguments)
+        return any(has_type(value, part) for part in arguments)
     if origin in (list, tuple):
-        return isinstance(value, (list, tuple)) and all(_is_a(item, arguments[0]) for item in value)
+        return isinstance(value, (list, tuple)) and all(has_type(item, arguments[0]) for item in value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -85,14 +86,15 @@ def _is_a(value: object, hint: Any) -> bool:
     return isinstance(value, hint) if inspect.isclass(hint) else True
 
 
-def _spell(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
+    """Return an annotated type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(part) for part in arguments)
+        return " or ".join(describe_type(part) for part in arguments)
     if origin in (list, tuple):
-        return f"a list of {_spell(arguments[0])}"
+        return f"a list of {describe_type(arguments[0])}"
     plain = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
     return plain.get(hint, getattr(hint, "__name__", str(hint)))
 

@@ -7,7 +7,8 @@ import torch
 
 from odenet_cli.analysis import audit as audits
 from odenet_cli.commands import audit as command
-from odenet_cli.config.schema import complete, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs

@@ -8,7 +8,8 @@ import pytest
 
 from odenet_cli.commands import gradcheck as command
 from odenet_cli.commands._gradtable import Limits, judged
-from odenet_cli.config.schema import complete, load, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs

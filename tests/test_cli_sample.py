@@ -5,7 +5,8 @@ import torch
 
 from odenet_cli.analysis.trained import trained
 from odenet_cli.commands import sample
-from odenet_cli.config.schema import complete, load, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.models.planar import Planar
 from odenet_cli.ode import SolveError

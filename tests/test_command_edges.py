@@ -12,7 +12,8 @@ from odenet_cli import streams
 from odenet_cli.analysis import sanity_check
 from odenet_cli.commands import audit, bench, gradcheck, reproduce, sample
 from odenet_cli.commands import eval as scoring
-from odenet_cli.config.schema import complete, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import device

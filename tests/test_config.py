@@ -8,17 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 
 import odenet_cli
+from odenet_cli.config.check import tolerance_warnings
 from odenet_cli.config.presets import adaptive, groups, headline, options, preset
-from odenet_cli.config.schema import (
-    SolverChange,
-    changed,
-    complete,
-    eval_solver,
-    gradient_solver,
-    load,
-    save,
-    saved,
-)
+from odenet_cli.config.resolve import changed, complete, eval_solver, gradient_solver
+from odenet_cli.config.saved import load, read_saved, save
+from odenet_cli.config.schema import SolverChange
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 
@@ -140,9 +134,9 @@ def test_another_method_to_score_with_brings_its_preset(words, expected):
 
 
 def test_a_tolerance_below_the_resolution_warns():
-    assert not compose(["solver.rtol=1e-6"]).warnings()
-    assert "float32" in compose(["solver.rtol=1e-8"]).warnings()[0]
-    assert not compose(["solver.rtol=1e-12", "dtype=float64"]).warnings()
+    assert not tolerance_warnings(compose(["solver.rtol=1e-6"]))
+    assert "float32" in tolerance_warnings(compose(["solver.rtol=1e-8"]))[0]
+    assert not tolerance_warnings(compose(["solver.rtol=1e-12", "dtype=float64"]))
     for key in ("", "eval."):
         with pytest.raises(RequestError, match=rf"float32: use {re.escape(key)}dtype=float64"):
             compose([f"{key}solver.rtol=1e-10"])
@@ -170,11 +164,11 @@ def test_what_is_saved_and_cannot_be_read_is_named(tmp_path, monkeypatch):
 
     (tmp_path / "config.yaml").write_text("a: {b: '${c}'}\nc: {d: '${a}'}\n")
     with pytest.raises(RequestError, match=r"config\.yaml: RecursionError raised while resolving"):
-        saved(tmp_path)
+        read_saved(tmp_path)
     with monkeypatch.context() as patched:  # where OmegaConf is deep in something else it comes as it is
         patched.setattr(OmegaConf, "to_container", endless)
         with pytest.raises(RequestError, match=r"config\.yaml refers to itself without end"):
-            saved(tmp_path)
+            read_saved(tmp_path)
     with pytest.raises(RequestError, match=r"config\.yaml cannot be read: File name too long"):
-        saved(tmp_path / ("x" * 300))
-    assert saved(tmp_path / "nowhere") == {}
+        read_saved(tmp_path / ("x" * 300))
+    assert read_saved(tmp_path / "nowhere") == {}

@@ -8,7 +8,8 @@ import pytest
 
 from odenet_cli.commands import eval as command
 from odenet_cli.commands._points import read
-from odenet_cli.config.schema import complete, eval_solver, load, save
+from odenet_cli.config.resolve import complete, eval_solver
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import run as runs

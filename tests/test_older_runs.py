@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet_cli.config import upgrade
-from odenet_cli.config.schema import load
+from odenet_cli.config import saved
+from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import read
 from odenet_cli.reproduce.plan import digest
@@ -37,7 +37,7 @@ def run(tmp_path):
 
 
 def test_what_is_new_takes_its_default_and_is_said_once(run, capsys, monkeypatch):
-    monkeypatch.setattr(upgrade, "_said", set())
+    monkeypatch.setattr(saved, "_reported", set())
     config = load(run)
     assert (config.model["augment"], config.optim.schedule, config.optim.warmup) == (0, "steps", None)
     load(run)

@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-from odenet_cli.config.schema import load, save
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose, prepare
 from odenet_cli.request.overrides import quoted

@@ -8,18 +8,9 @@ import pytest
 import torch
 
 from odenet_cli.analysis.sanity_check import matrix
-from odenet_cli.config.check import CONTROLLERS
-from odenet_cli.config.schema import (
-    STEP_CONTROL,
-    Config,
-    SolverChange,
-    changed,
-    complete,
-    eval_solver,
-    gradient_solver,
-    load,
-    save,
-)
+from odenet_cli.config.resolve import changed, complete, eval_solver, gradient_solver
+from odenet_cli.config.saved import load, save
+from odenet_cli.config.schema import CONTROLLERS, STEP_CONTROL, Config, SolverChange
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive
 from odenet_cli.ode.control import GAINS

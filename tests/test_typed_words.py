@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, PATHS, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, PATHS
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.request.overrides import parse

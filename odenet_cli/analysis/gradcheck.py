@@ -25,7 +25,8 @@ from odenet_cli.analysis.reference_gradient import (
 )
 from odenet_cli.analysis.step_replay import Decisions
 from odenet_cli.analysis.trained import Trained
-from odenet_cli.config.schema import Config, gradient_solver
+from odenet_cli.config.resolve import gradient_solver
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, exhausted
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from odenet_cli.config.schema import SolverChange, SolverConfig, changed
+from odenet_cli.config.resolve import changed
+from odenet_cli.config.schema import SolverChange, SolverConfig
 from odenet_cli.precision import EPS
 
 LOSS, SIGNIFICANT = 0.002, 0.01

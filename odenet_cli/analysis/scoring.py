@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.analysis.trained import eval_batch, trained
-from odenet_cli.config.schema import Config, eval_solver, load
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
 from odenet_cli.data import Split
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build

@@ -13,7 +13,8 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config.schema import Config, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE

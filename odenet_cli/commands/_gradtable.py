@@ -10,7 +10,8 @@ from typing import Any
 
 from odenet_cli.commands._points import spelled
 from odenet_cli.config.presets import preset
-from odenet_cli.config.schema import Config, gradient_solver
+from odenet_cli.config.resolve import gradient_solver
+from odenet_cli.config.schema import Config
 
 # Gradients that are exact for the steps they take, and how many times the rounding of the loss they may be off: the way
 # back of reversible steps magnifies it.

@@ -11,7 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config.schema import DATA_PLACES, STEP_CONTROL, Config, SolverConfig, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import DATA_PLACES, STEP_CONTROL, Config, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 

@@ -9,7 +9,8 @@ from typing import Any
 from odenet_cli.commands._journal import Journal
 from odenet_cli.commands._points import choice, open_run, own_class, product, read
 from odenet_cli.config.presets import adaptive, preset
-from odenet_cli.config.schema import STEP_CONTROL, Config, eval_solver
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.schema import STEP_CONTROL, Config
 from odenet_cli.training.progress import say
 
 HELP = """usage: odenet eval RUN [key=value ...]

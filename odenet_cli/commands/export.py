@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from odenet_cli.commands._points import choice, files, own_class, product, read
-from odenet_cli.config.schema import load
+from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError, full
 
 HELP = """usage: odenet export RUN out=FILE.safetensors [key=value ...]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands._points import choice, files, number, open_run, own_class, read
-from odenet_cli.config.schema import Config, eval_solver
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 

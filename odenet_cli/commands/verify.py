@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands.reproduce import parsed as reproduce_request
 from odenet_cli.config.check import leaves
-from odenet_cli.config.schema import Config, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.registry import nearest
 from odenet_cli.reproduce.comparison import TIMES, UNCHECKED, Tally

@@ -1,4 +1,7 @@
-"""The ranges of a request, key by key: what the types cannot say. No torch, no Hydra."""
+"""Checks of a whole configuration: the ranges that the schema's fields carry, and the rules across keys.
+
+A configuration is checked where it enters: composed, loaded, or altered. Inside it is believed.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +9,73 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from odenet_cli.config.presets import adaptive, options, preset, written
+from odenet_cli.config.resolve import eval_config, eval_solver, gradient_solver
+from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig, OptimConfig, SolverConfig, find_field
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import check_tolerance
-from odenet_cli.registry import nearest, require
+from odenet_cli.registry import describe_type, has_type, nearest, require
 
-if TYPE_CHECKING:
-    from odenet_cli.config.schema import Config, GradientConfig, OptimConfig, SolverConfig
-
-DTYPES = ("float32", "float64")
-NORMS = ("relative", "absolute", "seminorm")
-CONTROLLERS = ("I", "PI", "PID")
-COMPILE = ("auto", "true", "false", "loop")
-SCHEDULES = ("steps", "cosine", "onecycle")
-LONGEST = 240  # bytes of a name; a file system takes 255, and the time goes before it
-DEEPEST = 10_000  # blocks or layers
-RECIPE: dict[str, Any] = {  # what a data set may say of a run, and of which kind each key is
-    "batch_size": int,
-    "steps": int,
-    "epochs": {"gpu": int, "cpu": int},
-    "lr": float,
-    "rtol": float,
-    "gradient": {"method": str, "rtol": float},
-    "eval": {"method": str, "rtol": float, "atol": float, "steps": int, "max_steps": int, "dtype": str},
-    "direction": str,
+MAX_NAME_BYTES = 240  # a file system takes 255, and the time precedes the name
+MAX_LAYERS = 10_000  # blocks or layers
+RECIPE: dict[str, Any] = {  # what a data set may recommend, and the key that each value is for
+    "batch_size": "trainer.batch_size",
+    "steps": "trainer.steps",
+    "epochs": {"gpu": "trainer.epochs", "cpu": "trainer.epochs"},
+    "lr": "optim.lr",
+    "rtol": "solver.rtol",
+    "gradient": {"method": "gradient.solver.method", "rtol": "gradient.solver.rtol"},
+    "eval": {
+        **{name: f"eval.solver.{name}" for name in ("method", "rtol", "atol", "steps", "max_steps")},
+        "dtype": "eval.dtype",
+    },
 }
-KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a word"}
 
 
-def check(config: Config) -> None:
-    """Refuse what no run could use: a `RequestError` with key, value, what is allowed and the way out."""
-    from odenet_cli.config.schema import eval_config, eval_solver, gradient_solver
-
-    _check_names(config)
-    _check_sections(config)
+def check(config: Config) -> Config:
+    """Return `config`; raise RequestError, with key, value, what is allowed and the way out, if no run could use it."""
+    _check_keys(config)
+    for group in ("model", "data"):
+        _check_group(group, getattr(config, group))
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise RequestError(f"{key}={value} is out of range: it must be below 2^63.")
-    for key in ("blocks", "layers"):
-        if config.model.get("name") != "custom" and isinstance(count := config.model.get(key), int) and count > DEEPEST:
-            raise RequestError(f"model.{key}={count} is out of range: it must be {DEEPEST:,} or less.")
-    _check_words(config)
-    _check_solver("solver", config.solver, config.dtype)
+    _check_ranges(config)
+    _check_texts(config)
+    check_solver("solver", config.solver, config.dtype)
     _check_gradient(config.gradient)
-    _check_solver("gradient.solver", gradient_solver(config), config.dtype)
-    scored = eval_config(config).dtype or config.dtype
-    require("eval.dtype", scored, DTYPES)
-    _check_solver("eval.solver", eval_solver(config), scored)
+    check_solver("gradient.solver", gradient_solver(config), config.dtype)
+    check_solver("eval.solver", eval_solver(config), eval_config(config).dtype or config.dtype)
     _check_optim(config.optim)
-    _check_trainer(config)
+    if config.trainer.epochs is not None and config.trainer.steps is not None:
+        raise RequestError(
+            f"trainer.epochs={config.trainer.epochs} and trainer.steps={config.trainer.steps} both say how long to "
+            "train; set one of them to null. To stop early use trainer.max_steps."
+        )
+    return config
+
+
+def tolerance_warnings(config: Config) -> list[str]:
+    """Return a warning for each tolerance below the resolution of the dtype that it is used with."""
+    scored = eval_config(config).dtype or config.dtype
+    warnings = [_check_tolerance("solver", config.solver, config.dtype)]
+    for key, solver, dtype in (
+        ("gradient.solver", gradient_solver(config), config.dtype),
+        ("eval.solver", eval_solver(config), scored),
+    ):
+        if solver != config.solver:
+            warnings.append(_check_tolerance(key, solver, dtype))
+    return [text for text in warnings if text]
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(full key, value) of everything below `value`: dataclasses, dictionaries and lists."""
+    """Yield (full key, value) of everything below `value`: dataclasses, dictionaries and lists."""
     if is_dataclass(value):
-        items: Any = ((f.name, getattr(value, f.name)) for f in fields(value))
+        items: Any = ((item.name, getattr(value, item.name)) for item in fields(value))
     elif isinstance(value, dict):
         items = value.items()
     elif isinstance(value, (list, tuple)):
@@ -72,33 +83,75 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     else:
         yield key, value
         return
-    for name, item in items:
-        yield from leaves(item, f"{key}.{name}" if key else str(name))
+    for name, inner in items:
+        yield from leaves(inner, f"{key}.{name}" if key else str(name))
 
 
-def _check_names(section: Any, key: str = "") -> None:
+def _check_keys(section: Any, prefix: str = "") -> None:
     """Refuse what `+key=value` added to a section that has no such key."""
-    known = [f.name for f in fields(section)]
+    known = [item.name for item in fields(section)]
     for name, value in vars(section).items():
         if name not in known:
             raise RequestError(
-                f"{key}{name} is not a key of the configuration.{nearest(name, known)}\n"
-                f"  There are: {', '.join(key + other for other in known)}."
+                f"{prefix}{name} is not a key of the configuration.{nearest(name, known)}\n"
+                f"  There are: {', '.join(prefix + other for other in known)}."
             )
         if is_dataclass(value):
-            _check_names(value, f"{key}{name}.")
+            _check_keys(value, f"{prefix}{name}.")
 
 
-def _check_sections(config: Config) -> None:
-    """Refuse a value where a preset of the model or the data has a section, and a section where it has a value."""
-    for group in ("model", "data"):
-        said = getattr(config, group)
-        like = written(group, said["name"]) if isinstance(said.get("name"), str) else {}
-        _check_section(group, said, {**like, "recipe": RECIPE} if group == "data" else like)
+def _check_ranges(section: Any, prefix: str = "") -> None:
+    """Hold every value of a section, and of those in it, against the range in its field's metadata."""
+    for item in fields(section):
+        value, key = getattr(section, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            _check_ranges(value, f"{key}.")
+        else:
+            _check_range(key, value, item.metadata)
+
+
+def _check_range(key: str, value: Any, metadata: Any) -> None:
+    if value is None:
+        return
+    if metadata["choices"]:
+        require(key, value, metadata["choices"])
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, (int, float)) and not in_range(number, metadata):
+            raise RequestError(
+                f"{key}={value} is out of range: it must be {describe_range(metadata)}.\n  It is {metadata['help']}."
+            )
+
+
+def in_range(number: float, metadata: Any) -> bool:
+    """Return whether a number is in the range of a field."""
+    low, above, below = (metadata[name] for name in ("low", "above", "below"))
+    return (low is None or number >= low) and (above is None or number > above) and (below is None or number < below)
+
+
+def describe_range(metadata: Any) -> str:
+    """Return the range of a field in words; empty if it has none."""
+    low, above, below = (metadata[name] for name in ("low", "above", "below"))
+    if below is not None:
+        return f"between {above} and {below}" if low is None else f"in [{low}, {below})"
+    if above is not None:
+        return f"above {above}"
+    return "" if low is None else f"{low} or more"
+
+
+def _check_group(group: str, section: dict[str, Any]) -> None:
+    """Refuse a model or data set without a name, or with values where its preset has sections, or the reverse."""
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise RequestError(f"{group}.name is missing; choose a preset: {group}={'|'.join(options(group))}.")
+    like = written(group, name)
+    _check_section(group, section, {**like, "recipe": RECIPE} if group == "data" else like)
+    for key in ("blocks", "layers"):
+        if group == "model" and name != "custom" and isinstance(count := section.get(key), int) and count > MAX_LAYERS:
+            raise RequestError(f"model.{key}={count} is out of range: it must be {MAX_LAYERS:,} or less.")
 
 
 def _check_section(key: str, section: dict[str, Any], like: dict[str, Any]) -> None:
-    """`like` has, for each key, a section or a kind; anything else is a value of any kind."""
+    """Compare a section with `like`: for each key a section or any value; below `recipe` a key of the schema."""
     for name in filter(like.__contains__, section):
         full, value, known = f"{key}.{name}", section[name], like[name]
         if isinstance(known, dict):
@@ -108,83 +161,62 @@ def _check_section(key: str, section: dict[str, Any], like: dict[str, Any]) -> N
             _check_section(full, value or {}, known)
         elif isinstance(value, dict):
             raise RequestError(f"{full}={value} does not fit: {full} is one value, not a section.")
-        elif isinstance(known, type) and type(value) not in (known, int if known is float else known, type(None)):
-            raise RequestError(f"{full}={value} is not {KINDS[known]}.")
+        elif full.startswith("data.recipe.") and (found := find_field(known)):
+            field, hint = found
+            if not has_type(value, hint):
+                raise RequestError(f"{full}={value} is not {describe_type(hint)}.")
+            _check_range(full, value, field.metadata)
 
 
-def at_least(key: str, value: float | None, low: float) -> None:
-    """Refuse a `value` below `low`; null is for others to judge."""
-    if value is not None and value < low:
-        raise RequestError(f"{key}={value} is out of range: it must be {low} or more.")
-
-
-def positive(key: str, value: float | None, remedy: str = "") -> None:
-    """Refuse a `value` that is not above zero."""
-    if value is not None and value <= 0:
-        raise RequestError(f"{key}={value} is out of range: it must be above 0.{remedy}")
-
-
-def _check_words(config: Config) -> None:
+def _check_texts(config: Config) -> None:
     name = config.name
-    if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > LONGEST:
+    if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > MAX_NAME_BYTES:
         raise RequestError(
-            f"name={name!r} cannot be part of a folder's name: 1 to {LONGEST} bytes, no slash, no line break.\n"
+            f"name={name!r} cannot be part of a folder's name: 1 to {MAX_NAME_BYTES} bytes, no slash, no line break.\n"
             "  Say where runs go with hydra.run.dir=FOLDER."
         )
-    at_least("seed", config.seed, 0)
-    require("dtype", config.dtype, DTYPES)
-    require("compile", config.compile, COMPILE)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N.")
     if not config.resume or "\n" in config.resume:
         raise RequestError(f"resume={config.resume!r} must be none, auto or the folder of a run.")
-    for group in ("model", "data"):
-        if not isinstance(getattr(config, group).get("name"), str):
-            raise RequestError(f"{group}.name is missing; choose a preset: {group}={'|'.join(options(group))}.")
 
 
-def _check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
-    at_least(f"{key}.max_steps", solver.max_steps, 1)
-    _check_step_control(key, solver)
-    if not adaptive(solver.method, f"{key}.method"):
+def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
+    """Refuse a solver whose settings do not fit its kind (adaptive, fixed steps), or a tolerance far below `dtype`."""
+    kind_is_adaptive = adaptive(solver.method, f"{key}.method")
+    control = [f"{key}.{name}={value}" for name in STEP_CONTROL if (value := getattr(solver, name)) is not None]
+    if control and not kind_is_adaptive:
+        raise RequestError(
+            f"{', '.join(control)} has no meaning for {solver.method}, which takes fixed steps; leave it out."
+        )
+    if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
+        raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
+    if not kind_is_adaptive:
         if solver.rtol is not None or solver.atol is not None:
             raise RequestError(_wrong_kind(key, solver, "takes fixed steps, so it has no rtol or atol"))
         if solver.steps is None:
             raise RequestError(f"{key}.steps is missing: {solver.method} takes fixed steps. Add {key}.steps=10.")
-        return at_least(f"{key}.steps", solver.steps, 1)
+        return
     if solver.steps is not None:
         raise RequestError(_wrong_kind(key, solver, "chooses its own steps, so it has no steps"))
-    for name, value in (("rtol", solver.rtol), ("atol", solver.atol)):
-        if value is None:
+    for name in ("rtol", "atol"):
+        if getattr(solver, name) is None:
             raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
-        positive(f"{key}.{name}", value, " Usual are 1e-1 to 1e-9.")
-    assert solver.rtol is not None
+    _check_tolerance(key, solver, dtype)
+
+
+def _check_tolerance(key: str, solver: SolverConfig, dtype: str) -> str | None:
+    """Return the warning of `check_tolerance`; raise RequestError where it refuses."""
+    if solver.rtol is None:
+        return None
     try:
-        check_tolerance(f"{key}.rtol", solver.rtol, dtype, "eval.dtype" if key == "eval.solver" else "dtype")
+        return check_tolerance(f"{key}.rtol", solver.rtol, dtype, "eval.dtype" if key == "eval.solver" else "dtype")
     except ValueError as error:
         raise RequestError(str(error)) from error
-    return None
-
-
-def _check_step_control(key: str, solver: SolverConfig) -> None:
-    from odenet_cli.config.schema import STEP_CONTROL
-
-    said = [f"{key}.{name}={getattr(solver, name)}" for name in STEP_CONTROL if getattr(solver, name) is not None]
-    if said and not adaptive(solver.method, f"{key}.method"):
-        raise RequestError(
-            f"{', '.join(said)} has no meaning for {solver.method}, which takes fixed steps; leave it out."
-        )
-    if solver.controller is not None:
-        require(f"{key}.controller", solver.controller, CONTROLLERS)
-    positive(f"{key}.first_step", solver.first_step)
-    positive(f"{key}.max_step", solver.max_step)
-    at_least(f"{key}.min_step", solver.min_step, 0)
-    if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
-        raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
 
 
 def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
-    """The message for `rtol` with a fixed method or `steps` with an adaptive one, with a complete remedy."""
+    """Return the message for `rtol` with a fixed method or `steps` with an adaptive one, with a complete remedy."""
     own = preset("solver", solver.method)
     nulls = [name for name in ("rtol", "atol", "steps") if getattr(solver, name) is not None and name not in own]
     given = ", ".join(f"{key}.{name}={getattr(solver, name):g}" for name in nulls)
@@ -193,22 +225,20 @@ def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
         missing = [f"{key}.{n}={own[n]:g}" for n in own if n != "method" and getattr(solver, n) is None]
         ways += "; for a saved config add " + " ".join([*(f"{key}.{n}=null" for n in nulls), *missing])
     else:
-        ways = f"leave it out, or choose {key}.method="
         kind = not adaptive(solver.method)
+        ways = f"leave it out, or choose {key}.method="
         ways += "|".join(name for name in options("solver") if adaptive(name) is kind)
     return f"{given} does not fit {solver.method}: it {reason}.\n  Way out: {ways}."
 
 
 def _check_gradient(gradient: GradientConfig) -> None:
+    """Refuse an option that the gradient method's preset does not list."""
     listed = preset("gradient", gradient.method, "gradient.method")
-    require("gradient.norm", gradient.norm, NORMS)
-    if not 0 < gradient.coupling < 1:
-        raise RequestError(f"gradient.coupling={gradient.coupling} is out of range: it must lie between 0 and 1.")
     unused = [key for key, value in leaves(gradient.solver, "solver") if value is not None]
     unused += [
-        option.name
-        for option in fields(gradient)
-        if option.name not in ("method", "solver") and getattr(gradient, option.name) != option.default
+        item.name
+        for item in fields(gradient)
+        if item.name not in ("method", "solver") and getattr(gradient, item.name) != item.default
     ]
     for key in unused:
         if key.split(".")[0] not in listed:
@@ -217,31 +247,7 @@ def _check_gradient(gradient: GradientConfig) -> None:
 
 def _check_optim(optim: OptimConfig) -> None:
     require("optim.name", optim.name, options("optim"))
-    positive("optim.lr", optim.lr)
-    at_least("optim.weight_decay", optim.weight_decay, 0)
-    if optim.momentum is not None:
-        if "momentum" not in preset("optim", optim.name):
-            raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
-        if not 0 <= optim.momentum < 1:
-            raise RequestError(f"optim.momentum={optim.momentum} is out of range: it must be in [0, 1).")
-    require("optim.schedule", optim.schedule, SCHEDULES)
-    if optim.warmup is not None and not 0 <= optim.warmup < 1:
-        raise RequestError(f"optim.warmup={optim.warmup} is out of range: it is a fraction of the run, in [0, 1).")
-    positive("optim.decay", optim.decay)
-    positive("optim.clip", optim.clip)
-    if any(not 0 < m < 1 for m in optim.milestones) or sorted(optim.milestones) != list(optim.milestones):
-        raise RequestError(
-            f"optim.milestones={optim.milestones} must be rising fractions of the run, each between 0 and 1."
-        )
-
-
-def _check_trainer(config: Config) -> None:
-    trainer = config.trainer
-    for key, value in leaves(trainer, "trainer"):
-        at_least(key, value, 1)
-    at_least("eval.batch_size", config.eval.batch_size, 1)
-    if trainer.epochs is not None and trainer.steps is not None:
-        raise RequestError(
-            f"trainer.epochs={trainer.epochs} and trainer.steps={trainer.steps} both say how long to train; "
-            "set one of them to null. To stop early use trainer.max_steps."
-        )
+    if optim.momentum is not None and "momentum" not in preset("optim", optim.name):
+        raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
+    if sorted(optim.milestones) != list(optim.milestones):
+        raise RequestError(f"optim.milestones={optim.milestones} must be rising fractions of the run.")

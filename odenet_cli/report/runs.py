@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config.schema import saved
+from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import check_types, parse_record, read_metrics
 
@@ -155,7 +155,7 @@ def read(folder: Path) -> Run:
     try:
         record = parse_record(folder)
         metrics = read_metrics(folder)
-        config = dict(flat(saved(folder)))
+        config = dict(flat(read_saved(folder)))
         check_types(config, CONFIG, "config.yaml")
         status = record["status"]
     except Exception as error:  # whatever a damaged file makes a parser raise

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from odenet_cli.analysis import measures
 from odenet_cli.config.check import leaves
-from odenet_cli.config.schema import load
+from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write, write_json
 from odenet_cli.rundir import WEIGHTS, holds_run, locked, names_place, read_record, without_places

@@ -27,7 +27,8 @@ from omegaconf import OmegaConf
 
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import conf_dir, options, written
-from odenet_cli.config.schema import INCIDENTAL, Config, complete
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 from odenet_cli.reproduce import kept_cells

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from odenet_cli.config.schema import complete
+from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError, told
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Source, source

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.analysis.trained import weights_of_run
-from odenet_cli.config.schema import Config, SolverConfig, eval_solver
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.ode import Stats
 from odenet_cli.report.runs import Run
 from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, close_to

@@ -17,7 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from odenet_cli.config.schema import Config, complete, saved
+from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import read_saved
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import Composer, told, typed
 from odenet_cli.request.cores import share_cores
@@ -85,7 +88,7 @@ def prepare(argv: list[str]) -> Request:
         os.environ["ODENET_DATA"] = os.path.abspath(os.path.expanduser(os.environ["ODENET_DATA"]))
 
     if args.config_dir and args.config_name == "config" and holds_run(Path(args.config_dir)):
-        saved(Path(args.config_dir))  # one that is damaged is refused by its name
+        read_saved(Path(args.config_dir))  # one that is damaged is refused by its name
 
     composer = Composer(args)
     with explained(composer.overrides, composer.keys):
@@ -99,7 +102,7 @@ def prepare(argv: list[str]) -> Request:
     for path in {job.config.checkpoint for job in request.jobs if not goes_on(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
-    for warning in dict.fromkeys(warning for job in request.jobs for warning in job.config.warnings()):
+    for warning in dict.fromkeys(warning for job in request.jobs for warning in tolerance_warnings(job.config)):
         print(f"warning: {warning}", file=sys.stderr)
     settled = settle({job.folder: job.config for job in request.jobs})
     os.environ["ODENET_REQUEST"] = json.dumps(

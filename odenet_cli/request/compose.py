@@ -32,10 +32,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from odenet_cli.config import upgrade
 from odenet_cli.config.check import check
-from odenet_cli.config.plain_yaml import look_through, plain
 from odenet_cli.config.presets import conf_dir, groups
+from odenet_cli.config.saved import SECTIONS, add_new_options, check_interpolation, check_yaml
 from odenet_cli.config.schema import PATHS, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
@@ -65,23 +64,16 @@ class FileConfigSource(hydra_files.FileConfigSource):
         path = Path(self.path) / self._normalize_file_name(config_path)
         foreign = not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(conf_dir()))
         if foreign and os.path.exists(path):
-            look_through(path)
+            check_yaml(path)
         loaded = super().load_config(config_path)
         if foreign:
             guard_file(path, loaded.config)
-            _upgrade(path, loaded.config)
+            content: Any = OmegaConf.to_container(loaded.config, resolve=False)
+            if all(
+                isinstance(content.get(name), dict) for name in SECTIONS
+            ):  # a saved one, perhaps of an older version
+                loaded.config = OmegaConf.create(add_new_options(content, path))
         return loaded
-
-
-def _upgrade(path: Path, config: Any) -> None:
-    """Give a saved configuration the options of its model and its data that are new since."""
-    content: Any = OmegaConf.to_container(config, resolve=False)
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in upgrade.SECTIONS):
-        return
-    lacking = upgrade.missing(content, upgrade.with_defaults(content, upgrade.defaults(content, Config)))
-    for key, value in lacking.items():
-        OmegaConf.update(config, key, value, force_add=True)
-    upgrade.report(path, lacking)
 
 
 class Composer:
@@ -172,7 +164,7 @@ class Composer:
             return [[line for line in task if not parser.parse_override(line).is_sweep_override()]]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         for param in params:
-            plain("hydra.sweeper.params", param)
+            check_interpolation("hydra.sweeper.params", param)
         return self.split(params + task)
 
     def split(self, overrides: list[str]) -> list[list[str]]:
@@ -217,8 +209,7 @@ def typed(cfg: DictConfig) -> Config:
             "  A saved one is RUN/config.yaml (not RUN/.hydra); one of your own begins with `defaults: [schema, …]`."
         )
     config.reproduce = {}  # of an experiment as a whole
-    check(config)  # again: what `+key=value` adds to the root comes after the object is made
-    return config
+    return check(config)
 
 
 def absolute(path: str) -> str:

@@ -14,7 +14,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from odenet_cli.config.schema import Config, complete, saved
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import read_saved
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import typed
 from odenet_cli.request.places import filled, refers
@@ -68,7 +70,7 @@ def _auto(configs: dict[Path, Config]) -> str | None:
     """Return what `data=auto` stands for: what it did in a run that goes on, else what is found here."""
     asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}
     for folder, config in asking.items():
-        if config.resume == "auto" and holds_run(folder) and readable(folder) and (known := saved(folder)):
+        if config.resume == "auto" and holds_run(folder) and readable(folder) and (known := read_saved(folder)):
             return str(known["data"]["name"])
     return auto_of(next(iter(asking.values()))) if asking else None
 
@@ -88,7 +90,7 @@ def _found(options: str) -> str:
 def readable(folder: Path) -> bool:
     """Return whether what is in `folder` of a run can be read: its record and its config."""
     try:
-        read_record(folder), saved(folder)
+        read_record(folder), read_saved(folder)
     except RequestError:
         return False
     return True

@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from odenet_cli.config.schema import Config, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import runs_below
 from odenet_cli.training.same import settings

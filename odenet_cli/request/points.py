@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, ValueType
 from omegaconf import OmegaConf
 
+from odenet_cli.config.check import check
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.hydra_errors import explained
@@ -68,4 +69,4 @@ def altered(config: Config, changes: Mapping[str, Any]) -> Config:
             OmegaConf.update(content, key, value)
         made = OmegaConf.to_object(content)
     assert isinstance(made, Config)
-    return made
+    return check(made)

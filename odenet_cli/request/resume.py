@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, load, saved
+from odenet_cli.config.saved import load, read_saved
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.request.hydra_errors import explained
 from odenet_cli.request.overrides import quote
@@ -27,7 +28,7 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
         return args
 
     folder = Path(os.path.expanduser(value))
-    if not saved(folder):  # one that is damaged is refused by its name
+    if not read_saved(folder):  # one that is damaged is refused by its name
         raise RequestError(
             f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
             "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."

@@ -15,7 +15,8 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config.schema import STEP_CONTROL, Config, SolverConfig, eval_solver, gradient_solver
+from odenet_cli.config.resolve import eval_solver, gradient_solver
+from odenet_cli.config.schema import STEP_CONTROL, Config, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Fixed, Solver
 from odenet_cli.ode.gradient import Gradient

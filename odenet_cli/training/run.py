@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from odenet_cli import data as datasets
-from odenet_cli.config.schema import Config, eval_solver, save
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.saved import save
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.models.cnf import ContinuousFlow

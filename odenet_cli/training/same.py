@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.config.schema import INCIDENTAL, Config, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import holds_run, read_record
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from odenet_cli.config import upgrade
+from odenet_cli.config.saved import default_options
 from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.training.checkpoint import OtherConfig
@@ -102,7 +102,7 @@ def agree(config: Config, state: Mapping[str, Any], keys: tuple[str, ...] = ("",
     """Refuse a checkpoint that another config made, naming the keys that differ: those that start with one of `keys`,
     but for those that are `free`. An option that an older version did not know had its default."""
     mine = fingerprint(config)
-    known = settings(upgrade.defaults(asdict(config), Config), FREE)
+    known = settings(default_options(asdict(config)), FREE)
     other = {**{key: value for key, value in known if key in mine}, **state["config"]}
     differ = [
         f"{key}: {other.get(key)} in the checkpoint, {mine.get(key)} here"

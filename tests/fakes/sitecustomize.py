@@ -22,7 +22,7 @@ def check(config):
 
 
 def train(config, folder, command, overrides, data_record, job=0, tied=True):
-    from odenet_cli.config.schema import save
+    from odenet_cli.config.saved import save
     from odenet_cli.errors import Interrupted, RunFailed
 
     def write(status, reason=None, **final):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from odenet_cli.commands import report as command
-from odenet_cli.config.upgrade import SECTIONS
+from odenet_cli.config.saved import SECTIONS
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import find, read
 

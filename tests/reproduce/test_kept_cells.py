@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 import odenet_cli
 from odenet_cli.analysis.trained import trained
 from odenet_cli.commands import export
-from odenet_cli.config.schema import complete, load, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce import kept_cells
 from odenet_cli.reproduce.plan import digest

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from odenet_cli.commands.reproduce import parsed
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import conf_dir
-from odenet_cli.config.schema import complete
+from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce.plan import digest, incidental, plan
 from odenet_cli.request import compose

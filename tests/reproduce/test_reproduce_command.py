@@ -10,7 +10,8 @@ import pytest
 from odenet_cli import data
 from odenet_cli.analysis.measures import error_control
 from odenet_cli.commands import reproduce as command
-from odenet_cli.config.schema import complete, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce import launcher, stages
 from odenet_cli.reproduce.plan import plan

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from odenet_cli.commands import reproduce, verify
-from odenet_cli.config.schema import complete, eval_solver, load, save
+from odenet_cli.config.resolve import complete, eval_solver
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import read
 from odenet_cli.reproduce import kept_cells, stages, verification

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet_cli.config.schema import complete
+from odenet_cli.config.resolve import complete
 from odenet_cli.data import digits
 from odenet_cli.request import compose
 from odenet_cli.training import record

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from odenet_cli import models
-from odenet_cli.config.schema import complete
+from odenet_cli.config.resolve import complete
 from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose

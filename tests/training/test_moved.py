@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from odenet_cli.config.schema import complete, load, save
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training.moved import moved

@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 
 from odenet_cli.analysis.trained import trained
 from odenet_cli.commands._summary import summarise
-from odenet_cli.config.schema import eval_solver, load, save
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.files import without_nan
 from odenet_cli.rundir import MetricsFile, locked, write_record

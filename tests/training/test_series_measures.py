@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from odenet_cli.analysis.measures import Rows, error_control, event_rates, paces, spiral_paths
-from odenet_cli.config.schema import save
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.analysis.trained import check_file
-from odenet_cli.config.schema import Config, load
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.files import append_json, without_nan
 

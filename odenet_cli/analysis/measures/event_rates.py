@@ -15,7 +15,7 @@ from torch import Tensor
 
 from odenet_cli.analysis.measures import Row, Rows, config_of
 from odenet_cli.analysis.trained import eval_batch, trained
-from odenet_cli.config.schema import eval_solver
+from odenet_cli.config.resolve import eval_solver
 from odenet_cli.data.common.events import Events
 from odenet_cli.tasks.events import negative_log_likelihood
 from odenet_cli.training import build

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from odenet_cli.analysis.measures import Row, Rows, config_of
 from odenet_cli.analysis.trained import trained
-from odenet_cli.config.schema import eval_solver
+from odenet_cli.config.resolve import eval_solver
 from odenet_cli.data.common.series import FURTHER, WINDOW, Series
 from odenet_cli.tasks.series import rmse
 from odenet_cli.training import build

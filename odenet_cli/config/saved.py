@@ -1,0 +1,219 @@
+"""`config.yaml` of a run: written, and read back, also one that somebody else or an older version wrote.
+
+YAML from elsewhere is read as plain values only. Tags can ask for objects, aliases of aliases stand for billions of
+values, and `${oc.env:…}` reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from odenet_cli import files
+from odenet_cli.config.check import check, leaves
+from odenet_cli.config.presets import written
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError
+
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 20_000, 50
+PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
+# ${key} and the resolvers of `conf/`, without another ${…} inside.
+INTERPOLATION = re.compile(r"\$\{([^:${}]+|(now|hydra|oc\.select):[^${}]*)\}")
+SECTIONS = ("solver", "gradient", "model", "data", "optim", "trainer", "eval")  # in every version
+_reported: set[tuple[str, ...]] = set()
+
+
+def save(config: Config, folder: Path, tied: bool) -> None:
+    """Write `folder/config.yaml` atomically; `odenet train --config-dir folder --config-name config` runs it again.
+
+    tied  `atol` follows `rtol`, so that a change of one number changes both
+    """
+    from omegaconf import OmegaConf
+
+    content = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(replace(config, resume="none"))))
+    del content.reproduce
+    if tied:
+        content.solver.atol = "${.rtol}"
+    head = OmegaConf.to_yaml(OmegaConf.create({"defaults": ["schema", "hydra/odenet", "_self_"]}))
+    files.write(folder / "config.yaml", head + OmegaConf.to_yaml(content))
+
+
+def read_saved(folder: Path) -> dict[str, Any]:
+    """Return the content of `folder/config.yaml`, resolved, newer options at their defaults; empty without such a file.
+
+    Raise RequestError, with the file's name, if it is damaged.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = folder / "config.yaml"
+    try:
+        if not path.exists():
+            return {}
+        check_yaml(path)
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{path} refers to itself without end.") from error
+    if not isinstance(content, dict) or not content:
+        raise RequestError(f"{path} is damaged: there are no keys in it.\n{_remedy(path)}")
+    content.pop("defaults", None)
+    for section in SECTIONS:  # half of a file is no older version
+        if not isinstance(content.get(section), dict):
+            raise RequestError(f"{path} is damaged: there is no section `{section}` in it.\n{_remedy(path)}")
+    return add_new_options({str(key): value for key, value in content.items()}, path)
+
+
+def load(folder: Path) -> Config:
+    """Return the config of the run in `folder`, typed and checked."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = folder / "config.yaml"
+    content = read_saved(folder)
+    content.pop("hydra", None)  # of no use here
+    if not content:
+        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.")
+    for key, value in leaves(content):
+        if "${" in str(value):  # it would be resolved a second time
+            raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+    assert isinstance(config, Config)
+    return check(config)
+
+
+def _remedy(path: Path) -> str:
+    overrides = path.parent / ".hydra" / "overrides.yaml"
+    return f"  Put back what the run wrote there; its overrides are in {overrides}."
+
+
+def check_yaml(path: Path) -> None:
+    """Refuse the YAML file at `path`, by name, unless it is small, plain and can be built."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        if path.exists() and not path.is_file():  # to read a pipe would wait forever
+            raise RequestError(f"{path} is not a file.")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RequestError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a configuration.")
+        _check_events(content.decode("utf-8"), path)
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not a text in UTF-8.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, LookupError, TypeError, ValueError) as error:
+        raise RequestError(f"{path} is not sound YAML: {' '.join(str(error).split())[:200]}") from error
+    for key, value in leaves(values):
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise RequestError(f"{path}: {key} is out of range: it must be below 2^63.")
+        check_interpolation(f"{path}: {key}", value)
+
+
+def _check_events(text: str, path: Path) -> None:
+    """Count the values of a YAML text before any is made; refuse tags of objects, anchors and aliases."""
+    import yaml
+
+    depth = values = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        where = f"{path}, line {event.start_mark.line + 1}"
+        tag, anchor = getattr(event, "tag", None), getattr(event, "anchor", None)
+        if tag not in (None, "!") and tag not in PLAIN_TAGS:
+            raise RequestError(
+                f"{where}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} asks for more than plain values, which a "
+                "configuration may not do here."
+            )
+        if anchor:
+            raise RequestError(
+                f"{where}: a configuration has plain values only, no anchor &{anchor} and no alias *{anchor}."
+            )
+        if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
+            raise RequestError(f"{path} is not a configuration: there are no keys in it.")
+        values += isinstance(event, yaml.ScalarEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or values > MAX_VALUES:
+            raise RequestError(
+                f"{where}: more than {MAX_VALUES:,} values, or {MAX_DEPTH} one in the other; no configuration needs so "
+                "many."
+            )
+
+
+def check_interpolation(where: str, value: Any) -> None:
+    """Refuse a text from a file that calls a resolver `conf/` has no use for: `${oc.env:…}` would read secrets."""
+    rest = INTERPOLATION.sub("", value) if isinstance(value, str) else ""
+    if "${" in rest:
+        raise RequestError(
+            f"{where} calls {rest[rest.rindex('${') :][:100]}, which a configuration in a file may not do.\n"
+            "  Write the value itself, or refer to another key: ${key}."
+        )
+
+
+def add_new_options(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return `content` of the file at `path` with the options it lacks, at their defaults; name those on stderr, once.
+
+    A new option's default is what the program did before there was one, so an old run means what it meant.
+    """
+    new = missing_options(content)
+    values = {key: value for key, value in new.items() if value is not None}  # null changes nothing
+    if values and tuple(values) not in _reported:
+        _reported.add(tuple(values))
+        listed = ", ".join(f"{key}={value}" for key, value in values.items())
+        print(f"warning: {path} is of an older version without {listed}; so it is taken.", file=sys.stderr)
+    for key, value in new.items():
+        section = content
+        *parents, name = key.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = value
+    return content
+
+
+def missing_options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return full key -> default for every option of the schema, the model and the data set that `content` lacks."""
+    return _missing(content, default_options(content))
+
+
+def default_options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of every option of the schema, and of the model and the data set that `content` names."""
+    defaults = _schema_defaults(Config)
+    for group in ("model", "data"):
+        name = (content.get(group) or {}).get("name")
+        preset = written(group, name) if isinstance(name, str) else {}
+        defaults[group] = {key: value for key, value in preset.items() if key not in ("name", "target", "recipe")}
+    return defaults
+
+
+def _schema_defaults(schema: type[Any]) -> dict[str, Any]:
+    """Return the defaults of a dataclass, nested as it is; what an interpolation computes has none."""
+    defaults: dict[str, Any] = {}
+    for item in fields(schema):
+        value = item.default if item.default_factory is MISSING else item.default_factory()
+        if is_dataclass(value):
+            defaults[item.name] = _schema_defaults(type(value))
+        elif item.name not in ("name", "resume", "reproduce"):
+            defaults[item.name] = value
+    return defaults
+
+
+def _missing(content: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(content.get(key, {}), Mapping):
+            result |= _missing(content.get(key, {}), value, f"{prefix}{key}.")
+        elif key not in content:
+            result[f"{prefix}{key}"] = value
+    return result
