@@ -82,7 +82,7 @@ PLANTED = [
     ("name", "${oc.select:x,${oc.env:SECRET}}", ": name calls ${oc.env:"),
     ("defaults", ["schema", "hydra/odenet", {"x": "${oc.env:SECRET}"}], ": defaults.2.x calls ${oc.env:"),
     ("hydra.run.dir", "\\${oc.env:SECRET}", "hydra.run.dir"),
-    ("hydra.sweeper.params.name", "\\${oc.env:SECRET}", "hydra.sweeper.params calls ${oc.env:"),
+    ("hydra.sweeper.params.name", "\\${oc.env:SECRET}", "hydra.sweeper.params.name calls ${oc.env:"),
 ]
 
 
