@@ -22,7 +22,7 @@ ALLOWED = {
     "report": FOUNDATION | {"report"},
     "bench": {"", "errors", "registry", "threads", "ode", "models", "data", "bench"},
     "request": FOUNDATION | {"data", "training", "request"},
-    "reproduce": FOUNDATION | {"ode", "data", "training", "analysis", "report", "request", "reproduce", "commands"},
+    "reproduce": FOUNDATION | {"ode", "data", "training", "analysis", "report", "request", "reproduce"},
     "commands": FOUNDATION
     | {"ode", "models", "data", "tasks", "training", "analysis", "report", "bench", "request", "reproduce", "cli"}
     | {"commands"},

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odenet_cli import streams
 from odenet_cli.commands._points import counted
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
+
+if TYPE_CHECKING:
+    from odenet_cli.reproduce.plan import Request
 
 HELP = """usage: odenet reproduce ITEM [--preset quick|cpu|day|paper] [options] [key=value ...]
 
@@ -41,25 +43,6 @@ FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run", "--kee
 MOST = 1_000  # seeds, or runs side by side
 
 
-@dataclass
-class Request:
-    """What was asked for. `words` are for all runs."""
-
-    items: list[str] = field(default_factory=list)
-    preset: str = "quick"
-    seeds: int | None = None
-    rows: list[str] = field(default_factory=list)
-    jobs: int = 1
-    out: Path = Path("results")
-    dry: bool = False
-    keep: bool = False
-    words: list[str] = field(default_factory=list)
-
-    @property
-    def launcher(self) -> bool:
-        return any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in self.words)
-
-
 def main(argv: list[str]) -> int:
     """Plan every item, then run, measure and write one after the other."""
     from odenet_cli.reproduce.plan import CELLS, experiments, plan, settled_cells
@@ -73,6 +56,7 @@ def main(argv: list[str]) -> int:
         for one in plans:
             print("\n".join(_listed(one, request.jobs)))
         return 0
+    from odenet_cli.commands import train
     from odenet_cli.commands.report import made_folder
     from odenet_cli.reproduce.stages import check_data, keep, needs_data, reproduce, take_kept
 
@@ -85,7 +69,7 @@ def main(argv: list[str]) -> int:
         check_data(one, records)
         made_folder(request.out / one.item)
     command = shlex.join(["odenet", "reproduce", *argv])
-    code = max(reproduce(one, request, command) for one in plans)
+    code = max(reproduce(one, request, command, train.job) for one in plans)
     streams.forgive()
     return code
 
@@ -105,7 +89,7 @@ def _listed(plan: Any, at_once: int) -> list[str]:
 
 def parsed(argv: Sequence[str]) -> Request:
     """The request; a word that means nothing is refused."""
-    from odenet_cli.reproduce.plan import experiments
+    from odenet_cli.reproduce.plan import Request, experiments
 
     request, words = Request(), list(argv)
     while words:

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.errors import RequestError, RunFailed, full, told
-from odenet_cli.reproduce.launcher import launch
-from odenet_cli.reproduce.processes import Job
 from odenet_cli.request import Request, prepare
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, settled
@@ -106,11 +103,6 @@ def start(argv: list[str]) -> int:
             return 0
         raise RequestError("Hydra could not do this; see above.") from stop
     return 0
-
-
-def hand_over(jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]], None]) -> None:
-    """Have Hydra's launcher, chosen by `words`, run the jobs of a reproduction; `look(running)` is called meanwhile."""
-    launch(job, jobs, words, look)
 
 
 def job(cfg: DictConfig) -> None:

@@ -15,17 +15,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from odenet_cli.analysis import measures
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write, write_json
+from odenet_cli.registry import names
 from odenet_cli.rundir import WEIGHTS, holds_run, locked, names_place, read_record, without_places
 
 FOLDER = Path("results/cells")
 SUMS = "SHA256SUMS"
 NEEDED = ("config.yaml", "run.json", "metrics.jsonl")
-MEASURES = Path(measures.__file__).parent
 PLACE = re.compile(r"(?:^|[\s='\"])(?:/[^\s/]|~/)")  # an absolute path in a text
 
 
@@ -75,17 +74,17 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
     for name in _as_they_are(run):
         (part / name).parent.mkdir(exist_ok=True)
         write(part / name, (run / name).read_bytes())
-    names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
-    write(part / SUMS, "".join(f"{_sha256(part / name)}  {name}\n" for name in names))
+    files = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+    write(part / SUMS, "".join(f"{_sha256(part / name)}  {name}\n" for name in files))
 
 
 def _as_they_are(run: Path) -> Iterator[str]:
     """The files that are kept byte for byte: the log, answers to the test samples, what figures are drawn from; of a
     run that came from a kept cell the weights too."""
-    measured = [f"{path.stem}.jsonl" for path in sorted(MEASURES.glob("[!_]*.py"))]
+    measured = [f"{name}.jsonl" for name in names("odenet_cli.analysis.measures")]
     drawn = [path.relative_to(run).as_posix() for path in sorted((run / "figures").glob("*.npz"))]
-    names = ("metrics.jsonl", "predictions.npz", WEIGHTS, *measured, *drawn)
-    yield from (name for name in names if (run / name).is_file())
+    files = ("metrics.jsonl", "predictions.npz", WEIGHTS, *measured, *drawn)
+    yield from (name for name in files if (run / name).is_file())
 
 
 def _anywhere_config(text: str) -> str:

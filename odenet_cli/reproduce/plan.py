@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -41,6 +41,25 @@ from odenet_cli.request.trust import guard
 CELLS = Path("runs/cells")
 # Keys that came later, with the value that every cell before them had.
 ADDED = {"optim.schedule": "steps"}
+
+
+@dataclass
+class Request:
+    """What was asked for. `words` are for all runs."""
+
+    items: list[str] = field(default_factory=list)
+    preset: str = "quick"
+    seeds: int | None = None
+    rows: list[str] = field(default_factory=list)
+    jobs: int = 1
+    out: Path = Path("results")
+    dry: bool = False
+    keep: bool = False
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def launcher(self) -> bool:
+        return any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +194,12 @@ def digest(config: Config) -> str:
 def _kinds(schema: type[Any], key: str = "") -> Iterator[tuple[str, type]]:
     """The keys of a schema that are real numbers."""
     hints = get_type_hints(schema)
-    for field in fields(schema):
-        hint = hints[field.name]
+    for entry in fields(schema):
+        hint = hints[entry.name]
         if is_dataclass(hint):
-            yield from _kinds(hint, f"{key}{field.name}.")  # type: ignore[arg-type]
+            yield from _kinds(hint, f"{key}{entry.name}.")  # type: ignore[arg-type]
         elif hint in (float, float | None):
-            yield f"{key}{field.name}", float
+            yield f"{key}{entry.name}", float
 
 
 def _kinds_written(config: Config) -> dict[str, type]:

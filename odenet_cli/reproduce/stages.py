@@ -5,25 +5,23 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
 
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError, told
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Source, source
 from odenet_cli.report.runs import Run, read
-from odenet_cli.reproduce import kept_cells
+from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
-from odenet_cli.reproduce.plan import Plan
+from odenet_cli.reproduce.plan import Plan, Request
 from odenet_cli.reproduce.processes import Job, done, launch
 from odenet_cli.request.data import on_gpu
 from odenet_cli.rundir import holds_run, locked, record_or_reason
 from odenet_cli.training.device import count
 from odenet_cli.training.same import another, same_run
-
-if TYPE_CHECKING:
-    from odenet_cli.commands.reproduce import Request
-
 
 SIDE_BY_SIDE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
 
@@ -70,12 +68,12 @@ def said_kept(plan: Plan) -> str:
     return f"kept: {sum(folders.values())} of {len(folders)}"
 
 
-def reproduce(plan: Plan, request: Request, command: str) -> int:
+def reproduce(plan: Plan, request: Request, command: str, train_job: Callable[[DictConfig], None]) -> int:
     """One item: its cells, what is measured on them, its files."""
     print(f"{plan.item}, {plan.preset} preset: {plan.about}")
     if any(cell.kept for cell in plan.cells):
         print(f"{said_kept(plan)}, in {kept_cells.FOLDER}")
-    failed = _run(plan, request)
+    failed = _run(plan, request, train_job)
     measured = _measured(plan, failed)
     files = _written(plan, request, failed, measured, command)
     print(f"\n{len(files)} files in {files[0].parent}: {', '.join(path.name for path in files)}")
@@ -85,7 +83,7 @@ def reproduce(plan: Plan, request: Request, command: str) -> int:
     return 1 if failed else 0
 
 
-def _run(plan: Plan, request: Request) -> dict[Path, str]:
+def _run(plan: Plan, request: Request, train_job: Callable[[DictConfig], None]) -> dict[Path, str]:
     """Run the cells that are missing; returns what the failed ones say."""
     jobs = {cell.folder: Job(cell.folder, cell.words) for cell in plan.cells}
     timed = {cell.folder: jobs.pop(cell.folder) for cell in plan.cells if cell.alone and cell.folder in jobs}
@@ -93,12 +91,10 @@ def _run(plan: Plan, request: Request) -> dict[Path, str]:
         if not request.launcher:
             failed = launch(list(jobs.values()), request.jobs, gpus(request), board.look)
             return failed | launch(list(timed.values()), 1, 0, board.look)
-        from odenet_cli.commands.train import hand_over
-
         # A queue gives each job a place of its own; what a launcher starts on this machine would run side by side.
         here = not SIDE_BY_SIDE.isdisjoint(request.words)
         handed = [*jobs.values(), *([] if here else timed.values())]
-        hand_over([job for job in handed if not done(job.folder)], request.words, board.look)
+        launcher.launch(train_job, [job for job in handed if not done(job.folder)], request.words, board.look)
         failed = {job.folder: _reason(job) for job in handed if not done(job.folder)}
         return failed | (launch(list(timed.values()), 1, 0, board.look) if here else {})
 

@@ -153,23 +153,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(reproduc
 )
 def test_timed_cells_run_alone_on_this_machine(monkeypatch, words, alone):
     """One at a time when all others are done; only a queue, which gives each job its own place, takes them with it."""
-    from odenet_cli.commands import train
-
     started = []
 
     def launched(jobs, at_once, gpus, look):
         started.append((at_once, {job.folder for job in jobs}))
         return {}
 
-    def handed(jobs, words, look):
+    def handed(task, jobs, words, look):
         started.append(("launcher", {job.folder for job in jobs}))
 
     monkeypatch.setattr(stages, "launch", launched)
-    monkeypatch.setattr(train, "hand_over", handed)
+    monkeypatch.setattr(launcher, "launch", handed)
     planned = plan("table1", "cpu", 1, ["MLP", "ResNet-1"], ["device=cpu"])
     timed = {cell.folder for cell in planned.cells if cell.alone}
     others = {cell.folder for cell in planned.cells} - timed
-    stages._run(planned, command.parsed(["table1", *words]))
+    stages._run(planned, command.parsed(["table1", *words]), lambda cfg: None)
     assert len(timed) == len(others) == 2
     first = "launcher" if words else 1
     assert started == ([(first, others), (1, timed)] if alone else [(first, others | timed)])
