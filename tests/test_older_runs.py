@@ -10,7 +10,7 @@ import torch
 from odenet_cli.config import saved
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
-from odenet_cli.report.runs import read
+from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce.plan import digest
 from odenet_cli.rundir import FORMAT, read_record
 from odenet_cli.training import checkpoint
@@ -41,7 +41,7 @@ def test_what_is_new_takes_its_default_and_is_said_once(run, capsys, monkeypatch
     config = load(run)
     assert (config.model["augment"], config.optim.schedule, config.optim.warmup) == (0, "steps", None)
     load(run)
-    read(run)
+    read_run(run)
     told = capsys.readouterr().err
     assert told.count("model.augment=0") == 1
     assert told.startswith(f"warning: {run / 'config.yaml'} is of an older version without ")
@@ -116,7 +116,7 @@ def test_half_a_config_is_no_older_version(run, damage):
     path.write_text(DAMAGES[damage](path.read_text()))
     with pytest.raises(RequestError, match=r"config\.yaml (is|has)"):
         load(run)
-    found = read(run)
+    found = read_run(run)
     assert found.status == "unreadable"
     assert "config.yaml" in found.reason
 

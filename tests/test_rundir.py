@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from odenet_cli.errors import RequestError
-from odenet_cli.report.runs import read
+from odenet_cli.report.runs import read_run
 from odenet_cli.rundir import read_record, record_or_reason
 
 
@@ -47,7 +47,7 @@ def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RequestError, match=r"run\.json"):
         read_record(tmp_path)
-    assert record_or_reason(tmp_path)["status"] == read(tmp_path).status == "unreadable"
+    assert record_or_reason(tmp_path)["status"] == read_run(tmp_path).status == "unreadable"
     assert "run.json" in record_or_reason(tmp_path)["reason"]
 
 

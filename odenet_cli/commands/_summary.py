@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.files import write, write_json
-from odenet_cli.report.scores import Score, among, judged
-from odenet_cli.report.table import aligned
+from odenet_cli.report.table import Score, markdown_table, scores_among, scores_of
 from odenet_cli.request.points import differing
 from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.training.progress import say
@@ -65,13 +64,13 @@ def _outcome(overrides: list[str], where: Path, folder: Path, failed: Mapping[Pa
 def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
     """The swept keys beside what any of the runs is judged by, and the costs that any of them has."""
     finals = [record["final"] for record in records]
-    shown = [*among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
+    shown = [*scores_among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
     head = ["job", *(key.lstrip("+") for key in swept), *(column.title for column in shown), "status"]
     rows = []
     for number, record in enumerate(records):
         said = dict(override.partition("=")[::2] for override in record["overrides"])
         final = record["final"]
-        mine = [column for column in (*judged(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
+        mine = [column for column in (*scores_of(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
         cells = [column.text(final[column.name]) if column in mine else "" for column in shown]
         rows.append([str(number), *(said.get(key, "") for key in swept), *cells, record["status"]])
-    return aligned(head, rows, left=1 + len(swept))
+    return markdown_table(head, rows, left=1 + len(swept))

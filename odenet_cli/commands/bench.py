@@ -14,7 +14,7 @@ from typing import Any
 
 from odenet_cli.bench import workloads
 from odenet_cli.commands._points import counted
-from odenet_cli.commands.report import made_folder
+from odenet_cli.commands.report import make_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.registry import nearest, require
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     peers, absent = libraries.chosen(request.against)
     where = device.choose(request.device)
     device.settle(where, deterministic=False, tolerance=1e-3)
-    folder = made_folder(request.out, "out=") if request.out else None
+    folder = make_folder(request.out, "out=") if request.out else None
     command = shlex.join(["odenet", "bench", *argv])
     facts = machine.facts(where, peers, absent) | {"commit": commit() or "unknown", "command": command}
     print(table.opening(facts), flush=True)

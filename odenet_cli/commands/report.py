@@ -29,7 +29,7 @@ OPTIONS = ("--out", "by", "x")
 
 @dataclass
 class Request:
-    """What was asked for."""
+    """Hold what the command line asks for."""
 
     paths: list[Path] = field(default_factory=list)
     out: Path | None = None
@@ -42,30 +42,30 @@ def main(argv: list[str]) -> int:
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP)
         return 0 if argv else 2
-    request = parsed(argv)
+    request = parse(argv)
 
-    from odenet_cli.report import export, table
-    from odenet_cli.report.groups import compare
-    from odenet_cli.report.provenance import source
-    from odenet_cli.report.runs import find, read
+    from odenet_cli.report import export
+    from odenet_cli.report.compare import compare
+    from odenet_cli.report.provenance import Provenance
+    from odenet_cli.report.runs import find_runs, read_run
+    from odenet_cli.report.table import comparison_text
 
-    runs = [read(folder) for folder in find(request.paths)]
+    runs = [read_run(folder) for folder in find_runs(request.paths)]
     comparison = compare(runs, request.by)
-    made = source(shlex.join(["odenet", "report", *argv]), runs)
+    provenance = Provenance.of(shlex.join(["odenet", "report", *argv]), runs)
     axes = [require_axis(request.x, comparison.numeric)] if request.x else comparison.axes
-    print(table.markdown(comparison, made), flush=True)
+    print(comparison_text(comparison, provenance), flush=True)
     if request.out:
-        from odenet_cli.report import figures
-
-        folder = made_folder(request.out)
-        written = [*export.write(folder, comparison, made), *figures.write(folder, comparison, made, axes)]
-        print(f"\n{len(written)} files in {folder}: {', '.join(path.name for path in written)}")
+        folder = make_folder(request.out)
+        files = export.write_table(folder, comparison, provenance)
+        files += export.write_figures(folder, comparison, provenance, axes)
+        print(f"\n{len(files)} files in {folder}: {', '.join(path.name for path in files)}")
     return 0
 
 
-def parsed(argv: list[str]) -> Request:
-    """The request; a word that means nothing is refused. A path may hold `=`, as the folders of a sweep do."""
-    request, words, said = Request(), list(argv), set()
+def parse(argv: list[str]) -> Request:
+    """Read the command line; raise RequestError for an unknown option. A path may hold `=`, as a sweep's folders do."""
+    request, words, options = Request(), list(argv), dict[str, str]()
     while words:
         word = words.pop(0)
         key, equals, value = word.partition("=")
@@ -77,18 +77,16 @@ def parsed(argv: list[str]) -> Request:
                 )
             request.paths.append(Path(os.path.expanduser(word)))
             continue
-        if key in said:
+        if key in options:
             raise RequestError(f"{key} is said more than once.")
-        said.add(key)
-        value = value if equals else words.pop(0) if words else ""
-        if not value:
+        options[key] = value if equals else words.pop(0) if words else ""
+        if not options[key]:
             raise RequestError(f"{key} needs a value.")
-        if key == "--out":
-            request.out = Path(os.path.expanduser(value))
-        elif key == "by":
-            request.by = list(dict.fromkeys(filter(None, value.split(","))))
-        else:
-            request.x = value
+    if "--out" in options:
+        request.out = Path(os.path.expanduser(options["--out"]))
+    if "by" in options:
+        request.by = list(dict.fromkeys(filter(None, options["by"].split(","))))
+    request.x = options.get("x")
     if not request.paths:
         raise RequestError("no path given: the folder of a run, of a sweep, or one above them, such as runs or sweeps.")
     if request.x and not request.out:
@@ -97,19 +95,19 @@ def parsed(argv: list[str]) -> Request:
 
 
 def require_axis(key: str, numeric: list[str]) -> str:
-    """`key` if figures can have it as their axis."""
+    """Return `key` if figures can have it as their axis, else raise RequestError."""
     if key not in numeric:
         known = f"There are: {', '.join(numeric)}." if numeric else "There is none."
         raise RequestError(f"x={key} is not a number that differs between the rows.{nearest(key, numeric)}\n  {known}")
     return key
 
 
-def made_folder(folder: Path, said: str = "--out ") -> Path:
-    """`folder`, made if it is not there; `said` is how it was asked for."""
+def make_folder(folder: Path, option: str = "--out ") -> Path:
+    """Make `folder` if it is not there; raise RequestError, which names it behind `option`, where it cannot be used."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{said}{folder} cannot be made: {error.strerror}.") from error
+        raise RequestError(f"{option}{folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"{said}{folder} cannot be written: no permission.")
+        raise RequestError(f"{option}{folder} cannot be written: no permission.")
     return folder

@@ -57,17 +57,17 @@ def main(argv: list[str]) -> int:
             print("\n".join(_listed(one, request.jobs)))
         return 0
     from odenet_cli.commands import train
-    from odenet_cli.commands.report import made_folder
+    from odenet_cli.commands.report import make_folder
     from odenet_cli.reproduce.stages import check_data, keep, needs_data, reproduce, take_kept
 
     if request.keep:
         return max(keep(one) for one in plans)
     take_kept(plans)
-    made_folder(CELLS, "the runs' folder ")
+    make_folder(CELLS, "the runs' folder ")
     records = settled_cells([cell for one in plans if needs_data(one) for cell in one.cells])
     for one in plans:
         check_data(one, records)
-        made_folder(request.out / one.item)
+        make_folder(request.out / one.item)
     command = shlex.join(["odenet", "reproduce", *argv])
     code = max(reproduce(one, request, command, train.job) for one in plans)
     streams.forgive()

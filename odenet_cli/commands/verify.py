@@ -178,7 +178,7 @@ def unpacked(plan: Plan, scratch: Path) -> dict[Path, Path]:
 def from_records(plan: Plan, committed: Mapping[str, Any], folders: Mapping[Path, Path], tally: Tally) -> None:
     """Make the report again from the kept records, and compare it with the committed one."""
     from odenet_cli.report import result as results
-    from odenet_cli.report.runs import read
+    from odenet_cli.report.runs import read_run
     from odenet_cli.reproduce import stages as reproduction
     from odenet_cli.reproduce.verification import from_log
 
@@ -198,7 +198,7 @@ def from_records(plan: Plan, committed: Mapping[str, Any], folders: Mapping[Path
         for place, (one, other) in enumerate(zip_longest(numbers(committed[kind]), numbers(made[kind]))):
             tally.compare(f"{name}.{kind}", f"number {place + 1}", one, other)
     for folder in folders.values():
-        for check in from_log(read(folder)):
+        for check in from_log(read_run(folder)):
             tally.note(folder.name, check._replace(what="run.json, by the log", why=check.what))
     times = [key for key, value in leaves(whole["rows"]) if key.rpartition(".")[2] in TIMES and value is not None]
     tally.add("times, and a GPU's peak memory", UNCHECKED, len(times))
@@ -223,11 +223,11 @@ def _number(text: str) -> Any:
 
 def check_cell(folder: Path, cell: Cell, words: Sequence[str], tally: Tally) -> None:
     """Compute the numbers of a cell again, and say what they are."""
-    from odenet_cli.report.runs import read
+    from odenet_cli.report.runs import read_run
     from odenet_cli.reproduce.kept_cells import is_measurement
     from odenet_cli.reproduce.verification import from_steps, from_weights
 
-    begun, run = time.perf_counter(), read(folder)
+    begun, run = time.perf_counter(), read_run(folder)
     config = here(load(folder), str(run.record.get("device")), words)
     checks = (from_steps if is_measurement(folder) else from_weights)(folder, config, run)
     said = [tally.note(f"{cell.part}, {cell.title} ({folder.name})", check) for check in checks]
@@ -263,17 +263,17 @@ def here(config: Config, trained_on: str, words: Sequence[str]) -> Config:
 
 def retrained(cell: Cell, words: Sequence[str], tally: Tally) -> None:
     """Train a cell again, in `runs/retrained`, and compare it with the kept one."""
-    from odenet_cli.report.runs import read
+    from odenet_cli.report.runs import read_run
     from odenet_cli.reproduce import kept_cells
     from odenet_cli.reproduce.processes import Job, launch
     from odenet_cli.reproduce.verification import trained_again
     from odenet_cli.training.progress import duration
 
-    before = read(kept_cells.FOLDER / cell.folder.name)
+    before = read_run(kept_cells.FOLDER / cell.folder.name)
     job = Job(Path("runs/retrained") / cell.folder.name, (*cell.words, *words))
     took = duration(before.value("time_s") or 0)
     print(f"\ntraining {cell.title} again in {job.folder}, log in {job.log}; the kept one took {took}", flush=True)
     failed = launch([job], 1, 0, lambda running: None)
     if failed:
         raise RunFailed(f"{job.folder}: {failed[job.folder]}")
-    print(tally.note(cell.title, trained_again(before, read(job.folder))))
+    print(tally.note(cell.title, trained_again(before, read_run(job.folder))))

@@ -1,5 +1,5 @@
 """Tables and figures of finished runs.
 
-`items/<item>.py` says what a reproduced item found, and tabulates it; `items/_<item>.py` draws its figures. `table`,
-`export` and `figures` are for any runs. All of them draw in one `style`.
+`items/<item>.py` makes the report of a reproduced item, numbers first, then the drawing. `table`, `export`, `curves`
+and `sweep` are for any runs; `pictures/<task>.py` draws what a single run left. All of them draw in one `style`.
 """

@@ -1,4 +1,4 @@
-"""Training curves: one line a run, the seeds of a group in one colour."""
+"""Draw training curves: one line a run, the seeds of a group in one colour."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odenet_cli.report import scales, style
-from odenet_cli.report.groups import Comparison, telling
-from odenet_cli.report.runs import Run, number
-from odenet_cli.report.text import label, title
+from odenet_cli.report.compare import Comparison, distinguishing_keys
+from odenet_cli.report.runs import Run, finite
+from odenet_cli.report.text import group_label, keys_title
 
 Curve = list[tuple[int, float]]  # (step, value)
 
 
 class Panel(NamedTuple):
-    """One number of one split over the course of training."""
+    """Name one number of one split over training."""
 
     title: str
     split: str
@@ -26,7 +26,7 @@ class Panel(NamedTuple):
 
 
 LOSS = Panel("training loss", "train", "loss")
-SCORES = (  # the first that the runs have
+SCORES = (  # the first that the runs have is drawn
     Panel("validation error (%)", "valid", "error", 100),
     Panel("training error (%)", "train", "error", 100),
     Panel("validation loss", "valid", "loss"),
@@ -36,72 +36,72 @@ COSTS = (
     Panel("NFE backward", "train", "nfe_backward"),
     Panel("saved memory (MiB)", "train", "saved_mib"),
 )
-POINTS = 200  # of a line
+MAX_POINTS = 200  # of a line
 MOSAIC = {1: "A", 2: "AB", 3: "ABC", 4: "AB\nCD", 5: "AAABBB\nCCDDEE"}
 
 
 @style.styled
 def training(comparison: Comparison) -> Figure | None:
-    """Loss, error, evaluations and memory against epoch, or step where a run has no epochs; None without records.
+    """Draw loss, error, evaluations and memory against epoch, or step where a run has no epochs; None without records.
 
     A run that is not done ends in a cross; one that failed does not stretch the axes of the others.
     """
     groups = [group for group in comparison.groups if any(run.of("train") for run in group.runs)]
-    keys, following = telling(groups, comparison.keys)
-    looks = style.looks([{key: group.values[key] for key in keys} for group in groups])
-    drawn = [(run, look) for group, look in zip(groups, looks) for run in group.runs if run.of("train")]
-    if not drawn:
+    keys, following = distinguishing_keys(groups, comparison.keys)
+    looks = style.group_looks([{key: group.values[key] for key in keys} for group in groups])
+    runs = [(run, look) for group, look in zip(groups, looks) for run in group.runs if run.of("train")]
+    if not runs:
         return None
-    panels = [panel for panel in (LOSS, *SCORES, *COSTS) if any(_curve(run, panel) for run, _ in drawn)]
+    panels = [panel for panel in (LOSS, *SCORES, *COSTS) if any(_curve(run, panel) for run, _ in runs)]
     panels = [panel for panel in panels if panel not in SCORES or panel == next(p for p in panels if p in SCORES)]
-    epochs = all(run.per_epoch and run.config.get("trainer.epochs") for run, _ in drawn)
+    epochs = all(run.steps_per_epoch and run.config.get("trainer.epochs") for run, _ in runs)
 
     figure = Figure(figsize=(style.WIDTH, style.HEIGHT * (2 if len(panels) > 3 else 1)))
     for axes, panel in zip(figure.subplot_mosaic(MOSAIC[len(panels)]).values(), panels):
-        smooth = any(len(_curve(run, panel)) > POINTS for run, _ in drawn)
+        smooth = any(len(_curve(run, panel)) > MAX_POINTS for run, _ in runs)
         axes.set_title(f"{panel.title}, smoothed" if smooth else panel.title)
         axes.set_xlabel("epoch" if epochs else "optimiser step")
-        scales.counted(axes.xaxis)
-        _draw(axes, panel, drawn, epochs)
+        scales.integer_ticks(axes.xaxis)
+        _draw_panel(axes, panel, runs, epochs)
         axes.set_xlim(left=0)
 
     handles = [
-        style.handle(label(group.values, keys) or group.runs[0].config.get("name", ""), **look)
+        style.handle(group_label(group.values, keys) or group.runs[0].config.get("name", ""), **look)
         for group, look in zip(groups, looks)
     ]
-    if not all(run.done for run, _ in drawn):
+    if not all(run.done for run, _ in runs):
         handles.append(style.handle("not done", color=style.GREY, marker="x", linestyle=""))
     if len(handles) > 1:
-        style.legend(figure, handles, title(keys, following))
+        style.legend(figure, handles, keys_title(keys, following))
     return figure
 
 
 def _smooth(points: Curve) -> Curve:
-    """Means of as many neighbours as leave no more than POINTS."""
-    width = -(-len(points) // POINTS)
+    """Average as many neighbours as leave no more than MAX_POINTS."""
+    width = -(-len(points) // MAX_POINTS)
     blocks = [points[i : i + width] for i in range(0, len(points), width)] if width > 1 else []
     return [(block[-1][0], statistics.fmean(value for _, value in block)) for block in blocks] or points
 
 
-def _draw(axes: Axes, panel: Panel, drawn: list[tuple[Run, style.Look]], epochs: bool) -> None:
-    """One panel: a line for each run."""
+def _draw_panel(axes: Axes, panel: Panel, runs: list[tuple[Run, style.Look]], epochs: bool) -> None:
+    """Draw one number: a line for each run."""
     heights: dict[bool, list[float]] = {True: [], False: []}  # of runs that failed, and of others
-    for run, look in drawn:
+    for run, look in runs:
         points = _smooth(_curve(run, panel))
         if points:
-            x = [step / (run.per_epoch or 1) if epochs else step for step, _ in points]
+            x = [step / (run.steps_per_epoch or 1) if epochs else step for step, _ in points]
             y = [value for _, value in points]
-            few = "." if len(points) == 1 or (panel in SCORES and len(points) <= 15) else ""
-            axes.plot(x, y, linewidth=0.9, alpha=0.85, marker=few, **look)
+            marker = "." if len(points) == 1 or (panel in SCORES and len(points) <= 15) else ""
+            axes.plot(x, y, linewidth=0.9, alpha=0.85, marker=marker, **look)
             if not run.done:
                 axes.plot(x[-1], y[-1], "x", color=look["color"], markersize=5, zorder=5)
             heights[run.status == "failed"] += y
-    bounds = scales.from_zero if panel in COSTS else scales.fitted
-    bounds(axes, heights[False] or heights[True])
+    set_limits = scales.cost_limits if panel in COSTS else scales.score_limits
+    set_limits(axes, heights[False] or heights[True])
 
 
 def _curve(run: Run, panel: Panel) -> Curve:
-    """(step, value) of the records that have this number; none where nothing was evaluated."""
-    points = [(record["step"], number(record.get(panel.name))) for record in run.of(panel.split)]
-    found = [(step, panel.factor * value) for step, value in points if value is not None]
-    return found if any(value for _, value in found) or not panel.name.startswith("nfe") else []
+    """Return the records that have this number; none where nothing was evaluated."""
+    points = [(record["step"], finite(record.get(panel.name))) for record in run.of(panel.split)]
+    curve = [(step, panel.factor * value) for step, value in points if value is not None]
+    return curve if any(value for _, value in curve) or not panel.name.startswith("nfe") else []

@@ -1,4 +1,4 @@
-"""The table of a comparison, for programs: CSV and JSON, nothing rounded."""
+"""Write a comparison as files: the table as Markdown, CSV and JSON with nothing rounded, and its figures."""
 
 from __future__ import annotations
 
@@ -11,65 +11,64 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.files import write_output
-from odenet_cli.report.groups import Comparison
-from odenet_cli.report.provenance import Source, data, distinct
-from odenet_cli.report.scores import NAMES
-from odenet_cli.report.table import markdown, status
-from odenet_cli.report.text import word
+from odenet_cli.report.compare import Comparison
+from odenet_cli.report.provenance import Provenance, data_of, distinct
+from odenet_cli.report.table import SCORE_NAMES, comparison_text, status
+from odenet_cli.report.text import config_value
 
 COUNTS = ("parameters", "nfe_forward", "nfe_backward", "nfe_test")
-MEASURES = (*NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")
+MEASURES = (*SCORE_NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")
 SPREAD = ("mean", "sd", "low", "high")
 UNITS = {
     **{"error": "fraction of the test samples", "rate_error": "fraction of the integral of the rate"},
     **{"kl": "nat", "nll": "nat", "gap": "nat; of events, nat an event"},
     **{"epoch_s": "seconds of training per epoch, median of a run's epochs"},
 }
-TAKEN = ("name", "command", "git", "device", "versions", "data", "started", "finished", "final")  # of a run's record
+RECORD_KEYS = ("name", "command", "git", "device", "versions", "data", "started", "finished", "final")
 
 
-def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """The groups as plain values, nothing rounded."""
-    found = []
+def group_records(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the groups as plain values."""
+    records = []
     for group in comparison.groups:
         spreads = {name: spread._asdict() for name in MEASURES if (spread := group.spread(name))}
         seeds = sorted({run.seed for run in group.done})
         base = {"runs": len(group.done), "seeds": seeds, "status": status(group), "measures": spreads}
-        found.append({"values": group.values, **base, "folders": [str(run.folder) for run in group.runs]})
-    return found
+        records.append({"values": group.values, **base, "folders": [str(run.folder) for run in group.runs]})
+    return records
 
 
-def as_json(comparison: Comparison, made: Source) -> str:
-    """Everything: the groups, the runs one by one, what they share, and where they come from."""
+def as_json(comparison: Comparison, provenance: Provenance) -> str:
+    """Return the groups, the runs one by one, what they share, and where they come from."""
     runs = [
         {
             **{"folder": str(run.folder), "status": run.status, "reason": run.reason, "seed": run.config.get("seed")},
-            **{name: run.record.get(name) for name in TAKEN},
+            **{name: run.record.get(name) for name in RECORD_KEYS},
             **{name: run.value(name) for name in ("parameters", "epoch_s")},
         }
         for run in comparison.runs
     ]
-    whole: dict[str, Any] = {"source": asdict(made), "units": UNITS, "keys": comparison.keys, "mixed": comparison.mixed}
-    whole |= {"common": comparison.common, "groups": records(comparison), "runs": runs}
-    return json.dumps(whole, indent=1, ensure_ascii=False)
+    content: dict[str, Any] = {"source": asdict(provenance), "units": UNITS, "keys": comparison.keys}
+    content |= {"mixed": comparison.mixed, "common": comparison.common, "groups": group_records(comparison)}
+    return json.dumps({**content, "runs": runs}, indent=1, ensure_ascii=False)
 
 
-def as_csv(comparison: Comparison, made: Source) -> str:
-    """One row a group: its keys, the spread of every measure, and where the numbers come from."""
+def as_csv(comparison: Comparison, provenance: Provenance) -> str:
+    """Return one row a group: its keys, the spread of every measure, and where the numbers come from."""
     measures = [name for name in MEASURES if comparison.has(name)]
     rows = []
-    for group, record in zip(comparison.groups, records(comparison)):
-        row = {key: _cell(value) for key, value in group.values.items()}
+    for group, record in zip(comparison.groups, group_records(comparison)):
+        row = {key: config_value(v) if isinstance(v, (bool, tuple)) else v for key, v in group.values.items()}
         row |= {"runs": record["runs"], "seeds": " ".join(map(str, record["seeds"])), "status": record["status"]}
         row |= {f"{name}_{part}": record["measures"].get(name, {}).get(part) for name in measures for part in SPREAD}
-        row |= {"commit": _each(run.record.get("git") for run in group.runs)}
-        row |= {"machine": _each(run.record.get("device") for run in group.runs)}
-        rows.append({**row, "data": _each(map(data, group.runs)), "command": made.command})
-    return sheet(list(rows[0]) if rows else [], rows)
+        origins = [(run.record.get("git"), run.record.get("device"), data_of(run)) for run in group.runs]
+        row |= {name: "; ".join(distinct(each)) for name, each in zip(("commit", "machine", "data"), zip(*origins))}
+        rows.append({**row, "command": provenance.command})
+    return csv_text(list(rows[0]) if rows else [], rows)
 
 
-def sheet(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV with a head."""
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return CSV with a head."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -77,16 +76,23 @@ def sheet(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    return word(value) if isinstance(value, (bool, tuple)) else value
-
-
-def _each(values: Iterable[Any]) -> str:
-    return "; ".join(distinct(values))
-
-
-def write(folder: Path, comparison: Comparison, made: Source) -> list[Path]:
-    """`folder/table.md`, `.csv` and `.json`."""
-    texts = {"md": markdown(comparison, made) + "\n", "csv": as_csv(comparison, made)}
-    texts["json"] = as_json(comparison, made) + "\n"
+def write_table(folder: Path, comparison: Comparison, provenance: Provenance) -> list[Path]:
+    """Write `table.md`, `.csv` and `.json`."""
+    texts = {"md": comparison_text(comparison, provenance) + "\n", "csv": as_csv(comparison, provenance)}
+    texts["json"] = as_json(comparison, provenance) + "\n"
     return [write_output(folder / f"table.{kind}", text) for kind, text in texts.items()]
+
+
+def write_figures(folder: Path, comparison: Comparison, provenance: Provenance, axes: Sequence[str]) -> list[Path]:
+    """Write `training`, and for every key in `axes` `against-<key>` and `nfe-<key>`, as SVG and PNG."""
+    from odenet_cli.report import curves, style, sweep
+
+    figures = {"training": curves.training(comparison)}
+    for key in axes:
+        figures[f"against-{key}"] = sweep.sweep(comparison, key)
+        figures[f"nfe-{key}"] = sweep.tradeoff(comparison, key)
+    files = []
+    for name, figure in figures.items():
+        if figure is not None:
+            files += style.save(figure, folder / name, provenance.text())
+    return files

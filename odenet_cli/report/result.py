@@ -1,8 +1,9 @@
-"""What a module of `report/` makes of an experiment's runs, and the files it becomes: results/ITEM/PRESET.*"""
+"""Hold what an item makes of an experiment's runs, and write it as files: results/ITEM/PRESET.*"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,18 +14,19 @@ from matplotlib.figure import Figure
 
 from odenet_cli.files import write_output
 from odenet_cli.report import style
-from odenet_cli.report.export import sheet
-from odenet_cli.report.provenance import Source
-from odenet_cli.report.provenance import data as data_of
+from odenet_cli.report.export import csv_text
+from odenet_cli.report.provenance import Provenance, data_of
 from odenet_cli.report.runs import Run
-from odenet_cli.report.table import aligned
-from odenet_cli.report.text import NONE, bullets
+from odenet_cli.report.table import markdown_table
+from odenet_cli.report.text import MISSING, bullets
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."
 
+Facts = dict[str, float | None]  # identifier -> value
+
 
 class Entry(NamedTuple):
-    """A cell of an experiment and its run; `measured` are the rows of what was measured on its network."""
+    """Hold a cell of an experiment and its run; `measured` are the rows of what was measured on its network."""
 
     part: str
     row: str
@@ -32,20 +34,21 @@ class Entry(NamedTuple):
     measured: Sequence[dict[str, Any]] = ()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The rows of one kind."""
+        """Return the measured rows of one kind."""
         return [row for row in self.measured if row["kind"] == kind]
 
 
 @dataclass(kw_only=True)
 class Result:
-    """Tables and figures of one experiment.
+    """Hold tables and figures of one experiment.
 
-    verdict  what follows, in two sentences: the first that is read
+    verdict  the conclusion in two sentences, which stands first
     body     Markdown; a figure stands where it says `![name]`
     rows     one for each line of the CSV
     figures  name -> figure; None where there are too few runs for it
-    films    name -> what makes a moving figure, which becomes a GIF
-    facts    what was found, in numbers: what the experiment expects is held against them
+    films    name -> maker of a moving figure, which becomes a GIF
+    facts    the numbers that the experiment's `expect` refers to, by identifier: `name` or `name/argument/argument`
+    labels   name of a fact -> its label, with a `{}` for each argument
     """
 
     title: str
@@ -53,13 +56,19 @@ class Result:
     rows: list[dict[str, Any]]
     figures: dict[str, Figure | None] = field(default_factory=dict)
     films: dict[str, Callable[[], FuncAnimation]] = field(default_factory=dict)
-    facts: dict[str, float | None] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     verdict: str = ""
+
+    def label(self, fact: str) -> str:
+        """Return what a report calls a fact."""
+        name, *arguments = fact.split("/")
+        return self.labels[name].format(*arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """Which preset the result is of, and how far it is whole.
+    """Hold which preset the result is of, and how far it is complete.
 
     partial  what is missing or was changed, in words
     missing  the cells that are not done, and why
@@ -72,20 +81,43 @@ class About:
     missing: tuple[str, ...] = ()
 
 
-def judged(facts: Mapping[str, float | None], expected: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any]]:
-    """Each expectation, `name: [low, high]`, and whether what was found is within; null is no bound."""
-    found = []
-    for name, (low, high) in expected.items():
-        value = facts.get(name)
-        hit = value is not None and (low is None or value >= low) and (high is None or value <= high)
-        found.append({"what": name, "low": low, "high": high, "measured": value, "hit": hit})
-    return found
+class Check(NamedTuple):
+    """Hold an expectation, a range in which None is no bound, and what was measured."""
+
+    what: str
+    low: float | None
+    high: float | None
+    measured: float | None
+
+    @property
+    def hit(self) -> bool:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return self.measured is not None and low <= self.measured <= high
+
+    @property
+    def outcome(self) -> str:
+        return "as expected" if self.hit else "MISS" if self.measured is not None else "not measured"
+
+    @property
+    def cells(self) -> list[str]:
+        """Return the line of the table."""
+        if self.low is not None and self.high is not None:
+            bounds = f"{self.low:g} to {self.high:g}"
+        else:
+            bounds = f"at least {self.low:g}" if self.low is not None else f"at most {self.high:g}"
+        return [self.what, bounds, MISSING if self.measured is None else f"{self.measured:.4g}", self.outcome]
 
 
-def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> str:
-    """The whole report: title, tables, figures, expected beside measured, and where the numbers come from."""
-    whole = f" ({'; '.join(about.partial)})" if about.partial else ""
-    parts = [f"# {result.title}: {about.preset} preset{whole}", *[f"**{result.verdict}**"] * bool(result.verdict)]
+def check_expectations(result: Result, expected: Mapping[str, Sequence[float | None]]) -> list[Check]:
+    """Hold the facts against what the experiment expects, `identifier: [low, high]`."""
+    return [Check(result.label(name), low, high, result.facts.get(name)) for name, (low, high) in expected.items()]
+
+
+def markdown(result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> str:
+    """Return the report: title, tables, figures, expected beside measured, and where the numbers come from."""
+    partial = f" ({'; '.join(about.partial)})" if about.partial else ""
+    parts = [f"# {result.title}: {about.preset} preset{partial}", *[f"**{result.verdict}**"] * bool(result.verdict)]
     parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
     for text in result.body:
         name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
@@ -94,72 +126,49 @@ def markdown(result: Result, about: About, checks: Sequence[dict[str, Any]], mad
         elif name in result.films:
             parts.append(f"![{name}]({about.preset}-{name}.gif)")
         else:
-            drawn = result.figures.get(name) is not None
-            parts.append(f"![{name}]({about.preset}-{name}.svg)" if drawn else NO_FIGURE)
+            has_figure = result.figures.get(name) is not None
+            parts.append(f"![{name}]({about.preset}-{name}.svg)" if has_figure else NO_FIGURE)
     if checks:
-        rows = [[c["what"], bounds(c["low"], c["high"]), value(c["measured"]), verdict(c)] for c in checks]
-        parts += ["## Expected and measured", aligned(["", "expected", "measured", ""], rows, left=1)]
+        table = markdown_table(["", "expected", "measured", ""], [check.cells for check in checks], left=1)
+        parts += ["## Expected and measured", table]
     if about.missing:
         parts += ["## Not done, and in no number above", bullets(about.missing)]
-    return "\n\n".join([*parts, bullets(made.lines())]) + "\n"
+    return "\n\n".join([*parts, bullets(provenance.lines())]) + "\n"
 
 
-def bounds(low: float | None, high: float | None) -> str:
-    """An expectation in words."""
-    if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
-    return f"at least {low:g}" if low is not None else f"at most {high:g}"
-
-
-def value(found: float | None) -> str:
-    return NONE if found is None else f"{found:.4g}"
-
-
-def verdict(check: Mapping[str, Any]) -> str:
-    return "as expected" if check["hit"] else "MISS" if check["measured"] is not None else "not measured"
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]], made: Source) -> str:
-    """The rows, every one with the command that made the file."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return sheet([*columns, "command"], ({**row, "command": made.command} for row in rows))
-
-
-def texts(result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> dict[str, str]:
-    """Return the texts of a result by their endings: md, csv, json."""
-    whole = {
-        "title": result.title,
-        "verdict": result.verdict,
-        **asdict(about),
-        "source": asdict(made),
-        "expected": checks,
-    }
-    whole |= {"facts": result.facts, "rows": result.rows}
+def texts(result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> dict[str, str]:
+    """Return the texts of a result by their endings: md, csv (every row with the command that made it), json."""
+    columns = dict.fromkeys(key for row in result.rows for key in row)
+    content = {"title": result.title, "verdict": result.verdict, **asdict(about), "source": asdict(provenance)}
+    content |= {"expected": [{**check._asdict(), "hit": check.hit} for check in checks]}
+    content |= {"facts": {result.label(name): value for name, value in result.facts.items()}, "rows": result.rows}
     return {
-        "md": markdown(result, about, checks, made),
-        "csv": as_csv(result.rows, made),
-        "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
+        "md": markdown(result, about, checks, provenance),
+        "csv": csv_text([*columns, "command"], ({**row, "command": provenance.command} for row in result.rows)),
+        "json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
     }
 
 
-def write(folder: Path, result: Result, about: About, checks: Sequence[dict[str, Any]], made: Source) -> list[Path]:
-    """`PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each replaced in one move."""
+def write(folder: Path, result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> list[Path]:
+    """Write `PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each in one move."""
     folder.mkdir(parents=True, exist_ok=True)
-    ours = texts(result, about, checks, made)
-    written = [write_output(folder / f"{about.preset}.{kind}", text) for kind, text in ours.items()]
+    contents = texts(result, about, checks, provenance)
+    files = [write_output(folder / f"{about.preset}.{kind}", text) for kind, text in contents.items()]
     for name, figure in result.figures.items():
         if figure is not None:
-            written += style.save(figure, folder / f"{about.preset}-{name}", made.text())
+            files += style.save(figure, folder / f"{about.preset}-{name}", provenance.text())
     for name, film in result.films.items():
-        written.append(style.save_film(film(), folder / f"{about.preset}-{name}"))
-    return written
+        files.append(style.save_film(film(), folder / f"{about.preset}-{name}"))
+    return files
 
 
-def row_of(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
-    """A line of a CSV: which cell it is, the numbers `names` of its run, and where they come from."""
+def csv_row(entry: Entry, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a line of a CSV: which cell it is, the numbers `names` of its run, and where they come from."""
     run = entry.run
-    found = {name: run.value(name) for name in names}
-    base = {"part": entry.part, "row": entry.row, "seed": run.seed, "status": run.status}
-    record = run.record
-    machine = {"machine": record.get("device"), "commit": record.get("git"), "data": data_of(run)}
-    return {**base, **found, **machine, "cell": run.folder.name}
+    origin = {"machine": run.record.get("device"), "commit": run.record.get("git"), "data": data_of(run)}
+    return {
+        **{"part": entry.part, "row": entry.row, "seed": run.seed, "status": run.status},
+        **{name: run.value(name) for name in names},
+        **origin,
+        "cell": run.folder.name,
+    }

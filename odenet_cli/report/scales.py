@@ -1,4 +1,4 @@
-"""The scales of axes and colours: linear or logarithmic, from where to where, and with which ticks."""
+"""Set the scales of axes and colours: linear or logarithmic, the limits and the ticks."""
 
 from __future__ import annotations
 
@@ -10,93 +10,88 @@ from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from odenet_cli.report.text import plain
+from odenet_cli.report.text import compact
 
 
-def norm(values: Sequence[float]) -> Normalize:
-    """From values to [0, 1], by decades where they span some."""
+def color_norm(values: Sequence[float]) -> Normalize:
+    """Return the map from values to [0, 1], logarithmic where they span a decade."""
     low, high = min(values), max(values)
-    return LogNorm(low, high) if decades(values) else Normalize(low, high)
+    return LogNorm(low, high) if spans(values) else Normalize(low, high)
 
 
-def decades(values: Iterable[float], factor: float = 10) -> bool:
-    """Do the values span a decade (or `factor`), so that a logarithmic axis is due?"""
-    found = list(values)
-    return bool(found) and min(found) > 0 and max(found) / min(found) >= factor
+def spans(values: Sequence[float], factor: float = 10) -> bool:
+    """Return whether the values span a decade (or `factor`), so that a logarithmic axis is due."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= factor
 
 
-def swept(axes: Axes, values: Iterable[float]) -> None:
-    """The x axis of a swept key: logarithmic where it spans decades, a tick at each value where they are few."""
-    found = sorted(set(values))
-    if decades(found):
+def swept_axis(axes: Axes, values: Iterable[float]) -> None:
+    """Scale the x axis of a swept key: logarithmic where it spans a decade, a tick at each value where they are few."""
+    ordered = sorted(set(values))
+    if spans(ordered):
         axes.set_xscale("log")
-    ticked(axes.xaxis, found)
+    ticks_at(axes.xaxis, ordered)
 
 
-def ticked(axis: Axis, values: Sequence[float]) -> None:
-    """A tick at each of the values; powers of ten, and more than eight, are left to the scale."""
-    tens = decades(values) and all(math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9) for v in values)
-    if tens:
+def ticks_at(axis: Axis, values: Sequence[float]) -> None:
+    """Put a tick at each of the values; powers of ten, and more than eight values, are left to the scale."""
+    if spans(values) and all(math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9) for v in values):
         axis.set_minor_formatter(NullFormatter())
     elif len(values) <= 8:
         axis.set_major_locator(FixedLocator(list(values)))
         axis.set_minor_locator(NullLocator())
-        labelled(axis)
+        compact_labels(axis)
 
 
-def spanned(axis: Axis, values: Sequence[float], factor: float = 30) -> None:
-    """Ticks of a logarithmic axis: powers of ten, or 1, 2, 5, 10 and so on where the values span less than `factor`."""
+def log_ticks(axis: Axis, values: Sequence[float], factor: float = 30) -> None:
+    """Mark a logarithmic axis at powers of ten, or at 1, 2, 5, 10 … where the values span less than `factor`."""
     axis.set_minor_formatter(NullFormatter())
-    if values and not decades(values, factor):
+    if values and not spans(values, factor):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_locator(NullLocator())
-        labelled(axis)
+        compact_labels(axis)
 
 
-def tens(axis: Axis) -> None:
-    """Ticks of a logarithmic axis: powers of ten, written as in the tables."""
+def decade_ticks(axis: Axis) -> None:
+    """Mark a logarithmic axis at powers of ten, written as in the tables."""
     axis.set_minor_formatter(NullFormatter())
-    labelled(axis)
+    compact_labels(axis)
 
 
-def labelled(axis: Axis) -> None:
-    """Numbers at the ticks as in the tables: 0.01, 1e-5."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+def compact_labels(axis: Axis) -> None:
+    """Write the numbers at the ticks as in the tables: 0.01, 1e-5."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
-def counted(axis: Axis) -> None:
-    """An axis of whole numbers."""
+def integer_ticks(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
 
 
-def from_zero(axes: Axes, values: Iterable[float]) -> None:
-    """The y axis of a cost: from zero, or logarithmic where it spans decades."""
-    found = list(values)
-    if decades(found, 50):
-        logarithmic(axes, found)
+def cost_limits(axes: Axes, values: Sequence[float]) -> None:
+    """Set the y axis of a cost: from zero, or logarithmic where it spans a factor of 50."""
+    if spans(values, 50):
+        log_limits(axes, values)
     else:
-        axes.set_ylim(0, 1.08 * max([*found, 1e-9]))
+        axes.set_ylim(0, 1.08 * max([*values, 1e-9]))
 
 
-def fitted(axes: Axes, values: Iterable[float]) -> None:
-    """The y axis of a score: the range of `values`, logarithmic where it spans a decade."""
-    found = list(values)
-    if decades(found):
-        logarithmic(axes, found)
-    elif found:
-        room = 0.06 * (max(found) - min(found)) or 0.05 * abs(max(found)) or 1.0
-        axes.set_ylim(min(found) - room, max(found) + room)
+def score_limits(axes: Axes, values: Sequence[float]) -> None:
+    """Set the y axis of a score: the range of the values, logarithmic where it spans a decade."""
+    if spans(values):
+        log_limits(axes, values)
+    elif values:
+        room = 0.06 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
+        axes.set_ylim(min(values) - room, max(values) + room)
 
 
-def logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis around the values; up to three decades are labelled 1, 2, 5, 10 and so on."""
+def log_limits(axes: Axes, values: Sequence[float]) -> None:
+    """Set a logarithmic y axis around the values; up to three decades are labelled 1, 2, 5, 10 …"""
     axes.set_yscale("log")
     axes.set_ylim(min(values) / 1.25, max(values) * 1.25)
-    spanned(axes.yaxis, values, 1000)
+    log_ticks(axes.yaxis, values, 1000)
 
 
-def powers(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis around the values, labelled at powers of ten."""
+def decade_limits(axes: Axes, values: Sequence[float]) -> None:
+    """Set a logarithmic y axis around the values, labelled at powers of ten."""
     axes.set_yscale("log")
     axes.set_ylim(min(values) / 1.4, max(values) * 1.4)
-    tens(axes.yaxis)
+    decade_ticks(axes.yaxis)

@@ -1,28 +1,32 @@
-"""Model selection: of cells that differ in what was tuned, the setting to show is chosen on validation data."""
+"""Select models on validation data: of cells that differ in what was tuned, choose the setting to show.
+
+Also what validation says over training: at the tested weights, towards the end, and as learning curves.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from odenet_cli.report.groups import Group
-from odenet_cli.report.result import Entry, row_of
-from odenet_cli.report.runs import Run
-from odenet_cli.report.spread import Spread, over_seeds
-from odenet_cli.report.table import aligned, plus_minus
-from odenet_cli.report.text import plain
+from odenet_cli.report.compare import Group
+from odenet_cli.report.result import Entry, csv_row
+from odenet_cli.report.runs import Run, finite
+from odenet_cli.report.statistics import Spread, over_seeds
+from odenet_cli.report.table import markdown_table, plus_minus
+from odenet_cli.report.text import compact
 
 Key = TypeVar("Key", bound=Hashable)
-Valid = Callable[[Run], float | None]
+Score = Callable[[Run], float | None]  # on validation data
 Setting = Callable[[Run], str]
 
 
 class Choice(NamedTuple):
-    """What a row of a table is made from.
+    """Hold what a row of a table is made from.
 
-    setting  the one chosen, as the report calls it: the learning rate, and what else was tuned behind it
+    setting  the chosen one, as the report calls it: the learning rate, then what else was tuned
     entries  its cells
-    tried    setting -> the validation error over seeds; of those that are done as far as any is
+    tried    setting -> validation error over seeds, of the settings with the most finished cells
     """
 
     setting: str
@@ -34,61 +38,128 @@ class Choice(NamedTuple):
         return Group(values={}, runs=[entry.run for entry in self.entries])
 
 
-def rate(run: Run) -> str:
-    """The learning rate."""
-    return plain(float(run.config["optim.lr"]))
+def learning_rate(run: Run) -> str:
+    return compact(float(run.config["optim.lr"]))
 
 
-def sorted_out(
-    entries: Iterable[Entry], key: Callable[[Entry], Key], valid: Valid, setting: Setting = rate
+def select(
+    entries: Iterable[Entry], key: Callable[[Entry], Key], score: Score, setting: Setting = learning_rate
 ) -> tuple[dict[Key, list[Entry]], dict[Key, Choice]]:
-    """The cells by key, and of each key those to show."""
+    """Return all cells by key, and the choice for each key."""
     cells: dict[Key, list[Entry]] = {}
     for entry in entries:
         if entry.run.config:
             cells.setdefault(key(entry), []).append(entry)
-    return cells, {key: choice for key, mine in cells.items() if (choice := chosen(mine, valid, setting))}
+    return cells, {key: choice for key, same in cells.items() if (choice := choose(same, score, setting))}
 
 
-def chosen(entries: Sequence[Entry], valid: Valid, setting: Setting = rate) -> Choice | None:
-    """The setting with the smallest validation error over all seeds. One of which a seed diverged, or is not done yet,
-    while others are complete, is not shown."""
+def choose(entries: Sequence[Entry], score: Score, setting: Setting = learning_rate) -> Choice | None:
+    """Choose the setting with the smallest validation error over all seeds.
+
+    A setting of which a seed diverged, or is not done while others are complete, is not chosen.
+    """
     settings: dict[str, list[Entry]] = {}
     for entry in entries:
-        if entry.run.done and valid(entry.run) is not None:
+        if entry.run.done and score(entry.run) is not None:
             settings.setdefault(setting(entry.run), []).append(entry)
     if not settings:
         return None
-    whole = max(map(len, settings.values()))
-    tried = {}
-    for name, cells in settings.items():
-        if len(cells) == whole and (found := over_seeds([(cell.run.seed, valid(cell.run)) for cell in cells], "loss")):
-            tried[name] = found
+    complete = max(map(len, settings.values()))
+    tried = {
+        name: spread
+        for name, cells in settings.items()
+        if len(cells) == complete
+        and (spread := over_seeds([(cell.run.seed, score(cell.run)) for cell in cells], "loss"))
+    }
     best = min(tried, key=lambda name: tried[name].mean)
     return Choice(best, settings[best], tried)
 
 
-def rows(
-    entries: Sequence[Entry], found: Mapping[Any, Choice], valid: Valid, names: Sequence[str], keys: Mapping[str, str]
+def csv_rows(
+    entries: Sequence[Entry],
+    choices: Mapping[Any, Choice],
+    score: Score,
+    names: Sequence[str],
+    config_keys: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """Lines of the CSV: the numbers `names`, the keys of the config under these names, and what was chosen by."""
-    shown = {entry.run.folder for choice in found.values() for entry in choice.entries}
+    """Return lines of the CSV: the numbers `names`, keys of the config by their column, and what was chosen by."""
+    shown = {entry.run.folder for choice in choices.values() for entry in choice.entries}
     return [
         {
-            **row_of(entry, names),
-            **{name: entry.run.config.get(key) for name, key in keys.items()},
-            **{"validation": valid(entry.run), "shown": entry.run.folder in shown},
+            **csv_row(entry, names),
+            **{name: entry.run.config.get(key) for name, key in config_keys.items()},
+            **{"validation": score(entry.run), "shown": entry.run.folder in shown},
         }
         for entry in entries
     ]
 
 
-def tried(choices: Mapping[tuple[str, str], Choice], head: Sequence[str], left: int) -> str:
-    """A table of the settings that were tried, by rising rate, and the chosen one; a line begins with its key."""
+def settings_table(choices: Mapping[tuple[str, str], Choice], head: Sequence[str], left: int) -> str:
+    """Return the table of settings that were tried, by rising learning rate, and the chosen one; lines begin with
+    their key."""
     every = {name for choice in choices.values() for name in choice.tried}
     columns = sorted(every, key=lambda name: (float(name.split()[0]), name))
     lines = [
         [*key, *(plus_minus(choice.tried.get(name), 3) for name in columns), choice.setting]
         for key, choice in choices.items()
     ]
-    return aligned([*head, *columns, "chosen"], lines, left)
+    return markdown_table([*head, *columns, "chosen"], lines, left)
+
+
+def at_best_epoch(run: Run, name: str) -> float | None:
+    """Return a number of the validation that chose the tested weights."""
+    epoch = run.value("best_epoch")
+    records = [record for record in run.of("valid") if record["epoch"] == epoch]
+    return finite(records[-1].get(name)) if records else None
+
+
+def largest_fall(
+    choices: Iterable[Choice], name: str, fall: Callable[[float, float], float] = lambda before, after: before - after
+) -> float | None:
+    """Return the largest `fall` of a validation number from the last tenth of training but one to the last, a mean
+    over seeds; None where training was too short."""
+    falls = []
+    for choice in choices:
+        tenths = [means for run in choice.group.done if (means := _last_tenths(run, name))]
+        if tenths:
+            falls.append(statistics.fmean(fall(*means) for means in tenths))
+    return max(falls, default=None)
+
+
+def _last_tenths(run: Run, name: str) -> tuple[float, float] | None:
+    values = [value for record in run.of("valid") if (value := finite(record.get(name))) is not None]
+    tenth = len(values) // 10
+    return (statistics.fmean(values[-2 * tenth : -tenth]), statistics.fmean(values[-tenth:])) if tenth else None
+
+
+class LearningCurve(NamedTuple):
+    """Hold a validation number over training: at each step its mean over the runs, the least and the largest."""
+
+    runs: int
+    steps: list[int]
+    seconds: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def learning_curve(cells: Iterable[Entry], name: str, tried: str, setting: Setting = learning_rate) -> LearningCurve:
+    """Return the curve of the finished cells at the setting `tried`."""
+    points: dict[int, list[tuple[float, float]]] = {}  # step -> (seconds, value) of each run
+    runs = [cell.run for cell in cells if cell.run.done and setting(cell.run) == tried]
+    for run in runs:
+        seconds = 0.0
+        for record in run.of("valid"):
+            seconds += finite(record.get("epoch_s")) or 0.0
+            if (value := finite(record.get(name))) is not None:
+                points.setdefault(record["step"], []).append((seconds, value))
+    steps = sorted(points)
+    values = [[value for _, value in points[step]] for step in steps]
+    return LearningCurve(
+        runs=len(runs),
+        steps=steps,
+        seconds=[statistics.fmean(time for time, _ in points[step]) for step in steps],
+        mean=[statistics.fmean(same) for same in values],
+        low=[min(same) for same in values],
+        high=[max(same) for same in values],
+    )

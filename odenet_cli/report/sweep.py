@@ -1,4 +1,4 @@
-"""Error, evaluations and memory against a key that was swept, and error against evaluations."""
+"""Draw error, evaluations and memory against a key that was swept, and error against evaluations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from odenet_cli.report import scales, style
-from odenet_cli.report.groups import Comparison, Group, telling
-from odenet_cli.report.text import label, title
+from odenet_cli.report.compare import Comparison, Group, distinguishing_keys
+from odenet_cli.report.text import group_label, keys_title
 
-OPEN: style.Look = {"mfc": "white", "linestyle": (0, (3, 1.5))}  # backward
+BACKWARD: style.Look = {"mfc": "white", "linestyle": (0, (3, 1.5))}
 Measure = tuple[str, float, style.Look]  # name, factor, and how it looks
 
 
 @dataclass(frozen=True)
 class Line:
-    """Groups along the swept key that share the values of the other keys."""
+    """Hold groups along the swept key that share the values of the other keys."""
 
     label: str
     look: style.Look
@@ -29,120 +29,110 @@ class Line:
 
 @style.styled
 def sweep(comparison: Comparison, key: str) -> Figure:
-    """The score, evaluations forward (filled) and backward (open), and the memory saved for backward, against `key`.
+    """Draw the score, evaluations forward (filled) and backward (open), and memory saved for backward, against `key`.
 
     One line for each setting of the other keys; bars are the standard deviation over seeds.
     """
-    found, axis, heading = lines(comparison, key)
-    groups = [group for line in found for group in line.groups]
-    score, name, factor = judged(groups)
+    lines, axis_title, legend_title = _lines(comparison, key)
+    groups = [group for line in lines for group in line.groups]
+    score, name, factor = _score(groups)
     panels: dict[str, list[Measure]] = {score: [(name, factor, {})]}
     if any(group.mean("nfe_forward") for group in groups):
-        panels["field evaluations (NFE)"] = [("nfe_forward", 1, {}), ("nfe_backward", 1, OPEN)]
+        panels["field evaluations (NFE)"] = [("nfe_forward", 1, {}), ("nfe_backward", 1, BACKWARD)]
     panels["saved for backward (MiB)"] = [("saved_mib", 1, {})]
 
     figure = Figure(figsize=(style.WIDTH * len(panels) / 3, style.HEIGHT + 0.1))
     for axes, (panel, measures) in zip(figure.subplots(1, len(panels)), panels.items()):
-        axes.set(title=panel, xlabel=axis)
-        scales.swept(axes, [group.values[key] for group in groups])
+        axes.set(title=panel, xlabel=axis_title)
+        scales.swept_axis(axes, [group.values[key] for group in groups])
         heights: list[float] = []
         for measure in measures:
-            for place, line in enumerate(found):
-                aside = 1.8 * (place - (len(found) - 1) / 2) if panel == score else 0.0
-                heights += _draw(axes, line, key, measure, aside)
+            for place, line in enumerate(lines):
+                shift_pt = 1.8 * (place - (len(lines) - 1) / 2) if panel == score else 0.0
+                heights += _draw_line(axes, line, key, measure, shift_pt)
         if panel != score:
-            scales.from_zero(axes, heights)
+            scales.cost_limits(axes, heights)
 
-    handles = [style.handle(line.label, **line.look) for line in found if line.label]
+    handles = [style.handle(line.label, **line.look) for line in lines if line.label]
     if any(group.mean("nfe_backward") for group in groups):
         handles.append(style.handle("NFE forward", color=style.GREY, marker="o"))
-        handles.append(style.handle("NFE backward", color=style.GREY, marker="o", **OPEN))
+        handles.append(style.handle("NFE backward", color=style.GREY, marker="o", **BACKWARD))
     if handles:
-        style.legend(figure, handles, heading)
+        style.legend(figure, handles, legend_title)
     return figure
 
 
 @style.styled
 def tradeoff(comparison: Comparison, key: str) -> Figure | None:
-    """The score against the evaluations of the solve that is scored; colour is `key`. None without a solver."""
-    found, axis, heading = lines(comparison, key)
-    groups = [group for line in found for group in line.groups]
+    """Draw the score against the evaluations of the test solve; colour is `key`. None without a solver."""
+    lines, axis_title, legend_title = _lines(comparison, key)
+    groups = [group for line in lines for group in line.groups]
     if not any(group.mean("nfe_test") for group in groups):
         return None
-    score, name, factor = judged(groups)
+    score, name, factor = _score(groups)
     values = sorted({group.values[key] for group in groups})
-    scale = scales.norm(values)
+    norm = scales.color_norm(values)
     figure = Figure(figsize=(style.WIDTH / 2, style.HEIGHT + 0.5))
     axes = figure.subplots()
-    for line in found:
+    for line in lines:
         spreads = [(group, group.spread("nfe_test"), group.spread(name)) for group in line.groups]
         points = [(group.values[key], x, y) for group, x, y in spreads if x and x.mean and y]
-        trail = [[x.mean for _, x, _ in points], [factor * y.mean for _, _, y in points]]
-        axes.plot(*trail, color=style.PALE, linewidth=0.8, zorder=1)
+        path = [[x.mean for _, x, _ in points], [factor * y.mean for _, _, y in points]]
+        axes.plot(*path, color=style.PALE, linewidth=0.8, zorder=1)
         for value, x, y in points:
-            style.point(
-                axes,
-                (x.mean, factor * y.mean),
-                (x.sd or 0.0, factor * (y.sd or 0.0)),
-                color=style.SHADES(scale(value)),
-                marker=line.look["marker"],
-            )
-    scales.counted(axes.xaxis)
+            at, bars = (x.mean, factor * y.mean), (x.sd or 0.0, factor * (y.sd or 0.0))
+            style.point(axes, at, bars, color=style.SHADES(norm(value)), marker=line.look["marker"])
+    scales.integer_ticks(axes.xaxis)
     axes.set(xlabel="NFE of a test solve", ylabel=score)
-    bar = style.colorbar(figure, axes, ScalarMappable(scale, style.SHADES), axis, aspect=28, pad=0.03)
-    scales.ticked(bar.ax.yaxis, values)
-    handles = [
-        style.handle(line.label, color=style.GREY, linestyle="", marker=line.look["marker"])
-        for line in found
-        if line.label
-    ]
+    bar = style.colorbar(figure, axes, ScalarMappable(norm, style.SHADES), axis_title, aspect=28, pad=0.03)
+    scales.ticks_at(bar.ax.yaxis, values)
+    grey: style.Look = {"color": style.GREY, "linestyle": ""}
+    handles = [style.handle(line.label, marker=line.look["marker"], **grey) for line in lines if line.label]
     if len(handles) > 1:
-        style.legend(figure, handles, heading)
+        style.legend(figure, handles, legend_title)
     return figure
 
 
-def lines(comparison: Comparison, key: str) -> tuple[list[Line], str, str]:
-    """The groups that have a finished run and the key, by the values of the other keys, along the key.
+def _lines(comparison: Comparison, key: str) -> tuple[list[Line], str, str]:
+    """Return the groups that have a finished run and the key, by the values of the other keys, along the key.
 
-    Also what heads the axis, which names the keys that change only with this one, and what heads the legend.
+    Also the title of the axis, which names the keys that change only with this one, and the title of the legend.
     """
     groups = [group for group in comparison.groups if group.done and group.values[key] is not None]
-    told, following = telling(groups, comparison.keys, [key])
-    others = [other for other in told if other != key]
+    distinguishing, following = distinguishing_keys(groups, comparison.keys, [key])
+    others = [other for other in distinguishing if other != key]
     rows: dict[tuple[Any, ...], list[Group]] = {}
     for group in sorted(groups, key=lambda group: float(group.values[key])):
         rows.setdefault(tuple(group.values[other] for other in others), []).append(group)
-    found = [
-        Line(label(same[0].values, others), look | {"marker": style.MARKERS[place % len(style.MARKERS)]}, same)
-        for place, (look, same) in enumerate(
-            zip(style.looks([dict(zip(others, values)) for values in rows]), rows.values())
-        )
+    looks = style.group_looks([dict(zip(others, values)) for values in rows])
+    lines = [
+        Line(group_label(row[0].values, others), look | {"marker": style.MARKERS[place % len(style.MARKERS)]}, row)
+        for place, (look, row) in enumerate(zip(looks, rows.values()))
     ]
-    return found, title([key], following), title(others)
+    return lines, keys_title([key], following), keys_title(others)
 
 
-def judged(groups: list[Group]) -> tuple[str, str, float]:
-    """Title, name and factor of what the runs are judged by."""
-    return (
-        ("test error (%)", "error", 100) if any(group.spread("error") for group in groups) else ("test loss", "loss", 1)
-    )
+def _score(groups: list[Group]) -> tuple[str, str, float]:
+    """Return title, name and factor of the test score: the error where any group has one, else the loss."""
+    has_error = any(group.spread("error") for group in groups)
+    return ("test error (%)", "error", 100) if has_error else ("test loss", "loss", 1)
 
 
-def _draw(axes: Axes, line: Line, key: str, measure: Measure, aside: float) -> list[float]:
-    """One line with its bars, `aside` so many points from its place; returns how high they reach.
+def _draw_line(axes: Axes, line: Line, key: str, measure: Measure, shift_pt: float) -> list[float]:
+    """Draw one line with its bars, `shift_pt` points aside, and return how high they reach.
 
-    No evaluations make no point: a gradient that evaluates nothing again.
+    Where nothing is evaluated there is no point: a gradient without re-evaluation.
     """
-    name, factor, way = measure
-    spreads = [(group.values[key], found) for group in line.groups if (found := group.spread(name))]
-    points = [(x, found) for x, found in spreads if found.mean or not name.startswith("nfe")]
+    name, factor, look = measure
+    spreads = [(group.values[key], spread) for group in line.groups if (spread := group.spread(name))]
+    points = [(x, spread) for x, spread in spreads if spread.mean or not name.startswith("nfe")]
     if not points:
         return []
-    heights = [factor * found.mean for _, found in points]
-    bars = [factor * (found.sd or 0.0) for _, found in points]
-    drawn = axes.errorbar(
-        [x for x, _ in points], heights, yerr=bars if any(bars) else None, elinewidth=0.7, **{**line.look, **way}
+    heights = [factor * spread.mean for _, spread in points]
+    bars = [factor * (spread.sd or 0.0) for _, spread in points]
+    container = axes.errorbar(
+        [x for x, _ in points], heights, yerr=bars if any(bars) else None, elinewidth=0.7, **{**line.look, **look}
     )
-    for artist in drawn.get_children():  # moved only now, so that the axes know where the points are
-        artist.set_transform(artist.get_transform() + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans))
+    for artist in container.get_children():  # moved only now, so that the axes know where the points are
+        artist.set_transform(artist.get_transform() + ScaledTranslation(shift_pt / 72, 0, axes.figure.dpi_scale_trans))
     return [height + bar for height, bar in zip(heights, bars)]

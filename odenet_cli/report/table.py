@@ -1,147 +1,184 @@
-"""The table of a comparison, for people: Markdown."""
+"""Show a comparison to people, as a Markdown table; and hold which test scores each task is judged by."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from odenet_cli.report.groups import Comparison, Group
-from odenet_cli.report.provenance import Source
-from odenet_cli.report.runs import Run
-from odenet_cli.report.scores import ERROR, Score, among, judged
-from odenet_cli.report.spread import Spread, over_seeds
-from odenet_cli.report.text import NONE, bullets, count, digits, sentence, series, word
+from odenet_cli.report.compare import Comparison, Group
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.statistics import Spread, over_seeds
+from odenet_cli.report.text import (
+    MISSING,
+    bullets,
+    config_sentence,
+    config_value,
+    mean_count,
+    seed_range,
+    three_digits,
+)
 
 Cell = Callable[[Group], str]
 
 
+class Score(NamedTuple):
+    """Hold one of the final metrics, and how a table writes it."""
+
+    title: str
+    name: str
+    places: int
+    factor: float = 1
+
+    def text(self, value: float) -> str:
+        return f"{self.factor * value:.{self.places}f}"
+
+
+ERROR = Score("error %", "error", 2, 100)
+# A task is known by the first of these metrics that it has: a latent variable has a `kl` too, beside an `nll`.
+TASK_SCORES = {
+    "error": (ERROR,),
+    "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
+    "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
+    "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),
+    "nll": (Score("NLL, nat", "nll", 3), Score("gap, nat", "gap", 3)),
+    "kl": (Score("KL, nat", "kl", 4),),
+}
+SCORE_NAMES = tuple(dict.fromkeys(score.name for scores in TASK_SCORES.values() for score in scores))
+
+
+def scores_of(final: Mapping[str, Any]) -> list[Score]:
+    """Return the main test scores of a run with these final metrics."""
+    scores = next((scores for name, scores in TASK_SCORES.items() if name in final), ())
+    return [score for score in scores if score.name in final]
+
+
+def scores_among(finals: Iterable[Mapping[str, Any]]) -> list[Score]:
+    """Return the main test scores of any of the runs."""
+    return list(dict.fromkeys(score for final in finals for score in scores_of(final)))
+
+
 def columns(comparison: Comparison) -> dict[str, Cell]:
-    """Title -> what stands below it."""
-    shown: dict[str, Cell] = {key: partial(_value, key=key) for key in comparison.keys}
-    shown["runs (seeds)"] = runs
+    """Return title -> text of a group, for each column."""
+    cells: dict[str, Cell] = {key: partial(_value, key=key) for key in comparison.keys}
+    cells["runs (seeds)"] = runs_and_seeds
     if comparison.has("error"):
-        shown["test error %"] = lambda group: plus_minus(group.spread("error"), 2, 100)
-        if several(comparison, "error"):
-            shown["95 % interval"] = lambda group: interval(group.spread("error"), 2, 100)
+        cells["test error %"] = lambda group: plus_minus(group.spread("error"), 2, 100)
+        if several_seeds(comparison, "error"):
+            cells["95 % interval"] = lambda group: interval(group.spread("error"), 2, 100)
     done = [run for group in comparison.groups for run in group.done]
-    for score in among(map(_final, done)):
+    for score in scores_among(run.final for run in done):
         if score != ERROR:
-            shown[f"test {score.title}"] = partial(_score, score=score)
+            cells[f"test {score.title}"] = partial(_score, score=score)
     if any(run.value("error") is None and run.value("loss") != run.value("nll") for run in done):
-        shown["test loss"] = lambda group: plus_minus(group.spread("loss"), 4)
-        if several(comparison, "loss"):
-            shown["95 % interval of the loss"] = lambda group: interval(group.spread("loss"), 4)
-    shown["parameters"] = parameters
-    if comparison.solving:
-        shown["NFE forward"] = lambda group: count(group.mean("nfe_forward") or None)
-        shown["NFE backward"] = backward
-    shown["saved MiB"] = lambda group: digits(group.mean("saved_mib"))
+        cells["test loss"] = lambda group: plus_minus(group.spread("loss"), 4)
+        if several_seeds(comparison, "loss"):
+            cells["95 % interval of the loss"] = lambda group: interval(group.spread("loss"), 4)
+    cells["parameters"] = parameters
+    if any(group.mean("nfe_forward") for group in comparison.groups):
+        cells["NFE forward"] = lambda group: mean_count(group.mean("nfe_forward") or None)
+        cells["NFE backward"] = _nfe_backward
+    cells["saved MiB"] = lambda group: three_digits(group.mean("saved_mib"))
     if comparison.has("peak_mib"):
-        shown["peak MiB"] = lambda group: digits(group.mean("peak_mib"))
-    shown["s / epoch"] = lambda group: digits(group.mean("epoch_s"))
-    shown["status"] = status
-    return shown
+        cells["peak MiB"] = lambda group: three_digits(group.mean("peak_mib"))
+    cells["s / epoch"] = lambda group: three_digits(group.mean("epoch_s"))
+    cells["status"] = status
+    return cells
 
 
-def several(comparison: Comparison, name: str) -> bool:
-    """Has any group this number of two seeds or more?"""
-    return any(found.sd is not None for group in comparison.groups if (found := group.spread(name)))
+def several_seeds(comparison: Comparison, name: str) -> bool:
+    """Return whether any group has this number of two seeds or more."""
+    spreads = [group.spread(name) for group in comparison.groups]
+    return any(spread is not None and spread.sd is not None for spread in spreads)
 
 
 def _value(group: Group, key: str) -> str:
-    return word(group.values[key])
-
-
-def _final(run: Run) -> dict[str, Any]:
-    return run.record.get("final") or {}
+    return config_value(group.values[key])
 
 
 def _score(group: Group, score: Score) -> str:
-    """Of those of its runs that it judges."""
-    mine = [run for run in group.done if score in judged(_final(run))]
-    found = over_seeds([(run.seed, run.value(score.name)) for run in mine], score.name)
-    return plus_minus(found, score.places, score.factor)
+    """Return the score of those runs of the group whose task it belongs to."""
+    runs = [run for run in group.done if score in scores_of(run.final)]
+    return plus_minus(over_seeds([(run.seed, run.value(score.name)) for run in runs], score.name), *score[2:])
 
 
-def plus_minus(found: Spread | None, places: int, factor: float = 1) -> str:
-    """Mean ± standard deviation; of one seed there is no deviation."""
-    if found is None:
-        return NONE
-    sd = "" if found.sd is None else f" ± {factor * found.sd:.{places}f}"
-    return f"{factor * found.mean:.{places}f}{sd}"
+def plus_minus(spread: Spread | None, places: int, factor: float = 1) -> str:
+    """Return mean ± standard deviation; one seed has no deviation."""
+    if spread is None:
+        return MISSING
+    sd = "" if spread.sd is None else f" ± {factor * spread.sd:.{places}f}"
+    return f"{factor * spread.mean:.{places}f}{sd}"
 
 
-def interval(found: Spread | None, places: int, factor: float = 1) -> str:
-    """The 95 % interval of the mean."""
-    if found is None or found.low is None or found.high is None:
-        return NONE
-    return f"{factor * found.low:.{places}f} to {factor * found.high:.{places}f}"
+def interval(spread: Spread | None, places: int, factor: float = 1) -> str:
+    """Return the 95 % interval of the mean."""
+    if spread is None or spread.low is None or spread.high is None:
+        return MISSING
+    return f"{factor * spread.low:.{places}f} to {factor * spread.high:.{places}f}"
 
 
-def runs(group: Group) -> str:
-    """How many runs the means are of, and their seeds."""
-    return f"{len(group.done)} ({series(run.seed for run in group.done)})" if group.done else "0"
+def runs_and_seeds(group: Group) -> str:
+    """Return how many runs the means are of, and their seeds."""
+    return f"{len(group.done)} ({seed_range(run.seed for run in group.done)})" if group.done else "0"
 
 
 def parameters(group: Group) -> str:
-    """One number, or a range where `by` mixes networks."""
-    found = sorted({value for run in group.runs if (value := run.value("parameters")) is not None})
-    return " to ".join(f"{value:,.0f}" for value in dict.fromkeys((found[0], found[-1]))) if found else NONE
+    """Return one number, or a range where `by` mixes networks."""
+    counts = sorted({value for run in group.runs if (value := run.value("parameters")) is not None})
+    return " to ".join(f"{n:,.0f}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else MISSING
 
 
-def backward(group: Group) -> str:
-    """Evaluations of the way back; backprop evaluates nothing again."""
+def _nfe_backward(group: Group) -> str:
     if not group.mean("nfe_forward"):
-        return NONE
-    kept = all(run.config.get("gradient.method") == "backprop" for run in group.done)
-    return "0 (no re-evaluation)" if kept else count(group.mean("nfe_backward"))
+        return MISSING
+    backprop = all(run.config.get("gradient.method") == "backprop" for run in group.done)
+    return "0 (no re-evaluation)" if backprop else mean_count(group.mean("nfe_backward"))
 
 
 def status(group: Group) -> str:
-    """done, or how many ended how."""
-    kinds = Counter(run.status for run in group.runs)
-    return "done" if set(kinds) == {"done"} else ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    """Return "done", or how many runs ended how."""
+    counts = Counter(run.status for run in group.runs)
+    return "done" if set(counts) == {"done"} else ", ".join(f"{n} {kind}" for kind, n in counts.items())
 
 
-def markdown(comparison: Comparison, made: Source) -> str:
-    """What all runs share, the table, its notes, the runs that are not done, and where the numbers come from."""
-    shown = columns(comparison)
-    rows = [[cell(group) for cell in shown.values()] for group in comparison.groups]
-    parts = [f"In common: {sentence(comparison.common)}"] if comparison.common else []
-    parts += [aligned(list(shown), rows, left=len(comparison.keys) + 1)] if rows else []
-    parts += notes(comparison, made)
-    stopped = [
+def comparison_text(comparison: Comparison, provenance: Provenance) -> str:
+    """Return what all runs share, the table, its notes, the runs that are not done, and where the numbers come from."""
+    cells = columns(comparison)
+    rows = [[cell(group) for cell in cells.values()] for group in comparison.groups]
+    parts = [f"In common: {config_sentence(comparison.common)}"] if comparison.common else []
+    parts += [markdown_table(list(cells), rows, left=len(comparison.keys) + 1)] if rows else []
+    parts += _notes(comparison, provenance)
+    undone = [
         f"{run.folder}: {run.status}: {run.reason or 'no reason given'}" for run in comparison.runs if not run.done
     ]
-    parts += ["Not done, and in no mean:", bullets(stopped)] if stopped else []
-    return "\n\n".join([*parts, bullets(made.lines())])
+    parts += ["Not done, and in no mean:", bullets(undone)] if undone else []
+    return "\n\n".join([*parts, bullets(provenance.lines())])
 
 
-def notes(comparison: Comparison, made: Source) -> list[str]:
-    """How to read the table."""
-    found = []
-    if several(comparison, "loss"):
-        found.append("±: standard deviation over seeds; interval: of the mean, by Student's t.")
+def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
+    """Return how to read the table."""
+    notes = []
+    if several_seeds(comparison, "loss"):
+        notes.append("±: standard deviation over seeds; interval: of the mean, by Student's t.")
     if comparison.mixed:
-        found.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` leaves that open.")
+        notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` leaves that open.")
     if any(len({run.seed for run in group.done}) < len(group.done) for group in comparison.groups):
-        found.append("Runs of one seed count as one, with their mean.")
-    if len(made.machines) > 1:
-        found.append("Times come from several machines and do not compare.")
-    return found
+        notes.append("Runs of one seed count as one, with their mean.")
+    if len(provenance.machines) > 1:
+        notes.append("Times come from several machines and do not compare.")
+    return notes
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first `left` columns and the last hold words, the others numbers."""
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Return an aligned Markdown table; the first `left` columns and the last hold words, the others numbers."""
     head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(head, *rows)]
-    words = [place < left or place == len(head) - 1 for place in range(len(head))]
+    is_text = [column < left or column == len(head) - 1 for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if plain else c.rjust(w) for c, w, plain in zip(cells, widths, words)]
+        padded = [cell.ljust(w) if text else cell.rjust(w) for cell, w, text in zip(cells, widths, is_text)]
         return "| " + " | ".join(padded) + " |"
 
-    rule = "|".join("-" * (w + 2) if plain else "-" * (w + 1) + ":" for w, plain in zip(widths, words))
+    rule = "|".join("-" * (w + 2) if text else "-" * (w + 1) + ":" for w, text in zip(widths, is_text))
     return "\n".join([line(head), f"|{rule}|", *map(line, rows)])

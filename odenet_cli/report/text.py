@@ -1,4 +1,4 @@
-"""Values, keys and configs as a reader wants them."""
+"""Write values, keys and configs as a reader wants them."""
 
 from __future__ import annotations
 
@@ -7,89 +7,88 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from odenet_cli.config.schema import Config, EvalConfig, GradientConfig, OptimConfig, SolverConfig, TrainerConfig
-from odenet_cli.report.runs import flat
+from odenet_cli.report.runs import flatten
 
-NONE = "–"
+MISSING = "–"
 SECTIONS = {"solver": SolverConfig, "gradient": GradientConfig, "optim": OptimConfig}
 SECTIONS |= {"trainer": TrainerConfig, "eval": EvalConfig}
 DEFAULTS = {f.name: f.default for f in fields(Config)} | dict(
-    flat({name: asdict(schema()) for name, schema in SECTIONS.items()})
+    flatten({name: asdict(schema()) for name, schema in SECTIONS.items()})
 )
-HEADS = ("name", "method")  # what a section of the config is called by
+NAMING_KEYS = ("name", "method")  # what a section of the config is called by
 
 
-def word(value: Any) -> str:
-    """A value of a config."""
+def config_value(value: Any) -> str:
     if value is None:
-        return NONE
+        return MISSING
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(word, value)) + "]"
-    return plain(value) if isinstance(value, float) else str(value)
+        return "[" + ", ".join(map(config_value, value)) + "]"
+    return compact(value) if isinstance(value, float) else str(value)
 
 
-def plain(value: float) -> str:
-    """0.001, 1e-5, 1e9."""
+def compact(value: float) -> str:
+    """Return 0.001, 1e-5, 1e9."""
     return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """What a legend calls a group: its values, the keys being the legend's title."""
-    return ", ".join(word(values[key]) for key in keys if values[key] is not None)
+def group_label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return what a legend calls a group: its values; the keys are the legend's title."""
+    return ", ".join(config_value(values[key]) for key in keys if values[key] is not None)
 
 
-def title(keys: Sequence[str], followers: Sequence[str] = ()) -> str:
-    """What an axis or a legend is headed by: the keys, and what changes with them."""
-    more = f"{len(followers)} more" if len(followers) > 3 else ", ".join(followers)
-    return ", ".join(keys) + (f" (and {more})" if followers else "")
+def keys_title(keys: Sequence[str], following: Sequence[str] = ()) -> str:
+    """Return the title of an axis or a legend: the keys, and the keys that change with them."""
+    more = f"{len(following)} more" if len(following) > 3 else ", ".join(following)
+    return ", ".join(keys) + (f" (and {more})" if following else "")
 
 
-def digits(value: float | None) -> str:
-    """Three digits; all of them in front of the point."""
+def three_digits(value: float | None) -> str:
+    """Return three significant digits; digits before the point are kept whole."""
     if value is None:
-        return NONE
-    after = next((after for bound, after in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
-    return f"{value:.{after}f}"
+        return MISSING
+    decimals = next((decimals for bound, decimals in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
+    return f"{value:.{decimals}f}"
 
 
-def count(value: float | None) -> str:
-    """A mean of counts."""
-    return NONE if value is None else f"{value:.1f}".removesuffix(".0")
+def mean_count(value: float | None) -> str:
+    """Return a mean of counts: 20 or 20.5."""
+    return MISSING if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def series(values: Iterable[int]) -> str:
-    """Seeds: 0–9, or 0, 3, 7."""
-    found = sorted(set(values))
-    if len(found) > 2 and found[-1] - found[0] == len(found) - 1:
-        return f"{found[0]}–{found[-1]}"
-    return ", ".join(map(str, found))
+def seed_range(values: Iterable[int]) -> str:
+    """Return seeds as 0–9, or 0, 3, 7."""
+    seeds = sorted(set(values))
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]}–{seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
-def listed(words: Sequence[str]) -> str:
-    """Return words as a sentence lists them: a, b and c."""
+def join_words(words: Sequence[str]) -> str:
+    """Return a, b and c."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list in Markdown."""
+    """Return a Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
-def sentence(config: Mapping[str, Any]) -> str:
-    """A config in one line: names first, what stands at its default left out."""
+def config_sentence(config: Mapping[str, Any]) -> str:
+    """Return a config in one line: names first, values at their default left out."""
     titles: dict[str, str] = {}
     options: dict[str, list[str]] = {}
     for key, value in config.items():
         section, dot, rest = key.partition(".")
-        if rest in HEADS:
-            titles[section] = f"{section} {word(value)}"
+        if rest in NAMING_KEYS:
+            titles[section] = f"{section} {config_value(value)}"
         elif value is None or DEFAULTS.get(key) == value:
             continue
         elif dot:
-            options.setdefault(section, []).append(f"{rest} {word(value)}")
+            options.setdefault(section, []).append(f"{rest} {config_value(value)}")
         else:
-            titles[section] = f"{key} {word(value)}"
+            titles[section] = f"{key} {config_value(value)}"
     order = dict.fromkeys(key.partition(".")[0] for key in config)
     parts = [(titles.get(name, name), options.get(name)) for name in order if name in titles or name in options]
-    return " · ".join(f"{title} ({', '.join(said)})" if said else title for title, said in parts)
+    return " · ".join(f"{title} ({', '.join(values)})" if values else title for title, values in parts)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from odenet_cli.report.table import aligned
+from odenet_cli.report.table import markdown_table
 
 EQUAL, DIFFERS, UNCHECKED = "equal", "differs", "cannot be checked here"
 TIMES = {"step_ms", "epoch_s", "time_s", "peak_mib"}  # of a machine and its other work; peak_mib of a GPU's allocator
@@ -60,7 +60,7 @@ class Tally:
         """Return the counts as a table."""
         verdicts = (EQUAL, DIFFERS, UNCHECKED)
         rows = [[what, *(str(counts.get(one, "")) for one in verdicts)] for what, counts in self.counts.items()]
-        return aligned(["", *verdicts], rows, left=1)
+        return markdown_table(["", *verdicts], rows, left=1)
 
 
 def shown(value: Any) -> str:

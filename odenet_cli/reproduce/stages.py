@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError, told
 from odenet_cli.report import result as results
-from odenet_cli.report.provenance import Source, source
-from odenet_cli.report.runs import Run, read
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.runs import Run, read_run
 from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.plan import Plan, Request
@@ -178,7 +178,7 @@ def report(
     failed: Mapping[Path, str],
     measured: Mapping[Path, list[dict[str, Any]]],
     command: str,
-) -> tuple[results.Result, results.About, list[dict[str, Any]], Source]:
+) -> tuple[results.Result, results.About, list[results.Check], Provenance]:
     """Return what an item's report says: the result, what it is about, what was expected, where it comes from.
 
     folders  where the run of each cell is
@@ -187,7 +187,7 @@ def report(
     """
     entries = []
     for cell in plan.cells:
-        run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read(folders[cell.folder])
+        run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read_run(folders[cell.folder])
         entries.append(results.Entry(cell.part, cell.row, run, measured.get(cell.folder, [])))
     module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
     made = module.result(entries, plan.rest)
@@ -205,8 +205,8 @@ def report(
         missing=tuple(f"{by_folder[folder].title}: {why}" for folder, why in failed.items()),
     )
     expect = plan.rest.get("expect", {})
-    checks = results.judged(made.facts, {**expect.get("all", {}), **expect.get(plan.preset, {})})
-    return made, about, checks, source(command, [entry.run for entry in entries if entry.run.record])
+    checks = results.check_expectations(made, {**expect.get("all", {}), **expect.get(plan.preset, {})})
+    return made, about, checks, Provenance.of(command, [entry.run for entry in entries if entry.run.record])
 
 
 def _reason(job: Job) -> str:

@@ -78,8 +78,8 @@ def test_a_refusal_is_exit_code_two(odenet, sweep):
 def test_words(sweep, monkeypatch, capsys):
     """A path may hold `=`; `--out` may be written as other commands write it."""
     monkeypatch.chdir(sweep)
-    assert command.parsed(["0-seed=0,solver.rtol=0.1", "--out=a"]).paths[0].exists()
-    assert command.parsed(["x/y=z", "out=a", "by=p,q,p", "x=k"]) == command.Request(
+    assert command.parse(["0-seed=0,solver.rtol=0.1", "--out=a"]).paths[0].exists()
+    assert command.parse(["x/y=z", "out=a", "by=p,q,p", "x=k"]) == command.Request(
         paths=[command.Path("x/y=z")], out=command.Path("a"), by=["p", "q"], x="k"
     )
     assert command.main(["."]) == 0

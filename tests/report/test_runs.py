@@ -9,7 +9,7 @@ import pytest
 from odenet_cli.commands import report as command
 from odenet_cli.config.saved import SECTIONS
 from odenet_cli.errors import RequestError
-from odenet_cli.report.runs import find, read
+from odenet_cli.report.runs import find_runs, read_run
 
 
 def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):
@@ -17,10 +17,10 @@ def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):
     alone = write(tmp_path / "runs" / "alone")
     write(tmp_path / "runs" / ".trash" / "old")
     (tmp_path / "sweeps" / "day" / "summary.json").write_text("{}")
-    assert find([alone]) == [alone]
-    assert find([tmp_path / "sweeps"]) == jobs
-    assert find([tmp_path]) == [alone, *jobs]
-    assert find([jobs[1], tmp_path, jobs[1].parent / ".." / "day"]) == [jobs[1], alone, jobs[0], jobs[2]]
+    assert find_runs([alone]) == [alone]
+    assert find_runs([tmp_path / "sweeps"]) == jobs
+    assert find_runs([tmp_path]) == [alone, *jobs]
+    assert find_runs([jobs[1], tmp_path, jobs[1].parent / ".." / "day"]) == [jobs[1], alone, jobs[0], jobs[2]]
 
 
 def test_a_path_without_a_run_is_refused(tmp_path, write):
@@ -29,24 +29,24 @@ def test_a_path_without_a_run_is_refused(tmp_path, write):
     (tmp_path / "file").touch()
     for name, reason in (("empty", "holds no run"), ("file", "is not a folder"), ("nowhere", "There is no folder")):
         with pytest.raises(RequestError, match=reason) as refused:
-            find([tmp_path / "runs", tmp_path / name])
+            find_runs([tmp_path / "runs", tmp_path / name])
         assert str(tmp_path / name) in str(refused.value)
 
 
 def test_what_a_run_says(tmp_path, write):
-    run = read(write(tmp_path / "run", {"seed": 7, "solver.rtol": 1e-4}, error=0.25))
+    run = read_run(write(tmp_path / "run", {"seed": 7, "solver.rtol": 1e-4}, error=0.25))
     assert (run.done, run.status, run.reason, run.seed) == (True, "done", "", 7)
     assert run.config["solver.atol"] == 1e-4
     assert run.config["optim.milestones"] == (0.375,)
     assert (run.value("error"), run.value("parameters"), run.value("peak_mib")) == (0.25, 208266, None)
-    assert run.solves
-    assert run.per_epoch == 10
+    assert run.has_solver
+    assert run.steps_per_epoch == 10
     assert len(run.of("train")) == 6
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
 def test_runs_that_are_not_done(tmp_path, write, status):
-    run = read(write(tmp_path / "run", status=status, reason="the loss is nan\n  Lower optim.lr."))
+    run = read_run(write(tmp_path / "run", status=status, reason="the loss is nan\n  Lower optim.lr."))
     assert not run.done
     assert run.value("error") is None
     assert run.reason == (
@@ -58,17 +58,17 @@ def test_runs_that_are_not_done(tmp_path, write, status):
 
 def test_a_record_that_is_being_written_waits(tmp_path, write):
     folder = write(tmp_path / "run", status="running")
-    before = read(folder).metrics
+    before = read_run(folder).metrics
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 31, "spl')
-    assert read(folder).metrics == before
+    assert read_run(folder).metrics == before
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml", "metrics.jsonl"])
 def test_a_damaged_file_makes_its_run_unreadable(tmp_path, write, name):
     folder = write(tmp_path / "run")
     (folder / name).write_text("{]\n" + (folder / name).read_text())
-    run = read(folder)
+    run = read_run(folder)
     assert (run.status, run.config) == ("unreadable", {})
     assert run.reason
 
@@ -88,13 +88,13 @@ def test_seconds_per_epoch_are_the_median_of_whole_epochs(tmp_path, write):
     resumed = [{"at": "2026-11-25T08:21:14+0000", "step": 45}, {"at": "2026-11-25T08:21:14+0000", "step": 20}]
     folder = write(tmp_path / "run", epochs=5, resumed=resumed)
     edit(folder, spent)
-    assert read(folder).epoch_s == 3.5  # of 9, 2, 3, 4: epoch 5 was cut, at step 20 one had just ended
+    assert read_run(folder).epoch_s == 3.5  # of 9, 2, 3, 4: epoch 5 was cut, at step 20 one had just ended
 
 
 def test_without_validation_the_whole_time_is_divided(tmp_path, write):
     folder = write(tmp_path / "run")
     edit(folder, lambda record: record["split"] != "valid")
-    assert read(folder).epoch_s == 2.5
+    assert read_run(folder).epoch_s == 2.5
 
 
 REST = "".join(f"{section}: {{}}\n" for section in SECTIONS)
@@ -127,8 +127,8 @@ def test_a_run_with_odd_files_is_left_out(tmp_path, write, name, capsys):
     odd = write(tmp_path / "runs" / "b", {"seed": 2})
     for text, reason in ODD[name].items():
         (odd / name).write_text(text)
-        assert (read(odd).status, read(odd).config) == ("unreadable", {}), text
-        assert reason in read(odd).reason
+        assert (read_run(odd).status, read_run(odd).config) == ("unreadable", {}), text
+        assert reason in read_run(odd).reason
         assert command.main([str(tmp_path / "runs")]) == 0
         told = capsys.readouterr().out
         assert f"{odd}" in told
@@ -140,7 +140,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, write, name):
     folder = write(tmp_path / "run")
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert read(folder).reason == f"{name} is no file"
+    assert read_run(folder).reason == f"{name} is no file"
 
 
 def test_a_folder_that_may_not_be_entered_is_named(tmp_path, write, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path, write, monkeypatch)
 
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or scandir(path))
     monkeypatch.setattr(Path, "read_text", lambda path, **how: refuse(path) or opened(path, **how))
-    runs = [read(folder) for folder in find([tmp_path / "runs"])]
+    runs = [read_run(folder) for folder in find_runs([tmp_path / "runs"])]
     assert [(run.folder.name, run.status) for run in runs] == [("a", "done"), ("b", "unreadable")]
     assert "Permission denied" in runs[1].reason
     assert str(closed) in runs[1].reason
@@ -167,7 +167,7 @@ def test_a_run_without_its_record_and_one_behind_a_link_are_not_passed_over(tmp_
     write(tmp_path / "elsewhere" / "c", {"seed": 3})
     (tmp_path / "runs" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs")
-    runs = [read(folder) for folder in find([tmp_path / "runs"])]
+    runs = [read_run(folder) for folder in find_runs([tmp_path / "runs"])]
     assert [(run.folder.name, run.status) for run in runs] == [("a", "done"), ("b", "unreadable"), ("c", "done")]
     assert runs[1].reason == f"{tmp_path}/runs/b/run.json: No such file or directory"
 
@@ -177,6 +177,6 @@ def test_the_line_that_cannot_be_read_is_named(tmp_path, write):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     lines[2] = lines[2][:-5]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert read(folder).reason.startswith("line 3 of metrics.jsonl: ")
+    assert read_run(folder).reason.startswith("line 3 of metrics.jsonl: ")
     (folder / "run.json").write_text('{"status": "done",\n "final": }\n')
-    assert read(folder).reason.startswith("line 2 of run.json: ")
+    assert read_run(folder).reason.startswith("line 2 of run.json: ")

@@ -16,7 +16,7 @@ from odenet_cli.commands import reproduce, verify
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
-from odenet_cli.report.runs import read
+from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce import kept_cells, stages, verification
 from odenet_cli.reproduce import processes as launching
 from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, Check, Tally, close_to
@@ -232,7 +232,7 @@ def test_a_cell_trained_again_has_the_same_bits(results, capsys, monkeypatch):
 
 def test_a_cell_trained_elsewhere_may_differ_as_two_networks_do(results):
     """1.96 sd of the difference of independent counts: of 360 digits 100 and 120 wrong are alike, 100 and 140 not."""
-    before = read(cell_of(results, "MLP"))
+    before = read_run(cell_of(results, "MLP"))
 
     def after(wrong):
         final = {**before.record["final"], "error": wrong / 360}

@@ -1,1 +1,1 @@
-"""The items of `odenet reproduce`, one a file: what their runs found."""
+"""The items of `odenet reproduce`, one a file: `result(entries, rest)` makes tables, figures and facts of its runs."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from odenet_cli.report.items._fig3 import MARKS, ORDER, Rows, draw, gradients, means
-from odenet_cli.report.regression import power, straight
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.table import aligned
-from odenet_cli.report.text import NONE, bullets, count, plain
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
-ORIGIN = ("cell", "machine", "commit", "data")
-TRAINING = ("step", "epoch", "loss", "nfe_forward", "nfe_backward")
-RATE = "slope of log error of z(1) against log tolerance"
+from odenet_cli.report import scales, style
+from odenet_cli.report.result import Entry, Facts, Result, csv_row
+from odenet_cli.report.runs import Run, finite
+from odenet_cli.report.statistics import fit_exponent, fit_line
+from odenet_cli.report.table import markdown_table
+from odenet_cli.report.text import MISSING, bullets, compact, mean_count
+
+TITLE = "Figure 3, error control of a trained ODE-Net"
+LABELS = {
+    "tolerances": "tolerances",
+    "error_falls": "error of z(1) falls with every tighter tolerance (1: yes)",
+    "error_vs_tolerance": "slope of log error of z(1) against log tolerance",
+    "error_vs_nfe": "slope of log error of z(1) against log NFE",
+    "time_vs_nfe_r2": "R² of the time of a forward solve against NFE",
+    "nfe_ratio": "NFE backward over forward ({}, {})",
+    "gradient_error": "gradient error ({}, {}, %)",
+}
 PANELS = (
     "a: evaluations of a forward solve (dopri5) and the relative error of z(1) against a solve at {solve}. b: time of "
     "a forward solve, relative to the longest. c: evaluations forward and backward of the adjoint, both solves at the "
@@ -23,78 +38,225 @@ PANELS = (
     "in the paper: the relative error of the gradients of c against one at {gradient} (good to some tenths of a per "
     "cent), and what they cost; from left to right the tolerance falls. All but d in float64, on one trained network."
 )
+ORIGIN = ("cell", "machine", "commit", "data")
+TRAINING = ("step", "epoch", "loss", "nfe_forward", "nfe_backward")
+
+SETTINGS: dict[str, style.Look] = {  # of panels c and e
+    "dopri5, relative norm": {"color": style.CYCLE[0], "marker": "o", "linestyle": style.DASHES[0]},  # ours
+    "dopri5, absolute norm": {"color": style.CYCLE[1], "marker": "s", "linestyle": style.DASHES[1]},  # the paper's
+    "Adams, relative norm": {"color": style.CYCLE[2], "marker": "^", "linestyle": style.DASHES[2]},
+    "Adams, absolute norm": {"color": style.CYCLE[3], "marker": "D", "linestyle": style.DASHES[3]},
+}
+LINE: style.Look = {"markersize": 3.2, "linewidth": 0.9}
+LINE_LABEL: dict[str, Any] = {  # of text behind the end of a line
+    **{"color": style.GREY, "fontsize": 6, "ha": "left", "va": "center"},
+    **{"textcoords": "offset points", "annotation_clip": False},
+}
+DIRECTIONS: dict[str, style.Look] = {  # of the solves of a training step
+    "forward": {"color": style.CYCLE[6], "linestyle": "-"},
+    "backward": {"color": style.CYCLE[4], "linestyle": style.DASHES[1]},
+}
+
+Rows = Sequence[dict[str, Any]]
+
+
+class Gradient(NamedTuple):
+    """Hold the evaluations of a gradient, and its relative error; means over batches."""
+
+    nfe_forward: float
+    nfe_backward: float
+    error: float
+
+
+Gradients = Mapping[tuple[str, float], Gradient]  # (setting, tolerance) -> its gradient
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`entries` are trained networks, a seed each; on the first of them it was measured."""
+    """Return the report; `entries` are trained networks, one a seed, of which the first that was measured is shown."""
     entry = next((entry for entry in entries if entry.run.done and entry.measured), None)
-    title = "Figure 3, error control of a trained ODE-Net"
     if entry is None:
-        return Result(title=title, body=["Nothing could be measured: the network is not trained."], rows=[])
+        return Result(
+            title=TITLE, body=["Nothing could be measured: the network is not trained."], rows=[], labels=LABELS
+        )
     kinds = {kind: entry.of(kind) for kind in ("solve", "time", "gradient")}
-    facts = found(kinds)
-    references = {kind: plain(kinds[kind][0]["reference"]) for kind in ("solve", "gradient")}
-    rows = [
-        {**row, **{name: value for name, value in row_of(entry, ()).items() if name in ORIGIN}}
-        for row in entry.measured
-    ]
-    runs = [entry.run for entry in entries if entry.run.done]
-    rows += [line for entry in entries if entry.run.done for line in training(entry)]
+    numbers = facts(kinds)
+    references = {kind: compact(kinds[kind][0]["reference"]) for kind in ("solve", "gradient")}
+    origin = {name: value for name, value in csv_row(entry).items() if name in ORIGIN}
+    done = [entry for entry in entries if entry.run.done]
+    rows = [{**row, **origin} for row in entry.measured] + [row for entry in done for row in training_rows(entry)]
     body = ["![panels]", PANELS.format(**references), solves_table(kinds), gradients_table(kinds["gradient"])]
-    body += [bullets(rest["notes"])]
-    return Result(title=title, body=body, rows=rows, figures={"panels": draw(kinds, runs, facts)}, facts=facts)
+    return Result(
+        title=TITLE,
+        body=[*body, bullets(rest["notes"])],
+        rows=rows,
+        figures={"panels": draw(kinds, [entry.run for entry in done], numbers["error_vs_nfe"])},
+        facts=numbers,
+        labels=LABELS,
+    )
 
 
-def training(entry: Entry) -> list[dict[str, Any]]:
+def training_rows(entry: Entry) -> list[dict[str, Any]]:
     """Return the lines of the CSV on the training of one network."""
-    origin = row_of(entry, ())
-    known = {"kind": "training", **{name: origin[name] for name in ORIGIN}, "seed": entry.run.seed}
-    return [known | {name: record.get(name) for name in TRAINING} for record in entry.run.of("train")]
+    origin = csv_row(entry)
+    base = {"kind": "training", **{name: origin[name] for name in ORIGIN}, "seed": entry.run.seed}
+    return [base | {name: record.get(name) for name in TRAINING} for record in entry.run.of("train")]
 
 
-def found(kinds: Mapping[str, Rows]) -> dict[str, float | None]:
-    """The figure in numbers."""
-    errors, nfe = means(kinds["solve"], "error", "rtol"), means(kinds["solve"], "nfe", "rtol")
-    ordered = [errors[tol] for tol in sorted(errors, reverse=True)]
-    falls = all(later < earlier for earlier, later in pairwise(ordered))
-    line = straight([(row["nfe"], row["time_s"]) for row in kinds["time"]])
-    facts: dict[str, float | None] = {
+def batch_means(rows: Rows, name: str, *keys: str) -> dict[Any, float]:
+    """Return the mean of one number over batches, by the other keys."""
+    groups: dict[Any, list[float]] = {}
+    for row in rows:
+        if (value := finite(row.get(name))) is not None:
+            groups.setdefault(itemgetter(*keys)(row), []).append(value)
+    return {key: statistics.fmean(values) for key, values in groups.items()}
+
+
+def gradients_of(rows: Rows) -> Gradients:
+    """Return the gradients by setting and tolerance, without those whose solve failed."""
+    parts = [batch_means(rows, name, "setting", "rtol") for name in Gradient._fields]
+    return {key: Gradient(*(part[key] for part in parts)) for key in parts[-1]}
+
+
+def facts(kinds: Mapping[str, Rows]) -> Facts:
+    """Return the figure in numbers."""
+    errors, nfe = batch_means(kinds["solve"], "error", "rtol"), batch_means(kinds["solve"], "nfe", "rtol")
+    by_tolerance = [errors[tol] for tol in sorted(errors, reverse=True)]
+    line = fit_line((row["nfe"], row["time_s"]) for row in kinds["time"])
+    numbers: Facts = {
         "tolerances": float(len(errors)),
-        "error of z(1) falls with every tighter tolerance (1: yes)": float(falls),
-        RATE: power([(tol, errors[tol]) for tol in errors]),
-        ORDER: power([(nfe[tol], errors[tol]) for tol in errors]),
-        "R² of the time of a forward solve against NFE": line.r2 if line else None,
+        "error_falls": float(all(later < earlier for earlier, later in pairwise(by_tolerance))),
+        "error_vs_tolerance": fit_exponent((tol, errors[tol]) for tol in errors),
+        "error_vs_nfe": fit_exponent((nfe[tol], errors[tol]) for tol in errors),
+        "time_vs_nfe_r2": line.r2 if line else None,
     }
-    measured = gradients(kinds["gradient"])
-    for setting in MARKS:
+    gradients = gradients_of(kinds["gradient"])
+    for setting in SETTINGS:
         for tol in (1e-2, 1e-3):
-            if one := measured.get((setting, tol)):
-                at = f"{setting}, {plain(tol)}"
-                facts[f"NFE backward over forward ({at})"] = one.backward / one.forward
-                facts[f"gradient error ({at}, %)"] = 100 * one.error
-    return facts
+            if gradient := gradients.get((setting, tol)):
+                case = f"{setting}/{compact(tol)}"
+                numbers[f"nfe_ratio/{case}"] = gradient.nfe_backward / gradient.nfe_forward
+                numbers[f"gradient_error/{case}"] = 100 * gradient.error
+    return numbers
 
 
 def solves_table(kinds: Mapping[str, Rows]) -> str:
-    """Panels a and b in numbers."""
-    errors, nfe = means(kinds["solve"], "error", "rtol"), means(kinds["solve"], "nfe", "rtol")
-    rejected, spent = means(kinds["solve"], "rejected", "rtol"), means(kinds["time"], "time_s", "rtol")
+    """Return panels a and b in numbers."""
+    errors, nfe, rejected = (batch_means(kinds["solve"], name, "rtol") for name in ("error", "nfe", "rejected"))
+    seconds = batch_means(kinds["time"], "time_s", "rtol")
     rows = [
-        [plain(tol), count(nfe[tol]), count(rejected[tol]), f"{errors[tol]:.2e}", f"{1e3 * spent[tol]:.1f}"]
-        for tol in sorted(errors, reverse=True)
+        [compact(tol), mean_count(nfe[tol]), mean_count(rejected[tol]), f"{error:.2e}", f"{1e3 * seconds[tol]:.1f}"]
+        for tol, error in sorted(errors.items(), reverse=True)
     ]
-    return aligned(["tolerance", "NFE forward", "rejected", "error of z(1)", "forward solve, ms"], rows, left=0)
+    return markdown_table(["tolerance", "NFE forward", "rejected", "error of z(1)", "forward solve, ms"], rows, left=0)
 
 
 def gradients_table(rows: Rows) -> str:
-    """Panels c and e in numbers: evaluations forward / backward, error of the gradient."""
-    measured = gradients(rows)
+    """Return panels c and e in numbers: evaluations forward / backward, error of the gradient."""
+    gradients = gradients_of(rows)
 
     def cell(setting: str, tol: float) -> str:
-        one = measured.get((setting, tol))
-        return f"{count(one.forward)} / {count(one.backward)}, {100 * one.error:.2g} %" if one else NONE
+        if (gradient := gradients.get((setting, tol))) is None:
+            return MISSING
+        nfe = f"{mean_count(gradient.nfe_forward)} / {mean_count(gradient.nfe_backward)}"
+        return f"{nfe}, {100 * gradient.error:.2g} %"
 
-    tolerances = sorted({tol for _, tol in measured}, reverse=True)
-    body = [[plain(tol), *(cell(setting, tol) for setting in MARKS)] for tol in tolerances]
-    head = ["tolerance", *(f"{setting}: NFE, gradient error" for setting in MARKS)]
-    return aligned(head, body, left=1)
+    tolerances = sorted({tol for _, tol in gradients}, reverse=True)
+    body = [[compact(tol), *(cell(setting, tol) for setting in SETTINGS)] for tol in tolerances]
+    head = ["tolerance", *(f"{setting}: NFE, gradient error" for setting in SETTINGS)]
+    return markdown_table(head, body, left=1)
+
+
+# The drawing.
+
+
+@style.styled
+def draw(kinds: Mapping[str, Rows], runs: Sequence[Run], order: float | None) -> Figure:
+    """Draw five panels, a to d as in the paper; colour is the tolerance in a and b, the setting in c and e."""
+    figure = Figure(figsize=(style.WIDTH, 2 * style.HEIGHT + 0.75))
+    panels = figure.subplot_mosaic("aaabbb\nccddee")
+    tolerances = [row["rtol"] for row in kinds["solve"]]
+    scale = LogNorm(min(tolerances), max(tolerances))
+
+    def color(tolerance: float) -> Any:
+        return style.SHADES(1 - scale(tolerance))  # the tighter the brighter
+
+    error_panel(panels["a"], kinds["solve"], color, order)
+    time_panel(panels["b"], kinds["time"], color)
+    gradients = gradients_of(kinds["gradient"])
+    nfe_panel(panels["c"], gradients)
+    training_panel(panels["d"], runs)
+    for look, curve in curves(gradients):
+        nfe = [gradient.nfe_forward + gradient.nfe_backward for gradient in curve]
+        panels["e"].plot(nfe, [100 * gradient.error for gradient in curve], **look, **LINE)
+    panels["e"].set(xscale="log", yscale="log", xlabel="NFE forward + backward", ylabel="gradient error (%)")
+    panels["e"].set_title("e   error of the gradient")
+    shades = ScalarMappable(scale, style.SHADES.reversed())
+    bar = style.colorbar(figure, [panels["a"], panels["b"]], shades, "tolerance", aspect=24)
+    bar.ax.minorticks_off()
+    handles = [style.handle(setting.removesuffix(" norm"), **look, **LINE) for setting, look in SETTINGS.items()]
+    style.legend(figure, handles, "c and e: solver, and error norm of the adjoint")
+    return figure
+
+
+def error_panel(axes: Axes, rows: Rows, color: Callable[[float], Any], order: float | None) -> None:
+    for row in rows:
+        axes.plot(row["nfe"], row["error"], "o", color=color(row["rtol"]), markersize=3.2)
+    axes.set(xscale="log", yscale="log", xlabel="NFE forward", ylabel="relative error of z(1)")
+    scales.log_ticks(axes.xaxis, [row["nfe"] for row in rows], 100)
+    axes.set_title(f"a   error ∝ NFE$^{{{order:.1f}}}$" if order else "a")
+
+
+def time_panel(axes: Axes, rows: Rows, color: Callable[[float], Any]) -> None:
+    longest = max(row["time_s"] for row in rows)
+    for row in rows:
+        axes.plot(row["nfe"], row["time_s"] / longest, "o", color=color(row["rtol"]), markersize=3.2, zorder=3)
+    line = fit_line((row["nfe"], row["time_s"] / longest) for row in rows)
+    if line:
+        ends = [0, max(row["nfe"] for row in rows)]
+        axes.plot(ends, [line.at(x) for x in ends], color=style.GREY, linewidth=0.8)
+    axes.set_title(f"b   time against NFE: R² = {line.r2:.4f}" if line else "b")
+    axes.set(xlabel="NFE forward", ylabel="relative time", xlim=(0, None), ylim=(0, None))
+
+
+def curves(gradients: Gradients) -> Iterator[tuple[style.Look, list[Gradient]]]:
+    """Yield the look of each setting, and its gradients from the largest tolerance to the smallest."""
+    for setting, look in SETTINGS.items():
+        tolerances = sorted({tol for name, tol in gradients if name == setting}, reverse=True)
+        if tolerances:
+            yield look, [gradients[setting, tol] for tol in tolerances]
+
+
+def nfe_panel(axes: Axes, gradients: Gradients) -> None:
+    for look, curve in curves(gradients):
+        nfe = [(gradient.nfe_forward, gradient.nfe_backward) for gradient in curve]
+        axes.plot(*zip(*nfe), **look, **LINE)
+    forward = [gradient.nfe_forward for gradient in gradients.values()]
+    if forward:
+        ends = [min(forward), max(forward)]
+        for ratio, drop in ((1, 0), (2, -1)):
+            heights = [x / ratio for x in ends]
+            axes.plot(ends, heights, color=style.PALE, linewidth=0.8, zorder=1)
+            axes.annotate(f"1 : {ratio}", (ends[1], heights[1]), xytext=(2, drop), **LINE_LABEL)
+    axes.set(xscale="log", yscale="log", xlabel="NFE forward", ylabel="NFE backward", title="c   adjoint, both ways")
+    scales.log_ticks(axes.xaxis, forward, 100)
+
+
+def training_panel(axes: Axes, runs: Sequence[Run]) -> None:
+    for direction, look in DIRECTIONS.items():
+        epochs: dict[int, float] = {}
+        values: dict[int, list[float]] = {}
+        for run in runs:
+            nfe = {record["step"]: record[f"nfe_{direction}"] for record in run.of("train")}
+            epochs |= {step: step / (run.steps_per_epoch or 1) for step in nfe}
+            for step, count in nfe.items():
+                values.setdefault(step, []).append(count)
+            if len(runs) > 1:
+                axes.plot([epochs[step] for step in nfe], list(nfe.values()), **look, linewidth=0.5, alpha=0.5)
+        steps = [step for step in sorted(values) if len(values[step]) == len(runs)]
+        mean = [statistics.fmean(values[step]) for step in steps]
+        axes.plot([epochs[step] for step in steps], mean, **look, linewidth=1.1, label=direction)
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    axes.set(xlabel="epoch", ylabel="NFE of a training step", title=f"d   training{seeds}", xlim=(0, None))
+    axes.set_ylim(0, None)
+    scales.integer_ticks(axes.xaxis)
+    axes.legend(loc="lower right")

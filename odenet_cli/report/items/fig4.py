@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from odenet_cli.report import flows, validation
-from odenet_cli.report.flows import Choices
-from odenet_cli.report.groups import Group
-from odenet_cli.report.items._fig4 import densities, look, loss
-from odenet_cli.report.result import Entry, Result
+from matplotlib.figure import Figure
+
+from odenet_cli.report import scales, selection, style
+from odenet_cli.report.compare import Group
+from odenet_cli.report.items import _flows
+from odenet_cli.report.items._flows import Choices
+from odenet_cli.report.pictures import _flow
+from odenet_cli.report.result import Entry, Facts, Result
+from odenet_cli.report.selection import Choice
 from odenet_cli.report.table import plus_minus
 from odenet_cli.report.text import bullets
 
+TITLE = "Figure 4, planar flows against CNF"
+LABELS = {
+    "cnf_below_planar": "energies on which CNF 32 is below planar 32",
+    "kl_u1": "KL of CNF 32 on u1 (nat)",
+    "smallest_kl": "smallest KL in standard errors",
+    "kl_fall": "largest fall of a validation KL over the last tenth of training (nat)",
+}
 NUMBERS = (
     *("kl", "kl_se", "outside", "loss", "parameters", "time_s", "step", "nfe_forward", "nfe_backward", "saved_mib"),
     "best_epoch",
@@ -35,33 +47,122 @@ LOSS = (
 )
 CURVES = "KL on validation samples over training; thick at the learning rate that is shown, thin at the others."
 
+KINDS: dict[str, style.Look] = {
+    "planar": {"color": style.CYCLE[1], "marker": "s"},
+    "CNF": {"color": style.CYCLE[0], "marker": "o"},
+}
+TINTS = {2: 0.35, 8: 0.6, 32: 1.0}  # of a kind's colour, by K or M
+
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`rest["notes"]` holds the free choices."""
-    cells, found = flows.sorted_out(entries)
-    title, rows = "Figure 4, planar flows against CNF", flows.rows(entries, found, NUMBERS)
-    if not found:
-        return Result(title=title, body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
-    columns = min(2, len(flows.targets(found)))
+    """Return the report; `rest["notes"]` holds the free choices."""
+    cells, choices = _flows.select(entries)
+    rows = _flows.csv_rows(entries, choices, NUMBERS)
+    if not choices:
+        body = ["Nothing is trained yet, and there is nothing to compare."]
+        return Result(title=TITLE, body=body, rows=rows, labels=LABELS)
+    columns = min(2, len(_flows.targets(choices)))
     figures = {
-        "densities": densities(found),
-        "loss": loss(found),
-        "curves": flows.curves(cells, found, "kl", "KL on validation (nat)", look, columns),
+        "densities": densities(choices),
+        "loss": loss(choices),
+        "curves": _flows.curves(cells, choices, "kl", "KL on validation (nat)", look, columns),
     }
-    body = ["![densities]", DENSITIES, flows.table(found, "energy", SCORES), TABLE, "![loss]", LOSS]
-    body += [bullets(rest["notes"]), *flows.training(found, CURVES)]
-    return Result(title=title, body=body, rows=rows, figures=figures, facts=facts(found, entries))
+    body = ["![densities]", DENSITIES, _flows.table(choices, "energy", SCORES), TABLE, "![loss]", LOSS]
+    body += [bullets(rest["notes"]), *_flows.training(choices, CURVES)]
+    return Result(title=TITLE, body=body, rows=rows, figures=figures, facts=facts(choices, entries), labels=LABELS)
 
 
-def facts(found: Choices, entries: Sequence[Entry]) -> dict[str, float | None]:
-    """What was found, in numbers."""
-    kl = {key: choice.group.mean("kl") for key, choice in found.items()}
-    pairs = [(kl.get((energy, "CNF 32")), kl.get((energy, "planar 32"))) for energy in flows.targets(found)]
-    known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    fall = validation.largest_fall(found.values(), "kl")
+def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:
+    """Return the figure in numbers."""
+    kl = {key: choice.group.mean("kl") for key, choice in choices.items()}
+    pairs = [(kl.get((energy, "CNF 32")), kl.get((energy, "planar 32"))) for energy in _flows.targets(choices)]
+    known = [(cnf, planar) for cnf, planar in pairs if cnf is not None and planar is not None]
     return {
-        "energies on which CNF 32 is below planar 32": float(sum(a < b for a, b in known)) if known else None,
-        "KL of CNF 32 on u1 (nat)": kl.get(("u1", "CNF 32")),
-        "smallest KL in standard errors": flows.smallest_in_errors(entries, "kl", "kl_se"),
-        "largest fall of a validation KL over the last tenth of training (nat)": fall,
+        "cnf_below_planar": float(sum(cnf < planar for cnf, planar in known)) if known else None,
+        "kl_u1": kl.get(("u1", "CNF 32")),
+        "smallest_kl": _flows.smallest_in_errors(entries, "kl", "kl_se"),
+        "kl_fall": selection.largest_fall(choices.values(), "kl"),
     }
+
+
+# The drawing.
+
+
+def size(flow: str) -> int:
+    """Return K or M: "CNF 32" has 32."""
+    return int(flow.split()[1])
+
+
+def look(flow: str) -> style.Look:
+    """Return the colour of the flow's kind, the darker the larger it is."""
+    return {"color": style.tint(KINDS[flow.split()[0]]["color"], TINTS.get(size(flow), 1.0))}
+
+
+def target_evaluations(choice: Choice) -> float:
+    """Return the evaluations of the target by a run: updates times batch."""
+    return statistics.fmean((r.value("step") or 0) * r.config["trainer.batch_size"] for r in choice.group.done)
+
+
+X_AXES: dict[str, Callable[[Choice], float]] = {
+    "K or M": lambda choice: size(choice.entries[0].row),
+    "parameters": lambda choice: choice.group.mean("parameters") or 0.0,
+    "time (s)": lambda choice: choice.group.mean("time_s") or 0.0,
+    "evaluations of the target": target_evaluations,
+}
+
+
+@style.styled
+def densities(choices: Choices) -> Figure | None:
+    """Draw a row for each energy: its target, then the flows by kind and size."""
+    energies, flows = _flows.targets(choices), _flows.flows(choices)
+    side = style.WIDTH / (len(flows) + 1)
+    figure = Figure(figsize=(style.WIDTH, (side + 0.17) * len(energies)))
+    style.remove_gaps(figure)
+    panels = figure.subplots(len(energies), len(flows) + 1, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for line, energy in zip(panels, energies):
+        for axes, flow in zip(line[1:], flows):
+            first = _flows.arrays(choices.get((energy, flow)), "density")
+            if first is None:
+                continue
+            run, arrays = first
+            top, kl = float(arrays["target"].max()), run.value("kl")
+            for panel, values in ((line[0], arrays["target"]), (axes, arrays["density"][-1])):
+                panel.set_axis_on()
+                _flow.frame(panel, arrays)
+                _flow.density(panel, arrays, values, top)
+            axes.set_title(flow if kl is None else f"{flow}: {kl:.3f}", loc="center")
+            line[0].set_title(f"{_flows.target_title(energy)}, target", loc="center", fontweight="bold")
+    return figure if any(axes.axison for axes in panels.flat) else None
+
+
+@style.styled
+def loss(choices: Choices) -> Figure:
+    """Draw KL against K or M, parameters, time and evaluations of the target; a row for each energy."""
+    energies = _flows.targets(choices)
+    figure, panels = style.panel_grid(len(energies) * len(X_AXES), len(X_AXES), 1.12, 0.25, sharey="row", sharex="col")
+    for line, energy in zip(panels, energies):
+        heights: list[float] = []
+        for kind, mark in KINDS.items():
+            ordered = sorted(
+                (size(f), choice) for (e, f), choice in choices.items() if e == energy and f.startswith(kind)
+            )
+            known = [(choice, spread) for _, choice in ordered if (spread := choice.group.spread("kl"))]
+            kl = [spread.mean for _, spread in known]
+            heights += [height for height in kl if height > 0]
+            for axes, x_of in zip(line, X_AXES.values()):
+                x = [x_of(choice) for choice, _ in known]
+                axes.plot(x, kl, color=mark["color"], linewidth=0.9)
+                for across, (_, spread) in zip(x, known):
+                    style.point(axes, (across, spread.mean), (0, spread.sd or 0), **mark)
+                axes.set_xscale("log")
+        if heights:
+            scales.decade_limits(line[0], heights)
+        line[0].set_ylabel(f"{_flows.target_title(energy)}: KL (nat)")
+    for axes, (label, x_of) in zip(panels[-1], X_AXES.items()):
+        axes.set_xlabel(label)
+        scales.log_ticks(axes.xaxis, [x_of(choice) for choice in choices.values()])
+    scales.ticks_at(panels[-1][0].xaxis, sorted({float(size(flow)) for flow in _flows.flows(choices)}))
+    style.legend(figure, [style.handle(kind, linewidth=0.9, **mark) for kind, mark in KINDS.items()])
+    return figure

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
-from odenet_cli.report import flows, validation
-from odenet_cli.report.flows import Choices
-from odenet_cli.report.groups import Group
-from odenet_cli.report.items._fig5 import FLOWS, film, gathered, strip
-from odenet_cli.report.result import Entry, Result
+from odenet_cli.report import selection, style
+from odenet_cli.report.compare import Group
+from odenet_cli.report.items import _flows
+from odenet_cli.report.items._flows import Choices
+from odenet_cli.report.pictures import _flow, likelihood
+from odenet_cli.report.result import Entry, Facts, Result
 from odenet_cli.report.table import plus_minus
-from odenet_cli.report.text import NONE, bullets
+from odenet_cli.report.text import MISSING, bullets
 
+TITLE = "Figure 5, CNF and planar flow by maximum likelihood"
+CNF, PLANAR = "CNF 64", "planar 64"
+LABELS = {
+    "cnf_gap": "NLL of CNF 64 above the entropy on {} (nat)",
+    "planar_above_cnf": "NLL of planar 64 above that of CNF 64 on {} (nat)",
+    "smallest_gap": "smallest NLL above the entropy in standard errors",
+    "nll_fall": "largest fall of a validation NLL over the last tenth of training (nat)",
+}
 NUMBERS = (
     *("nll", "nll_se", "gap", "round_trip", "loss", "parameters", "time_s", "step", "nfe_forward", "nfe_backward"),
     *("saved_mib", "best_epoch"),
@@ -33,57 +43,60 @@ TABLE = (
 CURVES = (
     "NLL above the entropy on validation samples over training; thick at the rate that is shown, thin at the others."
 )
+COLORS = {CNF: style.CYCLE[0], PLANAR: style.CYCLE[1]}
+HOLD_FRAMES = 12  # of the film, at noise and at data
+
+Arrays = dict[tuple[str, str], dict[str, Any]]  # (data, flow) -> arrays of its first seed
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`rest["notes"]` holds the free choices."""
-    cells, found = flows.sorted_out(entries)
-    title, rows = "Figure 5, CNF and planar flow by maximum likelihood", flows.rows(entries, found, NUMBERS)
-    if not found:
-        return Result(title=title, body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
-    targets, drawn = flows.targets(found), gathered(found)
+    """Return the report; `rest["notes"]` holds the free choices."""
+    cells, choices = _flows.select(entries)
+    rows = _flows.csv_rows(entries, choices, NUMBERS)
+    if not choices:
+        body = ["Nothing is trained yet, and there is nothing to compare."]
+        return Result(title=TITLE, body=body, rows=rows, labels=LABELS)
+    targets = _flows.targets(choices)
+    keys = [(data, flow) for data in targets for flow in COLORS]
+    drawn = {key: first[1] for key in keys if (first := _flows.arrays(choices.get(key), "likelihood"))}
     figures: dict[str, Figure | None] = {data: strip(drawn, data) for data in targets}
-    figures["curves"] = flows.curves(
-        cells, found, "gap", "NLL above the entropy (nat)", lambda flow: {"color": FLOWS[flow]}, len(targets)
+    figures["curves"] = _flows.curves(
+        cells, choices, "gap", "NLL above the entropy (nat)", lambda flow: {"color": COLORS[flow]}, len(targets)
     )
     body = [part for data in targets for part in (f"![{data}]", STRIP.format(data=data))]
     body += ["![film]", FILM] if drawn else []
-    body += [flows.table(found, "data", SCORES), TABLE, bullets(rest["notes"]), *flows.training(found, CURVES)]
+    body += [_flows.table(choices, "data", SCORES), TABLE, bullets(rest["notes"]), *_flows.training(choices, CURVES)]
     return Result(
-        title=title,
+        title=TITLE,
         body=body,
         rows=rows,
         figures=figures,
         films={"film": lambda: film(drawn, targets)} if drawn else {},
-        facts=facts(found, entries),
+        facts=facts(choices, entries),
+        labels=LABELS,
     )
 
 
-def facts(found: Choices, entries: Sequence[Entry]) -> dict[str, float | None]:
-    """What was found, in numbers."""
-    gap = {key: choice.group.mean("gap") for key, choice in found.items()}
-    made = {
-        f"NLL of CNF 64 above the entropy on {data} (nat)": gap.get((data, "CNF 64")) for data in flows.targets(found)
-    }
-    for data in flows.targets(found):
-        ours, theirs = gap.get((data, "CNF 64")), gap.get((data, "planar 64"))
-        above = None if ours is None or theirs is None else theirs - ours
-        made[f"NLL of planar 64 above that of CNF 64 on {data} (nat)"] = above
-    smallest = flows.smallest_in_errors(entries, "gap", "nll_se")
-    made["smallest NLL above the entropy in standard errors"] = smallest
-    fall = validation.largest_fall(found.values(), "gap")
-    return {**made, "largest fall of a validation NLL over the last tenth of training (nat)": fall}
+def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:
+    """Return the figure in numbers."""
+    gap, targets = {key: choice.group.mean("gap") for key, choice in choices.items()}, _flows.targets(choices)
+    numbers: Facts = {f"cnf_gap/{data}": gap.get((data, CNF)) for data in targets}
+    for data in targets:
+        cnf, planar = gap.get((data, CNF)), gap.get((data, PLANAR))
+        numbers[f"planar_above_cnf/{data}"] = None if cnf is None or planar is None else planar - cnf
+    numbers["smallest_gap"] = _flows.smallest_in_errors(entries, "gap", "nll_se")
+    return {**numbers, "nll_fall": selection.largest_fall(choices.values(), "gap")}
 
 
 def entropy(group: Group) -> str:
-    """Of the density that test points come from."""
+    """Return the entropy of the density that test points come from."""
     nll, gap = group.mean("nll"), group.mean("gap")
-    return NONE if nll is None or gap is None else f"{nll - gap:.3f}"
+    return MISSING if nll is None or gap is None else f"{nll - gap:.3f}"
 
 
 def round_trip(group: Group) -> str:
-    trip = group.mean("round_trip")
-    return NONE if trip is None else f"{trip:.0e}"
+    distance = group.mean("round_trip")
+    return MISSING if distance is None else f"{distance:.0e}"
 
 
 SCORES: dict[str, Callable[[Group], str]] = {
@@ -92,3 +105,56 @@ SCORES: dict[str, Callable[[Group], str]] = {
     "above it": lambda group: plus_minus(group.spread("gap"), 3),
     "round trip": round_trip,
 }
+
+
+# The drawing.
+
+
+@style.styled
+def strip(drawn: Arrays, data: str) -> Figure | None:
+    """Draw densities and samples of both flows on the way from noise, and the target."""
+    by_flow = {flow: drawn[data, flow] for flow in COLORS if (data, flow) in drawn}
+    if not by_flow:
+        return None
+    columns = max(len(arrays["times"]) for arrays in by_flow.values()) + 1
+    figure = Figure(figsize=(style.WIDTH, style.WIDTH / columns * 2 * len(by_flow) + 0.2))
+    style.remove_gaps(figure)
+    panels = figure.subplots(2 * len(by_flow), columns, squeeze=False)
+    for place, (flow, arrays) in enumerate(by_flow.items()):
+        rows = dict(zip(_flow.KINDS, panels[2 * place :]))
+        _flow.draw_rows(rows, arrays, likelihood.target(arrays), flow)
+    _flow.title_columns(panels[0], next(iter(by_flow.values())))
+    return figure
+
+
+@style.styled
+def film(drawn: Arrays, targets: Sequence[str]) -> FuncAnimation:
+    """Draw the particles of both flows moving from noise to data and back, a row for each target."""
+    side = 1.7
+    figure = Figure(figsize=(side * (len(COLORS) + 1), side * len(targets) + 0.3))
+    panels = figure.subplots(len(targets), len(COLORS) + 1, squeeze=False)
+    dots, moments = [], 0
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for line, data in zip(panels, targets):
+        for axes, (flow, color) in zip(line, COLORS.items()):
+            if (arrays := drawn.get((data, flow))) is None:
+                continue
+            for panel in (axes, line[-1]):
+                panel.set_axis_on()
+                _flow.frame(panel, arrays)
+            paths, moments = arrays["paths"], len(arrays["paths"])
+            dots.append((axes.scatter(*paths[0].T, s=2.5, color=color, linewidths=0), paths))
+            axes.set_title(flow, loc="center")
+            points = arrays["target_samples"][: paths.shape[1]]
+            line[-1].scatter(*points.T, s=2.5, color=style.GREY, linewidths=0)
+            line[-1].set_title(data, loc="center", fontweight="bold")
+    forth = list(range(moments))
+    frames = [0] * HOLD_FRAMES + forth + [moments - 1] * HOLD_FRAMES + forth[::-1]
+
+    def draw(frame: int) -> list[Any]:
+        for scatter, paths in dots:
+            scatter.set_offsets(paths[min(frame, len(paths) - 1)])
+        return [scatter for scatter, _ in dots]
+
+    return FuncAnimation(figure, draw, frames=frames, cache_frame_data=False)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from odenet_cli.report.items._fig7 import amplitude_alone, errors, rates
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.spread import Spread, over_seeds
-from odenet_cli.report.table import aligned, interval, plus_minus
-from odenet_cli.report.text import bullets, count, digits
+from odenet_cli.report import style
+from odenet_cli.report.pictures import events
+from odenet_cli.report.result import Entry, Facts, Result, csv_row
+from odenet_cli.report.runs import Run
+from odenet_cli.report.statistics import Spread, over_seeds
+from odenet_cli.report.table import interval, markdown_table, plus_minus
+from odenet_cli.report.text import bullets, mean_count, three_digits
 
+TITLE = "Figure 7, inferred rates of Poisson processes"
+LABELS = {
+    "expected_events": "expected events of a sequence",
+    "rate_error": "∫|λ̂ - λ| / ∫λ on test sequences",
+    "rate_error_constant": "∫|λ̂ - λ| / ∫λ of a constant rate",
+    "rate_error_ratio": "∫|λ̂ - λ| / ∫λ over that of a constant rate",
+    "gap": "likelihood gap (nats an event)",
+}
 MEASURED = ("rate_error", "rate_error_constant", "gap", "expected", "events")
 NUMBERS = ("parameters", "nfe_forward", "nfe_backward", "saved_mib", "time_s", "nll", "kl", "loss")
 RATES = (
@@ -27,57 +39,119 @@ ERRORS = (
     "amplitude alone costs with so many events. Right: log-likelihood of the true rate above that of the inferred "
     "one, by event; below 0 a draw of the inferred rate fits these events better than the truth."
 )
-EXPECTED = "expected events of a sequence"
-ERROR, CONSTANT_ERROR = "∫|λ̂ - λ| / ∫λ on test sequences", "∫|λ̂ - λ| / ∫λ of a constant rate"
-RATIO, GAP = "∫|λ̂ - λ| / ∫λ over that of a constant rate", "likelihood gap (nats an event)"
+INFERRED, CONSTANT = style.CYCLE[0], style.GREY
+
+Rows = Sequence[dict[str, Any]]
+Spreads = Mapping[str, Spread | None]
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`entries` are trained networks, one a seed, with what was measured on them."""
+    """Return the report; `entries` are trained networks, one a seed, with what was measured on them."""
     done = [entry for entry in entries if entry.run.done and entry.measured]
-    title = "Figure 7, inferred rates of Poisson processes"
     if not done:
-        return Result(title=title, body=["Nothing could be measured: no network is trained."], rows=[])
-    spreads = {name: over_seeds([(e.run.seed, mean_of(e, name)) for e in done], name) for name in MEASURED}
-    mean = {name: spread.mean if spread else None for name, spread in spreads.items()}
-    error, constant = mean["rate_error"], mean["rate_error_constant"]
-    facts: dict[str, float | None] = {EXPECTED: mean["expected"], ERROR: error, CONSTANT_ERROR: constant}
-    facts |= {RATIO: error / constant if error and constant else None, GAP: mean["gap"]}
+        body = ["Nothing could be measured: no network is trained."]
+        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
+    spreads = {name: over_seeds([(e.run.seed, sequence_mean(e, name)) for e in done], name) for name in MEASURED}
     first = min(done, key=lambda entry: entry.run.seed)
     shown, sequences = first.of("rate"), first.of("sequence")
     body = ["![rates]", RATES, table(done, spreads), "![errors]", ERRORS.format(count=len(sequences))]
-    body += [bullets(rest["notes"])]
-    rows = [{**row_of(entry, NUMBERS), **{name: mean_of(entry, name) for name in MEASURED}} for entry in done]
-    rows += [row_of(entry, NUMBERS) for entry in entries if entry not in done]
-    figures: dict[str, Figure | None] = {
-        "rates": rates(shown, sequences, first.run) if shown else None,
-        "errors": errors(done),
+    rows = [{**csv_row(entry, NUMBERS), **{name: sequence_mean(entry, name) for name in MEASURED}} for entry in done]
+    return Result(
+        title=TITLE,
+        body=[*body, bullets(rest["notes"])],
+        rows=rows + [csv_row(entry, NUMBERS) for entry in entries if entry not in done],
+        figures={"rates": rates(shown, sequences, first.run) if shown else None, "errors": errors(done)},
+        facts=facts(spreads),
+        labels=LABELS,
+    )
+
+
+def facts(spreads: Spreads) -> Facts:
+    """Return the figure in numbers."""
+    mean = {name: spread.mean if spread else None for name, spread in spreads.items()}
+    error, constant = mean["rate_error"], mean["rate_error_constant"]
+    return {
+        "expected_events": mean["expected"],
+        "rate_error": error,
+        "rate_error_constant": constant,
+        "rate_error_ratio": error / constant if error and constant else None,
+        "gap": mean["gap"],
     }
-    return Result(title=title, body=body, rows=rows, figures=figures, facts=facts)
 
 
-def mean_of(entry: Entry, name: str) -> float | None:
-    """The mean over test sequences."""
+def sequence_mean(entry: Entry, name: str) -> float | None:
+    """Return the mean over test sequences."""
     values = [row[name] for row in entry.of("sequence")]
     return statistics.fmean(values) if values else None
 
 
-def table(done: Sequence[Entry], spreads: dict[str, Spread | None]) -> str:
+def table(done: Sequence[Entry], spreads: Spreads) -> str:
+    """Return the errors of the inferred rate, of a constant one, and of one wrong in its amplitude alone."""
     seconds = statistics.fmean(entry.run.value("time_s") or 0 for entry in done)
     nfe = statistics.fmean(entry.run.value("nfe_forward") or 0 for entry in done)
-    n = spreads["expected"].mean if spreads["expected"] else math.inf
+    expected, error = spreads["expected"], spreads["rate_error"]
+    costs = [mean_count(nfe), three_digits(seconds / 60), mean_count(len(done))]
     rows = [
-        [
-            "latent ODE",
-            plus_minus(spreads["rate_error"], 3),
-            interval(spreads["rate_error"], 3),
-            plus_minus(spreads["gap"], 4),
-            count(nfe),
-            digits(seconds / 60),
-            count(len(done)),
-        ],
-        ["constant rate", plus_minus(spreads["rate_error_constant"], 3), "", "", "", "", ""],
-        ["amplitude alone, √(2/πN)", f"{amplitude_alone(n):.3f}", "", "", "", "", ""],
+        ["latent ODE", plus_minus(error, 3), interval(error, 3), plus_minus(spreads["gap"], 4), *costs],
+        ["constant rate", plus_minus(spreads["rate_error_constant"], 3), *[""] * 5],
+        ["amplitude alone, √(2/πN)", f"{amplitude_error(expected.mean if expected else math.inf):.3f}", *[""] * 5],
     ]
     head = ["", "∫abs(λ̂ - λ) / ∫λ", "95 % interval", "gap, nats an event", "NFE forward", "min", "seeds"]
-    return aligned(head, rows, left=1)
+    return markdown_table(head, rows, left=1)
+
+
+def amplitude_error(events: float) -> float:
+    """Return the error that is left when only the amplitude is to be inferred from so many events."""
+    return math.sqrt(2 / (math.pi * events))
+
+
+# The drawing.
+
+
+@style.styled
+def rates(shown: Rows, sequences: Rows, run: Run) -> Figure:
+    """Draw one panel a sequence, its error in the title."""
+    longest = max(len(row["times"]) for row in shown)
+    arrays: dict[str, Any] = {name: numpy.array([row[name] for row in shown]) for name in ("grid", "rate", "path")}
+    arrays["times"] = numpy.array([row["times"] + [0.0] * (longest - len(row["times"])) for row in shown])
+    arrays["there"] = numpy.array([[n < len(row["times"]) for n in range(longest)] for row in shown])
+    figure: Figure = events.draw(arrays, run)["events"]
+    by_sequence = {row["sequence"]: row for row in sequences}
+    for axes, row in zip(figure.axes, shown):
+        scores = by_sequence[row["sequence"]]
+        error = f"$\\int|\\hat\\lambda-\\lambda|/\\int\\lambda$ = {scores['rate_error']:.3f}"
+        axes.set_title(f"{scores['events']:.0f} events, {error}")
+    return figure
+
+
+@style.styled
+def errors(done: Sequence[Entry]) -> Figure:
+    """Draw the distribution of the test sequences over the error, and over the gap."""
+    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.25))
+    left, right = figure.subplots(1, 2)
+    for entry in done:
+        rows = entry.of("sequence")
+        distribution(left, [row["rate_error"] for row in rows], INFERRED)
+        distribution(right, [1000 * row["gap"] for row in rows], INFERRED)
+    first = done[0].of("sequence")
+    distribution(left, [row["rate_error_constant"] for row in first], CONSTANT)
+    amplitude = amplitude_error(statistics.fmean(row["expected"] for row in first))
+    left.axvline(amplitude, color=CONSTANT, linewidth=0.8, linestyle=style.DASHES[1])
+    right.axvline(0, color=CONSTANT, linewidth=0.8)
+    left.set(xlabel="$\\int|\\hat\\lambda-\\lambda|\\,/\\int\\lambda$", ylabel="share of sequences", xlim=(0, None))
+    right.set(xlabel="likelihood gap (millinats an event)")
+    for axes in (left, right):
+        axes.set_ylim(0, 1.02)
+    handles = [
+        style.handle("inferred rate", color=INFERRED, linewidth=1.2),
+        style.handle("constant rate", color=CONSTANT, linewidth=1.2),
+        style.handle("amplitude alone", color=CONSTANT, linewidth=0.8, linestyle=style.DASHES[1]),
+    ]
+    style.legend(figure, handles)
+    return figure
+
+
+def distribution(axes: Axes, values: Sequence[float], color: str) -> None:
+    """Draw the share of values below x."""
+    ordered = sorted(values)
+    axes.step(ordered, [(n + 1) / len(ordered) for n in range(len(ordered))], where="post", color=color, linewidth=1.1)

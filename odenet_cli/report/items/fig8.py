@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
+import numpy
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from odenet_cli.report import spirals
-from odenet_cli.report.items._fig8 import Rows, compared, latents, variations
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.spirals import ODE, Choices
-from odenet_cli.report.table import aligned
-from odenet_cli.report.text import NONE, bullets
+from odenet_cli.report import style
+from odenet_cli.report.items.table2 import ODE, Choices, select
+from odenet_cli.report.pictures.series import AFTER, INSIDE, OBSERVED
+from odenet_cli.report.result import Entry, Facts, Result, csv_row
+from odenet_cli.report.table import markdown_table
+from odenet_cli.report.text import MISSING, bullets
 
-NAMES = ("series", "turns", "rmse_window_clean", "rmse_further_clean")
+TITLE = "Figures 8 to 10, spirals reconstructed, extrapolated and varied"
+LABELS = {
+    "trajectories": "trajectories drawn",
+    "error_ratio": "mean error of the trajectories drawn, latent ODE over RNN",
+    "turns_both_ways": "spirals turn from one direction to the other along the varied dimension (1: yes)",
+}
+NUMBERS = ("series", "turns", "rmse_window_clean", "rmse_further_clean")
 PATHS = (
     "Figure 8, a and b: test trajectories of which {fewest} of 100 points were observed; reconstruction inside the "
     "window and extrapolation after it, the true path in grey. Above each its RMSE after the window against the true "
@@ -31,74 +44,176 @@ VARIED = (
     "trajectories, all others at their mean; colour is time, from the start of the window to twice its length."
 )
 POINTS = "Figure 10: the latent ODE by the number of points observed, on the same trajectories."
+LETTERS = {ODE: "8a  ", "RNN": "8b  "}  # the paper's panels
+CLOCKWISE, COUNTER = style.CYCLE[1], style.CYCLE[2]
+
+Rows = Sequence[dict[str, Any]]
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`entries` are networks of table 2 with what was measured on them; those at the chosen settings are drawn."""
-    _, choices = spirals.sorted_out(entry for entry in entries if entry.run.done and entry.measured)
-    drawn = {key: choice.entries[0] for key, choice in choices.items()}
-    title = "Figures 8 to 10, spirals reconstructed, extrapolated and varied"
-    if not drawn:
-        return Result(title=title, body=["Nothing could be measured: no network is trained."], rows=[])
+    """Return the report; `entries` are networks of table 2 with what was measured on them, of which the chosen show."""
+    _, choices = select(entry for entry in entries if entry.run.done and entry.measured)
+    shown = {key: choice.entries[0] for key, choice in choices.items()}
+    if not shown:
+        body = ["Nothing could be measured: no network is trained."]
+        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
 
-    fewest = min(size for _, size in drawn)
-    few = {row: entry.of("path") for (row, size), entry in drawn.items() if size == fewest}
-    many = {size: entry.of("path") for (row, size), entry in sorted(drawn.items()) if row == ODE}
-    ours = drawn.get((ODE, fewest))
-    latent, varied = (ours.of(kind) if ours else [] for kind in ("latent", "varied"))
-    dimension = turning(varied)
+    fewest = min(size for _, size in shown)
+    by_model = {model: entry.of("path") for (model, size), entry in shown.items() if size == fewest}
+    by_size = {size: entry.of("path") for (model, size), entry in sorted(shown.items()) if model == ODE}
+    ode = shown.get((ODE, fewest))
+    latent, varied = (ode.of(kind) if ode else [] for kind in ("latent", "varied"))
+    dimension = turning_dimension(varied)
+    titled = {f"{LETTERS.get(model, '')}{model}": rows for model, rows in by_model.items()}
     figures: dict[str, Figure | None] = {
-        "spirals": compared(few, letters(few)),
+        "spirals": trajectories(titled),
         "latent": latents(latent) if latent else None,
         "varied": variations([row for row in varied if row["dimension"] == dimension]) if varied else None,
-        "points": compared({f"{size} points": rows for size, rows in many.items()}) if many else None,
+        "points": trajectories({f"{size} points": rows for size, rows in by_size.items()}) if by_size else None,
     }
     body = ["![spirals]", PATHS.format(fewest=fewest), "![latent]", LATENT.format(count=len(latent)), "![varied]"]
-    body += [VARIED.format(dimension=dimension), "![points]", POINTS, table(drawn, choices), bullets(rest["notes"])]
+    body += [VARIED.format(dimension=dimension), "![points]", POINTS, table(shown, choices), bullets(rest["notes"])]
     rows = [
-        {**row_of(entry, ()), "observed": size, **{name: one[name] for name in NAMES}}
-        for (_, size), entry in drawn.items()
-        for one in entry.of("path")
+        {**csv_row(entry), "observed": size, **{name: path[name] for name in NUMBERS}}
+        for (_, size), entry in shown.items()
+        for path in entry.of("path")
     ]
-    return Result(title=title, body=body, rows=rows, figures=figures, facts=facts(few, varied, dimension))
+    numbers = facts(by_model, varied, dimension)
+    return Result(title=TITLE, body=body, rows=rows, figures=figures, facts=numbers, labels=LABELS)
 
 
-def letters(rows: Mapping[str, Rows]) -> dict[str, str]:
-    """The paper's panels; it has none for other models."""
-    return {name: {ODE: "8a  ", "RNN": "8b  "}.get(name, "") for name in rows}
-
-
-def turning(varied: Rows) -> int | None:
-    """The dimension that changes the direction of turning most."""
-    spans: dict[int, list[float]] = {}
+def turning_dimension(varied: Rows) -> int | None:
+    """Return the latent dimension that changes the direction of turning most."""
+    turns: dict[int, list[float]] = {}
     for row in varied:
-        spans.setdefault(row["dimension"], []).append(row["turns"])
-    # Both directions are to be well on their side: what counts is how far the lesser of them is.
-    return max(spans, key=lambda one: (min(max(spans[one]), -min(spans[one])), max(spans[one])), default=None)
+        turns.setdefault(row["dimension"], []).append(row["turns"])
+    # Both directions should be reached well: what counts is how far the lesser of them is.
+    return max(turns, key=lambda d: (min(max(turns[d]), -min(turns[d])), max(turns[d])), default=None)
 
 
-def facts(few: Mapping[str, Rows], varied: Rows, dimension: int | None) -> dict[str, float | None]:
-    errors = {row: statistics.fmean(one["rmse_further_clean"] for one in rows) for row, rows in few.items() if rows}
-    ours, theirs = errors.get(ODE), errors.get("RNN")
-    turned = [row["turns"] for row in varied if row["dimension"] == dimension]
+def facts(by_model: Mapping[str, Rows], varied: Rows, dimension: int | None) -> Facts:
+    """Return the figures in numbers."""
+    errors = {
+        model: statistics.fmean(map(itemgetter("rmse_further_clean"), rows)) for model, rows in by_model.items() if rows
+    }
+    ode, rnn = errors.get(ODE), errors.get("RNN")
+    turns = [row["turns"] for row in varied if row["dimension"] == dimension]
     return {
-        "trajectories drawn": float(max(map(len, few.values()), default=0)),
-        "mean error of the trajectories drawn, latent ODE over RNN": ours / theirs if ours and theirs else None,
-        "spirals turn from one direction to the other along the varied dimension (1: yes)": float(
-            min(turned) < -0.5 and max(turned) > 0.5
-        )
-        if turned
-        else None,
+        "trajectories": float(max(map(len, by_model.values()), default=0)),
+        "error_ratio": ode / rnn if ode and rnn else None,
+        "turns_both_ways": float(min(turns) < -0.5 and max(turns) > 0.5) if turns else None,
     }
 
 
-def table(drawn: Mapping[tuple[str, int], Entry], choices: Choices) -> str:
-    """The errors of what is drawn."""
+def table(shown: Mapping[tuple[str, int], Entry], choices: Choices) -> str:
+    """Return the errors of the trajectories that are drawn."""
     rows = []
-    for (row, size), entry in drawn.items():
-        errors = [f"{one['rmse_further_clean']:.3f}" for one in entry.of("path")]
-        mean = statistics.fmean(one["rmse_further_clean"] for one in entry.of("path")) if errors else None
-        rows.append([row, str(size), *errors, f"{mean:.3f}" if mean else NONE, choices[row, size].setting])
+    for (model, size), entry in shown.items():
+        errors = [path["rmse_further_clean"] for path in entry.of("path")]
+        mean = f"{statistics.fmean(errors):.3f}" if any(errors) else MISSING
+        rows.append([model, str(size), *(f"{error:.3f}" for error in errors), mean, choices[model, size].setting])
     count = max(len(row) for row in rows) - 4
     head = ["RMSE after the window", "points", *(f"trajectory {n + 1}" for n in range(count)), "mean", "setting"]
-    return aligned(head, [row for row in rows if len(row) == len(head)], left=1)
+    return markdown_table(head, [row for row in rows if len(row) == len(head)], left=1)
+
+
+# The drawing.
+
+
+@style.styled
+def trajectories(rows: Mapping[str, Rows]) -> Figure:
+    """Draw a row of panels for each title, a column for each trajectory; all to one scale."""
+    columns = max(map(len, rows.values()))
+    height = style.WIDTH / columns + 0.02
+    figure, grid = style.panel_grid(len(rows) * columns, columns, height, sharex="col", sharey="col")
+    truths = [numpy.array(path["clean"]) for path in next(iter(rows.values()))]
+    side = 1.25 * max((truth.max(0) - truth.min(0)).max() for truth in truths)
+    for line, (title, paths) in zip(grid, rows.items()):
+        for axes, path, truth in zip(line, paths, truths):
+            spiral(axes, path)
+            error = f"RMSE {path['rmse_further_clean']:.2f}"
+            axes.set_title(error, fontsize=6.5, loc="right", color=style.GREY, pad=2)
+            frame(axes, truth, side)
+        line[0].set_title(title, pad=2)
+        line[0].set_ylabel("$x_2$")
+    for axes in grid[-1]:
+        axes.set_xlabel("$x_1$")
+    handles = [
+        style.handle("observed", color=OBSERVED, marker="o", linestyle="", markersize=3, markeredgewidth=0),
+        style.handle("reconstruction", color=INSIDE, linewidth=1.4),
+        style.handle("extrapolation", color=AFTER, linewidth=1.4),
+        style.handle("truth", color=style.GREY, linewidth=0.8),
+    ]
+    style.legend(figure, handles)
+    return figure
+
+
+def spiral(axes: Axes, row: dict[str, Any]) -> None:
+    """Draw one trajectory: the truth below, then the path in two colours, then what was observed."""
+    times, path = numpy.array(row["fine"]), numpy.array(row["path"])
+    axes.plot(*numpy.array(row["clean"]).T, color=style.GREY, linewidth=0.8, alpha=0.8)
+    inside = int((times <= row["end"]).sum())
+    axes.plot(*path[:inside].T, color=INSIDE, linewidth=1.4)
+    axes.plot(*path[max(0, inside - 1) :].T, color=AFTER, linewidth=1.4)
+    axes.plot(*numpy.array(row["values"]).T, "o", color=OBSERVED, markersize=2, markeredgewidth=0, zorder=5)
+
+
+def frame(axes: Axes, truth: Any, side: float) -> None:
+    """Limit the panel to a square around the truth: a path that runs away is cut, and does not shrink all others."""
+    middle = (truth.max(0) + truth.min(0)) / 2
+    axes.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
+    axes.set_ylim(middle[1] - side / 2, middle[1] + side / 2)
+    axes.set_aspect("equal", adjustable="box")
+    axes.xaxis.set_major_locator(MultipleLocator(1))
+    axes.yaxis.set_major_locator(MultipleLocator(1))
+
+
+@style.styled
+def latents(rows: Rows) -> Figure:
+    """Draw latent trajectories in pairs of dimensions."""
+    size = len(rows[0]["z"][0])
+    pairs = [(first, min(first + 1, size - 1)) for first in range(0, size, 2)]
+    figure = Figure(figsize=(style.WIDTH * min(1.0, 0.42 * len(pairs)), 2.6))
+    for axes, (first, second) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs):
+        for row in rows:
+            z = numpy.array(row["z"])
+            color = COUNTER if row["turns"] > 0 else CLOCKWISE
+            axes.plot(z[:, first], z[:, second], color=color, linewidth=0.7, alpha=0.75)
+            axes.plot(z[0, first], z[0, second], "o", color=color, markersize=2.2, markeredgewidth=0)
+        axes.set(xlabel=f"$z_{first + 1}$", ylabel=f"$z_{second + 1}$")
+    figure.axes[0].set_title("8c  latent trajectories")
+    directions = {"counter-clockwise": COUNTER, "clockwise": CLOCKWISE}
+    style.legend(figure, [style.handle(name, color=color, linewidth=1.2) for name, color in directions.items()])
+    return figure
+
+
+@style.styled
+def variations(rows: Rows) -> Figure:
+    """Draw paths decoded along one dimension of z0, a panel for each value."""
+    rows = sorted(rows, key=itemgetter("value"))
+    columns = min(5, len(rows))
+    points = numpy.concatenate([numpy.array(row["path"]) for row in rows])
+    low, high = points.min(0), points.max(0)
+    room = 0.08 * (high - low).max()
+    wide, tall = high - low + 2 * room
+    height = min(2.5, (style.WIDTH - 1.1) / columns * tall / wide)
+    figure, grid = style.panel_grid(len(rows), columns, height + 0.22, 0.5, sharex=True, sharey=True)
+    grid[0][0].set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room))
+    scale = Normalize(0, 2)
+    for axes, row in zip(grid.flat, rows):
+        path = numpy.array(row["path"])
+        pieces = numpy.stack([path[:-1], path[1:]], 1)
+        line = LineCollection(list(pieces), cmap=style.SHADES, norm=scale, linewidth=1.3, capstyle="round")
+        line.set_array(numpy.linspace(0, 2, len(pieces)))
+        axes.add_collection(line)
+        axes.plot(*path[0], "o", color=style.SHADES(0.0), markersize=2.6, markeredgewidth=0)
+        axes.set_title(f"$z_{row['dimension']}$ = {row['value']:.2f}", fontsize=6.5, pad=2)
+        axes.set_aspect("equal", adjustable="box")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("$x_2$")
+    for axes in grid.flat[len(rows) - columns : len(rows)]:  # the last of each column
+        axes.set_xlabel("$x_1$")
+        axes.tick_params(labelbottom=True)
+    bar = style.colorbar(figure, grid, ScalarMappable(scale, style.SHADES), "time, in windows", aspect=30)
+    bar.set_ticks([0, 1, 2])
+    return figure

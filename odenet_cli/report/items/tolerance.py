@@ -6,16 +6,27 @@ Chen et al. 2018, section 3, think of training at a high accuracy and evaluating
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from odenet_cli.report.items._tolerance import draw
-from odenet_cli.report.mcnemar import LEVEL, Discordant, holm, p_of
-from odenet_cli.report.result import Entry, Result, row_of
-from odenet_cli.report.runs import Run, number
-from odenet_cli.report.table import aligned
-from odenet_cli.report.text import NONE, bullets, count, digits, plain
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
+from odenet_cli.report import scales, style
+from odenet_cli.report.result import Entry, Facts, Result, csv_row
+from odenet_cli.report.runs import Run, finite
+from odenet_cli.report.statistics import LEVEL, Discordant, combined_p, holm
+from odenet_cli.report.table import markdown_table
+from odenet_cli.report.text import MISSING, bullets, compact, mean_count, three_digits
+
+TITLE = "Training and evaluating an ODE-Net at different tolerances"
+LABELS = {
+    "nfe_rises": "NFE of an evaluation never falls with a tighter tolerance (1: yes)",
+    "largest_own_error": "largest test error of a network at its own tolerance (%)",
+    "test_error": "test error, trained at {}, evaluated at {} (%)",
+}
 ABOUT = (
     "A row for each tolerance of the training, a column for each of the evaluation. One test sample is {one:.2g} "
     "points; the standard error of the error of one network on {samples:,} of them is about {error:.2g} points. NFE: "
@@ -33,166 +44,227 @@ TRAININGS = (
     "training's own tolerance has wrong, and those that only that at {tightest} has (McNemar's exact p)."
 )
 
-Cells = dict[tuple[float, float], dict[int, dict[str, Any]]]  # (training, evaluation) -> seed -> its row
+Case = tuple[float, float]  # (tolerance of the training, of the evaluation)
+Scores = dict[Case, dict[int, dict[str, Any]]]  # case -> seed -> its row
+Matrix = Mapping[Case, float]
 
 
 class Training(NamedTuple):
-    """The networks of one training tolerance: their runs, and the rows on their gradients."""
+    """Hold the networks of one training tolerance: their runs, and the rows on their gradients."""
 
     runs: list[Run]
     gradients: list[dict[str, Any]]
 
     @property
     def gradient_error(self) -> float | None:
-        """Median over batches and seeds; None where a solve failed, or none is done."""
-        errors = [number(row.get("error")) for row in self.gradients]
+        """Return the median over batches and seeds; None where a solve failed, or none is done."""
+        errors = [finite(row.get("error")) for row in self.gradients]
         known = [error for error in errors if error is not None]
         return statistics.median(known) if known and len(known) == len(errors) else None
 
     def mean(self, name: str) -> float | None:
-        """Over the seeds, of a number of the run or of its `step_ms`."""
+        """Return the mean over seeds of a number of the run, or of its `step_ms`."""
         values = [run.step_ms if name == "step_ms" else run.value(name) for run in self.runs]
         known = [value for value in values if value is not None]
         return statistics.fmean(known) if known else None
 
 
+Trainings = Mapping[float, Training]  # by tolerance, falling
+
+
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """`entries` are the trained networks, with what was measured on them."""
+    """Return the report; `entries` are the trained networks, with what was measured on them."""
     done = [entry for entry in entries if entry.run.done and entry.of("score")]
-    title = "Training and evaluating an ODE-Net at different tolerances"
     if not done:
-        return Result(title=title, body=["Nothing could be measured: no network is trained."], rows=[])
-    cells, trainings = matrix(done), by_tolerance(done)
-    first = next(iter(next(iter(cells.values())).values()))
-    about = {"samples": first["samples"], "one": 100 / first["samples"]}
-    share = statistics.fmean(row["error"] for same in cells.values() for row in same.values())
-    about["error"] = 100 * (share * (1 - share) / first["samples"]) ** 0.5
+        body = ["Nothing could be measured: no network is trained."]
+        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
+    falling = sorted(done, key=lambda entry: -trained_at(entry))
+    scores, trainings = scores_of(falling), trainings_of(falling)
+    error, nfe = means(scores, "error"), means(scores, "nfe_forward")
+    samples = next(iter(next(iter(scores.values())).values()))["samples"]
+    share = statistics.fmean(row["error"] for seeds in scores.values() for row in seeds.values())
+    standard_error = 100 * (share * (1 - share) / samples) ** 0.5
     gradient = next((row for entry in done for row in entry.of("gradient")), {"samples": 0, "reference": 0.0})
-    panels = PANELS.format(reference=plain(gradient["reference"]), count=gradient["samples"])
-    tightest = min(evaluation for _, evaluation in cells)
-    body = [table(cells, "error"), table(cells, "nfe_forward"), ABOUT.format(**about), "![tolerances]", panels]
-    body += [details(cells, trainings), TRAININGS.format(tightest=plain(tightest)), bullets(rest["notes"])]
+    panels = PANELS.format(reference=compact(gradient["reference"]), count=gradient["samples"])
+    tightest = min(evaluation for _, evaluation in scores)
+    body = [
+        *(table(error, "test error %", lambda value: f"{100 * value:.2f}"), table(nfe, "NFE", mean_count)),
+        *(ABOUT.format(samples=samples, one=100 / samples, error=standard_error), "![tolerances]", panels),
+        *(details(scores, trainings), TRAININGS.format(tightest=compact(tightest)), bullets(rest["notes"])),
+    ]
     rows = [
-        {**row_of(entry, ()), "trained_at": entry.run.config["solver.rtol"]}
+        {**csv_row(entry), "trained_at": trained_at(entry)}
         | {name: value for name, value in row.items() if name != "wrong"}
         for entry in done
         for row in entry.measured
     ]
     return Result(
-        title=title,
+        title=TITLE,
         body=body,
         rows=rows,
-        figures={"tolerances": draw(errors(cells, "error"), errors(cells, "nfe_forward"), costs(trainings), about)},
-        facts=facts(cells),
-        verdict=verdict(cells, trainings),
+        figures={"tolerances": draw(error, nfe, costs(trainings), standard_error)},
+        facts=facts(error, nfe),
+        labels=LABELS,
+        verdict=verdict(scores, trainings),
     )
 
 
-def matrix(entries: Sequence[Entry]) -> Cells:
+def trained_at(entry: Entry) -> float:
+    return float(entry.run.config["solver.rtol"])
+
+
+def scores_of(entries: Sequence[Entry]) -> Scores:
     """Return the scores by tolerance of the training and of the evaluation, both falling."""
-    cells: Cells = {}
-    for entry in sorted(entries, key=lambda entry: -entry.run.config["solver.rtol"]):
+    scores: Scores = {}
+    for entry in entries:
         for row in sorted(entry.of("score"), key=lambda row: -row["rtol"]):
-            cells.setdefault((entry.run.config["solver.rtol"], row["rtol"]), {})[entry.run.seed] = row
-    return cells
+            scores.setdefault((trained_at(entry), row["rtol"]), {})[entry.run.seed] = row
+    return scores
 
 
-def by_tolerance(entries: Sequence[Entry]) -> dict[float, Training]:
+def trainings_of(entries: Sequence[Entry]) -> Trainings:
     """Return the networks by the tolerance of their training, falling."""
-    found: dict[float, Training] = {}
-    for entry in sorted(entries, key=lambda entry: -entry.run.config["solver.rtol"]):
-        training = found.setdefault(entry.run.config["solver.rtol"], Training([], []))
+    trainings: dict[float, Training] = {}
+    for entry in entries:
+        training = trainings.setdefault(trained_at(entry), Training([], []))
         training.runs.append(entry.run)
         training.gradients.extend(entry.of("gradient"))
-    return found
+    return trainings
 
 
-def errors(cells: Cells, name: str) -> dict[tuple[float, float], float]:
-    """Return the mean over seeds of one number, by both tolerances."""
-    return {key: statistics.fmean(row[name] for row in seeds.values()) for key, seeds in cells.items()}
+def means(scores: Scores, name: str) -> dict[Case, float]:
+    """Return the mean over seeds of one number."""
+    return {case: statistics.fmean(row[name] for row in seeds.values()) for case, seeds in scores.items()}
 
 
-def costs(trainings: Mapping[float, Training]) -> dict[float, tuple[float, float]]:
+def costs(trainings: Trainings) -> dict[float, tuple[float, float]]:
     """Return seconds a step and the error of the gradient, by tolerance of the training; where both are known."""
-    known = {tol: (one.mean("step_ms"), one.gradient_error) for tol, one in trainings.items()}
+    known = {tol: (training.mean("step_ms"), training.gradient_error) for tol, training in trainings.items()}
     return {tol: (ms / 1000, error) for tol, (ms, error) in known.items() if ms is not None and error is not None}
 
 
-def table(cells: Cells, name: str) -> str:
-    """Return the matrix of one number: a row a training, a column an evaluation."""
-    means = errors(cells, name)
-    columns = sorted({evaluation for _, evaluation in cells}, reverse=True)
-    said = {"error": lambda value: f"{100 * value:.2f}", "nfe_forward": count}[name]
-    head = [{"error": "test error %", "nfe_forward": "NFE"}[name], *(f"at {plain(tol)}" for tol in columns)]
-    rows = []
-    for trained in dict.fromkeys(trained for trained, _ in cells):
-        values = [means.get((trained, tol)) for tol in columns]
-        rows.append([f"trained at {plain(trained)}", *(NONE if value is None else said(value) for value in values)])
-    return aligned([*head, ""], [[*row, ""] for row in rows], left=1)
+def table(values: Matrix, title: str, text: Callable[[float], str]) -> str:
+    """Return one number as a matrix: a row a training, a column an evaluation."""
+    columns = sorted({evaluated for _, evaluated in values}, reverse=True)
+    rows = [
+        [f"trained at {compact(trained)}"]
+        + [text(values[trained, tol]) if (trained, tol) in values else MISSING for tol in columns]
+        + [""]
+        for trained in dict.fromkeys(trained for trained, _ in values)
+    ]
+    return markdown_table([title, *(f"at {compact(tol)}" for tol in columns), ""], rows, left=1)
 
 
-def details(cells: Cells, trainings: Mapping[float, Training]) -> str:
+def details(scores: Scores, trainings: Trainings) -> str:
     """Return what each training cost, what its gradient was worth, and what its own tolerance does to its answers."""
-    tightest, rows = min(evaluation for _, evaluation in cells), []
-    for tol, one in trainings.items():
-        seconds, error = one.mean("step_ms"), one.gradient_error
-        nfe = " / ".join(count(one.mean(f"nfe_{way}")) for way in ("forward", "backward"))
-        valid, apart = one.mean("valid_error"), discordant(cells, (tol, tol), (tol, tightest))
-        compared = ", ".join(f"{seed.first} : {seed.second} ({seed.p:.2g})" for seed in apart) or NONE
-        cost = [NONE if seconds is None else digits(seconds / 1000), nfe]
-        worth = [NONE if value is None else f"{100 * value:.2g}" for value in (error, valid)]
-        rows.append([plain(tol), *cost, *worth, compared])
+    tightest, rows = min(evaluated for _, evaluated in scores), []
+    for tol, training in trainings.items():
+        seconds, error, valid = training.mean("step_ms"), training.gradient_error, training.mean("valid_error")
+        nfe = " / ".join(mean_count(training.mean(f"nfe_{way}")) for way in ("forward", "backward"))
+        counts = discordant(scores, (tol, tol), (tol, tightest))
+        compared = ", ".join(f"{seed.first} : {seed.second} ({seed.p:.2g})" for seed in counts) or MISSING
+        errors = [MISSING if value is None else f"{100 * value:.2g}" for value in (error, valid)]
+        step = MISSING if seconds is None else three_digits(seconds / 1000)
+        rows.append([compact(tol), step, nfe, *errors, compared])
     head = ["trained at", "s / step", "NFE", "gradient error %", "validation error %", "own : tightest (p)"]
-    return aligned(head, rows, left=1)
+    return markdown_table(head, rows, left=1)
 
 
-def discordant(cells: Cells, first: tuple[float, float], second: tuple[float, float]) -> list[Discordant]:
-    """Return how many test samples only the first, and only the second of two cells has wrong, seed by seed."""
-    mine, theirs = cells.get(first, {}), cells.get(second, {})
-    wrong = [(set(mine[seed]["wrong"]), set(theirs[seed]["wrong"])) for seed in mine if seed in theirs]
-    return [Discordant(len(a - b), len(b - a)) for a, b in wrong]
+def discordant(scores: Scores, first: Case, second: Case) -> list[Discordant]:
+    """Return how many test samples only the first, and only the second of two cases has wrong, seed by seed."""
+    a, b = scores.get(first, {}), scores.get(second, {})
+    wrong = [(set(a[seed]["wrong"]), set(b[seed]["wrong"])) for seed in a if seed in b]
+    return [Discordant(len(x - y), len(y - x)) for x, y in wrong]
 
 
-def facts(cells: Cells) -> dict[str, float | None]:
-    """Return what was found, in numbers."""
-    error, nfe = errors(cells, "error"), errors(cells, "nfe_forward")
-    own = [100 * error[key] for key in cells if key[0] == key[1]]
+def facts(error: Matrix, nfe: Matrix) -> Facts:
+    """Return the tables in numbers."""
     rises = all(
-        nfe[trained, tighter] >= nfe[trained, looser]
-        for trained, looser in cells
-        for tighter in [max((tol for row, tol in cells if row == trained and tol < looser), default=looser)]
+        nfe[tighter] >= nfe[looser]
+        for looser, tighter in pairwise(sorted(nfe, reverse=True))
+        if looser[0] == tighter[0]
     )
-    found: dict[str, float | None] = {
-        "NFE of an evaluation never falls with a tighter tolerance (1: yes)": float(rises),
-        "largest test error of a network at its own tolerance (%)": max(own, default=None),
-    }
-    for (trained, evaluated), value in error.items():
-        found[f"test error, trained at {plain(trained)}, evaluated at {plain(evaluated)} (%)"] = 100 * value
-    return found
+    own = [100 * value for (trained, evaluated), value in error.items() if trained == evaluated]
+    numbers: Facts = {"nfe_rises": float(rises), "largest_own_error": max(own, default=None)}
+    return numbers | {f"test_error/{compact(t)}/{compact(e)}": 100 * value for (t, e), value in error.items()}
 
 
-def verdict(cells: Cells, trainings: Mapping[float, Training]) -> str:
+def verdict(scores: Scores, trainings: Trainings) -> str:
     """Return, in two sentences, whether accurate training is enough, and whether accurate evaluation is."""
     cheap, dear = max(trainings), min(trainings)
-    loose, tight = max(evaluation for _, evaluation in cells), min(evaluation for _, evaluation in cells)
+    loose, tight = max(evaluated for _, evaluated in scores), min(evaluated for _, evaluated in scores)
     best = (dear, tight)
-    if cheap == dear or not {(dear, loose), (cheap, tight), best} <= cells.keys():
+    if cheap == dear or not {(dear, loose), (cheap, tight), best} <= scores.keys():
         return ""
-    error, nfe = errors(cells, "error"), errors(cells, "nfe_forward")
-    p = holm([p_of(discordant(cells, other, best)) for other in ((dear, loose), (cheap, tight))])
+    error, nfe = means(scores, "error"), means(scores, "nfe_forward")
+    p = holm([combined_p(discordant(scores, case, best)) for case in ((dear, loose), (cheap, tight))])
 
-    def differs(other: tuple[float, float], p: float) -> str:
-        told = f"McNemar's p = {p:.2g}"
+    def difference(case: Case, p: float) -> str:
+        test = f"McNemar's p = {p:.2g}"
         if p > LEVEL:
-            return f"no difference that the test samples show ({told})"
-        return f"{'more' if error[other] > error[best] else 'fewer'} errors than by both accurately ({told})"
+            return f"no difference that the test samples show ({test})"
+        return f"{'more' if error[case] > error[best] else 'fewer'} errors than by both accurately ({test})"
 
-    ratio = [one.mean("step_ms") for one in (trainings[cheap], trainings[dear])]
+    ratio = [training.mean("step_ms") for training in (trainings[cheap], trainings[dear])]
     time = f" for {ratio[0] / ratio[1]:.2g} of the time of a step" if ratio[0] and ratio[1] else ""
     return (
-        f"Trained at {plain(dear)} and evaluated at {plain(loose)}, the ODE-Net has {100 * error[dear, loose]:.2f} % "
-        f"instead of {100 * error[best]:.2f} % at {plain(tight)}, for {count(nfe[dear, loose])} instead of "
-        f"{count(nfe[best])} function evaluations: {differs((dear, loose), p[0])}. "
-        f"Trained at {plain(cheap)} and evaluated at {plain(tight)} it has {100 * error[cheap, tight]:.2f} %{time}: "
-        f"{differs((cheap, tight), p[1])}."
+        f"Trained at {compact(dear)} and evaluated at {compact(loose)}, the ODE-Net has {100 * error[dear, loose]:.2f} "
+        f"% instead of {100 * error[best]:.2f} % at {compact(tight)}, for {mean_count(nfe[dear, loose])} instead of "
+        f"{mean_count(nfe[best])} function evaluations: {difference((dear, loose), p[0])}. "
+        f"Trained at {compact(cheap)} and evaluated at {compact(tight)} it has {100 * error[cheap, tight]:.2f} %{time}"
+        f": {difference((cheap, tight), p[1])}."
     )
+
+
+# The drawing.
+
+MAX_SHIFT = 0.16  # decades between the first and the last line, that points of equal value stay visible
+
+
+@style.styled
+def draw(
+    error: Matrix, nfe: Matrix, costs: Mapping[float, tuple[float, float]], standard_error: float
+) -> Figure | None:
+    """Draw test error and evaluations against the tolerance of the evaluation, and what a training costs; colour is
+    the tolerance of the training.
+
+    error   as a share; `standard_error` in per cent
+    costs   tolerance of the training -> (seconds a step, relative error of its gradient)
+    """
+    trained = list(dict.fromkeys(training for training, _ in error))
+    if len(trained) < 2:
+        return None
+    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.35))
+    error_axes, nfe_axes, gradient_axes = figure.subplots(1, 3)
+    norm = LogNorm(min(trained), max(trained))
+    looks = {
+        tol: {"color": style.SHADES(1 - norm(tol)), "marker": mark} for tol, mark in zip(trained, style.MARKERS * 2)
+    }
+    draw_lines(error_axes, {case: 100 * value for case, value in error.items()}, looks)
+    draw_lines(nfe_axes, nfe, looks)
+    mean = 100 * sum(error.values()) / len(error)
+    band: style.Look = {"color": style.PALE, "alpha": 0.35, "linewidth": 0, "zorder": 0}
+    error_axes.axhspan(mean - standard_error, mean + standard_error, **band)
+    error_axes.set(title="a   test error (%)")
+    nfe_axes.set(title="b   NFE of an evaluation", yscale="log")
+    scales.log_ticks(nfe_axes.yaxis, list(nfe.values()), 100)
+    for tol, (seconds, value) in costs.items():
+        gradient_axes.plot(seconds, 100 * value, linestyle="", markersize=4.5, **looks[tol])
+    gradient_axes.set(title="c   gradient error (%)", xlabel="seconds a training step")
+    scales.cost_limits(gradient_axes, [100 * value for _, value in costs.values()])
+    gradient_axes.set_xlim(0, 1.12 * max((seconds for seconds, _ in costs.values()), default=1))
+    handles = [style.handle(compact(tol), linewidth=1, **look) for tol, look in looks.items()]
+    style.legend(figure, handles, "trained at tolerance; the band in a is one standard error of a test error, each way")
+    return figure
+
+
+def draw_lines(axes: Axes, values: Matrix, looks: Mapping[float, style.Look]) -> None:
+    """Draw a line for each training, each shifted a little, the tighter evaluation to the right."""
+    for place, (trained, look) in enumerate(looks.items()):
+        line = {tol: value for (training, tol), value in values.items() if training == trained}
+        shift = 10 ** (MAX_SHIFT * (0.5 - place / max(1, len(looks) - 1)))
+        axes.plot([tol * shift for tol in line], list(line.values()), linewidth=1, markersize=3.2, **look)
+    axes.set(xscale="log", xlabel="tolerance of the evaluation")
+    scales.decade_ticks(axes.xaxis)
+    axes.minorticks_off()
+    axes.invert_xaxis()

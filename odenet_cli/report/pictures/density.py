@@ -1,4 +1,4 @@
-"""A flow that matches a density: its way from noise, beside the target."""
+"""Draw a flow that matches a density: its way from noise, beside the target."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from odenet_cli.report.runs import Run
 
 
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
-    """`density`: densities and samples at moments of the flow; `paths`: single particles."""
+    """Draw `density`, densities and samples at moments of the flow, and `paths`, single particles."""
 
     def target(axes: Axes, kind: str) -> None:
         if kind == "density":
             _flow.density(axes, arrays, arrays["target"])
-        else:  # there are no samples of it: its outline says where they belong
+        else:  # it has no samples: its outline shows where they belong
             axes.contour(arrays["x"], arrays["y"], arrays["target"], levels=4, colors=style.GREY, linewidths=0.6)
 
     return _flow.figures("density", arrays, target, run)

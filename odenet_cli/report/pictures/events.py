@@ -1,4 +1,4 @@
-"""Held-out sequences of events: the rate the model infers beside the true one, the events below."""
+"""Draw held-out sequences of events: the rate the model infers beside the true one, the events below."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from odenet_cli.report.runs import Run
 
 @style.styled
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
-    """`events`: one panel a sequence."""
+    """Draw `events`, one panel a sequence."""
     count = len(arrays["rate"])
     columns = min(2, count)
-    figure, grid = style.grid(count, columns, 1.45, sharex=True, sharey=True)
+    figure, grid = style.panel_grid(count, columns, 1.45, sharex=True, sharey=True)
     highest = max(arrays["rate"].max(), arrays["path"].max())
     for n, axes in enumerate(grid.flat[:count]):
-        one = {name: array[n] for name, array in arrays.items()}
-        axes.plot(one["grid"], one["rate"], color=style.GREY, linewidth=1.0)
-        axes.plot(one["grid"], one["path"], color=style.CYCLE[0], linewidth=1.5)
-        axes.vlines(one["times"][one["there"]], -0.13 * highest, -0.04 * highest, color=style.DARK, linewidth=0.35)
+        sequence = {name: array[n] for name, array in arrays.items()}
+        axes.plot(sequence["grid"], sequence["rate"], color=style.GREY, linewidth=1.0)
+        axes.plot(sequence["grid"], sequence["path"], color=style.CYCLE[0], linewidth=1.5)
+        axes.vlines(
+            sequence["times"][sequence["there"]], -0.13 * highest, -0.04 * highest, color=style.DARK, linewidth=0.35
+        )
         axes.set_ylim(-0.16 * highest, 1.05 * highest)
-        axes.set_xlim(one["grid"][0], one["grid"][-1])
+        axes.set_xlim(sequence["grid"][0], sequence["grid"][-1])
         axes.set_xlabel("time" if n >= count - columns else "")
         axes.set_ylabel("rate λ(t)" if n % columns == 0 else "")
     handles = [

@@ -1,4 +1,4 @@
-"""A flow fitted to points: its way from noise, beside the points."""
+"""Draw a flow fitted to points: its way from noise, beside the points."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from odenet_cli.report.runs import Run
 
 
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
-    """`likelihood`: densities and samples at moments of the flow; `paths`: single particles."""
+    """Draw `likelihood`, densities and samples at moments of the flow, and `paths`, single particles."""
     return _flow.figures("likelihood", arrays, target(arrays), run)
 
 
 def target(arrays: dict[str, Any]) -> _flow.Target:
-    """The points, and their density: the one that they come from if it is known, or a histogram."""
+    """Return what draws the points, and their density: the true one if it is known, or a histogram."""
     points, x, y = arrays["target_samples"], arrays["x"], arrays["y"]
 
-    def drawn(axes: Axes, kind: str) -> None:
+    def draw_target(axes: Axes, kind: str) -> None:
         if kind != "density":
             _flow.samples(axes, arrays, points)
         elif "target" in arrays:
@@ -30,4 +30,4 @@ def target(arrays: dict[str, Any]) -> _flow.Target:
             counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=60, range=[(x[0], x[-1]), (y[0], y[-1])])
             _flow.density(axes, arrays, counts.T)
 
-    return drawn
+    return draw_target

@@ -1,4 +1,4 @@
-"""Held-out series of a run: what was observed, the path reconstructed inside the window and extrapolated after it."""
+"""Draw held-out series: what was observed, the path reconstructed inside the window and extrapolated after it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from matplotlib.lines import Line2D
 from odenet_cli.report import style
 from odenet_cli.report.runs import Run
 
-INSIDE, AFTER, SEEN = style.CYCLE[0], style.CYCLE[1], style.DARK
-FURTHER = 2  # what the arrays' `scope` says of a time after the window; inside it is 1, elsewhere 0
+INSIDE, AFTER, OBSERVED = style.CYCLE[0], style.CYCLE[1], style.DARK
+SCOPE_AFTER = 2  # `scope` of a time after the window; inside it is 1, elsewhere 0
 
 Arrays = dict[str, Any]
 
 
 @style.styled
 def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
-    """`series`: in the plane where there are two coordinates that belong together, else the first against time."""
+    """Draw `series`, in the plane where there are two coordinates that belong together, else the first against time."""
     planar = arrays["path"].shape[2] == 2 and arrays["clean"].shape[2] == 2
     count = len(arrays["path"])
     columns = min(4, count)
-    figure, grid = style.grid(count, columns, 1.62 if planar else 1.3, sharex=planar, sharey=True)
+    figure, grid = style.panel_grid(count, columns, 1.62 if planar else 1.3, sharex=planar, sharey=True)
     for n, axes in enumerate(grid.flat[:count]):
-        one = {name: array[n] for name, array in arrays.items()}
-        _panel(axes, one, planar)
+        series = {name: array[n] for name, array in arrays.items()}
+        _panel(axes, series, planar)
         if planar:
             axes.set_aspect("equal", adjustable="box")
         axes.set_xlabel(("$x_1$" if planar else "time") if n >= count - columns else "")
@@ -36,21 +36,23 @@ def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
     return {"series": figure}
 
 
-def _panel(axes: Axes, one: Arrays, planar: bool) -> None:
-    inside, seen = one["fine"] <= one["end"], one["seen"]
-    # Both parts have the point where they meet.
+def _panel(axes: Axes, series: Arrays, planar: bool) -> None:
+    inside, observed = series["fine"] <= series["end"], series["seen"]
+    # Both parts include the point where they meet.
     parts = (inside, INSIDE), (numpy.arange(len(inside)) >= inside.sum() - 1, AFTER)
-    if one["clean"].shape[1]:
-        true = one["scope"] > 0
-        axes.plot(*_line(one["at"][true], one["clean"][true], planar), color=style.GREY, linewidth=0.8, alpha=0.75)
+    if series["clean"].shape[1]:
+        true = series["scope"] > 0
+        axes.plot(
+            *_line(series["at"][true], series["clean"][true], planar), color=style.GREY, linewidth=0.8, alpha=0.75
+        )
     else:
-        later = one["scope"] == FURTHER
-        held_back = _line(one["at"][later], one["noisy"][later], planar)
+        later = series["scope"] == SCOPE_AFTER
+        held_back = _line(series["at"][later], series["noisy"][later], planar)
         axes.plot(*held_back, "o", color=style.GREY, markerfacecolor="w", markersize=2.2, markeredgewidth=0.6)
-    for part, colour in parts:
-        axes.plot(*_line(one["fine"][part], one["path"][part], planar), color=colour, linewidth=1.5)
-    dots = _line(one["times"][seen], one["values"][seen], planar)
-    axes.plot(*dots, "o", color=SEEN, markersize=2.2, markeredgewidth=0, zorder=5)
+    for part, color in parts:
+        axes.plot(*_line(series["fine"][part], series["path"][part], planar), color=color, linewidth=1.5)
+    dots = _line(series["times"][observed], series["values"][observed], planar)
+    axes.plot(*dots, "o", color=OBSERVED, markersize=2.2, markeredgewidth=0, zorder=5)
 
 
 def _line(times: Any, values: Any, planar: bool) -> tuple[Any, Any]:
@@ -60,7 +62,7 @@ def _line(times: Any, values: Any, planar: bool) -> tuple[Any, Any]:
 def _handles(arrays: Arrays) -> list[Line2D]:
     dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 3}
     handles = [
-        style.handle("observed", color=SEEN, markeredgewidth=0, **dot),
+        style.handle("observed", color=OBSERVED, markeredgewidth=0, **dot),
         style.handle("reconstruction", color=INSIDE, linewidth=1.5),
         style.handle("extrapolation", color=AFTER, linewidth=1.5),
     ]

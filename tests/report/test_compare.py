@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from odenet_cli.errors import RequestError
-from odenet_cli.report.groups import compare, telling
-from odenet_cli.report.provenance import data
-from odenet_cli.report.runs import read
+from odenet_cli.report.compare import compare, distinguishing_keys
+from odenet_cli.report.provenance import data_of
+from odenet_cli.report.runs import read_run
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}
@@ -19,7 +19,7 @@ def runs(tmp_path, write):
     numbers = itertools.count()
 
     def call(*configs, **options):
-        return [read(write(tmp_path / str(next(numbers)), config, **options)) for config in configs]
+        return [read_run(write(tmp_path / str(next(numbers)), config, **options)) for config in configs]
 
     return call
 
@@ -81,7 +81,7 @@ def test_data_in_several_files_are_told_apart_by_any_of_them(runs):
     found = compare([*runs({}, {"seed": 1}, **one), *runs({}, **other)])
     assert sorted(len(group.runs) for group in found.groups) == [1, 2]
     assert found.keys == ["data.sha256"]
-    assert data(found.runs[0]) == "mnist (images ab, labels cd)"
+    assert data_of(found.runs[0]) == "mnist (images ab, labels cd)"
 
 
 def test_starting_from_other_weights_is_told_apart(runs):
@@ -110,7 +110,7 @@ def test_what_follows_a_key_is_no_line_of_its_own(runs):
     pairs = ((1e-1, 1e-1), (1e-2, 3e-2), (1e-3, 3e-2))
     found = compare(runs(*({"solver.rtol": rtol, "gradient.solver.rtol": loose} for rtol, loose in pairs)))
     assert found.keys == ["solver.rtol", "gradient.solver.rtol"]
-    assert telling(found.groups, found.keys) == (["solver.rtol"], ["gradient.solver.rtol"])
+    assert distinguishing_keys(found.groups, found.keys) == (["solver.rtol"], ["gradient.solver.rtol"])
     assert (found.numeric, found.axes) == (found.keys, ["solver.rtol"])
 
 

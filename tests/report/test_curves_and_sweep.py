@@ -3,18 +3,18 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from odenet_cli.report import curves, figures, style
+from odenet_cli.report import curves, export, style
 from odenet_cli.report import sweep as against
-from odenet_cli.report.groups import compare
-from odenet_cli.report.provenance import source
-from odenet_cli.report.runs import read
+from odenet_cli.report.compare import compare
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.runs import read_run
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0}
 
 
 def made(folders):
-    return compare([read(folder) for folder in folders])
+    return compare([read_run(folder) for folder in folders])
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_long_runs_are_smoothed(tmp_path, write):
     loss = curves.training(made([write(tmp_path / "run", epochs=300)])).axes[0]
     assert loss.get_title(loc="left") == "training loss, smoothed"
     x = loss.get_lines()[0].get_xdata()
-    assert len(x) == curves.POINTS
+    assert len(x) == curves.MAX_POINTS
     assert x[-1] == 300
 
 
@@ -146,12 +146,12 @@ def test_what_follows_the_key_is_named_on_the_axis(tmp_path, write):
 
 
 def test_files_are_the_same_bytes_and_say_where_they_come_from(tmp_path, sweep):
-    runs = [read(folder) for folder in sweep]
-    comparison, origin = compare(runs), source("odenet report runs --out x", runs)
+    runs = [read_run(folder) for folder in sweep]
+    comparison, origin = compare(runs), Provenance.of("odenet report runs --out x", runs)
     written = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        written.append(figures.write(tmp_path / name, comparison, origin, axes=[]))
+        written.append(export.write_figures(tmp_path / name, comparison, origin, axes=[]))
     assert [path.name for path in written[0]] == ["training.svg", "training.png"]
     for first, second in zip(*written):
         assert first.read_bytes() == second.read_bytes()
@@ -162,11 +162,11 @@ def test_files_are_the_same_bytes_and_say_where_they_come_from(tmp_path, sweep):
 
 
 def test_colours_are_shades_of_a_number_or_a_cycle_for_words():
-    shades = style.looks([{"rtol": rtol} for rtol in (0.1, 0.01, 0.001)])
+    shades = style.group_looks([{"rtol": rtol} for rtol in (0.1, 0.01, 0.001)])
     assert [look["color"] for look in shades] == [style.SHADES(part) for part in (1.0, 0.5, 0.0)]
-    words = style.looks([{"model": name} for name in "abcdefgh"])
+    words = style.group_looks([{"model": name} for name in "abcdefgh"])
     assert [look["color"] for look in words[:7]] == list(style.CYCLE)
     assert (words[7]["color"], words[7]["linestyle"]) == (style.CYCLE[0], style.DASHES[1])
-    pairs = style.looks([{"rtol": rtol, "gradient": g} for rtol in (0.1, 0.01, 0.001) for g in "ab"])
+    pairs = style.group_looks([{"rtol": rtol, "gradient": g} for rtol in (0.1, 0.01, 0.001) for g in "ab"])
     assert pairs[0]["color"] == pairs[1]["color"] != pairs[2]["color"]
     assert pairs[0]["linestyle"] == pairs[2]["linestyle"] != pairs[1]["linestyle"]

@@ -9,11 +9,11 @@ import pytest
 import scipy.stats
 
 from odenet_cli.report import result as results
-from odenet_cli.report.items import _table1, _verdicts, table1
-from odenet_cli.report.mcnemar import Discordant, Pair
-from odenet_cli.report.provenance import source
-from odenet_cli.report.result import About, Entry, judged
-from odenet_cli.report.runs import Run, read
+from odenet_cli.report.items import _significance, table1
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.result import About, Check, Entry, check_expectations
+from odenet_cli.report.runs import Run, read_run
+from odenet_cli.report.statistics import Discordant, Pair
 
 MNIST = {"data": {"name": "mnist", "crop": 4, "validation": 5000}}
 REST = {"paper": {"ODE-Net": {"error": "0.42", "memory": "O(1)"}}, "notes": ["A free choice."]}
@@ -34,7 +34,7 @@ def entry(tmp_path, write):
                 line["step_ms"] = step_ms if place else 1000.0
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         made.append(folder)
-        return Entry(part, row, read(folder))
+        return Entry(part, row, read_run(folder))
 
     return make
 
@@ -99,7 +99,7 @@ def test_a_row_is_mean_deviation_and_interval(compared):
     assert (row["parameters"], row["saved MiB"], row["s / epoch"]) == ("208,266", "4.00", "2.00")
     assert row["NFE"] == "20 / 26"
     assert row["runs (seeds)"] == "3 (0–2)"
-    assert made.facts["test error of ODE-Net (%)"] == pytest.approx(2.0, abs=1e-12)
+    assert made.facts["test_error/ODE-Net"] == pytest.approx(2.0, abs=1e-12)
 
 
 def test_one_seed_has_no_deviation_and_a_network_without_solver_no_evaluations(compared):
@@ -161,7 +161,7 @@ def test_rows_that_are_not_told_apart_are_said_in_groups():
         Pair(a, b, apart if a + b == "AD" else same, 0.001 if a + b == "AD" else 1.0)
         for a, b in combinations("ABCD", 2)
     ]
-    assert _verdicts.untold(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
+    assert _significance.indistinct_groups(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
 
 
 def test_candidates_for_the_recipe_show_their_validation_and_no_test_error(entry, compared):
@@ -189,17 +189,17 @@ def test_a_failed_cell_is_in_no_mean(compared, tmp_path):
     assert row["runs (seeds)"] == "2 (0, 2)"
     alone = table1.result([compared[1]], REST)
     assert cells(alone.body[0], "ODE-Net")["runs (seeds)"] == "not done"
-    assert alone.facts["test error of ODE-Net (%)"] is None
+    assert alone.facts["test_error/ODE-Net"] is None
 
 
 def test_straightness_and_flatness_of_memory(compared, scaled):
     facts = table1.result([*compared, *scaled], REST).facts
-    assert facts["R² of ResNet's saved memory against L"] == pytest.approx(1.0, abs=1e-12)
-    assert facts["R² of ResNet's time against L"] == pytest.approx(0.75, abs=1e-12)
-    assert facts["R² of RK-Net's saved memory against L~"] == pytest.approx(0.75, abs=1e-12)
-    assert facts["R² of RK-Net's time against L~"] == pytest.approx(1.0, abs=1e-12)
-    assert facts["R² of ODE-Net's time against L~"] == pytest.approx(1.0, abs=1e-12)
-    flat = facts["saved memory of ODE-Net, largest over smallest, minus 1 (%)"]
+    assert facts["memory_r2/ResNet/L"] == pytest.approx(1.0, abs=1e-12)
+    assert facts["time_r2/ResNet/L"] == pytest.approx(0.75, abs=1e-12)
+    assert facts["memory_r2/RK-Net/L~"] == pytest.approx(0.75, abs=1e-12)
+    assert facts["time_r2/RK-Net/L~"] == pytest.approx(1.0, abs=1e-12)
+    assert facts["time_r2/ODE-Net/L~"] == pytest.approx(1.0, abs=1e-12)
+    flat = facts["memory_growth"]
     assert flat == pytest.approx(2.5, abs=1e-9)
 
 
@@ -210,7 +210,7 @@ def test_a_run_of_the_scaling_is_in_no_row_of_the_table(compared, scaled):
 
 
 def test_the_depth_of_rk_net_is_what_it_keeps_and_of_ode_net_what_it_evaluates(scaled):
-    steps = [_table1.step(one) for one in scaled]
+    steps = [table1.measured_step(one) for one in scaled]
     assert [one["depth"] for one in steps] == [1, 2, 3, 10, 20, 30, 14, 20, 26]
     assert [one["rtol"] for one in steps] == [None, None, None, 0.1, 0.01, 0.001, 0.1, 0.01, 0.001]
     assert steps[0]["step_ms"] == 1.0  # not the first step's second
@@ -234,27 +234,20 @@ def test_the_figure_has_a_point_for_every_run_and_a_line_for_every_network(compa
 
 
 def test_an_expectation_that_does_not_hold_is_a_miss():
-    facts = {"a": 6.0, "b": 6.0, "c": None, "d": 0.98}
-    expected = {"a": [None, 5], "b": [5, 6], "c": [0, None], "d": [0.98, None], "e": [1, 2]}
-    checks = judged(facts, expected)
-    assert [results.verdict(check) for check in checks] == [
-        "MISS",
-        "as expected",
-        "not measured",
-        "as expected",
-        "not measured",
-    ]
+    cases = {(None, 5, 6.0): "MISS", (5, 6, 6.0): "as expected", (0, None, None): "not measured"}
+    cases |= {(0.98, None, 0.98): "as expected", (1, 2, 0.5): "MISS"}
+    assert {case: Check("a", *case).outcome for case in cases} == cases
 
 
 def written(folder, entries, expect=None, **about):
     made, told = table1.result(entries, REST), {"item": "table1", "preset": "quick", "text": "narrow nets", **about}
-    checks = judged(made.facts, expect or {})
-    origin = source("odenet reproduce table1", [entry.run for entry in entries if entry.run.record])
+    checks = check_expectations(made, expect or {})
+    origin = Provenance.of("odenet reproduce table1", [entry.run for entry in entries if entry.run.record])
     return results.write(folder, made, About(**told), checks, origin)
 
 
 def test_the_report_says_what_is_partial_and_what_is_missing(compared, tmp_path):
-    expect = {"test error of ODE-Net (%)": [None, 1.5]}
+    expect = {"test_error/ODE-Net": [None, 1.5]}
     whole = ("partial: 3 of 5 seeds", "changed: trainer.epochs=1")
     written(tmp_path / "out", compared, expect, partial=whole, missing=("ODE-Net, seed 3: killed by SIGKILL",))
     text = (tmp_path / "out" / "quick.md").read_text()

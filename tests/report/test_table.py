@@ -7,18 +7,18 @@ import json
 import pytest
 
 from odenet_cli.report import export
-from odenet_cli.report.groups import compare
-from odenet_cli.report.provenance import source
-from odenet_cli.report.runs import read
-from odenet_cli.report.table import aligned, markdown
+from odenet_cli.report.compare import compare
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.runs import read_run
+from odenet_cli.report.table import comparison_text, markdown_table
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0, "saved_mib": 0.033}
 
 
 def made(folders, by=None):
-    runs = [read(folder) for folder in folders]
-    return compare(runs, by), source("odenet report runs", runs)
+    runs = [read_run(folder) for folder in folders]
+    return compare(runs, by), Provenance.of("odenet report runs", runs)
 
 
 def rows(text):
@@ -43,7 +43,7 @@ def sweep(tmp_path, write):
 
 def test_by_hand(sweep):
     """Three seeds a point apart: sd 1, and 4.303 / √3 = 2.48 to either side."""
-    text = markdown(*made(sweep))
+    text = comparison_text(*made(sweep))
     tight, loose = rows(text)
     assert loose == {
         "solver.rtol": "0.1",
@@ -72,7 +72,7 @@ def test_by_hand(sweep):
 
 
 def test_one_seed_has_no_deviation(tmp_path, write):
-    text = markdown(*made([write(tmp_path / "run", {"seed": 5}, error=0.0312)]))
+    text = comparison_text(*made([write(tmp_path / "run", {"seed": 5}, error=0.0312)]))
     (row,) = rows(text)
     assert (row["runs (seeds)"], row["test error %"]) == ("1 (5)", "3.12")
     assert "95 % interval" not in row
@@ -85,30 +85,30 @@ def test_costs_of_networks_with_and_without_a_solver(tmp_path, write):
         write(tmp_path / "b", {"gradient.method": "backprop"}, final={"nfe_backward": 0}),
         write(tmp_path / "c", final={"peak_mib": 66.25, "saved_mib": 22.125}),
     ]
-    mlp, backprop, adjoint = rows(markdown(*made(folders)))
+    mlp, backprop, adjoint = rows(comparison_text(*made(folders)))
     assert (mlp["NFE forward"], mlp["NFE backward"], mlp["parameters"]) == ("–", "–", "238,510")
     assert (mlp["gradient.method"], mlp["saved MiB"], mlp["peak MiB"]) == ("–", "0.033", "–")
     assert (backprop["NFE forward"], backprop["NFE backward"]) == ("20", "0 (no re-evaluation)")
     assert (adjoint["NFE backward"], adjoint["saved MiB"], adjoint["peak MiB"]) == ("26", "22.1", "66.2")
-    (alone,) = rows(markdown(*made(folders[:1])))
+    (alone,) = rows(comparison_text(*made(folders[:1])))
     assert not {"NFE forward", "NFE backward", "peak MiB"} & set(alone)
 
 
 def test_likelihoods_show_their_loss(tmp_path, write):
     flow = {"model": {"name": "cnf", "units": 64}, "data": {"name": "moons"}}
     folders = [write(tmp_path / str(n), {**flow, "seed": n}, error=None, loss=0.5 + n / 100) for n in (0, 1)]
-    (row,) = rows(markdown(*made(folders)))
+    (row,) = rows(comparison_text(*made(folders)))
     assert row["test loss"] == "0.5050 ± 0.0071"  # 0.01 / √2
     assert row["95 % interval of the loss"] == "0.4415 to 0.5685"  # 12.706 * 0.0071 / √2 is 0.0635
     assert "test error %" not in row
-    _, both = rows(markdown(*made([*folders, write(tmp_path / "x")])))
+    _, both = rows(comparison_text(*made([*folders, write(tmp_path / "x")])))
     assert (both["test error %"], both["test loss"]) == ("5.00", "0.5000")
 
 
 def test_runs_none_of_which_is_done(tmp_path, write):
     folders = [write(tmp_path / "a", status="interrupted", reason="SIGTERM"), write(tmp_path / "b", status="running")]
     (folders[0] / "run.json").write_text("{")
-    text = markdown(*made(folders))
+    text = comparison_text(*made(folders))
     (row,) = rows(text)
     assert (row["runs (seeds)"], row["status"], row["s / epoch"]) == ("0", "1 running", "–")
     assert f"- {folders[0]}: unreadable: " in text
@@ -117,7 +117,7 @@ def test_runs_none_of_which_is_done(tmp_path, write):
 
 def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
     widths = [write(tmp_path / f"{n}", {"model.width": n}, device=f"machine {n}") for n in (4, 8)]
-    text = markdown(*made(widths, by=["model.name"]))
+    text = comparison_text(*made(widths, by=["model.name"]))
     assert "Rows are means over model.width too" in text
     assert "Runs of one seed count as one" in text
     assert "Times come from several machines" in text
@@ -175,14 +175,14 @@ def task_run(write, folder, name, seed=0, more=0.0):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_shows_its_main_score(tmp_path, write, name):
-    (row,) = rows(markdown(*made([task_run(write, tmp_path / "run", name)])))
+    (row,) = rows(comparison_text(*made([task_run(write, tmp_path / "run", name)])))
     shown = {title: cell for title, cell in row.items() if title.startswith("test ")}
     assert shown == TASKS[name][1] | ({} if name in ("moons", "pinwheel") else {"test loss": "2.0000"})
 
 
 def test_tasks_side_by_side_keep_their_scores_apart(tmp_path, write):
     folders = [task_run(write, tmp_path / f"{name}-{n}", name, n, n / 100) for name in TASKS for n in (0, 1)]
-    text = markdown(*made([*folders, write(tmp_path / "digits")], by=["data.name"]))
+    text = comparison_text(*made([*folders, write(tmp_path / "digits")], by=["data.name"]))
     found = {row["data.name"]: row for row in rows(text)}
     assert found["u1"]["test KL, nat"] == "0.0173 ± 0.0071"
     assert [found[name]["test KL, nat"] for name in ("spirals", "poisson", "digits")] == ["–"] * 3
@@ -199,7 +199,7 @@ def test_csv_and_json_have_the_scores_of_every_task(tmp_path, write):
 
 
 def test_a_bar_in_a_cell_does_not_end_it():
-    head, rule, row = aligned(["∫|λ|", "b"], [["x|y|z", "1"]], left=1).splitlines()
+    head, rule, row = markdown_table(["∫|λ|", "b"], [["x|y|z", "1"]], left=1).splitlines()
     assert row == r"| x\|y\|z | 1 |"
     assert head == r"| ∫\|λ\|  | b |"
     assert rule == "|---------|---|"

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from odenet_cli.report import style
 from odenet_cli.report.items import fig4, fig5
 from odenet_cli.report.result import Entry
-from odenet_cli.report.runs import read
+from odenet_cli.report.runs import read_run
 
 GRID, FLAT = numpy.linspace(-4, 4, 5), numpy.ones((5, 5))
 DRAWN = {
@@ -31,7 +31,7 @@ def entries(tmp_path, write):
                 folder = write(tmp_path / f"{row}-{rate}", config, error=None, final=final, loss=valid)
                 (folder / "figures").mkdir()
                 numpy.savez(folder / "figures" / f"{task}.npz", x=GRID, y=GRID, **DRAWN[task])
-                yield Entry("part", row, read(folder))
+                yield Entry("part", row, read_run(folder))
 
     return lambda *what: list(made(*what))
 
@@ -42,9 +42,9 @@ GAP = ("likelihood", "moons", {"CNF 64": 0.02, "planar 64": 0.4}, "gap")
 
 def test_the_rate_is_chosen_on_validation(entries):
     made = fig4.result(entries(*KL), {"notes": []})
-    assert made.facts["KL of CNF 32 on u1 (nat)"] == pytest.approx(0.04)
-    assert made.facts["energies on which CNF 32 is below planar 32"] == 1
-    assert made.facts["smallest KL in standard errors"] == pytest.approx(3)
+    assert made.facts["kl_u1"] == pytest.approx(0.04)
+    assert made.facts["cnf_below_planar"] == 1
+    assert made.facts["smallest_kl"] == pytest.approx(3)
     assert set(made.figures) == {"densities", "loss", "curves"}
     assert all(figure is not None for figure in made.figures.values())
     assert [row["shown"] for row in made.rows] == [False, True, False, True]
@@ -52,9 +52,9 @@ def test_the_rate_is_chosen_on_validation(entries):
 
 def test_the_continuous_flow_is_held_against_the_planar_one(entries):
     made = fig5.result(entries(*GAP), {"notes": []})
-    assert made.facts["NLL of CNF 64 above the entropy on moons (nat)"] == pytest.approx(0.04)
-    assert made.facts["NLL of planar 64 above that of CNF 64 on moons (nat)"] == pytest.approx(0.76)
-    assert made.facts["smallest NLL above the entropy in standard errors"] == pytest.approx(3)
+    assert made.facts["cnf_gap/moons"] == pytest.approx(0.04)
+    assert made.facts["planar_above_cnf/moons"] == pytest.approx(0.76)
+    assert made.facts["smallest_gap"] == pytest.approx(3)
     assert "| moons | CNF 64    |" in "\n".join(made.body)
 
 

@@ -3,17 +3,17 @@
 import pytest
 
 from odenet_cli.report.result import Entry
-from odenet_cli.report.runs import read
-from odenet_cli.report.validation import course
+from odenet_cli.report.runs import read_run
+from odenet_cli.report.selection import learning_curve
 
 
 def test_a_course_is_the_mean_and_the_range_of_the_finished_runs_at_a_setting(tmp_path, write):
     made = {"a": (0.1, "done", 0.05), "b": (0.3, "done", 0.05), "c": (9.0, "failed", 0.05), "d": (9.0, "done", 0.1)}
     cells = [
-        Entry("part", "row", read(write(tmp_path / name, {"optim.lr": lr}, loss=loss, status=status)))
+        Entry("part", "row", read_run(write(tmp_path / name, {"optim.lr": lr}, loss=loss, status=status)))
         for name, (loss, status, lr) in made.items()
     ]
-    over = course(cells, "loss", "0.05")
+    over = learning_curve(cells, "loss", "0.05")
     assert (over.runs, over.steps) == (2, [10, 20, 30])
     assert over.seconds == [2, 4, 6]
     assert over.mean == pytest.approx([0.4, 0.3, 0.8 / 3])

@@ -7,7 +7,7 @@ import pytest
 from odenet_cli.report import style
 from odenet_cli.report.items import fig8
 from odenet_cli.report.result import Entry
-from odenet_cli.report.runs import read
+from odenet_cli.report.runs import read_run
 
 MODELS = {"latent ODE": "latent_ode", "RNN": "rnn"}
 
@@ -48,7 +48,7 @@ def cell(tmp_path, write):
         if row == "latent ODE":
             measured += [latent(n) for n in range(6)]
             measured += [varied(1, v, 1.0) for v in (-1.0, 1.0)] + [varied(2, v, v) for v in (-1.0, 0.0, 1.0)]
-        return Entry("networks", row, read(folder), measured)
+        return Entry("networks", row, read_run(folder), measured)
 
     return written
 
@@ -56,7 +56,7 @@ def cell(tmp_path, write):
 def test_the_network_that_validation_chose_is_drawn(cell):
     entries = [cell("latent ODE", rate=0.01, valid=0.3, error=0.5), cell("latent ODE", rate=0.02, valid=0.2, error=0.1)]
     made = fig8.result([*entries, cell("RNN", error=0.4)], {"notes": []})
-    assert made.facts["mean error of the trajectories drawn, latent ODE over RNN"] == pytest.approx(0.25)
+    assert made.facts["error_ratio"] == pytest.approx(0.25)
     assert len(made.rows) == 8
     assert all(made.figures.values())
 
@@ -83,7 +83,7 @@ def test_by_number_of_points_only_the_latent_ode(cell):
 def test_the_dimension_that_turns_spirals_round_is_the_one_shown(cell):
     made = fig8.result([cell("latent ODE")], {"notes": []})
     assert "dimension 2" in "".join(made.body)
-    assert made.facts["spirals turn from one direction to the other along the varied dimension (1: yes)"] == 1
+    assert made.facts["turns_both_ways"] == 1
     assert made.figures["latent"].axes[1].get_xlabel() == "$z_3$"
 
 

@@ -5,7 +5,7 @@ import scipy.stats
 
 from odenet_cli.report.items import tolerance
 from odenet_cli.report.result import Entry
-from odenet_cli.report.runs import Run, read
+from odenet_cli.report.runs import Run, read_run
 
 REST = {"notes": ["A note."]}
 EVALUATED = (1e-1, 1e-3, 1e-6)
@@ -31,7 +31,7 @@ def network(tmp_path, write):
         ]
         key = {"kind": "gradient", "samples": 8, "reference": 1e-8}
         rows += [{**key, "batch": n, "error": error * factor} for n, factor in enumerate((0.5, 1.0, 3.0))]
-        return Entry("train", "ODE-Net", read(folder), rows)
+        return Entry("train", "ODE-Net", read_run(folder), rows)
 
     return make
 
@@ -81,9 +81,9 @@ def test_what_a_training_cost_and_what_its_gradient_was_worth(trained):
     p = scipy.stats.binomtest(0, 5).pvalue
     assert loose == ["0.1", "0.300", "20 / 26", "20", "3", f"5 : 0 ({p:.2g})"]  # the median of 10, 20 and 60 %
     assert "0 : 0 (1)" in line(table, "0.001")
-    assert made.facts["test error, trained at 0.1, evaluated at 1e-6 (%)"] == pytest.approx(5)
-    assert made.facts["largest test error of a network at its own tolerance (%)"] == pytest.approx(6)
-    assert made.facts["NFE of an evaluation never falls with a tighter tolerance (1: yes)"] == 1
+    assert made.facts["test_error/0.1/1e-6"] == pytest.approx(5)
+    assert made.facts["largest_own_error"] == pytest.approx(6)
+    assert made.facts["nfe_rises"] == 1
 
 
 def test_a_gradient_that_could_not_be_had_is_no_number(trained):
