@@ -68,7 +68,7 @@ class _Node(torch.autograd.Function):
         ctx.draws = problem.draws
         drawn = ctx.draws.tensors()
         made = stacked(states)
-        problem.snapshot.settle()
+        problem.snapshot.forgive()
         ctx.gradient, ctx.problem, ctx.parts = gradient, problem, len(made)
         # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
         problem.rhs.release()

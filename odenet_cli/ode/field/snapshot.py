@@ -1,218 +1,190 @@
-"""What a field holds besides its arguments at the time of a solve: the numbers, tensors and flags that its code reads.
+"""Whether a field in the backward pass is what it was in the forward solve.
 
-A backward pass that evaluates the field again must find it as it was. Places are compared by identity; numbers also by
-value, tensors by version and address. What the field itself changed while it was solved, a counter or a cache, is its
-own business.
+    loss = 0
+    for k in (1.0, 2.0):
+        loss = loss + solve(lambda t, y: -k * y, y0, ts).y.sum()
+    loss.backward()
+
+evaluates both fields again with k = 2, and would return a wrong gradient. So the values that a field can read are noted
+when a solve begins (`Snapshot`), and compared when its backward pass does: by identity; numbers and strings also by
+value; tensors by autograd's version counter, by address and by their first 64 bytes, arrays by a checksum. What has
+changed by the end of the forward solve (a counter, a cache, running statistics) the field changes itself, and is left
+out. Anything else raises `FieldChanged` with its name.
+
+Not seen: a write through `.data` behind the first 64 bytes of a tensor, or anywhere in one that is not on the CPU.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import types
-import weakref
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter, is_
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from operator import is_
+from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode.errors import FieldChanged
 
-_string, _address, _version = ctypes.string_at, Tensor.data_ptr, attrgetter("_version")
-_WITH_STORAGE = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 ABSENT: Any = object()
-_OWN: Any = object()  # a place that changed while the field was solved
-_GONE: Any = object()  # a watched tensor that nobody has any more
+_CHANGED_BY_FIELD: Any = object()
+_DENSE_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)  # a subclass need not have memory of its own
+# Types of which equal values are the same.
 SIMPLE = frozenset(
     {int, float, complex, bool, str, bytes, type(None), type(...), range, slice, types.BuiltinFunctionType}
     | {torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format}
 )
 
 
-class Place(NamedTuple):
-    """Where a value is: the place of what holds it, and its name there, written by `form`."""
+class Holder:
+    """Hold the values of a function's variables, an object's attributes or a container's items, as they were.
 
-    holder: Place | None
-    form: str
-    name: Any
-
-    def __str__(self) -> str:
-        return (str(self.holder) if self.holder else "") + self.form.format(self.name)
-
-
-class Mark(NamedTuple):
-    """A tensor at one time, not kept alive by it.
-
-    head  its first bytes, once the solve is done: a write through `.data` changes no version
+    name      "field.layers"
+    form      how the key of a value is written behind it: ".{}", "[{}]"
+    keys      of the values
+    read      returns the values as they are now
+    is_dict   it is a dictionary
+    may_grow  another number of entries is no change
     """
 
-    tensor: Callable[[], Tensor | None]
-    version: int
-    address: int
-    head: bytes | None = None
+    __slots__ = ("form", "is_dict", "keys", "may_grow", "name", "read", "values")
+
+    def __init__(self, name: str, form: str, keys: list[Any], read: Callable[[], list[Any]], is_dict: bool = False):
+        self.name, self.form, self.keys, self.read, self.is_dict = name, form, keys, read, is_dict
+        self.may_grow = False
+        self.values = read()
+
+    def label(self, key: Any) -> str:
+        """Return the name of the value with that key."""
+        return self.name + self.form.format(key)
+
+    def changes(self) -> list[tuple[int, Any, Any]]:
+        """Return index, noted and present value of each place that holds another one; -1 and numbers of entries."""
+        now, changed = self.read(), []
+        if len(now) != len(self.values) and not self.may_grow:
+            changed.append((-1, len(self.values), len(now)))
+        if not all(map(is_, self.values, now)):
+            for n, (old, new) in enumerate(zip(self.values, map(_without_graph, now))):
+                if old is not new and old is not _CHANGED_BY_FIELD and not _equal(old, new):
+                    changed.append((n, old, new))
+        return changed
 
 
-class ArrayMark(NamedTuple):
-    """Numbers outside of torch, a numpy array say, at one time."""
+class _TensorContents:
+    """Hold what was in a tensor; not the tensor, whose graph could hold the solve.
 
-    array: Any
-    checksum: int
-
-
-class Slots:
-    """Places of one holder, read together.
-
-    read       returns what they hold
-    names      of the places, by number, written by `form`
-    container  whose number of entries must stay too
-    keeps      tensors in it live as long as their holder, and may be held
-    numbers    it holds numbers alone
+    window  its first bytes in memory: to be read only while the tensor is still at this address
     """
 
-    __slots__ = ("container", "count", "form", "holder", "names", "numbers", "read", "values")
+    __slots__ = ("address", "bytes", "label", "tensor", "version", "window")
 
-    def __init__(
-        self,
-        read: Callable[[], Sequence[Any]],
-        names: Any,
-        form: str,
-        holder: Place | None,
-        container: Any = None,
-        keeps: bool = False,
-        numbers: bool = False,
-    ) -> None:
-        self.read, self.names, self.form, self.holder, self.container = read, names, form, holder, container
-        self.numbers = numbers
-        self.values = list(read()) if keeps or numbers else [_keep(value) for value in read()]
-        self.count = 0 if container is None else len(container)
+    def __init__(self, tensor: Tensor, label: str) -> None:
+        self.tensor, self.label, self.version = ref(tensor), label, _version(tensor)
+        dense = type(tensor) in _DENSE_TYPES and tensor.layout is torch.strided
+        self.address = tensor.data_ptr() if dense else 0
+        visible = self.address and tensor.is_cpu and tensor.is_contiguous()
+        self.window = (ctypes.c_char * (min(64, tensor.nbytes) if visible else 0)).from_address(self.address)
+        self.bytes = self.window.raw
 
-    def place(self, n: int | None) -> str:
-        place = (self.holder or self.container) if n is None else Place(self.holder, self.form, self.names[n])
-        return str(place).lstrip(": .")
+    def change(self) -> str:
+        """Return how the tensor has changed; nothing if it has not, or if nobody has it any more."""
+        tensor = self.tensor()
+        if tensor is None:
+            return ""
+        if (version := _version(tensor)) != self.version:
+            return f"was changed in place (version {self.version} then, {version} now)"
+        if self.address and (tensor.data_ptr() != self.address or self.window.raw != self.bytes):
+            return "has other numbers now, by way of `.data`"
+        return ""
+
+
+class _ArrayContents:
+    """Hold what was in an array of numpy or of Python."""
+
+    __slots__ = ("array", "checksum", "label")
+
+    def __init__(self, array: Any, label: str) -> None:
+        self.array, self.label, self.checksum = array, label, _checksum(array)
+
+    def change(self) -> str:
+        return "" if _checksum(self.array) == self.checksum else "has other numbers now"
 
 
 class Snapshot:
-    """What was held in `slots` when they were read.
+    """Hold what was in `holders`, and in the tensors and arrays there, at one time."""
 
-    fills  the field's own code puts entries into dictionaries
-    """
-
-    def __init__(self, slots: Iterable[Slots] = (), fills: bool = False) -> None:
-        self.slots, self.fills = list(slots), fills
-        at = [(part, n, x) for part in self.slots for n, x in enumerate(part.values) if isinstance(x, Tensor)]
-        self._held = [x for *_, x in at]
-        self._places = [(part, n) for part, n, _ in at]
-        self._numbers(_versions)
-        self._numbers(_addresses)
-        self._addresses = len(self.slots) - 1
+    def __init__(self, holders: Iterable[Holder] = ()) -> None:
+        self._holders = list(holders)
+        self._contents: dict[int, _TensorContents | _ArrayContents] = {}
+        for holder in self._holders:
+            for n, value in enumerate(holder.values):
+                if type(value) in SIMPLE or id(value) in self._contents:
+                    continue
+                if isinstance(value, Tensor):
+                    self._contents[id(value)] = _TensorContents(value, holder.label(holder.keys[n]))
+                elif _is_array(value):
+                    self._contents[id(value)] = _ArrayContents(value, holder.label(holder.keys[n]))
+            holder.values = list(map(_without_graph, holder.values))
 
     def watch(self, name: str, tensors: Iterable[Tensor]) -> None:
-        """Compare `tensors` too, wherever they are kept."""
-        known = [weakref.ref(tensor) for tensor in tensors]
-        if known:
-            read = functools.partial(lambda refs: [_GONE if (x := ref()) is None else x for ref in refs], known)
-            self.slots.append(Slots(read, range(len(known)), name + "[{}]", None))
+        """Compare the contents of `tensors` too, wherever they are kept."""
+        for n, tensor in enumerate(tensors):
+            self._contents.setdefault(id(tensor), _TensorContents(tensor, f"{name}[{n}]"))
 
-    def tensors(self) -> Iterator[Tensor]:
-        """The tensors in it that require a gradient."""
-        marked = (x.tensor() for slots in self.slots for x in slots.values if type(x) is Mark)
-        return (x for x in (*self._held, *marked) if x is not None and x.requires_grad)
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that require a gradient."""
+        values = [contents.tensor() for contents in self._contents.values() if isinstance(contents, _TensorContents)]
+        return [x for x in values if x is not None and x.requires_grad]
 
     def forgive(self) -> None:
         """Leave out what has changed by now."""
-        for slots, n, _, _ in self._changes():
-            if n is None:
-                slots.container = None
-            else:
-                slots.values[n] = _OWN
-
-    def settle(self) -> None:
-        """Leave out what has changed by now, and hold the rest to what it is."""
-        self.forgive()
-        addresses = self.slots[self._addresses].values if self._held else []
-        spans = [(0, 0) if known is _OWN else _span(x) for x, known in zip(self._held, addresses)]
-        self.slots.append(Slots(functools.partial(_heads, spans), self._places, "_heads", None, numbers=True))
-        for slots in self.slots:
-            for n, value in enumerate(slots.values):
-                if type(value) is Mark:
-                    tensor = value.tensor()
-                    slots.values[n] = _OWN if tensor is None else value._replace(head=_string(*_span(tensor)))
+        for holder in self._holders:
+            for n, _, _ in holder.changes():
+                if n < 0:
+                    holder.may_grow = True
+                else:
+                    holder.values[n] = _CHANGED_BY_FIELD
+        self._contents = {key: contents for key, contents in self._contents.items() if not contents.change()}
 
     def check(self, gradient: str) -> None:
-        """Raise FieldChanged if the field is not what it was."""
-        for slots, n, old, new in self._changes():
-            if n is None and self.fills and isinstance(slots.container, dict):
-                continue
-            more = "more" if n is None and new > old else "fewer"
-            change = f"has {more} entries now" if n is None else _difference(slots, old, new)
-            if slots.numbers and n is not None:
-                slots, n = slots.names[n]
+        """Raise FieldChanged if something is not what it was."""
+        for label, change in self._changes():
             raise FieldChanged(
-                f"the vector field is not what it was in the forward solve: {slots.place(n)} {change}.\n"
+                f"the vector field is not what it was in the forward solve: {label.lstrip(': .')} {change}.\n"
                 f"  gradient={gradient} evaluates it again in the backward pass. Hand over what changes between solves "
                 "as an\n  argument, solver(field, y0, ts, args=(u, ...)) for field(t, y, u, ...); or leave it as it is "
                 "until the\n  backward pass is done; or use gradient=backprop."
             )
 
-    def _numbers(self, read: Callable[[list[Tensor]], list[Any]]) -> None:
-        """Compare numbers of the tensors that are held."""
-        if self._held:
-            form = read.__name__
-            self.slots.append(Slots(functools.partial(read, self._held), self._places, form, None, numbers=True))
-
-    def _changes(self) -> Iterator[tuple[Slots, int | None, Any, Any]]:
-        for slots in self.slots:
-            now, values = slots.read(), slots.values
-            if not (now == values if slots.numbers else all(map(is_, values, now))):
-                for n, (old, new) in enumerate(zip(values, now)):
-                    if old is not new and old is not _OWN and new is not _GONE and not _same(old, new):
-                        yield slots, n, old, new
-            if slots.container is not None and len(slots.container) != slots.count:
-                yield slots, None, slots.count, len(slots.container)
+    def _changes(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of whatever is not what it was, and how it has changed."""
+        for holder in self._holders:
+            for n, old, new in holder.changes():
+                if n < 0:
+                    yield holder.name, f"has {'more' if new > old else 'fewer'} entries now"
+                else:
+                    yield holder.label(holder.keys[n]), _difference(old, new)
+        for contents in self._contents.values():
+            if change := contents.change():
+                yield contents.label, change
 
 
-def is_array(value: Any) -> bool:
+def _without_graph(value: Any) -> Any:
+    """Return a weak reference to a tensor that may have a graph, `value` else. Of one object there is one such
+    reference, so that these can be compared by identity as well."""
+    return ref(value) if isinstance(value, Tensor) and type(value) is not torch.nn.Parameter else value
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _is_array(value: Any) -> bool:
     return isinstance(value, (bytearray, array, memoryview)) or type(value).__name__ == "ndarray"
-
-
-def _keep(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value if type(value) is torch.nn.Parameter else _mark(value)
-    return ArrayMark(value, _checksum(value)) if is_array(value) else value
-
-
-def _mark(tensor: Tensor) -> Mark:
-    return Mark(weakref.ref(tensor), _versions([tensor])[0], _addresses([tensor])[0])
-
-
-def _versions(tensors: list[Tensor]) -> list[int]:
-    try:
-        return list(map(_version, tensors))
-    except RuntimeError:  # those of inference mode count no versions
-        return [-1 if x.is_inference() else x._version for x in tensors]
-
-
-def _addresses(tensors: list[Tensor]) -> list[int]:
-    try:
-        return list(map(_address, tensors))
-    except (RuntimeError, ValueError):  # some have no storage, or not yet
-        return [_address(x) if type(x) in _WITH_STORAGE and x.layout is torch.strided else 0 for x in tensors]
-
-
-def _heads(spans: list[tuple[int, int]]) -> list[bytes]:
-    """What lies in memory there. To be read where the addresses are known to be as they were."""
-    return [_string(address, size) for address, size in spans]
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Address and size of the first bytes of a tensor on a CPU."""
-    if type(tensor) not in _WITH_STORAGE or not tensor.is_cpu or not tensor.is_contiguous() or not tensor.data_ptr():
-        return 0, 0
-    return tensor.data_ptr(), min(64, tensor.nbytes)
 
 
 def _checksum(numbers: Any) -> int:
@@ -220,18 +192,12 @@ def _checksum(numbers: Any) -> int:
     return 0 if view.format == "O" else zlib.crc32(view.tobytes())
 
 
-def _same(old: Any, new: Any) -> bool:
-    if type(old) is Mark:
-        if old.tensor() is not new or not isinstance(new, Tensor) or _mark(new)[1:3] != old[1:3]:
-            return False
-        return old.head is None or old.head == _string(*_span(new))
-    if type(old) is ArrayMark:
-        return old.array is new and old.checksum == _checksum(new)
+def _equal(old: Any, new: Any) -> bool:
     return type(old) is type(new) and _is_plain(old) and (old == new or (old != old and new != new))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether equal values of this kind are the same."""
+    """Return whether equal values of this kind are the same."""
     if isinstance(value, (list, tuple, frozenset, set)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
@@ -239,17 +205,10 @@ def _is_plain(value: Any) -> bool:
     return type(value) in SIMPLE or (type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0)
 
 
-def _difference(slots: Slots, old: Any, new: Any) -> str:
-    marked = type(old) is Mark and isinstance(new, Tensor) and old.tensor() is new
-    then, now = (old.version, new._version) if marked else (old, new)
-    if slots.form == "_versions" or (marked and then != now):
-        return f"was changed in place (version {then} then, {now} now)"
-    if slots.numbers or marked:
-        return "has other numbers now, by way of `.data`"
-    if type(old) is ArrayMark and old.array is new:
-        return "has other numbers now"
+def _difference(old: Any, new: Any) -> str:
     if type(old) in SIMPLE and type(new) in SIMPLE and max(len(repr(old)), len(repr(new))) < 40:
         return f"was {old!r}, and is {new!r} now"
     if old is ABSENT or new is ABSENT:
         return "was not there, and is now" if old is ABSENT else "is not there any more"
-    return "is another tensor now" if isinstance(new, Tensor) else "is another object now"
+    is_tensor = isinstance(new() if isinstance(new, ref) else new, Tensor)
+    return "is another tensor now" if is_tensor else "is another object now"
