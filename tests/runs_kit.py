@@ -1,0 +1,119 @@
+"""Tiny runs in this process, and what they left behind."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from odenet_cli.config.resolve import complete
+from odenet_cli.data import digits
+from odenet_cli.request import compose
+from odenet_cli.training import record
+from odenet_cli.training import run as runs
+
+TINY = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=5", "trainer.epochs=3")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+enlarged, embedded = functools.cache(digits.enlarged), functools.cache(digits._embedded)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
+    monkeypatch.setattr(record, "commit", lambda: None)
+    monkeypatch.setattr(digits, "enlarged", enlarged)
+    monkeypatch.setattr(digits, "_embedded", embedded)
+
+
+@functools.lru_cache(maxsize=64)
+def composed(words):
+    return complete(compose(list(words)), gpu=False)
+
+
+def configure(*words):
+    """The config of `odenet train`: a tiny perceptron on digits, and these words."""
+    said = {word.partition("=")[0] for word in words}
+    said |= {"model.hidden"} if "model" in said else set()
+    return copy.deepcopy(composed((*(word for word in TINY if word.partition("=")[0] not in said), *words)))
+
+
+@pytest.fixture
+def tiny():
+    return configure
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train in `tmp_path/<name>` and return the folder; a second call with the same name goes on."""
+
+    def call(*words, name="run", config=None):
+        config, folder = config or configure(*words), tmp_path / name
+        folder.mkdir(exist_ok=True)
+        runs.run(config, folder, "odenet train " + " ".join(words), list(words))
+        return folder
+
+    return call
+
+
+def read_metrics(folder: Path, split=None):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if split in (None, record["split"])]
+
+
+def kept(folder: Path, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["content"]
+
+
+def same_tensors(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def metrics():
+    return read_metrics
+
+
+@pytest.fixture
+def checkpoint_of():
+    return kept
+
+
+@pytest.fixture
+def same_bits():
+    """Two finished runs agree in everything but time and memory of the machine."""
+
+    def compare(a: Path, b: Path) -> bool:
+        def bare(folder):
+            free = ("step_ms", "epoch_s", "peak_mib")
+            return [
+                {key: value for key, value in record.items() if key not in free and not key.startswith("time_")}
+                for record in read_metrics(folder)
+            ]
+
+        assert bare(a) == bare(b)
+        for name in ("last", "best"):
+            x, y = kept(a, name), kept(b, name)
+            assert same_tensors(x["model"], y["model"])
+            assert (x["step"], x["epoch"]) == (y["step"], y["epoch"])
+        assert kept(a)["best"] == kept(b)["best"]
+        assert torch.equal(kept(a)["generator"], kept(b)["generator"])
+        finals = [json.loads((folder / "run.json").read_text())["final"] for folder in (a, b)]
+        for final in finals:
+            del final["time_s"]
+        assert finals[0] == finals[1]
+        return True
+
+    return compare
