@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import save
 from odenet_cli.data import digits
 from odenet_cli.request import compose
 from odenet_cli.training import record
@@ -66,6 +67,15 @@ def train(tmp_path):
         return folder
 
     return call
+
+
+def train_run(folder: Path, *words: str) -> Path:
+    """Train by these words in `folder`, with its config saved as `odenet train` saves it."""
+    config = complete(compose(list(words)), gpu=False)
+    folder.mkdir(exist_ok=True)
+    save(config, folder, tied=True)
+    runs.run(config, folder, "", list(words))
+    return folder
 
 
 def read_metrics(folder: Path, split=None):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from odenet_cli.analysis.sanity_check import matrix
+from odenet_cli.analysis.audit import solvers_to_try
 from odenet_cli.config.resolve import changed, complete, eval_solver, gradient_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.config.schema import CONTROLLERS, STEP_CONTROL, Config, SolverChange
@@ -88,7 +88,7 @@ def test_another_method_keeps_what_is_known_of_the_field():
 
 
 def test_an_audit_makes_only_solvers_that_can_be():
-    solvers = matrix(compose(WORDS).solver, "float64")
+    solvers = solvers_to_try(compose(WORDS).solver, "float64")
     assert {one.method for one in solvers} >= {"rk4", "dopri5"}
     for one in solvers:
         build.solver(one)

@@ -2,80 +2,149 @@
 
 Ott, Katiyar, Hennig & Tiemann, "ResNet after all: neural ODEs and their numerical solution" (2020): a net trained with
 coarse steps can rest on their errors, and then a finer solver, which follows the equation better, makes it worse.
+
+A net is not an ODE any more where a finer solver than the one it was trained with loses more than 0.2 points of
+accuracy, and McNemar's exact test on the same samples gives p < 0.01.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from scipy.special import bdtr
 from torch import Tensor
 
-from odenet_cli.analysis.sanity_check import LOSS, finer, least, mcnemar
 from odenet_cli.analysis.trained import Trained
-from odenet_cli.config.schema import SolverConfig
+from odenet_cli.config.resolve import changed
+from odenet_cli.config.schema import SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import SolveError, Stats, method, tally
+from odenet_cli.precision import EPS
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import mean_cost, solved_by
 
-ENOUGH = 1_000
+MIN_SAMPLES = 1_000
+MAX_LOSS, SIGNIFICANT = 0.002, 0.01
+FIXED, STEPS = ("euler", "midpoint", "rk4"), (1, 2, 4, 8, 16)
+ADAPTIVE, TOLERANCES = ("dopri5",), (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+def solvers_to_try(
+    own: SolverConfig, dtype: str, tolerances: Sequence[float] = (), steps: Sequence[int] = ()
+) -> list[SolverConfig]:
+    """Return the solvers to compare with `own`, the one trained with; other settings of its method are among them.
+
+    Where no tolerances or steps are given, those beyond `own` are added to the usual ones, as far as `dtype` resolves.
+    """
+    fixed, adaptive, ratio = [*FIXED], [*ADAPTIVE], 1.0
+    usual_tolerances, usual_steps = {*TOLERANCES}, {*STEPS}
+    if own.steps is not None:
+        fixed.append(own.method)
+        usual_steps |= {own.steps, 2 * own.steps, 4 * own.steps}
+    elif own.rtol is not None and own.atol is not None:
+        adaptive.append(own.method)
+        ratio = own.atol / own.rtol
+        tighter = [float(f"{own.rtol / factor:g}") for factor in (10, 100)]  # 1e-06, not 1.0000000000000002e-06
+        usual_tolerances |= {own.rtol, *(rtol for rtol in tighter if rtol >= EPS[dtype])}
+    changes = [
+        SolverChange(method=method, steps=count)
+        for method in dict.fromkeys(fixed)
+        for count in (dict.fromkeys(steps) or sorted(usual_steps))
+    ]
+    changes += [
+        SolverChange(method=method, rtol=rtol, atol=rtol * ratio)
+        for method in dict.fromkeys(adaptive)
+        for rtol in (dict.fromkeys(tolerances) or sorted(usual_tolerances, reverse=True))
+    ]
+    solvers = [changed(own, change) for change in changes]
+    return [s for s in solvers if (s.method, s.rtol, s.steps) != (own.method, own.rtol, own.steps)]
 
 
 class Audit:
-    """A trained network, the samples it is asked, and its answers with `own`, the solver it was trained with.
+    """Hold a trained network, its samples, and its answers with `own`, the solver it was trained with.
 
-    The samples are those of the test or, where they are fewer than 1,000, all there are, in batches of `batch`.
+    The samples are those of the test or, where they are fewer than 1,000, all there are, in batches of `batch_size`.
 
-    first  the record of `own`
+    baseline  the record of `own`
     """
 
-    def __init__(self, run: Trained, own: SolverConfig, batch: int) -> None:
+    def __init__(self, run: Trained, own: SolverConfig, batch_size: int) -> None:
         if run.data.task != "classify":
             raise RequestError(f"this run's task is {run.data.task}: there are no right answers to count.")
         splits = {"test": run.data.test}
-        if run.data.test.size < ENOUGH:
-            splits |= {"valid": run.data.valid, "train": run.data.train.unshuffled(batch)}
+        if run.data.test.size < MIN_SAMPLES:
+            splits |= {"valid": run.data.valid, "train": run.data.train.unshuffled(batch_size)}
         self.samples = {name: split.size for name, split in splits.items() if split.size}
-        if (count := sum(self.samples.values())) < ENOUGH:
-            raise RequestError(f"this run has {count} samples in all; an audit needs {ENOUGH:,} or more.")
+        if (count := sum(self.samples.values())) < MIN_SAMPLES:
+            raise RequestError(f"this run has {count} samples in all; an audit needs {MIN_SAMPLES:,} or more.")
         self.batches = [batch for split in splits.values() for batch in split.epoch(0)]
         self.model = run.model.eval()
-        self.base, record = self.answers(own)
-        self.first = {**record, "lost": 0, "gained": 0, "p": 1.0, "finer": False}
+        self.correct, record = self.answers(own)
+        self.baseline = {**record, "lost": 0, "gained": 0, "p": 1.0, "finer": False}
 
     def row(self, solver: SolverConfig) -> dict[str, Any]:
-        """The record of `solver`, its answers held against the first ones; where a solve fails, how it `failed`."""
+        """Return the record of `solver`, its answers compared with the baseline's; how it `failed` where it does."""
         try:
-            right, record = self.answers(solver)
+            correct, record = self.answers(solver)
         except SolveError as error:
             return {**solver.record(), "finer": False, "failed": str(error)}
-        lost, gained = int((self.base & ~right).sum()), int((right & ~self.base).sum())
+        lost, gained = int((self.correct & ~correct).sum()), int((correct & ~self.correct).sum())
         p = mcnemar(lost, gained)
-        return {**record, "lost": lost, "gained": gained, "p": p, "finer": finer(record, self.first)}
+        return {**record, "lost": lost, "gained": gained, "p": p, "finer": is_finer(record, self.baseline)}
 
     @torch.no_grad()
     def answers(self, solver: SolverConfig) -> tuple[Tensor, dict[str, Any]]:
-        """Which samples are answered rightly, (N,), and a record. Each sample is put to the network once."""
-        logits, cost = [], Stats()
+        """Return which samples are answered correctly, (N,), and a record. The network sees each sample once."""
+        outputs, cost = [], Stats()
         with solved_by(self.model, build.solver(solver)):
             for x, _ in self.batches:
                 with tally() as solves:
-                    logits.append(self.model(x))
+                    outputs.append(self.model(x))
                 cost = sum(solves, start=cost)
-        made, labels = torch.cat(logits), torch.cat([label for _, label in self.batches])
-        right = made.argmax(1) == labels
-        scores = {"loss": F.cross_entropy(made.double(), labels).item(), "error": (~right).double().mean().item()}
+        logits, labels = torch.cat(outputs), torch.cat([label for _, label in self.batches])
+        correct = logits.argmax(1) == labels
+        scores = {"loss": F.cross_entropy(logits.double(), labels).item(), "error": (~correct).double().mean().item()}
         order = getattr(method(solver.method), "order", None)
-        return right, {**solver.record(), "order": order, **scores, **mean_cost(cost, len(self.batches))}
+        return correct, {**solver.record(), "order": order, **scores, **mean_cost(cost, len(self.batches))}
 
     def about(self, data: str) -> str:
-        """The samples in words, and what so few cannot tell."""
+        """Return a description of the samples, and what so few cannot tell."""
         count = sum(self.samples.values())
         text = f"{count:,} samples of {data}: " + " + ".join(f"{size:,} {name}" for name, size in self.samples.items())
         if len(self.samples) > 1:
-            text += f" together, as test alone has fewer than {ENOUGH:,}"
-        if least(count) > LOSS:
-            text += f"\nwith so few a loss below {100 * least(count):.2f} points is never significant"
+            text += f" together, as test alone has fewer than {MIN_SAMPLES:,}"
+        if (loss := least_significant_loss(count)) > MAX_LOSS:
+            text += f"\nwith so few a loss below {100 * loss:.2f} points is never significant"
         return text
+
+
+def is_finer(row: dict[str, Any], own: dict[str, Any]) -> bool:
+    """Tell whether the solver of `row` is finer than `own`: it has a tighter tolerance or, where one of the two has no
+    tolerance, it takes more steps with a method of the same or a higher order."""
+    if row["rtol"] is not None and own["rtol"] is not None:
+        return bool(row["rtol"] < own["rtol"])
+    if row["order"] is None or own["order"] is None:  # a multistep method has many
+        return False
+    return bool(row["accepted"] > own["accepted"] and row["order"] >= own["order"])
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Return the exact two-sided p-value of McNemar (1947): of the answers that changed, either has half by chance."""
+    return min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
+
+
+def least_significant_loss(count: int) -> float:
+    """Return the smallest loss, as a fraction of `count` samples, that can be significant: nothing is gained beside."""
+    return next(lost for lost in range(1, 100) if mcnemar(lost, 0) < SIGNIFICANT) / count
+
+
+def conclude(rows: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any] | None]:
+    """Return `ode`, `not an ode`, or `open` where nothing finer was tried; and the row of the finer solver that is
+    worst. The first row is that of the solver trained with."""
+    finer = [row for row in rows if row["finer"]]
+    worse = [row for row in finer if row["p"] < SIGNIFICANT and row["error"] - rows[0]["error"] > MAX_LOSS]
+    worst = max(worse or finer, key=lambda row: row["error"], default=None)
+    return "not an ode" if worse else "ode" if finer else "open", worst

@@ -1,29 +1,34 @@
-"""How far a run's gradient is from exact ones, on batches of its own training data at its own weights, as it trains.
+"""Compare the gradient that a run trains with to exact ones, on batches of its training data at its own weights.
 
-There are two exact gradients: that of the steps which the run's own forward solve takes, and that of the differential
-equation. The first tells how well the backward pass does its work, the second also how well the steps follow the
-equation. And the first is held against finite differences of the loss, in which autograd plays no part.
+There are two exact gradients, both in float64 by plain autograd: that of the very steps which the run's forward solve
+takes, and that of the differential equation. The first tells how well the backward pass does its work, the second also
+how well the steps follow the equation. The first is itself compared with finite differences of the loss, which use no
+autograd. The network is in training mode: batch norm looks at the batch, and dropout draws the same numbers each time.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from odenet_cli.analysis.borrowed import in_dtype
+from odenet_cli.analysis.model_contexts import in_dtype
 from odenet_cli.analysis.reference_gradient import (
-    Slope,
-    Untrusted,
-    decided,
-    difference,
-    fields_of,
-    of_equation,
-    of_steps,
-    slope,
+    Gradient,
+    NoExactGradient,
+    compute_gradient,
+    field_parameters,
+    finite_difference_error,
+    gradient_of_equation,
+    gradient_of_steps,
+    record_steps,
 )
-from odenet_cli.analysis.step_replay import Decisions
+from odenet_cli.analysis.step_replay import Recording
 from odenet_cli.analysis.trained import Trained
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config
@@ -33,58 +38,61 @@ from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import converted
 
-FLOAT32 = 1e-4  # what its rounding may make of an exact gradient; beyond it float64 tells rounding from a fault
+# Methods that are exact for their own steps, and how many times the rounding error they may be off: the backward pass
+# of reversible steps amplifies it.
+EXACT = {"backprop": 1.0, "replay": 1.0, "reversible": 100.0}
+ROUNDING = {"float32": 1e-4, "float64": 1e-8}
 RANDOM = "a field draws random numbers whenever it is evaluated: it belongs to no differential equation"
 
 
 class Gradcheck:
-    """A trained network as it trains, and the first `batches` of its training data.
+    """Hold a trained network in training mode and the first `batches` of its training data, unshuffled.
 
-    size       of a batch
-    tolerance  of the reference
+    batch_size  samples of a batch
+    tolerance   of the reference, the gradient of the differential equation
     """
 
-    def __init__(self, run: Trained, size: int, batches: int, tolerance: float) -> None:
-        train = run.data.train.unshuffled(size)
+    def __init__(self, run: Trained, batch_size: int, batches: int, tolerance: float) -> None:
+        train = run.data.train.unshuffled(batch_size)
         if batches > len(train):
-            raise RequestError(f"batches={batches} is more than the {len(train)} there are, of {size} samples each.")
+            raise RequestError(
+                f"batches={batches} is more than the {len(train)} there are, of {batch_size} samples each."
+            )
         self.batches = list(islice(train.epoch(0), batches))
         self.model, self.loss_fn, self.device = run.model.train(), run.loss_fn, run.device
-        self.tolerance, self.references = tolerance, dict[int, Slope]()
+        self.tolerance, self.references = tolerance, dict[int, Gradient]()
         self.differences: dict[int, float] = {}
-        self.about = {"step": run.step, "batch_size": size}
+        self.about = {"step": run.step, "batch_size": batch_size}
 
     def row(self, config: Config, n: int) -> dict[str, Any]:
-        """The gradient of `config` on batch `n`, and its errors; where a solve fails, how it `failed`, and where there
-        is no equation to hold it against, why there is `no_reference`."""
+        """Return the errors of the gradient of `config` on batch `n`; how a solve `failed`, if one did, and why there
+        is `no_reference`, if there is none."""
         device.settle(self.device, config.deterministic, build.tightest(config))
         record = {**self.about, **setting(config), "batch": n + 1}
         try:
-            own, steps, decisions = self.gradients(config, n)
-            if config.dtype == "float32" and _is_doubtful(config, own, steps):
-                record["error_float32"], own, steps, decisions = (
-                    own.error(steps),
-                    *self.gradients(config, n, double=True),
-                )
-        except (SolveError, Untrusted) as error:
+            own, exact, recording = self.gradients(config, n)
+            if config.dtype == "float32" and may_be_rounding(config, own, exact):
+                record["error_float32"] = own.error(exact)
+                own, exact, recording = self.gradients(config, n, double=True)
+        except (SolveError, NoExactGradient) as error:
             return {**record, "failed": str(error)}
-        of = fields_of(self.model).__contains__
+        in_field = field_parameters(self.model).__contains__
         record |= {
             "precision": "float64" if "error_float32" in record else config.dtype,
             "loss": own.loss,
             "gradient_norm": own.norm(),
-            "error_steps": own.error(steps),
-            "error_steps_field": own.error(steps, of),
-            "error_difference": self.difference(n, solver_of(config), decisions, steps),
+            "error_steps": own.error(exact),
+            "error_steps_field": own.error(exact, in_field),
+            "error_difference": self.difference(n, solver_of(config), recording, exact),
         }
         try:
-            equation = self.reference(n, decisions)
-        except Untrusted as error:
+            equation = self.reference(n, recording)
+        except NoExactGradient as error:
             return {**record, **vars(own.cost), "no_reference": str(error)}
         return {
             **record,
             "error": own.error(equation),
-            "error_field": own.error(equation, of),
+            "error_field": own.error(equation, in_field),
             **vars(own.cost),
             "reference_rtol": self.tolerance,
             "reference_loss": equation.loss,
@@ -92,16 +100,19 @@ class Gradcheck:
             "reference_nfe": equation.cost.nfe_forward,
         }
 
-    def gradients(self, config: Config, n: int, double: bool = False) -> tuple[Slope, Slope, Decisions]:
-        """The gradient of `config` on batch `n`, the exact one of its steps, and what was decided in them; the first in
-        the run's precision, or all in `double`."""
+    def gradients(self, config: Config, n: int, double: bool = False) -> tuple[Gradient, Gradient, Recording]:
+        """Return the gradient of `config` on batch `n`, the exact one of its steps, and what was decided in them.
+
+        The first in the run's dtype, or in float64 if `double`.
+        """
         model, loss_fn, solver = self.model, self.loss_fn, solver_of(config)
         dtype = torch.float64 if double else build.dtype(config)
         batch = converted(self.batches[n], dtype)
         with in_dtype(model, dtype):
-            own, decisions = slope(model, loss_fn, batch, solver), decided(model, loss_fn, batch, solver)
+            own = compute_gradient(model, loss_fn, batch, solver)
+            recording = record_steps(model, loss_fn, batch, solver)
         try:
-            return own, of_steps(model, loss_fn, batch, solver, decisions), decisions
+            return own, gradient_of_steps(model, loss_fn, batch, solver, recording), recording
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, SolveError) or exhausted(error):
                 raise
@@ -110,34 +121,36 @@ class Gradcheck:
                 "  Let it compute in the dtype of its input, and let tensors that it holds be buffers."
             ) from error
 
-    def reference(self, n: int, decisions: Decisions | None = None) -> Slope:
-        """The gradient of the equation on batch `n`; it is the same for all points. Raises `Untrusted`."""
-        if decisions is not None and decisions.random:
-            raise Untrusted(RANDOM)
+    def reference(self, n: int, recording: Recording | None = None) -> Gradient:
+        """Return the gradient of the equation on batch `n`, computed once; raise `NoExactGradient` if there is none."""
+        if recording is not None and recording.random:
+            raise NoExactGradient(RANDOM)
         if n not in self.references:
-            self.references[n] = of_equation(self.model, self.loss_fn, self.batches[n], self.tolerance)
+            self.references[n] = gradient_of_equation(self.model, self.loss_fn, self.batches[n], self.tolerance)
         return self.references[n]
 
-    def difference(self, n: int, solver: Solver, decisions: Decisions, steps: Slope) -> float:
-        """The error of autograd on batch `n` by finite differences of the loss, over the steps that are shown first."""
+    def difference(self, n: int, solver: Solver, recording: Recording, exact: Gradient) -> float:
+        """Return the error of autograd on batch `n` by finite differences, computed once, for the first steps given."""
         if n not in self.differences:
-            self.differences[n] = difference(self.model, self.loss_fn, self.batches[n], solver, decisions, steps)
+            batch = self.batches[n]
+            self.differences[n] = finite_difference_error(self.model, self.loss_fn, batch, solver, recording, exact)
         return self.differences[n]
 
 
-def _is_doubtful(config: Config, own: Slope, steps: Slope) -> bool:
-    """Tell whether float32 may be to blame: random numbers of the network's are others in float64, or a gradient that
-    is exact for its steps is further off than the rounding of most networks."""
-    return own.drawn != steps.drawn or (config.gradient.method != "adjoint" and not own.error(steps) <= FLOAT32)
+def may_be_rounding(config: Config, own: Gradient, exact: Gradient) -> bool:
+    """Tell whether float32 may be to blame for an error: the network drew other random numbers than in float64, or a
+    gradient that is exact for its steps is off by more than the rounding error of most networks."""
+    too_large = not own.error(exact) <= ROUNDING["float32"]
+    return own.random_state != exact.random_state or (config.gradient.method != "adjoint" and too_large)
 
 
 def solver_of(config: Config) -> Solver:
-    """What the run solves with when it trains; without `compile`, which changes no more than the rounding."""
+    """Return the solver that the run trains with; without `compile`, which changes no more than the rounding."""
     return build.solver(config.solver, build.gradient(config))
 
 
 def setting(config: Config) -> dict[str, Any]:
-    """What the gradient depends on, flat; `backward_…` is the adjoint's own solve."""
+    """Return what the gradient depends on, flat; `backward_…` is the adjoint's own solve."""
     known = gradient_options(config.gradient.method)
     backward = gradient_solver(config).record() if "solver" in known else {}
     return {
@@ -146,3 +159,57 @@ def setting(config: Config) -> dict[str, Any]:
         **{f"backward_{name}": value for name, value in backward.items()},
         **config.solver.record(),
     }
+
+
+class Limits(NamedTuple):
+    """The largest errors that pass.
+
+    threshold   of the median gradient, against the reference
+    rounding    of each gradient that is exact for its steps, against these; None: by the dtype
+    difference  of autograd on any batch, against finite differences of the loss
+    """
+
+    threshold: float
+    rounding: float | None
+    difference: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold whether a gradient `passed`, the `reason`, and whether that is its error against the reference."""
+
+    passed: bool
+    reason: str
+    by_reference: bool = False
+
+
+def medians(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the median of each error; NaN where one of them is NaN or missing."""
+    names = ("error_steps", "error_steps_field", "error", "error_field")
+    columns = {name: [record.get(name, math.nan) for record in records] for name in names}
+    return {name: math.nan if any(map(math.isnan, c)) else statistics.median(c) for name, c in columns.items()}
+
+
+def judge(records: Sequence[dict[str, Any]], limits: Limits) -> Outcome:
+    """Return how a gradient fares by its records of all batches: the first limit that it fails, or the median error."""
+    failed = any("failed" in record for record in records)
+    for record in [] if failed else records:
+        if not record["error_difference"] <= limits.difference:
+            return Outcome(
+                False,
+                f"autograd is off finite differences of the loss by {record['error_difference']:.1e}, not at most "
+                f"difference={limits.difference:g}. Look for a detach, or for a backward of one's own",
+            )
+        rounding = (limits.rounding or ROUNDING[record["precision"]]) * EXACT.get(record["gradient"], math.inf)
+        if record["gradient"] in EXACT and not record["error_steps"] <= rounding:
+            return Outcome(
+                False,
+                f"the error against its own steps is {record['error_steps']:.1e}, not at most rounding={rounding:g}. "
+                "The field is not the same in the backward pass",
+            )
+    by_reference = failed or "no_reference" not in records[0]
+    error = medians(records)["error" if by_reference else "error_steps"]
+    passed = not failed and error <= limits.threshold  # False for NaN
+    reason = f"the median error against {'the reference' if by_reference else 'its own steps'} is {error:.1e}, "
+    reason += f"{'at most' if passed else 'not at most'} threshold={limits.threshold:g}"
+    return Outcome(passed, reason, by_reference)

@@ -1,4 +1,10 @@
-"""The gradient of a loss as one solver makes it, and what it can be held against."""
+"""Compute the gradient of a loss as one solver gives it, and the gradients that it can be compared with.
+
+`compute_gradient`      as training computes it, in whatever dtype the model has
+`gradient_of_steps`     exact for the steps that a solve took: the same steps again in float64, by plain autograd
+`gradient_of_equation`  of the differential equation: dopri5 at a tight tolerance in float64, by plain autograd
+`finite_difference_error`  checks the second of these without autograd
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.analysis.borrowed import frozen, in_dtype, repeatable
-from odenet_cli.analysis.step_replay import Decisions, recording, retracing
+from odenet_cli.analysis.model_contexts import frozen, in_dtype, repeatable
+from odenet_cli.analysis.step_replay import Recording, recording_solver, replaying_solver
 from odenet_cli.errors import RunFailed
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
@@ -23,168 +29,170 @@ from odenet_cli.training.evaluate import converted, solved_by
 from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences
-SHIFT = 1e-8  # how far they go, relative to the parameters
-LOOSE = 1e-3  # the tolerance at which replay is tried before it is relied on
-TRUSTED = 1e-6
-FULL = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
+RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference
+REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
+MAX_REPLAY_ERROR = 1e-6
+NO_MEMORY = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
 
 
 @dataclass
-class Slope:
-    """The gradient of a loss, by the parameters' names, in float64; `cost` of its solves.
+class Gradient:
+    """Hold the gradient of a loss by the names of the parameters, in float64, and the `cost` of its solves.
 
-    drawn  a fingerprint of the random generators after the loss
+    random_state  a fingerprint of the random generators after the loss
     """
 
     loss: float
     parts: dict[str, Tensor]
     cost: Stats
-    drawn: int = 0
+    random_state: int = 0
 
-    def norm(self, of: Callable[[str], bool] = bool) -> float:
-        """Over the parameters whose names `of` is true of; by default over all."""
-        return math.sqrt(sum(part.square().sum().item() for name, part in self.parts.items() if of(name)))
+    def norm(self, include: Callable[[str], bool] = bool) -> float:
+        """Return the 2-norm over the parameters whose names `include` accepts; by default over all."""
+        return math.sqrt(sum(part.square().sum().item() for name, part in self.parts.items() if include(name)))
 
-    def error(self, exact: Slope, of: Callable[[str], bool] = bool) -> float:
-        """‖g - g_exact‖ / ‖g_exact‖; NaN where the exact gradient is zero."""
-        off = replace(self, parts={name: part - exact.parts[name] for name, part in self.parts.items()})
-        size = exact.norm(of)
-        return off.norm(of) / size if size else math.nan
+    def error(self, exact: Gradient, include: Callable[[str], bool] = bool) -> float:
+        """Return ‖g - g_exact‖ / ‖g_exact‖; NaN where the exact gradient is zero."""
+        difference = replace(self, parts={name: part - exact.parts[name] for name, part in self.parts.items()})
+        size = exact.norm(include)
+        return difference.norm(include) / size if size else math.nan
 
 
-def slope(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver | None) -> Slope:
-    """The gradient of the loss on `batch` when `solver` solves."""
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+class NoExactGradient(RunFailed):
+    """A network whose fields give other values when evaluated again, too large to keep the graph of its steps."""
+
+
+def compute_gradient(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver | None) -> Gradient:
+    """Return the gradient of the loss on `batch` when `solver` solves, with the same random numbers at each call."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with tally() as solves, solved_by(model, solver), repeatable(model):
         loss, _ = loss_fn(model, batch)
-        drawn = generators.fingerprint(loss.device)
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    parts = {
+        random_state = generators.fingerprint(loss.device)
+        parts = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    double = {
         name: torch.zeros_like(parameter, dtype=torch.float64) if part is None else part.double()
-        for (name, parameter), part in zip(named.items(), found)
+        for (name, parameter), part in zip(parameters.items(), parts)
     }
-    return Slope(loss.item(), parts, sum(solves, start=Stats()), drawn)
+    return Gradient(loss.item(), double, sum(solves, start=Stats()), random_state)
 
 
-def of_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, decisions: Decisions) -> Slope:
-    """The exact gradient of the steps that `decisions` are of, in float64.
-
-    By plain autograd, where nothing is evaluated again; without room for its graph by replay, as in `of_equation`.
-    """
-    batch = converted(batch, torch.float64)
-    with in_dtype(model, torch.float64):
-        try:
-            with Room(model):
-                return slope(model, loss_fn, batch, retracing(solver, decisions))
-        except NoRoom:
-            if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
-                raise Untrusted(f"{FULL}, and its steps cannot be taken again one by one") from None
-            _check_replay(model, loss_fn, batch, LOOSE)
-            return slope(model, loss_fn, batch, retracing(solver, decisions, "replay"))
-
-
-def decided(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Decisions:
-    """What `solver` decides in the solves of a loss."""
-    made = Decisions()
-    with frozen(model), solved_by(model, recording(solver, made)), repeatable(model):
+def record_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Recording:
+    """Return what `solver` decides in the solves of a loss, in the model's own dtype."""
+    recording = Recording()
+    with frozen(model), solved_by(model, recording_solver(solver, recording)), repeatable(model):
         loss_fn(model, batch)
-    return made
+    return recording
 
 
-def difference(
-    model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, decisions: Decisions, exact: Slope
-) -> float:
-    """The error of `exact`, the gradient of the steps that `decisions` are of, by finite differences of the loss.
+def gradient_of_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, recording: Recording) -> Gradient:
+    """Return the exact gradient of the recorded steps, in float64.
 
-    (g · r - (L(θ + ε r) - L(θ - ε r)) / 2ε) / ‖g‖ for a normal direction r has the error ‖g - ∇L‖ / ‖g‖ as its standard
-    deviation; here the root mean square of a few. No autograd plays a part in L.
-    """
-    off, size = 0.0, exact.norm()
-    with in_dtype(model, torch.float64), frozen(model):
-        batch = converted(batch, torch.float64)
-        weights = {name: weight for name, weight in model.named_parameters() if name in exact.parts}
-        count = sum(weight.numel() for weight in weights.values())
-        scale = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count)) or 1.0
-
-        def loss(shift: float, direction: dict[str, Tensor]) -> float:
-            for name, weight in weights.items():
-                weight.data.add_(direction[name], alpha=shift)
-            with solved_by(model, retracing(solver, decisions)), repeatable(model):
-                value, _ = loss_fn(model, batch)
-            for name, weight in weights.items():
-                weight.data.sub_(direction[name], alpha=shift)
-            return float(value)
-
-        for n in range(DIRECTIONS):
-            draw = torch.Generator().manual_seed(n)
-            direction = {
-                name: torch.randn(weight.shape, generator=draw, dtype=torch.float64).to(weight.device)
-                for name, weight in weights.items()
-            }
-            shift = SHIFT * scale
-            change = (loss(shift, direction) - loss(-shift, direction)) / (2 * shift)
-            along = sum(float((exact.parts[name] * direction[name]).sum()) for name in weights)
-            off += (along - change) ** 2 / DIRECTIONS
-    return math.sqrt(off) / size if size else math.nan
-
-
-def of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> Slope:
-    """The gradient of the differential equation itself, as near as dopri5 comes to it at `tolerance` in float64.
-
-    By plain autograd where its graph finds room in memory; else by replay, which evaluates the fields again, and which
-    is held against plain autograd at a loose tolerance first.
+    By plain autograd, where nothing is evaluated again; if its graph does not fit into memory, by replay.
     """
     batch = converted(batch, torch.float64)
     with in_dtype(model, torch.float64):
         try:
-            with Room(model):
+            with MemoryLimit(model):
+                return compute_gradient(model, loss_fn, batch, replaying_solver(solver, recording))
+        except OverLimit:
+            if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
+                raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
+            _check_replay(model, loss_fn, batch, REPLAY_CHECK_RTOL)
+            return compute_gradient(model, loss_fn, batch, replaying_solver(solver, recording, "replay"))
+
+
+def gradient_of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> Gradient:
+    """Return the gradient of the differential equation, as near as dopri5 comes to it at `tolerance` in float64.
+
+    By plain autograd; if its graph does not fit into memory, by replay, which evaluates the fields again.
+    """
+    batch = converted(batch, torch.float64)
+    with in_dtype(model, torch.float64):
+        try:
+            with MemoryLimit(model):
                 return _by_dopri5(model, loss_fn, batch, tolerance, "backprop")
-        except NoRoom:
-            _check_replay(model, loss_fn, batch, max(tolerance, LOOSE))
+        except OverLimit:
+            _check_replay(model, loss_fn, batch, max(tolerance, REPLAY_CHECK_RTOL))
             return _by_dopri5(model, loss_fn, batch, tolerance, "replay")
         except SolveError as error:
             raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
 
 
-def _by_dopri5(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float, gradient: str) -> Slope:
+def finite_difference_error(
+    model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, recording: Recording, exact: Gradient
+) -> float:
+    """Return the error of `exact`, the gradient g of the recorded steps, by finite differences of the loss L.
+
+    For a direction r of independent normal numbers, (g · r - (L(θ + ε r) - L(θ - ε r)) / 2ε) / ‖g‖ has the standard
+    deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
+    a detach or a wrong backward pass in the network shows here and nowhere else.
+    """
+    squares, size = 0.0, exact.norm()
+    with in_dtype(model, torch.float64), frozen(model):
+        batch = converted(batch, torch.float64)
+        weights = {name: weight for name, weight in model.named_parameters() if name in exact.parts}
+        count = sum(weight.numel() for weight in weights.values())
+        rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
+        shift = RELATIVE_SHIFT * (rms or 1.0)
+
+        def loss(direction: dict[str, Tensor], distance: float) -> float:
+            for name, weight in weights.items():
+                weight.data.add_(direction[name], alpha=distance)
+            with solved_by(model, replaying_solver(solver, recording)), repeatable(model):
+                value, _ = loss_fn(model, batch)
+            for name, weight in weights.items():
+                weight.data.sub_(direction[name], alpha=distance)
+            return float(value)
+
+        for seed in range(DIRECTIONS):
+            generator = torch.Generator().manual_seed(seed)
+            direction = {
+                name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
+                for name, weight in weights.items()
+            }
+            by_differences = (loss(direction, shift) - loss(direction, -shift)) / (2 * shift)
+            by_gradient = sum(float((exact.parts[name] * direction[name]).sum()) for name in weights)
+            squares += (by_gradient - by_differences) ** 2
+    return math.sqrt(squares / DIRECTIONS) / size if size else math.nan
+
+
+def _by_dopri5(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float, gradient: str) -> Gradient:
     solver = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, gradient=gradient, max_steps=1_000_000)
-    return slope(model, loss_fn, batch, solver)
+    return compute_gradient(model, loss_fn, batch, solver)
 
 
 def _check_replay(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> None:
-    """Raise `Untrusted` if the gradient by replay is not that of plain autograd: then the fields have changed."""
+    """Raise `NoExactGradient` if replay and plain autograd differ: then the fields are not the same when they are
+    evaluated again. At a loose tolerance, where both fit into memory."""
     try:
-        kept, again = (_by_dopri5(model, loss_fn, batch, tolerance, name) for name in ("backprop", "replay"))
+        plain, replay = (_by_dopri5(model, loss_fn, batch, tolerance, name) for name in ("backprop", "replay"))
     except SolveError as error:
-        raise Untrusted(f"{FULL}: {error}") from error
-    if not (off := again.error(kept)) <= TRUSTED:
-        raise Untrusted(f"{FULL}, and then they are not the same (gradients differ by {off:.1e})")
+        raise NoExactGradient(f"{NO_MEMORY}: {error}") from error
+    if not (difference := replay.error(plain)) <= MAX_REPLAY_ERROR:
+        raise NoExactGradient(f"{NO_MEMORY}, and then they are not the same (gradients differ by {difference:.1e})")
 
 
-class Untrusted(RunFailed):
-    """A network whose fields cannot be evaluated again, and of which too much would have to be kept."""
+class OverLimit(Exception):
+    """Autograd was about to save more tensors than `MemoryLimit` allows."""
 
 
-class NoRoom(Exception):
-    """Autograd was about to hold more than there is room for."""
-
-
-class Room(SavedMeter):
-    """Let autograd hold half of the memory that is free for backward, and no more."""
+class MemoryLimit(SavedMeter):
+    """Let autograd save at most half of the free memory for the backward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__([*model.parameters(), *model.buffers()])
-        self.room = device.free_memory(next(model.parameters()).device) // 2
+        self.limit = device.free_memory(next(model.parameters()).device) // 2
 
     def _pack(self, tensor: Tensor) -> Any:
         held = super()._pack(tensor)
-        if self._now > self.room:
-            raise NoRoom
+        if self._now > self.limit:
+            raise OverLimit
         return held
 
 
-def fields_of(model: nn.Module) -> frozenset[str]:
-    """The names of the parameters of the fields: of the `field` of all that holds a solver, or of the whole of it."""
-    held = [getattr(holder, "field", holder) for holder in solvers(model)]
-    inside = {id(parameter) for one in held if isinstance(one, nn.Module) for parameter in one.parameters()}
+def field_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the names of the vector fields' parameters: those of `field` of each module that holds a solver, or of
+    the whole module where it has no `field`."""
+    fields = [getattr(holder, "field", holder) for holder in solvers(model)]
+    inside = {id(parameter) for field in fields if isinstance(field, nn.Module) for parameter in field.parameters()}
     return frozenset(name for name, parameter in model.named_parameters() if id(parameter) in inside)

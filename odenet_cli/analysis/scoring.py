@@ -1,8 +1,8 @@
-"""One trained network, scored under one solver after another."""
+"""Score one trained network under one solver after another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,10 +19,10 @@ from odenet_cli.training.evaluate import evaluate
 
 
 @dataclass(frozen=True)
-class Together:
-    """Several splits, one after the other."""
+class Chained:
+    """Hold several splits, one after the other, as one."""
 
-    parts: Sequence[Split]
+    parts: list[Split]
 
     @property
     def size(self) -> int:
@@ -33,31 +33,28 @@ class Together:
 
 
 class Scorer:
-    """The model of the run in `folder` with its `best` or `last` weights, and one split of its data, or all of them.
+    """Hold the model of the run in `folder` with its `best` or `last` weights, and the samples of a split, or of all.
 
     split  None: the test samples or, of a file (`data.path`) that the run was not trained on, all
     """
 
     def __init__(self, folder: Path, config: Config, split: str | None, which: str) -> None:
-        batch = eval_batch(config)
-        run = trained(folder, config, which, batch)
-        of = config.data["name"]
-        if run.other and config.data.get("path") != load(folder).data.get("path"):
-            of, split = str(config.data["path"]), split or "all"
-        self.name = split or "test"
-        splits = {"train": run.data.train.unshuffled(batch), "valid": run.data.valid, "test": run.data.test}
-        self.split = Together([part for name, part in splits.items() if self.name in (name, "all")])
+        batch_size, data = eval_batch(config), config.data["name"]
+        run = trained(folder, config, which, batch_size)
+        if run.other_data and config.data.get("path") != load(folder).data.get("path"):
+            data, split = str(config.data["path"]), split or "all"
+        split = split or "test"
+        splits = {"train": run.data.train.unshuffled(batch_size), "valid": run.data.valid, "test": run.data.test}
+        self.split = Chained([part for name, part in splits.items() if split in (name, "all")])
         if not self.split.size:
-            raise RequestError(f"split={self.name} is empty in this run: data.validation is 0, or the series are few.")
-        self.about = {"split": self.name, **({"data": run.data.record["sha256"]} if run.other else {})}
-        self.model, self.loss_fn, self.device = run.model, run.loss_fn, run.device
-        self.title = f"{folder}: {run.weights}, {self.split.size} samples of {of} ({self.name})"
-        evaluate(self.model, self.loss_fn, self.split, limit=1)  # the first pass pays for warming up
+            raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
+        self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
+        self.model, self.loss_fn = run.model, run.loss_fn
+        self.title = f"{folder}: {run.weights}, {self.split.size} samples of {data} ({split})"
+        evaluate(self.model, self.loss_fn, self.split, limit=1)  # warms up, so that the first row's time is fair
 
     def row(self, config: Config) -> dict[str, Any]:
-        """The scores under `eval_solver(config)`."""
-        solver, dtype = eval_solver(config), build.eval_dtype(config)
-        scores = evaluate(
-            self.model, self.loss_fn, self.split, build.solver(solver), config.trainer.limit_batches, dtype
-        )
+        """Return the scores under `eval_solver(config)`."""
+        solver, limit, dtype = eval_solver(config), config.trainer.limit_batches, build.eval_dtype(config)
+        scores = evaluate(self.model, self.loss_fn, self.split, build.solver(solver), limit, dtype)
         return {**self.about, **solver.record(), **scores}

@@ -1,7 +1,8 @@
-"""The steps that a solve takes, taken again: in another precision, by plain autograd, at parameters nearby.
+"""Record what a solve decides, and take the same steps again: in another dtype, by plain autograd, at other weights.
 
-All that a solve decides, the first step, which attempt is accepted, how long the next is and of which order, it decides
-by sizes of errors. Told the sizes that were found before, it makes the same evaluations one after the other.
+All that an adaptive solve decides (the first step, which attempt is accepted, how long the next step is and of which
+order) it decides by scaled norms of errors. A solve that is given the norms of an earlier one makes the same decisions,
+and evaluates the vector field at the same times.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from odenet_cli.training import generators
 
 
 @dataclass
-class Decisions:
-    """What was decided in all the solves of a loss, in their order.
+class Recording:
+    """Hold what was decided in all the solves of a loss, in their order.
 
-    sizes   of errors, in tolerances
-    random  some field drew random numbers
+    scaled_norms  of errors, as the controller asked for them
+    random        some vector field drew random numbers
     """
 
     scaled_norms: list[list[float]] = field(default_factory=list)
@@ -34,48 +35,51 @@ class Decisions:
 
 
 @dataclass(frozen=True)
-class Recorded(Norm):
-    """A norm whose `sizes` are kept."""
+class RecordSteps(Norm):
+    """Compute norms as `Norm` does, and add them to `recording`."""
 
-    into: Decisions = field(default_factory=Decisions)
+    recording: Recording = field(default_factory=Recording)
 
     def scaled_norms(self, states: Sequence[State], error_scale: State, largest: State | None = None) -> list[float]:
-        self.into.scaled_norms.append(super().scaled_norms(states, error_scale, largest))
-        return self.into.scaled_norms[-1]
+        self.recording.scaled_norms.append(super().scaled_norms(states, error_scale, largest))
+        return self.recording.scaled_norms[-1]
 
 
 @dataclass(frozen=True)
-class Told(Norm):
-    """A norm that returns the sizes of another solve, whatever it is asked; `SolveError` where there are no more."""
+class ReplaySteps(Norm):
+    """Return the `recorded` norms one after the other, whatever the states are; raise where there are no more."""
 
-    found: Iterator[list[float]] = field(default_factory=lambda: iter(()))
+    recorded: Iterator[list[float]] = field(default_factory=lambda: iter(()))
 
     def scaled_norms(self, states: Sequence[State], error_scale: State, largest: State | None = None) -> list[float]:
-        scaled_norms = next(self.found, None)
+        scaled_norms = next(self.recorded, None)
         if scaled_norms is None:
             raise SolveError("in float64 the solve takes other steps than in the run's precision.")
         return scaled_norms
 
 
 @dataclass(frozen=True)
-class Plain:
-    """The forward solve of the gradient `of`, under plain autograd: nothing is evaluated again."""
+class PlainAutograd:
+    """Take the forward steps of the gradient method `of` as a part of autograd's graph: nothing is evaluated again.
+
+    These are a reversible pair's own steps if `of` is `reversible`, and the method's steps otherwise.
+    """
 
     of: Any
-    into: Decisions
+    recording: Recording
     supports_multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)
         pair = isinstance(self.of, Reversible)
-        made = stacked(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
-        self.into.random |= generators.fingerprint(problem.rhs.device) != before
-        return made
+        outputs = stacked(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
+        self.recording.random |= generators.fingerprint(problem.rhs.device) != before
+        return outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithNorm(Adaptive):
-    """A solver whose forward solves judge errors by `norm`."""
+    """Solve with `norm` in the place of the forward solve's own."""
 
     norm: Norm
 
@@ -86,22 +90,20 @@ class WithNorm(Adaptive):
         return super().pair_loop(evaluate, coupling, parts, norm or self.norm)
 
 
-def recording(solver: Solver, decisions: Decisions) -> Solver:
-    """Return `solver` under plain autograd; what it decides goes into `decisions`."""
-    plain = replace(solver, gradient=Plain(solver.gradient_method, decisions))
-    return _with(plain, Recorded(plain.rtol, plain.atol, into=decisions)) if isinstance(plain, Adaptive) else plain
+def recording_solver(solver: Solver, recording: Recording) -> Solver:
+    """Return `solver` under plain autograd, with its decisions put into `recording`; fixed steps need no norm."""
+    plain = replace(solver, gradient=PlainAutograd(solver.gradient_method, recording))
+    return _with_norm(plain, RecordSteps, recording=recording) if isinstance(plain, Adaptive) else plain
 
 
-def retracing(solver: Solver, decisions: Decisions, gradient: str | None = None) -> Solver:
-    """Return a solver that takes the steps of `solver` in the loss that `decisions` are of.
-
-    gradient  None: plain autograd
-    """
-    plain = replace(solver, gradient=gradient or Plain(solver.gradient_method, Decisions()))
-    if not isinstance(plain, Adaptive):
-        return plain
-    return _with(plain, Told(plain.rtol, plain.atol, found=iter(decisions.scaled_norms)))
+def replaying_solver(solver: Solver, recording: Recording, gradient: str | None = None) -> Solver:
+    """Return a solver that takes the recorded steps of `solver`, by the named gradient method or plain autograd."""
+    plain = replace(solver, gradient=gradient or PlainAutograd(solver.gradient_method, Recording()))
+    return (
+        _with_norm(plain, ReplaySteps, recorded=iter(recording.scaled_norms)) if isinstance(plain, Adaptive) else plain
+    )
 
 
-def _with(solver: Adaptive, norm: Norm) -> WithNorm:
+def _with_norm(solver: Adaptive, kind: Any, **settings: Any) -> WithNorm:
+    norm = kind(solver.rtol, solver.atol, **settings)
     return WithNorm(**{key.name: getattr(solver, key.name) for key in fields(Adaptive)}, norm=norm)

@@ -1,4 +1,4 @@
-"""A run that was made: its network with the weights of a checkpoint, and its data."""
+"""Load a run that was made: its network with the weights of a checkpoint, and its data."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from odenet_cli.training import build, checkpoint, device, weights
 from odenet_cli.training.sound import WEIGHTS, agree, fits, sound
 from odenet_cli.training.state import shapes, take
 
-MADE_OF = ("model.", "data.", "dtype", "seed", "solver.")  # what the weights belong to
-WRITTEN = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # into the folder of a run, not in one move
+WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
+APPENDED = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # written into a run's folder, not in one move
 
 log = logging.getLogger("odenet")
 
 
 class Trained(NamedTuple):
-    """What a run leaves behind.
+    """Hold what a run leaves behind.
 
-    weights  which ones the model has, in words
-    step     the optimiser step they are from
-    other    the data are not those that it was trained on
+    weights     which ones the model has, in words
+    step        the optimiser step they are from
+    other_data  the data are not those that it was trained on
     """
 
     model: nn.Module
@@ -44,38 +44,28 @@ class Trained(NamedTuple):
     device: torch.device
     weights: str
     step: int
-    other: bool = False
+    other_data: bool = False
 
 
-def trained(folder: Path, config: Config, which: str, batch: int) -> Trained:
-    """The run in `folder` with its `best` or `last` weights, its splits dealt in batches of `batch`.
-
-    Raises `RequestError` where there are none of use.
-    """
-    check_written(folder)
-    state, known = weights_of_run(folder, config, which), known_data(folder)
+def trained(folder: Path, config: Config, which: str, batch_size: int) -> Trained:
+    """Load the run in `folder` with its `best` or `last` weights, and its held-out data in batches of `batch_size`."""
+    for name in APPENDED:
+        check_file(folder / name)
+    state, trained_on = weights_of_run(folder, config, which), known_data(folder)
     where = device.choose(config.device)
     device.settle(where, config.deterministic, build.tightest(config))
     name, options = config.source()
-    data = datasets.load(
-        name,
-        options,
-        batch_size=1,
-        eval_batch_size=batch,
-        seed=config.seed,
-        device=where,
-        dtype=build.dtype(config),
-        run=known,
-    )
-    other = different(known, data.record)
-    if other:
+    settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
+    data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
+    other_data = differ(trained_on, data.record)
+    if other_data:
         log.warning(
             "%s was trained on other data of this name; what follows is about those that are there now.", folder
         )
     model = build.model(config, data.shape, data.classes).to(where)
     take(model, None, state)
-    said = f"{weights.which(state)} weights, step {state['step']}"
-    return Trained(model, task(data.task), data, where, said, state["step"], other)
+    about = f"{weights.which(state)} weights, step {state['step']}"
+    return Trained(model, task(data.task), data, where, about, state["step"], other_data)
 
 
 def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Content:
@@ -84,23 +74,23 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
     Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
     no use or missing gives way to the one before it. A kept cell has `model.safetensors` in the place of checkpoints.
     """
-    run, mine = load(folder), shapes(config, known_data(folder))
+    run, own_shapes = load(folder), shapes(config, known_data(folder))
 
-    def usable(state: checkpoint.Content) -> None:
+    def validate(state: checkpoint.Content) -> None:
         sound(state, WEIGHTS)
-        # The user says a class of their own again, and it may have moved since.
-        agree(run, state, MADE_OF, free=("model.target",))
-        fits(mine, state)
+        # The user names a class of their own again, and it may have moved since.
+        agree(run, state, WEIGHT_KEYS, free=("model.target",))
+        fits(own_shapes, state)
 
     path = folder / "checkpoints" / f"{which}.pt"
-    state, trouble = checkpoint.latest(path, usable)
+    state, trouble = checkpoint.latest(path, validate)
     if state is None and which == "best":
         path = path.with_name("last.pt")
-        state, trouble = checkpoint.latest(path, usable)
+        state, trouble = checkpoint.latest(path, validate)
     kept = folder / WEIGHTS_FILE
     if state is None and kept.is_file():
         state = weights.load(kept, run)
-        usable(state)
+        validate(state)
         if which == "last" and weights.which(state) != "last":
             raise RequestError(f"{kept} holds the weights that were scored, not the last ones; leave checkpoint= out.")
     if state is None:
@@ -111,7 +101,7 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
 
 
 def known_data(folder: Path) -> dict[str, Any]:
-    """Return the record of the data that the run in `folder` was trained on; in its units whatever it sees is measured.
+    """Return the record of the data that the run in `folder` was trained on; whatever it sees is measured in its units.
 
     Where the run kept no units they are those of its own file, as long as that is the same.
     """
@@ -128,31 +118,25 @@ def known_data(folder: Path) -> dict[str, Any]:
     return {**own, **record}
 
 
-def different(known: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+def differ(known: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Tell whether two records are of different data; the order of a table's rows and columns makes no difference."""
     key = "content" if "content" in known else "sha256"
     return known.get(key) is not None and known[key] != record.get(key)
 
 
-def check_written(folder: Path) -> None:
-    """Refuse a folder in which something is a link, or no file, that a command would write to."""
-    for path in (folder / name for name in WRITTEN):
-        check_file(path)
-
-
 def check_file(path: Path) -> None:
-    """Refuse to write to `path` where it is a link or no plain file."""
+    """Raise if `path`, which is to be written to, is a link or no regular file."""
     try:
-        plain = stat.S_ISREG(path.lstat().st_mode)
+        regular = stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
         return
-    if not plain:
-        what = f"a link to {path.readlink()}" if path.is_symlink() else "no plain file"
-        raise RequestError(f"{path} is {what}, and would be written to.\n  Move it away, or put a file in its place.")
+    if not regular:
+        kind = f"a link to {path.readlink()}" if path.is_symlink() else "no plain file"
+        raise RequestError(f"{path} is {kind}, and would be written to.\n  Move it away, or put a file in its place.")
 
 
 def needs_solver(folder: Path, config: Config) -> None:
-    """Refuse the run in `folder` if its network solves nothing; builds it without memory, reads no data."""
+    """Raise if the network of the run in `folder` solves nothing; it is built without memory, and reads no data."""
     with torch.device("meta"):
         network = build.model(config, *datasets.shape(*config.source(), known_data(folder)))
     if not models.solvers(network):
@@ -163,5 +147,5 @@ def needs_solver(folder: Path, config: Config) -> None:
 
 
 def eval_batch(config: Config) -> int:
-    """The batch size of scoring."""
+    """Return the batch size of scoring."""
     return config.eval.batch_size or max(config.trainer.batch_size or 0, 200)

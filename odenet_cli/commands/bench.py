@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.bench import workloads
-from odenet_cli.commands._points import counted
+from odenet_cli.commands.common import counted
 from odenet_cli.commands.report import make_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output

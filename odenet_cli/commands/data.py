@@ -1,57 +1,46 @@
-"""Fetch or verify a data set: odenet data mnist [data.root=FOLDER]"""
+"""Fetch or verify a data set: odenet data mnist [data.root=FOLDER]
+
+Fetches a data set, or verifies the one that is there, and says where it is."""
 
 from __future__ import annotations
 
-import os
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from odenet_cli.commands import common
 from odenet_cli.config.presets import headline, options, preset
 from odenet_cli.errors import RequestError
-from odenet_cli.registry import nearest, require
+from odenet_cli.registry import require
 
-KEYS = ("data.root", "data.download")
+NAMES = [name for name in options("data") if name != "auto"]
+FETCH = {"true": True, "false": False, "auto": "auto"}
+PARSER = common.Parser(
+    __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<10} {headline('data', name)}" for name in NAMES)])
+)
+PARSER.add_argument("name", metavar="NAME")
+PARSER.add_argument("--data.root", dest="root", metavar="FOLDER", type=common.path, help="where it is, or goes")
+PARSER.add_argument("--data.download", dest="download", metavar="|".join(FETCH), type=common.one_of(*FETCH))
 
 
-def main(argv: list[str]) -> int:
+@PARSER.command
+def main(request: Namespace) -> int:
     """Fetch what is missing, verify all of it, and print where it is."""
-    if not argv or any(word in ("-h", "--help") for word in argv):
-        print(usage())
-        return 0 if argv else 2
-    name = require("data", argv[0].removeprefix("data="), names())
-    given = dict(_option(word) for word in argv[1:])
+    name = require("data", request.name.removeprefix("data="), NAMES)
     known = preset("data", name)
-    for key in given:
-        if key not in known:
+    given: dict[str, Any] = {"download": True} if "download" in known else {}
+    for key in ("root", "download"):
+        value = getattr(request, key)
+        if value is not None and key not in known:
             raise RequestError(f"data.{key} is not an option of {name}, which needs no folder.")
-    fetch = {"download": True} if "download" in known else {}
+        if value is not None:
+            given[key] = str(value) if key == "root" else FETCH[value]
 
     from odenet_cli.data import prepare
 
-    for line in _lines(prepare(name, {**fetch, **given})):
+    for line in _lines(prepare(name, given)):
         print(line)
     return 0
-
-
-def names() -> list[str]:
-    """The data sets that can be fetched or verified."""
-    return [name for name in options("data") if name != "auto"]
-
-
-def usage() -> str:
-    """What `odenet data --help` prints."""
-    lines = ["usage: odenet data NAME [data.root=FOLDER] [data.download=true|auto|false]", ""]
-    lines += ["Fetches a data set (data.download=true is the default here), or verifies the one that is there.", ""]
-    return "\n".join([*lines, *(f"  {name:<8} {headline('data', name)}" for name in names())])
-
-
-def _option(word: str) -> tuple[str, Any]:
-    key, equals, value = word.partition("=")
-    if not equals or key not in KEYS:
-        raise RequestError(f"{word} is not an option here.{nearest(key, KEYS)}\n  There are: {', '.join(KEYS)}.")
-    if key == "data.root":
-        return "root", os.path.expanduser(value)
-    return "download", {"true": True, "false": False}.get(value.lower(), value)
 
 
 def _lines(record: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -1,18 +1,4 @@
-"""How wrong a run's gradient is, on its own data: odenet gradcheck RUN gradient.norm=relative,absolute"""
-
-from __future__ import annotations
-
-from dataclasses import fields
-from typing import Any
-
-from odenet_cli.commands._gradtable import Limits, beginnings, cells, described, head, judged, median, notes, verdict
-from odenet_cli.commands._journal import Journal
-from odenet_cli.commands._points import choice, number, open_run, own_class, product, read
-from odenet_cli.config.presets import preset
-from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig
-from odenet_cli.training.progress import say
-
-HELP = """usage: odenet gradcheck RUN [key=value ...]
+"""How wrong a run's gradient is, on its own data: odenet gradcheck RUN gradient.norm=relative,absolute
 
 The relative error |g - g_exact| / |g_exact| of the gradient that the run trains with, at the weights of its best
 checkpoint, on the first batches of its training data, neither shuffled nor cropped. The network is as it trains: batch
@@ -35,90 +21,146 @@ finite differences of the loss, along a few directions of all parameters. Exit c
   gradient.{method,norm,control_parameters,coupling},
   {solver,gradient.solver}.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
                       what to try, every combination; left out: as the run was trained
-  threshold=0.5   rounding=1e-4   difference=1e-3   batches=3   reference=1e-10   checkpoint=best|last
-  data.root, data.path, data.download, device
-  model.target=package.module:Class   to be said again where the run has a class of your own
 
 Gradients of ReLU fields jump, and the reference comes slowly: at 1e-10 it is good to about 1e-3, at 1e-6 to 1e-2, in a
 thirtieth of the time. The rows are also appended to RUN/gradcheck.jsonl."""
-PARTS = ("method", "rtol", "atol", "steps", "max_steps", *STEP_CONTROL)
-SOLVER = tuple(f"solver.{name}" for name in PARTS)
-BACKWARD = tuple(f"gradient.solver.{name}" for name in PARTS)
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from odenet_cli.commands import common
+from odenet_cli.commands.common import describe_solver
+from odenet_cli.config.presets import preset
+from odenet_cli.config.resolve import gradient_solver
+from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig
+from odenet_cli.training.progress import say
+
+SOLVER_KEYS = tuple(f"solver.{name}" for name in common.SOLVER_FIELDS)
+BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
 OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
-KEYS = (
-    "gradient.method",
-    *OPTIONS,
-    *BACKWARD,
-    *SOLVER,
-    "data.root",
-    "data.path",
-    "data.download",
-    "device",
-    "model.target",
-)
-OWN = ("threshold", "rounding", "difference", "batches", "reference", "checkpoint")
+KEYS = ("gradient.method", *OPTIONS, *BACKWARD_KEYS, *SOLVER_KEYS)
+PARSER = common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["solver.*", "gradient.*"])
+PARSER.add_argument("--threshold", metavar="X", type=common.positive, default=0.5, help="the largest median error")
+PARSER.add_argument("--rounding", metavar="X", type=common.positive, help="the largest error against its own steps")
+PARSER.add_argument("--difference", metavar="X", type=common.positive, default=1e-3, help="the largest of autograd")
+PARSER.add_argument("--batches", metavar="N", type=common.whole(1), default=3, help="left out: 3")
+PARSER.add_argument("--reference", metavar="TOL", type=common.positive, default=1e-10, help="left out: 1e-10")
+common.add_checkpoint(PARSER)
+
+COLUMNS = {  # key of a record: the head of the column, its width
+    "batch": ("batch", 6),
+    "loss": ("loss", 7),
+    "gradient_norm": ("norm", 7),
+    "error_steps": ("steps", 7),
+    "error_steps_field": ("field", 7),
+    "error": ("reference", 9),
+    "error_field": ("field", 7),
+    "nfe_forward": ("NFE", 3),
+    "nfe_backward": ("back", 4),
+}
 
 
-def main(argv: list[str]) -> int:
+@PARSER.command
+def main(request: Namespace) -> int:
     """Check all points, then their gradients one after the other."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(HELP)
-        return 0 if argv else 2
-    folder, run = open_run(argv)
-    said = read(argv[1:], (*KEYS, *OWN), several=("solver.*", "gradient.*"))
-    which = choice(said, "checkpoint", ("best", "last"))
-    rounding = number(said, "rounding", 1.0) if "rounding" in said else None
-    limits = Limits(number(said, "threshold", 0.5), rounding, number(said, "difference", 1e-3))
-    tolerance = number(said, "reference", 1e-10)
-    batches = number(said, "batches", 3, whole=True)
-    own_class(run, said)
-    points = [changed(run, point) for point in product(said)]
-    from odenet_cli.analysis.gradcheck import Gradcheck
+    folder, run = request.folder, request.config
+    points = [changed(run, point) for point in common.combinations(request.overrides)]
+    from odenet_cli.analysis.gradcheck import Gradcheck, Limits, judge, medians
     from odenet_cli.analysis.trained import needs_solver, trained
 
     for config in points:
         needs_solver(folder, config)
     size = run.trainer.batch_size or 1
-    net = trained(folder, points[0], which, size)
-    check = Gradcheck(net, size, batches, tolerance)
+    net = trained(folder, points[0], request.checkpoint, size)
+    check = Gradcheck(net, size, request.batches, request.reference)
     say(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
-    say(f"reference: the differential equation in float64, dopri5 at {tolerance:g}")
-    starts = beginnings([described(config) for config in points])
-    say(next(starts) + head())
-    outcomes = []
-    with Journal(folder / "gradcheck.jsonl") as journal:
-        for config, start in zip(points, starts):
+    say(f"reference: the differential equation in float64, dopri5 at {request.reference:g}")
+    labels = [describe(config) for config in points]
+    heads = ("gradient", "backward", "forward")
+    widths = [max(map(len, column)) for column in zip(heads, *labels)]
+    table = common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
+    limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
+    with common.journal(folder / "gradcheck.jsonl") as add:
+        for config, label in zip(points, labels):
             records: list[dict[str, Any]] = []
-            for n in range(batches):
+            for n in range(request.batches):
                 records.append(check.row(config, n))
-                journal.add(records[-1])
-                say(start + cells(records[-1]))
+                add(records[-1])
+                table.row(*label, *cells(records[-1]))
                 if "failed" in records[-1]:
                     break
-            say(start + cells(median(records)))
-            outcomes.append(judged(records, limits))
+            table.row(*label, *cells({"batch": "median", **medians(records)}))
+            outcomes.append(judge(records, limits))
             for note in notes(records, outcomes[-1], alone=len(points) == 1):
                 say(note)
-    say(verdict(outcomes, limits.threshold))
-    return 0 if all(well for _, well in outcomes) else 1
+    say(summarise(outcomes, request.threshold))
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
 def changed(run: Config, changes: dict[str, Any]) -> Config:
-    """The run's config with these keys set. As in a request, a method brings its preset and an rtol its atol; and
-    another gradient, norm or solver starts without the run's settings of the gradient, or of its backward solve."""
+    """Return the run's config with these keys set.
+
+    As in a request, a method brings its preset and an rtol its atol; and another gradient, norm or solver starts
+    without the run's settings of the gradient, or of its backward solve.
+    """
     from odenet_cli.request.points import altered
 
-    told: dict[str, Any] = dict.fromkeys(f"eval.solver.{name}" for name in PARTS)
+    implied: dict[str, Any] = dict.fromkeys(f"eval.{key}" for key in SOLVER_KEYS)
     if changes.get("solver.method", run.solver.method) != run.solver.method:
         own = preset("solver", changes["solver.method"], "solver.method")
         lost = ("controller",) if "rtol" in own else STEP_CONTROL
-        told |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps", *lost)} | dict.fromkeys(BACKWARD)
+        implied |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps", *lost)}
+        implied |= dict.fromkeys(BACKWARD_KEYS)
     if "solver.rtol" in changes:
-        told["solver.atol"] = changes["solver.rtol"]
+        implied["solver.atol"] = changes["solver.rtol"]
     if changes.get("gradient.method", run.gradient.method) != run.gradient.method:
-        told |= {**OPTIONS, **dict.fromkeys(BACKWARD)}
+        implied |= {**OPTIONS, **dict.fromkeys(BACKWARD_KEYS)}
     if "gradient.solver.method" in changes or changes.get("gradient.norm", run.gradient.norm) != run.gradient.norm:
-        told |= dict.fromkeys(BACKWARD)
+        implied |= dict.fromkeys(BACKWARD_KEYS)
     if "gradient.solver.rtol" in changes:
-        told["gradient.solver.atol"] = None
-    return altered(run, {**changes, **{key: value for key, value in told.items() if key not in changes}})
+        implied["gradient.solver.atol"] = None
+    return altered(run, {**changes, **{key: value for key, value in implied.items() if key not in changes}})
+
+
+def describe(config: Config) -> tuple[str, str, str]:
+    """Return the gradient, its own solve where it has one, and the forward solve as a table names them."""
+    gradient, known = config.gradient, preset("gradient", config.gradient.method)
+    options = [str(getattr(gradient, key)) for key in ("norm", "coupling") if key in known]
+    options += ["parameters controlled"] * gradient.control_parameters
+    backward = describe_solver(gradient_solver(config)) if "solver" in known else "-"
+    return " ".join([gradient.method, *options]), backward, describe_solver(config.solver)
+
+
+def cells(record: dict[str, Any]) -> list[str]:
+    """Return the numbers of one row as text."""
+    if "failed" in record:
+        return [str(record["batch"]), f"failed: {record['failed']}"]
+    values = [record.get(key, "") for key in COLUMNS]
+    return [f"{value:.1e}" if isinstance(value, float) else str(value) for value in values]
+
+
+def notes(records: Sequence[dict[str, Any]], outcome: Any, alone: bool) -> Iterator[str]:
+    """Yield what the table does not show of a gradient; why it failed, unless it is `alone` and in the last line."""
+    reasons = [record["no_reference"] for record in records if "no_reference" in record]
+    if reasons:
+        yield f"no reference: {reasons[0]}"
+    rounded = [record["error_float32"] for record in records if "error_float32" in record]
+    if rounded:
+        yield f"in float64; in float32 it is {max(rounded, key=abs):.1e} off its own steps"
+    if not (alone or outcome.passed or outcome.by_reference):
+        yield f"failed: {outcome.reason}"
+
+
+def summarise(outcomes: Sequence[Any], threshold: float) -> str:
+    """Return the last line, from how the gradients fared."""
+    passed = sum(outcome.passed for outcome in outcomes)
+    verdict = "passed" if passed == len(outcomes) else "failed"
+    if len(outcomes) == 1:
+        return f"{verdict}: {outcomes[0].reason}"
+    if not all(outcome.passed or outcome.by_reference for outcome in outcomes):
+        return f"{verdict}: {passed} of {len(outcomes)}"
+    return f"{verdict}: {passed} of {len(outcomes)} have a median error of at most {threshold:g} against the reference"

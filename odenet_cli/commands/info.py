@@ -5,40 +5,43 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from argparse import Namespace
 from importlib import metadata
 
 from odenet_cli import __version__, threads
+from odenet_cli.commands import common
 from odenet_cli.config.presets import conf_dir
 
+PARSER = common.Parser(__name__, __doc__)
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
 
 
-def main(argv: list[str]) -> int:
+@PARSER.command
+def main(request: Namespace) -> int:
     """Print them."""
-    if argv:
-        print("usage: odenet info\n\nPrints versions, devices, threads and paths; paste it into a bug report.")
-        return 0 if argv[0] in ("-h", "--help") else 2
     for name, value in facts().items():
         print(f"{name:<22} {value}")
     return 0
 
 
 def facts() -> dict[str, str]:
-    """What a bug report should say."""
+    """Return what a bug report should say."""
     import torch
 
-    found = {"odenet": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    found |= {package: _version(package) for package in PACKAGES}
-    found["cpu cores, threads"] = f"{threads.cores()} of {os.cpu_count()}, {torch.get_num_threads()}"
-    found["threads wait"] = threads.wait_policy()
-    found["cuda"] = f"{torch.version.cuda or 'built without'}, {torch.cuda.device_count()} device(s)"
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
-    found["executable"] = sys.executable
-    found["conf"] = str(conf_dir())
-    found["data root"] = os.environ.get("ODENET_DATA") or os.path.expanduser("~/.cache/odenet")
-    return found
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "odenet": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{package: _version(package) for package in PACKAGES},
+        "cpu cores, threads": f"{threads.cores()} of {os.cpu_count()}, {torch.get_num_threads()}",
+        "threads wait": threads.wait_policy(),
+        "cuda": f"{torch.version.cuda or 'built without'}, {len(gpus)} device(s)",
+        **{f"cuda:{n}": f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB" for n, gpu in enumerate(gpus)},
+        "executable": sys.executable,
+        "conf": str(conf_dir()),
+        "data root": os.environ.get("ODENET_DATA") or os.path.expanduser("~/.cache/odenet"),
+    }
 
 
 def _version(package: str) -> str:

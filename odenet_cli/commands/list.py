@@ -1,9 +1,12 @@
-"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments]"""
+"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments]
+
+Lists what `odenet train group=name` can choose from."""
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
+from odenet_cli.commands import common
 from odenet_cli.config.presets import headline, options
 from odenet_cli.registry import require
 
@@ -16,15 +19,15 @@ KINDS = {
     "optimisers": "optim",
     "experiments": "experiment",
 }
+PARSER = common.Parser(__name__, __doc__)
+PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help="left out: all of them")
 
 
-def main(argv: list[str]) -> int:
-    """Print one kind, or all of them."""
-    if any(word in ("-h", "--help") for word in argv):
-        print(f"usage: odenet list [{'|'.join(KINDS)}]\n\nLists what `odenet train group=name` can choose from.")
-        return 0
+@PARSER.command
+def main(request: Namespace) -> int:
+    """Print the kinds."""
     plural = {group: kind for kind, group in KINDS.items()}
-    for kind in [require("kind", plural.get(word, word), KINDS) for word in argv] or list(KINDS):
+    for kind in [require("kind", plural.get(word, word), KINDS) for word in request.kinds] or list(KINDS):
         group = KINDS[kind]
         print(f"{kind} ({group}=…)")
         names = options(group)
@@ -33,5 +36,4 @@ def main(argv: list[str]) -> int:
             print(f"  {name:<{width}}  {headline(group, name)}")
         if not names:
             print("  none yet")
-    sys.stdout.flush()
     return 0

@@ -1,58 +1,43 @@
-"""Tables and figures of any runs: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]"""
+"""Tables and figures of any runs: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
+
+Compares runs: one row for each setting of the keys in which they differ, mean ± standard deviation over seeds. Runs
+that are not done are listed, and enter no mean.
+
+  odenet report sweeps/2026-11-23/171403-482113
+  odenet report runs --out results/mine          also table.md, table.csv, table.json, and figures as SVG and PNG
+  odenet report runs by=model.name,solver.rtol   the keys that make a row; left out: those that differ"""
 
 from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass, field
+from argparse import Namespace
 from pathlib import Path
 
+from odenet_cli.commands import common
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 
-HELP = """usage: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
-
-Compares runs: one row for each setting of the keys in which they differ, mean ± standard deviation over seeds.
-A PATH is the folder of a run, of a sweep, or any folder above them.
-
-  odenet report sweeps/2026-11-23/171403-482113
-  odenet report runs --out results/mine          also table.md, table.csv, table.json, and figures as SVG and PNG
-  odenet report runs by=model.name,solver.rtol   the keys that make a row; left out: those that differ
-
-  --out FOLDER   write there too
-  by=key,key     group by these keys, and take means over the others
-  x=key          the key that figures have as their axis; left out: every number that differs
-
-Runs that are not done are listed, and enter no mean."""
-OPTIONS = ("--out", "by", "x")
+PARSER = common.Parser(__name__, __doc__)
+PARSER.add_argument("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
+PARSER.add_argument("--out", metavar="FOLDER", type=common.path, help="write there too")
+PARSER.add_argument("--by", metavar="key,key", type=common.several(str), help="group by these, mean over the others")
+PARSER.add_argument("--x", metavar="key", help="the axis of the figures; left out: every number that differs")
 
 
-@dataclass
-class Request:
-    """Hold what the command line asks for."""
-
-    paths: list[Path] = field(default_factory=list)
-    out: Path | None = None
-    by: list[str] | None = None
-    x: str | None = None
-
-
-def main(argv: list[str]) -> int:
+@PARSER.command
+def main(request: Namespace) -> int:
     """Print the table; write the files."""
-    if not argv or any(word in ("-h", "--help") for word in argv):
-        print(HELP)
-        return 0 if argv else 2
-    request = parse(argv)
-
+    check(request)
     from odenet_cli.report import export
     from odenet_cli.report.compare import compare
     from odenet_cli.report.provenance import Provenance
     from odenet_cli.report.runs import find_runs, read_run
     from odenet_cli.report.table import comparison_text
 
-    runs = [read_run(folder) for folder in find_runs(request.paths)]
+    runs = [read_run(folder) for folder in find_runs([Path(os.path.expanduser(path)) for path in request.paths])]
     comparison = compare(runs, request.by)
-    provenance = Provenance.of(shlex.join(["odenet", "report", *argv]), runs)
+    provenance = Provenance.of(shlex.join(["odenet", "report", *request.argv]), runs)
     axes = [require_axis(request.x, comparison.numeric)] if request.x else comparison.axes
     print(comparison_text(comparison, provenance), flush=True)
     if request.out:
@@ -63,35 +48,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> Request:
-    """Read the command line; raise RequestError for an unknown option. A path may hold `=`, as a sweep's folders do."""
-    request, words, options = Request(), list(argv), dict[str, str]()
-    while words:
-        word = words.pop(0)
-        key, equals, value = word.partition("=")
-        key = "--out" if key == "out" and equals else key  # as other commands write it
-        if key not in OPTIONS or not (equals or key == "--out"):
-            if word.startswith("-") or (equals and "/" not in word and not os.path.exists(word)):
-                raise RequestError(
-                    f"{key} is not an option here.{nearest(key, OPTIONS)}\n  There are: {', '.join(OPTIONS)}."
-                )
-            request.paths.append(Path(os.path.expanduser(word)))
-            continue
-        if key in options:
-            raise RequestError(f"{key} is said more than once.")
-        options[key] = value if equals else words.pop(0) if words else ""
-        if not options[key]:
-            raise RequestError(f"{key} needs a value.")
-    if "--out" in options:
-        request.out = Path(os.path.expanduser(options["--out"]))
-    if "by" in options:
-        request.by = list(dict.fromkeys(filter(None, options["by"].split(","))))
-    request.x = options.get("x")
-    if not request.paths:
-        raise RequestError("no path given: the folder of a run, of a sweep, or one above them, such as runs or sweeps.")
+def check(request: Namespace) -> None:
+    """Raise for a path that is a slip in an option: one may hold `=`, as the folders of a sweep do."""
+    for path in request.paths:
+        if "=" in path and "/" not in path and not os.path.exists(path):
+            PARSER.refuse(path)
     if request.x and not request.out:
         raise RequestError(f"x={request.x} is the axis of figures; say where to write them: --out FOLDER.")
-    return request
 
 
 def require_axis(key: str, numeric: list[str]) -> str:

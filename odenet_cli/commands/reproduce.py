@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli import streams
-from odenet_cli.commands._points import counted
+from odenet_cli.commands.common import counted
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from odenet_cli import data as datasets
-from odenet_cli.analysis.audit import Audit
-from odenet_cli.analysis.sanity_check import judged, matrix
+from odenet_cli.analysis.audit import Audit, conclude, solvers_to_try
 from odenet_cli.analysis.trained import Trained
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
@@ -67,13 +66,13 @@ def run(own, test=1_200, train=0, task="classify", field=None):
 
 def tried(own, **words):
     audit = Audit(run(own, **words), own, 300)
-    return audit, [audit.first, *(audit.row(solver) for solver in matrix(own, "float32"))]
+    return audit, [audit.baseline, *(audit.row(solver) for solver in solvers_to_try(own, "float32"))]
 
 
 def test_a_net_that_rests_on_one_euler_step_is_flagged():
     audit, rows = tried(EULER)
-    assert audit.first["error"] == 0
-    verdict, worst = judged(rows)
+    assert audit.baseline["error"] == 0
+    verdict, worst = conclude(rows)
     assert verdict == "not an ode"
     assert worst["finer"]
     assert (worst["lost"], worst["gained"], worst["error"]) == (1_200, 0, 1.0)
@@ -85,7 +84,7 @@ def test_a_net_that_rests_on_one_euler_step_is_flagged():
 
 def test_a_net_that_follows_its_equation_passes():
     _, rows = tried(DOPRI5)
-    verdict, worst = judged(rows)
+    verdict, worst = conclude(rows)
     assert verdict == "ode"
     assert worst["error"] == 0
     coarse = next(row for row in rows if (row["method"], row["steps"]) == ("euler", 1))
@@ -130,7 +129,7 @@ def test_a_solver_that_fails_is_a_row_and_counts_for_nothing():
     failed = audit.row(DOPRI5)
     assert "t = " in failed["failed"]
     assert not failed["finer"]
-    assert judged([audit.first, failed]) == ("open", None)
+    assert conclude([audit.baseline, failed]) == ("open", None)
 
 
 @pytest.mark.slow
@@ -148,6 +147,6 @@ def test_trained_digits_nets(train, words, verdict):
     folder = train("data=digits", "model.width=16", "trainer.limit_batches=null", *words)
     config = load(folder)
     audit = Audit(trained(folder, config, "best", eval_batch(config)), config.solver, eval_batch(config))
-    rows = [audit.first, *(audit.row(solver) for solver in matrix(config.solver, config.dtype))]
-    assert audit.first["error"] < 0.2
-    assert judged(rows)[0] == verdict
+    rows = [audit.baseline, *(audit.row(solver) for solver in solvers_to_try(config.solver, config.dtype))]
+    assert audit.baseline["error"] < 0.2
+    assert conclude(rows)[0] == verdict

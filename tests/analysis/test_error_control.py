@@ -41,7 +41,7 @@ def made(monkeypatch):
 
         monkeypatch.setattr(owner, name, wrapped)
 
-    counted(error_control, "seen")
+    counted(error_control, "forward_solve")
     counted(Gradcheck, "row")
     counted(Gradcheck, "reference")
     return found
@@ -55,7 +55,7 @@ def test_errors_fall_with_the_tolerance_and_nothing_is_measured_twice(network, m
     rows = measure(network)
     kinds = Counter(row["kind"] for row in rows)
     assert kinds == {"solve": 10, "time": 5, "gradient": 8}
-    assert made["seen"] == 2 + 10 + 1 + 5 * 2  # references, solves, warming up, rounds
+    assert made["forward_solve"] == 2 + 10 + 1 + 5 * 2  # references, solves, warming up, rounds
     assert made["row"] == 8
     for batch in (0, 1):
         found = [row for row in rows if row["kind"] == "solve" and row["batch"] == batch]
@@ -85,10 +85,10 @@ def test_errors_fall_with_the_tolerance_and_nothing_is_measured_twice(network, m
 
     # The power goes while a row is written: that one is measured again, and no other.
     path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
-    solves = made["seen"]
+    solves = made["forward_solve"]
     made["row"] = 0
     again = measure(network, **wider)
-    assert made["seen"] - solves == 2 + 9 + 1 + 6 * 2
+    assert made["forward_solve"] - solves == 2 + 9 + 1 + 6 * 2
     assert made["row"] == 8
     assert [row for row in again if row["kind"] == "solve"] == [row for row in more if row["kind"] == "solve"]
     found = [json.loads(line) for line in path.read_text().splitlines()]

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from odenet_cli.analysis.borrowed import in_dtype
+from odenet_cli.analysis.model_contexts import in_dtype
 from odenet_cli.analysis.reference_gradient import (
-    Slope,
-    Untrusted,
-    decided,
-    difference,
-    fields_of,
-    of_equation,
-    of_steps,
-    slope,
+    Gradient,
+    NoExactGradient,
+    compute_gradient,
+    field_parameters,
+    finite_difference_error,
+    gradient_of_equation,
+    gradient_of_steps,
+    record_steps,
 )
 from odenet_cli.errors import RunFailed
 from odenet_cli.models.common.blocks import ODEBlock
@@ -76,18 +76,18 @@ SOLVERS = {
 
 
 def steps_of(model, batch, solver, loss_fn=loss_fn):
-    return of_steps(model, loss_fn, batch, solver, decided(model, loss_fn, batch, solver))
+    return gradient_of_steps(model, loss_fn, batch, solver, record_steps(model, loss_fn, batch, solver))
 
 
 def off(model, batch, solver, loss_fn=loss_fn):
     """How far the gradient is off its steps, infinite where it is refused, and autograd off finite differences."""
-    decisions = decided(model, loss_fn, batch, solver)
-    steps = of_steps(model, loss_fn, batch, solver, decisions)
+    recording = record_steps(model, loss_fn, batch, solver)
+    steps = gradient_of_steps(model, loss_fn, batch, solver, recording)
     try:
-        error = slope(model, loss_fn, batch, solver).error(steps)
+        error = compute_gradient(model, loss_fn, batch, solver).error(steps)
     except SolveError:
         error = math.inf
-    return error, difference(model, loss_fn, batch, solver, decisions, steps)
+    return error, finite_difference_error(model, loss_fn, batch, solver, recording, steps)
 
 
 @pytest.mark.parametrize("gradient", EXACT)
@@ -95,13 +95,13 @@ def off(model, batch, solver, loss_fn=loss_fn):
 def test_an_exact_gradient_is_that_of_its_steps(network, batch, solver, gradient):
     """Up to the rounding of the precision: the same steps taken again, in float64, by plain autograd."""
     solver = SOLVERS[solver](gradient)
-    single = slope(network, loss_fn, batch, solver)
+    single = compute_gradient(network, loss_fn, batch, solver)
     error, apart = off(network, batch, solver)
     assert error < 1e-5
     assert apart < 1e-6  # eps of float64 over the shift of the parameters
     exactly = (batch[0].double(), batch[1].double())
     with in_dtype(network, torch.float64):
-        own = slope(network, loss_fn, exactly, solver)
+        own = compute_gradient(network, loss_fn, exactly, solver)
         assert own.error(steps_of(network, exactly, solver)) < 1e-10
     assert own.loss == pytest.approx(single.loss, rel=1e-5)
     assert own.cost.accepted > 0
@@ -116,18 +116,21 @@ def test_a_pair_of_solutions_takes_other_steps(network, batch):
 def test_multistep_solves_are_taken_again_too(network, batch):
     exact = steps_of(network, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint()))
     backprop = Adaptive(method="adams", rtol=1e-3, atol=1e-3)
-    assert slope(network, loss_fn, batch, backprop).error(exact) < 1e-5
+    adjoint = Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint())
+    assert compute_gradient(network, loss_fn, batch, backprop).error(exact) < 1e-5
     assert max(off(network, batch, backprop)) < 1e-5
-    adjoint = slope(network, loss_fn, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint()))
+    adjoint = compute_gradient(
+        network, loss_fn, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint())
+    )
     assert 1e-5 < adjoint.error(exact) < 0.1
 
 
 def test_the_reference_is_what_fine_steps_come_to(network, batch):
-    reference = of_equation(network, loss_fn, batch, 1e-11)
+    reference = gradient_of_equation(network, loss_fn, batch, 1e-11)
     exactly = (batch[0].double(), batch[1].double())
     with in_dtype(network, torch.float64):
         errors = [
-            slope(network, loss_fn, exactly, Fixed(method="rk4", steps=steps)).error(reference)
+            compute_gradient(network, loss_fn, exactly, Fixed(method="rk4", steps=steps)).error(reference)
             for steps in (2, 4, 8, 16)
         ]
     assert errors[-1] < 1e-6
@@ -228,25 +231,27 @@ def test_a_wrong_backward_of_the_network_is_noticed(batch, kind):
 @pytest.mark.parametrize("solver", [FIXED, LOOSE])
 def test_dropout_in_the_field_draws_the_same_again(batch, solver):
     model = Planted("dropout", solver).train()
-    assert decided(model, planted_loss, batch, solver).random
+    assert record_steps(model, planted_loss, batch, solver).random
     error, apart = off(model, batch, solver, planted_loss)
     assert error < 1e-5
     assert apart < 1e-6
-    assert not decided(model.eval(), planted_loss, batch, solver).random
+    assert not record_steps(model.eval(), planted_loss, batch, solver).random
 
 
 def test_random_numbers_that_depend_on_the_precision_are_told(batch):
     for kind, same in (("noise", False), ("head", True)):
         model = Planted(kind, FIXED).train()
-        own = slope(model, planted_loss, batch, FIXED)
-        decisions = decided(model, planted_loss, batch, FIXED)
-        assert (own.drawn == of_steps(model, planted_loss, batch, FIXED, decisions).drawn) == same
+        own = compute_gradient(model, planted_loss, batch, FIXED)
+        recording = record_steps(model, planted_loss, batch, FIXED)
+        assert (
+            own.random_state == gradient_of_steps(model, planted_loss, batch, FIXED, recording).random_state
+        ) == same
 
 
 def test_without_room_the_reference_is_made_by_replay(network, batch, monkeypatch):
-    kept = of_equation(network, loss_fn, batch, 1e-6)
+    kept = gradient_of_equation(network, loss_fn, batch, 1e-6)
     monkeypatch.setattr(device, "free_memory", lambda where: 1000)
-    again = of_equation(network, loss_fn, batch, 1e-6)
+    again = gradient_of_equation(network, loss_fn, batch, 1e-6)
     assert (kept.cost.nfe_backward, again.cost.nfe_backward > 0) == (0, True)
     assert again.error(kept) < 1e-10
     for solver in ("dopri5", "euler"):
@@ -254,10 +259,10 @@ def test_without_room_the_reference_is_made_by_replay(network, batch, monkeypatc
         steps = steps_of(network, batch, SOLVERS[solver]("adjoint"))
         monkeypatch.setattr(device, "free_memory", lambda where: 1000)
         assert steps_of(network, batch, SOLVERS[solver]("adjoint")).error(steps) < 1e-12
-    with pytest.raises(Untrusted, match="evaluated again"):
-        of_equation(Planted("late", FIXED).train(), planted_loss, batch, 1e-6)
+    with pytest.raises(NoExactGradient, match="evaluated again"):
+        gradient_of_equation(Planted("late", FIXED).train(), planted_loss, batch, 1e-6)
     for solver in (SOLVERS["euler"]("reversible"), Adaptive(method="adams", rtol=1e-3, atol=1e-3)):
-        with pytest.raises(Untrusted, match="cannot be taken again one by one"):
+        with pytest.raises(NoExactGradient, match="cannot be taken again one by one"):
             steps_of(network, batch, solver)
 
 
@@ -277,19 +282,19 @@ def test_a_closure_sees_the_borrowed_model(batch):
 
 def test_errors_by_hand():
     cost = None
-    exact = Slope(0.0, {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 4.0])}, cost)
-    other = Slope(0.0, {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 3.0])}, cost)
+    exact = Gradient(0.0, {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 4.0])}, cost)
+    other = Gradient(0.0, {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 3.0])}, cost)
     assert exact.norm() == 5
     assert other.error(exact) == pytest.approx(1 / 5)
     assert other.error(exact, {"b"}.__contains__) == pytest.approx(1 / 4)
     assert other.error(exact, {"a"}.__contains__) == 0
-    assert math.isnan(other.error(Slope(0.0, {"a": torch.zeros(1), "b": torch.zeros(2)}, cost)))
+    assert math.isnan(other.error(Gradient(0.0, {"a": torch.zeros(1), "b": torch.zeros(2)}, cost)))
 
 
 def test_the_parameters_of_the_fields(network):
     names = {name for name, _ in network.named_parameters()}
-    assert fields_of(network) == {name for name in names if not name.startswith("stem.")}
-    assert fields_of(nn.Linear(2, 2)) == frozenset()
+    assert field_parameters(network) == {name for name in names if not name.startswith("stem.")}
+    assert field_parameters(nn.Linear(2, 2)) == frozenset()
 
 
 def test_a_reference_that_fails_names_its_key(batch):
@@ -298,7 +303,7 @@ def test_a_reference_that_fails_names_its_key(batch):
             return 10 * (1 + y * y)
 
     with pytest.raises(RunFailed, match="reference=1e-10"):
-        of_equation(
+        gradient_of_equation(
             nn.Sequential(ODEBlock(Explodes(), Fixed(method="euler", steps=1)), nn.Linear(4, 3)),
             lambda model, batch: (model(batch[0]).sum(), {}),
             batch,

@@ -4,24 +4,17 @@ import json
 
 import pytest
 import torch
+from runs_kit import train_run
 
 from odenet_cli.analysis import audit as audits
 from odenet_cli.commands import audit as command
-from odenet_cli.config.resolve import complete
-from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
-from odenet_cli.training import run as runs
 
 WORDS = ("data=digits", "device=cpu", "trainer.batch_size=8", "trainer.limit_batches=20")
 
 
 def trained(folder, *words):
-    config = complete(compose([*WORDS, *words]), gpu=False)
-    folder.mkdir()
-    save(config, folder, tied=True)
-    runs.run(config, folder, "", list(words))
-    return folder
+    return train_run(folder, *WORDS, *words)
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +80,12 @@ WRONG = {
     "rtol=0": ["rtol=0 must be a number above 0"],
     "rtol=1e-3,x": ["rtol=x must be a number above 0"],
     "rtol=1e-12": ["rtol=1e-12", "float32"],
-    "steps=2.5": ["steps=2.5 must be a whole number above 0"],
-    "steps=true": ["steps=True must be a whole number"],
-    "strict=maybe": ["strict=maybe", "false, true"],
+    "steps=2.5": ["steps=2.5 must be a whole number from 1 to 100,000"],
+    "steps=true": ["steps=true must be a whole number"],
+    "strict=maybe": ["strict=maybe", "true, false"],
     "split=test": ["split is not a key here", "strict"],
     "device=gpu": ["device=gpu"],
-    "strict=true,false": ["only rtol and steps take several values"],
+    "strict=true,false": ["strict=true,false is not known"],
 }
 
 

@@ -5,9 +5,10 @@ import re
 from itertools import pairwise
 
 import pytest
+from runs_kit import train_run
 
 from odenet_cli.commands import eval as command
-from odenet_cli.commands._points import read
+from odenet_cli.commands.common import combinations
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
@@ -18,11 +19,7 @@ WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.
 
 
 def trained(folder, *words):
-    config = complete(compose([*WORDS, *words]), gpu=False)
-    folder.mkdir()
-    save(config, folder, tied=True)
-    runs.run(config, folder, "", list(words))
-    return folder
+    return train_run(folder, *WORDS, *words)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +65,7 @@ def test_an_adaptive_method_keeps_the_tolerance_and_a_fixed_one_brings_its_steps
     assert (dopri5["rtol"], dopri5["atol"]) == (1e-2, 1e-2)
 
 
-FLOW, KEYS = "model=cnf data=moons", command.SOLVER
+FLOW = "model=cnf data=moons"
 
 
 @pytest.mark.parametrize(
@@ -93,9 +90,8 @@ FLOW, KEYS = "model=cnf data=moons", command.SOLVER
 )
 def test_what_is_left_out_is_as_the_run_was_scored(words, said, expected):
     run = complete(compose(words.split()), gpu=False)
-    changes = {
-        key: values[0] for key, values in read((f"eval.solver.{word}" for word in said.split()), KEYS, ()).items()
-    }
+    overrides = command.PARSER.read_overrides([f"eval.solver.{word}" for word in said.split()])
+    (changes,) = combinations(overrides)
     solver = eval_solver(command.changed(run, changes))
     assert (solver.method, solver.rtol, solver.atol, solver.steps) == expected
 
@@ -161,9 +157,11 @@ WRONG = {
     "solver.rtol=1e-3": ["solver.rtol is not a key here", "eval.solver.rtol"],
     "optim.lr=3": ["optim.lr is not a key here"],
     "split=tset": ["Did you mean `test`?"],
-    "split=test,valid": ["only eval.solver.* takes several values"],
+    "split=test,valid": ["split=test,valid is not known"],
     "checkpoint=frist": ["best", "last"],
     "rtol": ["'rtol' is not of the form key=value"],
+    "device=cpu,cpu": ["only eval.solver.* takes several values"],
+    "--rtol=3": ["--rtol is not a key here"],
     "eval.solver.rtol=[1": ["eval.solver.rtol=[1 cannot be read"],
     "eval.batch_size=0": ["eval.batch_size=0"],
     "device=cuda:99": ["cuda:99"],

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from runs_kit import train_run
 
 from odenet_cli.analysis.trained import trained
 from odenet_cli.commands import sample
-from odenet_cli.config.resolve import complete
-from odenet_cli.config.saved import load, save
+from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.models.planar import Planar
 from odenet_cli.ode import SolveError
-from odenet_cli.request import compose
 from odenet_cli.training import run as runs
 
 SHORT = ("data=moons", "device=cpu", "trainer.steps=2", "trainer.batch_size=32", "trainer.limit_batches=1")
@@ -26,12 +25,8 @@ def flow(tmp_path_factory):
 
     def run(model):
         if model not in made:
-            folder = made[model] = tmp_path_factory.mktemp("runs") / model
             words = [*SHORT, f"model={model}", *SMALL[model], *(["eval.dtype=float64"] if model == "cnf" else [])]
-            config = complete(compose(words), gpu=False)
-            folder.mkdir()
-            save(config, folder, tied=True)
-            runs.run(config, folder, "", words)
+            made[model] = train_run(tmp_path_factory.mktemp("runs") / model, *words)
         return made[model]
 
     return run
@@ -72,7 +67,7 @@ def test_points_and_their_log_densities(flow, tmp_path, monkeypatch, capsys):
 WRONG = {
     "n=0": "n=0 must be a whole number above 0",
     "n=2.5": "n=2.5",
-    "seed=-1": "seed=-1",
+    "seed=-1": "seed=-1 must be a whole number from 0",
     "m=3": "m is not a key here",
     "points=nowhere.csv": "nowhere.csv cannot be read",
     "points=words.csv": "line 2 is not numbers",
@@ -104,7 +99,7 @@ def test_what_cannot_be_drawn_or_scored_is_refused(words, flow, tmp_path, monkey
 
 def test_names_and_comments_are_passed_over_and_quotes_taken_off(tmp_path):
     (tmp_path / "points").write_text('# drawn\n\n"x1"; x2\n"1"; 2\n3;4\n')
-    assert sample.points(tmp_path / "points") == [[1.0, 2.0], [3.0, 4.0]]
+    assert sample.read_points(tmp_path / "points") == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_a_point_that_the_flow_cannot_be_solved_from_is_refused(flow, tmp_path, monkeypatch):
@@ -145,9 +140,7 @@ def test_a_flow_draws_and_scores_from_the_command_line(odenet, flow, tmp_path):
 )
 def test_what_is_no_flow_is_refused(tmp_path, model):
     words = [*model, "device=cpu", "trainer.max_steps=1", "compile=false"]
-    config = complete(compose(words), gpu=False)
-    save(config, tmp_path, tied=True)
-    runs.run(config, tmp_path, "", words)
+    train_run(tmp_path, *words)
     for asked in ("n=3", "points=points.csv"):
         (tmp_path / "points.csv").write_text("1,2")
         with pytest.raises(RequestError, match="it is no flow"):

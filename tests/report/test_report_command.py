@@ -1,6 +1,7 @@
 """`odenet report`: what it prints and writes, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_folder_of_results(odenet, sweep):
         (["sweep", "x=solver.rtol"], "--out FOLDER"),
         (["sweep", "--out"], "--out needs a value"),
         (["sweep", "by=a", "by=b"], "by is said more than once"),
-        (["--out", "y"], "no path given"),
+        (["--out", "y"], "no PATH given"),
         (["sweep", "--out", "file"], "--out file cannot be made"),
     ],
 )
@@ -78,10 +79,12 @@ def test_a_refusal_is_exit_code_two(odenet, sweep):
 def test_words(sweep, monkeypatch, capsys):
     """A path may hold `=`; `--out` may be written as other commands write it."""
     monkeypatch.chdir(sweep)
-    assert command.parse(["0-seed=0,solver.rtol=0.1", "--out=a"]).paths[0].exists()
-    assert command.parse(["x/y=z", "out=a", "by=p,q,p", "x=k"]) == command.Request(
-        paths=[command.Path("x/y=z")], out=command.Path("a"), by=["p", "q"], x="k"
-    )
+    request = command.PARSER.parse(["0-seed=0,solver.rtol=0.1", "--out=a"])
+    command.check(request)
+    assert request.out == Path("a")
+    request = command.PARSER.parse(["x/y=z", "out=a", "by=p,q,p", "x=k"])
+    command.check(request)
+    assert (request.paths, request.out, request.by, request.x) == (["x/y=z"], Path("a"), ["p", "q"], "k")
     assert command.main(["."]) == 0
     assert command.main([".", "by=seed"]) == 0
     assert "Rows are means over solver.rtol too" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """What an experiment measures on a trained network, one kind a module: `measure(folder, options, say) -> rows`.
 
-Rows are kept in the run's folder as `<module>.jsonl`; those that are there already are not measured again.
+Rows are kept in the run's folder as `<module>.jsonl`, each under its key; those that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from odenet_cli.analysis.trained import check_file
 from odenet_cli.config.saved import load
@@ -21,7 +23,7 @@ Row = dict[str, Any]
 
 
 def config_of(folder: Path) -> Config:
-    """The config of the run in `folder`; refused where it names a class of the user's own, which no file may."""
+    """Return the config of the run in `folder`; raise if it names a class of the user's own, as no file may."""
     config = load(folder)
     if config.model["name"] == "custom" or "target" in config.model:
         raise RequestError(
@@ -31,34 +33,37 @@ def config_of(folder: Path) -> Config:
     return config
 
 
+def rounded(values: Tensor) -> Any:
+    """Return a tensor as numbers for a figure, to four decimals."""
+    return values.double().mul(1e4).round().div(1e4).tolist()
+
+
 class Rows:
-    """The rows of one kind in the folder of a run, each found by its `key`."""
+    """Hold the rows of one kind in the folder of a run, each found by its key, a part of the row."""
 
     def __init__(self, path: Path) -> None:
         check_file(path)
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # what stands after it was being written when the power went
-        self.found: list[Row] = [json.loads(line) for line in whole.splitlines()]
-        if path.exists() and whole != text:
+        self.rows: list[Row] = [json.loads(line) for line in whole.splitlines()]
+        if whole != text:
             os.truncate(path, len(whole.encode()))
 
     def get(self, key: Mapping[str, Any]) -> Row | None:
-        """The last row with this key, if there is one."""
-        return next(
-            (row for row in reversed(self.found) if all(row.get(name) == value for name, value in key.items())), None
-        )
+        """Return the last row with this key, if there is one."""
+        return next((row for row in reversed(self.rows) if all(row.get(k) == v for k, v in key.items())), None)
 
     def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Keep the values under this key."""
+        """Append the values under this key."""
         row = without_nan({**key, **values})
         append_json(self.path, row)
-        self.found.append(row)
+        self.rows.append(row)
 
     def missing(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The keys without a row."""
+        """Return the keys without a row."""
         return [key for key in keys if self.get(key) is None]
 
     def all(self, keys: Iterable[Mapping[str, Any]]) -> list[Row]:
-        """The rows with these keys, in their order."""
+        """Return the rows with these keys, in their order."""
         return [row for key in keys if (row := self.get(key)) is not None]

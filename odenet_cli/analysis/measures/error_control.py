@@ -1,4 +1,4 @@
-"""How a trained ODE-Net answers to its tolerance (figure 3 of Chen et al. 2018), in float64.
+"""Measure how a trained ODE-Net responds to its tolerance (figure 3 of Chen et al. 2018), in float64.
 
 `solve`     evaluations, and the error of z(1) against a solve at the tolerance `reference`; by batch and tolerance
 `time`      time of the forward solves, by tolerance: medians of `repeats` rounds over all tolerances
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -30,120 +30,111 @@ SETTINGS = {  # of panel c: the forward solver, and the norm of the adjoint
     "Adams, relative norm": ("adams", "relative"),
     "Adams, absolute norm": ("adams", "absolute"),
 }
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """`of`, and what its solves were: (solution, seconds)."""
+class TimedSolver:
+    """Solve with `solver`, and keep (solution, seconds) of each solve."""
 
-    of: Solver
+    solver: Solver
     solves: list[tuple[Solution, float]] = field(default_factory=list)
 
     def __call__(self, *arguments: Any) -> Solution:
-        begun = clock()
-        solution = self.of(*arguments)
-        self.solves.append((solution, clock() - begun))
+        start = synchronized_clock()
+        solution = self.solver(*arguments)
+        self.solves.append((solution, synchronized_clock() - start))
         return solution
 
 
-def clock() -> float:
-    """Seconds, once the device has done what it was told."""
+def synchronized_clock() -> float:
+    """Return seconds, once the device has done what was queued."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """`options`: tolerances, reference, batches, samples of each, repeats of the timing; and `gradient`, the same."""
+def measure(folder: Path, options: dict[str, Any], say: Say) -> list[Row]:
+    """Measure by `options`: tolerances, reference, batches, samples, repeats of the timing; `gradient`, the same."""
     rows = Rows(folder / "error_control.jsonl")
     config = replace(config_of(folder), dtype="float64")
-    kept = solved(rows, folder, config, options, say)
-    kept += timed(rows, folder, config, options)
-    return kept + differentiated(rows, folder, config, options["gradient"], say)
+    return [
+        *solve_errors(rows, folder, config, options, say),
+        *solve_times(rows, folder, config, options),
+        *gradient_errors(rows, folder, config, options["gradient"], say),
+    ]
 
 
-def solved(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """The error of z(1) by tolerance, on the first batches of the test samples."""
+def solve_errors(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Say) -> list[Row]:
+    """Measure the error of z(1) by tolerance, on the first batches of the test samples."""
     base = {"kind": "solve", "samples": options["samples"], "reference": options["reference"]}
-    net, kept = trained(folder, config, "best", options["samples"]), []
-    for number, batch in enumerate(islice(net.data.test.epoch(0), options["batches"])):
-        keys = [{**base, "batch": number, "rtol": tol} for tol in options["tolerances"]]
+    net, measured = trained(folder, config, "best", options["samples"]), []
+    for n, batch in enumerate(islice(net.data.test.epoch(0), options["batches"])):
+        keys = [{**base, "batch": n, "rtol": rtol} for rtol in options["tolerances"]]
         if missing := rows.missing(keys):
-            begun = time.perf_counter()
-            exact = state(net, batch, options["reference"])
-            seconds = time.perf_counter() - begun
-            say(f"  batch {number + 1}: reference of {exact.stats.nfe_forward:,} evaluations, {seconds:.1f} s")
+            exact, seconds = forward_solve(net, batch, options["reference"])
+            say(f"  batch {n + 1}: reference of {exact.stats.nfe_forward:,} evaluations, {seconds:.1f} s")
             for key in missing:
-                found = state(net, batch, key["rtol"])
-                error = ((found.y - exact.y).norm() / exact.y.norm()).item()
-                rows.put(key, {"nfe": found.stats.nfe_forward, "rejected": found.stats.rejected, "error": error})
-        kept += rows.all(keys)
-    return kept
-
-
-def state(net: Trained, batch: Any, tolerance: float) -> Solution:
-    """The solution, z(1), of a batch at this tolerance."""
-    solution: Solution = seen(net, batch, tolerance).solves[0][0]
-    return solution
+                solution, _ = forward_solve(net, batch, key["rtol"])
+                error, stats = ((solution.y - exact.y).norm() / exact.y.norm()).item(), solution.stats
+                rows.put(key, {"nfe": stats.nfe_forward, "rejected": stats.rejected, "error": error})
+        measured += rows.all(keys)
+    return measured
 
 
 @torch.no_grad()
-def seen(net: Trained, batch: Any, tolerance: float) -> Any:
-    """The forward solve of a batch by dopri5 at this tolerance, whatever steps that needs, with its time."""
-    watched: Any = Seen(Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, max_steps=1_000_000))
-    with solved_by(net.model.eval(), watched):
+def forward_solve(net: Trained, batch: Any, tolerance: float) -> tuple[Solution, float]:
+    """Return the first solve of a batch by dopri5 at this tolerance, whatever steps that needs, and its seconds."""
+    timed: Any = TimedSolver(Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, max_steps=1_000_000))
+    with solved_by(net.model.eval(), timed):
         net.loss_fn(net.model, batch)
-    return watched
+    first: tuple[Solution, float] = timed.solves[0]
+    return first
 
 
-def timed(rows: Rows, folder: Path, config: Config, options: dict[str, Any]) -> list[Row]:
-    """The time of a forward solve by tolerance; all tolerances take turns, so that a busy machine harms all alike."""
-    keys = [{"kind": "time", "samples": options["samples"], "rtol": tol} for tol in options["tolerances"]]
+def solve_times(rows: Rows, folder: Path, config: Config, options: dict[str, Any]) -> list[Row]:
+    """Measure the time of a forward solve by tolerance; all take turns, so that a busy machine slows all alike."""
+    keys = [{"kind": "time", "samples": options["samples"], "rtol": rtol} for rtol in options["tolerances"]]
     if rows.missing(keys):
         net = trained(folder, config, "best", options["samples"])
         batch = next(iter(net.data.test.epoch(0)))
-        seen(net, batch, min(key["rtol"] for key in keys))  # pays for warming up
-        rounds = [[seen(net, batch, key["rtol"]).solves[0] for key in keys] for _ in range(options["repeats"])]
+        forward_solve(net, batch, min(options["tolerances"]))  # warms up
+        rounds = [[forward_solve(net, batch, key["rtol"]) for key in keys] for _ in range(options["repeats"])]
         for key, solves in zip(keys, zip(*rounds)):
             nfe = solves[0][0].stats.nfe_forward
-            rows.put(key, {"nfe": nfe, "time_s": statistics.median(spent for _, spent in solves)})
+            rows.put(key, {"nfe": nfe, "time_s": statistics.median(seconds for _, seconds in solves)})
     return rows.all(keys)
 
 
-def differentiated(
-    rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Callable[[str], None]
-) -> list[Row]:
-    """The gradient's cost and error in each of SETTINGS, on the first batches of the training data."""
+def gradient_errors(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Say) -> list[Row]:
+    """Measure the gradient's cost and error in each of SETTINGS, on the first batches of the training data."""
     samples, batches, reference = options["samples"], options["batches"], options["reference"]
-    keys = [
+    keys: list[Mapping[str, Any]] = [
         {
             "kind": "gradient",
-            "setting": setting,
-            "rtol": tol,
-            "batch": number,
-            "samples": samples,
-            "reference": reference,
+            **{"setting": setting, "rtol": rtol, "batch": n},
+            **{"samples": samples, "reference": reference},
         }
-        for number in range(batches)
+        for n in range(batches)
         for setting in SETTINGS
-        for tol in options["tolerances"]
+        for rtol in options["tolerances"]
     ]
     if missing := rows.missing(keys):
         check = Gradcheck(trained(folder, config, "best", samples), samples, batches, reference)
-        for number in dict.fromkeys(key["batch"] for key in missing):
-            begun = time.perf_counter()
-            nfe = check.reference(number).cost.nfe_forward
-            say(f"  gradient {number + 1}: reference of {nfe:,} evaluations, {time.perf_counter() - begun:.1f} s")
+        for n in dict.fromkeys(key["batch"] for key in missing):
+            start = time.perf_counter()
+            nfe = check.reference(n).cost.nfe_forward
+            say(f"  gradient {n + 1}: reference of {nfe:,} evaluations, {time.perf_counter() - start:.1f} s")
         for key in missing:
-            rows.put(key, gradient(check, config, key))
+            rows.put(key, gradient_error(check, config, key))
     return rows.all(keys)
 
 
-def gradient(check: Gradcheck, config: Config, key: Mapping[str, Any]) -> Row:
-    """One row: the adjoint of `key["setting"]`, both solves at its tolerance."""
+def gradient_error(check: Gradcheck, config: Config, key: Mapping[str, Any]) -> Row:
+    """Return one row: the adjoint of `key["setting"]`, with both solves at its tolerance."""
     method, norm = SETTINGS[key["setting"]]
     solver = SolverConfig(method=method, rtol=key["rtol"], atol=key["rtol"], max_steps=100_000)
     adjoint = GradientConfig(method="adjoint", norm=norm, solver=SolverChange())
     row = check.row(replace(config, solver=solver, gradient=adjoint), key["batch"])
-    names: Sequence[str] = ("nfe_forward", "nfe_backward", "error", "error_steps", "failed")
+    names = ("nfe_forward", "nfe_backward", "error", "error_steps", "failed")
     return {name: row[name] for name in names if name in row}

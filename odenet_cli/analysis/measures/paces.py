@@ -1,4 +1,4 @@
-"""A recurrent network's free run, after the window, at another pace (`model.pace`); other networks have none."""
+"""Measure a recurrent network's free run, after the window, at another pace; other networks have no `model.pace`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from odenet_cli.training.evaluate import evaluate
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """`options`: the paces. A row each, of the errors on the test trajectories."""
+    """Measure by `options`: the paces. A row each, of the errors on the test trajectories."""
     config = config_of(folder)
     if "pace" not in config.model:
         return []
     rows = Rows(folder / "paces.jsonl")
     keys = [{"kind": "pace", "pace": pace} for pace in options["paces"]]
     for key in rows.missing(keys):
-        other = replace(config, model={**config.model, "pace": key["pace"]})
-        net = trained(folder, other, "best", eval_batch(config))
+        at_pace = replace(config, model={**config.model, "pace": key["pace"]})
+        net = trained(folder, at_pace, "best", eval_batch(config))
         scores = evaluate(net.model, net.loss_fn, net.data.test)
         rows.put(key, {name: value for name, value in scores.items() if name.startswith("rmse")})
     return rows.all(keys)

@@ -1,4 +1,4 @@
-"""What a trained network comes to at other tolerances than its own, and what its gradient was worth.
+"""Measure a trained network at other tolerances than its own, and how far its gradient was from exact.
 
 `score`     test error and evaluations, and which test samples were `wrong`; by tolerance of the evaluation
 `gradient`  error of the gradient as the training made it, beside the one at `reference` in float64; by batch
@@ -25,14 +25,13 @@ from odenet_cli.training.evaluate import evaluate
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
     """Measure by `options`: the tolerances; and gradient: samples of a batch, batches, reference."""
     rows, config = Rows(folder / "tolerance.jsonl"), config_of(folder)
-    return scored(rows, folder, config, options["tolerances"]) + differentiated(
-        rows, folder, config, options["gradient"], say
-    )
+    scores = score(rows, folder, config, options["tolerances"])
+    return scores + gradient_errors(rows, folder, config, options["gradient"], say)
 
 
-def scored(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> list[Row]:
+def score(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> list[Row]:
     """Score the best weights on the test samples at each of the tolerances, by the method that scored the run."""
-    keys = [{"kind": "score", "rtol": tolerance} for tolerance in tolerances]
+    keys = [{"kind": "score", "rtol": rtol} for rtol in tolerances]
     if missing := rows.missing(keys):
         net = trained(folder, config, "best", eval_batch(config))
         for key in missing:
@@ -40,20 +39,19 @@ def scored(rows: Rows, folder: Path, config: Config, tolerances: list[float]) ->
             device.settle(net.device, config.deterministic, build.tightest(at))
             answers: dict[str, Tensor] = {}
             solver, limit = build.solver(eval_solver(at)), config.trainer.limit_batches
-            found = evaluate(net.model, net.loss_fn, net.data.test, solver, limit, build.eval_dtype(at), answers)
+            scores = evaluate(net.model, net.loss_fn, net.data.test, solver, limit, build.eval_dtype(at), answers)
             wrong = (answers["predicted"] != answers["label"]).nonzero().flatten().tolist()
             names = ("error", "loss", "nfe_forward", "rejected", "time_s")
-            rows.put(key, {**{name: found[name] for name in names}, "samples": len(answers["label"]), "wrong": wrong})
+            rows.put(key, {**{name: scores[name] for name in names}, "samples": len(answers["label"]), "wrong": wrong})
     return rows.all(keys)
 
 
-def differentiated(
+def gradient_errors(
     rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Callable[[str], None]
 ) -> list[Row]:
     """Compare the gradients of the run's own setting, on the first batches of its training data, with the reference."""
     samples, batches, reference = options["samples"], options["batches"], options["reference"]
-    base = {"kind": "gradient", "samples": samples, "reference": reference}
-    keys = [{**base, "batch": number} for number in range(batches)]
+    keys = [{"kind": "gradient", "samples": samples, "reference": reference, "batch": n} for n in range(batches)]
     if missing := rows.missing(keys):
         check = Gradcheck(trained(folder, config, "best", samples), samples, batches, reference)
         for key in missing:

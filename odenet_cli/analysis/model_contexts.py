@@ -1,0 +1,77 @@
+"""Contexts that change a model in place, without a copy, and restore it: `in_dtype`, `frozen`, `repeatable`.
+
+A copy would leave what the model's code refers to by itself, such as a closure over a module, with the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.training import generators
+
+COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+@contextlib.contextmanager
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Convert the parameters and buffers of `model`, and tensors that are attributes of its modules, to `dtype`."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        return tensor.to(COMPLEX[dtype] if tensor.is_complex() else dtype)
+
+    parameters = {parameter: parameter.data for parameter in model.parameters()}
+    dtypes = {parameter.dtype for parameter in parameters}
+    holders = [holder for module in model.modules() for holder in (module._buffers, vars(module))]
+    tensors = [(h, name, x) for h in holders for name, x in h.items() if isinstance(x, Tensor) and x.dtype in dtypes]
+    try:
+        for parameter, data in parameters.items():
+            parameter.data = convert(data)
+        for holder, name, tensor in tensors:
+            holder[name] = convert(tensor)
+        yield
+    finally:
+        for parameter, data in parameters.items():
+            parameter.data = data
+        for holder, name, tensor in tensors:
+            holder[name] = tensor
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Have no parameter require a gradient."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_()
+
+
+@contextlib.contextmanager
+def repeatable(model: nn.Module) -> Iterator[None]:
+    """Start with the same random numbers at each entry; restore the generators, the model's buffers, and the
+    attributes of its modules."""
+    where = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    random_state = generators.packed(generators.states(where))
+    modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng():
+        try:
+            torch.manual_seed(0)
+            generators.seed(0)
+            yield
+        finally:
+            generators.restore(random_state, where)
+            for module, attributes, own_buffers in modules:
+                vars(module).clear()
+                vars(module).update(attributes)
+                module._buffers.update(own_buffers)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)

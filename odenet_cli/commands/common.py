@@ -1,0 +1,309 @@
+"""What the commands share: a parser whose help is a docstring, the RUN they look at, a table that grows row by row."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+import math
+import os
+import re
+import sys
+import textwrap
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NoReturn
+
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import DATA_PLACES, STEP_CONTROL, Config, SolverChange, SolverConfig
+from odenet_cli.errors import RequestError
+from odenet_cli.files import append_json
+from odenet_cli.registry import nearest
+from odenet_cli.training.progress import say
+
+Overrides = dict[str, list[Any]]  # key -> its values
+
+SOLVER_FIELDS = tuple(field.name for field in fields(SolverChange))
+RUN_KEYS = (*DATA_PLACES, "data.download", "device", "model.target")  # of every command that takes a RUN
+RUN_HELP = f"""{", ".join(RUN_KEYS[:-1])}: where the data are, and where to compute.
+model.target=package.module:Class: to be given again where the run has a class of your own, as no file may name code."""
+
+
+class Help(argparse.HelpFormatter):
+    """Wrap the text to the width of the terminal; indented lines, which are examples and lists, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = []
+        for paragraph in text.strip("\n").split("\n\n"):
+            is_list = "\n " in f"\n{paragraph}"
+            for line in paragraph.splitlines() if is_list else [" ".join(paragraph.split())]:
+                hang = " " * re.match(r" *(\S+ {2,})?", line).end()  # type: ignore[union-attr]
+                lines += textwrap.wrap(line, width, subsequent_indent=hang)
+            lines.append("")
+        return "\n".join(lines[:-1])
+
+
+class Parser(argparse.ArgumentParser):
+    """Parse the words of a command. Its help is the docstring of its module.
+
+    `--out DIR`, `--out=DIR` and `out=DIR` mean the same. Whatever is wrong raises `RequestError`.
+
+    run      the first word is the folder of a run, and the keys of `RUN_KEYS` may be overridden
+    keys     what else may be overridden, `key=value`
+    several  patterns of the keys that take several values, `key=a,b`
+
+    >>> PARSER = Parser(__name__, __doc__)
+    >>> PARSER.add_argument("--out", type=Path)
+    >>> @PARSER.command
+    ... def main(request: Namespace) -> int:
+    ...     return 0
+    """
+
+    def __init__(
+        self, module: str, doc: str | None, run: bool = False, keys: Sequence[str] = (), several: Sequence[str] = ()
+    ) -> None:
+        command = module.rpartition(".")[2]
+        super().__init__(
+            f"odenet {command}",
+            description=doc,
+            epilog="An option may also be written name=VALUE.",
+            formatter_class=Help,
+            add_help=False,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
+        self.options: dict[str, argparse.Action] = {}
+        self.needs_words = False
+        self.run, self.keys, self.several = run, (*keys, *(RUN_KEYS if run else ())), several
+        if run:
+            self.add_argument("folder", metavar="RUN", type=path, help="the folder of a run")
+            self.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="see above")
+            self.description = f"{doc}\n\n{textwrap.indent(RUN_HELP, '  ')}"
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an argument as `argparse` does."""
+        action = super().add_argument(*names, **settings)
+        self.options |= dict.fromkeys(action.option_strings, action)
+        self.needs_words |= not action.option_strings and settings.get("nargs") not in ("*", "?")
+        return action
+
+    def command(self, function: Callable[[Namespace], int]) -> Callable[[list[str]], int]:
+        """Return `main(argv)`, which parses and calls `function`; `--help`, or no word where one is needed, prints."""
+
+        @functools.wraps(function)
+        def main(argv: list[str]) -> int:
+            asked = not {"-h", "--help"}.isdisjoint(argv)
+            if asked or (self.needs_words and not argv):
+                print(self.format_help(), end="")
+                return 0 if asked else 2
+            return function(self.parse(argv))
+
+        return main
+
+    def parse(self, argv: Sequence[str]) -> Namespace:
+        """Return what was asked for: the arguments, `argv` itself and, of a RUN, `config` and `overrides`."""
+        words = self._as_options(argv)
+        try:
+            request, unknown = self.parse_known_intermixed_args(words)
+        except argparse.ArgumentError as error:
+            name, message = str(error.argument_name), error.message
+            raise RequestError(
+                f"{name} needs a value." if message.startswith("expected") else f"{name.lstrip('-')}={message}"
+            ) from error
+        for word in unknown:
+            self.refuse(word)
+        request.argv = list(argv)
+        if self.run:
+            config = load(request.folder)
+            request.overrides = self.read_overrides(request.overrides)
+            request.config = locate_data(request.folder, config, request.overrides)
+        return request
+
+    def _as_options(self, argv: Sequence[str]) -> list[str]:
+        """Return the words with `name=value` as `--name=value` for each option; none may be there twice."""
+        words: list[str] = []
+        for word in argv:
+            name, equals, _ = word.partition("=")
+            is_value = bool(words) and words[-1] in self.options and self.options[words[-1]].nargs != 0
+            words.append(f"--{word}" if equals and f"--{name}" in self.options and not is_value else word)
+        names = [word.partition("=")[0] for word in words]
+        for name in self.options:
+            if names.count(name) > 1:
+                raise RequestError(f"{name.lstrip('-')} is said more than once; say it once.")
+        return words
+
+    def read_overrides(self, words: Sequence[str]) -> Overrides:
+        """Return the values given for each key, in Hydra's grammar."""
+        overrides: Overrides = {}
+        if words:
+            from odenet_cli.request.points import values as parse_override
+        for word in words:
+            key, values = parse_override(word)
+            if key not in self.keys:
+                self.refuse(key)
+            if key in overrides:
+                raise RequestError(f"{key} is said more than once; several values go {key}=a,b.")
+            if len(values) > 1 and not any(fnmatch(key, pattern) for pattern in self.several):
+                accept = f"only {' and '.join(self.several)}" if self.several else "no key"
+                raise RequestError(f"{word}: {accept} take{'s' * (len(self.several) < 2)} several values.")
+            overrides[key] = values
+        return overrides
+
+    def refuse(self, word: str) -> NoReturn:
+        """Raise for a word that means nothing, and name the nearest that does."""
+        name, *_ = word.partition("=")
+        known = [*self.options, *self.keys]
+        near = nearest(name, [*known, *(option.lstrip("-") for option in self.options)])
+        listing = f"\n  There are: {', '.join(known)}." if known else ""
+        raise RequestError(f"{name} is not {'a key' if self.keys else 'an option'} here.{near}{listing}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise for a word that is missing, where argparse would print and exit."""
+        missing = message.removeprefix("the following arguments are required: ")
+        raise RequestError(f"no {missing} given; {self.prog} --help says more.")
+
+
+def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
+    """Return the config of the run in `folder` with its data where they are now, unless the user says where.
+
+    Raises if the run has a class of the user's own that `model.target` does not name again.
+    """
+    if run.model["name"] == "custom" and "model.target" not in overrides:
+        raise RequestError(
+            "this run has a class of your own, and no file may name code to run.\n"
+            f"  Say it again: model.target={run.model.get('target')}"
+        )
+    if not any(key in overrides for key in DATA_PLACES):
+        from odenet_cli.training.moved import moved
+
+        places = {key.partition(".")[2]: place for key, place in moved(folder, run).items()}
+        return replace(run, data={**run.data, **places}) if places else run
+    return run
+
+
+def combinations(overrides: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the values; they are counted before they are made."""
+    from odenet_cli.request.points import MOST
+
+    if (total := math.prod(map(len, overrides.values()))) > MOST:
+        many = ", ".join(f"{key} {len(values):,}" for key, values in overrides.items() if len(values) > 1)
+        raise RequestError(f"{many}: together {total:,} combinations, more than {MOST:,}. Say fewer values.")
+    return [dict(zip(overrides, point)) for point in itertools.product(*overrides.values())]
+
+
+# Types of arguments. Each reads a text, or raises with a message that goes on after `name=`.
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or a folder."""
+    if not text:
+        raise ArgumentTypeError(" needs a value.")
+    return Path(os.path.expanduser(text))
+
+
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{text} must be a number above 0.")
+    return value
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `low` to `high`."""
+    limits = f"above {low - 1}" if high is None else f"from {low} to {high:,}"
+
+    def read(text: str) -> int:
+        value = int(text) if text.isdecimal() and len(text) < 20 else low - 1  # Python reads no 5,000 digits
+        if value < low or (high is not None and value > high):
+            raise ArgumentTypeError(f"{text[:40]}{'…' * (len(text) > 40)} must be a whole number {limits}.")
+        return value
+
+    return read
+
+
+def counted(name: str, text: str, most: int) -> int:
+    """Return the whole number from 1 to `most` that is given after `name`."""
+    try:
+        return whole(1, most)(text)
+    except ArgumentTypeError as error:
+        raise RequestError(f"{name}{error}") from error
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a reader of one of these names."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ArgumentTypeError(f"{text} is not known.{nearest(text, choices)}\n  There are: {', '.join(choices)}.")
+        return text
+
+    return read
+
+
+def several(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Return a reader of values with commas between them; each counts once."""
+    return lambda text: list(dict.fromkeys(read(part.strip()) for part in text.split(",") if part.strip()))
+
+
+def add_checkpoint(parser: Parser) -> None:
+    """Add the choice of weights."""
+    parser.add_argument(
+        "--checkpoint", metavar="best|last", type=one_of("best", "last"), default="best", help="weights"
+    )
+
+
+def describe_solver(solver: SolverConfig) -> str:
+    """Return a solver as a table names it: `dopri5 0.001`, `euler 1 step`."""
+    if solver.rtol is None:
+        return f"{solver.method} {solver.steps} step{'s' * (solver.steps != 1)}"
+    atol = "" if solver.atol == solver.rtol else f"/{solver.atol:g}"
+    control = [f", {name} {getattr(solver, name)}" for name in STEP_CONTROL if getattr(solver, name) is not None]
+    return f"{solver.method} {solver.rtol:g}{atol}{''.join(control)}"
+
+
+class Table:
+    """Print a table row by row, as the rows are computed: its columns are as wide as was said before the first.
+
+    columns  head and width of each
+    left     how many of them, from the first, hold words
+    """
+
+    def __init__(self, columns: Sequence[tuple[str, int]], left: int = 1) -> None:
+        self.widths, self.left = [width for _, width in columns], left
+        self.row(*(head for head, _ in columns))
+
+    def row(self, *cells: str) -> None:
+        """Print a row; cells beyond the columns are notes."""
+        widths = [*self.widths, *(0 for _ in cells)]
+        padded = [c.ljust(w) if n < self.left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))]
+        say("  ".join(padded).rstrip())
+
+
+@contextlib.contextmanager
+def journal(path: Path, write: Callable[[Path, Any], object] = append_json) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that appends a record to the file `path` of a run, or puts it there by `write`.
+
+    Where the file cannot be written, the command goes on, and warns once, at the end.
+    """
+    errors: list[OSError] = []
+
+    def add(record: Any) -> None:
+        try:
+            write(path, record)
+        except OSError as error:
+            errors.append(error)
+
+    try:
+        yield add
+    finally:
+        if errors:
+            reason = errors[0].strerror or errors[0]
+            print(f"warning: {path} was not written: {reason}. What is printed is kept nowhere.", file=sys.stderr)
