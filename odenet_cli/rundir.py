@@ -26,7 +26,7 @@ OURS |= {"predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json"}
 RECORD: dict[str, Any] = {
     "status": str,
     **dict.fromkeys(("reason", "command", "git", "device", "started", "finished"), str | None),
-    **dict.fromkeys(("final", "data", "versions"), dict | None),
+    **dict.fromkeys(("final", "data", "versions", "failed"), dict | None),
     "resumed": list | None,
 }
 METRICS: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
@@ -185,6 +185,8 @@ def parse_record(folder: Path) -> dict[str, Any]:
     check_types(record, {**RECORD, "format": int} if "format" in record else RECORD, "run.json")
     for stop in record.get("resumed") or []:
         check_types(stop, {"step": int}, "a resume in run.json")
+    if record.get("failed") is not None:
+        check_types(record["failed"], {"split": str, "step": int}, "failed in run.json")
     return dict(record)
 
 

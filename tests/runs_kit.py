@@ -34,7 +34,7 @@ enlarged, embedded = functools.cache(digits.enlarged), functools.cache(digits._e
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
-    monkeypatch.setattr(record, "commit", lambda: None)
+    monkeypatch.setattr(record, "git_commit", lambda: None)
     monkeypatch.setattr(digits, "enlarged", enlarged)
     monkeypatch.setattr(digits, "_embedded", embedded)
 

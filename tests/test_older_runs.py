@@ -14,7 +14,7 @@ from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce.plan import digest
 from odenet_cli.rundir import FORMAT, read_record
 from odenet_cli.training import checkpoint
-from odenet_cli.training.same import same_run
+from odenet_cli.training.identity import check_same_run
 
 OLD = (
     Path(__file__).parent / "old_runs"
@@ -45,7 +45,7 @@ def test_what_is_new_takes_its_default_and_is_said_once(run, capsys, monkeypatch
     told = capsys.readouterr().err
     assert told.count("model.augment=0") == 1
     assert told.startswith(f"warning: {run / 'config.yaml'} is of an older version without ")
-    assert same_run(run, config) == {}
+    assert check_same_run(run, config) == {}
 
 
 def test_the_hash_of_a_cell_outlives_a_new_option(run):

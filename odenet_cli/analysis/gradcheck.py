@@ -67,7 +67,7 @@ class Gradcheck:
     def row(self, config: Config, n: int) -> dict[str, Any]:
         """Return the errors of the gradient of `config` on batch `n`; how a solve `failed`, if one did, and why there
         is `no_reference`, if there is none."""
-        device.settle(self.device, config.deterministic, build.tightest(config))
+        device.configure_backends(self.device, config.deterministic, build.tightest(config))
         record = {**self.about, **setting(config), "batch": n + 1}
         try:
             own, exact, recording = self.gradients(config, n)

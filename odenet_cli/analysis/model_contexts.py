@@ -58,7 +58,7 @@ def repeatable(model: nn.Module) -> Iterator[None]:
     """Start with the same random numbers at each entry; restore the generators, the model's buffers, and the
     attributes of its modules."""
     where = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    random_state = generators.packed(generators.states(where))
+    random_state = generators.state(where)
     modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng():

@@ -1,18 +1,18 @@
-"""The step that a run failed in, once more; nothing is written.
+"""Repeat what a run failed in; nothing is written.
 
-It begins from `checkpoints/failed.pt`, which has the weights before it and its batch. A run that found out later, as on
-a GPU or where the update broke the weights, has none: then the steps since the latest checkpoint are looked at, each.
+The order of the data and all that is drawn are functions of the seed and the checkpoint: training on from `last.pt`
+meets the failed step again, with the same weights and the same batch to the bit. On a GPU, whose kernels may add in
+another order, it is met up to rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from odenet_cli.analysis.trained import known_data
 from odenet_cli.config.schema import Config
@@ -22,102 +22,132 @@ from odenet_cli.registry import require
 from odenet_cli.rundir import read_record
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import converted
-from odenet_cli.training.failure import WHERE, broken, circumstances, repeatable
-from odenet_cli.training.keeper import FAILED
-from odenet_cli.training.loop import Session, score, slopes
-from odenet_cli.training.optim import learning_rate
+from odenet_cli.training.failure import WHERE, describe_progress, failing_in, first_nonfinite
+from odenet_cli.training.loop import loss_and_gradients, score, train_epoch, validate
 from odenet_cli.training.progress import number
+from odenet_cli.training.resume import best_weights, restore, starting_weights
 from odenet_cli.training.run import assemble
-from odenet_cli.training.sound import FAILED_STEP, agree, fitting, sound
-from odenet_cli.training.state import restore, take, weights_of
+from odenet_cli.training.session import Session
+from odenet_cli.training.signals import Stop
 
 
-class Nowhere:
-    """Keeps no failed step."""
+class Quiet:
+    """Stand in for log, checkpoints and progress: write nothing, and keep the generators' states before a step."""
 
-    def failed(self, *_: Any) -> None:
-        pass
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.last(session)
+
+    def step(self, done: int) -> None:
+        """Keep the states between two steps; raise `RunFailed` if the update broke the weights."""
+        check_update(self.session)
+        self.states = generators.state(self.session.device)
+
+    def last(self, session: Session) -> None:
+        """Keep the states after a validation."""
+        self.states = generators.state(session.device)
+
+    def write(self, record: Any) -> None:
+        """Drop a record."""
+
+    best = record = write
 
 
 def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]) -> str:
     """Repeat what the run in `folder` failed in under `config`: its own, `run`, or a change of it.
 
-    Raises `RunFailed` where it fails again; what came of it in words where not.
+    Raises `RunFailed` where it fails again; returns what came of it in words where not.
     """
-    path, record = folder / "checkpoints" / FAILED, read_record(folder)
-    kept = checkpoint.load(path) if path.exists() else None
-    if kept is not None:
-        sound(kept, FAILED_STEP)
-        agree(run, kept)
-    if kept is None and not str(record.get("reason")).startswith("the run diverged"):
-        status = record.get("status", "not begun")
-        reason = f": {str(record['reason']).partition(chr(10))[0]}" if record.get("reason") else ""
-        raise RequestError(
-            f"{folder} has no failed step to repeat: there is no {path}.\n  The run is {status}{reason}\n"
-            "  One is kept where a loss, a gradient or a solve fails."
-        )
+    split, step = failed_place(folder)
     where = device.choose(config.device)
-    device.settle(where, config.deterministic, build.tightest(config))
-    session = assemble(config, where, known_data(folder))
-    session.watch = True
-    if kept is None:
-        return _since_checkpoint(session, folder, run, say)
+    device.configure_backends(where, config.deterministic, build.tightest(config))
+    session = assemble(run, where, known_data(folder))
+    session.check_every_step = True
+    state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))
+    if state is None and run.checkpoint is not None:
+        session.model.load_state_dict(starting_weights(run, Path(run.checkpoint)))
+    if trouble:
+        say(f"{trouble}\n  Taking the checkpoint before it.")
+    if step is None:  # a run of an older version does not say
+        step = session.step + run.trainer.checkpoint_every * (2 if trouble else 1)
+    step = max(session.step, min(step, session.end))
+    say(f"{folder}: on from step {session.step}, the latest checkpoint, to {WHERE[split]} {step}.")
 
-    take(session.model, session.optimizer, kept)
-    session.step, session.epoch, session.position = kept["step"], kept["epoch"], kept["position"]
-    session.good = kept["good"]
-    split = require("split", kept["split"], WHERE)
-    step = session.step + 1 if split == "train" else session.step
-    say(f"{folder}: {WHERE[split]} {step} again, in epoch {session.epoch}, with the weights that it had.")
+    quiet = Quiet(session)
+    train_to(session, split, step - (split == "train"), quiet)
+    split = session.failed["split"] if session.failed else split  # it fails before it was noticed
+    if config != run:
+        session = changed(session, config, known_data(folder))
+    session.config, session.failed = config, None
+    generators.restore(quiet.states, where)
+    if split == "test":
+        session.model.load_state_dict(best_weights(session, folder))
     if split != "train":
-        scores = score(session, Nowhere(), split)
-        return f"It passes: {split} loss {scores['loss']:.6g}."
-    with fitting(kept, "the data"):
-        dealt = next(iter(session.data.train.epoch(session.epoch, session.position)))
-        for old, new in zip(dealt, kept["batch"], strict=True):
-            if new is not None and new.shape[1:] != old.shape[1:]:
-                raise ValueError(f"its batch has {tuple(new.shape)} where {tuple(old.shape)} is dealt")
-    batch = tuple(old if new is None else new.to(where) for old, new in zip(dealt, kept["batch"]))
-    batch = converted(batch, build.dtype(config))
-    if not all(torch.equal(old, new) for old, new in zip(dealt, batch) if isinstance(old, Tensor)) and config == run:
-        say("The data deal another batch here than the one that was kept; the kept one is taken.")
-    generators.restore(kept, where)
-    return _step(session, batch)
+        return f"It passes: {split} loss {score(session, split)['loss']:.6g}."
+    if session.step == step:
+        return "It passes: no step was left."
+    return train_step(session)
 
 
-def _step(session: Session, batch: Any) -> str:
+def failed_place(folder: Path) -> tuple[str, int | None]:
+    """Return the split and the step that the run in `folder` failed in; raise `RequestError` where it did not."""
+    record = read_record(folder)
+    place, reason = record.get("failed"), str(record.get("reason"))
+    if place is not None:
+        return require("split", place["split"], WHERE), place["step"]
+    if reason.startswith(("the run diverged", "in optimiser step")):
+        return "train", None
+    first_line = f": {reason.partition(chr(10))[0]}" if record.get("reason") else ""
+    raise RequestError(
+        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{first_line}\n"
+        "  A step can be repeated where a loss, a gradient or a solve fails."
+    )
+
+
+def train_to(session: Session, split: str, step: int, quiet: Quiet) -> None:
+    """Train up to `step`, with the validations on the way, or up to what fails before: `session.failed`."""
+    session.config = replace(session.config, trainer=replace(session.config.trainer, max_steps=max(1, step)))
+    try:
+        while session.step < step or session.position == session.per_epoch:
+            train_epoch(session, quiet, quiet, Stop(), quiet)
+            if session.position == 0 and (split == "train" or session.step < step):
+                validate(session, quiet, quiet, quiet, math.nan)
+                quiet.last(session)
+    except Exception:
+        if session.failed is None:
+            raise
+
+
+def changed(before: Session, config: Config, data_record: dict[str, Any]) -> Session:
+    """Return a session under another config, where `before` stands."""
+    session = assemble(config, before.device, data_record)
+    session.check_every_step = True
+    session.model.load_state_dict(before.model.state_dict())
+    session.optimizer.load_state_dict(before.optimizer.state_dict())
+    for name in ("step", "epoch", "position", "validated", "best", "last_finite"):
+        setattr(session, name, getattr(before, name))
+    return session
+
+
+def train_step(session: Session) -> str:
+    """Make one optimiser step and return what came of it in words."""
     session.model.train()
-    for group in session.optimizer.param_groups:
-        group["lr"] = learning_rate(session.config.optim, session.step, session.total)
-    with repeatable(session, Nowhere(), batch=batch):
-        values, solves = slopes(session, batch)
+    session.set_learning_rate()
+    batch = converted(next(session.batches()), build.dtype(session.config))
+    with failing_in(session, "train"):
+        values, solves = loss_and_gradients(session, batch)
     session.optimizer.step()
-    session.step, session.position = session.step + 1, session.position + 1
-    name = broken(session.model.state_dict())
-    if name is not None:
-        raise RunFailed(f"the update of step {session.step} makes {name} NaN or infinite, at {circumstances(session)}.")
+    session.step += 1
+    check_update(session)
     cost = sum(solves, start=Stats())
     nfe = f", {number(cost.nfe_forward)} evaluations forward, {number(cost.nfe_backward)} backward" if solves else ""
     return f"It passes: loss {values['loss'].item():.6g}{nfe}."
 
 
-def _since_checkpoint(session: Session, folder: Path, run: Config, say: Callable[[str], None]) -> str:
-    """All steps after the latest checkpoint, to the one that fails; a run notices before the next checkpoint."""
-    session.config, changed = run, session.config
-    state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))
-    session.config = changed
-    if state is None and run.checkpoint is not None:
-        session.model.load_state_dict(weights_of(run, Path(run.checkpoint)))
-    if trouble:
-        say(f"{trouble}\n  Taking the checkpoint before it.")
-    say(f"{folder}: the steps after step {session.step}, the latest checkpoint, again; the failed one was not kept.")
-    end = min(session.end, session.step + run.trainer.checkpoint_every * (2 if trouble else 1))
-    said = "It passes: no step was left."
-    while session.step < end:
-        if session.position == session.per_epoch:
-            session.epoch, session.position = session.epoch + 1, 0
-        for batch in session.data.train.epoch(session.epoch, session.position):
-            said = _step(session, batch)
-            if session.step == end or session.position == session.per_epoch:
-                break
-    return said
+def check_update(session: Session) -> None:
+    """Raise `RunFailed` if the last optimiser step made a weight NaN or infinite."""
+    name = first_nonfinite(session.model.state_dict())
+    if name is not None:
+        raise RunFailed(
+            f"the update of step {session.step} makes {name} NaN or infinite, at {describe_progress(session)}."
+        )

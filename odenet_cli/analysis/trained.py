@@ -21,8 +21,7 @@ from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.rundir import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device, weights
-from odenet_cli.training.sound import WEIGHTS, agree, fits, sound
-from odenet_cli.training.state import shapes, take
+from odenet_cli.training.resume import validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
 APPENDED = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # written into a run's folder, not in one move
@@ -53,7 +52,7 @@ def trained(folder: Path, config: Config, which: str, batch_size: int) -> Traine
         check_file(folder / name)
     state, trained_on = weights_of_run(folder, config, which), known_data(folder)
     where = device.choose(config.device)
-    device.settle(where, config.deterministic, build.tightest(config))
+    device.configure_backends(where, config.deterministic, build.tightest(config))
     name, options = config.source()
     settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
@@ -63,7 +62,7 @@ def trained(folder: Path, config: Config, which: str, batch_size: int) -> Traine
             "%s was trained on other data of this name; what follows is about those that are there now.", folder
         )
     model = build.model(config, data.shape, data.classes).to(where)
-    take(model, None, state)
+    model.load_state_dict(state["model"])
     about = f"{weights.which(state)} weights, step {state['step']}"
     return Trained(model, task(data.task), data, where, about, state["step"], other_data)
 
@@ -74,23 +73,21 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
     Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
     no use or missing gives way to the one before it. A kept cell has `model.safetensors` in the place of checkpoints.
     """
-    run, own_shapes = load(folder), shapes(config, known_data(folder))
+    run, own_shapes = load(folder), weight_shapes(config, known_data(folder))
 
-    def validate(state: checkpoint.Content) -> None:
-        sound(state, WEIGHTS)
+    def check(state: checkpoint.Content) -> None:
         # The user names a class of their own again, and it may have moved since.
-        agree(run, state, WEIGHT_KEYS, free=("model.target",))
-        fits(own_shapes, state)
+        validate(state, run, own_shapes, prefixes=WEIGHT_KEYS, free=("model.target",))
 
     path = folder / "checkpoints" / f"{which}.pt"
-    state, trouble = checkpoint.latest(path, validate)
+    state, trouble = checkpoint.latest(path, check)
     if state is None and which == "best":
         path = path.with_name("last.pt")
-        state, trouble = checkpoint.latest(path, validate)
+        state, trouble = checkpoint.latest(path, check)
     kept = folder / WEIGHTS_FILE
     if state is None and kept.is_file():
         state = weights.load(kept, run)
-        validate(state)
+        check(state)
         if which == "last" and weights.which(state) != "last":
             raise RequestError(f"{kept} holds the weights that were scored, not the last ones; leave checkpoint= out.")
     if state is None:

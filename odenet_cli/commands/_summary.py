@@ -23,8 +23,8 @@ COSTS = (
 def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[Path, str] | None = None) -> int:
     """Write and print what became of the `jobs` (overrides, folder) and of those that the sweep had before; return how
     many of the `jobs` are not done. Those that `failed`, and why, are not, whatever run their folders hold."""
-    earlier = _earlier(folder, [where for _, where in jobs])
-    records = [_outcome(overrides, where, folder, failed or {}) for overrides, where in (*earlier, *jobs)]
+    earlier = _earlier(folder, [run for _, run in jobs])
+    records = [_outcome(overrides, run, folder, failed or {}) for overrides, run in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", {"jobs": records})
     table = markdown(records, differing(record["overrides"] for record in records))
@@ -44,10 +44,10 @@ def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
     return [(list(record_or_reason(run).get("overrides") or []), run) for run in runs_below(folder) if run not in jobs]
 
 
-def _outcome(overrides: list[str], where: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:
-    record = record_or_reason(where)
-    if where.resolve() in failed and record.get("status") == "done":
-        record = {"status": "failed", "reason": failed[where.resolve()]}
+def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:
+    record = record_or_reason(run)
+    if run.resolve() in failed and record.get("status") == "done":
+        record = {"status": "failed", "reason": failed[run.resolve()]}
     status = record.get("status", "not started")
     reason = record.get("reason")
     if status == "running":
@@ -57,20 +57,20 @@ def _outcome(overrides: list[str], where: Path, folder: Path, failed: Mapping[Pa
         "status": status,
         "reason": reason,
         "final": record.get("final") or {},
-        "folder": str(where.relative_to(folder)),
+        "folder": str(run.relative_to(folder)),
     }
 
 
 def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
-    """The swept keys beside what any of the runs is judged by, and the costs that any of them has."""
+    """Return a table of the swept keys, the scores that any of the runs has, and its costs."""
     finals = [record["final"] for record in records]
     shown = [*scores_among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
     head = ["job", *(key.lstrip("+") for key in swept), *(column.title for column in shown), "status"]
     rows = []
     for number, record in enumerate(records):
-        said = dict(override.partition("=")[::2] for override in record["overrides"])
+        values = dict(override.partition("=")[::2] for override in record["overrides"])
         final = record["final"]
-        mine = [column for column in (*scores_of(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
-        cells = [column.text(final[column.name]) if column in mine else "" for column in shown]
-        rows.append([str(number), *(said.get(key, "") for key in swept), *cells, record["status"]])
+        own = [column for column in (*scores_of(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
+        cells = [column.text(final[column.name]) if column in own else "" for column in shown]
+        rows.append([str(number), *(values.get(key, "") for key in swept), *cells, record["status"]])
     return markdown_table(head, rows, left=1 + len(swept))

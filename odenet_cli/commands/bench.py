@@ -58,14 +58,14 @@ def main(argv: list[str]) -> int:
     from odenet_cli.bench import machine, table
     from odenet_cli.bench import peers as libraries
     from odenet_cli.training import device
-    from odenet_cli.training.record import commit
+    from odenet_cli.training.record import git_commit
 
     peers, absent = libraries.chosen(request.against)
     where = device.choose(request.device)
-    device.settle(where, deterministic=False, tolerance=1e-3)
+    device.configure_backends(where, deterministic=False, tolerance=1e-3)
     folder = make_folder(request.out, "out=") if request.out else None
     command = shlex.join(["odenet", "bench", *argv])
-    facts = machine.facts(where, peers, absent) | {"commit": commit() or "unknown", "command": command}
+    facts = machine.facts(where, peers, absent) | {"commit": git_commit() or "unknown", "command": command}
     print(table.opening(facts), flush=True)
     with logging() as log:
         settings = workloads.Settings(peers=tuple(peers), device=where, repeats=request.repeats, log=log)
@@ -117,7 +117,7 @@ def logging() -> Iterator[Any]:
     """The log of a run as training keeps it, in a folder that is thrown away."""
     from odenet_cli.config.schema import Config, SolverConfig
     from odenet_cli.training.log import Logbook
-    from odenet_cli.training.loop import Window
+    from odenet_cli.training.session import Window
 
     solver = SolverConfig(rtol=1e-3, atol=1e-3)
     config = Config(name="bench", solver=solver, model={"name": "odenet"}, data={"name": "digits"})

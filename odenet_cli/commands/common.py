@@ -178,9 +178,9 @@ def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
             f"  Say it again: model.target={run.model.get('target')}"
         )
     if not any(key in overrides for key in DATA_PLACES):
-        from odenet_cli.training.moved import moved
+        from odenet_cli.training.identity import find_moved_data
 
-        places = {key.partition(".")[2]: place for key, place in moved(folder, run).items()}
+        places = {key.partition(".")[2]: place for key, place in find_moved_data(folder, run).items()}
         return replace(run, data={**run.data, **places}) if places else run
     return run
 

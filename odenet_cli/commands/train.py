@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     try:
         request = prepare(argv)
     except SystemExit as stop:  # of a user's field, which is asked for the shape of its slope
-        from odenet_cli.training.record import exited
+        from odenet_cli.training.failure import exited
 
         raise RunFailed(exited(stop)) from stop
     if request.folder is None or not request.jobs:
@@ -85,9 +85,9 @@ def _run_all(request: Request, folder: Path, new: bool) -> int:
 
 
 def quiet() -> None:
-    """What the log's file or TensorBoard's thread could not write must not print a traceback; the run says why."""
+    """Keep what the log's file or TensorBoard's thread cannot write from printing a traceback; the run says why."""
     logging.raiseExceptions = False
-    threading.excepthook = lambda told: log.info("a thread failed", exc_info=told.exc_value)
+    threading.excepthook = lambda failure: log.info("a thread failed", exc_info=failure.exc_value)
 
 
 def start(argv: list[str]) -> int:
@@ -106,7 +106,7 @@ def start(argv: list[str]) -> int:
 
 
 def job(cfg: DictConfig) -> None:
-    """One run, in the folder Hydra made for it."""
+    """Make one run, in the folder Hydra made for it."""
     streams.secure()  # in a launcher's process nobody did
     here = HydraConfig.get()
     folder, sweep = Path(here.runtime.output_dir), here.mode == RunMode.MULTIRUN
@@ -136,10 +136,10 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
         final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied)
         if record_or_reason(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
             from odenet_cli.report import pictures
-            from odenet_cli.training.log import show
+            from odenet_cli.training.log import add_images
 
-            drawn = pictures.write(folder)
-            show(folder, [path for path in drawn if path.suffix == ".png"], int(final["step"]))
+            figures = pictures.write(folder)
+            add_images(folder, [path for path in figures if path.suffix == ".png"], int(final["step"]))
     except Exception as error:
         _record(folder, error)
         raise
@@ -155,6 +155,7 @@ def _record(folder: Path, error: Exception) -> None:
 
 
 def _finish(request: Request) -> int:
+    """Write the summary of a sweep; return its exit code."""
     assert request.folder is not None
     jobs = [(job.overrides, job.folder) for job in request.jobs]
     failed = summarise(request.folder, jobs, _failed)

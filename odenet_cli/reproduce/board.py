@@ -13,8 +13,7 @@ from typing import Any
 
 from odenet_cli.reproduce.plan import Cell
 from odenet_cli.rundir import is_locked, record_or_reason
-from odenet_cli.training.progress import duration, number, percent
-from odenet_cli.training.record import scored
+from odenet_cli.training.progress import duration, number, percent, score_text
 
 STATES = ("done", "running", "failed", "left")
 EVERY_S = 1.0
@@ -119,7 +118,7 @@ class Board:
             return f"{title}: failed" + (f", {record['reason']}".partition("\n")[0] if record.get("reason") else "")
         final = record["final"]
         nfe = f", NFE {number(final['nfe_forward'])}/{number(final['nfe_backward'])}" if final["nfe_forward"] else ""
-        return f"{title}: {scored(final)}{nfe}, {duration(self.took[folder])}"
+        return f"{title}: {score_text(final)}{nfe}, {duration(self.took[folder])}"
 
     def _rest(self) -> str:
         left, seconds = self.count("left") + self.count("running"), self.to_go_s()

@@ -20,8 +20,8 @@ from odenet_cli.reproduce.plan import Plan, Request
 from odenet_cli.reproduce.processes import Job, done, launch
 from odenet_cli.request.data import on_gpu
 from odenet_cli.rundir import holds_run, locked, record_or_reason
-from odenet_cli.training.device import count
-from odenet_cli.training.same import another, same_run
+from odenet_cli.training.device import gpu_count
+from odenet_cli.training.identity import check_same_run, other_run
 
 SIDE_BY_SIDE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
 
@@ -102,14 +102,14 @@ def _run(plan: Plan, request: Request, train_job: Callable[[DictConfig], None]) 
 def gpus(request: Request) -> int:
     """Those to share out among the runs: none where one runs at a time, or where it was said which to use."""
     named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.words)
-    return 0 if named or request.jobs == 1 else count()
+    return 0 if named or request.jobs == 1 else gpu_count()
 
 
 def check_data(plan: Plan, records: dict[Path, Any]) -> None:
     """Refuse cells that are done, but as another run, or on other data under the same name."""
     for cell in plan.cells:
-        if done(cell.folder) and (longer := same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
-            raise another(cell.folder, longer)
+        if done(cell.folder) and (longer := check_same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
+            raise other_run(cell.folder, longer)
         used = (record_or_reason(cell.folder).get("data") or {}).get("sha256")
         now = (records.get(cell.folder) or {}).get("sha256")
         if used and now and used != now:

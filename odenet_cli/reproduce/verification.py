@@ -27,9 +27,10 @@ from odenet_cli.report.runs import Run
 from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, close_to
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import converted, evaluate, scoring
-from odenet_cli.training.loop import Session, fit, slopes
+from odenet_cli.training.identity import check_same_data
+from odenet_cli.training.loop import fit, loss_and_gradients
 from odenet_cli.training.run import assemble, close
-from odenet_cli.training.same import same_data
+from odenet_cli.training.session import Session
 
 COUNTS = {field.name for field in fields(Stats)}
 SAME = 1e-6  # relative: two sums of the same numbers in another order
@@ -66,9 +67,9 @@ def from_log(run: Run) -> Iterator[Check]:
 def from_weights(folder: Path, config: Config, run: Run) -> Iterator[Check]:
     """Score the weights in `folder` again, on test and validation samples, and take one step from them."""
     where = device.choose(config.device)
-    device.settle(where, config.deterministic, build.tightest(config))
+    device.configure_backends(where, config.deterministic, build.tightest(config))
     session = assemble(config, where)
-    same_data(run.record.get("data") or {}, session.data.record, folder)
+    check_same_data(run.record.get("data") or {}, session.data.record, folder)
     session.model.load_state_dict(weights_of_run(folder, config, "best")["model"])
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     yield Check("parameters", run.record["parameters"], parameters, exact(run.record["parameters"], parameters))
@@ -217,7 +218,7 @@ def saved(session: Session, run: Run) -> Check:
     """
     committed = run.record["final"]["saved_mib"]
     session.model.train()
-    slopes(session, next(iter(session.data.train.epoch(0))))
+    loss_and_gradients(session, next(iter(session.data.train.epoch(0))))
     here, seen = session.window.saved_mib, {record["saved_mib"] for record in run.of("train")}
     check = Check("saved memory (MiB)", committed, here, exact(committed, here))
     if check.verdict == EQUAL:
@@ -234,9 +235,9 @@ class _Enough(Exception):
 def first_steps(config: Config, until: int, folder: Path, run: Run) -> list[dict[str, Any]]:
     """Return what the log says of the first steps of a training, taken here, up to the record of step `until`."""
     where = device.choose(config.device)
-    device.settle(where, config.deterministic, build.tightest(config))
+    device.configure_backends(where, config.deterministic, build.tightest(config))
     session, records = assemble(config, where), list[dict[str, Any]]()
-    same_data(run.record.get("data") or {}, session.data.record, folder)
+    check_same_data(run.record.get("data") or {}, session.data.record, folder)
 
     def write(record: dict[str, Any]) -> None:
         records.append(record)

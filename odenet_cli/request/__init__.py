@@ -33,7 +33,7 @@ from odenet_cli.request.points import differing
 from odenet_cli.request.resume import resumed
 from odenet_cli.request.trust import guard, guard_inside, guard_target
 from odenet_cli.rundir import holds_run
-from odenet_cli.training.same import identity
+from odenet_cli.training.identity import identity
 
 MOST_NAMES = 100_000  # bytes; Linux takes variables of 128 KiB
 LONGEST, DEEPEST = 255, 3_800  # bytes; Linux takes paths of 4,095, and a run has folders of its own

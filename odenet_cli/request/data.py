@@ -21,7 +21,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import typed
 from odenet_cli.request.places import filled, refers
 from odenet_cli.rundir import holds_run, read_record
-from odenet_cli.training.same import same_data, same_run
+from odenet_cli.training.identity import check_same_data, check_same_run
 
 
 def settle(configs: dict[Path, Config]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
     """
     from odenet_cli import data as sets
     from odenet_cli.training import optim
-    from odenet_cli.training.run import check
-    from odenet_cli.training.state import weights_of
+    from odenet_cli.training.check import check
+    from odenet_cli.training.resume import starting_weights
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
@@ -50,7 +50,7 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
     }
     going_on = [folder for folder, config in whole.items() if config.resume == "auto" and folder not in damaged]
     for folder in going_on:
-        same_run(folder, whole[folder])
+        check_same_run(folder, whole[folder])
 
     records: dict[str, dict[str, Any]] = {}
     for folder, config in whole.items():
@@ -58,11 +58,11 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
         if key not in records:
             records[key] = sets.prepare(data["name"], arguments(data))
         if folder in going_on:
-            same_data(read_record(folder).get("data") or {}, records[key], folder)
+            check_same_data(read_record(folder).get("data") or {}, records[key], folder)
         if config.trainer.batch_size is not None:
             sets.check_batch(config.trainer.batch_size, data["name"], records[key])
         if config.checkpoint is not None and not goes_on(folder, config):
-            weights_of(config, Path(config.checkpoint))
+            starting_weights(config, Path(config.checkpoint))
     return {"auto": auto, "data": records}
 
 
@@ -104,10 +104,10 @@ def goes_on(folder: Path, config: Config) -> bool:
 def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -> bool:
     """Return whether the run in `folder` is done and is this one; refuse another run that is there."""
     record = read_record(folder)
-    if record.get("status") != "done" or same_run(folder, config):
+    if record.get("status") != "done" or check_same_run(folder, config):
         return False
     if data_record is not None:
-        same_data(record.get("data") or {}, data_record, folder)
+        check_same_data(record.get("data") or {}, data_record, folder)
     return True
 
 

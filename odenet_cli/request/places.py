@@ -18,7 +18,7 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import runs_below
-from odenet_cli.training.same import settings
+from odenet_cli.training.identity import settings
 
 FILLED = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re.DOTALL)
 PIN = "hydra.sweep.subdir='${odenet.job:${hydra.job.num}}'"

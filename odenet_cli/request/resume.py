@@ -13,7 +13,7 @@ from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.request.hydra_errors import explained
 from odenet_cli.request.overrides import quote
-from odenet_cli.training.moved import moved
+from odenet_cli.training.identity import find_moved_data
 
 WHERE = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
 FREE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in WHERE))
@@ -43,7 +43,7 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
                 f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
             )
     if not any(override.lstrip("+").partition("=")[0] in DATA_PLACES for override in rest):
-        rest += [f"{key}={quote(place)}" for key, place in moved(folder, load(folder)).items()]
+        rest += [f"{key}={quote(place)}" for key, place in find_moved_data(folder, load(folder)).items()]
     changes = {
         "config_dir": str(folder),
         "config_name": "config",

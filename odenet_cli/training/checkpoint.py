@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values in one file that is whole, checked, or not there."""
+"""Checkpoint files: tensors and plain values in one file that is whole and has its SHA-256, or is not there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Unreadable(RequestError):
 
 
 class Content(dict[str, Any]):
-    """What a checkpoint holds, and the `path` it was read from."""
+    """Hold what a checkpoint contains, and the `path` it was read from."""
 
     def __init__(self, content: Mapping[str, Any], path: Path) -> None:
         super().__init__(content)
@@ -37,28 +37,24 @@ class Content(dict[str, Any]):
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `path` so that at every moment either the old or the new one is there, whole.
-
-    The one before is kept as `previous-<name>`.
-    """
-    payload = {"format": FORMAT, "sha256": digest(content), "content": dict(content)}
+    """Write `path` in one move; the one before is kept as `previous-<name>`."""
     buffer = io.BytesIO()
-    torch.save(payload, buffer)
+    torch.save({"format": FORMAT, "sha256": digest(content), "content": dict(content)}, buffer)
     path.parent.mkdir(exist_ok=True)
     write(path, buffer.getbuffer(), previous=previous(path))
     sync(path.parent.parent)  # the folder of checkpoints may be new itself
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before `path` is kept."""
+    """Return where the checkpoint before `path` is kept."""
     return path.with_name(f"previous-{path.name}")
 
 
 def load(path: Path) -> Content:
-    """The content of `path`, verified; a `RequestError` says what is wrong with it. Nothing in the file runs."""
+    """Return the content of `path`, verified; raise `RequestError` saying what is wrong. No code in the file runs."""
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # of a pipe or a device there is no end
+        if not stat.S_ISREG(mode):  # a pipe or a device has no end
             raise ValueError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, not a file")
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -72,27 +68,26 @@ def load(path: Path) -> Content:
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error
-    if not isinstance(payload, dict) or not {"format", "sha256", "content"} <= payload.keys():
+    keys = {"format", "sha256", "content"}
+    if not (isinstance(payload, dict) and keys <= payload.keys() and isinstance(payload["content"], dict)):
         raise RequestError(f"{path} is not a checkpoint of odenet.")
-    form, said, content = payload["format"], payload["sha256"], payload["content"]
-    if type(form) is not int or form != FORMAT:
-        found = str(form) if isinstance(form, (int, float, str)) else f"a {type(form).__name__}"
-        raise RequestError(f"{path} has checkpoint format {found[:40]}; this version reads format {FORMAT}.")
-    if not isinstance(content, dict):
-        raise RequestError(f"{path} is not a sound checkpoint: its content is a {type(content).__name__}.")
+    if type(payload["format"]) is not int or payload["format"] != FORMAT:
+        raise RequestError(f"{path} has checkpoint format {payload['format']!s:.40}; this version reads {FORMAT}.")
     try:
-        sound = isinstance(said, str) and digest(content) == said
-    except Exception:  # a tensor without plain bytes, a list in itself: nothing that was saved here
-        sound = False
-    if not sound:
+        intact = digest(payload["content"]) == payload["sha256"]
+    except Exception:  # a sparse tensor, a list in itself: nothing that was saved here
+        intact = False
+    if not intact:
         raise RequestError(f"{path} is damaged: its content does not have the SHA-256 it was saved with.")
-    return Content(content, path)
+    return Content(payload["content"], path)
 
 
 def latest(path: Path, take: Callable[[Content], None] | None = None) -> tuple[Content | None, str | None]:
-    """The content of `path` or, where it is missing, damaged or refused by `take`, of the one before; and what was
-    wrong with the first, if anything."""
-    wrong: list[RequestError] = []
+    """Return the content of `path` or, where it is missing, damaged or refused by `take`, of the one before.
+
+    The second value says what was wrong with the first, if anything. Both are None where there is no checkpoint.
+    """
+    errors: list[RequestError] = []
     for candidate in (path, previous(path)):
         if not candidate.exists():
             continue
@@ -103,35 +98,35 @@ def latest(path: Path, take: Callable[[Content], None] | None = None) -> tuple[C
         except Unreadable:
             raise
         except RequestError as error:
-            wrong.append(error)
+            errors.append(error)
         else:
-            return content, str(wrong[0]) if wrong else None
-    if not wrong:
+            return content, str(errors[0]) if errors else None
+    if not errors:
         return None, None
-    other = next((error for error in wrong if isinstance(error, OtherConfig)), None)
-    raise other or RequestError(f"{wrong[0]}\n  There is no sound checkpoint to go on from.")
+    other = next((error for error in errors if isinstance(error, OtherConfig)), None)
+    raise other or RequestError(f"{errors[0]}\n  There is no sound checkpoint to go on from.")
 
 
 def digest(content: Any) -> str:
-    """SHA-256 over keys, types and bytes, the same wherever and however the content is stored."""
+    """Return the SHA-256 over keys, types and bytes, the same wherever and however the content is stored."""
     sha = hashlib.sha256()
-    _feed(sha, content)
+    _update(sha, content)
     return sha.hexdigest()
 
 
-def _feed(sha: Any, thing: Any) -> None:
-    if isinstance(thing, Tensor):
-        plain = thing.detach().cpu().contiguous()
+def _update(sha: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
         sha.update(f"tensor {plain.dtype} {tuple(plain.shape)}".encode())
         sha.update(plain.reshape(-1).view(torch.uint8).numpy())
-    elif isinstance(thing, Mapping):
-        sha.update(f"mapping {len(thing)}".encode())
-        for key, value in thing.items():
+    elif isinstance(value, Mapping):
+        sha.update(f"mapping {len(value)}".encode())
+        for key, part in value.items():
             sha.update(repr(key).encode())
-            _feed(sha, value)
-    elif isinstance(thing, (list, tuple)):
-        sha.update(f"sequence {len(thing)}".encode())
-        for value in thing:
-            _feed(sha, value)
+            _update(sha, part)
+    elif isinstance(value, (list, tuple)):
+        sha.update(f"sequence {len(value)}".encode())
+        for part in value:
+            _update(sha, part)
     else:
-        sha.update(f"{type(thing).__name__} {thing!r}".encode())
+        sha.update(f"{type(value).__name__} {value!r}".encode())

@@ -13,8 +13,8 @@ from odenet_cli.errors import RequestError
 
 
 def choose(name: str, job: int = 0) -> torch.device:
-    """The device `name` stands for. `auto` is the GPU of the sweep's job `job`, modulo their number, else the CPU."""
-    gpus = count()
+    """Return the device that `name` stands for; `auto` is GPU `job` modulo their number, else the CPU."""
+    gpus = gpu_count()
     if name == "auto":
         spread = gpus and not os.environ.get("CUDA_VISIBLE_DEVICES")
         return torch.device("cuda", job % gpus if spread else 0) if gpus else torch.device("cpu")
@@ -27,13 +27,13 @@ def choose(name: str, job: int = 0) -> torch.device:
     return torch.device("cuda", int(place or 0))
 
 
-def count() -> int:
-    """The GPUs there are."""
+def gpu_count() -> int:
+    """Return the number of GPUs."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def memory(name: str) -> int:
-    """Bytes of memory that the device `name` has."""
+    """Return the bytes of memory that the device `name` has."""
     where = choose(name)
     if where.type == "cuda":
         return int(torch.cuda.get_device_properties(where).total_memory)
@@ -41,14 +41,14 @@ def memory(name: str) -> int:
 
 
 def free_memory(where: torch.device) -> int:
-    """Bytes of memory that nobody uses."""
+    """Return the bytes of memory that nobody uses."""
     if where.type == "cuda":
         return int(torch.cuda.mem_get_info(where)[0])
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
-def settle(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
+def configure_backends(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
     """Set what is global to the process: the device, determinism, the threads, the precision of matrix products on a
     GPU, and what becomes of freed memory on a CPU.
 
@@ -65,7 +65,9 @@ def settle(device: torch.device, deterministic: bool, tolerance: float | None) -
     use_cores()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    # Even to switch it off imports the compiler: 1.4 s of every start.
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def use_cores() -> None:
@@ -73,14 +75,13 @@ def use_cores() -> None:
 
     torch counts the cores of the machine, and was perhaps loaded before the jobs of a sweep shared them out.
     """
-    wanted = threads.chosen() or min(torch.get_num_threads(), threads.cores())
-    if wanted != torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(wanted)
+    count = threads.chosen() or min(torch.get_num_threads(), threads.cores())
+    if count != torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(count)
 
 
 def keep_freed() -> None:
-    """Have the C library keep memory that was freed for the next activations, instead of handing it to the system and
-    having every page of it mapped anew. Of glibc; others are left as they are."""
+    """Have glibc keep freed memory for the next activations; handed to the system, every page is mapped anew."""
     mmap_threshold, trim_threshold, largest = -3, -1, 2**31 - 1
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -89,7 +90,7 @@ def keep_freed() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """For tables and bug reports."""
+    """Return the device in words, for tables and bug reports."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
 
 

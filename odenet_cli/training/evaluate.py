@@ -1,4 +1,4 @@
-"""Scoring a model on a split, with whatever solver."""
+"""Score a model on a split, with whatever solver."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from odenet_cli.tasks.common.scores import Mean, PerSample, Score
 
 @contextlib.contextmanager
 def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
-    """Exchange the solver of every module that holds one; None leaves them."""
-    holders = solvers(model) if solver is not None else []
-    before = [holder.solver for holder in holders]
-    for holder in holders:
-        holder.solver = solver
+    """Exchange the solver of every module that has one, for a while; None leaves them."""
+    modules = solvers(model) if solver is not None else []
+    before = [module.solver for module in modules]
+    for module in modules:
+        module.solver = solver
     try:
         yield
     finally:
-        for holder, one in zip(holders, before):
-            holder.solver = one
+        for module, own in zip(modules, before):
+            module.solver = own
 
 
 @contextlib.contextmanager
 def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
-    """The model as it is scored: not training, solved by `solver`, and, where `dtype` is another, a copy in that."""
+    """Yield the model as it is scored: in evaluation mode, solved by `solver`, a copy where `dtype` is another."""
     own = next((parameter.dtype for parameter in model.parameters()), dtype)
     net, training = model if dtype in (None, own) else copy.deepcopy(model).to(dtype), model.training
     try:
@@ -45,7 +45,7 @@ def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype |
 
 
 def converted(batch: Any, dtype: torch.dtype | None) -> Any:
-    """The same numbers in `dtype`; what is no floating-point tensor stays."""
+    """Return the batch in `dtype`; what is no floating-point tensor stays."""
     if dtype is None:
         return batch
     return tuple(part.to(dtype) if isinstance(part, Tensor) and part.is_floating_point() else part for part in batch)
@@ -61,13 +61,13 @@ def evaluate(
     dtype: torch.dtype | None = None,
     per_sample: dict[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Loss and metrics over the samples of `split`, evaluations and steps as means over its batches, time in s.
+    """Return loss and metrics over the samples of `split`, function evaluations and steps a batch, time in s.
 
     limit       use only so many batches
     dtype       score in this precision
-    per_sample  receives what the task tells of every sample, (N,) each, in the order of the split
+    per_sample  receives what the task has of every sample, (N,) each, in the order of the split
     """
-    found: dict[str, Score] = {}
+    totals: dict[str, Score] = {}
     batches, cost, start = 0, Stats(), time.perf_counter()
     with scoring(model, solver, dtype) as net:
         for batch in islice(split.epoch(0), limit):
@@ -76,15 +76,15 @@ def evaluate(
             size = len(batch[0])
             for name, value in {"loss": loss, **extra}.items():
                 score = Mean(value.double() * size, size) if isinstance(value, Tensor) else value
-                found[name] = found[name] + score if name in found else score
+                totals[name] = totals[name] + score if name in totals else score
             cost, batches = sum(solves, start=cost), batches + 1
     if per_sample is not None:
-        per_sample |= {name: torch.cat(score.parts) for name, score in found.items() if isinstance(score, PerSample)}
-    scores = {name: value for name, score in found.items() if (value := score.item()) is not None}
+        per_sample |= {name: torch.cat(score.parts) for name, score in totals.items() if isinstance(score, PerSample)}
+    scores = {name: value for name, score in totals.items() if (value := score.item()) is not None}
     return {**scores, **mean_cost(cost, batches), "time_s": time.perf_counter() - start}
 
 
 def mean_cost(cost: Stats, count: int) -> dict[str, float]:
-    """The counters per training step, or per batch; whole numbers where they are whole."""
+    """Return the counters a step or a batch, `count` of them; integers where they are whole."""
     means = {name: value / max(1, count) for name, value in vars(cost).items()}
     return {name: int(mean) if mean == int(mean) else mean for name, mean in means.items()}

@@ -1,94 +1,154 @@
-"""A run fails in the step that goes wrong, says where it was, and keeps what `odenet rerun` needs to repeat it."""
+"""A run fails in the step that goes wrong, says where it was, and how to go on."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
+import resource
+import shlex
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from odenet_cli.errors import RunFailed
+from odenet_cli.errors import Interrupted, OdenetError, RunFailed, described, exhausted, full, no_space, told
+from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError
-from odenet_cli.training import generators
-
-if TYPE_CHECKING:
-    from odenet_cli.training.loop import Session
-
-log = logging.getLogger("odenet")
+from odenet_cli.training.memory import MIB
+from odenet_cli.training.session import Session
 
 WHERE = {"train": "optimiser step", "valid": "the validation after step", "test": "the test after step"}
+NEEDS_LESS = {
+    "backprop": "gradient=replay, adjoint or reversible need",
+    "replay": "gradient=adjoint or reversible need",
+}
+
+
+class Diverged(RunFailed):
+    """A loss, a gradient or a weight became NaN or infinite."""
 
 
 @contextlib.contextmanager
-def repeatable(run: Session, keep: Any, split: str = "train", batch: Any = ()) -> Iterator[None]:
-    """Around a step, or the scoring of `split`: what fails inside is kept, and told with its place in the run.
-
-    Nothing inside may have changed the weights when it fails.
-    """
-    before = generators.states(run.device, whole=run.config.model["name"] == "custom") if run.watch else None
+def failing_in(session: Session, split: str) -> Iterator[None]:
+    """Around an optimiser step or the scoring of `split`: note the place of what fails inside; a solve names it."""
     try:
         yield
     except Exception as error:
-        try:
-            keep.failed(run, split, batch, before or generators.states(run.device))
-        except Exception:  # the failure itself is what has to be told
-            log.info("the failed step could not be kept", exc_info=True)
+        step = session.step + 1 if split == "train" else session.step
+        session.failed = {"split": split, "step": step}
         if isinstance(error, SolveError):
-            number = run.step + 1 if split == "train" else run.step
-            raise RunFailed(f"in {WHERE[split]} {number}: {error}\n  It was at {circumstances(run)}.") from error
+            raise RunFailed(f"in {WHERE[split]} {step}: {error}\n  It was at {describe_progress(session)}.") from error
         raise
 
 
-def check_loss(run: Session, loss: Tensor, step: int) -> None:
-    """Refuse a loss that is NaN or infinite; reading it waits for the device."""
+def check_loss(session: Session, loss: Tensor, step: int) -> None:
+    """Raise `RunFailed` if a loss, (), is NaN or infinite; reading it waits for the device."""
     value = loss.item()
     if not math.isfinite(value):
-        raise diverged(run, value, step)
-    run.good = step, value
+        raise diverged(session, value, step)
+    session.last_finite = step, value
 
 
-def check_gradients(run: Session) -> None:
-    """Refuse a gradient that is NaN or infinite, before the weights take it."""
-    found = {name: weight.grad for name, weight in run.model.named_parameters() if weight.grad is not None}
-    # A sum is not finite where one of its terms is not; it is the cheapest look at all of them, and may overflow.
-    if math.isfinite(sum(slope.sum() for slope in found.values()) if found else 0.0):
+def check_gradients(session: Session) -> None:
+    """Raise `RunFailed` if a gradient is NaN or infinite, before the weights take it."""
+    gradients = {name: weight.grad for name, weight in session.model.named_parameters() if weight.grad is not None}
+    # A sum is not finite where one of its terms is not: the cheapest look at all of them. It may overflow by itself.
+    if math.isfinite(sum(gradient.sum() for gradient in gradients.values()) if gradients else 0.0):
         return
-    name = broken(found)
+    name = first_nonfinite(gradients)
     if name is not None:
-        raise RunFailed(
-            f"the run diverged: the gradient of {name} is not finite at step {run.step + 1}, with the loss at "
-            f"{run.good[1] if run.good else math.nan:.6g} and learning rate {run.optimizer.param_groups[0]['lr']:g}.\n"
+        raise Diverged(
+            f"the run diverged: the gradient of {name} is not finite at step {session.step + 1}, with the loss at "
+            f"{session.last_finite[1] if session.last_finite else math.nan:.6g} and learning rate "
+            f"{session.optimizer.param_groups[0]['lr']:g}.\n"
             "  Lower optim.lr, or solve the gradient more accurately (gradient.solver.rtol, gradient=replay)."
         )
 
 
-def broken(state: Any, name: str = "") -> str | None:
-    """The name of a tensor in `state`, nested as it may be, that is NaN or infinite; None where there is none."""
+def first_nonfinite(state: Any, name: str = "") -> str | None:
+    """Return the name of a tensor in `state`, nested as it may be, that is NaN or infinite; None if there is none."""
     if isinstance(state, Tensor):
         return None if torch.isfinite(state).all() else name
     items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
-    names = (broken(part, f"{name}.{key}" if name else str(key)) for key, part in items)
-    return next((one for one in names if one is not None), None)
+    names = (first_nonfinite(part, f"{name}.{key}" if name else str(key)) for key, part in items)
+    return next((name for name in names if name is not None), None)
 
 
-def diverged(run: Session, loss: float, step: int) -> RunFailed:
-    """The error for a loss that is NaN or infinite."""
-    rate = run.optimizer.param_groups[0]["lr"]
-    return RunFailed(
-        f"the run diverged: the loss is {loss} at step {step} with learning rate {rate:g}; {good(run)}.\n"
+def diverged(session: Session, loss: float, step: int) -> Diverged:
+    """Return the error for a loss that is NaN or infinite."""
+    return Diverged(
+        f"the run diverged: the loss is {loss} at step {step} with {describe_progress(session)}.\n"
         "  Lower optim.lr, or solve more accurately (solver.rtol)."
     )
 
 
-def circumstances(run: Session) -> str:
-    """Learning rate and last good loss."""
-    return f"learning rate {run.optimizer.param_groups[0]['lr']:g}; {good(run)}"
+def describe_progress(session: Session) -> str:
+    """Return learning rate and last finite loss in words."""
+    rate = f"learning rate {session.optimizer.param_groups[0]['lr']:g}"
+    if session.last_finite is None:
+        return f"{rate}; no loss came before it"
+    step, loss = session.last_finite
+    return f"{rate}; the last good loss was {loss:.6g} at step {step}"
 
 
-def good(run: Session) -> str:
-    """The last loss that was a number."""
-    return f"the last good loss was {run.good[1]:.6g} at step {run.good[0]}" if run.good else "no loss came before it"
+def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
+    """Return status and reason for `run.json`, and what to raise. `session.failed` says whether it can be repeated."""
+    again = f"odenet train {shlex.quote(f'resume={folder}')}"
+    if isinstance(error, Interrupted):
+        text = f"{error}; the checkpoint is kept. Go on with: {again}"
+        return "interrupted", str(error), Interrupted(text, error.code)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "stopped at once by a second SIGINT", error
+    if isinstance(error, Diverged) and session.failed is None:
+        # Noticed later than it happened, as on a GPU or where an update broke the weights.
+        session.failed = {"split": "train", "step": session.step}
+    reason = describe_failure(error, session, folder, again)
+    if reason is None:
+        return "failed", told(error), error
+    return "failed", reason, RunFailed(reason)
+
+
+def describe_failure(error: BaseException, session: Session, folder: Path, again: str) -> str | None:
+    """Return in words why the run failed and what to do; None for a bug, or for what means to end the process."""
+    if isinstance(error, OSError) and not folder.exists():
+        return f"the run's folder has gone: {folder} was deleted, moved or renamed while the run was under way."
+    if exhausted(error):
+        return out_of_memory(session)
+    if full(error):
+        return f"{no_space(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
+    if isinstance(error, SystemExit):
+        return exited(error)
+    if not isinstance(error, Exception):
+        return None
+    words = str(error) if isinstance(error, RunFailed) else described(error)
+    if words is None and session.config.model["name"] == "custom" and not isinstance(error, OdenetError):
+        target = session.config.model["target"]
+        words = f"{told(error)}\n  It arose with the network of model.target={target}; train.log has the traceback."
+    if words is None:
+        return None
+    return words + (f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if session.failed else "")
+
+
+def exited(stop: SystemExit) -> str:
+    """Return what is wrong with a user's network or module that would end the process, as if all were done."""
+    return (
+        f"the model called sys.exit({'' if stop.code is None else repr(stop.code)}).\n  Let it raise an error instead."
+    )
+
+
+def out_of_memory(session: Session) -> str:
+    """Return how much memory was used at most, and what needs less."""
+    config = session.config
+    if session.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(session.device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    less = NEEDS_LESS.get(config.gradient.method) if solvers(session.model) else None
+    return (
+        f"out of memory on {session.device} after step {session.step}: the peak was {peak / MIB:,.0f} MiB with "
+        f"trainer.batch_size={config.trainer.batch_size} and gradient={config.gradient.method}.\n"
+        f"  Use a smaller trainer.batch_size or eval.batch_size{f'; {less} less' if less else ''}."
+    )

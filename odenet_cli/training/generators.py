@@ -1,7 +1,9 @@
-"""The states of every random generator that a run may draw from: torch's, and those a network of the user's may use."""
+"""The states of every random generator that a run may draw from: torch's, and those a user's network may use."""
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import random
 from typing import Any
 
@@ -10,46 +12,40 @@ import torch
 
 
 def seed(number: int) -> None:
-    """Start those that building the model does not start."""
+    """Seed those that building the model does not seed."""
     random.seed(number)
     numpy.random.seed(number % 2**32)  # noqa: NPY002 - the global one is what a user's network draws from
 
 
-def states(device: torch.device, whole: bool = True) -> tuple[Any, ...]:
-    """All of them as they are now; not `whole` leaves out what only networks of a user's may draw from, and is cheap
-    enough for every step."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    others = (random.getstate(), numpy.random.get_state()) if whole else ()  # noqa: NPY002
-    return torch.get_rng_state(), cuda, *others
+def state(device: torch.device) -> dict[str, Any]:
+    """Return the states of all of them as tensors and plain values, for a checkpoint."""
+    _, words, gauss = random.getstate()
+    drawn: Any = numpy.random.get_state()  # noqa: NPY002
+    _, keys, *place = drawn
+    others = {
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": {"words": torch.tensor(words), "gauss": gauss},
+        "numpy": {"keys": torch.from_numpy(keys.astype("int64")), "place": [float(number) for number in place]},
+    }
+    return {"generator": torch.get_rng_state(), "generators": others}
 
 
-def fingerprint(device: torch.device) -> int:
-    """Return a number that is another one as soon as any of them has been drawn from."""
-    cpu, cuda, words, (kind, keys, *place) = states(device)
-    numbers = [part.numpy().tobytes() for part in (cpu, cuda) if part is not None]
-    return hash((*numbers, words, kind, keys.tobytes(), *place))
-
-
-def packed(found: tuple[Any, ...]) -> dict[str, Any]:
-    """`states` as tensors and plain values, for a checkpoint."""
-    cpu, cuda, *others = found
-    kept: dict[str, Any] = {"cuda": cuda}
-    if others:
-        (_, words, gauss), (_, keys, *place) = others
-        kept["python"] = {"words": torch.tensor(words), "gauss": gauss}
-        kept["numpy"] = {"keys": torch.from_numpy(keys.astype("int64")), "place": [float(number) for number in place]}
-    return {"generator": cpu, "generators": kept}
+def fingerprint(device: torch.device) -> str:
+    """Return a text that is another one as soon as any of them has been drawn from."""
+    cuda = torch.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None
+    states = torch.get_rng_state().numpy(), cuda, random.getstate(), numpy.random.get_state()  # noqa: NPY002
+    return hashlib.sha256(pickle.dumps(states)).hexdigest()
 
 
 def restore(state: dict[str, Any], device: torch.device) -> None:
     """Put every generator where the checkpoint `state` has it."""
     torch.set_rng_state(state["generator"])
-    kept = state.get("generators", {})  # a checkpoint may be from before they were kept
-    if kept.get("cuda") is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(kept["cuda"], device)
-    if "python" in kept:
-        random.setstate((3, tuple(kept["python"]["words"].tolist()), kept["python"]["gauss"]))
-    if "numpy" in kept:
-        place, drawn, cached = kept["numpy"]["place"]
-        keys = kept["numpy"]["keys"].numpy().astype("uint32")
+    others = state.get("generators", {})  # a checkpoint may be from before they were kept
+    if others.get("cuda") is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(others["cuda"], device)
+    if "python" in others:
+        random.setstate((3, tuple(others["python"]["words"].tolist()), others["python"]["gauss"]))
+    if "numpy" in others:
+        place, drawn, cached = others["numpy"]["place"]
+        keys = others["numpy"]["keys"].numpy().astype("uint32")
         numpy.random.set_state(("MT19937", keys, int(place), int(drawn), cached))  # noqa: NPY002

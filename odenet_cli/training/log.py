@@ -8,7 +8,7 @@ from typing import Any
 from odenet_cli.config.schema import Config
 from odenet_cli.rundir import MetricsFile, read_metrics
 
-TAGS = {  # of what is not a metric of the task: those are called name/split
+TAGS = {  # of all but the metrics of the task, whose tags are name/split
     "nfe_forward": "nfe/forward",
     "nfe_backward": "nfe/backward",
     "accepted": "steps/accepted",
@@ -18,7 +18,7 @@ TAGS = {  # of what is not a metric of the task: those are called name/split
     "step_ms": "time/step_ms",
     "lr": "lr",
 }
-UNDRAWN = ("step", "epoch", "split", "vjps", "time_s", "epoch_s")
+NOT_DRAWN = ("step", "epoch", "split", "vjps", "time_s", "epoch_s")
 LAYOUT = {
     "odenet": {
         "field evaluations": ["Multiline", ["nfe/forward", "nfe/backward"]],
@@ -29,8 +29,8 @@ LAYOUT = {
 }
 
 
-def show(folder: Path, images: list[Path], step: int) -> None:
-    """Put PNG files into the run's TensorBoard, under their names."""
+def add_images(folder: Path, images: list[Path], step: int) -> None:
+    """Add PNG files to the run's TensorBoard, under their names."""
     import numpy
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
@@ -42,8 +42,8 @@ def show(folder: Path, images: list[Path], step: int) -> None:
     board.close()
 
 
-def shows(files: list[Path], records: list[dict[str, Any]]) -> bool:
-    """Do TensorBoard's `files` hold the layout and every step of training in `records`? One may be lost or damaged."""
+def are_complete(files: list[Path], records: list[dict[str, Any]]) -> bool:
+    """Return whether TensorBoard's `files` hold the layout and every step of training; one may be lost or damaged."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     layout, steps = False, set[int]()
@@ -60,7 +60,7 @@ def shows(files: list[Path], records: list[dict[str, Any]]) -> bool:
 
 
 class Logbook:
-    """Writes each record to both places. Where TensorBoard's files do not show the records kept, they are made again.
+    """Write each record to both places. Where TensorBoard's files do not have all records, they are made again.
 
     size, step  where a run goes on: bytes of `metrics.jsonl` to keep, and the last step to keep in TensorBoard
     """
@@ -70,12 +70,12 @@ class Logbook:
 
         self.metrics = MetricsFile(folder, size)
         records, files = read_metrics(folder), list(folder.glob("events.out.*"))
-        whole = bool(files) and shows(files, records)
-        if not whole:
+        complete = bool(files) and are_complete(files, records)
+        if not complete:
             for path in files:
                 path.unlink()
-        self.board = SummaryWriter(str(folder), purge_step=step + 1 if whole else None)
-        if not whole:
+        self.board = SummaryWriter(str(folder), purge_step=step + 1 if complete else None)
+        if not complete:
             self.board.add_custom_scalars(LAYOUT)
             self._hparams(config)
             for record in records:
@@ -83,32 +83,33 @@ class Logbook:
             self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
-        """One record of one (step, split)."""
+        """Write one record of one (step, split)."""
         self.metrics.write(record)
         self._draw(record)
 
     def _draw(self, record: dict[str, Any]) -> None:
         split = record["split"]
         for name, value in record.items():
-            tag = None if name in UNDRAWN else TAGS.get(name, name + "/{split}")
+            tag = None if name in NOT_DRAWN else TAGS.get(name, name + "/{split}")
             # Counters of the other splits would mix with those of training in one curve.
             if tag and value is not None and (split == "train" or "{split}" in tag):
                 self.board.add_scalar(tag.format(split=split), value, record["step"])
 
     def flush(self) -> int:
-        """Hand all that was written to the system, so that a kill loses none of it; the bytes of `metrics.jsonl`."""
+        """Hand all that was written to the system, so that a kill loses none; return the bytes of `metrics.jsonl`."""
         self.board.flush()
         return self.metrics.size
 
     def close(self) -> None:
+        """Close both."""
         self.metrics.close()
         self.board.close()
 
     def _hparams(self, config: Config) -> None:
-        """Into this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it."""
+        """Write them to this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it."""
         from torch.utils.tensorboard.summary import hparams
 
-        chosen = {
+        settings = {
             "model": config.name,
             "solver": config.solver.method,
             "rtol": config.solver.rtol,
@@ -120,8 +121,8 @@ class Logbook:
             "seed": config.seed,
             **{f"model.{key}": value for key, value in config.model.items()},
         }
-        known = {key: value for key, value in chosen.items() if isinstance(value, (bool, int, float, str))}
-        shown = dict.fromkeys(("error/test", "loss/test", "nfe/forward", "nfe/backward", "memory/saved_mib"), 0.0)
+        plain = {key: value for key, value in settings.items() if isinstance(value, (bool, int, float, str))}
+        metrics = dict.fromkeys(("error/test", "loss/test", "nfe/forward", "nfe/backward", "memory/saved_mib"), 0.0)
         writer = self.board._get_file_writer()  # type: ignore[no-untyped-call]
-        for summary in hparams(known, shown):  # type: ignore[no-untyped-call]
+        for summary in hparams(plain, metrics):  # type: ignore[no-untyped-call]
             writer.add_summary(summary)

@@ -1,4 +1,4 @@
-"""How much memory the backward pass holds on to."""
+"""Measure how much memory the backward pass needs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.autograd.graph import saved_tensors_hooks
 MIB = 2**20
 
 
-class _Held:
-    """A tensor that autograd saved; when this object goes, autograd has let go of it."""
+class _Saved:
+    """Hold a tensor that autograd saved; when this object goes, autograd has let go of it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 class SavedMeter:
-    """The bytes autograd holds for backward, at their peak, while the meter is open.
+    """Measure the bytes autograd holds for backward, at their peak, while the meter is open.
 
     Each storage counts once, however many tensors share it; parameters and buffers, `resident`, do not count. The
     meter must stay open through the backward pass, and works the same on every device.
@@ -39,6 +39,7 @@ class SavedMeter:
 
     @property
     def peak_mib(self) -> float:
+        """The peak so far."""
         return self.peak / MIB
 
     def __enter__(self) -> SavedMeter:
@@ -48,9 +49,9 @@ class SavedMeter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._hooks.__exit__(kind, error, trace)
 
-    def _pack(self, tensor: Tensor) -> _Held:
+    def _pack(self, tensor: Tensor) -> _Saved:
         # Detached: an output that holds on to its own graph would keep a graph that no backward frees for ever.
-        held = _Held(tensor.detach())
+        saved = _Saved(tensor.detach())
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
         if size and key not in self._resident:
@@ -59,12 +60,12 @@ class SavedMeter:
             if not users:
                 self._now += size
                 self.peak = max(self.peak, self._now)
-            weakref.finalize(held, self._release, key, size).atexit = False
-        return held
+            weakref.finalize(saved, self._release, key, size).atexit = False
+        return saved
 
     @staticmethod
-    def _unpack(held: _Held) -> Tensor:
-        return held.tensor
+    def _unpack(saved: _Saved) -> Tensor:
+        return saved.tensor
 
     def _release(self, key: int, size: int) -> None:
         self._users[key] -= 1
@@ -73,7 +74,7 @@ class SavedMeter:
 
 
 class PeakMeter:
-    """The GPU allocator's peak above what was resident when the meter opened; None on a CPU."""
+    """Measure the GPU allocator's peak above what was resident when the meter opened; None on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

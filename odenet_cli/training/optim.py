@@ -20,24 +20,35 @@ OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SG
 
 
 def check(config: OptimConfig) -> None:
-    """Refuse an optimiser that does not exist."""
+    """Raise `RequestError` for an optimiser that does not exist."""
     require("optim.name", config.name, OPTIMISERS)
 
 
 def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
-    """`optim.name` with its settings; one kernel for all parameters where torch has one."""
+    """Return `optim.name` with its settings; one kernel for all parameters where torch has one."""
     import torch
 
     check(config)
     assert config.lr is not None
-    kind = getattr(torch.optim, OPTIMISERS[config.name])
+    kind = without_compiler(getattr(torch.optim, OPTIMISERS[config.name]))
     settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.momentum is not None:
         settings["momentum"] = config.momentum
     if "fused" in inspect.signature(kind).parameters:
         settings["fused"] = device.type in ("cpu", "cuda")
-    made: Optimizer = kind(list(parameters), **settings)
-    return made
+    return kind(list(parameters), **settings)
+
+
+def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return the same optimiser without torch's wrappers for `torch.compile`, which import the compiler: 1 s.
+
+    We compile solves, never the optimiser. What the wrappers do beside that, `step` without gradients, stays.
+    """
+    import torch
+
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def learning_rate(config: OptimConfig, step: int, total: int) -> float:
@@ -59,7 +70,7 @@ def learning_rate(config: OptimConfig, step: int, total: int) -> float:
 
 
 def _onecycle(highest: float, warmup: float, step: int, total: int) -> float:
-    """From highest/25 up over the warm-up, then down to highest/25e4 at the last step, along cosines."""
+    """Return a rate from highest/25 up over the warm-up, then down to highest/25e4 at the last step, along cosines."""
     lowest, top, last = highest / 25, warmup * total - 1, total - 1
     if step <= top and top > 0:
         return _cosine(lowest, highest, step / top)
@@ -68,5 +79,5 @@ def _onecycle(highest: float, warmup: float, step: int, total: int) -> float:
 
 
 def _cosine(first: float, then: float, share: float) -> float:
-    """Half a cosine from `first` at share 0 to `then` at share 1."""
+    """Return half a cosine from `first` at share 0 to `then` at share 1."""
     return then + (first - then) * (1 + math.cos(math.pi * share)) / 2

@@ -1,24 +1,28 @@
-"""What one sees while a run trains: a live line on a terminal, plain lines elsewhere."""
+"""What one sees while a run trains and at its end: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 QUIET_S = 10.0
 
 
 def percent(value: float) -> str:
+    """Return a fraction as 12.34 %."""
     return f"{100 * value:.2f} %"
 
 
 def number(value: float) -> str:
+    """Return a mean of counts, without a digit where it is whole."""
     return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
 def duration(seconds: float) -> str:
-    """1:02:03, or 2:03, or 3.1 s."""
+    """Return 1:02:03, or 2:03 min, or 3.1 s."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -32,7 +36,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
 
 
 class Progress:
-    """Loss, error, evaluations, step time and time to go, for a run of `total` steps of which `done` are made."""
+    """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made."""
 
     def __init__(self, total: int, done: int, per_epoch: int) -> None:
         self.total, self.first, self.per_epoch = total, done, per_epoch
@@ -50,7 +54,7 @@ class Progress:
             self.bar.start()
 
     def step(self, done: int) -> None:
-        """After every step; touches no tensor."""
+        """Move the bar, or estimate the time to go; called after every step, touches no tensor."""
         if self.bar is not None:
             self.bar.update(self.job, completed=done)
         elif done == self.first + 5:  # the first steps pay for warming up
@@ -60,7 +64,7 @@ class Progress:
             self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {self._left(done)}")
 
     def record(self, record: dict[str, Any]) -> None:
-        """After every record of the log. An epoch's last record of training waits for the score that follows it."""
+        """Show a record of the log. An epoch's last record of training waits for the score that follows it."""
         error = f"  error {percent(record['error'])}" if "error" in record else ""
         if record["split"] == "train":
             nfe = f"  NFE {number(record['nfe_forward'])}/{number(record['nfe_backward'])}"
@@ -80,6 +84,7 @@ class Progress:
             self._say(f"epoch {record['epoch']}  step {done}/{self.total}{line}{eta}")
 
     def close(self) -> None:
+        """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.stop()
 
@@ -89,3 +94,24 @@ class Progress:
     def _say(self, line: str) -> None:
         self.printed = time.perf_counter()
         say(line)
+
+
+def last_line(final: dict[str, Any], folder: Path) -> str:
+    """Return what the terminal shows at the end of a run."""
+    nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
+    nfe = nfe if final["nfe_forward"] else "no solver"
+    peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
+    memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
+    relative = os.path.relpath(folder)
+    place = str(folder) if relative.startswith("..") else relative
+    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {place}"
+
+
+def score_text(final: dict[str, Any]) -> str:
+    """Return the test score in words: the error of a classifier, else the loss and the other metrics of the task."""
+    if "error" in final:
+        return f"test error {percent(final['error'])}"
+    names = [name for name in list(final)[: list(final).index("nfe_forward")] if not name.endswith(("_sd", "_se"))]
+    if any(final[name] == final["loss"] for name in names if name != "loss"):
+        names.remove("loss")  # it is there under its own name
+    return "test " + ", ".join(f"{name} {final[name]:.4g}" for name in names)

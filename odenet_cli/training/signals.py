@@ -1,4 +1,4 @@
-"""Stopping on request: a signal sets a flag, the loop acts on it after the step it is in."""
+"""Stop on request: a signal sets a flag, the loop acts on it after the step it is in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 143}
 
 
 class Stop:
-    """Catches SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP while open; a second SIGINT stops at once."""
+    """Catch SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP while open; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -19,6 +19,7 @@ class Stop:
 
     @property
     def code(self) -> int:
+        """The exit code of the signal that came."""
         return CODES[self.name or "SIGTERM"]
 
     def __enter__(self) -> Stop:

@@ -1,4 +1,4 @@
-"""A run's weights as one `safetensors` file: tensors under the plain names of the state dict, checked when read."""
+"""A run's weights as one `safetensors` file: tensors under the names of the state dict, checked when read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write
 from odenet_cli.training.checkpoint import Content, digest
-from odenet_cli.training.sound import fingerprint
+from odenet_cli.training.resume import fingerprint
 
 
 def save(path: Path, state: Content, config: Config, config_hash: str) -> None:
@@ -43,31 +43,31 @@ def load(path: Path, config: Config) -> Content:
         data = path.read_bytes()
         model = dict(sorted(safetensors.torch.load(data).items()))
         about = dict(sorted(_header(data)["__metadata__"].items()))
-        said = about.pop("sha256")
+        sha256 = about.pop("sha256")
         content = {"step": int(about["step"]), "epoch": int(about["epoch"]), "weights": about["weights"]}
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:  # a header of another kind
         raise RequestError(f"{path} does not hold weights of odenet: {str(error).partition(chr(10))[0]}") from error
-    if digest([about, model]) != said:
+    if digest([about, model]) != sha256:
         raise RequestError(f"{path} is damaged: its weights do not have the SHA-256 they were saved with.")
     return Content({"config": fingerprint(config), "model": model, **content}, path)
 
 
 def which(state: Content) -> str:
-    """Return what the weights of a checkpoint are: best, last, or those of the one before (previous-best)."""
+    """Return which weights a checkpoint has: best, last, or those of the one before (previous-best)."""
     return str(state.get("weights") or state.path.stem)
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """The header of the format: 8 bytes of its length, then JSON."""
+    """Return the header of the format: 8 bytes of its length, then JSON."""
     size = int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8 : 8 + size])
     return header
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same file with its metadata sorted; the library writes them in a random order."""
+    """Return the same file with its metadata sorted; the library writes them in a random order."""
     size, header = int.from_bytes(data[:8], "little"), _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

@@ -35,7 +35,7 @@ def flow(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Densities on a grid take longer than these runs."""
-    monkeypatch.setattr(runs, "keep_sketch", lambda *_: None)
+    monkeypatch.setattr(runs, "save_figure_data", lambda *_: None)
 
 
 def table(text):

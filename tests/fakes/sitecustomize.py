@@ -11,6 +11,7 @@ import sys
 import types
 
 run = types.ModuleType("odenet_cli.training.run")
+checks = types.ModuleType("odenet_cli.training.check")
 data = types.ModuleType("odenet_cli.data")
 
 
@@ -57,8 +58,8 @@ def prepare(name, options):
     return {"used": name, "options": options} | ({"sha256": sha} if sha else {})
 
 
-run.check, run.run = check, train
+checks.check, run.run = check, train
 data.check, data.resolve_auto, data.prepare = lambda name, options: None, resolve_auto, prepare
 data.check_batch = lambda batch_size, name, record: None
 if os.environ.get("ODENET_FAKES") == "1":
-    sys.modules[run.__name__], sys.modules[data.__name__] = run, data
+    sys.modules |= {module.__name__: module for module in (run, checks, data)}

@@ -51,34 +51,20 @@ def broken(content):
     content["model"][first(content)][0] = float("nan")
 
 
-def stunted(content):
-    values = next(iter(content["optimizer"]["state"].values()))
-    values["momentum_buffer"] = torch.ones(2, 3)
-
-
 ANYWHERE = {
     "no weights": (without("model"), "model is missing"),
-    "a list": (lambda _: [1, 2], "its content is a list"),
+    "a list": (lambda _: [1, 2], "is not a checkpoint of odenet"),
     "another shape": (reshaped, "(2, 3)"),
     "NaN": (broken, "is NaN or infinite"),
     "no config": (with_(config=None), "config is a NoneType"),
-    "a tensor in the config": (with_(config={"seed": torch.ones(2)}), "plain values"),
     "a step in words": (with_(step="7"), "step is a str"),
 }
 TO_GO_ON = {
     "no optimiser": (without("optimizer"), "optimizer is missing"),
-    "an empty optimiser": (with_(optimizer={}), "does not fit the optimiser"),
-    "an optimiser without state": (
-        lambda content: content | {"optimizer": {**content["optimizer"], "state": {}}},
-        "it has nothing of the",
-    ),
-    "an optimiser of other shapes": (stunted, "momentum_buffer is (2, 3)"),
+    "an empty optimiser": (with_(optimizer={}), "does not fit this run: KeyError"),
     "no generator": (without("generator"), "generator is missing"),
-    "a short generator": (with_(generator=torch.zeros(3, dtype=torch.uint8)), "does not fit the generators"),
-    "an odd window": (with_(window={"sums": 3}), "does not fit the window"),
-    "an odd best": (with_(best={"loss": 1.0}), "best lacks"),
-    "a best in words": (with_(best={"step": 1, "epoch": 1, "loss": "low"}), "loss of best is no number"),
-    "a negative position": (with_(position=-1), "position is -1"),
+    "a short generator": (with_(generator=torch.zeros(3, dtype=torch.uint8)), "does not fit this run"),
+    "an odd window": (with_(window={"sums": 3}), "does not fit this run"),
 }
 
 
@@ -111,7 +97,7 @@ def test_a_checkpoint_of_wrong_content_gives_way_to_the_one_before(odenet, tmp_p
         if not checkpoint.previous(path).exists():  # the second epoch was no better
             shutil.copy(path, checkpoint.previous(path))
     shutil.copytree(victim, tmp_path / "sound")
-    for name in ("no weights", "another shape", "NaN", "an optimiser without state", "an odd window"):
+    for name in ("no weights", "another shape", "NaN", "no optimiser", "an odd window"):
         change, says = {**ANYWHERE, **TO_GO_ON}[name]
         shutil.rmtree(victim)
         shutil.copytree(tmp_path / "sound", victim)
@@ -156,26 +142,6 @@ def test_a_job_that_is_refused_in_a_sweep_is_left_as_it_was(odenet, tmp_path):
     jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["done", "interrupted", "unreadable"]
     assert "run.json cannot be read" in jobs[2]["reason"]
-
-
-def test_a_failed_step_of_wrong_content_is_refused(odenet, tmp_path):
-    """failed.pt with a right digest and wrong content: rerun refuses it, exit 2 naming file and fault."""
-    assert odenet(*SHORT, "optim.lr=1e30", "trainer.epochs=3", "hydra.run.dir=run").code == 1
-    shutil.copytree(tmp_path / "run", tmp_path / "sound")
-    odd = {
-        "a batch of others": (with_(batch=[torch.ones(2, 3), None]), "its batch has (2, 3)"),
-        "a batch of one": (with_(batch=[None]), "does not fit the data"),
-        "an unknown split": (with_(split="later"), "split=later"),
-        "an optimiser of other shapes": (stunted, "momentum_buffer is (2, 3)"),
-    }
-    for name, (change, says) in {**ANYWHERE, **odd}.items():
-        shutil.rmtree(tmp_path / "run")
-        shutil.copytree(tmp_path / "sound", tmp_path / "run")
-        resealed(tmp_path / "run", change, "failed")
-        done = odenet("rerun", "run")
-        assert done.code == 2, (name, done)
-        assert says in done.err, (name, done)
-        assert "failed.pt" in done.err or name == "an unknown split"
 
 
 def test_the_checkpoint_before_it_is_scored(odenet, victim):

@@ -265,7 +265,7 @@ def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeyp
     ],
 )
 def test_gpus_are_shared_out_unless_it_is_said_which_to_use(monkeypatch, words, shared):
-    monkeypatch.setattr(stages, "count", lambda: 4)
+    monkeypatch.setattr(stages, "gpu_count", lambda: 4)
     assert stages.gpus(command.parsed(["table1", *words.split()])) == shared
 
 

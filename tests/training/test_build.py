@@ -9,7 +9,7 @@ from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
 from odenet_cli.training import build
-from odenet_cli.training.run import check
+from odenet_cli.training.check import check
 
 CNF = ("model=cnf", "data=moons", "device=cpu")
 LATENT = ("model=latent_ode", "device=cpu")
@@ -48,14 +48,14 @@ def ways(*words):
     ],
 )
 def test_the_steps_that_will_be_made_decide(words, steps):
-    assert build.steps(configure(*CNF, *words)) == steps
-    assert ways(*CNF, *words) == {steps >= build.LONG}
+    assert build.planned_steps(configure(*CNF, *words)) == steps
+    assert ways(*CNF, *words) == {steps >= build.MIN_COMPILED_STEPS}
 
 
 def test_an_epoch_of_images_is_not_known():
     words = ("model=odenet", "data=mnist", "device=cpu")
-    assert build.steps(configure(*words)) == 0
-    assert build.steps(configure(*words, "trainer.steps=9000", "trainer.max_steps=8000")) == 8000
+    assert build.planned_steps(configure(*words)) == 0
+    assert build.planned_steps(configure(*words, "trainer.steps=9000", "trainer.max_steps=8000")) == 8000
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_torchs_own_search_decides(monkeypatch, raised):
         raise getattr(exc, raised, PermissionError)
 
     monkeypatch.undo()
-    build.lacking.cache_clear()
+    build.missing_compiler.cache_clear()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", search)
-    assert "Install g++" in build.lacking()
-    build.lacking.cache_clear()
+    assert "Install g++" in build.missing_compiler()
+    build.missing_compiler.cache_clear()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "clang++")
-    assert "compiler" not in (build.lacking() or "")
-    build.lacking.cache_clear()
+    assert "compiler" not in (build.missing_compiler() or "")
+    build.missing_compiler.cache_clear()
 
 
 def test_pythons_headers_are_needed_too(monkeypatch, tmp_path):
@@ -125,9 +125,9 @@ def test_pythons_headers_are_needed_too(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")
     monkeypatch.setattr(build.sysconfig, "get_path", lambda name: str(tmp_path))
-    build.lacking.cache_clear()
-    assert str(tmp_path / "Python.h") in build.lacking()
+    build.missing_compiler.cache_clear()
+    assert str(tmp_path / "Python.h") in build.missing_compiler()
     (tmp_path / "Python.h").touch()
-    build.lacking.cache_clear()
-    assert build.lacking() is None
-    build.lacking.cache_clear()
+    build.missing_compiler.cache_clear()
+    assert build.missing_compiler() is None
+    build.missing_compiler.cache_clear()

@@ -9,8 +9,7 @@ import torch
 
 from odenet_cli.errors import full
 from odenet_cli.training import generators
-from odenet_cli.training.failure import broken
-from odenet_cli.training.record import explained
+from odenet_cli.training.failure import explain, first_nonfinite
 from odenet_cli.training.run import assemble
 
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2")
@@ -23,7 +22,7 @@ LEAN = {"backprop": "gradient=replay, adjoint or reversible need less", "replay"
 )
 def test_out_of_memory_names_peak_batch_and_what_needs_less(tiny, tmp_path, gradient, error):
     session = assemble(tiny(*ODE, f"gradient={gradient}"), torch.device("cpu"))
-    kind, reason, raised = explained(error, session, tmp_path)
+    kind, reason, raised = explain(error, session, tmp_path)
     assert kind == "failed"
     assert str(raised) == reason
     for part in ("out of memory on cpu", "the peak was ", " MiB with trainer.batch_size=8", f"gradient={gradient}"):
@@ -34,7 +33,7 @@ def test_out_of_memory_names_peak_batch_and_what_needs_less(tiny, tmp_path, grad
 def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):
     session = assemble(tiny(), torch.device("cpu"))
     error = OSError(errno.ENOSPC, "No space left on device", "here/metrics.jsonl")
-    _, reason, _ = explained(error, session, tmp_path)
+    _, reason, _ = explain(error, session, tmp_path)
     assert reason.startswith("no space left for here/metrics.jsonl (No space left on device).")
     assert f"resume={tmp_path}" in reason
     assert not full(OSError(errno.EACCES, "Permission denied"))
@@ -48,7 +47,7 @@ def test_every_generator_goes_on_where_it_was():
     cpu = torch.device("cpu")
     generators.seed(3)
     numpy.random.randn()  # noqa: NPY002 - half of a pair is kept inside
-    state = generators.packed(generators.states(cpu))
+    state = generators.state(cpu)
     first = drawn()
     assert drawn() != first
     generators.restore(state, cpu)
@@ -58,6 +57,6 @@ def test_every_generator_goes_on_where_it_was():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_broken_tensor_is_found_wherever_it_is(value):
     sound = {"a": torch.ones(3), "b": [torch.zeros(2), {"c": torch.ones(2)}], "d": 1.0}
-    assert broken(sound) is None
+    assert first_nonfinite(sound) is None
     sound["b"][1]["c"][1] = value
-    assert broken(sound) == "b.1.c"
+    assert first_nonfinite(sound) == "b.1.c"

@@ -15,8 +15,8 @@ from odenet_cli.models.planar import Planar
 from odenet_cli.report import pictures
 from odenet_cli.request import compose
 from odenet_cli.tasks.common import flow_figures
+from odenet_cli.training.check import check
 from odenet_cli.training.evaluate import evaluate
-from odenet_cli.training.run import check
 
 SHORT = ("trainer.epochs=null", "trainer.steps=3", "trainer.limit_batches=1", "trainer.batch_size=32", "compile=false")
 PLANAR = ("model=planar", "model.layers=2", *SHORT)

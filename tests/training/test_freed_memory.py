@@ -12,7 +12,7 @@ FAULTS = """
 import json, resource, sys, torch
 from odenet_cli.training import device
 if sys.argv[1] == "kept":
-    device.settle(torch.device("cpu"), False, None)
+    device.configure_backends(torch.device("cpu"), False, None)
 
 def count():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

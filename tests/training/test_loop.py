@@ -146,14 +146,14 @@ def test_the_best_is_that_of_the_smallest_error_then_loss(train, checkpoint_of, 
 
 def test_a_lost_best_is_an_error_not_another_score(train, monkeypatch):
     scripted(monkeypatch, [(0.5, 1.0), (0.4, 1.0), (0.45, 1.0)])
-    real = runs.Keeper.last
+    real = runs.CheckpointWriter.last
 
     def last(keeper, session):
         real(keeper, session)
         if session.step == 15 and session.validated == 15:
             (keeper.folder / "best.pt").write_bytes(b"damaged")
 
-    monkeypatch.setattr(runs.Keeper, "last", last)
+    monkeypatch.setattr(runs.CheckpointWriter, "last", last)
     with pytest.raises(RunFailed, match="the weights of step 10"):
         train()
 

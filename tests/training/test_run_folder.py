@@ -24,7 +24,7 @@ from odenet_cli.files import without_nan
 from odenet_cli.rundir import MetricsFile, locked, write_record
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.record import commit as COMMIT
+from odenet_cli.training.record import git_commit as COMMIT
 
 COST = {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"}
 EVERY = {"step", "epoch", "split", "loss", "error", *COST}

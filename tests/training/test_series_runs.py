@@ -11,7 +11,7 @@ import torch
 from odenet_cli.commands import eval as command
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
-from odenet_cli.training.run import check
+from odenet_cli.training.check import check
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")
 SHORT = ("trainer.epochs=null", "trainer.steps=7", "trainer.limit_batches=3", "compile=false")

@@ -36,7 +36,7 @@ def score(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> 
         net = trained(folder, config, "best", eval_batch(config))
         for key in missing:
             at = replace(config, eval=replace(config.eval, solver=SolverChange(rtol=key["rtol"], atol=key["rtol"])))
-            device.settle(net.device, config.deterministic, build.tightest(at))
+            device.configure_backends(net.device, config.deterministic, build.tightest(at))
             answers: dict[str, Tensor] = {}
             solver, limit = build.solver(eval_solver(at)), config.trainer.limit_batches
             scores = evaluate(net.model, net.loss_fn, net.data.test, solver, limit, build.eval_dtype(at), answers)

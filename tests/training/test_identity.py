@@ -10,7 +10,7 @@ from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request import compose
-from odenet_cli.training.moved import moved
+from odenet_cli.training.identity import find_moved_data
 
 OLD = Path(__file__).parents[1] / "old_runs" / "latent_ode"
 
@@ -32,7 +32,7 @@ def project(tmp_path):
 
 def ask(project):
     run = project / "runs" / "day" / "run"
-    return moved(run, load(run))
+    return find_moved_data(run, load(run))
 
 
 def test_what_has_not_moved_stays(project):
@@ -61,4 +61,4 @@ def test_where_there_is_none_what_to_say_is_told(project):
 
 def test_data_without_a_place_are_left_alone(tmp_path):
     config = complete(compose(["data=digits", "model=mlp"]), gpu=False)
-    assert moved(tmp_path, config) == {}
+    assert find_moved_data(tmp_path, config) == {}

@@ -1,0 +1,111 @@
+"""Refuse a config that no model, solver or device fits, before any data are read. Models are built without memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import cache
+
+import torch
+from torch import nn
+
+from odenet_cli import data as datasets
+from odenet_cli import models
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError
+from odenet_cli.models.cnf import ContinuousFlow
+from odenet_cli.tasks import missing_method
+from odenet_cli.training import build, device
+
+GIB = 2**30
+FLOW = "Choose a flow, model=cnf or model=planar, or data for this model; a field of your own is model=custom."
+REMEDY = {
+    "forward": "Choose a model that answers with classes, such as model=odenet or model=resnet, or data for this one.",
+    "log_prob": FLOW,
+    "generate": FLOW,
+    "forecast": "Choose a model of series: model=latent_ode, rnn or rnn_dt, or data for this one.",
+    "intensity": "Choose a model of events, model=latent_poisson, or data for this one.",
+}
+
+log = logging.getLogger("odenet")
+
+
+def check(config: Config) -> None:
+    """Raise `RequestError` if the device, the data's options, the model and the task do not go together."""
+    device.choose(config.device)
+    name, options = config.source()
+    datasets.check(name, options)
+    shape = datasets.shape(name, options)
+    network = build_without_memory(config, *shape)
+    missing = missing_method(datasets.task(name), network)
+    if missing:
+        raise RequestError(
+            f"model={config.model['name']} and data={name} do not go together: the task is {datasets.task(name)}, and "
+            f"the model has no {missing}.\n  {REMEDY.get(missing, 'Choose another model, or data for this one.')}"
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
+    if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or datasets.task(name) == "classify"):
+        check_custom(network, *shape)
+
+
+def build_without_memory(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Return the network on the meta device; raise `RequestError` if it, or a batch, does not fit into memory."""
+    name = config.model["name"]
+    try:
+        with torch.device("meta"):
+            network = build.model(config, shape, classes)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RequestError(f"model={name} cannot be built with these model.*: {reason}") from error
+    total, itemsize = device.memory(config.device), build.dtype(config).itemsize
+    weights = sum(parameter.numel() for parameter in network.parameters()) * itemsize
+    batch = (config.trainer.batch_size or 0) * math.prod(shape) * itemsize
+    numbers = {key: value for key, value in config.model.items() if type(value) is int}
+    sizes = ", ".join(f"model.{key}={value}" for key, value in numbers.items())
+    for what, needed, remedy in (
+        (f"model={name} with its gradient", 2 * weights, f"Make the model smaller: {sizes}."),
+        ("a batch of trainer.batch_size", batch, f"Make it smaller: trainer.batch_size={config.trainer.batch_size}."),
+    ):
+        if needed > total:
+            raise RequestError(
+                f"{what} needs {needed / GIB:,.0f} GiB, and there are {total / GIB:,.0f} GiB of memory.\n  {remedy}"
+            )
+    check_compiler(config, network)
+    return network
+
+
+def check_compiler(config: Config, network: nn.Module) -> None:
+    """Raise `RequestError` if `compile=true` finds nothing to compile with; say that `auto` does without."""
+    modules = models.solvers(network)
+    if config.compile == "auto" and any(build.compiling_pays(config, module) for module in modules):
+        _warn_eager()
+    # Kernels of a GPU are Triton's; the loop is C++ on any device.
+    on_cpu = config.compile == "true" and device.choose(config.device).type == "cpu"
+    if modules and (config.compile == "loop" or on_cpu) and build.missing_compiler():
+        raise RequestError(f"compile={config.compile} needs {build.missing_compiler()},\n  or use compile=false.")
+
+
+@cache
+def _warn_eager() -> None:
+    if missing := build.missing_compiler():
+        log.warning(f"compile=auto compiles nothing, though so long a run would gain: it needs {missing}.")
+
+
+def check_custom(network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+    """Raise `RequestError` if a user's network, or the field of a flow, gives a tensor of the wrong shape."""
+    x = torch.empty(2, *shape, device="meta", dtype=next(network.parameters()).dtype)
+    try:
+        with torch.no_grad():
+            if isinstance(network, ContinuousFlow):
+                expected, what = x.shape, "the field gave {}; a slope has the shape of z"
+                answer = network.eval().field(torch.empty((), device="meta", dtype=x.dtype), x)
+            else:
+                expected, what = torch.Size((2, classes)), f"it gave {{}}; scores of the classes are {(2, classes)}"
+                answer = network.eval()(x)
+    except (Exception, SystemExit):  # an operation without a meta kernel, or a bug: the first step will show it
+        return
+    if getattr(answer, "shape", None) != expected:
+        given = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        called = f"(t, z {tuple(x.shape)})" if isinstance(network, ContinuousFlow) else f"(x {tuple(x.shape)})"
+        raise RequestError(f"model.target: called with {called}, {what.format(given)}.")

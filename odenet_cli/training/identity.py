@@ -1,0 +1,153 @@
+"""When is a run the same run? Where what it computes is settled alike, and its data have the same SHA-256. No torch.
+
+Where it happens, what it is called and how often it reports may change, and an unfinished run may be made longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
+from odenet_cli.errors import RequestError
+from odenet_cli.rundir import holds_run, read_record
+
+MAX_DIFFERENCES = 8  # lines of a message
+
+
+def settings(section: Mapping[str, Any], free: Collection[str] = INCIDENTAL, prefix: str = "") -> Iterator[Any]:
+    """Yield (full key, value) of everything below `section` but what is `free`; a list is a value."""
+    for name, value in section.items():
+        key = f"{prefix}{name}"
+        if key in free:
+            continue
+        if isinstance(value, dict):
+            yield from settings(value, free, f"{key}.")
+        else:
+            yield key, value
+
+
+def identity(config: Config) -> frozenset[tuple[str, Any]]:
+    """Return what makes a run this run, hashable: two of them are equal where nothing differs."""
+    return frozenset((key, _frozen(value)) for key, value in settings(asdict(config), INCIDENTAL | {"reproduce"}))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):  # within a list
+        return tuple((key, _frozen(part)) for key, part in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """Return key -> 'old → new' for the settings that differ; of two different models only what both have."""
+    before, after = (dict(settings(asdict(config), INCIDENTAL | {"reproduce"})) for config in (old, new))
+    keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    common = [key for key in keys if key in before and key in after]
+    return {key: f"{_text(before.get(key))} → {_text(after.get(key))}" for key in common or keys}
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def check_same_run(folder: Path, config: Config) -> dict[str, str]:
+    """Raise `RequestError` naming what differs if the run in `folder` is another one than that of `config`.
+
+    Returns what may differ: the keys `trainer.*` that say how long it goes on, which matter to a finished run.
+    """
+    if not holds_run(folder):
+        return {}
+    record = read_record(folder)
+    if not any((folder / name).exists() for name in ("config.yaml", "checkpoints")) and record["status"] != "done":
+        return {}  # it failed before it began
+    differing = differences(load(folder), config)
+    if config.checkpoint is not None and file_sha256(config.checkpoint) == record.get("origin"):
+        differing.pop("checkpoint", None)  # the file has moved
+    length = {key: differing.pop(key) for key in list(differing) if key.startswith("trainer.") and "batch" not in key}
+    if differing:
+        raise other_run(folder, differing)
+    return length
+
+
+def other_run(folder: Path, differing: Mapping[str, str]) -> RequestError:
+    """Return the error for a folder that holds another run than the one that was asked for."""
+    lines = [f"{key}: {change}" for key, change in differing.items()]
+    if len(lines) > MAX_DIFFERENCES:
+        lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
+    listing = "\n  ".join(lines)
+    return RequestError(
+        f"{folder} holds another run than this one (there → here):\n  {listing}\n"
+        "  Say what it was made with to go on with it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
+    )
+
+
+def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise `RequestError` if a run would go on with other data than it began with; both are records of a data set."""
+    old, new = before.get("sha256"), now.get("sha256")
+    if old is not None and old != new:
+        names = [name for name in old if old[name] != (new or {}).get(name)] if isinstance(old, dict) else []
+        raise RequestError(
+            f"the data are not those that the run in {folder} began with: the SHA-256 of "
+            f"{', '.join(names) or now.get('root') or now.get('used')} differs.\n"
+            "  Put them back, say where they are now (data.path, data.root), or start a new run."
+        )
+
+
+def file_sha256(path: str | None) -> str | None:
+    """Return the SHA-256 of the file that a run's first weights come from; None if there is none."""
+    if path is None or not os.path.isfile(path):
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def find_moved_data(folder: Path, config: Config) -> dict[str, str]:
+    """Return {`data.path` or `data.root`: where the data of the run in `folder` are now}; empty where they were.
+
+    Looked at, in this order: the path as it is saved; in a run of format 1, which has it as it was typed, where
+    `run.json` says they were; and the end of the path below each folder above the run, nearest first. What is there
+    counts if its SHA-256 is that of the run's data. Raises `RequestError` if they are nowhere.
+    """
+    key = next((key for key in DATA_PLACES if config.data.get(key.partition(".")[2])), None)
+    if key is None:
+        return {}
+    place = Path(os.path.expanduser(config.data[key.partition(".")[2]]))
+    if place.is_absolute() and place.exists():
+        return {}
+    record = read_record(folder).get("data") or {}
+    for candidate in dict.fromkeys(_candidates(folder, place, record.get("root"))):
+        if record.get("sha256") is not None and _data_sha256(config, key, candidate) == record["sha256"]:
+            return {key: str(candidate)}
+    if place.exists():  # under a relative path, but something else: it is for others to judge
+        return {}
+    digest = f" (SHA-256 {record['sha256']})" if isinstance(record.get("sha256"), str) else ""
+    raise RequestError(
+        f"{key}={place}: there is nothing, and the run's data are not beside {folder} either.\n"
+        f"  Say where they are now: {key}={'FILE' if key == 'data.path' else 'FOLDER'}{digest}."
+    )
+
+
+def _candidates(folder: Path, place: Path, root: str | None) -> Iterator[Path]:
+    """Yield what exists of the places where the data may be."""
+    before = Path(os.path.abspath(place))
+    above = [folder.absolute(), *folder.absolute().parents]
+    tails = [Path(*before.parts[n:]) for n in range(1, len(before.parts))]
+    for candidate in (before, *([Path(root)] if root else []), *(top / tail for top in above for tail in tails)):
+        if candidate.exists():
+            yield candidate
+
+
+def _data_sha256(config: Config, key: str, place: Path) -> object:
+    """Return the SHA-256 of the data at `place`; None where there are none. Nothing is downloaded."""
+    from odenet_cli import data as datasets
+
+    name, options = config.source()
+    options |= {key.partition(".")[2]: str(place)} | ({"download": False} if "download" in options else {})
+    try:
+        return datasets.prepare(name, options).get("sha256")
+    except RequestError:
+        return None

@@ -1,0 +1,187 @@
+"""What a run's checkpoints contain: written, validated, and put back, so that a run goes on to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli import data as datasets
+from odenet_cli.config.saved import default_options
+from odenet_cli.config.schema import INCIDENTAL, Config
+from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.training import build, checkpoint, generators
+from odenet_cli.training.checkpoint import Content, OtherConfig
+from odenet_cli.training.failure import Diverged, describe_progress, first_nonfinite
+from odenet_cli.training.identity import settings
+from odenet_cli.training.log import Logbook
+from odenet_cli.training.session import Session, Window
+
+# The keys of every checkpoint, and those of `last.pt`, with their types.
+WEIGHTS: dict[str, Any] = {"config": dict, "model": dict, "step": int, "epoch": int}
+LAST: dict[str, Any] = {
+    **WEIGHTS,
+    **{"optimizer": dict, "generator": Tensor, "position": int, "validated": int, "best": dict | None},
+    **{"elapsed_s": int | float, "window": dict, "metrics_bytes": int},
+}
+FREE = INCIDENTAL | {"checkpoint", "trainer", "eval"}  # what may change while a run goes on
+
+
+class CheckpointWriter:
+    """Write the checkpoints `last.pt` and `best.pt`; raise `Diverged` instead if a number is NaN or infinite."""
+
+    def __init__(self, folder: Path, logbook: Logbook) -> None:
+        self.folder, self.logbook = folder, logbook
+
+    def last(self, session: Session) -> None:
+        """Write everything that a run needs to go on to the same bits."""
+        content = {
+            **self._weights(session),
+            "optimizer": self._finite(session, session.optimizer.state_dict(), "the optimiser's state "),
+            **generators.state(session.device),
+            "position": session.position,
+            "validated": session.validated,
+            "best": session.best,
+            "elapsed_s": session.elapsed_s,
+            "window": session.window.state(),
+            "metrics_bytes": self.logbook.flush(),
+        }
+        checkpoint.save(self.folder / "last.pt", content)
+
+    def best(self, session: Session) -> None:
+        """Write the weights that are the best on validation so far."""
+        checkpoint.save(self.folder / "best.pt", self._weights(session))
+
+    def _weights(self, session: Session) -> dict[str, Any]:
+        weights = self._finite(session, session.model.state_dict())
+        config = fingerprint(session.config)
+        return {"config": config, "model": weights, "step": session.step, "epoch": session.epoch}
+
+    @staticmethod
+    def _finite(session: Session, state: dict[str, Any], what: str = "") -> dict[str, Any]:
+        name = first_nonfinite(state)
+        if name is not None:
+            raise Diverged(
+                f"the run diverged: {what}{name} is NaN or infinite after step {session.step}, "
+                f"at {describe_progress(session)}.\n  Lower optim.lr."
+            )
+        return state
+
+
+def restore(session: Session, state: Content) -> None:
+    """Put a session where the checkpoint `state` left it; raise `RequestError` if it is none of this run's."""
+    validate(state, session.config, session.model.state_dict(), LAST)
+    try:
+        session.model.load_state_dict(state["model"])
+        session.optimizer.load_state_dict(state["optimizer"])
+        generators.restore(state, session.device)
+        session.window = Window.restored(state["window"], session.device)
+    except Exception as error:  # of another version of torch, perhaps
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise RequestError(f"{state.path} does not fit this run: {reason}") from error
+    session.step, session.epoch, session.validated = state["step"], state["epoch"], state["validated"]
+    session.position = min(state["position"], session.per_epoch)  # trainer.limit_batches may be smaller now
+    session.best, session.elapsed_s = state["best"], state["elapsed_s"]
+
+
+def validate(
+    state: Content,
+    config: Config,
+    shapes: Mapping[str, Tensor],
+    types: Mapping[str, Any] = WEIGHTS,
+    prefixes: tuple[str, ...] = ("",),
+    free: Sequence[str] = (),
+) -> None:
+    """Raise `RequestError` naming the file if a checkpoint, whose digest is right, is of no use here.
+
+    types     keys that it must have, and their types
+    shapes    the model's weights: the same names and shapes, and every number finite
+    prefixes  the config's keys that must agree, by how they begin, but for those that are `free`
+    """
+    for key, kind in types.items():
+        if key not in state or not isinstance(state[key], kind):
+            reason = f"is a {type(state[key]).__name__}" if key in state else "is missing"
+            raise RequestError(f"{state.path} is not sound: {key} {reason}.")
+    name = first_nonfinite({"model": state["model"], "optimizer": state["optimizer"] if types is LAST else None})
+    if name is not None:
+        raise RequestError(f"{state.path} is not sound: {name} is NaN or infinite.")
+    check_config(state, config, prefixes, free)
+    weights = state["model"]
+    for name in [*shapes, *(name for name in weights if name not in shapes)]:
+        if name not in shapes or name not in weights:
+            reason = "missing" if name in shapes else "not in the model"
+            raise RequestError(f"{state.path} does not fit the model: {name} is {reason}.")
+        if weights[name].shape != shapes[name].shape:
+            theirs, ours = tuple(weights[name].shape), tuple(shapes[name].shape)
+            raise RequestError(f"{state.path} does not fit the model: {name} is {theirs}, and {ours} in the model.")
+
+
+def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free: Sequence[str]) -> None:
+    """Raise `OtherConfig` naming the keys in which the config that made a checkpoint differs."""
+    ours = fingerprint(config)
+    # An option that an older version did not know had its default.
+    known = settings(default_options(asdict(config)), FREE)
+    theirs = {**{key: value for key, value in known if key in ours}, **state["config"]}
+    differences = [
+        f"{key}: {theirs.get(key)} in the checkpoint, {ours.get(key)} here"
+        for key in sorted(ours.keys() | theirs.keys())
+        if key.startswith(prefixes) and key not in free and key not in FREE and ours.get(key) != theirs.get(key)
+    ]
+    if differences:
+        listing = "\n  ".join(differences[:8])
+        raise OtherConfig(
+            f"the config does not agree with {state.path}:\n  {listing}\n  Set these back, or start a new run."
+        )
+
+
+def fingerprint(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the config: all keys but where it runs, how long, and how it is scored."""
+    return {**dict(settings(asdict(config), FREE)), "trainer.batch_size": config.trainer.batch_size}
+
+
+def starting_weights(config: Config, path: Path) -> dict[str, Any]:
+    """Return the weights in the checkpoint at `path`, of the same model, to start a new run from."""
+    state = checkpoint.load(path)
+    validate(state, config, weight_shapes(config), prefixes=("model.", "dtype"))
+    weights: dict[str, Any] = state["model"]
+    return weights
+
+
+def weight_shapes(config: Config, data_record: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+    """Return the weights of the model without their numbers; it is built without memory.
+
+    data_record  the record of the data it was trained on
+    """
+    cpu = torch.device("cpu")
+    drawn = generators.state(cpu)  # building a model seeds them
+    with torch.device("meta"):
+        network = build.model(config, *datasets.shape(*config.source(), data_record))
+    generators.restore(drawn, cpu)
+    weights: dict[str, Tensor] = network.state_dict()
+    return weights
+
+
+def best_weights(session: Session, folder: Path) -> dict[str, Any]:
+    """Return the weights that were best on validation; the present ones where there was none."""
+    present = session.model.state_dict()
+    if not session.data.valid.size:
+        return present
+    step = (session.best or {})["step"]
+
+    def check(state: Content) -> None:
+        validate(state, session.config, present)
+        if state["step"] != step:
+            raise RequestError(f"{state.path} has those of step {state['step']}.")
+
+    try:
+        state, _ = checkpoint.latest(folder / "checkpoints" / "best.pt", check)
+        if state is None:
+            raise RequestError("there is no best.pt.")
+    except RequestError as error:
+        raise RunFailed(f"the weights of step {step}, the best on validation, are lost: {error}") from error
+    weights: dict[str, Any] = state["model"]
+    return weights

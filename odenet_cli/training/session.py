@@ -1,0 +1,138 @@
+"""Everything that one run trains with, and where it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from odenet_cli.config.schema import Config
+from odenet_cli.ode import Solver, Stats
+from odenet_cli.tasks import Loss
+from odenet_cli.training.build import eval_dtype
+from odenet_cli.training.evaluate import mean_cost
+from odenet_cli.training.optim import learning_rate
+
+
+@dataclass
+class Window:
+    """Hold the sums since the last record of training; they stay on the device until they are read.
+
+    time_s, opened  time spent before a resume, and when the window's first step since then began
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    cost: Stats = field(default_factory=Stats)
+    steps: int = 0
+    saved_mib: float = 0.0
+    peak_mib: float | None = None
+    time_s: float = 0.0
+    opened: float | None = None
+
+    def open(self) -> None:
+        """Start the clock at the first step: time between windows, for validation, is not training's."""
+        self.opened = self.opened or time.perf_counter()
+
+    def spent(self) -> float:
+        """Return the seconds since the first step."""
+        return self.time_s + (time.perf_counter() - self.opened if self.opened else 0.0)
+
+    def add(self, values: dict[str, Tensor], solves: list[Stats]) -> None:
+        """Add the loss and metrics of a step, () each, and the cost of its solves."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
+        self.cost, self.steps = sum(solves, start=self.cost), self.steps + 1
+
+    def means(self) -> dict[str, Any]:
+        """Return the means a step; reading them waits for the device."""
+        return {
+            **{name: total.item() / self.steps for name, total in self.sums.items()},
+            **mean_cost(self.cost, self.steps),
+            "step_ms": 1e3 * self.spent() / self.steps,
+            "peak_mib": self.peak_mib,
+            "saved_mib": self.saved_mib,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the window as tensors and plain values, for a checkpoint."""
+        state = {name: value for name, value in vars(self).items() if name != "opened"}
+        return {**state, "cost": vars(self.cost), "time_s": self.spent()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], device: torch.device) -> Window:
+        """Return the window that `state` was made of."""
+        sums = {name: value.to(device) for name, value in state["sums"].items()}
+        return cls(**{**state, "sums": sums, "cost": Stats(**state["cost"])})
+
+
+@dataclass
+class Session:
+    """Hold everything one run trains with, and where it stands.
+
+    step, epoch, position  optimiser steps made, epochs finished, batches of this epoch seen
+    validated              the step of the latest validation
+    best                   {step, epoch, loss, …}: the record of the best validation so far
+    check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
+    last_finite            the step and the value of the last loss that was looked at
+    failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
+    """
+
+    config: Config
+    model: nn.Module
+    loss_fn: Loss
+    data: Any
+    optimizer: Optimizer
+    device: torch.device
+    scorer: Solver | None
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    validated: int = 0
+    best: dict[str, Any] | None = None
+    started: float = 0.0
+    elapsed_s: float = 0.0
+    check_every_step: bool = True
+    last_finite: tuple[int, float] | None = None
+    failed: dict[str, Any] | None = None
+    window: Window = field(default_factory=Window)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype of evaluation."""
+        return eval_dtype(self.config)
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return min(len(self.data.train), self.config.trainer.limit_batches or len(self.data.train))
+
+    @property
+    def total(self) -> int:
+        """The length of the run in steps, which the learning rate follows."""
+        return self.config.trainer.steps or (self.config.trainer.epochs or 0) * self.per_epoch
+
+    @property
+    def end(self) -> int:
+        """The step to stop at."""
+        return min(self.total, self.config.trainer.max_steps or self.total)
+
+    def batches(self) -> Iterator[Any]:
+        """Yield what is left of this epoch, at most up to the end of the run.
+
+        The order is a pure function of seed, epoch and position: a resumed run is dealt what it would have been.
+        """
+        left = max(0, min(self.per_epoch - self.position, self.end - self.step))
+        return islice(self.data.train.epoch(self.epoch, self.position), left)
+
+    def set_learning_rate(self) -> float:
+        """Give the optimiser the learning rate of the next step, and return it."""
+        rate = learning_rate(self.config.optim, self.step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
