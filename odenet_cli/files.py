@@ -65,7 +65,7 @@ def append_json(path: Path, value: dict[str, Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # two processes may append at once
         text = file.read()
         end = text.rfind(b"\n") + 1
-        if is_json_object(text[end:]):  # an editor left the last line break out
+        if _is_json_object(text[end:]):  # an editor left the last line break out
             end = file.write(b"\n") + len(text)
         file.seek(end)
         file.write((to_json(value) + "\n").encode())
@@ -86,7 +86,7 @@ def without_nan(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def is_json_object(line: bytes) -> bool:
+def _is_json_object(line: bytes) -> bool:
     """Return whether a line holds one whole JSON object."""
     try:
         return isinstance(json.loads(line), dict)

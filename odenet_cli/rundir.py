@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError, naming
-from odenet_cli.files import is_json_object, sync, to_json, write_json
+from odenet_cli.files import sync, to_json, write_json
 
 FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
 WEIGHTS = "model.safetensors"  # of a run that came from a kept cell, in the place of checkpoints
@@ -257,15 +257,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "metrics.jsonl"
     text = read_text(path) if path.exists() else ""
-    records = []
-    for place, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
-        where = f"line {place} of {path.name}"
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: {getattr(error, 'msg', error)}: {line[:40]!r}") from error
-        check_types(records[-1], METRICS, where)
-    return records
+    return _parse_metrics(text[: text.rfind("\n") + 1])
 
 
 def check_metrics(folder: Path, size: int) -> None:
@@ -274,13 +266,24 @@ def check_metrics(folder: Path, size: int) -> None:
     try:
         with open(path, "rb") as file:
             text = file.read(size)
-        whole = len(text) == size and text[-1:] in (b"", b"\n") and all(map(_is_metric, text.splitlines()))
-        wrong = "" if whole else f"its first {size:,} bytes are not the records that the checkpoint was written after"
+        if len(text) < size or text[-1:] not in (b"", b"\n"):
+            raise ValueError
+        _parse_metrics(text.decode())
+        return
     except OSError as error:
-        wrong = str(error.strerror)
-    if wrong:
-        raise RequestError(f"{path} is damaged: {wrong}.\n  Put it back, or start a new run in another folder.")
+        reason = str(error.strerror)
+    except ValueError:
+        reason = f"its first {size:,} bytes are not the records that the checkpoint was written after"
+    raise RequestError(f"{path} is damaged: {reason}.\n  Put it back, or start a new run in another folder.")
 
 
-def _is_metric(line: bytes) -> bool:
-    return is_json_object(line) and {"step", "split"} <= json.loads(line).keys()
+def _parse_metrics(text: str) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        where = f"line {number} of metrics.jsonl"
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: {getattr(error, 'msg', error)}: {line[:40]!r}") from error
+        check_types(records[-1], METRICS, where)
+    return records

@@ -15,7 +15,7 @@ ALLOWED = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
     "ode": {"", "errors", "registry", "precision", "ode"},
     "models": {"", "errors", "registry", "ode", "models"},
-    "data": {"", "errors", "registry", "data"},
+    "data": {"", "errors", "registry", "files", "data"},
     "tasks": {"", "errors", "registry", "ode", "data", "tasks"},
     "training": FOUNDATION | {"ode", "models", "data", "tasks", "training"},
     "analysis": FOUNDATION | {"ode", "models", "data", "tasks", "training", "analysis"},

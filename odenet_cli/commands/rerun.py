@@ -1,7 +1,8 @@
 """Repeat the step that a run failed in: odenet rerun RUN
 
-Repeats the step in which a run failed, with the weights and the batch that it had, and says what happens.
-Nothing is written. Exit code 1 where it fails again, 0 where it passes.
+Trains on from the last checkpoint to the step in which a run failed, and repeats that: on a CPU with the weights and
+the batch that it had, to the bit. Changes are tried on that step alone. Nothing is written.
+Exit code 1 where it fails again, 0 where it passes.
 
   odenet rerun RUN                                   as it was
   odenet rerun RUN solver.rtol=1e-5                  would this have helped?

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
 from odenet_cli.errors import RequestError
@@ -34,13 +35,8 @@ def settings(section: Mapping[str, Any], free: Collection[str] = INCIDENTAL, pre
 
 def identity(config: Config) -> frozenset[tuple[str, Any]]:
     """Return what makes a run this run, hashable: two of them are equal where nothing differs."""
-    return frozenset((key, _frozen(value)) for key, value in settings(asdict(config), INCIDENTAL | {"reproduce"}))
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, dict):  # within a list
-        return tuple((key, _frozen(part)) for key, part in value.items())
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+    free = INCIDENTAL | {"reproduce"}
+    return frozenset((key, value) for key, value in leaves(config) if not {key, key.partition(".")[0]} & free)
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:

@@ -42,45 +42,25 @@ def add_images(folder: Path, images: list[Path], step: int) -> None:
     board.close()
 
 
-def are_complete(files: list[Path], records: list[dict[str, Any]]) -> bool:
-    """Return whether TensorBoard's `files` hold the layout and every step of training; one may be lost or damaged."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-
-    layout, steps = False, set[int]()
-    try:
-        for path in files:
-            for event in LegacyEventFileLoader(str(path)).Load():
-                tags = {value.tag for value in event.summary.value}
-                layout |= "custom_scalars__config__" in tags
-                if "loss/train" in tags:
-                    steps.add(event.step)
-    except Exception:  # whatever a damaged file makes a parser raise
-        return False
-    return layout and steps >= {record["step"] for record in records if record["split"] == "train"}
-
-
 class Logbook:
-    """Write each record to both places. Where TensorBoard's files do not have all records, they are made again.
+    """Write each record to both places. Where a run goes on, TensorBoard's files are made again from the records kept.
 
-    size, step  where a run goes on: bytes of `metrics.jsonl` to keep, and the last step to keep in TensorBoard
+    size  bytes of `metrics.jsonl` to keep
     """
 
-    def __init__(self, folder: Path, config: Config, size: int = 0, step: int = 0) -> None:
+    def __init__(self, folder: Path, config: Config, size: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.metrics = MetricsFile(folder, size)
-        records, files = read_metrics(folder), list(folder.glob("events.out.*"))
-        complete = bool(files) and are_complete(files, records)
-        if not complete:
-            for path in files:
-                path.unlink()
-        self.board = SummaryWriter(str(folder), purge_step=step + 1 if complete else None)
-        if not complete:
-            self.board.add_custom_scalars(LAYOUT)
-            self._hparams(config)
-            for record in records:
-                self._draw(record)
-            self.flush()
+        # After a kill they may hold steps that are made again, or half an event.
+        for path in folder.glob("events.out.*"):
+            path.unlink()
+        self.board = SummaryWriter(str(folder))
+        self.board.add_custom_scalars(LAYOUT)
+        self._hparams(config)
+        for record in read_metrics(folder):
+            self._draw(record)
+        self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record of one (step, split)."""

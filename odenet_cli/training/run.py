@@ -121,7 +121,7 @@ def find_start(
 
 def train(session: Session, folder: Path, state: dict[str, Any] | None, stop: Stop) -> dict[str, Any]:
     """Train to the end, score the best weights on the test split, and return the run's numbers."""
-    logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"], session.step)
+    logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"])
     progress = Progress(session.end, session.step, session.per_epoch)
     try:
         fit(session, logbook, CheckpointWriter(folder / "checkpoints", logbook), stop, progress)

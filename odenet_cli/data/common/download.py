@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from odenet_cli.data.common.idx import reason
 from odenet_cli.errors import RequestError
+from odenet_cli.files import write
 
 SOCKET_S = 10.0  # one connection or one read
 STALL_S = 20.0  # no file begun and less than STEP bytes more: there is no network worth waiting for
@@ -101,12 +102,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 def publish(packed: Path, target: Path) -> None:
     """Unpack the gzip file `packed` to `target`, which is whole or not there."""
-    unpacked = packed.with_suffix(".part")
-    with gzip.open(packed) as source, unpacked.open("wb") as file:
-        shutil.copyfileobj(source, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unpacked.replace(target)
+    write(target, gzip.decompress(packed.read_bytes()))
 
 
 def _amount(folder: Path) -> tuple[int, int]:
