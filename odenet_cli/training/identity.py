@@ -64,7 +64,8 @@ def check_same_run(folder: Path, config: Config) -> dict[str, str]:
     differing = differences(load(folder), config)
     if config.checkpoint is not None and file_sha256(config.checkpoint) == record.get("origin"):
         differing.pop("checkpoint", None)  # the file has moved
-    length = {key: differing.pop(key) for key in list(differing) if key.startswith("trainer.") and "batch" not in key}
+    free = [key for key in differing if key.startswith("trainer.") and key != "trainer.batch_size"]
+    length = {key: differing.pop(key) for key in free}
     if differing:
         raise other_run(folder, differing)
     return length
