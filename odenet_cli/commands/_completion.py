@@ -31,13 +31,13 @@ SCRIPT = r"""_odenet_complete() {
 complete -o nospace -o default -F _odenet_complete @EXECUTABLE@"""
 
 
-def wanted(argv: list[str]) -> bool:
-    """Does the shell ask?"""
+def is_completion(argv: list[str]) -> bool:
+    """Return whether the shell asks for completions."""
     return bool(argv) and argv[0] in ("-sc", "--shell-completion")
 
 
-def answer(argv: list[str], start: Callable[[list[str]], int]) -> int:
-    """`-sc install=bash` prints our script, `-sc uninstall=bash` takes it away, `-sc query=bash` asks Hydra."""
+def complete(argv: list[str], start: Callable[[list[str]], int]) -> int:
+    """Print our script for `-sc install=bash`, its removal for `-sc uninstall=bash`; `-sc query=bash` asks Hydra."""
     from odenet_cli.cli import commands
 
     if argv[1:] == ["install=bash"]:

@@ -40,8 +40,8 @@ register()  # also where a launcher imports this module in another process
 
 def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
-    if _completion.wanted(argv):
-        return _completion.answer(argv, start)
+    if _completion.is_completion(argv):
+        return _completion.complete(argv, start)
     parse(argv)  # --version ends here
     try:
         request = prepare(argv)
@@ -141,12 +141,12 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
             figures = pictures.write(folder)
             add_images(folder, [path for path in figures if path.suffix == ".png"], int(final["step"]))
     except Exception as error:
-        _record(folder, error)
+        _record_failure(folder, error)
         raise
 
 
-def _record(folder: Path, error: Exception) -> None:
-    """See that `run.json` says the run failed, also where it failed too early to say so itself."""
+def _record_failure(folder: Path, error: Exception) -> None:
+    """Write to `run.json` that the run failed, also where it failed too early to do so itself."""
     record = record_or_reason(folder)
     if record.get("status") == "failed" or (isinstance(error, RequestError) and holds_run(folder)):
         return  # a refused request leaves the run that is here as it was

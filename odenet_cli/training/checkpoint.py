@@ -21,11 +21,11 @@ FORMAT = 1
 
 
 class OtherConfig(RequestError):
-    """The checkpoint may be sound; it is the config that is another."""
+    """Raised for a checkpoint that may be sound, and that another config made."""
 
 
 class Unreadable(RequestError):
-    """The system does not hand the file out; it may be sound."""
+    """Raised for a file without permission to read it; it may be sound."""
 
 
 class Content(dict[str, Any]):

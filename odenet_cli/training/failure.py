@@ -28,7 +28,7 @@ NEEDS_LESS = {
 
 
 class Diverged(RunFailed):
-    """A loss, a gradient or a weight became NaN or infinite."""
+    """Raised where a loss, a gradient or a weight is NaN or infinite."""
 
 
 @contextlib.contextmanager
