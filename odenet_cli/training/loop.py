@@ -30,6 +30,7 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
         start = time.perf_counter()
         train_epoch(session, log, checkpoints, stop, progress)
         validate(session, log, checkpoints, progress, epoch_s=time.perf_counter() - start)
+        # After the validation, which draws random numbers in some tasks and is not made twice.
         checkpoints.last(session)
 
 
@@ -41,6 +42,7 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
         session.window.open()
         rate = session.set_learning_rate()
 
+        # What fails in here leaves the weights as they were: the step can be repeated.
         with failing_in(session, "train"):
             values, solves = loss_and_gradients(session, batch)
         session.optimizer.step()
@@ -54,6 +56,7 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
             record_window(session, log, progress, rate)
         # A signal ends the run here: all that belongs to the step is written, and nothing is lost.
         if stop.name or session.step % trainer.checkpoint_every == 0:
+            # On a GPU nobody has looked at the loss yet, and weights after a NaN must not replace the last good ones.
             check_loss(session, values["loss"], session.step)
             checkpoints.last(session)
         if stop.name:
@@ -66,13 +69,14 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
 def loss_and_gradients(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
     """Return loss and metrics of `batch`, () each, and what its solves cost; leave the gradients in the parameters.
 
-    The weights stay as they are, so that a step that fails here can be repeated.
+    The weights stay as they are.
     """
     # The tally stays open through the backward pass, which evaluates the vector field too.
     with tally() as solves, measured_memory(session):
         loss, extra = session.loss_fn(session.model, batch)
         if session.check_every_step:
             check_loss(session, loss, session.step + 1)
+        # None, not zero: the backward pass then writes gradients instead of adding to them.
         session.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
     if session.check_every_step:
