@@ -1,11 +1,15 @@
-"""What a run cannot do without is on the disk before it is needed: its config, its record, its first checkpoint."""
+"""Files are whole or as they were, on the disk before they are needed, written through no link; JSON has no NaN."""
 
+import json
 import os
 
 import pytest
 
-from odenet_cli.files import write
-from odenet_cli.rundir import write_record
+from odenet_cli.commands._summary import summarise
+from odenet_cli.errors import RequestError
+from odenet_cli.files import append_json, write
+from odenet_cli.request.folders import check_run_folder
+from odenet_cli.rundir import record_or_reason, write_record
 from odenet_cli.training import checkpoint
 
 
@@ -54,3 +58,65 @@ def test_where_it_cannot_be_written_no_part_is_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "run.json", "after")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"run.json": "before"}
+
+
+@pytest.mark.parametrize("lies", ["file", ".file.part"])
+def test_where_there_was_a_link_only_the_link_goes(tmp_path, lies):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / lies).symlink_to(precious)
+    write(tmp_path / "file", "new")
+    assert not (tmp_path / "file").is_symlink()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"precious": "mine", "file": "new"}
+
+
+def test_a_pipe_in_the_place_of_a_part_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".file.part")
+    write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_in_its_place_is_an_error_and_leaves_no_part(tmp_path):
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        write(tmp_path / "file", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_summary_is_written_through_no_link(tmp_path):
+    precious, folder = tmp_path / "precious", tmp_path / "sweep"
+    precious.write_text("mine")
+    folder.mkdir()
+    for name in ("summary.md", ".summary.md.part", "summary.json", ".summary.json.part"):
+        (folder / name).symlink_to(precious)
+    summarise(folder, [])
+    assert precious.read_text() == "mine"
+    assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == ["summary.json", "summary.md"]
+
+
+def test_a_pipe_is_no_record(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    assert record_or_reason(tmp_path).get("status") != "done"
+    with pytest.raises(RequestError, match=r"run\.json"):
+        check_run_folder(tmp_path, "auto")
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("", 0),
+        ('{"a": 1}\n', 1),
+        ('{"a": 1}\n{"a": 2', 1),
+        ('{"a": 1}\n{"a": 2}', 2),  # an editor left the line break out
+        ('{"a"', 0),
+        ('{"a": 1}\n' + "x" * 500, 1),  # longer than what takes its place
+        ("7", 0),
+    ],
+)
+def test_half_a_line_makes_way(tmp_path, before, kept):
+    path = tmp_path / "eval.jsonl"
+    path.write_text(before)
+    for value in (8, float("nan")):
+        append_json(path, {"a": value})
+    records = [json.loads(line)["a"] for line in path.read_text().splitlines()]
+    assert records == [*range(1, kept + 1), 8, "nan"]
