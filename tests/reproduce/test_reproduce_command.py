@@ -15,7 +15,7 @@ from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce import launcher, stages
 from odenet_cli.reproduce.plan import plan
-from odenet_cli.training import run
+from odenet_cli.training import check as checks
 
 FAKES = Path(__file__).parents[1] / "fakes"
 
@@ -60,7 +60,7 @@ def reproduce(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "prepare", prepare)
-    monkeypatch.setattr(run, "check", lambda config: None)
+    monkeypatch.setattr(checks, "check", lambda config: None)
     path = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
     environ = {"ODENET_FAKES": "1", "PYTHONPATH": path, "ODENET_REQUEST": "{}", "OMP_NUM_THREADS": "1"}
     for name, value in environ.items():

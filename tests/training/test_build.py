@@ -19,7 +19,7 @@ NOTHING = "a compiler, and there is none. Install one"
 @pytest.fixture(autouse=True)
 def _search(monkeypatch):
     """A compiler that is there without looking, and a warning not yet given."""
-    monkeypatch.setattr(build, "lacking", lambda: None)
+    monkeypatch.setattr(build, "missing_compiler", lambda: None)
     build._say_eager.cache_clear()
 
 
@@ -76,7 +76,7 @@ def test_auto_does_without_a_compiler_and_says_so_once(monkeypatch, caplog):
     assert ways(*LATENT) == {True}
     check(configure(*LATENT))
     assert not caplog.records
-    monkeypatch.setattr(build, "lacking", lambda: NOTHING)
+    monkeypatch.setattr(build, "missing_compiler", lambda: NOTHING)
     assert ways(*LATENT) == {False}
     for words in (LATENT, (*LATENT, "seed=1"), (*LATENT, "trainer.max_steps=5"), (*LATENT, "compile=false")):
         check(configure(*words))
@@ -87,7 +87,7 @@ def test_auto_does_without_a_compiler_and_says_so_once(monkeypatch, caplog):
 
 
 def test_auto_says_nothing_of_a_short_run(monkeypatch, caplog):
-    monkeypatch.setattr(build, "lacking", lambda: pytest.fail("it looked for a compiler"))
+    monkeypatch.setattr(build, "missing_compiler", lambda: pytest.fail("it looked for a compiler"))
     check(configure(*LATENT, "trainer.max_steps=5"))
     assert not caplog.records
 
@@ -95,7 +95,7 @@ def test_auto_says_nothing_of_a_short_run(monkeypatch, caplog):
 @pytest.mark.parametrize("way", ["true", "loop"])
 def test_compilation_asked_for_needs_a_compiler(monkeypatch, way):
     check(configure(*CNF, f"compile={way}"))
-    monkeypatch.setattr(build, "lacking", lambda: NOTHING)
+    monkeypatch.setattr(build, "missing_compiler", lambda: NOTHING)
     with pytest.raises(RequestError, match=rf"compile={way} needs a compiler.*\n.*compile=false"):
         check(configure(*CNF, f"compile={way}"))
     check(configure("model=mlp", "data=digits", "device=cpu", f"compile={way}"))  # it solves nothing

@@ -31,7 +31,7 @@ def looks(monkeypatch):
 def per_step(train, looks, monkeypatch, *words):
     """Looks a training step, without those of a run's beginning, its records and its end; and the run's folder."""
     real = runs.assemble
-    monkeypatch.setattr(runs, "assemble", lambda *of: replace(real(*of), watch=False))  # as on a GPU
+    monkeypatch.setattr(runs, "assemble", lambda *of: replace(real(*of), check_every_step=False))  # as on a GPU
     found = []
     for batches in (4, 12):
         looks[0] = 0
