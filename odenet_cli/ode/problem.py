@@ -25,7 +25,8 @@ class Problem:
 
     times       the output times as a tensor, where their gradient is wanted
     parameters  tensors that the field depends on, as the caller says
-    captured    those that it depends on, as was found, each once; `outside` says that its graph goes on behind them
+    captured    those that it depends on, as was found, each once; `shares_graph` says that evaluations go back through
+                a graph behind them
     snapshot    what the field holds
     opening     the field at y0, where it is already known
     draws       its random numbers, where a backward pass will evaluate it again
@@ -39,7 +40,7 @@ class Problem:
     stats: Stats
     parameters: tuple[Tensor, ...] = ()
     captured: tuple[Tensor, ...] = ()
-    outside: bool = False
+    shares_graph: bool = False
     snapshot: Snapshot = field(default_factory=Snapshot)
     f0: State | None = None
     draws: Draws | None = None
@@ -76,7 +77,7 @@ class Problem:
     def evaluate(self) -> CountedField:
         """The field, counted as forward work."""
         draws = self.draws
-        return CountedField(self.rhs if draws is None or not draws.noted else draws.noting(self.rhs), self._forward)
+        return CountedField(self.rhs if draws is None or not draws.recording else draws.record(self.rhs), self._forward)
 
     @property
     def evaluate_marked(self) -> CountedField:
@@ -90,15 +91,15 @@ class Problem:
 
     def repeat(self, draws: Sequence[Draw]) -> CountedField:
         """The same, for evaluations that drew `draws`, if any."""
-        if self.draws is None or not self.draws.noted:
+        if self.draws is None or not self.draws.recording:
             return self.evaluate_again
-        return CountedField(self.draws.repeating(self.rhs, draws), self._backward, self.count_vjps)
+        return CountedField(self.draws.replay(self.rhs, draws), self._backward, self.count_vjps)
 
     def place(self, taken: AcceptedStep, values: Sequence[State]) -> StepRecord:
         """Where a step was, and what it drew: `values` of the field, in the order in which they are evaluated again."""
         place = taken.place()
-        if self.draws is not None and self.draws.noted:
-            place.draws = self.draws.of(values)
+        if self.draws is not None and self.draws.recording:
+            place.draws = self.draws.save(values)
         return place
 
     def _forward(self, evaluations: int) -> None:
@@ -137,7 +138,7 @@ class Problem:
     def retain(self) -> bool:
         """Whether the graph of an evaluation is kept after a pass through it. A part of it may be shared with the next
         one: what a field keeps from its first call. Compiled steps can do without, and must."""
-        return self.outside or not self.solver.compile
+        return self.shares_graph or not self.solver.compile
 
     def time_gradients(self, times: Tensor | None) -> TimeGradients | None:
         """What makes the steps move with `times`."""

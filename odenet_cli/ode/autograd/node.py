@@ -28,8 +28,8 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
     problem.stats.nfe_forward += 1
     start = problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
     found = capture(rhs, start, problem.times is not None, problem.parameters)
-    f0, problem.captured, problem.outside, problem.snapshot, problem.draws = found
-    problem.f0 = problem.draws.opened(f0, _repeats(gradient, problem))
+    f0, problem.captured, problem.shares_graph, problem.snapshot, problem.draws = found
+    problem.f0 = problem.draws.begin(f0, _repeats(gradient, problem))
     inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.captured)
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
         return cast(tuple[Tensor, ...], _Node.apply(gradient, problem, *inputs))
@@ -46,7 +46,7 @@ def _solve(gradient: NodeGradient, problem: Problem) -> tuple[list[State], Any, 
     """The forward solve; once more from the start, if the field has begun to draw random numbers on the way."""
     draws, f0 = cast(Draws, problem.draws), cast(State, problem.f0)
     made = gradient.forward(problem)
-    source = draws.late()
+    source = draws.began_late()
     if not source:
         return made
     if not _repeats(gradient, problem):
@@ -66,7 +66,7 @@ class _Node(torch.autograd.Function):
     def forward(ctx: Any, gradient: NodeGradient, problem: Problem, *inputs: MaybeTensor) -> tuple[Tensor, ...]:
         states, ctx.tape, kept = _solve(gradient, problem)
         ctx.draws = problem.draws
-        drawn = ctx.draws.tensors()
+        drawn = ctx.draws.take_saved()
         made = stacked(states)
         problem.snapshot.forgive()
         ctx.gradient, ctx.problem, ctx.parts = gradient, problem, len(made)
@@ -86,7 +86,7 @@ class _Node(torch.autograd.Function):
         gradient, problem, parts = ctx.gradient, ctx.problem, ctx.parts
         saved = ctx.saved_tensors
         y0, args, kept = saved[:parts], saved[parts + 1 : ctx.args], saved[ctx.given : ctx.kept]
-        ctx.draws.load(saved[ctx.kept :])
+        ctx.draws.put_saved(saved[ctx.kept :])
         arriving = _unstacked(cotangents, len(problem.ts))
         if torch.is_grad_enabled():
             found = _again(gradient, problem, ctx.tape, y0, args, arriving)
@@ -112,7 +112,7 @@ def _resumed(
     problem = problem.resumed(y0, args, connected)
     with (
         problem.rhs.torch_settings.restored(problem.rhs.device),
-        draws.untouched(name),
+        draws.restored_after(name),
         collect_into(problem.tallies),
         without_hooks(problem.captured),
     ):

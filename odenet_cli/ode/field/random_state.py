@@ -1,7 +1,16 @@
-"""The random numbers that a vector field draws (dropout, noise): a step that is taken again draws them again.
+"""The random numbers that a vector field draws: a step that is taken again draws the same ones.
 
-As `torch.utils.checkpoint` does, but for every evaluation: rejected steps draw too, and the derivative at the end of a
-step may open the next one.
+    Fixed(method="euler", steps=1, gradient="replay")(lambda t, y: F.dropout(y, 0.5), y0, ts)
+
+A gradient that evaluates the field again in the backward pass would drop other numbers than the solve did. As
+`torch.utils.checkpoint` does, the states of the generators are saved and put back, but for every single evaluation:
+rejected steps draw too, and the derivative at the end of a step may open the next one. Reading a state takes
+microseconds, so recording begins only once the field has drawn something; if it first does so on the way, the solve is
+done a second time. The generators are torch's default ones and those that the field can reach, of torch, numpy or
+Python: a generator that its code does not name is of no interest, as other threads may draw from it.
+
+Not seen: numbers that an installed package draws from a generator of its own. The adjoint evaluates the field at other
+points and cannot repeat anything: it refuses by name (`RandomField`), as compiled steps do.
 """
 
 from __future__ import annotations
@@ -9,6 +18,7 @@ from __future__ import annotations
 import pickle
 import random
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,11 +31,11 @@ from odenet_cli.ode.errors import RandomField
 from odenet_cli.ode.state import State, Time, VectorField
 
 States = tuple[Tensor, ...]
-RANDOM = frozenset(("random", "numpy.random"))  # modules that draw from a generator of their own
+RANDOM_MODULES = frozenset(("random", "numpy.random"))  # they draw from a generator of their own
 
 
-class Kept(NamedTuple):
-    """A generator of Python's or of numpy's, its state the bytes of a tensor, as that of PyTorch's are."""
+class ForeignGenerator(NamedTuple):
+    """Show a generator of Python's or numpy's as one of torch's: its state as the bytes of a tensor."""
 
     name: str
     get: Callable[[], Any]
@@ -38,108 +48,113 @@ class Kept(NamedTuple):
         self.put(pickle.loads(state.numpy().tobytes()))
 
 
-Generator = torch.Generator | Kept
+Generator = torch.Generator | ForeignGenerator
 
 
-def kept(thing: Any) -> Generator | None:
-    """Return `thing` as a generator whose state can be put back, if it is one."""
-    if isinstance(thing, torch.Generator):
-        return thing
-    if isinstance(thing, random.Random) and not isinstance(thing, random.SystemRandom):
-        return Kept("random.Random", thing.getstate, thing.setstate)
-    numbers = sys.modules.get("numpy.random")
-    if numbers is not None and isinstance(thing, numbers.RandomState):
-        return Kept("numpy.random.RandomState", partial(thing.get_state, legacy=False), thing.set_state)
-    if numbers is not None and isinstance(thing, (numbers.Generator, numbers.BitGenerator)):
-        bits = getattr(thing, "bit_generator", thing)
-        return Kept("numpy.random.Generator", partial(getattr, bits, "state"), partial(setattr, bits, "state"))
+def as_generator(value: Any) -> Generator | None:
+    """Return the generator that `value` is, or is a method of, if its state can be put back."""
+    if isinstance(value, types.BuiltinFunctionType):
+        value = value.__self__
+    if isinstance(value, torch.Generator):
+        return value
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+        return ForeignGenerator("random.Random", value.getstate, value.setstate)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None and isinstance(value, numpy_random.RandomState):
+        get = partial(value.get_state, legacy=False)
+        return ForeignGenerator("numpy.random.RandomState", get, value.set_state)
+    if numpy_random is not None and isinstance(value, (numpy_random.Generator, numpy_random.BitGenerator)):
+        bits = getattr(value, "bit_generator", value)
+        return ForeignGenerator(
+            "numpy.random.Generator", partial(getattr, bits, "state"), partial(setattr, bits, "state")
+        )
     return None
 
 
-def of_modules() -> Iterator[Generator]:
-    """The generators behind the functions of the modules in `RANDOM`, as far as they are imported."""
-    yield Kept("random", random.getstate, random.setstate)
-    if (numpy := sys.modules.get("numpy")) is not None:  # which imports the module when somebody asks for it
-        yield Kept("numpy.random", partial(numpy.random.get_state, legacy=False), numpy.random.set_state)
+def module_generators() -> Iterator[Generator]:
+    """Yield the generators behind the functions of `RANDOM_MODULES`, as far as they are imported."""
+    yield ForeignGenerator("random", random.getstate, random.setstate)
+    if (numpy := sys.modules.get("numpy")) is not None:  # which imports numpy.random when somebody asks for it
+        yield ForeignGenerator("numpy.random", partial(numpy.random.get_state, legacy=False), numpy.random.set_state)
 
 
 class Draw(NamedTuple):
-    """Where the states of the generators before and after one evaluation lie in `Draws.saved`."""
+    """Hold where the states before and after one evaluation lie in `Draws.saved`."""
 
     before: int
     after: int
 
 
-class Drawn(tuple[Tensor, ...]):
-    """The value of a vector field, with the states of the generators before and after its evaluation."""
+class _Drawn(tuple[Tensor, ...]):
+    """Hold the value of a vector field, with the states of the generators before and after its evaluation."""
 
     before: States
     after: States
 
 
 class Draws:
-    """What a vector field draws in one solve, by the states of PyTorch's default generators and of `generators`.
+    """Record what a vector field draws in one solve, as states of generators, and draw it again.
 
-    Those are what its code can reach: a generator of Python's or numpy's that it does not name is of no interest, and
-    other threads may draw from it.
-
-    start  before the first evaluation, with which `capture` begins
-    first  after it
-    noted  every evaluation is noted, to be repeated
-    saved  states that the accepted steps need, for autograd to keep
+    recording  the states around each evaluation are kept
+    saved      those of the accepted steps, for autograd to hold between forward and backward
     """
 
     def __init__(self, generators: Iterable[Generator]) -> None:
+        """Begin before the first evaluation."""
         own = [generator for generator in generators if generator is not torch.default_generator]
         self._generators: list[Generator] = [torch.default_generator, *own]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators += torch.cuda.default_generators
-        self.start = self.first = self._last = self._states()
-        self.noted, self._alone = False, True
+        self._before_first = self._after_first = self._last = self._states()
+        self._evaluated_again = False
+        self.recording = False
         self.saved: list[States] = []
-        self._index: dict[int, int] = {}
+        self._places: dict[int, int] = {}
 
-    def opened(self, f0: State, repeatable: bool) -> State:
-        """Return `f0`, evaluated since the start; if it drew and the steps are `repeatable`, begin to note."""
-        drew = self._changed(self.start)
-        self.first = self._states() if drew else self.start
-        self.noted = bool(drew) and repeatable
-        return self._drawn(f0, self.start) if self.noted else f0
+    def begin(self, f0: State, repeatable: bool) -> State:
+        """Return the first value `f0`; if the field drew for it, and steps are `repeatable`, begin to record."""
+        drew = self._changed(self._before_first)
+        self._after_first = self._states() if drew else self._before_first
+        self.recording = bool(drew) and repeatable
+        return self._drawn(f0, self._before_first) if self.recording else f0
 
-    def late(self) -> str:
-        """Return from what the field has drawn since it opened the solve, if it was not noted. If further evaluations
-        have not drawn, the first one did for the whole solve, and there is nothing to repeat."""
-        drew = self._changed(self.first)
-        late = "" if self.noted else drew
-        self.noted = self.noted and (bool(drew) or self._alone)
+    def began_late(self) -> str:
+        """Return the names of generators that the solve has drawn from without being recorded.
+
+        If only the first evaluation drew, it did so for the whole solve (noise that is kept): nothing is to be
+        repeated, and recording ends.
+        """
+        drew = self._changed(self._after_first)
+        late = "" if self.recording else drew
+        self.recording = self.recording and (bool(drew) or not self._evaluated_again)
         return late
 
     def begin_again(self, f0: State) -> State:
-        """Go back to where the solve was opened, and note from here; return `f0` as `opened` does."""
-        self._restore(self.first)
-        self.noted = True
-        return self._drawn(f0, self.start)
+        """Put the generators back to where they were after the first value `f0`, and record; return it as `begin`."""
+        self._restore(self._after_first)
+        self.recording = True
+        return self._drawn(f0, self._before_first)
 
-    def noting(self, function: VectorField) -> VectorField:
-        """Return `function`, its values `Drawn`."""
+    def record(self, function: VectorField) -> VectorField:
+        """Return `function`, its values with the states around them."""
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
-            self._alone = False
+            self._evaluated_again = True
             before = self._states() if self._changed(self._last) else self._last
             return self._drawn(function(t, y, used), before)
 
         return evaluate
 
-    def of(self, values: Sequence[State]) -> list[Draw]:
-        """Return the draws of `values`, in this order, and save their states."""
-        return [Draw(self._save(x.before), self._save(x.after)) for x in values if isinstance(x, Drawn)]
+    def save(self, values: Sequence[State]) -> list[Draw]:
+        """Return what `values` drew, in this order, and save the states."""
+        return [Draw(self._save(x.before), self._save(x.after)) for x in values if isinstance(x, _Drawn)]
 
-    def repeating(self, function: VectorField, draws: Sequence[Draw]) -> VectorField:
-        """Return `function` that draws in turn what was noted in `draws`."""
-        left = iter(draws)
+    def replay(self, function: VectorField, draws: Sequence[Draw]) -> VectorField:
+        """Return `function`, which draws again, one after the other, what `draws` hold."""
+        remaining = iter(draws)
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
-            draw = next(left)
+            draw = next(remaining)
             self._restore(self.saved[draw.before])
             value = function(t, y, used)
             if drew := self._changed(self.saved[draw.after]):
@@ -153,45 +168,48 @@ class Draws:
         return evaluate
 
     @contextmanager
-    def untouched(self, gradient: str) -> Iterator[None]:
-        """Leave the generators as if a backward pass had drawn nothing; raise RandomField if it drew what was not
-        noted. (A field that seeds the generator at every evaluation is left where its first one left it.)"""
-        before, known = self._states(), self.noted
+    def restored_after(self, gradient: str) -> Iterator[None]:
+        """Leave the generators as if a backward pass had drawn nothing; raise RandomField if it alone has drawn.
+
+        A field that seeds a generator at every evaluation leaves it where the first one did, and is no such field.
+        """
+        before, expected = self._states(), self.recording
         try:
             yield
         finally:
             drew = self._changed(before)
-            known = known or (bool(drew) and not self._changed(self.first))
+            expected = expected or (bool(drew) and not self._changed(self._after_first))
             if drew:
                 self._restore(before)
-        if drew and not known:
+        if drew and not expected:
             raise RandomField(
                 f"the vector field drew random numbers from {drew} in the backward pass of gradient={gradient}, and "
                 "not where it is evaluated in the forward solve: it is not the same field. Use gradient=backprop."
             )
 
-    def tensors(self) -> list[Tensor]:
+    def take_saved(self) -> list[Tensor]:
         """Return the saved states, and let go of them."""
-        saved, self.saved, self._index = self.saved, [], {}
-        self.start = self._last = ()
+        saved, self.saved, self._places = self.saved, [], {}
+        self._before_first = self._last = ()
         return [state for states in saved for state in states]
 
-    def load(self, tensors: Sequence[Tensor]) -> None:
-        """Take the saved states back."""
+    def put_saved(self, tensors: Sequence[Tensor]) -> None:
+        """Take back what `take_saved` returned."""
         count = len(self._generators)
         self.saved = [tuple(tensors[n : n + count]) for n in range(0, len(tensors), count)]
 
-    def _drawn(self, value: State, before: States) -> Drawn:
-        drawn = Drawn(value)
+    def _drawn(self, value: State, before: States) -> _Drawn:
+        drawn = _Drawn(value)
         drawn.before = before
         drawn.after = self._last = self._states() if self._changed(before) else before
         return drawn
 
     def _save(self, states: States) -> int:
-        if id(states) not in self._index:
-            self._index[id(states)] = len(self.saved)
+        # The states after an evaluation are those before the next one, as an object too: saved once.
+        if id(states) not in self._places:
+            self._places[id(states)] = len(self.saved)
             self.saved.append(states)
-        return self._index[id(states)]
+        return self._places[id(states)]
 
     def _states(self) -> States:
         return tuple(generator.get_state() for generator in self._generators)
@@ -203,12 +221,12 @@ class Draws:
     def _changed(self, states: States) -> str:
         """Return the names of the generators that are not at `states`."""
         pairs = zip(self._generators, states)
-        names = [getattr(generator, "name", "torch") for generator, state in pairs if _differ(generator, state)]
-        return ", ".join(dict.fromkeys(names))
+        moved = [generator for generator, state in pairs if not _equal_bytes(generator.get_state(), state)]
+        return ", ".join(dict.fromkeys(getattr(generator, "name", "torch") for generator in moved))
 
 
-def _differ(generator: Generator, state: Tensor) -> bool:
-    return bool(generator.get_state().numpy().tobytes() != state.numpy().tobytes())
+def _equal_bytes(one: Tensor, other: Tensor) -> bool:
+    return bool(one.numpy().tobytes() == other.numpy().tobytes())  # torch.equal takes twice as long
 
 
 def refuse(gradient: str, compiled: bool, source: str) -> None:

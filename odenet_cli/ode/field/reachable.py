@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.field.code import class_reads, code_reads, implicit_methods, is_library
-from odenet_cli.ode.field.random_state import RANDOM, Generator, kept, of_modules
+from odenet_cli.ode.field.random_state import RANDOM_MODULES, Generator, as_generator, module_generators
 from odenet_cli.ode.field.snapshot import ABSENT, SIMPLE, Holder, Snapshot
 
 _ITEMS = (list, tuple, set, frozenset, deque)
 _MAPPINGS = (dict, types.MappingProxyType)
 _CONTAINERS = frozenset((*_ITEMS, *_MAPPINGS))
-# Not walked into: a logger reaches all others. A builtin function may be a generator's method, such as random.gauss.
+# Not walked into: a logger reaches all others. But a builtin function may be a generator's method, as random.gauss is.
 _LEAVES = SIMPLE - {types.BuiltinFunctionType} | {logging.Logger, logging.RootLogger}
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module())) - {"training"}
@@ -63,8 +63,8 @@ def reachable(roots: Iterable[tuple[str, Any]]) -> Reachable:
     for name, root in roots:
         walk.push(root, name)
     walk.run()
-    if not RANDOM.isdisjoint(walk.names):
-        walk.generators += of_modules()
+    if not RANDOM_MODULES.isdisjoint(walk.names):
+        walk.generators += module_generators()
     return Reachable(Snapshot(walk.holders), walk.unnamed_parameters(), walk.generators)
 
 
@@ -197,7 +197,7 @@ class _Walk:
             self.push(value.__func__, name)
             self.push(value.__self__, f"{name}: self", itself)
         elif isinstance(value, types.ModuleType):
-            if value.__name__ in RANDOM:
+            if value.__name__ in RANDOM_MODULES:
                 self.names.add("random")
             elif not is_library(getattr(value, "__file__", None)):
                 self._namespaces.append(_Namespace(name, vars(value), of_object=False))
@@ -205,7 +205,7 @@ class _Walk:
             self.push(value(), name)
         elif isinstance(value, type):
             self._visit_class(value, name, whole)
-        elif (generator := kept(value.__self__ if type(value) is types.BuiltinFunctionType else value)) is not None:
+        elif (generator := as_generator(value)) is not None:
             self.generators.append(generator)
         else:
             if isinstance(value, _MAPPINGS):

@@ -76,7 +76,7 @@ class _Backwards:
         self.parts = len(problem.rhs.y0)
         self.n_dynamic = 2 * self.parts
         self.solver = options.solver or problem.solver
-        if problem.outside or any(tensor.grad_fn is not None for tensor in problem.captured):
+        if problem.shares_graph or any(tensor.grad_fn is not None for tensor in problem.captured):
             self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
         # A jump is the field's, whichever solver comes by.
         self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}

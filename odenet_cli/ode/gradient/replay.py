@@ -47,7 +47,7 @@ class Replay:
     def backward(
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
-        if problem.outside and problem.solver.compile:  # a compiler does not follow a graph out of the field
+        if problem.shares_graph and problem.solver.compile:  # a compiler does not follow a graph out of the field
             problem = replace(problem, solver=replace(problem.solver, compile=False))
         gathered, parts = VJPAccumulator(problem), len(problem.rhs.y0)
         a: list[MaybeTensor] = [None] * parts
