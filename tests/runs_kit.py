@@ -13,7 +13,7 @@ import torch
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import save
 from odenet_cli.data import digits
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import record
 from odenet_cli.training import run as runs
 

@@ -9,9 +9,10 @@ import pytest
 
 from odenet_cli.commands._summary import markdown, summarise
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose, prepare
+from odenet_cli.request.compose import compose
 from odenet_cli.request.folders import folder_name
-from odenet_cli.request.overrides import parse, quoted
+from odenet_cli.request.job import prepare
+from odenet_cli.request.overrides import parse, quote_override
 
 WRONG = {
     "model=odenett": ["model=odenett", "Did you mean `odenet`?", "resnet"],
@@ -150,10 +151,10 @@ def test_paths_of_any_spelling_arrive(path):
 
 def test_home_is_expanded_and_quoted_values_stay(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert quoted("data.root=~/x") == "data.root='/home/me/x'"
-    assert quoted("data.root='a b'") == "data.root='a b'"
-    assert quoted("checkpoint=null") == "checkpoint=null"
-    assert quoted("solver.rtol=1e-3") == "solver.rtol=1e-3"
+    assert quote_override("data.root=~/x") == "data.root='/home/me/x'"
+    assert quote_override("data.root='a b'") == "data.root='a b'"
+    assert quote_override("checkpoint=null") == "checkpoint=null"
+    assert quote_override("solver.rtol=1e-3") == "solver.rtol=1e-3"
     assert parse(["seed=1", "-m", "seed=2"]).overrides == ["seed=1", "seed=2"]
 
 

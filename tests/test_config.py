@@ -14,7 +14,7 @@ from odenet_cli.config.resolve import changed, complete, eval_solver, gradient_s
 from odenet_cli.config.saved import load, read_saved, save
 from odenet_cli.config.schema import SolverChange
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 
 
 @pytest.mark.parametrize("name", options("solver"))

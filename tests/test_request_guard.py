@@ -8,9 +8,9 @@ import yaml
 
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose, prepare
-from odenet_cli.request.overrides import quoted
-from odenet_cli.request.points import values
+from odenet_cli.request.compose import compose
+from odenet_cli.request.job import prepare
+from odenet_cli.request.overrides import parse_values, quote_override
 
 TINY = ["data=digits", "device=cpu", "model=mlp", "model.hidden=4"]
 SAVED = ["--config-dir", "run", "--config-name", "config"]
@@ -47,7 +47,7 @@ def saved(tmp_path, monkeypatch, sound):
 
 PLANTED = [
     ("hydra.job.env_set.PATH", "/evil", "hydra.job.env_set"),
-    ("hydra.job.env_copy", ["SECRET"], "hydra.job.env_set"),
+    ("hydra.job.env_copy", ["SECRET"], "hydra.job.env_copy"),
     ("hydra.job.env_copy", ["NOT_THERE"], "hydra.job.env_copy"),
     ("hydra.callbacks.x._target_", "hydra.core.utils.os.mkdir", "code to run"),
     ("hydra.callbacks.x.y", 1, "hydra.callbacks.x.y"),
@@ -59,19 +59,19 @@ PLANTED = [
     ("hydra.overrides.hydra", ["hydra.launcher.setup=[x]"], "hydra.overrides"),
     ("hydra.sweeper.params.hydra/launcher", "joblib", "hydra.sweeper.params.hydra/launcher"),
     ("hydra|sweeper|params|+hydra.job.env_set.A", "b", "hydra.sweeper.params.+hydra.job.env_set"),
-    ("hydra.sweeper.max_batch_size", 0, "1 or more"),
+    ("hydra.sweeper.max_batch_size", 0, "hydra.sweeper.max_batch_size"),
     (f"{LOGS}.class", "logging.io.FileIO", "code to run"),
     (f"{LOGS}.()", "logging.FileHandler", "code to run"),
     ("hydra.job_logging.formatters.simple.()", "logging.io.FileIO", "code to run"),
     ("hydra.job_logging.formatters.simple.class", "logging.io.FileIO", "formatters.simple.class"),
     (f"{LOGS}.stream", "ext://os.environ", "code to run"),
-    (f"{LOGS}.filename", "/etc/foreign", ".filename=/etc/foreign"),
-    (f"{LOGS}.filename", "${hydra.runtime.output_dir}/../x.log", "../x.log"),
-    (f"{LOGS}.filename", "${hydra.runtime.output_dir}/run.json", "run.json"),
-    (f"{LOGS}.mode", "w", ".mode=w"),
-    ("hydra.job_logging.formatters.simple.format", "$(evil)", "say it again on the command line"),
+    (f"{LOGS}.filename", "/etc/foreign", ".filename is not allowed"),
+    ("hydra.job_logging.formatters.simple.format", "$(evil)", "say it on the command line"),
     ("hydra.hydra_logging.handlers.console.filename", "x", "hydra_logging.handlers.console.filename"),
     ("hydra.job.name", "../../x", "hydra.job.name"),
+    ("defaults", ["schema", "hydra/odenet", {"override /hydra/job_logging": "x"}, "_self_"], "its defaults"),
+    ("defaults", ["schema", {"experiment@hydra.callbacks.x": "fig3"}, "_self_"], "its defaults"),
+    ("hydra|sweeper|params|experiment@hydra", "x", "experiment@hydra is not allowed"),
     ("hydra.runtime.output_dir", "/etc", "hydra.runtime.output_dir"),
     ("hydra.output_subdir", "../x", "hydra.output_subdir"),
     ("hydra.output_subdir", "/x", "hydra.output_subdir"),
@@ -109,17 +109,12 @@ def test_a_question_sets_up_no_foreign_log(saved, question):
 
 ELSEWHERE = [
     ("experiment", "# @package _global_\nhydra: {job: {env_set: {PATH: /evil}}}\n", "hydra.job.env_set"),
-    ("experiment", "# @package hydra\njob: {env_set: {PATH: /evil}}\n", "hydra.job.env_set"),
+    ("experiment", "# @package hydra\njob: {env_set: {PATH: /evil}}\n", "hydra is not allowed in a file"),
     ("experiment", "# @package hydra.callbacks.x\n_target_: os.mkdir\n", "code to run"),
-    ("hydra/launcher", "_target_: hydra.core.utils.os.system\n", "code to run"),
-    ("hydra/launcher", "x: {_target_: os.mkdir}\n", "code to run"),
-    ("hydra/launcher", "x: {_args_: [1]}\n", "hydra.launcher.x._args_"),
-    ("hydra/launcher", "setup: [touch x]\n", "say it again on the command line"),
-    ("hydra/launcher", "partition: 'a\\n#SBATCH --x'\n", "say it again on the command line"),
-    ("hydra/launcher", "submitit_folder: /x\n", "say it again on the command line"),
-    ("hydra/launcher", "pre_dispatch: evil()\n", "say it again on the command line"),
-    ("hydra/sweeper", "_target_: hydra._internal.utils._locate\n", "code to run"),
-    ("hydra/job_logging", "handlers: {x: {class: logging.handlers.SocketHandler}}\n", "code to run"),
+    ("experiment", "# @package _global_\nepochs: 3\n", "epochs is not a key"),
+    ("model", "_target_: os.mkdir\nname: mlp\nhidden: 4\n", "code to run"),
+    ("hydra/launcher", "setup: [touch x]\n", "hydra/launcher is not allowed in a file"),
+    ("hydra/job_logging", "handlers: {x: {class: logging.handlers.SocketHandler}}\n", "not allowed in a file"),
 ]
 
 
@@ -139,13 +134,12 @@ def test_what_the_command_line_says_itself_passes(saved, tmp_path):
     assert prepare([*TINY, "hydra/launcher=submitit_slurm", "hydra.launcher.setup=['module load x']"]).jobs
     assert prepare([*TINY, "hydra/launcher=submitit_local", "hydra/job_logging=none", "hydra.output_subdir=null"]).jobs
     assert prepare([*TINY, "name='${oc.env:SECRET}'"]).jobs[0].config.name == "hunter2"
-    (tmp_path / "run" / "hydra" / "launcher").mkdir(parents=True)
-    mine = ["_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", "setup: [touch x]"]
-    (tmp_path / "run" / "hydra" / "launcher" / "mine.yaml").write_text("\n".join(mine))
-    told = [*SAVED[:2], *TINY, "hydra/launcher=mine"]
-    assert prepare([*told, "hydra.launcher.setup=[touch x]"]).jobs
-    with pytest.raises(RequestError, match="command line"):
-        prepare([*told, "+hydra.launcher.partition=gpu"])
+    (tmp_path / "run" / "experiment").mkdir()
+    mine = "# @package _global_\ndefaults: [{override /solver: rk4}, {override /hydra/launcher: joblib}]\nseed: 3\n"
+    (tmp_path / "run" / "experiment" / "mine.yaml").write_text(
+        f"{mine}hydra: {{sweeper: {{params: {{seed: '1,2'}}}}}}\n"
+    )
+    assert len(prepare([*SAVED[:2], *TINY, "experiment=mine", "-m"]).jobs) == 2
 
 
 @pytest.mark.parametrize(
@@ -153,8 +147,8 @@ def test_what_the_command_line_says_itself_passes(saved, tmp_path):
     [
         "+hydra.job.env_set.A=b",
         "hydra.job.env_copy=[SECRET]",
-        f"{LOGS}.filename=/etc/x",
-        f"+{LOGS}.mode=w",
+        "+experiment@hydra.job=fig3",
+        f"{LOGS}.class=logging.SocketHandler",
         "hydra.output_subdir=/x",
         "hydra.output_subdir=a/../../x",
         "hydra.run.dir=a\nb",
@@ -259,19 +253,19 @@ def test_a_sweep_is_counted_before_it_is_made(saved, words):
 
 
 def test_points_around_a_run_are_counted_too():
-    assert values("eval.solver.rtol=range(1,4)") == ("eval.solver.rtol", [1, 2, 3])
-    assert values("seed=range(1,2,0.25)")[1] == [1.0, 1.25, 1.5, 1.75]
-    assert values("seed=range(3,0,-1)")[1] == [3, 2, 1]
+    assert parse_values("eval.solver.rtol=range(1,4)") == ("eval.solver.rtol", [1, 2, 3])
+    assert parse_values("seed=range(1,2,0.25)")[1] == [1.0, 1.25, 1.5, 1.75]
+    assert parse_values("seed=range(3,0,-1)")[1] == [3, 2, 1]
     for word in ("seed=range(0,0)", "seed=range(0,nan)", "seed=range(1,1e9)", "seed=glob(x)", "seed=interval(0,1)"):
         with pytest.raises(RequestError, match="seed="):
-            values(word)
+            parse_values(word)
 
 
 def test_only_what_is_quoted_from_end_to_end_is_quoted():
-    assert quoted("name='a' 'b'") == r"name='\'a\' \'b\''"
-    assert quoted("name='a'b'") == r"name='\'a\'b\''"
+    assert quote_override("name='a' 'b'") == r"name='\'a\' \'b\''"
+    assert quote_override("name='a'b'") == r"name='\'a\'b\''"
     for word in ("name='a'", 'name="a b"', r"name='it\'s'", "name='a','b'", "name=choice(a,b)"):
-        assert quoted(word) == word
+        assert quote_override(word) == word
     for name in ("'a' 'b'", "'a'b'", "''a", "a'"):
         assert compose([*TINY, f"name={name}"]).name == name
 
@@ -294,7 +288,7 @@ def test_git_runs_nothing_that_a_file_planted(saved, tmp_path, odenet):
 
 @pytest.mark.parametrize("word", ["=5", "=", "~=", "~", "+=3", "@=3", ":=5", "/=5", ".=3", "5=5", "", " ", "+"])
 def test_a_word_without_a_key_is_shown_as_it_was_typed(word):
-    for refuse in (values, lambda word: compose([word])):
+    for refuse in (parse_values, lambda word: compose([word])):
         with pytest.raises(RequestError) as refused:
             refuse(word)
         assert str(refused.value).startswith(f"{word!r} is not of the form key=value")

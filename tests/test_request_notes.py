@@ -2,7 +2,7 @@
 
 import pytest
 
-from odenet_cli.request.restore import kept
+from odenet_cli.request.folders import restore_on_refusal
 from odenet_cli.rundir import locked
 
 FILES = {"run.json": "{}", "config.yaml": "a", "train.log": "one\n", ".hydra/overrides.yaml": "[]", "eval.jsonl": "1\n"}
@@ -34,7 +34,7 @@ def ask(folder):
 
 def test_where_it_did_not_go_on_all_is_as_it_was(run):
     def refused():
-        with kept([run]):
+        with restore_on_refusal([run]):
             ask(run)
             raise KeyError
 
@@ -45,7 +45,7 @@ def test_where_it_did_not_go_on_all_is_as_it_was(run):
 
 
 def test_where_it_went_on_nothing_is_put_back(run):
-    with kept([run]):
+    with restore_on_refusal([run]):
         ask(run)
         (run / "run.json").write_text('{"status": "running"}')
         after = content(run)
@@ -56,20 +56,20 @@ def test_without_a_record_its_checkpoints_are_a_run_too(run):
     (run / "run.json").unlink()
     (run / "checkpoints").mkdir()
     before = content(run)
-    with kept([run]):
+    with restore_on_refusal([run]):
         ask(run)
     assert content(run) == {**before, ".lock": ""}
 
 
 def test_what_others_write_stays(run):
-    with kept([run]):
+    with restore_on_refusal([run]):
         (run / "eval.jsonl").write_text("1\n2\n")
     assert (run / "eval.jsonl").read_text() == "1\n2\n"
 
 
 def test_in_a_new_folder_nothing_is_taken_away(tmp_path):
     new = tmp_path / "new"
-    with kept([new]):
+    with restore_on_refusal([new]):
         new.mkdir()
         (new / "config.yaml").write_text("a")
     assert content(new) == {"config.yaml": "a"}
@@ -80,7 +80,7 @@ def test_a_run_that_another_process_has_now_is_left_to_it(run):
 
     other = locked(run)
     with ThreadPoolExecutor(1) as pool:
-        with kept([run]):
+        with restore_on_refusal([run]):
             ask(run)
             pool.submit(other.__enter__).result()
         assert (run / "train.log").read_text() == "one\ntwo\n"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from odenet_cli.request import compose
-from odenet_cli.request.data import whole_of
+from odenet_cli.request.compose import compose
+from odenet_cli.request.data import complete_for
 
 MLP = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=2", "trainer.epochs=1")
 
@@ -71,6 +71,6 @@ def test_a_run_that_moved_between_machines_is_as_long_as_it_began(tmp_path, devi
         record |= {"status": "interrupted", "device": device, "started": None, "finished": None}
         (tmp_path / "run.json").write_text(json.dumps(record))
     config = compose(["model=mlp", "data=mnist", "device=cpu", "resume=auto"])
-    assert whole_of(config, tmp_path, None).trainer.epochs == epochs
+    assert complete_for(config, tmp_path, None).trainer.epochs == epochs
     config = compose(["model=mlp", "data=mnist", "device=cpu"])
-    assert whole_of(config, tmp_path, None).trainer.epochs == 3
+    assert complete_for(config, tmp_path, None).trainer.epochs == 3

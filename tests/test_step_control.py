@@ -15,7 +15,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive
 from odenet_cli.ode.control import GAINS
 from odenet_cli.reproduce.plan import digest
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import build
 
 SAID = {

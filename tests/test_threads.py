@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from odenet_cli import threads
-from odenet_cli.request.cores import share_cores
+from odenet_cli.request.job import share_cores
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 LOCAL = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"

@@ -9,10 +9,9 @@ import pytest
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, PATHS
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
-from odenet_cli.request.overrides import parse
-from odenet_cli.request.points import differing, values
-from odenet_cli.request.resume import FREE, resumed
+from odenet_cli.request.compose import compose
+from odenet_cli.request.job import RESUMABLE, expand_resume
+from odenet_cli.request.overrides import differing_keys, parse, parse_values
 
 CSV = "series,time,x\n" + "".join(f"s{s},{t},{s * 0.3 + t * 0.1}\n" for s in range(12) for t in range(6))
 RNN = ("device=cpu", "data=csv", "model=rnn", "model.hidden=4", "trainer.steps=2")
@@ -42,7 +41,7 @@ def test_nothing_is_taken_out_of_a_configuration(word):
 )
 def test_null_is_written_null(word):
     key = word.lstrip("+").partition("=")[0]
-    for reader in (lambda: parse([word]), lambda: values(word)):
+    for reader in (lambda: parse([word]), lambda: parse_values(word)):
         with pytest.raises(RequestError, match=f"is written null here: {key}=null"):
             reader()
 
@@ -77,20 +76,20 @@ def test_paths_are_those_of_the_folder_of_the_command(tmp_path, monkeypatch):
 
 
 def test_keys_that_differ_between_jobs():
-    assert differing([["a=1", "seed=1"], ["a=1", "seed=2", "resume=auto"]]) == ["seed"]
-    assert differing([["a=1", "b=2"], ["a=1"]]) == ["b"]
-    assert differing([["a=1"]]) == []
+    assert differing_keys([["a=1", "seed=1"], ["a=1", "seed=2", "resume=auto"]]) == ["seed"]
+    assert differing_keys([["a=1", "b=2"], ["a=1"]]) == ["b"]
+    assert differing_keys([["a=1"]]) == []
 
 
 def test_where_a_run_is_may_change_while_it_goes_on_and_nothing_else(tmp_path):
     shutil.copytree(os.path.join(os.path.dirname(__file__), "old_runs", "odenet"), tmp_path / "run")
     words = ["device=cpu", "name=x", "trainer.max_steps=5", "data.download=false"]
-    made = resumed(parse([f"resume={tmp_path / 'run'}", *words]))
+    made = expand_resume(parse([f"resume={tmp_path / 'run'}", *words]))
     assert [word.partition("=")[0] for word in made.overrides][:4] == [word.partition("=")[0] for word in words]
     for word in ("optim.lr=1", "seed=1", "eval.dtype=float64", "checkpoint=x"):
         with pytest.raises(RequestError, match=r"cannot change while a run goes on; only trainer\.\* can, and data"):
-            resumed(parse([f"resume={tmp_path / 'run'}", word]))
-    assert "device=" in FREE
+            expand_resume(parse([f"resume={tmp_path / 'run'}", word]))
+    assert "device=" in RESUMABLE
 
 
 @pytest.mark.numerics

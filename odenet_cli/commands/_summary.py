@@ -8,7 +8,7 @@ from typing import Any
 
 from odenet_cli.files import write, write_json
 from odenet_cli.report.table import Score, markdown_table, scores_among, scores_of
-from odenet_cli.request.points import differing
+from odenet_cli.request.overrides import differing_keys
 from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.training.progress import say
 
@@ -27,7 +27,7 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
     records = [_outcome(overrides, run, folder, failed or {}) for overrides, run in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", {"jobs": records})
-    table = markdown(records, differing(record["overrides"] for record in records))
+    table = markdown(records, differing_keys(record["overrides"] for record in records))
     write(folder / "summary.md", table + "\n")
 
     undone = [record for record in records if record["status"] != "done"]

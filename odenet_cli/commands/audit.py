@@ -45,7 +45,7 @@ def main(request: Namespace) -> int:
     from odenet_cli.analysis.audit import Audit, conclude, solvers_to_try
     from odenet_cli.analysis.trained import eval_batch, needs_solver, trained
     from odenet_cli.files import write_json
-    from odenet_cli.request.points import altered
+    from odenet_cli.request.overrides import altered
 
     config = altered(run, common.combinations(request.overrides)[0])
     solvers = solvers_to_try(config.solver, config.dtype, request.rtol, request.steps)

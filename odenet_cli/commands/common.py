@@ -140,7 +140,7 @@ class Parser(argparse.ArgumentParser):
         """Return the values given for each key, in Hydra's grammar."""
         overrides: Overrides = {}
         if words:
-            from odenet_cli.request.points import values as parse_override
+            from odenet_cli.request.overrides import parse_values as parse_override
         for word in words:
             key, values = parse_override(word)
             if key not in self.keys:
@@ -187,11 +187,13 @@ def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
 
 def combinations(overrides: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     """Return every combination of the values; they are counted before they are made."""
-    from odenet_cli.request.points import MOST
+    from odenet_cli.request.overrides import MAX_SWEEP_POINTS
 
-    if (total := math.prod(map(len, overrides.values()))) > MOST:
+    if (total := math.prod(map(len, overrides.values()))) > MAX_SWEEP_POINTS:
         many = ", ".join(f"{key} {len(values):,}" for key, values in overrides.items() if len(values) > 1)
-        raise RequestError(f"{many}: together {total:,} combinations, more than {MOST:,}. Say fewer values.")
+        raise RequestError(
+            f"{many}: together {total:,} combinations, more than {MAX_SWEEP_POINTS:,}. Say fewer values."
+        )
     return [dict(zip(overrides, point)) for point in itertools.product(*overrides.values())]
 
 

@@ -55,7 +55,7 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
     An adaptive method keeps the tolerance the run was scored at; where that had fixed steps, the one it was trained at,
     else its data set's. Another method of fixed steps brings its preset, an rtol its atol.
     """
-    from odenet_cli.request.points import altered
+    from odenet_cli.request.overrides import altered
 
     implied: dict[str, Any] = {}
     if "eval.solver.method" in changes:

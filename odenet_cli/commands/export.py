@@ -26,7 +26,7 @@ def main(request: Namespace) -> int:
     check_target(request.out)
     from odenet_cli.analysis.trained import weights_of_run
     from odenet_cli.reproduce.plan import digest
-    from odenet_cli.request.points import altered
+    from odenet_cli.request.overrides import altered
     from odenet_cli.training import weights
 
     config = altered(request.config, common.combinations(request.overrides)[0])

@@ -107,7 +107,7 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
     As in a request, a method brings its preset and an rtol its atol; and another gradient, norm or solver starts
     without the run's settings of the gradient, or of its backward solve.
     """
-    from odenet_cli.request.points import altered
+    from odenet_cli.request.overrides import altered
 
     implied: dict[str, Any] = dict.fromkeys(f"eval.{key}" for key in SOLVER_KEYS)
     if changes.get("solver.method", run.solver.method) != run.solver.method:

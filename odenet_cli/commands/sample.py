@@ -112,7 +112,7 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
     import torch
 
     from odenet_cli.analysis.trained import trained
-    from odenet_cli.request.points import altered
+    from odenet_cli.request.overrides import altered
     from odenet_cli.training import build
     from odenet_cli.training.evaluate import scoring
 

@@ -19,13 +19,12 @@ from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.errors import RequestError, RunFailed, full, told
-from odenet_cli.request import Request, prepare
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
-from odenet_cli.request.data import finished, settled
-from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run
-from odenet_cli.request.hydra_errors import explained
+from odenet_cli.request.data import finished, resolve_job
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
+from odenet_cli.request.hydra_errors import translate_hydra_errors
+from odenet_cli.request.job import Request, prepare
 from odenet_cli.request.overrides import parse
-from odenet_cli.request.restore import kept
 from odenet_cli.rundir import holds_run, locked, record_or_reason, write_record
 from odenet_cli.training.progress import say
 
@@ -69,7 +68,7 @@ def _run_all(request: Request, folder: Path, new: bool) -> int:
         check(folder, request.jobs[0].config.resume)
     code, jobs = 0, [job.folder for job in request.jobs]
     try:
-        with kept(jobs):
+        with restore_on_refusal(jobs):
             start(request.argv)
         if _raised:
             raise _raised.pop()
@@ -96,7 +95,7 @@ def start(argv: list[str]) -> int:
     sys.argv = [sys.argv[0], *argv]
     decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
     try:
-        with explained(argv, lambda: Composer(parse(argv)).keys()):
+        with translate_hydra_errors(argv, lambda: Composer(parse(argv)).keys()):
             decorate(job)()
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -128,7 +127,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
 
     known = record_or_reason(folder)
     try:
-        config, data_record, command = settled(cfg, folder)
+        config, data_record, command = resolve_job(cfg, folder)
         if number is not None and config.resume == "auto" and finished(folder, config, data_record):
             say(f"#{number}: finished before, left as it is: {folder}")
             return

@@ -10,18 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from odenet_cli.reproduce.processes import Job
 from odenet_cli.request.compose import Composer
-from odenet_cli.request.cores import shared_cores
-from odenet_cli.request.hydra_errors import explained
+from odenet_cli.request.folders import restore_on_refusal
+from odenet_cli.request.job import shared_cores
 from odenet_cli.request.overrides import parse
-from odenet_cli.request.restore import kept
-from odenet_cli.request.trust import guard
+from odenet_cli.request.trust import check_composed
 from odenet_cli.rundir import is_locked
 
 log = logging.getLogger("odenet")
@@ -36,17 +32,16 @@ def launch(
     ours = [word for word in words if word.startswith(("hydra/", "hydra."))]
     pins = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
     composer = Composer(parse(["--multirun", *ours, *pins]))
-    with explained(composer.overrides, composer.keys):
+    with composer.translate_errors():
         master, _ = composer.master()
-        guard(master)
-        context = HydraContext(config_loader=composer.loader, callbacks=Callbacks())
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
+        check_composed(master)
+        launcher = composer.launcher(task, master)
     points = [
         [*(word for word in one.words if word not in ours), f"hydra.sweep.subdir={one.folder.name}", "resume=auto"]
         for one in jobs
     ]
     folders = [one.folder for one in jobs]
-    with watched(folders, look), kept(folders), shared_cores(master, len(jobs)):
+    with watched(folders, look), restore_on_refusal(folders), shared_cores(master, len(jobs)):
         try:
             launcher.launch(points, initial_job_idx=0)
         except Exception as error:  # a job's process was killed; what the others did stands in their folders

@@ -32,11 +32,11 @@ from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 from odenet_cli.reproduce import kept_cells
-from odenet_cli.request.compose import Composer, typed
-from odenet_cli.request.data import key_of, on_gpu, settle
-from odenet_cli.request.hydra_errors import explained
-from odenet_cli.request.overrides import parse, quoted
-from odenet_cli.request.trust import guard
+from odenet_cli.request.compose import Composer, to_config
+from odenet_cli.request.data import data_key, on_gpu, resolve_runs
+from odenet_cli.request.hydra_errors import translate_hydra_errors
+from odenet_cli.request.overrides import parse, quote_override
+from odenet_cli.request.trust import check_composed
 
 CELLS = Path("runs/cells")
 # Keys that came later, with the value that every cell before them had.
@@ -162,9 +162,9 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], said: S
 
 def settled_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
     """Check what only torch and the disk can tell; the record of each cell's data, by its folder."""
-    found = settle({cell.folder: cell.config for cell in cells})
+    found = resolve_runs({cell.folder: cell.config for cell in cells})
     os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet reproduce", **found})  # for a launcher's jobs
-    keys = {cell.folder: key_of(complete(cell.config, on_gpu(cell.config)).data) for cell in cells}
+    keys = {cell.folder: data_key(complete(cell.config, on_gpu(cell.config)).data) for cell in cells}
     return {folder: found["data"][key] for folder, key in keys.items() if key in found["data"]}
 
 
@@ -224,7 +224,7 @@ def _spelled(value: Any, kind: type | None) -> Any:
 
 def _section(item: str, composer: Composer) -> dict[str, Any]:
     """The `reproduce` of an experiment, composed by Hydra, so that one experiment may build on another."""
-    with explained(composer.overrides, composer.keys):
+    with composer.translate_errors():
         cfg = composer.compose([f"experiment={item}", *filter(_hydras, composer.overrides)])
         found = OmegaConf.to_container(cfg.reproduce[item], resolve=True)
     assert isinstance(found, dict)
@@ -238,16 +238,16 @@ def _hydras(word: str) -> bool:
 
 def _cells(composer: Composer, part: str, row: str, seed: int, words: list[str], alone: bool) -> list[Cell]:
     """The cells of a row: one for each combination of the values in its words."""
-    words = composer.overrides = [quoted(word) for word in words if not _hydras(word)]
-    with explained(words, composer.keys):
+    words = composer.overrides = [quote_override(word) for word in words if not _hydras(word)]
+    with translate_hydra_errors(words, composer.keys):
         points = composer.split(words)
     varied = tuple(word for point in points for word in point if not all(word in other for other in points))
     cells = []
     for point in points:
-        with explained(point, composer.keys):
+        with translate_hydra_errors(point, composer.keys):
             cfg = composer.point(point)
-            guard(cfg)
-            config = typed(cfg)
+            check_composed(cfg)
+            config = to_config(cfg)
         if config.data["name"] == "auto":
             raise RequestError("data=auto cannot be reproduced: say which data, or leave it to the preset.")
         folder = CELLS / digest(complete(config, on_gpu(config)))

@@ -1,33 +1,37 @@
-"""What only torch and the disk can tell: whether the model can be built, which data there is.
+"""What only torch and the disk can tell of a request: whether the model can be built, and which data there is.
 
-The dispatcher settles it once; the jobs, in whatever process they run, read it from the environment.
+The dispatcher finds it out once; the jobs, in whatever process they run, read it from the environment.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from odenet_cli.config.check import leaves
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import read_saved
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
-from odenet_cli.request.compose import typed
-from odenet_cli.request.places import filled, refers
+from odenet_cli.request.compose import to_config
 from odenet_cli.rundir import holds_run, read_record
-from odenet_cli.training.identity import check_same_data, check_same_run
+from odenet_cli.training.identity import check_same_data, check_same_run, settings
+
+RECIPE_SECTIONS = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re.DOTALL)
 
 
-def settle(configs: dict[Path, Config]) -> dict[str, Any]:
-    """Check every run's model and device, then choose and verify the data, once for all.
+def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
+    """Check the model and device of the run in each folder, then choose and verify the data, once for all.
 
-    `auto` is what `data=auto` became; `data` has the record of each data set, by its options.
+    Return `auto`, what `data=auto` became, and `data`, the record of each data set by its options.
     """
     from odenet_cli import data as sets
     from odenet_cli.training import optim
@@ -36,58 +40,58 @@ def settle(configs: dict[Path, Config]) -> dict[str, Any]:
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
-        _check_closed(likely)
-        sets.check(likely.data["name"], arguments(likely.data))
+        _check_complete(likely)
+        sets.check(*likely.source())
         optim.check(likely.optim)
         check(likely)
 
-    auto = _auto(configs)
-    # A job of a sweep whose files are damaged is refused when it comes; the others go on.
-    damaged = {folder for folder in configs if len(configs) > 1 and not readable(folder)}
-    whole = {
-        folder: complete(config, on_gpu(config), data=auto) if folder in damaged else whole_of(config, folder, auto)
+    auto = _resolve_auto(configs)
+    # A job of a sweep whose files are damaged is refused when its turn comes; the others go on.
+    damaged = {folder for folder in configs if len(configs) > 1 and not _is_readable(folder)}
+    completed = {
+        folder: complete(config, on_gpu(config), data=auto) if folder in damaged else complete_for(config, folder, auto)
         for folder, config in configs.items()
     }
-    going_on = [folder for folder, config in whole.items() if config.resume == "auto" and folder not in damaged]
-    for folder in going_on:
-        check_same_run(folder, whole[folder])
+    resumed = [folder for folder, config in completed.items() if config.resume == "auto" and folder not in damaged]
+    for folder in resumed:
+        check_same_run(folder, completed[folder])
 
     records: dict[str, dict[str, Any]] = {}
-    for folder, config in whole.items():
-        data, key = config.data, key_of(config.data)
+    for folder, config in completed.items():
+        (name, arguments), key = config.source(), data_key(config.data)
         if key not in records:
-            records[key] = sets.prepare(data["name"], arguments(data))
-        if folder in going_on:
+            records[key] = sets.prepare(name, arguments)
+        if folder in resumed:
             check_same_data(read_record(folder).get("data") or {}, records[key], folder)
         if config.trainer.batch_size is not None:
-            sets.check_batch(config.trainer.batch_size, data["name"], records[key])
-        if config.checkpoint is not None and not goes_on(folder, config):
+            sets.check_batch(config.trainer.batch_size, name, records[key])
+        if config.checkpoint is not None and not continues(folder, config):
             starting_weights(config, Path(config.checkpoint))
     return {"auto": auto, "data": records}
 
 
-def _auto(configs: dict[Path, Config]) -> str | None:
-    """Return what `data=auto` stands for: what it did in a run that goes on, else what is found here."""
+def _resolve_auto(configs: dict[Path, Config]) -> str | None:
+    """Return what `data=auto` means: what it did in a run that goes on, else what is found here."""
     asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}
     for folder, config in asking.items():
-        if config.resume == "auto" and holds_run(folder) and readable(folder) and (known := read_saved(folder)):
+        if config.resume == "auto" and holds_run(folder) and _is_readable(folder) and (known := read_saved(folder)):
             return str(known["data"]["name"])
-    return auto_of(next(iter(asking.values()))) if asking else None
+    return find_auto(next(iter(asking.values()))) if asking else None
 
 
-def auto_of(config: Config) -> str | None:
+def find_auto(config: Config) -> str | None:
     """Return what `data=auto` finds here, looked for and announced once; None where the data have a name."""
-    return _found(key_of(config.data)) if config.data["name"] == "auto" else None
+    return _find_auto(data_key(config.data)) if config.data["name"] == "auto" else None
 
 
 @cache
-def _found(options: str) -> str:
+def _find_auto(options: str) -> str:
     from odenet_cli import data as sets
 
-    return sets.resolve_auto(arguments(json.loads(options)))
+    return sets.resolve_auto({key: value for key, value in json.loads(options).items() if key != "name"})
 
 
-def readable(folder: Path) -> bool:
+def _is_readable(folder: Path) -> bool:
     """Return whether what is in `folder` of a run can be read: its record and its config."""
     try:
         read_record(folder), read_saved(folder)
@@ -96,7 +100,7 @@ def readable(folder: Path) -> bool:
     return True
 
 
-def goes_on(folder: Path, config: Config) -> bool:
+def continues(folder: Path, config: Config) -> bool:
     """Return whether the run in `folder` goes on from a checkpoint of its own, not from the first weights."""
     return config.resume == "auto" and any((folder / "checkpoints").glob("*last.pt"))
 
@@ -111,46 +115,59 @@ def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -
     return True
 
 
-def whole_of(config: Config, folder: Path, auto: str | None) -> Config:
-    """Return the complete config of the run in `folder`. One that goes on keeps what the recipe said where it began,
-    for a GPU or for a CPU: it may have moved between two machines."""
-    began = read_record(folder).get("device") if config.resume == "auto" else None
-    return complete(config, on_gpu(config) if began is None else not began.startswith("cpu"), data=auto)
+def complete_for(config: Config, folder: Path, auto: str | None) -> Config:
+    """Return the complete config of the run in `folder`.
+
+    A run that goes on keeps what the recipe says for the kind of device it began on: it may have moved since.
+    """
+    device = read_record(folder).get("device") if config.resume == "auto" else None
+    return complete(config, on_gpu(config) if device is None else not device.startswith("cpu"), data=auto)
 
 
-def settled(cfg: DictConfig, folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
-    """What a job does: its complete config, the record of its data, the command that asked for it."""
-    config, request = typed(cfg), json.loads(os.environ.get("ODENET_REQUEST", "{}"))
-    whole = whole_of(config, folder, request.get("auto"))
-    if refers(cfg):
-        whole = replace(whole, name=str(filled(cfg, config, whole).name))
-    record = request.get("data", {}).get(key_of(whole.data))
+def resolve_job(cfg: DictConfig, folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
+    """Return what a job does: its complete config, the record of its data, and the command that asked for it."""
+    config, request = to_config(cfg), json.loads(os.environ.get("ODENET_REQUEST", "{}"))
+    completed = complete_for(config, folder, request.get("auto"))
+    if names_recipe(cfg):
+        completed = replace(completed, name=str(with_recipe(cfg, config, completed).name))
+    record = request.get("data", {}).get(data_key(completed.data))
     if record is not None:
         record = {**record, "requested": config.data["name"]}
-    return whole, record, request.get("command", "")
+    return completed, record, request.get("command", "")
 
 
-def _check_closed(config: Config) -> None:
-    """Refuse what neither the request nor the data set's recipe says."""
+def names_recipe(cfg: DictConfig, *keys: str) -> bool:
+    """Return whether the text at one of `keys`, or the run's name, refers to a section that a recipe fills in."""
+    texts = dict(leaves(OmegaConf.to_container(cfg, resolve=False)))
+    return any(RECIPE_SECTIONS.search(str(texts.get(key))) for key in ("name", *keys))
+
+
+def with_recipe(cfg: DictConfig, config: Config, completed: Config) -> DictConfig:
+    """Return a copy of `cfg`, composed for `config`, with what `completed` has beyond that: names can refer to it."""
+    result, before = copy.deepcopy(cfg), dict(settings(asdict(config), ()))
+    with open_dict(result):
+        for key, value in settings(asdict(completed), ()):
+            if before.get(key) != value:
+                OmegaConf.update(result, key, value)
+    return result
+
+
+def _check_complete(config: Config) -> None:
+    """Refuse a config that still leaves open how long, how fast and on how many samples it trains."""
     trainer = config.trainer
-    found = {"trainer.steps": trainer.steps or trainer.epochs, "trainer.batch_size": trainer.batch_size}
-    for key, value in {**found, "optim.lr": config.optim.lr}.items():
+    values = {"trainer.steps": trainer.steps or trainer.epochs, "trainer.batch_size": trainer.batch_size}
+    for key, value in {**values, "optim.lr": config.optim.lr}.items():
         if value is None:
             raise RequestError(f"{key} is null, and data={config.data['name']} has none in its recipe. Add {key}=….")
 
 
-def arguments(data: dict[str, Any]) -> dict[str, Any]:
-    """The options of a data set without its name."""
-    return {key: value for key, value in data.items() if key != "name"}
-
-
-def key_of(data: dict[str, Any]) -> str:
-    """A data set's options as a key."""
+def data_key(data: dict[str, Any]) -> str:
+    """Return a data set's options as a key."""
     return json.dumps(data, sort_keys=True, default=str)
 
 
 def on_gpu(config: Config) -> bool:
-    """Will this run compute on a GPU?"""
+    """Return whether this run will compute on a GPU."""
     if config.device != "auto":
         return config.device.startswith("cuda")
     import torch

@@ -1,32 +1,36 @@
-"""The folders a request writes to: their names, and whether they are free. No torch, no Hydra."""
+"""The folders a request writes to: their names, whether they are free, and how they are left after a refusal."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.rundir import OURS, is_locked, lock_holder, locked_here, read_record
+from odenet_cli.files import write
+from odenet_cli.rundir import OURS, holds_run, is_locked, lock_holder, locked, locked_here, read_record
 
-LONGEST = 100
+MAX_NAME_BYTES = 100
+NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml", "*.log")  # wherever `hydra.output_subdir` has them
 
 
 def folder_name(number: int, overrides: str = "") -> str:
-    """The folder of a sweep's job, `<number>-<overrides>`: without paths, safe characters, not too long."""
+    """Return the folder of a sweep's job, `<number>-<overrides>`: without paths, safe characters, not too long."""
     parts = [part for part in str(overrides).split(",") if part and "/" not in part and "\\" not in part]
     text = re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
-    if len(text.encode()) > LONGEST:
+    if len(text.encode()) > MAX_NAME_BYTES:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        text = text.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + digest
+        text = text.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore") + "-" + digest
     return f"{number}-{text}" if text else f"{number}"
 
 
-def check_links(key: str, folder: Path) -> None:
-    """Refuse a folder with links in it: what is written there would land, or overwrite, somewhere else."""
+def _check_links(key: str, folder: Path) -> None:
+    """Refuse a folder with links in it: a run would write, or overwrite, what they lead to."""
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(here) / name
@@ -37,7 +41,7 @@ def check_links(key: str, folder: Path) -> None:
                 )
 
 
-def check_free(key: str, folder: Path) -> None:
+def _check_free(key: str, folder: Path) -> None:
     """Refuse a folder that another process is at work in; whether its run is finished, nobody knows yet."""
     if is_locked(folder) and not locked_here(folder):
         raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
@@ -47,19 +51,15 @@ def check_run_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.run.dir", folder):
         return
-    check_free("hydra.run.dir", folder)
-    entries = {path.name for path in folder.iterdir()}
+    _check_free("hydra.run.dir", folder)
     status = read_record(folder).get("status")  # a damaged one is refused
-    foreign = [
-        n
-        for n in sorted(entries)
-        if n not in OURS and not n.startswith(("events.out.", ".lock", ".run.json", ".config.yaml"))
-    ]
+    ours = ("events.out.", ".lock", ".run.json", ".config.yaml")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith(ours))
     if status is None and foreign:
         raise RequestError(
             f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."
         )
-    check_links("hydra.run.dir", folder)
+    _check_links("hydra.run.dir", folder)
     if resume == "auto":
         return
     if status == "done":
@@ -73,10 +73,10 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another sweep or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.sweep.dir", folder):
         return
-    check_free("hydra.sweep.dir", folder)
+    _check_free("hydra.sweep.dir", folder)
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
         raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
-    check_links("hydra.sweep.dir", folder)
+    _check_links("hydra.sweep.dir", folder)
     if resume != "auto":
         raise RequestError(
             f"hydra.sweep.dir={folder} holds a sweep. Go on with it by resume=auto, or choose a new folder."
@@ -84,9 +84,9 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
 
 
 def remove_run(folder: Path, jobs: Iterable[Path] = ()) -> None:
-    """Take away the folder of a run, or of a sweep's `jobs`, that was then refused, unless something else is in it.
+    """Delete the folder of a run, or of a sweep's `jobs`, that was then refused, unless something else is in it.
 
-    For who made the folder and holds it.
+    Only for whoever made the folder and holds it.
     """
     ours = {*OURS, ".lock", "multirun.yaml"}
     ours |= {job.relative_to(folder).parts[0] for job in jobs if job != folder and job.is_relative_to(folder)}
@@ -95,10 +95,56 @@ def remove_run(folder: Path, jobs: Iterable[Path] = ()) -> None:
 
 
 def _occupied(key: str, folder: Path) -> bool:
-    """Is there something in `folder`? Refuse one that cannot be made or written."""
+    """Return whether there is something in `folder`; refuse one that cannot be made or written."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
         raise RequestError(f"{key}={folder} cannot be made: {nearest} is not a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise RequestError(f"{key}={folder} cannot be written: no permission in {nearest}.")
     return nearest == folder and any(path.name != ".lock" for path in folder.iterdir())
+
+
+def job_folder(number: int) -> str:
+    """Return the folder of a sweep's job, below the sweep's, as the request has it."""
+    return str(json.loads(os.environ["ODENET_REQUEST"])["folders"][int(number)])
+
+
+@contextmanager
+def restore_on_refusal(folders: Iterable[Path]) -> Iterator[None]:
+    """Around what may go on with the runs in `folders`: one that did not has its notes back, byte for byte.
+
+    Hydra writes what was asked, and begins a log, before a job can look at the checkpoint.
+    """
+    before = [(folder, _content(folder / "run.json"), _notes(folder)) for folder in folders if holds_run(folder)]
+    try:
+        yield
+    finally:
+        for folder, record, notes in before:
+            # On a full disk, or where another process has the run now, they stay; what is raised says why.
+            with suppress(OSError, RequestError), locked(folder):
+                if _content(folder / "run.json") == record:
+                    _put_back(folder, notes)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _notes(folder: Path) -> dict[Path, bytes]:
+    contents = {path: _content(path) for name in NOTES for path in folder.rglob(name) if not path.is_symlink()}
+    return {path: content for path, content in contents.items() if content is not None}
+
+
+def _put_back(folder: Path, notes: dict[Path, bytes]) -> None:
+    now = _notes(folder)
+    for path in now.keys() - notes.keys():
+        path.unlink()
+        with suppress(OSError):  # something else is in there
+            path.parent.rmdir()
+    for path, content in notes.items():
+        if now.get(path) != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, content)

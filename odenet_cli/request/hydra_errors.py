@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors in a few plain lines: the key, the value, what is allowed, the nearest name."""
+"""Translate Hydra's and OmegaConf's errors into a few plain lines: key, value, what is allowed, the nearest name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or f
 
 
 @contextmanager
-def explained(overrides: list[str], keys: Callable[[], list[str]] = list) -> Iterator[None]:
+def translate_hydra_errors(overrides: list[str], keys: Callable[[], list[str]] = list) -> Iterator[None]:
     """Turn what Hydra raises about `overrides` into a `RequestError`; `keys` lists what could have been meant."""
     try:
         yield
@@ -31,7 +31,7 @@ def explained(overrides: list[str], keys: Callable[[], list[str]] = list) -> Ite
 
 
 def known_keys(cfg: Any) -> list[str]:
-    """Every key of a composed configuration, sections included, and the groups."""
+    """Return every key of a composed configuration, sections included, and the groups."""
     listed = groups()
     for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False)):
         words = key.split(".")
@@ -41,7 +41,7 @@ def known_keys(cfg: Any) -> list[str]:
 
 
 def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]] = list) -> str:
-    """The message for one of Hydra's exceptions."""
+    """Return the message for one of Hydra's exceptions."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error)
     if isinstance(error, OverrideParseException):
@@ -54,9 +54,10 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         key = match[1]
         if key in groups():
+            override = _override_of(key, overrides)
             return (
-                f"{_said(key, overrides)} chooses a preset, which this configuration has no place for: it would be "
-                f"ignored.\n  A saved configuration is changed key by key: {key}.{_principal(key)}=…"
+                f"{override} chooses a preset, which this configuration has no place for: it would be ignored.\n"
+                f"  A saved configuration is changed key by key: {key}.{_principal(key)}=…"
             )
         return _unknown(key, keys())
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -66,8 +67,8 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
     if match := re.search(r"Multiple values for (\S+?)\.", text):
         return f"{match[1]} is chosen more than once: say {match[1]}=… only once."
     if "Config group override must be a string or a list" in text:
-        said = [o for o in overrides if o.partition("=")[0] in groups() and o.partition("=")[2] in ("", "null")]
-        return f"{', '.join(said) or 'an override'} chooses nothing; leave it out, or name a preset."
+        empty = [o for o in overrides if o.partition("=")[0] in groups() and o.partition("=")[2] in ("", "null")]
+        return f"{', '.join(empty) or 'an override'} chooses nothing; leave it out, or name a preset."
 
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
@@ -98,7 +99,7 @@ def _unparsed(override: str, text: str) -> str:
 
 def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], keys: Callable[[], list[str]]) -> str:
     key = str(cause.full_key or "")
-    said = _first(r"Error merging override (.*)", text) or _said(key, overrides)
+    override = _first(r"Error merging override (.*)", text) or _override_of(key, overrides)
     message = str(cause.msg or cause).split("\n")[0]
     if match := re.search(r"Value '(.*)' of type '\S+' (?:could not be converted to|is not a valid) (\w+)", message):
         return f"{key}={match[1]} is not {KINDS.get(match[2], match[2])}."
@@ -109,10 +110,10 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
     if re.search(r"not in '\w+'|not in struct", message):
         return _unknown(key, keys())
     if message.startswith("Invalid type assigned"):
-        return f"{said}: {key} is a section with keys of its own, {key}.….{nearest(key + '.', keys())}"
+        return f"{override}: {key} is a section with keys of its own, {key}.….{nearest(key + '.', keys())}"
     if match := re.search(r"Interpolation key '([^']+)' not found", message):
-        return f"{said or key} refers to {match[1]}, which does not exist.{nearest(match[1], keys())}"
-    return f"{said or key}: {message}" if (said or key) else _short(message)
+        return f"{override or key} refers to {match[1]}, which does not exist.{nearest(match[1], keys())}"
+    return f"{override or key}: {message}" if (override or key) else _short(message)
 
 
 def _unknown(key: str, known: list[str]) -> str:
@@ -129,10 +130,10 @@ def _principal(group: str) -> str:
     return "method" if group in ("solver", "gradient") else "name"
 
 
-def _said(key: str, overrides: list[str]) -> str:
-    """The override that set `key`, else the key alone."""
-    said = [override for override in overrides if override.lstrip("+~").partition("=")[0] == key]
-    return said[-1] if said else key
+def _override_of(key: str, overrides: list[str]) -> str:
+    """Return the override that set `key`, else the key alone."""
+    matching = [override for override in overrides if override.lstrip("+~").partition("=")[0] == key]
+    return matching[-1] if matching else key
 
 
 def _first(pattern: str, text: str) -> str:

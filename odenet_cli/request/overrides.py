@@ -1,30 +1,37 @@
-"""The words behind `odenet train`: Hydra's flags, and overrides made safe for Hydra's grammar."""
+"""Words of a command line: Hydra's flags, and overrides made safe for Hydra's grammar, with one value or several."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shlex
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString, RangeSweep, ValueType
+from omegaconf import OmegaConf
 
-from odenet_cli.config.schema import PATHS
+from odenet_cli.config.check import check
+from odenet_cli.config.schema import PATHS, Config
 from odenet_cli.errors import RequestError
+from odenet_cli.request.hydra_errors import translate_hydra_errors
+from odenet_cli.request.hydra_internals import get_args_parser
 
 QUOTED = (*PATHS, "resume", "name", "hydra.run.dir", "hydra.sweep.dir")  # values that are taken as they are
 WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
-NOTHING = ("None", "none", "nil", "NONE")  # what other languages write for null
-LONGEST = 255  # bytes of a file's name
+NOT_NULL = ("None", "none", "nil", "NONE")  # what other languages write for null
+MAX_KEY_BYTES = 255  # a file's name takes no more
+MAX_SWEEP_POINTS = 10_000
 SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
 SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
 
 def parse(argv: Iterable[str]) -> argparse.Namespace:
-    """Flags and overrides, in any order; path-like values are quoted."""
+    """Return flags and overrides, in any order; path-like values are quoted."""
     words: list[str] = []
     for word in argv:
         if words and words[-1] in ("--info", "-i") and "=" in word:
@@ -48,81 +55,75 @@ def parse(argv: Iterable[str]) -> argparse.Namespace:
             "  Add --config-name config to run it again."
         )
     for override in args.overrides:
-        meant(formed(override))
+        _check_form(override)
         if args.multirun:
-            one_path(override)
-    args.overrides = [quoted(override) for override in args.overrides]
+            _check_single_path(override)
+    args.overrides = [quote_override(override) for override in args.overrides]
     return args
-
-
-def meant(override: str) -> None:
-    """Refuse to take a key away, and a `None` that means null."""
-    key, _, value = override.partition("=")
-    if key.startswith("~") and not key.startswith(("~hydra.", "~hydra/", "~experiment")):
-        raise RequestError(
-            f"{override}: nothing can be taken out of a configuration, every key of it has a value.\n"
-            f"  For its default leave {key[1:]} out. Where a key may say nothing it is null: optim.clip=null."
-        )
-    key = key.lstrip("+")
-    if key in ("resume", "name") or key.startswith("hydra"):
-        return
-    nothing = ("None",) if key.startswith("model.") else NOTHING
-    if any(word.strip("[] ") in nothing for word in value.split(",")):
-        raise RequestError(f"{override}: no value is written null here: {key}=null.")
-
-
-def one_path(override: str) -> None:
-    """Refuse a path with a comma in it that may have been meant as several, in a sweep."""
-    key, _, value = override.partition("=")
-    if "," not in value or key.lstrip("+") not in PATHS or _settled(value) or os.path.exists(os.path.expanduser(value)):
-        return
-    each = ",".join(quote(part.strip()) for part in value.split(","))
-    word = f"{key}={each}"
-    word = shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
-    raise RequestError(
-        f"{override} is one path, with a comma in it, and there is no such file.\n"
-        f"  To sweep over several, quote each of them: {word}"
-    )
-
-
-def _settled(value: str) -> bool:
-    """Return whether a value is in Hydra's grammar as it is: quoted words, or a choice of them."""
-    return bool(re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL))
-
-
-def formed(override: str) -> str:
-    """Return `override`, if it begins with a key; what Hydra makes of others has no name."""
-    key = override.lstrip("+~").partition("=")[0]
-    if not re.match(r"[^\W\d]|\$", key):
-        raise RequestError(
-            f"{override!r} is not of the form key=value: it does not begin with a key.\n"
-            "  `odenet train --help` shows the keys."
-        )
-    if len(os.fsencode(key)) > LONGEST:  # Hydra would look for a file of this name
-        raise RequestError(f"{key} is not a key of the configuration.")
-    return override
 
 
 def _refuse(message: str) -> NoReturn:
     raise RequestError(f"{message}.\n  Say key=value; `odenet train --help` shows what there is.")
 
 
-def words(args: argparse.Namespace, overrides: Iterable[str]) -> list[str]:
-    """The command line that says `args` with these overrides."""
+def to_argv(args: argparse.Namespace, overrides: Iterable[str]) -> list[str]:
+    """Return the command line with the flags of `args` and these overrides."""
     switches = [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(args, name)]
     settings = [
-        f"--{name.replace('_', '-')}={getattr(args, name)}" for name in SETTINGS if getattr(args, name) is not None
+        f"--{name.replace('_', '-')}={value}" for name in SETTINGS if (value := getattr(args, name)) is not None
     ]
     return [*switches, *settings, *overrides]
 
 
-def quoted(override: str) -> str:
-    """An override whose path-like value Hydra's grammar takes as one word: spaces, commas, brackets, `=` and all.
+def _check_form(override: str) -> None:
+    """Refuse a word that begins with no key, one that takes a key away, and a `None` that means null."""
+    key, _, value = override.partition("=")
+    bare = key.lstrip("+~")
+    if not re.match(r"[^\W\d]|\$", bare):
+        raise RequestError(
+            f"{override!r} is not of the form key=value: it does not begin with a key.\n"
+            "  `odenet train --help` shows the keys."
+        )
+    if len(os.fsencode(bare)) > MAX_KEY_BYTES:  # Hydra would look for a file of this name
+        raise RequestError(f"{bare} is not a key of the configuration.")
+    if key.startswith("~") and not key.startswith(("~hydra.", "~hydra/", "~experiment")):
+        raise RequestError(
+            f"{override}: nothing can be taken out of a configuration, every key of it has a value.\n"
+            f"  For its default leave {key[1:]} out. Where a key may say nothing it is null: optim.clip=null."
+        )
+    if bare in ("resume", "name") or bare.startswith("hydra"):
+        return
+    not_null = ("None",) if bare.startswith("model.") else NOT_NULL
+    if any(word.strip("[] ") in not_null for word in value.split(",")):
+        raise RequestError(f"{override}: no value is written null here: {bare}=null.")
+
+
+def _check_single_path(override: str) -> None:
+    """Refuse, in a sweep, a path with a comma in it that may have been meant as several."""
+    key, _, value = override.partition("=")
+    if "," not in value or key.lstrip("+") not in PATHS or _is_quoted(value):
+        return
+    if not os.path.exists(os.path.expanduser(value)):
+        word = f"{key}={','.join(quote(part.strip()) for part in value.split(','))}"
+        word = shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
+        raise RequestError(
+            f"{override} is one path, with a comma in it, and there is no such file.\n"
+            f"  To sweep over several, quote each of them: {word}"
+        )
+
+
+def _is_quoted(value: str) -> bool:
+    """Return whether a value is in Hydra's grammar as it is: quoted words, or a choice of them."""
+    return bool(re.fullmatch(rf"{WORD}(\s*,\s*{WORD})*|(choice|sort|shuffle)\(.*\)", value, re.DOTALL))
+
+
+def quote_override(override: str) -> str:
+    """Return an override whose path-like value is one word for Hydra's grammar: spaces, commas, brackets, `=` and all.
 
     A leading `~` is the home folder. Values that are quoted already, null, or a `choice(…)` to sweep stay.
     """
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in QUOTED or value in ("", "null") or _settled(value):
+    if not equals or key.lstrip("+") not in QUOTED or value in ("", "null") or _is_quoted(value):
         return override
     if key.lstrip("+") != "name":
         value = os.path.expanduser(value)
@@ -130,5 +131,59 @@ def quoted(override: str) -> str:
 
 
 def quote(value: str) -> str:
-    """`value` as a single-quoted word of Hydra's grammar."""
+    """Return `value` as a single-quoted word of Hydra's grammar."""
     return QuotedString(text=value, quote=Quote.single).with_quotes()
+
+
+def parse_values(word: str) -> tuple[str, list[Any]]:
+    """Return the key and the values of an override."""
+    _check_form(word)
+    with translate_hydra_errors([word]):
+        (override,) = OverridesParser.create().parse_overrides([quote_override(word)])
+        count_values(override)
+        key = override.key_or_group
+        return key, list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+
+
+def differing_keys(points: Iterable[list[str]]) -> list[str]:
+    """Return the keys that do not have the same value in all `points`, each a list of overrides.
+
+    A key that some points leave out differs too; `resume` never does: it changes nothing of what a job computes.
+    """
+    values = [dict(override.partition("=")[::2] for override in point) for point in points]
+    keys = dict.fromkeys(key for point in values for key in point if key != "resume")
+    return [key for key in keys if len({point.get(key) for point in values}) > 1]
+
+
+def count_values(override: Override) -> int:
+    """Return how many values an override has, without making them; refuse none at all, and too many."""
+    if not override.is_sweep_override():
+        return 1
+    value, word = override.value(), override.input_line
+    if isinstance(value, RangeSweep):
+        ends = (value.start or 0, value.stop or 0, value.step)
+        if not all(math.isfinite(end) for end in ends) or value.step == 0:
+            raise RequestError(f"{word}: a range goes from a finite number to a finite number, in steps other than 0.")
+        start, stop, step = map(Decimal, ends)
+        number = max(0, math.ceil((stop - start) / step))
+    elif override.value_type == ValueType.GLOB_CHOICE_SWEEP and override.config_loader is None:
+        raise RequestError(f"{word}: a glob goes through presets; here say the values themselves.")
+    elif override.is_discrete_sweep():
+        number = sum(1 for _ in override.sweep_iterator())
+    else:
+        raise RequestError(f"{word}: an interval has no values to go through; say a range, or some of its values.")
+    if not 0 < number <= MAX_SWEEP_POINTS:
+        many = f"{number:,} values, more than the {MAX_SWEEP_POINTS:,} of a sweep" if number else "no value at all"
+        raise RequestError(f"{word} has {many}.")
+    return number
+
+
+def altered(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return `config` with these keys set, typed and checked."""
+    with translate_hydra_errors([f"{key}={value}" for key, value in changes.items()]):
+        content = OmegaConf.structured(config)
+        for key, value in changes.items():
+            OmegaConf.update(content, key, value)
+        result = OmegaConf.to_object(content)
+    assert isinstance(result, Config)
+    return check(result)

@@ -1,125 +1,117 @@
 """A configuration is data: nothing in it names code to run, sets the environment, or writes outside a run's folder.
 
-Below `hydra` only what is listed here passes. What stands in no line of `RULES` is refused, whoever says it.
+A YAML file from elsewhere says only what the schema has, and `hydra.sweeper.params`; Hydra's own keys are for the
+command line. Wherever it comes from, a class is one of those listed here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.config.check import leaves
+from odenet_cli.config.presets import groups
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest
 
-TARGET = "model.target"
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
-PARTS = (
+CLASSES = (  # exact: `hydra.core.utils.os.system` begins with `hydra.` too
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "ext://sys.stdout",
+    "ext://sys.stderr",
 )
-FORMATS = (
-    "%(message)s",
-    "%(levelname)s: %(message)s",
-    "[%(asctime)s][HYDRA] %(message)s",
-    "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
-)
-LAUNCHER = ("${hydra.sweep.dir}/.submitit/%j", "${hydra.job.name}", "2*n_jobs", "auto", "processes", "threads", "r")
+EMPTY = ("hydra.job.env_set", "hydra.job.env_copy", "hydra.callbacks")
+DEFAULT = re.compile(r"((optional|override) +)*/?(?P<group>[\w/]+)(@_global_\.\w+)?")  # of a defaults list
 
 
-WANTED = {
-    ".max_batch_size": "null, or 1 or more",
-    ".job.name": "a plain name, without / in it",
-    ".filename": "${hydra.runtime.output_dir}/NAME.log, a file of the run's own",
-    ".mode": "a, which adds to a log",
-    ".level": "DEBUG, INFO, WARNING, ERROR or CRITICAL",
-}
+def check_file(path: Path, group: str, package: str | None, content: Any) -> None:
+    """Refuse a YAML file from elsewhere that says more than the schema has, and `hydra.sweeper.params`.
+
+    group    of the file: its folder below the one that is searched; empty for a whole configuration
+    package  what the file's first line says of where its content goes
+    """
+    if group.split("/")[0] == "hydra" or package not in (None, "_group_", "_global_"):
+        raise _for_the_command_line(f"{path}: {package or group}")
+    if group and package != "_global_":
+        return  # it goes below its group, where the schema and `check_composed` judge it
+    values: Any = OmegaConf.to_container(content, resolve=False)
+    for default in values.pop("defaults", None) or []:
+        _check_default(path, default)
+    known = [item.name for item in fields(Config)]
+    for key, _ in leaves(values):
+        section = key.partition(".")[0]
+        if section == "hydra":
+            parameter = key.removeprefix("hydra.sweeper.params.")
+            if parameter == key or re.match(r"\W*hydra\b", parameter) or "@" in parameter:
+                raise _for_the_command_line(f"{path}: {key}")
+        elif section not in known:
+            raise RequestError(f"{path}: {section} is not a key of the configuration.{nearest(section, known)}")
 
 
-def _any(values: tuple[str, ...]) -> str:
-    return "|".join(map(re.escape, values))
+def _check_default(path: Path, default: Any) -> None:
+    """Refuse an entry of a defaults list unless it is a preset of ours, in its place, or one of Hydra's launchers."""
+    for entry in default if isinstance(default, dict) else [default]:
+        match = DEFAULT.fullmatch(str(entry))
+        known = ("schema", "_self_", "hydra/odenet", "hydra/launcher", *groups())
+        if match is None or (match["group"] not in known and match["group"].split("/")[0] not in groups()):
+            raise _for_the_command_line(f"{path}: the entry {entry!r} of its defaults")
 
 
-# (key below `hydra`, what its text may be, may the command line say anything else?); the first line that fits counts.
-LOG, NUMBER = r"(?:job|hydra)_logging\.", r"None|True|False|-?\d+(?:\.\d+)?"
-RULES: tuple[tuple[str, str, bool], ...] = (
-    (r"mode|verbose(\.\d+)?|(run|sweep)\.dir|sweep\.subdir|output_subdir|searchpath\.\d+", ".*", False),
-    (r"runtime\.output_dir", r"\?\?\?", False),
-    (r"(help|hydra_help|overrides|runtime)\..*", ".*", False),
-    (r"job\.(chdir|id|num|config_name|override_dirname|config\..*)", ".*", False),
-    (r"job\.name", r"[\w-][\w.-]*", False),
-    (r"(launcher|sweeper)\._target_", _any(PARTS), False),
-    (r"sweeper\.max_batch_size", r"None|[1-9]\d*", False),
-    (r"sweeper\.params(\.(?!\W*hydra\b).*)?", ".*", False),
-    (r"launcher\.(partition|qos|account|constraint|gres|mem_per_gpu|mem_per_cpu)", r"[\w.:,=-]+", True),
-    (r"launcher\..*", f"{NUMBER}|{_any(LAUNCHER)}", True),
-    (LOG + r"version|" + LOG + r"root", "1|None", False),
-    (LOG + r"disable_existing_loggers|" + LOG + r"loggers\..+\.propagate", "True|False", False),
-    (LOG + r"(root|loggers\..+|handlers\.\w+)\.level", r"NOTSET|DEBUG|INFO|WARNING|ERROR|CRITICAL|\d+", False),
-    (LOG + r"((root|loggers\..+)\.handlers\.\d+|handlers\.\w+\.formatter)", r"\w+", False),
-    (LOG + r"handlers\.\w+\.class", _any(HANDLERS), False),
-    (LOG + r"handlers\.\w+\.stream", _any(STREAMS), False),
-    (LOG + r"handlers\.\w+\.filename", r"\$\{hydra\.runtime\.output_dir\}/([\w-]+|\$\{hydra\.job\.name\})\.log", False),
-    (LOG + r"handlers\.\w+\.(mode|encoding)", "a|utf-8", False),
-    (LOG + r"formatters\.\w+\.(format|datefmt|style)", _any(FORMATS), True),
-)
+def check_words(overrides: Iterable[str]) -> None:
+    """Refuse overrides that only a file may say, or that put a preset in another place."""
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        if key.startswith("hydra.sweeper.params"):
+            raise RequestError(f"{word}: only a file sweeps like this; here say the key itself: -m seed=0,1,2.")
+        if "@" in key or key.startswith("hydra.overrides"):
+            raise RequestError(f"{word} is not allowed: presets have their places, and hydra.overrides is Hydra's own.")
 
 
-def guard(cfg: DictConfig) -> None:
-    """Refuse `_target_` and its kin anywhere, and below `hydra` whatever is not known to be harmless."""
-    said = _said(cfg)
-    for words, value in _leaves(OmegaConf.to_container(cfg, resolve=False)):
-        key, text = ".".join(words), str(value)
-        if words[0] != "hydra":
-            if "_target_" in words or "()" in words or text.startswith("ext://"):
-                raise RequestError(_code(key, text))
-            continue
-        below = key.removeprefix("hydra.")
-        rule = next((rule for rule in RULES if re.fullmatch(rule[0], below, re.DOTALL)), None)
-        special = any(re.fullmatch(r"_\w+_", word) for word in words) and below[-9:] != "._target_"
-        if rule is None or special:
-            raise RequestError(_code(key, text) if _names_code(words, text) else _stranger(key, text))
-        if re.fullmatch(rule[1], text, re.DOTALL) or (rule[2] and said.get(key) == text):
-            continue
-        if _names_code(words, text):
-            raise RequestError(_code(key, text))
-        if rule[2]:
+def check_composed(cfg: DictConfig) -> None:
+    """Refuse a composed configuration that names code to run or sets the environment, whoever says it."""
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        words, text = key.split("."), str(value)
+        if key.startswith(EMPTY):
+            if words[-1] == "_target_":
+                raise _names_code(key, text)
+            section = next(name for name in EMPTY if key.startswith(name))  # the value may be from the environment
             raise RequestError(
-                f"{key}={text} stands in a file, which may not say this.\n"
-                "  If it is yours, say it again on the command line."
+                f"{section} is not allowed: a configuration sets no environment and adds no parts to Hydra.\n"
+                "  Leave it out; variables of the environment are set in the shell."
             )
-        raise RequestError(_stranger(key, text))
+        special = any(re.fullmatch(r"_\w+_|\(\)", word) for word in words) or text.startswith("ext://")
+        if words[0] == "hydra":
+            special |= words[-1] == "class" and words[1].endswith("_logging")
+            special &= words[-1] == "()" or text not in CLASSES
+        if special:
+            raise _names_code(key, text)
+    size = cfg.hydra.sweeper.get("max_batch_size")
+    if size is not None and size < 1:
+        raise RequestError(f"hydra.sweeper.max_batch_size={size} is not allowed: it must be null, or 1 or more.")
 
 
-def guard_file(path: Path, content: Any) -> None:
-    """Refuse a file that says where else to look for files: a package named there would be imported at once."""
-    for words, _ in _leaves(OmegaConf.to_container(content, resolve=False)):
-        if any(word.rpartition(".")[2] == "searchpath" for word in words):
-            raise RequestError(
-                f"{path}: {'.'.join(words)} is for the command line only: hydra.searchpath=[file://FOLDER]."
-            )
-
-
-def guard_target(config: Config, overrides: list[str]) -> None:
+def check_target(config: Config, overrides: list[str]) -> None:
     """Refuse a class of the user's own that only a file names: it must be said on the command line."""
     target = config.model.get("target")
-    if target is not None and not any(word.lstrip("+").startswith(f"{TARGET}=") for word in overrides):
+    if target is not None and not any(word.lstrip("+").startswith("model.target=") for word in overrides):
         raise RequestError(
-            f"{TARGET}={target} stands in a file, and no file may name code to run.\n"
-            f"  If it is yours, say it again on the command line: {TARGET}={target}"
+            f"model.target={target} stands in a file, and no file may name code to run.\n"
+            f"  If it is yours, say it again on the command line: model.target={target}"
         )
 
 
-def guard_inside(cfg: DictConfig, *keys: str) -> None:
+def check_inside(cfg: DictConfig, *keys: str) -> None:
     """Refuse a folder within a run or a sweep that leads out of it."""
     for key in keys:
         inside = OmegaConf.select(cfg, key)
@@ -128,41 +120,15 @@ def guard_inside(cfg: DictConfig, *keys: str) -> None:
             raise RequestError(f"{key}={str(inside)!r} must be a folder inside the run's or the sweep's own.")
 
 
-def _code(key: str, text: str) -> str:
-    return (
+def _for_the_command_line(what: str) -> RequestError:
+    return RequestError(
+        f"{what} is not allowed in a file, which names no code to run and says nothing of Hydra but "
+        "hydra.sweeper.params.\n  If it is yours, say it on the command line."
+    )
+
+
+def _names_code(key: str, text: str) -> RequestError:
+    return RequestError(
         f"{key}={text} names code to run, which a configuration may not do here.\n"
         "  A class of your own comes in as model=custom model.target=package.module:Class."
     )
-
-
-def _stranger(key: str, text: str) -> str:
-    if ".env_set." in key:
-        key, text = key.rpartition(".")[0], "…"  # it may have been copied from the environment
-    for end, wanted in WANTED.items():
-        if key.endswith(end):
-            return f"{key}={text} is not allowed: it must be {wanted}."
-    return (
-        f"{key}={text} is not allowed: a configuration sets no environment, adds no parts to Hydra, and logs only "
-        "into the run's own folder.\n  Leave it out; variables of the environment are set in the shell."
-    )
-
-
-def _names_code(words: tuple[str, ...], text: str) -> bool:
-    return bool({"_target_", "()", "class"} & set(words)) or text.startswith("ext://")
-
-
-def _said(cfg: DictConfig) -> dict[str, str]:
-    """What the command line says of Hydra's keys, as text. `Composer.compose` sees that no file speaks for it."""
-    words: Any = OmegaConf.to_container(cfg.hydra.overrides.hydra, resolve=False)
-    parsed = OverridesParser.create().parse_overrides(words)
-    plain = [one for one in parsed if not one.is_sweep_override()]
-    return {key: str(value) for one in plain for key, value in leaves(one.value(), one.key_or_group)}
-
-
-def _leaves(value: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(the words of its key, value) of everything below `value`."""
-    if not isinstance(value, (dict, list)):
-        yield words, value
-        return
-    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-        yield from _leaves(item, (*words, str(name)))

@@ -12,7 +12,7 @@ from odenet_cli.commands.common import combinations
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import run as runs
 
 WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.max_steps=1", "trainer.batch_size=8")

@@ -21,7 +21,7 @@ from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce import kept_cells
 from odenet_cli.reproduce.plan import digest
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
 

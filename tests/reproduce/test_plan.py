@@ -16,7 +16,7 @@ from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce.plan import digest, incidental, plan
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 
 PRESETS = ("quick", "cpu", "day", "paper")
 CANDIDATE = "onecycle 0.2 crop 2"

@@ -21,7 +21,7 @@ from odenet_cli.reproduce import kept_cells, stages, verification
 from odenet_cli.reproduce import processes as launching
 from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, Check, Tally, close_to
 from odenet_cli.reproduce.processes import done
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
 

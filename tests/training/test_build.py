@@ -7,7 +7,7 @@ from odenet_cli import models
 from odenet_cli.config.resolve import complete
 from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training import build
 from odenet_cli.training.check import check
 

@@ -13,7 +13,7 @@ from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.planar import Planar
 from odenet_cli.report import pictures
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.tasks.common import flow_figures
 from odenet_cli.training.check import check
 from odenet_cli.training.evaluate import evaluate

@@ -9,7 +9,7 @@ import pytest
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training.identity import find_moved_data
 
 OLD = Path(__file__).parents[1] / "old_runs" / "latent_ode"

@@ -5,8 +5,8 @@ import torch
 
 from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
-from odenet_cli.request.data import settle
+from odenet_cli.request.compose import compose
+from odenet_cli.request.data import resolve_runs
 from odenet_cli.training.optim import OPTIMISERS, optimizer
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_a_momentum_that_an_optimiser_has_no_use_for_is_refused(name):
 def test_a_preset_of_an_optimiser_that_does_not_exist_is_refused_before_anything_starts(tmp_path):
     config = compose(["data=digits", "model=mlp", "device=cpu"])
     config.optim.name = "adamax"  # as if there were a conf/optim/adamax.yaml
-    for refused in (lambda: settle({tmp_path: config}), lambda: optimizer(config.optim, [], CPU)):
+    for refused in (lambda: resolve_runs({tmp_path: config}), lambda: optimizer(config.optim, [], CPU)):
         with pytest.raises(RequestError, match=r"optim\.name=adamax is not known\. Did you mean `adam`\?") as error:
             refused()
         assert "adam, adamw, rmsprop, sgd" in str(error.value)

@@ -10,7 +10,7 @@ import torch
 
 from odenet_cli.commands import eval as command
 from odenet_cli.errors import RequestError
-from odenet_cli.request import compose
+from odenet_cli.request.compose import compose
 from odenet_cli.training.check import check
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")

@@ -1,0 +1,52 @@
+"""Hydra's private modules, in this file only: what of Hydra 1.3 has no public name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+__all__ = ["ConfigLoaderImpl", "FileConfigSource", "apply_overrides", "combinations", "get_args_parser"]
+
+
+def make_loader(module: str, conf: str, folder: str | None) -> ConfigLoaderImpl:
+    """Return Hydra's loader of configurations below `conf`, and before those below `folder`."""
+    search_path = create_automatic_config_search_path(None, module, conf)
+    assert isinstance(search_path, ConfigSearchPathImpl)
+    if folder is not None:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    return ConfigLoaderImpl(config_search_path=search_path)
+
+
+def register_source(source: type[FileConfigSource]) -> None:
+    """Have Hydra read YAML files with `source`."""
+    SourcesRegistry.instance().types[source.scheme()] = source
+
+
+def apply_overrides(values: list[Override], cfg: DictConfig) -> None:
+    """Set parsed overrides in a composed configuration."""
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+
+
+def combinations(parsed: list[Override]) -> list[list[str]]:
+    """Return the overrides of every job of a sweep, as Hydra's basic sweeper makes them."""
+    return [list(point) for point in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def make_launcher(loader: ConfigLoaderImpl, task: Callable[[DictConfig], Any], cfg: DictConfig) -> Launcher:
+    """Return the launcher that `cfg.hydra.launcher` chooses, to run `task`."""
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=cfg)

@@ -1,0 +1,257 @@
+"""A request is checked whole before Hydra starts: every point of it, its folders, its data.
+
+Hydra makes the run folder before the job begins, so what is wrong has to be found here; nothing is left behind then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from odenet_cli import threads
+from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load, read_saved
+from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
+from odenet_cli.errors import RequestError
+from odenet_cli.request.compose import Composer, overrides_of, to_config
+from odenet_cli.request.data import continues, find_auto, names_recipe, on_gpu, resolve_runs, with_recipe
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder
+from odenet_cli.request.hydra_errors import translate_hydra_errors
+from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
+from odenet_cli.request.trust import check_composed, check_inside, check_target
+from odenet_cli.rundir import holds_run, runs_below
+from odenet_cli.training.identity import find_moved_data, identity
+
+MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_800  # Linux takes paths of 4,095, and a run has folders of its own
+PIN = "hydra.sweep.subdir='${odenet.job:${hydra.job.num}}'"  # the folders of a sweep's jobs, as the request has them
+PLACES = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
+RESUMABLE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in PLACES))  # what may change as a run goes on
+
+
+@dataclass
+class Job:
+    """Hold one run of a request: its overrides, where it goes, and what it will do."""
+
+    overrides: list[str]
+    folder: Path
+    config: Config
+
+
+@dataclass
+class Request:
+    """Hold a checked request.
+
+    argv         what Hydra is started with
+    sweep        several jobs, below `folder`
+    job_folders  of a sweep's jobs, below its own, where they are not those that Hydra would give them
+    """
+
+    argv: list[str]
+    sweep: bool = False
+    folder: Path | None = None
+    jobs: list[Job] = field(default_factory=list)
+    job_folders: list[str] = field(default_factory=list)
+
+
+def prepare(argv: list[str]) -> Request:
+    """Check `odenet train <argv>` and return it; of Hydra's own questions (`--cfg`, `--info`, …) only the config."""
+    args = parse(argv)
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        composer = Composer(args)
+        with composer.translate_errors():  # Hydra sets up its log for some of these
+            check_composed(composer.compose(composer.overrides, RunMode.MULTIRUN))
+        return Request(argv=to_argv(args, args.overrides))
+    if args.run and args.multirun:
+        raise RequestError("--run and --multirun exclude each other.")
+    args = expand_resume(args)
+    if os.environ.get("ODENET_DATA"):  # a job may be in another folder
+        os.environ["ODENET_DATA"] = os.path.abspath(os.path.expanduser(os.environ["ODENET_DATA"]))
+
+    if args.config_dir and args.config_name == "config" and holds_run(Path(args.config_dir)):
+        read_saved(Path(args.config_dir))  # one that is damaged is refused by its name
+
+    composer = Composer(args)
+    with composer.translate_errors():
+        master, sweep = composer.master()
+    check_composed(master)
+    request = _sweep(composer, master) if sweep else _run(composer, master)
+    request.argv = to_argv(args, [*args.overrides, *request.argv])
+
+    for job in request.jobs:
+        check_target(job.config, args.overrides)
+    for path in {job.config.checkpoint for job in request.jobs if not continues(job.folder, job.config)} - {None}:
+        if not os.path.exists(str(path)):
+            raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
+    for warning in dict.fromkeys(warning for job in request.jobs for warning in tolerance_warnings(job.config)):
+        print(f"warning: {warning}", file=sys.stderr)
+    data = resolve_runs({job.folder: job.config for job in request.jobs})
+    os.environ["ODENET_REQUEST"] = json.dumps(
+        {"command": "odenet train " + shlex.join(argv), "folders": request.job_folders, **data}
+    )
+    share_cores(master, len(request.jobs))
+    HydraConfig.instance().cfg = None
+    return request
+
+
+def _run(composer: Composer, cfg: DictConfig) -> Request:
+    """Check a single run; its folder is fixed now, so that Hydra uses the one that was checked."""
+    with composer.translate_errors():
+        config = to_config(cfg)
+        check_inside(cfg, "hydra.output_subdir")
+        folder = _folder(cfg, config, "hydra.run.dir")
+    _check_length("hydra.run.dir", folder)
+    check_run_folder(folder, config.resume)
+    pin = f"hydra.run.dir={quote(str(folder))}"
+    return Request(argv=[pin], sweep=False, folder=folder, jobs=[Job(overrides_of(cfg, "task"), folder, config)])
+
+
+def _sweep(composer: Composer, master: DictConfig) -> Request:
+    """Check a sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
+    with composer.translate_errors():
+        config = to_config(master) if names_recipe(master, "hydra.sweep.dir") else None
+        folder = _folder(master, config, "hydra.sweep.dir")
+    _check_length("hydra.sweep.dir", folder)
+    with composer.translate_errors():
+        points = composer.points(master)
+    keys = {override.partition("=")[0] for point in points for override in point}
+    same = ",".join(quote(key.lstrip("+~")) for key in sorted(keys - {*differing_keys(points)}))
+    pins = [f"hydra.sweep.dir={quote(str(folder))}", f"hydra.job.config.override_dirname.exclude_keys=[{same}]"]
+
+    jobs, defaults = [], []
+    for number, point in enumerate(points):
+        with translate_hydra_errors(point, composer.keys):
+            cfg = composer.job(master, [*pins, *point], number)
+            check_composed(cfg)
+            check_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
+            config = to_config(cfg)
+            defaults.append(folder / str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
+            jobs.append(Job(point, folder / _folder(cfg, config, "hydra.sweep.subdir"), config))
+        _check_length("hydra.sweep.subdir", jobs[-1].folder)
+    resume = jobs[0].config.resume
+    if resume not in ("none", "auto"):
+        raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
+    check_sweep_folder(folder, resume)
+    if resume == "auto":
+        _find_job_folders(folder, jobs)
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
+    if (own := [job.folder for job in jobs]) != defaults:  # Hydra is told them one by one
+        return Request(argv=[*pins, PIN], sweep=True, folder=folder, jobs=jobs, job_folders=_job_folders(folder, own))
+    return Request(argv=pins, sweep=True, folder=folder, jobs=jobs)
+
+
+def _find_job_folders(folder: Path, jobs: list[Job]) -> None:
+    """Give each of the jobs of a sweep that goes on the folder that its run has."""
+    runs = {}
+    for path in runs_below(folder):
+        with contextlib.suppress(RequestError):  # it failed before it had a config, or that is damaged: no job's run
+            runs[path] = load(path)
+    auto = next((run.data["name"] for run in runs.values()), None)
+    known = {identity(run): path for path, run in runs.items()}
+    for job in jobs:
+        identities = (identity(complete(job.config, gpu, data=auto)) for gpu in (False, True))
+        job.folder = next((known[key] for key in identities if key in known), job.folder)
+
+
+def _job_folders(folder: Path, jobs: list[Path]) -> list[str]:
+    """Return the folders of a sweep's jobs below its own, as they go through the environment."""
+    names = [str(job.relative_to(folder)) for job in jobs]
+    if sum(map(len, names)) > MAX_FOLDERS_BYTES:
+        raise RequestError(
+            f"hydra.sweep.dir={folder}: {len(names):,} jobs whose folders are not in order are too many at once.\n"
+            "  Go on with the very command that the sweep began with, or choose another folder."
+        )
+    return names
+
+
+def _folder(cfg: DictConfig, config: Config | None, key: str) -> Path:
+    """Return the folder that `key` names, resolved: what is left of an interpolation would be resolved once more."""
+    if config is not None and names_recipe(cfg, key):
+        cfg = with_recipe(cfg, config, complete(config, on_gpu(config), data=find_auto(config)))
+    name = str(OmegaConf.select(cfg, key))
+    if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
+        raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")
+    return Path(name)
+
+
+def _check_length(key: str, folder: Path) -> None:
+    """Refuse a folder whose name, or that of a file in it, would be longer than a file system takes."""
+    whole = folder.absolute()
+    if len(os.fsencode(whole)) > MAX_PATH_BYTES or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in whole.parts):
+        raise RequestError(
+            f"{key}={folder} cannot be made: a name takes at most {MAX_NAME_BYTES} bytes, a whole path here "
+            f"{MAX_PATH_BYTES:,}."
+        )
+
+
+def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
+    """Return `resume=RUN` as the request it means: RUN's saved configuration, in RUN, with `resume=auto`."""
+    resumes = [override for override in args.overrides if override.lstrip("+").partition("=")[0] == "resume"]
+    with translate_hydra_errors(resumes):
+        value = OverridesParser.create().parse_override(resumes[-1]).value() if resumes else None
+    if not isinstance(value, str) or value in ("none", "auto", ""):
+        return args
+
+    folder = Path(os.path.expanduser(value))
+    if not read_saved(folder):  # one that is damaged is refused by its name
+        raise RequestError(
+            f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
+            "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."
+        )
+    if args.multirun or args.config_name:
+        raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
+    rest = [override for override in args.overrides if override not in resumes]
+    for override in rest:
+        if not override.lstrip("+").startswith(RESUMABLE):
+            raise RequestError(
+                f"{override} cannot change while a run goes on; only trainer.* can, and {', '.join(PLACES)}.\n"
+                f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
+            )
+    if not any(override.lstrip("+").partition("=")[0] in DATA_PLACES for override in rest):
+        rest += [f"{key}={quote(place)}" for key, place in find_moved_data(folder, load(folder)).items()]
+    changes = {
+        "config_dir": str(folder),
+        "config_name": "config",
+        "overrides": [*rest, "resume=auto", f"hydra.run.dir={quote(str(folder))}"],
+    }
+    return argparse.Namespace(**{**vars(args), **changes})
+
+
+def share_cores(cfg: DictConfig, jobs: int) -> None:
+    """Give each of the `jobs` that `cfg`'s launcher starts here its part of the cores, unless OMP_NUM_THREADS is set.
+
+    What a queue starts elsewhere has the cores of its allocation.
+    """
+    launcher = cfg.hydra.launcher
+    kind = str(launcher.get("_target_")).rpartition(".")[2]
+    at_once = {"JoblibLauncher": launcher.get("n_jobs"), "LocalLauncher": jobs}.get(kind) or 1
+    at_once = min(jobs, at_once if at_once > 0 else max(1, threads.cores() + 1 + at_once))
+    if at_once > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads.share(at_once)))
+
+
+@contextlib.contextmanager
+def shared_cores(cfg: DictConfig, jobs: int) -> Iterator[None]:
+    """Share the cores among these jobs alone: what runs after them has all the cores again."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    share_cores(cfg, jobs)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
