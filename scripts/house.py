@@ -2,6 +2,7 @@
 
     python scripts/house.py            everything that takes seconds
     python scripts/house.py --start    also how long one training step takes from the shell, beside its imports
+    python scripts/house.py --draw scripts/house.svg    draw the packages and who imports whom
 
 Each line gives what was measured and what is wanted; the words of a docstring are judged by its first one.
 """
@@ -166,13 +167,74 @@ def start_ratio(repetitions: int = 5) -> tuple[float, float]:
     return statistics.median(seconds["step"]), statistics.median(seconds["load"])
 
 
+def packages() -> dict[str, set[str]]:
+    """Return, for each package of the house, the packages it imports; modules at the top are one: `foundation`."""
+
+    def package(module: str) -> str:
+        parts = module.split(".")
+        return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else "foundation"
+
+    graph: dict[str, set[str]] = {}
+    for module, targets in imports().items():
+        if module.split(".")[1:2] not in (["cli"], ["__main__"]):  # they only find the command
+            graph.setdefault(package(module), set()).update(package(target) for target in targets)
+    return {name: targets - {name} for name, targets in graph.items()}
+
+
+def draw(file: Path) -> None:
+    """Draw the packages in rows, each above all it imports; an arrow that follows from two others is left out."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    graph = packages()
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(target) for target in graph[name]), default=-1)
+
+    def indirect(name: str) -> set[str]:
+        further = {after for target in graph[name] for after in graph[target]}
+        return further | {after for target in further for after in indirect(target)}
+
+    rows: dict[int, list[str]] = {}
+    for name in sorted(graph):
+        rows.setdefault(depth(name), []).append(name)
+    place = {
+        name: ((i + 0.5 + 0.3 * (row % 2)) / (len(names) + 0.3), row)
+        for row, names in rows.items()
+        for i, name in enumerate(names)
+    }
+    plt.rcParams.update({"svg.hashsalt": "odenet", "svg.fonttype": "none", "font.family": "sans-serif"})
+    figure, axes = plt.subplots(figsize=(8, 0.75 * len(rows)))
+    for name, targets in graph.items():
+        for target in sorted(targets - indirect(name)):
+            arrow = {"arrowstyle": "-|>", "color": "0.6", "shrinkA": 12, "shrinkB": 12, "linewidth": 0.8}
+            axes.annotate("", xy=place[target], xytext=place[name], arrowprops=arrow)
+        size = (
+            lines([path for path in sources() if path.relative_to(PACKAGE).parts[0] == name])
+            if name != "foundation"
+            else 0
+        )
+        label = f"{name}/" if size else "errors, files, run folder, registry"
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.3"}
+        axes.text(*place[name], label, ha="center", va="center", bbox=box, fontsize=10)
+    axes.set(xlim=(0, 1), ylim=(-0.5, len(rows) - 0.5))
+    axes.axis("off")
+    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", action="store_true", help="measure the start of a run too (a minute)")
     parser.add_argument("--list", action="store_true", help="list the docstrings that do not begin with a verb")
+    parser.add_argument("--draw", type=Path, metavar="FILE.svg", help="draw the packages and who imports whom")
     arguments = parser.parse_args()
 
+    if arguments.draw:
+        draw(arguments.draw)
+        return
     print(f"lines in odenet_cli/                    {lines(sources()):>8,}   wanted: at most 17,000")
     print(f"lines in tests/                         {lines(sources(ROOT / 'tests')):>8,}")
     found = circles(imports())

@@ -1,0 +1,34 @@
+"""Each program of scripts/examples runs as it stands, draws its figure, and finds what it should."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
+
+FINDS = {
+    "flow_on_points": lambda loss: loss < 1.5,  # nat a point; it begins at 3.1
+    "fit_lotka_volterra": lambda rates: rates.tolist() == pytest.approx([1.1, 0.4, 0.1, 0.4], rel=0.1),
+    "gradient_memory": lambda found: (
+        found[0]["adjoint"][0] == found[0]["adjoint"][-1]
+        and found[0]["backprop"][-1] == pytest.approx(16 * found[0]["backprop"][0], rel=0.1)
+        and max(errors[-1] for errors in found[1].values()) < 1e-10
+    ),
+    "ode_block": lambda error: error < 0.2,
+    "own_solver": lambda slopes: list(slopes.values()) == pytest.approx([3, 2, 4], abs=0.1),
+    "own_series": lambda _: True,
+    "solve_and_look": lambda stats: stats.nfe_forward < 2000,
+}
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_example(path, tmp_path):
+    """It is at most 70 lines long, and its own words say what it finds."""
+    mpl.use("agg")
+    assert len(path.read_text().splitlines()) <= 70
+    found = runpy.run_path(str(path))["main"](str(tmp_path / "figure.png"))
+    assert FINDS[path.stem](found)
+    assert (tmp_path / "figure.png").stat().st_size > 5000
