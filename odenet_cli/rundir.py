@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import socket
 import threading
@@ -136,6 +137,26 @@ def holds_run(folder: Path) -> bool:
 def runs_below(folder: Path) -> list[Path]:
     """Return the folders of runs in `folder`, at any depth, sorted."""
     return sorted(path.parent for path in folder.rglob("run.json"))
+
+
+def recent_runs(root: Path = Path()) -> list[Path]:
+    """Return the runs in `runs` and `sweeps` below `root`, newest first, without the cells of `odenet reproduce`."""
+    found = (folder for kind in ("runs", "sweeps") for folder in runs_below(root / kind))
+    own = [folder for folder in found if folder.parent != root / "runs" / "cells"]
+    return sorted(own, key=lambda folder: (str(record_or_reason(folder).get("started") or ""), folder), reverse=True)
+
+
+def named_run(word: str) -> Path:
+    """Return the folder that a RUN names: `last` is the newest run here, `last~1` the one before it."""
+    back = re.fullmatch(r"last(?:~(\d{1,9}))?", word)
+    if back is None or os.path.exists(word):
+        return Path(os.path.expanduser(word))
+    recent = recent_runs()
+    if int(back[1] or 0) >= len(recent):
+        raise RequestError(
+            f"{word} is no run: runs/ and sweeps/ of this folder hold {len(recent)}. `odenet runs` lists them."
+        )
+    return recent[int(back[1] or 0)]
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

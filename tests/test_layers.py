@@ -13,6 +13,8 @@ FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "thread
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
+    "": FOUNDATION | {"ode", "api"},  # what Python users are offered, imported when they ask
+    "api": FOUNDATION | {"ode", "models", "data", "training", "analysis", "api"},
     "ode": {"", "errors", "registry", "precision", "ode"},
     "models": {"", "errors", "registry", "ode", "models"},
     "data": {"", "errors", "registry", "files", "data"},

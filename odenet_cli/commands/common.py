@@ -23,6 +23,7 @@ from odenet_cli.config.schema import DATA_PLACES, STEP_CONTROL, Config, SolverCh
 from odenet_cli.errors import RequestError
 from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
+from odenet_cli.rundir import named_run
 from odenet_cli.training.progress import say
 
 Overrides = dict[str, list[Any]]  # key -> its values
@@ -80,7 +81,9 @@ class Parser(argparse.ArgumentParser):
         self.needs_words = False
         self.run, self.keys, self.several = run, (*keys, *(RUN_KEYS if run else ())), several
         if run:
-            self.add_argument("folder", metavar="RUN", type=path, help="the folder of a run")
+            self.add_argument(
+                "folder", metavar="RUN", type=run_folder, help="the folder of a run; last, or last~1, is one too"
+            )
             self.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="see above")
             self.description = f"{doc}\n\n{textwrap.indent(RUN_HELP, '  ')}"
 
@@ -205,6 +208,11 @@ def path(text: str) -> Path:
     if not text:
         raise ArgumentTypeError(" needs a value.")
     return Path(os.path.expanduser(text))
+
+
+def run_folder(text: str) -> Path:
+    """Read the folder of a run, or `last`."""
+    return named_run(str(path(text)))
 
 
 def positive(text: str) -> float:

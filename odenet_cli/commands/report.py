@@ -17,6 +17,7 @@ from pathlib import Path
 from odenet_cli.commands import common
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
+from odenet_cli.rundir import named_run
 
 PARSER = common.Parser(__name__, __doc__)
 PARSER.add_argument("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
@@ -35,7 +36,7 @@ def main(request: Namespace) -> int:
     from odenet_cli.report.runs import find_runs, read_run
     from odenet_cli.report.table import comparison_text
 
-    runs = [read_run(folder) for folder in find_runs([Path(os.path.expanduser(path)) for path in request.paths])]
+    runs = [read_run(folder) for folder in find_runs([named_run(path) for path in request.paths])]
     comparison = compare(runs, request.by)
     provenance = Provenance.of(shlex.join(["odenet", "report", *request.argv]), runs)
     axes = [require_axis(request.x, comparison.numeric)] if request.x else comparison.axes

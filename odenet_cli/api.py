@@ -1,0 +1,112 @@
+"""Use runs from Python: load one with its weights, or train one.
+
+>>> import odenet_cli as odenet
+>>> run = odenet.train(["model=odenet", "data=digits", "trainer.epochs=1"])
+>>> run = odenet.load("last")                    # or the folder of a run
+>>> logits = run.model(x)                        # in evaluation mode
+>>> run.config.solver.rtol, run.metrics[-1]["error"]
+>>> run.with_solver(rtol=1e-6).model(x)          # the same weights at another tolerance
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from odenet_cli import models
+from odenet_cli.analysis.trained import known_data, weights_of_run
+from odenet_cli.config.saved import load as load_config
+from odenet_cli.config.schema import Config
+from odenet_cli.data import shape
+from odenet_cli.errors import OdenetError
+from odenet_cli.ode import Solver
+from odenet_cli.rundir import named_run, read_metrics, read_record
+from odenet_cli.training import build
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """Hold a run: its network with the weights of a checkpoint, its config and its records.
+
+    model    in evaluation mode, on the device that was asked for
+    config   as the run was made, complete
+    metrics  the records of metrics.jsonl, one per (step, split)
+    record   content of run.json: status, final metrics, data, versions
+    """
+
+    folder: Path
+    model: nn.Module
+    config: Config
+    metrics: list[dict[str, Any]]
+    record: dict[str, Any]
+
+    @property
+    def solver(self) -> Solver | None:
+        """The solver that the network calls; None where it solves no ODE."""
+        solvers = models.solvers(self.model)
+        return solvers[0].solver if solvers else None
+
+    def with_solver(self, **changes: Any) -> LoadedRun:
+        """Return the same run with a copy of its network whose solver has these settings changed (rtol, atol, …).
+
+        An rtol without an atol sets both. Raises TypeError or ValueError for a setting that the solver does not have.
+        """
+        model = copy.deepcopy(self.model)
+        if not models.solvers(model):
+            raise ValueError(f"model={self.config.model['name']} has no solver to change.")
+        if "rtol" in changes:
+            changes.setdefault("atol", changes["rtol"])
+        for module in models.solvers(model):
+            module.solver = dataclasses.replace(module.solver, **changes)
+        return dataclasses.replace(self, model=model)
+
+
+def load(run: str | Path, *, weights: str = "best", device: str | torch.device = "cpu") -> LoadedRun:
+    """Load a run by its folder, or by `last` (`last~1`: the one before); the data it was trained on are not read.
+
+    weights  best (on the validation data; the last ones where there are none) or last
+
+    Raises `RequestError` if there is no such run, or its files are damaged.
+    """
+    folder = named_run(str(run)).absolute()
+    config = load_config(folder)
+    state = weights_of_run(folder, config, weights)
+    with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
+        model = build.model(config, *shape(*config.source(), known_data(folder)))
+    model.load_state_dict(state["model"])
+    model.eval().to(device)
+    return LoadedRun(
+        folder=folder, model=model, config=config, metrics=read_metrics(folder), record=read_record(folder)
+    )
+
+
+def train(words: Sequence[str]) -> LoadedRun:
+    """Train as `odenet train` does, in a process of its own, print its lines as they come, and load the run.
+
+    words  as behind `odenet train`, one run (no `-m`): ["model=odenet", "data=digits", "solver.rtol=1e-4"]
+
+    An interrupt (Ctrl-C, the stop button of a notebook) stops the run, which keeps its checkpoint. Raises
+    `OdenetError` if the command fails; its lines have said why.
+    """
+    command = [sys.executable, "-m", "odenet_cli", "train", *words]
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line.strip())
+        except KeyboardInterrupt:
+            process.wait()  # the same interrupt has reached it
+            raise
+    if process.returncode:
+        raise OdenetError(f"odenet train ended with exit code {process.returncode}: {lines[-1] if lines else ''}")
+    return load(lines[-1].rpartition("| ")[2])

@@ -1,0 +1,83 @@
+"""Find the runs of this folder, newest first: odenet runs [WORD ...]
+
+Lists the runs in `runs` and `sweeps` with their main test score, function evaluations (forward/backward), status and
+age. The name in the first column is a RUN for every command: `odenet eval last`, `odenet report last~1`.
+
+  odenet runs odenet digits    those whose name, model, data, status or folder hold all of these words
+  odenet runs --paths          their folders alone"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from calendar import timegm
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.commands import common
+from odenet_cli.rundir import recent_runs, record_or_reason
+
+SHOWN = 20  # unless all are asked for
+PARSER = common.Parser(__name__, __doc__)
+PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that hold all of these")
+PARSER.add_argument("--all", action="store_true", help=f"show more than {SHOWN}")
+PARSER.add_argument("--paths", action="store_true", help="print the folders alone")
+
+
+@PARSER.command
+def main(request: Namespace) -> int:
+    """Print the runs."""
+    runs = [(number, folder, record_or_reason(folder)) for number, folder in enumerate(recent_runs())]
+    shown = [run for run in runs if all(word.lower() in _searched(*run[1:]) for word in request.words)]
+    if not shown:
+        print("no such run in runs/ and sweeps/ of this folder." if runs else "no run in runs/ and sweeps/ here yet.")
+        return 0
+    cut = shown if request.all else shown[:SHOWN]
+    if request.paths:
+        print("\n".join(str(folder) for _, folder, _ in cut))
+        return 0
+    rows = [_row(number, record) for number, _, record in cut]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if len(shown) > len(cut):
+        print(f"{len(shown) - len(cut)} more: --all")
+    return 0
+
+
+def _searched(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return what the words are looked for in."""
+    data = record.get("data") or {}
+    parts = (record.get("name"), data.get("used"), record.get("status"), folder, *(record.get("overrides") or []))
+    return " ".join(map(str, parts)).lower()
+
+
+def _row(number: int, record: Mapping[str, Any]) -> list[str]:
+    """Return RUN, name, data, main score, function evaluations, status and age."""
+    from odenet_cli.report.table import scores_of
+
+    final, data = record.get("final") or {}, record.get("data") or {}
+    scores = [f"{score.title} {score.text(final[score.name])}" for score in scores_of(final)[:1]]
+    evaluations = [f"{final[key]:.0f}" for key in ("nfe_forward", "nfe_backward") if final.get("nfe_forward")]
+    return [
+        "last" if number == 0 else f"last~{number}",
+        str(record.get("name") or "?"),
+        str(data.get("used") or "?"),
+        *(scores or ["-"]),
+        "/".join(evaluations) or "-",
+        str(record.get("status") or "?"),
+        _age(str(record.get("started") or "")),
+    ]
+
+
+def _age(started: str) -> str:
+    """Return how long ago a run was started, in its largest unit."""
+    try:
+        seconds = time.time() - timegm(time.strptime(started, "%Y-%m-%dT%H:%M:%S%z"))
+    except ValueError:
+        return "?"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,56 @@
+"""`odenet runs` lists what is here, newest first, and `last` names it for every command."""
+
+import json
+
+import pytest
+
+FIELDS = {"reason": None, "command": None, "git": None, "device": "cpu", "finished": None, "versions": None}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three runs, a sweep's job and a cell of a reproduction, which is none of the user's."""
+
+    def write(folder, name, started, status="done", **final):
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        record = {**FIELDS, "format": 2, "status": status, "name": name, "started": started, "resumed": []}
+        record |= {"final": final or None, "data": {"used": "digits"}, "overrides": ["model=odenet"]}
+        (path / "run.json").write_text(json.dumps(record))
+
+    write("runs/2026-01-01/a", "first", "2026-01-01T10:00:00+0000", error=0.05, nfe_forward=20, nfe_backward=14)
+    write("runs/2026-01-02/b", "second", "2026-01-02T10:00:00+0000", "failed")
+    write("sweeps/2026-01-03/c/0-x", "third", "2026-01-03T10:00:00+0000", error=0.04, nfe_forward=8, nfe_backward=0)
+    write("runs/cells/0123456789abcdef", "cell", "2026-01-04T10:00:00+0000")
+    return tmp_path
+
+
+def test_newest_first(odenet, runs):
+    """The first column is a RUN; score, NFE and status stand behind it."""
+    done = odenet("runs")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert [line[:2] for line in lines] == [["last", "third"], ["last~1", "second"], ["last~2", "first"]]
+    assert lines[0][3:8] == ["error", "%", "4.00", "8/0", "done"]
+    assert lines[1][3:6] == ["-", "-", "failed"]
+
+
+def test_words_choose(odenet, runs):
+    """All words must be in a run's name, data, status, folder or overrides."""
+    assert odenet("runs", "failed", "digits").stdout.split()[0] == "last~1"
+    assert odenet("runs", "--paths", "first").stdout == "runs/2026-01-01/a\n"
+    assert odenet("runs", "nothing").stdout == "no such run in runs/ and sweeps/ of this folder.\n"
+
+
+def test_last_is_a_run(odenet, runs):
+    """A command that takes a RUN takes `last`, and says what there is where it goes too far back."""
+    assert "sweeps/2026-01-03/c/0-x/config.yaml" in odenet("eval", "last").stderr
+    done = odenet("export", "last~3", "out=w.safetensors")
+    assert done.returncode == 2
+    assert "last~3 is no run: runs/ and sweeps/ of this folder hold 3." in done.stderr
+
+
+def test_none_yet(odenet):
+    """An empty folder is no error."""
+    done = odenet("runs")
+    assert (done.returncode, done.stdout) == (0, "no run in runs/ and sweeps/ here yet.\n")

@@ -1,0 +1,77 @@
+"""The door into Python: what is loaded computes what the run computed."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import odenet_cli as odenet
+from odenet_cli.analysis.trained import eval_batch
+from odenet_cli.data import load as load_data
+from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.tasks import task
+from odenet_cli.training.evaluate import evaluate
+
+WORDS = ["model=odenet", "model.width=4", "model.stem=conv", "data=digits", "device=cpu"]
+WORDS += ["trainer.epochs=1", "trainer.max_steps=3", "trainer.limit_batches=3"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run, and a folder in which it is `last`."""
+    folder = tmp_path_factory.mktemp("api")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield odenet.train(WORDS)
+
+
+def test_a_trained_run_is_loaded(run):
+    """Its network scores the test digits as the run did, and says how it was made."""
+    name, options = run.config.source()
+    settings = {"batch_size": 8, "eval_batch_size": eval_batch(run.config), "seed": 0}
+    data = load_data(name, options, **settings, device=torch.device("cpu"), dtype=torch.float32)
+    score = evaluate(run.model, task(data.task), data.test)
+    assert score["error"] == pytest.approx(run.record["final"]["error"], rel=1e-6)
+    assert score["loss"] == pytest.approx(run.record["final"]["loss"], rel=1e-6)
+    assert not run.model.training
+    assert run.solver.rtol == run.config.solver.rtol == 1e-3
+    assert run.metrics[-1]["split"] == "test"
+
+
+def test_last_is_the_newest_run(run):
+    """`last` and the folder are the same run; there is none before it."""
+    assert odenet.load("last").folder == run.folder
+    with pytest.raises(RequestError, match=r"last~1 is no run: .* hold 1"):
+        odenet.load("last~1")
+
+
+def test_the_tolerance_is_changed_in_a_copy(run):
+    """At 1e-6 the network solves finer; the loaded one is as it was."""
+    x = torch.rand(4, 1, 28, 28)
+    fine = run.with_solver(rtol=1e-6)
+    with torch.no_grad():
+        before, finer, after = run.model(x), fine.model(x), run.model(x)
+    assert torch.equal(before, after)
+    assert 0 < (finer - before).abs().max() < 0.1
+    assert (fine.solver.rtol, fine.solver.atol) == (1e-6, 1e-6)
+
+
+def test_loading_draws_no_random_numbers(run):
+    """Torch's generator is where it was."""
+    state = torch.get_rng_state()
+    odenet.load(run.folder)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_failed_command_raises(tmp_path, monkeypatch):
+    """The error ends with the command's own last words."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OdenetError, match="exit code 2"):
+        odenet.train(["model=nothing"])
+
+
+def test_importing_the_package_imports_no_torch():
+    """The command line answers without it."""
+    code = "import sys, odenet_cli; before = 'torch' in sys.modules; odenet_cli.ode.Adaptive; assert not before"
+    subprocess.run([sys.executable, "-c", code], check=True)
