@@ -33,7 +33,7 @@ from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
 from odenet_cli.request.trust import check_composed, check_inside, check_target
-from odenet_cli.rundir import holds_run, runs_below
+from odenet_cli.rundir import holds_run, named_run, runs_below
 from odenet_cli.training.identity import find_moved_data, identity
 
 MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
@@ -207,11 +207,11 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     if not isinstance(value, str) or value in ("none", "auto", ""):
         return args
 
-    folder = Path(os.path.expanduser(value))
+    folder = named_run(value)
     if not read_saved(folder):  # one that is damaged is refused by its name
         raise RequestError(
             f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
-            "  resume takes none, auto (the run in hydra.run.dir) or the folder of a run."
+            "  resume takes none, auto (the run in hydra.run.dir), last (the newest run here) or the folder of a run."
         )
     if args.multirun or args.config_name:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")

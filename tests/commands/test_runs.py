@@ -54,3 +54,13 @@ def test_none_yet(odenet):
     """An empty folder is no error."""
     done = odenet("runs")
     assert (done.returncode, done.stdout) == (0, "no run in runs/ and sweeps/ here yet.\n")
+
+
+def test_last_is_resumed(odenet, tmp_path):
+    """`resume=last` goes on with the newest run; a finished one is told how to get longer."""
+    words = ["model=mlp", "data=digits", "device=cpu", "trainer.limit_batches=2", "trainer.epochs=2"]
+    assert odenet("train", *words, "trainer.max_steps=1").returncode == 0
+    done = odenet("train", "resume=last", "trainer.max_steps=3")
+    assert done.returncode == 0, done.stderr
+    run = next((tmp_path / "runs").glob("*/*"))
+    assert json.loads((run / "run.json").read_text())["final"]["step"] == 3
