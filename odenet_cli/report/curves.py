@@ -46,10 +46,10 @@ def training(comparison: Comparison) -> Figure | None:
 
     A run that is not done ends in a cross; one that failed does not stretch the axes of the others.
     """
-    groups = [group for group in comparison.groups if any(run.of("train") for run in group.runs)]
+    groups = [group for group in comparison.groups if any(run.records("train") for run in group.runs)]
     keys, following = distinguishing_keys(groups, comparison.keys)
     looks = style.group_looks([{key: group.values[key] for key in keys} for group in groups])
-    runs = [(run, look) for group, look in zip(groups, looks) for run in group.runs if run.of("train")]
+    runs = [(run, look) for group, look in zip(groups, looks) for run in group.runs if run.records("train")]
     if not runs:
         return None
     panels = [panel for panel in (LOSS, *SCORES, *COSTS) if any(_curve(run, panel) for run, _ in runs)]
@@ -102,6 +102,6 @@ def _draw_panel(axes: Axes, panel: Panel, runs: list[tuple[Run, style.Look]], ep
 
 def _curve(run: Run, panel: Panel) -> Curve:
     """Return the records that have this number; none where nothing was evaluated."""
-    points = [(record["step"], finite(record.get(panel.name))) for record in run.of(panel.split)]
+    points = [(record["step"], finite(record.get(panel.name))) for record in run.records(panel.split)]
     curve = [(step, panel.factor * value) for step, value in points if value is not None]
     return curve if any(value for _, value in curve) or not panel.name.startswith("nfe") else []

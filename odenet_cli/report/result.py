@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +34,16 @@ class Entry(NamedTuple):
     run: Run
     measured: Sequence[dict[str, Any]] = ()
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def measurements(self, kind: str) -> list[dict[str, Any]]:
         """Return the measured rows of one kind."""
         return [row for row in self.measured if row["kind"] == kind]
 
 
 @dataclass(kw_only=True)
 class Result:
-    """Hold tables and figures of one experiment.
+    """Hold tables and figures of one item.
 
+    title    and `labels` are those of the item's module
     verdict  the conclusion in two sentences, which stands first
     body     Markdown; a figure stands where it says `![name]`
     rows     one for each line of the CSV
@@ -51,14 +53,14 @@ class Result:
     labels   name of a fact -> its label, with a `{}` for each argument
     """
 
-    title: str
     body: list[str]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure | None] = field(default_factory=dict)
     films: dict[str, Callable[[], FuncAnimation]] = field(default_factory=dict)
     facts: Facts = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
     verdict: str = ""
+    title: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, fact: str) -> str:
         """Return what a report calls a fact."""
@@ -107,6 +109,16 @@ class Check(NamedTuple):
         else:
             bounds = f"at least {self.low:g}" if self.low is not None else f"at most {self.high:g}"
         return [self.what, bounds, MISSING if self.measured is None else f"{self.measured:.4g}", self.outcome]
+
+
+def result_of(item: str, entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
+    """Return the result of an item, `items/ITEM.py`, which has a TITLE, the LABELS of its facts, and `result`.
+
+    rest  what the experiment's YAML says for the report: notes, the paper's numbers
+    """
+    module = importlib.import_module(f"odenet_cli.report.items.{item}")
+    result: Result = module.result(entries, rest)
+    return replace(result, title=module.TITLE, labels=module.LABELS)
 
 
 def check_expectations(result: Result, expected: Mapping[str, Sequence[float | None]]) -> list[Check]:

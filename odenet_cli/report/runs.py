@@ -71,9 +71,9 @@ class Run:
 
     @cached_property
     def steps_per_epoch(self) -> int | None:
-        return next((int(record["step"]) for record in self.of("valid") if record["epoch"] == 1), None)
+        return next((int(record["step"]) for record in self.records("valid") if record["epoch"] == 1), None)
 
-    def of(self, split: str) -> list[dict[str, Any]]:
+    def records(self, split: str) -> list[dict[str, Any]]:
         """Return the records of one split."""
         return [record for record in self.metrics if record.get("split") == split]
 
@@ -86,7 +86,7 @@ class Run:
     @cached_property
     def step_ms(self) -> float | None:
         """Return the median time of a training step over the records, without the first, which pays for warm-up."""
-        times = [record["step_ms"] for record in self.of("train")[1:]]
+        times = [record["step_ms"] for record in self.records("train")[1:]]
         return statistics.median(times) if times else None
 
     @cached_property
@@ -94,7 +94,7 @@ class Run:
         """Return the median time of a training epoch, without epochs in which the run was stopped and resumed."""
         stops = [point.get("step", 0) for point in self.record.get("resumed") or []]
         times, before = [], {"step": 0, "epoch": 0}
-        for record in self.of("valid"):
+        for record in self.records("valid"):
             whole = not any(before["step"] < stop < record["step"] for stop in stops)
             if record["epoch"] > before["epoch"] and whole and finite(record.get("epoch_s")) is not None:
                 times.append(float(record["epoch_s"]))

@@ -109,7 +109,7 @@ def settings_table(choices: Mapping[tuple[str, str], Choice], head: Sequence[str
 def at_best_epoch(run: Run, name: str) -> float | None:
     """Return a number of the validation that chose the tested weights."""
     epoch = run.value("best_epoch")
-    records = [record for record in run.of("valid") if record["epoch"] == epoch]
+    records = [record for record in run.records("valid") if record["epoch"] == epoch]
     return finite(records[-1].get(name)) if records else None
 
 
@@ -127,7 +127,7 @@ def largest_fall(
 
 
 def _last_tenths(run: Run, name: str) -> tuple[float, float] | None:
-    values = [value for record in run.of("valid") if (value := finite(record.get(name))) is not None]
+    values = [value for record in run.records("valid") if (value := finite(record.get(name))) is not None]
     tenth = len(values) // 10
     return (statistics.fmean(values[-2 * tenth : -tenth]), statistics.fmean(values[-tenth:])) if tenth else None
 
@@ -149,7 +149,7 @@ def learning_curve(cells: Iterable[Entry], name: str, tried: str, setting: Setti
     runs = [cell.run for cell in cells if cell.run.done and setting(cell.run) == tried]
     for run in runs:
         seconds = 0.0
-        for record in run.of("valid"):
+        for record in run.records("valid"):
             seconds += finite(record.get("epoch_s")) or 0.0
             if (value := finite(record.get(name))) is not None:
                 points.setdefault(record["step"], []).append((seconds, value))

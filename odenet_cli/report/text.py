@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any
 
-from odenet_cli.config.schema import Config, EvalConfig, GradientConfig, OptimConfig, SolverConfig, TrainerConfig
+from odenet_cli.config.saved import default_options
 from odenet_cli.report.runs import flatten
 
 MISSING = "–"
-SECTIONS = {"solver": SolverConfig, "gradient": GradientConfig, "optim": OptimConfig}
-SECTIONS |= {"trainer": TrainerConfig, "eval": EvalConfig}
-DEFAULTS = {f.name: f.default for f in fields(Config)} | dict(
-    flatten({name: asdict(schema()) for name, schema in SECTIONS.items()})
-)
+DEFAULTS = dict(flatten(default_options({})))  # full key -> default, of every option of the schema
 NAMING_KEYS = ("name", "method")  # what a section of the config is called by
 
 

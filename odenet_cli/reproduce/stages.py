@@ -189,8 +189,7 @@ def report(
     for cell in plan.cells:
         run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read_run(folders[cell.folder])
         entries.append(results.Entry(cell.part, cell.row, run, measured.get(cell.folder, [])))
-    module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
-    made = module.result(entries, plan.rest)
+    made = results.result_of(plan.item, entries, plan.rest)
 
     partial = [f"partial: {plan.seeds} of {plan.whole} seeds"] if plan.seeds < plan.whole else []
     partial += [f"partial: only {', '.join(rows)}"] if rows else []

@@ -52,7 +52,7 @@ def same(what: str, committed: Any, here: Any) -> Check:
 
 def from_log(run: Run) -> Iterator[Check]:
     """Compare the final numbers of a run with those that its log says; raise nothing where there are none."""
-    final, train, valid, test = run.record["final"], run.of("train"), run.of("valid"), run.of("test")[-1]
+    final, train, valid, test = run.record["final"], run.records("train"), run.records("valid"), run.records("test")[-1]
     said = {name: value for name, value in test.items() if name in final and name not in COUNTS | TIMES}
     said |= {"nfe_test": test["nfe_forward"], "saved_mib": max(record["saved_mib"] for record in train)}
     said |= {name: train[-1][name] for name in ("nfe_forward", "nfe_backward")}
@@ -219,7 +219,7 @@ def saved(session: Session, run: Run) -> Check:
     committed = run.record["final"]["saved_mib"]
     session.model.train()
     loss_and_gradients(session, next(iter(session.data.train.epoch(0))))
-    here, seen = session.window.saved_mib, {record["saved_mib"] for record in run.of("train")}
+    here, seen = session.window.saved_mib, {record["saved_mib"] for record in run.records("train")}
     check = Check("saved memory (MiB)", committed, here, exact(committed, here))
     if check.verdict == EQUAL:
         return check
@@ -252,7 +252,7 @@ def first_steps(config: Config, until: int, folder: Path, run: Run) -> list[dict
 
 def from_steps(folder: Path, config: Config, run: Run) -> Iterator[Check]:
     """Take the first steps of a measured cell again, those that it took `STEPS_S` for, and compare their records."""
-    train, trained_on = run.of("train"), str(run.record.get("device"))
+    train, trained_on = run.records("train"), str(run.record.get("device"))
     if not trained_on.startswith("cpu"):
         yield Check("records of steps", len(train), None, UNCHECKED, f"taken on {trained_on}")
         return

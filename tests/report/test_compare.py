@@ -54,7 +54,7 @@ def test_options_of_other_models_are_no_columns(runs):
     assert found.common["solver.rtol"] == 0.001
 
 
-def test_an_option_that_only_one_run_has_tells_it_apart_where_nothing_else_does(runs):
+def test_an_option_of_one_run_counts_where_nothing_else_differs(runs):
     found = compare(runs({}, {"model.extra": 3}))
     assert found.keys == ["model.extra"]
     assert shape(found) == [((3,), 1), ((None,), 1)]

@@ -47,7 +47,7 @@ def test_reconstruction_and_extrapolation_meet_in_two_colours(run):
 
 
 @pytest.mark.numerics
-def test_without_a_truth_what_was_held_back_is_drawn_against_time(run):
+def test_without_a_truth_held_back_values_are_drawn(run):
     figure = series.draw(arrays(features=3, clean=False), run)["series"]
     lines = drawn(figure.axes[0])
     assert lines[style.GREY][:, 0].tolist() == [1.0, 1.5]

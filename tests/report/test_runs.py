@@ -41,7 +41,7 @@ def test_what_a_run_says(tmp_path, write):
     assert (run.value("error"), run.value("parameters"), run.value("peak_mib")) == (0.25, 208266, None)
     assert run.has_solver
     assert run.steps_per_epoch == 10
-    assert len(run.of("train")) == 6
+    assert len(run.records("train")) == 6
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
@@ -161,7 +161,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path, write, monkeypatch)
     assert str(closed) in runs[1].reason
 
 
-def test_a_run_without_its_record_and_one_behind_a_link_are_not_passed_over(tmp_path, write):
+def test_runs_without_record_or_behind_a_link_are_found(tmp_path, write):
     write(tmp_path / "runs" / "a", {"seed": 1})
     (write(tmp_path / "runs" / "b", {"seed": 2}) / "run.json").unlink()
     write(tmp_path / "elsewhere" / "c", {"seed": 3})

@@ -7,7 +7,7 @@ from odenet_cli.report.runs import read_run
 from odenet_cli.report.selection import learning_curve
 
 
-def test_a_course_is_the_mean_and_the_range_of_the_finished_runs_at_a_setting(tmp_path, write):
+def test_a_learning_curve_is_mean_and_range_of_finished_runs(tmp_path, write):
     made = {"a": (0.1, "done", 0.05), "b": (0.3, "done", 0.05), "c": (9.0, "failed", 0.05), "d": (9.0, "done", 0.1)}
     cells = [
         Entry("part", "row", read_run(write(tmp_path / name, {"optim.lr": lr}, loss=loss, status=status)))

@@ -75,10 +75,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """Return the report; `entries` are trained networks, one a seed, of which the first that was measured is shown."""
     entry = next((entry for entry in entries if entry.run.done and entry.measured), None)
     if entry is None:
-        return Result(
-            title=TITLE, body=["Nothing could be measured: the network is not trained."], rows=[], labels=LABELS
-        )
-    kinds = {kind: entry.of(kind) for kind in ("solve", "time", "gradient")}
+        return Result(body=["Nothing could be measured: the network is not trained."])
+    kinds = {kind: entry.measurements(kind) for kind in ("solve", "time", "gradient")}
     numbers = facts(kinds)
     references = {kind: compact(kinds[kind][0]["reference"]) for kind in ("solve", "gradient")}
     origin = {name: value for name, value in csv_row(entry).items() if name in ORIGIN}
@@ -86,12 +84,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     rows = [{**row, **origin} for row in entry.measured] + [row for entry in done for row in training_rows(entry)]
     body = ["![panels]", PANELS.format(**references), solves_table(kinds), gradients_table(kinds["gradient"])]
     return Result(
-        title=TITLE,
         body=[*body, bullets(rest["notes"])],
         rows=rows,
         figures={"panels": draw(kinds, [entry.run for entry in done], numbers["error_vs_nfe"])},
         facts=numbers,
-        labels=LABELS,
     )
 
 
@@ -99,7 +95,7 @@ def training_rows(entry: Entry) -> list[dict[str, Any]]:
     """Return the lines of the CSV on the training of one network."""
     origin = csv_row(entry)
     base = {"kind": "training", **{name: origin[name] for name in ORIGIN}, "seed": entry.run.seed}
-    return [base | {name: record.get(name) for name in TRAINING} for record in entry.run.of("train")]
+    return [base | {name: record.get(name) for name in TRAINING} for record in entry.run.records("train")]
 
 
 def batch_means(rows: Rows, name: str, *keys: str) -> dict[Any, float]:
@@ -246,7 +242,7 @@ def training_panel(axes: Axes, runs: Sequence[Run]) -> None:
         epochs: dict[int, float] = {}
         values: dict[int, list[float]] = {}
         for run in runs:
-            nfe = {record["step"]: record[f"nfe_{direction}"] for record in run.of("train")}
+            nfe = {record["step"]: record[f"nfe_{direction}"] for record in run.records("train")}
             epochs |= {step: step / (run.steps_per_epoch or 1) for step in nfe}
             for step, count in nfe.items():
                 values.setdefault(step, []).append(count)

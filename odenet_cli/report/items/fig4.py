@@ -59,8 +59,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     cells, choices = _flows.select(entries)
     rows = _flows.csv_rows(entries, choices, NUMBERS)
     if not choices:
-        body = ["Nothing is trained yet, and there is nothing to compare."]
-        return Result(title=TITLE, body=body, rows=rows, labels=LABELS)
+        return Result(body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
     columns = min(2, len(_flows.targets(choices)))
     figures = {
         "densities": densities(choices),
@@ -69,7 +68,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     }
     body = ["![densities]", DENSITIES, _flows.table(choices, "energy", SCORES), TABLE, "![loss]", LOSS]
     body += [bullets(rest["notes"]), *_flows.training(choices, CURVES)]
-    return Result(title=TITLE, body=body, rows=rows, figures=figures, facts=facts(choices, entries), labels=LABELS)
+    return Result(body=body, rows=rows, figures=figures, facts=facts(choices, entries))
 
 
 def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:

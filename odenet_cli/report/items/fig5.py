@@ -54,8 +54,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     cells, choices = _flows.select(entries)
     rows = _flows.csv_rows(entries, choices, NUMBERS)
     if not choices:
-        body = ["Nothing is trained yet, and there is nothing to compare."]
-        return Result(title=TITLE, body=body, rows=rows, labels=LABELS)
+        return Result(body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
     targets = _flows.targets(choices)
     keys = [(data, flow) for data in targets for flow in COLORS]
     drawn = {key: first[1] for key in keys if (first := _flows.arrays(choices.get(key), "likelihood"))}
@@ -67,13 +66,11 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     body += ["![film]", FILM] if drawn else []
     body += [_flows.table(choices, "data", SCORES), TABLE, bullets(rest["notes"]), *_flows.training(choices, CURVES)]
     return Result(
-        title=TITLE,
         body=body,
         rows=rows,
         figures=figures,
         films={"film": lambda: film(drawn, targets)} if drawn else {},
         facts=facts(choices, entries),
-        labels=LABELS,
     )
 
 

@@ -49,20 +49,17 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """Return the report; `entries` are trained networks, one a seed, with what was measured on them."""
     done = [entry for entry in entries if entry.run.done and entry.measured]
     if not done:
-        body = ["Nothing could be measured: no network is trained."]
-        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
+        return Result(body=["Nothing could be measured: no network is trained."])
     spreads = {name: over_seeds([(e.run.seed, sequence_mean(e, name)) for e in done], name) for name in MEASURED}
     first = min(done, key=lambda entry: entry.run.seed)
-    shown, sequences = first.of("rate"), first.of("sequence")
+    shown, sequences = first.measurements("rate"), first.measurements("sequence")
     body = ["![rates]", RATES, table(done, spreads), "![errors]", ERRORS.format(count=len(sequences))]
     rows = [{**csv_row(entry, NUMBERS), **{name: sequence_mean(entry, name) for name in MEASURED}} for entry in done]
     return Result(
-        title=TITLE,
         body=[*body, bullets(rest["notes"])],
         rows=rows + [csv_row(entry, NUMBERS) for entry in entries if entry not in done],
         figures={"rates": rates(shown, sequences, first.run) if shown else None, "errors": errors(done)},
         facts=facts(spreads),
-        labels=LABELS,
     )
 
 
@@ -81,7 +78,7 @@ def facts(spreads: Spreads) -> Facts:
 
 def sequence_mean(entry: Entry, name: str) -> float | None:
     """Return the mean over test sequences."""
-    values = [row[name] for row in entry.of("sequence")]
+    values = [row[name] for row in entry.measurements("sequence")]
     return statistics.fmean(values) if values else None
 
 
@@ -130,10 +127,10 @@ def errors(done: Sequence[Entry]) -> Figure:
     figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.25))
     left, right = figure.subplots(1, 2)
     for entry in done:
-        rows = entry.of("sequence")
+        rows = entry.measurements("sequence")
         distribution(left, [row["rate_error"] for row in rows], INFERRED)
         distribution(right, [1000 * row["gap"] for row in rows], INFERRED)
-    first = done[0].of("sequence")
+    first = done[0].measurements("sequence")
     distribution(left, [row["rate_error_constant"] for row in first], CONSTANT)
     amplitude = amplitude_error(statistics.fmean(row["expected"] for row in first))
     left.axvline(amplitude, color=CONSTANT, linewidth=0.8, linestyle=style.DASHES[1])

@@ -51,18 +51,17 @@ Rows = Sequence[dict[str, Any]]
 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
-    """Return the report; `entries` are networks of table 2 with what was measured on them, of which the chosen show."""
+    """Return the report; `entries` are networks of table 2, of which those at the settings chosen there are drawn."""
     _, choices = select(entry for entry in entries if entry.run.done and entry.measured)
     shown = {key: choice.entries[0] for key, choice in choices.items()}
     if not shown:
-        body = ["Nothing could be measured: no network is trained."]
-        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
+        return Result(body=["Nothing could be measured: no network is trained."])
 
     fewest = min(size for _, size in shown)
-    by_model = {model: entry.of("path") for (model, size), entry in shown.items() if size == fewest}
-    by_size = {size: entry.of("path") for (model, size), entry in sorted(shown.items()) if model == ODE}
+    by_model = {model: entry.measurements("path") for (model, size), entry in shown.items() if size == fewest}
+    by_size = {size: entry.measurements("path") for (model, size), entry in sorted(shown.items()) if model == ODE}
     ode = shown.get((ODE, fewest))
-    latent, varied = (ode.of(kind) if ode else [] for kind in ("latent", "varied"))
+    latent, varied = (ode.measurements(kind) if ode else [] for kind in ("latent", "varied"))
     dimension = turning_dimension(varied)
     titled = {f"{LETTERS.get(model, '')}{model}": rows for model, rows in by_model.items()}
     figures: dict[str, Figure | None] = {
@@ -76,10 +75,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     rows = [
         {**csv_row(entry), "observed": size, **{name: path[name] for name in NUMBERS}}
         for (_, size), entry in shown.items()
-        for path in entry.of("path")
+        for path in entry.measurements("path")
     ]
     numbers = facts(by_model, varied, dimension)
-    return Result(title=TITLE, body=body, rows=rows, figures=figures, facts=numbers, labels=LABELS)
+    return Result(body=body, rows=rows, figures=figures, facts=numbers)
 
 
 def turning_dimension(varied: Rows) -> int | None:
@@ -109,7 +108,7 @@ def table(shown: Mapping[tuple[str, int], Entry], choices: Choices) -> str:
     """Return the errors of the trajectories that are drawn."""
     rows = []
     for (model, size), entry in shown.items():
-        errors = [path["rmse_further_clean"] for path in entry.of("path")]
+        errors = [path["rmse_further_clean"] for path in entry.measurements("path")]
         mean = f"{statistics.fmean(errors):.3f}" if any(errors) else MISSING
         rows.append([model, str(size), *(f"{error:.3f}" for error in errors), mean, choices[model, size].setting])
     count = max(len(row) for row in rows) - 4

@@ -67,12 +67,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     # Elsewhere a test error would be that of a few steps, or of a candidate for the recipe, chosen without test digits.
     numbers = {entry.part: NUMBERS[entry.part != "compare" :] for entry in entries}
     return Result(
-        title=TITLE,
         body=body,
         rows=[csv_row(entry, numbers[entry.part]) | (measured_step(entry) or {}) for entry in entries],
         figures={"scaling": draw(steps)},
         facts=facts(groups, steps),
-        labels=LABELS,
         verdict=verdict({row: groups[row] for row in rest["paper"] if row in groups}, paper, seconds, pairs),
     )
 
@@ -188,7 +186,7 @@ def by_depth(entries: Sequence[Entry]) -> dict[str, Steps]:
 
 def measured_step(entry: Entry) -> dict[str, Any] | None:
     """Return depth, memory and time of a training step of a finished cell of the scaling; None for other cells."""
-    run, train = entry.run, entry.run.of("train")
+    run, train = entry.run, entry.run.records("train")
     if entry.part != "scaling" or not run.done or len(train) < 2:
         return None
     last = train[-1]

@@ -94,12 +94,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     for row, entry in zip(rows, entries):
         row |= {f"{FURTHER}_pace_time": pace[FURTHER] for pace in entry.measured if FURTHER in pace}
     return Result(
-        title=TITLE,
         body=body,
         rows=rows,
         figures={"scores": scores(choices, models, sizes, rest["paper"]), "curves": curves(cells, choices, sizes)},
         facts=facts(choices, models, sizes),
-        labels=LABELS,
     )
 
 

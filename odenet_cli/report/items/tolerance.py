@@ -74,17 +74,16 @@ Trainings = Mapping[float, Training]  # by tolerance, falling
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """Return the report; `entries` are the trained networks, with what was measured on them."""
-    done = [entry for entry in entries if entry.run.done and entry.of("score")]
+    done = [entry for entry in entries if entry.run.done and entry.measurements("score")]
     if not done:
-        body = ["Nothing could be measured: no network is trained."]
-        return Result(title=TITLE, body=body, rows=[], labels=LABELS)
+        return Result(body=["Nothing could be measured: no network is trained."])
     falling = sorted(done, key=lambda entry: -trained_at(entry))
     scores, trainings = scores_of(falling), trainings_of(falling)
     error, nfe = means(scores, "error"), means(scores, "nfe_forward")
     samples = next(iter(next(iter(scores.values())).values()))["samples"]
     share = statistics.fmean(row["error"] for seeds in scores.values() for row in seeds.values())
     standard_error = 100 * (share * (1 - share) / samples) ** 0.5
-    gradient = next((row for entry in done for row in entry.of("gradient")), {"samples": 0, "reference": 0.0})
+    gradient = next((row for entry in done for row in entry.measurements("gradient")), {"samples": 0, "reference": 0.0})
     panels = PANELS.format(reference=compact(gradient["reference"]), count=gradient["samples"])
     tightest = min(evaluation for _, evaluation in scores)
     body = [
@@ -99,12 +98,10 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         for row in entry.measured
     ]
     return Result(
-        title=TITLE,
         body=body,
         rows=rows,
         figures={"tolerances": draw(error, nfe, costs(trainings), standard_error)},
         facts=facts(error, nfe),
-        labels=LABELS,
         verdict=verdict(scores, trainings),
     )
 
@@ -117,7 +114,7 @@ def scores_of(entries: Sequence[Entry]) -> Scores:
     """Return the scores by tolerance of the training and of the evaluation, both falling."""
     scores: Scores = {}
     for entry in entries:
-        for row in sorted(entry.of("score"), key=lambda row: -row["rtol"]):
+        for row in sorted(entry.measurements("score"), key=lambda row: -row["rtol"]):
             scores.setdefault((trained_at(entry), row["rtol"]), {})[entry.run.seed] = row
     return scores
 
@@ -128,7 +125,7 @@ def trainings_of(entries: Sequence[Entry]) -> Trainings:
     for entry in entries:
         training = trainings.setdefault(trained_at(entry), Training([], []))
         training.runs.append(entry.run)
-        training.gradients.extend(entry.of("gradient"))
+        training.gradients.extend(entry.measurements("gradient"))
     return trainings
 
 

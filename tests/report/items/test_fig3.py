@@ -10,7 +10,7 @@ import pytest
 from odenet_cli.report import result as results
 from odenet_cli.report.items import fig3
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.result import About, Entry, check_expectations
+from odenet_cli.report.result import About, Entry, check_expectations, result_of
 from odenet_cli.report.runs import Run, read_run
 
 TOLERANCES = [10.0**-n for n in range(1, 9)]
@@ -72,12 +72,12 @@ def test_scatter_gives_the_slope_of_least_squares(network):
     assert facts["time_vs_nfe_r2"] == pytest.approx(r**2, abs=1e-9)
 
 
-def test_an_error_that_rises_once_does_not_fall_with_every_tolerance(network):
+def test_an_error_that_rises_once_is_a_miss(network):
     measured = rows()
     for row in measured:
         if row["kind"] == "solve" and row["rtol"] == TOLERANCES[4]:
             row["error"] *= 100
-    made = fig3.result([network(measured)], REST)
+    made = result_of("fig3", [network(measured)], REST)
     assert made.facts[FALLS] == 0
     (check,) = check_expectations(made, {FALLS: [1, 1]})
     assert check.outcome == "MISS"
@@ -124,7 +124,7 @@ def test_colour_is_the_tolerance_in_every_panel(network):
     assert [line.get_label() for line in panels["dNFE of a training step"].get_lines()] == ["forward", "backward"]
 
 
-def test_the_four_settings_are_told_apart_and_the_legend_says_how(network):
+def test_the_four_settings_have_looks_of_their_own(network):
     figure = fig3.result([network(rows())], REST).figures["panels"]
     panel = next(axes for axes in figure.axes if axes.get_ylabel() == "gradient error (%)")
 
@@ -154,7 +154,7 @@ def test_every_seed_of_the_training_is_shown(tmp_path, write, network):
 
 
 def written(folder, entry, **about):
-    made = fig3.result([entry], REST)
+    made = result_of("fig3", [entry], REST)
     told = About(**{"item": "fig3", "preset": "quick", "text": "narrow nets; 1 seed", **about})
     return results.write(folder, made, told, [], Provenance.of("odenet reproduce fig3", [entry.run]))
 
@@ -177,7 +177,7 @@ def test_the_files_and_the_same_bytes_each_time(network, tmp_path):
     assert float(table[0]["error"]) == json.loads((tmp_path / "a" / "quick.json").read_text())["rows"][0]["error"]
 
 
-def test_a_network_that_is_not_trained_gives_a_report_that_says_so(tmp_path):
+def test_without_a_trained_network_the_report_says_so(tmp_path):
     entry = Entry("network", "ODE-Net", Run(folder=tmp_path / "x", status="failed"))
     written(tmp_path, entry, missing=("ODE-Net, seed 0: killed by SIGKILL",), partial=("partial: 1 of 1 cells",))
     text = (tmp_path / "quick.md").read_text()

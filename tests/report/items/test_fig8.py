@@ -62,7 +62,7 @@ def test_the_network_that_validation_chose_is_drawn(cell):
 
 
 @pytest.mark.numerics
-def test_observed_and_extrapolated_time_have_two_colours_that_meet(cell):
+def test_both_parts_of_a_path_meet_in_two_colours(cell):
     made = fig8.result([cell("latent ODE"), cell("RNN")], {"notes": []})
     figure = made.figures["spirals"]
     assert len(figure.axes) == 8

@@ -11,7 +11,7 @@ import scipy.stats
 from odenet_cli.report import result as results
 from odenet_cli.report.items import _significance, table1
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.result import About, Check, Entry, check_expectations
+from odenet_cli.report.result import About, Check, Entry, check_expectations, result_of
 from odenet_cli.report.runs import Run, read_run
 from odenet_cli.report.statistics import Discordant, Pair
 
@@ -102,7 +102,7 @@ def test_a_row_is_mean_deviation_and_interval(compared):
     assert made.facts["test_error/ODE-Net"] == pytest.approx(2.0, abs=1e-12)
 
 
-def test_one_seed_has_no_deviation_and_a_network_without_solver_no_evaluations(compared):
+def test_one_seed_has_no_deviation_and_a_resnet_no_nfe(compared):
     row = cells(table1.result(compared, REST).body[0], "ResNet-6")
     assert (row["test error %"], row["95 % interval"]) == ("5.00", "–")
     assert row["NFE"] == "–"
@@ -164,7 +164,7 @@ def test_rows_that_are_not_told_apart_are_said_in_groups():
     assert _significance.indistinct_groups(found, "ABCD") == [["A", "B", "C"], ["B", "C", "D"]]
 
 
-def test_candidates_for_the_recipe_show_their_validation_and_no_test_error(entry, compared):
+def test_candidates_for_the_recipe_show_no_test_error(entry, compared):
     tried = entry("recipe", "onecycle 0.1", {"seed": 100}, error=0.0421, final={"valid_error": 0.0123})
     made = table1.result([*compared, tried], REST)
     found = next(text for text in made.body if "candidate" in text)
@@ -209,14 +209,14 @@ def test_a_run_of_the_scaling_is_in_no_row_of_the_table(compared, scaled):
     assert (alone.figures["scaling"], "![scaling]" in alone.body) == (None, False)
 
 
-def test_the_depth_of_rk_net_is_what_it_keeps_and_of_ode_net_what_it_evaluates(scaled):
+def test_depth_is_what_rk_net_keeps_and_ode_net_evaluates(scaled):
     steps = [table1.measured_step(one) for one in scaled]
     assert [one["depth"] for one in steps] == [1, 2, 3, 10, 20, 30, 14, 20, 26]
     assert [one["rtol"] for one in steps] == [None, None, None, 0.1, 0.01, 0.001, 0.1, 0.01, 0.001]
     assert steps[0]["step_ms"] == 1.0  # not the first step's second
 
 
-def test_the_figure_has_a_point_for_every_run_and_a_line_for_every_network(compared, scaled):
+def test_the_figure_has_a_point_a_run_and_a_line_a_network(compared, scaled):
     figure = table1.result([*compared, *scaled], REST).figures["scaling"]
     memory, time = figure.axes
     drawn = [line.get_xydata().tolist() for line in memory.get_lines()]
@@ -240,7 +240,10 @@ def test_an_expectation_that_does_not_hold_is_a_miss():
 
 
 def written(folder, entries, expect=None, **about):
-    made, told = table1.result(entries, REST), {"item": "table1", "preset": "quick", "text": "narrow nets", **about}
+    made, told = (
+        result_of("table1", entries, REST),
+        {"item": "table1", "preset": "quick", "text": "narrow nets", **about},
+    )
     checks = check_expectations(made, expect or {})
     origin = Provenance.of("odenet reproduce table1", [entry.run for entry in entries if entry.run.record])
     return results.write(folder, made, About(**told), checks, origin)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from odenet_cli.report.items import table2
-from odenet_cli.report.result import Entry, check_expectations
+from odenet_cli.report.result import Entry, check_expectations, result_of
 from odenet_cli.report.runs import read_run
 from odenet_cli.report.selection import at_best_epoch, choose
 
@@ -47,7 +47,7 @@ def cell(tmp_path, write):
     return written
 
 
-def test_the_rate_with_the_smaller_validation_error_is_shown_whatever_the_test_says(cell):
+def test_the_rate_is_chosen_by_validation_alone(cell):
     entries = [cell("RNN", rate=0.01, test=0.30, valid=0.2), cell("RNN", rate=0.02, test=0.25, valid=0.3)]
     choice = choose(entries, table2.score)
     assert choice.setting == "0.01"
@@ -72,7 +72,7 @@ def test_the_weight_of_the_divergence_is_tuned_as_a_rate_is(cell):
     assert ["RNN", "30", "0.010", "0.020", "–", "–", "0.01"] in lines
 
 
-def test_the_validation_error_is_that_of_the_weights_which_were_tested(cell):
+def test_the_validation_error_is_of_the_tested_weights(cell):
     run = cell("RNN", valid=[0.5, 0.2, 0.3], best=2).run
     assert at_best_epoch(run, "rmse_further_noisy") == 0.2
 
@@ -116,7 +116,7 @@ def test_the_other_pace_of_an_rnn_is_a_table_of_its_own(cell):
 
 
 def test_nothing_done_is_said_and_judged_as_not_measured(cell):
-    made = table2.result([cell("latent ODE", status="failed")], REST)
+    made = result_of("table2", [cell("latent ODE", status="failed")], REST)
     assert "not done" in made.body[1]
     assert made.figures == {"scores": None, "curves": None}
     (check,) = check_expectations(made, {"rmse/latent ODE/30": [None, 0.2]})

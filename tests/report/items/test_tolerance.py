@@ -49,7 +49,7 @@ def line(text, beginning):
     return next(row for row in text.splitlines() if row.startswith(f"| {beginning} "))
 
 
-def test_the_matrices_have_a_row_a_training_and_a_column_an_evaluation(trained):
+def test_a_row_is_a_training_and_a_column_an_evaluation(trained):
     error, nfe = tolerance.result(trained, REST).body[:2]
     assert [cell.strip() for cell in error.splitlines()[0].split("|")][1:5] == [
         *("test error %", "at 0.1", "at 0.001", "at 1e-6")
@@ -129,7 +129,7 @@ def test_the_figure_has_a_line_for_each_training(trained):
     assert labels == ["0.1", "0.001"]
 
 
-def test_the_table_for_programs_has_the_measured_rows_without_the_samples(trained):
+def test_the_csv_has_the_measured_rows_without_the_samples(trained):
     rows = tolerance.result(trained, REST).rows
     assert len(rows) == 2 * (3 + 3)
     assert {row["trained_at"] for row in rows} == {1e-1, 1e-3}
