@@ -28,9 +28,10 @@ from odenet_cli.precision import EPS
 from odenet_cli.training.progress import say
 
 PARSER = common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
-PARSER.add_argument("--rtol", metavar="A,B", type=common.several(common.positive), default=[], help="these tolerances")
-PARSER.add_argument("--steps", metavar="A,B", type=common.several(common.whole(1, 100_000)), default=[])
-PARSER.add_argument("--strict", metavar="true", type=common.one_of("true", "false"), help="exit code 1 if not an ODE")
+add = PARSER.add_argument
+add("--rtol", metavar="A,B", type=common.several(common.positive), default=[], help="of adaptive methods")
+add("--steps", metavar="A,B", type=common.several(common.whole(1, 100_000)), default=[], help="of fixed ones")
+add("--strict", metavar="true", type=common.one_of("true", "false"), help="exit code 1 if not an ODE")
 common.add_checkpoint(PARSER)
 COLUMNS = (("steps", 8), ("NFE", 6), ("error", 8), ("lost", 5), ("gained", 6), ("p", 8))
 

@@ -203,11 +203,16 @@ def combinations(overrides: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 # Types of arguments. Each reads a text, or raises with a message that goes on after `name=`.
 
 
-def path(text: str) -> Path:
-    """Read the name of a file or a folder."""
+def word(text: str) -> str:
+    """Read what is not empty."""
     if not text:
         raise ArgumentTypeError(" needs a value.")
-    return Path(os.path.expanduser(text))
+    return text
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or a folder."""
+    return Path(os.path.expanduser(word(text)))
 
 
 def run_folder(text: str) -> Path:
@@ -259,8 +264,8 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def several(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """Return a reader of values with commas between them; each counts once."""
-    return lambda text: list(dict.fromkeys(read(part.strip()) for part in text.split(",") if part.strip()))
+    """Return a reader of values with commas between them, of which each counts once."""
+    return lambda text: list(dict.fromkeys(read(part.strip()) for part in word(text).split(",") if part.strip()))
 
 
 def add_checkpoint(parser: Parser) -> None:

@@ -18,9 +18,10 @@ FETCH = {"true": True, "false": False, "auto": "auto"}
 PARSER = common.Parser(
     __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<10} {headline('data', name)}" for name in NAMES)])
 )
-PARSER.add_argument("name", metavar="NAME")
-PARSER.add_argument("--data.root", dest="root", metavar="FOLDER", type=common.path, help="where it is, or goes")
-PARSER.add_argument("--data.download", dest="download", metavar="|".join(FETCH), type=common.one_of(*FETCH))
+add = PARSER.add_argument
+add("name", metavar="NAME")
+add("--data.root", dest="root", metavar="FOLDER", type=common.path, help="where it is, or goes")
+add("--data.download", dest="download", metavar="|".join(FETCH), type=common.one_of(*FETCH), help="left out: true")
 
 
 @PARSER.command

@@ -32,7 +32,7 @@ SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
 SPLITS = ("test", "valid", "train", "all")
 PARSER = common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["eval.solver.*"])
-PARSER.add_argument("--split", metavar="|".join(SPLITS), type=common.one_of(*SPLITS), help="the samples to score")
+PARSER.add_argument("--split", metavar="|".join(SPLITS), type=common.one_of(*SPLITS), help="left out: test")
 common.add_checkpoint(PARSER)
 
 # Spreads, and what would be the same for another model, are in the file and not worth a column.
@@ -43,9 +43,9 @@ MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 def main(request: Namespace) -> int:
     """Check all points, then score them one after the other."""
     points = [changed(request.config, point) for point in common.combinations(request.overrides)]
-    with common.journal(request.folder / "eval.jsonl") as add:
+    with common.journal(request.folder / "eval.jsonl") as append:
         for record in score(request.folder, points, request.split, request.checkpoint):
-            add(record)
+            append(record)
     return 0
 
 

@@ -44,11 +44,12 @@ BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
 OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
 KEYS = ("gradient.method", *OPTIONS, *BACKWARD_KEYS, *SOLVER_KEYS)
 PARSER = common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["solver.*", "gradient.*"])
-PARSER.add_argument("--threshold", metavar="X", type=common.positive, default=0.5, help="the largest median error")
-PARSER.add_argument("--rounding", metavar="X", type=common.positive, help="the largest error against its own steps")
-PARSER.add_argument("--difference", metavar="X", type=common.positive, default=1e-3, help="the largest of autograd")
-PARSER.add_argument("--batches", metavar="N", type=common.whole(1), default=3, help="left out: 3")
-PARSER.add_argument("--reference", metavar="TOL", type=common.positive, default=1e-10, help="left out: 1e-10")
+add = PARSER.add_argument
+add("--threshold", metavar="X", type=common.positive, default=0.5, help="the largest median error; left out: 0.5")
+add("--rounding", metavar="X", type=common.positive, help="the largest error against own steps")
+add("--difference", metavar="X", type=common.positive, default=1e-3, help="the largest of autograd; left out: 1e-3")
+add("--batches", metavar="N", type=common.whole(1), default=3, help="of training data; left out: 3")
+add("--reference", metavar="TOL", type=common.positive, default=1e-10, help="its tolerance; left out: 1e-10")
 common.add_checkpoint(PARSER)
 
 COLUMNS = {  # key of a record: the head of the column, its width
@@ -84,12 +85,12 @@ def main(request: Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(heads, *labels)]
     table = common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
     limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
-    with common.journal(folder / "gradcheck.jsonl") as add:
+    with common.journal(folder / "gradcheck.jsonl") as append:
         for config, label in zip(points, labels):
             records: list[dict[str, Any]] = []
             for n in range(request.batches):
                 records.append(check.row(config, n))
-                add(records[-1])
+                append(records[-1])
                 table.row(*label, *cells(records[-1]))
                 if "failed" in records[-1]:
                     break

@@ -20,10 +20,11 @@ from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 
 PARSER = common.Parser(__name__, __doc__)
-PARSER.add_argument("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
-PARSER.add_argument("--out", metavar="FOLDER", type=common.path, help="write there too")
-PARSER.add_argument("--by", metavar="key,key", type=common.several(str), help="group by these, mean over the others")
-PARSER.add_argument("--x", metavar="key", help="the axis of the figures; left out: every number that differs")
+add = PARSER.add_argument
+add("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
+add("--out", metavar="FOLDER", type=common.path, help="write there too")
+add("--by", metavar="key,key", type=common.several(str), help="group by these, mean over the others")
+add("--x", metavar="key", type=common.word, help="the axis of the figures; left out: every number that differs")
 
 
 @PARSER.command

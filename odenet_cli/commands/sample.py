@@ -27,10 +27,11 @@ from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 
 PARSER = common.Parser(__name__, __doc__, run=True)
-PARSER.add_argument("--n", metavar="N", type=common.whole(1), help="how many points; left out: 1000")
-PARSER.add_argument("--seed", metavar="N", type=common.whole(0, 2**63 - 1), help="of the noise; left out: 0")
-PARSER.add_argument("--points", metavar="FILE", type=common.path, help="points to score")
-PARSER.add_argument("--out", metavar="FILE", type=common.path, help="CSV; left out: to the terminal")
+add = PARSER.add_argument
+add("--n", metavar="N", type=common.whole(1), help="how many points; left out: 1000")
+add("--seed", metavar="N", type=common.whole(0, 2**63 - 1), help="of the noise; left out: 0")
+add("--points", metavar="FILE", type=common.path, help="points to score")
+add("--out", metavar="FILE", type=common.path, help="CSV; left out: to the terminal")
 common.add_checkpoint(PARSER)
 
 CHUNK = 10_000

@@ -14,6 +14,7 @@ def parser():
     )
     made.add_argument("--out", type=common.path)
     made.add_argument("--n", type=common.whole(1, 9))
+    made.add_argument("--some", type=common.several(common.positive))
     made.add_argument("--all", action="store_true")
     made.add_argument("places", nargs="*", default=[])
     return made
@@ -29,8 +30,9 @@ def test_both_spellings_of_an_option(words):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--ot=x"], "--ot is not an option here. Did you mean `--out`?\n  There are: --out, --n, --all."),
+        (["--ot=x"], "--ot is not an option here. Did you mean `--out`?\n  There are: --out, --n, --some, --all."),
         (["out="], "out= needs a value."),
+        (["some="], "some= needs a value."),
         (["--out"], "--out needs a value."),
         (["n=10"], "n=10 must be a whole number from 1 to 9."),
         (["--n", "1.5"], "n=1.5 must be a whole number from 1 to 9."),
