@@ -95,7 +95,7 @@ def _is_json_object(line: bytes) -> bool:
 
 
 def sync(folder: Path, above: int = 0) -> None:
-    """Bring the names in `folder`, and in so many folders `above` it, to the disk: a file without its name is lost."""
+    """Write the names in `folder`, and in so many folders `above` it, to the disk: a file without its name is lost."""
     for place in (folder, *folder.absolute().parents[:above]):
         with contextlib.suppress(OSError):  # a folder of others, or a file system without fsync for folders
             _fsync(place)

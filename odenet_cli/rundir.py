@@ -281,6 +281,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return _parse_metrics(text[: text.rfind("\n") + 1])
 
 
+def latest_metrics(folder: Path) -> dict[str, Any] | None:
+    """Return the last whole record of `metrics.jsonl`; None before the first."""
+    try:
+        return dict(json.loads((folder / "metrics.jsonl").read_bytes().split(b"\n")[-2]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def check_metrics(folder: Path, size: int) -> None:
     """Raise `RequestError` if the first `size` bytes of the log, those a checkpoint knew, are not whole records."""
     path = folder / "metrics.jsonl"

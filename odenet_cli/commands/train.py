@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run_all(request: Request, folder: Path, new: bool) -> int:
-    """Have Hydra run the jobs in the `folder` that is held; where it is `new`, a refusal leaves none."""
+    """Run the jobs through Hydra in the `folder` that is locked; where it is `new`, a refusal leaves none."""
     if not new:  # another process may have written there since it was checked
         check = check_sweep_folder if request.sweep else check_run_folder
         check(folder, request.jobs[0].config.resume)

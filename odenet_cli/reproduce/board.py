@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.reproduce.plan import Cell
-from odenet_cli.rundir import is_locked, record_or_reason
+from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
 from odenet_cli.training.progress import duration, number, percent, score_text
 
 STATES = ("done", "running", "failed", "left")
@@ -147,9 +146,8 @@ class Board:
     def _now(self, folder: Path) -> str:
         """Where a running cell is, by the last line of its log."""
         title = self.cells[folder].title.partition(", ")[2]
-        try:
-            last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        except (OSError, ValueError, IndexError):
+        last = latest_metrics(folder)
+        if last is None:
             return f"{title}: starting"
         error = f", error {percent(last['error'])}" if "error" in last else ""
         return f"{title}: step {last['step']}{error}"

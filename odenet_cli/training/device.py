@@ -81,7 +81,7 @@ def use_cores() -> None:
 
 
 def keep_freed() -> None:
-    """Have glibc keep freed memory for the next activations; handed to the system, every page is mapped anew."""
+    """Make glibc keep freed memory for the next activations; handed to the system, every page is mapped anew."""
     mmap_threshold, trim_threshold, largest = -3, -1, 2**31 - 1
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

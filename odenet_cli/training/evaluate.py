@@ -20,7 +20,7 @@ from odenet_cli.tasks.common.scores import Mean, PerSample, Score
 
 @contextlib.contextmanager
 def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
-    """Exchange the solver of every module that has one, for a while; None leaves them."""
+    """Replace the solver of every module that has one, for a while; None leaves them."""
     modules = solvers(model) if solver is not None else []
     before = [module.solver for module in modules]
     for module in modules:

@@ -33,7 +33,7 @@ class Diverged(RunFailed):
 
 @contextlib.contextmanager
 def failing_in(session: Session, split: str) -> Iterator[None]:
-    """Around an optimiser step or the scoring of `split`: note the place of what fails inside; a solve names it."""
+    """Note the place of what fails inside, an optimiser step or the scoring of `split`; a failed solve names it."""
     try:
         yield
     except Exception as error:

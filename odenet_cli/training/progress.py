@@ -84,7 +84,7 @@ class Progress:
             self._say(f"epoch {record['epoch']}  step {done}/{self.total}{line}{eta}")
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.stop()
 
