@@ -110,7 +110,7 @@ def train_to(session: Session, split: str, step: int, quiet: Quiet) -> None:
     try:
         while session.step < step or session.position == session.per_epoch:
             train_epoch(session, quiet, quiet, Stop(), quiet)
-            if session.position == 0 and (split == "train" or session.step < step):
+            if session.position == 0 and (split != "valid" or session.step < step):
                 validate(session, quiet, quiet, quiet, math.nan)
                 quiet.last(session)
     except Exception:
