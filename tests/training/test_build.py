@@ -9,6 +9,7 @@ from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import compose
 from odenet_cli.training import build
+from odenet_cli.training import check as check_module
 from odenet_cli.training.check import check
 
 CNF = ("model=cnf", "data=moons", "device=cpu")
@@ -20,7 +21,7 @@ NOTHING = "a compiler, and there is none. Install one"
 def _search(monkeypatch):
     """A compiler that is there without looking, and a warning not yet given."""
     monkeypatch.setattr(build, "missing_compiler", lambda: None)
-    build._say_eager.cache_clear()
+    check_module._warn_eager.cache_clear()
 
 
 def configure(*words):
