@@ -28,15 +28,15 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-enlarged, embedded = functools.cache(digits.enlarged), functools.cache(digits._embedded)
+enlarge, load_small = functools.cache(digits.enlarge), functools.cache(digits.load_small)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
     monkeypatch.setattr(record, "git_commit", lambda: None)
-    monkeypatch.setattr(digits, "enlarged", enlarged)
-    monkeypatch.setattr(digits, "_embedded", embedded)
+    monkeypatch.setattr(digits, "enlarge", enlarge)
+    monkeypatch.setattr(digits, "load_small", load_small)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,17 +1,16 @@
 """Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
 
 A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
-is made and reads nothing before it is asked. It names the `shape` of an input, its `classes` and its `task`, and has
+is constructed and reads nothing before it is asked. It names the `shape` of an input, its `classes` and its `task`, and
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
-    load(spec) -> Data         the same, then put it on the device, ready to be dealt
+    load(spec) -> Data         the same, then put it on the device as three splits
 
 One whose numbers have units, by the keys `UNITS` of its record, also has
 
-    measured(record) -> Source  the same data in the units of the run that `record` is of
+    in_units_of(record) -> Source  the same data in the units of the run that `record` is of
 
-Modules that start with `_` are shared parts: `_resident` deals batches of what is kept, `_generated` of what is drawn;
-`_idx` reads files, `_fetch` downloads them; `_energies` and `_toy` are the targets of normalising flows.
+`common/` holds what they share: splits and batches, images, densities and energies in the plane, files and downloads.
 """
 
 from __future__ import annotations
@@ -22,17 +21,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from odenet_cli import registry
 from odenet_cli.data.common import images
 from odenet_cli.data.common.download import Unavailable
-from odenet_cli.data.common.images import BatchSpec, Data, ImageSplit, Split
+from odenet_cli.data.common.splits import BatchSpec, Data, Split
 
 __all__ = [
     "BatchSpec",
     "Data",
-    "ImageSplit",
     "Split",
     "Unavailable",
     "check",
@@ -50,79 +46,67 @@ log = logging.getLogger("odenet")
 
 
 def names() -> list[str]:
-    """Every data set there is."""
+    """Return the names of all data sets."""
     return registry.names(__name__)
 
 
 def check(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse an unknown name, option or value without reading any data."""
+    """Raise RequestError for an unknown name, option or value; reads no data."""
     _source(name, options)
 
 
 def shape(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> tuple[tuple[int, ...], int]:
-    """Return the shape of one input and the number of classes; for a table of one's own it is read.
+    """Return the shape of one input and the number of classes; for a table of series its file is read.
 
-    run  the record of the data of the run that is to see them; what it says of their units holds
+    run  a run's record of its data, whose units hold
     """
     source = _source(name, options, run)
     return source.shape, source.classes
 
 
 def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
-    """Tell whether the numbers of a data set have units, and a run's record of it does not say which."""
+    """Return whether the data set has units, and a run's record of it does not state them."""
     return any(key not in record for key in _unit_keys(name))
 
 
 def task(name: str) -> str:
-    """The name of the task that a data set sets."""
-    made: str = _module(registry.require("data", name, names())).Source.task
-    return made
+    """Return the name of the task that a data set sets."""
+    result: str = _class(name).task
+    return result
 
 
 def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Find, fetch if allowed, and verify: {used, sha256, root, sizes, warning}, plain values for `run.json`."""
+    """Find, fetch if allowed, and verify the data; return {used, sha256, root, sizes, warning} for `run.json`."""
     record: dict[str, Any] = _source(name, options).prepare()
     return record
 
 
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
-    """Refuse a batch larger than the training split that `prepare` found, of a set that is dealt without repetition."""
+    """Raise RequestError for a batch larger than the training split, of a set whose epoch is one pass over it."""
     if task(name) == "classify":
         images.check_batch(batch_size, dict(record))
 
 
-def load(
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    batch_size: int,
-    eval_batch_size: int,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    run: Mapping[str, Any] | None = None,
-) -> Data:
-    """The data on `device`, in the units of `run`, a run's record of its data, where it has any.
+def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None = None, **batch_spec: Any) -> Data:
+    """Return the data on a device; `batch_spec` are the fields of `BatchSpec`. Logs the warning of `data.record`.
 
-    `data.record` is what `prepare` returns, its warning logged.
+    run  a run's record of its data, whose units hold
     """
-    spec = BatchSpec(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device=device, dtype=dtype)
-    data: Data = _source(name, options, run).load(spec)
+    data: Data = _source(name, options, run).load(BatchSpec(**batch_spec))
     if data.record["warning"]:
         log.warning("%s", data.record["warning"])
     return data
 
 
 def resolve_auto(options: Mapping[str, Any]) -> str:
-    """What `data=auto` stands for: 'mnist' where it is on disk or can be downloaded, else 'digits'.
+    """Return what `data=auto` stands for: 'mnist' where it is on disk or can be downloaded, else 'digits'.
 
-    Of `options`, those of MNIST that are not null count. Files that are there but damaged, and a `data.root` that does
-    not exist, are errors: someone put them there or asked for them.
+    Of `options`, those of MNIST that are not null count. Files that are present but damaged, and a `data.root` that
+    does not exist, are errors: someone put them there or asked for them.
     """
-    fields = {field.name for field in dataclasses.fields(_module("mnist").Source)}
-    wanted = {key: value for key, value in options.items() if key in fields and value is not None}
+    fields = {field.name for field in dataclasses.fields(_class("mnist"))}
     try:
-        record = prepare("mnist", wanted)
+        record = prepare("mnist", {key: x for key, x in options.items() if key in fields and x is not None})
     except Unavailable as error:
         why = str(error).splitlines()[0]
         log.warning("data=auto: using digits, scikit-learn's 1,797 handwritten digits.\n  %s", why)
@@ -132,17 +116,17 @@ def resolve_auto(options: Mapping[str, Any]) -> str:
 
 
 def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
-    kind = _module(registry.require("data", name, names())).Source
+    kind = _class(name)
     registry.fitting("data", kind, options)
     source = kind(**options)
-    return source.measured(run) if run and _unit_keys(name) and not lacks_units(name, run) else source
+    return source.in_units_of(run) if run and _unit_keys(name) and not lacks_units(name, run) else source
 
 
 def _unit_keys(name: str) -> tuple[str, ...]:
-    """The keys of a record that say in which units the numbers are."""
-    keys: tuple[str, ...] = getattr(_module(registry.require("data", name, names())).Source, "UNITS", ())
+    """Return the keys of a record that state the units."""
+    keys: tuple[str, ...] = getattr(_class(name), "UNITS", ())
     return keys
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"{__name__}.{name}")
+def _class(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{registry.require('data', name, names())}").Source

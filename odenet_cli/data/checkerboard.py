@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.toy import Toy
+from odenet_cli.data.common.densities import Density
+
+AREA = 8 * 2.0**2  # eight squares of side 2 on [-4, 4]²
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source(Toy):
-    """It has no options: squares of side 2 on [-4, 4]²."""
-
-    name: ClassVar = "checkerboard"
+class Source(Density):
+    """It has no options."""
 
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         x, y = 4 * torch.rand(2, n, generator=generator, dtype=dtype, device=generator.device)
@@ -24,11 +21,10 @@ class Source(Toy):
         return 2 * torch.stack((x - 2, y / 2 + row + torch.remainder(column, 2) - 2), 1)
 
     def density(self, x: Tensor) -> Tensor:
-        """p(x), x (N, 2) -> (N,)."""
         square = torch.floor(x / 2)
-        on = (x.abs() < 4).all(1) & (torch.remainder(square.sum(1), 2) == 0)
-        return on.to(x.dtype) / (8 * 2.0**2)
+        inside = (x.abs() < 4).all(1) & (torch.remainder(square.sum(1), 2) == 0)
+        return inside.to(x.dtype) / AREA
 
     @property
     def entropy(self) -> float:
-        return math.log(8 * 2.0**2)
+        return math.log(AREA)

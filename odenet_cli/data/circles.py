@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.toy import Noisy, angles, halves
+from odenet_cli.data.common.densities import NoisyCurve, cos_sin, halves
 from odenet_cli.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Noisy):
+class Source(NoisyCurve):
     """Circles of radius 1 and `factor`, half of the points on each; `noise` is the standard deviation around them."""
-
-    name: ClassVar = "circles"
 
     factor: float = 0.5
 
@@ -28,4 +25,4 @@ class Source(Noisy):
     def curve(self, s: Tensor) -> Tensor:
         inner, along = halves(s)
         radius = torch.where(inner, self.factor, 1.0)
-        return torch.stack(angles(along), 1) * radius[:, None].to(s.dtype)
+        return torch.stack(cos_sin(along), 1) * radius[:, None].to(s.dtype)

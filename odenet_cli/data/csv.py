@@ -21,14 +21,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from odenet_cli.data.common.batches import dealt, parted
-from odenet_cli.data.common.csv_rows import LARGEST, Point, fault, read
-from odenet_cli.data.common.images import BatchSpec, Data
+from odenet_cli.data.common.csv_rows import MAX_NUMBER, Point, fault, read
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
-from odenet_cli.data.common.units import KEYS, Numbers, Units, fitted, warn_odd
+from odenet_cli.data.common.splits import BatchSpec, Data, data_record, split_rows, tensor_data
+from odenet_cli.data.common.units import KEYS, Numbers, Units, fit_units, warn_odd
 from odenet_cli.errors import RequestError
 
-FAR = 1e15  # standard deviations: errors squared stay finite in float32
+MAX_DEVIATIONS = 1e15  # standard deviations: errors squared stay finite in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +72,25 @@ class Source:
         return (len(self.prepare()["columns"]) - 2,)
 
     def prepare(self) -> dict[str, Any]:
-        return dict(_prepared(self, _state(self.file)))
+        return dict(_record_of(self, _state(self.file)))
 
     def load(self, spec: BatchSpec) -> Data:
         return self._load(spec, None)
 
-    def measured(self, record: Mapping[str, Any]) -> Measured:
+    def in_units_of(self, record: Mapping[str, Any]) -> TableInUnits:
         """Return this table in the columns and units of the run that `record` is of."""
-        return Measured(self, Units.of(record))
+        return TableInUnits(self, Units.of(record))
 
     def _load(self, spec: BatchSpec, units: Units | None) -> Data:
         rows, record = self._read(units)
-        splits = parted(rows, list(record["sizes"].values()))
-        return dealt(splits, spec, shape=(rows.values.shape[2],), task=self.task, record=record)
+        splits = split_rows(rows, list(record["sizes"].values()))
+        return tensor_data(splits, spec, shape=(rows.values.shape[2],), task=self.task, record=record)
 
     def _read(self, units: Units | None) -> tuple[Series, dict[str, Any]]:
-        """All series, those to train on first, and what `run.json` says of them; in `units`, or in units of their
-        own."""
+        """Return all series, those to train on first, and what `run.json` keeps of them.
+
+        In `units`; None: in units of their own, fitted on the training series.
+        """
         table = read(self.file)
         names = sorted(table.series, key=lambda name: hashlib.blake2b(name.encode()).digest())
         sizes = self._sizes(len(names), held=units is not None)
@@ -99,25 +100,19 @@ class Source:
         if units is None:
             train = int(numbers.counts[: sizes["train"]].sum())
             time = self._unit(ordered, numbers.durations, table.header[1])
-            seen = numbers.seen(self.window)[:train]
-            units, warnings = fitted(self.file, columns, time, numbers.values[:train], seen)
+            observed = numbers.in_window(self.window)[:train]
+            units, warnings = fit_units(self.file, columns, time, numbers.values[:train], observed)
         else:
             units.check_columns(self.file, table.header)
         numbers = numbers._replace(values=numbers.values[:, [columns.index(name) for name in units.columns]])
         warnings += warn_odd(self.file, names, numbers, units, span)
-        record = {
-            "used": "csv",
-            "sha256": table.sha256,
-            "content": content,
-            "root": str(self.file),
-            "sizes": sizes,
-            "warning": "\n".join(warnings) or None,
-            **units.record(table.header),
-        }
-        return self._scaled(ordered, padded(numbers, numbers.seen(self.window), units.time), units), record
+        warning = "\n".join(warnings) or None
+        record = data_record("csv", sizes, sha256=table.sha256, root=str(self.file), warning=warning)
+        record |= {"content": content, **units.record(table.header)}
+        return self._scaled(ordered, pad(numbers, numbers.in_window(self.window), units.time), units), record
 
     def _sizes(self, count: int, held: bool) -> dict[str, int]:
-        """The series of each split; only a table to train on needs some for all of them."""
+        """Return the number of series in each split; only a table to train on needs some to train on."""
         valid, test = (round(share * count) for share in (self.validation, self.test))
         valid, test = (max(1, valid) if self.validation else 0), max(1, test)
         if held:
@@ -130,10 +125,10 @@ class Source:
         return {"train": count - valid - test, "valid": valid, "test": test}
 
     def _unit(self, ordered: list[list[Point]], durations: torch.Tensor, name: str) -> float:
-        """Of time, in the table's: the longest series lasts `span`."""
+        """Return the unit of time, in the table's: the longest series lasts `span`."""
         longest = float(durations.max())
         unit, line = longest / self.span, ordered[int(durations.argmax())][-1].line
-        if not 1 / LARGEST <= unit <= LARGEST:
+        if not 1 / MAX_NUMBER <= unit <= MAX_NUMBER:
             raise fault(
                 self.file,
                 line,
@@ -143,24 +138,24 @@ class Source:
         return unit
 
     def _scaled(self, ordered: list[list[Point]], rows: Series, units: Units) -> Series:
-        """Values in `units`, padding 0."""
+        """Return the series with values in `units`, padding 0."""
         noisy = torch.where((rows.scope == PADDING)[..., None], 0.0, (rows.noisy - units.mean) / units.sd)
-        far = (noisy.abs() > FAR).nonzero()
-        if len(far):
-            row, place, column = far[0].tolist()
+        beyond = (noisy.abs() > MAX_DEVIATIONS).nonzero()
+        if len(beyond):
+            row, place, column = beyond[0].tolist()
             raise fault(
                 self.file,
                 ordered[row][place].line,
-                f"{units.columns[column]}={rows.noisy[row, place, column]:g} is beyond {FAR:g} standard deviations "
-                f"({units.sd[column]:g}) from the mean {units.mean[column]:g} of the training series. Correct it, or "
-                "take it out.",
+                f"{units.columns[column]}={rows.noisy[row, place, column]:g} is beyond {MAX_DEVIATIONS:g} standard "
+                f"deviations ({units.sd[column]:g}) from the mean {units.mean[column]:g} of the training series. "
+                "Correct it, or take it out.",
             )
         return rows._replace(values=noisy[:, : rows.values.shape[1]], noisy=noisy)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A table, this one or another, as the run sees it that was trained in these units."""
+class TableInUnits:
+    """Hold a table as the run sees it that was trained in these units, perhaps on another table."""
 
     source: Source
     units: Units
@@ -177,29 +172,29 @@ class Measured:
 
 
 @functools.lru_cache(maxsize=8)
-def _prepared(source: Source, state: tuple[int, int] | None) -> dict[str, Any]:
-    """The record of a table, read once for as long as its file is as it is."""
+def _record_of(source: Source, state: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the record of a table, read once for as long as its file is unchanged."""
     return source._read(None)[1]
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """When the file was written, and its size; None where there is none."""
+    """Return when the file was written, and its size; None where there is none."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return stat.st_mtime_ns, stat.st_size
 
 
-def padded(numbers: Numbers, seen: torch.Tensor, unit: float) -> Series:
-    """Series of different lengths side by side; `seen` (P,) tells which points are, `unit` is that of time."""
+def pad(numbers: Numbers, observed: torch.Tensor, unit: float) -> Series:
+    """Return series of different lengths side by side; `observed` (P,) marks observations, `unit` is that of time."""
     counts = numbers.counts
-    there = torch.arange(int(counts.max())) < counts[:, None]
-    at = torch.zeros(there.shape, dtype=torch.float64)
-    noisy = torch.zeros(*there.shape, numbers.values.shape[1], dtype=torch.float64)
-    kept = torch.zeros_like(there)
+    present = torch.arange(int(counts.max())) < counts[:, None]
+    times = torch.zeros(present.shape, dtype=torch.float64)
+    noisy = torch.zeros(*present.shape, numbers.values.shape[1], dtype=torch.float64)
+    mask = torch.zeros_like(present)
     begins = numbers.times[numbers.starts].repeat_interleave(counts)
-    at[there], noisy[there], kept[there] = (numbers.times - begins) / unit, numbers.values, seen
-    scope = torch.where(kept, WINDOW, FURTHER).where(there, 0).to(torch.uint8)
-    longest = int(kept.sum(1).max())
-    return Series(at[:, :longest], noisy[:, :longest], kept[:, :longest], at, noisy, noisy[..., :0], scope)
+    times[present], noisy[present], mask[present] = (numbers.times - begins) / unit, numbers.values, observed
+    scope = torch.where(mask, WINDOW, FURTHER).where(present, PADDING).to(torch.uint8)
+    longest = int(mask.sum(1).max())
+    return Series(times[:, :longest], noisy[:, :longest], mask[:, :longest], times, noisy, noisy[..., :0], scope)

@@ -7,54 +7,44 @@ held out for choosing, whatever the seed.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.images import BatchSpec, Data, check, classify, sizes
+from odenet_cli.data.common.images import ImageSource
+from odenet_cli.data.common.splits import BatchSpec, Data, data_record, sha256_of
 
 TRAIN, TEST = 1437, 360
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Options of `data=digits`: padding of the random crop in pixels, training samples held out."""
-
-    shape: ClassVar = (1, 28, 28)
-    classes: ClassVar = 10
-    task: ClassVar = "classify"
+class Source(ImageSource):
+    """Options of `data=digits`."""
 
     crop: int = 2
     validation: int = 144
 
     def __post_init__(self) -> None:
-        check(crop=self.crop, validation=self.validation)
-        sizes(TRAIN, TEST, self.validation)
+        super().__post_init__()
+        self.sizes(TRAIN, TEST)
 
     def prepare(self) -> dict[str, Any]:
-        return self._record(_embedded()[0])
+        return self._record(load_small()[0])
 
     def load(self, spec: BatchSpec) -> Data:
-        small, labels = _embedded()
-        images = enlarged(small).unsqueeze(1)
+        small, labels = load_small()
+        images = enlarge(small)
         train, test = (images[:TRAIN], labels[:TRAIN]), (images[TRAIN:], labels[TRAIN:])
-        return classify(train, test, crop=self.crop, spec=spec, record=self._record(small))
+        return self.image_data(train, test, spec, self._record(small))
 
     def _record(self, small: Tensor) -> dict[str, Any]:
-        return {
-            "used": "digits",
-            "sha256": hashlib.sha256(small.numpy().tobytes()).hexdigest(),
-            "root": None,
-            "sizes": sizes(TRAIN, TEST, self.validation),
-            "warning": None,
-        }
+        return data_record("digits", self.sizes(TRAIN, TEST), sha256=sha256_of([small]))
 
 
-def enlarged(small: Tensor) -> Tensor:
-    """Bilinear from 8×8 to 28×28 and from 0…16 to 0…255, (N, 8, 8) -> (N, 28, 28) uint8.
+def enlarge(small: Tensor) -> Tensor:
+    """Return the images scaled bilinearly from 8×8 to 28×28 and from 0…16 to 0…255, (N, 8, 8) -> (N, 28, 28) uint8.
 
     Pixel i of 28 has its centre at (4i − 5)/14 of 8, so all weights are whole fourteenths, and the sums are exact in
     integers: every machine makes the same bytes.
@@ -69,8 +59,8 @@ def enlarged(small: Tensor) -> Tensor:
     return ((255 * total + whole // 2) // whole).to(torch.uint8)
 
 
-def _embedded() -> tuple[Tensor, Tensor]:
-    """Images (1797, 8, 8) uint8 and labels (1797,) int64."""
+def load_small() -> tuple[Tensor, Tensor]:
+    """Return images (1797, 8, 8) uint8 and labels (1797,) int64."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

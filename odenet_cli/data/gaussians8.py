@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.toy import Noisy, angles
+from odenet_cli.data.common.densities import NoisyCurve, cos_sin
 from odenet_cli.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Noisy):
+class Source(NoisyCurve):
     """`noise` is the standard deviation of each Gaussian; their centres lie on a circle of `radius`."""
-
-    name: ClassVar = "gaussians8"
 
     noise: float = 0.5 / math.sqrt(2)
     radius: float = 4 / math.sqrt(2)
@@ -28,4 +25,4 @@ class Source(Noisy):
             raise RequestError(f"data.radius={self.radius} is out of range; it may be above 0, to 100.")
 
     def curve(self, s: Tensor) -> Tensor:
-        return self.radius * torch.stack(angles(torch.floor(8 * s) / 8), 1)
+        return self.radius * torch.stack(cos_sin(torch.floor(8 * s) / 8), 1)

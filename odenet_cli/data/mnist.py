@@ -10,14 +10,17 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from odenet_cli.data.common import download as _fetch
-from odenet_cli.data.common.download import Unavailable
-from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, exists, read, reason
-from odenet_cli.data.common.images import BatchSpec, Data, check, classify, sizes
+from torch import Tensor
+
+from odenet_cli.data.common.download import Unavailable, download, reason
+from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, read_idx
+from odenet_cli.data.common.images import ImageSource
+from odenet_cli.data.common.splits import BatchSpec, Data, data_record
 from odenet_cli.errors import RequestError
 
+# The SHA-256 of the original files, unpacked.
 ORIGINAL = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -27,18 +30,12 @@ ORIGINAL = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(ImageSource):
     """Options of `data=mnist`.
 
-    root        folder that holds MNIST/raw; null is $ODENET_DATA, or ~/.cache/odenet
-    download    auto fetches missing files into the default root or a folder that exists, true makes the folder
-    crop        padding of the random crop in pixels
-    validation  training samples held out
+    root      folder that holds MNIST/raw; null is $ODENET_DATA, or ~/.cache/odenet
+    download  auto fetches missing files into the default root or a folder that exists, true makes the folder
     """
-
-    shape: ClassVar = (1, 28, 28)
-    classes: ClassVar = 10
-    task: ClassVar = "classify"
 
     root: str | None = None
     download: str | bool = "auto"
@@ -50,89 +47,91 @@ class Source:
             raise RequestError(f"data.download={self.download} is not one of auto, true, false.")
         if self.root is not None and (not self.root.strip() or "\0" in self.root):
             raise RequestError(f"data.root={self.root!r} names no folder; leave it out for {default_root()}.")
-        check(crop=self.crop, validation=self.validation)
+        super().__post_init__()
 
     @property
     def folder(self) -> Path:
         return Path(os.path.abspath(os.path.expanduser(self.root))) if self.root is not None else default_root()
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / "MNIST" / "raw"
 
     def prepare(self) -> dict[str, Any]:
         return self._record(self._read())
 
     def load(self, spec: BatchSpec) -> Data:
         files = self._read()
-        train, test = (
-            (files[f"{part}-images-idx3-ubyte"].values.unsqueeze(1), files[f"{part}-labels-idx1-ubyte"].values.long())
-            for part in ("train", "t10k")
-        )
-        return classify(train, test, crop=self.crop, spec=spec, record=self._record(files))
+
+        def pair(part: str) -> tuple[Tensor, Tensor]:
+            return files[f"{part}-images-idx3-ubyte"].values, files[f"{part}-labels-idx1-ubyte"].values
+
+        return self.image_data(pair("train"), pair("t10k"), spec, self._record(files))
 
     def _record(self, files: dict[str, Idx]) -> dict[str, Any]:
         others = [name for name, sha256 in ORIGINAL.items() if files[name].sha256 != sha256]
         train, test = (len(files[f"{part}-labels-idx1-ubyte"].values) for part in ("train", "t10k"))
-        return {
-            "used": "mnist",
-            "sha256": {name: file.sha256 for name, file in files.items()},
-            "root": str(self.folder),
-            "sizes": sizes(train, test, self.validation),
-            "warning": f"{self._raw} is sound but not the original MNIST: {', '.join(others)}." if others else None,
-        }
+        return data_record(
+            "mnist",
+            self.sizes(train, test),
+            sha256={name: file.sha256 for name, file in files.items()},
+            root=str(self.folder),
+            warning=f"{self.raw} is sound but not the original MNIST: {', '.join(others)}." if others else None,
+        )
 
     def _read(self) -> dict[str, Idx]:
-        """The four files, sound and of matching counts; missing ones fetched where that is allowed."""
-        self._check_root()
-        paths = {name: _beside(self._raw / name) for name in ORIGINAL}
-        files = {name: self._sound(path) for name, path in paths.items() if path is not None}
+        """Return the four files, sound and of matching counts; missing ones are fetched where that is allowed."""
+        self._check_folders()
+        paths = {name: path for name in ORIGINAL if (path := self._find(name))}
+        files = {name: self._read_file(path) for name, path in paths.items()}
         missing = [name for name in ORIGINAL if name not in files]
         if missing:
             # Only the original is completed: MNIST's test set beside another training set would be a silent mixture.
             if any(file.sha256 != ORIGINAL[name] for name, file in files.items()):
-                raise RequestError(self._absent(missing, "its other files are those of another set"))
+                raise RequestError(self._incomplete(missing, "its other files are those of another set"))
             if str(self.download).lower() == "false":
-                raise Unavailable(self._absent(missing, "data.download is false"))
+                raise Unavailable(self._incomplete(missing, "data.download is false"))
             self._fetch(missing)
-            files |= {name: self._sound(self._raw / name) for name in missing}
+            files |= {name: self._read_file(self.raw / name) for name in missing}
 
         for part in ("train", "t10k"):
             images, labels = (len(files[f"{part}-{kind}-ubyte"].values) for kind in ("images-idx3", "labels-idx1"))
             if images != labels:
                 raise RequestError(
-                    f"{_beside(self._raw / f'{part}-labels-idx1-ubyte')} does not fit {part}-images-idx3-ubyte.\n"
+                    f"{self._find(f'{part}-labels-idx1-ubyte')} does not fit {part}-images-idx3-ubyte.\n"
                     f"  Expected {images:,} labels, one for each image; found {labels:,}.\n  {self._remedy}"
                 )
         return {name: files[name] for name in ORIGINAL}
 
-    def _sound(self, path: Path) -> Idx:
-        return read(path, IMAGES if "images" in path.name else LABELS, self._remedy)
+    def _find(self, name: str) -> Path | None:
+        """Return the file, or the `.gz` beside it, or None. A link to nowhere counts: reading names it as unsound."""
+        candidates = (self.raw / name, self.raw / f"{name}.gz")
+        return next((path for path in candidates if os.path.lexists(path)), None)
 
-    def _check_root(self) -> None:
-        if not exists(self.folder):
-            if self.root is not None and str(self.download).lower() != "true":
-                raise RequestError(f"data.root={self.root} does not exist.\n  To fetch MNIST there: {self._command}")
-        elif not self.folder.is_dir():
-            raise RequestError(f"{self.folder} is not a folder. Expected one that holds MNIST/raw; set data.root.")
+    def _read_file(self, path: Path) -> Idx:
+        return read_idx(path, IMAGES if "images" in path.name else LABELS, self._remedy)
+
+    def _check_folders(self) -> None:
+        if self.root is not None and not os.path.lexists(self.folder) and str(self.download).lower() != "true":
+            raise RequestError(f"data.root={self.root} does not exist.\n  To fetch MNIST there: {self._command}")
+        for folder in (self.folder, self.raw.parent, self.raw):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise RequestError(f"{folder} is not a folder. Expected data.root to hold MNIST/raw; set data.root.")
 
     def _fetch(self, missing: list[str]) -> None:
         from torchvision.datasets import MNIST
 
         resources = [(name, md5) for name, md5 in MNIST.resources if name.removesuffix(".gz") in missing]
         try:
-            with _fetch.staging(self._raw) as stage:
-                _fetch.within_time(lambda stop: _fetch.download(resources, MNIST.mirrors, stage, stop), stage)
-                for name in missing:
-                    _fetch.publish(stage / f"{name}.gz", self._raw / name)
+            download(resources, MNIST.mirrors, self.raw)
         except OSError as error:
-            raise Unavailable(self._absent(missing, f"cannot be downloaded ({reason(error)})")) from None
+            raise Unavailable(self._incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
 
-    def _absent(self, missing: list[str], why: str) -> str:
+    def _incomplete(self, missing: list[str], why: str) -> str:
         return (
-            f"MNIST is not complete in {self._raw} and {why}.\n  Missing: {', '.join(missing)}, unpacked or .gz.\n"
+            f"MNIST is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}, unpacked or .gz.\n"
             f"  Copy them there, or fetch them with: {self._command}\n  Without a network there is data=digits."
         )
-
-    @property
-    def _raw(self) -> Path:
-        return self.folder / "MNIST" / "raw"
 
     @property
     def _command(self) -> str:
@@ -144,9 +143,5 @@ class Source:
 
 
 def default_root() -> Path:
+    """Return the folder of all downloaded data: $ODENET_DATA, or ~/.cache/odenet."""
     return Path(os.path.abspath(os.path.expanduser(os.environ.get("ODENET_DATA") or "~/.cache/odenet")))
-
-
-def _beside(path: Path) -> Path | None:
-    """The file itself, or the `.gz` beside it, or neither."""
-    return next((one for one in (path, path.with_name(f"{path.name}.gz")) if exists(one)), None)

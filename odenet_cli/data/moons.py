@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.toy import Noisy, angles, halves
+from odenet_cli.data.common.densities import NoisyCurve, cos_sin, halves
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source(Noisy):
+class Source(NoisyCurve):
     """noise  standard deviation around the half circles of radius 1."""
-
-    name: ClassVar = "moons"
 
     def curve(self, s: Tensor) -> Tensor:
         lower, along = halves(s)
-        x, y = angles(along, 0.5)
+        x, y = cos_sin(along, 0.5)
         return torch.stack((torch.where(lower, 1 - x, x), torch.where(lower, 0.5 - y, y)), 1)

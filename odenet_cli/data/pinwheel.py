@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.toy import Toy
+from odenet_cli.data.common.densities import Density
 
 ARMS, RATE, ALONG, ACROSS, SCALE = 5, 0.25, 0.3, 0.1, 2.0
 NEWTON = 60  # steps, some of them damped
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source(Toy):
+class Source(Density):
     """It has no options."""
 
-    name: ClassVar = "pinwheel"
-
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        place = {"generator": generator, "device": generator.device}
-        arm = torch.randint(ARMS, (n,), **place).to(dtype)  # type: ignore[call-overload]
-        normal = torch.randn(n, 2, dtype=dtype, **place)  # type: ignore[call-overload]
-        return _placed(normal, arm)
+        arm = torch.randint(ARMS, (n,), generator=generator, device=generator.device).to(dtype)
+        normal = torch.randn(n, 2, dtype=dtype, generator=generator, device=generator.device)
+        return to_arms(normal, arm)
 
     def density(self, x: Tensor) -> Tensor:
-        """p(x), x (N, 2) -> (N,): the mean over arms of the density of the point (u, v) that an arm's turn took to x.
+        """Return p(x), x (N, 2) -> (N,): the mean over arms of the density of the (u, v) that an arm's turn took to x.
 
         Turned back by 2πk/5 + r exp(u), x must have u for its first coordinate: an equation that Newton's method solves
         but for 1e-8 of the mass, where the turn folds the plane. Its derivative, 1 - r exp(u) v, is the Jacobian of the
@@ -39,32 +33,33 @@ class Source(Toy):
         radius, arms = y.norm(dim=1), torch.arange(ARMS, dtype=y.dtype, device=y.device)[:, None]
         angle = torch.atan2(y[:, 1], y[:, 0]) - 2 * math.pi * arms / ARMS
 
-        def turned(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def turn_back(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Return v, the residual of the equation for u, and its derivative."""
             rate = RATE * u.exp()
             v = radius * (angle - rate).sin()
             return v, u - radius * (angle - rate).cos(), 1 - rate * v
 
         u = radius.expand_as(angle)
         for _ in range(NEWTON):
-            _, miss, slope = turned(u)
-            u = (u - miss / slope.clamp(min=0.5)).clamp(1 - 8 * ALONG, 1 + 8 * ALONG)
-        v, miss, slope = turned(u)
-        p = torch.exp(-0.5 * (((u - 1) / ALONG).square() + (v / ACROSS).square())) / slope.abs()
-        p = torch.where(miss.abs() < 1e-9, p, 0).mean(0) / (2 * math.pi * ALONG * ACROSS * SCALE**2)
+            _, residual, derivative = turn_back(u)
+            u = (u - residual / derivative.clamp(min=0.5)).clamp(1 - 8 * ALONG, 1 + 8 * ALONG)
+        v, residual, derivative = turn_back(u)
+        p = torch.exp(-0.5 * (((u - 1) / ALONG).square() + (v / ACROSS).square())) / derivative.abs()
+        p = torch.where(residual.abs() < 1e-9, p, 0).mean(0) / (2 * math.pi * ALONG * ACROSS * SCALE**2)
         return p.to(x.dtype)
 
     @cached_property
     def entropy(self) -> float:
-        """By the trapezoidal rule over the two normal numbers behind a point of one arm: all arms are alike."""
+        """-E[log p(x)] by the trapezoidal rule over the normal numbers of one arm: all arms are alike."""
         axis = 0.05 * torch.arange(-160, 161, dtype=torch.float64)
         normal = torch.cartesian_prod(axis, axis)
         weight = torch.exp(-0.5 * normal.square().sum(1))
-        surprise = -self.density(_placed(normal, torch.zeros(1))).log()
+        surprise = -self.density(to_arms(normal, torch.zeros(1))).log()
         return float((weight * surprise).sum() / weight.sum())
 
 
-def _placed(normal: Tensor, arm: Tensor) -> Tensor:
-    """The points (N, 2) that normal numbers (N, 2) become on their arms."""
+def to_arms(normal: Tensor, arm: Tensor) -> Tensor:
+    """Return the points (N, 2) that normal numbers (N, 2) become on their arms (N,)."""
     x, y = 1 + ALONG * normal[:, 0], ACROSS * normal[:, 1]
     turn = 2 * math.pi * arm / ARMS + RATE * torch.exp(x)
     c, s = turn.cos(), turn.sin()

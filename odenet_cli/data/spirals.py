@@ -14,19 +14,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.batches import Drawn
-from odenet_cli.data.common.images import epoch_seed
 from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
+from odenet_cli.data.common.splits import epoch_seed
+from odenet_cli.data.common.synthetic import Synthetic
 from odenet_cli.errors import RequestError
 
 B = 0.06
-GRID, STOP = 500, 6 * math.pi
+GRID, END = 500, 6 * math.pi  # angles θ
 STARTS = (100, 300)
 TIMES = 100  # of the window, and as many after it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Drawn):
+class Source(Synthetic):
     """Options of `data=spirals`.
 
     observed    points kept of the 100 in the window, drawn anew for each trajectory
@@ -35,10 +35,8 @@ class Source(Drawn):
     seed        of the trajectories; `seed` alone, that of the run, leaves them as they are
     """
 
-    name: ClassVar = "spirals"
     unit: ClassVar = "trajectories"
     shape: ClassVar = (2,)
-    classes: ClassVar = 0
     task: ClassVar = "series"
 
     observed: int = 30
@@ -55,11 +53,10 @@ class Source(Drawn):
         super().__post_init__()
 
     @property
-    def each(self) -> float:
+    def bytes_per_sample(self) -> float:
         return 8 * (2 * TIMES * 5 + 3 * self.observed)  # times, noisy and clean points, and those observed, in float64
 
     def rows(self) -> Series:
-        """All trajectories; drawn on the CPU, so that every device sees the same."""
         count = sum(self.sizes.values())
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, 0))
         starts = torch.randint(*STARTS, (count,), generator=generator)
@@ -68,21 +65,21 @@ class Source(Drawn):
         order = torch.rand(count, TIMES, generator=generator).argsort(1)
         kept = order[:, : self.observed].sort(1).values
 
-        at = (STOP / (GRID - 1) * torch.arange(2 * TIMES, dtype=torch.float64)).expand(count, -1)
+        target_times = (END / (GRID - 1) * torch.arange(2 * TIMES, dtype=torch.float64)).expand(count, -1)
         values = noisy.gather(1, kept[..., None].expand(-1, -1, 2))
-        seen = torch.ones(count, self.observed, dtype=torch.bool)
+        observed_mask = torch.ones(count, self.observed, dtype=torch.bool)
         step = torch.arange(2 * TIMES)
         beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # where no window reaches
         scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, IN_TRAINING_RANGE)).to(torch.uint8)
-        return Series(at.gather(1, kept), values, seen, at, noisy, clean, scope)
+        return Series(target_times.gather(1, kept), values, observed_mask, target_times, noisy, clean, scope)
 
 
 def trajectories(starts: Tensor, length: int) -> Tensor:
-    """`length` points from each of the indices `starts` (N,) on, every second one clockwise: (N, length, 2)."""
+    """Return `length` points from each of the indices `starts` (N,) on, every second one clockwise: (N, length, 2)."""
     index = starts[:, None] + torch.arange(length)
-    angle = torch.linspace(0, STOP, GRID, dtype=torch.float64)[index]
+    angle = torch.linspace(0, END, GRID, dtype=torch.float64)[index]
     clockwise = (torch.arange(len(starts)) % 2 == 1)[:, None]
-    turned = torch.where(clockwise, STOP + 1 - angle, angle)
+    turned = torch.where(clockwise, END + 1 - angle, angle)
     radius = torch.where(clockwise, 50 * B / turned, B * turned)
     centre = torch.where(clockwise, -1.0, 1.0)
     return torch.stack((radius * turned.cos() + centre, radius * turned.sin()), 2)

@@ -1,15 +1,18 @@
-"""Energy U4 of Rezende & Mohamed (2015): a sine wave that forks, within the wall of `_energies`."""
+"""Energy U4 of Rezende & Mohamed (2015): a sine wave that forks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+import torch
+from torch import Tensor
 
-from odenet_cli.data.common.energies import Energy
+from odenet_cli.data.common.energies import Energy, half_square, wave
 
 
-@dataclass(frozen=True, kw_only=True)
 class Source(Energy):
-    """It has no options."""
+    """U(z) = -log(exp(-½ ((z_2 - w1)/0.4)²) + exp(-½ ((z_2 - w1 + w3)/0.35)²)), w3 = 3 σ((z_1 - 1)/0.3)."""
 
-    name: ClassVar = "u4"
+    normalizer = 15.2518
+
+    def energy(self, z: Tensor) -> Tensor:
+        y, w3 = z[:, 1] - wave(z), 3 * torch.sigmoid((z[:, 0] - 1) / 0.3)
+        return -torch.logaddexp(-half_square(y / 0.4), -half_square((y + w3) / 0.35))

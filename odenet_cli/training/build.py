@@ -103,12 +103,12 @@ def compiling_pays(config: Config, module: nn.Module) -> bool:
 
 def planned_steps(config: Config) -> int:
     """Return the optimiser steps that a config asks for; epochs of images, whose size it does not say, count 0."""
-    from odenet_cli.data.common.batches import EPOCH
+    from odenet_cli.data.common.splits import EPOCH_BATCHES
 
     trainer, length = config.trainer, config.trainer.steps
     if length is None:
         generated = datasets.task(config.data["name"]) != "classify"
-        length = (trainer.epochs or 0) * min(EPOCH, trainer.limit_batches or EPOCH) if generated else 0
+        length = (trainer.epochs or 0) * min(EPOCH_BATCHES, trainer.limit_batches or EPOCH_BATCHES) if generated else 0
     return min(length, trainer.max_steps or length)
 
 

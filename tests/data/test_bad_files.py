@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -28,7 +29,7 @@ ROWS = {
     "one byte": (IMAGES, lambda good: good[:1], "found 1 byte in all"),
     "header cut": (IMAGES, lambda good: good[:12], "a header of 16 bytes; found 12 bytes in all"),
     "truncated": (IMAGES, lambda good: good[:-1], "Expected 47,056 bytes, as its header .*; found 47,055 bytes"),
-    "too long": (LABELS, lambda good: good + b"\0", "Expected 68 bytes.*; found 69 bytes"),
+    "too long": (LABELS, lambda good: good + b"\0", "Expected 68 bytes.*; found more"),
     "wrong magic": (IMAGES, lambda good: b"\0\0\x0d\x03" + good[4:], "0x00000803.*; found 0x00000d03"),
     "labels for images": (IMAGES, lambda good: with_labels(), "found 0x00000801, the magic number of idx labels"),
     "wrong byte order": (IMAGES, lambda good: struct.pack("<4I", 0x803, 60, 28, 28) + good[16:], "little-endian"),
@@ -36,7 +37,7 @@ ROWS = {
     "gzip without .gz": (IMAGES, lambda good: gzip.compress(good), "found gzip data"),
     "other size": (IMAGES, lambda good: struct.pack(">4I", 0x803, 60, 32, 32), "28×28 pixels; found 32×32"),
     "count too high": (IMAGES, lambda good: good[:4] + struct.pack(">I", 61) + good[8:], "47,840 .*; found 47,056"),
-    "count too low": (IMAGES, lambda good: good[:4] + struct.pack(">I", 59) + good[8:], "46,272 .*; found 47,056"),
+    "count too low": (IMAGES, lambda good: good[:4] + struct.pack(">I", 59) + good[8:], "46,272 .*; found more"),
     "count absurd": (IMAGES, lambda good: good[:4] + b"\xff" * 4 + good[8:], "found 4,294,967,295 in its header"),
     "no samples": (LABELS, lambda good: struct.pack(">2I", 0x801, 0), "found 0 in its header"),
     "label out of range": (LABELS, lambda good: with_labels(1, 2, 10, 3), "0 to 9; found 10 as label number 2"),
@@ -67,8 +68,6 @@ def test_an_unsound_file_is_named(raw, sound, row, packed):
     message = refusal(raw)
     assert str(raw / name) in message
     assert "odenet data mnist data.root=" in message
-    if packed and row in ("too long", "count too low"):  # the end of a stream is not known beforehand
-        says = "found more"
     says_so(says, message)
 
 
@@ -98,7 +97,7 @@ def test_a_damaged_gzip_file_is_named(raw, sound, spoil):
 def test_what_is_no_gzip_file_at_all_is_named(raw, content):
     (raw / IMAGES).unlink()
     (raw / f"{IMAGES}.gz").write_bytes(content)
-    assert "Expected a gzip file; found" in refusal(raw)
+    assert re.search("Expected (a whole gzip file|the magic number).*; found", refusal(raw))
 
 
 def test_an_endless_gzip_file_is_read_no_further_than_promised(raw, sound):
@@ -148,9 +147,9 @@ def test_a_root_that_is_no_folder_is_named(tmp_path, make):
 
 def test_a_folder_on_the_way_that_is_a_file_or_a_loop_is_named(tmp_path):
     (tmp_path / "MNIST").touch()
-    with pytest.raises(RequestError, match="MNIST/raw/train-images-idx3-ubyte cannot be reached: Not a directory"):
+    with pytest.raises(RequestError, match=f"{tmp_path}/MNIST is not a folder"):
         data.prepare("mnist", {"root": str(tmp_path)})
     (tmp_path / "MNIST").unlink()
     (tmp_path / "MNIST").symlink_to(tmp_path / "MNIST")
-    with pytest.raises(RequestError, match="cannot be reached: Too many levels of symbolic links"):
+    with pytest.raises(RequestError, match=f"{tmp_path}/MNIST is not a folder"):
         data.prepare("mnist", {"root": str(tmp_path)})

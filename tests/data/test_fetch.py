@@ -14,7 +14,7 @@ import pytest
 
 from odenet_cli import data
 from odenet_cli.data import mnist
-from odenet_cli.data.common import download as _fetch
+from odenet_cli.data.common import download
 from odenet_cli.errors import RequestError
 
 
@@ -25,7 +25,7 @@ def offline(monkeypatch):
     def refuse(*_):
         raise OSError("mirror.example: Name or service not known")
 
-    monkeypatch.setattr(_fetch, "download", refuse)
+    monkeypatch.setattr(download, "fetch", refuse)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_another_set_is_not_completed_with_the_original(offline, raw):
 def test_a_host_that_never_answers_is_given_up(tmp_path, monkeypatch):
     from torchvision.datasets import MNIST
 
-    monkeypatch.setattr(_fetch, "STALL_S", 0.5)
+    monkeypatch.setattr(download, "STALL_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -104,19 +104,19 @@ def test_a_host_that_never_answers_is_given_up(tmp_path, monkeypatch):
 
 def test_an_explicit_root_must_exist_unless_it_is_to_be_made(offline, tmp_path):
     root = tmp_path / "my data"
-    for download in ("auto", "false", False):
+    for value in ("auto", "false", False):
         with pytest.raises(RequestError, match=f"does not exist.\n.*odenet data mnist 'data.root={root}'"):
-            data.prepare("mnist", {"root": str(root), "download": download})
+            data.prepare("mnist", {"root": str(root), "download": value})
     with pytest.raises(data.Unavailable, match="Name or service not known"):
         data.prepare("mnist", {"root": str(root), "download": "true"})
     assert not root.exists()
 
 
 def test_download_false_never_downloads(tmp_path, monkeypatch):
-    monkeypatch.setattr(_fetch, "download", lambda *_: pytest.fail("downloaded"))
-    for download in ("false", False):
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("downloaded"))
+    for value in ("false", False):
         with pytest.raises(data.Unavailable, match=r"data\.download is false"):
-            data.prepare("mnist", {"root": str(tmp_path), "download": download})
+            data.prepare("mnist", {"root": str(tmp_path), "download": value})
 
 
 def test_auto_is_mnist_where_it_is_on_disk(raw, caplog):

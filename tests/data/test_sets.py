@@ -37,10 +37,10 @@ def test_mnist_holds_out_the_last_training_samples_whatever_the_seed(raw, sound)
         assert (found.train.size, found.valid.size, found.test.size) == (40, 20, 20)
         assert (len(found.train), len(found.valid), len(found.test)) == (5, 2, 2)
         assert (found.shape, found.classes, found.task) == ((1, 28, 28), 10, "classify")
-        whole = torch.cat([found.train.images, found.valid.images])
+        whole = torch.cat([found.train.rows[0], found.valid.rows[0]])
         assert bytes(whole.flatten().tolist()) == sound["train-images-idx3-ubyte"][16:]
-        assert bytes(found.test.images.flatten().tolist()) == sound["t10k-images-idx3-ubyte"][16:]
-        assert found.test.labels.tolist() == [i % 10 for i in range(20)]
+        assert bytes(found.test.rows[0].flatten().tolist()) == sound["t10k-images-idx3-ubyte"][16:]
+        assert found.test.rows[1].tolist() == [i % 10 for i in range(20)]
 
 
 def test_another_set_in_the_format_is_used_warned_about_and_recorded(raw, sound, caplog):
@@ -104,10 +104,10 @@ def test_digits_are_split_in_the_order_of_their_writers():
     found = load("digits", {})
     parts = (found.train, found.valid, found.test)
     assert [part.size for part in parts] == [1293, 144, 360]
-    assert torch.cat([part.labels for part in parts]).tolist() == sklearn.target.tolist()
+    assert torch.cat([part.rows[1] for part in parts]).tolist() == sklearn.target.tolist()
     small = torch.from_numpy(sklearn.images)
     smooth = F.interpolate(small[:, None] * (255 / 16), size=28, mode="bilinear")
-    dealt = torch.cat([part.images for part in parts])
+    dealt = torch.cat([part.rows[0] for part in parts])
     # Rounded to the nearest byte: half a byte, plus the rounding of the reference.
     assert (dealt - smooth).abs().max() <= 0.5 + 1e-9
     assert (int(dealt.min()), int(dealt.max())) == (0, 255)

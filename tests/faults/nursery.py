@@ -65,9 +65,9 @@ def start(request):
 def main():
     torch.set_num_threads(1)
     # All commands here train on the same digits, and to read and enlarge them takes most of a second.
-    small = digits._embedded()
-    large = digits.enlarged(small[0])
-    digits._embedded, digits.enlarged = lambda: small, lambda _: large
+    small = digits.load_small()
+    large = digits.enlarge(small[0])
+    digits.load_small, digits.enlarge = lambda: small, lambda _: large
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"package": odenet_cli.__file__}), file=channel, flush=True)

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from odenet_cli.errors import RequestError
 
 SERIES, TIME = ("series", "id"), ("time", "t")  # where there are both, the first
-LARGEST = 1e100  # of a time or a value: spans and sums of squares stay finite
+MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # taken for commas
 
 
 class Point(NamedTuple):
-    """One row: where it stands, when it was, what was measured."""
+    """Hold one row: its line in the file, its time, its values."""
 
     line: int
     time: float
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a file holds.
+    """Hold the content of a file.
 
     header  names of the columns: of the series, of the time, of one value or more
     series  the points of each series by time; series in the order in which they first occur
@@ -46,32 +46,33 @@ def read(path: Path) -> Table:
     raw = content(path)
     rows = _rows(path, raw)
     first, header = next(rows)
-    found: dict[str, list[Point]] = {}
+    series: dict[str, list[Point]] = {}
     for line, (name, *numbers) in rows:
         if not name:
             raise fault(path, line, f"{header[0]} is empty; every row names its series. Fill it in.")
         time, *values = (_number(path, line, key, text) for key, text in zip(header[1:], numbers))
-        found.setdefault(name, []).append(Point(line, time, values))
-    if not found:
+        series.setdefault(name, []).append(Point(line, time, values))
+    if not series:
         raise fault(path, first, "this names the columns, and there are no rows below it. Add some: a row is a point.")
-    for name, points in found.items():
-        found[name] = _checked(path, name, sorted(points, key=lambda point: point.time))
-    return Table(header, found, hashlib.sha256(raw).hexdigest())
+    for name, points in series.items():
+        series[name] = _checked(path, name, sorted(points, key=lambda point: point.time))
+    return Table(header, series, hashlib.sha256(raw).hexdigest())
 
 
 def fault(path: Path, line: int, text: str) -> RequestError:
+    """Return the error for one line of a file."""
     return RequestError(f"{path}, line {line}: {text}")
 
 
 def _rows(path: Path, raw: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells (series, time, values…) of every row that is not blank, the header first."""
+    """Yield line number and cells (series, time, values…) of every row that is not blank, the header first."""
     lines = enumerate(re.split(r"\r\n?|\n", _text(path, raw)), 1)
     rows = ((line, text, cells) for line, text in lines if any(cells := _cells(path, line, text)))
     line, text, header = next(rows, (1, "", []))
     if not header:
         raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
-    _named(path, line, text, header)
-    first = _places(header)
+    _check_header(path, line, text, header)
+    first = _positions(header)
     order = first + [place for place in range(len(header)) if place not in first]
     yield line, [header[place] for place in order]
     for line, _, cells in rows:
@@ -86,7 +87,7 @@ def _rows(path: Path, raw: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def content(path: Path) -> bytes:
-    """What the file `data.path` holds. A pipe or a device is refused: to read one may never end."""
+    """Return the bytes of the file `data.path`; raise RequestError for a pipe or a device, whose end may never come."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise RequestError(f"data.path={path} is not a file but a folder, a pipe or a device. Name a file.")
     try:
@@ -109,7 +110,7 @@ def _text(path: Path, raw: bytes) -> str:
 
 
 def _cells(path: Path, line: int, text: str, delimiter: str = ",") -> list[str]:
-    """Cells of one line. None goes on in the next line: a quote left open would take in the rest of the file."""
+    """Return the cells of one line. None continues in the next: an open quote would take in the rest of the file."""
     try:
         cells = next(csv.reader([text + "\n"], delimiter=delimiter))
     except csv.Error as error:
@@ -122,8 +123,8 @@ def _cells(path: Path, line: int, text: str, delimiter: str = ",") -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _places(header: list[str]) -> list[int]:
-    """Where the series and the time stand, as far as they are there. A `T` is no time: it may be a temperature."""
+def _positions(header: list[str]) -> list[int]:
+    """Return the positions of series and time, as far as present. A `T` is no time: it may be a temperature."""
     names = [_folded(name) for name in header]
     found = (next((key for key in keys if key in names), None) for keys in (SERIES, TIME))
     return [names.index(key) for key in found if key]
@@ -133,12 +134,12 @@ def _folded(name: str) -> str:
     return name.lower() if name != "T" and name.lower() in SERIES + TIME else name
 
 
-def _named(path: Path, line: int, text: str, header: list[str]) -> None:
-    """Refuse a first line that does not name a series, a time and one value or more, each once."""
-    listed, complete = _brief(", ".join(header)), len(header) > 2 and len(_places(header)) == 2
+def _check_header(path: Path, line: int, text: str, header: list[str]) -> None:
+    """Raise RequestError unless the first line names a series, a time and one value or more, each once."""
+    listed, complete = _brief(", ".join(header)), len(header) > 2 and len(_positions(header)) == 2
     for mark, word in () if complete else DELIMITERS.items():
         other = _cells(path, line, text, mark)
-        if len(other) > len(header) or len(_places(other)) == 2:
+        if len(other) > len(header) or len(_positions(other)) == 2:
             raise fault(
                 path,
                 line,
@@ -178,9 +179,9 @@ def _number(path: Path, line: int, key: str, text: str) -> float:
             f"{key}={_brief(text)!r} is no finite number, such as -1.5 or 2e-3. Correct it, or take the row out.",
         )
     number = float(text)
-    if abs(number) > LARGEST:
+    if abs(number) > MAX_NUMBER:
         raise fault(
-            path, line, f"{key}={number:g} is beyond ±{LARGEST:g}. Correct it, rescale {key}, or take the row out."
+            path, line, f"{key}={number:g} is beyond ±{MAX_NUMBER:g}. Correct it, rescale {key}, or take the row out."
         )
     return number
 
@@ -194,7 +195,7 @@ def _brief(text: str) -> str:
 
 
 def _checked(path: Path, name: str, points: list[Point]) -> list[Point]:
-    """Points in the order of time, if there are two or more, none of them at the same time."""
+    """Return the points, if there are two or more, no two of them at the same time."""
     if len(points) < 2:
         raise fault(
             path, points[0].line, f"series {name} has only this one point; two are the least. Add one, or take it out."

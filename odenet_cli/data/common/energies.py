@@ -10,94 +10,52 @@ which is part of the loss and of every number that is reported. No flow can scor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odenet_cli.data.common.generated import generated, record
-from odenet_cli.data.common.images import BatchSpec, Data
+from odenet_cli.data.common.plane import PlaneSource
 
-EDGE, SOFT = 4.0, 0.1
-
-
-def u1(z: Tensor) -> Tensor:
-    x, radius = z[:, 0], torch.linalg.vector_norm(z, dim=1)
-    return _half_square((radius - 2) / 0.4) - torch.logaddexp(
-        -_half_square((x - 2) / 0.6), -_half_square((x + 2) / 0.6)
-    )
+WALL_WIDTH = 0.1
 
 
-def u2(z: Tensor) -> Tensor:
-    return _half_square((z[:, 1] - _wave(z)) / 0.4)
+@dataclass(frozen=True, kw_only=True)
+class Energy(PlaneSource):
+    """A target known up to its constant: batches are `(noise (B, 2), target)`, standard normal numbers and this.
 
-
-def u3(z: Tensor) -> Tensor:
-    y, dip = z[:, 1] - _wave(z), 3 * torch.exp(-_half_square((z[:, 0] - 1) / 0.6))
-    return -torch.logaddexp(-_half_square(y / 0.35), -_half_square((y + dip) / 0.35))
-
-
-def u4(z: Tensor) -> Tensor:
-    y, step = z[:, 1] - _wave(z), 3 * torch.sigmoid((z[:, 0] - 1) / 0.3)
-    return -torch.logaddexp(-_half_square(y / 0.4), -_half_square((y + step) / 0.35))
-
-
-def wall(z: Tensor) -> Tensor:
-    """C(z), (B, 2) -> (B,)."""
-    return _half_square(F.relu(z.abs() - EDGE) / SOFT).sum(1)
-
-
-def _wave(z: Tensor) -> Tensor:
-    return torch.sin(0.5 * math.pi * z[:, 0])
-
-
-def _half_square(x: Tensor) -> Tensor:
-    return 0.5 * x.square()
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a flow is to sample from.
-
-    energy  U, (B, 2) -> (B,)
-    z       the constant Z within the wall, from the paper's sheet and recomputed by a test
+    normalizer  the constant Z within the wall, from the paper's sheet and recomputed by a test
+    edge        where the wall begins
     """
 
-    energy: Callable[[Tensor], Tensor]
-    z: float
-    edge: ClassVar = EDGE
+    task: ClassVar = "density"
+    normalizer: ClassVar[float]
+    edge: ClassVar = 4.0
+
+    def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        return torch.randn(n, 2, generator=generator, dtype=dtype, device=generator.device)
+
+    def energy(self, z: Tensor) -> Tensor:
+        """Return U(z), z (B, 2) -> (B,)."""
+        raise NotImplementedError
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return U + C, z (B, 2) -> (B,)."""
+        return self.energy(z) + half_square(F.relu(z.abs() - self.edge) / WALL_WIDTH).sum(1)
 
     @property
     def floor(self) -> float:
         """The smallest E[log q + U + C] there is, reached by q = p."""
-        return -math.log(self.z)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """U + C, (B, 2) -> (B,)."""
-        return self.energy(x) + wall(x)
+        return -math.log(self.normalizer)
 
 
-TARGETS = {"u1": Target(u1, 6.5372), "u2": Target(u2, 8.2725), "u3": Target(u3, 14.4769), "u4": Target(u4, 15.2518)}
+def wave(z: Tensor) -> Tensor:
+    """Return w1(z) = sin(2π z_1 / 4), z (B, 2) -> (B,)."""
+    return torch.sin(0.5 * math.pi * z[:, 0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Energy:
-    """A `Source` whose batches are `(noise (B, 2), target)`: standard normal numbers, and a `Target`."""
-
-    shape: ClassVar = (2,)
-    classes: ClassVar = 0
-    task: ClassVar = "density"
-    name: ClassVar[str]
-
-    def prepare(self) -> dict[str, Any]:
-        return record(self.name)
-
-    def load(self, spec: BatchSpec) -> Data:
-        return generated(self.name, self.task, _normal, TARGETS[self.name], spec)
-
-
-def _normal(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    return torch.randn(n, 2, generator=generator, dtype=dtype, device=generator.device)
+def half_square(x: Tensor) -> Tensor:
+    """Return ½ x²."""
+    return 0.5 * x.square()

@@ -10,13 +10,13 @@ from torch import Tensor
 class Events(NamedTuple):
     """Batches are plain tuples of these tensors, in this order. All sequences last from 0 to the end of `grid`.
 
-    bins      (B, N)      centres of equal parts of the time, for a network that reads the sequence
-    counts    (B, N, 1)   events in each of them, as (n - μ) / √μ, μ the mean
-    times     (B, M)      of the events, rising, padding behind them
-    event_mask     (B, M)      True for an event, False for padding
-    log_rate  (B, M)      log λ event_mask, as it is true
-    grid      (B, G)      times from 0 to the end
-    rate      (B, G)      λ event_mask, as it is true
+    bins        (B, N)     centres of equal parts of the time, for a network that reads the sequence
+    counts      (B, N, 1)  events in each of them, as (n - μ) / √μ, μ the mean
+    times       (B, M)     of the events, rising, padding behind them
+    event_mask  (B, M)     True for an event, False for padding
+    log_rate    (B, M)     true log λ at the events
+    grid        (B, G)     times from 0 to the end
+    rate        (B, G)     true λ on the grid
     """
 
     bins: Tensor

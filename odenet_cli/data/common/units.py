@@ -1,4 +1,4 @@
-"""What the numbers of a table of series are measured in. Units belong to the run that was trained in them.
+"""Units that the numbers of a table of series are measured in. They belong to the run that was trained in them.
 
 They are fitted once, on the series to train on, and kept in `run.json`; whatever the run is shown later, another file
 too, is measured in them, its columns taken by name.
@@ -25,7 +25,7 @@ MAX_NAMES = 3
 
 
 class Units(NamedTuple):
-    """The columns that are used, in their order, and what they and the time are measured in.
+    """Hold the columns that are used, in their order, and what they and the time are measured in.
 
     left_out  columns that were constant where they are seen, and have no unit
     time      of the model, in the table's
@@ -40,7 +40,7 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Units:
-        """Return those of a run's record of its data; raise `RequestError` for what no run writes there."""
+        """Return the units in a run's record of its data; raise RequestError for what no run writes there."""
         columns, left_out = record["columns"], record.get("left_out", [])  # a run may be from before columns were
         for key, names in (("columns", columns), ("left_out", left_out)):
             if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -55,7 +55,7 @@ class Units(NamedTuple):
         return cls(columns[2:], left_out, float(record["time_unit"]), mean, sd)
 
     def record(self, header: Sequence[str]) -> dict[str, Any]:
-        """Return what `run.json` keeps of them; `header` names the columns of series and time."""
+        """Return what `run.json` keeps of the units; `header` names the columns of series and time."""
         return {
             "columns": [*header[:2], *self.columns],
             "left_out": self.left_out,
@@ -80,7 +80,7 @@ class Units(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of series of different lengths, one behind the other, in float64.
+    """Hold the numbers of series of different lengths, one behind the other, in float64.
 
     times   (P,)
     values  (P, D)
@@ -99,48 +99,50 @@ class Numbers(NamedTuple):
 
     @property
     def starts(self) -> Tensor:
-        """Where each series begins, (N,)."""
+        """Index at which each series begins, (N,)."""
         return self.counts.cumsum(0) - self.counts
 
     @property
     def durations(self) -> Tensor:
-        """How long each series lasts, (N,)."""
+        """Duration of each series, (N,)."""
         return self.times[self.starts + self.counts - 1] - self.times[self.starts]
 
     def sums(self, x: Tensor) -> Tensor:
-        """The sum over each series of numbers, (P, D) -> (N, D)."""
+        """Return the sum of x over each series, (P, D) -> (N, D)."""
         series = torch.arange(len(self.counts)).repeat_interleave(self.counts)
         return x.new_zeros(len(self.counts), x.shape[1]).index_add(0, series, x)
 
-    def seen(self, window: float) -> Tensor:
-        """Which points lie in the first `window` of their series, at least one of each, (P,)."""
+    def in_window(self, window: float) -> Tensor:
+        """Return which points lie in the first `window` of their series, at least one of each, (P,)."""
         place = torch.arange(len(self.times)) - self.starts.repeat_interleave(self.counts)
         return place < (window * self.counts).floor().long().clamp_min(1).repeat_interleave(self.counts)
 
     def digest(self, columns: Sequence[str], series: Sequence[str]) -> str:
         """Return a SHA-256 of numbers and names, the same for any order of the columns."""
         order = sorted(range(len(columns)), key=columns.__getitem__)
-        found = hashlib.sha256(repr(([columns[k] for k in order], series, self.counts.tolist())).encode())
+        digest = hashlib.sha256(repr(([columns[k] for k in order], series, self.counts.tolist())).encode())
         for part in (self.times, self.values[:, order].contiguous()):
-            found.update(part.numpy().tobytes())
-        return found.hexdigest()
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
 
 
-def fitted(path: Path, names: Sequence[str], time: float, values: Tensor, seen: Tensor) -> tuple[Units, list[str]]:
-    """Return the units in which what is `seen` of `values` has mean 0 and standard deviation 1, and what to warn of.
+def fit_units(
+    path: Path, names: Sequence[str], time: float, values: Tensor, observed: Tensor
+) -> tuple[Units, list[str]]:
+    """Return the units in which the `observed` values have mean 0 and standard deviation 1, and what to warn of.
 
-    values  (P, D) of the series to train on; seen (P,). Raises `RequestError` where no column has a unit.
+    values  (P, D) of the series to train on; observed (P,). Raises RequestError where no column has a unit.
     """
-    still = constant(values[seen]).tolist()
-    left_out = [name for name, alike in zip(names, still) if alike]
+    is_constant = constant(values[observed]).tolist()
+    left_out = [name for name, flat in zip(names, is_constant) if flat]
     where = "in what is seen of the series to train on"
-    if all(still):
+    if all(is_constant):
         raise RequestError(
             f"{path}: every column is constant {where}: {', '.join(left_out)}. There is nothing to learn.\n"
             "  See more of each series (data.window), or measure something that moves."
         )
-    values = values[:, [not alike for alike in still]] if left_out else values
-    known = values[seen]
+    values = values[:, [not flat for flat in is_constant]] if left_out else values
+    known = values[observed]
     used = [name for name in names if name not in left_out]
     units = Units(used, left_out, time, known.mean(0), known.std(0, unbiased=False))
     warnings = []
@@ -156,7 +158,7 @@ def fitted(path: Path, names: Sequence[str], time: float, values: Tensor, seen: 
 
 
 def constant(values: Tensor) -> Tensor:
-    """Tell of each column of (N, D) whether it has no spread beyond the rounding of its numbers: (D,)."""
+    """Return which columns of (N, D) have no spread beyond the rounding of their numbers: (D,)."""
     low, high = values.amin(0), values.amax(0)
     return high - low <= ROUNDING * torch.maximum(low.abs(), high.abs())
 

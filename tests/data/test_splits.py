@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from odenet_cli.data.common.images import ImageSplit, cropped, epoch_seed
+from odenet_cli.data.common.images import ImageSplit, crop_windows
+from odenet_cli.data.common.splits import epoch_seed
 
 
 def split(size: int = 50, **options) -> ImageSplit:
     """Image i holds the byte i everywhere, so an uncropped sample names itself."""
     images = torch.arange(size, dtype=torch.uint8).view(size, 1, 1, 1).expand(size, 1, 28, 28).contiguous()
     options = {"batch_size": 8, "dtype": torch.float32, "train": True, **options}
-    return ImageSplit(images=images, labels=torch.arange(size), **options)
+    return ImageSplit(rows=(images, torch.arange(size)), **options)
 
 
 def same(left, right) -> bool:
@@ -90,15 +93,14 @@ def test_a_crop_is_the_window_of_the_padded_image_at_every_offset(padding):
     images = torch.randint(256, (len(shifts), 1, 28, 28), dtype=torch.uint8)
     padded = F.pad(images, (padding,) * 4)
     slow = [padded[i, :, y : y + 28, x : x + 28] for i, (y, x) in enumerate(shifts.tolist())]
-    assert torch.equal(cropped(images, shifts, padding), torch.stack(slow))
+    assert torch.equal(crop_windows(images, shifts, padding), torch.stack(slow))
 
 
 def test_all_offsets_of_a_crop_occur_and_differ_between_samples_and_epochs():
     image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     image[..., 14, 14] = 255
     data = ImageSplit(
-        images=image.expand(1024, 1, 28, 28),
-        labels=torch.zeros(1024, dtype=torch.int64),
+        rows=(image.expand(1024, 1, 28, 28), torch.zeros(1024, dtype=torch.int64)),
         batch_size=1024,
         dtype=torch.float32,
         train=True,
@@ -112,7 +114,7 @@ def test_all_offsets_of_a_crop_occur_and_differ_between_samples_and_epochs():
 @pytest.mark.gpu
 def test_a_gpu_deals_the_batches_of_the_cpu_without_a_sync():
     here = split(crop=4)
-    there = ImageSplit(**{**vars(here), "images": here.images.cuda(), "labels": here.labels.cuda()})
+    there = dataclasses.replace(here, rows=tuple(row.cuda() for row in here.rows))
     dealt = there.epoch(3)
     first = next(dealt)
     torch.cuda.set_sync_debug_mode("error")
