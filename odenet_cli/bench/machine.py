@@ -1,4 +1,4 @@
-"""What a table of times must say: the hardware, the versions, the date."""
+"""What a table of times must state: the hardware, the versions, the date."""
 
 from __future__ import annotations
 
@@ -15,29 +15,23 @@ from odenet_cli import __version__, threads
 
 
 def facts(device: torch.device, peers: Iterable[str], absent: dict[str, str]) -> dict[str, str]:
-    """By name, in the order of printing. Peers left out are there with their reason."""
-    found = {
+    """Return the facts by name, in the order of printing, peers left out with their reason."""
+    versions = [f"odenet {__version__}", f"python {platform.python_version()}", f"torch {torch.__version__}"]
+    result = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "threads": f"{torch.get_num_threads()} of torch, wait policy {threads.wait_policy()}",
-        "versions": ", ".join(
-            [
-                f"odenet {__version__}",
-                f"python {platform.python_version()}",
-                f"torch {torch.__version__}",
-                *(f"{peer} {metadata.version(peer)}" for peer in peers),
-            ]
-        ),
+        "versions": ", ".join([*versions, *(f"{peer} {metadata.version(peer)}" for peer in peers)]),
         "load": f"{os.getloadavg()[0]:.2f} processes in the minute before",
         "date": time.strftime("%Y-%m-%d %H:%M %z"),
     }
     if absent:
-        found["not compared"] = "; ".join(f"{peer} {reason}" for peer, reason in absent.items())
-    return found
+        result["not compared"] = "; ".join(f"{peer} {reason}" for peer, reason in absent.items())
+    return result
 
 
 def processor() -> str:
-    """The processor's model."""
+    """Return the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -12,15 +12,15 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor
 
-from odenet_cli.bench.subject import Subject, Work
+from odenet_cli.bench.work import Subject, Work
 from odenet_cli.ode import Stats
 
-LEAST_S = 0.02  # what is shorter is run several times within one measurement
+MIN_CALL_S = 0.02  # what is shorter is run several times within one measurement
 
 
 @dataclass(kw_only=True)
 class Row:
-    """What was found about one subject.
+    """Hold what was measured of one subject.
 
     error   the largest relative distance of a result from the reference, in the 2-norm
     failed  why there are no times
@@ -53,7 +53,7 @@ def compare(
     device: torch.device,
     beside: Mapping[str, Work] | None = None,
 ) -> tuple[list[Row], dict[str, list[float]]]:
-    """A row for each subject, and the milliseconds of what is timed `beside` them.
+    """Return a row for each subject, and the milliseconds of what is timed `beside` them.
 
     A subject farther than `bound` from the reference, or one that raises, fails alone.
     """
@@ -63,80 +63,72 @@ def compare(
         rows.append(row)
         try:
             work = subject.work(subject.mode, None)
-            row.error = distance(ran(work), reference)
+            row.error = distance(work.run(), reference)
             if not row.error <= bound:
                 raise ArithmeticError(f"it is off by {row.error:.1e}, more than {bound:g}; not timed")
             row.cost = subject.cost()
             works[row.subject] = work
         except Exception as error:
             row.failed = one_line(error)
-    times, failures = interleaved(works, repeats, device)
+    times, failures = interleave(works, repeats, device)
     for row in rows:
         row.times_ms = times.get(row.subject, [])
         row.failed = row.failed or failures.get(row.subject)
     return rows, {name: times[name] for name in beside or {}}
 
 
-def ran(work: Work) -> dict[str, Tensor]:
-    """Run once, and what came of it."""
-    work.reset()
-    made = work.forward()
-    work.backward(made)
-    return work.outcome(made)
-
-
-def distance(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """The largest relative distance in the 2-norm; NaN if anything is NaN."""
+def distance(outcome: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """Return the largest relative distance in the 2-norm; NaN if anything is NaN."""
     gaps = []
-    for name, right in reference.items():
-        right = right.detach().cpu().double()
-        gaps.append(float((found[name].detach().cpu().double() - right).norm() / right.norm()))
-    return next((gap for gap in gaps if gap != gap), max(gaps, default=math.nan))
+    for name, exact in reference.items():
+        exact = exact.detach().cpu().double()
+        gaps.append(float((outcome[name].detach().cpu().double() - exact).norm() / exact.norm()))
+    return math.nan if any(map(math.isnan, gaps)) else max(gaps, default=math.nan)
 
 
-def interleaved(
+def interleave(
     works: Mapping[str, Work], repeats: int, device: torch.device
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Milliseconds of each work, `repeats` of them, and what failed. The first run of each is not counted."""
+    """Return the milliseconds of each work, `repeats` of them, and what failed. The first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     calls, failures = dict.fromkeys(works, 1), {}
-    gc.freeze()  # what is there already need not be looked through between the turns
-    for turn in range(repeats + 1):
+    gc.freeze()  # what exists already need not be looked through between the rounds
+    for round_number in range(repeats + 1):
         gc.collect()
         names = [name for name in works if name not in failures]
-        start = turn % max(1, len(names))  # nobody always follows the same neighbour
-        for name in names[start:] + names[:start]:
+        first = round_number % max(1, len(names))  # nobody always follows the same neighbour
+        for name in names[first:] + names[:first]:
             try:
-                spent = timed(works[name], calls[name], device)
+                seconds = time_run(works[name], calls[name], device)
             except Exception as error:
                 failures[name] = one_line(error)
                 continue
-            if turn:
-                times[name].append(1e3 * spent)
+            if round_number:
+                times[name].append(1e3 * seconds)
             elif works[name].repeatable:
-                calls[name] = max(1, min(100, math.ceil(LEAST_S / spent)))
+                calls[name] = max(1, min(100, math.ceil(MIN_CALL_S / seconds)))
     gc.unfreeze()
     return times, failures
 
 
-def timed(work: Work, calls: int, device: torch.device) -> float:
-    """Seconds of one run, the mean of `calls`."""
+def time_run(work: Work, calls: int, device: torch.device) -> float:
+    """Return the seconds of one run, the mean of `calls`."""
     work.reset()
-    synchronise(device)
+    synchronize(device)
     start = time.perf_counter()
     for _ in range(calls):
         work.backward(work.forward())
-    synchronise(device)
+    synchronize(device)
     return (time.perf_counter() - start) / calls
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def one_line(error: BaseException) -> str:
-    """An error for a cell of a table."""
+    """Return an error for a cell of a table."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:117] + '…' if len(text) > 118 else text}"

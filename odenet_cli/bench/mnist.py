@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
@@ -14,79 +14,70 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odenet_cli import data, models
-from odenet_cli.bench.subject import Training, Work
+from odenet_cli.bench.work import Work, training
 from odenet_cli.ode import Solver, Stats
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, ...]
 
 
 def network(width: int, solver: Solver) -> Any:
-    """The model `odenet` with the stem of three convolutions; always the same weights."""
+    """Return the model `odenet` with the stem of three convolutions; always the same weights."""
     torch.manual_seed(0)
     options = {"stem": "conv", "width": width, "augment": 0}
     return models.model("odenet", options, shape=(1, 28, 28), classes=10, solver=solver)
 
 
 def batches(size: int, device: torch.device) -> Iterator[Batch]:
-    """Training batches of digits, epoch after epoch."""
-    sizes: dict[str, Any] = {"batch_size": size, "eval_batch_size": size}
-    digits = data.load("digits", {}, **sizes, seed=0, device=device, dtype=torch.float32).train
+    """Return training batches of digits, epoch after epoch."""
+    spec: dict[str, Any] = {
+        "batch_size": size,
+        "eval_batch_size": size,
+        "seed": 0,
+        "device": device,
+        "dtype": torch.float32,
+    }
+    digits = data.load("digits", {}, **spec).train
     return (batch for epoch in count() for batch in digits.epoch(epoch))
 
 
 def sgd(network: nn.Module) -> torch.optim.Optimizer:
-    """Rate 0.1, momentum 0.9, as in the paper's experiment."""
+    """Return SGD at learning rate 0.1 and momentum 0.9, as in the paper's experiment."""
     return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 
 
 class ConcatField(nn.Module):
-    """A field of `odenet_cli.models`, its convolutions over the concatenation of the time and the state."""
+    """A ConvField whose convolutions take the concatenation of time and state."""
 
     def __init__(self, field: Any) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (copy.deepcopy(norm) for norm in (field.norm1, field.norm2, field.norm3))
-        self.conv1, self.conv2 = concatenated(field.conv1), concatenated(field.conv2)
+        self.conv1, self.conv2 = plain_conv(field.conv1), plain_conv(field.conv2)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         time = torch.ones_like(x[:, :1]) * t.reshape(-1, 1, 1, 1)
         x = self.conv1(torch.cat((time, F.relu(self.norm1(x))), 1))
-        slope: Tensor = self.norm3(self.conv2(torch.cat((time, F.relu(self.norm2(x))), 1)))
-        return slope
+        return self.norm3(self.conv2(torch.cat((time, F.relu(self.norm2(x))), 1)))
 
 
-def concatenated(ours: Any) -> nn.Conv2d:
-    """A plain convolution of [t, x] with the weights of a TimeConv2d."""
+def plain_conv(ours: Any) -> nn.Conv2d:
+    """Return a convolution of [t, x] with the weights of a TimeConv2d."""
     weight = torch.cat((ours.time_weight, ours.weight), 1).detach()
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device=weight.device, dtype=weight.dtype)
     conv.load_state_dict({"weight": weight, "bias": ours.bias.detach()})
     return conv
 
 
-class Part(Work):
-    """A part of a step on its own."""
-
-    def __init__(self, run: Callable[[], object]) -> None:
-        self.run = run
-
-    def forward(self) -> None:
-        self.run()
-
-
-def parts(network: Any, batch: Batch) -> dict[str, Work]:
-    """Stem and head forward and backward; one evaluation of the field; one with its vector-Jacobian product."""
+def parts(network: Any, x: Tensor, label: Tensor) -> dict[str, Work]:
+    """Return stem and head forward and backward, one evaluation of the field, and one with its VJP, as work."""
     network = copy.deepcopy(network)
     stem, field, head = network.stem, network.flow.field, network.head
-    x = stem(batch[0]).detach()
-    t, cotangent = x.new_tensor(0.5), torch.randn_like(x)
-    inputs = [x.clone().requires_grad_(), *field.parameters()]
-
-    def pull() -> object:
-        return torch.autograd.grad(field(t, inputs[0]), inputs, cotangent)
-
+    features = stem(x).detach()
+    t, cotangent = features.new_tensor(0.5), torch.randn_like(features)
+    inputs = [features.clone().requires_grad_(), *field.parameters()]
     return {
-        "outer": Training(nn.ModuleList((stem, head)), lambda: F.cross_entropy(head(stem(batch[0])), batch[1])),
-        "field": Part(torch.no_grad()(lambda: field(t, x))),
-        "pull": Part(pull),
+        "outer": training(nn.ModuleList((stem, head)), lambda: F.cross_entropy(head(stem(x)), label)),
+        "field": Work(forward=torch.no_grad()(lambda: field(t, features))),
+        "vjp": Work(forward=lambda: torch.autograd.grad(field(t, inputs[0]), inputs, cotangent)),
     }
 
 
@@ -102,10 +93,10 @@ class Floor:
     vjp: float
 
     @classmethod
-    def measured(cls, times: dict[str, list[float]]) -> Floor:
-        """From the times of `parts`."""
-        outer, field, pull = (median(times[name]) for name in ("outer", "field", "pull"))
-        return cls(outer, field, pull - field)
+    def from_times(cls, times: dict[str, list[float]]) -> Floor:
+        """Return the floor from the times of `parts`."""
+        outer, field, with_vjp = (median(times[name]) for name in ("outer", "field", "vjp"))
+        return cls(outer, field, with_vjp - field)
 
     def forward(self, cost: Stats) -> float:
         return cost.nfe_forward * self.field

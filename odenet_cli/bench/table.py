@@ -16,7 +16,7 @@ NONE = "–"
 
 @dataclass(kw_only=True)
 class Table:
-    """Cells as text, and the numbers behind them.
+    """Hold cells as text, and the numbers behind them.
 
     notes  lines under the table
     """
@@ -31,22 +31,22 @@ class Table:
 def speed_table(
     title: str, rows: Sequence[Row], notes: Sequence[str] = (), floor: Callable[[Row], float | None] | None = None
 ) -> Table:
-    """Times and their ratios to the first row that has one; with `floor`, the least the row's work takes, in ms."""
+    """Return times and their ratios to the first row that has one; with `floor`, the least its work takes, in ms."""
     base = next((row for row in rows if row.ms), None)
     columns = ["subject", "median ms", "ratio", "NFE forward", "NFE backward", "error"]
     columns += ["floor ms", "time / floor"] if floor else []
     cells, records = [], []
     for row in rows:
         ratio = base.ms / row.ms if base and base.ms and row.ms else None
-        least = floor(row) if floor else None
-        over = row.ms / least if row.ms and least else None
+        floor_ms = floor(row) if floor else None
+        over = row.ms / floor_ms if row.ms and floor_ms else None
         forward, backward = (row.cost.nfe_forward, row.cost.nfe_backward) if row.cost else (None, None)
         numbers = [number(row.ms), number(ratio), number(forward), number(backward), small(row.error)]
-        numbers += [number(least), number(over)] if floor else []
+        numbers += [number(floor_ms), number(over)] if floor else []
         cells.append([row.subject, *([f"failed: {row.failed}"] if row.failed else numbers)])
         error = row.error if row.error is not None and math.isfinite(row.error) else None  # JSON has no NaN
-        found = {"ms": row.ms, "ratio": ratio, "error": error, "floor_ms": least}
-        records.append({**dataclasses.asdict(row), **found})
+        derived = {"ms": row.ms, "ratio": ratio, "error": error, "floor_ms": floor_ms}
+        records.append({**dataclasses.asdict(row), **derived})
     first = [f"Ratio: the time of {base.subject} over the row's, so that more is faster."] if base else []
     unsteady = ", ".join(row.subject for row in rows if row.unsteady)
     last = [f"Unsteady, as on a busy machine: {unsteady}."] if unsteady else []
@@ -54,52 +54,46 @@ def speed_table(
 
 
 def number(value: float | None) -> str:
-    """Three digits; all of them in front of the point."""
-    if value is None:
-        return NONE
-    if isinstance(value, int):
-        return str(value)
+    """Return a number with three digits, or all that stand before the point."""
+    if value is None or isinstance(value, int):
+        return NONE if value is None else str(value)
     digits = next((digits for bound, digits in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
     return f"{value:.{digits}f}"
 
 
 def small(value: float | None) -> str:
-    """An error."""
+    """Return an error: 1.2e-05."""
     return NONE if value is None else f"{value:.1e}"
 
 
 def power(value: float) -> str:
-    """A tolerance: 1e-5."""
+    """Return a tolerance: 1e-5."""
     return f"{value:.0e}".replace("e-0", "e-")
 
 
 def markdown(table: Table) -> str:
-    """A heading, the table with aligned columns, the notes."""
-    width = len(table.columns)
-    lines = [table.columns, *([*row, *[""] * (width - len(row))] for row in table.cells)]
+    """Return a heading, the table with aligned columns, and the notes."""
+    count = len(table.columns)
+    lines = [table.columns, *([*row, *[""] * (count - len(row))] for row in table.cells)]
     # What spills out of its column, a failure, does not widen it for all.
-    wide = [max(len(line[i]) for line in lines if i == 0 or not line[i].startswith("failed")) for i in range(width)]
+    widths = [max(len(line[i]) for line in lines if i == 0 or not line[i].startswith("failed")) for i in range(count)]
 
     def text(line: Sequence[str]) -> str:
-        return "| " + " | ".join([line[0].ljust(wide[0]), *(c.rjust(w) for c, w in zip(line[1:], wide[1:]))]) + " |"
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
+        return f"| {' | '.join(cells)} |"
 
-    rule = "|" + "|".join(["-" * (wide[0] + 2), *("-" * (w + 1) + ":" for w in wide[1:])]) + "|"
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
     body = [text(lines[0]), rule, *map(text, lines[1:])]
     return "\n".join([f"### {table.title}", "", *body, *(["", *table.notes] if table.notes else [])])
 
 
 def files(name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, str]:
-    """`name.md` and `name.json`, and the text of each."""
+    """Return `name.md`, for people, and `name.json`, with the text of each."""
     content = {"workload": heading, "made": dict(facts), "tables": [dataclasses.asdict(table) for table in tables]}
-    numbers = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    return {f"{name}.md": page(heading, facts, tables), f"{name}.json": numbers}
-
-
-def page(heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> str:
-    """The file for people."""
-    return "\n\n".join([f"# {heading}", opening(facts), *map(markdown, tables)]) + "\n"
+    page = "\n\n".join([f"# {heading}", opening(facts), *map(markdown, tables)])
+    return {f"{name}.md": page + "\n", f"{name}.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n"}
 
 
 def opening(facts: Mapping[str, str]) -> str:
-    """Where and how it was measured."""
+    """Return the lines that state where and how it was measured."""
     return "\n".join(f"- {key}: {value}" for key, value in facts.items())

@@ -9,36 +9,27 @@ import torch
 
 from odenet_cli.bench import mnist
 from odenet_cli.bench import peers as libraries
-from odenet_cli.bench.measure import distance, ran
-from odenet_cli.bench.subject import Counter
-from odenet_cli.bench.workloads import Settings, w1, w2, w3, w4
+from odenet_cli.bench.measure import distance
+from odenet_cli.bench.work import Counter
+from odenet_cli.bench.workloads import w1, w2, w3, w4
 from odenet_cli.ode import Adaptive
 
-CPU = torch.device("cpu")
 BOUNDS = {"w1": 0.15, "w2": 1e-3, "w3": 2e-3, "w4": 1e-3}  # at the kinks of ReLUs gradients gain little by tolerance
 
 
 @cache
 def small(name):
-    """The subjects of a workload for given settings, and its reference, in a small size."""
+    """A workload in a small size: its subjects for given peers, and its reference."""
     torch.manual_seed(0)
-    if name == "w1":
-        work = w1.Workload(width=4, tolerance=1e-4, fine=1e-5)
-        network = mnist.network(4, Adaptive(method="dopri5", rtol=1e-5, atol=1e-5))
-        batch = torch.rand(4, 1, 28, 28), torch.arange(4)
-        return lambda settings: work.subjects(settings, network, batch), work.exact(network, batch)
-    if name == "w2":
-        work, y0 = w2.Workload(end=2.0, tolerance=1e-6), 1 + torch.rand(4, 2)
-        return lambda settings: work.subjects(settings, y0), work.exact(y0)
-    if name == "w3":
-        work, flow, x = w3.Workload(tolerance=1e-5), w3.PlanarFlow(4), w3.moons(8)
-        return lambda settings: work.subjects(settings, flow, x), work.exact(flow, x)
-    work, paths, target = w4.Workload(times=5, end=1.0), w4.Paths(4, 4, 6), w4.spirals(4, 5)
-    both = {library: [] for modes in work.contests().values() for library in modes}
-    for modes in work.contests().values():
-        for library, found in modes.items():
-            both[library] += found
-    return lambda settings: work.subjects(settings, both, paths, target), work.exact(paths, target)
+    work = {
+        "w1": w1.Workload(width=4, batch=4, trained=0, tolerance=1e-4, fine=1e-5),
+        "w2": w2.Workload(batch=4, end=2.0, tolerance=1e-6),
+        "w3": w3.Workload(units=4, batch=8, tolerance=1e-5),
+        "w4": w4.Workload(spirals=4, times=5, end=1.0, hidden=6),
+    }[name]
+    modes = [row for _, table, _ in work.tables(torch.device("cpu")) for row in table]
+    _, _, problem = next(work.tables(torch.device("cpu")))
+    return lambda *peers: work.subjects(peers, modes, problem), work.reference(problem)
 
 
 @pytest.mark.parametrize("library", [*libraries.peers(), libraries.OURS])
@@ -50,21 +41,20 @@ def test_results_agree(name, library):
         pytest.skip(f"{library} {reason}")
     subjects, exact = small(name)
     peers = () if library == libraries.OURS else (library,)
-    found = [
-        s for s in subjects(Settings(peers=peers, device=CPU)) if s.library == library and "compiled" not in s.mode
-    ]
-    for subject in found:
-        assert distance(ran(subject.work(subject.mode, None)), exact) < BOUNDS[name], subject.name
+    for subject in subjects(*peers):
+        if subject.library != library or (library != "diffrax" and "compiled" in subject.mode):
+            continue
+        assert distance(subject.work(subject.mode, None).run(), exact) < BOUNDS[name], subject.name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["w2", "w3", "w4"])
 def test_compiled_results_agree(name):
-    peers, _ = libraries.chosen(None)
+    peers, _ = libraries.select(None)
     subjects, exact = small(name)
-    for subject in subjects(Settings(peers=tuple(peers), device=CPU)):
-        if "compiled" in subject.mode:
-            assert distance(ran(subject.work(subject.mode, None)), exact) < 2e-3, subject.name
+    for subject in subjects(*peers):
+        if subject.library != "diffrax" and "compiled" in subject.mode:
+            assert distance(subject.work(subject.mode, None).run(), exact) < 2e-3, subject.name
 
 
 def test_the_concatenated_field_is_the_same_function():
@@ -86,10 +76,10 @@ def test_the_trace_of_the_flow_is_that_of_its_jacobian():
 @pytest.mark.parametrize("name", ["w3", "w4"])
 def test_our_evaluations_are_those_a_field_sees(name):
     subjects, _ = small(name)
-    for subject in subjects(Settings(peers=(), device=CPU)):
+    for subject in subjects():
         if "compiled" in subject.mode:
             continue
         cost, counter = subject.cost(), Counter()
-        ran(subject.work(subject.mode, counter))
+        subject.work(subject.mode, counter).run()
         assert counter.calls == cost.nfe_forward + cost.nfe_backward, subject.name
         assert (cost.nfe_backward == 0) == (subject.mode == "backprop")

@@ -11,7 +11,7 @@ import pytest
 from odenet_cli.bench import peers, workloads
 from odenet_cli.bench.peers import torchode
 from odenet_cli.bench.workloads import w2
-from odenet_cli.commands.bench import Request, main, parsed
+from odenet_cli.commands.bench import PARSER, check, main
 from odenet_cli.errors import RequestError
 
 PEERS = ("torchdiffeq", "torchode", "torchdyn", "diffrax")
@@ -32,33 +32,33 @@ def no_peers(monkeypatch):
         (["repeat=3"], "Did you mean `repeats`?"),
         (["--agains", "torchode"], "Did you mean `--against`?"),
         (["repeats=0"], "repeats=0 must be a whole number from 1 to 100,000."),
-        (["--against"], "--against needs the names of libraries"),
+        (["--against="], "--against needs the names of libraries"),
+        (["--against"], "--against needs a value."),
         (["out="], "out= needs a value."),
         (["device=gpu"], "device=gpu is not known; it may be auto, cpu, cuda or cuda:N."),
     ],
 )
 def test_a_word_that_means_nothing_is_refused(words, answer):
     with pytest.raises(RequestError) as refused:
-        parsed(words)
+        check(PARSER.parse(words))
     assert answer in str(refused.value)
 
 
 def test_the_request_is_read():
-    assert parsed(["w2", "--against", "torchode,torchdyn", "repeats=3", "w2"]) == Request(
-        workloads=["w2"], against=["torchode", "torchdyn"], repeats=3
-    )
-    assert parsed(["--against=torchode"]).workloads == workloads.names()
+    request = PARSER.parse(["w2", "--against", "torchode,torchdyn", "repeats=3", "w2"])
+    assert (check(request), request.against, request.repeats) == (["w2"], ["torchode", "torchdyn"], 3)
+    assert check(PARSER.parse(["--against=torchode"])) == workloads.names()
 
 
 def test_a_peer_of_another_name_is_refused():
     with pytest.raises(RequestError, match="Did you mean `torchdiffeq`"):
-        peers.chosen(["torchdifeq"])
+        peers.select(["torchdifeq"])
 
 
 def test_a_peer_asked_for_by_name_must_be_installed(no_peers):
     with pytest.raises(RequestError, match=r"torchode is not installed(.|\n)*pip install \"odenet\[bench\]\""):
-        peers.chosen(["torchode"])
-    assert peers.chosen(None) == ([], dict.fromkeys(sorted(PEERS), "is not installed"))
+        peers.select(["torchode"])
+    assert peers.select(None) == ([], dict.fromkeys(sorted(PEERS), "is not installed"))
 
 
 def test_a_peer_that_does_not_import_is_named_with_the_reason(monkeypatch, tmp_path):

@@ -7,15 +7,18 @@ import math
 import pytest
 import torch
 
-from odenet_cli.bench.measure import compare, distance, interleaved
-from odenet_cli.bench.subject import Counted, Counter, Subject, Training, Work
+from odenet_cli.bench.measure import compare, distance, interleave
+from odenet_cli.bench.work import CountedField, Counter, Subject, Work, training
 
 CPU = torch.device("cpu")
 
 
-class Answer(Work):
-    def __init__(self, value, breaks_at=None):
+class Answer:
+    """Work that answers with `value`, or breaks at a run."""
+
+    def __init__(self, value, breaks_at=None, repeatable=True):
         self.value, self.breaks_at, self.runs = value, breaks_at, 0
+        self.work = Work(forward=self.forward, repeatable=repeatable)
 
     def forward(self):
         self.runs += 1
@@ -23,12 +26,9 @@ class Answer(Work):
             raise ValueError("it\nbroke")
         return torch.tensor(self.value)
 
-    def outcome(self, made):
-        return {"y": made}
-
 
 def rows(**answers):
-    subjects = [Subject(library=name, mode="", work=lambda m, c, a=a: Answer(*a)) for name, a in answers.items()]
+    subjects = [Subject(library=name, mode="", work=lambda m, c, a=a: Answer(*a).work) for name, a in answers.items()]
     return compare(subjects, {"y": torch.tensor(1.0)}, 0.1, 3, CPU)[0]
 
 
@@ -51,28 +51,22 @@ def test_a_result_that_is_no_number_is_no_agreement():
 
 
 def test_what_is_short_runs_often_unless_it_changes_something():
-    short, once = Answer(1.0), Answer(1.0)
-    once.repeatable = False
-    interleaved({"short": short, "once": once}, 2, CPU)
+    short, once = Answer(1.0), Answer(1.0, repeatable=False)
+    interleave({"short": short.work, "once": once.work}, 2, CPU)
     assert short.runs > 100
     assert once.runs == 3
 
 
 def test_training_starts_from_the_same_weights_every_time():
     layer = torch.nn.Linear(2, 1)
-    work = Training(layer, lambda: layer(torch.ones(2)).square().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
-    losses = []
-    for _ in range(2):
-        work.reset()
-        made = work.forward()
-        work.backward(made)
-        losses.append(made.item())
+    work = training(layer, lambda: layer(torch.ones(2)).square().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
+    losses = [work.run()["loss"].item() for _ in range(2)]
     assert losses[0] == losses[1]
     assert not work.repeatable
 
 
 def test_a_solve_without_end_is_noticed():
-    field = Counted(torch.nn.Identity(), Counter(limit=2))
+    field = CountedField(torch.nn.Identity(), Counter(limit=2))
     field.field = torch.nn.Bilinear(1, 1, 1)
     one = torch.ones(1)
     field(one, one)

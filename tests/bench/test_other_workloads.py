@@ -56,7 +56,7 @@ def test_a_training_step_is_the_sum_of_its_parts(alone):
 
 def test_a_step_taken_apart_has_the_gradient_of_a_whole_one(alone):
     work = train.Workload(width=4, batch=8, tolerance=1e-6)
-    solve = peers.odenet.made("replay", method="dopri5", rtol=1e-6, atol=1e-6)
+    solve = peers.odenet.adaptive("replay", method="dopri5", rtol=1e-6, atol=1e-6)
     whole, apart = (train.mnist.network(4, solve) for _ in range(2))
     batch = torch.rand(8, 1, 28, 28), torch.arange(8)
     torch.nn.functional.cross_entropy(whole(batch[0]), batch[1]).backward()

@@ -24,18 +24,17 @@ Solve = Callable[[Any], Any]
 
 
 def peers() -> list[str]:
-    """All libraries but ours."""
+    """Return the names of all libraries but ours."""
     return [name for name in registry.names(__name__) if name != OURS]
 
 
 def solver(library: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """A solve of `field` over `ts` by that library."""
-    made: Solve = _module(library).solver(mode, field, ts, method=method, rtol=rtol, atol=atol)
-    return made
+    """Return a solve of `field` over `ts` by that library."""
+    return _module(library).solver(mode, field, ts, method=method, rtol=rtol, atol=atol)
 
 
 def missing(name: str) -> str | None:
-    """Why the library cannot be used; None if it can."""
+    """Return why the library cannot be used; None if it can."""
     needs = _module(name).NEEDS
     try:
         for needed in needs:
@@ -49,16 +48,16 @@ def missing(name: str) -> str | None:
     return None
 
 
-def chosen(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """The peers to compare with, and those left out with the reason. One asked for by name must be there."""
+def select(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """Return the peers to compare with, and those left out with the reason; one asked for by name must be usable."""
     for name in against or ():
         registry.require("--against", name, peers())
-    found = {name: missing(name) for name in (peers() if against is None else against)}
-    absent = {name: reason for name, reason in found.items() if reason}
+    reasons = {name: missing(name) for name in (peers() if against is None else against)}
+    absent = {name: reason for name, reason in reasons.items() if reason}
     if against is not None and absent:
         name, reason = next(iter(absent.items()))
         raise RequestError(f"--against {name}: {name} {reason}.\n  Install it: {_module(name).INSTALL}")
-    return [name for name in found if name not in absent], absent
+    return [name for name in reasons if name not in absent], absent
 
 
 def _module(name: str) -> Any:

@@ -16,13 +16,13 @@ METHODS = {"dopri5": "Dopri5", "tsit5": "Tsit5", "dopri8": "Dopri8"}
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """y0 and y are arrays of JAX; the result is waited for."""
+    """Return a solve whose y0 and y are arrays of JAX; the result is waited for."""
     solve = compiled(field, ts, method)
     return lambda y0: solve(y0, rtol, atol)
 
 
 def compiled(field: Any, ts: Sequence[float], method: str) -> Callable[[Any, float, float], Any]:
-    """solve(y0, rtol, atol), compiled once for all tolerances."""
+    """Return solve(y0, rtol, atol), compiled once for all tolerances."""
     import diffrax
     import jax
 
@@ -37,29 +37,29 @@ def compiled(field: Any, ts: Sequence[float], method: str) -> Callable[[Any, flo
         ).ys
         return ys if len(ts) > 2 else ys[0]
 
-    fast = jax.jit(solve)
+    jitted = jax.jit(solve)
 
-    def waited(y0: Any, rtol: float, atol: float) -> Any:
-        y = jax.block_until_ready(fast(y0, rtol, atol))
-        jax.effects_barrier()  # what is `observed` has been seen
+    def wait_for(y0: Any, rtol: float, atol: float) -> Any:
+        y = jax.block_until_ready(jitted(y0, rtol, atol))
+        jax.effects_barrier()  # every callback of `observed` has run
         return y
 
-    return waited
+    return wait_for
 
 
-def observed(field: Any, seen: Callable[[], None]) -> Any:
-    """`field` that calls `seen` whenever compiled code evaluates it."""
+def observed(field: Any, callback: Callable[[], None]) -> Any:
+    """Return `field`, calling `callback` whenever compiled code evaluates it."""
     import jax
 
     def calling(t: Any, y: Any) -> Any:
-        jax.debug.callback(seen)
+        jax.debug.callback(callback)
         return field(t, y)
 
     return calling
 
 
 def array(x: Tensor) -> Any:
-    """A tensor as an array of JAX, on its default device; float64 stays float64."""
+    """Return a tensor as an array of JAX, on its default device; float64 stays float64."""
     import jax
 
     if x.is_cuda and jax.default_backend() == "cpu":
@@ -70,7 +70,7 @@ def array(x: Tensor) -> Any:
 
 
 def tensor(x: Any) -> Tensor:
-    """An array as a tensor on the CPU."""
+    """Return an array as a tensor on the CPU."""
     import numpy
 
     return torch.from_numpy(numpy.array(x))

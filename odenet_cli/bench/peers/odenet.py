@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,19 +19,17 @@ COMPILE: dict[str, bool | str] = {" compiled": True, " compiled loop": "loop"}
 
 
 def compiled(*gradients: str, loop: bool = False) -> list[str]:
-    """The modes of these gradients compiled, with `loop` also as one compiled loop; none where nothing compiles."""
-    if "compile" not in {field.name for field in dataclasses.fields(Adaptive)}:
-        return []
+    """Return the modes of these gradients compiled, with `loop` also as one compiled loop."""
     endings = list(COMPILE) if loop else list(COMPILE)[:1]
     return [f"{gradient}{ending}".strip() for gradient in gradients for ending in endings]
 
 
-def made(mode: str, *, method: str, rtol: float, atol: float) -> Adaptive:
-    """The solver of that mode."""
-    gradient, found, rest = f" {mode}".partition(" compiled")
+def adaptive(mode: str, *, method: str, rtol: float, atol: float) -> Adaptive:
+    """Return the solver of that mode."""
+    gradient, compile, rest = f" {mode}".partition(" compiled")
     options: dict[str, Any] = {"gradient": gradient.strip()} if gradient.strip() else {}
-    if found:
-        options["compile"] = COMPILE[found + rest]
+    if compile:
+        options["compile"] = COMPILE[compile + rest]
     if options.get("gradient") == IMAGES:
         loose = max(rtol, 3e-2)
         options["gradient"] = Adjoint(solver=Adaptive(method="bosh3", rtol=loose, atol=loose))
@@ -40,5 +37,5 @@ def made(mode: str, *, method: str, rtol: float, atol: float) -> Adaptive:
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    solve, times = made(mode, method=method, rtol=rtol, atol=atol), list(ts)
+    solve, times = adaptive(mode, method=method, rtol=rtol, atol=atol), list(ts)
     return lambda y0: solve(field, y0, times).y

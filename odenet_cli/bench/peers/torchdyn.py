@@ -22,8 +22,7 @@ class WithArgs(nn.Module):
         self.field = field
 
     def forward(self, t: Tensor, x: Tensor, args: Any = None) -> Tensor:
-        slope: Tensor = self.field(t, x)
-        return slope
+        return self.field(t, x)
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
@@ -34,8 +33,7 @@ def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: flo
     if mode == "odeint":
 
         def flow(y0: Tensor, times: Tensor) -> Tensor:
-            y: Tensor = odeint(field, y0, times, solver=method, rtol=rtol, atol=atol, interpolator=between)[1]
-            return y
+            return odeint(field, y0, times, solver=method, rtol=rtol, atol=atol, interpolator=between)[1]
 
     else:
         flow = NeuralODE(

@@ -19,7 +19,7 @@ INSTALL = 'pip install "odenet[bench]"'
 ONE, COMPILED = " one instance", " compiled"
 
 
-class Rows(nn.Module):
+class FlatField(nn.Module):
     """A field of states of `shape`, for states of as many numbers in rows."""
 
     def __init__(self, field: nn.Module, shape: torch.Size) -> None:
@@ -27,29 +27,28 @@ class Rows(nn.Module):
         self.field, self.shape = field, shape
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        slope: Tensor = self.field(t, y.reshape(self.shape)).reshape(y.shape)
-        return slope
+        return self.field(t, y.reshape(self.shape)).reshape(y.shape)
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    known: dict[torch.Size, Any] = {}
+    solves: dict[torch.Size, Any] = {}
 
     def solve(y0: Tensor) -> Tensor:
         import torchode
 
-        if y0.shape not in known:  # once for a shape, as a user would
-            known[y0.shape] = _made(mode, Rows(field, y0.shape), method, rtol, atol)
+        if y0.shape not in solves:  # once for a shape, as a user would
+            solves[y0.shape] = _solve_function(mode, FlatField(field, y0.shape), method, rtol, atol)
         rows = y0.reshape(1, -1) if ONE in mode else y0.flatten(1)
         times = torch.tensor(ts, dtype=y0.dtype, device=y0.device).expand(len(rows), -1)
-        wanted = times if len(ts) > 2 else None
-        problem = torchode.InitialValueProblem(rows, times[:, 0], times[:, -1], wanted)
-        ys: Tensor = known[y0.shape](problem).ys.transpose(0, 1)
+        t_eval = times if len(ts) > 2 else None
+        problem = torchode.InitialValueProblem(rows, times[:, 0], times[:, -1], t_eval)
+        ys: Tensor = solves[y0.shape](problem).ys.transpose(0, 1)
         return ys.reshape(-1, *y0.shape) if len(ts) > 2 else ys[0].reshape(y0.shape)
 
     return solve
 
 
-def _made(mode: str, field: nn.Module, method: str, rtol: float, atol: float) -> Any:
+def _solve_function(mode: str, field: nn.Module, method: str, rtol: float, atol: float) -> Any:
     import torchode
 
     term = torchode.ODETerm(field)

@@ -17,16 +17,16 @@ from odenet_cli import registry
 if TYPE_CHECKING:
     import torch
 
-# Where a step of training is written down: (step, values, cost) -> nothing.
+# Writes the log of a training step: (step, values, cost) -> nothing.
 Log = Callable[[int, dict[str, Any], Any], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to measure.
+    """Say how to measure.
 
     peers    the libraries to compare with
-    repeats  measurements of each subject; None: as many as the workload thinks fit
+    repeats  measurements of each subject; None: the workload's own number
     log      writes the log of a run, for `train`; None: nothing is written
     """
 
@@ -37,16 +37,16 @@ class Settings:
 
 
 def names() -> list[str]:
-    """All workloads."""
+    """Return the names of all workloads."""
     return registry.names(__name__)
 
 
 def title(name: str) -> str:
-    """The first line of the module's docstring; nothing is imported."""
+    """Return the first line of the module's docstring; nothing is imported."""
     source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def workload(name: str) -> Any:
-    """The workload of that name, in its usual size."""
+    """Return the workload of that name, in its usual size."""
     return importlib.import_module(f"{__name__}.{registry.require('workload', name, names())}").Workload()

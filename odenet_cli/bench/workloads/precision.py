@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import torch
@@ -16,12 +16,10 @@ from torch import Tensor
 
 from odenet_cli.bench.measure import one_line
 from odenet_cli.bench.peers import OURS, diffrax, solver
-from odenet_cli.bench.problems import PROBLEMS, Plain, Problem
-from odenet_cli.bench.subject import Counted, Counter
+from odenet_cli.bench.problems import PROBLEMS, FunctionField, Problem
 from odenet_cli.bench.table import NONE, Table, number, power, small
+from odenet_cli.bench.work import CountedField, Counter
 from odenet_cli.bench.workloads import Settings
-
-Run = Callable[[float], Tensor]  # from a tolerance to the state at the end
 
 METHODS = {
     "torchdiffeq": ("odeint", ["dopri5", "dopri8"]),
@@ -41,6 +39,9 @@ class Point:
     failed: str | None = None
 
 
+Points = dict[str, list[Point]]  # by subject, a point a tolerance
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """`limit` is the number of evaluations after which a solve is given up, `target` the error of the last table."""
@@ -51,93 +52,96 @@ class Workload:
     target: float = 1e-5
 
     def run(self, settings: Settings) -> list[Table]:
-        present = [library for library in METHODS if library in (*settings.peers, OURS)]
-        subjects = [(library, METHODS[library][0], method) for library in present for method in METHODS[library][1]]
-        found = {
-            problem.name: {f"{subject[0]} {subject[2]}": self.points(problem, *subject) for subject in subjects}
+        present = {name: METHODS[name] for name in METHODS if name in (*settings.peers, OURS)}
+        points = {
+            problem.name: {
+                f"{library} {method}": self.points(problem, library, mode, method)
+                for library, (mode, methods) in present.items()
+                for method in methods
+            }
             for problem in self.problems
         }
-        tables = [self.table(name, points) for name, points in found.items()]
-        return [*tables, self.summary(found)]
+        return [*(self.table(name, by_subject) for name, by_subject in points.items()), self.summary(points)]
 
     def points(self, problem: Problem, library: str, mode: str, method: str) -> list[Point]:
-        """A point a tolerance."""
+        """Return a point for each tolerance."""
         exact, counter = reference(problem), Counter(self.limit)
-        run = runner(problem, library, mode, method, counter)
+        solve_to = end_state(problem, library, mode, method, counter)
 
         def point(tolerance: float) -> Point:
             counter.calls = 0
             try:
-                error = float((run(tolerance) - exact).norm() / exact.norm())
-            except Exception as trouble:
-                return Point(failed=one_line(trouble))
+                error = float((solve_to(tolerance) - exact).norm() / exact.norm())
+            except Exception as failure:
+                return Point(failed=one_line(failure))
             return Point(nfe=counter.calls, error=error, failed=None if math.isfinite(error) else "not finite")
 
         return [point(tolerance) for tolerance in self.tolerances]
 
-    def table(self, name: str, found: dict[str, list[Point]]) -> Table:
+    def table(self, name: str, by_subject: Points) -> Table:
         cells = [
             [subject, *("failed" if p.failed else f"{p.nfe} / {small(p.error)}" for p in points)]
-            for subject, points in found.items()
+            for subject, points in by_subject.items()
         ]
         records = [
             {"subject": subject, "tolerance": tolerance, **(vars(p) | ({"error": None} if p.failed else {}))}
-            for subject, points in found.items()
+            for subject, points in by_subject.items()
             for tolerance, p in zip(self.tolerances, points)
         ]
-        reasons = dict.fromkeys(f"{subject}: {p.failed}" for subject, ps in found.items() for p in ps if p.failed)
+        reasons = dict.fromkeys(
+            f"{subject}: {p.failed}" for subject, points in by_subject.items() for p in points if p.failed
+        )
         notes = ["Evaluations of the field / relative error at the end.", *(f"Failed: {reason}" for reason in reasons)]
         columns = ["rtol = atol", *(power(tolerance) for tolerance in self.tolerances)]
         return Table(title=name, columns=columns, cells=cells, records=records, notes=notes)
 
-    def summary(self, found: dict[str, dict[str, list[Point]]]) -> Table:
-        """For each subject the evaluations to one error, a problem a column."""
+    def summary(self, points: dict[str, Points]) -> Table:
+        """Return the evaluations of each subject to one error, a problem a column."""
         reached = {
-            subject: [evaluations_at(points[subject], self.target) for points in found.values()]
-            for subject in next(iter(found.values()))
+            subject: [evaluations_at(by_subject[subject], self.target) for by_subject in points.values()]
+            for subject in next(iter(points.values()))
         }
         cells = [[subject, *map(number, row)] for subject, row in reached.items()]
-        records = [{"subject": subject, "evaluations": dict(zip(found, row))} for subject, row in reached.items()]
+        records = [{"subject": subject, "evaluations": dict(zip(points, row))} for subject, row in reached.items()]
         notes = [f"Interpolated between the tolerances above; {NONE} where they do not enclose that error."]
         title = f"Evaluations to a relative error of {power(self.target)}"
-        return Table(title=title, columns=["subject", *found], cells=cells, records=records, notes=notes)
+        return Table(title=title, columns=["subject", *points], cells=cells, records=records, notes=notes)
 
 
-def runner(problem: Problem, library: str, mode: str, method: str, counter: Counter) -> Run:
-    """The solve of one library and method, its evaluations counted."""
+def end_state(problem: Problem, library: str, mode: str, method: str, counter: Counter) -> Callable[[float], Tensor]:
+    """Return the solve of one library and method, from a tolerance to the state at the end, its evaluations counted."""
     y0, ts = torch.tensor([problem.start], dtype=torch.float64), [0.0, problem.end]
     if library == "diffrax":
         import jax
 
         start = diffrax.array(y0)  # first of all: from here on JAX knows float64
-        solve = diffrax.compiled(diffrax.observed(problem.make(jax.numpy), counter.add), ts, method)
+        solve = diffrax.compiled(diffrax.observed(partial(problem.f, jax.numpy), counter.add), ts, method)
         return lambda tolerance: diffrax.tensor(solve(start, tolerance, tolerance))
 
-    field = Counted(Plain(problem.make(torch)), counter)
+    field = CountedField(FunctionField(problem.f), counter)
 
     @torch.no_grad()
     def run(tolerance: float) -> Tensor:
-        y: Tensor = solver(library, mode, field, ts, method=method, rtol=tolerance, atol=tolerance)(y0)
-        return y
+        return solver(library, mode, field, ts, method=method, rtol=tolerance, atol=tolerance)(y0)
 
     return run
 
 
 @cache
 def reference(problem: Problem) -> Tensor:
-    """The state at the end, (1, D)."""
+    """Return the state at the end, (1, D)."""
     import numpy
     from scipy.integrate import solve_ivp
 
-    field = problem.make(numpy)
-    solved = solve_ivp(field, (0.0, problem.end), problem.start, method="DOP853", rtol=1e-13, atol=1e-13)
-    return torch.from_numpy(solved.y[:, -1]).unsqueeze(0)
+    f = partial(problem.f, numpy)
+    solution = solve_ivp(f, (0.0, problem.end), problem.start, method="DOP853", rtol=1e-13, atol=1e-13)
+    return torch.from_numpy(solution.y[:, -1]).unsqueeze(0)
 
 
 def evaluations_at(points: Sequence[Point], target: float) -> int | None:
-    """Evaluations to reach an error of `target`, on the straight line in logarithms; None if it is not crossed."""
-    found = [point for point in points if not point.failed and point.error > 0]
-    for above, below in pairwise(found):
+    """Return the evaluations to an error of `target`, by a straight line in logarithms; None if it is not crossed."""
+    solved = [point for point in points if not point.failed and point.error > 0]
+    for above, below in pairwise(solved):
         if below.error <= target < above.error:
             share = math.log(above.error / target) / math.log(above.error / below.error)
             return round(above.nfe * math.pow(below.nfe / above.nfe, share))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
@@ -15,46 +15,39 @@ import torch
 import torch.nn.functional as F
 
 from odenet_cli.bench import mnist
-from odenet_cli.bench.measure import synchronise, timed
+from odenet_cli.bench.measure import synchronize, time_run
 from odenet_cli.bench.peers import odenet
 from odenet_cli.bench.table import Table, number, power
 from odenet_cli.bench.workloads import Settings
 from odenet_cli.ode import Stats, tally
 
-DATA, OUTER, FORWARD, BACKWARD, OPTIMISER, LOGGING = PARTS = (
-    "data",
-    "stem and head",
-    "forward solve",
-    "backward solve",
-    "optimiser",
-    "logging",
-)
+PARTS = ("data", "stem and head", "forward solve", "backward solve", "optimiser", "logging")
+DATA, OUTER, FORWARD, BACKWARD, OPTIMISER, LOGGING = PARTS
 
 
-@dataclass
 class Clock:
-    """Milliseconds of each part, one number a step."""
+    """Hold the milliseconds of each part, one number a step."""
 
-    device: torch.device
-    spent: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
-    since: float = 0.0
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.since = device, 0.0
+        self.times: dict[str, list[float]] = {part: [] for part in PARTS}
 
     def start(self) -> None:
         for part in PARTS:
-            self.spent[part].append(0.0)
-        synchronise(self.device)
+            self.times[part].append(0.0)
+        synchronize(self.device)
         self.since = time.perf_counter()
 
     def stop(self, part: str) -> None:
-        """What has passed since the last stop was spent on `part`."""
-        synchronise(self.device)
+        """Count what has passed since the last stop as spent on `part`."""
+        synchronize(self.device)
         now = time.perf_counter()
-        self.spent[part][-1] += 1e3 * (now - self.since)
+        self.times[part][-1] += 1e3 * (now - self.since)
         self.since = now
 
     def ms(self, part: str) -> float:
-        """A step's share: of the log the mean, since one step writes for many, else the median."""
-        return (mean if part == LOGGING else median)(self.spent[part])
+        """Return a step's share: of the log the mean, since one step writes for many, else the median."""
+        return (mean if part == LOGGING else median)(self.times[part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +62,24 @@ class Workload:
 
     def run(self, settings: Settings) -> list[Table]:
         # On a CPU nothing is gained for a field of convolutions.
-        faster = odenet.compiled("replay", "backprop") if settings.device.type == "cuda" else []
-        return [self.table(mode, settings) for mode in (*self.gradients, *faster)]
+        compiled = odenet.compiled("replay", "backprop") if settings.device.type == "cuda" else []
+        return [self.table(mode, settings) for mode in (*self.gradients, *compiled)]
 
     def table(self, mode: str, settings: Settings) -> Table:
-        solve = odenet.made(mode, method="dopri5", rtol=self.tolerance, atol=self.tolerance)
-        network = mnist.network(self.width, solve).to(settings.device)
+        solver = odenet.adaptive(mode, method="dopri5", rtol=self.tolerance, atol=self.tolerance)
+        network = mnist.network(self.width, solver).to(settings.device)
         batches, optimizer = mnist.batches(self.batch, settings.device), mnist.sgd(network)
         self.step(0, network, batches, optimizer, Clock(settings.device), settings)
         clock, steps = Clock(settings.device), settings.repeats or self.repeats
-        alone = mnist.parts(network, next(batches))
-        costs, times = [], {name: list[float]() for name in alone}
+        parts = mnist.parts(network, *next(batches))
+        costs, times = [], {name: list[float]() for name in parts}
         for i in range(1, steps + 1):
             costs.append(self.step(i, network, batches, optimizer, clock, settings))
-            for name, part in alone.items():
-                times[name].append(1e3 * timed(part, 1, settings.device))
-        title = (
-            f"gradient={mode}: width {self.width}, batch {self.batch}, dopri5 at {power(self.tolerance)}, {steps} steps"
-        )
-        return parted(title, clock, costs, mnist.Floor.measured(times), logged=settings.log is not None)
+            for name, part in parts.items():
+                times[name].append(1e3 * time_run(part, 1, settings.device))
+        size = f"width {self.width}, batch {self.batch}, dopri5 at {power(self.tolerance)}"
+        title = f"gradient={mode}: {size}, {steps} steps"
+        return parts_table(title, clock, costs, mnist.Floor.from_times(times), logged=settings.log is not None)
 
     def step(
         self,
@@ -98,25 +90,25 @@ class Workload:
         clock: Clock,
         settings: Settings,
     ) -> Stats:
-        """One step, and the cost of its solve. The backward pass is cut at both ends of the solve."""
+        """Make one step and return the cost of its solve. The backward pass is cut at both ends of the solve."""
         clock.start()
         x, label = next(batches)
         clock.stop(DATA)
         with tally() as solves:
             features = network.stem(x)
             clock.stop(OUTER)
-            start = features.detach().requires_grad_()
-            flowed = network.flow(start)
+            z0 = features.detach().requires_grad_()
+            z1 = network.flow(z0)
             clock.stop(FORWARD)
-            end = flowed.detach().requires_grad_()
+            end = z1.detach().requires_grad_()
             logits = network.head(end)
             loss = F.cross_entropy(logits, label)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             clock.stop(OUTER)
-            flowed.backward(end.grad)
+            z1.backward(end.grad)
             clock.stop(BACKWARD)
-            features.backward(start.grad)
+            features.backward(z0.grad)
             clock.stop(OUTER)
         optimizer.step()
         clock.stop(OPTIMISER)
@@ -127,23 +119,21 @@ class Workload:
         return sum(solves, start=Stats())
 
 
-def parted(title: str, clock: Clock, costs: list[Stats], floor: mnist.Floor, logged: bool) -> Table:
-    """A row a part beside the least it could take, and their sum."""
-    cost = [sum(values) / len(costs) for values in zip(*(vars(one).values() for one in costs))]
-    mean_cost = Stats(*cost)
-    least = dict.fromkeys(PARTS, 0.0)
-    least |= {OUTER: floor.outer, FORWARD: floor.forward(mean_cost), BACKWARD: floor.backward(mean_cost)}
-    spent = {part: clock.ms(part) for part in PARTS if logged or part != LOGGING}
-    total, bottom = sum(spent.values()), sum(least.values())
-    rows = [*((part, ms, least[part]) for part, ms in spent.items()), ("step", total, bottom)]
+def parts_table(title: str, clock: Clock, costs: list[Stats], floor: mnist.Floor, logged: bool) -> Table:
+    """Return a row a part beside the least it could take, and their sum."""
+    cost = Stats(*(sum(values) / len(costs) for values in zip(*(vars(cost).values() for cost in costs))))
+    floors = dict.fromkeys(PARTS, 0.0)
+    floors |= {OUTER: floor.outer, FORWARD: floor.forward(cost), BACKWARD: floor.backward(cost)}
+    times = {part: clock.ms(part) for part in PARTS if logged or part != LOGGING}
+    rows = [(part, ms, floors[part]) for part, ms in times.items()]
+    rows.append(("step", sum(times.values()), sum(floors.values())))
     cells = [[name, number(ms), number(low) if low else "", number(ms / low) if low else ""] for name, ms, low in rows]
     records: list[dict[str, Any]] = [{"part": name, "ms": ms, "floor_ms": low} for name, ms, low in rows]
-    records.append({"part": "all", "times_ms": clock.spent, "cost": vars(mean_cost)})
+    records.append({"part": "all", "times_ms": clock.times, "cost": vars(cost)})
     notes = [
-        f"A step: {mean_cost.nfe_forward:.1f} evaluations forward, {mean_cost.nfe_backward:.1f} backward, "
-        f"{mean_cost.vjps:.1f} vector-Jacobian products.",
+        f"A step: {cost.nfe_forward:.1f} evaluations forward, {cost.nfe_backward:.1f} backward, "
+        f"{cost.vjps:.1f} vector-Jacobian products.",
         f"Floor: {number(floor.field)} ms an evaluation and {number(floor.vjp)} ms a product, run on their own.",
     ]
-    return Table(
-        title=title, columns=["part", "ms", "floor ms", "time / floor"], cells=cells, records=records, notes=notes
-    )
+    columns = ["part", "ms", "floor ms", "time / floor"]
+    return Table(title=title, columns=columns, cells=cells, records=records, notes=notes)

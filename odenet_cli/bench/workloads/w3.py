@@ -6,19 +6,17 @@ at time t come from a small network of t, so all samples share one time: torchod
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.bench.measure import compare, ran
-from odenet_cli.bench.peers import OURS, odenet, solver
-from odenet_cli.bench.subject import Counter, Subject, Training, counted
-from odenet_cli.bench.table import Table, power, speed_table
-from odenet_cli.bench.workloads import Settings
+from odenet_cli.bench.peers import OURS, Solve, odenet
+from odenet_cli.bench.table import power
+from odenet_cli.bench.workload import GradientWorkload, Modes, Problem
 from odenet_cli.models.cnf import PlanarField
 
 OUR_GRADIENTS = ("adjoint", "replay", "backprop")
@@ -33,8 +31,8 @@ class PlanarFlow(nn.Module):
         self.field = PlanarField(2, units, hidden=32, spread=2.0)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        slope, divergence = self.field.with_divergence(t.reshape(-1)[:1], state[0])
-        return slope, -divergence[:, None]
+        dz, divergence = self.field.with_divergence(t.reshape(-1)[:1], state[0])
+        return dz, -divergence[:, None]
 
 
 class SideBySide(nn.Module):
@@ -49,8 +47,8 @@ class SideBySide(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """`bound` is the relative distance of loss and gradient from the exact ones that is still an agreement."""
+class Workload(GradientWorkload):
+    """Train a flow of `units` hidden units on a batch of two moons."""
 
     units: int = 64
     batch: int = 512
@@ -58,62 +56,31 @@ class Workload:
     repeats: int = 9
     bound: float = 1e-2
 
-    def run(self, settings: Settings) -> list[Table]:
+    def tables(self, device: torch.device) -> Iterator[tuple[str, Modes, Problem]]:
         torch.manual_seed(0)
-        flow = PlanarFlow(self.units).to(settings.device)
-        x = moons(self.batch).to(settings.device)
-        repeats = settings.repeats or self.repeats
-        rows, _ = compare(self.subjects(settings, flow, x), self.exact(flow, x), self.bound, repeats, settings.device)
-        title = (
-            f"CNF, {self.units} hidden units, batch {self.batch}, dopri5 at {power(self.tolerance)}, loss and gradient"
-        )
-        notes = ["Error: the larger of the relative distances of loss and gradient from those at 1e-9 in float64."]
-        return [speed_table(title, rows, notes)]
+        flow = PlanarFlow(self.units).to(device)
+        sizes = f"{self.units} hidden units, batch {self.batch}, dopri5 at {power(self.tolerance)}"
+        modes = [
+            ("torchdiffeq", ["odeint_adjoint", "odeint"]),
+            ("torchode", ["AutoDiffAdjoint one instance", "JointBacksolveAdjoint"]),
+            ("torchdyn", ["adjoint", "autograd"]),
+            (OURS, [*OUR_GRADIENTS, *odenet.compiled(*OUR_GRADIENTS)]),
+        ]
+        yield f"CNF, {sizes}, loss and gradient", modes, (flow, moons(self.batch).to(device))
 
-    def exact(self, flow: PlanarFlow, x: Tensor) -> dict[str, Tensor]:
-        return ran(self.work(OURS, "replay", copy.deepcopy(flow).double(), x.double(), tolerance=1e-9))
+    def field(self, module: Any, library: str, mode: str) -> nn.Module:
+        return module if library in TUPLES else SideBySide(module)
 
-    def subjects(self, settings: Settings, flow: PlanarFlow, x: Tensor) -> list[Subject]:
-        modes = {
-            "torchdiffeq": ["odeint_adjoint", "odeint"],
-            "torchode": ["AutoDiffAdjoint one instance", "JointBacksolveAdjoint"],
-            "torchdyn": ["adjoint", "autograd"],
-            OURS: [*OUR_GRADIENTS, *odenet.compiled(*OUR_GRADIENTS)],
-        }
-
-        def subject(library: str, mode: str) -> Subject:
-            return Subject(library=library, mode=mode, work=lambda m, c: self.work(library, m, flow, x, c))
-
-        present = (*settings.peers, OURS)
-        return [subject(library, mode) for library, found in modes.items() if library in present for mode in found]
-
-    def work(
-        self,
-        library: str,
-        mode: str,
-        flow: PlanarFlow,
-        x: Tensor,
-        counter: Counter | None = None,
-        tolerance: float | None = None,
-    ) -> Training:
-        tolerance = tolerance or self.tolerance
-        flow = copy.deepcopy(flow)
-        zero = x.new_zeros(len(x), 1)
-        start: Any = (x, zero) if library in TUPLES else torch.cat((x, zero), 1)
-        field = counted(flow if library in TUPLES else SideBySide(flow), counter)
-        solve = solver(library, mode, field, [0.0, 1.0], method="dopri5", rtol=tolerance, atol=tolerance)
-
-        def loss() -> Tensor:
-            end = solve(start)
-            z, change = end if library in TUPLES else (end[:, :2], end[:, 2:])
-            likelihood: Tensor = -0.5 * z.square().sum(1) - math.log(2 * math.pi) - change[:, 0]
-            return -likelihood.mean()
-
-        return Training(flow, loss)
+    def loss(self, module: Any, solve: Solve, library: str, *tensors: Tensor) -> Tensor:
+        (x,) = tensors
+        start = (x, x.new_zeros(len(x), 1))
+        z, change = solve(start) if library in TUPLES else solve(torch.cat(start, 1)).split([2, 1], 1)
+        log_likelihood: Tensor = -0.5 * z.square().sum(1) - math.log(2 * math.pi) - change[:, 0]
+        return -log_likelihood.mean()
 
 
 def moons(count: int) -> Tensor:
-    """Two half circles with noise, (count, 2)."""
+    """Draw two half circles with noise, (count, 2)."""
     generator = torch.Generator().manual_seed(0)
     angle = math.pi * torch.rand(count, generator=generator)
     upper = torch.arange(count) % 2 == 0

@@ -6,30 +6,19 @@ along a field of one hidden layer and is decoded at every time. Steps are longer
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.bench.measure import compare, ran
-from odenet_cli.bench.peers import OURS, odenet, solver
-from odenet_cli.bench.subject import Counter, Subject, Training, counted
-from odenet_cli.bench.table import Table, power, speed_table
-from odenet_cli.bench.workloads import Settings
-
-
-class LatentField(nn.Module):
-    """dz/dt of one hidden layer; the time plays no part."""
-
-    def __init__(self, latent: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(latent, hidden), nn.ELU(), nn.Linear(hidden, latent))
-
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        slope: Tensor = self.layers(z)
-        return slope
+from odenet_cli.bench.peers import OURS, Solve, odenet
+from odenet_cli.bench.table import power
+from odenet_cli.bench.workload import GradientWorkload, Modes, Problem
+from odenet_cli.models.common.latent import LatentField
+from odenet_cli.models.common.series import perceptron
 
 
 class Paths(nn.Module):
@@ -38,13 +27,13 @@ class Paths(nn.Module):
     def __init__(self, spirals: int, latent: int, hidden: int) -> None:
         super().__init__()
         self.z0 = nn.Parameter(torch.randn(spirals, latent))
-        self.field = LatentField(latent, hidden)
-        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+        self.field = LatentField(latent, hidden, layers=1)
+        self.decoder = perceptron(latent, hidden, 1, 2, nn.ReLU)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """`bound` is the relative distance of loss and gradient from the exact ones that is still an agreement."""
+class Workload(GradientWorkload):
+    """Fit the paths of `spirals` to their points at `times` times up to t = `end`."""
 
     spirals: int = 1000
     times: int = 100
@@ -55,77 +44,44 @@ class Workload:
     repeats: int = 7
     bound: float = 1e-2
 
-    def run(self, settings: Settings) -> list[Table]:
-        torch.manual_seed(0)
-        paths = Paths(self.spirals, self.latent, self.hidden).to(settings.device)
-        target = spirals(self.spirals, self.times).to(settings.device)
-        exact, repeats = self.exact(paths, target), settings.repeats or self.repeats
-        tables = []
-        for title, modes in self.contests().items():
-            subjects = self.subjects(settings, modes, paths, target)
-            rows, _ = compare(subjects, exact, self.bound, repeats, settings.device)
-            notes = ["Error: the larger of the relative distances of loss and gradient from those at 1e-9 in float64."]
-            tables.append(speed_table(f"{title}: {self.size}, loss and gradient", rows, notes))
-        return tables
-
-    def exact(self, paths: Paths, target: Tensor) -> dict[str, Tensor]:
-        return ran(self.work(OURS, "replay", copy.deepcopy(paths).double(), target.double(), tolerance=1e-9))
-
     @property
-    def size(self) -> str:
-        return f"{self.spirals} × {self.times} times to t = {self.end:g}, dopri5 at {power(self.tolerance)}"
+    def ts(self) -> list[float]:
+        return torch.linspace(0.0, self.end, self.times).tolist()
 
-    def contests(self) -> dict[str, dict[str, list[str]]]:
-        """Those that keep the graph of every step, and those that do not."""
-        return {
-            "Latent ODE, direct": {
-                "torchdiffeq": ["odeint"],
-                "torchode": ["AutoDiffAdjoint", "AutoDiffAdjoint one instance"],
-                "torchdyn": ["autograd"],
-                OURS: ["backprop", *odenet.compiled("backprop")],
-            },
-            "Latent ODE, memory-bounded": {
-                "torchdiffeq": ["odeint_adjoint"],
-                "torchode": ["JointBacksolveAdjoint"],
-                "torchdyn": ["adjoint"],
-                OURS: ["replay", "adjoint", *odenet.compiled("replay", "adjoint")],
-            },
-        }
+    def tables(self, device: torch.device) -> Iterator[tuple[str, Modes, Problem]]:
+        """Yield the modes that keep the graph of every step, then those that do not."""
+        torch.manual_seed(0)
+        paths = Paths(self.spirals, self.latent, self.hidden).to(device)
+        problem = paths, spirals(self.spirals, self.times).to(device)
+        size = f"{self.spirals} × {self.times} times to t = {self.end:g}, dopri5 at {power(self.tolerance)}"
+        direct = [
+            ("torchdiffeq", ["odeint"]),
+            ("torchode", ["AutoDiffAdjoint", "AutoDiffAdjoint one instance"]),
+            ("torchdyn", ["autograd"]),
+            (OURS, ["backprop", *odenet.compiled("backprop")]),
+        ]
+        yield f"Latent ODE, direct: {size}, loss and gradient", direct, problem
+        bounded = [
+            ("torchdiffeq", ["odeint_adjoint"]),
+            ("torchode", ["JointBacksolveAdjoint"]),
+            ("torchdyn", ["adjoint"]),
+            (OURS, ["replay", "adjoint", *odenet.compiled("replay", "adjoint")]),
+        ]
+        yield f"Latent ODE, memory-bounded: {size}, loss and gradient", bounded, problem
 
-    def subjects(self, settings: Settings, modes: dict[str, list[str]], paths: Paths, target: Tensor) -> list[Subject]:
-        def subject(library: str, mode: str) -> Subject:
-            return Subject(library=library, mode=mode, work=lambda m, c: self.work(library, m, paths, target, c))
+    def field(self, module: Any, library: str, mode: str) -> nn.Module:
+        return module.field
 
-        present = (*settings.peers, OURS)
-        return [subject(library, mode) for library, found in modes.items() if library in present for mode in found]
-
-    def work(
-        self,
-        library: str,
-        mode: str,
-        paths: Paths,
-        target: Tensor,
-        counter: Counter | None = None,
-        tolerance: float | None = None,
-    ) -> Training:
-        tolerance = tolerance or self.tolerance
-        paths = copy.deepcopy(paths)
-        ts = torch.linspace(0.0, self.end, self.times).tolist()
-        solve = solver(
-            library, mode, counted(paths.field, counter), ts, method="dopri5", rtol=tolerance, atol=tolerance
-        )
-
-        def loss() -> Tensor:
-            decoded: Tensor = paths.decoder(solve(paths.z0))
-            return (decoded - target).square().mean()
-
-        return Training(paths, loss)
+    def loss(self, module: Any, solve: Solve, library: str, *tensors: Tensor) -> Tensor:
+        (target,) = tensors
+        decoded: Tensor = module.decoder(solve(module.z0))
+        return (decoded - target).square().mean()
 
 
 def spirals(count: int, times: int) -> Tensor:
-    """Spirals from the centre outwards, every second one clockwise, each turned by its own angle: (times, count, 2)."""
+    """Draw spirals from the centre outwards, every second one clockwise, each turned by its own angle: (T, N, 2)."""
     turned = 2 * math.pi * torch.rand(count, generator=torch.Generator().manual_seed(0))
     sense = 1 - 2 * (torch.arange(count) % 2)
-    grown = torch.linspace(0, 1, times)[:, None]
-    angle = turned + sense * 3 * math.pi * grown
-    return torch.stack(((0.2 + grown) * angle.cos(), (0.2 + grown) * angle.sin()), 2)
+    radius = torch.linspace(0, 1, times)[:, None]
+    angle = turned + sense * 3 * math.pi * radius
+    return torch.stack(((0.2 + radius) * angle.cos(), (0.2 + radius) * angle.sin()), 2)
