@@ -72,7 +72,7 @@ def test_errors_inside_and_after_the_window():
 
 def test_constant_velocity_of_a_single_point_stands_still():
     times, values = torch.tensor([[0.0, 0.0]]), torch.tensor([[[2.0], [9.0]]])
-    found = series.simple(times, values, torch.tensor([[True, False]]), torch.tensor([[1.0, 2.0]]))
+    found = series.baselines(times, values, torch.tensor([[True, False]]), torch.tensor([[1.0, 2.0]]))
     assert found["velocity"].flatten().tolist() == found["last_value"].flatten().tolist() == [2.0, 2.0]
 
 

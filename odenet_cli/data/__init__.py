@@ -71,14 +71,12 @@ def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
 
 def task(name: str) -> str:
     """Return the name of the task that a data set sets."""
-    result: str = _class(name).task
-    return result
+    return _class(name).task
 
 
 def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Find, fetch if allowed, and verify the data; return {used, sha256, root, sizes, warning} for `run.json`."""
-    record: dict[str, Any] = _source(name, options).prepare()
-    return record
+    return _source(name, options).prepare()
 
 
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
@@ -124,8 +122,7 @@ def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None
 
 def _unit_keys(name: str) -> tuple[str, ...]:
     """Return the keys of a record that state the units."""
-    keys: tuple[str, ...] = getattr(_class(name), "UNITS", ())
-    return keys
+    return getattr(_class(name), "UNITS", ())
 
 
 def _class(name: str) -> Any:

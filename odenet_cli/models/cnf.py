@@ -5,13 +5,13 @@
 What tasks ask of any flow, and so of a class of your own (`model=custom model.target=module:Class`):
 
     log_prob(x (B, *S), time=1.0) -> (B,)   log-density, at a fraction of the way from noise to data
-    generate(noise (B, *S)) -> (x, log q)   standard normal numbers made into samples, with their log-density
+    generate(noise (B, *S)) -> (x, log q)   map standard normal numbers to samples, with their log-density
     sample(n, generator=None) -> (n, *S)    samples
     flow(z (B, *S), times) -> (T, B, *S)    noise on its way to data, at fractions of the way; optional, for figures
     to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the error of a round trip
 
 `ContinuousFlow` has them for every field. A class of your own may be the field alone, called with (t, z (B, *S)) and
-made a flow with divergence=exact or what is said (`+model.divergence=hutchinson`); or it hands over its field:
+made a flow with divergence=exact or another (`+model.divergence=hutchinson`); or it passes on its field:
 
     class Mine(ContinuousFlow):
         def __init__(self, shape, solver, hidden: int):
@@ -28,20 +28,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.flow import DIVERGENCES, NOISES, Joint, check_variance, log_normal, probe
+from odenet_cli.models.common.flow import (
+    DIVERGENCES,
+    NOISES,
+    AugmentedField,
+    check_variance,
+    hutchinson_noise,
+    log_normal,
+)
 from odenet_cli.ode import Adaptive, Solver
 
 
 class ContinuousFlow(nn.Module):
-    """A flow along `field(t, z (B, *S)) -> (B, *S)`.
+    """Flow between noise and data along `field(t, z (B, *S)) -> (B, *S)`.
 
     horizon             T, the time at which there are data
-    divergence          analytic: the field's own `with_divergence(t, z) -> (slope, ∇·f (B,))`; exact: one
+    divergence          analytic: the field's own `with_divergence(t, z) -> (dz/dt, ∇·f (B,))`; exact: one
                         vector-Jacobian product a dimension; hutchinson: εᵀ(∂f/∂z)ε, one ε a sample and a solve
                         (Grathwohl et al. 2019)
     noise               of ε: rademacher, or gaussian
-    divergence_in_norm  the tolerance holds for the log-density too; false: it rides along as a quadrature, and the draw
-                        of ε changes no step
+    divergence_in_norm  the tolerance holds for the log-density too; false: it is a quadrature outside the error norm,
+                        and the draw of ε changes no step
     base_variance       the noise at t = 0 is N(0, base_variance I)
     """
 
@@ -65,43 +72,43 @@ class ContinuousFlow(nn.Module):
         self.divergence_in_norm, self.base_variance = divergence_in_norm, base_variance
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
-        """log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve from there back to the noise."""
-        z, change = self._solved(x, [time * self.horizon, 0.0])
+        """Return log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve back to the noise."""
+        z, change = self._solve(x, [time * self.horizon, 0.0])
         return log_normal(z, self.base_variance) + change
 
     def to_noise(self, x: Tensor) -> Tensor:
-        """The standard normal numbers that `generate` makes into x (B, *S)."""
+        """Return the standard normal numbers that `generate` maps to x (B, *S)."""
         z: Tensor = self.solver(self.field, x, [self.horizon, 0.0]).y
         return z / math.sqrt(self.base_variance)
 
     def generate(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Standard normal `noise` (B, *S) -> samples (B, *S) and their log-density (B,), by a solve forward."""
+        """Map standard normal `noise` (B, *S) to samples (B, *S) and their log-density (B,), by a solve forward."""
         z = noise * math.sqrt(self.base_variance)
-        x, change = self._solved(z, [0.0, self.horizon])
+        x, change = self._solve(z, [0.0, self.horizon])
         return x, log_normal(z, self.base_variance) - change
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n samples, (n, *S)."""
+        """Draw n samples, (n, *S)."""
         like = next(self.parameters())
         noise = torch.randn(n, *self.shape, generator=generator, dtype=like.dtype, device=like.device)
-        x: Tensor = self.solver(self.field, noise * math.sqrt(self.base_variance), [0.0, self.horizon]).y
-        return x
+        return self.solver(self.field, noise * math.sqrt(self.base_variance), [0.0, self.horizon]).y
 
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
-        """Particles that begin at noise `z` (B, *S), at rising fractions of the way: (T, B, *S)."""
+        """Return particles that begin at noise `z` (B, *S), at rising fractions of the way: (T, B, *S)."""
         ts = [0.0, *(time * self.horizon for time in times)]
         path: Tensor = self.solver(self.field, z, ts).y
         return path[None] if len(ts) == 2 else path[1:]
 
-    def _solved(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """z and ∫ ∇·f dt at the second time."""
-        joint = Joint(self.field, self.divergence, probe(self.noise, z) if self.divergence == "hutchinson" else None)
+    def _solve(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return z and ∫ ∇·f dt at the second time."""
+        noise = hutchinson_noise(self.noise, z) if self.divergence == "hutchinson" else None
+        field = AugmentedField(self.field, self.divergence, noise)
         solver: Any = self.solver
         if not self.divergence_in_norm and isinstance(solver, Adaptive):
             solver = dataclasses.replace(solver, n_controlled=1)
-        z, change = solver(joint, (z, z.new_zeros(len(z))), ts).y
+        z, change = solver(field, (z, z.new_zeros(len(z))), ts).y
         return z, change
 
 
@@ -110,7 +117,7 @@ class PlanarField(nn.Module):
 
     z (B, D) -> (B, D); the sum over m is not divided by their number, as in the paper's equation
 
-    spread  standard deviation that w and b start with. None, torch's own start, is small: the units are then nearly
+    spread  standard deviation of the initial w and b. None, torch's own start, is small: the units are then nearly
             linear, and training by likelihood stays long at the Gaussian that is next to the data
     """
 
@@ -132,25 +139,26 @@ class PlanarField(nn.Module):
                 bias[dim * units : (2 * dim + 1) * units].normal_(0, spread)
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        return self._slope(self._activations(z, *(parts := self._parts(t))[1:]), parts[0])
+        u, w, b = self._weights(t)
+        return self._combine(self._activations(z, w, b), u)
 
     def with_divergence(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The slope, and ∇·f = Σ_m g_m u_m·w_m (1 - tanh²), (B,)."""
-        u, w, b = self._parts(t)
-        h, along = self._activations(z, w, b), (u * w).sum(1)
-        rest = 1 - h.square()
+        """Return dz/dt, and ∇·f = Σ_m g_m u_m·w_m (1 - tanh²), (B,)."""
+        u, w, b = self._weights(t)
+        h, u_dot_w = self._activations(z, w, b), (u * w).sum(1)
+        dh = 1 - h.square()
         # A compiler makes one pass of the pointwise form; a product of such a shape would stay a call.
-        divergence = (rest * along).sum(1) if torch.compiler.is_compiling() else rest @ along
-        return self._slope(h, u), divergence
+        divergence = (dh * u_dot_w).sum(1) if torch.compiler.is_compiling() else dh @ u_dot_w
+        return self._combine(h, u), divergence
 
-    def _parts(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g·u (M, D), w (M, D), b (M,) at time t."""
+    def _weights(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return g·u (M, D), w (M, D), b (M,) at time t."""
         m, d = self.units, self.dim
         u, w, b, g = self.of_time(t.reshape(1)).split([m * d, m * d, m, m])
         return u.view(m, d) * torch.sigmoid(g)[:, None], w.view(m, d), b
 
     def _activations(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        """tanh(w_m·z + b_m), (B, M)."""
+        """Return tanh(w_m·z + b_m), (B, M)."""
         if not torch.compiler.is_compiling():
             return torch.tanh(torch.addmm(b, z, w.T))
         total = b
@@ -158,7 +166,8 @@ class PlanarField(nn.Module):
             total = torch.addcmul(total, z[:, i : i + 1], w[:, i])
         return torch.tanh(total)
 
-    def _slope(self, h: Tensor, u: Tensor) -> Tensor:
+    def _combine(self, h: Tensor, u: Tensor) -> Tensor:
+        """Return Σ_m h_m u_m, (B, D)."""
         if not torch.compiler.is_compiling():
             return h @ u
         return torch.stack([(h * u[:, i]).sum(1) for i in range(self.dim)], 1)
@@ -203,7 +212,7 @@ def _check(field: nn.Module, divergence: str, noise: str, horizon: float) -> Non
             raise ValueError(f"model.{key}={value} is not known. There are: {', '.join(known)}.")
     if divergence == "analytic" and not hasattr(field, "with_divergence"):
         raise ValueError(
-            f"model.divergence=analytic needs {type(field).__name__}.with_divergence(t, z) -> (slope, divergence); "
+            f"model.divergence=analytic needs {type(field).__name__}.with_divergence(t, z) -> (dz/dt, divergence); "
             "use exact, or hutchinson in many dimensions."
         )
     if not 0 < horizon < math.inf:

@@ -1,7 +1,7 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
 All samples are solved at once, to all the times that any of them was observed at. Steps are longer than the gaps
-between times, so more times are a matter of dense output and not of more evaluations.
+between times, so more times cost dense output, not function evaluations.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.latent import Latent
-from odenet_cli.models.common.series import Forecast, common, divergence, features, perceptron, picked
+from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.series import Forecast, gather_times, perceptron, series_features, unique_times
 from odenet_cli.ode import Solver
 
 
-class LatentODE(Latent):
-    """times (B, N), values (B, N, D), observed_mask (B, N), at (B, M) -> `Forecast`; as in `data.common.series`.
+class LatentODE(LatentVAE):
+    """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M) -> `Forecast`; see `Series`.
 
     sigma  standard deviation of the observations around the decoded path; None: learned
     """
@@ -38,47 +38,49 @@ class LatentODE(Latent):
         kl: float,
         warmup: int,
     ) -> None:
-        inputs = features(shape, classes)
-        super().__init__(
-            inputs, solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
+        features = series_features(shape, classes)
+        recognition, field = recognition_and_field(
+            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers
         )
+        super().__init__(recognition, field, solver, kl, warmup)
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
-        self.decoder = perceptron(latent, hidden, 1, inputs, nn.ReLU)
+        self.decoder = perceptron(latent, hidden, 1, features, nn.ReLU)
+        self.latent = latent
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
-    def forecast(self, times: Tensor, values: Tensor, observed_mask: Tensor, at: Tensor | None = None) -> Forecast:
-        mean, log_spread = self.recognition(times, values, observed_mask)
-        weight, z0 = self.weight(), self.draw(mean, log_spread)
-        ts, places = common(times.where(observed_mask, 0), *([] if at is None else [at]))
+    def forecast(
+        self, times: Tensor, values: Tensor, observed_mask: Tensor, target_times: Tensor | None = None
+    ) -> Forecast:
+        """Encode the observations, draw z0, solve to all times at once, decode."""
+        z0, kl, weight = self.encode(times, values, observed_mask)
+        targets = [] if target_times is None else [target_times]
+        ts, indices = unique_times(times.where(observed_mask, 0), *targets)
         z, batch = self.flow(z0, ts), len(times)
         return Forecast(
-            mean=self.decoder(picked(z[:batch], places[0])),
+            mean=self.decoder(gather_times(z[:batch], indices[0])),
             spread=self.log_sigma.exp(),
-            kl=divergence(mean, log_spread),
+            kl=kl,
             weight=weight,
-            path=None if at is None else self.decoder(picked(z[-batch:], places[1])),
+            path=self.decoder(gather_times(z[-batch:], indices[1])) if targets else None,
         )
 
     def reconstruct(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> Tensor:
-        """The series at its own times, from the mean of q: (B, N, D)."""
+        """Return the series at its own times, from the mean of q: (B, N, D)."""
         z0, _ = self.recognition(times, values, observed_mask)
-        ts, places = common(times.where(observed_mask, 0))
-        path: Tensor = self.decoder(picked(self.flow(z0, ts), places[0]))
-        return path
+        ts, (index,) = unique_times(times.where(observed_mask, 0))
+        return self.decoder(gather_times(self.flow(z0, ts), index))
 
     def extrapolate(self, times: Tensor, values: Tensor, observed_mask: Tensor, ts: Sequence[float]) -> Tensor:
-        """The series at rising times `ts` that all share, inside the window or beyond: (B, T, D)."""
+        """Return the series at rising times `ts` that all share, inside the window or beyond: (B, T, D)."""
         z0, _ = self.recognition(times, values, observed_mask)
-        path: Tensor = self.decoder(self.flow(z0, ts))
-        return path
+        return self.decoder(self.flow(z0, ts))
 
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
-        """Series drawn from the prior, at the rising times `ts`, without the noise of observation: (count, T, D)."""
+        """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D)."""
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)
-        path: Tensor = self.decoder(self.flow(z0, ts))
-        return path
+        return self.decoder(self.flow(z0, ts))
 
 
 MODEL = LatentODE

@@ -13,17 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.latent import Latent
-from odenet_cli.models.common.series import common, divergence, features, perceptron, picked
+from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.series import gather_times, perceptron, series_features, unique_times
 from odenet_cli.ode import Solver
 
 
 class Intensity(NamedTuple):
-    """What the model says of a batch of sequences.
+    """Hold what the model predicts for a batch of sequences.
 
     log_rate  (B, M)  log λ at the events
     total     (B,)    ∫ λ over the whole time
-    kl        (B,)    KL(q(z0) ‖ p(z0)), and the `weight` that the loss counts it with
+    kl        (B,)    KL(q(z0) ‖ p(z0)), and its `weight` in the loss
     path      (B, G)  the best guess of λ at the times of `grid`; None in training
     """
 
@@ -35,25 +35,23 @@ class Intensity(NamedTuple):
 
 
 class RateField(nn.Module):
-    """d(z, Λ)/dt = (f(z), λ(z)), of a state ((B, L), (B,))."""
+    """d(z, Λ)/dt = (f(z), λ(z)), for the state ((B, L), (B,))."""
 
     def __init__(self, field: nn.Module, decoder: nn.Module, rate: float) -> None:
         super().__init__()
         self.inner, self.decoder, self.log_rate = field, decoder, math.log(rate)
 
-    def log(self, z: Tensor) -> Tensor:
-        """log λ, (…, L) -> (…)."""
-        log_rate: Tensor = self.decoder(z).squeeze(-1) + self.log_rate
-        return log_rate
+    def log_intensity(self, z: Tensor) -> Tensor:
+        """Return log λ, (…, L) -> (…)."""
+        return self.decoder(z).squeeze(-1) + self.log_rate
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z, _ = state
-        return self.inner(t, z), self.log(z).exp()
+        return self.inner(t, z), self.log_intensity(z).exp()
 
 
-class LatentPoisson(Latent):
-    """bins (B, N), counts (B, N, 1), times (B, M), event_mask (B, M), grid (B, G) -> `Intensity`; layouts as in
-    `odenet_cli.data.common.events`.
+class LatentPoisson(LatentVAE):
+    """bins (B, N), counts (B, N, 1), times (B, M), event_mask (B, M), grid (B, G) -> `Intensity`; see `Events`.
 
     rate  the unit of λ, in events per time: about what is expected
     """
@@ -75,31 +73,32 @@ class LatentPoisson(Latent):
         kl: float,
         warmup: int,
     ) -> None:
-        inputs = features(shape, classes)
-        super().__init__(
-            inputs, solver, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, kl=kl, warmup=warmup
+        features = series_features(shape, classes)
+        recognition, field = recognition_and_field(
+            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers
         )
+        super().__init__(recognition, field, solver, kl, warmup)
         if not 0 < rate < math.inf:
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
-        self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
+        self.field = RateField(field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
-        mean, log_spread = self.recognition(bins, counts, torch.ones_like(bins, dtype=torch.bool))
-        weight, z0 = self.weight(), self.draw(mean, log_spread)
-        asked = grid[:, -1:] if self.training else grid
-        ts, places = common(times.where(event_mask, 0), asked)
+        """Encode the counts, draw z0, solve for z and ∫ λ to all times at once, read off log λ."""
+        z0, kl, weight = self.encode(bins, counts, torch.ones_like(bins, dtype=torch.bool))
+        targets = grid[:, -1:] if self.training else grid
+        ts, indices = unique_times(times.where(event_mask, 0), targets)
         z, total = self.integral(z0, ts)
         batch = len(bins)
         return Intensity(
-            log_rate=self.field.log(picked(z[:batch], places[0])),
+            log_rate=self.field.log_intensity(gather_times(z[:batch], indices[0])),
             total=total[:batch, -1],
-            kl=divergence(mean, log_spread),
+            kl=kl,
             weight=weight,
-            path=None if self.training else self.field.log(picked(z[batch:], places[1])).exp(),
+            path=None if self.training else self.field.log_intensity(gather_times(z[batch:], indices[1])).exp(),
         )
 
     def integral(self, z0: Tensor, ts: list[float]) -> tuple[Tensor, Tensor]:
-        """z (B, T, L) and Λ = ∫ λ from 0 (B, T) at the rising times `ts` after 0."""
+        """Return z (B, T, L) and Λ = ∫ λ from 0 (B, T) at the rising times `ts` after 0."""
         z, total = self.solver(self.field, (z0, torch.zeros_like(z0[:, 0])), [0.0, *ts]).y
         if len(ts) == 1:
             return z[:, None], total[:, None]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """x (B, *S) -> logits (B, classes), through `hidden` units."""
+    """Classify by one hidden layer of `hidden` units: x (B, *S) -> logits (B, classes)."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
         super().__init__()
@@ -19,8 +19,7 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.layers(x)
-        return logits
+        return self.layers(x)
 
 
 MODEL = MLP

@@ -33,8 +33,7 @@ class ODENet(nn.Module):
         x = self.stem(x)
         if self.augment:
             x = F.pad(x, (0, 0, 0, 0, 0, self.augment))
-        logits: Tensor = self.head(self.flow(x))
-        return logits
+        return self.head(self.flow(x))
 
 
 MODEL = ODENet

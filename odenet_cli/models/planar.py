@@ -23,7 +23,7 @@ ROUNDS = 40  # of the inverse: each one halves the bracket, and tries Newton's s
 
 
 class Planar(nn.Module):
-    """A chain of K planar layers; same methods as `ContinuousFlow`.
+    """Chain K planar layers; same methods as `ContinuousFlow`.
 
     layers         K; the layers' vectors are the rows of u and w (K, D), their biases b (K,)
     direction      what the layers map: noise_to_data, or data_to_noise
@@ -39,111 +39,110 @@ class Planar(nn.Module):
         if direction not in DIRECTIONS:
             raise ValueError(f"model.direction={direction} is not known. There are: {', '.join(DIRECTIONS)}.")
         check_variance(base_variance)
-        self.shape, self.base_variance, self.outward = shape, base_variance, direction == "noise_to_data"
+        self.shape, self.base_variance, self.to_data = shape, base_variance, direction == "noise_to_data"
         bound = 1 / math.sqrt(shape[0])
         self.u, self.w = (nn.Parameter(torch.empty(layers, *shape).uniform_(-bound, bound)) for _ in range(2))
         self.b = nn.Parameter(torch.zeros(layers))
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
-        """log p(x) once a fraction `time` of the layers has been passed on the way from noise, x (B, D) -> (B,)."""
+        """Return log p(x) after a fraction `time` of the layers on the way from noise, x (B, D) -> (B,)."""
         passed = self._passed(time)
-        z, log_det = self.inverse(x, passed) if self.outward else self(x, passed)
-        return log_normal(z, self.base_variance) + (-log_det if self.outward else log_det)
+        z, log_det = self.inverse(x, passed) if self.to_data else self(x, passed)
+        return log_normal(z, self.base_variance) + (-log_det if self.to_data else log_det)
 
     def to_noise(self, x: Tensor) -> Tensor:
-        """The standard normal numbers that `generate` makes into x (B, D)."""
-        z, _ = self.inverse(x) if self.outward else self(x)
-        noise: Tensor = z / math.sqrt(self.base_variance)
-        return noise
+        """Return the standard normal numbers that `generate` maps to x (B, D)."""
+        z, _ = self.inverse(x) if self.to_data else self(x)
+        return z / math.sqrt(self.base_variance)
 
     def generate(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Standard normal `noise` (B, D) -> samples (B, D) and their log-density (B,)."""
+        """Map standard normal `noise` (B, D) to samples (B, D) and their log-density (B,)."""
         z = noise * math.sqrt(self.base_variance)
-        x, log_det = self(z) if self.outward else self.inverse(z)
-        return x, log_normal(z, self.base_variance) + (-log_det if self.outward else log_det)
+        x, log_det = self(z) if self.to_data else self.inverse(z)
+        return x, log_normal(z, self.base_variance) + (-log_det if self.to_data else log_det)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n samples, (n, D)."""
+        """Draw n samples, (n, D)."""
         noise = torch.randn(n, *self.shape, generator=generator, dtype=self.u.dtype, device=self.u.device)
         return self.generate(noise)[0]
 
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
-        """Particles that begin at noise `z` (B, D), after rising fractions of the layers: (T, B, D)."""
+        """Return particles that begin at noise `z` (B, D), after rising fractions of the layers: (T, B, D)."""
         states, before = [], range(0)
         for time in times:
             passed = self._passed(time)
-            new = passed[len(before) :] if self.outward else passed[: len(passed) - len(before)]
-            z = (self(z, new) if self.outward else self.inverse(z, new))[0]
+            new = passed[len(before) :] if self.to_data else passed[: len(passed) - len(before)]
+            z = (self(z, new) if self.to_data else self.inverse(z, new))[0]
             states.append(z)
             before = passed
         return torch.stack(states)
 
     def forward(self, z: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
-        """z (B, D) through `layers`, null for all of them, and log |det| (B,)."""
-        u, steep = self._constrained()
+        """Map z (B, D) through `layers` (None: all of them); return it and log |det| (B,)."""
+        u, w_dot_u = self._constrained()
         us, ws, bs = u.unbind(), self.w.unbind(), self.b.unbind()
         hs = []
         for k in self._all if layers is None else layers:
             hs.append(torch.tanh(torch.addmv(bs[k], z, ws[k])))
             z = torch.addr(z, hs[-1], us[k])
-        return z, self._log_det(hs, steep, layers, z)
+        return z, self._log_det(hs, w_dot_u, layers, z)
 
     def inverse(self, y: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
-        """The z that `forward` maps to y, and log |det| of `forward` there.
+        """Return the z that `forward` maps to y, and log |det| of `forward` there.
 
         In each layer a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side rises; it lies within |w·û| of the
         right side.
         """
-        u, steep = self._constrained()
+        u, w_dot_u = self._constrained()
         hs: list[Tensor] = []
         for k in reversed(self._all if layers is None else layers):
             right = y @ self.w[k]
             with torch.no_grad():
-                a = _solved(right, steep[k], self.b[k])
+                a = _solve_layer(right, w_dot_u[k], self.b[k])
             # One more step of Newton's, under autograd: its derivative is that of the solution.
             h = torch.tanh(a + self.b[k])
-            slope = 1 + steep[k] * (1 - h.square())
-            a = a - (a + steep[k] * h - right) / slope.detach().clamp(min=torch.finfo(y.dtype).eps ** 0.5)
+            derivative = 1 + w_dot_u[k] * (1 - h.square())
+            a = a - (a + w_dot_u[k] * h - right) / derivative.detach().clamp(min=torch.finfo(y.dtype).eps ** 0.5)
             hs.append(torch.tanh(a + self.b[k]))
             y = torch.addr(y, hs[-1], u[k], alpha=-1)
-        return y, self._log_det(hs[::-1], steep, layers, y)
+        return y, self._log_det(hs[::-1], w_dot_u, layers, y)
 
     def _constrained(self) -> tuple[Tensor, Tensor]:
-        """û (K, D), and w·û (K,) > -1."""
-        along = (self.w * self.u).sum(1)
-        steep = F.softplus(along) - 1
-        return self.u + ((steep - along) / self.w.square().sum(1))[:, None] * self.w, steep
+        """Return û (K, D), and w·û (K,) > -1."""
+        w_dot_u = (self.w * self.u).sum(1)
+        w_dot_u_hat = F.softplus(w_dot_u) - 1
+        return self.u + ((w_dot_u_hat - w_dot_u) / self.w.square().sum(1))[:, None] * self.w, w_dot_u_hat
 
     @staticmethod
-    def _log_det(hs: list[Tensor], steep: Tensor, layers: range | None, like: Tensor) -> Tensor:
-        """Σ_k log |1 + (w·û)_k (1 - tanh²)|, in one pass over all layers."""
+    def _log_det(hs: list[Tensor], w_dot_u: Tensor, layers: range | None, like: Tensor) -> Tensor:
+        """Return Σ_k log |1 + (w·û)_k (1 - tanh²)|, in one pass over all layers."""
         if not hs:
             return torch.zeros_like(like[:, 0])
-        steep = steep if layers is None else steep[layers.start : layers.stop]
-        return torch.log1p(steep[:, None] * (1 - torch.stack(hs).square())).sum(0)
+        w_dot_u = w_dot_u if layers is None else w_dot_u[layers.start : layers.stop]
+        return torch.log1p(w_dot_u[:, None] * (1 - torch.stack(hs).square())).sum(0)
 
     @property
     def _all(self) -> range:
         return range(len(self.b))
 
     def _passed(self, time: float) -> range:
-        """The layers that noise has passed at a fraction of the way: the first ones, or, data to noise, the last."""
+        """Return the layers between noise and a fraction of the way: the first ones, or, data to noise, the last."""
         count = round(time * len(self.b))
-        return range(count) if self.outward else range(len(self.b) - count, len(self.b))
+        return range(count) if self.to_data else range(len(self.b) - count, len(self.b))
 
 
-def _solved(right: Tensor, steep: Tensor, b: Tensor) -> Tensor:
-    """The a of a + steep tanh(a + b) = right: Newton's method in a bracket that bisection halves."""
-    low, high = right - steep.abs(), right + steep.abs()
+def _solve_layer(right: Tensor, c: Tensor, b: Tensor) -> Tensor:
+    """Solve a + c tanh(a + b) = right for a, c = w·û: Newton's method in a bracket that bisection halves."""
+    low, high = right - c.abs(), right + c.abs()
     for _ in range(ROUNDS):
         a = 0.5 * (low + high)
         for _ in range(2):
             h = torch.tanh(a + b)
-            off = a + steep * h - right
-            low, high = torch.where(off < 0, a, low), torch.where(off < 0, high, a)
-            a = a - off / (1 + steep * (1 - h.square()))
+            residual = a + c * h - right
+            low, high = torch.where(residual < 0, a, low), torch.where(residual < 0, high, a)
+            a = a - residual / (1 + c * (1 - h.square()))
             a = torch.where((a >= low) & (a <= high), a, 0.5 * (low + high))
     return a
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from odenet_cli.models.common import blocks as _blocks
+from odenet_cli.models.common.blocks import ResidualBlock, head
+from odenet_cli.models.common.blocks import stem as downsample
 
 
 class ResNet(nn.Module):
@@ -17,17 +18,16 @@ class ResNet(nn.Module):
         super().__init__()
         if blocks < 0:
             raise ValueError(f"model.blocks={blocks} must be 0 or more.")
-        self.stem = _blocks.stem(stem, shape[0], width)
+        self.stem = downsample(stem, shape[0], width)
         self.repeats = blocks if tied else 1
-        self.blocks = nn.Sequential(*(_blocks.ResidualBlock(width) for _ in range(min(blocks, 1) if tied else blocks)))
-        self.head = _blocks.head(width, classes)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(min(blocks, 1) if tied else blocks)))
+        self.head = head(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for _ in range(self.repeats):
             x = self.blocks(x)
-        logits: Tensor = self.head(x)
-        return logits
+        return self.head(x)
 
 
 MODEL = ResNet

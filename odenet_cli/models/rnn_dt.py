@@ -8,9 +8,9 @@ from odenet_cli.models.rnn import RNN
 
 
 class TimedRNN(RNN):
-    """Predicts the next observation from those before it and the time to it."""
+    """Predict the next observation from those before it and the time to it."""
 
-    differences: ClassVar = True
+    reads_gaps: ClassVar = True
 
 
 MODEL = TimedRNN

@@ -1,4 +1,4 @@
-"""Classification."""
+"""Classification: mean cross-entropy, and the share of wrong answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Batch = tuple[Tensor, Tensor]
 def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Return the mean cross-entropy of `batch = (x (B, *S), label (B,))`, and the share of wrong answers beside it.
 
-    Outside of training also, sample by sample, the class that was `predicted` and the `label`.
+    Outside of training also the `predicted` class and the `label` of every sample.
     """
     x, label = batch
     logits = model(x)

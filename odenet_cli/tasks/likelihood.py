@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from odenet_cli.tasks.common import flow_figures
 from odenet_cli.tasks.common.scores import Deviation, Score
@@ -14,46 +14,44 @@ NEEDS = ("log_prob",)
 Batch = tuple[Tensor, Any]
 
 
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Mean of -log p(x) over `batch = (x (B, D), distribution)`, in nat.
+def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
+    """Return the mean of -log p(x), in nat, over `batch = (x (B, D), distribution)`.
 
     nll     the same
     nll_sd  standard deviation of a sample's share in it
-    gap     what it lies above the entropy of the distribution, where that is known: KL(p‖q)
+    gap     its excess over the entropy of the distribution, where that is known: KL(p‖q)
     """
     x, distribution = batch
-    each = -model.log_prob(x)  # type: ignore[operator]
-    total, seen = each.mean(), each.detach()
-    nll, spread = seen.mean(), seen.std(correction=0) if model.training else Deviation.of(seen)
+    per_sample = -model.log_prob(x)
+    total, detached = per_sample.mean(), per_sample.detach()
+    nll, sd = detached.mean(), detached.std(correction=0) if model.training else Deviation.of(detached)
     entropy = getattr(distribution, "entropy", None)
-    return total, {"nll": nll, "nll_sd": spread, **({} if entropy is None else {"gap": nll - entropy})}
+    return total, {"nll": nll, "nll_sd": sd, **({} if entropy is None else {"gap": nll - entropy})}
 
 
-def figure_data(model: nn.Module, data: Any) -> dict[str, Tensor]:
-    """Densities, samples and particles of the flow, samples of the data, and their density where it is known."""
-    x, distribution = data.test.x, data.test.distribution
+def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
+    """Return densities, samples and particles of the flow, samples of the data, and their density where it is known."""
+    (x,), distribution = data.test.rows, data.test.distribution
     low, high = x.amin(0), x.amax(0)
-    middle, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
-    frame = [(float(m - reach), float(m + reach)) for m in middle]
-    drawn = {**flow_figures.snapshots(model, frame), "target_samples": x[: flow_figures.SAMPLES]}
+    centre, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
+    frame = [(float(c - reach), float(c + reach)) for c in centre]
+    arrays = {**flow_figures.snapshots(model, frame), "target_samples": x[: flow_figures.SAMPLES]}
     if callable(getattr(distribution, "density", None)):
-        drawn["target"] = distribution.density(flow_figures.points(drawn["x"], drawn["y"]).reshape(-1, 2)).reshape(
-            len(drawn["y"]), -1
-        )
-    return drawn
+        grid = flow_figures.grid_points(arrays["x"], arrays["y"])
+        arrays["target"] = distribution.density(grid.reshape(-1, 2)).reshape(grid.shape[:2])
+    return arrays
 
 
-def sanity_check(
-    model: nn.Module, data: Any, scores: dict[str, Any], count: int
-) -> tuple[dict[str, float], str | None]:
-    """The standard error over `count` points, and how far points come back; an NLL below the entropy is not true."""
-    found = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
-    returned = flow_figures.round_trip(model, data.test.x[: flow_figures.SAMPLES])
-    if returned is not None:
-        found["round_trip"] = returned
-    if scores.get("gap", 0.0) >= -3 * found["nll_se"]:
-        return found, None
-    return found, (
+def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
+    """Return the standard error over `count` points and the round-trip error; an NLL below the entropy is not true."""
+    numbers = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
+    round_trip = flow_figures.round_trip(model, data.test.rows[0][: flow_figures.SAMPLES])
+    if round_trip is not None:
+        numbers["round_trip"] = round_trip
+    if scores.get("gap", 0.0) >= -3 * numbers["nll_se"]:
+        return numbers, None
+    return numbers, (
         f"the test NLL lies {-scores['gap']:.4f} nat below the entropy of the data, with a standard error of "
-        f"{found['nll_se']:.4f}: the likelihood is wrong. Score more accurately (eval.solver.rtol, eval.dtype=float64)."
+        f"{numbers['nll_se']:.4f}: the likelihood is wrong. Score more accurately (eval.solver.rtol, "
+        "eval.dtype=float64)."
     )

@@ -9,7 +9,7 @@ import torch
 
 from odenet_cli.models import model
 from odenet_cli.models.cnf import ContinuousFlow, PlanarField
-from odenet_cli.models.common.flow import Joint, log_normal, probe
+from odenet_cli.models.common.flow import AugmentedField, hutchinson_noise, log_normal
 from odenet_cli.ode import Adaptive, tally
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
@@ -97,7 +97,7 @@ def test_there_and_back(spread, stretch):
 def test_the_analytic_divergence_is_the_traces_by_autograd():
     made, state = flow(), (torch.randn(9, 2, dtype=torch.float64), torch.zeros(9, dtype=torch.float64))
     t = torch.tensor(0.4, dtype=torch.float64)
-    ours, exact = (Joint(made.field, name)(t, state) for name in ("analytic", "exact"))
+    ours, exact = (AugmentedField(made.field, name)(t, state) for name in ("analytic", "exact"))
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, exact))
 
 
@@ -108,7 +108,7 @@ def test_hutchinsons_estimate_is_unbiased(kind):
     made, t = flow(), torch.tensor(0.4, dtype=torch.float64)
     z = torch.tensor([[0.3, -0.7]], dtype=torch.float64).expand(10_000, 2)
     state = (z, torch.zeros(10_000, dtype=torch.float64))
-    found = Joint(made.field, "hutchinson", probe(kind, z))(t, state)[1].detach()
+    found = AugmentedField(made.field, "hutchinson", hutchinson_noise(kind, z))(t, state)[1].detach()
     exact = made.field.with_divergence(t, z[:1])[1].item()
     assert abs(found.mean().item() - exact) <= 3 * found.std().item() / math.sqrt(10_000)
 
@@ -129,9 +129,9 @@ def test_as_a_quadrature_the_draw_changes_no_step(gradient):
 
 def test_units_start_with_the_spread_that_is_asked_for():
     torch.manual_seed(0)
-    _, w, b = PlanarField(2, 4000, 32, spread=2.0)._parts(torch.zeros(()))
+    _, w, b = PlanarField(2, 4000, 32, spread=2.0)._weights(torch.zeros(()))
     assert abs(torch.cat((w.flatten(), b)).std().item() - 2.0) < 0.1
-    _, w, b = PlanarField(2, 4000, 32, spread=None)._parts(torch.zeros(()))
+    _, w, b = PlanarField(2, 4000, 32, spread=None)._weights(torch.zeros(()))
     assert torch.cat((w.flatten(), b)).std().item() < 0.3
     with pytest.raises(ValueError, match=r"model\.spread=-1"):
         PlanarField(2, 4, 4, spread=-1)

@@ -10,7 +10,7 @@ from odenet_cli import models
 from odenet_cli.config.presets import preset
 from odenet_cli.errors import RequestError
 from odenet_cli.models.common.latent import LatentField
-from odenet_cli.models.common.series import divergence
+from odenet_cli.models.common.series import kl_to_standard_normal
 from odenet_cli.ode import Adaptive, Fixed, Stats, tally
 from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.training.memory import SavedMeter
@@ -49,7 +49,7 @@ def test_the_divergence_is_that_of_torch():
     mean, log_spread = torch.randn(2, 5, 4, dtype=torch.float64)
     q = Independent(Normal(mean, log_spread.exp()), 1)
     p = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
-    assert torch.allclose(divergence(mean, log_spread), kl_divergence(q, p), rtol=1e-12)
+    assert torch.allclose(kl_to_standard_normal(mean, log_spread), kl_divergence(q, p), rtol=1e-12)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])

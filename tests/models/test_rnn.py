@@ -5,7 +5,7 @@ import torch
 
 from odenet_cli import models
 from odenet_cli.errors import RequestError
-from odenet_cli.models.common.series import interpolated
+from odenet_cli.models.common.series import interpolate
 
 NAMES = ("rnn", "rnn_dt")
 
@@ -93,7 +93,7 @@ def test_straight_lines_between():
     times = torch.tensor([[0.0, 1.0, 1.0, 3.0]])
     values = torch.tensor([[[0.0], [2.0], [2.0], [4.0]]])
     at = torch.tensor([[-1.0, 0.5, 1.0, 2.0, 9.0]])
-    assert interpolated(times, values, at).flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert interpolate(times, values, at).flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_bad_options_are_refused():

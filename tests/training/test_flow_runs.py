@@ -239,7 +239,7 @@ def test_three_standard_errors_below_the_floor_are_too_many(task, below):
 
     class Data:
         class test:
-            x = torch.zeros(1, 2)
+            rows = (torch.zeros(1, 2),)
 
     name = "kl" if task == "density" else "gap"
     scores = {name: -below * 0.02, f"{name if task == 'density' else 'nll'}_sd": 2.0}

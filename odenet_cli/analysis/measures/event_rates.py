@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from odenet_cli.analysis.measures import Row, Rows, config_of, rounded
 from odenet_cli.analysis.trained import eval_batch, trained
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.data.common.events import Events
-from odenet_cli.tasks.events import negative_log_likelihood
+from odenet_cli.tasks.events import negative_log_likelihood, rate_error
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
 
@@ -53,8 +52,8 @@ def infer(model: Any, x: Events) -> list[tuple[Row, Row]]:
     columns = {
         "events": events,
         "expected": total,
-        "rate_error": relative_error(inferred.path, x),
-        "rate_error_constant": relative_error(constant, x),
+        "rate_error": rate_error(inferred.path, x),
+        "rate_error_constant": rate_error(constant, x),
         "gap": (nll - true_nll) / events.clamp_min(1),
     }
     results = []
@@ -63,8 +62,3 @@ def infer(model: Any, x: Events) -> list[tuple[Row, Row]]:
         values = {name: round(column[n].item(), 6) for name, column in columns.items()}
         results.append((values, {name: rounded(curve) for name, curve in curves.items()}))
     return results
-
-
-def relative_error(rate: Tensor, x: Events) -> Tensor:
-    """Return ∫|λ̂ - λ| / ∫λ, (B,)."""
-    return torch.trapezoid((rate - x.rate).abs(), x.grid) / torch.trapezoid(x.rate, x.grid)

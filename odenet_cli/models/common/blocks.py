@@ -14,13 +14,13 @@ STEMS = ("conv", "res")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm(min(32, C), C); where 32 does not divide C, the largest number of groups that does."""
+    """Return GroupNorm(min(32, C), C); where 32 does not divide C, the largest number of groups that does."""
     groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 
 
 def stem(kind: str, channels: int, width: int) -> nn.Sequential:
-    """Images to feature maps a quarter the size: (B, C, 28, 28) -> (B, width, 6, 6) for `conv`, (…, 7, 7) for `res`."""
+    """Return the downsampling layers (B, C, 28, 28) -> (B, width, 6, 6) of kind `conv`, (B, width, 7, 7) of `res`."""
     if kind not in STEMS:
         raise ValueError(f"model.stem={kind} is not known. There are: {', '.join(STEMS)}.")
     if width < 1:
@@ -28,12 +28,12 @@ def stem(kind: str, channels: int, width: int) -> nn.Sequential:
     first = nn.Conv2d(channels, width, 3)
     if kind == "res":
         return nn.Sequential(first, ResidualBlock(width, stride=2), ResidualBlock(width, stride=2))
-    halves = [[group_norm(width), nn.ReLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)] for _ in range(2)]
-    return nn.Sequential(first, *halves[0], *halves[1])
+    halve = [[group_norm(width), nn.ReLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)] for _ in range(2)]
+    return nn.Sequential(first, *halve[0], *halve[1])
 
 
 def head(width: int, classes: int) -> nn.Sequential:
-    """(B, width, H, W) -> logits (B, classes)."""
+    """Return the classifier (B, width, H, W) -> logits (B, classes)."""
     return nn.Sequential(group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
@@ -51,14 +51,13 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(width, width, 1, stride=stride, bias=False) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(x))
-        across = x if self.shortcut is None else self.shortcut(inner)
-        y: Tensor = across + self.conv2(F.relu(self.norm2(self.conv1(inner))))
-        return y
+        h = F.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(h)
+        return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h))))
 
 
 class TimeConv2d(nn.Module):
-    """3×3 convolution of [t, x], the time a channel of its own, x (B, C, H, W) -> (B, C', H, W).
+    """Convolve [t, x], the time a channel of its own, with 3×3 kernels: x (B, C, H, W) -> (B, C', H, W).
 
     The time channel is the same for all samples, so its convolution is a map of C' × H × W numbers that is added like
     a bias: the same sum as convolving the concatenation, without making it.
@@ -88,8 +87,7 @@ class ConvField(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         x = self.conv1(t, F.relu(self.norm1(x)))
-        slope: Tensor = self.norm3(self.conv2(t, F.relu(self.norm2(x))))
-        return slope
+        return self.norm3(self.conv2(t, F.relu(self.norm2(x))))
 
 
 class ODEBlock(nn.Module):
@@ -101,9 +99,8 @@ class ODEBlock(nn.Module):
     def __init__(self, field: nn.Module, solver: Solver) -> None:
         super().__init__()
         self.field, self.solver = field, solver
-        # Not a buffer: times are read by the host, which on a GPU would wait for the queue.
+        # Not a buffer: the host reads the times, which on a GPU would wait for the queue.
         self.ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.solver(self.field, x, self.ts).y
-        return y
+        return self.solver(self.field, x, self.ts).y

@@ -20,7 +20,7 @@ class Score(Protocol):
 
 @dataclass(frozen=True)
 class Mean:
-    """`total` of so many numbers over their `count`."""
+    """A mean: the `total` of numbers over their `count`."""
 
     total: Tensor
     count: int
@@ -37,6 +37,7 @@ class RootMean(Mean):
 
     @classmethod
     def of(cls, x: Tensor) -> RootMean:
+        """Return that of x (*S)."""
         return cls(x.double().square().sum(), x.numel())
 
     def item(self) -> float:
@@ -58,8 +59,9 @@ class PerSample:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Standard deviation of rows from their mean, over columns too. Merged as by Chan, Golub & LeVeque, "Algorithms for
-    computing the sample variance", Am. Stat. 37 (1983).
+    """Standard deviation of rows from their mean, over columns too.
+
+    Merged as by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983).
 
     count    rows
     mean     (*D)
@@ -72,16 +74,16 @@ class Deviation:
 
     @classmethod
     def of(cls, x: Tensor) -> Deviation:
-        """Of rows (N, *D)."""
+        """Return that of rows (N, *D)."""
         x = x.double()
         mean = x.mean(0)
         return cls(len(x), mean, (x - mean).square().sum())
 
     def __add__(self, other: Deviation) -> Deviation:
         count = self.count + other.count
-        apart = other.mean - self.mean
-        between = apart.square().sum() * (self.count * other.count / count)
-        return Deviation(count, self.mean + apart * (other.count / count), self.scatter + other.scatter + between)
+        shift = other.mean - self.mean
+        between = shift.square().sum() * (self.count * other.count / count)
+        return Deviation(count, self.mean + shift * (other.count / count), self.scatter + other.scatter + between)
 
     def item(self) -> float:
         return math.sqrt(self.scatter.item() / (self.count * self.mean.numel()))
@@ -89,7 +91,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Relative:
-    """An error over the standard deviation of what was to be found; none where that is within rounding of 0."""
+    """An error over the standard deviation of the targets; None where that is within rounding of 0."""
 
     error: Mean
     targets: Deviation
