@@ -45,7 +45,7 @@ class Gradient:
     loss: float
     parts: dict[str, Tensor]
     cost: Stats
-    random_state: int = 0
+    random_state: str = ""
 
     def norm(self, include: Callable[[str], bool] = bool) -> float:
         """Return the 2-norm over the parameters whose names `include` accepts; by default over all."""
