@@ -68,7 +68,7 @@ def printed() -> int:
 
 def dispatch(argv: list[str]) -> int:
     """Run one command."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(overview())
         return 0
     if argv[0] in ("-V", "--version"):
@@ -99,7 +99,8 @@ def overview() -> str:
     for name in commands():
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
         lines.append(f"  {name:<9} {docstring.partition(chr(10))[0]}")
-    lines += ["", "`odenet COMMAND --help` says more. A first run: odenet train model=odenet solver=dopri5 data=digits"]
+    lines += ["", "`odenet COMMAND --help` says more, `odenet help KEY` what a key means."]
+    lines += ["A first run: odenet train model=odenet solver=dopri5 data=digits"]
     return "\n".join(lines)
 
 

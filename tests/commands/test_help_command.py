@@ -1,0 +1,47 @@
+"""`odenet help KEY` says what a key means, and where its value comes from."""
+
+import pytest
+
+from odenet_cli.commands.help import main, schema_keys
+from odenet_cli.errors import RequestError
+
+
+def test_every_key_of_the_schema_has_a_line_of_help():
+    meanings = dict(schema_keys())
+    assert {"seed", "solver.rtol", "eval.solver.jumps", "gradient.norm", "optim.lr"} <= meanings.keys()
+    assert all(meaning and "\n" not in meaning for meaning in meanings.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("solver.rtol", ["above 0", "0.001, from conf/solver/dopri5.yaml"]),
+        ("solver.rtol solver.rtol=1e-5", ["1e-05, from the command line"]),
+        ("trainer.epochs data=digits", ["whole number or null", "1 or more", "14, from the recipe of data=digits"]),
+        ("eval.solver.rtol data=moons model=cnf", ["1e-07, from the recipe of data=moons"]),
+        ("eval.solver.rtol data=digits", ["0.001, from solver.rtol, as in training"]),
+        ("eval.solver.steps data=digits eval.solver.method=rk4", ["4, from conf/solver/rk4.yaml"]),
+        ("gradient.norm", ["relative, absolute, seminorm", "conf/gradient/adjoint.yaml"]),
+        ("solver.method", ["bosh3"]),
+        ("data.noise data=moons", ["standard deviation around", "conf/data/moons.yaml"]),
+        ("optim", ["optim.lr", "optim.clip"]),
+        ("seed", ["0 or more", "from the default"]),
+    ],
+)
+def test_a_key_is_explained(capsys, words, lines):
+    assert main(words.split()) == 0
+    printed = capsys.readouterr().out
+    assert [line for line in lines if line not in printed] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("solver.rtoll", "Did you mean `solver.rtol`"),
+        ("model.layers model=mlp", "planar"),
+        ("model.nothing", "model=odenet has: "),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(words, message):
+    with pytest.raises(RequestError, match=message):
+        main(words.split())
