@@ -18,6 +18,7 @@ FINDS = {
     ),
     "ode_block": lambda error: error < 0.2,
     "own_solver": lambda slopes: list(slopes.values()) == pytest.approx([3, 2, 4], abs=0.1),
+    "load_and_refine": lambda found: found[0] == sorted(found[0]) and found[1][4] < 0.01 * found[1][0],
     "own_series": lambda _: True,
     "solve_and_look": lambda stats: stats.nfe_forward < 2000,
 }

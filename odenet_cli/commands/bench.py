@@ -23,7 +23,7 @@ from odenet_cli.registry import require
 
 MAX_REPEATS = 100_000
 TITLES = "\n".join(f"  {name:<10} {workloads.title(name)}" for name in workloads.names())
-PEERS = 'The peers: pip install "odenet[bench]"; diffrax: pip install diffrax'
+PEERS = 'The peers: pip install -e ".[bench]"; diffrax: pip install diffrax'
 
 
 def device(text: str) -> str:

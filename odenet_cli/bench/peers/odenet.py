@@ -13,7 +13,7 @@ from odenet_cli.ode import Adaptive
 from odenet_cli.ode.gradient.adjoint import Adjoint
 
 NEEDS = ()
-INSTALL = "pip install odenet"
+INSTALL = "pip install -e ."
 IMAGES = "adjoint bosh3"
 COMPILE: dict[str, bool | str] = {" compiled": True, " compiled loop": "loop"}
 

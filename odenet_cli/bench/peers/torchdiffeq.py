@@ -10,7 +10,7 @@ import torch
 from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchdiffeq",)
-INSTALL = 'pip install "odenet[bench]"'
+INSTALL = 'pip install -e ".[bench]"'
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:

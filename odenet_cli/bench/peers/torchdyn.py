@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchdyn", "torchdyn.core", "torchdyn.numerics")
-INSTALL = 'pip install "odenet[bench]"'
+INSTALL = 'pip install -e ".[bench]"'
 
 
 class WithArgs(nn.Module):

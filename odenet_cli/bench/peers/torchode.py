@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchode",)
-INSTALL = 'pip install "odenet[bench]"'
+INSTALL = 'pip install -e ".[bench]"'
 ONE, COMPILED = " one instance", " compiled"
 
 
