@@ -16,11 +16,19 @@ from pathlib import Path
 from types import FrameType
 
 from odenet_cli import __version__, streams, threads
-from odenet_cli.errors import Interrupted, OdenetError, RequestError, described, full, no_space, told
+from odenet_cli.errors import (
+    Interrupted,
+    OdenetError,
+    RequestError,
+    describe_disk_full,
+    describe_external,
+    is_disk_full,
+    message_of,
+)
 
 COMMANDS = Path(__file__).resolve().parent / "commands"
-LINES = 12
-NAME, LINE, CUT = 256, 1_000, 60  # letters
+MAX_LINES = 12
+MAX_NAME, MAX_LINE, SHOWN = 256, 1_000, 60  # characters
 SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 
 
@@ -50,10 +58,10 @@ def main() -> int:
             return report(error, "interrupted", SIGNALS[interrupted[-1]])
         if isinstance(error, OdenetError):
             return report(error, f"error: {error}", error.code)
-        text = described(error)
+        text = describe_external(error)
         if text is not None:
             return report(error, f"error: odenet {' '.join(words[:1])}: {text}", 1)
-        text = f"error: {told(error)}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
+        text = f"error: {message_of(error)}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
 
 
@@ -62,12 +70,12 @@ def printed() -> int:
     lost = streams.unprinted()
     if lost is None:
         return 0
-    words = no_space(lost) if full(lost) else f"{lost.strerror}."
+    words = describe_disk_full(lost) if is_disk_full(lost) else f"{lost.strerror}."
     return report(lost, f"error: not all of the output could be written: {words}\n  Redirect it to another place.", 1)
 
 
 def dispatch(argv: list[str]) -> int:
-    """Run one command."""
+    """Run one command and return its exit code."""
     if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(overview())
         return 0
@@ -89,12 +97,12 @@ def dispatch(argv: list[str]) -> int:
 
 
 def commands() -> list[str]:
-    """The names of the commands: the public modules of `odenet_cli/commands`."""
+    """Return the names of the commands: the public modules of `odenet_cli/commands`."""
     return sorted(path.stem for path in COMMANDS.glob("*.py") if not path.stem.startswith("_"))
 
 
 def overview() -> str:
-    """What `odenet --help` prints."""
+    """Return what `odenet --help` prints."""
     lines = ["usage: odenet COMMAND ...", "", "Neural Ordinary Differential Equations (Chen et al. 2018).", ""]
     for name in commands():
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
@@ -106,10 +114,11 @@ def overview() -> str:
 
 def report(error: BaseException, text: str, code: int) -> int:
     """Print `text`, at most 12 lines; the traceback comes before it where ODENET_DEBUG=1 asks for it."""
-    # What is longer than any file's name, or path, was not meant: as typed, but cut.
-    lines = [re.sub(rf"[^\s/]{{{NAME},}}", lambda long: f"{long[0][:CUT]}…", line)[:LINE] for line in text.splitlines()]
-    if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"  … {len(lines) - LINES + 1} more lines."]
+    # What is longer than any file's name, or path, was not meant: it is cut.
+    text = re.sub(rf"[^\s/]{{{MAX_NAME},}}", lambda match: f"{match[0][:SHOWN]}…", text)
+    lines = [line[:MAX_LINE] for line in text.splitlines()]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"  … {len(lines) - MAX_LINES + 1} more lines."]
     if os.environ.get("ODENET_DEBUG") == "1":
         import traceback
 

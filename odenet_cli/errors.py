@@ -1,4 +1,4 @@
-"""What can go wrong with a request or a run, and the exit code each becomes."""
+"""Errors of a request or a run, the exit code of each, and what is said of other errors."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OdenetError(Exception):
-    """An error that is reported in a few plain lines. `code` is the process's exit code."""
+    """Hold an error that is reported in a few plain lines; `code` is the process's exit code."""
 
     code = 1
 
 
 class RequestError(OdenetError):
-    """The request, its data or its checkpoint is wrong; nothing was started."""
+    """Say that the request, its data or its checkpoint is wrong; nothing was started."""
 
     code = 2
 
 
 class RunFailed(OdenetError):
-    """A run that started could not finish: it diverged, met the step limit, or ran out of memory."""
+    """Say that a run that started could not finish: it diverged, met the step limit, or ran out of memory."""
 
     code = 1
 
 
 class Interrupted(BaseException):
-    """A run stopped on a signal, its checkpoint kept. Not an `Exception`: it must stop a whole sweep.
+    """Stop a run on a signal, its checkpoint kept. Not an `Exception`: it must stop a whole sweep.
 
     code  130 for SIGINT, 143 for SIGTERM
     """
@@ -44,8 +44,8 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Around what writes to `path`: an error of the operating system that names no file names this one."""
+def name_file(path: Path) -> Iterator[None]:
+    """Give an error of the operating system that names no file the name of `path`, which is written meanwhile."""
     try:
         yield
     except OSError as error:
@@ -54,22 +54,18 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def told(error: BaseException) -> str:
-    """Return what `error` says to a user, whatever it is."""
-    return str(error) if isinstance(error, OdenetError) else described(error) or _named(error)
+def message_of(error: BaseException) -> str:
+    """Return the message of any error for a user."""
+    return str(error) if isinstance(error, OdenetError) else describe_external(error) or _named(error)
 
 
-def described(error: BaseException) -> str | None:
-    """Return in words what went wrong outside of this program: with the memory, the user's own code, the system.
-
-    None for anything else, which is a bug.
-    """
-    if exhausted(error):
+def describe_external(error: BaseException) -> str | None:
+    """Return what went wrong outside of this program (memory, disk, the user's code, the system); None for a bug."""
+    if is_out_of_memory(error):
         return f"out of memory: {_named(error).splitlines()[0]}"
-    if full(error):
-        return f"{no_space(error)}\n  Make room, and start it again."
-    own = place(error)
-    if own:
+    if is_disk_full(error):
+        return f"{describe_disk_full(error)}\n  Make room, and start it again."
+    if own := user_frame(error):
         return f"{_named(error)}\n  {own}"
     if isinstance(error, OSError) and error.strerror:
         paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
@@ -77,7 +73,7 @@ def described(error: BaseException) -> str | None:
     return None
 
 
-def place(error: BaseException) -> str:
+def user_frame(error: BaseException) -> str:
     """Return where in the user's own code `error` arose, `file, line N, in function: source`; empty where it did not.
 
     That is the innermost frame that is below one of ours, and neither ours nor of an installed library.
@@ -94,8 +90,8 @@ def place(error: BaseException) -> str:
     return ""
 
 
-def exhausted(error: BaseException) -> bool:
-    """Is there no memory left? torch on a CPU, and who loads a library, say so in words alone."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory is exhausted; torch on a CPU, and the loader of libraries, say so only in the message."""
     words = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "failed to map segment")
     return isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, OSError, ImportError))
@@ -107,13 +103,13 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def full(error: BaseException) -> bool:
-    """Is a disk, a quota or a limit on the size of files exhausted?"""
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a disk, a quota or a limit on the size of files is exhausted."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def no_space(error: BaseException) -> str:
-    """`full` in words."""
+def describe_disk_full(error: BaseException) -> str:
+    """Return the message for an error of `is_disk_full`."""
     assert isinstance(error, OSError)
     where = f" for {error.filename}" if error.filename else ""
     return f"no space left{where} ({error.strerror})."

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.errors import RequestError, full, naming
+from odenet_cli.errors import RequestError, is_disk_full, name_file
 
 Content = str | bytes | memoryview | Callable[[Path], object]
 
@@ -26,7 +26,7 @@ def write(path: Path, content: Content, previous: Path | None = None, part: str 
     temporary = path.with_name(part.format(path.name))
     try:
         temporary.unlink(missing_ok=True)
-        with naming(path):
+        with name_file(path):
             if callable(content):
                 content(temporary)
             else:
@@ -53,7 +53,7 @@ def write_output(path: Path, content: Content) -> Path:
     try:
         return write(path, content, part=".part-{}")  # a function that saves a figure goes by the ending
     except OSError as error:
-        if full(error):
+        if is_disk_full(error):
             raise
         raise RequestError(f"{path} cannot be written: {error.strerror or error}.") from error
 
@@ -61,7 +61,7 @@ def write_output(path: Path, content: Content) -> Path:
 def append_json(path: Path, value: dict[str, Any]) -> None:
     """Append `value` as a line of JSON, in the place of half a line that a kill left; follow no link."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    with naming(path), open(handle, "r+b") as file:
+    with name_file(path), open(handle, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two processes may append at once
         text = file.read()
         end = text.rfind(b"\n") + 1

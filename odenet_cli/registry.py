@@ -19,33 +19,35 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from odenet_cli.errors import RequestError, place
+from odenet_cli.errors import RequestError, user_frame
 
 
 def names(package: str) -> list[str]:
-    """The entries of a registry package: its public modules, sorted."""
+    """Return the entries of a registry package: its public modules, sorted."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(package)
-    found = pkgutil.iter_modules(list(spec.submodule_search_locations))
-    return sorted(module.name for module in found if not module.name.startswith("_") and not module.ispkg)
+    modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    return sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """' Did you mean `x`?' for the closest of `choices`, or an empty string."""
+    """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string."""
     close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
     return f" Did you mean `{close[0]}`?" if close else ""
 
 
 def require(key: str, name: str, choices: Iterable[str]) -> str:
-    """`name` if it is one of `choices`; otherwise a `RequestError` that lists them and offers the nearest."""
+    """Return `name` if it is one of `choices`; else raise RequestError, which lists them and offers the nearest."""
     known = list(choices)
     if name not in known:
         raise RequestError(f"{key}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(known)}.")
     return name
 
 
-def fitting(key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = ()) -> None:
+def check_options(
+    key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = ()
+) -> None:
     """Check `options` against the signature of `function`; arguments in `given` come from elsewhere.
 
     Names must exist, nothing required may be missing, and values must have the annotated type. A `RequestError` names
@@ -99,8 +101,8 @@ def describe_type(hint: Any) -> str:
     return plain.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The user's own class named by `options["target"]` as `package.module:Class`, and the other options.
+def load_target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the user's own class, `options["target"]` as `package.module:Class`, and the other options.
 
     The current folder is searched last. Whatever the module or the constructor raises becomes a `RequestError`.
     """
@@ -115,38 +117,38 @@ def target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], di
     except ImportError as error:
         raise RequestError(f"{key}.target={module}:{name} cannot be imported: {error}") from error
     except (Exception, SystemExit) as error:
-        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {_told(error)}.") from error
+        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {_describe(error)}.") from error
     try:
-        found = getattr(loaded, name)
+        own = getattr(loaded, name)
     except AttributeError as error:
         raise RequestError(f"{key}.target: {module} has no {name}.") from error
-    if not (inspect.isclass(found) and hasattr(found, "named_parameters")):
+    if not (inspect.isclass(own) and hasattr(own, "named_parameters")):
         raise RequestError(f"{key}.target={module}:{name} is not a class of networks (torch.nn.Module).")
-    return _guarded(f"{key}.target={module}:{name}", found), rest
+    return _guarded(f"{key}.target={module}:{name}", own), rest
 
 
 def _guarded(what: str, own: type[Any]) -> type[Any]:
-    """`own`, with a constructor whose errors are refusals."""
+    """Return `own` with a constructor whose errors become RequestError."""
 
     @functools.wraps(own.__init__)
-    def made(self: Any, *arguments: Any, **options: Any) -> None:
+    def construct(self: Any, *arguments: Any, **options: Any) -> None:
         try:
             own.__init__(self, *arguments, **options)
         except RequestError:
             raise
         except (Exception, SystemExit) as error:
-            raise RequestError(f"{what} cannot be made: {_told(error)}.") from error
+            raise RequestError(f"{what} cannot be made: {_describe(error)}.") from error
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     kind: Any = type(own)
-    guarded: type[Any] = kind(own.__name__, (own,), {**names, "__init__": made})
+    guarded: type[Any] = kind(own.__name__, (own,), {**names, "__init__": construct})
     return guarded
 
 
-def _told(error: BaseException) -> str:
-    """An exception in one line."""
+def _describe(error: BaseException) -> str:
+    """Return an exception in one line, and where in the user's code it arose."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    where = place(error)
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(".")
-    return f"{said}\n  {where}" if where else said
+    where = user_frame(error)
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(".")
+    return f"{text}\n  {where}" if where else text

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.errors import RequestError, naming
+from odenet_cli.errors import RequestError, name_file
 from odenet_cli.files import sync, to_json, write_json
 
 FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
@@ -262,7 +262,7 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the system."""
-        with naming(self.path):
+        with name_file(self.path):
             self._file.write((to_json(record) + "\n").encode())
             self._file.flush()
 

@@ -32,7 +32,7 @@ from odenet_cli.analysis.step_replay import Recording
 from odenet_cli.analysis.trained import Trained
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError, exhausted
+from odenet_cli.errors import RequestError, is_out_of_memory
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
@@ -114,7 +114,7 @@ class Gradcheck:
         try:
             return own, gradient_of_steps(model, loss_fn, batch, solver, recording), recording
         except (RuntimeError, ValueError, TypeError) as error:
-            if isinstance(error, SolveError) or exhausted(error):
+            if isinstance(error, SolveError) or is_out_of_memory(error):
                 raise
             raise RequestError(
                 f"the network fails in float64, in which exact gradients are made: {str(error).partition(chr(10))[0]}\n"

@@ -13,7 +13,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from odenet_cli.commands import common
-from odenet_cli.errors import RequestError, full
+from odenet_cli.errors import RequestError, is_disk_full
 
 PARSER = common.Parser(__name__, __doc__, run=True)
 PARSER.add_argument("--out", metavar="FILE", type=common.path, help="the file to write, which ends with .safetensors")
@@ -34,7 +34,7 @@ def main(request: Namespace) -> int:
     try:
         weights.save(request.out, state, config, digest(request.config))
     except OSError as error:
-        if full(error):
+        if is_disk_full(error):
             raise
         raise RequestError(f"out={request.out} cannot be written: {error.strerror}.") from error
     numbers = sum(tensor.numel() for tensor in state["model"].values())

@@ -18,7 +18,7 @@ from odenet_cli import streams
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
-from odenet_cli.errors import RequestError, RunFailed, full, told
+from odenet_cli.errors import RequestError, RunFailed, is_disk_full, message_of
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         try:
             new = held.enter_context(locked(request.folder, "hydra.sweep.dir" if request.sweep else "hydra.run.dir"))
         except OSError as error:
-            if request.folder.exists() or full(error):
+            if request.folder.exists() or is_disk_full(error):
                 raise
             raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
         return _run_all(request, request.folder, new)
@@ -115,8 +115,8 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         log.info("the run failed", exc_info=True)
         if sweep:
-            _failed[folder.resolve()] = told(error)
-            say(f"#{here.job.num} failed: {told(error)}", sys.stderr)
+            _failed[folder.resolve()] = message_of(error)
+            say(f"#{here.job.num} failed: {message_of(error)}", sys.stderr)
         else:
             _raised.append(error)
 
@@ -150,7 +150,7 @@ def _record_failure(folder: Path, error: Exception) -> None:
     if record.get("status") == "failed" or (isinstance(error, RequestError) and holds_run(folder)):
         return  # a refused request leaves the run that is here as it was
     with suppress(OSError):  # on a full disk; what was raised says it too
-        write_record(folder, {**record, "status": "failed", "reason": told(error)})
+        write_record(folder, {**record, "status": "failed", "reason": message_of(error)})
 
 
 def _finish(request: Request) -> int:

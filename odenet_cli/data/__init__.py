@@ -115,7 +115,7 @@ def resolve_auto(options: Mapping[str, Any]) -> str:
 
 def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
     kind = _class(name)
-    registry.fitting("data", kind, options)
+    registry.check_options("data", kind, options)
     source = kind(**options)
     return source.in_units_of(run) if run and _unit_keys(name) and not lacks_units(name, run) else source
 

@@ -43,7 +43,7 @@ def model(
     """
     flow_options: dict[str, Any] = {}
     if name == "custom":
-        make, options = registry.target("model", options)
+        make, options = registry.load_target("model", options)
         if flow and not hasattr(make, "log_prob"):
             accepted = inspect.signature(make).parameters
             flow_options = {key: options[key] for key in options if key in FLOW_OPTIONS and key not in accepted}
@@ -51,9 +51,9 @@ def model(
     else:
         registry.require("model", name, names())
         make = importlib.import_module(f"{__name__}.{name}").MODEL
-    registry.fitting("model", make, options, given=GIVEN)
+    registry.check_options("model", make, options, given=GIVEN)
     if flow_options:
-        registry.fitting("model", ContinuousFlow, flow_options, given=(*GIVEN, "field"))
+        registry.check_options("model", ContinuousFlow, flow_options, given=(*GIVEN, "field"))
     given = {"shape": shape, "classes": classes, "solver": solver}
     accepted = inspect.signature(make).parameters
     try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from odenet_cli.config.resolve import complete
-from odenet_cli.errors import RequestError, told
+from odenet_cli.errors import RequestError, message_of
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
@@ -135,7 +135,7 @@ def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, 
                 with locked(folder):
                     found[folder] = measured.measure(folder, measured.options, print)
             except Exception as error:
-                failed[folder] = told(error)
+                failed[folder] = message_of(error)
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.errors import RequestError, exhausted
+from odenet_cli.errors import RequestError, is_out_of_memory
 from odenet_cli.files import sync, write
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def load(path: Path) -> Content:
     except PermissionError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:
-        if exhausted(error):
+        if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.errors import Interrupted, OdenetError, RunFailed, described, exhausted, full, no_space, told
+from odenet_cli.errors import (
+    Interrupted,
+    OdenetError,
+    RunFailed,
+    describe_disk_full,
+    describe_external,
+    is_disk_full,
+    is_out_of_memory,
+    message_of,
+)
 from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError
 from odenet_cli.training.memory import MIB
@@ -107,7 +116,7 @@ def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, 
         session.failed = {"split": "train", "step": session.step}
     reason = describe_failure(error, session, folder, again)
     if reason is None:
-        return "failed", told(error), error
+        return "failed", message_of(error), error
     return "failed", reason, RunFailed(reason)
 
 
@@ -115,18 +124,20 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
     """Return in words why the run failed and what to do; None for a bug, or for what means to end the process."""
     if isinstance(error, OSError) and not folder.exists():
         return f"the run's folder has gone: {folder} was deleted, moved or renamed while the run was under way."
-    if exhausted(error):
+    if is_out_of_memory(error):
         return out_of_memory(session)
-    if full(error):
-        return f"{no_space(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
+    if is_disk_full(error):
+        return f"{describe_disk_full(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
     if isinstance(error, SystemExit):
         return exited(error)
     if not isinstance(error, Exception):
         return None
-    words = str(error) if isinstance(error, RunFailed) else described(error)
+    words = str(error) if isinstance(error, RunFailed) else describe_external(error)
     if words is None and session.config.model["name"] == "custom" and not isinstance(error, OdenetError):
         target = session.config.model["target"]
-        words = f"{told(error)}\n  It arose with the network of model.target={target}; train.log has the traceback."
+        words = (
+            f"{message_of(error)}\n  It arose with the network of model.target={target}; train.log has the traceback."
+        )
     if words is None:
         return None
     return words + (f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if session.failed else "")

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from odenet_cli.errors import full
+from odenet_cli.errors import is_disk_full
 from odenet_cli.training import generators
 from odenet_cli.training.failure import explain, first_nonfinite
 from odenet_cli.training.run import assemble
@@ -36,8 +36,8 @@ def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):
     _, reason, _ = explain(error, session, tmp_path)
     assert reason.startswith("no space left for here/metrics.jsonl (No space left on device).")
     assert f"resume={tmp_path}" in reason
-    assert not full(OSError(errno.EACCES, "Permission denied"))
-    assert not full(ValueError())
+    assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
+    assert not is_disk_full(ValueError())
 
 
 def test_every_generator_goes_on_where_it_was():
