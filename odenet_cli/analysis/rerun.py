@@ -124,7 +124,7 @@ def changed(before: Session, config: Config, data_record: dict[str, Any]) -> Ses
     session.check_every_step = True
     session.model.load_state_dict(before.model.state_dict())
     session.optimizer.load_state_dict(before.optimizer.state_dict())
-    for name in ("step", "epoch", "position", "validated", "best", "last_finite"):
+    for name in ("step", "epoch", "position", "validated", "best", "last_finite_loss"):
         setattr(session, name, getattr(before, name))
     return session
 

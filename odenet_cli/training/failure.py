@@ -58,7 +58,7 @@ def check_loss(session: Session, loss: Tensor, step: int) -> None:
     value = loss.item()
     if not math.isfinite(value):
         raise diverged(session, value, step)
-    session.last_finite = step, value
+    session.last_finite_loss = step, value
 
 
 def check_gradients(session: Session) -> None:
@@ -71,7 +71,7 @@ def check_gradients(session: Session) -> None:
     if name is not None:
         raise Diverged(
             f"the run diverged: the gradient of {name} is not finite at step {session.step + 1}, with the loss at "
-            f"{session.last_finite[1] if session.last_finite else math.nan:.6g} and learning rate "
+            f"{session.last_finite_loss[1] if session.last_finite_loss else math.nan:.6g} and learning rate "
             f"{session.optimizer.param_groups[0]['lr']:g}.\n"
             "  Lower optim.lr, or solve the gradient more accurately (gradient.solver.rtol, gradient=replay)."
         )
@@ -97,9 +97,9 @@ def diverged(session: Session, loss: float, step: int) -> Diverged:
 def describe_progress(session: Session) -> str:
     """Return learning rate and last finite loss in words."""
     rate = f"learning rate {session.optimizer.param_groups[0]['lr']:g}"
-    if session.last_finite is None:
+    if session.last_finite_loss is None:
         return f"{rate}; no loss came before it"
-    step, loss = session.last_finite
+    step, loss = session.last_finite_loss
     return f"{rate}; the last good loss was {loss:.6g} at step {step}"
 
 

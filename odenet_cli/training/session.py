@@ -79,7 +79,7 @@ class Session:
     validated              the step of the latest validation
     best                   {step, epoch, loss, …}: the record of the best validation so far
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
-    last_finite            the step and the value of the last loss that was looked at
+    last_finite_loss            the step and the value of the last loss that was looked at
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
     """
 
@@ -98,7 +98,7 @@ class Session:
     started: float = 0.0
     elapsed_s: float = 0.0
     check_every_step: bool = True
-    last_finite: tuple[int, float] | None = None
+    last_finite_loss: tuple[int, float] | None = None
     failed: dict[str, Any] | None = None
     window: Window = field(default_factory=Window)
 
