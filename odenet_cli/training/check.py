@@ -78,7 +78,8 @@ def build_without_memory(config: Config, shape: tuple[int, ...], classes: int) -
 def check_compiler(config: Config, network: nn.Module) -> None:
     """Raise `RequestError` if `compile=true` finds nothing to compile with; say that `auto` does without."""
     modules = models.solvers(network)
-    if config.compile == "auto" and any(build.compiling_pays(config, module) for module in modules):
+    pays = config.compile == "auto" and any(build.compiling_pays(config, module) for module in modules)
+    if pays and build.missing_compiler():
         _warn_eager()
     # Kernels of a GPU are Triton's; the loop is C++ on any device.
     on_cpu = config.compile == "true" and device.choose(config.device).type == "cpu"
@@ -88,8 +89,7 @@ def check_compiler(config: Config, network: nn.Module) -> None:
 
 @cache
 def _warn_eager() -> None:
-    if missing := build.missing_compiler():
-        log.warning(f"compile=auto compiles nothing, though so long a run would gain: it needs {missing}.")
+    log.warning(f"compile=auto compiles nothing, though so long a run would gain: it needs {build.missing_compiler()}.")
 
 
 def check_custom(network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
