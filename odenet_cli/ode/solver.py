@@ -29,7 +29,7 @@ from odenet_cli.ode.settings import as_jumps, as_times, check_count, check_posit
 from odenet_cli.ode.state import CountedField, Field, RightHandSide
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.ode.transforms import check_transforms, forward_mode, read
+from odenet_cli.ode.transforms import check_transforms, in_forward_mode, to_numbers
 
 
 class Solution(NamedTuple):
@@ -124,7 +124,7 @@ class _Solver:
         with rhs.torch_settings.for_solver():
             if points[0] == points[-1]:
                 made = stacked([rhs.y0] * len(points))
-            elif torch.is_grad_enabled() or forward_mode():
+            elif torch.is_grad_enabled() or in_forward_mode():
                 made = self.gradient_method.solve(problem)
             else:
                 made = tuple(part.detach() for part in stacked(problem.integrate(problem.evaluate)))
@@ -329,13 +329,13 @@ def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None, fl
         raise ValueError(
             f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
         )
-    points = read(times)
+    points = to_numbers(times)
     if not all(map(math.isfinite, points)):
         raise NotFinite(f"ts must be finite; got {points}.")
     signs = {math.copysign(1.0, b - a) for a, b in pairwise(points) if a != b}
     if len(signs) > 1:
         raise ValueError(f"ts must run one way, up or down; got {points}.")
-    moving = forward_mode() or (times.requires_grad and torch.is_grad_enabled())
+    moving = in_forward_mode() or (times.requires_grad and torch.is_grad_enabled())
     return points, times if moving else None, resolution
 
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from odenet_cli.ode.field.torch_settings import TorchSettings
 from odenet_cli.ode.tableau import Weights
-from odenet_cli.ode.transforms import read
+from odenet_cli.ode.transforms import to_numbers
 
 State = tuple[Tensor, ...]
 Field = Callable[..., Any]
@@ -246,7 +246,9 @@ def norms(states: Sequence[State], orders: Sequence[float]) -> list[float]:
     norms = vector_norms(states, orders)
     if not norms:
         return [0.0] * len(states)
-    known = iter([read(norms[0])] if len(norms) == 1 else read(torch.stack([norm.double() for norm in norms])))
+    known = iter(
+        [to_numbers(norms[0])] if len(norms) == 1 else to_numbers(torch.stack([norm.double() for norm in norms]))
+    )
     found = []
     for state, order in zip(states, orders):
         mine = [next(known) for part in state if part.numel()]

@@ -1,7 +1,12 @@
-"""A solve inside the transforms of torch.func and of forward-mode AD: what goes through, and what is refused by name.
+"""A solve inside the transforms of torch.func and forward-mode AD: what goes through, and what is refused by name.
 
-`backprop` is made of PyTorch's operations, so that every transform goes through it. The other gradients make the solve
-one node of autograd's graph, which has a backward pass only. Steps chosen by a tolerance need numbers; vmap hides them.
+    torch.func.jacrev(lambda y0: solve(field, y0, ts).y)(y0)
+
+`gradient=backprop` is made of PyTorch's operations, so that every transform goes through it. The other gradients make
+the solve one node of autograd's graph, which has a backward pass only; a transform would lose derivatives without a
+word, so it is refused. Steps chosen by a tolerance need their errors as numbers, which vmap hides.
+
+What is asked of PyTorch here has no public name (`torch._C`), hence one file for it.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
-def forward_mode() -> bool:
+def in_forward_mode() -> bool:
     """Return whether a level of forward-mode AD is open, so that any tensor may carry a tangent."""
     return forward_ad._current_level >= 0
 
@@ -23,14 +28,14 @@ def check_transforms(what: str, way_out: str) -> None:
 
     Nothing else is safe there: a tensor that the vector field closes over does not show that it is wrapped or dual.
     """
-    if torch._C._are_functorch_transforms_active() or forward_mode() or torch._C._is_tracing():
+    if torch._C._are_functorch_transforms_active() or in_forward_mode() or torch._C._is_tracing():
         raise NotImplementedError(
             f"{what} does not go through the transforms of torch.func (grad, jacrev, jvp, vmap, ...), forward-mode AD "
             f"or torch.jit.trace, where derivatives would be lost; use {way_out}."
         )
 
 
-def read(values: Tensor) -> Any:
+def to_numbers(values: Tensor) -> Any:
     """Return the numbers of `values` as a float or a list of them; raise NotImplementedError where vmap hides them."""
     try:
         return values.tolist()

@@ -1,7 +1,12 @@
-"""What surrounds a solve without being its argument: autocast, and the default dtype and device of new tensors.
+"""The settings of PyTorch under which a vector field computes: autocast, and the default dtype and device.
 
-A vector field computes under the autocast of the caller, forward and backward. The solver does not: its states, steps
-and vector-Jacobian products keep the precision of the state.
+    with torch.autocast("cuda"):
+        y = solve(lambda t, y: net(y).float(), y0, ts).y
+    y.sum().backward()
+
+The backward pass runs outside of the block, and evaluates the field again: `TorchSettings` notes what is in force where
+a solve begins, and restores it there. The solver itself is never autocast: its states, steps and vector-Jacobian
+products keep the precision of the state. Other modes (deterministic algorithms, TF32) are not restored.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import torch
 
 
 class Autocast(NamedTuple):
-    """An autocast that is enabled, as the arguments of `torch.autocast`."""
+    """Hold the arguments of a `torch.autocast` that is enabled."""
 
     device_type: str
     dtype: torch.dtype
@@ -23,10 +28,11 @@ class Autocast(NamedTuple):
 
 
 class TorchSettings(NamedTuple):
-    """The settings in force where a solve begins.
+    """Hold the settings in force where a solve begins.
 
     autocast  those that are enabled; empty almost always
-    device    the default one; None: nobody has set one
+    dtype     the default one of new tensors
+    device    the default one of new tensors; None: nobody has set one
     """
 
     autocast: tuple[Autocast, ...]
@@ -35,17 +41,17 @@ class TorchSettings(NamedTuple):
 
     @classmethod
     def current(cls, device: torch.device) -> TorchSettings:
-        """Return what surrounds a solve on `device`; a microsecond."""
+        """Return the settings for a state on `device`; takes a microsecond."""
         kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
-        found = tuple(
+        autocast = tuple(
             Autocast(kind, torch.get_autocast_dtype(kind), True, torch.is_autocast_cache_enabled())
             for kind in kinds
             if kind == "cpu" or torch.amp.is_autocast_available(kind)
             if torch.is_autocast_enabled(kind)
         )
-        # The default device is a mode on the stack of torch functions, and dear to ask for.
-        chosen = torch.get_default_device() if torch._C._len_torch_function_stack() else None
-        return cls(found, torch.get_default_dtype(), chosen)
+        # The default device is a mode on the stack of torch functions, and slow to ask for.
+        default = torch.get_default_device() if torch._C._len_torch_function_stack() else None
+        return cls(autocast, torch.get_default_dtype(), default)
 
     def for_field(self) -> AbstractContextManager[Any]:
         """Return the context in which the vector field computes.
@@ -56,15 +62,15 @@ class TorchSettings(NamedTuple):
         if not self.autocast:
             return _NOTHING
         shared = not torch.is_grad_enabled()
-        return _switched(
+        return _autocast_all(
             [autocast._replace(cache_enabled=shared and autocast.cache_enabled) for autocast in self.autocast]
         )
 
     def for_solver(self) -> AbstractContextManager[Any]:
         """Return the context in which the solver computes: autocast is off, and keeps its cache of weights."""
-        return (
-            _switched([autocast._replace(enabled=False) for autocast in self.autocast]) if self.autocast else _NOTHING
-        )
+        if not self.autocast:
+            return _NOTHING
+        return _autocast_all([autocast._replace(enabled=False) for autocast in self.autocast])
 
     @contextmanager
     def restored(self, device: torch.device) -> Iterator[None]:
@@ -83,7 +89,8 @@ _NOTHING = nullcontext()
 
 
 @contextmanager
-def _switched(autocasts: Sequence[Autocast]) -> Iterator[None]:
+def _autocast_all(autocasts: Sequence[Autocast]) -> Iterator[None]:
+    # Two at most: that of the CPU and that of the device.
     with torch.autocast(*autocasts[0]):
         if len(autocasts) == 1:
             yield
