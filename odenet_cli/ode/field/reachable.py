@@ -23,7 +23,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ from odenet_cli.ode.field.snapshot import ABSENT, SIMPLE, Holder, Snapshot
 
 _ITEMS = (list, tuple, set, frozenset, deque)
 _MAPPINGS = (dict, types.MappingProxyType)
-_CONTAINERS = frozenset((*_ITEMS, *_MAPPINGS))
+_WITHOUT_ATTRIBUTES = frozenset((*_ITEMS, *_MAPPINGS, types.BuiltinFunctionType))
 # Not walked into: a logger reaches all others. But a builtin function may be a generator's method, as random.gauss is.
 _LEAVES = SIMPLE - {types.BuiltinFunctionType} | {logging.Logger, logging.RootLogger}
 _REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -86,7 +86,7 @@ class _Namespace:
     local: AbstractSet[str] = frozenset()
     of_object: bool = True
     hides: bool = False
-    known: set[str] = field(default_factory=set)
+    known: AbstractSet[str] = frozenset()
     version: tuple[int, int, bool] | None = None
 
 
@@ -159,7 +159,7 @@ class _Walk:
         name: str,
         form: str,
         keys: Collection[Any],
-        read: Callable[[], list[Any]],
+        read: Callable[[], Iterable[Any]],
         whole: AbstractSet[Any] | None = None,
         is_dict: bool = False,
     ) -> None:
@@ -181,8 +181,8 @@ class _Walk:
             read = read | (present & space.local)
         if space.hides:
             read = read | self.names
-        if keys := sorted(read - space.known - _MODULE_INTERNALS):
-            space.known.update(keys)
+        if read and (keys := sorted(read - space.known - _MODULE_INTERNALS)):
+            space.known = space.known | set(keys)
             self._hold(space.name, ".{}", keys, partial(_get, space.attributes, keys))
 
     def _visit(self, value: Any, name: str, whole: bool, first: bool) -> None:
@@ -209,10 +209,10 @@ class _Walk:
             self.generators.append(generator)
         else:
             if isinstance(value, _MAPPINGS):
-                self._hold(name, "[{!r}]", value, lambda: list(value.values()), is_dict=True)
+                self._hold(name, "[{!r}]", value, value.values, is_dict=True)
             elif isinstance(value, _ITEMS):
-                self._hold(name, "[{}]", range(len(value)), partial(list, value))
-            if type(value) not in _CONTAINERS:
+                self._hold(name, "[{}]", range(len(value)), value.__iter__)
+            if type(value) not in _WITHOUT_ATTRIBUTES:
                 self._visit_object(value, name, whole, first)
 
     def _visit_function(self, function: types.FunctionType, name: str) -> None:
@@ -246,7 +246,8 @@ class _Walk:
     def _visit_object(self, value: Any, name: str, whole: bool, first: bool) -> None:
         cls: Any = type(value)
         reads, attributes = class_reads(cls), getattr(value, "__dict__", None)
-        self._visit_class(cls, name, whole)
+        if reads.own:
+            self._visit_class(cls, name, whole)
         if first and isinstance(attributes, dict):
             self._namespaces.append(_Namespace(name, attributes, reads.attributes, hides=bool(reads.own)))
         if first and reads.slots:
@@ -264,7 +265,7 @@ class _Walk:
             if (registered := attributes[key]) and own:
                 self._namespaces.append(_Namespace(name, registered))
             elif registered:
-                self._hold(name, ".{}", registered, partial(list, registered.values()))
+                self._hold(name, ".{}", registered, registered.values)
         if whole:
             self._called.append((module, name))
             self.push(attributes.get("forward"), f"{name}.forward")

@@ -53,10 +53,10 @@ class Holder:
 
     __slots__ = ("form", "is_dict", "keys", "may_grow", "name", "read", "values")
 
-    def __init__(self, name: str, form: str, keys: list[Any], read: Callable[[], list[Any]], is_dict: bool = False):
+    def __init__(self, name: str, form: str, keys: list[Any], read: Callable[[], Iterable[Any]], is_dict: bool = False):
         self.name, self.form, self.keys, self.read, self.is_dict = name, form, keys, read, is_dict
         self.may_grow = False
-        self.values = read()
+        self.values = list(read())
 
     def label(self, key: Any) -> str:
         """Return the name of the value with that key."""
@@ -64,7 +64,7 @@ class Holder:
 
     def changes(self) -> list[tuple[int, Any, Any]]:
         """Return index, noted and present value of each place that holds another one; -1 and numbers of entries."""
-        now, changed = self.read(), []
+        now, changed = list(self.read()), []
         if len(now) != len(self.values) and not self.may_grow:
             changed.append((-1, len(self.values), len(now)))
         if not all(map(is_, self.values, now)):

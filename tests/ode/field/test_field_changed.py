@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 import types
 from array import array
@@ -144,6 +145,9 @@ def places():
         lambda: empty.update(rate=3.0),
         "empty has more entries",
     )
+    shown = {"rate": 2.0}
+    proxy = types.MappingProxyType(shown)
+    yield "proxy", lambda t, y: -proxy["rate"] * y, lambda: shown.update(rate=3.0), r"proxy\['rate'\]"
     spread = types.SimpleNamespace(inner=types.SimpleNamespace(rate=2.0))
     yield (
         "namespace",
@@ -317,6 +321,22 @@ def test_a_cache_that_another_solve_fills_is_no_change():
     y = solve(field, y0)
     (y.sum() + solve(field, other).sum()).backward()
     assert y0.grad.item() == pytest.approx(math.exp(-1), abs=1e-3)
+
+
+def test_loggers_and_memoised_functions_are_no_state():
+    """A logger reaches all others, and another call fills the cache of a memoised function."""
+    log, rate = logging.getLogger("field"), functools.lru_cache(lambda n: float(n))
+
+    def field(t, y):
+        log.debug("t = %s", t)
+        return -rate(2) * y
+
+    y0 = doubles(1.0, grad=True)
+    y = solve(field, y0)
+    logging.getLogger("another").debug("made since")
+    rate(3)
+    y.sum().backward()
+    assert y0.grad.item() == pytest.approx(math.exp(-2), abs=0.02)
 
 
 def test_a_frame_of_old_and_new_normalisations_is_left_alone():
