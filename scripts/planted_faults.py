@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Break each guarantee of the product on purpose, in a copy, and see that a test of tests/faults catches it:
+"""Break each guarantee of the product on purpose, in a copy, and check that a test of tests/faults catches it:
 
     python scripts/planted_faults.py            all ten, some minutes
-    python scripts/planted_faults.py lock       those whose names begin so
+    python scripts/planted_faults.py no lock    those whose names begin with one of these words
     python scripts/planted_faults.py --json FILE   also what happened, for scripts/reliability.py
 
 Exit code 1 where one is not caught, or where a patch does not fit the source any more.
@@ -26,7 +26,7 @@ PARTS = ("odenet_cli", "conf", "tests", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in `path`; `test` must fail then."""
+    """Hold a patch, `old` becomes `new` in `path`, and the test that must fail then."""
 
     name: str
     path: str
@@ -112,7 +112,7 @@ FAULTS = (
 
 
 def plant(fault: Fault, tree: Path) -> str:
-    """Make the patch in a copy at `tree`; returns what was there before."""
+    """Patch the copy at `tree` and return the text that was there before."""
     path = tree / fault.path
     before = path.read_text(encoding="utf-8")
     if (times := before.count(fault.old)) != 1:
@@ -121,43 +121,41 @@ def plant(fault: Fault, tree: Path) -> str:
     return before
 
 
-def outcome(fault: Fault, tree: Path) -> tuple[int, str]:
-    """The exit code of the test in `tree`, and its last line."""
+def run_test(fault: Fault, tree: Path) -> tuple[bool, str]:
+    """Return whether the test of a fault fails in `tree`, and the last line of pytest."""
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
-    words += ["-m", "numerics or slow", fault.test]
-    done = subprocess.run(words, cwd=tree, env=env, capture_output=True, text=True)
-    return done.returncode, (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
+    command += ["-m", "numerics or slow", fault.test]
+    result = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
+    last = (result.stdout.strip().splitlines() or [result.stderr[-300:]])[-1]
+    # 1 is pytest's code for a test that failed; another code, or an error before it, says nothing of the fault.
+    return result.returncode == 1 and "failed" in last, last
 
 
 def main() -> int:
-    """Plant, test, take away, one after the other."""
+    """Plant each fault, run its test, and take the fault away again."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="of faults, or how they begin")
-    parser.add_argument("--json", type=Path, help="write there what happened")
-    asked = parser.parse_args()
-    faults = [one for one in FAULTS if not asked.names or one.name.startswith(tuple(asked.names))]
+    parser.add_argument("--json", type=Path, help="write the outcomes to this file")
+    request = parser.parse_args()
+    faults = [fault for fault in FAULTS if not request.names or fault.name.startswith(tuple(request.names))]
     if not faults:
-        parser.error(f"there are: {', '.join(one.name for one in FAULTS)}")
-    found = []
+        parser.error(f"there are: {', '.join(fault.name for fault in FAULTS)}")
+    outcomes = []
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         tree = Path(folder)
         for part in PARTS:
-            if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(ROOT / part, tree / part)
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+            copy(ROOT / part, tree / part)
         for fault in faults:
             before = plant(fault, tree)
-            code, last = outcome(fault, tree)
+            caught, last = run_test(fault, tree)
             (tree / fault.path).write_text(before, encoding="utf-8")
-            # 1 is pytest's code for a test that failed; another code, or an error before it, says nothing of the fault.
-            caught = code == 1 and "failed" in last
             print(f"{fault.name:<26} {'caught' if caught else 'NOT CAUGHT'}   {fault.test}   {last}", flush=True)
-            found.append({"name": fault.name, "caught": caught, "test": fault.test, "said": last})
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(one["caught"] for one in found) else 1
+            outcomes.append({"name": fault.name, "caught": caught, "test": fault.test, "last_line": last})
+    if request.json:
+        request.json.write_text(json.dumps(outcomes, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(outcome["caught"] for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -21,17 +21,18 @@ import tempfile
 import time
 import xml.etree.ElementTree as xml
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULT = ROOT / "results" / "reliability.md"
-SAID = 200  # characters of what happened
+MAX_TEXT = 200  # characters of what happened
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test: the row of the table it belongs to, the fault, what was demanded, what happened."""
+    """Hold one test: the section of the page it belongs to, the fault, what was demanded, what happened."""
 
     row: str
     fault: str
@@ -40,47 +41,46 @@ class Outcome:
     failed: bool
 
 
-def tested(words: list[str], folder: Path) -> tuple[list[Outcome], str]:
-    """Run the suite; every test's outcome, and pytest's last line."""
+def run_suite(options: list[str], folder: Path) -> tuple[list[Outcome], str]:
+    """Run the suite and return the outcome of every test that has a row, and pytest's last line."""
     report = folder / "tests.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={report}", *words]
+    command = [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={report}", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     if not report.exists():
-        sys.exit(done.stdout)
-    cases = [outcome(case) for case in xml.parse(report).getroot().iter("testcase")]
-    cases = sorted((case for case in cases if case.row), key=lambda case: int(case.row.split()[0]))
-    return cases, done.stdout.splitlines()[-1]
+        sys.exit(result.stdout)
+    outcomes = [read_outcome(case) for case in xml.parse(report).getroot().iter("testcase")]
+    outcomes = sorted((o for o in outcomes if o.row), key=lambda o: (int(o.row.split()[0]), o.row))
+    return outcomes, result.stdout.splitlines()[-1]
 
 
-def outcome(case: xml.Element) -> Outcome:
-    """A test of pytest's report."""
-    said = {one.get("name"): one.get("value", "") for one in case.iter("property")}
-    faults = [one for kind in ("failure", "error") for one in case.findall(kind)]
-    skipped = case.find("skipped")
-    seen = [one.get("value", "") for one in case.iter("property") if one.get("name") == "happened"]
-    if faults:
-        text = "FAILED: " + (faults[0].get("message") or "").partition("\n")[0]
+def read_outcome(case: xml.Element) -> Outcome:
+    """Return the outcome of a test in pytest's report."""
+    pairs = [(entry.get("name"), entry.get("value", "")) for entry in case.iter("property")]
+    properties, happened = dict(pairs), [value for name, value in pairs if name == "happened"]
+    errors, skipped = [*case.findall("failure"), *case.findall("error")], case.find("skipped")
+    if errors:
+        text = "FAILED: " + (errors[0].get("message") or "").partition("\n")[0]
     elif skipped is not None:
         text = f"not tried: {skipped.get('message')}"
     else:
-        text = "; ".join(seen) or "as demanded"
-    name = (case.get("name") or "").removeprefix("test_").replace("_", " ")
-    demanded = " ".join((said.get("demanded") or "").split())
-    seconds = float(case.get("time") or 0)
-    return Outcome(said.get("row", ""), name, demanded, f"{text[:SAID]} ({seconds:.1f} s)", bool(faults))
+        text = "; ".join(happened) or "as demanded"
+    fault = (case.get("name") or "").removeprefix("test_").replace("_", " ")
+    demanded = " ".join(properties.get("demanded", "").split())
+    happened_in = f"{text[:MAX_TEXT]} ({float(case.get('time') or 0):.1f} s)"
+    return Outcome(properties.get("row", ""), fault, demanded, happened_in, bool(errors))
 
 
-def planted(folder: Path) -> list[dict[str, str | bool]]:
-    """The planted faults, caught or not."""
-    found = folder / "planted.json"
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "planted_faults.py"), "--json", str(found)], cwd=ROOT)
-    loaded: list[dict[str, str | bool]] = json.loads(found.read_text(encoding="utf-8")) if found.exists() else []
-    return loaded
+def plant_faults(folder: Path) -> list[dict[str, str | bool]]:
+    """Run scripts/planted_faults.py and return its outcomes."""
+    path = folder / "planted.json"
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "planted_faults.py"), "--json", str(path)], cwd=ROOT)
+    outcomes: list[dict[str, str | bool]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return outcomes
 
 
-def written(cases: list[Outcome], last: str, faults: list[dict[str, str | bool]], argv: list[str], commit: str) -> str:
-    """The file."""
+def page(outcomes: list[Outcome], last: str, faults: list[dict[str, str | bool]], argv: list[str], commit: str) -> str:
+    """Return results/reliability.md."""
     import torch
 
     from odenet_cli import __version__
@@ -98,49 +98,49 @@ def written(cases: list[Outcome], last: str, faults: list[dict[str, str | bool]]
         f"- date: {time.strftime('%Y-%m-%d %H:%M %z')}",
         f"- outcome: {last.strip('= ')}",
     ]
-    for row in dict.fromkeys(case.row for case in cases):
+    for row, group in groupby(outcomes, lambda outcome: outcome.row):
         number, _, title = row.partition(" ")
         lines += ["", f"## {number}. {title.capitalize()}", "", "| fault | demanded | happened |", "|---|---|---|"]
-        mine = [case for case in cases if case.row == row]
-        lines += [f"| {cell(one.fault)} | {cell(one.demanded)} | {cell(one.happened)} |" for one in mine]
+        lines += [f"| {escape(o.fault)} | {escape(o.demanded)} | {escape(o.happened)} |" for o in group]
     if faults:
         lines += ["", "## Planted faults", "", "A guarantee is broken in a copy of the source, and a test is run.", ""]
         lines += ["| planted | test | caught |", "|---|---|---|"]
-        lines += [
-            f"| {one['name']} | `{str(one['test']).rpartition('::')[2]}` | {'yes' if one['caught'] else '**no**'} |"
-            for one in faults
-        ]
+    for fault in faults:
+        test = str(fault["test"]).rpartition("::")[2]
+        lines.append(f"| {fault['name']} | `{test}` | {'yes' if fault['caught'] else '**no**'} |")
     return "\n".join(lines) + "\n"
 
 
-def cell(text: str) -> str:
-    """Text inside a table of Markdown, without folders of this machine."""
+def escape(text: str) -> str:
+    """Return text for a cell of a Markdown table, without folders of this machine."""
     text = re.sub(r"/\S*?pytest-\d+/\w+/?", "", text.replace(str(ROOT), ""))
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def head() -> str:
-    """The commit, with a plus where the source was changed, the result itself not counted."""
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or "unknown"
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.splitlines()
-    return commit + "+" * any(not line.endswith(RESULT.name) for line in changed)
+def describe_commit() -> str:
+    """Return the commit, with a plus where the source was changed; the page itself does not count."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True).stdout
+
+    changed = [line for line in git("status", "--porcelain").splitlines() if not line.endswith(RESULT.name)]
+    return (git("rev-parse", "HEAD").strip() or "unknown") + "+" * bool(changed)
 
 
 def main() -> int:
-    """Run everything, write the table."""
+    """Run everything and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="without what takes long, and without planted faults")
     parser.add_argument("--kills", type=int, default=20, help="how often a run is killed, of each kind")
-    asked, commit = parser.parse_args(), head()
-    layers = "not slow" if asked.quick else "not gpu"
+    request, commit = parser.parse_args(), describe_commit()
     with tempfile.TemporaryDirectory() as folder:
-        cases, last = tested(["-m", layers, f"--kills={asked.kills}"], Path(folder))
-        faults = [] if asked.quick else planted(Path(folder))
-    RESULT.write_text(written(cases, last, faults, sys.argv[1:], commit), encoding="utf-8")
+        layers = "not slow" if request.quick else "not gpu"
+        outcomes, last = run_suite(["-m", layers, f"--kills={request.kills}"], Path(folder))
+        faults = [] if request.quick else plant_faults(Path(folder))
+    RESULT.write_text(page(outcomes, last, faults, sys.argv[1:], commit), encoding="utf-8")
     print(f"{last.strip('= ')}; {RESULT.relative_to(ROOT)}")
-    bad = any(case.failed for case in cases) or not all(one["caught"] for one in faults)
-    return 1 if bad or not cases or (not faults and not asked.quick) else 0
+    failed = any(outcome.failed for outcome in outcomes) or not all(fault["caught"] for fault in faults)
+    return 1 if failed or not outcomes or (not faults and not request.quick) else 0
 
 
 if __name__ == "__main__":
