@@ -1,135 +1,122 @@
-"""Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|day|paper]"""
+"""Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|day|paper]
 
-from __future__ import annotations
+Runs what is missing, measures, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG. ITEM is
+one of {items}, or all.
 
-import os
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from odenet_cli import streams
-from odenet_cli.commands.common import counted
-from odenet_cli.errors import RequestError
-from odenet_cli.registry import nearest
-
-if TYPE_CHECKING:
-    from odenet_cli.reproduce.plan import Request
-
-HELP = """usage: odenet reproduce ITEM [--preset quick|cpu|day|paper] [options] [key=value ...]
-
-Runs what is missing, measures, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG.
-ITEM is one of {items}, or all.
-
-  odenet reproduce table1                                    quick: minutes on a CPU, and no result to quote
-  odenet reproduce table1 --preset cpu --seeds 1             real data on a CPU, hours
-  odenet reproduce table1 --preset paper --jobs 4            a run on each of four GPUs
+  odenet reproduce table1                           quick: minutes on a CPU, and no result to quote
+  odenet reproduce table1 --preset cpu --seeds 1    real data on a CPU, hours
+  odenet reproduce table1 --preset paper --jobs 4   a run on each of four GPUs
   odenet reproduce table1 --preset paper hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1
 
-  --preset NAME   quick (default), cpu, paper; table1 and fig3 have day, between the last two
-  --seeds N       seeds 0 to N-1, instead of as many as the preset has
-  --rows A,B      only these rows
-  --jobs N        so many runs side by side; each has a GPU of its own where there are several
-  --out DIR       write to DIR/ITEM instead of results/ITEM
-  --dry-run       list the runs, and run nothing
-  --keep          run nothing; keep the runs that are done in results/cells, weights and records with their SHA-256
-  hydra/launcher=joblib|submitit_local|submitit_slurm, hydra.launcher.*   spread the runs by a launcher of Hydra
-  data.root=FOLDER device=cpu trainer.log_every=10   for all runs; a key that changes results is named in the title
+Of the words key=value, which are for all runs, one that changes results is named in the title.
+
+  data.root=FOLDER device=cpu trainer.log_every=10   leave them as they are
+  hydra/launcher=joblib|submitit_local|submitit_slurm hydra.launcher.*   spread the runs by a launcher of Hydra
 
 Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done, or kept in results/cells, is
 never run again: stop it whenever you like and start it again. Exit code 1 where a run failed; the others are finished
 first."""
-FLAGS = ("--preset", "--seeds", "--rows", "--jobs", "--out", "--dry-run", "--keep")
-MOST = 1_000  # seeds, or runs side by side
+
+from __future__ import annotations
+
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odenet_cli import streams
+from odenet_cli.commands import common
+from odenet_cli.commands.report import make_folder
+from odenet_cli.config.presets import options
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest
+
+if TYPE_CHECKING:
+    from odenet_cli.reproduce.plan import Plan, Request
+
+MAX_COUNT = 1_000  # seeds, or runs side by side
+RESERVED = ("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")  # what the plan says of each run
+PARSER = common.Parser(__name__, __doc__.format(items=", ".join(options("experiment"))))
+add, number = PARSER.add_argument, partial(common.counted, most=MAX_COUNT)
+add("words", metavar="ITEM", nargs="+", help="what to rebuild, and key=value for all runs")
+add("--preset", metavar="NAME", default="quick", help="quick, cpu, paper; table1 and fig3 have day, between the two")
+add("--seeds", metavar="N", type=partial(number, "--seeds "), help="seeds 0 to N-1, not as many as the preset has")
+add("--rows", metavar="A,B", type=common.several(str), default=[], help="only these rows")
+add("--jobs", metavar="N", type=partial(number, "--jobs "), default=1, help="runs side by side, each on its own GPU")
+add("--out", metavar="DIR", type=common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
+add("--dry-run", action="store_true", help="list the runs, and run nothing")
+add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
 
 
-def main(argv: list[str]) -> int:
+@PARSER.command
+def main(words: Namespace) -> int:
     """Plan every item, then run, measure and write one after the other."""
-    from odenet_cli.reproduce.plan import CELLS, experiments, plan, settled_cells
+    from odenet_cli.reproduce.plan import CELLS, check_cells, plan
 
-    if not argv or any(word in ("-h", "--help") for word in argv):
-        print(HELP.format(items=", ".join(experiments())))
-        return 0 if argv else 2
-    request = parsed(argv)
-    plans = [plan(item, request.preset, request.seeds, request.rows, request.words) for item in request.items]
-    if request.dry:
-        for one in plans:
-            print("\n".join(_listed(one, request.jobs)))
+    request = to_request(words)
+    plans = [plan(item, request.preset, request.seeds, request.rows, request.overrides) for item in request.items]
+    if request.dry_run:
+        print("\n".join(line for planned in plans for line in describe(planned, request.jobs)))
         return 0
     from odenet_cli.commands import train
-    from odenet_cli.commands.report import make_folder
-    from odenet_cli.reproduce.stages import check_data, keep, needs_data, reproduce, take_kept
+    from odenet_cli.reproduce.stages import check_finished, keep, needs_data, reproduce, unpack_kept
 
     if request.keep:
-        return max(keep(one) for one in plans)
-    take_kept(plans)
+        return max(keep(planned) for planned in plans)
+    unpack_kept(plans)
     make_folder(CELLS, "the runs' folder ")
-    records = settled_cells([cell for one in plans if needs_data(one) for cell in one.cells])
-    for one in plans:
-        check_data(one, records)
-        make_folder(request.out / one.item)
-    command = shlex.join(["odenet", "reproduce", *argv])
-    code = max(reproduce(one, request, command, train.job) for one in plans)
+    data_records = check_cells([cell for planned in plans if needs_data(planned) for cell in planned.cells])
+    for planned in plans:
+        check_finished(planned, data_records)
+        make_folder(request.out / planned.item)
+    command = shlex.join(["odenet", "reproduce", *words.argv])
+    code = max(reproduce(planned, request, command, train.job) for planned in plans)
     streams.forgive()
     return code
 
 
-def _listed(plan: Any, at_once: int) -> list[str]:
-    """Every cell with the command that runs it, and whether it is done."""
+def describe(plan: Plan, at_once: int) -> list[str]:
+    """Return a line for each cell: whether it is done, and the command that runs it."""
     from odenet_cli.rundir import record_or_reason
 
     many = f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}" + (f", {at_once} at a time" if at_once > 1 else "")
     lines = [f"{plan.item}, {plan.preset} preset: {many}: {plan.about}"]
     for cell in plan.cells:
         status = record_or_reason(cell.folder).get("status") or ("kept" if cell.kept else "missing")
-        words = [*cell.words, f"hydra.run.dir={cell.folder}", "resume=auto"]
+        words = [*cell.overrides, f"hydra.run.dir={cell.folder}", "resume=auto"]
         lines.append(f"  {status:<8} odenet train {shlex.join(words)}")
     return lines
 
 
-def parsed(argv: Sequence[str]) -> Request:
-    """The request; a word that means nothing is refused."""
+def parse(argv: Sequence[str]) -> Request:
+    """Return what the words of a command line ask for."""
+    return to_request(PARSER.parse(argv))
+
+
+def to_request(words: Namespace) -> Request:
+    """Return what was asked for; raise `RequestError` for a word that means nothing."""
     from odenet_cli.reproduce.plan import Request, experiments
 
-    request, words = Request(), list(argv)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            if "=" in word:
-                request.words.append(word)
-            else:
-                request.items.append(word)
-            continue
-        flag, equals, value = word.partition("=")
-        if flag not in FLAGS:
-            raise RequestError(f"{flag} is not an option here.{nearest(flag, FLAGS)}\n  There are: {', '.join(FLAGS)}.")
-        if flag in ("--dry-run", "--keep"):
-            setattr(request, "dry" if flag == "--dry-run" else "keep", True)
-            continue
-        value = value if equals else words.pop(0) if words else ""
-        if not value:
-            raise RequestError(f"{flag} needs a value.")
-        if flag in ("--seeds", "--jobs"):
-            setattr(request, flag[2:], counted(f"{flag} ", value, MOST))
-        elif flag == "--rows":
-            request.rows = [row.strip() for row in value.split(",") if row.strip()]
-        elif flag == "--out":
-            request.out = Path(os.path.expanduser(value))
-        else:
-            request.preset = value
-    known = [*experiments(), "all"]
-    for item in request.items:
-        if item not in known:
-            raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  There are: {', '.join(known)}.")
-    if "all" in request.items:
-        request.items = experiments()
+    arguments = {name: value for name, value in vars(words).items() if name not in ("argv", "words")}
+    items, overrides = ([word for word in words.words if ("=" in word) is pair] for pair in (False, True))
+    check_items(items, [*experiments(), "all"], "reproduced")
+    request = Request(items=experiments() if "all" in items else items, overrides=overrides, **arguments)
+    if not items:
+        raise RequestError(f"no item given. There are: {', '.join([*experiments(), 'all'])}.")
     if request.rows and len(request.items) > 1:
         raise RequestError(f"--rows is of one item, and there are {len(request.items)}: {', '.join(request.items)}.")
-    if not request.items:
-        raise RequestError(f"no item given. There are: {', '.join(known)}.")
-    if request.launcher and request.jobs > 1:
+    if request.uses_launcher and request.jobs > 1:
         raise RequestError("--jobs and hydra/launcher exclude each other; a launcher has hydra.launcher.n_jobs.")
-    for word in request.words:
-        if word.lstrip("+").startswith(("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")):
+    for word in overrides:
+        if word.lstrip("+").startswith(RESERVED):
             raise RequestError(f"{word} is for reproduce to say. Seeds are chosen by --seeds N.")
     return request
+
+
+def check_items(items: Sequence[str], known: Sequence[str], verb: str) -> None:
+    """Raise for an item that is not one of the known."""
+    for item in items:
+        if item not in known:
+            raise RequestError(f"{item} cannot be {verb}.{nearest(item, known)}\n  There are: {', '.join(known)}.")

@@ -1,4 +1,9 @@
-"""How far a reproduction is: cells done, running and left, and the time to go; read from the runs' own files."""
+"""Show how far a reproduction is: the cells that are done, running, failed and left, and the time that remains.
+
+On a terminal it is a table that is drawn again every second, with a line for each row of the item: how many of its
+cells are in which state, what a cell takes, and at which step the running ones are. Elsewhere it is a line for each
+cell that ends. All of it is read from the runs' own files, so it also tells of cells that another process runs.
+"""
 
 from __future__ import annotations
 
@@ -15,136 +20,136 @@ from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
 from odenet_cli.training.progress import duration, number, percent, score_text
 
 STATES = ("done", "running", "failed", "left")
-EVERY_S = 1.0
+REDRAW_S = 1.0
 
 
 class Board:
-    """The cells of a reproduction, `at_once` of them side by side. A live table on a terminal, plain lines elsewhere.
+    """Follow the cells of a reproduction, `at_once` of them side by side.
 
-    state  folder -> one of STATES
-    took   folder -> seconds, of cells that are done
+    state      folder -> one of STATES
+    seconds    folder -> time of training, of cells that are done
+    started_s  folder -> when a cell began to run under this process
     """
 
     def __init__(self, cells: Sequence[Cell], at_once: int) -> None:
         self.cells = {cell.folder: cell for cell in cells}
         self.at_once = at_once
         self.state: dict[Path, str] = dict.fromkeys(self.cells, "left")
-        self.took: dict[Path, float] = {}
-        self.began: dict[Path, float] = {}
-        self.looked = 0.0
+        self.seconds: dict[Path, float] = {}
+        self.started_s: dict[Path, float] = {}
+        self.drawn_s = 0.0
         self.live: Any = None
         for folder in self.cells:
-            if self._is_done(folder):
-                self._done(folder, record_or_reason(folder))
+            if (record := record_or_reason(folder)).get("status") == "done":
+                self._set_done(folder, record)
         before = self.count("done")
-        said = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
-        print(f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {said}", flush=True)
+        text = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
+        print(f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {text}", flush=True)
 
     def __enter__(self) -> Board:
         if sys.stdout.isatty() and self.count("left"):
             from rich.live import Live
 
-            self.live = Live(self._table(), auto_refresh=False)
+            self.live = Live(self.table(), auto_refresh=False)
             self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
-            self.live.update(self._table(), refresh=True)
+            self.live.update(self.table(), refresh=True)
             self.live.stop()
 
     def count(self, state: str) -> int:
-        return sum(one == state for one in self.state.values())
+        """Return how many cells are in a state."""
+        return Counter(self.state.values())[state]
 
-    def look(self, running: set[Path]) -> None:
-        """Note what has changed; `running` are the cells that have a process now."""
+    def update(self, running: set[Path]) -> None:
+        """Read what has changed; `running` are the cells that have a process now."""
         now = time.monotonic()
-        for folder in running - self.began.keys():
-            self.began[folder], self.state[folder] = now, "running"
-        ended = [folder for folder in self.began if self.state[folder] == "running" and folder not in running]
-        ended += [folder for folder in self.state if self.state[folder] == "left" and self._is_done(folder)]
-        for folder in ended:
+        for folder in running - self.started_s.keys():
+            self.started_s[folder], self.state[folder] = now, "running"
+        ended = False
+        for folder, state in self.state.items():
+            if folder in running or state not in ("running", "left"):
+                continue
             record = record_or_reason(folder)
             if record.get("status") == "done":
-                self._done(folder, record, now - self.began[folder] if folder in self.began else None)
-            elif is_locked(folder):  # by another process, which was a moment earlier
-                del self.began[folder]
+                self._set_done(folder, record, now - self.started_s.get(folder, now))
+            elif state == "left":
+                continue
+            elif is_locked(folder):  # another process took it a moment earlier
+                del self.started_s[folder]
                 self.state[folder] = "left"
                 continue
             else:
                 self.state[folder] = "failed"
+            ended = True
             if self.live is None:
-                print(
-                    f"[{self.count('done')}/{len(self.cells)}] {self._ended(folder, record)}{self._rest()}", flush=True
-                )
-        if self.live is not None and (ended or now - self.looked > EVERY_S):
-            self.looked = now
-            self.live.update(self._table(), refresh=True)
+                line = f"[{self.count('done')}/{len(self.cells)}] {self._describe_end(folder, record)}"
+                print(line + self._describe_rest(), flush=True)
+        if self.live is not None and (ended or now - self.drawn_s > REDRAW_S):
+            self.drawn_s = now
+            self.live.update(self.table(), refresh=True)
 
-    def to_go_s(self) -> float | None:
-        """Seconds to go: a cell takes what others of its row took, or of its part, or all; None where none is done."""
-        if not self.took:
+    def remaining_s(self) -> float | None:
+        """Return the seconds to go, or None where no cell is done.
+
+        A cell is expected to take the mean of the cells of its row, else of its part, else of all.
+        """
+        if not self.seconds:
             return None
-        known: dict[tuple[str, ...], list[float]] = {}
-        for folder, took in self.took.items():
-            for kin in self._kin(folder):
-                known.setdefault(kin, []).append(took)
         rest, now = [], time.monotonic()
         for folder, state in self.state.items():
             if state in ("running", "left"):
-                expected = next(statistics.fmean(known[kin]) for kin in self._kin(folder) if kin in known)
-                spent = now - self.began[folder] if state == "running" else 0.0
-                rest.append(max(0.0, expected - spent))
-        return max(sum(rest) / self.at_once, max(rest, default=0.0))  # the last one has nobody beside it
+                spent = now - self.started_s[folder] if state == "running" else 0.0
+                rest.append(max(0.0, self._expected_s(self.cells[folder]) - spent))
+        return max(sum(rest) / self.at_once, max(rest, default=0.0))  # the last cell has none beside it
 
-    def _kin(self, folder: Path) -> tuple[tuple[str, ...], ...]:
-        """Who a cell is like, the nearest first."""
-        cell = self.cells[folder]
-        return (cell.part, cell.row), (cell.part,), ()
+    def _expected_s(self, cell: Cell) -> float:
+        known = [(self.cells[folder], seconds) for folder, seconds in self.seconds.items()]
+        of_part = [(other.row, seconds) for other, seconds in known if other.part == cell.part]
+        of_row = [seconds for row, seconds in of_part if row == cell.row]
+        return statistics.fmean(of_row or [seconds for _, seconds in of_part or known])
 
-    @staticmethod
-    def _is_done(folder: Path) -> bool:
-        return record_or_reason(folder).get("status") == "done"
-
-    def _done(self, folder: Path, record: dict[str, Any], took: float | None = None) -> None:
+    def _set_done(self, folder: Path, record: dict[str, Any], seconds: float = 0.0) -> None:
         self.state[folder] = "done"
-        trained = (record.get("final") or {}).get("time_s") or 0.0  # over all its starts
-        self.took[folder] = max(trained, took or 0.0)
+        trained = (record.get("final") or {}).get("time_s") or 0.0  # over all starts of a run that was stopped
+        self.seconds[folder] = max(trained, seconds)
 
-    def _ended(self, folder: Path, record: dict[str, Any]) -> str:
+    def _describe_end(self, folder: Path, record: dict[str, Any]) -> str:
         title = self.cells[folder].title
         if self.state[folder] == "failed":
             return f"{title}: failed" + (f", {record['reason']}".partition("\n")[0] if record.get("reason") else "")
         final = record["final"]
         nfe = f", NFE {number(final['nfe_forward'])}/{number(final['nfe_backward'])}" if final["nfe_forward"] else ""
-        return f"{title}: {score_text(final)}{nfe}, {duration(self.took[folder])}"
+        return f"{title}: {score_text(final)}{nfe}, {duration(self.seconds[folder])}"
 
-    def _rest(self) -> str:
-        left, seconds = self.count("left") + self.count("running"), self.to_go_s()
+    def _describe_rest(self) -> str:
+        left, seconds = self.count("left") + self.count("running"), self.remaining_s()
         return f"   {left} left, about {duration(seconds)}" if left and seconds is not None else ""
 
-    def _table(self) -> Any:
+    def table(self) -> Any:
+        """Return the table for a terminal: a line for each row of the item, and the sums."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
         for head in ("", *STATES, "a cell", "now"):
             table.add_column(head, justify="left" if head in ("", "now") else "right")
-        rows = dict.fromkeys((cell.part, cell.row) for cell in self.cells.values())
-        for key in rows:
-            mine = [folder for folder, cell in self.cells.items() if (cell.part, cell.row) == key]
-            counts = Counter(self.state[folder] for folder in mine)
-            took = [self.took[folder] for folder in mine if folder in self.took]
-            now = "\n".join(self._now(folder) for folder in mine if self.state[folder] == "running")
+        for key in dict.fromkeys((cell.part, cell.row) for cell in self.cells.values()):
+            folders = [folder for folder, cell in self.cells.items() if (cell.part, cell.row) == key]
+            counts = Counter(self.state[folder] for folder in folders)
+            seconds = [self.seconds[folder] for folder in folders if folder in self.seconds]
+            now = "\n".join(self._describe_step(folder) for folder in folders if self.state[folder] == "running")
             cells = [str(counts[state] or "") for state in STATES]
-            table.add_row(": ".join(key), *cells, duration(statistics.fmean(took)) if took else "", now)
-        seconds = self.to_go_s()
-        to_go = f"about {duration(seconds)} to go" if seconds else ""
+            table.add_row(": ".join(key), *cells, duration(statistics.fmean(seconds)) if seconds else "", now)
+        remaining = self.remaining_s()
         sums = [str(self.count(state) or "") for state in STATES]
+        to_go = f"about {duration(remaining)} to go" if remaining else ""
         table.add_row(f"all {len(self.cells)}", *sums, "", to_go, style="bold")
         return table
 
-    def _now(self, folder: Path) -> str:
-        """Where a running cell is, by the last line of its log."""
+    def _describe_step(self, folder: Path) -> str:
+        """Return where a running cell is, from the last line of its log."""
         title = self.cells[folder].title.partition(", ")[2]
         last = latest_metrics(folder)
         if last is None:

@@ -1,4 +1,4 @@
-"""The jobs of a reproduction, handed to one of Hydra's launchers."""
+"""Run the jobs of a reproduction by one of Hydra's launchers, such as joblib or Slurm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,49 +19,60 @@ from odenet_cli.request.overrides import parse
 from odenet_cli.request.trust import check_composed
 from odenet_cli.rundir import is_locked
 
+POLL_S = 1.0
 log = logging.getLogger("odenet")
 
 
 def launch(
-    task: Callable[[DictConfig], Any], jobs: Sequence[Job], words: list[str], look: Callable[[set[Path]], None]
+    train: Callable[[DictConfig], None],
+    jobs: Sequence[Job],
+    overrides: Sequence[str],
+    update: Callable[[set[Path]], None],
 ) -> None:
-    """Have the launcher chosen by `words` do `task` for every job; `look(running)` is called meanwhile."""
+    """Have the launcher that `overrides` chooses call `train` for every job.
+
+    Every second `update(running)` is called, with the folders of the runs under way.
+    """
     if not jobs:
         return
-    ours = [word for word in words if word.startswith(("hydra/", "hydra."))]
-    pins = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
-    composer = Composer(parse(["--multirun", *ours, *pins]))
+    hydras = [word for word in overrides if word.startswith(("hydra/", "hydra."))]
+    fixed = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
+    composer = Composer(parse(["--multirun", *hydras, *fixed]))
     with composer.translate_errors():
         master, _ = composer.master()
         check_composed(master)
-        launcher = composer.launcher(task, master)
+        launcher = composer.launcher(train, master)
     points = [
-        [*(word for word in one.words if word not in ours), f"hydra.sweep.subdir={one.folder.name}", "resume=auto"]
-        for one in jobs
+        [
+            *(word for word in job.overrides if word not in hydras),
+            f"hydra.sweep.subdir={job.folder.name}",
+            "resume=auto",
+        ]
+        for job in jobs
     ]
-    folders = [one.folder for one in jobs]
-    with watched(folders, look), restore_on_refusal(folders), shared_cores(master, len(jobs)):
+    folders = [job.folder for job in jobs]
+    with polling(folders, update), restore_on_refusal(folders), shared_cores(master, len(jobs)):
         try:
             launcher.launch(points, initial_job_idx=0)
-        except Exception as error:  # a job's process was killed; what the others did stands in their folders
+        except Exception as error:  # a job's process was killed; how the others ended stands in their folders
             log.info("the launcher failed", exc_info=True)
             print(f"the launcher stopped: {type(error).__name__}: {str(error).strip()[:500]}", file=sys.stderr)
 
 
 @contextmanager
-def watched(folders: Sequence[Path], look: Callable[[set[Path]], None]) -> Iterator[None]:
-    """Call `look` every second with those of the runs that are under way."""
-    over = threading.Event()
+def polling(folders: Sequence[Path], update: Callable[[set[Path]], None]) -> Iterator[None]:
+    """Call `update` from a thread every second with those of the runs that are under way, and at the end with none."""
+    ended = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(1.0):
-            look({folder for folder in folders if is_locked(folder)})
+    def poll() -> None:
+        while not ended.wait(POLL_S):
+            update({folder for folder in folders if is_locked(folder)})
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
-        look(set())
+        update(set())

@@ -1,4 +1,4 @@
-"""The cells of a reproduction: each an `odenet train` of its own, in a process of its own, some side by side."""
+"""Run the cells of a reproduction: each an `odenet train` in a process of its own, some side by side."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from odenet_cli.rundir import is_locked, read_record
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2
-GRACE_S = 60.0  # for a run to keep its checkpoint when it is told to stop
-DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
-_C = ctypes.CDLL(None)
+GRACE_S = 60.0  # for a run to write its checkpoint when it is told to stop
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Job:
-    """`words` of `odenet train`, for the run in `folder`."""
+    """Hold the overrides of `odenet train` for the run in `folder`."""
 
     folder: Path
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
     @property
     def log(self) -> Path:
-        """What the process said."""
+        """Return the file of what the process prints."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
 
-def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Path]], None]) -> dict[Path, str]:
-    """Run those that are not done, `at_once` side by side; `look(running)` is called several times a second.
+def launch(jobs: Sequence[Job], at_once: int, gpus: int, update: Callable[[set[Path]], None]) -> dict[Path, str]:
+    """Run the jobs that are not done, `at_once` side by side, and return folder -> reason of those that failed.
 
-    Returns what the failed ones say. One that another process has in hand is waited for. On SIGINT and SIGTERM the runs
-    keep their checkpoints, and `Interrupted` is raised.
+    Several times a second `update(running)` is called, with the folders of the runs under way. A run that another
+    process works on is waited for. On SIGINT and SIGTERM the runs write their checkpoints and `Interrupted` is raised.
     """
-    waiting, failed = [job for job in jobs if not done(job.folder)], dict[Path, str]()
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    waiting, failed = [job for job in jobs if not is_done(job.folder)], dict[Path, str]()
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by slot, which has a GPU of its own
     with Stop() as stop:
         try:
             while waiting or running:
@@ -53,16 +53,16 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
                     if slot is None:
                         break
                     waiting.remove(job)
-                    if not done(job.folder):  # by that other process
+                    if not is_done(job.folder):  # by that other process
                         running[slot] = job, start(job, environment(slot, at_once, gpus))
                 for slot, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[slot]
-                        if is_locked(job.folder):  # another process was a moment earlier, and this one was turned away
+                        if is_locked(job.folder):  # another process took it a moment earlier, and ours was refused
                             waiting.append(job)
-                        elif not done(job.folder):
-                            failed[job.folder] = reason(job, process.returncode)
-                look({job.folder for job, _ in running.values()})
+                        elif not is_done(job.folder):
+                            failed[job.folder] = failure_reason(job, process.returncode)
+                update({job.folder for job, _ in running.values()})
                 if stop.name:
                     raise Interrupted(f"{stop.name}; the same command goes on where it was", stop.code)
                 time.sleep(POLL_S)
@@ -71,16 +71,16 @@ def launch(jobs: Sequence[Job], at_once: int, gpus: int, look: Callable[[set[Pat
     return failed
 
 
-def done(folder: Path) -> bool:
-    """Has the run in `folder` ended well?"""
+def is_done(folder: Path) -> bool:
+    """Return whether the run in `folder` has ended well."""
     return read_record(folder).get("status") == "done"
 
 
 def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """The process of `job`; where the system can, it ends with this one."""
+    """Start the process of a job; on Linux it ends with this one."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    job.log.unlink(missing_ok=True)  # of a link only the link goes
-    words = [*job.words, f"hydra.run.dir={job.folder}", "resume=auto"]
+    job.log.unlink(missing_ok=True)  # where it is a link, only the link goes
+    words = [*job.overrides, f"hydra.run.dir={job.folder}", "resume=auto"]
     with open(job.log, "xb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "odenet_cli", "train", *words],
@@ -88,18 +88,18 @@ def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=env,
-            preexec_fn=partial(_end_with, os.getpid()) if sys.platform == "linux" else None,
+            preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
         )
 
 
-def _end_with(parent: int) -> None:
-    _C.prctl(DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before this could be said
+def _end_with_parent(parent: int) -> None:
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the call, so no signal will come
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
-    """What the process in `slot` is given: its share of the cores, and a GPU of its own where there are several."""
+    """Return the environment of the process in `slot`: its share of the cores and, of several GPUs, one of its own."""
     env = dict(os.environ)
     if at_once > 1:
         env.setdefault("OMP_NUM_THREADS", str(threads.share(at_once)))
@@ -109,19 +109,20 @@ def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
     return env
 
 
-def reason(job: Job, code: int) -> str:
-    """Why the run did not end well: what its record or, where it did not come so far, its process said."""
-    if code < 0:
-        name = signal.Signals(-code).name
+def failure_reason(job: Job, exit_code: int) -> str:
+    """Return why a run failed, in a line: from its record or, where it did not come so far, from what it printed."""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
-    told = read_record(job.folder).get("reason") if code != 2 else None
+    recorded = read_record(job.folder).get("reason") if exit_code != 2 else None  # refused: the record is older
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return str(told or (errors or lines or [f"exit code {code}"])[-1]).partition("\n")[0].removeprefix("error: ")
+    reason = recorded or (errors or lines or [f"exit code {exit_code}"])[-1]
+    return str(reason).partition("\n")[0].removeprefix("error: ")
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Tell the runs to stop, and wait for them; what does not end in time is killed."""
+    """Tell the runs to stop, and kill those that do not end within `GRACE_S`."""
     for process in processes:
         process.terminate()
     limit = time.monotonic() + GRACE_S

@@ -1,4 +1,4 @@
-"""The stages of `odenet reproduce`: run the cells that are missing, measure on their networks, write the files."""
+"""The stages of `odenet reproduce`: run the cells that are missing, measure on their networks, write the page."""
 
 from __future__ import annotations
 
@@ -17,101 +17,56 @@ from odenet_cli.report.runs import Run, read_run
 from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.plan import Plan, Request
-from odenet_cli.reproduce.processes import Job, done, launch
+from odenet_cli.reproduce.processes import Job, is_done, launch
 from odenet_cli.request.data import on_gpu
 from odenet_cli.rundir import holds_run, locked, record_or_reason
 from odenet_cli.training.device import gpu_count
 from odenet_cli.training.identity import check_same_run, other_run
 
-SIDE_BY_SIDE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
+Failed = dict[Path, str]  # folder of a cell -> why it is not done
+Measured = dict[Path, list[dict[str, Any]]]  # folder of a cell -> what was measured on its network
+ON_THIS_MACHINE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
 
 
 def keep(plan: Plan) -> int:
-    """Keep the cells that are done in `results/cells`; say which are not."""
-    cells = {cell.folder: cell for cell in plan.cells}
-    outcomes = {folder: _keep(folder) for folder in cells}
-    written = sum(outcome is True for outcome in outcomes.values())
-    size = sum(kept_cells.size(kept_cells.FOLDER / folder.name) for folder, cell in cells.items() if cell.kept)
-    print(
-        f"{plan.item}, {plan.preset} preset: {said_kept(plan)}, {size / 1e6:.1f} MB in {kept_cells.FOLDER}; "
-        f"{written} new"
-    )
-    for folder, outcome in outcomes.items():
-        if isinstance(outcome, str):
-            print(f"  left out: {cells[folder].title}: {outcome}")
+    """Keep the cells that are done in `results/cells`; print which are not."""
+    written, left_out = 0, list[str]()
+    for folder, cell in plan.by_folder.items():
+        try:
+            written += kept_cells.keep(folder)
+        except RequestError as error:  # noqa: PERF203 - it is of this cell
+            left_out.append(f"  left out: {cell.title}: {error}")
+    kept = [kept_cells.FOLDER / folder.name for folder, cell in plan.by_folder.items() if cell.kept]
+    size = f"{sum(map(kept_cells.size_bytes, kept)) / 1e6:.1f} MB in {kept_cells.FOLDER}"
+    print(f"{plan.item}, {plan.preset} preset: {count_kept(plan)}, {size}; {written} new", *left_out, sep="\n")
     return 0
 
 
-def _keep(folder: Path) -> bool | str:
-    """Was the cell written, or, in words, why not?"""
-    try:
-        return kept_cells.keep(folder)
-    except RequestError as error:
-        return str(error)
-
-
-def take_kept(plans: Sequence[Plan]) -> None:
+def unpack_kept(plans: Sequence[Plan]) -> None:
     """Make finished runs of the kept cells of which there is no run here."""
-    for folder in dict.fromkeys(cell.folder for plan in plans for cell in plan.cells):
+    for folder in {folder: None for plan in plans for folder in plan.by_folder}:
         if kept_cells.is_kept(folder) and not holds_run(folder):
             kept_cells.unpack(folder)
 
 
 def needs_data(plan: Plan) -> bool:
-    """Tell whether anything of an item is still to be computed; a cell that is kept and not measured on is read."""
-    return "measure" in plan.rest or not all(cell.kept for cell in plan.cells)
+    """Return whether anything is still to be computed: a cell that is not kept, or a measurement."""
+    return "measure" in plan.settings or not all(cell.kept for cell in plan.cells)
 
 
-def said_kept(plan: Plan) -> str:
+def count_kept(plan: Plan) -> str:
     """Return how many cells of a plan are kept, in words."""
-    folders = {cell.folder: cell.kept for cell in plan.cells}
-    return f"kept: {sum(folders.values())} of {len(folders)}"
+    cells = plan.by_folder.values()
+    return f"kept: {sum(cell.kept for cell in cells)} of {len(cells)}"
 
 
-def reproduce(plan: Plan, request: Request, command: str, train_job: Callable[[DictConfig], None]) -> int:
-    """One item: its cells, what is measured on them, its files."""
-    print(f"{plan.item}, {plan.preset} preset: {plan.about}")
-    if any(cell.kept for cell in plan.cells):
-        print(f"{said_kept(plan)}, in {kept_cells.FOLDER}")
-    failed = _run(plan, request, train_job)
-    measured = _measured(plan, failed)
-    files = _written(plan, request, failed, measured, command)
-    print(f"\n{len(files)} files in {files[0].parent}: {', '.join(path.name for path in files)}")
-    by_folder = {cell.folder: cell for cell in plan.cells}
-    for folder, why in failed.items():
-        print(f"{by_folder[folder].title}: {why}\n  {folder}, {folder}.log")
-    return 1 if failed else 0
-
-
-def _run(plan: Plan, request: Request, train_job: Callable[[DictConfig], None]) -> dict[Path, str]:
-    """Run the cells that are missing; returns what the failed ones say."""
-    jobs = {cell.folder: Job(cell.folder, cell.words) for cell in plan.cells}
-    timed = {cell.folder: jobs.pop(cell.folder) for cell in plan.cells if cell.alone and cell.folder in jobs}
-    with Board(plan.cells, request.jobs) as board:
-        if not request.launcher:
-            failed = launch(list(jobs.values()), request.jobs, gpus(request), board.look)
-            return failed | launch(list(timed.values()), 1, 0, board.look)
-        # A queue gives each job a place of its own; what a launcher starts on this machine would run side by side.
-        here = not SIDE_BY_SIDE.isdisjoint(request.words)
-        handed = [*jobs.values(), *([] if here else timed.values())]
-        launcher.launch(train_job, [job for job in handed if not done(job.folder)], request.words, board.look)
-        failed = {job.folder: _reason(job) for job in handed if not done(job.folder)}
-        return failed | (launch(list(timed.values()), 1, 0, board.look) if here else {})
-
-
-def gpus(request: Request) -> int:
-    """Those to share out among the runs: none where one runs at a time, or where it was said which to use."""
-    named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.words)
-    return 0 if named or request.jobs == 1 else gpu_count()
-
-
-def check_data(plan: Plan, records: dict[Path, Any]) -> None:
-    """Refuse cells that are done, but as another run, or on other data under the same name."""
+def check_finished(plan: Plan, data_records: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raise where a finished cell holds another run, or was run on other data of the same name."""
     for cell in plan.cells:
-        if done(cell.folder) and (longer := check_same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
+        if is_done(cell.folder) and (longer := check_same_run(cell.folder, complete(cell.config, on_gpu(cell.config)))):
             raise other_run(cell.folder, longer)
         used = (record_or_reason(cell.folder).get("data") or {}).get("sha256")
-        now = (records.get(cell.folder) or {}).get("sha256")
+        now = data_records.get(cell.folder, {}).get("sha256")
         if used and now and used != now:
             raise RequestError(
                 f"{cell.folder} ({cell.title}) was run on other data under the same name, by their SHA-256: "
@@ -120,55 +75,93 @@ def check_data(plan: Plan, records: dict[Path, Any]) -> None:
             )
 
 
-def _measured(plan: Plan, failed: dict[Path, str]) -> dict[Path, list[dict[str, Any]]]:
-    """What the experiment measures on its trained networks; rows that a run's folder holds already are kept.
+def reproduce(plan: Plan, request: Request, command: str, train: Callable[[DictConfig], None]) -> int:
+    """Take an item through its stages and return the exit code: 1 where a cell is not done.
 
-    A network on which that cannot be done joins the `failed`.
+    command  as it was typed, for the page
+    train    what a launcher of Hydra calls for each run
     """
-    if "measure" not in plan.rest:
-        return {}
-    measured, found = measurement(plan), {}
-    for folder in measured.folders:
-        if folder not in failed:
-            print(f"{measured.name} on {folder}", flush=True)
-            try:
-                with locked(folder):
-                    found[folder] = measured.measure(folder, measured.options, print)
-            except Exception as error:
-                failed[folder] = message_of(error)
-    return found
+    print(f"{plan.item}, {plan.preset} preset: {plan.about}")
+    if any(cell.kept for cell in plan.cells):
+        print(f"{count_kept(plan)}, in {kept_cells.FOLDER}")
+    failed = run_cells(plan, request, train)
+    measured = measure(plan, failed)
+
+    page = report(plan, {folder: folder for folder in plan.by_folder}, request.rows, failed, measured, command)
+    print("\n" + results.texts(*page)["md"], flush=True)
+    files = results.write(request.out / plan.item, *page)
+    print(f"\n{len(files)} files in {files[0].parent}: {', '.join(path.name for path in files)}")
+    for folder, reason in failed.items():
+        print(f"{plan.by_folder[folder].title}: {reason}\n  {folder}, {folder}.log")
+    return 1 if failed else 0
+
+
+def run_cells(plan: Plan, request: Request, train: Callable[[DictConfig], None]) -> Failed:
+    """Run the cells that are missing and return those that failed; the timed ones run last, one at a time."""
+    alone = {cell.folder for cell in plan.cells if cell.alone}
+    jobs = [Job(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder not in alone]
+    timed = [Job(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder in alone]
+    with Board(plan.cells, request.jobs) as board:
+        if not request.uses_launcher:
+            failed = launch(jobs, request.jobs, gpus(request), board.update)
+            return failed | launch(timed, 1, 0, board.update)
+        # A queue gives each job a place of its own; what a launcher starts on this machine would run side by side.
+        here = not ON_THIS_MACHINE.isdisjoint(request.overrides)
+        handed = jobs if here else jobs + timed
+        launcher.launch(train, [job for job in handed if not is_done(job.folder)], request.overrides, board.update)
+        records = {job.folder: record_or_reason(job.folder) for job in handed if not is_done(job.folder)}
+        reasons = {folder: r.get("reason") or r.get("status") or "not started" for folder, r in records.items()}
+        failed = {folder: str(reason).partition("\n")[0] for folder, reason in reasons.items()}
+        return failed | (launch(timed, 1, 0, board.update) if here else {})
+
+
+def gpus(request: Request) -> int:
+    """Return how many GPUs the runs share: 0 where one runs at a time, or where the user says which to use."""
+    named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.overrides)
+    return 0 if named or request.jobs == 1 else gpu_count()
 
 
 class Measurement(NamedTuple):
-    """What an item measures on its networks: by which function, with which options, on which cells.
+    """Hold what an item measures on its networks.
 
-    again  options that `odenet verify` measures again with, so that it takes minutes; None: it measures nothing
+    measure         the function `measure(folder, options, say)` of the module `name`, which returns rows
+    verify_options  options with which `odenet verify` measures again, in minutes; None: it measures nothing
     """
 
     name: str
     measure: Callable[..., list[dict[str, Any]]]
     options: dict[str, Any]
     folders: list[Path]
-    again: dict[str, Any] | None
+    verify_options: dict[str, Any] | None
 
 
 def measurement(plan: Plan) -> Measurement:
-    """Return what the `measure` of an experiment asks for in this preset."""
-    setting = plan.rest["measure"]
+    """Return what the `measure` of an experiment asks for in this preset; without one there are no folders."""
+    if "measure" not in plan.settings:
+        return Measurement("", lambda *_: [], {}, [], None)
+    setting = plan.settings["measure"]
     module = importlib.import_module(f"odenet_cli.analysis.measures.{setting['name']}")
-    options, again = {**setting["options"], **setting.get(plan.preset, {})}, setting.get("verify")
+    options = {**setting["options"], **setting.get(plan.preset, {})}
     folders = dict.fromkeys(cell.folder for cell in plan.cells if cell.seed in setting.get("seeds", (cell.seed,)))
-    less = None if again is None else {**options, **again}
-    return Measurement(setting["name"], module.measure, options, list(folders), less)
+    verify_options = {**options, **setting["verify"]} if setting.get("verify") is not None else None
+    return Measurement(setting["name"], module.measure, options, list(folders), verify_options)
 
 
-def _written(
-    plan: Plan, request: Request, failed: dict[Path, str], measured: dict[Path, list[dict[str, Any]]], command: str
-) -> list[Path]:
-    """The report's files; its Markdown also goes to the terminal."""
-    page = report(plan, {cell.folder: cell.folder for cell in plan.cells}, request.rows, failed, measured, command)
-    print("\n" + results.texts(*page)["md"], flush=True)
-    return results.write(request.out / plan.item, *page)
+def measure(plan: Plan, failed: Failed) -> Measured:
+    """Measure what the experiment asks for; rows that a run's folder holds already are not measured again.
+
+    A network on which that cannot be done joins the `failed`.
+    """
+    rows, task = Measured(), measurement(plan)
+    for folder in task.folders:
+        if folder not in failed:
+            print(f"{task.name} on {folder}", flush=True)
+            try:
+                with locked(folder):
+                    rows[folder] = task.measure(folder, task.options, print)
+            except Exception as error:
+                failed[folder] = message_of(error)
+    return rows
 
 
 def report(
@@ -179,7 +172,7 @@ def report(
     measured: Mapping[Path, list[dict[str, Any]]],
     command: str,
 ) -> tuple[results.Result, results.About, list[results.Check], Provenance]:
-    """Return what an item's report says: the result, what it is about, what was expected, where it comes from.
+    """Return the page of an item: the result, what it is about, what was expected, where it comes from.
 
     folders  where the run of each cell is
     rows     those that were asked for; none for all
@@ -189,26 +182,19 @@ def report(
     for cell in plan.cells:
         run = Run(folder=cell.folder, status="failed") if cell.folder in failed else read_run(folders[cell.folder])
         entries.append(results.Entry(cell.part, cell.row, run, measured.get(cell.folder, [])))
-    made = results.result_of(plan.item, entries, plan.rest)
+    result = results.result_of(plan.item, entries, plan.settings)
 
-    partial = [f"partial: {plan.seeds} of {plan.whole} seeds"] if plan.seeds < plan.whole else []
+    partial = [f"partial: {plan.seeds} of {plan.preset_seeds} seeds"] if plan.seeds < plan.preset_seeds else []
     partial += [f"partial: only {', '.join(rows)}"] if rows else []
     partial += [f"partial: {len(failed)} of {len(plan.cells)} cells not done"] if failed else []
     partial += [f"changed: {' '.join(plan.changes)}"] if plan.changes else []
-    by_folder = {cell.folder: cell for cell in plan.cells}
     about = results.About(
         item=plan.item,
         preset=plan.preset,
         text=f"{plan.about}; {plan.seeds} seed{'s' * (plan.seeds != 1)}",
         partial=tuple(partial),
-        missing=tuple(f"{by_folder[folder].title}: {why}" for folder, why in failed.items()),
+        missing=tuple(f"{plan.by_folder[folder].title}: {reason}" for folder, reason in failed.items()),
     )
-    expect = plan.rest.get("expect", {})
-    checks = results.check_expectations(made, {**expect.get("all", {}), **expect.get(plan.preset, {})})
-    return made, about, checks, Provenance.of(command, [entry.run for entry in entries if entry.run.record])
-
-
-def _reason(job: Job) -> str:
-
-    record = record_or_reason(job.folder)
-    return str(record.get("reason") or record.get("status") or "not started").partition("\n")[0]
+    expect = plan.settings.get("expect", {})
+    checks = results.check_expectations(result, {**expect.get("all", {}), **expect.get(plan.preset, {})})
+    return result, about, checks, Provenance.of(command, [entry.run for entry in entries if entry.run.record])

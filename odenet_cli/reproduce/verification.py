@@ -1,324 +1,202 @@
-"""The numbers of one kept cell, computed again: from its weights, from its log, or by taking its first steps again.
-
-Equal means the same number, or one that rounding explains: another CPU adds in another order. What rounding can do is
-measured here, and only where a number is not the same (`in_doubt`, `nfe_range`).
-"""
+"""Verify a committed page: compute its numbers again from the kept cells, and count what is equal and what differs."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+import csv
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy
-import torch
-from torch import Tensor
+from odenet_cli.config.check import leaves
+from odenet_cli.config.saved import load
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.report import result as results
+from odenet_cli.report.runs import read_run
+from odenet_cli.report.table import markdown_table
+from odenet_cli.reproduce import kept_cells, processes, recompute
+from odenet_cli.reproduce.plan import Cell, Plan, Request, digest, plan
+from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, compare, is_close
+from odenet_cli.reproduce.stages import measurement, report
+from odenet_cli.training.progress import duration
 
-from odenet_cli.analysis.trained import weights_of_run
-from odenet_cli.config.resolve import eval_solver
-from odenet_cli.config.schema import Config, SolverConfig
-from odenet_cli.ode import Stats
-from odenet_cli.report.runs import Run
-from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, close_to
-from odenet_cli.training import build, device
-from odenet_cli.training.evaluate import converted, evaluate, scoring
-from odenet_cli.training.identity import check_same_data
-from odenet_cli.training.loop import fit, loss_and_gradients
-from odenet_cli.training.run import assemble, close
-from odenet_cli.training.session import Session
-
-COUNTS = {field.name for field in fields(Stats)}
-SAME = 1e-6  # relative: two sums of the same numbers in another order
-DOUBT = 8  # a class is in doubt where its margin is below so many times the largest rounding error of a logit
-SHIFT = 1e-3  # relative change of a tolerance that does to the choice of steps at least what rounding does
-TF32, TF32_SHIFT = 2.0**-11, 0.5  # of GPUs: how they round in convolutions, and what that does to an error estimate
-# Relative: what rounding makes of the records of a few optimiser steps. With the vector instructions of another CPU
-# (AVX-512 and SSE4.1) losses were apart by at most 8e-5, evaluations of the adjoint at 1e-4 by 7.5 %.
-STEPWISE = {"loss": 1e-3, "nfe_backward": 0.15}
-MEASURED = 0.01  # relative: of a measurement, whose rounding is not measured; three samples of a list of them
-STEP = 7  # function evaluations of a step
-STEPS_S = 20.0  # seconds for the steps of one cell, by its own record of them
+PARTS = {"rows": list, "facts": dict, "expected": list}  # of a page's JSON: what follows from the records
+RECORDS_RTOL = 1e-9  # of sums, logarithms and square roots of the same numbers by another library of mathematics
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 
-def same(what: str, committed: Any, here: Any) -> Check:
-    """Compare two numbers that rounding may separate by a relative `SAME` at most; whole numbers not at all."""
-    return Check(what, committed, here, EQUAL if close_to(committed, here, SAME) else DIFFERS)
+@dataclass
+class Tally:
+    """Count how many numbers of each kind are equal, differ, and cannot be checked; list the differences in words."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, verdict: str, count: int = 1) -> None:
+        """Count numbers of a kind."""
+        self.counts.setdefault(kind, Counter())[verdict] += count
+
+    def check(self, where: str, check: Check, kind: str | None = None) -> str:
+        """Count a check, under its name or as another `kind`, and return it in words."""
+        self.add(kind or check.name, check.verdict)
+        reason = f" ({check.reason})" if check.reason else ""
+        if check.verdict == DIFFERS:
+            self.differences.append(f"{where}: {check.name}: {check.committed} committed, {check.here} here{reason}")
+        here = check.here
+        number = f"{here:.6g}" if isinstance(here, float) else f"{here:,}" if isinstance(here, int) else here or ""
+        return f"{check.name} {number} {check.verdict}{reason}"
+
+    def table(self) -> str:
+        """Return the counts as a table."""
+        verdicts = (EQUAL, DIFFERS, UNCHECKED)
+        rows = [[kind, *(str(counts[v] or "") for v in verdicts)] for kind, counts in self.counts.items()]
+        return markdown_table(["", *verdicts], rows, left=1)
 
 
-def from_log(run: Run) -> Iterator[Check]:
-    """Compare the final numbers of a run with those that its log says; raise nothing where there are none."""
-    final, train, valid, test = run.record["final"], run.records("train"), run.records("valid"), run.records("test")[-1]
-    said = {name: value for name, value in test.items() if name in final and name not in COUNTS | TIMES}
-    said |= {"nfe_test": test["nfe_forward"], "saved_mib": max(record["saved_mib"] for record in train)}
-    said |= {name: train[-1][name] for name in ("nfe_forward", "nfe_backward")}
-    if valid:
-        merit = "error" if "error" in valid[0] else "loss"
-        best = min(valid, key=lambda record: (record[merit], record["loss"]))
-        said |= {"best_epoch": best["epoch"], "valid_loss": best["loss"], "valid_error": best.get("error")}
-    for name, value in said.items():
-        yield Check(name, final.get(name), value, EQUAL if final.get(name) == value else DIFFERS)
+def load_page(item: str, preset: str) -> dict[str, Any]:
+    """Return the committed page of an item: `json` as it was parsed, `md` and `csv` as texts; refused if damaged."""
+    folder = Path("results") / item
+    try:
+        texts = {kind: (folder / f"{preset}.{kind}").read_text(encoding="utf-8") for kind in ("json", "md", "csv")}
+        content = json.loads(texts["json"])
+        shlex.split(content["source"]["command"])
+        assert all(isinstance(content[name], kind) for name, kind in PARTS.items())
+    except OSError as error:
+        presets = ", ".join(sorted(path.stem for path in folder.glob("*.json"))) or "none"
+        raise RequestError(f"{error.filename}: {error.strerror}.\n  Presets with a table here: {presets}.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise RequestError(f"{folder / preset}.json is not the table of a report: {error}.") from error
+    return {**texts, "json": content}
 
 
-def from_weights(folder: Path, config: Config, run: Run) -> Iterator[Check]:
-    """Score the weights in `folder` again, on test and validation samples, and take one step from them."""
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
-    session = assemble(config, where)
-    check_same_data(run.record.get("data") or {}, session.data.record, folder)
-    session.model.load_state_dict(weights_of_run(folder, config, "best")["model"])
-    parameters = sum(parameter.numel() for parameter in session.model.parameters())
-    yield Check("parameters", run.record["parameters"], parameters, exact(run.record["parameters"], parameters))
-
-    answers: dict[str, Tensor] = {}
-    test, final = scores(session, "test", answers), run.record["final"]
-    if "error" in final:
-        yield answered(session, folder, run, answers)
-    else:
-        more = close(session, test)
-        names = [name for name in final if name in more and name not in COUNTS | TIMES | {"step", "epoch"}]
-        for name in names:
-            yield rounded(session, f"test {name}", final[name], more[name], "test", name)
-    yield steps_taken(session, run, test)
-    if session.data.valid.size:
-        yield validated(session, run)
-    yield saved(session, run)
+def plan_page(item: str, preset: str, page: Mapping[str, Any], request: Request) -> Plan:
+    """Return the plan of the `request` that made a page; raise where its cells are not kept."""
+    rows = [row for row in page["json"]["rows"] if row.get("cell")]
+    if rows and not any(kept_cells.is_kept(Path(row["cell"])) for row in rows):
+        raise RequestError(
+            f"no kept cells: results/{item}/{preset}.json was made before cells were kept, or they were not kept, and "
+            "no number of it can be computed again.\n"
+            f"  To train them here: {page['json']['source']['command']}"
+        )
+    planned = plan(item, preset, request.seeds, request.rows, request.overrides)
+    undone = {row["cell"] for row in rows if row.get("status", "done") != "done"}
+    missing = [cell for cell in planned.by_folder.values() if not cell.kept and cell.folder.name not in undone]
+    if missing:
+        listed = ", ".join(f"{cell.folder.name} ({cell.title})" for cell in missing[:4])
+        more = f", and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise RequestError(f"not kept in {kept_cells.FOLDER}, so not to be verified: {listed}{more}.")
+    return planned
 
 
-def exact(a: Any, b: Any) -> str:
-    return EQUAL if a == b else DIFFERS
+def choose_cell(planned: Plan, prefix: str) -> Cell:
+    """Return the kept cell whose hash begins with `prefix`; for `any`, a random one."""
+    cells = {folder.name: cell for folder, cell in planned.by_folder.items() if cell.kept}
+    matches = [random.choice(list(cells))] if prefix == "any" else [name for name in cells if name.startswith(prefix)]
+    if len(matches) != 1:
+        what = f"{len(matches)} cells begin" if matches else "no cell begins"
+        listed = ", ".join(f"{name} ({cells[name].title})" for name in (matches or list(cells))[:6])
+        raise RequestError(f"--retrain {prefix}: {what} with that.\n  There are: {listed}, …")
+    return cells[matches[0]]
 
 
-def scores(
-    session: Session,
-    split: str,
-    answers: dict[str, Tensor] | None = None,
-    solver: SolverConfig | None = None,
-    dtype: torch.dtype | None = None,
-) -> dict[str, Any]:
-    """Return the scores of a split, as the run made them; or by another solver, or in another precision."""
-    scorer = session.scorer if solver is None else build.solver(solver)
-    limit, samples = session.config.trainer.limit_batches, getattr(session.data, split)
-    return evaluate(session.model, session.loss_fn, samples, scorer, limit, dtype or session.precision, answers)
+def unpack(planned: Plan, scratch: Path) -> dict[Path, Path]:
+    """Copy the kept cells into `scratch` and return folder -> copy; a damaged one is refused by its file's name."""
+    copies = {folder: scratch / folder.name for folder, cell in planned.by_folder.items() if cell.kept}
+    for copy in copies.values():
+        kept_cells.unpack(copy)
+        if (name := digest(load(copy))) != copy.name:
+            raise RequestError(f"{kept_cells.FOLDER / copy.name}/config.yaml is that of another cell, {name}.")
+    return copies
 
 
-def on_gpu(session: Session, run: Run) -> bool:
-    """Tell whether a GPU trained the run or scores it here."""
-    return session.device.type != "cpu" or not str(run.record.get("device")).startswith("cpu")
+def verify_records(planned: Plan, page: Mapping[str, Any], rows: Sequence[str], copies: dict[Path, Path]) -> Tally:
+    """Make the page again from the kept records and compare; compare each record with its log."""
+    tally, committed, task = Tally(), page["json"], measurement(planned)
+    measured = {cell: task.measure(copies[cell], task.options, print) for cell in task.folders if cell in copies}
+    failed = {cell.folder: "not done" for cell in planned.cells if cell.folder not in copies}
+    command = committed["source"]["command"]
+    texts = results.texts(*report(planned, copies, rows, failed, measured, command))
+    here, name = json.loads(texts["json"]), f"results/{planned.item}/{planned.preset}"
+
+    pairs: list[tuple[str, str, Any, Any]] = []
+    for part in PARTS:
+        a, b = dict(leaves(committed[part], part)), dict(leaves(here[part], part))
+        pairs += [("json", key, a.get(key), b.get(key)) for key in a.keys() | b.keys()]
+    numbers: dict[str, Callable[[str], list[Any]]] = {"csv": csv_values, "md": NUMBER.findall}
+    for kind, read in numbers.items():
+        columns = zip_longest(read(page[kind]), read(texts[kind]))
+        pairs += [(kind, f"number {place}", *pair) for place, pair in enumerate(columns, 1)]
+    for kind, key, before, after in pairs:
+        check = compare(key, before, after, is_close(before, after, RECORDS_RTOL))
+        tally.check(f"{name}.{kind}", check, kind=f"{name}.{kind}, from the records")
+    for copy in copies.values():
+        for check in recompute.from_log(read_run(copy)):
+            tally.check(f"{copy.name}: run.json, by the log", check, kind="run.json, by the log")
+    times = [key for key, value in leaves(committed["rows"]) if key.rpartition(".")[2] in TIMES and value is not None]
+    tally.add("times, and a GPU's peak memory", UNCHECKED, len(times))
+    return tally
 
 
-def answered(session: Session, folder: Path, run: Run, answers: Mapping[str, Tensor]) -> Check:
-    """Compare the test error sample by sample with the predictions that were kept."""
-    committed = run.record["final"]["error"]
-    here, label = (answers[name].cpu().numpy() for name in ("predicted", "label"))
-    wrong = int((here != label).sum())
-    check = Check("test error", committed, wrong / len(label), EQUAL)
-    path = folder / "predictions.npz"
-    if not path.exists():
-        return check._replace(verdict=exact(round(committed * len(label)), wrong), why="no predictions are kept")
-    with numpy.load(path) as kept:
-        before, labels = kept["predicted"], kept["label"]
-    if len(before) != len(here) or (labels != label).any() or round(committed * len(label)) != (before != labels).sum():
-        return check._replace(verdict=DIFFERS, why="the kept predictions are of other samples, or of another error")
-    changed = set(numpy.flatnonzero(before != here).tolist())
-    if not changed:
-        return check
-    doubt = in_doubt(session, "test", on_gpu(session, run), changed)
-    why = f"{len(changed)} of {len(here):,} predictions differ, {len(changed & doubt)} of them within rounding"
-    return check._replace(verdict=EQUAL if changed <= doubt else DIFFERS, why=why)
+def csv_values(text: str) -> list[Any]:
+    """Return the values of a CSV, numbers as numbers."""
+    return [_number(value) for row in csv.reader(text.splitlines()) for value in row]
 
 
-@torch.no_grad()
-def in_doubt(session: Session, split: str, coarse: bool = False, which: set[int] | None = None) -> set[int]:
-    """Return the samples whose class rounding may change: the two largest logits are nearer than `DOUBT` times the
-    largest difference, in their batch, between logits in this precision and in float64.
-
-    coarse  a GPU computed the one or the other, so it is at least that of TF32
-    which   look only at batches with one of these
-    """
-    found, start = set(), 0
-    for batch in getattr(session.data, split).epoch(0):
-        size = len(batch[0])
-        if which is None or which & set(range(start, start + size)):
-            logits = []
-            for dtype in (session.precision, torch.float64):
-                with scoring(session.model, session.scorer, dtype) as net:
-                    logits.append(net(converted(batch, dtype)[0]).double())
-            error = (logits[0] - logits[1]).abs().max()
-            bound = DOUBT * (torch.maximum(error, TF32 * logits[1].abs().max()) if coarse else error)
-            top = logits[0].topk(2, dim=1).values
-            found |= {start + int(place) for place in torch.nonzero(top[:, 0] - top[:, 1] <= bound)}
-        start += size
-    return found
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
-def rounded(session: Session, what: str, committed: float, here: float, split: str, name: str) -> Check:
-    """Compare a score that is a mean; one that is not the same may differ by what it differs by in float64."""
-    check = same(what, committed, here)
-    if check.verdict == EQUAL or session.precision == torch.float64:
-        return check
-    bound = DOUBT * abs(scores(session, split, dtype=torch.float64)[name] - here)
-    verdict = EQUAL if abs(committed - here) <= bound else DIFFERS
-    return check._replace(verdict=verdict, why=f"rounding explains {bound:.1e}")
+def verify_cell(cell: Cell, copy: Path, places: Mapping[str, str], tally: Tally) -> None:
+    """Compute the numbers of a cell again, and print them."""
+    started, run = time.perf_counter(), read_run(copy)
+    config = config_here(load(copy), str(run.record.get("device")), places)
+    again = recompute.from_steps if kept_cells.is_measurement(copy) else recompute.from_weights
+    checks = again(copy, config, run)
+    texts = [tally.check(f"{cell.part}, {cell.title} ({copy.name})", check) for check in checks]
+    print(f"{cell.part}, {cell.title}: {'; '.join(texts)}; {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def steps_taken(session: Session, run: Run, found: Mapping[str, Any]) -> Check:
-    """Compare the function evaluations of a batch of test samples, a mean over batches."""
-    committed, here, solver = run.record["final"]["nfe_test"], found["nfe_forward"], eval_solver(session.config)
-    check = Check("NFE of an evaluation", committed, here, exact(committed, here))
-    if check.verdict == EQUAL or solver.rtol is None or solver.atol is None or not here:
-        return check
-    low, high = nfe_range(session, solver, found, TF32_SHIFT if on_gpu(session, run) else SHIFT)
-    verdict = EQUAL if low <= committed <= high else DIFFERS
-    return check._replace(verdict=verdict, why=f"rounding explains {low:g} to {high:g}")
+def config_here(config: Config, trained_on: str, places: Mapping[str, str]) -> Config:
+    """Return the config for this machine: `data.root` and `device` from `places`, else the kind of device it had."""
+    root = {"root": os.path.expanduser(places["data.root"])} if "data.root" in places and "root" in config.data else {}
+    device = "cpu" if trained_on.startswith("cpu") else "auto"
+    return replace(config, data={**config.data, **root}, device=places.get("device", device))
 
 
-def nfe_range(session: Session, solver: SolverConfig, found: Mapping[str, Any], shift: float) -> tuple[float, float]:
-    """Return the least and the most evaluations of a batch at tolerances changed by `shift`, and a step more or less.
-
-    Rounding reaches the error estimate, which is held against the tolerance, as a relative 1e-4 at a tolerance of 1e-3
-    in float32; where an estimate is as near to it as that, a step is taken or is not.
-    """
-    assert solver.rtol is not None
-    assert solver.atol is not None
-    counts = [found["nfe_forward"]]
-    for factor in (1 - shift, 1 + shift):
-        changed = replace(solver, rtol=factor * solver.rtol, atol=factor * solver.atol)
-        counts.append(scores(session, "test", solver=changed)["nfe_forward"])
-    samples, limit = session.data.test, session.config.trainer.limit_batches
-    batches = min(math.ceil(samples.size / samples.batch_size), limit or samples.size)
-    step = math.ceil(found["nfe_forward"] / max(1.0, found["accepted"] + found["rejected"])) / batches
-    return min(counts) - step, max(counts) + step
+def verify_measurement(planned: Plan, copies: Mapping[Path, Path], tally: Tally) -> None:
+    """Measure on the networks again what the experiment's `verify` asks for, and compare it with the kept rows."""
+    task = measurement(planned)
+    for cell in (cell for cell in task.folders if cell in copies):
+        rows = task.measure(copies[cell], task.options, print)
+        before = [] if task.verify_options is None else task.measure(copies[cell], task.verify_options, print)
+        if before:
+            print(f"{task.name} on {cell.name} again", flush=True)
+            fresh = copies[cell].with_name(f"{cell.name}-again")
+            shutil.copytree(copies[cell], fresh, ignore=shutil.ignore_patterns(f"{task.name}.jsonl", ".lock"))
+            for check in recompute.measured_rows(before, task.measure(fresh, task.verify_options, print)):
+                tally.check(f"{task.name} on {cell.name}", check)
+        tally.add(f"rows of {task.name} that take longer", UNCHECKED, len(rows) - len(before))
 
 
-def validated(session: Session, run: Run) -> Check:
-    """Compare the score of the validation samples that the weights were chosen by."""
-    answers: dict[str, Tensor] = {}
-    final, found = run.record["final"], scores(session, "valid", answers)
-    if final.get("valid_error") is None:
-        return rounded(session, "validation loss", final["valid_loss"], found["loss"], "valid", "loss")
-    size = len(answers["label"])
-    before, here = round(final["valid_error"] * size), round(found["error"] * size)
-    check = Check("validation error", final["valid_error"], found["error"], exact(before, here))
-    if check.verdict == EQUAL:
-        return check
-    doubt = len(in_doubt(session, "valid", on_gpu(session, run)))
-    return check._replace(verdict=EQUAL if abs(before - here) <= doubt else DIFFERS, why=f"{doubt} are within rounding")
-
-
-def saved(session: Session, run: Run) -> Check:
-    """Compare what a training step from these weights keeps for its backward pass with those that the log has.
-
-    Exact where a network has always the same steps. Where the steps are chosen by a tolerance, it is one of those that
-    were seen in training; the table quotes the largest.
-    """
-    committed = run.record["final"]["saved_mib"]
-    session.model.train()
-    loss_and_gradients(session, next(iter(session.data.train.epoch(0))))
-    here, seen = session.window.saved_mib, {record["saved_mib"] for record in run.records("train")}
-    check = Check("saved memory (MiB)", committed, here, exact(committed, here))
-    if check.verdict == EQUAL:
-        return check
-    if on_gpu(session, run):
-        return check._replace(verdict=UNCHECKED, why=f"trained on {run.record.get('device')}")
-    return check._replace(verdict=EQUAL if here in seen else DIFFERS, why=f"{len(seen)} values in training")
-
-
-class _Enough(Exception):
-    """The steps that were asked for are taken."""
-
-
-def first_steps(config: Config, until: int, folder: Path, run: Run) -> list[dict[str, Any]]:
-    """Return what the log says of the first steps of a training, taken here, up to the record of step `until`."""
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
-    session, records = assemble(config, where), list[dict[str, Any]]()
-    check_same_data(run.record.get("data") or {}, session.data.record, folder)
-
-    def write(record: dict[str, Any]) -> None:
-        records.append(record)
-        if record["step"] >= until:
-            raise _Enough
-
-    silent = SimpleNamespace(step=lambda *_: None, record=lambda *_: None)
-    with contextlib.suppress(_Enough):
-        fit(session, SimpleNamespace(write=write), None, SimpleNamespace(name=None), silent)  # type: ignore[arg-type]
-    return records
-
-
-def from_steps(folder: Path, config: Config, run: Run) -> Iterator[Check]:
-    """Take the first steps of a measured cell again, those that it took `STEPS_S` for, and compare their records."""
-    train, trained_on = run.records("train"), str(run.record.get("device"))
-    if not trained_on.startswith("cpu"):
-        yield Check("records of steps", len(train), None, UNCHECKED, f"taken on {trained_on}")
-        return
-    spent, affordable = 0.0, []
-    for before, record in zip([{"step": 0}, *train], train):
-        spent += (record["step"] - before["step"]) * record["step_ms"] / 1000
-        if spent > STEPS_S:
-            break
-        affordable.append(record)
-    if len(affordable) < len(train):
-        rest = len(train) - len(affordable)
-        yield Check("records of steps", rest, None, UNCHECKED, f"they took more than {STEPS_S:.0f} s")
-    if affordable:
-        here = first_steps(config, affordable[-1]["step"], folder, run)
-        for name in ("loss", "nfe_forward", "nfe_backward", "saved_mib"):
-            yield stepwise(name, [one[name] for one in affordable], [one[name] for one in here], affordable)
-
-
-def stepwise(
-    name: str, committed: Sequence[float], here: Sequence[float], records: Sequence[Mapping[str, Any]]
-) -> Check:
-    """Compare one number of the records of training, step by step: a step of a solve more or less is rounding's."""
-    off = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(committed, here))
-    attempts = max(one["accepted"] + one["rejected"] for one in records)
-    allowed = max(STEPWISE.get(name, 0.0), 1 / attempts if attempts and name != "loss" else 0.0)
-    why = f"apart by {off:.1e}; rounding explains {allowed:.1e}" if off else ""
-    return Check(f"steps: {name}", committed[-1], here[-1], EQUAL if off <= allowed else DIFFERS, why)
-
-
-def rows_of_measurement(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
-    """Compare the rows of a measurement, value by value: counts, errors, which samples are wrong; not times."""
-    pairs: Iterator[Any] = zip_longest(before, after, fillvalue={})
-    for one, other in pairs:
-        for name in (name for name in one.keys() | other.keys() if name not in TIMES):
-            mine, here = one.get(name), other.get(name)
-            if isinstance(mine, list) and isinstance(here, list):
-                off = len(set(map(str, mine)) ^ set(map(str, here)))
-                yield Check(
-                    "measured again", len(mine), len(here), EQUAL if off <= 3 else DIFFERS, f"{name}: {off} apart"
-                )
-                continue
-            near = close_to(mine, here, MEASURED)
-            if type(mine) is int and type(here) is int:
-                near = abs(mine - here) <= max(STEP, MEASURED * mine)
-            yield Check("measured again", mine, here, EQUAL if near else DIFFERS, f"{name}, {one.get('kind')}")
-
-
-def trained_again(before: Run, after: Run) -> Check:
-    """Compare a cell that was trained a second time: the same bits, or what two such networks may differ by."""
-
-    def bits(run: Run) -> list[dict[str, Any]]:
-        return [{name: value for name, value in record.items() if name not in TIMES} for record in run.metrics]
-
-    name = "error" if before.value("error") is not None else "loss"
-    one, other = before.value(name) or 0.0, after.value(name) or 0.0
-    check = Check(f"trained again: test {name}", one, other, EQUAL)
-    if bits(before) == bits(after):
-        return check._replace(why=f"bit for bit: {len(after.metrics)} records but for their times")
-    if name == "error":
-        size = after.record["data"]["sizes"]["test"]
-        allowed = 1.96 * math.sqrt((one + other) / size)
-    else:
-        allowed = 0.1 * abs(one)
-    machines = [
-        f"{run.record.get('device')}, torch {(run.record.get('versions') or {}).get('torch')}"
-        for run in (before, after)
-    ]
-    why = f"not bit for bit: kept {machines[0]}; here {machines[1]}; two such networks may differ by {allowed:.2g}"
-    return check._replace(verdict=EQUAL if abs(one - other) <= allowed else DIFFERS, why=why)
+def retrain(cell: Cell, places: Mapping[str, str], tally: Tally) -> None:
+    """Train a cell again, in `runs/retrained`, and compare it with the kept one."""
+    before = read_run(kept_cells.FOLDER / cell.folder.name)
+    job = processes.Job(Path("runs/retrained") / cell.folder.name, (*cell.overrides, *map("=".join, places.items())))
+    seconds = duration(before.value("time_s") or 0)
+    print(f"\ntraining {cell.title} again in {job.folder}, log in {job.log}; the kept one took {seconds}", flush=True)
+    if failed := processes.launch([job], 1, 0, lambda running: None):
+        raise RunFailed(f"{job.folder}: {failed[job.folder]}")
+    print(tally.check(cell.title, recompute.trained_again(before, read_run(job.folder))))

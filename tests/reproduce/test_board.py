@@ -19,7 +19,7 @@ def cell(tmp_path):
     def make(part, row, seed=0, **record):
         folder = tmp_path / f"{part}-{row}-{seed}"
         folder.mkdir()
-        made = Cell(part=part, row=row, seed=seed, words=(), config=None, folder=folder)
+        made = Cell(part=part, row=row, seed=seed, overrides=(), config=None, folder=folder)
         if record:
             end(made, **record)
         return made
@@ -57,18 +57,18 @@ def test_a_cell_that_ends_is_a_line(cell, capsys, clock):
     first, second, third = (cell("compare", "ODE-Net", seed) for seed in range(3))
     with Board([first, second, third], 1) as board:
         capsys.readouterr()
-        board.look({first.folder})
+        board.update({first.folder})
         assert counts(board) == {"done": 0, "running": 1, "failed": 0, "left": 2}
-        assert board.to_go_s() is None
+        assert board.remaining_s() is None
         clock.s += 12
         end(first, time_s=11.0)
-        board.look({second.folder})
+        board.update({second.folder})
         assert counts(board) == {"done": 1, "running": 1, "failed": 0, "left": 1}
-        assert board.to_go_s() == pytest.approx(24)
+        assert board.remaining_s() == pytest.approx(24)
         clock.s += 5
-        assert board.to_go_s() == pytest.approx(19)
+        assert board.remaining_s() == pytest.approx(19)
         end(second, status="failed", reason="the loss is not finite\nLower optim.lr.")
-        board.look(set())
+        board.update(set())
         assert counts(board) == {"done": 1, "running": 0, "failed": 1, "left": 1}
     assert capsys.readouterr().out.splitlines() == [
         "[1/3] ODE-Net, seed 0: test error 5.00 %, NFE 20/26.5, 12.0 s   2 left, about 24.0 s",
@@ -82,15 +82,15 @@ def test_nothing_new_says_nothing(cell, capsys, clock):
         capsys.readouterr()
         for _ in range(3):
             clock.s += 100
-            board.look({one.folder})
+            board.update({one.folder})
     assert capsys.readouterr().out == ""
 
 
 def test_a_killed_cell_is_failed_though_its_record_says_running(cell, capsys):
     one = cell("compare", "MLP", status="running")
     board = Board([one], 1)
-    board.look({one.folder})
-    board.look(set())
+    board.update({one.folder})
+    board.update(set())
     assert counts(board)["failed"] == 1
     assert capsys.readouterr().out.endswith("[0/1] MLP, seed 0: failed\n")
 
@@ -104,35 +104,35 @@ def test_a_cell_takes_what_its_row_took_or_its_part_or_all(cell):
         (cell("scaling", "MLP", 0), 2.0),
         (cell("other", "MLP", 0), 14.0),
     ]:
-        assert Board([*known, left], 1).to_go_s() == pytest.approx(expected)
+        assert Board([*known, left], 1).remaining_s() == pytest.approx(expected)
 
 
 def test_side_by_side_they_take_less_but_never_less_than_the_longest(cell):
     known = [cell("compare", "MLP", 0, time_s=10.0), cell("compare", "RK-Net", 0, time_s=30.0)]
     left = [cell("compare", "MLP", 1), cell("compare", "MLP", 2), cell("compare", "RK-Net", 1)]
-    assert Board([*known, *left], 1).to_go_s() == pytest.approx(50)
-    assert Board([*known, *left], 2).to_go_s() == pytest.approx(30)
-    assert Board([*known, *left], 4).to_go_s() == pytest.approx(30)
-    assert Board(known, 2).to_go_s() == 0
+    assert Board([*known, *left], 1).remaining_s() == pytest.approx(50)
+    assert Board([*known, *left], 2).remaining_s() == pytest.approx(30)
+    assert Board([*known, *left], 4).remaining_s() == pytest.approx(30)
+    assert Board(known, 2).remaining_s() == 0
 
 
 def test_a_cell_that_went_on_from_its_checkpoint_took_all_its_starts(cell, clock):
     one, left = cell("compare", "MLP", 0), cell("compare", "MLP", 1)
     board = Board([one, left], 1)
-    board.look({one.folder})
+    board.update({one.folder})
     clock.s += 5
     end(one, time_s=60.0)
-    board.look(set())
-    assert board.to_go_s() == pytest.approx(60)
+    board.update(set())
+    assert board.remaining_s() == pytest.approx(60)
 
 
 def test_a_cell_that_another_process_finishes_is_done(cell, capsys):
     one = cell("compare", "MLP")
     board = Board([one], 1)
-    board.look(set())
+    board.update(set())
     assert counts(board)["left"] == 1
     end(one, time_s=4.0)
-    board.look(set())
+    board.update(set())
     assert counts(board)["done"] == 1
     assert "[1/1] MLP, seed 0: test error 5.00 %" in capsys.readouterr().out
 
@@ -141,12 +141,12 @@ def test_a_cell_that_another_process_took_a_moment_earlier_is_left_until_it_ends
     one = cell("compare", "MLP", status="running")
     board = Board([one], 1)
     with locked(one.folder):
-        board.look({one.folder})
-        board.look(set())
+        board.update({one.folder})
+        board.update(set())
         assert counts(board) == {"done": 0, "running": 0, "failed": 0, "left": 1}
-        board.look(set())
+        board.update(set())
     end(one, time_s=4.0)
-    board.look(set())
+    board.update(set())
     assert counts(board)["done"] == 1
 
 
@@ -156,9 +156,9 @@ def test_the_table_of_a_terminal_fits_it(cell, clock):
     board = Board(cells, 1)
     lines = [{"step": 5, "split": "train"}, {"step": 10, "split": "valid", "error": 0.125}]
     (cells[2].folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    board.look({cells[2].folder, cells[3].folder})
+    board.update({cells[2].folder, cells[3].folder})
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(board._table())
+    console.print(board.table())
     found = [line.rstrip() for line in console.export_text().splitlines()]
     assert [line.split() for line in found] == [
         ["done", "running", "failed", "left", "a", "cell", "now"],

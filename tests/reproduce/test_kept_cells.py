@@ -277,4 +277,4 @@ def test_a_committed_cell_is_whole_and_found_by_its_config(folder):
 
 
 def test_committed_cells_are_small():
-    assert sum(map(kept_cells.size, COMMITTED)) <= 40e6
+    assert sum(map(kept_cells.size_bytes, COMMITTED)) <= 40e6

@@ -10,12 +10,12 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
-from odenet_cli.commands.reproduce import parsed
+from odenet_cli.commands.reproduce import parse
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError
-from odenet_cli.reproduce.plan import digest, incidental, plan
+from odenet_cli.reproduce.plan import digest, is_incidental, plan
 from odenet_cli.request.compose import compose
 
 PRESETS = ("quick", "cpu", "day", "paper")
@@ -131,12 +131,12 @@ def test_a_part_may_have_seeds_and_presets_of_its_own():
 
 def test_a_rows_own_word_takes_the_place_of_the_presets():
     (candidate,) = planned("table1", "day", (CANDIDATE,), seeds=3).cells
-    assert sum(word.startswith("trainer.epochs=") for word in candidate.words) == 1
+    assert sum(word.startswith("trainer.epochs=") for word in candidate.overrides) == 1
 
 
 def test_the_words_of_a_cell_are_those_of_odenet_train():
     cell = planned("table1", "quick", ("ResNet-1", "ResNet"), seeds=2).cells[1]
-    config = complete(compose(list(cell.words)), gpu=False)
+    config = complete(compose(list(cell.overrides)), gpu=False)
     assert cell.folder.name == digest(config)
     assert str(cell.folder.parent) == "runs/cells"
 
@@ -211,7 +211,7 @@ def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
 )
 def test_a_word_that_is_not_for_the_user_to_say_is_refused(words, told):
     with pytest.raises(RequestError) as refused:
-        parsed(words.split())
+        parse(words.split())
     assert told in str(refused.value)
     assert refused.value.code == 2
 
@@ -255,9 +255,9 @@ def test_words_that_change_results_are_named_and_others_leave_the_cells():
     ],
 )
 def test_a_launcher_leaves_results_and_a_solver_does_not(word, free):
-    assert incidental(word) is free
+    assert is_incidental(word) is free
 
 
 def test_an_experiment_that_repeats_no_seed_has_one():
     found = planned("fig8", "quick")
-    assert (found.seeds, found.whole) == (1, 1)
+    assert (found.seeds, found.preset_seeds) == (1, 1)

@@ -50,7 +50,7 @@ def begun(monkeypatch):
 
     def start(job, env):
         with open(job.log, "wb") as log:
-            command = [sys.executable, "-S", "-E", "-c", *job.words]
+            command = [sys.executable, "-S", "-E", "-c", *job.overrides]
             process = subprocess.Popen(command, cwd=job.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
         found.append((job, env, process))
         return process
@@ -127,26 +127,26 @@ def test_a_cell_that_is_done_is_not_run_again(job, begun):
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_cell_in_another_process_is_waited_for_and_run_only_if_that_leaves_it_undone(job, begun, finished):
     mine, theirs = job("mine"), job("theirs")
-    looks = []
+    updates = []
     with ExitStack() as other:
         other.enter_context(locked(theirs.folder))
 
-        def look(running):
-            looks.append(running)
+        def update(running):
+            updates.append(running)
             assert theirs.folder not in running or not finished
-            if len(looks) == 20:
+            if len(updates) == 20:
                 if finished:
                     (theirs.folder / "run.json").write_text('{"status": "done"}')
                 other.close()
 
-        assert launch([theirs, mine], 2, 0, look) == {}
+        assert launch([theirs, mine], 2, 0, update) == {}
     names = [one.folder.name for one, _, _ in begun]
     assert names == (["mine"] if finished else ["mine", "theirs"])
-    assert len(looks) >= 20
+    assert len(updates) >= 20
 
 
 def test_a_cell_that_another_process_took_a_moment_earlier_is_waited_for_too(job, begun, monkeypatch):
-    one, looks = job("cell", "print('error: in use'); raise SystemExit(2)"), []
+    one, updates = job("cell", "print('error: in use'); raise SystemExit(2)"), []
     with ExitStack() as other:
         start = launching.start
 
@@ -157,13 +157,13 @@ def test_a_cell_that_another_process_took_a_moment_earlier_is_waited_for_too(job
 
         monkeypatch.setattr(launching, "start", late)
 
-        def look(running):
-            looks.append(running)
-            if begun[0][2].poll() is not None and not running and len(looks) > 10:
+        def update(running):
+            updates.append(running)
+            if begun[0][2].poll() is not None and not running and len(updates) > 10:
                 (one.folder / "run.json").write_text('{"status": "done"}')
                 other.close()
 
-        assert launch([one], 1, 0, look) == {}
+        assert launch([one], 1, 0, update) == {}
     assert len(begun) == 1
 
 
@@ -190,10 +190,10 @@ def test_never_more_run_than_were_asked_for(job, begun, at_once, monkeypatch):
         return process
 
     monkeypatch.setattr(launching, "start", counted)
-    looks = []
+    updates = []
     jobs = [job(str(n), f"import time; time.sleep({0.05 + n % 3 / 20})\n{DONE}") for n in range(6)]
-    assert launch(jobs, at_once, 0, looks.append) == {}
-    assert max(alive) == max(map(len, looks)) == at_once
+    assert launch(jobs, at_once, 0, updates.append) == {}
+    assert max(alive) == max(map(len, updates)) == at_once
     assert len(begun) == 6
 
 
@@ -201,12 +201,12 @@ def test_those_that_run_at_the_same_time_have_a_gpu_each(job, begun, monkeypatch
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     seen = []
 
-    def look(running):
+    def update(running):
         devices = [env["CUDA_VISIBLE_DEVICES"] for one, env, _ in begun if one.folder in running]
         seen.append(sorted(devices))
 
     jobs = [job(str(n), f"import time; time.sleep({0.05 + n % 2 / 10})\n{DONE}") for n in range(5)]
-    assert launch(jobs, 2, 2, look) == {}
+    assert launch(jobs, 2, 2, update) == {}
     assert all(devices in (["0", "1"], ["0"], ["1"], []) for devices in seen)
     assert ["0", "1"] in seen
 
@@ -243,14 +243,14 @@ def test_cores_are_shared_out(monkeypatch, cores, at_once, threads):
 def test_a_signal_is_handed_to_the_runs_and_they_are_waited_for(job, begun, number, code):
     jobs = [job(str(n), TOLD) for n in range(3)]
 
-    def look(running):
+    def update(running):
         assert len(running) == 2
         if all((folder / "ready").exists() for folder in running):
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as stopped:
-        launch(jobs, 2, 0, look)
+        launch(jobs, 2, 0, update)
     assert stopped.value.code == code
     assert signal.Signals(number).name in str(stopped.value)
     assert [(one.folder / "told").exists() for one in jobs] == [True, True, False]
@@ -263,22 +263,22 @@ def test_a_run_that_does_not_leave_is_killed(job, begun, monkeypatch):
     deaf = TOLD.replace("sys.exit(143)", "pass").replace("time.sleep(60)", "\nwhile True: time.sleep(60)")
     one = job("deaf", deaf)
 
-    def look(running):
+    def update(running):
         if (one.folder / "ready").exists():
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        launch([one], 1, 0, look)
+        launch([one], 1, 0, update)
     assert (one.folder / "told").exists()
     assert begun[0][2].returncode == -signal.SIGKILL
 
 
 def test_whatever_happens_no_run_is_left_behind(job, begun):
-    def look(running):
+    def update(running):
         raise RuntimeError("the board fell over")
 
     with pytest.raises(RuntimeError):
-        launch([job("a", "import time; time.sleep(60)")], 1, 0, look)
+        launch([job("a", "import time; time.sleep(60)")], 1, 0, update)
     assert begun[0][2].poll() is not None
 
 

@@ -17,10 +17,11 @@ from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import read_run
-from odenet_cli.reproduce import kept_cells, stages, verification
+from odenet_cli.reproduce import kept_cells, recompute, stages, verification
 from odenet_cli.reproduce import processes as launching
-from odenet_cli.reproduce.comparison import DIFFERS, EQUAL, Check, Tally, close_to
-from odenet_cli.reproduce.processes import done
+from odenet_cli.reproduce.processes import is_done
+from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, Check, is_close
+from odenet_cli.reproduce.verification import Tally
 from odenet_cli.request.compose import compose
 from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
@@ -33,14 +34,14 @@ WORDS += ["trainer.epochs=1", "trainer.limit_batches=2", "trainer.batch_size=16"
 ITEM = ["table1", *WORDS]
 
 
-def in_process(jobs, at_once, gpus, look):
+def in_process(jobs, at_once, gpus, update):
     """Stands in for `launch`: the cells in this process, one after the other."""
     for job in jobs:
-        if not done(job.folder):
-            config = complete(compose(list(job.words)), gpu=False)
+        if not is_done(job.folder):
+            config = complete(compose(list(job.overrides)), gpu=False)
             job.folder.mkdir(parents=True)
             save(config, job.folder, tied=True)
-            run(config, job.folder, shlex.join(["odenet", "train", *job.words]), list(job.words))
+            run(config, job.folder, shlex.join(["odenet", "train", *job.overrides]), list(job.overrides))
     return {}
 
 
@@ -69,7 +70,7 @@ def results(committed, tmp_path, monkeypatch):
 @pytest.fixture
 def records_only(monkeypatch):
     """Leave the weights alone, which takes most of the time."""
-    monkeypatch.setattr(verify, "check_cell", lambda *_: None)
+    monkeypatch.setattr(verification, "verify_cell", lambda *_: None)
 
 
 def table(out):
@@ -86,7 +87,7 @@ def cell_of(results, model, part="compare"):
 
 def seal(folder):
     """Write SHA256SUMS anew, as who changes a file on purpose would."""
-    names = [name for name in kept_cells.listed(folder) if (folder / name).exists()]
+    names = [name for name in kept_cells.read_sums(folder) if (folder / name).exists()]
     (folder / kept_cells.SUMS).write_text("".join(f"{kept_cells._sha256(folder / name)}  {name}\n" for name in names))
 
 
@@ -172,7 +173,8 @@ def test_a_record_that_its_log_contradicts_differs(results, records_only, capsys
     (folder / "run.json").write_text(json.dumps(record))
     seal(folder)
     assert verify.main(["table1"]) == 1
-    assert re.search(rf"^differs: {folder.name}: run\.json, .* \(valid_loss\)$", capsys.readouterr().out, re.M)
+    out = capsys.readouterr().out
+    assert re.search(rf"^differs: {folder.name}: run\.json, by the log: valid_loss: ", out, re.M)
 
 
 def test_a_config_of_another_cell_is_refused(results):
@@ -244,10 +246,10 @@ def test_a_cell_trained_elsewhere_may_differ_as_two_networks_do(results):
         )
 
     start = SimpleNamespace(**{**vars(after(100)), "metrics": before.metrics})
-    assert verification.trained_again(start, after(120)).verdict == EQUAL
-    far = verification.trained_again(start, after(140))
+    assert recompute.trained_again(start, after(120)).verdict == EQUAL
+    far = recompute.trained_again(start, after(140))
     assert far.verdict == DIFFERS
-    assert "not bit for bit" in far.why
+    assert "not bit for bit" in far.reason
 
 
 @pytest.fixture(scope="module")
@@ -262,16 +264,16 @@ def test_a_digit_is_in_doubt_where_its_largest_logits_are_equal(session):
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.zero_()
-    assert len(verification.in_doubt(session, "test")) == 360
-    some = verification.in_doubt(session, "test", which={200})
+    assert len(recompute.near_ties(session, "test")) == 360
+    some = recompute.near_ties(session, "test", samples={200})
     assert some == set(range(200, 360))  # the batch of it
     with torch.no_grad():
         layer.bias[3] = 1.0
-    assert verification.in_doubt(session, "test") == set()
+    assert recompute.near_ties(session, "test") == set()
     with torch.no_grad():
         layer.bias[4] = 0.998  # below 8 * 2^-11 of the largest logit
-    assert verification.in_doubt(session, "test") == set()
-    assert len(verification.in_doubt(session, "test", coarse=True)) == 360
+    assert recompute.near_ties(session, "test") == set()
+    assert len(recompute.near_ties(session, "test", tf32=True)) == 360
 
 
 def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
@@ -287,31 +289,31 @@ def test_predictions_may_differ_only_where_they_are_in_doubt(session, tmp_path):
             layer.weight.zero_()
             layer.bias.zero_()
             layer.bias[0] = bias
-        check = verification.answered(session, tmp_path, run, answers)
+        check = recompute.compare_test_error(session, tmp_path, run, answers)
         assert check.verdict == verdict
-        assert check.why.startswith("1 of 360 predictions differ")
+        assert check.reason.startswith("1 of 360 predictions differ")
 
 
 def test_evaluations_may_differ_as_they_do_for_a_tolerance_changed_a_little():
     words = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.limit_batches=1")
     session = assemble(complete(compose(list(words)), gpu=False), CPU)
-    found = verification.scores(session, "test")
+    found = recompute.scores(session, "test")
     solver = eval_solver(session.config)
-    low, high = verification.nfe_range(session, solver, found, 1e-3)
+    low, high = recompute.nfe_range(session, solver, found, 1e-3)
     assert low <= found["nfe_forward"] - 6  # one step of dopri5, in one batch of one
     assert found["nfe_forward"] + 6 <= high <= found["nfe_forward"] + 13
     for committed, verdict in ((found["nfe_forward"] + 6, EQUAL), (found["nfe_forward"] + 60, DIFFERS)):
         run = SimpleNamespace(record={"final": {"nfe_test": committed}, "device": "cpu (1 threads)"})
-        assert verification.steps_taken(session, run, found).verdict == verdict
+        assert recompute.compare_evaluation_nfe(session, run, found).verdict == verdict
 
 
 def test_values_are_close_only_as_numbers():
-    assert close_to(0.1 + 0.2, 0.3, 1e-9)
-    assert not close_to(0.3, 0.3001, 1e-9)
-    assert not close_to(3, 4, 1.0)
-    assert not close_to(0.3, None, 1.0)
-    assert close_to(None, None, 0.0)
-    assert close_to("cpu", "cpu", 0.0)
+    assert is_close(0.1 + 0.2, 0.3, 1e-9)
+    assert not is_close(0.3, 0.3001, 1e-9)
+    assert not is_close(3, 4, 1.0)
+    assert not is_close(0.3, None, 1.0)
+    assert is_close(None, None, 0.0)
+    assert is_close("cpu", "cpu", 0.0)
     tally = Tally()
-    tally.note("here", Check("NFE", 20, 26, DIFFERS, "why"))
+    tally.check("here", Check("NFE", 20, 26, DIFFERS, "why"))
     assert tally.differences == ["here: NFE: 20 committed, 26 here (why)"]
