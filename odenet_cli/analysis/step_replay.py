@@ -17,7 +17,7 @@ from odenet_cli.ode import Adaptive, SolveError, Solver
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.gradient.reversible import Reversible
-from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 from odenet_cli.training import generators
 
@@ -72,7 +72,7 @@ class PlainAutograd:
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)
         pair = isinstance(self.of, Reversible)
-        outputs = stacked(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
+        outputs = problem.stack(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
         self.recording.random |= generators.fingerprint(problem.rhs.device) != before
         return outputs
 
@@ -83,11 +83,11 @@ class WithNorm(Adaptive):
 
     norm: Norm
 
-    def loop(self, evaluate: Any, norm: Norm | None = None, *args: Any, **settings: Any) -> Any:
-        return super().loop(evaluate, norm or self.norm, *args, **settings)
+    def loop(self, vector_field: Any, norm: Norm | None = None, *args: Any, **settings: Any) -> Any:
+        return super().loop(vector_field, norm or self.norm, *args, **settings)
 
-    def pair_loop(self, evaluate: Any, coupling: float, parts: int, norm: Norm | None = None) -> Any:
-        return super().pair_loop(evaluate, coupling, parts, norm or self.norm)
+    def pair_loop(self, vector_field: Any, coupling: float, parts: int, norm: Norm | None = None) -> Any:
+        return super().pair_loop(vector_field, coupling, parts, norm or self.norm)
 
 
 def recording_solver(solver: Solver, recording: Recording) -> Solver:

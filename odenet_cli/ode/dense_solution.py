@@ -1,4 +1,4 @@
-"""The solution as a function of time: the dense output of every step, kept as polynomials."""
+"""The solution as a function of time: the dense output of every step, kept as a polynomial."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.outputs import AcceptedStep, Integrator, outputs
+from odenet_cli.ode.outputs import AcceptedStep, integrate
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.settings import as_times
 from odenet_cli.ode.state import State
 
 
 class DenseSolution:
-    """The states between the first and the last time of a solve, from `Adaptive.dense` or `Fixed.dense`.
+    """Evaluate a solution between the first and the last time of its solve; made by `Adaptive.dense` or `Fixed.dense`.
 
     >>> path = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6).dense(lambda t, y: -y, torch.ones(3), [0.0, 1.0])
     >>> path(0.3)                          # (3,)
@@ -31,34 +31,30 @@ class DenseSolution:
     """
 
     def __init__(self, problem: Problem, resolution: float) -> None:
-        self.stats, self._restore = problem.stats, problem.rhs.restore
-        loop: Integrator = problem.solver.loop(
-            problem.evaluate, n_controlled=getattr(problem.solver, "n_controlled", None)
-        )
+        self.stats, self._restore = problem.rhs.stats, problem.rhs.restore
+        loop = problem.loop(interpolated=True)
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
 
-        def on_step(taken: AcceptedStep) -> None:
-            self.ends.append(taken.end)
-            pieces.append((taken.h, *loop.polynomial(taken)))
+        def on_step(accepted: AcceptedStep) -> None:
+            self.ends.append(accepted.end)
+            pieces.append((accepted.h, *loop.polynomial(accepted)))
 
-        try:
-            outputs(loop, problem.ts, tuple(part.clone() for part in problem.rhs.y0), problem.segments, on_step)
-        finally:
-            self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
+        integrate(loop, problem, problem.y0, on_step)
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
         # The times that were solved for may have been rounded, as those that are asked for may be.
         self._resolution, device = resolution, problem.rhs.device
         h, origin, polynomials = zip(*pieces)
+        # All steps' polynomials are stacked, so that any number of times is one search and one Horner scheme.
         self._h = torch.tensor(h, dtype=torch.float64, device=device)
         self._origin = torch.tensor(origin, dtype=torch.float64, device=device)
-        self._way = math.copysign(1.0, h[0])
-        self._stops = self._way * torch.tensor(self.ends[1:], dtype=torch.float64, device=device)
+        self._direction = math.copysign(1.0, h[0])
+        self._stops = self._direction * torch.tensor(self.ends[1:], dtype=torch.float64, device=device)
         self._coefficients = [_rows(polynomials, i) for i in range(len(problem.rhs.y0))]
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
-        """The state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
+        """Return the state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
         asked, resolution = as_times(t)
         times = asked.to(self._h)
         low, high = sorted((self.ends[0], self.ends[-1]))
@@ -68,21 +64,21 @@ class DenseSolution:
         if bool(outside.any()):
             bad = times.detach()[outside][0].item()
             raise ValueError(f"t = {bad:.6g} is not between {low:.6g} and {high:.6g}, where this path was solved.")
-        times = times + (within - times.detach())
-        n = torch.searchsorted(self._stops, self._way * within).clamp_(max=len(self._stops) - 1)
+        times = times + (within - times.detach())  # the value of the end, the gradient of the time asked for
+        n = torch.searchsorted(self._stops, self._direction * within).clamp_(max=len(self._stops) - 1)
         x = (times - self._origin[n]) / self._h[n]
         return self._restore([_horner(rows, n, x) for rows in self._coefficients])
 
 
 def _rows(polynomials: Sequence[Sequence[State]], i: int) -> list[Tensor]:
-    """The coefficients of each power in component `i`, stacked over the steps; zero where a step has a lower degree."""
+    """Return the coefficients of each power in component `i`, stacked over the steps; zero above a step's degree."""
     count = max(map(len, polynomials))
     nothing = torch.zeros_like(polynomials[0][0][i])
     return [torch.stack([p[power][i] if power < len(p) else nothing for p in polynomials]) for power in range(count)]
 
 
 def _horner(rows: Sequence[Tensor], n: Tensor, x: Tensor) -> Tensor:
-    """Σ c_p[n] x^p."""
+    """Return Σ c_p[n] x^p, for each x the polynomial of its step n."""
     shaped = x.to(rows[0].real.dtype).reshape((*x.shape, *[1] * (rows[0].dim() - 1)))
     total = rows[-1][n]
     for row in rows[-2::-1]:

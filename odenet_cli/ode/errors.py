@@ -6,37 +6,37 @@ from odenet_cli.errors import RunFailed
 
 
 class SolveError(RunFailed):
-    """A solve that could not reach its end time."""
+    """Report a solve that could not reach its end time."""
 
 
 class PrecisionWarning(UserWarning):
-    """What is asked for is below the resolution of the dtype."""
+    """Warn that what is asked for is below the resolution of the dtype."""
 
 
 class StepLimit(SolveError):
-    """More steps than `max_steps` were tried."""
+    """Report that more steps than `max_steps` were tried."""
 
 
 class StepTooSmall(SolveError):
-    """The tolerance asks for steps below the resolution of time, or below `min_step`."""
+    """Report that the tolerance asks for steps below the resolution of time, or below `min_step`."""
 
 
 class NotFinite(SolveError):
-    """The state, the field or an incoming gradient is NaN or infinite."""
+    """Report that the state, the field or an incoming gradient is NaN or infinite."""
 
 
 class NotReversible(SolveError):
-    """The pair of a reversible solve has come apart, so that its steps cannot be undone."""
+    """Report that the pair of a reversible solve has come apart, so that its steps cannot be undone."""
 
 
 class NotCompiled(SolveError):
-    """`torch.compile` cannot make one graph of the field."""
+    """Report that `torch.compile` cannot make one graph of the field."""
 
 
 class RandomField(SolveError, RuntimeError):
-    """The vector field draws random numbers where a gradient cannot draw the same again."""
+    """Report that the vector field draws random numbers where a gradient cannot draw the same again."""
 
 
 class FieldChanged(SolveError, RuntimeError):
-    """The vector field is not, in the backward pass, what it was in the forward solve. Autograd's own check of tensors
-    that were changed in place raises a RuntimeError too."""
+    """Report that the vector field is not, in the backward pass, what it was in the forward solve. A RuntimeError, as
+    autograd's own check of tensors that were changed in place raises."""

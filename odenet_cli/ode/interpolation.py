@@ -1,4 +1,4 @@
-"""Dense output: the solution inside a step, as weights on the step's slopes."""
+"""Dense output: the solution inside a step, as weights on the step's stages (Hairer II.6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odenet_cli.ode.tableau import Tableau
 
 
 def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
-    """b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to the closing slope."""
+    """Return b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to f1."""
     rows = tableau.dense_floats
     powers = [theta**p for p in range(1, len(rows[0]) + 1)]
     return tuple(sum(map(mul, row, powers)) for row in rows)
@@ -23,24 +23,26 @@ def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
 def interpolate(
     tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]
 ) -> list[State]:
-    """y(t + θh) for each θ; tensors pass their gradients on."""
+    """Return y(t + θh) for each θ; tensors pass their gradients on."""
     table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
     return linear_combinations(y, table, k[: len(tableau.dense_floats)])
 
 
 def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list[State]:
-    """The coefficients of 1, θ, θ², … in y(t + θh)."""
+    """Return the coefficients of 1, θ, θ², … in y(t + θh)."""
     table = [[h * c for c in column] for column in zip(*tableau.dense_floats)]
-    return [y, *linear_combinations(tuple(map(torch.zeros_like, y)), table, k[: len(tableau.dense_floats)])]
+    zeros = tuple(map(torch.zeros_like, y))
+    return [y, *linear_combinations(zeros, table, k[: len(tableau.dense_floats)])]
 
 
 def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
-    """y + Σ w_j x_j for each row of weights in `table`: one matrix product over the stacked terms."""
+    """Return y + Σ w_j x_j for each row of weights in `table`."""
     if any(isinstance(w, Tensor) for row in table for w in row):
-        return [tuple(_moving(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
+        return [tuple(_with_gradients(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
     used = [j for j in range(len(terms)) if any(row[j] for row in table)]
     if not used:
         return [y] * len(table)
+    # One matrix product over the stacked terms: a step may hold hundreds of outputs.
     parts: list[Sequence[Tensor]] = []
     for i, part in enumerate(y):
         matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
@@ -49,7 +51,7 @@ def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequenc
     return list(zip(*parts))
 
 
-def _moving(y: Tensor, row: Sequence[Any], terms: Sequence[Tensor]) -> Tensor:
-    """y + Σ w_j x_j with weights that carry gradients."""
-    made: Tensor = y + sum(torch.as_tensor(w).to(y.real.dtype) * x for w, x in zip(row, terms))
-    return made
+def _with_gradients(y: Tensor, row: Sequence[Any], terms: Sequence[Tensor]) -> Tensor:
+    """Return y + Σ w_j x_j with weights that carry gradients."""
+    total: Tensor = y + sum(torch.as_tensor(w).to(y.real.dtype) * x for w, x in zip(row, terms))
+    return total

@@ -1,10 +1,11 @@
-"""The loops over steps: adaptive and fixed. Both yield the accepted steps and keep what opens the next one."""
+"""The loops over Runge-Kutta steps: to a tolerance, or a fixed number of them. Both yield the accepted steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -17,23 +18,26 @@ from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import CountedField, State, Time, VectorField
-from odenet_cli.ode.step import Step, errors, interpolation_stages, rk_step
+from odenet_cli.ode.step import Step, interpolation_stages, rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import is_finite
 from odenet_cli.precision import EPS
 
+StepFunction = Callable[[float, State, float, State], Step]  # (t, y, h, f0) -> Step
+InitialStep = Callable[[float, State, State, float], float]  # (t, y, f0, span) -> h
+
 
 @dataclass(kw_only=True)
-class Loop:
-    """A solve in progress.
+class LoopBase:
+    """Hold a solve in progress.
 
-    time_gradients       makes times move, where they have gradients
-    feeds       how many leading components the field reads; None: all
-    opening     the slope that opens the next step; None: to be evaluated
-    segment, f  the present one, and the field as its steps see it
+    vector_field    as the loop was given it; `f` is the same as the steps of the present `segment` see it
+    time_gradients  make the times of steps move with the output times, where these have gradients
+    n_dynamic       so many leading components are all that f depends on; None: all
+    f0              derivative with which the next step begins; None: to be evaluated
     """
 
-    evaluate: CountedField
+    vector_field: CountedField
     time_gradients: TimeGradients | None = None
     n_dynamic: int | None = None
     f0: State | None = None
@@ -42,16 +46,17 @@ class Loop:
     segment: Segment = field(init=False)
     f: VectorField = field(init=False)
 
-    def _enter(self, segment: Segment) -> None:
-        self.segment, self.f = segment, restrict_to_segment(self.evaluate, segment, self.time_gradients)
+    def enter(self, segment: Segment) -> None:
+        self.segment, self.f = segment, restrict_to_segment(self.vector_field, segment, self.time_gradients)
 
 
 @dataclass(kw_only=True)
-class AdaptiveBase(Loop):
-    """A solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
+class AdaptiveBase(LoopBase):
+    """Hold a solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
 
-    h       the step to try next; None: chosen by Hairer's rule
-    judged  how many leading components the error norm judges; None: all
+    h             length of the step to try next; None: chosen by Hairer's rule
+    n_controlled  so many leading components are in the error norm; None: all
+    nonfinite     the last attempt met a NaN or an infinite number
     """
 
     norm: Norm
@@ -65,162 +70,154 @@ class AdaptiveBase(Loop):
     def spans(self, count: int) -> list[tuple[int, int]]:
         return [(0, count - 1)]
 
-    def _begin(self, t: float, y: State) -> State:
-        """The slope with which a solve begins."""
+    def evaluate_f0(self, t: float, y: State) -> State:
+        """Return the derivative with which a segment begins."""
         return self.f(t, y[: self.n_dynamic])
 
-    def _initial_step(self, order: int, t: float, span: float, y: State, f0: State) -> float:
-        with torch.no_grad():
-            return initial_step(order, self.f, self.norm, t, y, f0, span, self.n_dynamic, self.n_controlled)
+    def initial_step_function(self, order: int) -> InitialStep:
+        """Return Hairer's rule for the length of the first step, where the error falls with h^order."""
+        return partial(initial_step, order, self.f, self.norm, n_dynamic=self.n_dynamic, n_controlled=self.n_controlled)
 
-    def _first_step_size(self, order: int, t: float, y: State, f0: State) -> float:
-        """The first step to try, where the error falls with h^order."""
-        h = self._initial_step(order, t, self.segment.run_end - t, y, f0)
+    def check_first_step(self, t: float, h: float) -> float:
+        """Return the length of the first step to try; raise NotFinite if Hairer's rule has found none."""
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
-        return h
+        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
+        return max(h, self.min_step)
 
-    def _guard(self, t: float, end: float, h: float, y: State) -> None:
-        """Refuse a step that cannot help. A step as long as the way that is left may be as short as that."""
+    def check_step(self, t: float, end: float, h: float, y: State) -> None:
+        """Raise a SolveError rather than try a step that cannot help. One that goes all the way may be any length."""
         small = h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end)))))
         if small or self.accepted + self.rejected >= self.max_steps:
             self._raise_no_step(t, end, h, y, small)
 
     def _raise_no_step(self, t: float, end: float, h: float, y: State, small: bool) -> NoReturn:
         tried = f"{self.accepted} accepted and {self.rejected} rejected steps"
-        held = f"solver.min_step={self.min_step:g}" if h >= 4 * math.ulp(max(abs(t), abs(end))) else ""
+        limit = f"solver.min_step={self.min_step:g}" if h >= 4 * math.ulp(max(abs(t), abs(end))) else ""
         if small and self.nonfinite:
-            short = f"down to {held}" if held else f"however short the step ({h:.2e})"
+            short = f"down to {limit}" if limit else f"however short the step ({h:.2e})"
             raise NotFinite(
                 f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), {short}, "
                 f"after {tried}. Look for a field that grows without bound, or lower optim.lr."
             )
         if small:
             asked = f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}"
-            if held:
-                raise StepTooSmall(f"{asked}, and {held} allows none so short. Lower it, or loosen solver.rtol.")
+            if limit:
+                raise StepTooSmall(f"{asked}, and {limit} allows none so short. Lower it, or loosen solver.rtol.")
             wider = "" if RESOLUTION[y[0].dtype] == EPS["float64"] else "use dtype=float64, "
             raise StepTooSmall(
                 f"{asked}. Loosen solver.rtol, {wider}declare the times at which the field jumps (solver.jumps), "
                 "or look for a field that grows without bound."
             )
-        held = f" (held to solver.max_step={self.max_step:g}, which may be raised)" if h > self.max_step else ""
+        limit = f" (held to solver.max_step={self.max_step:g}, which may be raised)" if h > self.max_step else ""
         raise StepLimit(
-            f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {min(h, self.max_step):.2e}{held}. "
+            f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {min(h, self.max_step):.2e}{limit}. "
             "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
         )
 
 
 @dataclass(kw_only=True)
-class AdaptiveLoop(AdaptiveBase):
-    """Runge-Kutta steps as long as the tolerance allows; the last one is cut to land on the end time exactly."""
+class RungeKutta(LoopBase):
+    """Hold what loops over Runge-Kutta steps share."""
 
     tableau: Tableau
-    controller: Controller
 
-    def interpolate(self, taken: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
-        return interpolation.interpolate(self.tableau, taken.y, taken.h, complete_stages(self, taken), thetas)
+    def step_function(self) -> StepFunction:
+        """Return a step within the present segment: `rk_step` itself, so that no frame lies between."""
+        return partial(rk_step, self.tableau, self.f, n_dynamic=self.n_dynamic)
 
-    def polynomial(self, taken: AcceptedStep) -> tuple[float, list[State]]:
-        return taken.t, interpolation.polynomial(self.tableau, taken.y, taken.h, complete_stages(self, taken))
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
+        return interpolation.interpolate(self.tableau, accepted.y, accepted.h, self._all_stages(accepted), thetas)
 
-    def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
-        self._enter(segment)
-        t = segment.start
-        while t != segment.end:
-            f0 = self.f0 or self._begin(t, y)
-            taken = self._advance(t, y, f0)
-            self.f0 = taken.step.f1
-            yield taken
-            t, y = taken.end, taken.step.y
-        if segment.ends_at_jump:
-            self.f0 = None
+    def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
+        k = self._all_stages(accepted)
+        return accepted.t, interpolation.polynomial(self.tableau, accepted.y, accepted.h, k)
 
-    def _advance(self, t: float, y: State, f0: State) -> AcceptedStep:
-        """Try steps from `t` until one is accepted."""
-        order, end = self.tableau.embedded_order + 1, self.segment.end
-        remaining = abs(end - t)
-        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        h_next = max(self.h or self._first_step_size(order, t, y, f0), self.min_step)
-        grow = math.inf
-        while True:
-            self._guard(t, end, h_next, y)
-            h_next = min(h_next, self.max_step)
-            last = h_next >= remaining
-            h = end - t if last else math.copysign(h_next, end - t)
-            step, ratio = self._attempt(t, y, h, f0)
-            factor = min(grow, self.controller.factor(ratio))
-            if ratio <= 1.0:
-                self.accepted += 1
-                # A cut step says nothing about the solution: keep the one that was wanted before the cut.
-                self.h = h_next if h_next > remaining else h_next * factor
-                return AcceptedStep(t, h, end if last else t + h, self.segment, y=y, step=step)
-            self.rejected += 1
-            grow = 1.0  # right after a rejection the step does not grow (Hairer II.4, below eq. 4.13)
-            self.nonfinite = not math.isfinite(ratio)
-            h_next = abs(h) * factor
-
-    def _attempt(self, t: float, y: State, h: float, f0: State) -> tuple[Step, float]:
-        """A step, and its error in units of the tolerance; one host synchronisation."""
-        step = rk_step(self.tableau, self.f, t, y, h, f0, n_dynamic=self.n_dynamic)
-        with torch.no_grad():
-            error_scale = self.norm.error_scale(y[: self.n_controlled], step.y[: self.n_controlled])
-            return step, error_ratio(
-                *self.norm.scaled_norms(errors(self.tableau, h, step.k, self.n_controlled), error_scale)
-            )
-
-
-def error_ratio(size: float, coarse: float = 0.0) -> float:
-    """Of two error estimates e and e₃ that which DOP853 goes by, e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
-    return size * size / math.sqrt(size * size + 0.01 * coarse * coarse) if coarse else size
+    def _all_stages(self, accepted: AcceptedStep) -> list[State]:
+        """Return the stages that the dense output of the last step needs: those that are missing are evaluated, and
+        the one at its end is the next step's f0."""
+        k, tableau = accepted.step.k, self.tableau
+        if len(k) == tableau.stages - tableau.fsal:
+            self.f0 = self.f0 or self.f(accepted.end, accepted.step.y[: self.n_dynamic])
+            k.append(self.f0)
+        if len(k) < len(tableau.dense_rows):
+            k[:] = interpolation_stages(tableau, self.f, accepted.t, accepted.y, accepted.h, k)
+        return k
 
 
 @dataclass(kw_only=True)
-class FixedLoop(Loop):
-    """`steps` equal steps a segment: between neighbouring output times."""
+class AdaptiveLoop(RungeKutta, AdaptiveBase):
+    """Take Runge-Kutta steps as long as the tolerance allows; the last one is cut to end on the end time exactly."""
 
-    tableau: Tableau
+    controller: Controller
+
+    def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
+        self.enter(segment)
+        t, end = segment.start, segment.end
+        take_step, find_h = self.step_function(), self.initial_step_function(self.tableau.embedded_order + 1)
+        while t != end:
+            f0 = self.f0 or self.evaluate_f0(t, y)
+            h_next = self.check_first_step(t, self.h or find_h(t, y, f0, segment.run_end - t))
+            remaining, max_growth = abs(end - t), math.inf
+            while True:  # one attempt after the other, each with one host synchronisation: its error ratio
+                self.check_step(t, end, h_next, y)
+                h_next = min(h_next, self.max_step)
+                last = h_next >= remaining
+                h = end - t if last else math.copysign(h_next, end - t)
+                step = take_step(t, y, h, f0)
+                ratio = self.error_ratio(y, h, step)
+                factor = min(max_growth, self.controller.factor(ratio))
+                if ratio <= 1.0:
+                    break
+                self.rejected += 1
+                self.nonfinite = not math.isfinite(ratio)
+                # Right after a rejection the step does not grow (Hairer II.4, below eq. 4.13).
+                max_growth, h_next = 1.0, abs(h) * factor
+            self.accepted += 1
+            # The length of a step that was cut says nothing about the solution: go on with the one that was proposed.
+            self.h = h_next if h_next > remaining else h_next * factor
+            self.f0 = step.f1
+            accepted = AcceptedStep(t, h, end if last else t + h, segment, y=y, step=step)
+            yield accepted
+            t, y = accepted.end, step.y
+        if segment.ends_at_jump:
+            self.f0 = None
+
+    @torch.no_grad()
+    def error_ratio(self, y: State, h: float, step: Step) -> float:
+        """Return the error of a step in units of the tolerance."""
+        ratio: float = self.norm.error_ratio(self.tableau, h, y, step, self.n_controlled)
+        return ratio
+
+
+@dataclass(kw_only=True)
+class FixedLoop(RungeKutta):
+    """Take `steps` equal steps a segment: between neighbouring output times."""
+
     steps: int
+
+    def step_function(self) -> StepFunction:
+        return partial(rk_step, self.tableau, self.f, with_f1=False, n_dynamic=self.n_dynamic)
 
     def spans(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def interpolate(self, taken: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
-        return interpolation.interpolate(self.tableau, taken.y, taken.h, complete_stages(self, taken), thetas)
-
-    def polynomial(self, taken: AcceptedStep) -> tuple[float, list[State]]:
-        return taken.t, interpolation.polynomial(self.tableau, taken.y, taken.h, complete_stages(self, taken))
-
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
-        self._enter(segment)
-        t, end = segment.start, segment.end
-        h = (end - t) / self.steps
+        self.enter(segment)
+        take_step, start, end = self.step_function(), segment.start, segment.end
+        h = (end - start) / self.steps
         for n in range(self.steps):
-            now, after = t + n * h, end if n == self.steps - 1 else t + (n + 1) * h
-            f0 = self.f0 or self.f(now, y[: self.n_dynamic], self.tableau.used_stages[0])
+            t, t1 = start + n * h, end if n == self.steps - 1 else start + (n + 1) * h
+            f0 = self.f0 or self.f(t, y[: self.n_dynamic], self.tableau.used_stages[0])
             self.f0 = None
-            step = self._take(now, y, h, f0)
+            step = take_step(t, y, h, f0)
             self.accepted += 1
-            yield AcceptedStep(now, h, after, segment, y=y, step=step)
+            yield AcceptedStep(t, h, t1, segment, y=y, step=step)
             y = step.y
+        # Once a segment, not once a step: each look at the device waits for it.
         if not all(map(is_finite, y)):
             raise NotFinite(
                 f"the state is NaN or infinite at t = {end:.6g}, after {self.accepted} steps of {abs(h):.3g}. "
                 "Take more of them (solver.steps), or look for a field that grows without bound."
             )
-
-    def _take(self, t: float, y: State, h: float, f0: State) -> Step:
-        return rk_step(self.tableau, self.f, t, y, h, f0, with_f1=False, n_dynamic=self.n_dynamic)
-
-
-def complete_stages(loop: AdaptiveLoop | FixedLoop, taken: AcceptedStep) -> list[State]:
-    """The slopes of a step that was just taken, as its dense output needs them: those that are missing are evaluated,
-    and the one at its end opens the next step."""
-    k, table = taken.step.k, loop.tableau
-    if len(k) == table.stages - table.fsal:
-        loop.f0 = loop.f0 or loop.f(taken.end, taken.step.y[: loop.n_dynamic])
-        k.append(loop.f0)
-    if len(k) < len(table.dense_rows):
-        k += interpolation_stages(table, loop.f, taken.t, taken.y, taken.h, k)[len(k) :]
-    return k

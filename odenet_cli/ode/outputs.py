@@ -1,11 +1,15 @@
-"""Output times: a solve runs over segments, yields the steps it accepted, and its outputs are placed in them."""
+"""A solve from its first to its last output time: the loop's accepted steps, and the outputs placed in them.
+
+An output is either *at the end* of a step that was made to end there, or *interior*, and then found by interpolation.
+Adaptive loops run over all output times and interpolate; fixed and reversible ones run from each to the next.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.field.random_state import Draw
@@ -13,16 +17,19 @@ from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, Time
 from odenet_cli.ode.step import Step
 
+if TYPE_CHECKING:
+    from odenet_cli.ode.problem import Problem
+
 
 @dataclass
 class StepRecord:
-    """Where an accepted step was.
+    """Hold where an accepted step was: what a backward pass needs to take it again.
 
-    t, h     where it began, how long it was; `end` is t + h, exactly the segment's end in the last step
-    segment  it belongs to; t and h are constant fractions of that
-    inside   (j, θ): output j lies at t + θh, by dense output
-    lands    the first output at `end`, if there is one
-    draws    what the field drew at the stages, where it draws random numbers
+    t, h              where it began, how long it was; `end` is t + h, exactly the segment's end in the last step
+    segment           it belongs to; t and h are constant fractions of that
+    interior_outputs  (j, θ): output j lies at t + θh
+    output_at_end     the output at `end`, if there is one
+    draws             what the field drew at the stages, where it draws random numbers
     """
 
     t: float
@@ -33,93 +40,86 @@ class StepRecord:
     output_at_end: int | None = None
     draws: Sequence[Draw] = ()
 
+    def thetas(self, time_gradients: TimeGradients | None) -> list[Time]:
+        """Return where in the step its interior outputs lie; as tensors where their times have gradients."""
+        if time_gradients is None:
+            return [theta for _, theta in self.interior_outputs]
+        return [time_gradients.theta(self.segment, j, theta, self.h) for j, theta in self.interior_outputs]
+
 
 @dataclass(kw_only=True)
 class AcceptedStep(StepRecord):
-    """An accepted step: from the state `y` at `t` to `step.y` at `end`."""
+    """Hold an accepted step with its tensors: from the state `y` at `t` to `step.y` at `end`."""
 
     y: State
     step: Step
 
-    def place(self) -> StepRecord:
-        """Without the tensors."""
-        return StepRecord(self.t, self.h, self.end, self.segment, self.interior_outputs, self.output_at_end)
+    def record(self, draws: Sequence[Draw] = ()) -> StepRecord:
+        """Return it without the tensors."""
+        return StepRecord(self.t, self.h, self.end, self.segment, self.interior_outputs, self.output_at_end, draws)
 
 
-class Integrator(Protocol):
-    """A solve in progress; step size and error history carry over from one `run` to the next."""
+class Loop(Protocol):
+    """The contract of the loops over steps. Step size and error history carry over from one `run` to the next.
+
+    f0  derivative with which the next step begins; None: to be evaluated
+    """
 
     f0: State | None
     accepted: int
     rejected: int
+    time_gradients: TimeGradients | None
 
     def spans(self, count: int) -> list[tuple[int, int]]:
-        """The runs by which `count` output times are reached, as pairs of their indices."""
+        """Return the runs by which `count` output times are reached, as pairs of their indices."""
         ...
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         """Solve over a segment, either way in time, yielding every accepted step."""
         ...
 
-    def interpolate(self, taken: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
-        """The states at t + θh inside a step that was just taken."""
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
+        """Return the states at t + θh inside the step that was accepted last."""
         ...
 
-    def polynomial(self, taken: AcceptedStep) -> tuple[float, list[State]]:
-        """A time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
+    def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
+        """Return a time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
         ...
 
 
-def outputs(
-    integrator: Integrator,
-    ts: Sequence[float],
-    y0: State,
-    segments: Callable[[int, int], list[Segment]],
-    on_step: Callable[[AcceptedStep], None] | None = None,
-    time_gradients: TimeGradients | None = None,
+def integrate(
+    loop: Loop, problem: Problem, y0: State, on_step: Callable[[AcceptedStep], None] | None = None
 ) -> list[State]:
-    """Return the states at `ts`, the first of which is `y0`; `on_step` sees every accepted step once its outputs are
-    placed. `segments` are those between two output times, given by their indices."""
-    states: list[State] = [y0]
-    for i, j in integrator.spans(len(ts)):
-        y = states[i]
-        while len(states) <= j and ts[len(states)] == ts[i]:
-            states.append(y)
-        for segment in segments(i, j):
-            for taken in integrator.run(segment, y):
-                y = taken.step.y
-                _place(integrator, taken, ts, ts[j], states, time_gradients)
-                if on_step is not None:
-                    on_step(taken)
+    """Return the states at the output times of `problem`, the first of which is `y0`.
+
+    on_step  is given every accepted step, once its outputs are placed
+    """
+    ts, states = problem.ts, [y0]
+    loop.f0, problem.f0 = problem.f0, None
+    try:
+        for i, j in loop.spans(len(ts)):
+            y = states[i]
+            for segment in problem.segments(i, j):
+                for accepted in loop.run(segment, y):
+                    y = accepted.step.y
+                    _place_outputs(loop, accepted, ts, j, states)
+                    if on_step is not None:
+                        on_step(accepted)
+    finally:
+        problem.rhs.stats.accepted, problem.rhs.stats.rejected = loop.accepted, loop.rejected
     return states
 
 
-def _place(
-    integrator: Integrator,
-    taken: AcceptedStep,
-    ts: Sequence[float],
-    end: float,
-    states: list[State],
-    time_gradients: TimeGradients | None,
-) -> None:
-    """Append the outputs that lie in (t, end] of a step: by dense output, and those at the run's end as they are.
-
-    One that happens to lie at another step's end is inside all the same: its time can move, the step's end does not.
-    """
-    way = math.copysign(1.0, taken.h)
-    while ts[j := len(states) + len(taken.interior_outputs)] != end and way * ts[j] <= way * taken.end:
-        taken.interior_outputs.append((j, (ts[j] - taken.t) / taken.h))
-    if taken.interior_outputs:
-        states += integrator.interpolate(taken, thetas(taken, time_gradients))
-    if len(states) < len(ts) and ts[len(states)] == taken.end == end:
-        taken.output_at_end = len(states)
-        while len(states) < len(ts) and ts[len(states)] == end:
-            states.append(taken.step.y)
-
-
-def thetas(place: StepRecord, time_gradients: TimeGradients | None) -> list[Time]:
-    """Where in a step its outputs lie; tensors where their times have gradients."""
-    return [
-        theta if time_gradients is None else time_gradients.theta(place.segment, j, theta, place.h)
-        for j, theta in place.interior_outputs
-    ]
+def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last: int, states: list[State]) -> None:
+    """Append to `states` the outputs that lie in a step, `last` being that at which the run ends."""
+    # An output that happens to lie at the end of a step is interpolated all the same, unless the run ends there: its
+    # time can move, and the step's end does not.
+    direction, j = math.copysign(1.0, accepted.h), len(states)
+    while j < last and direction * ts[j] <= direction * accepted.end:
+        accepted.interior_outputs.append((j, (ts[j] - accepted.t) / accepted.h))
+        j += 1
+    if accepted.interior_outputs:
+        states += loop.interpolate(accepted, accepted.thetas(loop.time_gradients))
+    if accepted.end == ts[last]:
+        accepted.output_at_end = last
+        states.append(accepted.step.y)

@@ -1,9 +1,9 @@
-"""One solve, as gradients and paths are given it: what is solved, how, and what it costs."""
+"""One solve, as gradients and dense solutions are given it: what is solved, by which solver, and from which inputs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,142 +11,110 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.autograd.times import TimeGradients
+from odenet_cli.ode.field.captured import Captured
 from odenet_cli.ode.field.random_state import Draw, Draws
-from odenet_cli.ode.field.snapshot import Snapshot
-from odenet_cli.ode.outputs import AcceptedStep, Integrator, StepRecord, outputs
+from odenet_cli.ode.outputs import AcceptedStep, Loop, StepRecord
+from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.segment import Segment, split_at_jumps
-from odenet_cli.ode.state import CountedField, RightHandSide, State
-from odenet_cli.ode.stats import Stats, Tallies, open_tallies
+from odenet_cli.ode.state import State
+from odenet_cli.ode.stats import Tallies, open_tallies
 
 
 @dataclass
 class Problem:
-    """One solve: what is solved, how, and its cost.
+    """Hold one solve.
 
-    times       the output times as a tensor, where their gradient is wanted
+    rhs         the field and y0, its arguments and counters
+    ts          the output times, each once
+    times       the same as a tensor, where their gradient is wanted
+    ends_only   the state at the second of two times is asked for, not the states at all times
     parameters  tensors that the field depends on, as the caller says
-    captured    those that it depends on, as was found, each once; `shares_graph` says that evaluations go back through
-                a graph behind them
-    snapshot    what the field holds
-    opening     the field at y0, where it is already known
-    draws       its random numbers, where a backward pass will evaluate it again
-    tallies     that were open when the solve began
+    captured    what a solve that is one node of the graph knows of its field: tensors, random numbers, a snapshot
+    inputs      the tensors whose gradients its backward pass gathers beside those of y0 and times
+    f0          the field at y0, where it is already known
+    tallies     that were open when the solve began: what a backward pass solves is theirs
     """
 
     rhs: RightHandSide
     ts: list[float]
     times: Tensor | None
     solver: Any
-    stats: Stats
+    ends_only: bool = False
     parameters: tuple[Tensor, ...] = ()
-    captured: tuple[Tensor, ...] = ()
-    shares_graph: bool = False
-    snapshot: Snapshot = field(default_factory=Snapshot)
+    captured: Captured | None = None
+    inputs: tuple[Tensor, ...] = ()
     f0: State | None = None
-    draws: Draws | None = None
     tallies: Tallies = field(default_factory=open_tallies)
 
-    def integrate(
-        self,
-        evaluate: CountedField,
-        on_step: Callable[[AcceptedStep], None] | None = None,
-        time_gradients: TimeGradients | None = None,
-    ) -> list[State]:
-        """The states at the output times; `on_step` sees the accepted steps."""
-        dense = len(self.ts) > 2
-        whole = not dense and on_step is None and not torch.is_grad_enabled()
-        n_controlled = getattr(self.solver, "n_controlled", None)
-        loop: Integrator = self.solver.loop(
-            evaluate, n_controlled=n_controlled, dense=dense, whole=whole, time_gradients=time_gradients
+    @property
+    def y0(self) -> State:
+        """The state to begin with: a copy where the field has not been called yet, since it may write into it."""
+        if self.f0 is not None:
+            return self.rhs.y0
+        recorded = torch.is_grad_enabled()
+        return tuple(part if recorded and part.requires_grad else part.clone() for part in self.rhs.y0)
+
+    @property
+    def _draws(self) -> Draws | None:
+        """The random numbers of the field, where they are noted to be drawn again."""
+        return self.captured.draws if self.captured is not None and self.captured.draws.recording else None
+
+    @property
+    def vector_field(self) -> Any:
+        """The field of the forward solve; its random numbers are noted where steps will be taken again."""
+        return self._draws.record(self.rhs) if self._draws else self.rhs
+
+    def repeated_field(self, draws: Sequence[Draw]) -> Any:
+        """Return the field for evaluations that drew `draws` in the forward solve, if any."""
+        return self._draws.replay(self.rhs, draws) if self._draws else self.rhs
+
+    def record(self, accepted: AcceptedStep, values: Sequence[State]) -> StepRecord:
+        """Return where a step was and what it drew: `values` of the field, in the order of their repetition."""
+        return accepted.record(self._draws.save(values) if self._draws else ())
+
+    def loop(
+        self, time_gradients: TimeGradients | None = None, single_steps: bool = True, interpolated: bool = False
+    ) -> Loop:
+        """Return the forward solve, ready to run.
+
+        single_steps  somebody looks at them: a graph of autograd, or one who keeps their states
+        interpolated  somebody wants their dense output, beside that of interior output times
+        """
+        interior = interpolated or len(self.ts) > 2
+        loop: Loop = self.solver.loop(
+            self.vector_field,
+            n_controlled=getattr(self.solver, "n_controlled", None),
+            interior_outputs=interior,
+            single_steps=interior or single_steps or torch.is_grad_enabled(),
+            time_gradients=time_gradients,
         )
-        y0, loop.f0, self.f0 = self.rhs.y0, self.f0, None
-        if loop.f0 is None:
-            # The field will see y0: the caller's tensor must not notice what it does to it.
-            kept = torch.is_grad_enabled()
-            y0 = tuple(part if kept and part.requires_grad else part.clone() for part in y0)
-        try:
-            return outputs(loop, self.ts, y0, self.segments, on_step, time_gradients)
-        finally:
-            self.stats.accepted, self.stats.rejected = loop.accepted, loop.rejected
+        return loop
 
     def segments(self, i: int, j: int) -> list[Segment]:
-        """The segments between two output times, given by their indices."""
+        """Return the segments between two output times, given by their indices."""
         return split_at_jumps(self.ts, i, j, getattr(self.solver, "jumps", ()), self.rhs.time_dtype)
 
-    @property
-    def evaluate(self) -> CountedField:
-        """The field, counted as forward work."""
-        draws = self.draws
-        return CountedField(self.rhs if draws is None or not draws.recording else draws.record(self.rhs), self._forward)
+    def stack(self, states: Sequence[State]) -> tuple[Tensor, ...]:
+        """Return the components of the states at the output times, (*S) at the second of two times, (T, *S) else."""
+        if not self.ends_only:
+            return tuple(torch.stack(part) for part in zip(*states))
+        return tuple(part.clone() if part is first else part for part, first in zip(states[-1], states[0]))
 
-    @property
-    def evaluate_marked(self) -> CountedField:
-        """The same; the backward pass counts its way through."""
-        return CountedField(self.rhs, self._forward, self.count_vjps)
-
-    @property
-    def evaluate_again(self) -> CountedField:
-        """The field, counted as backward work; a pass through its graph counts its way."""
-        return CountedField(self.rhs, self._backward, self.count_vjps)
-
-    def repeat(self, draws: Sequence[Draw]) -> CountedField:
-        """The same, for evaluations that drew `draws`, if any."""
-        if self.draws is None or not self.draws.recording:
-            return self.evaluate_again
-        return CountedField(self.draws.replay(self.rhs, draws), self._backward, self.count_vjps)
-
-    def place(self, taken: AcceptedStep, values: Sequence[State]) -> StepRecord:
-        """Where a step was, and what it drew: `values` of the field, in the order in which they are evaluated again."""
-        place = taken.place()
-        if self.draws is not None and self.draws.recording:
-            place.draws = self.draws.save(values)
-        return place
-
-    def _forward(self, evaluations: int) -> None:
-        self.stats.nfe_forward += evaluations
-
-    def _backward(self, evaluations: int) -> None:
-        self.stats.nfe_backward += evaluations
-
-    def count_vjps(self, made: State, evaluations: int) -> State:
-        """`made`, by so many evaluations: when a backward pass comes to it, they are counted as pulled back."""
-        stats, passes = self.stats, [-1]
-
-        def count(cotangent: Tensor) -> None:
-            now = torch._C._current_graph_task_id()  # one backward pass; several cotangents of it may come here
-            if now != passes[0]:
-                passes[0] = now
-                stats.vjps += evaluations
-
-        own = []
-        for k in made:
-            if k.requires_grad:
-                k = k.view_as(k)  # a field may return what is the caller's, a parameter say; the hook is ours
-                k.register_hook(count)  # type: ignore[no-untyped-call]
-            own.append(k)
-        return tuple(own)
-
-    def resumed(self, y0: State, args: State, connected: bool) -> Problem:
-        """This solve in its backward pass: the tensors in `args` are captured too, behind the others, as leaves of
-        graphs that begin there, or `connected` to what they were made from."""
+    def resume(self, y0: State, args: State, connected: bool) -> Problem:
+        """Return this solve in its backward pass: evaluations count as backward work, and the tensors in `args` are
+        inputs too, behind the others, as leaves of graphs that begin there, or `connected` to what they were made from.
+        """
         rhs = copy.copy(self.rhs)
-        rhs.y0 = tuple(part.detach() for part in y0)
+        rhs.y0, rhs.backward, rhs.counts_vjps = tuple(part.detach() for part in y0), True, True
         leaves = rhs.call_with(args, connected)
-        return replace(self, rhs=rhs, captured=(*self.captured, *(leaf for leaf in leaves if leaf.requires_grad)))
+        return replace(self, rhs=rhs, inputs=(*self.inputs, *(leaf for leaf in leaves if leaf.requires_grad)))
 
     @property
-    def retain(self) -> bool:
+    def retain_graph(self) -> bool:
         """Whether the graph of an evaluation is kept after a pass through it. A part of it may be shared with the next
         one: what a field keeps from its first call. Compiled steps can do without, and must."""
-        return self.shares_graph or not self.solver.compile
+        return bool(self.captured and self.captured.shares_graph) or not self.solver.compile
 
     def time_gradients(self, times: Tensor | None) -> TimeGradients | None:
-        """What makes the steps move with `times`."""
+        """Return what makes the steps move with `times`."""
         return None if times is None else TimeGradients(times.to(self.rhs.device, self.rhs.time_dtype))
-
-
-def stacked(states: Sequence[State]) -> tuple[Tensor, ...]:
-    """(*S) at the second of two times, (T, *S) for more."""
-    if len(states) == 2:
-        return tuple(part.clone() if part is first else part for part, first in zip(states[1], states[0]))
-    return tuple(torch.stack(part) for part in zip(*states))

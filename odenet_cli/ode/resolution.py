@@ -1,4 +1,4 @@
-"""What the dtype of a solve can resolve: the errors that a tolerance judges, and the times that a field sees."""
+"""What the dtype of a solve can resolve: the errors that a tolerance controls, and the times that a field sees."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Beside the solution y runs a second one, z. With Ψ the increment of any Runge-K
 
     y₁ = λ y + (1 - λ) z + Ψ(h; t, z),      z₁ = z - Ψ(-h; t + h, y₁)
 
-which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and the field reads z.
+which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and f is evaluated at z.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
-from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, error_ratio
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, StepFunction
 from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, VectorField, combine, norms
-from odenet_cli.ode.step import Step, errors, rk_step
+from odenet_cli.ode.step import Step, error_estimates, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 MAX_DRIFT = 300.0
@@ -30,86 +31,87 @@ MAX_DRIFT = 300.0
 
 def pair_step(
     tableau: Tableau,
-    evaluate: VectorField,
+    f: VectorField,
+    coupling: float,
     t: float,
     pair: State,
     h: float,
     f0: State,
-    coupling: float,
-    with_f1: bool,
+    *,
+    with_f1: bool = False,
 ) -> Step:
-    """One step of the pair, given `opening`, the field at (t, z); `close` for an error estimate, where there is one."""
+    """Advance the pair from `t` to `t + h`, given `f0 = f(t, z)`; `with_f1` for an error estimate, if there is one."""
     z, y = halves(pair)
-    forward_increment = rk_step(tableau, evaluate, t, z, h, f0, with_f1=with_f1)
+    forward = rk_step(tableau, f, t, z, h, f0, with_f1=with_f1)
     y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
-    y1 = combine(y1, h, tableau.solution_weights, forward_increment.k)
-    backward_increment = rk_step(
-        tableau, evaluate, t + h, y1, -h, evaluate(t + h, y1, tableau.used_stages[0]), with_f1=False
-    )
-    z1 = combine(z, h, tableau.solution_weights, backward_increment.k)
-    return Step((*z1, *y1), [*forward_increment.k, *backward_increment.k])
+    y1 = combine(y1, h, tableau.solution_weights, forward.k)
+    f1 = f(t + h, y1, tableau.used_stages[0])
+    backward = rk_step(tableau, f, t + h, y1, -h, f1, with_f1=False)
+    z1 = combine(z, h, tableau.solution_weights, backward.k)
+    return Step((*z1, *y1), [*forward.k, *backward.k])
 
 
 def halves(pair: State) -> tuple[State, State]:
-    """z and y."""
+    """Return z and y."""
     return pair[: len(pair) // 2], pair[len(pair) // 2 :]
 
 
 @dataclass(kw_only=True)
 class PairLoop(AdaptiveLoop):
-    """Adaptive steps of the pair. Each output time is a step's end, and y and z are watched."""
+    """Take adaptive steps of the pair. Each output time is a step's end, and the drift of y from z is checked."""
 
     coupling: float
 
     def spans(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
-    def _attempt(self, t: float, y: State, h: float, f0: State) -> tuple[Step, float]:
-        step = pair_step(self.tableau, self.f, t, y, h, f0, self.coupling, with_f1=True)
-        with torch.no_grad():
-            error_scale = self.norm.error_scale(
-                halves(y)[0][: self.n_controlled], halves(step.y)[0][: self.n_controlled]
-            )
-            estimates = errors(self.tableau, h, step.k, self.n_controlled)
-            *found, apart = self.norm.scaled_norms(estimates, error_scale, largest=drift(step.y, self.norm))
-        if (ratio := error_ratio(*found)) <= 1.0:
-            check_drift(apart)
-        return step, ratio
+    def step_function(self) -> StepFunction:
+        return partial(pair_step, self.tableau, self.f, self.coupling, with_f1=True)
+
+    @torch.no_grad()
+    def error_ratio(self, y: State, h: float, step: Step) -> float:
+        scale = self.norm.error_scale(halves(y)[0][: self.n_controlled], halves(step.y)[0][: self.n_controlled])
+        estimates = error_estimates(self.tableau, h, step.k, self.n_controlled)
+        *errors, largest = self.norm.scaled_norms(estimates, scale, largest=drift(step.y, self.norm))
+        ratio: float = self.norm.combine(*errors)
+        if ratio <= 1.0:
+            check_drift(largest)
+        return ratio
 
 
 @dataclass(kw_only=True)
 class FixedPairLoop(FixedLoop):
-    """Fixed steps of the pair. There is no tolerance to watch y and z by: they may lie as far apart as 1 + |y|."""
+    """Take fixed steps of the pair. There is no tolerance to measure their drift by: it may reach 1 + |y|."""
 
     coupling: float
 
+    def step_function(self) -> StepFunction:
+        return partial(pair_step, self.tableau, self.f, self.coupling)
+
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         pair = y
-        for taken in super().run(segment, y):
-            pair = taken.step.y
-            yield taken
-        apart = norms([drift(pair, Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT))], [math.inf])[0] / MAX_DRIFT
-        if not apart <= 1:
+        for accepted in super().run(segment, y):
+            pair = accepted.step.y
+            yield accepted
+        largest = norms([drift(pair, Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT))], [math.inf])[0] / MAX_DRIFT
+        if not largest <= 1:
             raise NotReversible(
-                f"the two solutions of gradient=reversible are {apart:.3g} (1 + |y|) apart: the field decays too fast "
-                "to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
+                f"the two solutions of gradient=reversible are {largest:.3g} (1 + |y|) apart: the field decays too "
+                "fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
             )
-
-    def _take(self, t: float, y: State, h: float, f0: State) -> Step:
-        return pair_step(self.tableau, self.f, t, y, h, f0, self.coupling, with_f1=False)
 
 
 def drift(pair: State, norm: Norm) -> State:
-    """y - z in tolerances around y."""
+    """Return y - z in tolerances around y."""
     z, y = halves(pair)
-    return tuple((b - a) / size for a, b, size in zip(z, y, norm.error_scale(y, y)))
+    return tuple((b - a) / scale for a, b, scale in zip(z, y, norm.error_scale(y, y)))
 
 
-def check_drift(apart: float) -> None:
-    """Refuse a pair that is too far apart: decay of y is growth of y - z, which is lost then."""
-    if not apart <= MAX_DRIFT:
+def check_drift(largest: float) -> None:
+    """Raise NotReversible if the pair is too far apart: decay of y is growth of y - z, whose digits are lost then."""
+    if not largest <= MAX_DRIFT:
         raise NotReversible(
-            f"the two solutions of gradient=reversible are {apart:.3g} tolerances apart (more than {MAX_DRIFT:g}): the "
-            "field decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling; the "
-            "tolerance is not the cause."
+            f"the two solutions of gradient=reversible are {largest:.3g} tolerances apart (more than {MAX_DRIFT:g}): "
+            "the field decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling; "
+            "the tolerance is not the cause."
         )

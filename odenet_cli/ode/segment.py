@@ -16,7 +16,7 @@ class Segment(NamedTuple):
     start, end  times of its stops
     i, j        indices of the output times that lie there and move; None where a stop stands still (a jump)
     low, high   the times a vector field may see, so that it never looks across a jump
-    until       where the run goes on to, over all its segments
+    run_end     where the run goes on to, over all its segments
     """
 
     start: float
@@ -33,12 +33,12 @@ class Segment(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a jump that the field must not look across."""
+        """Return whether there is a jump that the field must not look across."""
         return self.low != -math.inf or self.high != math.inf
 
     @property
     def ends_at_jump(self) -> bool:
-        """Whether it ends at a jump, behind which the derivative there says nothing."""
+        """Return whether it ends at a jump, behind which the derivative there says nothing."""
         return self.j is None or self.visible_time(self.end) != self.end
 
 
@@ -53,15 +53,15 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
         return []
     if not jumps:
         return [Segment(t, end, i, j, -math.inf, math.inf, end)]
-    way = math.copysign(1.0, end - t)
+    direction = math.copysign(1.0, end - t)
     stops = [t]
-    for jump in sorted(jumps, key=lambda jump: way * jump):
-        if way * (jump - stops[-1]) > _time_tolerance(jump) and way * (end - jump) > _time_tolerance(jump):
+    for jump in sorted(jumps, key=lambda jump: direction * jump):
+        if min(direction * (jump - stops[-1]), direction * (end - jump)) > _time_tolerance(jump):
             stops.append(jump)
     stops.append(end)
 
     def moves(n: int) -> bool:
-        """The ends of a solve move, and so do outputs between them that lie on no jump."""
+        """Return whether output n moves with its time: the ends of a solve do, and outputs that lie on no jump."""
         return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in jumps)
 
     indices = [i if moves(i) else None, *[None] * (len(stops) - 2), j if moves(j) else None]
@@ -77,13 +77,13 @@ def _visible_range(a: float, b: float, jumps: Collection[float], dtype: torch.dt
     return (low, high) if low <= high else ((a + b) / 2, (a + b) / 2)
 
 
-def _next_to_jump(jump: float, way: int, dtype: torch.dtype) -> float:
-    """Return the time of `dtype` two units in the last place from a jump: one is left to a field that computes the
-    jump's time with a rounding of its own."""
+def _next_to_jump(jump: float, side: int, dtype: torch.dtype) -> float:
+    """Return the time of `dtype` two units in the last place to one side of a jump: one is left to a field that
+    computes the jump's time with a rounding of its own."""
     limits, nearest = torch.finfo(dtype), torch.tensor(jump, dtype=dtype).item()
-    return nearest + 2 * way * max(limits.eps * 2.0 ** (math.frexp(nearest)[1] - 1), limits.tiny)
+    return nearest + 2 * side * max(limits.eps * 2.0 ** (math.frexp(nearest)[1] - 1), limits.tiny)
 
 
 def _time_tolerance(t: float) -> float:
-    """Return the distance below which two times count as one, for the solver's own clock (float64)."""
+    """Return the distance below which two times count as one, in the solver's own float64."""
     return 4 * math.ulp(t)

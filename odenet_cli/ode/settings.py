@@ -1,14 +1,18 @@
-"""What a user sets: numbers and times in any dress, as plain ones, and their ranges."""
+"""What a user gives: numbers and times in any type, turned into plain ones, and their ranges."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from odenet_cli.ode.errors import NotFinite
+from odenet_cli.ode.transforms import in_forward_mode, to_numbers
 
 
 def unwrap_scalars(settings: Any) -> None:
@@ -32,10 +36,10 @@ def as_jumps(jumps: Any) -> tuple[float, ...]:
     values = [plain(t) for t in given]
     if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in values):
         raise ValueError(f"solver.jumps={jumps} must be finite times.")
-    return tuple(_meant(t, value) for t, value in zip(given, values))
+    return tuple(_shortest_decimal(t, value) for t, value in zip(given, values))
 
 
-def _meant(given: Any, value: float) -> float:
+def _shortest_decimal(given: Any, value: float) -> float:
     """Return `value` as the shortest decimal that is `given` in its dtype: float32's 1.1 is 1.1, as fields write it."""
     if not hasattr(given, "dtype"):
         return float(value)
@@ -52,6 +56,56 @@ def as_times(ts: Any) -> tuple[Tensor, float]:
         return torch.stack([part.to(torch.float64) for part, _ in parts]), max(eps for _, eps in parts)
     times = torch.as_tensor(ts, dtype=None if hasattr(ts, "dtype") else torch.float64)
     return times, torch.finfo(times.dtype if times.is_floating_point() else torch.float64).eps
+
+
+class OutputTimes(NamedTuple):
+    """Hold the output times of a solve.
+
+    values      as floats
+    tensor      the same where their gradients are wanted, else None
+    resolution  relative, of the dtype that they came in
+    """
+
+    values: list[float]
+    tensor: Tensor | None
+    resolution: float
+
+    @classmethod
+    def read(cls, ts: Any) -> OutputTimes:
+        """Return `ts` read from its device; raise TypeError, ValueError or NotFinite if they are no output times."""
+        if not isinstance(ts, Iterable):
+            raise TypeError(f"ts must be a tensor or a sequence of at least two times; got {ts!r}.")
+        times, resolution = as_times(ts if isinstance(ts, Tensor) else list(ts))
+        if not isinstance(ts, Tensor):
+            times = times.to(torch.float64)
+        if times.dim() != 1 or len(times) < 2 or not times.is_floating_point():
+            raise ValueError(
+                "ts must be at least two floating-point times in one dimension; "
+                f"got {tuple(times.shape)} {times.dtype}."
+            )
+        values = to_numbers(times)
+        if not all(map(math.isfinite, values)):
+            raise NotFinite(f"ts must be finite; got {values}.")
+        if len({math.copysign(1.0, b - a) for a, b in pairwise(values) if a != b}) > 1:
+            raise ValueError(f"ts must run one way, up or down; got {values}.")
+        with_gradient = in_forward_mode() or (times.requires_grad and torch.is_grad_enabled())
+        return cls(values, times if with_gradient else None, resolution)
+
+    def merge(self) -> tuple[list[float], Tensor | None, list[int]]:
+        """Return the distinct times, the same as a tensor, and for each output time the index of its distinct one."""
+        first = [n for n, t in enumerate(self.values) if n == 0 or t != self.values[n - 1]]
+        distinct = [self.values[n] for n in first]
+        index = [distinct.index(t) for t in self.values] if len(first) < len(self.values) else range(len(first))
+        tensor = self.tensor if self.tensor is None or len(first) == len(self.values) else self.tensor[first]
+        return distinct, tensor, list(index)
+
+
+def check_tensors(name: str, values: Iterable[Any]) -> tuple[Tensor, ...]:
+    """Return `values` as a tuple; raise TypeError if one of them is no tensor."""
+    tensors = tuple(values)
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError(f"{name} must be tensors: {name}=net.parameters(), or {name}=(w, b).")
+    return tensors
 
 
 def check_positive(key: str, value: Any, *, zero: bool = False, infinite: bool = False) -> None:

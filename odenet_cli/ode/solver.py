@@ -16,24 +16,25 @@ from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.dense_solution import DenseSolution
-from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.multistep.loop import MultistepLoop
 from odenet_cli.ode.multistep.nordsieck import Multistep
-from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.outputs import integrate
+from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
 from odenet_cli.ode.reversible_pair import FixedPairLoop, PairLoop
-from odenet_cli.ode.settings import as_jumps, as_times, check_count, check_positive, unwrap_scalars
-from odenet_cli.ode.state import CountedField, Field, RightHandSide
+from odenet_cli.ode.right_hand_side import RightHandSide
+from odenet_cli.ode.settings import OutputTimes, as_jumps, check_count, check_positive, check_tensors, unwrap_scalars
+from odenet_cli.ode.state import CountedField, Field
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.ode.transforms import check_transforms, in_forward_mode, to_numbers
+from odenet_cli.ode.transforms import check_transforms, in_forward_mode
 
 
 class Solution(NamedTuple):
-    """The outcome of a solve.
+    """Hold the outcome of a solve.
 
     y      (*S) the state at ts[1] for two times; (T, *S) the states at all times for more; a tuple for tuple states
     stats  what it cost; the backward pass adds its part when it runs
@@ -55,7 +56,7 @@ class _Solver:
 
     @cached_property
     def tableau(self) -> Tableau:
-        """Of a Runge-Kutta method."""
+        """The tableau of a Runge-Kutta method."""
         if isinstance(self.formulas, Multistep):
             raise TypeError(f"solver.method={self.method} is a family of multistep formulas, and has no tableau.")
         return self.formulas
@@ -69,7 +70,7 @@ class _Solver:
         return self.gradient
 
     def _check_parts(self) -> None:
-        """Refuse what does not go together."""
+        """Raise ValueError if method, gradient and compile do not go together."""
         able = getattr(self.gradient_method, "supports_multistep", False)
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
         multistep = isinstance(self.formulas, Multistep)
@@ -117,24 +118,33 @@ class _Solver:
                 return self(field, y0, ts, args, parameters)
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
-        rhs = RightHandSide(field, y0, args)
-        points, times, _ = _times(ts)
-        self.check_resolution(rhs, points)
-        problem = Problem(rhs, points, times, self, Stats.begin(), _tensors(parameters))
+        rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
+        self.check_resolution(rhs, output_times.values)
+        backward = getattr(self.gradient_method, "solver", None)
+        if backward is not None and torch.is_grad_enabled():
+            backward.check_resolution(rhs, output_times.values, "gradient.solver")
+        rhs.stats = Stats.begin()
+        # Equal output times are solved for once; what they share of a gradient, the first of them gets.
+        distinct, times, index = output_times.merge()
+        ends_only = len(index) == 2
+        problem = Problem(rhs, distinct, times, self, ends_only, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
-            if points[0] == points[-1]:
-                made = stacked([rhs.y0] * len(points))
+            if len(distinct) == 1:
+                y = problem.stack([rhs.y0] * len(index))
             elif torch.is_grad_enabled() or in_forward_mode():
-                made = self.gradient_method.solve(problem)
+                y = self.gradient_method.solve(problem)
             else:
-                made = tuple(part.detach() for part in stacked(problem.integrate(problem.evaluate)))
-        return Solution(rhs.restore(made), problem.stats)
+                y = problem.stack(integrate(problem.loop(single_steps=False), problem, problem.y0))
+                y = tuple(part.detach() for part in y)
+            if 1 < len(distinct) < len(index):
+                y = tuple(part[index] for part in y)
+        return Solution(rhs.restore(y), rhs.stats)
 
     @torch.no_grad()
     def dense(
         self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any] = ()
     ) -> DenseSolution:
-        """The solution of the same problem as a function of time, from ts[0] to ts[-1]; `gradient` plays no part.
+        """Return the solution of the same problem as a function of time, from ts[0] to ts[-1], without gradients.
 
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
         and tsit5, that of the formula for adams, cubic Hermite for the others.
@@ -142,11 +152,12 @@ class _Solver:
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return self.dense(field, y0, ts, args)
-        points, _, resolution = _times(ts)
-        rhs = RightHandSide(field, y0, args)
-        self.check_resolution(rhs, points)
+        rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
+        self.check_resolution(rhs, output_times.values)
+        rhs.stats = Stats.begin()
+        distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
-            return DenseSolution(Problem(rhs, points, None, self, Stats.begin()), resolution)
+            return DenseSolution(Problem(rhs, distinct, None, self), output_times.resolution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,22 +228,25 @@ class Adaptive(_Solver):
 
     def loop(
         self,
-        evaluate: CountedField,
+        vector_field: CountedField,
         norm: Norm | None = None,
         n_dynamic: int | None = None,
         n_controlled: int | None = None,
-        dense: bool = True,
-        whole: bool = False,
+        interior_outputs: bool = True,
+        single_steps: bool = True,
         time_gradients: TimeGradients | None = None,
     ) -> AdaptiveLoop | MultistepLoop:
-        """A solve in progress. By default the field reads, and the norm of the tolerance judges, all components.
+        """Return the loop over the steps of a solve, ready to run.
 
-        dense  outputs may lie inside steps
-        whole  nobody looks at single steps
-        time_gradients  makes times move, where they have gradients
+        norm              of errors; None: that of the tolerance
+        n_dynamic         so many leading components are all that f depends on; None: all
+        n_controlled      so many leading components are in the norm; None: all
+        interior_outputs  outputs may lie inside steps
+        single_steps      somebody looks at them
+        time_gradients    make times move, where they have gradients
         """
         settings = {
-            **self._settings(evaluate, norm),
+            **self._settings(vector_field, norm),
             "n_dynamic": n_dynamic,
             "n_controlled": n_controlled,
             "time_gradients": time_gradients,
@@ -242,21 +256,21 @@ class Adaptive(_Solver):
         settings |= self._runge_kutta()
         if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
-        whole = whole and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
-        return (WholeLoop if whole else CompiledLoop)(**settings, dense=dense)
+        whole = not single_steps and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
+        return (WholeLoop if whole else CompiledLoop)(**settings, interior_outputs=interior_outputs)
 
-    def pair_loop(self, evaluate: CountedField, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
-        """As `loop`, for a reversible pair of states of `parts` components."""
-        settings = self._runge_kutta() | self._settings(evaluate, norm)
+    def pair_loop(self, vector_field: CountedField, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
+        """Return the loop over a reversible pair of states of `parts` components."""
+        settings = self._runge_kutta() | self._settings(vector_field, norm)
         return PairLoop(**settings, coupling=coupling, n_dynamic=parts, n_controlled=self.n_controlled or parts)
 
     def _runge_kutta(self) -> dict[str, Any]:
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
         return {"tableau": self.tableau, "controller": controller}
 
-    def _settings(self, evaluate: CountedField, norm: Norm | None) -> dict[str, Any]:
+    def _settings(self, vector_field: CountedField, norm: Norm | None) -> dict[str, Any]:
         return {
-            "evaluate": evaluate,
+            "vector_field": vector_field,
             "norm": norm or Norm(self.rtol, self.atol),
             "max_steps": self.max_steps,
             "min_step": self.min_step,
@@ -290,57 +304,29 @@ class Fixed(_Solver):
 
     def loop(
         self,
-        evaluate: CountedField,
+        vector_field: CountedField,
         norm: Norm | None = None,
         n_dynamic: int | None = None,
         n_controlled: int | None = None,
-        dense: bool = True,
-        whole: bool = False,
+        interior_outputs: bool = True,
+        single_steps: bool = True,
         time_gradients: TimeGradients | None = None,
     ) -> FixedLoop:
-        """A solve in progress; there is no error to judge."""
+        """Return the loop over the steps; there is no error, so `norm` and `n_controlled` say nothing."""
         loop = CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop
         return loop(
             tableau=self.tableau,
-            evaluate=evaluate,
+            vector_field=vector_field,
             time_gradients=time_gradients,
             steps=self.steps,
             n_dynamic=n_dynamic,
         )
 
-    def pair_loop(self, evaluate: CountedField, coupling: float, parts: int) -> FixedPairLoop:
-        """As `loop`, for a reversible pair of states of `parts` components."""
+    def pair_loop(self, vector_field: CountedField, coupling: float, parts: int) -> FixedPairLoop:
+        """Return the loop over a reversible pair of states of `parts` components."""
         return FixedPairLoop(
-            tableau=self.tableau, evaluate=evaluate, steps=self.steps, coupling=coupling, n_dynamic=parts
+            tableau=self.tableau, vector_field=vector_field, steps=self.steps, coupling=coupling, n_dynamic=parts
         )
 
 
 Solver = Adaptive | Fixed
-
-
-def _times(ts: Tensor | Sequence[float]) -> tuple[list[float], Tensor | None, float]:
-    """The output times as floats, as a tensor where gradients are wanted, and their relative resolution."""
-    if not isinstance(ts, Iterable):
-        raise TypeError(f"ts must be a tensor or a sequence of at least two times; got {ts!r}.")
-    times, resolution = as_times(ts if isinstance(ts, Tensor) else list(ts))
-    if not isinstance(ts, Tensor):
-        times = times.to(torch.float64)
-    if times.dim() != 1 or len(times) < 2 or not times.is_floating_point():
-        raise ValueError(
-            f"ts must be at least two floating-point times in one dimension; got {tuple(times.shape)} {times.dtype}."
-        )
-    points = to_numbers(times)
-    if not all(map(math.isfinite, points)):
-        raise NotFinite(f"ts must be finite; got {points}.")
-    signs = {math.copysign(1.0, b - a) for a, b in pairwise(points) if a != b}
-    if len(signs) > 1:
-        raise ValueError(f"ts must run one way, up or down; got {points}.")
-    moving = in_forward_mode() or (times.requires_grad and torch.is_grad_enabled())
-    return points, times if moving else None, resolution
-
-
-def _tensors(parameters: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    tensors = tuple(parameters)
-    if not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise TypeError("parameters must be tensors: parameters=net.parameters(), or parameters=(w, b).")
-    return tensors

@@ -1,4 +1,4 @@
-"""What a solve cost. The solver counts; models and fields never do."""
+"""What a solve cost. The right-hand side counts; models and fields never do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _open: ContextVar[Tallies] = ContextVar("tallies", default=())  # each thread ha
 
 @dataclass
 class Stats:
-    """Cost of one solve; the backward pass adds its share to the same object when it runs.
+    """Hold the cost of one solve; the backward pass adds its share to the same object when it runs.
 
     nfe_forward   evaluations of the field in the forward solve, rejected steps included
     nfe_backward  evaluations in the backward pass; 0 if it evaluates nothing anew (`backprop`)
@@ -33,7 +33,7 @@ class Stats:
 
     @classmethod
     def begin(cls) -> Stats:
-        """Fresh counters, seen by every open `tally`."""
+        """Return fresh counters, seen by every open `tally`."""
         stats = cls()
         for solves in _open.get():
             solves.append(stats)
@@ -56,7 +56,7 @@ def tally() -> Iterator[list[Stats]]:
         yield solves
     finally:
         # By identity: two tallies without a solve are equal lists.
-        _open.set(tuple(other for other in _open.get() if other is not solves))
+        _open.set(tuple(tally for tally in _open.get() if tally is not solves))
 
 
 def open_tallies() -> Tallies:

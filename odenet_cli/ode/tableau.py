@@ -12,11 +12,11 @@ Weights = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tableau:
-    """An explicit Runge-Kutta method with s stages (Hairer, Nørsett & Wanner, "Solving ODEs I", II.1).
+    """Hold an explicit Runge-Kutta method with s stages (Hairer, Nørsett & Wanner, "Solving ODEs I", II.1).
 
     c, a, b   nodes (s), lower triangle (row i has i entries), weights (s)
     b_star    weights of the embedded solution, or None: then the method has no error estimate
-    order     order of the solution that is kept; `embedded_order` that of the other one
+    order     order of the solution; `embedded_order` that of the embedded one
     dense     row i holds the coefficients of θ, θ², … in the weight b_i(θ) of the dense output
               y(t + θh) = y + h Σ b_i(θ) k_i; None means cubic Hermite between the step's ends
     extra     nodes and rows of stages behind the last that only the dense output needs
@@ -36,10 +36,11 @@ class Tableau:
 
     @classmethod
     def parse(cls, text: str, *, order: int, embedded_order: int | None = None, dense: str | None = None) -> Tableau:
-        """Read `c | a` lines, a rule, then `b | …` and, for a pair, `b* | …`; numbers are fractions or decimals.
+        """Return the tableau in `text`: `c | a` lines, a rule, then `b | …` and, for a pair, `b* | …`.
 
-        `e` may stand for b - b*, and `b3` for `b_third`. Further `c | a` lines below are `extra`. `dense` has one line
-        a stage: the coefficients of θ, θ², … In both, `&` at the end of a line continues it on the next.
+        Numbers are fractions or decimals. `e` may stand for b - b*, and `b3` for `b_third`. Further `c | a` lines below
+        are `extra`. `dense` has one line a stage: the coefficients of θ, θ², … In both, `&` at the end of a line
+        continues it on the next.
         """
         stages: list[tuple[Fraction, Row]] = []
         extra: list[tuple[Fraction, Row]] = []
@@ -80,12 +81,12 @@ class Tableau:
 
     @cached_property
     def fsal(self) -> bool:
-        """First same as last: the last stage is the field at the new point, and opens the next step."""
+        """First same as last: the last stage is f at the new point, and the next step's f0."""
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     @cached_property
     def rows(self) -> tuple[tuple[float, Weights], ...]:
-        """For each stage its node and the non-zero entries of its row."""
+        """The node of each stage and the non-zero entries of its row."""
         return tuple((float(c), _nonzero(row)) for c, row in zip(self.c, self.a))
 
     @cached_property
@@ -105,12 +106,12 @@ class Tableau:
 
     @cached_property
     def extra_rows(self) -> tuple[tuple[float, Weights], ...]:
-        """As `plan`, for the stages that only the dense output needs."""
+        """As `rows`, for the stages that only the dense output needs."""
         return tuple((float(c), _nonzero(row)) for c, row in self.extra)
 
     @cached_property
     def used_stages(self) -> tuple[bool, ...]:
-        """Which stages enter the solution or the error, so that a pure quadrature needs their slope."""
+        """Which stages enter the solution or the error, so that a pure quadrature is needed there."""
         used = {i for i, _ in self.solution_weights + self.error_weights + self.error_weights_3} | (
             {self.stages - 1} if self.fsal else set()
         )
@@ -118,9 +119,9 @@ class Tableau:
 
     @cached_property
     def dense_rows(self) -> tuple[Row, ...]:
-        """`dense`, or cubic Hermite written in slopes: y + h((θ-2θ²+θ³)k(0) + (θ³-θ²)k(1) + (3θ²-2θ³) Σ b_i k_i).
+        """`dense`, or cubic Hermite written in stages: y + h((θ-2θ²+θ³)k(0) + (θ³-θ²)k(1) + (3θ²-2θ³) Σ b_i k_i).
 
-        Without FSAL there is one row more than stages: that of the slope at the step's end.
+        Without FSAL there is one row more than stages: that of f1, at the step's end.
         """
         if self.dense is not None:
             return self.dense
@@ -138,7 +139,7 @@ class Tableau:
 
 
 def _lines(text: str) -> list[tuple[str, str]]:
-    """What stands left and right of the bar; rules and blank lines are left out."""
+    """Return what stands left and right of the bar, line by line; rules and blank lines are left out."""
     lines = [line for line in text.replace("&\n", " ").splitlines() if line.strip() and "-+-" not in line]
     return [
         (left.strip() if bar else "", right if bar else left) for left, bar, right in (x.partition("|") for x in lines)

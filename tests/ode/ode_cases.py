@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from odenet_cli.ode import Adaptive, Fixed, Stats, Tableau, gradient, method, methods
+from odenet_cli.ode import Adaptive, Fixed, Tableau, gradient, method, methods
+from odenet_cli.ode.outputs import integrate
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.state import RightHandSide
+from odenet_cli.ode.right_hand_side import RightHandSide
 
 # Methods that are a tableau; a multistep method has tests of its own.
 METHODS = [name for name in methods.names() if isinstance(method(name), Tableau)]
@@ -64,13 +65,12 @@ class Swirl(torch.nn.Module):
 
 
 def steps_of(solve, field, y0, ts):
-    """The accepted steps (t, h, segment, inside, lands) of a solve, and its output states."""
-    taken = []
-    rhs = RightHandSide(field, y0)
-    problem = Problem(rhs, ts.tolist(), None, solve, Stats())
+    """Return the accepted steps of a solve."""
+    accepted = []
+    problem = Problem(RightHandSide(field, y0), ts.tolist(), None, solve)
     with torch.no_grad():
-        problem.integrate(problem.evaluate, taken.append)
-    return taken
+        integrate(problem.loop(), problem, problem.y0, accepted.append)
+    return accepted
 
 
 def naive(tableau: Tableau, taken, field, y0, ts: Tensor):

@@ -196,7 +196,7 @@ def naive(taken, field, y0, ts):
     points = []
     for s in taken:
         q, now, unit = len(s.z) - 1, Fraction(s.end), Fraction(s.h)
-        if s.fresh:
+        if s.restarted:
             points, slopes = [Fraction(s.t)], [field(at(s.t), y)]
         past = [(x - now) / unit for x in points[:q]]
         start, h = (Fraction(s.t) - now) / unit, s.h / width * span
@@ -248,7 +248,7 @@ def test_retreats_and_restarts_are_part_of_the_gradient():
 
         solve = adams(1e-9, first_step=1e-3)
         taken = steps_of(solve, field, y0.detach(), ts.detach())
-        restarts += sum(s.fresh for s in taken[1:])
+        restarts += sum(s.restarted for s in taken[1:])
         retreats += sum(len(after.z) < len(before.z) for before, after in pairwise(taken))
         y = solve(field, y0, ts).y
         twin = naive(taken, field, y0, ts)
@@ -273,7 +273,7 @@ def test_a_known_jump_is_a_fresh_start(grad):
     exact = [math.exp(2 * (0.5 - abs(0.5 - t))) for t in ts.tolist()]
     assert torch.allclose(y[:, 0], doubles(*exact), rtol=1e-7)
     assert stats.rejected <= 2
-    assert len([s for s in steps_of(adams(1e-9, jumps=(0.5,)), field, doubles(1.0), ts) if s.fresh]) == 2
+    assert len([s for s in steps_of(adams(1e-9, jumps=(0.5,)), field, doubles(1.0), ts) if s.restarted]) == 2
     of_w, of_y0 = torch.autograd.grad(y[2].sum(), (w, y0))
     assert of_w.item() == pytest.approx(0.2 * exact[2], rel=1e-6)
     assert of_y0.item() == pytest.approx(exact[2], rel=1e-6)

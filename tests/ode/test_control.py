@@ -9,7 +9,7 @@ import torch
 from ode_cases import PAIRS, Swirl, doubles, label, solver, steps_of
 
 from odenet_cli.ode.control import GAINS, Controller
-from odenet_cli.ode.state import rms, rms_each
+from odenet_cli.ode.state import norms, rms
 
 Y0 = torch.ones(3, dtype=torch.float64)
 
@@ -71,7 +71,7 @@ def test_the_norm_is_a_root_mean_square_over_all_parts():
     parts = (doubles(3.0, 4.0), torch.tensor([[2 + 1j]]), torch.zeros(0))
     assert rms(parts) == pytest.approx(math.sqrt((9 + 16 + 5) / 3))
     assert rms(()) == rms((torch.zeros(0),)) == 0.0
-    assert rms_each([parts, (), (doubles(2.0),)]) == pytest.approx([math.sqrt(10), 0.0, 2.0])
+    assert norms([parts, (), (doubles(2.0),)], [2.0] * 3) == pytest.approx([math.sqrt(10), 0.0, 2.0])
 
 
 def test_the_number_of_copies_of_a_system_does_not_matter():

@@ -63,12 +63,17 @@ def graphs(monkeypatch):
     field, made = Swirl(), []
 
     def compile(unit, *, options=None, **_):
-        if (options or {}).get("triton.cudagraphs"):
-            made.append(Graph(unit, list(field.parameters())))
-            return made[-1]
-        return unit
+        def traced(*inputs):
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.compiler, "is_compiling", lambda: True)
+                return unit(*inputs)
 
-    known = (kernels.attempt, kernels.slope, kernels.initial_step, kernels.advance)
+        if (options or {}).get("triton.cudagraphs"):
+            made.append(Graph(traced, list(field.parameters())))
+            return made[-1]
+        return traced
+
+    known = (kernels.attempt, kernels.derivative, kernels.initial_step, kernels.advance)
     for cached in known:
         cached.cache_clear()
     monkeypatch.setattr(torch, "compile", compile)

@@ -12,21 +12,20 @@ import torch
 from ode_cases import ADAPTIVE, HEUN_EULER, METHODS, SOLVERS, Swirl, doubles, label, solver
 from torch.autograd import gradcheck, gradgradcheck
 
-from odenet_cli.ode import Adaptive, Fixed, NotReversible, Stats, method
+from odenet_cli.ode import Adaptive, Fixed, NotReversible, method
 from odenet_cli.ode.gradient.reversible import Reversible
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.state import RightHandSide
+from odenet_cli.ode.right_hand_side import RightHandSide
 
 TIMES = {"ends": (0.0, 1.0), "inside": (0.0, 0.3, 0.31, 1.0), "reversed": (1.0, 0.4, 0.35, -0.5)}
 
 
 def steps(solve, field, y0, ts):
-    """(leg, t, h, lands) of the accepted steps of the pair."""
-    rhs = RightHandSide(field, y0.detach())
-    problem = Problem(rhs, ts.tolist(), None, solve, Stats())
+    """Return the records of the accepted steps of the pair."""
+    problem = Problem(RightHandSide(field, y0.detach()), ts.tolist(), None, solve)
     with torch.no_grad():
-        _, places, _ = solve.gradient_method.forward(problem)
-    return places
+        _, records, _ = solve.gradient_method.forward(problem)
+    return records
 
 
 def increment(tableau, field, t, y, h):
@@ -37,18 +36,18 @@ def increment(tableau, field, t, y, h):
     return h * sum(float(w) * s for w, s in zip(tableau.b, k))
 
 
-def naive(tableau, places, field, y0, ts, coupling):
+def naive(tableau, records, field, y0, ts, coupling):
     """The pair as its paper writes it, each step a constant fraction of its segment: all of it plain autograd."""
     times, states, y, z = ts.tolist(), {0: y0}, y0, y0
-    for place in places:
-        i, j = place.segment.i, place.segment.j
+    for record in records:
+        i, j = record.segment.i, record.segment.j
         span = ts[j] - ts[i]
-        t = ts[i] + (place.t - times[i]) / (times[j] - times[i]) * span
-        h = place.h / (times[j] - times[i]) * span
+        t = ts[i] + (record.t - times[i]) / (times[j] - times[i]) * span
+        h = record.h / (times[j] - times[i]) * span
         y = coupling * y + (1 - coupling) * z + increment(tableau, field, t, z, h)
         z = z - increment(tableau, field, t + h, y, -h)
-        if place.output_at_end is not None:
-            states[place.output_at_end] = y
+        if record.output_at_end is not None:
+            states[record.output_at_end] = y
     return torch.stack([states[j] for j in range(len(times))])
 
 

@@ -1,4 +1,4 @@
-"""A function of tensors, cut off from what they were made from.
+"""The inputs of a node: cut free from what they were made from, and with their hooks silenced.
 
 Autograd differentiates with respect to a tensor through everything that was made from it. A solve whose y0, times or
 arguments were made from a tensor that its field reads too would count that tensor's share twice: here, and again when
@@ -14,65 +14,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Made = Sequence[Tensor | None]
-Make = Callable[[Sequence[Tensor]], Made]
+Values = Sequence[Tensor | None]
+Function = Callable[[Sequence[Tensor]], Values]
 
 
-def cut(make: Make, inputs: Sequence[Tensor], read: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Return `make(inputs)`, which reads the tensors `read` besides; with derivatives of any order."""
-    made: tuple[Tensor | None, ...] = _Cut.apply(make, len(inputs), *inputs, *read)
-    return made
+def cut(function: Function, inputs: Sequence[Tensor], read: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Return `function(inputs)`, which reads the tensors `read` besides; with derivatives of any order."""
+    values: tuple[Tensor | None, ...] = _Cut.apply(function, len(inputs), *inputs, *read)
+    return values
 
 
 class _Cut(torch.autograd.Function):
-    """The inputs are `(make, number of inputs, *inputs, *read)`."""
+    """A function of tensors as one node; its inputs are `(function, number of inputs, *inputs, *read)`."""
 
     @staticmethod
-    def forward(ctx: Any, make: Make, count: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, function: Function, count: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.make, ctx.count = make, count
+        ctx.function, ctx.count = function, count
         ctx.save_for_backward(*tensors)
-        ctx.graph = _begin(make, tensors[:count])
+        ctx.graph = _record(function, tensors[:count])
         # Detached: an output that autograd knows would hold itself.
         return tuple(None if part is None else part.detach() for part in ctx.graph[1])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        make, count, tensors = ctx.make, ctx.count, ctx.saved_tensors
+        function, count, tensors = ctx.function, ctx.count, ctx.saved_tensors
         inputs, read = tensors[:count], tensors[count:]
         arriving = [x for x in cotangents if x is not None]
 
-        def pull(leaves: Sequence[Tensor], made: Made, arriving: Sequence[Tensor], more: bool) -> Made:
-            wanted = [part for part, x in zip(made, cotangents) if x is not None]
-            ends = [(part, x) for part, x in zip(wanted, arriving) if part is not None and part.requires_grad]
-            if not ends:
+        def vjp(leaves: Sequence[Tensor], values: Values, arriving: Sequence[Tensor], create_graph: bool) -> Values:
+            reached = [part for part, x in zip(values, cotangents) if x is not None]
+            pairs = [(part, x) for part, x in zip(reached, arriving) if part is not None and part.requires_grad]
+            if not pairs:
                 return [None] * (len(leaves) + len(read))
             with without_hooks(read):
                 return torch.autograd.grad(
-                    [part for part, _ in ends],
+                    [part for part, _ in pairs],
                     (*leaves, *read),
-                    [x for _, x in ends],
+                    [x for _, x in pairs],
                     retain_graph=True,  # it may go on behind what is read
-                    create_graph=more,
+                    create_graph=create_graph,
                     allow_unused=True,
                 )
 
         if torch.is_grad_enabled():
 
-            def again(given: Sequence[Tensor]) -> Made:
+            def again(given: Sequence[Tensor]) -> Values:
                 leaves = given[:count]
-                return pull(leaves, make(leaves), given[count:], True)
+                return vjp(leaves, function(leaves), given[count:], True)
 
             return None, None, *cut(again, (*inputs, *arriving), read)
-        # The graph is there for the first time, and made again for others.
-        (leaves, made), ctx.graph = ctx.graph or _begin(make, inputs), None
-        return None, None, *pull(leaves, made, arriving, False)
+        # The graph of the forward pass serves once, and is recorded anew for further backward passes.
+        (leaves, values), ctx.graph = ctx.graph or _record(function, inputs), None
+        return None, None, *vjp(leaves, values, arriving, False)
 
 
-def _begin(make: Make, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Made]:
+def _record(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:
+    """Return leaves made of `inputs`, and the function's values with the graph that begins at them."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
-        return leaves, make(leaves)
+        return leaves, function(leaves)
 
 
 @contextmanager

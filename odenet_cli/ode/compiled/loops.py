@@ -1,10 +1,10 @@
-"""The same steps, compiled by `torch.compile`: one call an attempt, from the opening slope to the norm of the error.
+"""Loops over compiled steps: one kernel call an attempt, from f0 to the norm of the error.
 
-A unit is compiled once for a tableau, a field and shapes, and runs until one of them changes. The numbers of a step (t,
-h, tolerances) come in as one tensor, so that they change nothing. Compilation takes seconds to a minute, and pays for
-small fields, where the time goes into starting operations; on a CPU not for convolutions. For tiny ones the whole loop,
-controller included, can be one unit (`WholeLoop`). On a GPU units are recorded as CUDA graphs, except where autograd
-holds on to every step (`backprop`), since a graph has the memory for one, and except whole loops.
+A kernel is compiled once for a tableau, a field and shapes, and runs until one of them changes. Compilation takes
+seconds to a minute, and pays for small fields, where the time goes into starting operations; on a CPU not for
+convolutions. For tiny ones the whole loop, controller included, can be one kernel (`WholeLoop`). On a GPU kernels are
+recorded as CUDA graphs, except where autograd holds on to every step (`backprop`), since a graph has the memory for
+one, and except whole loops.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from odenet_cli.ode.compiled import kernels
-from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, InitialStep, StepFunction
 from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import CountedField, State
@@ -28,99 +29,116 @@ from odenet_cli.ode.tableau import Tableau
 
 @dataclass(kw_only=True)
 class CompiledLoop(AdaptiveLoop):
-    """An `AdaptiveLoop` whose attempts are compiled.
+    """Take adaptive steps whose attempts are compiled. Kernels do not count: the loop does.
 
-    dense        outputs may lie inside steps: keep all slopes of a step, not only its last
-    unit, bounds the compiled attempt; the times that the field may see, rtol, and the atol of each group of the norm,
-                 which do not change within a segment
+    interior_outputs  outputs may lie inside steps: keep all stages of a step, not only its last
+    kernel            the compiled attempt
+    bounds            the times that the field may see, rtol, and the atol of each group of the norm: constant within a
+                      segment
     """
 
-    dense: bool = True
+    interior_outputs: bool = True
     kernel: Any = None
     bounds: Sequence[float] = ()
 
-    def _enter(self, segment: Segment) -> None:
-        super()._enter(segment)
+    def enter(self, segment: Segment) -> None:
+        super().enter(segment)
         tolerances = [self.norm.rtol, *(self.norm.atol * factor for _, factor in self.norm.groups())]
         self.bounds = [segment.low, segment.high, *tolerances]
 
-    def _begin(self, t: float, y: State) -> State:
-        kernel, numbers = kernels.slope(self.n_dynamic, use_cuda_graph(y)), _tensor([self.segment.visible_time(t)], y)
-        slope: State = kernel(self.evaluate.function, numbers, y)
-        self.evaluate.count(1)
-        return slope if self.evaluate.count_vjps is None else self.evaluate.count_vjps(slope, 1)
+    def step_function(self) -> StepFunction:
+        return self.attempt
+
+    def evaluate_f0(self, t: float, y: State) -> State:
+        kernel = kernels.derivative(self.n_dynamic, use_cuda_graph(y))
+        f0: State = kernel(self.vector_field, _tensor([self.segment.visible_time(t)], y), y)
+        self.vector_field.count(1)
+        return self.vector_field.count_vjps(f0, 1)
+
+    def initial_step_function(self, order: int) -> InitialStep:
+        return partial(self._initial_step, order)
 
     @torch.no_grad()
-    def _initial_step(self, order: int, t: float, span: float, y: State, f0: State) -> float:
+    def _initial_step(self, order: int, t: float, y: State, f0: State, span: float) -> float:
         kernel = kernels.initial_step(order, self.n_dynamic, self.n_controlled, self._groups(), use_cuda_graph(y))
-        numbers = _tensor([t, span, *self.bounds], y)
-        h: float = kernel(self.evaluate.function, numbers, y, f0).item()
-        self.evaluate.count(1)
+        h: float = kernel(self.vector_field, _tensor([t, span, *self.bounds], y), y, f0).item()
+        self.vector_field.count(1)
         return h
 
-    def _attempt(self, t: float, y: State, h: float, f0: State) -> tuple[Step, float]:
+    def attempt(self, t: float, y: State, h: float, f0: State) -> Step:
+        """Return a step with its error ratio."""
         if self.kernel is None:
-            groups, cuda_graph = self._groups(), use_cuda_graph(y)
             self.kernel = kernels.attempt(
-                self.tableau, self.n_dynamic, self.n_controlled, groups, self.dense, cuda_graph
+                self.tableau,
+                self.n_dynamic,
+                self.n_controlled,
+                self._groups(),
+                self.interior_outputs,
+                use_cuda_graph(y),
             )
-        y1, k, ratio = self.kernel(self.evaluate.function, _tensor([t, h, *self.bounds], y), y, f0)
-        made = self.tableau.stages - 1
-        self.evaluate.count(made)
-        if self.evaluate.count_vjps is not None:
-            marked = self.evaluate.count_vjps((*y1, *(part for slope in k for part in slope)), made)
-            y1, rest = marked[: len(y1)], marked[len(y1) :]
-            k = [rest[n : n + len(y)] for n in range(0, len(rest), len(y))]
-        return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None), ratio.item()
+        y1, k, ratio = self.kernel(self.vector_field, _tensor([t, h, *self.bounds], y), y, f0)
+        evaluations = self.tableau.stages - 1
+        self.vector_field.count(evaluations)
+        # One hook for the step: a backward pass goes through all of its evaluations or through none.
+        flat = self.vector_field.count_vjps((*y1, *(part for stage in k for part in stage)), evaluations)
+        y1, k = flat[: len(y1)], [flat[n : n + len(y)] for n in range(len(y1), len(flat), len(y))]
+        return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None, ratio)
+
+    def error_ratio(self, y: State, h: float, step: Step) -> float:
+        ratio: float = step.error_ratio.item()
+        return ratio
 
     def _groups(self) -> kernels.Slices:
-        """The norm's groups of components."""
+        """Return the norm's groups of components."""
         return tuple((group.start, group.stop) for group, _ in self.norm.groups())
 
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
-    """All steps in one compiled loop, controller included; one call a solve. The host asks whether to go on.
+    """Take all steps in one compiled loop, controller included; one call a solve. The host asks whether to go on.
 
     It yields one step for all of them, so it is for solves in which nobody looks at single steps: no graph, no tape, no
     outputs inside. For FSAL pairs under the I controller.
     """
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
-        self._enter(segment)
+        self.enter(segment)
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
-        f0 = self.f0 or self._begin(t, y)
-        h_next = max(self.h or self._first_step_size(order, t, y, f0), self.min_step)
+        f0 = self.f0 or self.evaluate_f0(t, y)
+        h_next = self.check_first_step(t, self.h or self._initial_step(order, t, y, f0, segment.run_end - t))
         floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
         kernel = kernels.whole_loop(self.tableau, self.n_dynamic, self.n_controlled, self._groups(), self.controller)
-        state = _tensor([t, h_next, self.controller.grow, 0, 0, 0], y)
-        y1, last, made = kernel(self.evaluate.function, _tensor(numbers, y), state, y, f0)
-        now, self.h, _, accepted, rejected, nonfinite = made.tolist()
+        state = _tensor([t, h_next, self.controller.max_factor, 0, 0, 0], y)
+        y1, f1, state = kernel(self.vector_field, _tensor(numbers, y), state, y, f0)
+        t1, self.h, _, accepted, rejected, nonfinite = state.tolist()
         self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
-        self.f0, self.nonfinite = last, bool(nonfinite)
-        self.evaluate.count((self.tableau.stages - 1) * int(accepted + rejected))
-        if now != t:
-            yield AcceptedStep(t, now - t, now, segment, y=y, step=Step(y1, [f0], last))
-        if now != end:  # the loop has given up, and the guard says why
-            yield from super().run(segment._replace(start=now), y1)
+        self.f0, self.nonfinite = f1, bool(nonfinite)
+        self.vector_field.count((self.tableau.stages - 1) * int(accepted + rejected))
+        if t1 != t:
+            yield AcceptedStep(t, t1 - t, t1, segment, y=y, step=Step(y1, [f0], f1))
+        if t1 != end:  # the loop has given up, and `check_step` says why
+            yield from super().run(segment._replace(start=t1), y1)
         if segment.ends_at_jump:
             self.f0 = None
 
 
 @dataclass(kw_only=True)
 class CompiledFixedLoop(FixedLoop):
-    """A `FixedLoop` whose steps are compiled."""
+    """Take fixed steps that are compiled."""
 
-    def _take(self, t: float, y: State, h: float, f0: State) -> Step:
-        y1 = advance(self.tableau, self.evaluate, self.segment, t, y, h, f0, self.n_dynamic, use_cuda_graph(y))
+    def step_function(self) -> StepFunction:
+        return self.advance
+
+    def advance(self, t: float, y: State, h: float, f0: State) -> Step:
+        y1 = advance(self.tableau, self.vector_field, self.segment, t, y, h, f0, self.n_dynamic, use_cuda_graph(y))
         return Step(y1, [f0])
 
 
 def advance(
     tableau: Tableau,
-    evaluate: CountedField,
+    vector_field: CountedField,
     segment: Segment,
     t: float,
     y: State,
@@ -129,16 +147,16 @@ def advance(
     n_dynamic: int | None = None,
     cuda_graph: bool = False,
 ) -> State:
-    """A step without an error estimate: the state at its end.
+    """Return the state after a step without an error estimate.
 
-    opening  the field at (t, y); None: to be evaluated
-    graphs   replayed as a CUDA graph: a backward pass through this step must be over before the next one
+    f0          the field at (t, y); None: to be evaluated
+    cuda_graph  replayed as a CUDA graph: a backward pass through this step must be over before the next one
     """
     kernel, numbers = kernels.advance(tableau, n_dynamic, cuda_graph), _tensor([t, h, segment.low, segment.high], y)
-    y1: State = kernel(evaluate.function, numbers, y, *([] if f0 is None else [f0]))
-    made = tableau.stages - tableau.fsal - (f0 is not None)
-    evaluate.count(made)
-    return y1 if evaluate.count_vjps is None or not made else evaluate.count_vjps(y1, made)
+    y1: State = kernel(vector_field, numbers, y, *([] if f0 is None else [f0]))
+    evaluations = tableau.stages - tableau.fsal - (f0 is not None)
+    vector_field.count(evaluations)
+    return vector_field.count_vjps(y1, evaluations) if evaluations else y1
 
 
 def on_gpu(y: Sequence[Tensor]) -> bool:
@@ -146,12 +164,12 @@ def on_gpu(y: Sequence[Tensor]) -> bool:
 
 
 def use_cuda_graph(y: State) -> bool:
-    """Whether steps from `y` are replayed as CUDA graphs: on a GPU, where no graph of autograd keeps them all."""
+    """Return whether steps from `y` are replayed as CUDA graphs: on a GPU, where no graph of autograd keeps them."""
     return on_gpu(y) and not torch.is_grad_enabled()
 
 
 def _tensor(numbers: Sequence[float], y: State) -> Tensor:
-    """On the device of `y`, without waiting for it."""
+    """Return numbers on the device of `y`, without waiting for it."""
     if not on_gpu(y):
         return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
     return torch.tensor(numbers, dtype=torch.float64, device="cpu", pin_memory=True).to(y[0].device, non_blocking=True)

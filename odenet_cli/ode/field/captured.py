@@ -29,7 +29,8 @@ from torch.autograd.graph import get_gradient_edge
 from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.field.reachable import reachable
 from odenet_cli.ode.field.snapshot import Snapshot
-from odenet_cli.ode.state import RightHandSide, State
+from odenet_cli.ode.right_hand_side import RightHandSide
+from odenet_cli.ode.state import State
 
 Edge = tuple[Any, int]  # a node of autograd's graph and the number of its output
 Tensors = dict[int, Tensor]  # by id: tensors compare number by number

@@ -1,9 +1,8 @@
 """Gradients through a solve, one a file: the module's name is the gradient's name, `GRADIENT` its class.
 
-A gradient solves a `Problem`, which knows how to evaluate and to integrate, and counts. Either autograd sees the solve
-itself (`backprop`), or the solve is one node of its graph (`taped`): then `forward` solves and says what it keeps, and
-`backward` turns the cotangents of the states at the output times into those of y0, of the times, and of the tensors
-the field captured.
+Either autograd sees the solve itself (`backprop`), or the solve is one node of its graph (`solve_as_node`): then
+`forward` solves and says what it keeps, and `backward` turns the cotangents of the states at the output times into
+those of y0, of the times, and of the tensors that the field depends on.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 
 MaybeTensor = Tensor | None
-Cotangents = Sequence[list[MaybeTensor]]
+Cotangents = Sequence[list[MaybeTensor]]  # by output time, then by component of the state
 
 
 class Gradients(NamedTuple):
-    """Cotangents of y0, of the output times, and of the captured tensors."""
+    """Hold the cotangents of y0, of the output times, and of the problem's inputs."""
 
     y0: Sequence[MaybeTensor]
     times: MaybeTensor
-    captured: Sequence[MaybeTensor]
+    inputs: Sequence[MaybeTensor]
 
 
 class Gradient(Protocol):
     """The contract of the modules in this package.
 
-    solve      the states at the output times, stacked, with their gradient
-    multistep  it can differentiate multistep methods too; one that does not say so is refused there
+    solve               the states at the output times, stacked, with their gradient
+    supports_multistep  it can differentiate multistep methods too; one that does not say so is refused there
     """
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
@@ -44,10 +43,11 @@ class Gradient(Protocol):
 class NodeGradient(Gradient, Protocol):
     """A gradient whose solve is one node of the graph.
 
-    keeps_outputs   backward wants the states at the output times
-    forward         those states, the tape (anything without tensors), and the tensors to keep for the backward pass
-    backward        is given back what was kept, in front of it the states if it `keeps_outputs`
-    backward_again  the same gradient made by plain autograd, for second derivatives
+    saves_outputs    backward wants the states at the output times
+    repeats_steps    backward evaluates the field where the forward solve did, in the same order or its reverse
+    forward          solves; returns the states, the tape (anything without tensors), and the tensors to keep
+    backward         is given back what was kept, in front of it the states if it `saves_outputs`
+    double_backward  returns the same gradients, made by plain autograd for second derivatives
     """
 
     saves_outputs: bool
@@ -60,18 +60,18 @@ class NodeGradient(Gradient, Protocol):
 
 
 def names() -> list[str]:
-    """All gradients."""
+    """Return the names of all gradients."""
     return registry.names(__name__)
 
 
 def gradient(name: str, **options: Any) -> Gradient:
-    """The gradient of that name with its options."""
-    made: Gradient = _class(name)(**options)
-    return made
+    """Return the gradient of that name with its options."""
+    instance: Gradient = _class(name)(**options)
+    return instance
 
 
 def options(name: str) -> list[str]:
-    """The options of the gradient of that name."""
+    """Return the names of the options of a gradient."""
     return [option.name for option in fields(_class(name))]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odenet_cli.ode.problem import Problem, stacked
+from odenet_cli.ode.outputs import integrate
+from odenet_cli.ode.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class Backprop:
     supports_multistep = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        return stacked(problem.integrate(problem.evaluate_marked, time_gradients=problem.time_gradients(problem.times)))
+        problem.rhs.counts_vjps = True
+        loop = problem.loop(problem.time_gradients(problem.times))
+        return problem.stack(integrate(loop, problem, problem.y0))
 
 
 GRADIENT = Backprop

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import interpolation
-from odenet_cli.ode.autograd.node import VJPAccumulator, as_leaves, double_backward, solve_as_node
+from odenet_cli.ode.autograd.node import VJPAccumulator, accumulate, as_leaves, double_backward, solve_as_node
 from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.compiled.loops import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.outputs import AcceptedStep, StepRecord, thetas
+from odenet_cli.ode.outputs import AcceptedStep, StepRecord, integrate
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 from odenet_cli.ode.step import interpolation_stages, rk_step
@@ -26,75 +26,79 @@ from odenet_cli.ode.step import interpolation_stages, rk_step
 
 @dataclass(frozen=True)
 class Replay:
-    """Keep the states, and take the steps again backward."""
+    """Keep the state at the start of every accepted step, and take the steps again backward."""
 
     saves_outputs = False
     repeats_steps = True
-
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        return solve_as_node(self, problem)
+    solve = solve_as_node
 
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:
-        places: list[StepRecord] = []
+        records: list[StepRecord] = []
         kept: list[Tensor] = []
 
-        def on_step(taken: AcceptedStep) -> None:
-            places.append(problem.place(taken, taken.step.k))
-            kept.extend(taken.y)
+        def on_step(accepted: AcceptedStep) -> None:
+            records.append(problem.record(accepted, accepted.step.k))
+            kept.extend(accepted.y)
 
-        return problem.integrate(problem.evaluate, on_step), places, kept
+        return integrate(problem.loop(), problem, problem.y0, on_step), records, kept
 
     def backward(
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
-        if problem.shares_graph and problem.solver.compile:  # a compiler does not follow a graph out of the field
-            problem = replace(problem, solver=replace(problem.solver, compile=False))
-        gathered, parts = VJPAccumulator(problem), len(problem.rhs.y0)
-        a: list[MaybeTensor] = [None] * parts
+        captured = problem.captured
+        if captured is not None and captured.shares_graph:  # a compiler does not follow a graph out of the field
+            problem = _uncompiled(problem)
+        vjps, parts = VJPAccumulator(problem), len(problem.rhs.y0)
+        a: list[MaybeTensor] = [None] * parts  # dL/dy at the end of a step, then at its start
         for n in reversed(range(len(tape))):
-            place = tape[n]
-            if place.output_at_end is not None:
-                gathered.add_output_cotangents(a, cotangents, place.output_at_end)
-            arriving = [x for j, _ in place.interior_outputs for x in cotangents[j]]
-            if any(x is not None for x in (*a, *arriving)):
+            record = tape[n]
+            if record.output_at_end is not None:
+                accumulate(a, cotangents[record.output_at_end])
+            interior = [x for j, _ in record.interior_outputs for x in cotangents[j]]
+            if any(x is not None for x in (*a, *interior)):
                 start = as_leaves(kept[n * parts : (n + 1) * parts])
                 with torch.enable_grad():
-                    end, inside = again(problem, place, start, gathered.time_gradients)
-                    a = gathered.vjp([*end, *(part for state in inside for part in state)], [*a, *arriving], start)
+                    end, states = take_again(problem, record, start, vjps.time_gradients)
+                    values = [*end, *(part for state in states for part in state)]
+                    a = vjps.vjp(values, [*a, *interior], start)
                 if problem.solver.compile and on_gpu(start):  # the next step's CUDA graph writes over this one's
                     a = [None if part is None else part.clone() for part in a]
-        gathered.add_output_cotangents(a, cotangents, 0)
-        return gathered.gradients(a)
+        accumulate(a, cotangents[0])
+        return vjps.gradients(a)
 
     def double_backward(self, problem: Problem, tape: list[StepRecord], y0: State, cotangents: Cotangents) -> Gradients:
-        problem = replace(problem, solver=replace(problem.solver, compile=False))  # compiled steps have one derivative
+        problem = _uncompiled(problem)  # compiled steps have one derivative
 
-        def steps(y: State, time_gradients: TimeGradients | None) -> dict[int, State]:
-            states = {}
-            for place in tape:
-                y, inside = again(problem, place, y, time_gradients)
-                states.update({j: state for (j, _), state in zip(place.interior_outputs, inside)})
-                if place.output_at_end is not None:
-                    states[place.output_at_end] = y
-            return states
+        def solve_again(y: State, time_gradients: TimeGradients | None) -> dict[int, State]:
+            outputs = {}
+            for record in tape:
+                y, states = take_again(problem, record, y, time_gradients)
+                outputs.update({j: state for (j, _), state in zip(record.interior_outputs, states)})
+                if record.output_at_end is not None:
+                    outputs[record.output_at_end] = y
+            return outputs
 
-        return double_backward(problem, y0, cotangents, steps)
+        return double_backward(problem, y0, cotangents, solve_again)
 
 
-def again(
-    problem: Problem, place: StepRecord, y: State, time_gradients: TimeGradients | None
+def take_again(
+    problem: Problem, record: StepRecord, y: State, time_gradients: TimeGradients | None
 ) -> tuple[State, list[State]]:
-    """An accepted step taken again from `y`: the state at its end, and the outputs inside it."""
-    tableau, t, h = problem.solver.tableau, place.t, place.h
-    if problem.solver.compile and time_gradients is None and not place.interior_outputs:
-        return advance(tableau, problem.evaluate_again, place.segment, t, y, h, cuda_graph=on_gpu(y)), []
-    evaluate = restrict_to_segment(problem.repeat(place.draws), place.segment, time_gradients)
-    step = rk_step(tableau, evaluate, t, y, h, evaluate(t, y), with_f1=bool(place.interior_outputs))
-    if not place.interior_outputs:
+    """Return the state at the end of an accepted step taken again from `y`, and the outputs inside it."""
+    tableau, t, h = problem.solver.tableau, record.t, record.h
+    if problem.solver.compile and time_gradients is None and not record.interior_outputs:
+        return advance(tableau, problem.rhs, record.segment, t, y, h, cuda_graph=on_gpu(y)), []
+    f = restrict_to_segment(problem.repeated_field(record.draws), record.segment, time_gradients)
+    step = rk_step(tableau, f, t, y, h, f(t, y), with_f1=bool(record.interior_outputs))
+    if not record.interior_outputs:
         return step.y, []
-    f1 = [] if tableau.fsal else [evaluate(place.end, step.y)]
-    k = interpolation_stages(tableau, evaluate, t, y, h, [*step.k, *f1])
-    return step.y, interpolation.interpolate(tableau, y, h, k, thetas(place, time_gradients))
+    f1 = [] if tableau.fsal else [f(record.end, step.y)]
+    k = interpolation_stages(tableau, f, t, y, h, [*step.k, *f1])
+    return step.y, interpolation.interpolate(tableau, y, h, k, record.thetas(time_gradients))
+
+
+def _uncompiled(problem: Problem) -> Problem:
+    return replace(problem, solver=replace(problem.solver, compile=False)) if problem.solver.compile else problem
 
 
 GRADIENT = Replay

@@ -10,12 +10,12 @@ from odenet_cli.ode.tableau import Tableau
 
 
 def names() -> list[str]:
-    """All methods."""
+    """Return the names of all methods."""
     return registry.names(__name__)
 
 
 def method(name: str) -> Tableau | Multistep:
-    """The tableau or the family of that name; a `RequestError` lists what exists."""
+    """Return the tableau or the family of that name; a `RequestError` lists what exists."""
     registry.require("solver.method", name, names())
-    made: Tableau | Multistep = importlib.import_module(f"{__name__}.{name}").METHOD
-    return made
+    formulas: Tableau | Multistep = importlib.import_module(f"{__name__}.{name}").METHOD
+    return formulas

@@ -38,60 +38,69 @@ ITERATION_TOLERANCE = 0.1  # the iteration ends when its error is this fraction 
 MIN_STEP_GROWTH = 1.5  # a step is made longer by this factor or not at all
 MAX_FIRST_GROWTH, MAX_STEP_GROWTH = 1e4, 10.0
 SHRINK_AFTER_DIVERGENCE = 0.25  # the factor for a step whose iteration did not converge
-BIAS_LOWER_ORDER, BIAS_SAME_ORDER, BIAS_HIGHER_ORDER = (
-    6.0,
-    6.0,
-    10.0,
-)  # how far below the tolerance the error of a changed step is aimed
+# How far below the tolerance the error of a changed step is aimed, by the order it will have.
+BIAS_LOWER_ORDER, BIAS_SAME_ORDER, BIAS_HIGHER_ORDER = 6.0, 6.0, 10.0
 
 
 @dataclass(kw_only=True)
 class MultistepStep(AcceptedStep):
-    """An accepted step with the array at its end.
+    """Hold an accepted step with the array at its end.
 
-    fresh        the array was made anew before it, from the state and its slope
+    restarted    the array was made anew before it, from the state and its derivative
     corrections  evaluations of the field
     """
 
     z: Nordsieck
-    fresh: bool
+    restarted: bool
     corrections: int
 
 
-class Correction(NamedTuple):
-    """An iteration that converged.
+class Errors(NamedTuple):
+    """Hold norms in units of the tolerance, infinite where not asked for.
 
-    e, y, slope  what was added to the predicted state, the corrected state, the predicted slope (times h)
-    made         the slopes that were evaluated
-    sizes        the error at this order and, where they were asked for, at the next lower and the next higher one
+    change  how far the last iteration moved the state
+    same    the error at this order; `lower` and `higher` at the neighbouring ones
     """
 
-    e: State
-    y: State
-    slope: State
-    made: list[State]
-    scaled_norms: ErrorNorms
-
-
-class ErrorNorms(NamedTuple):
-    """In units of the tolerance: how far the iteration moved, and the errors; infinite where not asked for."""
-
-    moved: float
-    error: float
+    change: float
+    same: float
     lower: float
     higher: float
 
 
+class Correction(NamedTuple):
+    """Hold an iteration that converged.
+
+    e, y           what was added to the predicted state, and the corrected state
+    predicted_hdy  h y' as it was predicted
+    k              the derivatives that were evaluated
+    """
+
+    e: State
+    y: State
+    predicted_hdy: State
+    k: list[State]
+    errors: Errors
+
+
+class Previous(NamedTuple):
+    """Hold what the error of order q + 1 is estimated from: e of the last step, its constant, and that step."""
+
+    e: State
+    difference: float
+    h: float
+
+
 @dataclass(kw_only=True)
 class MultistepLoop(AdaptiveBase):
-    """Each segment starts at order 1.
+    """Take steps of variable length and order. Each segment starts at order 1.
 
-    z, scale  the array, and the step in whose powers it is scaled
-    past      lengths of the steps behind, the last one first
-    wait      steps until the order may change
-    growth    largest factor for the step after this one; 1 after a failure
-    before    e of the last step, its constant, and that step: what order q + 1 is judged by
-    fresh     the slope with which the array was made anew since the last step, if it was
+    z, scale    the array, and the step in whose powers it is scaled
+    past        lengths of the steps behind, the last one first
+    wait        steps until the order may change
+    max_growth  largest factor for the step after this one; 1 after a failure
+    previous    of the last step
+    restart_f0  the derivative with which the array was made anew since the last step, if it was
     """
 
     method: Multistep
@@ -99,178 +108,181 @@ class MultistepLoop(AdaptiveBase):
     scale: float = 1.0
     past: list[float] = field(default_factory=list)
     wait: int = 2
-    growth: float = MAX_FIRST_GROWTH
-    before: tuple[State, float, float] | None = None
-    fresh: list[State] = field(default_factory=list)
+    max_growth: float = MAX_FIRST_GROWTH
+    previous: Previous | None = None
+    restart_f0: list[State] = field(default_factory=list)
 
     @property
     def order(self) -> int:
         return len(self.z) - 1
 
-    def interpolate(self, taken: AcceptedStep, thetas: Sequence[float | Tensor]) -> list[State]:
-        """By the corrected polynomial of the step, which meets the states at both its ends."""
-        return interpolate(cast(MultistepStep, taken).z, [theta - 1.0 for theta in thetas])
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float | Tensor]) -> list[State]:
+        """Return the corrected polynomial of the step, which meets the states at both its ends."""
+        return interpolate(cast(MultistepStep, accepted).z, [theta - 1.0 for theta in thetas])
 
-    def polynomial(self, taken: AcceptedStep) -> tuple[float, list[State]]:
-        return taken.end, cast(MultistepStep, taken).z
+    def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
+        return accepted.end, cast(MultistepStep, accepted).z
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
-        self._enter(segment)
+        self.enter(segment)
         t, end = segment.start, segment.end
-        f0, self.f0 = self.f0 or self._begin(t, y), None
-        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        h_next = max(self.h or self._first_step_size(2, t, y, f0), self.min_step)
-        self._open(y, f0, math.copysign(h_next, end - t))
-        self.past, self.wait, self.growth, self.before = [], 2, MAX_FIRST_GROWTH, None
+        f0, self.f0 = self.f0 or self.evaluate_f0(t, y), None
+        find_h = self.initial_step_function(2)
+        h_next = self.check_first_step(t, self.h or find_h(t, y, f0, segment.run_end - t))
+        self._restart(y, f0, math.copysign(h_next, end - t))
+        self.past, self.wait, self.max_growth, self.previous = [], 2, MAX_FIRST_GROWTH, None
         while t != end:
-            taken, h_next = self._advance(t, h_next)
+            accepted, h_next = self._advance(t, h_next)
             if len(self.past) == 1:
                 self.h = h_next  # where the next start at order 1 may begin
-            yield taken
-            t = taken.end
+            yield accepted
+            t = accepted.end
 
-    def _open(self, y: State, f0: State, h: float) -> None:
-        self.z, self.scale, self.fresh = [y, tuple(k * h for k in f0)], h, [f0]
+    def _restart(self, y: State, f0: State, h: float) -> None:
+        self.z, self.scale, self.restart_f0 = [y, tuple(dy * h for dy in f0)], h, [f0]
 
     def _advance(self, t: float, h_next: float) -> tuple[AcceptedStep, float]:
-        """Try steps from `t` until one is accepted; returns it, and the length of the next one to try."""
+        """Try steps from `t` until one is accepted; return it, and the length of the next one to try."""
         y, failures, end = self.z[0][: self.n_controlled], 0, self.segment.end
         remaining = abs(end - t)
         with torch.no_grad():
             error_scale = self.norm.error_scale(y, y)
         while True:
-            self._guard(t, end, h_next, y)
+            self.check_step(t, end, h_next, y)
             h_next = min(h_next, self.max_step)
             last = h_next >= remaining
             h = end - t if last else math.copysign(h_next, end - t)
-            after = end if last else t + h
+            t1 = end if last else t + h
             formula = self.method.formula(distances([h, *self.past], h, self.order + 1))
-            found = self._correct(after, h, formula, error_scale)
-            if found is not None and found.scaled_norms.error <= 1.0:
-                return self._accept(t, after, h, formula, found)
+            corrected = self._correct(t1, h, formula, error_scale)
+            if corrected is not None and corrected.errors.same <= 1.0:
+                return self._accept(t, t1, h, formula, corrected)
             self.rejected += 1
-            self.growth = 1.0
-            if found is None:
+            self.max_growth = 1.0
+            if corrected is None:
                 h_next = abs(h) * SHRINK_AFTER_DIVERGENCE
                 continue
+            # The first failure trusts the estimate, the second shrinks at least fivefold, the third doubts the past.
             failures += 1
             if failures < 3:
-                factor = max(0.1, _factor(BIAS_SAME_ORDER * found.scaled_norms.error, self.order + 1))
+                factor = max(0.1, _factor(BIAS_SAME_ORDER * corrected.errors.same, self.order + 1))
                 h_next = abs(h) * (factor if failures == 1 else min(0.2, factor))
             else:
                 h_next = abs(h) * 0.1
                 self._recover(t, math.copysign(h_next, h))
 
     def _correct(self, t: float, h: float, formula: Formula, error_scale: State) -> Correction | None:
-        """Functional iteration from the predicted state; None if it does not converge."""
+        """Iterate from the predicted state to that whose derivative is f; return None if that does not converge."""
         eta = h / self.scale
-        near = None if self.n_dynamic is None or self.n_controlled is None else max(self.n_dynamic, self.n_controlled)
-        y, slope = predict(self.z, eta, 0), predict(self.z, eta, 1)
-        point, made, earlier, rate, before = y, [], None, 1.0, 0.0
+        # Only what f depends on or the norm controls is iterated; the rest needs the last derivative only.
+        iterated = (
+            None if self.n_dynamic is None or self.n_controlled is None else max(self.n_dynamic, self.n_controlled)
+        )
+        y, predicted_hdy = predict(self.z, eta, 0), predict(self.z, eta, 1)
+        iterate, k, e_before, rate, change_before = y, [], None, 1.0, 0.0
         for m in range(MAX_CORRECTIONS):
-            made.append(self.f(t, point[: self.n_dynamic]))
-            e = correction(formula.correct, h, slope[:near], made[-1])
-            scaled_norms = self._error_norms(e, earlier, h, formula, error_scale)
-            self.nonfinite = not math.isfinite(scaled_norms.moved)
-            if self.nonfinite or (m and scaled_norms.moved > 2.0 * before):
+            k.append(self.f(t, iterate[: self.n_dynamic]))
+            e = correction(formula.correct, h, predicted_hdy[:iterated], k[-1])
+            errors = self._errors(e, e_before, h, formula, error_scale)
+            self.nonfinite = not math.isfinite(errors.change)
+            if self.nonfinite or (m and errors.change > 2.0 * change_before):
                 return None
-            rate = max(0.3 * rate, scaled_norms.moved / before) if m else rate
-            if scaled_norms.moved * min(1.0, rate) * formula.error <= ITERATION_TOLERANCE:
-                # What neither the field reads nor the norm judges needs the last slope only.
+            # The rate of convergence, damped since two iterations say little about it (VODE).
+            rate = max(0.3 * rate, errors.change / change_before) if m else rate
+            if errors.change * min(1.0, rate) * formula.error <= ITERATION_TOLERANCE:
                 rest = len(e)
-                e += correction(formula.correct, h, slope[rest:], made[-1][rest:])
-                return Correction(e, add(y, e), slope, made, scaled_norms)
-            point, earlier, before = add(y[:near], e), e, scaled_norms.moved
+                e += correction(formula.correct, h, predicted_hdy[rest:], k[-1][rest:])
+                return Correction(e, add(y, e), predicted_hdy, k, errors)
+            iterate, e_before, change_before = add(y[:iterated], e), e, errors.change
         return None
 
     @torch.no_grad()
-    def _error_norms(
-        self, e: State, earlier: State | None, h: float, formula: Formula, error_scale: State
-    ) -> ErrorNorms:
-        """In one look at the device, whether or not the iteration will turn out to have converged."""
+    def _errors(self, e: State, e_before: State | None, h: float, formula: Formula, error_scale: State) -> Errors:
+        """Return the norms in one look at the device, whether or not the iteration will turn out to have converged."""
         e, q = e[: self.n_controlled], self.order
-        asked = {"error": e}
-        if earlier is not None:
-            asked["moved"] = tuple(map(torch.sub, e, earlier))
-        if self.wait == 1 and self.growth > 1.0:
+        states = {"same": e}
+        if e_before is not None:
+            states["change"] = tuple(map(torch.sub, e, e_before))
+        if self.wait == 1 and self.max_growth > 1.0:
             if q > 1:
-                asked["lower"] = linear_combination([(h / self.scale) ** q, formula.correct[q]], [self.z[q], e])
-            if q < self.method.max_order and self.before is not None:
-                old, constant, length = self.before
-                carried = formula.difference / constant * (h / length) ** (q + 1)
+                states["lower"] = linear_combination([(h / self.scale) ** q, formula.correct[q]], [self.z[q], e])
+            if q < self.method.max_order and self.previous is not None:
+                carried = formula.difference / self.previous.difference * (h / self.previous.h) ** (q + 1)
                 if carried < min(torch.finfo(part.dtype).max for part in e):  # float16 ends at 65,504
-                    asked["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, old))
-        found = dict(zip(asked, self.norm.scaled_norms(list(asked.values()), error_scale)))
-        return ErrorNorms(
-            found.get("moved", found["error"]),
-            formula.error * found["error"],
-            formula.lower * found.get("lower", math.inf) if q > 1 else math.inf,
-            formula.higher * found.get("higher", math.inf),
+                    states["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, self.previous.e))
+        norms = dict(zip(states, self.norm.scaled_norms(list(states.values()), error_scale)))
+        return Errors(
+            norms.get("change", norms["same"]),
+            formula.error * norms["same"],
+            formula.lower * norms.get("lower", math.inf) if q > 1 else math.inf,
+            formula.higher * norms.get("higher", math.inf),
         )
 
     def _accept(
-        self, t: float, end: float, h: float, formula: Formula, found: Correction
+        self, t: float, end: float, h: float, formula: Formula, corrected: Correction
     ) -> tuple[AcceptedStep, float]:
         self.accepted += 1
         y = self.z[0]
-        self.z = apply_correction(self.z, h / self.scale, formula.correct, found.y, found.slope, found.e)
+        self.z = apply_correction(
+            self.z, h / self.scale, formula.correct, corrected.y, corrected.predicted_hdy, corrected.e
+        )
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
-        step = Step(self.z[0], [*self.fresh, *found.made])
-        fresh, corrections = bool(self.fresh), len(found.made)
-        taken = MultistepStep(t, h, end, self.segment, y=y, step=step, z=self.z, fresh=fresh, corrections=corrections)
-        self.fresh = []
+        step = Step(self.z[0], [*self.restart_f0, *corrected.k])
+        restarted, corrections = bool(self.restart_f0), len(corrected.k)
+        accepted = MultistepStep(
+            t, h, end, self.segment, y=y, step=step, z=self.z, restarted=restarted, corrections=corrections
+        )
+        self.restart_f0 = []
         self.wait -= 1
         if self.wait == 1:
-            self.before = (found.e[: self.n_controlled], formula.difference, h)
-        return taken, max(abs(h) * self._choose(found, formula), self.min_step)
+            self.previous = Previous(corrected.e[: self.n_controlled], formula.difference, h)
+        return accepted, max(abs(h) * self._choose(corrected, formula), self.min_step)
 
-    def _choose(self, found: Correction, formula: Formula) -> float:
-        """The factor for the next step, and the order that allows the longest one."""
-        q, growth, scaled_norms, choosing = self.order, self.growth, found.scaled_norms, self.wait <= 0
-        self.growth = MAX_STEP_GROWTH
-        if choosing or growth <= 1.0:
+    def _choose(self, corrected: Correction, formula: Formula) -> float:
+        """Return the factor for the next step, having changed to the order that allows the longest one."""
+        q, growth, errors, may_change = self.order, self.max_growth, corrected.errors, self.wait <= 0
+        self.max_growth = MAX_STEP_GROWTH
+        if may_change or growth <= 1.0:
             self.wait = max(self.wait, 2)
         if growth <= 1.0:
             return 1.0
-        same, lower, higher = _factor(BIAS_SAME_ORDER * scaled_norms.error, q + 1), 0.0, 0.0
-        if choosing:
-            lower, higher = (
-                _factor(BIAS_LOWER_ORDER * scaled_norms.lower, q),
-                _factor(BIAS_HIGHER_ORDER * scaled_norms.higher, q + 2),
-            )
+        same, lower, higher = _factor(BIAS_SAME_ORDER * errors.same, q + 1), 0.0, 0.0
+        if may_change:
+            lower = _factor(BIAS_LOWER_ORDER * errors.lower, q)
+            higher = _factor(BIAS_HIGHER_ORDER * errors.higher, q + 2)
         best = max(same, lower, higher)
         if best < MIN_STEP_GROWTH:
             return 1.0
         if best > same:
             up = higher > lower
-            self._change_order(1.0 / (formula.difference * math.factorial(q + 1)) if up else None, found.e)
+            self._change_order(1.0 / (formula.difference * math.factorial(q + 1)) if up else None, corrected.e)
         return min(best, growth)
 
     def _change_order(self, up: float | None, e: State = ()) -> None:
         """Change the order, and then wait as many steps as the new formula looks back."""
         points = self.order - (2 if up is None else 1)
-        self.z = change_order(
-            self.z, e, self.method.order_change_polynomial(distances(self.past, self.scale, points)), up
-        )
+        polynomial = self.method.order_change_polynomial(distances(self.past, self.scale, points))
+        self.z = change_order(self.z, e, polynomial, up)
         self.wait = self.order + 1
 
     def _recover(self, t: float, h: float) -> None:
-        """After three failures the past misleads: lower the order, at last start anew with the slope found here."""
+        """Lower the order after three failures, since the past misleads; at order 1 start anew with f at this point."""
         if self.order > 1:
             self._change_order(None)
-        elif not self.fresh:
-            self._open(self.z[0], self.f(t, self.z[0][: self.n_dynamic]), h)
+        elif not self.restart_f0:
+            self._restart(self.z[0], self.f(t, self.z[0][: self.n_dynamic]), h)
             self.wait = 10
 
 
 def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
-    """From the first point to those behind it, given the lengths between; the last length again where there is none."""
-    total, made = 0.0, []
+    """Return the distances from the first point to those behind it, given the lengths between; where there is none,
+    the last length is repeated."""
+    total, result = 0.0, []
     for n in range(count):
         total += lengths[min(n, len(lengths) - 1)]
-        made.append(total / unit)
-    return made
+        result.append(total / unit)
+    return result
 
 
-def _factor(size: float, power: int) -> float:
-    return 1.0 / (math.pow(size, 1.0 / power) + 1e-6)
+def _factor(error: float, power: int) -> float:
+    return 1.0 / (math.pow(error, 1.0 / power) + 1e-6)

@@ -20,7 +20,7 @@ Nordsieck = list[State]
 
 
 class Formula(NamedTuple):
-    """The formula of order q on one grid; e is what the corrector adds to the predicted state.
+    """Hold the formula of order q on one grid; e is what the corrector adds to the predicted state.
 
     correct     l_0 … l_q: the array becomes z_k + l_k e
     error       the local error is `error` e
@@ -38,10 +38,11 @@ class Formula(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep:
-    """A family of formulas of orders 1 to `max_order`, for the loop that chooses step and order (`loop.py`).
+    """Hold a family of formulas of orders 1 to `max_order`, for the loop that chooses step and order.
 
-    formula  of order q, from the distances ξ_1 … ξ_{q+1} of the past points in units of the step
-    bend     the polynomial, scaled, that is added to the array's when the order changes, from the points to be kept
+    formula                  of order q, from the distances ξ_1 … ξ_{q+1} of the past points in units of the step
+    order_change_polynomial  what, scaled, is added to the array's polynomial when the order changes, from the points
+                             to be kept
     """
 
     max_order: int
@@ -50,51 +51,53 @@ class Multistep:
 
 
 def linear_combination(weights: Sequence[float], z: Sequence[State]) -> State:
-    """Σ w_k z_k, the small ones first."""
-    made = []
+    """Return Σ w_k z_k. High powers come first: they are small, and lose less to rounding."""
+    parts = []
     for column in zip(*z):
         total = column[-1] * weights[-1]
         for part, w in zip(column[-2::-1], weights[-2::-1]):
             total.add_(part, alpha=w)
-        made.append(total)
-    return tuple(made)
+        parts.append(total)
+    return tuple(parts)
 
 
 def predict(z: Nordsieck, eta: float, k: int) -> State:
-    """z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
+    """Return z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
     return linear_combination([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
 
 
-def correction(formula: Sequence[float], h: float, slope: State, k: State) -> State:
-    """e, which makes the corrected slope that of the field: `slope` + l_1 e = h k."""
-    rate = 1.0 / formula[1]
-    return tuple(torch.mul(part, -rate).add_(new, alpha=h * rate) for part, new in zip(slope, k))
+def correction(correct: Sequence[float], h: float, predicted_hdy: State, dy: State) -> State:
+    """Return e, which makes the corrected derivative that of the field: `predicted_hdy` + l_1 e = h f(t, y)."""
+    inverse = 1.0 / correct[1]
+    return tuple(torch.mul(old, -inverse).add_(new, alpha=h * inverse) for old, new in zip(predicted_hdy, dy))
 
 
 def add(y: State, e: State) -> State:
-    return tuple(part + other for part, other in zip(y, e))
+    return tuple(part + change for part, change in zip(y, e))
 
 
-def apply_correction(z: Nordsieck, eta: float, correct: Sequence[float], y: State, slope: State, e: State) -> Nordsieck:
-    """The array after a step, given its corrected state and its predicted slope, which is used up."""
-    made = [y]
+def apply_correction(
+    z: Nordsieck, eta: float, correct: Sequence[float], y: State, predicted_hdy: State, e: State
+) -> Nordsieck:
+    """Return the array after a step, given its corrected state and its predicted h y', which is used up."""
+    corrected = [y]
     for k, w in enumerate(correct[1:], start=1):
-        predicted = slope if k == 1 else predict(z, eta, k)
-        made.append(tuple(part.add_(other, alpha=w) for part, other in zip(predicted, e)))
-    return made
+        predicted = predicted_hdy if k == 1 else predict(z, eta, k)
+        corrected.append(tuple(part.add_(change, alpha=w) for part, change in zip(predicted, e)))
+    return corrected
 
 
-def change_order(z: Nordsieck, e: State, order_change_polynomial: Sequence[float], up: float | None) -> Nordsieck:
-    """The array at another order: up if `up` is the factor that makes the new highest z of e, which the last step
-    added, else down by one. `bend` is the family's polynomial for the change."""
+def change_order(z: Nordsieck, e: State, polynomial: Sequence[float], up: float | None) -> Nordsieck:
+    """Return the array at the next order: up if `up` is the factor that makes the new highest z of e, which the last
+    step added; else down. `polynomial` is the family's for the change."""
     kept, top, sign = (z[:-1], z[-1], -1.0) if up is None else (z, tuple(part * up for part in e), 1.0)
-    made = [
-        tuple(torch.add(part, other, alpha=sign * w) for part, other in zip(old, top)) if w else old
-        for old, w in zip(kept, order_change_polynomial)
+    changed = [
+        tuple(torch.add(part, change, alpha=sign * w) for part, change in zip(old, top)) if w else old
+        for old, w in zip(kept, polynomial)
     ]
-    return made if up is None else [*made, top]
+    return changed if up is None else [*changed, top]
 
 
 def interpolate(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
-    """The array's polynomial at x steps from its point, for each x."""
+    """Return the array's polynomial at x steps from its point, for each x."""
     return interpolation.linear_combinations(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])

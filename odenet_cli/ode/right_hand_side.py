@@ -1,0 +1,216 @@
+"""The user's vector field as solvers call it: checked, counted, and given its own kind of state."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from odenet_cli.ode.field.torch_settings import TorchSettings
+from odenet_cli.ode.state import Field, State, Time
+from odenet_cli.ode.stats import Stats
+
+
+class Arguments:
+    """Hold what a field is called with besides time and state: tensors, however nested, and the rest.
+
+    tensors  those of the caller
+    rest     leaves of the nest that are no tensors
+    """
+
+    def __init__(self, args: Sequence[Any]) -> None:
+        if not isinstance(args, (tuple, list)):
+            raise TypeError(f"args must be a tuple of what follows (t, y): args=(u,); got {type(args).__name__}.")
+        leaves, self._nest = tree_flatten(tuple(args))
+        self.tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        self.rest = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        self._is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+
+    def fill(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return the arguments, with `tensors` where the caller's are."""
+        tensor, rest = iter(tensors), iter(self.rest)
+        leaves = [next(tensor if is_tensor else rest) for is_tensor in self._is_tensor]
+        args: tuple[Any, ...] = tree_unflatten(leaves, self._nest)
+        return args
+
+
+class RightHandSide:
+    """Call the user's field with a tensor time and its own kind of state, hold it to its shapes, and count.
+
+    y0           a tensor of any shape, or a tuple of them; floating point or complex
+    args         what the field is called with besides
+    stats        where evaluations are counted
+    backward     they are made in a backward pass
+    counts_vjps  autograd records them for a backward pass, which counts its way through them
+    """
+
+    def __init__(self, field: Field, y0: Tensor | Sequence[Tensor], args: Sequence[Any] = ()) -> None:
+        self.field = field
+        self.args, self.arguments = tuple(args), Arguments(args)
+        self.single = isinstance(y0, Tensor)
+        self.y0: State = tuple(y0) if isinstance(y0, Sequence) else (y0,)
+        for part in self.y0:
+            if not isinstance(part, Tensor) or not (part.is_floating_point() or part.is_complex()):
+                kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
+                raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
+        if not self.y0 or len({part.device for part in self.y0}) > 1:
+            raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
+        self.y0 = tuple(map(_alias, self.y0))
+        self.device = self.y0[0].device
+        self.torch_settings = TorchSettings.current(self.device)
+        self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
+        self.stats, self.backward, self.counts_vjps = Stats(), False, False
+        self._differentiates = False  # the field takes derivatives by its state itself
+        self._returned: list[tuple[weakref.ref[Tensor], int]] = []
+
+    def __call__(self, t: Time, y: State, used: bool = True) -> State:
+        if not isinstance(t, Tensor):
+            t = torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)
+        elif t.dtype != self.time_dtype:
+            t = t.to(self.time_dtype)
+        if torch.compiler.is_compiling():
+            # A compiler does not see versions: what the field overwrites is a copy, and so is what it returns. Idle
+            # copies are left out. Nothing is counted, since the count would be a constant of the compiled code.
+            return tuple(k.clone() for k in self._traced(t, tuple(part.clone() for part in y)))
+        versions = [part._version for part in y]
+        state = y[0] if self.single else y
+        field = self._call_differentiating if self._differentiates else self.field
+        try:
+            if self.torch_settings.autocast:
+                with self.torch_settings.for_field():
+                    value = field(t, state, *self.args)
+            else:
+                value = field(t, state, *self.args)
+        except RuntimeError as error:
+            value = self._call_again(error, t, state)
+        k = self._check_shapes(value, y)
+        self._check_writes(y, versions, k)
+        self.count(1)
+        return self.count_vjps(k, 1) if self.counts_vjps else k
+
+    def count(self, evaluations: int) -> None:
+        """Add evaluations of the field, as forward or as backward work."""
+        if self.backward:
+            self.stats.nfe_backward += evaluations
+        else:
+            self.stats.nfe_forward += evaluations
+
+    def count_vjps(self, values: State, evaluations: int) -> State:
+        """Return `values`, made by so many evaluations; a backward pass that comes to them counts as many products."""
+        if not self.counts_vjps:
+            return values
+        stats, last_pass = self.stats, [-1]
+
+        def count(cotangent: Tensor) -> None:
+            this_pass = torch._C._current_graph_task_id()  # several cotangents of one backward pass may come here
+            if this_pass != last_pass[0]:
+                last_pass[0] = this_pass
+                stats.vjps += evaluations
+
+        counted = []
+        for k in values:
+            if k.requires_grad:
+                k = k.view_as(k)  # a field may return what is the caller's, a parameter say; the hook is ours
+                k.register_hook(count)  # type: ignore[no-untyped-call]
+            counted.append(k)
+        return tuple(counted)
+
+    def call_with(self, tensors: Sequence[Tensor], connected: bool = False) -> State:
+        """Let the field be called with these tensors of the arguments, and return them: as leaves of graphs that begin
+        there, or `connected` to what they were made from."""
+        leaves = tuple(
+            x.view_as(x) if connected and x.requires_grad else x.detach().requires_grad_(x.requires_grad)
+            for x in tensors
+        )
+        self.args = self.arguments.fill(leaves)
+        return leaves
+
+    def release(self) -> None:
+        """Let go of all tensors: autograd keeps them for the backward pass, and frees them after it."""
+        self.y0, self.args, self.arguments.tensors = (), (), ()
+
+    def restore(self, parts: Sequence[Tensor]) -> Any:
+        """Return the state in the user's form: a tensor, or a tuple."""
+        return parts[0] if self.single else tuple(parts)
+
+    def _traced(self, t: Tensor, y: State) -> State:
+        state = y[0] if self.single else y
+        if self.torch_settings.autocast:
+            with self.torch_settings.for_field():
+                return self._check_shapes(self.field(t, state, *self.args), y)
+        return self._check_shapes(self.field(t, state, *self.args), y)
+
+    def _check_shapes(self, value: Any, y: State) -> State:
+        """Return what the field returned as a state; raise ValueError if it is not like `y`."""
+        k: State = (value,) if self.single else tuple(value)
+        if len(k) != len(y):
+            raise ValueError(f"the field returned {len(k)} tensors for a state of {len(y)}.")
+        for dy, part in zip(k, y):
+            if not (isinstance(dy, Tensor) and dy.dtype is part.dtype and dy.shape == part.shape):
+                raise ValueError(_mismatch(dy, part))
+        return k
+
+    def _call_again(self, error: RuntimeError, t: Tensor, state: Any) -> Any:
+        """Call a field anew that failed since its state has no gradient; raise what is wrong with any other."""
+        if "a leaf Variable that requires grad" in str(error):
+            raise ValueError(_WRITES) from error
+        if self._differentiates or "does not require grad" not in str(error):
+            raise error
+        self._differentiates = True
+        with self.torch_settings.for_field():
+            return self._call_differentiating(t, state, *self.args)
+
+    def _call_differentiating(self, t: Tensor, y: Any, *args: Any) -> Any:
+        """Call a field that takes derivatives by its state itself (of a Hamiltonian, say), which it can only by one
+        that requires a gradient, and where autograd records; where the caller wants no gradient, none comes out."""
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            state = (y,) if self.single else y
+            parts = [part if recorded and part.requires_grad else part.detach().requires_grad_() for part in state]
+            value = self.field(t, self.restore(parts), *args)
+        return value if recorded else tree_map_only(Tensor, torch.detach, value)
+
+    def _check_writes(self, y: State, versions: list[int], k: State) -> None:
+        """Raise ValueError if the field has changed the state, or what it returned last time."""
+        for part, version in zip(y, versions):
+            if part._version != version:
+                raise ValueError(_WRITES)
+        for reference, version in self._returned:
+            if (tensor := reference()) is not None and tensor._version != version:
+                raise ValueError(_REUSES)
+        self._returned = [(weakref.ref(dy), dy._version) for dy in k if not dy.is_inference()]
+
+
+_WRITES = (
+    "the field writes into the state that it is given, as torch.relu_(y), y += x or nn.ReLU(inplace=True) do, and the "
+    "solver still needs it. Use torch.relu(y), y = y + x or inplace=False, or begin with y = y.clone()."
+)
+_REUSES = (
+    "the field returns a tensor that it writes into again at its next evaluation, as torch.neg(y, out=buffer) does, "
+    "and the solver still needs it. Return a new tensor, or buffer.clone()."
+)
+
+
+def _alias(part: Tensor) -> Tensor:
+    """Return `part` so that what the field does to it is not noticed by the caller's tensor; of inference mode, which
+    counts no versions and is kept by no graph, a copy."""
+    if part.requires_grad:
+        return part
+    return part.clone() if part.is_inference() else part.view_as(part)
+
+
+def _mismatch(dy: Any, part: Tensor) -> str:
+    """Return the error message for a field's value that is not like the state."""
+    got = f"{tuple(dy.shape)} {dy.dtype}" if isinstance(dy, Tensor) else type(dy).__name__
+    message = f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
+    if not isinstance(dy, Tensor) or dy.dtype not in (torch.float16, torch.bfloat16):
+        return message
+    cast = ".float()" if part.dtype is torch.float32 else ".to(y.dtype)"
+    return (
+        f"{message}\n  If that is autocast's work, cast its result: solver(lambda t, y: net(t, y){cast}, y0, ts); or "
+        f"switch it off\n  in the field: with torch.autocast({part.device.type!r}, enabled=False)."
+    )

@@ -1,0 +1,67 @@
+"""Arithmetic of scalars: floats on the host, or 0-d tensors inside a compiled kernel.
+
+The error norm, the first step and the controller are written once, in terms of these functions (`control.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.transforms import to_numbers
+
+Scalar = Any  # float, or a 0-d float64 tensor
+
+
+class Host:
+    """Compute with Python floats. Reading a norm waits for the device: it is done once per error estimate."""
+
+    sqrt, exp, log, isfinite, copysign = math.sqrt, math.exp, math.log, math.isfinite, math.copysign
+    minimum = min
+
+    @staticmethod
+    def read(values: Sequence[Tensor]) -> list[Scalar]:
+        """Return 0-d tensors as floats, in one synchronisation."""
+        return (
+            [to_numbers(values[0])] if len(values) == 1 else list(to_numbers(torch.stack([x.double() for x in values])))
+        )
+
+    @staticmethod
+    def maximum(a: float, b: float) -> float:
+        """Return the larger number, or NaN where either is NaN (max() passes over it)."""
+        return a + b if a != a or b != b else max(a, b)
+
+    @staticmethod
+    def where(condition: bool, a: float, b: float) -> float:
+        return a if condition else b
+
+    @staticmethod
+    def zero(like: Tensor | None) -> float:
+        return 0.0
+
+
+class Device:
+    """Compute with 0-d float64 tensors, which a compiler can trace: nothing is read, nothing branches."""
+
+    sqrt, exp, log, isfinite = torch.sqrt, torch.exp, torch.log, torch.isfinite
+    where, copysign = torch.where, torch.copysign
+
+    @staticmethod
+    def read(values: Sequence[Tensor]) -> list[Scalar]:
+        return [x.double() for x in values]
+
+    @staticmethod
+    def minimum(a: Tensor, b: Scalar) -> Tensor:
+        return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
+
+    @staticmethod
+    def maximum(a: Tensor, b: Scalar) -> Tensor:
+        return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
+
+    @staticmethod
+    def zero(like: Tensor | None) -> Tensor:
+        return torch.zeros((), dtype=torch.float64, device=None if like is None else like.device)
