@@ -1,4 +1,4 @@
-"""Standard output and standard error that never fail: what nobody can read is dropped, and the run goes on.
+"""Keep standard output and standard error from failing: what nobody can read is dropped, and the run goes on.
 
 A disk behind the stream may be full, its reader or its terminal gone, its encoding without é or ×.
 """
@@ -17,7 +17,7 @@ _REPLACED: list[io.TextIOWrapper] = []  # kept: one that is collected closes its
 
 
 class Sink(io.FileIO):
-    """A file that drops what cannot be written.
+    """Drop what cannot be written.
 
     lost  why the first write failed, None where all were made
     """
@@ -72,7 +72,7 @@ def unprinted() -> OSError | None:
 
 
 def forgive() -> None:
-    """Take it for no fault that some of standard output was lost: files hold all that it said."""
+    """Forget that some of standard output was lost: files hold all of it."""
     sys.stdout.flush()
     end = sink(sys.stdout)
     if end is not None:

@@ -1,4 +1,4 @@
-"""How many threads compute, and how they wait for each other; to be said before torch is imported."""
+"""How many threads compute, and how they wait for each other; to be set before torch is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def wait_passively() -> None:
-    """Have the threads of an OpenMP that is not loaded yet sleep between two operations, unless the user chose.
+    """Let the threads of OpenMP, which is not loaded yet, sleep between two operations, unless the user chose.
 
     They would spin on their cores for 3 ms: as fast as can be where nothing else runs, and several times slower where
     anything does. GNU's, which torch has on Linux, spin for some 20 µs before they sleep. Without that, small steps
@@ -49,7 +49,7 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The cores that each control group of this process, and each group around it, grants (cgroups(7), v1 and v2)."""
+    """Yield the cores that each control group of this process, and each one around it, grants (cgroups(7), v1, v2)."""
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

@@ -1,6 +1,8 @@
 """What a configuration leaves open is filled in, and what it cannot mean is refused."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +174,26 @@ def test_what_is_saved_and_cannot_be_read_is_named(tmp_path, monkeypatch):
     with pytest.raises(RequestError, match=r"config\.yaml cannot be read: File name too long"):
         read_saved(tmp_path / ("x" * 300))
     assert read_saved(tmp_path / "nowhere") == {}
+
+
+COUNT = """
+import sys
+from odenet_cli import cli
+calls = []
+def note(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "check" and frame.f_code.co_filename.endswith("config/check.py"):
+        calls.append(frame.f_back.f_code.co_name)
+sys.setprofile(note)
+code = cli.main()
+sys.setprofile(None)
+print(code, *calls)
+"""
+
+
+@pytest.mark.numerics
+def test_a_run_checks_its_config_at_most_twice(tmp_path):
+    """Once in the dispatcher, before Hydra starts, and once in the job, which may be another process."""
+    words = ["train", "data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.max_steps=1"]
+    words += ["trainer.limit_batches=1"]
+    done = subprocess.run([sys.executable, "-c", COUNT, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 to_config to_config"

@@ -1,4 +1,4 @@
-"""The YAML presets of `conf/`: where they are, what a group holds, what a preset says. No torch, no Hydra."""
+"""The YAML presets of `conf/`: where they are, what a group holds, what a preset says."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def conf_dir() -> Path:
-    """The packaged copy of `conf/` (a wheel), else the sibling of the package (a checkout)."""
+    """Return the packaged copy of `conf/` (a wheel), else the sibling of the package (a checkout)."""
     packaged = PACKAGE / "conf"
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
 
 def options(group: str) -> list[str]:
-    """The presets of a group: its file names, sorted."""
+    """Return the presets of a group: its file names, sorted."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 def groups() -> list[str]:
-    """The groups a request may choose from; Hydra's own settings are left out."""
+    """Return the groups a request may choose from; Hydra's own settings are left out."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def headline(group: str, name: str) -> str:
-    """The first comment of a preset: what it is, in one line."""
+    """Return the first comment of a preset: what it is, in one line."""
     for line in (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
@@ -40,16 +40,16 @@ def _load(group: str, name: str, data: str | None) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     loaded = OmegaConf.load(conf_dir() / group / f"{name}.yaml")
-    seen = {"data": OmegaConf.load(conf_dir() / "data" / f"{data}.yaml")} if data is not None else {}
-    made = OmegaConf.to_container(OmegaConf.merge(seen, loaded), resolve=True)
-    assert isinstance(made, dict)
-    return {str(key): made[key] for key in loaded if key != "defaults"}
+    around = {"data": OmegaConf.load(conf_dir() / "data" / f"{data}.yaml")} if data is not None else {}
+    values = OmegaConf.to_container(OmegaConf.merge(around, loaded), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): values[key] for key in loaded if key != "defaults"}
 
 
 def preset(group: str, name: str, key: str | None = None, data: str | None = None) -> dict[str, Any]:
-    """What `conf/<group>/<name>.yaml` says; a `RequestError` on `key` lists the presets if there is no such file.
+    """Return the content of `conf/<group>/<name>.yaml`; raise RequestError on `key`, listing the presets, without it.
 
-    data  the data set whose recipe the preset looks at; without one there is no recipe
+    data  the data set whose recipe the preset refers to; without one there is no recipe
     """
     require(key or group, name, options(group))
     if data is not None:
@@ -58,12 +58,12 @@ def preset(group: str, name: str, key: str | None = None, data: str | None = Non
 
 
 def written(group: str, name: str) -> dict[str, Any]:
-    """The keys `<group>.*` as the preset of that name writes them; none if there is no such preset."""
-    said = preset(group, name) if name in options(group) else {}
-    inside = said.get(group)
-    return inside if isinstance(inside, dict) else said
+    """Return the keys `<group>.*` as the preset of that name has them; none if there is no such preset."""
+    content = preset(group, name) if name in options(group) else {}
+    section = content.get(group)
+    return section if isinstance(section, dict) else content
 
 
 def adaptive(method: str, key: str = "solver.method") -> bool:
-    """Does this method choose its own steps? Its preset says so: it has `rtol`, a fixed one has `steps`."""
+    """Return whether a method chooses its own steps: its preset has `rtol`, that of a fixed one `steps`."""
     return "rtol" in preset("solver", method, key)
