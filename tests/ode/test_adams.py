@@ -233,7 +233,10 @@ def test_backprop_is_autograd_through_the_steps_in_another_form(tol, times):
     assert torch.allclose(y, twin, rtol=1e-10, atol=1e-10)
     found = torch.autograd.grad((weight * y.cos()).sum(), inputs)
     known = torch.autograd.grad((weight * twin.cos()).sum(), inputs)
+    # How equal times share their derivative is a convention; their sum is not.
+    same = (ts[:, None] == ts).double()
     for x, z in zip(found, known):
+        x, z = (same @ x, same @ z) if x is found[1] else (x, z)
         assert torch.allclose(x, z, rtol=1e-9, atol=1e-9)
 
 
@@ -396,8 +399,8 @@ def test_the_host_looks_at_the_device_once_an_evaluation(monkeypatch, grad, stat
         count[0] = 0
         start = y0 if state == "tensor" else (y0, doubles(3.0))
         y, stats = adams(tol, gradient=grad)(field, start, TS)
-        # One for ts and three for the first step; of the evaluations, those at the start and its probe ask nothing.
-        assert count[0] == 4 + stats.nfe_forward - 2
+        # One for ts and two for the first step; of the evaluations, those at the start and its probe ask nothing.
+        assert count[0] == 3 + stats.nfe_forward - 2
         count[0] = 0
         (y if state == "tensor" else y[0]).sum().backward()
         assert count[0] == 0 if grad == "backprop" else count[0] <= 3 + stats.nfe_backward
