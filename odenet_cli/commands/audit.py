@@ -20,19 +20,19 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from odenet_cli.commands import common
-from odenet_cli.commands.common import describe_solver
+from odenet_cli.commands import _common
+from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
 from odenet_cli.training.progress import say
 
-PARSER = common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
+PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
 add = PARSER.add_argument
-add("--rtol", metavar="A,B", type=common.several(common.positive), default=[], help="of adaptive methods")
-add("--steps", metavar="A,B", type=common.several(common.whole(1, 100_000)), default=[], help="of fixed ones")
-add("--strict", metavar="true", type=common.one_of("true", "false"), help="exit code 1 if not an ODE")
-common.add_checkpoint(PARSER)
+add("--rtol", metavar="A,B", type=_common.several(_common.positive), default=[], help="of adaptive methods")
+add("--steps", metavar="A,B", type=_common.several(_common.whole(1, 100_000)), default=[], help="of fixed ones")
+add("--strict", metavar="true", type=_common.one_of("true", "false"), help="exit code 1 if not an ODE")
+_common.add_checkpoint(PARSER)
 COLUMNS = (("steps", 8), ("NFE", 6), ("error", 8), ("lost", 5), ("gained", 6), ("p", 8))
 
 
@@ -48,13 +48,13 @@ def main(request: Namespace) -> int:
     from odenet_cli.files import write_json
     from odenet_cli.request.overrides import altered
 
-    config = altered(run, common.combinations(request.overrides)[0])
+    config = altered(run, _common.combinations(request.overrides)[0])
     solvers = solvers_to_try(config.solver, config.dtype, request.rtol, request.steps)
     needs_solver(folder, config)
     net = trained(folder, config, request.checkpoint, eval_batch(config))
     audit = Audit(net, config.solver, eval_batch(config))
     say(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
-    table = common.Table([("solver", max(len(describe_solver(s)) for s in (config.solver, *solvers))), *COLUMNS])
+    table = _common.Table([("solver", max(len(describe_solver(s)) for s in (config.solver, *solvers))), *COLUMNS])
     table.row(describe_solver(config.solver), *cells(audit.baseline), "trained with")
     rows = [audit.baseline]
     for solver in solvers:
@@ -63,7 +63,7 @@ def main(request: Namespace) -> int:
     verdict, worst = conclude(rows)
     sentence = explain(verdict, rows[0], worst)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
-    with common.journal(folder / "audit.json", write_json) as put:
+    with _common.journal(folder / "audit.json", write_json) as put:
         put(content)
         say(sentence)
     return 1 if verdict == "not an ode" and request.strict == "true" else 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.bench import workloads
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.commands.report import make_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
@@ -33,22 +33,22 @@ def device(text: str) -> str:
     return text
 
 
-PARSER = common.Parser(__name__, f"{__doc__}\n\n{TITLES}\n\n{PEERS}")
+PARSER = _common.Parser(__name__, f"{__doc__}\n\n{TITLES}\n\n{PEERS}")
 PARSER.add_argument("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
 PARSER.add_argument(
     "--against",
     metavar="PEER,PEER",
-    type=common.several(str),
+    type=_common.several(str),
     help="whom to compare with: torchdiffeq, torchode, torchdyn, diffrax; left out: those that are installed",
 )
 PARSER.add_argument(
     "--repeats",
     metavar="N",
-    type=common.whole(1, MAX_REPEATS),
+    type=_common.whole(1, MAX_REPEATS),
     help="measurements of each subject, or steps of `train`",
 )
 PARSER.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-PARSER.add_argument("--out", metavar="FOLDER", type=common.path, help="also write Markdown and JSON there")
+PARSER.add_argument("--out", metavar="FOLDER", type=_common.path, help="also write Markdown and JSON there")
 
 
 @PARSER.command

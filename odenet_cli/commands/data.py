@@ -8,20 +8,20 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.config.presets import headline, options, preset
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 
 NAMES = [name for name in options("data") if name != "auto"]
 FETCH = {"true": True, "false": False, "auto": "auto"}
-PARSER = common.Parser(
+PARSER = _common.Parser(
     __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<10} {headline('data', name)}" for name in NAMES)])
 )
 add = PARSER.add_argument
 add("name", metavar="NAME")
-add("--data.root", dest="root", metavar="FOLDER", type=common.path, help="where it is, or goes")
-add("--data.download", dest="download", metavar="|".join(FETCH), type=common.one_of(*FETCH), help="left out: true")
+add("--data.root", dest="root", metavar="FOLDER", type=_common.path, help="where it is, or goes")
+add("--data.download", dest="download", metavar="|".join(FETCH), type=_common.one_of(*FETCH), help="left out: true")
 
 
 @PARSER.command

@@ -22,18 +22,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config
 from odenet_cli.training.progress import say
 
-SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in common.SOLVER_FIELDS)
+SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
 SPLITS = ("test", "valid", "train", "all")
-PARSER = common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["eval.solver.*"])
-PARSER.add_argument("--split", metavar="|".join(SPLITS), type=common.one_of(*SPLITS), help="left out: test")
-common.add_checkpoint(PARSER)
+PARSER = _common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["eval.solver.*"])
+PARSER.add_argument("--split", metavar="|".join(SPLITS), type=_common.one_of(*SPLITS), help="left out: test")
+_common.add_checkpoint(PARSER)
 
 # Spreads, and what would be the same for another model, are in the file and not worth a column.
 MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
@@ -42,8 +42,8 @@ MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 @PARSER.command
 def main(request: Namespace) -> int:
     """Check all points, then score them one after the other."""
-    points = [changed(request.config, point) for point in common.combinations(request.overrides)]
-    with common.journal(request.folder / "eval.jsonl") as append:
+    points = [changed(request.config, point) for point in _common.combinations(request.overrides)]
+    with _common.journal(request.folder / "eval.jsonl") as append:
         for record in score(request.folder, points, request.split, request.checkpoint):
             append(record)
     return 0
@@ -101,7 +101,7 @@ def score(folder: Path, points: list[Config], split: str | None, checkpoint: str
                 *((name, len(name) + 2) for name in swept),
             ]
             columns += [(name, max(8, len(name), len(cell))) for name, cell in shown.items()]
-            table = common.Table([*columns, ("NFE", 6), ("rejected", 8), ("time", 8)])
+            table = _common.Table([*columns, ("NFE", 6), ("rejected", 8), ("time", 8)])
         steps = solver.steps if solver.rtol is None else None
         settings = [solver.rtol, solver.atol, steps, *(getattr(solver, name) for name in swept)]
         cost = [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
@@ -114,7 +114,7 @@ def metrics(record: dict[str, Any]) -> dict[str, str]:
     if "error" in record:
         return {"error": f"{record['error']:.2%}"}
     task = list(record)[: list(record).index("nfe_forward")]
-    names = [name for name in task if name not in ("split", "data", *common.SOLVER_FIELDS) and not MINOR.search(name)]
+    names = [name for name in task if name not in ("split", "data", *_common.SOLVER_FIELDS) and not MINOR.search(name)]
     if any(record[name] == record["loss"] for name in names if name != "loss"):
         names.remove("loss")
     return {name: f"{record[name]:.5f}" for name in names}

@@ -12,12 +12,12 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError, is_disk_full
 
-PARSER = common.Parser(__name__, __doc__, run=True)
-PARSER.add_argument("--out", metavar="FILE", type=common.path, help="the file to write, which ends with .safetensors")
-common.add_checkpoint(PARSER)
+PARSER = _common.Parser(__name__, __doc__, run=True)
+PARSER.add_argument("--out", metavar="FILE", type=_common.path, help="the file to write, which ends with .safetensors")
+_common.add_checkpoint(PARSER)
 
 
 @PARSER.command
@@ -29,7 +29,7 @@ def main(request: Namespace) -> int:
     from odenet_cli.request.overrides import altered
     from odenet_cli.training import weights
 
-    config = altered(request.config, common.combinations(request.overrides)[0])
+    config = altered(request.config, _common.combinations(request.overrides)[0])
     state = weights_of_run(request.folder, config, request.checkpoint)
     try:
         weights.save(request.out, state, config, digest(request.config))

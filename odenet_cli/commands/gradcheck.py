@@ -32,25 +32,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from odenet_cli.commands import common
-from odenet_cli.commands.common import describe_solver
+from odenet_cli.commands import _common
+from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig
 from odenet_cli.training.progress import say
 
-SOLVER_KEYS = tuple(f"solver.{name}" for name in common.SOLVER_FIELDS)
+SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
 BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
 OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.name not in ("method", "solver")}
 KEYS = ("gradient.method", *OPTIONS, *BACKWARD_KEYS, *SOLVER_KEYS)
-PARSER = common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["solver.*", "gradient.*"])
+PARSER = _common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["solver.*", "gradient.*"])
 add = PARSER.add_argument
-add("--threshold", metavar="X", type=common.positive, default=0.5, help="the largest median error; left out: 0.5")
-add("--rounding", metavar="X", type=common.positive, help="the largest error against own steps")
-add("--difference", metavar="X", type=common.positive, default=1e-3, help="the largest of autograd; left out: 1e-3")
-add("--batches", metavar="N", type=common.whole(1), default=3, help="of training data; left out: 3")
-add("--reference", metavar="TOL", type=common.positive, default=1e-10, help="its tolerance; left out: 1e-10")
-common.add_checkpoint(PARSER)
+add("--threshold", metavar="X", type=_common.positive, default=0.5, help="the largest median error; left out: 0.5")
+add("--rounding", metavar="X", type=_common.positive, help="the largest error against own steps")
+add("--difference", metavar="X", type=_common.positive, default=1e-3, help="the largest of autograd; left out: 1e-3")
+add("--batches", metavar="N", type=_common.whole(1), default=3, help="of training data; left out: 3")
+add("--reference", metavar="TOL", type=_common.positive, default=1e-10, help="its tolerance; left out: 1e-10")
+_common.add_checkpoint(PARSER)
 
 COLUMNS = {  # key of a record: the head of the column, its width
     "batch": ("batch", 6),
@@ -69,7 +69,7 @@ COLUMNS = {  # key of a record: the head of the column, its width
 def main(request: Namespace) -> int:
     """Check all points, then their gradients one after the other."""
     folder, run = request.folder, request.config
-    points = [changed(run, point) for point in common.combinations(request.overrides)]
+    points = [changed(run, point) for point in _common.combinations(request.overrides)]
     from odenet_cli.analysis.gradcheck import Gradcheck, Limits, judge, medians
     from odenet_cli.analysis.trained import needs_solver, trained
 
@@ -83,9 +83,9 @@ def main(request: Namespace) -> int:
     labels = [describe(config) for config in points]
     heads = ("gradient", "backward", "forward")
     widths = [max(map(len, column)) for column in zip(heads, *labels)]
-    table = common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
+    table = _common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
     limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
-    with common.journal(folder / "gradcheck.jsonl") as append:
+    with _common.journal(folder / "gradcheck.jsonl") as append:
         for config, label in zip(points, labels):
             records: list[dict[str, Any]] = []
             for n in range(request.batches):

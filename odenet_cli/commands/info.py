@@ -9,10 +9,10 @@ from argparse import Namespace
 from importlib import metadata
 
 from odenet_cli import __version__, threads
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.config.presets import conf_dir
 
-PARSER = common.Parser(__name__, __doc__)
+PARSER = _common.Parser(__name__, __doc__)
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.config.presets import headline, options
 from odenet_cli.registry import require
 
@@ -19,7 +19,7 @@ KINDS = {
     "optimisers": "optim",
     "experiments": "experiment",
 }
-PARSER = common.Parser(__name__, __doc__)
+PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help="left out: all of them")
 
 

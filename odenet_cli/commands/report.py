@@ -14,17 +14,17 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 
-PARSER = common.Parser(__name__, __doc__)
+PARSER = _common.Parser(__name__, __doc__)
 add = PARSER.add_argument
 add("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
-add("--out", metavar="FOLDER", type=common.path, help="write there too")
-add("--by", metavar="key,key", type=common.several(str), help="group by these, mean over the others")
-add("--x", metavar="key", type=common.word, help="the axis of the figures; left out: every number that differs")
+add("--out", metavar="FOLDER", type=_common.path, help="write there too")
+add("--by", metavar="key,key", type=_common.several(str), help="group by these, mean over the others")
+add("--x", metavar="key", type=_common.word, help="the axis of the figures; left out: every number that differs")
 
 
 @PARSER.command

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odenet_cli import streams
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.commands.report import make_folder
 from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 MAX_COUNT = 1_000  # seeds, or runs side by side
 RESERVED = ("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")  # what the plan says of each run
-PARSER = common.Parser(__name__, __doc__.format(items=", ".join(options("experiment"))))
-add, number = PARSER.add_argument, partial(common.counted, most=MAX_COUNT)
+PARSER = _common.Parser(__name__, __doc__.format(items=", ".join(options("experiment"))))
+add, number = PARSER.add_argument, partial(_common.counted, most=MAX_COUNT)
 add("words", metavar="ITEM", nargs="+", help="what to rebuild, and key=value for all runs")
 add("--preset", metavar="NAME", default="quick", help="quick, cpu, paper; table1 and fig3 have day, between the two")
 add("--seeds", metavar="N", type=partial(number, "--seeds "), help="seeds 0 to N-1, not as many as the preset has")
-add("--rows", metavar="A,B", type=common.several(str), default=[], help="only these rows")
+add("--rows", metavar="A,B", type=_common.several(str), default=[], help="only these rows")
 add("--jobs", metavar="N", type=partial(number, "--jobs "), default=1, help="runs side by side, each on its own GPU")
-add("--out", metavar="DIR", type=common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
+add("--out", metavar="DIR", type=_common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
 add("--dry-run", action="store_true", help="list the runs, and run nothing")
 add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
 

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from odenet_cli.commands import common, gradcheck
+from odenet_cli.commands import _common, gradcheck
 from odenet_cli.commands import eval as scoring
 from odenet_cli.training.progress import say
 
-PARSER = common.Parser(__name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype"])
+PARSER = _common.Parser(__name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype"])
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
     """Make the step."""
-    changes, config = common.combinations(request.overrides)[0], request.config
+    changes, config = _common.combinations(request.overrides)[0], request.config
     scored = {key: changes.pop(key) for key in scoring.SOLVER_KEYS if key in changes}
     config = gradcheck.changed(config, changes) if changes else config
     config = scoring.changed(config, scored) if scored else config

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.rundir import recent_runs, record_or_reason
 
 SHOWN = 20  # unless all are asked for
-PARSER = common.Parser(__name__, __doc__)
+PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that hold all of these")
 PARSER.add_argument("--all", action="store_true", help=f"show more than {SHOWN}")
 PARSER.add_argument("--paths", action="store_true", help="print the folders alone")

@@ -21,18 +21,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 
-PARSER = common.Parser(__name__, __doc__, run=True)
+PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
-add("--n", metavar="N", type=common.whole(1), help="how many points; left out: 1000")
-add("--seed", metavar="N", type=common.whole(0, 2**63 - 1), help="of the noise; left out: 0")
-add("--points", metavar="FILE", type=common.path, help="points to score")
-add("--out", metavar="FILE", type=common.path, help="CSV; left out: to the terminal")
-common.add_checkpoint(PARSER)
+add("--n", metavar="N", type=_common.whole(1), help="how many points; left out: 1000")
+add("--seed", metavar="N", type=_common.whole(0, 2**63 - 1), help="of the noise; left out: 0")
+add("--points", metavar="FILE", type=_common.path, help="points to score")
+add("--out", metavar="FILE", type=_common.path, help="CSV; left out: to the terminal")
+_common.add_checkpoint(PARSER)
 
 CHUNK = 10_000
 GIB = 2**30
@@ -117,7 +117,7 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
     from odenet_cli.training import build
     from odenet_cli.training.evaluate import scoring
 
-    config = altered(request.config, common.combinations(request.overrides)[0])
+    config = altered(request.config, _common.combinations(request.overrides)[0])
     net = trained(request.folder, config, request.checkpoint, 1)
     missing = next((name for name in ("log_prob", method) if not callable(getattr(net.model, name, None))), None)
     if missing:

@@ -26,12 +26,12 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from odenet_cli.commands import common, reproduce
+from odenet_cli.commands import _common, reproduce
 from odenet_cli.errors import RequestError
 
 MAX_LISTED = 20  # differences
 
-PARSER = common.Parser(__name__, __doc__)
+PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("items", metavar="ITEM", nargs="+", help="the table or figure")
 PARSER.add_argument("--preset", metavar="NAME", default="quick", help="quick, cpu, day or paper")
 PARSER.add_argument("--retrain", metavar="HASH", help="the cell whose hash begins so; any: a random one")

@@ -8,7 +8,7 @@ import pytest
 from runs_kit import train_run
 
 from odenet_cli.commands import eval as command
-from odenet_cli.commands.common import combinations
+from odenet_cli.commands._common import combinations
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from odenet_cli.commands import common
+from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 
 
 def parser():
-    made = common.Parser(
+    made = _common.Parser(
         "odenet_cli.commands.example", "Do something: odenet example\n\nA long text.\n\n  odenet example"
     )
-    made.add_argument("--out", type=common.path)
-    made.add_argument("--n", type=common.whole(1, 9))
-    made.add_argument("--some", type=common.several(common.positive))
+    made.add_argument("--out", type=_common.path)
+    made.add_argument("--n", type=_common.whole(1, 9))
+    made.add_argument("--some", type=_common.several(_common.positive))
     made.add_argument("--all", action="store_true")
     made.add_argument("places", nargs="*", default=[])
     return made
@@ -47,7 +47,7 @@ def test_what_is_refused(words, says):
 
 def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
-    example = common.Parser("odenet_cli.commands.example", f"{'word ' * 30}\n\n  name  {'what it is ' * 9}")
+    example = _common.Parser("odenet_cli.commands.example", f"{'word ' * 30}\n\n  name  {'what it is ' * 9}")
     main = example.command(lambda request: 3)
     assert (main(["--help"]), main([])) == (0, 3)
     lines = capsys.readouterr().out.splitlines()
