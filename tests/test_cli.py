@@ -1,6 +1,8 @@
 """The dispatcher answers at once, and every dead end says what to do next."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,10 +25,16 @@ def test_help_needs_no_heavy_imports(words):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+COMMANDS = (
+    "audit bench data eval export gradcheck help info list report reproduce rerun runs sample train verify"
+).split()
+
+
 def test_help_lists_every_command(odenet):
     done = odenet("--help")
     assert done.returncode == 0
-    assert all(f"  {name} " in done.stdout for name in commands())
+    assert re.findall(r"^  (\w+) {2,}\S", done.stdout, re.M) == commands() == COMMANDS
+    assert all(hasattr(importlib.import_module(f"odenet_cli.commands.{name}"), "main") for name in COMMANDS)
 
 
 def test_version(odenet):
