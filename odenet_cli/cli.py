@@ -1,7 +1,7 @@
 """`odenet <command> …`: finds the command, and turns what goes wrong into a few plain lines and an exit code.
 
 A command is a module of `odenet_cli/commands` whose name has no underscore in front, with `main(argv) -> int` and a
-docstring whose first line is its summary. No command, and nothing heavy, is imported here, so that help answers at once.
+docstring whose first line is its summary. Nothing heavy, and no command, is imported here: help answers at once.
 """
 
 from __future__ import annotations

@@ -25,15 +25,14 @@ def test_help_needs_no_heavy_imports(words):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-COMMANDS = (
-    "audit bench data eval export gradcheck help info list report reproduce rerun runs sample train verify"
-).split()
+COMMANDS = ["audit", "bench", "data", "eval", "export", "gradcheck", "help", "info"]
+COMMANDS += ["list", "report", "reproduce", "rerun", "runs", "sample", "train", "verify"]
 
 
 def test_help_lists_every_command(odenet):
     done = odenet("--help")
     assert done.returncode == 0
-    assert re.findall(r"^  (\w+) {2,}\S", done.stdout, re.M) == commands() == COMMANDS
+    assert re.findall(r"^  (\w+) +\S", done.stdout, re.M) == commands() == COMMANDS
     assert all(hasattr(importlib.import_module(f"odenet_cli.commands.{name}"), "main") for name in COMMANDS)
 
 
