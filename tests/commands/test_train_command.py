@@ -30,6 +30,10 @@ WRONG = {
     "eval.solver.method=rk5": ["eval.solver.method=rk5"],
     "eval.solver.steps=3": ["eval.solver.steps=3", "dopri5"],
     "gradient.norm=l2": ["gradient.norm=l2", "seminorm"],
+    "gradient=adjoint gradient.norm=seminorm gradient.control_parameters=true": [
+        "gradient.norm=seminorm",
+        "gradient.control_parameters=true",
+    ],
     "gradient=backprop gradient.solver.rtol=1e-3": ["gradient.solver.rtol", "backprop"],
     "optim.lr=inf": ["optim.lr=inf", "finite"],
     "optim.momentum=1": ["optim.momentum=1", "[0, 1)"],

@@ -151,6 +151,12 @@ def test_seminorm_leaves_the_parameters_out(name):
     assert torch.allclose(field.w.grad, exact, atol=0.2)
 
 
+def test_seminorm_with_controlled_parameters_is_refused():
+    """The seminorm is the norm without them: together they were the absolute norm by another name."""
+    with pytest.raises(ValueError, match=r"gradient\.norm=seminorm .*gradient\.control_parameters=true"):
+        Adjoint(norm="seminorm", control_parameters=True)
+
+
 @pytest.mark.parametrize("options", [{}, {"norm": "absolute"}, {"norm": "seminorm"}, {"control_parameters": True}])
 def test_every_option_converges_to_the_gradient(options):
     torch.manual_seed(3)

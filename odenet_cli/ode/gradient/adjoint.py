@@ -35,7 +35,8 @@ class Adjoint:
     norm                relative: the tolerance on `a` is relative to the gradient that came in, so that the scale of
                         the loss changes nothing; absolute: the paper's [z, a, θ̄] in one norm; seminorm: the same
                         without θ̄ (Kidger, Chen & Lyons 2021)
-    control_parameters  let the error of θ̄ into the relative norm too
+    control_parameters  let the error of θ̄ into the relative norm too. The absolute norm has it in any case; seminorm
+                        is that norm without it, so the two together are refused
     solver              of the backward solve; None: the forward one
     """
 
@@ -50,6 +51,11 @@ class Adjoint:
         unwrap_scalars(self)
         if self.norm not in NORMS:
             raise ValueError(f"gradient.norm={self.norm} is not one of {', '.join(NORMS)}.")
+        if self.norm == "seminorm" and self.control_parameters:
+            raise ValueError(
+                "gradient.norm=seminorm leaves the parameters' gradient out of the error norm, and "
+                "gradient.control_parameters=true lets it in; choose one, or gradient.norm=absolute."
+            )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
         return integrate(problem.loop(single_steps=False), problem, problem.y0), None, []
