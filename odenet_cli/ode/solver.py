@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -157,7 +157,11 @@ class _Solver:
         rhs.stats = Stats.begin()
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
-            return DenseSolution(Problem(rhs, distinct, None, self), output_times.resolution)
+            return DenseSolution(Problem(rhs, distinct, None, self._for_dense_output()), output_times.resolution)
+
+    def _for_dense_output(self) -> _Solver:
+        """Return the solver whose steps can be interpolated."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +325,11 @@ class Fixed(_Solver):
             steps=self.steps,
             n_dynamic=n_dynamic,
         )
+
+    def _for_dense_output(self) -> Fixed:
+        # A compiled fixed step gives its end alone, which is all that outputs ask for: they are ends of steps. A
+        # polynomial inside it needs its stages.
+        return replace(self, compile=False)
 
     def pair_loop(self, vector_field: CountedField, coupling: float, parts: int) -> FixedPairLoop:
         """Return the loop over a reversible pair of states of `parts` components."""

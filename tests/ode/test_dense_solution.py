@@ -10,6 +10,7 @@ import torch
 from ode_cases import ADAPTIVE, METHODS, PAIRS, Swirl, doubles, label, solver
 
 from odenet_cli.ode import Adaptive, Fixed, Path, tally
+from odenet_cli.ode.methods import method
 
 EVERY = [*PAIRS, "adams"]
 
@@ -52,6 +53,39 @@ def test_fixed_steps_have_a_path_too(name):
     at_ends = (path(doubles(*path.ends)) - torch.exp(torch.sin(doubles(*path.ends)))[:, None]).abs().max()
     times = torch.linspace(0, 3, 400, dtype=torch.float64)
     assert (path(times) - torch.exp(torch.sin(times))[:, None]).abs().max() <= 10 * max(1e-6, at_ends)
+
+
+def rotation_error(solve):
+    """Return the largest error of a path of a damped rotation y' = A y against exp(A t) y(0), and the path."""
+    matrix = doubles([-0.1, -1.0], [1.0, -0.1])
+    y0, t = doubles(1.0, 0.5), torch.linspace(0, 3, 301, dtype=torch.float64)
+    path = solve.dense(lambda t, y: y @ matrix.T, y0, [0.0, 1.0, 3.0])
+    return (path(t) - torch.matrix_exp(matrix * t[:, None, None]) @ y0).abs().max().item(), path
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_path_of_compiled_fixed_steps_is_the_plain_one(name, compile):
+    """A compiled fixed step returns its end alone, and a polynomial inside it needs its stages."""
+    plain, path = rotation_error(Fixed(method=name, steps=20))
+    compiled, other = rotation_error(Fixed(method=name, steps=20, compile=compile))
+    assert compiled == plain
+    assert (path.ends, path.stats.nfe_forward) == (other.ends, other.stats.nfe_forward)
+    assert plain < 2 * 0.1 ** method(name).order
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("compile", [True, "loop"])
+@pytest.mark.parametrize("name", ["heun_euler", "dopri5", "dopri8"])
+def test_a_path_of_compiled_adaptive_steps_is_the_plain_one(name, compile):
+    """Without FSAL (heun_euler) and with extra stages (dopri8), and with a jump inside."""
+    settings = {"method": name, "rtol": 1e-6, "atol": 1e-6, "jumps": (0.7,), "max_steps": 100_000}
+    plain, path = rotation_error(Adaptive(**settings))
+    compiled, other = rotation_error(Adaptive(**settings, compile=compile))
+    assert max(plain, compiled) < 1e-4
+    assert compiled == pytest.approx(plain, rel=1e-3)
+    assert path.stats.nfe_forward == other.stats.nfe_forward
+    assert path.ends == pytest.approx(other.ends, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
