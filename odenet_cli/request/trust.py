@@ -1,7 +1,7 @@
 """A configuration is data: nothing in it names code to run, sets the environment, or writes outside a run's folder.
 
-A YAML file from elsewhere says only what the schema has, and `hydra.sweeper.params`; Hydra's own keys are for the
-command line. Wherever it comes from, a class is one of those listed here.
+A YAML file from elsewhere says only what the schema has, and, to be a sweep, `hydra.mode` and `hydra.sweeper.params`;
+Hydra's other keys are for the command line. Wherever it comes from, a class is one of those listed here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT = re.compile(r"((optional|override) +)*/?(?P<group>[\w/]+)(@_global_\.\w
 
 
 def check_file(path: Path, group: str, package: str | None, content: Any) -> None:
-    """Refuse a YAML file from elsewhere that says more than the schema has, and `hydra.sweeper.params`.
+    """Refuse a YAML file from elsewhere that says more than the schema has, `hydra.mode` and `hydra.sweeper.params`.
 
     group    of the file: its folder below the one that is searched; empty for a whole configuration
     package  what the file's first line says of where its content goes
@@ -51,11 +51,11 @@ def check_file(path: Path, group: str, package: str | None, content: Any) -> Non
     known = [item.name for item in fields(Config)]
     for key, _ in leaves(values):
         section = key.partition(".")[0]
-        if section == "hydra":
+        if section == "hydra" and key != "hydra.mode":
             parameter = key.removeprefix("hydra.sweeper.params.")
             if parameter == key or re.match(r"\W*hydra\b", parameter) or "@" in parameter:
                 raise _for_the_command_line(f"{path}: {key}")
-        elif section not in known:
+        elif section not in (*known, "hydra"):
             raise RequestError(f"{path}: {section} is not a key of the configuration.{nearest(section, known)}")
 
 

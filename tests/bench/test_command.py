@@ -32,7 +32,7 @@ def no_peers(monkeypatch):
         (["repeat=3"], "Did you mean `repeats`?"),
         (["--agains", "torchode"], "Did you mean `--against`?"),
         (["repeats=0"], "repeats=0 must be a whole number from 1 to 100,000."),
-        (["--against="], "--against needs the names of libraries"),
+        (["--against="], "against= needs a value."),
         (["--against"], "--against needs a value."),
         (["out="], "out= needs a value."),
         (["device=gpu"], "device=gpu is not known; it may be auto, cpu, cuda or cuda:N."),
@@ -56,7 +56,7 @@ def test_a_peer_of_another_name_is_refused():
 
 
 def test_a_peer_asked_for_by_name_must_be_installed(no_peers):
-    with pytest.raises(RequestError, match=r"torchode is not installed(.|\n)*pip install \"odenet\[bench\]\""):
+    with pytest.raises(RequestError, match=r"torchode is not installed(.|\n)*pip install -e \"\.\[bench\]\""):
         peers.select(["torchode"])
     assert peers.select(None) == ([], dict.fromkeys(sorted(PEERS), "is not installed"))
 

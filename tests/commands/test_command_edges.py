@@ -81,9 +81,9 @@ def test_numbers_have_a_bound(run_folder, command, word, allowed):
 @pytest.mark.parametrize("number", [str(10**12), "9" * 5000])
 def test_counts_have_a_bound(number):
     with pytest.raises(RequestError, match=r"^repeats=\d+…? must be a whole number from 1 to 100,000\.$"):
-        bench.parsed(["w2", f"repeats={number}"])
+        bench.main(["w2", f"repeats={number}"])
     with pytest.raises(RequestError, match=r"^--seeds \d+…? must be a whole number from 1 to 1,000\.$"):
-        reproduce.parsed(["fig3", "--seeds", number])
+        reproduce.main(["fig3", "--seeds", number])
 
 
 def test_points_have_the_bound_of_the_memory(monkeypatch):
