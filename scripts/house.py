@@ -181,7 +181,7 @@ def packages() -> dict[str, set[str]]:
 
     graph: dict[str, set[str]] = {}
     for module, targets in imports().items():
-        if module.split(".")[1:2] not in (["cli"], ["__main__"]):  # they only find the command
+        if module.split(".")[1:2] not in (["cli"], ["__main__"], ["api"]):  # doors, above all
             graph.setdefault(package(module), set()).update(package(target) for target in targets)
     return {name: targets - {name} for name, targets in graph.items()}
 
@@ -190,7 +190,7 @@ def draw(file: Path) -> None:
     """Draw the packages in rows, each above all it imports; an arrow that follows from two others is left out."""
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
     graph = packages()
@@ -205,28 +205,26 @@ def draw(file: Path) -> None:
     rows: dict[int, list[str]] = {}
     for name in sorted(graph):
         rows.setdefault(depth(name), []).append(name)
-    place = {
-        name: ((i + 0.5 + 0.3 * (row % 2)) / (len(names) + 0.3), row)
-        for row, names in rows.items()
-        for i, name in enumerate(names)
-    }
+    direct = {name: sorted(targets - indirect(name)) for name, targets in graph.items()}
+    place: dict[str, tuple[float, int]] = {}
+    for row, names in sorted(rows.items()):  # a package stands near the middle of those it imports
+        names.sort(key=lambda name: statistics.mean([place[target][0] for target in direct[name]] or [0]))
+        shift = 0.5 + 0.25 * (-1) ** row * (len(names) > 1)
+        place |= {name: ((i + shift) / len(names), row) for i, name in enumerate(names)}
+
     plt.rcParams.update({"svg.hashsalt": "odenet", "svg.fonttype": "none", "font.family": "sans-serif"})
     figure, axes = plt.subplots(figsize=(8, 0.75 * len(rows)))
-    for name, targets in graph.items():
-        for target in sorted(targets - indirect(name)):
-            arrow = {"arrowstyle": "-|>", "color": "0.6", "shrinkA": 12, "shrinkB": 12, "linewidth": 0.8}
-            axes.annotate("", xy=place[target], xytext=place[name], arrowprops=arrow)
-        size = (
-            lines([path for path in sources() if path.relative_to(PACKAGE).parts[0] == name])
-            if name != "foundation"
-            else 0
-        )
-        label = f"{name}/" if size else "errors, files, run folder, registry"
+    for name, (x, y) in place.items():
+        label = "errors, files, run folder, registry" if name == "foundation" else f"{name}/"
         box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.3"}
-        axes.text(*place[name], label, ha="center", va="center", bbox=box, fontsize=10)
-    axes.set(xlim=(0, 1), ylim=(-0.5, len(rows) - 0.5))
+        axes.text(x, y, label, ha="center", va="center", bbox=box, fontsize=10, zorder=2)
+        for target in direct[name]:
+            x1, y1 = place[target]
+            arrow = {"arrowstyle": "-|>", "color": "0.6", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=(x1, y1 + 0.25), xytext=(x, y - 0.25), arrowprops=arrow, zorder=1)
+    axes.set(xlim=(-0.05, 1.05), ylim=(-0.5, len(rows) - 0.5))
     axes.axis("off")
-    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(file, bbox_inches="tight", metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def main() -> None:

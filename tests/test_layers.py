@@ -1,6 +1,7 @@
 """Imports point downwards: a lower layer receives what it needs from above as an argument."""
 
 import ast
+import runpy
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,9 @@ def test_layers_know_only_their_libraries(path):
         assert "hydra" not in used
     met = {module.split(".")[0] for module in imports(path, anywhere=where != "bench")} & PEERS
     assert not met, "peers are imported by the bench, inside functions"
+
+
+def test_no_import_circles():
+    """No module imports itself through others, inside functions included."""
+    house = runpy.run_path(str(ROOT.parent / "scripts" / "house.py"))
+    assert house["circles"](house["imports"]()) == []
