@@ -9,7 +9,7 @@ import pytest
 import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
-FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "threads", "files", "streams"}
+FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "threads", "files", "streams", "scores"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.files import write, write_json
-from odenet_cli.report.table import Score, markdown_table, scores_among, scores_of
+from odenet_cli.report.table import markdown_table
 from odenet_cli.request.overrides import differing_keys
 from odenet_cli.rundir import record_or_reason, runs_below
+from odenet_cli.scores import Score, scores_among, scores_of
 from odenet_cli.training.progress import say
 
 COSTS = (

@@ -17,6 +17,7 @@ from typing import Any
 
 from odenet_cli.commands import _common
 from odenet_cli.rundir import recent_runs, record_or_reason
+from odenet_cli.scores import scores_of
 
 SHOWN = 20  # unless all are asked for
 PARSER = _common.Parser(__name__, __doc__)
@@ -55,8 +56,6 @@ def _searched(folder: Path, record: Mapping[str, Any]) -> str:
 
 def _row(number: int, record: Mapping[str, Any]) -> list[str]:
     """Return RUN, name, data, main score, function evaluations, status and age."""
-    from odenet_cli.report.table import scores_of
-
     final, data = record.get("final") or {}, record.get("data") or {}
     scores = [f"{score.title} {score.text(final[score.name])}" for score in scores_of(final)[:1]]
     evaluations = [f"{final[key]:.0f}" for key in ("nfe_forward", "nfe_backward") if final.get("nfe_forward")]

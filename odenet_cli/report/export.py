@@ -13,8 +13,9 @@ from typing import Any
 from odenet_cli.files import write_output
 from odenet_cli.report.compare import Comparison
 from odenet_cli.report.provenance import Provenance, data_of, distinct
-from odenet_cli.report.table import SCORE_NAMES, comparison_text, status
+from odenet_cli.report.table import comparison_text, status
 from odenet_cli.report.text import config_value
+from odenet_cli.scores import SCORE_NAMES
 
 COUNTS = ("parameters", "nfe_forward", "nfe_backward", "nfe_test")
 MEASURES = (*SCORE_NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")

@@ -1,11 +1,10 @@
-"""Show a comparison to people, as a Markdown table; and hold which test scores each task is judged by."""
+"""Show a comparison to people, as a Markdown table."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from odenet_cli.report.compare import Comparison, Group
 from odenet_cli.report.provenance import Provenance
@@ -19,44 +18,9 @@ from odenet_cli.report.text import (
     seed_range,
     three_digits,
 )
+from odenet_cli.scores import ERROR, Score, scores_among, scores_of
 
 Cell = Callable[[Group], str]
-
-
-class Score(NamedTuple):
-    """Hold one of the final metrics, and how a table writes it."""
-
-    title: str
-    name: str
-    places: int
-    factor: float = 1
-
-    def text(self, value: float) -> str:
-        return f"{self.factor * value:.{self.places}f}"
-
-
-ERROR = Score("error %", "error", 2, 100)
-# A task is known by the first of these metrics that it has: a latent variable has a `kl` too, beside an `nll`.
-TASK_SCORES = {
-    "error": (ERROR,),
-    "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
-    "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
-    "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),
-    "nll": (Score("NLL, nat", "nll", 3), Score("gap, nat", "gap", 3)),
-    "kl": (Score("KL, nat", "kl", 4),),
-}
-SCORE_NAMES = tuple(dict.fromkeys(score.name for scores in TASK_SCORES.values() for score in scores))
-
-
-def scores_of(final: Mapping[str, Any]) -> list[Score]:
-    """Return the main test scores of a run with these final metrics."""
-    scores = next((scores for name, scores in TASK_SCORES.items() if name in final), ())
-    return [score for score in scores if score.name in final]
-
-
-def scores_among(finals: Iterable[Mapping[str, Any]]) -> list[Score]:
-    """Return the main test scores of any of the runs."""
-    return list(dict.fromkeys(score for final in finals for score in scores_of(final)))
 
 
 def columns(comparison: Comparison) -> dict[str, Cell]:
