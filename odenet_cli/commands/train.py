@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from shlex import quote
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +19,8 @@ from odenet_cli import streams
 from odenet_cli.commands import _completion
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed, is_disk_full, message_of
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, resolve_job
@@ -25,8 +28,8 @@ from odenet_cli.request.folders import check_run_folder, check_sweep_folder, rem
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.job import Request, prepare
 from odenet_cli.request.overrides import parse
-from odenet_cli.rundir import holds_run, locked, record_or_reason, write_record
-from odenet_cli.training.progress import say
+from odenet_cli.rundir import holds_run, locked, recent_runs, record_or_reason, write_record
+from odenet_cli.training.progress import INDENT, columns, labelled, on_terminal, say, short, shown_phase
 
 log = logging.getLogger("odenet")
 
@@ -133,15 +136,42 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
             return
         tied = OmegaConf.is_interpolation(cfg.solver, "atol")
         final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied)
-        if record_or_reason(folder) != known and any((folder / "figures").glob("*.npz")):  # else it had ended before
+        if record_or_reason(folder) == known:
+            return  # it had ended before
+        figures: list[Path] = []
+        if any((folder / "figures").glob("*.npz")):
             from odenet_cli.report import pictures
             from odenet_cli.training.log import add_images
 
-            figures = pictures.write(folder)
+            with shown_phase("drawing the figures"):
+                figures = pictures.write(folder)
             add_images(folder, [path for path in figures if path.suffix == ".png"], int(final["step"]))
+        if number is None and on_terminal():
+            _say_next(config, folder, figures, solved=bool(final["nfe_forward"]))
     except Exception as error:
         _record_failure(folder, error)
         raise
+
+
+def _say_next(config: Config, folder: Path, figures: list[Path], solved: bool) -> None:
+    """Print the figures of a run, and two commands that show more of it."""
+    from odenet_cli import data
+    from odenet_cli.training.build import FLOWS
+
+    recent = recent_runs()
+    last = bool(recent) and recent[0].resolve() == folder.resolve()
+    name, runs = ("last", "runs") if last else (quote(short(folder)),) * 2
+    commands = {
+        f"odenet sample {name}": data.task(config.data["name"]) in FLOWS,
+        f"odenet eval {name} eval.solver.rtol=1e-1,1e-3,1e-6": solved and eval_solver(config).rtol is not None,
+        f"odenet report {runs}": True,
+        "odenet runs": True,
+    }
+    if figures:
+        names = ", ".join(path.name for path in figures if path.suffix == ".png")
+        say("\n".join(labelled("figures", f"{names}, in {short(folder / 'figures')}", columns())))
+    for label, command in zip(("next:", ""), (command for command, useful in commands.items() if useful)):
+        say(f"{label:<{INDENT}}{command}")
 
 
 def _record_failure(folder: Path, error: Exception) -> None:

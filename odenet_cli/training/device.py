@@ -92,9 +92,3 @@ def keep_freed() -> None:
 def describe(device: torch.device) -> str:
     """Return the device in words, for tables and bug reports."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-
-
-def banner(device: torch.device) -> str:
-    """Return the line that a run begins with: where it computes, and how its threads wait for each other."""
-    wait = f", wait policy {threads.wait_policy()}" if device.type == "cpu" else ""
-    return f"device: {describe(device)}{wait}"

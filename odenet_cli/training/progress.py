@@ -1,14 +1,32 @@
-"""What one sees while a run trains and at its end: a live line on a terminal, plain lines elsewhere."""
+"""What one sees while a run trains and at its end; `train.log` holds the same lines.
+
+On a terminal one live line shows the fields that fit, elsewhere plain lines come after every epoch.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import re
+import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from odenet_cli.scores import scores_of
+
 QUIET_S = 10.0
+WARM_UP_STEPS, TIMED_STEPS = 5, 10  # the first steps pay for warming up
+MAX_COLUMNS = 80  # of plain lines
+INDENT = 10  # of the text behind a label
+BAR_COLUMNS = 8, 20  # at least, at most
+# Fields of the live line, the least important first. The loss and the time to go stay at any width.
+DROPPED_FIRST = ("epoch", "error", "score", "step_ms", "nfe", "step")
+
+log = logging.getLogger("odenet")
 
 
 def percent(value: float) -> str:
@@ -30,70 +48,168 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
 
 
+def clock(seconds: float) -> str:
+    """Return 1:02:03 or 2:03, as short as a live line needs it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print at once."""
     print(line, file=stream, flush=True)
+
+
+def tell(line: str) -> None:
+    """Print a line at once, and write it to `train.log`."""
+    say(line)
+    log.info("%s", line)
+
+
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal; it is None where it was closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def columns() -> int:
+    """Return the width of the terminal, or that of plain lines."""
+    return shutil.get_terminal_size().columns if on_terminal() else MAX_COLUMNS
+
+
+def packed(parts: list[str], separator: str, width: int) -> list[str]:
+    """Return lines of at most `width` columns, each of as many parts as fit; no part is broken."""
+    lines: list[str] = []
+    for part in parts:
+        joined = f"{lines[-1]}{separator}{part}" if lines else part
+        lines[-1:] = [joined] if len(joined) <= width or not lines else [lines[-1], part]
+    return lines
+
+
+def labelled(label: str, text: str, width: int) -> list[str]:
+    """Return `label: text` as lines of at most `width` columns, broken after commas, the text in one column."""
+    lines = packed(re.split(r"(?<=[,;]) ", text), " ", width - INDENT)
+    return [f"{label + ':' if number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
+
+
+@contextlib.contextmanager
+def shown_phase(name: str) -> Iterator[None]:
+    """Show on a terminal what is being done after a run."""
+    if not on_terminal():
+        yield
+        return
+    from rich.status import Status
+
+    with Status(name):
+        yield
+
+
+def fitting(fields: dict[str, str], width: int) -> str:
+    """Return the fields in one line of at most `width` columns, without the least important where they do not fit."""
+    fields = dict(fields)
+    for name in DROPPED_FIRST:
+        if len("  ".join(fields.values())) <= width:
+            break
+        fields.pop(name, None)
+    return "  ".join(fields.values())
 
 
 class Progress:
     """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made."""
 
     def __init__(self, total: int, done: int, per_epoch: int) -> None:
-        self.total, self.first, self.per_epoch = total, done, per_epoch
+        self.total, self.first, self.done, self.per_epoch = total, done, done, per_epoch
         self.marked = self.printed = time.perf_counter()
         self.step_s = 0.0
-        self.train = self.scored = ""
-        self.bar: Any = None
-        if sys.stdout is not None and sys.stdout.isatty():  # it was closed where it is None
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
+        self.doing = ""
+        self.train: dict[str, str] = {}  # fields of the latest record of training, and of the latest score
+        self.scored: dict[str, str] = {}
+        self.live: Any = None
+        if on_terminal():
+            from rich.live import Live
 
-            columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("eta"), TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.description}"))
-            self.job = self.bar.add_task("", total=total, completed=done)
-            self.bar.start()
+            self.live = Live(get_renderable=self._live_line)
+            self.live.start()
 
     def step(self, done: int) -> None:
-        """Move the bar, or estimate the time to go; called after every step, touches no tensor."""
-        if self.bar is not None:
-            self.bar.update(self.job, completed=done)
-        elif done == self.first + 5:  # the first steps pay for warming up
+        """Note a step that was made, and estimate the time to go; called after every step, touches no tensor."""
+        self.done, made = done, done - self.first
+        if made == WARM_UP_STEPS:
             self.marked = time.perf_counter()
-        elif done == self.first + 15 < self.total:
-            self.step_s = (time.perf_counter() - self.marked) / 10
-            self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {self._left(done)}")
+        elif made > WARM_UP_STEPS and not self.train:
+            self.step_s = (time.perf_counter() - self.marked) / (made - WARM_UP_STEPS)
+        if made == WARM_UP_STEPS + TIMED_STEPS and done < self.total:
+            self.step_s = (time.perf_counter() - self.marked) / TIMED_STEPS
+            left = duration(self.step_s * (self.total - done))
+            self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {left}")
+        self.doing = "validating" if done % self.per_epoch == 0 or done == self.total else ""
+
+    def phase(self, name: str) -> None:
+        """Name what a terminal shows to be done beside training."""
+        self.doing = name
+        self._refresh()
 
     def record(self, record: dict[str, Any]) -> None:
         """Show a record of the log. An epoch's last record of training waits for the score that follows it."""
-        error = f"  error {percent(record['error'])}" if "error" in record else ""
+        at = {"epoch": f"epoch {record['epoch']}", "step": f"step {record['step']}/{self.total}"}
+        loss = f"loss {record['loss']:.4f}"
+        error = f"error {percent(record['error'])}" if "error" in record else ""
         if record["split"] == "train":
-            nfe = f"  NFE {number(record['nfe_forward'])}/{number(record['nfe_backward'])}"
-            nfe = nfe if record["nfe_forward"] else ""
-            self.train = f"  loss {record['loss']:.4f}{error}{nfe}  {record['step_ms']:.0f} ms/step"
+            nfe = f"NFE {number(record['nfe_forward'])}/{number(record['nfe_backward'])}"
+            fields = {"loss": loss, "error": error, "nfe": nfe if record["nfe_forward"] else ""}
+            fields["step_ms"] = f"{record['step_ms']:.0f} ms/step"
+            self.train = {name: text for name, text in fields.items() if text}
             self.step_s = record["step_ms"] / 1e3
-            due = record["step"] % self.per_epoch and time.perf_counter() - self.printed > QUIET_S
-            line = self.train
+            due = record["step"] % self.per_epoch != 0 and time.perf_counter() - self.printed > QUIET_S
+            line = at | self.train
         else:
-            self.scored = f"  {record['split']}{error or '  loss ' + format(record['loss'], '.4f')}"
-            line, due = (self.train if record["split"] == "valid" else "") + self.scored, True
-        if self.bar is not None:
-            self.bar.update(self.job, description=f"epoch {record['epoch']}{self.train}{self.scored}")
-        elif due:
-            done = record["step"]
-            eta = f"  eta {self._left(done)}" if done < self.total and self.step_s else ""
-            self._say(f"epoch {record['epoch']}  step {done}/{self.total}{line}{eta}")
+            self.scored, self.doing, due = {"score": f"{record['split']}  {error or loss}"}, "", True
+            line = at | (self.train if record["split"] == "valid" else {}) | self.scored
+        if due:
+            self._say("  ".join((line | self._eta(record["step"])).values()))
+        self._refresh()
 
     def close(self) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.stop()
+        """Leave the live line as it is."""
+        self.doing = ""
+        if self.live is not None:
+            self.live.stop()
 
-    def _left(self, done: int) -> str:
-        return duration(self.step_s * (self.total - done))
+    def _refresh(self) -> None:
+        if self.live is not None:
+            self.live.refresh()
+
+    def _eta(self, done: int) -> dict[str, str]:
+        return {"eta": f"eta {clock(self.step_s * (self.total - done))}"} if done < self.total and self.step_s else {}
+
+    def _live_line(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        epoch = max(1, -(-self.done // self.per_epoch))  # the one that is being trained
+        at = {"epoch": f"epoch {epoch}", "step": f"step {self.done}/{self.total}"}
+        end = {"eta": self.doing} if self.doing else self._eta(self.done)
+        width = columns() - 1  # some terminals wrap a line that is full
+        line = fitting(at | self.train | self.scored | end, width)
+        text, left = Text(line, no_wrap=True, overflow="crop"), width - len(line) - 2
+        if left < BAR_COLUMNS[0]:
+            return text
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(ProgressBar(self.total, self.done, width=min(left, BAR_COLUMNS[1])), text)
+        return grid
 
     def _say(self, line: str) -> None:
         self.printed = time.perf_counter()
-        say(line)
+        if self.live is None:  # the live line says it on a terminal
+            say(line)
+        log.info("%s", line)
+
+
+def tell_end(final: dict[str, Any], folder: Path) -> None:
+    """Print the last line of a run, on a terminal broken between its fields; `train.log` holds it whole."""
+    line = last_line(final, folder)
+    log.info("%s", line)
+    say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:
@@ -102,16 +218,16 @@ def last_line(final: dict[str, Any], folder: Path) -> str:
     nfe = nfe if final["nfe_forward"] else "no solver"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
+    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {short(folder)}"
+
+
+def short(folder: Path) -> str:
+    """Return the folder relative to the current one, if it is inside."""
     relative = os.path.relpath(folder)
-    place = str(folder) if relative.startswith("..") else relative
-    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {place}"
+    return str(folder) if relative.startswith("..") else relative
 
 
 def score_text(final: dict[str, Any]) -> str:
-    """Return the test score in words: the error of a classifier, else the loss and the other metrics of the task."""
-    if "error" in final:
-        return f"test error {percent(final['error'])}"
-    names = [name for name in list(final)[: list(final).index("nfe_forward")] if not name.endswith(("_sd", "_se"))]
-    if any(final[name] == final["loss"] for name in names if name != "loss"):
-        names.remove("loss")  # it is there under its own name
-    return "test " + ", ".join(f"{name} {final[name]:.4g}" for name in names)
+    """Return the main test scores in words; those of a task that has none: its loss."""
+    scores = [score.sentence(final[score.name]) for score in scores_of(final)]
+    return "test " + (", ".join(scores) or f"loss {final['loss']:.4g}")

@@ -8,6 +8,7 @@ import logging
 import warnings
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy
@@ -23,13 +24,14 @@ from odenet_cli.ode import PrecisionWarning
 from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, write_record
 from odenet_cli.tasks import figure_data, sanity_check, task
 from odenet_cli.training import build, checkpoint, device, generators, record
+from odenet_cli.training.banner import banner
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.failure import explain
 from odenet_cli.training.identity import check_same_data, check_same_run, other_run
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
 from odenet_cli.training.optim import optimizer
-from odenet_cli.training.progress import Progress, last_line, say
+from odenet_cli.training.progress import Progress, say, short, tell, tell_end
 from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop
@@ -64,9 +66,11 @@ def run(
         check_same_data(before.get("data") or {}, session.data.record, folder)
         state, final = find_start(session, folder, before, longer)
         if final is not None:
+            say_finished(session, folder)
             return final
 
-        say(device.banner(where))
+        for line in banner(session, folder):
+            tell(line)
         if not new:  # only now, so that the run that is here keeps its own where it does not go on
             save(config, folder, tied)
         entry = record.opening(session, command, overrides, data_record, before)
@@ -81,10 +85,23 @@ def run(
                 write_record(folder, entry)
             raise raised from error
         write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
-        say(last_line(final, folder))
+        tell_end(final, folder)
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
+
+
+def say_finished(session: Session, folder: Path) -> None:
+    """Print that nothing is left to train, and the command that trains on; the folder ends the last line."""
+    trainer = session.config.trainer
+    if session.end < session.total:
+        longer = "trainer.max_steps=null"
+    elif trainer.steps:
+        longer = f"trainer.steps={2 * trainer.steps}"
+    else:
+        longer = f"trainer.epochs={2 * (trainer.epochs or 1)}"
+    say(f"This run is finished. To train longer:\n  odenet train resume={quote(short(folder))} {longer}")
+    say(f"finished before, nothing to do | {short(folder)}")
 
 
 def find_start(
@@ -127,12 +144,15 @@ def train(session: Session, folder: Path, state: dict[str, Any] | None, stop: St
         fit(session, logbook, CheckpointWriter(folder / "checkpoints", logbook), stop, progress)
         session.model.load_state_dict(best_weights(session, folder))
         predictions: dict[str, torch.Tensor] = {}
+        progress.phase("scoring the test data")
         scores = score(session, "test", predictions)
         entry = {"step": session.step, "epoch": session.epoch, "split": "test", **scores}
         logbook.write(entry)
         progress.record(entry)
+        progress.phase("checking the scores")
         scores = close(session, scores)
         save_predictions(folder, predictions)
+        progress.phase("computing the figures")
         save_figure_data(folder, session)
     finally:
         progress.close()

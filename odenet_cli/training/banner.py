@@ -1,0 +1,95 @@
+"""What a run begins with on the screen: the network, its data, how it is solved and trained, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from odenet_cli import threads
+from odenet_cli.config.resolve import eval_solver, gradient_solver
+from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
+from odenet_cli.models import solvers
+from odenet_cli.training import device
+from odenet_cli.training.progress import INDENT, MAX_COLUMNS, columns, labelled, short
+from odenet_cli.training.session import Session
+
+
+def banner(session: Session, folder: Path) -> list[str]:
+    """Return the lines, of at most 80 columns; only the folder is never broken."""
+    config, data = session.config, session.data.record
+    parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
+    sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
+    lines = {
+        "model": f"{model_name(config)}, {parameters:,} parameters",
+        "data": f"{data['used']}: {', '.join(sizes)}",
+    }
+    if solvers(session.model):
+        lines |= {"solver": solver_line(session), "gradient": gradient_line(config)}
+    lines |= {"recipe": recipe_line(session), "device": device_line(session.device)}
+    if session.step:
+        lines["resumed"] = f"after step {session.step} of {session.end}"
+    width = min(columns(), MAX_COLUMNS)
+    return [
+        *(line for label, text in lines.items() for line in labelled(label, text, width)),
+        f"{'folder:':<{INDENT}}{short(folder)}",
+    ]
+
+
+def model_name(config: Config) -> str:
+    """Return the model's name, of a network of one's own its class."""
+    return str(config.model.get("target") or config.model["name"])
+
+
+def describe_solver(solver: SolverConfig) -> str:
+    """Return the method with its tolerance, or its number of steps."""
+    if solver.rtol is None:
+        return f"{solver.method}, {solver.steps} step{'s' * (solver.steps != 1)}"
+    atol = f", atol {solver.atol:g}" if solver.atol != solver.rtol else ""
+    return f"{solver.method}, rtol {solver.rtol:g}{atol}"
+
+
+def solver_line(session: Session) -> str:
+    """Return the solver of training, and that of scoring where it is another."""
+    own, scoring = session.config.solver, eval_solver(session.config)
+    compiled = any(getattr(module.solver, "compile", False) for module in solvers(session.model))
+    return (
+        describe_solver(own)
+        + (", compiled" if compiled else "")
+        + (f"; scored with {describe_solver(scoring)}" if scoring != own else "")
+    )
+
+
+def gradient_line(config: Config) -> str:
+    """Return how gradients pass a solve; of the adjoint also its error norm and its backward solve."""
+    if config.gradient.method != "adjoint":
+        return config.gradient.method
+    backward = gradient_solver(config)
+    solved = f", backward with {describe_solver(backward)}" if backward != config.solver else ""
+    return f"adjoint, {config.gradient.norm} norm{solved}"
+
+
+def recipe_line(session: Session) -> str:
+    """Return the length of the run, its batches, and the optimiser with its learning rate: the values in effect."""
+    trainer, optim = session.config.trainer, session.config.optim
+    epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of {session.per_epoch:,} steps"
+    length = f"{session.total:,} steps" if trainer.steps else epochs
+    stop = f", stopped after {session.end:,}" if session.end < session.total else ""
+    return f"{length}{stop}, batches of {trainer.batch_size}; {optim.name}, learning rate {optim.lr:g}{schedule(optim)}"
+
+
+def schedule(optim: OptimConfig) -> str:
+    """Return how the learning rate changes over the run."""
+    warmup = 0.3 if optim.schedule == "onecycle" and optim.warmup is None else optim.warmup
+    rising = f", rising over the first {100 * warmup:g} %" if warmup else ""
+    if optim.schedule != "steps":
+        return f"{rising}, {optim.schedule}"
+    places = " and ".join(f"{part:.3g}" for part in optim.milestones)
+    return rising + (f", times {optim.decay:g} at {places} of the run" if places else "")
+
+
+def device_line(where: torch.device) -> str:
+    """Return where the run computes and, on a CPU, how its threads wait for each other."""
+    wait = f", wait policy {threads.wait_policy()}" if where.type == "cpu" else ""
+    return f"{device.describe(where)}{wait}"

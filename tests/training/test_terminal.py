@@ -1,0 +1,106 @@
+"""A run tells its story on a terminal of any width, and to train.log."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from odenet_cli.training.progress import fitting, last_line
+
+WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "solver.rtol=0.1", "trainer.batch_size=64")
+RHYTHM = ("trainer.limit_batches=3", "trainer.epochs=2", "trainer.log_every=1", "optim.milestones=[0.5,0.75]")
+LABELS = ("model:", "data:", "solver:", "gradient:", "recipe:", "device:", "folder:")
+
+
+def screen(folder, width, *words):
+    """Run `odenet` in a terminal of so many columns; return all lines that it wrote, each state of a live line too."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "ODENET_REQUEST")}
+    env |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "odenet_cli", *words]
+    with subprocess.Popen(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as child:
+        os.close(theirs)
+        content = b""
+        try:
+            while part := os.read(ours, 65536):
+                content += part
+        except OSError:  # its end, on Linux
+            pass
+    os.close(ours)
+    assert child.returncode == 0, content.decode()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", content.decode())
+    return [line for line in re.split(r"[\r\n]+", text) if line]
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("width", [60, 80, pytest.param(100, marks=slow), pytest.param(120, marks=slow)])
+def test_no_line_is_wider_than_the_terminal(tmp_path, width):
+    """Banner, live line and end fit; loss and time to go are there at any width, the rest where there is room."""
+    lines = screen(tmp_path, width, "train", *WORDS, *RHYTHM)
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines if line.startswith(LABELS)] == list(LABELS)
+    live = [line for line in lines if re.search(r"loss \d.*  eta \d+:\d\d$", line)]
+    assert live
+    for field, columns in {"NFE": 60, "ms/step": 80, "error": 100, "epoch": 120}.items():
+        assert width < columns or all(field in line for line in live), field
+    assert any("scoring the test data" in line for line in lines)
+    assert [line.strip() for line in lines[-2:]] == [
+        "next:     odenet eval last eval.solver.rtol=1e-1,1e-3,1e-6",
+        "odenet report runs",
+    ]
+
+    (folder,) = tmp_path.glob("runs/*/*")
+    log = (folder / "train.log").read_text()
+    for text in (*LABELS, "epoch 1  step 3/6  loss", "valid  error", "test  error", "| runs/"):
+        assert text in log
+
+
+def test_fields_are_dropped_by_importance():
+    """No field is cut: the least important go first, the loss and the time to go never."""
+    fields = {"epoch": "epoch 2", "step": "step 7/20", "loss": "loss 0.5000", "nfe": "NFE 20/14", "eta": "eta 1:05"}
+    assert fitting(fields, 60) == "epoch 2  step 7/20  loss 0.5000  NFE 20/14  eta 1:05"
+    assert fitting(fields, 46) == "step 7/20  loss 0.5000  NFE 20/14  eta 1:05"
+    assert fitting(fields, 35) == "step 7/20  loss 0.5000  eta 1:05"
+    assert fitting(fields, 10) == "loss 0.5000  eta 1:05"
+
+
+COST = {"nfe_forward": 20, "nfe_backward": 14.5, "saved_mib": 3.84, "peak_mib": None, "time_s": 141.0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "text"),
+    [
+        ({"loss": 0.1, "error": 0.0361}, "test error 3.61 %"),
+        (
+            {"loss": 9.0, "nll": 9.0, "kl": 2.0, "rmse_window_clean": 0.1, "rmse_further_clean": 0.25},
+            "test RMSE 0.250 clean",
+        ),
+        ({"loss": 1.25, "nll": 1.25, "nll_sd": 0.5, "gap": 0.01}, "test NLL 1.250 nat, gap 0.010 nat"),
+        ({"loss": 1.25}, "test loss 1.25"),
+    ],
+    ids=["classifier", "series", "density", "own"],
+)
+def test_the_last_line_names_the_main_score(tmp_path, monkeypatch, scores, text):
+    """Its first field is the main number of the task, its last the folder, which Python reads."""
+    monkeypatch.chdir(tmp_path)
+    line = last_line(scores | COST, tmp_path / "runs" / "a")
+    assert line == f"{text} | NFE 20 forward, 14.5 backward | 3.8 MiB saved for backward | 2:21 min | runs/a"
+
+
+def test_a_finished_run_says_how_to_train_longer(train, capsys):
+    folder = train("trainer.limit_batches=1", "trainer.epochs=2")
+    capsys.readouterr()
+    train("trainer.limit_batches=1", "trainer.epochs=2", "resume=auto")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "This run is finished. To train longer:"
+    assert lines[1].endswith("trainer.epochs=4")
+    assert lines[-1].rpartition("| ")[2] == str(folder)
