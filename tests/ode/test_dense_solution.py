@@ -85,7 +85,7 @@ def test_a_path_of_compiled_adaptive_steps_is_the_plain_one(name, compile):
     assert max(plain, compiled) < 1e-4
     assert compiled == pytest.approx(plain, rel=1e-3)
     assert path.stats.nfe_forward == other.stats.nfe_forward
-    assert path.ends == pytest.approx(other.ends, rel=1e-9)
+    assert path.ends == pytest.approx(other.ends, rel=1e-6)  # rounding differs, and step sizes follow it
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
