@@ -40,7 +40,7 @@ class DenseSolution:
             self.ends.append(accepted.end)
             pieces.append((accepted.h, *loop.polynomial(accepted)))
 
-        integrate(loop, problem, problem.y0, on_step)
+        integrate(loop, problem, on_step)
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
         # The times that were solved for may have been rounded, as those that are asked for may be.

@@ -1,4 +1,4 @@
-"""How a solve can fail. Every error says where it happened and which setting to turn."""
+"""How a solve can fail. Messages say where, and which setting to change by its key on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from odenet_cli.errors import RunFailed
 
 
 class SolveError(RunFailed):
-    """Report a solve that could not reach its end time."""
+    """Report a solve, or its backward pass, that failed."""
 
 
 class PrecisionWarning(UserWarning):

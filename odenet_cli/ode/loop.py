@@ -32,8 +32,8 @@ class LoopBase:
     """Hold a solve in progress.
 
     vector_field    as the loop was given it; `f` is the same as the steps of the present `segment` see it
-    time_gradients  make the times of steps move with the output times, where these have gradients
-    n_dynamic       so many leading components are all that f depends on; None: all
+    time_gradients  make the times of steps depend on the output times in autograd's graph, where these have gradients
+    n_dynamic       f is called with y[:n_dynamic] alone, the other tensors are quadratures; None: with all
     f0              derivative with which the next step begins; None: to be evaluated
     """
 
@@ -55,7 +55,7 @@ class AdaptiveBase(LoopBase):
     """Hold a solve to a tolerance: its settings, its counts, and the ways in which it ends in an error.
 
     h             length of the step to try next; None: chosen by Hairer's rule
-    n_controlled  so many leading components are in the error norm; None: all
+    n_controlled  the error norm takes y[:n_controlled]; None: all
     nonfinite     the last attempt met a NaN or an infinite number
     """
 
@@ -70,16 +70,16 @@ class AdaptiveBase(LoopBase):
     def spans(self, count: int) -> list[tuple[int, int]]:
         return [(0, count - 1)]
 
-    def evaluate_f0(self, t: float, y: State) -> State:
-        """Return the derivative with which a segment begins."""
+    def derivative_at(self, t: float, y: State) -> State:
+        """Return f where a step begins without one: behind a jump or at t0, and at every step without FSAL."""
         return self.f(t, y[: self.n_dynamic])
 
     def initial_step_function(self, order: int) -> InitialStep:
         """Return Hairer's rule for the length of the first step, where the error falls with h^order."""
         return partial(initial_step, order, self.f, self.norm, n_dynamic=self.n_dynamic, n_controlled=self.n_controlled)
 
-    def check_first_step(self, t: float, h: float) -> float:
-        """Return the length of the first step to try; raise NotFinite if Hairer's rule has found none."""
+    def checked_length(self, t: float, h: float) -> float:
+        """Return the length to try, at least `min_step`; raise NotFinite if it is NaN: no first step was found."""
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
@@ -157,9 +157,9 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
         t, end = segment.start, segment.end
         take_step, find_h = self.step_function(), self.initial_step_function(self.tableau.embedded_order + 1)
         while t != end:
-            f0 = self.f0 or self.evaluate_f0(t, y)
-            h_next = self.check_first_step(t, self.h or find_h(t, y, f0, segment.run_end - t))
-            remaining, max_growth = abs(end - t), math.inf
+            f0 = self.f0 or self.derivative_at(t, y)
+            h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
+            remaining, max_growth = abs(end - t), math.inf  # lengths are positive; h below has the sign of time
             while True:  # one attempt after the other, each with one host synchronisation: its error ratio
                 self.check_step(t, end, h_next, y)
                 h_next = min(h_next, self.max_step)

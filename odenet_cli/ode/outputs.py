@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class StepRecord:
     """Hold where an accepted step was: what a backward pass needs to take it again.
 
-    t, h              where it began, how long it was; `end` is t + h, exactly the segment's end in the last step
+    t, h              where it began, and its signed length; `end` is t + h, exactly the segment's end in the last step
     segment           it belongs to; t and h are constant fractions of that
     interior_outputs  (j, θ): output j lies at t + θh
     output_at_end     the output at `end`, if there is one
@@ -71,7 +71,8 @@ class Loop(Protocol):
     time_gradients: TimeGradients | None
 
     def spans(self, count: int) -> list[tuple[int, int]]:
-        """Return the runs by which `count` output times are reached, as pairs of their indices."""
+        """Return the spans over which `count` output times are reached, as pairs of their indices; a span is solved
+        segment by segment, one `run` each."""
         ...
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
@@ -88,13 +89,19 @@ class Loop(Protocol):
 
 
 def integrate(
-    loop: Loop, problem: Problem, y0: State, on_step: Callable[[AcceptedStep], None] | None = None
+    loop: Loop,
+    problem: Problem,
+    on_step: Callable[[AcceptedStep], None] | None = None,
+    y0: State | None = None,
 ) -> list[State]:
-    """Return the states at the output times of `problem`, the first of which is `y0`.
+    """Return the states at the output times of `problem`, the first of which is its y0.
 
     on_step  is given every accepted step, once its outputs are placed
+    y0       a state to begin with in place of the problem's: the pair (y0, y0) of a reversible solve
     """
-    ts, states = problem.ts, [y0]
+    # y0 is asked for first: it is copied only where f0, the field at y0, is not known yet.
+    ts, states = problem.ts, [problem.y0 if y0 is None else y0]
+    # f0 is handed to the loop once. A node keeps the problem until its backward pass, and would keep f0 in memory.
     loop.f0, problem.f0 = problem.f0, None
     try:
         for i, j in loop.spans(len(ts)):
@@ -111,9 +118,9 @@ def integrate(
 
 
 def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last: int, states: list[State]) -> None:
-    """Append to `states` the outputs that lie in a step, `last` being that at which the run ends."""
-    # An output that happens to lie at the end of a step is interpolated all the same, unless the run ends there: its
-    # time can move, and the step's end does not.
+    """Append to `states` the outputs that lie in a step, `last` being that at which the span ends."""
+    # An output that happens to lie at the end of a step is interpolated all the same, unless the span ends there: its
+    # time can have a gradient, and the step's end is a constant fraction of the segment.
     direction, j = math.copysign(1.0, accepted.h), len(states)
     while j < last and direction * ts[j] <= direction * accepted.end:
         accepted.interior_outputs.append((j, (ts[j] - accepted.t) / accepted.h))

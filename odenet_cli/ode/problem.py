@@ -30,8 +30,10 @@ class Problem:
     ends_only   the state at the second of two times is asked for, not the states at all times
     parameters  tensors that the field depends on, as the caller says
     captured    what a solve that is one node of the graph knows of its field: tensors, random numbers, a snapshot
-    inputs      the tensors whose gradients its backward pass gathers beside those of y0 and times
-    f0          the field at y0, where it is already known
+    solver      an `Adaptive` or a `Fixed`
+    inputs      the tensors whose gradients its backward pass gathers beside those of y0 and times: the captured ones,
+                and in a backward pass (`resume`) those in args behind them
+    f0          the field at y0, where it is already known; `integrate` hands it to the loop and sets it to None
     tallies     that were open when the solve began: what a backward pass solves is theirs
     """
 
@@ -51,8 +53,8 @@ class Problem:
         """The state to begin with: a copy where the field has not been called yet, since it may write into it."""
         if self.f0 is not None:
             return self.rhs.y0
-        recorded = torch.is_grad_enabled()
-        return tuple(part if recorded and part.requires_grad else part.clone() for part in self.rhs.y0)
+        under_autograd = torch.is_grad_enabled()
+        return tuple(part if under_autograd and part.requires_grad else part.clone() for part in self.rhs.y0)
 
     @property
     def _draws(self) -> Draws | None:
@@ -69,7 +71,8 @@ class Problem:
         return self._draws.replay(self.rhs, draws) if self._draws else self.rhs
 
     def record(self, accepted: AcceptedStep, values: Sequence[State]) -> StepRecord:
-        """Return where a step was and what it drew: `values` of the field, in the order of their repetition."""
+        """Return the record of a step, with the random numbers that the field drew for `values`, which must come in
+        the order in which a backward pass evaluates them again."""
         return accepted.record(self._draws.save(values) if self._draws else ())
 
     def loop(
@@ -77,8 +80,8 @@ class Problem:
     ) -> Loop:
         """Return the forward solve, ready to run.
 
-        single_steps  somebody looks at them: a graph of autograd, or one who keeps their states
-        interpolated  somebody wants their dense output, beside that of interior output times
+        single_steps  the caller needs every accepted step, to keep its state; autograd and interior outputs do anyway
+        interpolated  every step will be interpolated, not only those with interior outputs
         """
         interior = interpolated or len(self.ts) > 2
         loop: Loop = self.solver.loop(
@@ -101,8 +104,10 @@ class Problem:
         return tuple(part.clone() if part is first else part for part, first in zip(states[-1], states[0]))
 
     def resume(self, y0: State, args: State, connected: bool) -> Problem:
-        """Return this solve in its backward pass: evaluations count as backward work, and the tensors in `args` are
-        inputs too, behind the others, as leaves of graphs that begin there, or `connected` to what they were made from.
+        """Return a copy of this solve for its backward pass, whose evaluations count as backward work.
+
+        Its `inputs` are the captured tensors and, behind them, those in `args` that require a gradient: detached, or
+        with `connected` as views, so that second derivatives reach what they were made from.
         """
         rhs = copy.copy(self.rhs)
         rhs.y0, rhs.backward, rhs.counts_vjps = tuple(part.detach() for part in y0), True, True
@@ -111,10 +116,14 @@ class Problem:
 
     @property
     def retain_graph(self) -> bool:
-        """Whether the graph of an evaluation is kept after a pass through it. A part of it may be shared with the next
-        one: what a field keeps from its first call. Compiled steps can do without, and must."""
+        """Whether autograd retains the graph of an evaluation after a pass through it.
+
+        Always without compile: whether evaluations share a part of it, such as what a field caches at its first call,
+        cannot be told. Compiled code must not retain it, as it reuses saved memory (torch's donated buffers); where a
+        graph is known to be shared its callers do not compile.
+        """
         return bool(self.captured and self.captured.shares_graph) or not self.solver.compile
 
-    def time_gradients(self, times: Tensor | None) -> TimeGradients | None:
-        """Return what makes the steps move with `times`."""
+    def make_time_gradients(self, times: Tensor | None) -> TimeGradients | None:
+        """Return what makes steps depend on `times`, the problem's own or their leaves in a backward pass."""
         return None if times is None else TimeGradients(times.to(self.rhs.device, self.rhs.time_dtype))

@@ -4,7 +4,8 @@ Beside the solution y runs a second one, z. With Ψ the increment of any Runge-K
 
     y₁ = λ y + (1 - λ) z + Ψ(h; t, z),      z₁ = z - Ψ(-h; t + h, y₁)
 
-which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and f is evaluated at z.
+which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and f is
+evaluated at z and at y₁.
 """
 
 from __future__ import annotations

@@ -41,11 +41,12 @@ class Arguments:
 class RightHandSide:
     """Call the user's field with a tensor time and its own kind of state, hold it to its shapes, and count.
 
-    y0           a tensor of any shape, or a tuple of them; floating point or complex
-    args         what the field is called with besides
+    y0           the state to begin with, as a tuple of tensors also where the user's is one tensor
+    args         what the field is called with besides: the caller's, or leaves in their place (`call_with`)
+    arguments    the caller's, taken apart
     stats        where evaluations are counted
-    backward     they are made in a backward pass
-    counts_vjps  autograd records them for a backward pass, which counts its way through them
+    backward     count evaluations as backward work
+    counts_vjps  hook each value, so that a backward pass through it adds to `stats.vjps`
     """
 
     def __init__(self, field: Field, y0: Tensor | Sequence[Tensor], args: Sequence[Any] = ()) -> None:

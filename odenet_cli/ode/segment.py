@@ -14,9 +14,9 @@ class Segment(NamedTuple):
     """Hold one stretch of time without a jump inside.
 
     start, end  times of its stops
-    i, j        indices of the output times that lie there and move; None where a stop stands still (a jump)
+    i, j        start and end have the gradients of ts[i] and ts[j]; None at a jump, whose time is a constant
     low, high   the times a vector field may see, so that it never looks across a jump
-    run_end     where the run goes on to, over all its segments
+    span_end    the output time at which the last segment of this span ends
     """
 
     start: float
@@ -25,7 +25,7 @@ class Segment(NamedTuple):
     j: int | None
     low: float
     high: float
-    run_end: float
+    span_end: float
 
     def visible_time(self, t: float) -> float:
         """Return `t` as the vector field sees it: at a jump, the next time on this side of it."""
@@ -46,7 +46,8 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     """Return the segments from `ts[i]` to `ts[j]`, either way in time; none where no time passes.
 
     Together they cover the whole span: only the times that the field *sees* keep off the jumps, by the resolution of
-    `dtype`, in which it sees them. An output inside the solve that lies on a jump stands still, as the jump does.
+    `dtype`, in which it sees them. A segment that ends at an output on a jump inside the solve ends at a
+    constant.
     """
     t, end = ts[i], ts[j]
     if t == end:
@@ -60,11 +61,11 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
             stops.append(jump)
     stops.append(end)
 
-    def moves(n: int) -> bool:
-        """Return whether output n moves with its time: the ends of a solve do, and outputs that lie on no jump."""
+    def follows_output(n: int) -> bool:
+        """Return whether a stop at output n has the gradient of its time: at the ends of a solve, and off all jumps."""
         return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in jumps)
 
-    indices = [i if moves(i) else None, *[None] * (len(stops) - 2), j if moves(j) else None]
+    indices = [i if follows_output(i) else None, *[None] * (len(stops) - 2), j if follows_output(j) else None]
     ends = zip(pairwise(stops), pairwise(indices))
     return [Segment(a, b, k, m, *_visible_range(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
 

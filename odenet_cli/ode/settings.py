@@ -32,7 +32,7 @@ def as_jumps(jumps: Any) -> tuple[float, ...]:
         jumps = (jumps,)
     given = tuple(jumps)
     if any(isinstance(t, Tensor) and t.requires_grad for t in given):
-        raise ValueError("solver.jumps take no gradient: a jump stands still. Give jumps.detach().")
+        raise ValueError("solver.jumps take no gradient: the time of a jump is a constant. Give jumps.detach().")
     values = [plain(t) for t in given]
     if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in values):
         raise ValueError(f"solver.jumps={jumps} must be finite times.")
@@ -112,7 +112,8 @@ def check_positive(key: str, value: Any, *, zero: bool = False, infinite: bool =
     """Raise ValueError unless `value` is a positive number; `zero` and `infinite` let those pass as well."""
     fits = isinstance(value, (int, float)) and (value > 0 or (zero and value == 0)) and (infinite or value < math.inf)
     if not fits:
-        raise ValueError(f"{key}={value} must be {'a non-negative' if zero else 'a positive'} finite number.")
+        number = "number" if infinite else "finite number"
+        raise ValueError(f"{key}={value} must be {'a non-negative' if zero else 'a positive'} {number}.")
 
 
 def check_count(key: str, value: Any) -> None:

@@ -109,8 +109,8 @@ class _Solver:
         Gradients reach y0, ts, the tensors in args, the field's parameters and whatever tensors it closes over. A
         gradient that evaluates the field again in the backward pass (all but backprop) raises `FieldChanged` if it is
         not what it was. What differs from solve to solve, a control or a condition, goes into args, which are held.
-        Raises `SolveError` where the solve fails, `ValueError` and `TypeError` for arguments that do not fit; errors of
-        the field pass through.
+        Raises `SolveError` where the solve fails or ts is not finite, `ValueError` and `TypeError` for arguments that
+        do not fit; errors of the field pass through.
         """
         if torch.is_inference_mode_enabled():
             # Its tensors count no versions, and no field could differentiate.
@@ -134,7 +134,8 @@ class _Solver:
             elif torch.is_grad_enabled() or in_forward_mode():
                 y = self.gradient_method.solve(problem)
             else:
-                y = problem.stack(integrate(problem.loop(single_steps=False), problem, problem.y0))
+                # Without grad no gradient method takes part: no node, no capture of what the field depends on.
+                y = problem.stack(integrate(problem.loop(single_steps=False), problem))
                 y = tuple(part.detach() for part in y)
             if 1 < len(distinct) < len(index):
                 y = tuple(part[index] for part in y)
@@ -172,14 +173,16 @@ class Adaptive(_Solver):
     >>> y, stats = dopri5(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
 
     gradient    a name of `odenet_cli.ode.gradient`, or an instance with its options
-    compile     True: steps, and their way back, go through `torch.compile`; "loop": where nothing looks at single
-                steps, all of them in one compiled loop (`odenet_cli.ode.compiled`). For small fields.
+    compile     True: steps, and their way back, go through `torch.compile`; "loop": all steps in one compiled loop
+                (`odenet_cli.ode.compiled`), where the method is FSAL, the controller I and no single step is needed;
+                elsewhere as True. For small fields. Plain steps where ts has gradients.
                 A compiled backprop has no second derivative, and goes backward once
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: Hairer's rule, which costs one evaluation
     jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
-    n_controlled  how many leading tensors of the state the tolerance controls; the others ride along. None: all
+    n_controlled  how many leading tensors of the state the tolerance of the forward solve controls; the others are
+                  solved along. None: all. The adjoint's backward solve controls z and a of all of them
     judged      earlier name of `n_controlled`
     """
 
@@ -243,11 +246,13 @@ class Adaptive(_Solver):
         """Return the loop over the steps of a solve, ready to run.
 
         norm              of errors; None: that of the tolerance
-        n_dynamic         so many leading components are all that f depends on; None: all
-        n_controlled      so many leading components are in the norm; None: all
+        n_dynamic         f is called with y[:n_dynamic] alone, the other tensors are quadratures; None: with all
+        n_controlled      the norm takes y[:n_controlled]; None: all, whatever the setting of that name says, which is
+                          for forward solves and which `Problem.loop` passes here
         interior_outputs  outputs may lie inside steps
-        single_steps      somebody looks at them
-        time_gradients    make times move, where they have gradients
+        single_steps      the caller needs every accepted step (a graph, a tape, dense output), so that they cannot all
+                          run in one kernel
+        time_gradients    of the output times, where they are wanted; such steps are not compiled
         """
         settings = {
             **self._settings(vector_field, norm),

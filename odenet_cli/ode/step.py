@@ -13,7 +13,8 @@ class Step(NamedTuple):
     """Hold the outcome of one step from `t` to `t + h`.
 
     y            state at t + h
-    k            derivatives at the stages, f0 first
+    k            derivatives at the stages, f0 first; compiled steps of which no more is needed have f0 and the last, or
+                 f0 alone, and multistep methods the evaluations of their corrector
     f1           derivative at (t + h, y), where the method evaluates it (FSAL): the next step's f0
     error_ratio  the error in units of the tolerance, where a compiled kernel has computed it
     """
@@ -39,7 +40,7 @@ def rk_step(
 
     t, h       floats; or 0-d tensors, for a compiler
     with_f1    evaluate f at the new point too, where the method is FSAL
-    n_dynamic  so many leading components are all that f depends on; the others are quadratures
+    n_dynamic  f is called with y[:n_dynamic] alone, the other tensors are quadratures
     """
     k, y_stage = [f0], y
     for i, (c, row) in enumerate(tableau.rows[1:], start=1):
@@ -53,7 +54,8 @@ def rk_step(
     elif n_dynamic is None:
         y1 = y_stage
     else:
-        y1 = y_stage + combine(y[n_dynamic:], h, tableau.solution_weights, [stage[n_dynamic:] for stage in k])
+        quadratures = combine(y[n_dynamic:], h, tableau.solution_weights, [stage[n_dynamic:] for stage in k])
+        y1 = (*y_stage, *quadratures)
 
     return Step(y1, k, k[-1] if tableau.fsal and with_f1 else None)
 

@@ -69,7 +69,7 @@ def steps_of(solve, field, y0, ts):
     accepted = []
     problem = Problem(RightHandSide(field, y0), ts.tolist(), None, solve)
     with torch.no_grad():
-        integrate(problem.loop(), problem, problem.y0, accepted.append)
+        integrate(problem.loop(), problem, accepted.append)
     return accepted
 
 

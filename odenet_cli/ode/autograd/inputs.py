@@ -1,4 +1,4 @@
-"""The inputs of a node: cut free from what they were made from, and with their hooks silenced.
+"""The inputs of a node: `cut` off what they were made from, for second derivatives; `without_hooks` in every pass back.
 
 Autograd differentiates with respect to a tensor through everything that was made from it. A solve whose y0, times or
 arguments were made from a tensor that its field reads too would count that tensor's share twice: here, and again when
@@ -32,7 +32,7 @@ class _Cut(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.function, ctx.count = function, count
         ctx.save_for_backward(*tensors)
-        ctx.graph = _record(function, tensors[:count])
+        ctx.graph = _with_graph(function, tensors[:count])
         # Detached: an output that autograd knows would hold itself.
         return tuple(None if part is None else part.detach() for part in ctx.graph[1])
 
@@ -65,11 +65,11 @@ class _Cut(torch.autograd.Function):
 
             return None, None, *cut(again, (*inputs, *arriving), read)
         # The graph of the forward pass serves once, and is recorded anew for further backward passes.
-        (leaves, values), ctx.graph = ctx.graph or _record(function, inputs), None
+        (leaves, values), ctx.graph = ctx.graph or _with_graph(function, inputs), None
         return None, None, *vjp(leaves, values, arriving, False)
 
 
-def _record(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:
+def _with_graph(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:
     """Return leaves made of `inputs`, and the function's values with the graph that begins at them."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]

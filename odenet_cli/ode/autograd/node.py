@@ -1,7 +1,9 @@
 """A solve as one node of the autograd graph: its forward and backward pass, and what a backward pass gathers.
 
-Forward, nothing is recorded: the gradient method says what it keeps. Backward, it gets that back together with the
-cotangents dL/dy of the output times, and returns those of y0, of the times, and of every tensor the field depends on.
+Before it, `capture` evaluates the field once with autograd on, which finds the tensors that it depends on, the further
+inputs of the node. In the forward pass autograd is off: the gradient method says what it keeps. Backward, it gets that
+back together with the cotangents dL/dy of the output times, and returns those of y0, of the times, and of every tensor
+the field depends on.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
         return cast(tuple[Tensor, ...], SolveNode.apply(gradient, problem, captured.f0, *inputs))
     with torch.no_grad():
-        return problem.stack(integrate(problem.loop(single_steps=False), problem, problem.y0))
+        return problem.stack(integrate(problem.loop(single_steps=False), problem))
 
 
 def _repeats_evaluations(gradient: NodeGradient, problem: Problem) -> bool:
-    """Return whether the backward pass evaluates the field where the forward solve did, and in that order."""
+    """Return whether the backward pass repeats the evaluations of the forward solve; compiled steps draw otherwise."""
     return getattr(gradient, "repeats_steps", False) and not problem.solver.compile
 
 
@@ -67,9 +69,9 @@ class SolveNode(torch.autograd.Function):
         y = problem.stack(states)
         captured.snapshot.forgive()
         ctx.gradient, ctx.problem, ctx.tape, ctx.parts = gradient, problem, tape, len(y)
-        # Autograd holds all tensors until the backward pass and then lets go of them; another reference would not.
+        # y0 and args are saved below: autograd frees them after the backward pass, which other references would not.
         problem.rhs.release()
-        # The snapshot sees to it that captured leaves stay; those that were made from others must be held.
+        # Not read backward: saved, captured tensors with a graph are checked by autograd for changes in place.
         held = [x for x in problem.inputs if x.grad_fn is not None]
         outputs = y if gradient.saves_outputs else ()
         ctx.n_given = len(inputs) - len(problem.inputs)
@@ -126,11 +128,11 @@ def _backward_with_graph(
 
     def function(leaves: Sequence[Tensor]) -> Sequence[MaybeTensor]:
         leaf = iter(leaves)
-        y, moving = tuple(next(leaf) for _ in y0), [next(leaf) for _ in times]
+        y, time_leaves = tuple(next(leaf) for _ in y0), [next(leaf) for _ in times]
         given = tuple(next(leaf) if x.requires_grad else x for x in args)
         rows = [[None if x is None else next(leaf) for x in row] for row in cotangents]
         with _resumed(gradient, problem, y, given, connected=True) as resumed:
-            resumed = replace(resumed, times=moving[0] if moving else None)
+            resumed = replace(resumed, times=time_leaves[0] if time_leaves else None)
             result = gradient.double_backward(resumed, tape, y, rows)
         return (*result.y0, *([result.times] if times else []), *result.inputs)
 
@@ -142,15 +144,15 @@ def _backward_with_graph(
 class VJPAccumulator:
     """Gather the gradients of the inputs and of the output times, step by step.
 
-    time_gradients  make steps move with the times, where their gradient is wanted
+    time_gradients  make steps depend on the times, where their gradient is wanted
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.inputs: list[MaybeTensor] = [None] * len(problem.inputs)
         self.times: list[MaybeTensor] = [None]
-        self.time_gradients = problem.time_gradients(None if problem.times is None else problem.times.detach())
-        self._moving = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
+        self.time_gradients = problem.make_time_gradients(None if problem.times is None else problem.times.detach())
+        self._time_leaves = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
 
     def vjp(self, values: Sequence[Tensor], cotangents: Sequence[MaybeTensor], leaves: State) -> list[MaybeTensor]:
         """Return the cotangents of `leaves`, given those of the values made from them; gather those of the inputs."""
@@ -159,13 +161,13 @@ class VJPAccumulator:
             return [None] * len(leaves)
         products = torch.autograd.grad(
             [part for part, _ in pairs],
-            (*leaves, *self._moving, *self.problem.inputs),
+            (*leaves, *self._time_leaves, *self.problem.inputs),
             [x for _, x in pairs],
             retain_graph=self.problem.retain_graph,
             allow_unused=True,
         )
-        accumulate(self.times, products[len(leaves) : len(leaves) + len(self._moving)])
-        accumulate(self.inputs, products[len(leaves) + len(self._moving) :])
+        accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])
+        accumulate(self.inputs, products[len(leaves) + len(self._time_leaves) :])
         return list(products[: len(leaves)])
 
     def gradients(self, a: Sequence[MaybeTensor]) -> Gradients:
@@ -204,7 +206,7 @@ def double_backward(
         # Aliases of the caller's tensors, whose hooks are for the whole gradient.
         leaves = tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in y0)
         times = None if problem.times is None else problem.times.view_as(problem.times)
-        states = {0: leaves, **solve_again(leaves, problem.time_gradients(times))}
+        states = {0: leaves, **solve_again(leaves, problem.make_time_gradients(times))}
         pairs = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]
         inputs = (*leaves, *(() if times is None else (times,)), *problem.inputs)
         products = torch.autograd.grad(
@@ -216,7 +218,8 @@ def double_backward(
 
 
 def _by_output(problem: Problem, stacked: Sequence[MaybeTensor]) -> list[list[MaybeTensor]]:
-    """Return for each output time the components; None where there is nothing, as for y0 if only the end was asked."""
+    """Return for each output time the components; None where there is nothing, as for y0 if only the end was
+    asked for; outputs that the loss does not use have zeros, which autograd fills in."""
     if problem.ends_only:
         return [[None] * len(stacked), list(stacked)]
     count = len(problem.ts)

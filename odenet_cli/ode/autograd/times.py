@@ -1,4 +1,7 @@
-"""Gradients of times: steps are plain numbers, fixed fractions of their segment, and follow its ends."""
+"""Gradients of times: a step is a fixed fraction of its segment, so its times are functions of the segment's ends.
+
+Here too the field is held to its side of the jumps (`restrict_to_segment`), since both change the time that it sees.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from odenet_cli.ode.state import State, Time, VectorField
 
 @dataclass(frozen=True)
 class TimeGradients:
-    """Make the times of a solve move with its output times, where these have gradients.
+    """Make the times of steps depend on the output times in autograd's graph.
 
-    t and h of a step are constant fractions of their segment, whose ends move with the output times there; a jump
-    stands still. The values stay those of the plain numbers, to the bit.
+    t and h of a step are constant fractions of their segment, whose ends are output times; a jump is a constant. The
+    values stay those of the plain numbers, to the bit.
 
     times  the output times (T,), with gradients
     """
@@ -28,14 +31,14 @@ class TimeGradients:
         return start, segment.end if segment.j is None else self.times[segment.j]
 
     def at(self, segment: Segment, t: Any) -> Time:
-        """Return t, moving with the ends of its segment."""
+        """Return t as a function of the ends of its segment."""
         start, end = self._ends(segment)
         fraction = (t - segment.start) / (segment.end - segment.start)
         return _with_gradient(segment.visible_time(t), (1 - fraction) * start + fraction * end)
 
     def scale_by_dt(self, segment: Segment, dy: State) -> State:
         """Return f times span / span, which is 1: so h f(t, y), with h a number, gets the derivative of an h that
-        moves with its segment. One factor per evaluation serves every integrator."""
+        is a fraction of its segment. One factor per evaluation serves every integrator."""
         start, end = self._ends(segment)
         span = end - start
         if not isinstance(span, Tensor):
@@ -44,26 +47,27 @@ class TimeGradients:
         return tuple(part * one.to(part.real.dtype) for part in dy)
 
     def theta(self, segment: Segment, j: int, theta: float, h: float) -> Time:
-        """Return θ of output j in a step of length h: the output moves by itself, the step with its segment."""
+        """Return θ of output j in a step of length h: it depends on the output's time and on
+        the ends of the segment."""
         start, end = self._ends(segment)
         fraction = (self.times[j] - start) / (end - start)
         return _with_gradient(theta, fraction * ((segment.end - segment.start) / h))
 
 
-def _with_gradient(value: Time, moving: Time) -> Time:
-    """Return `value`, with the gradient of `moving`."""
-    return value + (moving - moving.detach()) if isinstance(moving, Tensor) else value
+def _with_gradient(value: Time, source: Time) -> Time:
+    """Return `value`, with the gradient of `source`."""
+    return value + (source - source.detach()) if isinstance(source, Tensor) else value
 
 
 def restrict_to_segment(f: VectorField, segment: Segment, time_gradients: TimeGradients | None = None) -> VectorField:
-    """Return `f` as the steps of a segment use it: on this side of every jump, and at times that move with the output
-    times where these have gradients. Without either it is `f` itself."""
+    """Return `f` as the steps of a segment use it: on this side of every jump, and at times that are functions of
+    the output times where these have gradients. Without either it is `f` itself, so that no frame lies between."""
     if time_gradients is not None:
 
-        def moving(t: Any, y: State, used: bool = True) -> State:
+        def with_time_gradients(t: Any, y: State, used: bool = True) -> State:
             return time_gradients.scale_by_dt(segment, f(time_gradients.at(segment, t), y, used))
 
-        return moving
+        return with_time_gradients
     if not segment.bounded:
         return f
     return lambda t, y, used=True: f(segment.visible_time(t), y, used)

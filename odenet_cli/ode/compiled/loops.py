@@ -33,8 +33,8 @@ class CompiledLoop(AdaptiveLoop):
 
     interior_outputs  outputs may lie inside steps: keep all stages of a step, not only its last
     kernel            the compiled attempt
-    bounds            the times that the field may see, rtol, and the atol of each group of the norm: constant within a
-                      segment
+    bounds            what is constant within a segment: the first and last time that the field may see, rtol, and the
+                      atol of each group of the norm
     """
 
     interior_outputs: bool = True
@@ -49,7 +49,7 @@ class CompiledLoop(AdaptiveLoop):
     def step_function(self) -> StepFunction:
         return self.attempt
 
-    def evaluate_f0(self, t: float, y: State) -> State:
+    def derivative_at(self, t: float, y: State) -> State:
         kernel = kernels.derivative(self.n_dynamic, use_cuda_graph(y))
         f0: State = kernel(self.vector_field, _tensor([self.segment.visible_time(t)], y), y)
         self.vector_field.count(1)
@@ -95,17 +95,18 @@ class CompiledLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
-    """Take all steps in one compiled loop, controller included; one call a solve. The host asks whether to go on.
+    """Take all steps in one compiled loop, controller included; one call a segment, so one
+    an output in the adjoint's backward solve. The host asks whether to go on.
 
-    It yields one step for all of them, so it is for solves in which nobody looks at single steps: no graph, no tape, no
-    outputs inside. For FSAL pairs under the I controller.
+    It yields one step for all of them, so it is for solves of which no single step is needed: no graph, no tape, no
+    outputs inside. Its step has f0 and f1 and no other stages. For FSAL pairs under the I controller.
     """
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         self.enter(segment)
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
-        f0 = self.f0 or self.evaluate_f0(t, y)
-        h_next = self.check_first_step(t, self.h or self._initial_step(order, t, y, f0, segment.run_end - t))
+        f0 = self.f0 or self.derivative_at(t, y)
+        h_next = self.checked_length(t, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
         floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]

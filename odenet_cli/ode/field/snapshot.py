@@ -11,7 +11,8 @@ value; tensors by autograd's version counter, by address and by their first 64 b
 changed by the end of the forward solve (a counter, a cache, running statistics) the field changes itself, and is left
 out. Anything else raises `FieldChanged` with its name.
 
-Not seen: a write through `.data` behind the first 64 bytes of a tensor, or anywhere in one that is not on the CPU.
+Not seen: a write through `.data` behind the first 64 bytes of a tensor, or anywhere in one that is not on the CPU or
+not contiguous.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class NodeGradient(Gradient, Protocol):
     """A gradient whose solve is one node of the graph.
 
     saves_outputs    backward wants the states at the output times
-    repeats_steps    backward evaluates the field where the forward solve did, in the same order or its reverse
+    repeats_steps    backward evaluates the field where the forward solve did, step by step from the last, and so can
+                     draw its random numbers again; a gradient that does not say so cannot
     forward          solves; returns the states, the tape (anything without tensors), and the tensors to keep
     backward         is given back what was kept, in front of it the states if it `saves_outputs`
     double_backward  returns the same gradients, made by plain autograd for second derivatives

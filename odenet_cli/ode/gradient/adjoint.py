@@ -58,7 +58,7 @@ class Adjoint:
             )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
-        return integrate(problem.loop(single_steps=False), problem, problem.y0), None, []
+        return integrate(problem.loop(single_steps=False), problem), None, []
 
     def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
         try:

@@ -1,7 +1,8 @@
 """Backpropagation through the solver: the exact gradient of its steps (the paper's RK-Net).
 
 The solve is made of differentiable operations, and autograd sees them all: it keeps the graphs of the accepted steps'
-evaluations, O(L~) memory, and evaluates nothing again, so `nfe_backward` is 0. Step sizes are plain numbers to it.
+evaluations, so memory grows with them, and evaluates nothing again: `nfe_backward` is 0. Step sizes are plain numbers
+to it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Backprop:
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         problem.rhs.counts_vjps = True
-        loop = problem.loop(problem.time_gradients(problem.times))
-        return problem.stack(integrate(loop, problem, problem.y0))
+        loop = problem.loop(problem.make_time_gradients(problem.times))
+        return problem.stack(integrate(loop, problem))
 
 
 GRADIENT = Backprop

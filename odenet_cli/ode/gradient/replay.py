@@ -1,7 +1,8 @@
 """Replay: the exact gradient of the solver's steps, from one state kept a step.
 
-Backward, each accepted step is taken again under autograd, and its graph consumed at once: evaluations backward are
-stages times accepted steps, nothing rejected. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020,
+Backward, each accepted step is taken again under autograd, and its graph consumed at once. That costs the method's
+stages (one less under FSAL) for each accepted step, and what dense output needs for steps with outputs inside; rejected
+steps cost nothing. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020,
 "ACA").
 """
 
@@ -40,7 +41,7 @@ class Replay:
             records.append(problem.record(accepted, accepted.step.k))
             kept.extend(accepted.y)
 
-        return integrate(problem.loop(), problem, problem.y0, on_step), records, kept
+        return integrate(problem.loop(), problem, on_step), records, kept
 
     def backward(
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents

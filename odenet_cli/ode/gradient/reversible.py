@@ -55,7 +55,7 @@ class Reversible:
             records.append(problem.record(accepted, [*k[:count], *k[-count:]]))
             pair = accepted.step.y
 
-        states = integrate(loop, problem, pair, on_step)
+        states = integrate(loop, problem, on_step, pair)
         # Detached: an output that autograd knows would hold itself through what is kept for it.
         return [halves(state)[1] for state in states], records, [part.detach() for part in pair]
 
@@ -116,7 +116,8 @@ def repeated_evaluations(problem: Problem) -> int:
 
 @torch.enable_grad()
 def output_at_jump(problem: Problem, record: StepRecord, y: State, time_gradients: TimeGradients) -> State:
-    """Return the output at a step's end that lies on a jump: it moves by itself, though the step's end stands still."""
+    """Return the output at a step's end that lies on a jump: its time has a gradient, though the step's end, at the
+    jump, has none."""
     time = time_gradients.times[record.output_at_end]
     dy = problem.rhs(record.segment.visible_time(record.end), y)
     return tuple(part + k * (time - time.detach()).to(part.real.dtype) for part, k in zip(y, dy))

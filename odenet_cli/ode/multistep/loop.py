@@ -126,9 +126,9 @@ class MultistepLoop(AdaptiveBase):
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         self.enter(segment)
         t, end = segment.start, segment.end
-        f0, self.f0 = self.f0 or self.evaluate_f0(t, y), None
+        f0, self.f0 = self.f0 or self.derivative_at(t, y), None
         find_h = self.initial_step_function(2)
-        h_next = self.check_first_step(t, self.h or find_h(t, y, f0, segment.run_end - t))
+        h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
         self._restart(y, f0, math.copysign(h_next, end - t))
         self.past, self.wait, self.max_growth, self.previous = [], 2, MAX_FIRST_GROWTH, None
         while t != end:
@@ -191,7 +191,7 @@ class MultistepLoop(AdaptiveBase):
             rate = max(0.3 * rate, errors.change / change_before) if m else rate
             if errors.change * min(1.0, rate) * formula.error <= ITERATION_TOLERANCE:
                 rest = len(e)
-                e += correction(formula.correct, h, predicted_hdy[rest:], k[-1][rest:])
+                e = (*e, *correction(formula.correct, h, predicted_hdy[rest:], k[-1][rest:]))
                 return Correction(e, add(y, e), predicted_hdy, k, errors)
             iterate, e_before, change_before = add(y[:iterated], e), e, errors.change
         return None
