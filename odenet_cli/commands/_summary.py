@@ -47,8 +47,8 @@ def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
 
 def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:
     record = record_or_reason(run)
-    if run.resolve() in failed and record.get("status") == "done":
-        record = {"status": "failed", "reason": failed[run.resolve()]}
+    if run in failed and record.get("status") == "done":
+        record = {"status": "failed", "reason": failed[run]}
     status = record.get("status", "not started")
     reason = record.get("reason")
     if status == "running":

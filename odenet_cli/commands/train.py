@@ -22,6 +22,7 @@ from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed, is_disk_full, message_of
+from odenet_cli.files import write
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
@@ -35,7 +36,8 @@ log = logging.getLogger("odenet")
 
 # A job must not raise: Hydra would print a traceback, and a sweep would stop. What a single run raised waits here.
 _raised: list[Exception] = []
-_failed: dict[Path, str] = {}  # jobs of a sweep and why, whatever the records in their folders say
+# A sweep's job may be in another process, and what it raised after its run was done is in no record: it leaves a file.
+FAILED = ".failed"
 
 register()  # also where a launcher imports this module in another process
 
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
     if _completion.is_completion(argv):
         return _completion.complete(argv, start)
-    parse(argv)  # --version ends here
+    parse(argv)  # for --version, argparse prints it and exits
     try:
         request = prepare(argv)
     except SystemExit as stop:  # of a user's field, which is asked for the shape of its slope
@@ -65,11 +67,13 @@ def main(argv: list[str]) -> int:
 
 
 def _run_all(request: Request, folder: Path, new: bool) -> int:
-    """Run the jobs through Hydra in the `folder` that is locked; where it is `new`, a refusal leaves none."""
+    """Run the jobs through Hydra in the `folder` that is locked; if it is `new`, a refusal removes it."""
     if not new:  # another process may have written there since it was checked
         check = check_sweep_folder if request.sweep else check_run_folder
         check(folder, request.jobs[0].config.resume)
     code, jobs = 0, [job.folder for job in request.jobs]
+    for job_folder in jobs:
+        (job_folder / FAILED).unlink(missing_ok=True)  # of a command that was killed
     try:
         with restore_on_refusal(jobs):
             start(request.argv)
@@ -94,7 +98,7 @@ def quiet() -> None:
 
 def start(argv: list[str]) -> int:
     """Start Hydra's own main function on `argv`; its errors come back as ours."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and the dispatcher explains
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and cli.main explains
     sys.argv = [sys.argv[0], *argv]
     decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
     try:
@@ -118,7 +122,8 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         log.info("the run failed", exc_info=True)
         if sweep:
-            _failed[folder.resolve()] = message_of(error)
+            with suppress(OSError):  # on a full disk the summary cannot be written either
+                write(folder / FAILED, message_of(error))
             say(f"#{here.job.num} failed: {message_of(error)}", sys.stderr)
         else:
             _raised.append(error)
@@ -187,5 +192,9 @@ def _finish(request: Request) -> int:
     """Write the summary of a sweep; return its exit code."""
     assert request.folder is not None
     jobs = [(job.overrides, job.folder) for job in request.jobs]
-    failed = summarise(request.folder, jobs, _failed)
-    return 1 if failed else 0
+    failed = {}
+    for _, folder in jobs:
+        if (folder / FAILED).is_file():
+            failed[folder] = (folder / FAILED).read_text(encoding="utf-8")
+            (folder / FAILED).unlink()
+    return 1 if summarise(request.folder, jobs, failed) else 0

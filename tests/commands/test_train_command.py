@@ -259,6 +259,24 @@ def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
     assert record(tmp_path / "out" / "0-seed=1")["data"]["requested"] == "auto"
 
 
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
+def test_a_refused_job_is_not_done_though_its_run_is(odenet, tmp_path, launcher):
+    """A job whose finished run has a damaged config.yaml is refused: it counts as failed in whatever process it ran."""
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["train", "-m", "device=cpu", "seed=1,2", "hydra.sweep.dir=out"]
+    assert odenet(*words, fakes=True).returncode == 0
+    refused = tmp_path / "out" / "0-seed=1"
+    (refused / "config.yaml").write_text("{")
+    before = {path.name for path in refused.iterdir()}
+    assert odenet(*words, *launcher, "resume=auto", fakes=True).returncode == 1
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["failed", "done"]
+    assert "config.yaml" in jobs[0]["reason"]
+    assert record(refused)["status"] == "done"
+    assert {path.name for path in refused.iterdir()} == before
+
+
 def test_a_sweep_written_in_a_configuration_is_checked_too(odenet, tmp_path):
     text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,-1\n"
     (tmp_path / "experiment").mkdir()
