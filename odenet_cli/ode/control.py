@@ -30,6 +30,7 @@ def error_scale(y: State, y1: State, rtol: Scalar, atol: Scalar) -> State:
     """
     scale = []
     for low, high in zip(y, y1):
+        # The same tensor twice, as in Hairer's rule for the first step, needs no maximum.
         size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
         eps = RESOLUTION[low.dtype]
         scale.append(size.mul_(rtol.clamp(min=eps) if isinstance(rtol, Tensor) else max(rtol, eps)).add_(atol))
@@ -94,6 +95,7 @@ def initial_step(
 
     The error falls with h^order; `span` is t1 - t.
     """
+    # The length of a step is a number to autograd, in whatever mode the solve runs.
     with torch.no_grad():
         scalars, known, slope = norm.scalars, y[:n_controlled], f0[:n_controlled]
         scale = norm.error_scale(known, known)
@@ -144,6 +146,7 @@ class Controller:
         # A rejected step says how much too long it was, and nothing about a trend.
         if not ratio <= 1.0:
             return float(self.integral_factor(ratio))
+        # An error of 0 has no logarithm.
         ratio = max(ratio, 1e-10)
         logs = sum(gain * math.log(r) for gain, r in zip(GAINS[self.kind], (ratio, *self.past)) if gain)
         self.past = (ratio, self.past[0])

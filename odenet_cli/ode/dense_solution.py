@@ -65,6 +65,7 @@ class DenseSolution:
             bad = times.detach()[outside][0].item()
             raise ValueError(f"t = {bad:.6g} is not between {low:.6g} and {high:.6g}, where this path was solved.")
         times = times + (within - times.detach())  # the value of the end, the gradient of the time asked for
+        # The stops rise whichever way time ran, as they carry the sign of its direction.
         n = torch.searchsorted(self._stops, self._direction * within).clamp_(max=len(self._stops) - 1)
         x = (times - self._origin[n]) / self._h[n]
         return self._restore([_horner(rows, n, x) for rows in self._coefficients])

@@ -37,6 +37,7 @@ def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list
 
 def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
     """Return y + Σ w_j x_j for each row of weights in `table`."""
+    # Weights of times with gradients are tensors, whose graph `torch.tensor` below would cut off.
     if any(isinstance(w, Tensor) for row in table for w in row):
         return [tuple(_with_gradients(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
     used = [j for j in range(len(terms)) if any(row[j] for row in table)]
@@ -45,6 +46,7 @@ def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequenc
     # One matrix product over the stacked terms: a step may hold hundreds of outputs.
     parts: list[Sequence[Tensor]] = []
     for i, part in enumerate(y):
+        # Weights are real also where the state is complex; a matrix is made in the real dtype and then cast.
         matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
         stacked = torch.stack([terms[j][i] for j in used])
         parts.append((part + torch.tensordot(matrix.to(part.dtype), stacked, 1)).unbind())

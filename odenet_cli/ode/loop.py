@@ -138,10 +138,12 @@ class RungeKutta(LoopBase):
         """Return the stages that the dense output of the last step needs: those that are missing are evaluated, and
         the one at its end is the next step's f0."""
         k, tableau = accepted.step.k, self.tableau
+        # One stage is missing where f1 was not evaluated with the step: fixed FSAL steps, and all methods without.
         if len(k) == tableau.stages - tableau.fsal:
             self.f0 = self.f0 or self.f(accepted.end, accepted.step.y[: self.n_dynamic])
             k.append(self.f0)
         if len(k) < len(tableau.dense_rows):
+            # In place: the step keeps its extra stages, whose random draws a replay has to know.
             k[:] = interpolation_stages(tableau, self.f, accepted.t, accepted.y, accepted.h, k)
         return k
 
@@ -157,12 +159,14 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
         t, end = segment.start, segment.end
         take_step, find_h = self.step_function(), self.initial_step_function(self.tableau.embedded_order + 1)
         while t != end:
+            # A tuple is true unless it is empty, and a state has at least one component.
             f0 = self.f0 or self.derivative_at(t, y)
             h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
             remaining, max_growth = abs(end - t), math.inf  # lengths are positive; h below has the sign of time
             while True:  # one attempt after the other, each with one host synchronisation: its error ratio
                 self.check_step(t, end, h_next, y)
                 h_next = min(h_next, self.max_step)
+                # The last step ends on `end` itself: t + h could miss it by rounding, and leave a remainder.
                 last = h_next >= remaining
                 h = end - t if last else math.copysign(h_next, end - t)
                 step = take_step(t, y, h, f0)
@@ -179,6 +183,7 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
             self.h = h_next if h_next > remaining else h_next * factor
             self.f0 = step.f1
             accepted = AcceptedStep(t, h, end if last else t + h, segment, y=y, step=step)
+            # f0 is set before the yield: who interpolates a step without FSAL evaluates f1, and leaves it there.
             yield accepted
             t, y = accepted.end, step.y
         if segment.ends_at_jump:
@@ -208,7 +213,10 @@ class FixedLoop(RungeKutta):
         take_step, start, end = self.step_function(), segment.start, segment.end
         h = (end - start) / self.steps
         for n in range(self.steps):
+            # From the start of the segment, not by adding h up, whose rounding would grow with the number of steps.
             t, t1 = start + n * h, end if n == self.steps - 1 else start + (n + 1) * h
+            # f0 is known only at t0, or where a dense solution has evaluated it. With no error to estimate, f1 of an
+            # FSAL method is left to the next step: that of the last one would be for nothing.
             f0 = self.f0 or self.f(t, y[: self.n_dynamic], self.tableau.used_stages[0])
             self.f0 = None
             step = take_step(t, y, h, f0)

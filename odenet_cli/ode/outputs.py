@@ -113,6 +113,7 @@ def integrate(
                     if on_step is not None:
                         on_step(accepted)
     finally:
+        # Also where the solve fails: a caller that catches the error still reads what it cost.
         problem.rhs.stats.accepted, problem.rhs.stats.rejected = loop.accepted, loop.rejected
     return states
 

@@ -101,6 +101,7 @@ class Problem:
         """Return the components of the states at the output times, (*S) at the second of two times, (T, *S) else."""
         if not self.ends_only:
             return tuple(torch.stack(part) for part in zip(*states))
+        # Where no time passes the end is y0's own tensor, and the caller is to get another.
         return tuple(part.clone() if part is first else part for part, first in zip(states[-1], states[0]))
 
     def resume(self, y0: State, args: State, connected: bool) -> Problem:
@@ -109,6 +110,7 @@ class Problem:
         Its `inputs` are the captured tensors and, behind them, those in `args` that require a gradient: detached, or
         with `connected` as views, so that second derivatives reach what they were made from.
         """
+        # A copy, since the same solve may go backward twice (retain_graph), each time with leaves of its own.
         rhs = copy.copy(self.rhs)
         rhs.y0, rhs.backward, rhs.counts_vjps = tuple(part.detach() for part in y0), True, True
         leaves = rhs.call_with(args, connected)

@@ -47,6 +47,7 @@ def pair_step(
     y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
     y1 = combine(y1, h, tableau.solution_weights, forward.k)
     f1 = f(t + h, y1, tableau.used_stages[0])
+    # The step from y₁ runs back over the same interval, which makes the method exactly invertible.
     backward = rk_step(tableau, f, t + h, y1, -h, f1, with_f1=False)
     z1 = combine(z, h, tableau.solution_weights, backward.k)
     return Step((*z1, *y1), [*forward.k, *backward.k])
@@ -71,6 +72,7 @@ class PairLoop(AdaptiveLoop):
 
     @torch.no_grad()
     def error_ratio(self, y: State, h: float, step: Step) -> float:
+        # The error estimate is that of z's step, the first stages of k; y is held to z by their drift.
         scale = self.norm.error_scale(halves(y)[0][: self.n_controlled], halves(step.y)[0][: self.n_controlled])
         estimates = error_estimates(self.tableau, h, step.k, self.n_controlled)
         *errors, largest = self.norm.scaled_norms(estimates, scale, largest=drift(step.y, self.norm))

@@ -63,6 +63,7 @@ class RightHandSide:
         self.y0 = tuple(map(_alias, self.y0))
         self.device = self.y0[0].device
         self.torch_settings = TorchSettings.current(self.device)
+        # The widest of the state's dtypes: a field sees t no coarser than its finest component.
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
@@ -77,6 +78,7 @@ class RightHandSide:
             # A compiler does not see versions: what the field overwrites is a copy, and so is what it returns. Idle
             # copies are left out. Nothing is counted, since the count would be a constant of the compiled code.
             return tuple(k.clone() for k in self._traced(t, tuple(part.clone() for part in y)))
+        # In-place writes are found by autograd's version counters, which costs nothing on the device.
         versions = [part._version for part in y]
         state = y[0] if self.single else y
         field = self._call_differentiating if self._differentiates else self.field
@@ -183,6 +185,7 @@ class RightHandSide:
         for reference, version in self._returned:
             if (tensor := reference()) is not None and tensor._version != version:
                 raise ValueError(_REUSES)
+        # Weak references: the check must not keep the stages of a step in memory.
         self._returned = [(weakref.ref(dy), dy._version) for dy in k if not dy.is_inference()]
 
 

@@ -33,6 +33,7 @@ class Host:
     @staticmethod
     def maximum(a: float, b: float) -> float:
         """Return the larger number, or NaN where either is NaN (max() passes over it)."""
+        # NaN marks a field that is not finite, and has to survive every comparison up to the error ratio.
         return a + b if a != a or b != b else max(a, b)
 
     @staticmethod

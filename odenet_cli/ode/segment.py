@@ -57,6 +57,7 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     direction = math.copysign(1.0, end - t)
     stops = [t]
     for jump in sorted(jumps, key=lambda jump: direction * jump):
+        # A jump within rounding of a stop makes no segment of its own: nothing could be solved in it.
         if min(direction * (jump - stops[-1]), direction * (end - jump)) > _time_tolerance(jump):
             stops.append(jump)
     stops.append(end)

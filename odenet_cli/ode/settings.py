@@ -54,6 +54,7 @@ def as_times(ts: Any) -> tuple[Tensor, float]:
     if isinstance(ts, (list, tuple)) and any(hasattr(t, "dtype") for t in ts):
         parts = [as_times(t) for t in ts]
         return torch.stack([part.to(torch.float64) for part, _ in parts]), max(eps for _, eps in parts)
+    # Plain numbers would be float32 to torch: 0.1 would then be 0.10000000149.
     times = torch.as_tensor(ts, dtype=None if hasattr(ts, "dtype") else torch.float64)
     return times, torch.finfo(times.dtype if times.is_floating_point() else torch.float64).eps
 

@@ -123,6 +123,7 @@ class _Solver:
         backward = getattr(self.gradient_method, "solver", None)
         if backward is not None and torch.is_grad_enabled():
             backward.check_resolution(rhs, output_times.values, "gradient.solver")
+        # Only now: a request that is refused above leaves no entry in the caller's tally.
         rhs.stats = Stats.begin()
         # Equal output times are solved for once; what they share of a gradient, the first of them gets.
         distinct, times, index = output_times.merge()
@@ -263,8 +264,11 @@ class Adaptive(_Solver):
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         settings |= self._runge_kutta()
+        # Times with gradients are tensors in autograd's graph, and a kernel is given plain numbers.
         if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
+        # The whole loop hands f1 on as the next f0, so it needs FSAL, and its kernel knows no past error ratios, as
+        # PI and PID need them.
         whole = not single_steps and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, interior_outputs=interior_outputs)
 

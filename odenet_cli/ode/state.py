@@ -59,6 +59,7 @@ def _combine(y: Tensor, h: Time, weights: Weights, k: list[Tensor]) -> Tensor:
 def weighted_sum(h: Time, weights: Weights, k: Sequence[Tensor]) -> Tensor:
     """Return h Σ w_j k_j for one component; `k` holds only the stages that have a weight."""
     if isinstance(h, Tensor):
+        # In a kernel h is a 0-d float64 tensor, which would promote a 0-d state of float32.
         terms = [stage * (h * w).to(stage.real.dtype) for (_, w), stage in zip(weights, k)]
         return functools.reduce(torch.add, terms)
     total = k[0] * (h * weights[0][1])
@@ -81,6 +82,7 @@ def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host)
     values = iter(scalars.read(tensors) if tensors else ())
     result = []
     for state, order in zip(states, orders):
+        # Empty components have no norm to read; a state may hold them (a batch of 0).
         parts = [next(values) for x in state if x.numel()]
         if not parts:
             result.append(zero)

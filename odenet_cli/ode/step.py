@@ -45,6 +45,7 @@ def rk_step(
     k, y_stage = [f0], y
     for i, (c, row) in enumerate(tableau.rows[1:], start=1):
         y_stage = combine(y[:n_dynamic], h, row, k)
+        # The last stage of an FSAL method is f1, with no weight in the solution, only in the error.
         if i < tableau.stages - 1 or with_f1 or not tableau.fsal:
             k.append(f(t + c * h, y_stage, tableau.used_stages[i]))
 

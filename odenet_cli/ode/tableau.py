@@ -52,6 +52,7 @@ class Tableau:
                 (extra if weights else stages).append((Fraction(left), _numbers(right)))
         if "b" not in weights:
             raise ValueError("a tableau needs a line `b | …` with the weights of its solution")
+        # Some pairs are printed with b - b* in place of b*, DOP853 among them.
         if "e" in weights:
             weights["b*"] = tuple(b - e for b, e in zip(weights["b"], weights["e"]))
         table = cls(

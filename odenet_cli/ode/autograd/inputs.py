@@ -57,6 +57,7 @@ class _Cut(torch.autograd.Function):
                     allow_unused=True,
                 )
 
+        # create_graph=True: this backward pass is itself a function to be differentiated, and so again a node.
         if torch.is_grad_enabled():
 
             def again(given: Sequence[Tensor]) -> Values:

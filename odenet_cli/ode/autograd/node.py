@@ -67,6 +67,7 @@ class SolveNode(torch.autograd.Function):
             problem.f0 = draws.begin_again(f0)
             states, tape, kept = gradient.forward(problem)
         y = problem.stack(states)
+        # What the field itself has changed by now (a counter, a cache) is no change in the backward pass.
         captured.snapshot.forgive()
         ctx.gradient, ctx.problem, ctx.tape, ctx.parts = gradient, problem, tape, len(y)
         # y0 and args are saved below: autograd frees them after the backward pass, which other references would not.
@@ -86,6 +87,7 @@ class SolveNode(torch.autograd.Function):
         y0, args = saved[: ctx.parts], saved[ctx.parts + 1 : ctx.n_given]  # between them lies `times`
         problem.captured.draws.put_saved(saved[ctx.n_kept :])
         rows = _by_output(problem, cotangents)
+        # Autograd is on in a backward pass only under create_graph=True.
         if torch.is_grad_enabled():
             result = _backward_with_graph(gradient, problem, ctx.tape, y0, args, rows)
         else:
@@ -164,6 +166,7 @@ class VJPAccumulator:
             (*leaves, *self._time_leaves, *self.problem.inputs),
             [x for _, x in pairs],
             retain_graph=self.problem.retain_graph,
+            # Inputs that this step does not use, a layer that is switched on later say, have None.
             allow_unused=True,
         )
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])

@@ -43,6 +43,7 @@ class TimeGradients:
         span = end - start
         if not isinstance(span, Tensor):
             return dy
+        # 1 exactly in floating point, so that a solve with gradients of times takes the same steps as one without.
         one = span / span.detach()
         return tuple(part * one.to(part.real.dtype) for part in dy)
 

@@ -43,6 +43,7 @@ def attempt(
     def kernel(f: VectorField, numbers: Tensor, y: State, f0: State) -> tuple[State, list[State], Tensor]:
         t, h, low, high, rtol, *atol = numbers.unbind()
         step = rk_step(tableau, restrict(f, low, high), t, y, h, f0, n_dynamic=n_dynamic)
+        # The choice of a step is not differentiated, and a graph of the norm would be kept for nothing.
         with torch.no_grad():
             ratio = norm_on_device(groups, rtol, atol).error_ratio(tableau, h, y, step, n_controlled)
         return step.y, step.k[1:] if all_stages else step.k[-1:], ratio

@@ -107,6 +107,7 @@ class WholeLoop(CompiledLoop):
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
         f0 = self.f0 or self.derivative_at(t, y)
         h_next = self.checked_length(t, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
+        # The limits of `check_step`, which the kernel tests in its condition and cannot report.
         floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
@@ -116,6 +117,7 @@ class WholeLoop(CompiledLoop):
         t1, self.h, _, accepted, rejected, nonfinite = state.tolist()
         self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
         self.f0, self.nonfinite = f1, bool(nonfinite)
+        # A rejected attempt costs as much as an accepted one, and f0 is at hand for both.
         self.vector_field.count((self.tableau.stages - 1) * int(accepted + rejected))
         if t1 != t:
             yield AcceptedStep(t, t1 - t, t1, segment, y=y, step=Step(y1, [f0], f1))
@@ -155,6 +157,7 @@ def advance(
     """
     kernel, numbers = kernels.advance(tableau, n_dynamic, cuda_graph), _tensor([t, h, segment.low, segment.high], y)
     y1: State = kernel(vector_field, numbers, y, *([] if f0 is None else [f0]))
+    # An FSAL step without f1 has one evaluation less than stages, and a given f0 saves another.
     evaluations = tableau.stages - tableau.fsal - (f0 is not None)
     vector_field.count(evaluations)
     return vector_field.count_vjps(y1, evaluations) if evaluations else y1

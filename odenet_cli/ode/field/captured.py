@@ -61,6 +61,8 @@ def capture(rhs: RightHandSide, t: float, time_needs_grad: bool, parameters: Seq
     snapshot.watch("parameters", parameters)
     draws = Draws(generators)
     with torch.enable_grad():
+        # Leaves of its own: the graph of f0 then ends at what the field reads, and not behind y0. Copies, since the
+        # field may write into them.
         y = tuple(part.detach().clone().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(time_needs_grad)
         arguments = rhs.call_with(rhs.arguments.tensors)
@@ -68,6 +70,7 @@ def capture(rhs: RightHandSide, t: float, time_needs_grad: bool, parameters: Seq
     if any(tensor.grad_fn is not None for tensor in snapshot.tensors()):
         snapshot.forgive()  # a tensor that the evaluation has stored in another's place is no input of it
     readable = {id(tensor): tensor for tensor in snapshot.tensors()}
+    # After `readable` is read off: arguments are inputs of the node in any case, and need watching only.
     snapshot.watch("args", rhs.arguments.tensors)
     edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
     own = {id(leaf) for leaf in (*y, time, *arguments)}

@@ -102,6 +102,7 @@ class AugmentedField:
                     retain_graph=self.retain_graph,
                     allow_unused=True,
                 )
+                # A count inside a kernel would be a constant of the compiled code; `count` adds what a kernel has made.
                 if not torch.compiler.is_compiling():
                     self.rhs.stats.vjps += 1
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, products)]
@@ -138,6 +139,7 @@ class _BackwardSolve:
         # A jump is the field's, whichever solver comes by.
         self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}
         self.controls_parameters = options.norm == "absolute" or options.control_parameters
+        # In `run` it grows with the gradients that come in, and the norm reads it at each step.
         self.scale = 0.0
 
     def run(self, states: Sequence[State], cotangents: Cotangents) -> Gradients:
@@ -153,6 +155,8 @@ class _BackwardSolve:
             self.scale = max(self.scale, _finite_rms(a, ts[j]))
             if not self.scale:
                 continue  # no gradient has come in yet
+            # At output j `a` has jumped by its cotangent, and z is the stored output again: the derivative at the end
+            # of the last span is that of another state. The step size carries over.
             loop.f0, dz = None, None
             y = (*states[j], *a, *theta)
             for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
@@ -163,11 +167,13 @@ class _BackwardSolve:
                 times[j] += _along(cotangents[j], dz)  # dL/dt_j = dL/dy_j · f(t_j, y_j)
             a, theta = y[self.parts : self.n_dynamic], y[self.n_dynamic :]
         if problem.times is not None and self.scale:
+            # Moving t0 shortens the solve: dL/dt0 = -a · f(t0, y0), on the side of a jump where the solve begins.
             first, *_ = split_at_jumps(ts, 0, len(ts) - 1, self.jumps, problem.rhs.time_dtype)
             times[0] -= _along(a, problem.rhs(first.visible_time(ts[0]), states[0]))
         if not problem.ends_only:
             _finite_rms(tuple(g for g in cotangents[0] if g is not None), ts[0])
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
+        # None rather than zeros: an optimizer skips a parameter without a gradient, as after any backward pass.
         inputs = [part if used else None for part, used in zip(theta, field.uses_input)]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), inputs)
 
@@ -177,6 +183,7 @@ class _BackwardSolve:
         rtol, atol = self.solver.rtol, self.solver.atol
         if self.norm != "relative":
             return Norm(rtol, atol)
+        # θ̄ is measured by the scale of `a` too: both grow in proportion to the loss.
         z, a, theta = slice(self.parts), slice(self.parts, self.n_dynamic), slice(self.n_dynamic, None)
         return Norm(rtol, atol, lambda: ((z, 1.0), (a, self.scale), (theta, self.scale)))
 

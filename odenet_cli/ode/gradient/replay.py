@@ -90,6 +90,7 @@ def take_again(
     if problem.solver.compile and time_gradients is None and not record.interior_outputs:
         return advance(tableau, problem.rhs, record.segment, t, y, h, cuda_graph=on_gpu(y)), []
     f = restrict_to_segment(problem.repeated_field(record.draws), record.segment, time_gradients)
+    # f0 is evaluated again, though FSAL had it from the step before: the graph of a step begins at its start.
     step = rk_step(tableau, f, t, y, h, f(t, y), with_f1=bool(record.interior_outputs))
     if not record.interior_outputs:
         return step.y, []

@@ -86,6 +86,7 @@ class Reversible:
             forward = increment(problem, record, t, leaves, h, vjps.time_gradients, draws[:count])
             accumulate(bar_z, vjps.vjp(forward, bar_y, leaves))
             accumulate(bar_z, [None if x is None else (1 - coupling) * x for x in bar_y])
+            # The division by λ < 1 below makes rounding errors grow on the way back, the price of stability forward.
             bar_y = [None if x is None else coupling * x for x in bar_y]
             y = tuple((a - (1 - coupling) * b - c.detach()) / coupling for a, b, c in zip(y, z, forward))
         accumulate(bar_y, bar_z)  # the pair began as (y0, y0)

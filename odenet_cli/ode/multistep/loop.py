@@ -130,6 +130,7 @@ class MultistepLoop(AdaptiveBase):
         find_h = self.initial_step_function(2)
         h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
         self._restart(y, f0, math.copysign(h_next, end - t))
+        # Behind a jump the past belongs to another solution, so every segment starts at order 1.
         self.past, self.wait, self.max_growth, self.previous = [], 2, MAX_FIRST_GROWTH, None
         while t != end:
             accepted, h_next = self._advance(t, h_next)

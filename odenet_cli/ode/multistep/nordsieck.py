@@ -82,6 +82,7 @@ def apply_correction(
     """Return the array after a step, given its corrected state and its predicted h y', which is used up."""
     corrected = [y]
     for k, w in enumerate(correct[1:], start=1):
+        # z_1 was predicted for the corrector already.
         predicted = predicted_hdy if k == 1 else predict(z, eta, k)
         corrected.append(tuple(part.add_(change, alpha=w) for part, change in zip(predicted, e)))
     return corrected
