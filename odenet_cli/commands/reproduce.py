@@ -34,7 +34,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 
 if TYPE_CHECKING:
-    from odenet_cli.reproduce.plan import Plan, Request
+    from odenet_cli.reproduce.plan import Plan, ReproduceRequest
 
 MAX_COUNT = 1_000  # seeds, or runs side by side
 RESERVED = ("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")  # what the plan says of each run
@@ -90,19 +90,19 @@ def describe(plan: Plan, at_once: int) -> list[str]:
     return lines
 
 
-def parse(argv: Sequence[str]) -> Request:
+def parse(argv: Sequence[str]) -> ReproduceRequest:
     """Return what the words of a command line ask for."""
     return to_request(PARSER.parse(argv))
 
 
-def to_request(words: Namespace) -> Request:
+def to_request(words: Namespace) -> ReproduceRequest:
     """Return what was asked for; raise `RequestError` for a word that means nothing."""
-    from odenet_cli.reproduce.plan import Request, experiments
+    from odenet_cli.reproduce.plan import ReproduceRequest, experiments
 
     arguments = {name: value for name, value in vars(words).items() if name not in ("argv", "words")}
     items, overrides = ([word for word in words.words if ("=" in word) is pair] for pair in (False, True))
     check_items(items, [*experiments(), "all"], "reproduced")
-    request = Request(items=experiments() if "all" in items else items, overrides=overrides, **arguments)
+    request = ReproduceRequest(items=experiments() if "all" in items else items, overrides=overrides, **arguments)
     if not items:
         raise RequestError(f"no item given. There are: {', '.join([*experiments(), 'all'])}.")
     if request.rows and len(request.items) > 1:

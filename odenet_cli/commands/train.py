@@ -27,7 +27,7 @@ from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, regi
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
 from odenet_cli.request.hydra_errors import translate_hydra_errors
-from odenet_cli.request.job import Request, prepare
+from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.request.overrides import parse
 from odenet_cli.rundir import holds_run, locked, recent_runs, record_or_reason, write_record
 from odenet_cli.training.progress import INDENT, columns, labelled, on_terminal, say, short, shown_phase
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         return _run_all(request, request.folder, new)
 
 
-def _run_all(request: Request, folder: Path, new: bool) -> int:
+def _run_all(request: TrainRequest, folder: Path, new: bool) -> int:
     """Run the jobs through Hydra in the `folder` that is locked; if it is `new`, a refusal removes it."""
     if not new:  # another process may have written there since it was checked
         check = check_sweep_folder if request.sweep else check_run_folder
@@ -188,7 +188,7 @@ def _record_failure(folder: Path, error: Exception) -> None:
         write_record(folder, {**record, "status": "failed", "reason": message_of(error)})
 
 
-def _finish(request: Request) -> int:
+def _finish(request: TrainRequest) -> int:
     """Write the summary of a sweep; return its exit code."""
     assert request.folder is not None
     jobs = [(job.overrides, job.folder) for job in request.jobs]

@@ -32,7 +32,7 @@ def is_kept(cell: Path) -> bool:
     return (FOLDER / cell.name / SUMS).is_file()
 
 
-def is_measurement(cell: Path) -> bool:
+def only_times_steps(cell: Path) -> bool:
     """Return whether a cell only measured some training steps: no number is of its weights, and none are kept."""
     return load(cell).trainer.max_steps is not None
 
@@ -68,7 +68,7 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
     config = load(run)
     write(part / "config.yaml", _portable_config((run / "config.yaml").read_text(encoding="utf-8")))
     write_json(part / "run.json", _portable_record(record))
-    if not is_measurement(run) and not (run / WEIGHTS).exists():
+    if not only_times_steps(run) and not (run / WEIGHTS).exists():
         state = weights_of_run(run, config, "best")
         best = (record.get("final") or {}).get("best_epoch")
         if state["epoch"] != best:
@@ -133,7 +133,7 @@ def _damage(kept: Path) -> str | None:
             return f"{kept / name} is missing"
         if _sha256(kept / name) != expected:
             return f"{kept / name} is damaged: it does not have the SHA-256 that {SUMS} says"
-    if not is_measurement(kept) and WEIGHTS not in sums:
+    if not only_times_steps(kept) and WEIGHTS not in sums:
         return f"{kept / SUMS} does not list {WEIGHTS}"
     return None
 

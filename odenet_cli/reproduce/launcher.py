@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from odenet_cli.reproduce.processes import Job
+from odenet_cli.reproduce.processes import CellProcess
 from odenet_cli.request.compose import Composer
 from odenet_cli.request.folders import restore_on_refusal
 from odenet_cli.request.job import shared_cores
@@ -25,7 +25,7 @@ log = logging.getLogger("odenet")
 
 def launch(
     train: Callable[[DictConfig], None],
-    jobs: Sequence[Job],
+    jobs: Sequence[CellProcess],
     overrides: Sequence[str],
     update: Callable[[set[Path]], None],
 ) -> None:

@@ -44,7 +44,7 @@ ADDED_KEYS = {"optim.schedule": "steps"}
 
 
 @dataclass
-class Request:
+class ReproduceRequest:
     """Hold what `odenet reproduce` was asked for.
 
     seeds      how many; None means as many as the preset has

@@ -25,7 +25,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
-class Job:
+class CellProcess:
     """Hold the overrides of `odenet train` for the run in `folder`."""
 
     folder: Path
@@ -37,14 +37,16 @@ class Job:
         return self.folder.with_name(f"{self.folder.name}.log")
 
 
-def launch(jobs: Sequence[Job], at_once: int, gpus: int, update: Callable[[set[Path]], None]) -> dict[Path, str]:
+def launch(
+    jobs: Sequence[CellProcess], at_once: int, gpus: int, update: Callable[[set[Path]], None]
+) -> dict[Path, str]:
     """Run the jobs that are not done, `at_once` side by side, and return folder -> reason of those that failed.
 
     Several times a second `update(running)` is called, with the folders of the runs under way. A run that another
     process works on is waited for. On SIGINT and SIGTERM the runs write their checkpoints and `Interrupted` is raised.
     """
     waiting, failed = [job for job in jobs if not is_done(job.folder)], dict[Path, str]()
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by slot, which has a GPU of its own
+    running: dict[int, tuple[CellProcess, subprocess.Popen[bytes]]] = {}  # by slot, which has a GPU of its own
     with Stop() as stop:
         try:
             while waiting or running:
@@ -76,7 +78,7 @@ def is_done(folder: Path) -> bool:
     return read_record(folder).get("status") == "done"
 
 
-def start(job: Job, env: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(job: CellProcess, env: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start the process of a job; on Linux it ends with this one."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job.log.unlink(missing_ok=True)  # where it is a link, only the link goes
@@ -109,7 +111,7 @@ def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
     return env
 
 
-def failure_reason(job: Job, exit_code: int) -> str:
+def failure_reason(job: CellProcess, exit_code: int) -> str:
     """Return why a run failed, in a line: from its record or, where it did not come so far, from what it printed."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name

@@ -16,8 +16,8 @@ from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
 from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
-from odenet_cli.reproduce.plan import Plan, Request
-from odenet_cli.reproduce.processes import Job, is_done, launch
+from odenet_cli.reproduce.plan import Plan, ReproduceRequest
+from odenet_cli.reproduce.processes import CellProcess, is_done, launch
 from odenet_cli.request.data import on_gpu
 from odenet_cli.rundir import holds_run, locked, record_or_reason
 from odenet_cli.training.device import gpu_count
@@ -75,7 +75,7 @@ def check_finished(plan: Plan, data_records: Mapping[Path, Mapping[str, Any]]) -
             )
 
 
-def reproduce(plan: Plan, request: Request, command: str, train: Callable[[DictConfig], None]) -> int:
+def reproduce(plan: Plan, request: ReproduceRequest, command: str, train: Callable[[DictConfig], None]) -> int:
     """Take an item through its stages and return the exit code: 1 where a cell is not done.
 
     command  as it was typed, for the page
@@ -96,11 +96,11 @@ def reproduce(plan: Plan, request: Request, command: str, train: Callable[[DictC
     return 1 if failed else 0
 
 
-def run_cells(plan: Plan, request: Request, train: Callable[[DictConfig], None]) -> Failed:
+def run_cells(plan: Plan, request: ReproduceRequest, train: Callable[[DictConfig], None]) -> Failed:
     """Run the cells that are missing and return those that failed; the timed ones run last, one at a time."""
     alone = {cell.folder for cell in plan.cells if cell.alone}
-    jobs = [Job(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder not in alone]
-    timed = [Job(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder in alone]
+    jobs = [CellProcess(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder not in alone]
+    timed = [CellProcess(folder, cell.overrides) for folder, cell in plan.by_folder.items() if folder in alone]
     with Board(plan.cells, request.jobs) as board:
         if not request.uses_launcher:
             failed = launch(jobs, request.jobs, gpus(request), board.update)
@@ -115,7 +115,7 @@ def run_cells(plan: Plan, request: Request, train: Callable[[DictConfig], None])
         return failed | (launch(timed, 1, 0, board.update) if here else {})
 
 
-def gpus(request: Request) -> int:
+def gpus(request: ReproduceRequest) -> int:
     """Return how many GPUs the runs share: 0 where one runs at a time, or where the user says which to use."""
     named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.overrides)
     return 0 if named or request.jobs == 1 else gpu_count()

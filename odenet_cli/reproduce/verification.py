@@ -25,7 +25,7 @@ from odenet_cli.report import result as results
 from odenet_cli.report.runs import read_run
 from odenet_cli.report.table import markdown_table
 from odenet_cli.reproduce import kept_cells, processes, recompute
-from odenet_cli.reproduce.plan import Cell, Plan, Request, digest, plan
+from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest, digest, plan
 from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, compare, is_close
 from odenet_cli.reproduce.stages import measurement, report
 from odenet_cli.training.progress import duration
@@ -79,7 +79,7 @@ def load_page(item: str, preset: str) -> dict[str, Any]:
     return {**texts, "json": content}
 
 
-def plan_page(item: str, preset: str, page: Mapping[str, Any], request: Request) -> Plan:
+def plan_page(item: str, preset: str, page: Mapping[str, Any], request: ReproduceRequest) -> Plan:
     """Return the plan of the `request` that made a page; raise where its cells are not kept."""
     rows = [row for row in page["json"]["rows"] if row.get("cell")]
     if rows and not any(kept_cells.is_kept(Path(row["cell"])) for row in rows):
@@ -163,7 +163,7 @@ def verify_cell(cell: Cell, copy: Path, places: Mapping[str, str], tally: Tally)
     """Compute the numbers of a cell again, and print them."""
     started, run = time.perf_counter(), read_run(copy)
     config = config_here(load(copy), str(run.record.get("device")), places)
-    again = recompute.from_steps if kept_cells.is_measurement(copy) else recompute.from_weights
+    again = recompute.from_steps if kept_cells.only_times_steps(copy) else recompute.from_weights
     checks = again(copy, config, run)
     texts = [tally.check(f"{cell.part}, {cell.title} ({copy.name})", check) for check in checks]
     print(f"{cell.part}, {cell.title}: {'; '.join(texts)}; {time.perf_counter() - started:.0f} s", flush=True)
@@ -194,7 +194,9 @@ def verify_measurement(planned: Plan, copies: Mapping[Path, Path], tally: Tally)
 def retrain(cell: Cell, places: Mapping[str, str], tally: Tally) -> None:
     """Train a cell again, in `runs/retrained`, and compare it with the kept one."""
     before = read_run(kept_cells.FOLDER / cell.folder.name)
-    job = processes.Job(Path("runs/retrained") / cell.folder.name, (*cell.overrides, *map("=".join, places.items())))
+    job = processes.CellProcess(
+        Path("runs/retrained") / cell.folder.name, (*cell.overrides, *map("=".join, places.items()))
+    )
     seconds = duration(before.value("time_s") or 0)
     print(f"\ntraining {cell.title} again in {job.folder}, log in {job.log}; the kept one took {seconds}", flush=True)
     if failed := processes.launch([job], 1, 0, lambda running: None):

@@ -44,8 +44,11 @@ RESUMABLE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in PLACE
 
 
 @dataclass
-class Job:
-    """Hold one run of a request: its overrides, where it goes, and what it will do."""
+class PlannedRun:
+    """Hold one run of a request: its overrides, where it goes, and what it will do.
+
+    The config is as it was asked for: what its data set's recipe says is not filled in yet.
+    """
 
     overrides: list[str]
     folder: Path
@@ -53,29 +56,29 @@ class Job:
 
 
 @dataclass
-class Request:
+class TrainRequest:
     """Hold a checked request.
 
     argv         what Hydra is started with
     sweep        several jobs, below `folder`
-    job_folders  of a sweep's jobs, below its own, where they are not those that Hydra would give them
+    job_folders  relative to the sweep's, if a sweep that goes on needs others than Hydra would choose
     """
 
     argv: list[str]
     sweep: bool = False
     folder: Path | None = None
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[PlannedRun] = field(default_factory=list)
     job_folders: list[str] = field(default_factory=list)
 
 
-def prepare(argv: list[str]) -> Request:
-    """Check `odenet train <argv>` and return it; of Hydra's own questions (`--cfg`, `--info`, …) only the config."""
+def prepare(argv: list[str]) -> TrainRequest:
+    """Check `odenet train <argv>` and return it; where Hydra only prints (`--cfg`, `--info`, …), check the config."""
     args = parse(argv)
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         composer = Composer(args)
         with composer.translate_errors():  # Hydra sets up its log for some of these
             check_composed(composer.compose(composer.overrides, RunMode.MULTIRUN))
-        return Request(argv=to_argv(args, args.overrides))
+        return TrainRequest(argv=to_argv(args, args.overrides))
     if args.run and args.multirun:
         raise RequestError("--run and --multirun exclude each other.")
     args = expand_resume(args)
@@ -108,7 +111,7 @@ def prepare(argv: list[str]) -> Request:
     return request
 
 
-def _run(composer: Composer, cfg: DictConfig) -> Request:
+def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
     """Check a single run; its folder is fixed now, so that Hydra uses the one that was checked."""
     with composer.translate_errors():
         config = to_config(cfg)
@@ -117,10 +120,12 @@ def _run(composer: Composer, cfg: DictConfig) -> Request:
     _check_length("hydra.run.dir", folder)
     check_run_folder(folder, config.resume)
     pin = f"hydra.run.dir={quote(str(folder))}"
-    return Request(argv=[pin], sweep=False, folder=folder, jobs=[Job(overrides_of(cfg, "task"), folder, config)])
+    return TrainRequest(
+        argv=[pin], sweep=False, folder=folder, jobs=[PlannedRun(overrides_of(cfg, "task"), folder, config)]
+    )
 
 
-def _sweep(composer: Composer, master: DictConfig) -> Request:
+def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
     """Check a sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
     with composer.translate_errors():
         config = to_config(master) if names_recipe(master, "hydra.sweep.dir") else None
@@ -140,7 +145,7 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
             check_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
             config = to_config(cfg)
             defaults.append(folder / str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
-            jobs.append(Job(point, folder / _folder(cfg, config, "hydra.sweep.subdir"), config))
+            jobs.append(PlannedRun(point, folder / _folder(cfg, config, "hydra.sweep.subdir"), config))
         _check_length("hydra.sweep.subdir", jobs[-1].folder)
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
@@ -151,11 +156,13 @@ def _sweep(composer: Composer, master: DictConfig) -> Request:
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
     if (own := [job.folder for job in jobs]) != defaults:  # Hydra is told them one by one
-        return Request(argv=[*pins, PIN], sweep=True, folder=folder, jobs=jobs, job_folders=_job_folders(folder, own))
-    return Request(argv=pins, sweep=True, folder=folder, jobs=jobs)
+        return TrainRequest(
+            argv=[*pins, PIN], sweep=True, folder=folder, jobs=jobs, job_folders=_job_folders(folder, own)
+        )
+    return TrainRequest(argv=pins, sweep=True, folder=folder, jobs=jobs)
 
 
-def _find_job_folders(folder: Path, jobs: list[Job]) -> None:
+def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
     """Give each of the jobs of a sweep that goes on the folder that its run has."""
     runs = {}
     for path in runs_below(folder):

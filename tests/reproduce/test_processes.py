@@ -14,7 +14,7 @@ import pytest
 
 from odenet_cli.errors import Interrupted
 from odenet_cli.reproduce import processes as launching
-from odenet_cli.reproduce.processes import Job, environment, launch
+from odenet_cli.reproduce.processes import CellProcess, environment, launch
 from odenet_cli.rundir import is_locked, locked, try_lock
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
@@ -38,7 +38,7 @@ def job(tmp_path):
         folder.mkdir()
         if record:
             (folder / "run.json").write_text(json.dumps(record))
-        return Job(folder, (code,))
+        return CellProcess(folder, (code,))
 
     return make
 
@@ -288,9 +288,10 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path):
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
     code = (
-        "import os, sys, time; from pathlib import Path; from odenet_cli.reproduce.processes import Job, start\n"
+        "import os, sys, time; from pathlib import Path\n"
+        "from odenet_cli.reproduce.processes import CellProcess, start\n"
         f"sys.executable = {str(python)!r}\n"
-        f"print(start(Job(Path({str(tmp_path / 'cell')!r}), ()), dict(os.environ)).pid, flush=True)\n"
+        f"print(start(CellProcess(Path({str(tmp_path / 'cell')!r}), ()), dict(os.environ)).pid, flush=True)\n"
         "time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -306,7 +307,7 @@ def test_the_process_is_odenet_train_in_the_folder_of_the_cell(tmp_path, monkeyp
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"; echo "$MARK"; cat\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    one = Job(tmp_path / "cells" / "ab12", ("seed=1", "model=mlp"))
+    one = CellProcess(tmp_path / "cells" / "ab12", ("seed=1", "model=mlp"))
     assert launching.start(one, {**os.environ, "MARK": "env"}).wait() == 0
     words = ["-m", "odenet_cli", "train", "seed=1", "model=mlp", f"hydra.run.dir={one.folder}", "resume=auto", "env"]
     assert one.log.read_text().splitlines() == words
@@ -317,6 +318,6 @@ def test_what_a_process_says_does_not_go_through_a_link(job, tmp_path):
     one = job("a")
     (tmp_path / "precious").write_text("mine")
     one.log.symlink_to(tmp_path / "precious")
-    launching.start(Job(one.folder, ("trainer.epochs=-1",)), dict(os.environ)).wait()
+    launching.start(CellProcess(one.folder, ("trainer.epochs=-1",)), dict(os.environ)).wait()
     assert (tmp_path / "precious").read_text() == "mine"
     assert "trainer.epochs=-1" in one.log.read_text()
