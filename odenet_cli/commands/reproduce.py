@@ -64,7 +64,9 @@ def main(words: Namespace) -> int:
     from odenet_cli.reproduce.stages import check_finished, keep, needs_data, reproduce, unpack_kept
 
     if request.keep:
-        return max(keep(planned) for planned in plans)
+        for planned in plans:
+            keep(planned)
+        return 0
     unpack_kept(plans)
     make_folder(CELLS, "the runs' folder ")
     data_records = check_cells([cell for planned in plans if needs_data(planned) for cell in planned.cells])

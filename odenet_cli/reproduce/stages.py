@@ -28,18 +28,22 @@ Measured = dict[Path, list[dict[str, Any]]]  # folder of a cell -> what was meas
 ON_THIS_MACHINE = {"hydra/launcher=joblib", "hydra/launcher=submitit_local"}
 
 
-def keep(plan: Plan) -> int:
-    """Keep the cells that are done in `results/cells`; print which are not."""
-    written, left_out = 0, list[str]()
+def keep(plan: Plan) -> None:
+    """Keep the cells that are done in `results/cells`; print which are not, and how many were never started."""
+    written, not_started, left_out = 0, 0, list[str]()
     for folder, cell in plan.by_folder.items():
+        if not holds_run(folder):
+            not_started += not cell.kept
+            continue
         try:
             written += kept_cells.keep(folder)
-        except RequestError as error:  # noqa: PERF203 - it is of this cell
+        except RequestError as error:
             left_out.append(f"  left out: {cell.title}: {error}")
     kept = [kept_cells.FOLDER / folder.name for folder, cell in plan.by_folder.items() if cell.kept]
+    if not_started:
+        left_out.append(f"  not started: {not_started}")
     size = f"{sum(map(kept_cells.size_bytes, kept)) / 1e6:.1f} MB in {kept_cells.FOLDER}"
     print(f"{plan.item}, {plan.preset} preset: {count_kept(plan)}, {size}; {written} new", *left_out, sep="\n")
-    return 0
 
 
 def unpack_kept(plans: Sequence[Plan]) -> None:

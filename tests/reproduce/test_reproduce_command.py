@@ -245,6 +245,16 @@ def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_p
     assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
 
 
+def test_keep_counts_the_cells_never_started(reproduce):
+    """`--keep` gives a reason for each run that cannot be kept; the cells that never ran are a number."""
+    folder = next(iter(plan("table1", "quick", 3, ("MLP",), ("device=cpu",)).by_folder))
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"status": "interrupted"}')
+    code, out = reproduce("table1", "--rows", "MLP", "--seeds", "3", "device=cpu", "--keep")
+    assert code == 0
+    assert out.splitlines()[1:] == ["  left out: MLP, seed 0: not done: interrupted", "  not started: 2"]
+
+
 def test_only_the_seeds_that_an_experiment_names_are_measured(reproduce, monkeypatch):
     """Figure 3 shows the training of every seed, and measures on the network of one."""
     made = plan("fig3", "quick", 3, (), ("device=cpu",))
