@@ -1,4 +1,7 @@
-"""The one place that writes files: in one move, so that neither a kill nor a loss of power leaves half of one."""
+"""Write a file in one move, so that neither a kill nor a loss of power leaves half of one.
+
+Logs that grow are appended to instead: `append_json`, `rundir.MetricsFile`.
+"""
 
 from __future__ import annotations
 

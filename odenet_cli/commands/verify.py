@@ -1,7 +1,8 @@
 """Compute a committed table again from the kept weights: odenet verify table1 [--preset day]
 
 Computes the numbers of results/ITEM/PRESET.* again from the cells in results/cells, and says which are equal, which
-differ, and which cannot be checked here (times). Nothing is trained, and nothing is written.
+differ, and which cannot be checked here (times). No network is trained to its end, and nothing is written to results/
+or runs/, unless --retrain asks for it.
 
   odenet verify table1 --preset day                      minutes on two cores
   odenet verify table1 --preset day --retrain 5bd2a77d   train one cell again as well, in runs/retrained

@@ -16,7 +16,8 @@ a cell that computes the same, and a cell is found again whatever asked for it.
 A *plan* is the list of all cells of an item in a preset (`plan.py`). `odenet reproduce table1 --preset day` makes the
 plan and goes through three *stages* (`stages.py`). It runs the cells, in processes of their own side by side
 (`processes.py`) or by one of Hydra's launchers (`launcher.py`), while a board shows what is done, running and left
-(`board.py`). It measures on the trained networks what the experiment asks for. It writes `results/table1/day.*`.
+(`board.py`). It makes the *measurements*: numbers computed on the trained networks, where the experiment asks for
+them (`analysis/measures/`). It writes `results/table1/day.*`.
 
 Stopped at any moment, it *resumes* by the same command: a finished cell is not run again, an unfinished one goes on
 from its checkpoint, and a row of a measurement that is in the run's folder is not measured again.
@@ -28,5 +29,6 @@ places of the machine, and the SHA-256 of each file (`kept_cells.py`). `--keep` 
 `odenet verify table1 --preset day` takes the committed page and the kept cells, and *verifies* three things. The page
 follows from the records; each record follows from its log; and what the record says of the weights (test error,
 function evaluations, memory) comes out again when it is computed on this machine, up to what rounding explains
-(`verification.py` for the item, `recompute.py` for one cell). Nothing is trained, unless `--retrain HASH` asks for it.
+(`verification.py` for the item, `recompute.py` for one cell). No network is trained to its end, unless
+`--retrain HASH` asks for it; a cell that only times steps takes its first steps again.
 """

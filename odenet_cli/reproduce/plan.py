@@ -177,9 +177,12 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
 
 
 def check_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
-    """Check what only torch and the disk can tell, and return the record of each cell's data by its folder."""
+    """Check what only torch and the disk can tell, and return the record of each cell's data by its folder.
+
+    Also puts what a launcher's jobs need into ODENET_REQUEST.
+    """
     resolved = resolve_runs({cell.folder: cell.config for cell in cells})
-    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet reproduce", **resolved})  # for a launcher's jobs
+    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet reproduce", **resolved})
     keys = {cell.folder: data_key(complete(cell.config, on_gpu(cell.config)).data) for cell in cells}
     return {folder: resolved["data"][key] for folder, key in keys.items() if key in resolved["data"]}
 

@@ -61,7 +61,7 @@ class Check(NamedTuple):
 
 
 def compare(name: str, committed: Any, here: Any, equal: bool | None = None, reason: str = "") -> Check:
-    """Return a check that is equal where the two values are the same, or where `equal` says so."""
+    """Return a check of two values, judged by `equal` where it is given, else by whether they are the same."""
     return Check(name, committed, here, EQUAL if (committed == here if equal is None else equal) else DIFFERS, reason)
 
 
@@ -272,7 +272,10 @@ def first_steps(folder: Path, config: Config, run: Run, until: int) -> list[dict
 
 
 def from_steps(folder: Path, config: Config, run: Run) -> Iterator[Check]:
-    """Take the first steps of a measured cell again, as many as took it `MAX_STEPS_S`, and compare their records."""
+    """Compare the records of the first steps of a cell that only times steps with those of the same steps here.
+
+    Taken again are as many as took it `MAX_STEPS_S`.
+    """
     train, trained_on = run.records("train"), str(run.record.get("device"))
     if not trained_on.startswith("cpu"):
         yield Check("records of steps", len(train), None, UNCHECKED, f"taken on {trained_on}")

@@ -40,7 +40,8 @@ MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 K
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_800  # Linux takes paths of 4,095, and a run has folders of its own
 PIN = "hydra.sweep.subdir='${odenet.job:${hydra.job.num}}'"  # the folders of a sweep's jobs, as the request has them
 PLACES = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
-RESUMABLE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in PLACES))  # what may change as a run goes on
+# The words that may stand beside resume=RUN; what they change is for `check_same_run`, which knows the run.
+RESUMABLE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in PLACES))
 
 
 @dataclass

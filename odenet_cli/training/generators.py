@@ -12,7 +12,7 @@ import torch
 
 
 def seed(number: int) -> None:
-    """Seed those that building the model does not seed."""
+    """Seed those of Python and NumPy; `build.model` seeds torch's."""
     random.seed(number)
     numpy.random.seed(number % 2**32)  # noqa: NPY002 - the global one is what a user's network draws from
 

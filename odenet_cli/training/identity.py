@@ -1,6 +1,12 @@
 """When is a run the same run? Where what it computes is settled alike, and its data have the same SHA-256. No torch.
 
 Where it happens, what it is called and how often it reports may change, and an unfinished run may be made longer.
+
+Who asks whether two configs are the same, and of what:
+check_same_run       may this run go on in that folder? All but INCIDENTAL; of `trainer.*` only the batch size
+identity             which folder of a sweep is this job's? All but INCIDENTAL, the whole of `trainer.*` too
+resume.fingerprint   is this checkpoint of this run? The keys that its numbers so far follow from: no `eval`, no length
+reproduce.digest     which cell is this? The hash of all that is not INCIDENTAL, for the name of its folder
 """
 
 from __future__ import annotations

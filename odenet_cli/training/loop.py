@@ -59,6 +59,7 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
             # On a GPU nobody has looked at the loss yet, and weights after a NaN must not replace the last good ones.
             check_loss(session, values["loss"], session.step)
             checkpoints.last(session)
+        # At the last step of an epoch the file has position == per_epoch: the epoch is counted when the run goes on.
         if stop.name:
             raise Interrupted(f"{stop.name} after step {session.step} of {session.end}", stop.code)
 
@@ -115,7 +116,10 @@ def record_window(session: Session, log: Any, progress: Any, rate: float) -> Non
 
 
 def validate(session: Session, log: Any, checkpoints: Any, progress: Any, epoch_s: float) -> None:
-    """Score the validation split and keep the weights if they are the best so far; without one, the last are."""
+    """Score the validation split and keep the weights if they are the best so far.
+
+    Without a validation split the last weights count as the best.
+    """
     session.validated, at = session.step, {"step": session.step, "epoch": session.epoch}
     if not session.data.valid.size:
         session.best = at

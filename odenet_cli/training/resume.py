@@ -28,7 +28,9 @@ LAST: dict[str, Any] = {
     **{"optimizer": dict, "generator": Tensor, "position": int, "validated": int, "best": dict | None},
     **{"elapsed_s": int | float, "window": dict, "metrics_bytes": int},
 }
-FREE = INCIDENTAL | {"checkpoint", "trainer", "eval"}  # what may change while a run goes on
+# The weights so far do not follow from these, but for the batch size, which `fingerprint` adds; whether a run may go on
+# is for `check_same_run`, which also refuses another `eval`.
+FREE = INCIDENTAL | {"checkpoint", "trainer", "eval"}
 
 
 class CheckpointWriter:

@@ -50,7 +50,7 @@ class Window:
         self.cost, self.steps = sum(solves, start=self.cost), self.steps + 1
 
     def means(self) -> dict[str, Any]:
-        """Return the means a step; reading them waits for the device."""
+        """Return the means per step; reading them waits for the device."""
         return {
             **{name: total.item() / self.steps for name, total in self.sums.items()},
             **mean_cost(self.cost, self.steps),
@@ -79,7 +79,8 @@ class Session:
     validated              the step of the latest validation
     best                   {step, epoch, loss, …}: the record of the best validation so far
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
-    last_finite_loss            the step and the value of the last loss that was looked at
+    last_finite_loss       the step and the value of the last loss that was looked at
+    elapsed_s              seconds of training, over all starts of the run; `started` is their zero on this clock
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
     """
 

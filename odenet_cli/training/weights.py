@@ -55,7 +55,7 @@ def load(path: Path, config: Config) -> Content:
 
 
 def which(state: Content) -> str:
-    """Return which weights a checkpoint has: best, last, or those of the one before (previous-best)."""
+    """Return which weights a checkpoint has: best, last, or the best ones before these (previous-best)."""
     return str(state.get("weights") or state.path.stem)
 
 
