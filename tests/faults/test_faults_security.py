@@ -1,5 +1,6 @@
 """Nothing in a config, a checkpoint or a data file runs code; no secret gets out; nobody else's file is overwritten."""
 
+import json
 import os
 import pickle
 import time
@@ -38,7 +39,9 @@ def test_a_pickle_in_a_checkpoint_does_not_run(odenet, tmp_path, victim):
     """A checkpoint with a pickle that makes a folder: every command that reads one refuses it, exit 2, no folder."""
     for path in (victim / "checkpoints").glob("*.pt"):
         pickled(path)
-    (victim / "checkpoints" / "failed.pt").write_bytes(pickle.dumps(Bomb()))
+    record = json.loads((victim / "run.json").read_text())
+    record |= {"status": "failed", "failed": {"split": "train", "step": 1}}
+    (victim / "run.json").write_text(json.dumps(record))
     for words in (
         ["train", "resume=run", "trainer.epochs=5"],
         ["eval", "run"],
