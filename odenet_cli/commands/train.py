@@ -29,15 +29,13 @@ from odenet_cli.request.folders import check_run_folder, check_sweep_folder, rem
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.request.overrides import parse
-from odenet_cli.rundir import holds_run, locked, recent_runs, record_or_reason, write_record
+from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, write_record
 from odenet_cli.training.progress import INDENT, columns, labelled, on_terminal, say, short, shown_phase
 
 log = logging.getLogger("odenet")
 
 # A job must not raise: Hydra would print a traceback, and a sweep would stop. What a single run raised waits here.
 _raised: list[Exception] = []
-# A sweep's job may be in another process, and what it raised after its run was done is in no record: it leaves a file.
-FAILED = ".failed"
 
 register()  # also where a launcher imports this module in another process
 
