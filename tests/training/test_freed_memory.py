@@ -18,7 +18,7 @@ def count():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 faults = []
-for _ in range(15):
+for _ in range(80):
     before = count()
     torch.ones(40 * 2**18)  # 40 MiB
     faults.append(count() - before)
@@ -28,9 +28,9 @@ print(json.dumps(faults))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_large_tensor_finds_its_pages_again():
-    """The heap grows for the first one to three tensors, by where small blocks came to lie between them: glibc before
-    2.38 gives an aligned block no freed chunk of exactly its size. So the median of 15 is what a step pays."""
+    """The heap grows for the first few tensors (one to seven were seen), by where small blocks came to lie between them:
+    glibc before 2.38 gives an aligned block no freed chunk of exactly its size. The last 40 show what a step pays."""
     output = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("kept", "as it is")]
-    kept, plain = (statistics.median(json.loads(faults)) for faults in output)
+    kept, plain = (statistics.median(json.loads(faults)[40:]) for faults in output)
     assert kept < 100
     assert plain > 1000 or plain < 100  # where large pages are on, there is nothing to save
