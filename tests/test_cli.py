@@ -1,6 +1,7 @@
 """The dispatcher answers at once, and every dead end says what to do next."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -108,3 +109,9 @@ def test_tab_completion_in_bash(odenet, tmp_path):
     assert complete("odenet list s") == ["solvers"]
     assert "odenet" in complete("odenet train model=")  # bash has kept `model=`
     assert complete("odenet train solver=rk4 solver.st") == ["solver.steps="]
+
+
+def test_info_as_json_is_what_a_report_asks_for(capsys):
+    assert importlib.import_module("odenet_cli.commands.info").main(["--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {"odenet": __version__, "cuda": facts["cuda"], "mps": facts["mps"]}.items() <= facts.items()

@@ -106,7 +106,10 @@ class Audit:
                 cost = sum(solves, start=cost)
         logits, labels = torch.cat(outputs), torch.cat([label for _, label in self.batches])
         correct = logits.argmax(1) == labels
-        scores = {"loss": F.cross_entropy(logits.double(), labels).item(), "error": (~correct).double().mean().item()}
+        scores = {
+            "loss": F.cross_entropy(logits.cpu().double(), labels.cpu()).item(),
+            "error": (~correct).cpu().double().mean().item(),
+        }
         order = getattr(method(solver.method), "order", None)
         return correct, {**solver.record(), "order": order, **scores, **mean_cost(cost, len(self.batches))}
 

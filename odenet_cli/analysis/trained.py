@@ -132,6 +132,12 @@ def check_file(path: Path) -> None:
         raise RequestError(f"{path} is {kind}, and would be written to.\n  Move it away, or put a file in its place.")
 
 
+def needs_float64(command: str, config: Config) -> None:
+    """Raise if the device has no float64, in which `command` computes."""
+    if config.device == "mps":
+        raise RequestError(f"odenet {command} computes in float64, which device=mps has not. Add device=cpu.")
+
+
 def needs_solver(folder: Path, config: Config) -> None:
     """Raise if the network of the run in `folder` solves nothing; it is built without memory, and reads no data."""
     with torch.device("meta"):

@@ -71,9 +71,10 @@ def main(request: Namespace) -> int:
     folder, run = request.folder, request.config
     points = [changed(run, point) for point in _common.combinations(request.overrides)]
     from odenet_cli.analysis.gradcheck import Gradcheck, Limits, judge, medians
-    from odenet_cli.analysis.trained import needs_solver, trained
+    from odenet_cli.analysis.trained import needs_float64, needs_solver, trained
 
     for config in points:
+        needs_float64("gradcheck", config)
         needs_solver(folder, config)
     size = run.trainer.batch_size or 1
     net = trained(folder, points[0], request.checkpoint, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -13,12 +14,16 @@ from odenet_cli.commands import _common
 from odenet_cli.config.presets import conf_dir
 
 PARSER = _common.Parser(__name__, __doc__)
+PARSER.add_argument("--json", action="store_true", help="as JSON, to paste into a report")
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-launcher", "tensorboard", "scikit-learn")
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
     """Print them."""
+    if request.json:
+        print(json.dumps(facts(), indent=1))
+        return 0
     for name, value in facts().items():
         print(f"{name:<22} {value}")
     return 0
@@ -38,6 +43,7 @@ def facts() -> dict[str, str]:
         "threads wait": threads.wait_policy(),
         "cuda": f"{torch.version.cuda or 'built without'}, {len(gpus)} device(s)",
         **{f"cuda:{n}": f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB" for n, gpu in enumerate(gpus)},
+        "mps": "available" if torch.backends.mps.is_available() else "none",
         "executable": sys.executable,
         "conf": str(conf_dir()),
         "data root": os.environ.get("ODENET_DATA") or os.path.expanduser("~/.cache/odenet"),

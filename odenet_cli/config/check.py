@@ -51,6 +51,8 @@ def check(config: Config) -> Config:
     check_solver("gradient.solver", gradient_solver(config), config.dtype)
     check_solver("eval.solver", eval_solver(config), eval_config(config).dtype or config.dtype)
     _check_optim(config.optim)
+    if config.device == "mps":
+        _check_mps(config)
     if config.trainer.epochs is not None and config.trainer.steps is not None:
         raise RequestError(
             f"trainer.epochs={config.trainer.epochs} and trainer.steps={config.trainer.steps} both say how long to "
@@ -175,10 +177,24 @@ def _check_texts(config: Config) -> None:
             f"name={name!r} cannot be part of a folder's name: 1 to {MAX_NAME_BYTES} bytes, no slash, no line break.\n"
             "  Say where runs go with hydra.run.dir=FOLDER."
         )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
-        raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
+        raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N, mps.")
     if not config.resume or "\n" in config.resume:
         raise RequestError(f"resume={config.resume!r} must be none, auto or the folder of a run.")
+
+
+def _check_mps(config: Config) -> None:
+    """Refuse what Apple's GPUs lack: float64, and with it compiled steps, whose times are float64 on the device."""
+    for key, value in (("dtype", config.dtype), ("eval.dtype", eval_config(config).dtype)):
+        if value == "float64":
+            implied = key == "eval.dtype" and config.eval.dtype is None
+            source = f" (the recipe of data={config.data['name']})" if implied else ""
+            raise RequestError(
+                f"{key}=float64{source} does not fit device=mps, which has no float64. "
+                f"Use {key}=float32, or device=cpu."
+            )
+    if config.compile in ("true", "loop"):
+        raise RequestError(f"compile={config.compile} needs float64 on the device; with device=mps use compile=false.")
 
 
 def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:

@@ -162,7 +162,7 @@ class Config:
     name: str = option("${hydra:runtime.choices.model}-${solver.method}", "name of the run, part of its folder's name")
     seed: int = option(0, "seed of weights, order of batches and augmentation", low=0)
     dtype: str = option("float32", "dtype of weights, states and data", choices=DTYPES)
-    device: str = option("auto", "where the run computes: auto, cpu, cuda, cuda:N")
+    device: str = option("auto", "where the run computes: auto, cpu, cuda, cuda:N, mps (Apple's GPU, float32 only)")
     deterministic: bool = option(False, "use deterministic algorithms only: the same bits every time on a GPU too")
     compile: str = option(
         "auto",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odenet_cli.ode.outputs import AcceptedStep, integrate
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.settings import as_times
 from odenet_cli.ode.state import State
 
@@ -47,10 +48,11 @@ class DenseSolution:
         self._resolution, device = resolution, problem.rhs.device
         h, origin, polynomials = zip(*pieces)
         # All steps' polynomials are stacked, so that any number of times is one search and one Horner scheme.
-        self._h = torch.tensor(h, dtype=torch.float64, device=device)
-        self._origin = torch.tensor(origin, dtype=torch.float64, device=device)
+        dtype = widest(device)
+        self._h = torch.tensor(h, dtype=dtype, device=device)
+        self._origin = torch.tensor(origin, dtype=dtype, device=device)
         self._direction = math.copysign(1.0, h[0])
-        self._stops = self._direction * torch.tensor(self.ends[1:], dtype=torch.float64, device=device)
+        self._stops = self._direction * torch.tensor(self.ends[1:], dtype=dtype, device=device)
         self._coefficients = [_rows(polynomials, i) for i in range(len(problem.rhs.y0))]
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:

@@ -17,6 +17,11 @@ from odenet_cli.ode.transforms import to_numbers
 Scalar = Any  # float, or a 0-d float64 tensor
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return the widest real dtype of a device: float64, but on Apple's GPUs float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Host:
     """Compute with Python floats. Reading a norm waits for the device: it is done once per error estimate."""
 
@@ -26,9 +31,9 @@ class Host:
     @staticmethod
     def read(values: Sequence[Tensor]) -> list[Scalar]:
         """Return 0-d tensors as floats, in one synchronisation."""
-        return (
-            [to_numbers(values[0])] if len(values) == 1 else list(to_numbers(torch.stack([x.double() for x in values])))
-        )
+        if len(values) == 1:
+            return [to_numbers(values[0])]
+        return list(to_numbers(torch.stack([x.to(widest(x.device)) for x in values])))
 
     @staticmethod
     def maximum(a: float, b: float) -> float:

@@ -19,7 +19,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from odenet_cli.analysis.trained import weights_of_run
+from odenet_cli.analysis.trained import needs_float64, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.ode import Stats
@@ -88,6 +88,7 @@ def from_log(run: Run) -> Iterator[Check]:
 
 def open_session(folder: Path, config: Config, run: Run) -> Session:
     """Return network and data of a cell on this machine; raises where the data are others."""
+    needs_float64("verify", config)
     where = device.choose(config.device)
     device.configure_backends(where, config.deterministic, build.tightest(config))
     session = assemble(config, where)

@@ -18,6 +18,8 @@ def choose(name: str, job: int = 0) -> torch.device:
     if name == "auto":
         spread = gpus and not os.environ.get("CUDA_VISIBLE_DEVICES")
         return torch.device("cuda", job % gpus if spread else 0) if gpus else torch.device("cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise RequestError("device=mps does not exist; there is no Apple GPU here.\n  Use device=auto or device=cpu.")
     kind, _, place = name.partition(":")
     if kind != "cuda":
         return torch.device(name)
@@ -91,4 +93,6 @@ def keep_freed() -> None:
 
 def describe(device: torch.device) -> str:
     """Return the device in words, for tables and bug reports."""
+    if device.type == "mps":
+        return "Apple GPU (mps)"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from odenet_cli.models import solvers
 from odenet_cli.ode import Solver, Stats, tally
+from odenet_cli.ode.scalars import widest
 from odenet_cli.tasks import Loss
 from odenet_cli.tasks.common.scores import Mean, PerSample, Score
 
@@ -75,7 +76,7 @@ def evaluate(
                 loss, extra = loss_fn(net, converted(batch, dtype))
             size = len(batch[0])
             for name, value in {"loss": loss, **extra}.items():
-                score = Mean(value.double() * size, size) if isinstance(value, Tensor) else value
+                score = Mean(value.to(widest(value.device)) * size, size) if isinstance(value, Tensor) else value
                 totals[name] = totals[name] + score if name in totals else score
             cost, batches = sum(solves, start=cost), batches + 1
     if per_sample is not None:

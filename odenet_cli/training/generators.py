@@ -23,17 +23,24 @@ def state(device: torch.device) -> dict[str, Any]:
     drawn: Any = numpy.random.get_state()  # noqa: NPY002
     _, keys, *place = drawn
     others = {
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "cuda": None,
+        **_of_gpu(device),
         "python": {"words": torch.tensor(words), "gauss": gauss},
         "numpy": {"keys": torch.from_numpy(keys.astype("int64")), "place": [float(number) for number in place]},
     }
     return {"generator": torch.get_rng_state(), "generators": others}
 
 
+def _of_gpu(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the state of the GPU's generator under `cuda` or `mps`; of a CPU nothing."""
+    gpu = device.type in ("cuda", "mps")
+    return {device.type: torch.get_device_module(device).get_rng_state(device)} if gpu else {}
+
+
 def fingerprint(device: torch.device) -> str:
     """Return a text that is another one as soon as any of them has been drawn from."""
-    cuda = torch.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None
-    states = torch.get_rng_state().numpy(), cuda, random.getstate(), numpy.random.get_state()  # noqa: NPY002
+    gpu = [state.numpy() for state in _of_gpu(device).values()]
+    states = torch.get_rng_state().numpy(), gpu, random.getstate(), numpy.random.get_state()  # noqa: NPY002
     return hashlib.sha256(pickle.dumps(states)).hexdigest()
 
 
@@ -41,8 +48,8 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
     """Put every generator where the checkpoint `state` has it."""
     torch.set_rng_state(state["generator"])
     others = state.get("generators", {})  # a checkpoint may be from before they were kept
-    if others.get("cuda") is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(others["cuda"], device)
+    if others.get(device.type) is not None:
+        torch.get_device_module(device).set_rng_state(others[device.type], device)
     if "python" in others:
         random.setstate((3, tuple(others["python"]["words"].tolist()), others["python"]["gauss"]))
     if "numpy" in others:

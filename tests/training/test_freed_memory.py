@@ -28,8 +28,9 @@ print(json.dumps(faults))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_large_tensor_finds_its_pages_again():
-    """The heap grows for the first few tensors (one to seven were seen), by where small blocks came to lie between them:
-    glibc before 2.38 gives an aligned block no freed chunk of exactly its size. The last 40 show what a step pays."""
+    """The heap grows for the first few tensors (one to seven were seen), by where small blocks came to lie between
+    them: glibc before 2.38 gives an aligned block no freed chunk of exactly its size. The last 40 show what a step
+    pays."""
     output = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("kept", "as it is")]
     kept, plain = (statistics.median(json.loads(faults)[40:]) for faults in output)
     assert kept < 100

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.ode.scalars import widest
+
 DIVERGENCES = ("analytic", "exact", "hutchinson")
 NOISES = ("rademacher", "gaussian")
 
@@ -86,5 +88,5 @@ def exact_divergence(dz: Tensor, vjp: Callable[[Tensor], Tensor]) -> Tensor:
 def hutchinson_noise(kind: str, z: Tensor) -> Tensor:
     """Draw ε like z with mean 0 and covariance I, so that E[εᵀ J ε] = tr J; the same numbers in every precision."""
     if kind == "gaussian":
-        return torch.randn_like(z, dtype=torch.float64).to(z)
+        return torch.randn_like(z, dtype=widest(z.device)).to(z)
     return torch.randint_like(z, 2).mul_(2).sub_(1)

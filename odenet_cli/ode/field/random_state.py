@@ -104,6 +104,8 @@ class Draws:
         self._generators: list[Generator] = [torch.default_generator, *own]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators += torch.cuda.default_generators
+        if torch.backends.mps.is_available():
+            self._generators.append(torch.mps._get_default_mps_generator())
         self._before_first = self._after_first = self._last = self._states()
         self._evaluated_again = False
         self.recording = False

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from odenet_cli.ode.scalars import widest
+
 
 class Score(Protocol):
     def __add__(self, other: Any) -> Score: ...
@@ -38,7 +40,7 @@ class RootMean(Mean):
     @classmethod
     def of(cls, x: Tensor) -> RootMean:
         """Return that of x (*S)."""
-        return cls(x.double().square().sum(), x.numel())
+        return cls(x.to(widest(x.device)).square().sum(), x.numel())
 
     def item(self) -> float:
         return math.sqrt(super().item())
@@ -75,7 +77,7 @@ class Deviation:
     @classmethod
     def of(cls, x: Tensor) -> Deviation:
         """Return that of rows (N, *D)."""
-        x = x.double()
+        x = x.to(widest(x.device))
         mean = x.mean(0)
         return cls(len(x), mean, (x - mean).square().sum())
 
