@@ -26,7 +26,7 @@ def test_help_needs_no_heavy_imports(words):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-COMMANDS = ["audit", "bench", "data", "eval", "export", "gradcheck", "help", "info"]
+COMMANDS = ["audit", "bench", "data", "docs", "eval", "export", "gradcheck", "help", "info"]
 COMMANDS += ["list", "report", "reproduce", "rerun", "runs", "sample", "train", "verify"]
 
 

@@ -1,4 +1,4 @@
-"""Each program of scripts/examples runs as it stands, draws its figure, and finds what it should."""
+"""Each program of scripts/examples runs as it stands, draws its figure, and finds what it should; notebooks too."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+EXAMPLES = SCRIPTS / "examples"
 
 FINDS = {
     "flow_on_points": lambda loss: loss < 1.5,  # nat a point; it begins at 3.1
@@ -33,3 +34,24 @@ def test_example(path, tmp_path):
     found = runpy.run_path(str(path))["main"](str(tmp_path / "figure.png"))
     assert FINDS[path.stem](found)
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_the_notebooks_are_those_of_the_programs():
+    made = runpy.run_path(str(SCRIPTS / "notebooks.py"))
+    assert {path.stem for path in EXAMPLES.glob("*.ipynb")} == set(made["NAMES"])
+    for name in made["NAMES"]:
+        text = (EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8")
+        assert text == made["notebook"](EXAMPLES / f"{name}.py") + "\n", "python scripts/notebooks.py writes it anew"
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path, tmp_path):
+    """It runs from top to bottom, shows a figure, and prints what the program prints."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    book = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "function evaluations" in printed or float(printed.split()[-1].rstrip("%")) < 20

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     from odenet_cli.request.compose import compose
 
     config = compose(words)
-    rows = _schema_key(key) if found is not None else _preset_option(key, config)
+    meaning, rows = describe_key(key) if found is not None else _preset_option(key, config)
+    print(f"{key}: {meaning}")
     value, source = value_and_source(key, words, config)
     rows["here"] = f"{_spell(value)}, from {source}"
     for name, text in rows.items():
@@ -57,14 +58,13 @@ def schema_keys(section: Any = Config, prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + field.name, field.metadata["help"]
 
 
-def _schema_key(key: str) -> dict[str, str]:
-    """Print what a key of the schema means, and return its type, range, unit and default."""
+def describe_key(key: str) -> tuple[str, dict[str, str]]:
+    """Return what a key of the schema means, and its type, choices, range, unit and default."""
     found = find_field(key)
     assert found is not None
     field, hint = found
-    print(f"{key}: {field.metadata['help']}")
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    return {
+    return field.metadata["help"], {
         "type": describe_type(hint),
         "one of": ", ".join(field.metadata["choices"]) or _presets(key),
         "range": describe_range(field.metadata),
@@ -79,8 +79,8 @@ def _presets(key: str) -> str:
     return ", ".join(options(group)) if group else ""
 
 
-def _preset_option(key: str, config: Config) -> dict[str, str]:
-    """Print what an option of the model or data set means, by the comment in its preset, and return its default."""
+def _preset_option(key: str, config: Config) -> tuple[str, dict[str, str]]:
+    """Return what an option of the model or data set means, by the comment in its preset, and its default."""
     group, _, name = key.partition(".")
     if group not in ("model", "data"):
         known = [name for name, _ in schema_keys()]
@@ -99,8 +99,8 @@ def _preset_option(key: str, config: Config) -> dict[str, str]:
         raise RequestError(f"{key} is not an option.{nearest(name, values)}\n  {group}={preset} has: {listed}.")
     text = (conf_dir() / group / f"{preset}.yaml").read_text(encoding="utf-8")
     comment = re.search(rf"^ *{re.escape(name.rpartition('.')[2])}:.*?# *(.*)$", text, re.MULTILINE)
-    print(f"{key}: {comment[1] if comment else f'an option of {group}={preset}'}")
-    return {"default": _spell(values.get(name))}
+    meaning = comment[1] if comment else f"an option of {group}={preset}"
+    return meaning, {"default": _spell(values.get(name))}
 
 
 def value_and_source(key: str, words: list[str], config: Config) -> tuple[Any, str]:

@@ -1,0 +1,89 @@
+"""The guide is built without a warning, and holds what it is generated from; README and guide name what exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from odenet_cli.cli import commands
+from odenet_cli.commands import docs
+from odenet_cli.commands.help import schema_keys
+from odenet_cli.config.presets import options
+from odenet_cli.errors import RequestError
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "scripts" / "docs" / "pages").glob("*.md"))
+TEXTS = [ROOT / "README.md", *PAGES]
+MAX_LINES, MAX_COLUMNS = 45, 130  # of a section of the README: one screen
+
+
+def words_of(text):
+    """The commands in the shell blocks of a text, each as its words; comments are left out."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("odenet ")]
+
+
+@pytest.mark.numerics
+def test_the_guide_is_built_strictly_and_is_complete(odenet, tmp_path):
+    """Every key, solver, gradient and figure; a second build takes the place of the first."""
+    pytest.importorskip("mkdocs")
+    for _ in range(2):
+        done = odenet("docs", "--out", "site")
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == f"guide: {tmp_path / 'site' / 'index.html'}\n"
+    page = {path.stem: path.read_text(encoding="utf-8") for path in (tmp_path / "site").glob("*.html")}
+    assert [key for key, _ in schema_keys() if f"<code>{key}</code>" not in page["keys"]] == []
+    chosen = [f"{group}={name}" for group in ("solver", "gradient", "optim") for name in options(group)]
+    assert [name for name in chosen if name not in page["solvers"]] == []
+    assert "<strong>rtol</strong>" in page["api"] or "<strong>max_steps</strong>" in page["api"]
+    assert not [name for name, text in page.items() if "{{" in text]
+    assert (tmp_path / "site" / "results" / "fig3" / "cpu.html").is_file()
+
+
+def test_the_guide_without_mkdocs_or_into_a_used_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="Name a new or an empty folder"):
+        docs.main([f"--out={tmp_path}"])
+    assert (tmp_path / "mine.txt").is_file()
+    monkeypatch.setattr(docs, "NEEDED", ("no_such_module",))
+    with pytest.raises(RequestError, match=r'pip install -e "\.\[docs\]"'):
+        docs.main([])
+    monkeypatch.setattr(docs, "PAGES", tmp_path / "mkdocs.yml")
+    with pytest.raises(RequestError, match="belong to a checkout"):
+        docs.main([])
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_a_text_names_what_exists(path):
+    """Links to files that are there, commands that there are, keys and presets that can be chosen."""
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    places = (path.parent, ROOT)  # a page of the guide has results/ beside it
+    missing = [link for link in links if link != "decisions.md" and not any((at / link).exists() for at in places)]
+    assert missing == []
+    assert {words[1] for words in words_of(text)} <= set(commands())
+    chosen = re.findall(r"\b(model|solver|gradient|data|optim)=([a-z_0-9]+)\b(?![.\w/])", text)
+    assert {(group, name) for group, name in chosen if name not in (*options(group), "auto")} == set()
+    assert "pip install odenet" not in text
+
+
+def test_each_section_of_the_readme_is_one_screen():
+    sections = re.split(r"^## ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    long = {part.partition("\n")[0]: part.count("\n") for part in sections if part.count("\n") > MAX_LINES}
+    assert long == {}
+    assert [
+        line for part in sections for line in part.splitlines() if len(line) > MAX_COLUMNS and line[:1] not in "|!["
+    ] == []
+
+
+def test_runs_in_readme_and_guide_can_be_composed():
+    """Each `odenet train` without a sweep: its keys exist, its values fit."""
+    from odenet_cli.request.compose import compose
+
+    lines = [words for path in TEXTS for words in words_of(path.read_text(encoding="utf-8")) if words[1] == "train"]
+    single = [words[2:] for words in lines if not {"-m", "--config-dir", "--cfg", "-sc"}.intersection(words)]
+    assert len(single) > 10
+    for words in single:
+        compose([word for word in words if not re.match(r"(\w+)=[A-Z…]|model\.target|\+", word)])
