@@ -35,9 +35,10 @@ def main(request: Namespace) -> int:
     site = (request.out or Path.home() / ".cache" / "odenet" / "docs").resolve()
     if site.exists() and not (site / "keys.html").is_file() and (not site.is_dir() or any(site.iterdir())):
         raise RequestError(f"out={site} holds something else, which would be deleted. Name a new or an empty folder.")
+    say(f"building the guide into {site} …")
     build(site)
     first = site / "index.html"
-    say(f"guide: {first}")
+    say(f"done: {first}")
     if request.out is None and sys.stdout.isatty():
         webbrowser.open(first.as_uri())
     return 0
