@@ -183,6 +183,8 @@ calls = []
 def note(frame, event, _):
     if event == "call" and frame.f_code.co_name == "check" and frame.f_code.co_filename.endswith("config/check.py"):
         calls.append(frame.f_back.f_code.co_name)
+    if event == "call" and frame.f_code.co_name == "load_configuration":
+        calls.append("composed")
 sys.setprofile(note)
 code = cli.main()
 sys.setprofile(None)
@@ -191,9 +193,9 @@ print(code, *calls)
 
 
 @pytest.mark.numerics
-def test_a_run_checks_its_config_at_most_twice(tmp_path):
-    """Once in the dispatcher, before Hydra starts, and once in the job, which may be another process."""
+def test_a_run_composes_its_config_once_and_checks_it_twice(tmp_path):
+    """Checked once before the run starts, and once in the job, which in a sweep may be another process."""
     words = ["train", "data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.max_steps=1"]
     words += ["trainer.limit_batches=1"]
     done = subprocess.run([sys.executable, "-c", COUNT, *words], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "0 to_config to_config"
+    assert done.stdout.splitlines()[-1] == "0 composed to_config to_config"

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from shlex import quote
@@ -17,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli import streams
 from odenet_cli.commands import _completion
-from odenet_cli.commands._summary import summarise
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
@@ -74,7 +74,7 @@ def _run_all(request: TrainRequest, folder: Path, new: bool) -> int:
         (job_folder / FAILED).unlink(missing_ok=True)  # of a command that was killed
     try:
         with restore_on_refusal(jobs):
-            start(request.argv)
+            start(request.argv, request.run)
         if _raised:
             raise _raised.pop()
     except RequestError:
@@ -94,14 +94,14 @@ def quiet() -> None:
     threading.excepthook = lambda failure: log.info("a thread failed", exc_info=failure.exc_value)
 
 
-def start(argv: list[str]) -> int:
-    """Start Hydra's own main function on `argv`; its errors come back as ours."""
+def start(argv: list[str], run: Callable[[Callable[[DictConfig], None]], None] | None = None) -> int:
+    """Start a single run by `run`, else Hydra's own main function on `argv`; Hydra's errors come back as ours."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and cli.main explains
     sys.argv = [sys.argv[0], *argv]
     decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
     try:
         with translate_hydra_errors(argv, lambda: Composer(parse(argv)).keys()):
-            decorate(job)()
+            run(job) if run else decorate(job)()
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
@@ -188,6 +188,8 @@ def _record_failure(folder: Path, error: Exception) -> None:
 
 def _finish(request: TrainRequest) -> int:
     """Write the summary of a sweep; return its exit code."""
+    from odenet_cli.commands._summary import summarise  # and what reports need: a single run does without
+
     assert request.folder is not None
     jobs = [(job.overrides, job.folder) for job in request.jobs]
     failed = {}

@@ -8,8 +8,11 @@ held out for choosing, whatever the seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,8 +63,18 @@ def enlarge(small: Tensor) -> Tensor:
 
 
 def load_small() -> tuple[Tensor, Tensor]:
-    """Return images (1797, 8, 8) uint8 and labels (1797,) int64."""
-    from sklearn.datasets import load_digits
+    """Return images (1797, 8, 8) uint8 and labels (1797,) int64.
 
-    digits = load_digits()
-    return torch.from_numpy(digits.images).to(torch.uint8), torch.from_numpy(digits.target).long()
+    The file is read where scikit-learn is installed: to import it takes as long as to import torch.
+    """
+    package = find_spec("sklearn")
+    file = Path((package and package.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",")
+    else:  # a version that keeps it elsewhere
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        table = np.column_stack([digits.data, digits.target])
+    rows = torch.from_numpy(table)  # 64 pixels and the label
+    return rows[:, :-1].reshape(-1, 8, 8).to(torch.uint8), rows[:, -1].long()

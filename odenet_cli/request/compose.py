@@ -122,6 +122,10 @@ class Composer:
         """Return the launcher that `cfg.hydra.launcher` chooses, to run `task`."""
         return hydra_internals.make_launcher(self.loader, task, cfg)
 
+    def run(self, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> None:
+        """Run `task` on a configuration that was composed here, as Hydra would after composing it again."""
+        hydra_internals.run(self.loader, cfg, task)
+
     def keys(self) -> list[str]:
         """Return every key that could have been meant, for the message about one that does not exist."""
         for overrides in ([o for o in self.overrides if o.partition("=")[0] in groups()], []):

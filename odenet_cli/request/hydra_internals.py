@@ -15,6 +15,7 @@ from hydra._internal.utils import create_automatic_config_search_path, get_args_
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
@@ -50,3 +51,13 @@ def make_launcher(loader: ConfigLoaderImpl, task: Callable[[DictConfig], Any], c
     """Return the launcher that `cfg.hydra.launcher` chooses, to run `task`."""
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
     return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=cfg)
+
+
+def run(loader: ConfigLoaderImpl, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> None:
+    """Run `task` on a composed configuration, as Hydra's own `run` does with what it has composed."""
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    returned = run_job(
+        task_function=task, config=cfg, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
+    )
+    _ = returned.return_value  # raises what the task raised

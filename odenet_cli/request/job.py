@@ -12,14 +12,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from odenet_cli import threads
 from odenet_cli.config.check import tolerance_warnings
@@ -60,12 +61,14 @@ class PlannedRun:
 class TrainRequest:
     """Hold a checked request.
 
-    argv         what Hydra is started with
+    argv         what Hydra is started with, for a sweep and where it only prints
+    run          start a single run, given what to do with its configuration, which is composed already
     sweep        several jobs, below `folder`
     job_folders  relative to the sweep's, if a sweep that goes on needs others than Hydra would choose
     """
 
     argv: list[str]
+    run: Callable[[Callable[[DictConfig], None]], None] | None = None
     sweep: bool = False
     folder: Path | None = None
     jobs: list[PlannedRun] = field(default_factory=list)
@@ -113,7 +116,7 @@ def prepare(argv: list[str]) -> TrainRequest:
 
 
 def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
-    """Check a single run; its folder is fixed now, so that Hydra uses the one that was checked."""
+    """Check a single run; its folder is fixed now, so that it goes where it was checked."""
     with composer.translate_errors():
         config = to_config(cfg)
         check_inside(cfg, "hydra.output_subdir")
@@ -121,9 +124,11 @@ def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
     _check_length("hydra.run.dir", folder)
     check_run_folder(folder, config.resume)
     pin = f"hydra.run.dir={quote(str(folder))}"
-    return TrainRequest(
-        argv=[pin], sweep=False, folder=folder, jobs=[PlannedRun(overrides_of(cfg, "task"), folder, config)]
-    )
+    with read_write(cfg.hydra):
+        cfg.hydra.mode, cfg.hydra.run.dir = RunMode.RUN, str(folder)
+        cfg.hydra.overrides.hydra.append(pin)
+    job = PlannedRun(overrides_of(cfg, "task"), folder, config)
+    return TrainRequest(argv=[pin], run=partial(composer.run, cfg), folder=folder, jobs=[job])
 
 
 def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:

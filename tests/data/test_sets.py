@@ -114,6 +114,14 @@ def test_digits_are_split_in_the_order_of_their_writers():
     assert found.record["sha256"] == hashlib.sha256(bytes(small.flatten().int().tolist())).hexdigest()
 
 
+def test_digits_are_found_where_scikit_learn_keeps_them_elsewhere(monkeypatch):
+    images, labels = digits.load_small()
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    elsewhere = digits.load_small()
+    assert torch.equal(images, elsewhere[0])
+    assert torch.equal(labels, elsewhere[1])
+
+
 def test_digits_refuse_a_validation_split_that_leaves_nothing():
     digits.Source(validation=1436)
     with pytest.raises(RequestError, match="0 to 1436"):
