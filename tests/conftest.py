@@ -1,18 +1,25 @@
-"""`odenet` as its users start it: another process, an empty folder."""
+"""`odenet` as a process of its own, in an empty folder."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import odenet_cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: what tests compute is small
 
 FAKES = Path(__file__).parent / "fakes"
+ROOT = Path(odenet_cli.__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,17 +34,70 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("there is no CUDA device")
 
 
-@pytest.fixture
-def odenet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `odenet <words>` in `tmp_path`; `fakes=True` puts stand-ins in the place of training and data."""
+class ForkServer:
+    """Talk to `fork_server.py`: a process that has imported torch once, and forks a child for every command."""
 
-    def run(*words: str, fakes: bool = False, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
+    def __init__(self) -> None:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "faults")])}
+        env.pop("ODENET_REQUEST", None)
+        command = [sys.executable, str(ROOT / "tests" / "fork_server.py")]
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert json.loads(self.process.stdout.readline())["package"] == odenet_cli.__file__
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return the answer to a request: `wait` for a child, or what to start (`fork_server.start`)."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    made = ForkServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def odenet(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `odenet <words>` in `tmp_path`, as a process of its own.
+
+    fakes    put stand-ins in the place of training and data
+    fresh    start Python anew, imports and all, instead of forking a process that has them
+    """
+
+    def run(
+        *words: str, fakes: bool = False, fresh: bool = False, timeout: float = 300, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environ}
         env.pop("ODENET_REQUEST", None)
         if fakes:
             path = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
             env |= {"ODENET_FAKES": "1", "PYTHONPATH": path}
-        command = [sys.executable, "-m", "odenet_cli", *words]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
+        if fresh:
+            command = [sys.executable, "-m", "odenet_cli", *words]
+            return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
+
+        out, err = (tmp_path_factory.mktemp("said") / name for name in ("out", "err"))
+        server: ForkServer = request.getfixturevalue("fork_server")
+        before = (FAKES / "sitecustomize.py").read_text() if fakes else ""
+        place = {"cwd": str(tmp_path), "env": env, "out": str(out), "err": str(err)}
+        child = server.ask(argv=list(words), before=before, **place)["pid"]
+        timer = threading.Timer(timeout, os.kill, [child, signal.SIGKILL])
+        timer.start()
+        code = server.ask(wait=child)["code"]
+        timer.cancel()
+        return subprocess.CompletedProcess(list(words), code, out.read_text(), err.read_text())
 
     return run

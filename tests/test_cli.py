@@ -38,7 +38,7 @@ def test_help_lists_every_command(odenet):
 
 
 def test_version(odenet):
-    assert odenet("--version").stdout == f"odenet {__version__}\n"
+    assert odenet("--version", fresh=True).stdout == f"odenet {__version__}\n"
 
 
 def test_an_unknown_command_names_the_nearest(odenet):
@@ -50,7 +50,7 @@ def test_an_unknown_command_names_the_nearest(odenet):
 
 @pytest.mark.parametrize("words", [["list"], ["list", "solvers"], ["list", "--help"], ["data", "--help"]])
 def test_lists_need_no_torch(odenet, words):
-    done = odenet(*words, PYTHONPROFILEIMPORTTIME="1")
+    done = odenet(*words, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     assert "| torch\n" not in done.stderr
 

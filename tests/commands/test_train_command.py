@@ -251,7 +251,7 @@ def test_an_interrupt_stops_the_sweep(odenet, tmp_path):
 def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["device=cpu", "seed=1,2,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]
-    done = odenet("train", "-m", *words, fakes=True)
+    done = odenet("train", "-m", *words, fakes=True, fresh=True)
     assert done.returncode == 1
     jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["done", "done", "failed"]
@@ -259,7 +259,10 @@ def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
     assert record(tmp_path / "out" / "0-seed=1")["data"]["requested"] == "auto"
 
 
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
+@pytest.mark.parametrize(
+    "launcher",
+    [[], pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], marks=pytest.mark.numerics)],
+)
 def test_a_refused_job_is_not_done_though_its_run_is(odenet, tmp_path, launcher):
     """A job whose finished run has a damaged config.yaml is refused: it counts as failed in whatever process it ran."""
     if launcher:
@@ -269,7 +272,7 @@ def test_a_refused_job_is_not_done_though_its_run_is(odenet, tmp_path, launcher)
     refused = tmp_path / "out" / "0-seed=1"
     (refused / "config.yaml").write_text("{")
     before = {path.name for path in refused.iterdir()}
-    assert odenet(*words, *launcher, "resume=auto", fakes=True).returncode == 1
+    assert odenet(*words, *launcher, "resume=auto", fakes=True, fresh=bool(launcher)).returncode == 1
     jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["failed", "done"]
     assert "config.yaml" in jobs[0]["reason"]

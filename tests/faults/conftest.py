@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -13,9 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from faults_kit import ROOT, environment
-
-import odenet_cli
+from faults_kit import environment
 
 HERE = Path(__file__).parent
 
@@ -34,31 +31,11 @@ def happened(record_property):
     return lambda text: record_property("happened", text)
 
 
-class Nursery:
-    """Talks to `nursery.py`."""
-
-    def __init__(self):
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        env.pop("ODENET_REQUEST", None)
-        command = [sys.executable, str(HERE / "nursery.py")]
-        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert json.loads(self.process.stdout.readline())["package"] == odenet_cli.__file__
-
-    def ask(self, **request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
 class Child:
     """A command under way."""
 
-    def __init__(self, nursery, pid, out, err):
-        self.nursery, self.pid, self.out_path, self.err_path = nursery, pid, out, err
+    def __init__(self, fork_server, pid, out, err):
+        self.fork_server, self.pid, self.out_path, self.err_path = fork_server, pid, out, err
         self.code = None
 
     def send(self, number):
@@ -69,7 +46,7 @@ class Child:
         if self.code is None:
             timer = threading.Timer(timeout, self.send, [9])
             timer.start()
-            self.code = self.nursery.ask(wait=self.pid)["code"]
+            self.code = self.fork_server.ask(wait=self.pid)["code"]
             timer.cancel()
         return SimpleNamespace(code=self.code, out=self.out, err=self.err)
 
@@ -100,21 +77,14 @@ class Child:
         self.until(lambda: path.exists() and path.read_bytes().count(b"\n") >= number)
 
 
-@pytest.fixture(scope="session")
-def nursery():
-    made = Nursery()
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def start(nursery, tmp_path, tmp_path_factory):
+def start(fork_server, tmp_path, tmp_path_factory):
     """Start `odenet <words>` in `tmp_path`."""
     children, said = [], tmp_path_factory.mktemp("said")
 
     def call(*words, before="", limits=None, umask=0o022, cwd=tmp_path, out=None, **environ):
         out, err = out or said / f"out{len(children)}", said / f"err{len(children)}"
-        pid = nursery.ask(
+        pid = fork_server.ask(
             argv=[str(word) for word in words],
             cwd=str(cwd),
             env=environment(tmp_path, environ),
@@ -124,7 +94,7 @@ def start(nursery, tmp_path, tmp_path_factory):
             limits=limits or {},
             umask=umask,
         )["pid"]
-        children.append(Child(nursery, pid, out, err))
+        children.append(Child(fork_server, pid, out, err))
         return children[-1]
 
     yield call

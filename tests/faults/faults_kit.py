@@ -88,7 +88,7 @@ def tiny_mnist(root):
     return raw
 
 
-# What a child of the nursery does to itself before it becomes `odenet`, said as `before=faults(…)`.
+# What a child of the fork server does to itself before it becomes `odenet`, said as `before=faults(…)`.
 
 
 def faults(name, *arguments):

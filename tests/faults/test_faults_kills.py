@@ -29,15 +29,15 @@ slow, numerics = pytest.mark.slow, pytest.mark.numerics
 
 
 @pytest.fixture(scope="module")
-def whole(nursery, tmp_path_factory):
+def whole(fork_server, tmp_path_factory):
     """The run that nothing happens to, and the seconds it takes."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     said = folder.parent / "said"
     request = {"cwd": str(folder.parent), "out": str(said), "err": str(said)}
     begun = time.perf_counter()
     argv = [*TRAIN, f"hydra.run.dir={folder}"]
-    pid = nursery.ask(argv=argv, env=environment(folder.parent, {}), **request)["pid"]
-    assert nursery.ask(wait=pid)["code"] == 0, said.read_text()
+    pid = fork_server.ask(argv=argv, env=environment(folder.parent, {}), **request)["pid"]
+    assert fork_server.ask(wait=pid)["code"] == 0, said.read_text()
     assert records(folder)[-1]["step"] == STEPS
     return folder, time.perf_counter() - begun
 

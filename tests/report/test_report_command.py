@@ -17,7 +17,7 @@ def sweep(tmp_path, write):
 
 
 def test_a_table_in_the_terminal_needs_no_torch(odenet, sweep):
-    done = odenet("report", "sweep", PYTHONPROFILEIMPORTTIME="1")
+    done = odenet("report", "sweep", fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("In common: model odenet")
     assert "| 0.1         | 2 (0, 1)     |  5.00 ± 0.00 |" in done.stdout

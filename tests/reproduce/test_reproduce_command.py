@@ -182,7 +182,7 @@ def test_hydras_launcher_gives_the_same_files(odenet, reproduce, tmp_path):
     mine = starts(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "before")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = odenet("reproduce", *words, "--out", "theirs", *launcher, fakes=True)
+    done = odenet("reproduce", *words, "--out", "theirs", *launcher, fakes=True, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(mine.values()) == [1]
     assert starts(tmp_path) == mine

@@ -1,4 +1,4 @@
-"""Starts `odenet` quickly and often: a process that has imported everything, and forks a child for every command.
+"""Start `odenet` quickly and often: a process that has imported everything, and forks a child for every command.
 
 The children are processes of their own, to be killed and starved like any other; only the seconds of importing torch
 are saved. Reads requests as lines of JSON, answers each with one line.
@@ -81,4 +81,5 @@ def main():
         print(json.dumps(answer), file=channel, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
