@@ -33,6 +33,7 @@ def error_scale(y: State, y1: State, rtol: Scalar, atol: Scalar) -> State:
         # The same tensor twice, as in Hairer's rule for the first step, needs no maximum.
         size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
         eps = RESOLUTION[low.dtype]
+        # `size` is a tensor of this function's own, so that it may be scaled in place.
         scale.append(size.mul_(rtol.clamp(min=eps) if isinstance(rtol, Tensor) else max(rtol, eps)).add_(atol))
     return tuple(scale)
 
@@ -62,6 +63,7 @@ class Norm:
         scaled = [tuple(map(torch.div, state, error_scale)) for state in states]
         parts = [state[group] for state in scaled for group in groups]
         unscaled = [] if largest is None else [largest]
+        # One number for each state and group, and the largest last: all of them cross to the host together.
         values = norms([*parts, *unscaled], [2.0] * len(parts) + [math.inf] * len(unscaled), self.scalars)
         rows = [values[n : n + len(groups)] for n in range(0, len(parts), len(groups))]
         return [*(functools.reduce(self.scalars.maximum, row) for row in rows), *values[len(parts) :]]
@@ -75,6 +77,7 @@ class Norm:
         """Return e, or what DOP853 makes of its two estimates: e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
         if error_3 is None:
             return error
+        # `where` takes both branches: where both estimates are 0 the quotient is kept from being 0/0.
         scale = self.scalars.sqrt(error * error + 0.01 * error_3 * error_3)
         return self.scalars.where(error_3 == 0.0, error, error * error / self.scalars.maximum(scale, 1e-300))
 
@@ -99,25 +102,31 @@ def initial_step(
     with torch.no_grad():
         scalars, known, slope = norm.scalars, y[:n_controlled], f0[:n_controlled]
         scale = norm.error_scale(known, known)
+        # (a) of the rule: d0 = ‖y0‖ and d1 = ‖f(t0, y0)‖, in units of the tolerance.
         d0, d1 = norm.scaled_norms([known, slope], scale)
         if isinstance(d0, float) and not math.isfinite(d0 + d1):
             return math.nan
 
+        # (b) h0 = 0.01 d0 / d1:
         # A step that changes y by 1 % of its size; the divisors are kept off 0 where their quotient is not used.
         h0 = scalars.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / scalars.maximum(d1, 1e-5))
         h0 = scalars.minimum(h0, abs(span))
 
+        # (c, d) An explicit Euler step of h0, and d2 = ‖f(t0 + h0, y0 + h0 f0) - f0‖ / h0:
         # The second derivative, from the change of f along that step.
         dt = scalars.copysign(h0, span)
         f1 = f(t + dt, combine(y[:n_dynamic], dt, ((0, 1.0),), [f0]))
         change = tuple(after - before for after, before in zip(f1, slope))
         d2 = norm.scaled_norms([change], scale)[0] / h0
 
+        # (e) h1^(p+1) max(d1, d2) = 0.01, where p + 1 is `order`:
         # The larger derivative decides: with it the local error of the first step is about 0.01 tolerances.
         steepest = scalars.where(scalars.isfinite(d2), scalars.maximum(d1, d2), math.inf)
         h1 = (0.01 / scalars.maximum(steepest, 1e-15)) ** (1.0 / order)
+        # Where nothing changes the rule has nothing to go by. Where d2 overflowed, h1 is 0, and h0 stands.
         h1 = scalars.where(steepest <= 1e-15, scalars.maximum(1e-3 * h0, 1e-6), h1)
         h1 = scalars.where(h1 == 0.0, h0, h1)
+        # (f) At most 100 h0: the derivatives were seen no farther away than h0.
         h = scalars.minimum(scalars.minimum(100.0 * h0, h1), abs(span))
         return scalars.where(scalars.isfinite(d0 + d1), h, math.nan)
 
@@ -148,6 +157,7 @@ class Controller:
             return float(self.integral_factor(ratio))
         # An error of 0 has no logarithm.
         ratio = max(ratio, 1e-10)
+        # h_new = h · safety · Π r_i^(-gain_i / (q+1)), the product over this error ratio and those before it.
         logs = sum(gain * math.log(r) for gain, r in zip(GAINS[self.kind], (ratio, *self.past)) if gain)
         self.past = (ratio, self.past[0])
         return float(self._limited(logs))
@@ -158,5 +168,7 @@ class Controller:
         return scalars.where(scalars.isfinite(ratio), self._limited(logs, scalars), self.min_factor)
 
     def _limited(self, logs: Scalar, scalars: Any = Host) -> Scalar:
+        # Hairer II.4, eq. 4.13: an estimate is good for a step of similar length, so the factor has bounds on both
+        # sides.
         factor = self.safety * scalars.exp(-logs / self.order)
         return scalars.minimum(scalars.maximum(factor, self.min_factor), self.max_factor)

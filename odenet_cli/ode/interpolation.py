@@ -16,6 +16,7 @@ from odenet_cli.ode.tableau import Tableau
 def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
     """Return b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to f1."""
     rows = tableau.dense_floats
+    # b_i(0) = 0, as the polynomial begins at y: no row has a constant.
     powers = [theta**p for p in range(1, len(rows[0]) + 1)]
     return tuple(sum(map(mul, row, powers)) for row in rows)
 
@@ -48,6 +49,7 @@ def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequenc
     for i, part in enumerate(y):
         # Weights are real also where the state is complex; a matrix is made in the real dtype and then cast.
         matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
+        # (outputs, terms) · (terms, *S) -> (outputs, *S)
         stacked = torch.stack([terms[j][i] for j in used])
         parts.append((part + torch.tensordot(matrix.to(part.dtype), stacked, 1)).unbind())
     return list(zip(*parts))

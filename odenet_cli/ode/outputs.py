@@ -124,6 +124,7 @@ def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last
     # time can have a gradient, and the step's end is a constant fraction of the segment.
     direction, j = math.copysign(1.0, accepted.h), len(states)
     while j < last and direction * ts[j] <= direction * accepted.end:
+        # θ in (0, 1]; `direction` makes the comparison hold for a solve that runs backwards too.
         accepted.interior_outputs.append((j, (ts[j] - accepted.t) / accepted.h))
         j += 1
     if accepted.interior_outputs:

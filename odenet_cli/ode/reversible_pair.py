@@ -44,6 +44,7 @@ def pair_step(
     """Advance the pair from `t` to `t + h`, given `f0 = f(t, z)`; `with_f1` for an error estimate, if there is one."""
     z, y = halves(pair)
     forward = rk_step(tableau, f, t, z, h, f0, with_f1=with_f1)
+    # λ y + (1 - λ) z, written so that it is z exactly where y = z, as at the start.
     y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
     y1 = combine(y1, h, tableau.solution_weights, forward.k)
     f1 = f(t + h, y1, tableau.used_stages[0])

@@ -55,6 +55,7 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     if not jumps:
         return [Segment(t, end, i, j, -math.inf, math.inf, end)]
     direction = math.copysign(1.0, end - t)
+    # Jumps are met in the order of the solve, which may run backwards in time.
     stops = [t]
     for jump in sorted(jumps, key=lambda jump: direction * jump):
         # A jump within rounding of a stop makes no segment of its own: nothing could be solved in it.
@@ -83,6 +84,7 @@ def _next_to_jump(jump: float, side: int, dtype: torch.dtype) -> float:
     """Return the time of `dtype` two units in the last place to one side of a jump: one is left to a field that
     computes the jump's time with a rounding of its own."""
     limits, nearest = torch.finfo(dtype), torch.tensor(jump, dtype=dtype).item()
+    # 2^(e-1) <= |t| < 2^e, for which frexp gives e: so eps · 2^(e-1) is one unit in the last place.
     return nearest + 2 * side * max(limits.eps * 2.0 ** (math.frexp(nearest)[1] - 1), limits.tiny)
 
 

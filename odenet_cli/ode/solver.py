@@ -130,6 +130,7 @@ class _Solver:
         ends_only = len(index) == 2
         problem = Problem(rhs, distinct, times, self, ends_only, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
+            # No time passes: the solution is y0, at every output.
             if len(distinct) == 1:
                 y = problem.stack([rhs.y0] * len(index))
             elif torch.is_grad_enabled() or in_forward_mode():
@@ -278,6 +279,7 @@ class Adaptive(_Solver):
         return PairLoop(**settings, coupling=coupling, n_dynamic=parts, n_controlled=self.n_controlled or parts)
 
     def _runge_kutta(self) -> dict[str, Any]:
+        # The estimate is the error of the lower order q: it falls with h^(q+1) (Hairer II.4).
         controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
         return {"tableau": self.tableau, "controller": controller}
 

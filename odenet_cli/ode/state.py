@@ -89,6 +89,7 @@ def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host)
         elif order == math.inf:
             result.append(functools.reduce(scalars.maximum, parts))
         else:
+            # Over all numbers of all tensors, not a mean of the tensors' own: a large one weighs more than a small one.
             result.append(scalars.sqrt(sum(x * x for x in parts) / sum(x.numel() for x in state)))
     return result
 

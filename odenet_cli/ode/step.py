@@ -44,6 +44,7 @@ def rk_step(
     """
     k, y_stage = [f0], y
     for i, (c, row) in enumerate(tableau.rows[1:], start=1):
+        # Y_i = y + h Σ_j a_ij k_j and k_i = f(t + c_i h, Y_i), for i = 2 … s: k_1 is f0.
         y_stage = combine(y[:n_dynamic], h, row, k)
         # The last stage of an FSAL method is f1, with no weight in the solution, only in the error.
         if i < tableau.stages - 1 or with_f1 or not tableau.fsal:
@@ -66,6 +67,7 @@ def error_estimates(tableau: Tableau, h: Time, k: Sequence[State], n_controlled:
     for DOP853."""
     estimates = []
     for weights in filter(None, (tableau.error_weights, tableau.error_weights_3)):
+        # h Σ (b_j - b*_j) k_j, the difference of the two solutions, without computing the second one.
         stages = [k[j] for j, _ in weights]
         estimates.append(tuple(weighted_sum(h, weights, part) for part in zip(*(dy[:n_controlled] for dy in stages))))
     return estimates

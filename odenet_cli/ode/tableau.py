@@ -71,6 +71,7 @@ class Tableau:
 
     def _check_shape(self) -> None:
         stages, rows = len(self.c), [*self.a, *(row for _, row in self.extra)]
+        # Explicit: the row of a stage has an entry for each stage before it, and no other.
         lengths = [len(row) for row in rows] == list(range(len(rows))) and len(self.b) == stages
         pair = all(other is None or len(other) == stages for other in (self.b_star, self.b_third))
         if not (lengths and pair and (self.dense is None or len(self.dense) == len(rows))):
@@ -113,6 +114,7 @@ class Tableau:
     @cached_property
     def used_stages(self) -> tuple[bool, ...]:
         """Which stages enter the solution or the error, so that a pure quadrature is needed there."""
+        # The last stage of an FSAL method has no weight in the solution, but is the next step's f0.
         used = {i for i, _ in self.solution_weights + self.error_weights + self.error_weights_3} | (
             {self.stages - 1} if self.fsal else set()
         )
@@ -127,6 +129,8 @@ class Tableau:
         if self.dense is not None:
             return self.dense
         b = self.b if self.fsal else (*self.b, Fraction(0))
+        # The change over the step is h Σ b_i k_i, times 3θ² - 2θ³; the slopes at the ends, k(0) and k(1), have the
+        # rest.
         rows = [[Fraction(0), 3 * weight, -2 * weight] for weight in b]
         for row, ends in ((rows[0], (1, -2, 1)), (rows[-1], (0, -1, 1))):
             for power, number in enumerate(ends):

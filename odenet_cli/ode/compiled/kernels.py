@@ -107,6 +107,7 @@ def whole_loop(
         def condition(state: Tensor, y: State, f0: State) -> Tensor:
             t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
             end, floor, limit = numbers[0], numbers[3], numbers[4]
+            # The end is met exactly, since `body` sets t to it: what is left is never a rounding error.
             long_enough = h >= torch.minimum((end - t).abs(), floor)
             return (t != end) & long_enough & (accepted + rejected < limit)
 
@@ -121,6 +122,7 @@ def whole_loop(
             step = rk_step(tableau, restrict(f, numbers[5], numbers[6]), t, y, h, f0, n_dynamic=n_dynamic)
             ratio = norm_on_device(groups, rtol, atol).error_ratio(tableau, h, y, step, n_controlled)
 
+            # Both outcomes are computed, and `where` takes one, as a kernel does not branch. A NaN is no `good` step.
             good = ratio <= 1.0
             factor = torch.minimum(controller.integral_factor(ratio, Device), max_growth)
             cut = h_next > remaining.abs()

@@ -77,10 +77,12 @@ class CompiledLoop(AdaptiveLoop):
                 use_cuda_graph(y),
             )
         y1, k, ratio = self.kernel(self.vector_field, _tensor([t, h, *self.bounds], y), y, f0)
+        # f0 came in, the other stages were evaluated.
         evaluations = self.tableau.stages - 1
         self.vector_field.count(evaluations)
         # One hook for the step: a backward pass goes through all of its evaluations or through none.
         flat = self.vector_field.count_vjps((*y1, *(part for stage in k for part in stage)), evaluations)
+        # The hook took one flat tuple of tensors; here it is a state and a list of states again.
         y1, k = flat[: len(y1)], [flat[n : n + len(y)] for n in range(len(y1), len(flat), len(y))]
         return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None, ratio)
 
@@ -114,6 +116,7 @@ class WholeLoop(CompiledLoop):
         kernel = kernels.whole_loop(self.tableau, self.n_dynamic, self.n_controlled, self._groups(), self.controller)
         state = _tensor([t, h_next, self.controller.max_factor, 0, 0, 0], y)
         y1, f1, state = kernel(self.vector_field, _tensor(numbers, y), state, y, f0)
+        # All six numbers in one transfer.
         t1, self.h, _, accepted, rejected, nonfinite = state.tolist()
         self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
         self.f0, self.nonfinite = f1, bool(nonfinite)

@@ -90,6 +90,7 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
     made: dict[Edge, Tensor] = {(x.grad_fn, x.output_nr): x for x in readable.values() if x.grad_fn is not None}
     leaves = {i: x for i, x in readable.items() if x.is_leaf}
     shares_graph = False
+    # Each turn takes tensors out of `made`, so that it ends.
     while True:
         direct, used = _ancestors(results, made)
         # A made tensor that this evaluation does not use may be used later: the leaves behind it are inputs.

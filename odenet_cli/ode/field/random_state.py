@@ -45,6 +45,7 @@ class ForeignGenerator(NamedTuple):
         return torch.frombuffer(bytearray(pickle.dumps(self.get())), dtype=torch.uint8)
 
     def set_state(self, state: Tensor) -> None:
+        # Only what `get_state` pickled in this process comes here.
         self.put(pickle.loads(state.numpy().tobytes()))
 
 
@@ -141,6 +142,8 @@ class Draws:
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
             self._evaluated_again = True
+            # The solver itself draws nothing, but other threads may: then the states are not those after the last
+            # evaluation.
             before = self._states() if self._changed(self._last) else self._last
             return self._drawn(function(t, y, used), before)
 

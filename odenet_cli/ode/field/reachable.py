@@ -132,12 +132,15 @@ class _Walk:
                 value, name, whole = self._pending.pop()
                 first = id(value) not in self._seen
                 if first or (whole and not self._seen[id(value)][1]):
+                    # With the value, which so lives on: its id is not given to another object.
                     self._seen[id(value)] = (value, whole)
                     self._visit(value, name, whole, first)
+            # Code that was read last may name attributes of objects that were visited first.
             for namespace in self._namespaces:
                 self._read_named(namespace)
         if self._fills_dicts:
             for holder in self.holders:
+                # A field that writes into dictionaries may keep a cache in any of them.
                 holder.may_grow = holder.is_dict
         # What the call of a module goes through besides its class, of all modules together: most have none of it.
         modules = [vars(module) for module, _ in self._called]
@@ -193,6 +196,7 @@ class _Walk:
             self._visit_function(value, name)
         elif isinstance(value, types.MethodType):
             code = getattr(value.__func__, "__code__", None)
+            # `self` is read as a whole only where the code passes it on; else only the attributes of it that are named.
             itself = code is None or not code.co_varnames or code.co_varnames[0] in code_reads(code).whole
             self.push(value.__func__, name)
             self.push(value.__self__, f"{name}: self", itself)

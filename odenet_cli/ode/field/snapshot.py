@@ -68,6 +68,7 @@ class Holder:
         now, changed = list(self.read()), []
         if len(now) != len(self.values) and not self.may_grow:
             changed.append((-1, len(self.values), len(now)))
+        # By identity first, all at once and without a call of `==`: most of the time that is all.
         if not all(map(is_, self.values, now)):
             for n, (old, new) in enumerate(zip(self.values, map(_without_graph, now))):
                 if old is not new and old is not _CHANGED_BY_FIELD and not _equal(old, new):
@@ -85,9 +86,11 @@ class _TensorContents:
 
     def __init__(self, tensor: Tensor, label: str) -> None:
         self.tensor, self.label, self.version = ref(tensor), label, _version(tensor)
+        # Of a subclass, or of a sparse tensor, the address need not be where the numbers are.
         dense = type(tensor) in _DENSE_TYPES and tensor.layout is torch.strided
         self.address = tensor.data_ptr() if dense else 0
         visible = self.address and tensor.is_cpu and tensor.is_contiguous()
+        # Bytes looked at where they lie, without an operation of torch: this is done for each tensor of each solve.
         self.window = (ctypes.c_char * (min(64, tensor.nbytes) if visible else 0)).from_address(self.address)
         self.bytes = self.window.raw
 
@@ -181,6 +184,7 @@ def _without_graph(value: Any) -> Any:
 
 
 def _version(tensor: Tensor) -> int:
+    # Tensors of inference mode have no version counter.
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -190,10 +194,12 @@ def _is_array(value: Any) -> bool:
 
 def _checksum(numbers: Any) -> int:
     view = memoryview(numbers)
+    # An array of objects holds addresses, which say nothing of what the objects are.
     return 0 if view.format == "O" else zlib.crc32(view.tobytes())
 
 
 def _equal(old: Any, new: Any) -> bool:
+    # A NaN is not equal to itself, and is no change.
     return type(old) is type(new) and _is_plain(old) and (old == new or (old != old and new != new))
 
 

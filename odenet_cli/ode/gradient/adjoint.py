@@ -89,8 +89,10 @@ class AugmentedField:
         # θ̄ is a quadrature: stages that carry no weight can do without its derivative.
         inputs = self.inputs if used else ()
         with torch.enable_grad():
+            # Cut off here: the product needs the graph of this one evaluation, and nothing of the solve before it.
             leaves = as_leaves(z)
             dz = self.rhs(t, leaves)
+            # -aᵀ ∂f/∂(z, θ) of equations 4 and 5: the sign goes with the cotangent.
             pairs = [(k, part.neg()) for k, part in zip(dz, a) if k.requires_grad]
             products: Sequence[MaybeTensor] = [None] * (self.parts + len(inputs))
             self.has_gradient = bool(pairs)
@@ -150,6 +152,7 @@ class _BackwardSolve:
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
         theta: State = tuple(tensor.clone() for tensor in field.zeros)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
+        # Backwards from one output time to the one before it; there a jumps by the cotangent of that output (figure 2).
         for j in range(len(ts) - 1, 0, -1):
             a = tuple(part if g is None else part + g for part, g in zip(a, cotangents[j]))
             self.scale = max(self.scale, _finite_rms(a, ts[j]))
@@ -158,6 +161,7 @@ class _BackwardSolve:
             # At output j `a` has jumped by its cotangent, and z is the stored output again: the derivative at the end
             # of the last span is that of another state. The step size carries over.
             loop.f0, dz = None, None
+            # The augmented state of the paper's algorithm 1; each part stays a tensor of its own shape.
             y = (*states[j], *a, *theta)
             for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
                 for accepted in loop.run(segment, y):

@@ -39,6 +39,7 @@ class Replay:
 
         def on_step(accepted: AcceptedStep) -> None:
             records.append(problem.record(accepted, accepted.step.k))
+            # The states at the starts of the steps: those of step n are kept[n * parts : (n + 1) * parts].
             kept.extend(accepted.y)
 
         return integrate(problem.loop(), problem, on_step), records, kept
@@ -59,11 +60,13 @@ class Replay:
             if any(x is not None for x in (*a, *interior)):
                 start = as_leaves(kept[n * parts : (n + 1) * parts])
                 with torch.enable_grad():
+                    # The graph of one step at a time, gone through and dropped: memory does not grow with the steps.
                     end, states = take_again(problem, record, start, vjps.time_gradients)
                     values = [*end, *(part for state in states for part in state)]
                     a = vjps.vjp(values, [*a, *interior], start)
                 if problem.solver.compile and on_gpu(start):  # the next step's CUDA graph writes over this one's
                     a = [None if part is None else part.clone() for part in a]
+        # The output at ts[0] is y0 itself, and lies in no step.
         accumulate(a, cotangents[0])
         return vjps.gradients(a)
 

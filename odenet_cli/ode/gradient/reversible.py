@@ -75,12 +75,15 @@ class Reversible:
                     vjps.vjp(output_at_jump(problem, record, y, vjps.time_gradients), arriving, ())
                 accumulate(bar_y, arriving)
 
+            # The second half of the step first, as it was taken last. Its cotangents: ȳ₁ -= (∂Ψ(-h; y₁)/∂y₁)ᵀ z̄₁, z̄ =
+            # z̄₁.
             # z₁ = z - Ψ(-h; y₁)
             leaves = as_leaves(y)
             backward = increment(problem, record, t + h, leaves, -h, vjps.time_gradients, draws[count:])
             accumulate(bar_y, vjps.vjp(backward, [None if x is None else -x for x in bar_z], leaves))
             z = tuple(a + b.detach() for a, b in zip(z, backward))
 
+            # Then the first half: z̄ += (∂Ψ(h; z)/∂z)ᵀ ȳ₁ + (1 - λ) ȳ₁ and ȳ = λ ȳ₁.
             # y₁ = λ y + (1 - λ) z + Ψ(h; z)
             leaves = as_leaves(z)
             forward = increment(problem, record, t, leaves, h, vjps.time_gradients, draws[:count])

@@ -144,6 +144,7 @@ class MultistepLoop(AdaptiveBase):
 
     def _advance(self, t: float, h_next: float) -> tuple[AcceptedStep, float]:
         """Try steps from `t` until one is accepted; return it, and the length of the next one to try."""
+        # z_0 is the state itself.
         y, failures, end = self.z[0][: self.n_controlled], 0, self.segment.end
         remaining = abs(end - t)
         with torch.no_grad():
@@ -174,6 +175,7 @@ class MultistepLoop(AdaptiveBase):
 
     def _correct(self, t: float, h: float, formula: Formula, error_scale: State) -> Correction | None:
         """Iterate from the predicted state to that whose derivative is f; return None if that does not converge."""
+        # The array is scaled by the length of the last step; predicted, it is scaled by that of this one.
         eta = h / self.scale
         # Only what f depends on or the norm controls is iterated; the rest needs the last derivative only.
         iterated = (
@@ -183,9 +185,11 @@ class MultistepLoop(AdaptiveBase):
         iterate, k, e_before, rate, change_before = y, [], None, 1.0, 0.0
         for m in range(MAX_CORRECTIONS):
             k.append(self.f(t, iterate[: self.n_dynamic]))
+            # Functional iteration: no Jacobian is needed, so the methods are for problems that are not stiff.
             e = correction(formula.correct, h, predicted_hdy[:iterated], k[-1])
             errors = self._errors(e, e_before, h, formula, error_scale)
             self.nonfinite = not math.isfinite(errors.change)
+            # A change more than twice the one before it: the iteration diverges, and the step is too long for it.
             if self.nonfinite or (m and errors.change > 2.0 * change_before):
                 return None
             # The rate of convergence, damped since two iterations say little about it (VODE).
@@ -247,6 +251,7 @@ class MultistepLoop(AdaptiveBase):
             self.wait = max(self.wait, 2)
         if growth <= 1.0:
             return 1.0
+        # The order that allows the longest step wins; an error of order p falls with h^(p+1).
         same, lower, higher = _factor(BIAS_SAME_ORDER * errors.same, q + 1), 0.0, 0.0
         if may_change:
             lower = _factor(BIAS_LOWER_ORDER * errors.lower, q)

@@ -63,11 +63,13 @@ def linear_combination(weights: Sequence[float], z: Sequence[State]) -> State:
 
 def predict(z: Nordsieck, eta: float, k: int) -> State:
     """Return z_k of the predicted array, one step of `eta` times the old length ahead (Pascal's triangle)."""
+    # Taylor: h^k y^(k)(t + ηh) / k! = Σ C(n, k) η^(n-k) z_n; scaled by the new length ηh, that is η^k times as much.
     return linear_combination([comb(n, k) * eta**n for n in range(k, len(z))], z[k:])
 
 
 def correction(correct: Sequence[float], h: float, predicted_hdy: State, dy: State) -> State:
     """Return e, which makes the corrected derivative that of the field: `predicted_hdy` + l_1 e = h f(t, y)."""
+    # e = (h f(t, y) - predicted h y') / l_1
     inverse = 1.0 / correct[1]
     return tuple(torch.mul(old, -inverse).add_(new, alpha=h * inverse) for old, new in zip(predicted_hdy, dy))
 
@@ -82,6 +84,7 @@ def apply_correction(
     """Return the array after a step, given its corrected state and its predicted h y', which is used up."""
     corrected = [y]
     for k, w in enumerate(correct[1:], start=1):
+        # In place: `predict` has made the tensors, and nobody else holds them.
         # z_1 was predicted for the corrector already.
         predicted = predicted_hdy if k == 1 else predict(z, eta, k)
         corrected.append(tuple(part.add_(change, alpha=w) for part, change in zip(predicted, e)))
