@@ -74,19 +74,20 @@ def tolerance_warnings(config: Config) -> list[str]:
     return [text for text in warnings if text]
 
 
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (full key, value) of everything below `value`: dataclasses, dictionaries and lists."""
+def leaves(value: Any, key: str = "", lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield (full key, value) of everything below `value`: dataclasses, dictionaries and, unless a list is one value,
+    `lists`."""
     if is_dataclass(value):
         items: Any = ((item.name, getattr(value, item.name)) for item in fields(value))
     elif isinstance(value, dict):
         items = value.items()
-    elif isinstance(value, (list, tuple)):
+    elif lists and isinstance(value, (list, tuple)):
         items = enumerate(value)
     else:
         yield key, value
         return
     for name, inner in items:
-        yield from leaves(inner, f"{key}.{name}" if key else str(name))
+        yield from leaves(inner, f"{key}.{name}" if key else str(name), lists)
 
 
 def _check_keys(section: Any, prefix: str = "") -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import check_types, parse_record, read_metrics
@@ -179,14 +180,9 @@ def first_line(text: object) -> str:
     return str(text).partition("\n")[0]
 
 
-def flatten(section: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (full key, value) of all that is below `section`; lists are values, as tuples."""
-    for name, value in section.items():
-        full = f"{key}.{name}" if key else str(name)
-        if isinstance(value, dict):
-            yield from flatten(value, full)
-        else:
-            yield full, _as_tuple(value)
+def flatten(section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Return (full key, value) of all that is below `section`; lists are values, as tuples."""
+    return ((key, _as_tuple(value)) for key, value in leaves(section, lists=False))
 
 
 def _as_tuple(value: Any) -> Any:

@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import to_config
 from odenet_cli.rundir import holds_run, read_record
-from odenet_cli.training.identity import check_same_data, check_same_run, settings
+from odenet_cli.training.identity import check_same_data, check_same_run
 
 RECIPE_SECTIONS = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re.DOTALL)
 
@@ -146,9 +146,9 @@ def names_recipe(cfg: DictConfig, *keys: str) -> bool:
 
 def with_recipe(cfg: DictConfig, config: Config, completed: Config) -> DictConfig:
     """Return a copy of `cfg`, composed for `config`, with what `completed` has beyond that: names can refer to it."""
-    result, before = copy.deepcopy(cfg), dict(settings(asdict(config), ()))
+    result, before = copy.deepcopy(cfg), dict(leaves(config, lists=False))
     with open_dict(result):
-        for key, value in settings(asdict(completed), ()):
+        for key, value in leaves(completed, lists=False):
             if before.get(key) != value:
                 OmegaConf.update(result, key, value)
     return result

@@ -35,14 +35,12 @@ from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
 from odenet_cli.request.trust import check_composed, check_inside, check_target
 from odenet_cli.rundir import holds_run, named_run, runs_below
-from odenet_cli.training.identity import find_moved_data, identity
+from odenet_cli.training.identity import find_moved_data, identity, may_change
 
 MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_800  # Linux takes paths of 4,095, and a run has folders of its own
 PIN = "hydra.sweep.subdir='${odenet.job:${hydra.job.num}}'"  # the folders of a sweep's jobs, as the request has them
 PLACES = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
-# The words that may stand beside resume=RUN; what they change is for `check_same_run`, which knows the run.
-RESUMABLE = ("trainer.", "hydra.", "model.target=", *(f"{key}=" for key in PLACES))
 
 
 @dataclass
@@ -230,9 +228,11 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
     rest = [override for override in args.overrides if override not in resumes]
     for override in rest:
-        if not override.lstrip("+").startswith(RESUMABLE):
+        key = override.lstrip("+").partition("=")[0]
+        if not (may_change(key) or key.startswith("hydra.") or key == "model.target"):  # the file may have moved
             raise RequestError(
-                f"{override} cannot change while a run goes on; only trainer.* can, and {', '.join(PLACES)}.\n"
+                f"{override} cannot change while a run goes on; only trainer.* can, but for the batch size, and "
+                f"{', '.join(PLACES)}.\n"
                 f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
             )
     if not any(override.lstrip("+").partition("=")[0] in DATA_PLACES for override in rest):

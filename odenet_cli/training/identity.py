@@ -3,18 +3,18 @@
 Where it happens, what it is called and how often it reports may change, and an unfinished run may be made longer.
 
 Who asks whether two configs are the same, and of what:
-check_same_run       may this run go on in that folder? All but INCIDENTAL; of `trainer.*` only the batch size
-identity             which folder of a sweep is this job's? All but INCIDENTAL, the whole of `trainer.*` too
-resume.fingerprint   is this checkpoint of this run? The keys that its numbers so far follow from: no `eval`, no length
-reproduce.digest     which cell is this? The hash of all that is not INCIDENTAL, for the name of its folder
+request.expand_resume  may this word stand beside `resume=RUN`? Where `may_change`, and what is Hydra's
+check_same_run         may this run go on in that folder? All keys but those that `may_change`
+resume.fingerprint     is this checkpoint of this run? Of these, the keys that its weights follow from (`sets_weights`)
+identity               which folder of a sweep is this job's? All but INCIDENTAL, the whole of `trainer.*` too
+reproduce.digest       which cell is this? The hash of all that is not INCIDENTAL, for the name of its folder
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,26 @@ from odenet_cli.rundir import holds_run, read_record
 MAX_DIFFERENCES = 8  # lines of a message
 
 
-def settings(section: Mapping[str, Any], free: Collection[str] = INCIDENTAL, prefix: str = "") -> Iterator[Any]:
-    """Yield (full key, value) of everything below `section` but what is `free`; a list is a value."""
-    for name, value in section.items():
-        key = f"{prefix}{name}"
-        if key in free:
-            continue
-        if isinstance(value, dict):
-            yield from settings(value, free, f"{key}.")
-        else:
-            yield key, value
+def may_change(key: str) -> bool:
+    """Return whether a run goes on as the same run with another value of `key`: it is INCIDENTAL, or says how long."""
+    return key in INCIDENTAL or (key.startswith("trainer.") and key != "trainer.batch_size")
+
+
+def sets_weights(key: str) -> bool:
+    """Return whether the weights of a checkpoint follow from `key`; which file the first ones came from is `origin`'s
+    to say, in run.json, and the test scores come after them."""
+    return not may_change(key) and key != "checkpoint" and not key.startswith("eval.")
 
 
 def identity(config: Config) -> frozenset[tuple[str, Any]]:
     """Return what makes a run this run, hashable: two of them are equal where nothing differs."""
-    free = INCIDENTAL | {"reproduce"}
-    return frozenset((key, value) for key, value in leaves(config) if not {key, key.partition(".")[0]} & free)
+    return frozenset((key, value) for key, value in leaves(config) if key not in INCIDENTAL)
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
     """Return key -> 'old → new' for the settings that differ; of two different models only what both have."""
-    before, after = (dict(settings(asdict(config), INCIDENTAL | {"reproduce"})) for config in (old, new))
-    keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    before, after = (dict(leaves(config, lists=False)) for config in (old, new))
+    keys = [key for key in sorted({*before, *after} - INCIDENTAL) if before.get(key) != after.get(key)]
     common = [key for key in keys if key in before and key in after]
     return {key: f"{_text(before.get(key))} → {_text(after.get(key))}" for key in common or keys}
 
@@ -70,8 +68,7 @@ def check_same_run(folder: Path, config: Config) -> dict[str, str]:
     differing = differences(load(folder), config)
     if config.checkpoint is not None and file_sha256(config.checkpoint) == record.get("origin"):
         differing.pop("checkpoint", None)  # the file has moved
-    free = [key for key in differing if key.startswith("trainer.") and key != "trainer.batch_size"]
-    length = {key: differing.pop(key) for key in free}
+    length = {key: differing.pop(key) for key in [*differing] if may_change(key)}
     if differing:
         raise other_run(folder, differing)
     return length

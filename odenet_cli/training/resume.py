@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from odenet_cli import data as datasets
+from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import default_options
-from odenet_cli.config.schema import INCIDENTAL, Config
+from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.checkpoint import Content, OtherConfig
 from odenet_cli.training.failure import Diverged, describe_progress, first_nonfinite
-from odenet_cli.training.identity import settings
+from odenet_cli.training.identity import sets_weights
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.session import Session, Window
 
@@ -28,9 +29,6 @@ LAST: dict[str, Any] = {
     **{"optimizer": dict, "generator": Tensor, "position": int, "validated": int, "best": dict | None},
     **{"elapsed_s": int | float, "window": dict, "metrics_bytes": int},
 }
-# The weights so far do not follow from these, but for the batch size, which `fingerprint` adds; whether a run may go on
-# is for `check_same_run`, which also refuses another `eval`.
-FREE = INCIDENTAL | {"checkpoint", "trainer", "eval"}
 
 
 class CheckpointWriter:
@@ -126,12 +124,12 @@ def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free
     """Raise `OtherConfig` naming the keys in which the config that made a checkpoint differs."""
     ours = fingerprint(config)
     # An option that an older version did not know had its default.
-    known = settings(default_options(asdict(config)), FREE)
+    known = leaves(default_options(asdict(config)), lists=False)
     theirs = {**{key: value for key, value in known if key in ours}, **state["config"]}
     differences = [
         f"{key}: {theirs.get(key)} in the checkpoint, {ours.get(key)} here"
         for key in sorted(ours.keys() | theirs.keys())
-        if key.startswith(prefixes) and key not in free and key not in FREE and ours.get(key) != theirs.get(key)
+        if key.startswith(prefixes) and key not in free and sets_weights(key) and ours.get(key) != theirs.get(key)
     ]
     if differences:
         listing = "\n  ".join(differences[:8])
@@ -142,7 +140,7 @@ def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free
 
 def fingerprint(config: Config) -> dict[str, Any]:
     """Return what a checkpoint keeps of the config: all keys but where it runs, how long, and how it is scored."""
-    return {**dict(settings(asdict(config), FREE)), "trainer.batch_size": config.trainer.batch_size}
+    return {key: value for key, value in leaves(config, lists=False) if sets_weights(key)}
 
 
 def starting_weights(config: Config, path: Path) -> dict[str, Any]:
