@@ -34,9 +34,10 @@ from typing import Any
 
 from odenet_cli.commands import _common
 from odenet_cli.commands._common import describe_solver
+from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
-from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig
+from odenet_cli.config.schema import Config, GradientConfig, SolverChange
 from odenet_cli.training.progress import say
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
@@ -112,13 +113,11 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
     from odenet_cli.request.overrides import altered
 
     implied: dict[str, Any] = dict.fromkeys(f"eval.{key}" for key in SOLVER_KEYS)
-    if changes.get("solver.method", run.solver.method) != run.solver.method:
-        own = preset("solver", changes["solver.method"], "solver.method")
-        lost = ("controller",) if "rtol" in own else STEP_CONTROL
-        implied |= {f"solver.{name}": own.get(name) for name in ("rtol", "atol", "steps", *lost)}
+    own = {key.removeprefix("solver."): value for key, value in changes.items() if key.startswith("solver.")}
+    solver = resolve.changed(run.solver, SolverChange(**own))
+    implied |= {f"solver.{name}": value for name, value in vars(solver).items()}
+    if solver.method != run.solver.method:
         implied |= dict.fromkeys(BACKWARD_KEYS)
-    if "solver.rtol" in changes:
-        implied["solver.atol"] = changes["solver.rtol"]
     if changes.get("gradient.method", run.gradient.method) != run.gradient.method:
         implied |= {**OPTIONS, **dict.fromkeys(BACKWARD_KEYS)}
     if "gradient.solver.method" in changes or changes.get("gradient.norm", run.gradient.norm) != run.gradient.norm:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import errno
+import functools
 import math
 import os
 import re
@@ -44,6 +45,7 @@ VERSION_BASE = "1.3"
 CONFIG_NAME = "train"
 
 
+@functools.cache
 def register() -> None:
     """Tell Hydra the schema, and OmegaConf how a sweep names its folders. Every process that runs a job needs it."""
     ConfigStore.instance().store(name="schema", node=Config, provider="odenet")
