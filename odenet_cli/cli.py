@@ -17,6 +17,7 @@ from types import FrameType
 
 from odenet_cli import __version__, streams, threads
 from odenet_cli.errors import (
+    SIGNAL_CODES,
     Interrupted,
     OdenetError,
     RequestError,
@@ -29,7 +30,7 @@ from odenet_cli.errors import (
 COMMANDS = Path(__file__).resolve().parent / "commands"
 MAX_LINES = 12
 MAX_NAME, MAX_LINE, SHOWN = 256, 1_000, 60  # characters
-SIGNALS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143}
+SIGNALS: dict[int, int] = {getattr(signal, name): code for name, code in SIGNAL_CODES.items()}
 
 
 def main() -> int:

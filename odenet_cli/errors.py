@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 143}  # exit codes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -25,8 +26,6 @@ class RequestError(OdenetError):
 
 class RunFailed(OdenetError):
     """Say that a run that started could not finish: it diverged, met the step limit, or ran out of memory."""
-
-    code = 1
 
 
 class Interrupted(BaseException):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import odenet_cli as odenet
-from odenet_cli.analysis.trained import eval_batch
+from odenet_cli.config.resolve import eval_batch
 from odenet_cli.data import load as load_data
 from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.tasks import task

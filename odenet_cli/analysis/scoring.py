@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.analysis.trained import eval_batch, trained
-from odenet_cli.config.resolve import eval_solver
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.data import Split

@@ -147,8 +147,3 @@ def needs_solver(folder: Path, config: Config) -> None:
             f"{folder} is a run of model={config.model['name']}, which has no solver: there is nothing to check.\n"
             "  Name a run of a model that solves an ODE, such as model=odenet or model=rknet."
         )
-
-
-def eval_batch(config: Config) -> int:
-    """Return the batch size of scoring."""
-    return config.eval.batch_size or max(config.trainer.batch_size or 0, 200)

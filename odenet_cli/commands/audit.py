@@ -44,7 +44,8 @@ def main(request: Namespace) -> int:
         if rtol < EPS[run.dtype] / 100:
             raise RequestError(f"rtol={rtol:g} is far below the resolution of {run.dtype}, the run's dtype.")
     from odenet_cli.analysis.audit import Audit, conclude, solvers_to_try
-    from odenet_cli.analysis.trained import eval_batch, needs_solver, trained
+    from odenet_cli.analysis.trained import needs_solver, trained
+    from odenet_cli.config.resolve import eval_batch
     from odenet_cli.files import write_json
     from odenet_cli.request.overrides import altered
 

@@ -21,7 +21,7 @@ from odenet_cli.commands import _completion
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError, RunFailed, is_disk_full, message_of
+from odenet_cli.errors import RequestError, is_disk_full, message_of
 from odenet_cli.files import write
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
 from odenet_cli.request.data import finished, resolve_job
@@ -45,12 +45,7 @@ def main(argv: list[str]) -> int:
     if _completion.is_completion(argv):
         return _completion.complete(argv, start)
     parse(argv)  # for --version, argparse prints it and exits
-    try:
-        request = prepare(argv)
-    except SystemExit as stop:  # of a user's field, which is asked for the shape of its slope
-        from odenet_cli.training.failure import exited
-
-        raise RunFailed(exited(stop)) from stop
+    request = prepare(argv)
     if request.folder is None or not request.jobs:
         return start(request.argv)
     quiet()

@@ -58,6 +58,11 @@ def eval_solver(config: Config) -> SolverConfig:
     return changed(config.solver, eval_config(config).solver, "eval.solver")
 
 
+def eval_batch(config: Config) -> int:
+    """Return the batch size of scoring."""
+    return config.eval.batch_size or max(config.trainer.batch_size or 0, 200)
+
+
 def gradient_solver(config: Config) -> SolverConfig:
     """Return the solver of the backward solve: the forward's, with the changes of `gradient.solver`."""
     return changed(config.solver, config.gradient.solver, "gradient.solver", keep=True)

@@ -66,17 +66,6 @@ class LatentODE(LatentVAE):
             path=self.decoder(gather_times(z[-batch:], indices[1])) if targets else None,
         )
 
-    def reconstruct(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> Tensor:
-        """Return the series at its own times, from the mean of q: (B, N, D)."""
-        z0, _ = self.recognition(times, values, observed_mask)
-        ts, (index,) = unique_times(times.where(observed_mask, 0))
-        return self.decoder(gather_times(self.flow(z0, ts), index))
-
-    def extrapolate(self, times: Tensor, values: Tensor, observed_mask: Tensor, ts: Sequence[float]) -> Tensor:
-        """Return the series at rising times `ts` that all share, inside the window or beyond: (B, T, D)."""
-        z0, _ = self.recognition(times, values, observed_mask)
-        return self.decoder(self.flow(z0, ts))
-
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
         """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D)."""
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)

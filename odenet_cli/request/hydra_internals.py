@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-__all__ = ["ConfigLoaderImpl", "FileConfigSource", "apply_overrides", "combinations", "get_args_parser"]
+__all__ = ["FileConfigSource", "apply_overrides", "combinations", "get_args_parser"]
 
 
 def make_loader(module: str, conf: str, folder: str | None) -> ConfigLoaderImpl:

@@ -15,7 +15,7 @@ import numpy
 import torch
 
 from odenet_cli import data as datasets
-from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import save
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
@@ -216,7 +216,7 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
         name,
         options,
         batch_size=batch,
-        eval_batch_size=config.eval.batch_size or max(batch, 200),
+        eval_batch_size=eval_batch(config),
         seed=config.seed,
         device=where,
         dtype=build.dtype(config),

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 143}
+from odenet_cli.errors import SIGNAL_CODES
 
 
 class Stop:
@@ -20,11 +20,11 @@ class Stop:
     @property
     def code(self) -> int:
         """The exit code of the signal that came."""
-        return CODES[self.name or "SIGTERM"]
+        return SIGNAL_CODES[self.name or "SIGTERM"]
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for name in CODES:
+            for name in SIGNAL_CODES:
                 number = getattr(signal, name)
                 if name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:  # which is how nohup asks
                     continue

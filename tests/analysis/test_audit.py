@@ -141,7 +141,8 @@ def test_a_solver_that_fails_is_a_row_and_counts_for_nothing():
     ],
 )
 def test_trained_digits_nets(train, words, verdict):
-    from odenet_cli.analysis.trained import eval_batch, trained
+    from odenet_cli.analysis.trained import trained
+    from odenet_cli.config.resolve import eval_batch
     from odenet_cli.config.saved import load
 
     folder = train("data=digits", "model.width=16", "trainer.limit_batches=null", *words)

@@ -84,15 +84,13 @@ def test_one_solve_for_all_times_is_one_solve_a_series():
     network, (times, values, seen) = build(solver(rtol)).eval(), batch()
     seen[2, 4:] = False
     at = torch.linspace(0, 6, 9, dtype=torch.float64).repeat(6, 1) + torch.arange(6, dtype=torch.float64)[:, None] / 7
-    together = network.forecast(times, values, seen, at)
-    single = network.reconstruct(times, values, seen)
+    inside, later = (network.forecast(times, values, seen, targets).path for targets in (times, at))
     for n in range(6):
         row = slice(n, n + 1)
         keep = seen[n]
-        own = network.reconstruct(times[row, keep], values[row, keep], seen[row, keep])
-        later = network.extrapolate(times[row, keep], values[row, keep], seen[row, keep], at[n].tolist())
-        assert torch.allclose(single[row, keep], own, atol=100 * rtol)
-        assert torch.allclose(together.path[row], later, atol=100 * rtol)
+        z0, _ = network.recognition(times[row, keep], values[row, keep], seen[row, keep])
+        for path, ts in ((inside[row, keep], times[n, keep]), (later[row], at[n])):
+            assert torch.allclose(path, network.decoder(network.flow(z0, ts.tolist())), atol=100 * rtol)
 
 
 def test_samples_of_the_prior():

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from odenet_cli.analysis.measures import Row, Rows, config_of, rounded
-from odenet_cli.analysis.trained import eval_batch, trained
-from odenet_cli.config.resolve import eval_solver
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.data.common.events import Events
 from odenet_cli.tasks.events import negative_log_likelihood, rate_error
 from odenet_cli.training import build

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.analysis.measures import Row, Rows, config_of
-from odenet_cli.analysis.trained import eval_batch, trained
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.resolve import eval_batch
 from odenet_cli.training.evaluate import evaluate
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from odenet_cli.analysis.gradcheck import Gradcheck
 from odenet_cli.analysis.measures import Row, Rows, config_of
-from odenet_cli.analysis.trained import eval_batch, trained
-from odenet_cli.config.resolve import eval_solver
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.schema import Config, SolverChange
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import evaluate
