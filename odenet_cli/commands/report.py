@@ -1,11 +1,14 @@
 """Tables and figures of any runs: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
 
 Compares runs: one row for each setting of the keys in which they differ, mean ± standard deviation over seeds. Runs
-that are not done are listed, and enter no mean.
+that are not done are listed, and enter no mean. No mean is taken over different data, models or lengths of training.
 
   odenet report sweeps/2026-11-23/171403-482113
   odenet report runs --out results/mine          also table.md, table.csv, table.json, and figures as SVG and PNG
-  odenet report runs by=model.name,solver.rtol   the keys that make a row; left out: those that differ"""
+  odenet report runs by=model.name,solver.rtol   the keys that make a row; left out: those that differ
+  odenet report runs --columns rtol,error,nfe    only the columns in whose titles these occur
+
+A terminal is shown the columns that fit. --all shows every column, and every folder of a row."""
 
 from __future__ import annotations
 
@@ -18,12 +21,20 @@ from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
+from odenet_cli.training.progress import columns, on_terminal
 
 PARSER = _common.Parser(__name__, __doc__)
 add = PARSER.add_argument
 add("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
 add("--out", metavar="FOLDER", type=_common.path, help="write there too")
-add("--by", metavar="key,key", type=_common.several(str), help="group by these, mean over the others")
+add(
+    "--by",
+    metavar="key,key",
+    type=_common.several(str),
+    help="group by these and by data, model and length; mean over the others",
+)
+add("--columns", metavar="A,B", type=_common.several(str), default=[], help="print only these columns")
+add("--all", action="store_true", help="print every column and folder, however wide the terminal is")
 add("--x", metavar="key", type=_common.word, help="the axis of the figures; left out: every number that differs")
 
 
@@ -41,7 +52,8 @@ def main(request: Namespace) -> int:
     comparison = compare(runs, request.by)
     provenance = Provenance.of(shlex.join(["odenet", "report", *request.argv]), runs)
     axes = [require_axis(request.x, comparison.numeric)] if request.x else comparison.axes
-    print(comparison_text(comparison, provenance), flush=True)
+    width = columns() if on_terminal() and not request.all else None
+    print(comparison_text(comparison, provenance, width, request.columns, request.all), flush=True)
     if request.out:
         folder = make_folder(request.out)
         files = export.write_table(folder, comparison, provenance)

@@ -8,6 +8,9 @@ one of {items}, or all.
   odenet reproduce table1 --preset paper --jobs 4   a run on each of four GPUs
   odenet reproduce table1 --preset paper hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1
 
+A page of fewer seeds or rows, or of cells that failed, is partial: where a fuller or a committed page of the preset is,
+it goes to runs/partial/ITEM instead.
+
 Of the words key=value, which are for all runs, one that changes results is named in the title.
 
   data.root=FOLDER device=cpu trainer.log_every=10   leave them as they are
@@ -46,6 +49,7 @@ add("--seeds", metavar="N", type=partial(number, "--seeds "), help="seeds 0 to N
 add("--rows", metavar="A,B", type=_common.several(str), default=[], help="only these rows")
 add("--jobs", metavar="N", type=partial(number, "--jobs "), default=1, help="runs side by side, each on its own GPU")
 add("--out", metavar="DIR", type=_common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
+add("--overwrite", action="store_true", help="let a partial page take the place of a fuller or committed one")
 add("--dry-run", action="store_true", help="list the runs, and run nothing")
 add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
 

@@ -15,6 +15,7 @@ from odenet_cli.report.statistics import Spread, over_seeds
 
 IGNORED = INCIDENTAL | {"seed"}  # may differ between two runs of the same experiment
 SOLVER_KEYS = ("solver.", "gradient.", "eval.solver.")
+IDENTITY = ("model", "data", "trainer")  # what no mean is taken over: network, data, and how long it trained
 SECTIONS = ("model", "solver", "gradient", "data", "optim", "trainer", "eval")  # in reading order
 
 Setting = dict[str, Any]  # full key -> value, of what was computed
@@ -90,15 +91,18 @@ def distinguishing_keys(
 
 
 def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
-    """Group `runs` by the keys that differ between them, or by the keys in `by`."""
+    """Group `runs` by the keys that differ between them, or by the keys in `by` and those of IDENTITY that differ."""
     readable = [run for run in runs if run.config]
     settings = _settings(readable)
     differing = _differing_keys(settings)
-    keys = list(by) if by is not None else differing
-    for key in keys:
-        known = list(dict.fromkeys(name for run in readable for name in run.config))
-        if key not in known and key not in differing:
-            raise RequestError(f"by={key}: no run here has that key.{nearest(key, known)}")
+    keys = differing
+    if by is not None:
+        known = [*dict.fromkeys(name for run in readable for name in run.config), *differing]
+        for key in by:
+            if key not in known:
+                raise RequestError(f"by={key}: no run here has that key.{nearest(key, known)}")
+        identity = _differing_keys([{k: v for k, v in s.items() if _section(k) in IDENTITY} for s in settings])
+        keys = [*by, *(key for key in identity if key not in by)]
 
     members = defaultdict(list)
     for index, run in enumerate(readable):
@@ -163,9 +167,12 @@ def _count_distinct(rows: Sequence[Setting], keys: Sequence[str]) -> int:
     return len({tuple(row.get(key) for key in keys) for row in rows})
 
 
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
 def _section_rank(key: str) -> int:
-    section = key.partition(".")[0]
-    return SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
+    return SECTIONS.index(_section(key)) if _section(key) in SECTIONS else len(SECTIONS)
 
 
 def _shared(settings: Sequence[Setting]) -> Setting:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
+from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest
 from odenet_cli.report.compare import Comparison, Group
-from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.provenance import MAX_LISTED, Provenance
+from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.text import (
     MISSING,
@@ -21,12 +27,16 @@ from odenet_cli.report.text import (
 from odenet_cli.scores import ERROR, Score, scores_among, scores_of
 
 Cell = Callable[[Group], str]
+NUMBER = re.compile(r"–|-?\d[\d,]*(\.\d+)?(e-?\d+)?")
 
 
 def columns(comparison: Comparison) -> dict[str, Cell]:
-    """Return title -> text of a group, for each column."""
-    cells: dict[str, Cell] = {key: partial(_value, key=key) for key in comparison.keys}
+    """Return title -> text of a group, for each column; what matters most stands first."""
+    cells: dict[str, Cell] = {"#": lambda group: str(1 + comparison.groups.index(group))}
+    cells |= {key: partial(_value, key=key) for key in comparison.keys}
     cells["runs (seeds)"] = runs_and_seeds
+    if not all(run.done for run in comparison.runs):
+        cells["status"] = status
     if comparison.has("error"):
         cells["test error %"] = lambda group: plus_minus(group.spread("error"), 2, 100)
         if several_seeds(comparison, "error"):
@@ -39,7 +49,6 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
         cells["test loss"] = lambda group: plus_minus(group.spread("loss"), 4)
         if several_seeds(comparison, "loss"):
             cells["95 % interval of the loss"] = lambda group: interval(group.spread("loss"), 4)
-    cells["parameters"] = parameters
     if any(group.mean("nfe_forward") for group in comparison.groups):
         cells["NFE forward"] = lambda group: mean_count(group.mean("nfe_forward") or None)
         cells["NFE backward"] = _nfe_backward
@@ -47,6 +56,7 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
     if comparison.has("peak_mib"):
         cells["peak MiB"] = lambda group: three_digits(group.mean("peak_mib"))
     cells["s / epoch"] = lambda group: three_digits(group.mean("epoch_s"))
+    cells["parameters"] = parameters
     cells["status"] = status
     return cells
 
@@ -106,18 +116,82 @@ def status(group: Group) -> str:
     return "done" if set(counts) == {"done"} else ", ".join(f"{n} {kind}" for kind, n in counts.items())
 
 
-def comparison_text(comparison: Comparison, provenance: Provenance) -> str:
-    """Return what all runs share, the table, its notes, the runs that are not done, and where the numbers come from."""
+def comparison_text(
+    comparison: Comparison,
+    provenance: Provenance,
+    width: int | None = None,
+    picked: Sequence[str] = (),
+    every_folder: bool = False,
+) -> str:
+    """Return what all runs share, the table, its notes, its folders, the runs that are not done, and the provenance.
+
+    width   the columns of the terminal, which the table fits; None: it has no end
+    picked  show only the columns of these names
+    """
     cells = columns(comparison)
     rows = [[cell(group) for cell in cells.values()] for group in comparison.groups]
     parts = [f"In common: {config_sentence(comparison.common)}"] if comparison.common else []
-    parts += [markdown_table(list(cells), rows, left=len(comparison.keys) + 1)] if rows else []
-    parts += _notes(comparison, provenance)
+    if rows:
+        words = [*comparison.keys, "#", "runs (seeds)"]
+        shown = _picked(list(cells), picked) if picked else _fitting(list(cells), rows, width)
+        head = [title for place, title in enumerate(cells) if place in shown]
+        body = [[row[place] for place in shown] for row in rows]
+        parts += [markdown_table(head, body, left=sum(title in words for title in head))]
+        if left_out := [title for title in cells if title not in head and not picked]:
+            parts += [
+                f"Left out, as the terminal has {width} columns: {', '.join(left_out)} (--all, or --columns A,B)."
+            ]
+        parts += _notes(comparison, provenance)
+        parts += _folders(comparison, every_folder)
     undone = [
         f"{run.folder}: {run.status}: {run.reason or 'no reason given'}" for run in comparison.runs if not run.done
     ]
     parts += ["Not done, and in no mean:", bullets(undone)] if undone else []
     return "\n\n".join([*parts, bullets(provenance.lines())])
+
+
+def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return the places of the columns that fit into `width`; of two, the first has precedence."""
+    shown, used = [], 1  # the last bar
+    for place, column in enumerate(zip(titles, *rows)):
+        wide = max(map(len, column)) + 3
+        if width is None or used + wide <= width:
+            shown.append(place)
+            used += wide
+    return shown
+
+
+def _picked(titles: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the places of the number of the row, and of the columns in whose titles any of the names occurs."""
+    for name in names:
+        if not any(name.lower() in title.lower() for title in titles):
+            known = f"\n  There are: {', '.join(titles[1:])}."
+            raise RequestError(f"--columns {name} is no column here.{nearest(name, titles)}{known}")
+    return [
+        place for place, title in enumerate(titles) if not place or any(name.lower() in title.lower() for name in names)
+    ]
+
+
+def _folders(comparison: Comparison, every: bool) -> list[str]:
+    """Return the folders of each row, below the one that holds all of them; of many the first ones, unless `every`."""
+    base = _common_folder([run.folder for group in comparison.groups for run in group.runs])
+    lines = [f"{number}: {_names(group.runs, base, every)}" for number, group in enumerate(comparison.groups, 1)]
+    return [f"Folders of the rows{f', in {base}' if base else ''}:", bullets(lines)]
+
+
+def _names(runs: Sequence[Run], base: Path | None, every: bool) -> str:
+    shown = runs if every else runs[:MAX_LISTED]
+    more = f" and {len(runs) - len(shown)} more" if len(runs) > len(shown) else ""
+    return ", ".join(str(run.folder.relative_to(base) if base else run.folder) for run in shown) + more
+
+
+def _common_folder(folders: Sequence[Path]) -> Path | None:
+    """Return the folder above all of several; None where there is none, or one run alone."""
+    try:
+        base = Path(os.path.commonpath([folder.parent for folder in folders]))
+    except ValueError:  # absolute ones beside relative ones
+        return None
+    return base if len(folders) > 1 and base.name else None
 
 
 def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
@@ -135,10 +209,11 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Return an aligned Markdown table; the first `left` columns and the last hold words, the others numbers."""
+    """Return an aligned Markdown table; the first `left` columns hold words, and the last if any of it is no number."""
     head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(head, *rows)]
-    is_text = [column < left or column == len(head) - 1 for column in range(len(head))]
+    is_text = [column < left for column in range(len(head))]
+    is_text[-1] |= not all(NUMBER.fullmatch(row[-1]) for row in rows)
 
     def line(cells: Sequence[str]) -> str:
         padded = [cell.ljust(w) if text else cell.rjust(w) for cell, w, text in zip(cells, widths, is_text)]

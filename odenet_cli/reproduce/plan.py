@@ -49,6 +49,7 @@ class ReproduceRequest:
 
     seeds      how many; None means as many as the preset has
     jobs       how many runs side by side
+    overwrite  a partial page may take the place of a fuller or committed one
     overrides  the user's own, for all runs
     """
 
@@ -60,6 +61,7 @@ class ReproduceRequest:
     out: Path = Path("results")
     dry_run: bool = False
     keep: bool = False
+    overwrite: bool = False
     overrides: list[str] = field(default_factory=list)
 
     @property

@@ -16,6 +16,7 @@ from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
 from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
+from odenet_cli.reproduce.destination import destination
 from odenet_cli.reproduce.plan import Plan, ReproduceRequest
 from odenet_cli.reproduce.processes import CellProcess, is_done, launch
 from odenet_cli.request.data import on_gpu
@@ -93,8 +94,11 @@ def reproduce(plan: Plan, request: ReproduceRequest, command: str, train: Callab
 
     page = report(plan, {folder: folder for folder in plan.by_folder}, request.rows, failed, measured, command)
     print("\n" + results.texts(*page)["md"], flush=True)
-    files = results.write(request.out / plan.item, *page)
-    print(f"\n{len(files)} files in {files[0].parent}: {', '.join(path.name for path in files)}")
+    folder, aside = destination(request.out, page[1], page[0].rows, request.overwrite)
+    files = results.write(folder, *page)
+    print(f"\n{len(files)} files in {folder}: {', '.join(path.name for path in files)}")
+    if aside:
+        print(aside)
     for folder, reason in failed.items():
         print(f"{plan.by_folder[folder].title}: {reason}\n  {folder}, {folder}.log")
     return 1 if failed else 0

@@ -90,14 +90,35 @@ def test_starting_from_other_weights_is_told_apart(runs):
 
 
 def test_by_takes_means_over_the_rest_and_says_so(runs):
-    every = runs(*({"solver.rtol": rtol, "model.width": width} for rtol in (0.1, 0.01) for width in (4, 8)))
-    found = compare(every, ["model.width"])
+    every = runs(*({"solver.rtol": rtol, "optim.lr": rate} for rtol in (0.1, 0.01) for rate in (4, 8)))
+    found = compare(every, ["optim.lr"])
     assert (shape(found), found.mixed) == ([((4,), 2), ((8,), 2)], ["solver.rtol"])
     assert "solver.rtol" not in found.common
     whole = compare(every, [])
-    assert (shape(whole), whole.mixed) == ([((), 4)], ["model.width", "solver.rtol"])
+    assert (shape(whole), whole.mixed) == ([((), 4)], ["solver.rtol", "optim.lr"])
     by_seed = compare(runs({}, {"seed": 1}), ["seed"])
     assert (shape(by_seed), by_seed.mixed) == ([((0,), 1), ((1,), 1)], [])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"data.name": "mnist"}, {"data.crop": 4}, MLP, {"model.width": 8}, {"trainer.epochs": 160}],
+)
+def test_no_mean_is_taken_over_other_data_models_or_lengths(runs, other):
+    """Whatever `by` says: a key that only follows another one, as an option of a model does, is no exception."""
+    for by in ([], ["solver.rtol"], ["seed"]):
+        found = compare(runs({}, other), by)
+        assert [len(group.runs) for group in found.groups] == [1, 1]
+        assert not set(found.keys[len(by) :]) & set(by)
+    follows = compare(runs({"data.extra": 3, "solver.rtol": 0.1}, {}), ["gradient.method"])
+    assert follows.keys == ["gradient.method", "data.extra"]
+
+
+def test_no_mean_is_taken_over_other_files_of_a_table(runs):
+    """Two tables of one name and other content share no row, nor do a table and one of which nothing is known."""
+    digests = ("ab" * 32, "cd" * 32, None)
+    found = [run for digest in digests for run in runs({"data": {"name": "csv"}}, data={"sha256": digest})]
+    assert [len(group.runs) for group in compare(found, ["solver.rtol"]).groups] == [1, 1, 1]
 
 
 def test_by_an_unknown_key_names_the_nearest(runs):

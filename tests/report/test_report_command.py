@@ -20,7 +20,7 @@ def test_a_table_in_the_terminal_needs_no_torch(odenet, sweep):
     done = odenet("report", "sweep", fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("In common: model odenet")
-    assert "| 0.1         | 2 (0, 1)     |  5.00 ± 0.00 |" in done.stdout
+    assert "| 2 | 0.1         | 2 (0, 1)     |  5.00 ± 0.00 |" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {"torch", "hydra", "matplotlib", "numpy"} & loaded
 
@@ -89,6 +89,17 @@ def test_words(sweep, monkeypatch, capsys):
     assert command.main([".", "by=seed"]) == 0
     assert "Rows are means over solver.rtol too" in capsys.readouterr().out
     assert command.main(["--help"]) == 0
+
+
+def test_a_terminal_is_shown_what_fits(sweep, monkeypatch, capsys):
+    monkeypatch.setattr(command, "on_terminal", lambda: True)
+    monkeypatch.setattr(command, "columns", lambda: 50)
+    assert command.main([str(sweep)]) == 0
+    assert "Left out, as the terminal has 50 columns: " in capsys.readouterr().out
+    assert command.main([str(sweep), "--all"]) == 0
+    assert "Left out" not in capsys.readouterr().out
+    assert command.main([str(sweep), "columns=rtol,nfe"]) == 0
+    assert "| # | solver.rtol | NFE forward | NFE backward |" in capsys.readouterr().out
 
 
 def test_the_axis_asked_for(tmp_path, write, monkeypatch):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from odenet_cli.errors import RequestError
 from odenet_cli.report import export
 from odenet_cli.report.compare import compare
 from odenet_cli.report.provenance import Provenance
@@ -46,6 +47,7 @@ def test_by_hand(sweep):
     text = comparison_text(*made(sweep))
     tight, loose = rows(text)
     assert loose == {
+        "#": "2",
         "solver.rtol": "0.1",
         "runs (seeds)": "3 (0–2)",
         "test error %": "5.00 ± 1.00",
@@ -116,11 +118,53 @@ def test_runs_none_of_which_is_done(tmp_path, write):
 
 
 def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
-    widths = [write(tmp_path / f"{n}", {"model.width": n}, device=f"machine {n}") for n in (4, 8)]
-    text = comparison_text(*made(widths, by=["model.name"]))
-    assert "Rows are means over model.width too" in text
+    rates = [write(tmp_path / f"{n}", {"optim.lr": n}, device=f"machine {n}") for n in (4, 8)]
+    text = comparison_text(*made(rates, by=["model.name"]))
+    assert "Rows are means over optim.lr too" in text
     assert "Runs of one seed count as one" in text
     assert "Times come from several machines" in text
+
+
+def heads(text):
+    line = next(line for line in text.splitlines() if line.startswith("|"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_table_fits_the_terminal(sweep, width):
+    """What identifies a row and the main number come first; what does not fit is named."""
+    comparison, origin = made(sweep)
+    whole, text = comparison_text(comparison, origin), comparison_text(comparison, origin, width)
+    shown = heads(text)
+    assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= width
+    assert shown[:3] == ["#", "solver.rtol", "runs (seeds)"]
+    assert width < 60 or shown[3] == "status"
+    assert width < 80 or shown[4] == "test error %"
+    left_out = [title for title in heads(whole) if title not in shown]
+    assert bool(left_out) == (width < 200)
+    named = f"Left out, as the terminal has {width} columns: {', '.join(left_out)} (--all, or --columns A,B)."
+    assert (named in text) == bool(left_out)
+    assert "Left out" not in whole
+
+
+def test_columns_by_name(sweep):
+    comparison, origin = made(sweep)
+    text = comparison_text(comparison, origin, 20, ["RTOL", "error", "nfe"])
+    assert heads(text) == ["#", "solver.rtol", "test error %", "NFE forward", "NFE backward"]
+    assert "Left out" not in text
+    with pytest.raises(RequestError, match=r"--columns lr is no column here(.|\n)*There are: solver\.rtol, runs"):
+        comparison_text(comparison, origin, None, ["lr"])
+
+
+def test_the_folders_of_each_row(sweep, tmp_path, write):
+    """Below the folder that holds all; four of a row, or every one."""
+    lines = comparison_text(*made(sweep)).splitlines()
+    at = lines.index(f"Folders of the rows, in {tmp_path}:")
+    assert lines[at + 2 : at + 4] == ["- 1: 0.001-0, 0.001-1, 0.001-2, 0.001-3", "- 2: 0.1-0, 0.1-1, 0.1-2"]
+    more = [*sweep, write(tmp_path / "more" / "a", {"solver.rtol": 0.001, "seed": 4})]
+    assert "- 1: 0.001-0, 0.001-1, 0.001-2, 0.001-3 and 1 more\n" in comparison_text(*made(more))
+    assert "0.001-3, more/a\n" in comparison_text(*made(more), every_folder=True)
+    assert f"Folders of the rows:\n\n- 1: {sweep[0]}\n" in comparison_text(*made(sweep[:1]))
 
 
 def test_csv_and_json_say_the_same(sweep):
@@ -202,4 +246,4 @@ def test_a_bar_in_a_cell_does_not_end_it():
     head, rule, row = markdown_table(["∫|λ|", "b"], [["x|y|z", "1"]], left=1).splitlines()
     assert row == r"| x\|y\|z | 1 |"
     assert head == r"| ∫\|λ\|  | b |"
-    assert rule == "|---------|---|"
+    assert rule == "|---------|--:|"

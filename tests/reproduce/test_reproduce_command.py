@@ -245,6 +245,23 @@ def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_p
     assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
 
 
+def test_a_partial_page_leaves_a_fuller_one_alone(reproduce, tmp_path, monkeypatch):
+    """Two rows by `--rows` do not take the place of the whole table; where they are is printed."""
+    monkeypatch.setattr(stages, "run_cells", lambda made, *_: dict.fromkeys(made.by_folder, "stopped"))
+    page = tmp_path / "results" / "table1" / "quick.json"
+    page.parent.mkdir(parents=True)
+    page.write_text('{"rows": [{"cell": "other", "status": "done"}]}')
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
+    code, out = reproduce(*words)
+    assert code == 1
+    assert [path.name for path in page.parent.iterdir()] == ["quick.json"]
+    assert "files in runs/partial/table1: quick.md, quick.csv, quick.json\n" in out
+    assert "results/table1/quick.md has cells that this page has not, and stays: this page is partial: 1 of 2 " in out
+    assert "MLP" in (tmp_path / "runs" / "partial" / "table1" / "quick.md").read_text()
+    reproduce(*words, "--overwrite")
+    assert "other" not in page.read_text()
+
+
 def test_keep_counts_the_cells_never_started(reproduce):
     """`--keep` gives a reason for each run that cannot be kept; the cells that never ran are a number."""
     folder = next(iter(plan("table1", "quick", 3, ("MLP",), ("device=cpu",)).by_folder))

@@ -146,10 +146,9 @@ def table(values: Matrix, title: str, text: Callable[[float], str]) -> str:
     rows = [
         [f"trained at {compact(trained)}"]
         + [text(values[trained, tol]) if (trained, tol) in values else MISSING for tol in columns]
-        + [""]
         for trained in dict.fromkeys(trained for trained, _ in values)
     ]
-    return markdown_table([title, *(f"at {compact(tol)}" for tol in columns), ""], rows, left=1)
+    return markdown_table([title, *(f"at {compact(tol)}" for tol in columns)], rows, left=1)
 
 
 def details(scores: Scores, trainings: Trainings) -> str:
