@@ -49,11 +49,17 @@ PARSER.add_argument(
 )
 PARSER.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 PARSER.add_argument("--out", metavar="FOLDER", type=_common.path, help="also write Markdown and JSON there")
+PARSER.add_argument("--draw", metavar="FOLDER", type=_common.path, help="measure nothing; draw what is in FOLDER there")
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
     """Run the workloads one after the other; each is printed, and written, when it is done."""
+    if request.draw:
+        from odenet_cli.report import speed
+
+        print(*speed.write(request.draw), sep="\n")
+        return 0
     names = check(request)
     from odenet_cli.bench import machine, peers, table
     from odenet_cli.training import device as devices
