@@ -50,6 +50,7 @@ add("--rows", metavar="A,B", type=_common.several(str), default=[], help="only t
 add("--jobs", metavar="N", type=partial(number, "--jobs "), default=1, help="runs side by side, each on its own GPU")
 add("--out", metavar="DIR", type=_common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
 add("--overwrite", action="store_true", help="let a partial page take the place of a fuller or committed one")
+add("--redraw", action="store_true", help="run nothing; make the committed page again from its own numbers")
 add("--dry-run", action="store_true", help="list the runs, and run nothing")
 add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
 
@@ -63,6 +64,12 @@ def main(words: Namespace) -> int:
     plans = [plan(item, request.preset, request.seeds, request.rows, request.overrides) for item in request.items]
     if request.dry_run:
         print("\n".join(line for planned in plans for line in describe(planned, request.jobs)))
+        return 0
+    if request.redraw:
+        from odenet_cli.reproduce.redraw import redraw
+
+        for planned in plans:
+            print(*redraw(planned, request.out), sep="\n")
         return 0
     from odenet_cli.commands import train
     from odenet_cli.reproduce.stages import check_finished, keep, needs_data, reproduce, unpack_kept

@@ -19,7 +19,7 @@ from odenet_cli.report.export import csv_text
 from odenet_cli.report.provenance import Provenance, data_of
 from odenet_cli.report.runs import Run
 from odenet_cli.report.table import markdown_table
-from odenet_cli.report.text import MISSING, bullets
+from odenet_cli.report.text import MISSING, bullets, seeds_text
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."
 
@@ -48,7 +48,8 @@ class Result:
     body     Markdown; a figure stands where it says `![name]`
     rows     one for each line of the CSV
     figures  name -> figure; None where there are too few runs for it
-    films    name -> maker of a moving figure, which becomes a GIF
+    films    name -> maker of a moving figure below a line of text; it becomes a GIF
+    seeds    name -> the seeds that a figure or film shows, in words; left out, those of all finished runs
     facts    the numbers that the experiment's `expect` refers to, by identifier: `name` or `name/argument/argument`
     labels   name of a fact -> its label, with a `{}` for each argument
     """
@@ -56,7 +57,8 @@ class Result:
     body: list[str]
     rows: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure | None] = field(default_factory=dict)
-    films: dict[str, Callable[[], FuncAnimation]] = field(default_factory=dict)
+    films: dict[str, Callable[[str], FuncAnimation]] = field(default_factory=dict)
+    seeds: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=dict)
     verdict: str = ""
     title: str = ""
@@ -118,7 +120,9 @@ def result_of(item: str, entries: Sequence[Entry], rest: dict[str, Any]) -> Resu
     """
     module = importlib.import_module(f"odenet_cli.report.items.{item}")
     result: Result = module.result(entries, rest)
-    return replace(result, title=module.TITLE, labels=module.LABELS)
+    done = seeds_text(entry.run.seed for entry in entries if entry.run.done)
+    seeds = {name: result.seeds.get(name, done) for name in (*result.figures, *result.films)}
+    return replace(result, title=module.TITLE, labels=module.LABELS, seeds=seeds)
 
 
 def check_expectations(result: Result, expected: Mapping[str, Sequence[float | None]]) -> list[Check]:
@@ -166,12 +170,25 @@ def write(folder: Path, result: Result, about: About, checks: Sequence[Check], p
     folder.mkdir(parents=True, exist_ok=True)
     contents = texts(result, about, checks, provenance)
     files = [write_output(folder / f"{about.preset}.{kind}", text) for kind, text in contents.items()]
+    return files + write_figures(folder, result, about, provenance)
+
+
+def write_figures(folder: Path, result: Result, about: About, provenance: Provenance) -> list[Path]:
+    """Write the figures and films alone."""
+    files = []
     for name, figure in result.figures.items():
         if figure is not None:
+            style.head(figure, caption(result, about, name))
             files += style.save(figure, folder / f"{about.preset}-{name}", provenance.text())
     for name, film in result.films.items():
-        files.append(style.save_film(film(), folder / f"{about.preset}-{name}"))
+        files.append(style.save_film(film(caption(result, about, name)), folder / f"{about.preset}-{name}"))
     return files
+
+
+def caption(result: Result, about: About, name: str) -> str:
+    """Return the line above a figure or film: item, preset and seeds."""
+    partial = " (partial)" if about.partial else ""
+    return f"{result.title.partition(',')[0]}, {about.preset} preset{partial}, {result.seeds[name]}"
 
 
 def csv_row(entry: Entry, names: Sequence[str] = ()) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from odenet_cli.files import write_output
 from odenet_cli.report.runs import finite
@@ -52,6 +53,13 @@ def styled(draw: Draw) -> Draw:
             return draw(*args, **options)
 
     return cast(Draw, wrapped)
+
+
+@styled
+def head(figure: Figure, text: str) -> Text:
+    """Write a line above the panels, what the figure is of, and return it; the figure grows by its height."""
+    figure.set_figheight(figure.get_figheight() + 0.15)
+    return figure.suptitle(text, x=0.005, ha="left", fontsize=6, color=GREY)
 
 
 @styled

@@ -60,6 +60,12 @@ def seed_range(values: Iterable[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
+def seeds_text(values: Iterable[int]) -> str:
+    """Return seed 0, or seeds 0–2."""
+    seeds = set(values)
+    return f"seed{'s' * (len(seeds) != 1)} {seed_range(seeds)}"
+
+
 def join_words(words: Sequence[str]) -> str:
     """Return a, b and c."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

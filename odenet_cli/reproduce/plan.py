@@ -62,6 +62,7 @@ class ReproduceRequest:
     dry_run: bool = False
     keep: bool = False
     overwrite: bool = False
+    redraw: bool = False
     overrides: list[str] = field(default_factory=list)
 
     @property

@@ -14,7 +14,7 @@ from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.table import markdown_table, parameters, runs_and_seeds
-from odenet_cli.report.text import mean_count, three_digits
+from odenet_cli.report.text import mean_count, seeds_text, three_digits
 
 RATES = "Learning rates, by the loss on validation samples (nat, mean over seeds):"
 COSTS = ("rate", "parameters", "updates", "NFE", "time, s", "runs (seeds)")
@@ -24,8 +24,10 @@ Choices = Mapping[tuple[str, str], Choice]
 
 
 def select(entries: Sequence[Entry]) -> tuple[Cells, Choices]:
-    """Return the cells of each flow on each target, and the choice among them."""
-    return selection.select(entries, lambda entry: (str(entry.run.config["data.name"]), entry.row), _score)
+    """Return the cells of each flow on each target, and the choice among them, target by target."""
+    cells, choices = selection.select(entries, lambda entry: (str(entry.run.config["data.name"]), entry.row), _score)
+    order = list(dict.fromkeys(target for target, _ in cells))
+    return cells, dict(sorted(choices.items(), key=lambda item: order.index(item[0][0])))
 
 
 def _score(run: Run) -> float | None:
@@ -71,6 +73,11 @@ def smallest_in_errors(entries: Sequence[Entry], score: str, error: str) -> floa
     """Return the smallest score of any finished run, in its own standard errors."""
     pairs = [(entry.run.value(score), entry.run.value(error)) for entry in entries if entry.run.done]
     return min((value / se for value, se in pairs if value is not None and se), default=None)
+
+
+def first_seed(choices: Choices) -> str:
+    """Return the seed of the networks whose `arrays` are drawn, in words."""
+    return seeds_text([min(entry.run.seed for choice in choices.values() for entry in choice.entries)])
 
 
 def arrays(choice: Choice | None, task: str) -> tuple[Run, dict[str, Any]] | None:

@@ -18,7 +18,7 @@ from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.statistics import fit_exponent, fit_line
 from odenet_cli.report.table import markdown_table
-from odenet_cli.report.text import MISSING, bullets, compact, mean_count
+from odenet_cli.report.text import MISSING, bullets, compact, mean_count, seeds_text
 
 TITLE = "Figure 3, error control of a trained ODE-Net"
 LABELS = {
@@ -82,11 +82,13 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     origin = {name: value for name, value in csv_row(entry).items() if name in ORIGIN}
     done = [entry for entry in entries if entry.run.done]
     rows = [{**row, **origin} for row in entry.measured] + [row for entry in done for row in training_rows(entry)]
+    more = f" (d: {seeds_text(entry.run.seed for entry in done)})" if len(done) > 1 else ""
     body = ["![panels]", PANELS.format(**references), solves_table(kinds), gradients_table(kinds["gradient"])]
     return Result(
         body=[*body, bullets(rest["notes"])],
         rows=rows,
         figures={"panels": draw(kinds, [entry.run for entry in done], numbers["error_vs_nfe"])},
+        seeds={"panels": seeds_text([entry.run.seed]) + more},
         facts=numbers,
     )
 

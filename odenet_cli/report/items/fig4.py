@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ SCORES: dict[str, Callable[[Group], str]] = {
     "outside %": lambda group: plus_minus(group.spread("outside"), 2, 100),
 }
 DENSITIES = (
-    "Densities of the first seed; above each its KL. All panels of a row have the colours of their target: what is "
+    "Densities of one seed; above each its KL. All panels of a row have the colours of their target: what is "
     "brighter than the target has too much mass, what is dark has none."
 )
 TABLE = (
@@ -42,11 +41,13 @@ TABLE = (
     "beyond the wall. NFE: field evaluations of a training step. Time: of training and scoring, beside another run."
 )
 LOSS = (
-    "KL against K or M; the same against parameters, time of training and evaluations of the target (updates times "
-    "batch). Bars: standard deviation over seeds."
+    "KL against K or M, the same against parameters and against time of training and scoring, each mark with its K or "
+    "M. Bars: standard deviation over seeds."
 )
 CURVES = "KL on validation samples over training; thick at the learning rate that is shown, thin at the others."
 
+NUMBER: dict[str, Any] = {"fontsize": 6, "xytext": (4, 2), "textcoords": "offset points"}
+FROM_ROWS = ("loss",)  # figures that need the rows of the CSV alone
 KINDS: dict[str, style.Look] = {
     "planar": {"color": style.CYCLE[1], "marker": "s"},
     "CNF": {"color": style.CYCLE[0], "marker": "o"},
@@ -68,7 +69,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     }
     body = ["![densities]", DENSITIES, _flows.table(choices, "energy", SCORES), TABLE, "![loss]", LOSS]
     body += [bullets(rest["notes"]), *_flows.training(choices, CURVES)]
-    return Result(body=body, rows=rows, figures=figures, facts=facts(choices, entries))
+    seeds = {"densities": _flows.first_seed(choices)}
+    return Result(body=body, rows=rows, figures=figures, seeds=seeds, facts=facts(choices, entries))
 
 
 def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:
@@ -97,16 +99,11 @@ def look(flow: str) -> style.Look:
     return {"color": style.tint(KINDS[flow.split()[0]]["color"], TINTS.get(size(flow), 1.0))}
 
 
-def target_evaluations(choice: Choice) -> float:
-    """Return the evaluations of the target by a run: updates times batch."""
-    return statistics.fmean((r.value("step") or 0) * r.config["trainer.batch_size"] for r in choice.group.done)
-
-
+TIME = "time (s)"
 X_AXES: dict[str, Callable[[Choice], float]] = {
     "K or M": lambda choice: size(choice.entries[0].row),
     "parameters": lambda choice: choice.group.mean("parameters") or 0.0,
-    "time (s)": lambda choice: choice.group.mean("time_s") or 0.0,
-    "evaluations of the target": target_evaluations,
+    TIME: lambda choice: choice.group.mean("time_s") or 0.0,
 }
 
 
@@ -131,14 +128,18 @@ def densities(choices: Choices) -> Figure | None:
                 panel.set_axis_on()
                 _flow.frame(panel, arrays)
                 _flow.density(panel, arrays, values, top)
-            axes.set_title(flow if kl is None else f"{flow}: {kl:.3f}", loc="center")
-            line[0].set_title(f"{_flows.target_title(energy)}, target", loc="center", fontweight="bold")
+            title = flow if kl is None else f"{flow}, KL {kl:.3f}"
+            axes.set_title(title, loc="center", fontsize=6)
+            line[0].set_title(f"{_flows.target_title(energy)}, target", loc="center", fontsize=6, fontweight="bold")
     return figure if any(axes.axison for axes in panels.flat) else None
 
 
 @style.styled
 def loss(choices: Choices) -> Figure:
-    """Draw KL against K or M, parameters, time and evaluations of the target; a row for each energy."""
+    """Draw KL against K or M, parameters and time; a row for each energy.
+
+    Time does not grow with K or M, which also cost updates: its marks are not joined but numbered.
+    """
     energies = _flows.targets(choices)
     figure, panels = style.panel_grid(len(energies) * len(X_AXES), len(X_AXES), 1.12, 0.25, sharey="row", sharex="col")
     for line, energy in zip(panels, energies):
@@ -150,11 +151,15 @@ def loss(choices: Choices) -> Figure:
             known = [(choice, spread) for _, choice in ordered if (spread := choice.group.spread("kl"))]
             kl = [spread.mean for _, spread in known]
             heights += [height for height in kl if height > 0]
-            for axes, x_of in zip(line, X_AXES.values()):
+            for axes, (label, x_of) in zip(line, X_AXES.items()):
                 x = [x_of(choice) for choice, _ in known]
-                axes.plot(x, kl, color=mark["color"], linewidth=0.9)
-                for across, (_, spread) in zip(x, known):
+                if label != TIME:
+                    axes.plot(x, kl, color=mark["color"], linewidth=0.9)
+                for across, (choice, spread) in zip(x, known):
                     style.point(axes, (across, spread.mean), (0, spread.sd or 0), **mark)
+                    if label == TIME:
+                        number = str(size(choice.entries[0].row))
+                        axes.annotate(number, (across, spread.mean), color=mark["color"], **NUMBER)
                 axes.set_xscale("log")
         if heights:
             scales.decade_limits(line[0], heights)

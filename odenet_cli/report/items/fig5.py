@@ -33,7 +33,7 @@ STRIP = (
     "On {data}: density and samples of each flow on the way from noise to data, and what it was trained on. A CNF "
     "moves along its field, a planar flow by layers. The first seed; each panel of a density has its own scale."
 )
-FILM = "Samples of both flows on their way from noise to data, and back."
+FILM = "Samples of both flows on their way from noise to data, and back; above them how far they are."
 TABLE = (
     "Negative log-likelihood of test points in nat, beside the entropy of the density that they come from, below "
     "which no flow can be; mean ± standard deviation over seeds. CNFs are scored by dopri5 at 1e-7 in float64. Round "
@@ -69,7 +69,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         body=body,
         rows=rows,
         figures=figures,
-        films={"film": lambda: film(drawn, targets)} if drawn else {},
+        films={"film": lambda text: film(drawn, targets, text)} if drawn else {},
+        seeds=dict.fromkeys([*targets, "film"], _flows.first_seed(choices)),
         facts=facts(choices, entries),
     )
 
@@ -125,10 +126,12 @@ def strip(drawn: Arrays, data: str) -> Figure | None:
 
 
 @style.styled
-def film(drawn: Arrays, targets: Sequence[str]) -> FuncAnimation:
-    """Draw the particles of both flows moving from noise to data and back, a row for each target."""
+def film(drawn: Arrays, targets: Sequence[str], text: str) -> FuncAnimation:
+    """Draw the particles of both flows moving from noise to data and back, a row for each target; `text` and the share
+    of the way stand above."""
     side = 1.7
     figure = Figure(figsize=(side * (len(COLORS) + 1), side * len(targets) + 0.3))
+    heading = style.head(figure, text)
     panels = figure.subplots(len(targets), len(COLORS) + 1, squeeze=False)
     dots, moments = [], 0
     for axes in panels.flat:
@@ -152,6 +155,7 @@ def film(drawn: Arrays, targets: Sequence[str]) -> FuncAnimation:
     def draw(frame: int) -> list[Any]:
         for scatter, paths in dots:
             scatter.set_offsets(paths[min(frame, len(paths) - 1)])
-        return [scatter for scatter, _ in dots]
+        heading.set_text(f"{text}: {100 * frame / (moments - 1):.0f} % of the way from noise to data")
+        return [heading, *(scatter for scatter, _ in dots)]
 
     return FuncAnimation(figure, draw, frames=frames, cache_frame_data=False)

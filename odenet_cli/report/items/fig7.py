@@ -17,7 +17,7 @@ from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.table import interval, markdown_table, plus_minus
-from odenet_cli.report.text import bullets, mean_count, three_digits
+from odenet_cli.report.text import bullets, mean_count, seeds_text, three_digits
 
 TITLE = "Figure 7, inferred rates of Poisson processes"
 LABELS = {
@@ -59,6 +59,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         body=[*body, bullets(rest["notes"])],
         rows=rows + [csv_row(entry, NUMBERS) for entry in entries if entry not in done],
         figures={"rates": rates(shown, sequences, first.run) if shown else None, "errors": errors(done)},
+        seeds={"rates": seeds_text([first.run.seed])},
         facts=facts(spreads),
     )
 

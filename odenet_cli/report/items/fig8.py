@@ -30,9 +30,9 @@ LABELS = {
 }
 NUMBERS = ("series", "turns", "rmse_window_clean", "rmse_further_clean")
 PATHS = (
-    "Figure 8, a and b: test trajectories of which {fewest} of 100 points were observed; reconstruction inside the "
-    "window and extrapolation after it, the true path in grey. Above each its RMSE after the window against the true "
-    "path. A path that leaves the frame is cut. "
+    "Figure 8, a the RNN and b the latent ODE: test trajectories of which {fewest} of 100 points were observed; "
+    "reconstruction inside the window and extrapolation after it, the true path in grey. Above each its RMSE after the "
+    "window against the true path. A path that leaves the frame is cut. "
     "Inside the window, what the RNNs show are predictions of the next observation from those before it."
 )
 LATENT = (
@@ -44,7 +44,7 @@ VARIED = (
     "trajectories, all others at their mean; colour is time, from the start of the window to twice its length."
 )
 POINTS = "Figure 10: the latent ODE by the number of points observed, on the same trajectories."
-LETTERS = {ODE: "8a  ", "RNN": "8b  "}  # the paper's panels
+LETTERS = {"RNN": "8a  ", ODE: "8b  "}  # the paper's panels, in its order
 CLOCKWISE, COUNTER = style.CYCLE[1], style.CYCLE[2]
 
 Rows = Sequence[dict[str, Any]]
@@ -63,7 +63,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     ode = shown.get((ODE, fewest))
     latent, varied = (ode.measurements(kind) if ode else [] for kind in ("latent", "varied"))
     dimension = turning_dimension(varied)
-    titled = {f"{LETTERS.get(model, '')}{model}": rows for model, rows in by_model.items()}
+    order = [model for model in (*LETTERS, *by_model.keys() - LETTERS.keys()) if model in by_model]
+    titled = {f"{LETTERS.get(model, '')}{model}": by_model[model] for model in order}
     figures: dict[str, Figure | None] = {
         "spirals": trajectories(titled),
         "latent": latents(latent) if latent else None,

@@ -13,7 +13,7 @@ from odenet_cli.report.items import _significance
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.statistics import Pair, fit_line, mcnemar, over_seeds
 from odenet_cli.report.table import interval, markdown_table, parameters, plus_minus, runs_and_seeds
-from odenet_cli.report.text import MISSING, bullets, compact, join_words, mean_count, three_digits
+from odenet_cli.report.text import MISSING, bullets, compact, join_words, mean_count, seeds_text, three_digits
 
 TITLE = "Table 1, MLP, ResNets, RK-Net and ODE-Net"
 LABELS = {
@@ -70,6 +70,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         body=body,
         rows=[csv_row(entry, numbers[entry.part]) | (measured_step(entry) or {}) for entry in entries],
         figures={"scaling": draw(steps)},
+        seeds={"scaling": seeds_text(e.run.seed for e in entries if e.part == "scaling" and e.run.done)},
         facts=facts(groups, steps),
         verdict=verdict({row: groups[row] for row in rest["paper"] if row in groups}, paper, seconds, pairs),
     )

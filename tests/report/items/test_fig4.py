@@ -28,7 +28,7 @@ def entries(tmp_path, write):
             for rate, valid, test in ((1e-3, 0.5, 1.5 * value), (1e-2, 0.3, 2 * value)):
                 config = {"data": {"name": data}, "optim.lr": rate, "trainer.batch_size": 512}
                 final = {score: test, "outside": 0.1, "best_epoch": 3, "nll": 1 + test, "kl_se": 0.01, "nll_se": 0.01}
-                folder = write(tmp_path / f"{row}-{rate}", config, error=None, final=final, loss=valid)
+                folder = write(tmp_path / f"{data}-{row}-{rate}", config, error=None, final=final, loss=valid)
                 (folder / "figures").mkdir()
                 numpy.savez(folder / "figures" / f"{task}.npz", x=GRID, y=GRID, **DRAWN[task])
                 yield Entry("part", row, read_run(folder))
@@ -50,6 +50,32 @@ def test_the_rate_is_chosen_on_validation(entries):
     assert [row["shown"] for row in made.rows] == [False, True, False, True]
 
 
+def test_the_table_goes_energy_by_energy(entries):
+    """Whatever the order of the cells: flows on one energy stand below each other, each density below its KL."""
+    cells = entries(*KL) + entries("density", "u2", *KL[2:])
+    cells = sorted(cells, key=lambda entry: entry.row)
+    made = fig4.result(cells, {"notes": []})
+    lines = [line.split("|")[1:3] for line in made.body[2].splitlines()[2:]]
+    names = [[cell.strip() for cell in line] for line in lines]
+    assert names == [[energy, flow] for energy in ("U1", "U2") for flow in ("CNF 32", "planar 32")]
+    titles = {axes.get_title("center") for axes in made.figures["densities"].axes}
+    assert {"U1, target", "CNF 32, KL 0.040", "planar 32, KL 0.800"} <= titles
+
+
+def test_only_what_grows_with_the_size_is_a_line(entries):
+    """Time falls and rises again with K and M: its marks carry their number instead."""
+    size, parameters, time = fig4.result(entries(*KL), {"notes": []}).figures["loss"].axes
+    assert [len(axes.texts) for axes in (size, parameters, time)] == [0, 0, 2]
+    assert {text.get_text() for text in time.texts} == {"32"}
+
+
+def test_a_film_says_how_far_it_is(entries):
+    film = fig5.result(entries(*GAP), {"notes": []}).films["film"]("Figure 5, quick preset, seed 0")
+    for frame, share in ((0, 0), (3, 100)):
+        heading, *_ = film._func(frame)
+        assert heading.get_text() == f"Figure 5, quick preset, seed 0: {share} % of the way from noise to data"
+
+
 def test_the_continuous_flow_is_held_against_the_planar_one(entries):
     made = fig5.result(entries(*GAP), {"notes": []})
     assert made.facts["cnf_gap/moons"] == pytest.approx(0.04)
@@ -60,7 +86,7 @@ def test_the_continuous_flow_is_held_against_the_planar_one(entries):
 
 def test_the_film_goes_there_and_back(entries, tmp_path):
     made = fig5.result(entries(*GAP), {"notes": []})
-    path = style.save_film(made.films["film"](), tmp_path / "film")
+    path = style.save_film(made.films["film"]("Figure 5"), tmp_path / "film")
     assert path.read_bytes().startswith(b"GIF89a")
     assert path.stat().st_size > 1000
 

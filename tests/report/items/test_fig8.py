@@ -66,8 +66,8 @@ def test_both_parts_of_a_path_meet_in_two_colours(cell):
     made = fig8.result([cell("latent ODE"), cell("RNN")], {"notes": []})
     figure = made.figures["spirals"]
     assert len(figure.axes) == 8
-    assert [figure.axes[n].get_title("left") for n in (0, 4)] == ["8a  latent ODE", "8b  RNN"]
-    lines = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
+    assert [figure.axes[n].get_title("left") for n in (0, 4)] == ["8a  RNN", "8b  latent ODE"]
+    lines = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[4].get_lines()}
     inside, after = lines[style.CYCLE[0]], lines[style.CYCLE[1]]
     assert inside[-1] == after[0]
     assert len(inside) == 11

@@ -1,0 +1,79 @@
+"""Make the page of an item again from its committed rows, where the runs behind it are not at hand.
+
+The rows hold the numbers of every cell, and neither its log nor its arrays. So tables are made again, and those figures
+that need no more, which an item names in FROM_ROWS; the other figures, the CSV and the JSON stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from odenet_cli.errors import RequestError
+from odenet_cli.files import write_output
+from odenet_cli.report import result as results
+from odenet_cli.report.provenance import Provenance
+from odenet_cli.report.runs import Run, flatten
+from odenet_cli.reproduce.plan import Cell, Plan
+
+
+def redraw(plan: Plan, out: Path) -> list[Path]:
+    """Write the Markdown and the figures of FROM_ROWS again, and return the files.
+
+    Raises if the item needs more than rows, or if the rows are of other cells than the plan's.
+    """
+    module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
+    page = out / plan.item / f"{plan.preset}.json"
+    if not hasattr(module, "FROM_ROWS"):
+        raise RequestError(f"{plan.item} cannot be redrawn: its tables need the runs, not their numbers alone.")
+    try:
+        content = json.loads(page.read_text(encoding="utf-8"))
+        rows = {row["cell"]: row for row in content["rows"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{page} is no page to redraw: {type(error).__name__}: {error}.") from error
+    if rows.keys() != {cell.folder.name for cell in plan.cells}:
+        raise RequestError(
+            f"{page} has other cells than this version plans.\n  Run them: {content['source']['command']}"
+        )
+    entries = [results.Entry(cell.part, cell.row, _run(cell, rows[cell.folder.name])) for cell in plan.cells]
+    result = results.result_of(plan.item, entries, plan.settings)
+
+    labels = {result.label(name): name for name in result.facts}
+    known = {labels[label]: value for label, value in content["facts"].items() if label in labels}
+    result = replace(result, facts=result.facts | known)  # some are of the logs
+    expect = plan.settings.get("expect", {})
+    checks = results.check_expectations(result, {**expect.get("all", {}), **expect.get(plan.preset, {})})
+    about = results.About(
+        **{name: content[name] for name in ("item", "preset", "text")},
+        **{name: tuple(content[name]) for name in ("partial", "missing")},
+    )
+    source = Provenance(**content["source"])
+    text = results.markdown(replace(result, figures=_figures_there(result, page)), about, checks, source)
+    note = f"drawn from {page.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"
+    drawn = replace(result, figures={name: result.figures.get(name) for name in module.FROM_ROWS}, films={})
+    return [
+        write_output(page.with_suffix(".md"), f"{text}- {note}\n"),
+        *results.write_figures(page.parent, drawn, about, source),
+    ]
+
+
+def _figures_there(result: results.Result, page: Path) -> dict[str, Figure | None]:
+    """Return the figures that the page shows: those that are in its folder, and stay, are there too."""
+    return {
+        name: Figure() if page.with_name(f"{page.stem}-{name}.svg").exists() else figure
+        for name, figure in result.figures.items()
+    }
+
+
+def _run(cell: Cell, row: Mapping[str, Any]) -> Run:
+    """Return the run of a cell as far as its row tells: what was scored, and the validation that chose the weights."""
+    record = {"final": dict(row), "parameters": row.get("parameters"), "git": row.get("commit")}
+    valid = {"split": "valid", "step": row.get("step"), "epoch": row.get("best_epoch"), "loss": row.get("validation")}
+    config = dict(flatten(asdict(cell.config)))
+    return Run(folder=cell.folder, status=str(row["status"]), config=config, record=record, metrics=[valid])

@@ -1,0 +1,63 @@
+"""A page is made again from its own numbers, and only where they are enough."""
+
+import json
+
+import pytest
+
+from odenet_cli.errors import RequestError
+from odenet_cli.reproduce.plan import plan
+from odenet_cli.reproduce.redraw import redraw
+
+SOURCE = {"command": "odenet reproduce fig4", "trained": [], "commits": ["0123abcd"], "machines": [], "versions": []}
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return plan("fig4", "quick", 1, ["planar 2", "CNF 2"], [])
+
+
+@pytest.fixture
+def page(planned, tmp_path):
+    """Six cells as the report wrote them: of each flow the second learning rate is best on validation."""
+    rows = []
+    for number, cell in enumerate(planned.cells):
+        row = {"part": cell.part, "row": cell.row, "seed": 0, "status": "done", "cell": cell.folder.name}
+        row |= {"kl": 0.1 + 0.01 * number, "kl_se": 0.01, "outside": 0.02, "parameters": 10, "time_s": 12.0}
+        rows.append({**row, "step": 4000, "best_epoch": 7, "validation": -1.0 if number % 3 == 1 else -0.5})
+    content = {"item": "fig4", "preset": "quick", "text": "scaled down; 1 seed", "partial": [], "missing": []}
+    content |= {"source": {**SOURCE, "data": ["u1"]}, "rows": rows}
+    content["facts"] = {"largest fall of a validation KL over the last tenth of training (nat)": 0.25}
+    path = tmp_path / "fig4" / "quick.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    path.with_name("quick-densities.svg").write_text("as it was")
+    return path
+
+
+def test_tables_and_one_figure_are_made_again(planned, page, tmp_path):
+    before = page.read_bytes()
+    names = [path.name for path in redraw(planned, tmp_path)]
+    assert names == ["quick.md", "quick-loss.svg", "quick-loss.png"]
+    text = page.with_suffix(".md").read_text()
+    values = [[cell.strip() for cell in line.split("|")[1:6]] for line in text.splitlines() if line.startswith("| U1 ")]
+    assert values[:2] == [["U1", "planar 2", "0.1100", "2.00", "0.003"], ["U1", "CNF 2", "0.1400", "2.00", "0.003"]]
+    assert "![densities](quick-densities.svg)" in text
+    assert "- commit: 0123abcd\n" in text
+    assert text.endswith("- drawn from quick.json: odenet reproduce fig4 --preset quick --redraw\n")
+    assert page.read_bytes() == before
+    assert page.with_name("quick-densities.svg").read_text() == "as it was"
+
+
+def test_rows_of_other_cells_are_refused(planned, page, tmp_path):
+    page.write_text(page.read_text().replace(planned.cells[0].folder.name, "0" * 16))
+    with pytest.raises(RequestError, match=r"has other cells than this version plans(.|\n)*odenet reproduce fig4"):
+        redraw(planned, tmp_path)
+    page.write_text("{}")
+    with pytest.raises(RequestError, match=r"quick\.json is no page to redraw: KeyError"):
+        redraw(planned, tmp_path)
+    assert not page.with_suffix(".md").exists()
+
+
+def test_an_item_that_needs_its_runs_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="fig7 cannot be redrawn"):
+        redraw(plan("fig7", "quick", 1, [], []), tmp_path)
