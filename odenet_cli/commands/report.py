@@ -1,7 +1,8 @@
 """Tables and figures of any runs: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
 
 Compares runs: one row for each setting of the keys in which they differ, mean ± standard deviation over seeds. Runs
-that are not done are listed, and enter no mean. No mean is taken over different data, models or lengths of training.
+that are not done are listed, and enter no mean. No mean is taken over different data, models, presets or lengths of
+training.
 
   odenet report sweeps/2026-11-23/171403-482113
   odenet report runs --out results/mine          also table.md, table.csv, table.json, and figures as SVG and PNG
@@ -31,7 +32,7 @@ add(
     "--by",
     metavar="key,key",
     type=_common.several(str),
-    help="group by these and by data, model and length; mean over the others",
+    help="group by these, data, model, presets and length; mean over the rest",
 )
 add("--columns", metavar="A,B", type=_common.several(str), default=[], help="print only these columns")
 add("--all", action="store_true", help="print every column and folder, however wide the terminal is")

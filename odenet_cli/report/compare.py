@@ -15,7 +15,8 @@ from odenet_cli.report.statistics import Spread, over_seeds
 
 IGNORED = INCIDENTAL | {"seed"}  # may differ between two runs of the same experiment
 SOLVER_KEYS = ("solver.", "gradient.", "eval.solver.")
-IDENTITY = ("model", "data", "trainer")  # what no mean is taken over: network, data, and how long it trained
+IDENTITY = ("model", "data", "trainer")  # sections that no mean is taken over, nor over the presets of others
+PRESETS = ("name", "method")  # RK-Net and ODE-Net differ in gradient.method alone
 SECTIONS = ("model", "solver", "gradient", "data", "optim", "trainer", "eval")  # in reading order
 
 Setting = dict[str, Any]  # full key -> value, of what was computed
@@ -91,7 +92,7 @@ def distinguishing_keys(
 
 
 def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
-    """Group `runs` by the keys that differ between them, or by the keys in `by` and those of IDENTITY that differ."""
+    """Group `runs` by the keys that differ between them, or by those in `by` and the identity of network and data."""
     readable = [run for run in runs if run.config]
     settings = _settings(readable)
     differing = _differing_keys(settings)
@@ -101,7 +102,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
         for key in by:
             if key not in known:
                 raise RequestError(f"by={key}: no run here has that key.{nearest(key, known)}")
-        identity = _differing_keys([{k: v for k, v in s.items() if _section(k) in IDENTITY} for s in settings])
+        identity = _differing_keys([{k: v for k, v in s.items() if _is_identity(k)} for s in settings])
         keys = [*by, *(key for key in identity if key not in by)]
 
     members = defaultdict(list)
@@ -165,6 +166,10 @@ def _differing_keys(settings: Sequence[Setting]) -> list[str]:
 
 def _count_distinct(rows: Sequence[Setting], keys: Sequence[str]) -> int:
     return len({tuple(row.get(key) for key in keys) for row in rows})
+
+
+def _is_identity(key: str) -> bool:
+    return _section(key) in IDENTITY or key.rpartition(".")[2] in PRESETS
 
 
 def _section(key: str) -> str:

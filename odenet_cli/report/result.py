@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,8 +130,13 @@ def check_expectations(result: Result, expected: Mapping[str, Sequence[float | N
     return [Check(result.label(name), low, high, result.facts.get(name)) for name, (low, high) in expected.items()]
 
 
-def markdown(result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> str:
-    """Return the report: title, tables, figures, expected beside measured, and where the numbers come from."""
+def markdown(
+    result: Result, about: About, checks: Sequence[Check], provenance: Provenance, there: Collection[str] = ()
+) -> str:
+    """Return the report: title, tables, figures, expected beside measured, and where the numbers come from.
+
+    there  names of figures that are in the folder already
+    """
     partial = f" ({'; '.join(about.partial)})" if about.partial else ""
     parts = [f"# {result.title}: {about.preset} preset{partial}", *[f"**{result.verdict}**"] * bool(result.verdict)]
     parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
@@ -142,7 +147,7 @@ def markdown(result: Result, about: About, checks: Sequence[Check], provenance: 
         elif name in result.films:
             parts.append(f"![{name}]({about.preset}-{name}.gif)")
         else:
-            has_figure = result.figures.get(name) is not None
+            has_figure = name in there or result.figures.get(name) is not None
             parts.append(f"![{name}]({about.preset}-{name}.svg)" if has_figure else NO_FIGURE)
     if checks:
         table = markdown_table(["", "expected", "measured", ""], [check.cells for check in checks], left=1)

@@ -151,14 +151,15 @@ def comparison_text(
 
 
 def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
-    """Return the places of the columns that fit into `width`; of two, the first has precedence."""
+    """Return the places of the columns that fit into `width`: the main score has precedence, then the first one."""
+    widths = [max(map(len, column)) + 3 for column in zip(titles, *rows)]
+    main = next((place for place, title in enumerate(titles) if title.startswith("test ")), 0)
     shown, used = [], 1  # the last bar
-    for place, column in enumerate(zip(titles, *rows)):
-        wide = max(map(len, column)) + 3
-        if width is None or used + wide <= width:
+    for place in dict.fromkeys((0, main, *range(len(titles)))):
+        if width is None or used + widths[place] <= width:
             shown.append(place)
-            used += wide
-    return shown
+            used += widths[place]
+    return sorted(shown)
 
 
 def _picked(titles: Sequence[str], names: Sequence[str]) -> list[int]:

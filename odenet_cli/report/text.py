@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from odenet_cli.config.saved import default_options
+from odenet_cli.report.compare import PRESETS
 from odenet_cli.report.runs import flatten
 
 MISSING = "–"
 DEFAULTS = dict(flatten(default_options({})))  # full key -> default, of every option of the schema
-NAMING_KEYS = ("name", "method")  # what a section of the config is called by
 
 
 def config_value(value: Any) -> str:
@@ -82,7 +82,7 @@ def config_sentence(config: Mapping[str, Any]) -> str:
     options: dict[str, list[str]] = {}
     for key, value in config.items():
         section, dot, rest = key.partition(".")
-        if rest in NAMING_KEYS:
+        if rest in PRESETS:
             titles[section] = f"{section} {config_value(value)}"
         elif value is None or DEFAULTS.get(key) == value:
             continue

@@ -17,7 +17,8 @@ A *plan* is the list of all cells of an item in a preset (`plan.py`). `odenet re
 plan and goes through three *stages* (`stages.py`). It runs the cells, in processes of their own side by side
 (`processes.py`) or by one of Hydra's launchers (`launcher.py`), while a board shows what is done, running and left
 (`board.py`). It makes the *measurements*: numbers computed on the trained networks, where the experiment asks for
-them (`analysis/measures/`). It writes `results/table1/day.*`.
+them (`analysis/measures/`). It writes `results/table1/day.*`; a page of fewer seeds or rows, or of cells that failed,
+takes the place of no fuller or committed one and goes to `runs/partial` (`destination.py`).
 
 Stopped at any moment, it *resumes* by the same command: a finished cell is not run again, an unfinished one goes on
 from its checkpoint, and a row of a measurement that is in the run's folder is not measured again.

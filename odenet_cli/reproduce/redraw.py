@@ -13,8 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.report import result as results
@@ -49,26 +47,17 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
     result = replace(result, facts=result.facts | known)  # some are of the logs
     expect = plan.settings.get("expect", {})
     checks = results.check_expectations(result, {**expect.get("all", {}), **expect.get(plan.preset, {})})
-    about = results.About(
-        **{name: content[name] for name in ("item", "preset", "text")},
-        **{name: tuple(content[name]) for name in ("partial", "missing")},
-    )
+    partial, missing = (tuple(content[name]) for name in ("partial", "missing"))
+    about = results.About(item=plan.item, preset=plan.preset, text=content["text"], partial=partial, missing=missing)
     source = Provenance(**content["source"])
-    text = results.markdown(replace(result, figures=_figures_there(result, page)), about, checks, source)
+    there = [name for name in result.figures if page.with_name(f"{page.stem}-{name}.svg").exists()]
+    text = results.markdown(result, about, checks, source, there)
     note = f"drawn from {page.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"
     drawn = replace(result, figures={name: result.figures.get(name) for name in module.FROM_ROWS}, films={})
     return [
         write_output(page.with_suffix(".md"), f"{text}- {note}\n"),
         *results.write_figures(page.parent, drawn, about, source),
     ]
-
-
-def _figures_there(result: results.Result, page: Path) -> dict[str, Figure | None]:
-    """Return the figures that the page shows: those that are in its folder, and stay, are there too."""
-    return {
-        name: Figure() if page.with_name(f"{page.stem}-{name}.svg").exists() else figure
-        for name, figure in result.figures.items()
-    }
 
 
 def _run(cell: Cell, row: Mapping[str, Any]) -> Run:
