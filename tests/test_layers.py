@@ -10,6 +10,7 @@ import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
 FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "threads", "files", "streams", "scores"}
+FOUNDATION |= {"markdown"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
@@ -23,7 +24,7 @@ ALLOWED = {
     "training": FOUNDATION | {"ode", "models", "data", "tasks", "training"},
     "analysis": FOUNDATION | {"ode", "models", "data", "tasks", "training", "analysis"},
     "report": FOUNDATION | {"report"},
-    "bench": {"", "errors", "registry", "threads", "ode", "models", "data", "bench"},
+    "bench": {"", "errors", "registry", "threads", "markdown", "ode", "models", "data", "bench"},
     "request": FOUNDATION | {"data", "training", "request"},
     "reproduce": FOUNDATION | {"ode", "data", "training", "analysis", "report", "request", "reproduce"},
     "commands": FOUNDATION

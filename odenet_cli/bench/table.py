@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from odenet_cli.bench.measure import Row
+from odenet_cli.markdown import markdown_table
 
 NONE = "–"
 
@@ -43,14 +44,15 @@ def speed_table(
         forward, backward = (row.cost.nfe_forward, row.cost.nfe_backward) if row.cost else (None, None)
         numbers = [number(row.ms), number(ratio), number(forward), number(backward), small(row.error)]
         numbers += [number(floor_ms), number(over)] if floor else []
-        cells.append([row.subject, *([f"failed: {row.failed}"] if row.failed else numbers)])
+        cells.append([row.subject, *(["failed"] if row.failed else numbers)])
         error = row.error if row.error is not None and math.isfinite(row.error) else None  # JSON has no NaN
         derived = {"ms": row.ms, "ratio": ratio, "error": error, "floor_ms": floor_ms}
         records.append({**dataclasses.asdict(row), **derived})
     first = [f"Ratio: the time of {base.subject} over the row's, so that more is faster."] if base else []
+    failed = [f"Failed: {row.subject}: {row.failed}" for row in rows if row.failed]
     unsteady = ", ".join(row.subject for row in rows if row.unsteady)
     last = [f"Unsteady, as on a busy machine: {unsteady}."] if unsteady else []
-    return Table(title=title, columns=columns, cells=cells, records=records, notes=[*first, *notes, *last])
+    return Table(title=title, columns=columns, cells=cells, records=records, notes=[*first, *notes, *failed, *last])
 
 
 def number(value: float | None) -> str:
@@ -74,17 +76,9 @@ def power(value: float) -> str:
 def markdown(table: Table) -> str:
     """Return a heading, the table with aligned columns, and the notes."""
     count = len(table.columns)
-    lines = [table.columns, *([*row, *[""] * (count - len(row))] for row in table.cells)]
-    # What spills out of its column, a failure, does not widen it for all.
-    widths = [max(len(line[i]) for line in lines if i == 0 or not line[i].startswith("failed")) for i in range(count)]
-
-    def text(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
-        return f"| {' | '.join(cells)} |"
-
-    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
-    body = [text(lines[0]), rule, *map(text, lines[1:])]
-    return "\n".join([f"### {table.title}", "", *body, *(["", *table.notes] if table.notes else [])])
+    rows = [[*row, *[""] * (count - len(row))] for row in table.cells]
+    notes = ["", *table.notes] if table.notes else []
+    return "\n".join([f"### {table.title}", "", markdown_table(table.columns, rows, left=1), *notes])
 
 
 def files(name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, str]:

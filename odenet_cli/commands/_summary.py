@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.files import write, write_json
-from odenet_cli.report.table import markdown_table
+from odenet_cli.markdown import markdown_table
 from odenet_cli.request.overrides import differing_keys
 from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.scores import Score, scores_among, scores_of

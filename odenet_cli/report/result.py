@@ -14,11 +14,11 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from odenet_cli.files import write_output
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.export import csv_text
 from odenet_cli.report.provenance import Provenance, data_of
 from odenet_cli.report.runs import Run
-from odenet_cli.report.table import markdown_table
 from odenet_cli.report.text import MISSING, bullets, seeds_text
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."

@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, csv_row
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.statistics import Spread, over_seeds
-from odenet_cli.report.table import markdown_table, plus_minus
+from odenet_cli.report.table import plus_minus
 from odenet_cli.report.text import compact
 
 Key = TypeVar("Key", bound=Hashable)

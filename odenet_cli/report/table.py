@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
+from odenet_cli.markdown import markdown_table
 from odenet_cli.registry import nearest
 from odenet_cli.report.compare import Comparison, Group
 from odenet_cli.report.provenance import MAX_LISTED, Provenance
@@ -27,7 +27,6 @@ from odenet_cli.report.text import (
 from odenet_cli.scores import ERROR, Score, scores_among, scores_of
 
 Cell = Callable[[Group], str]
-NUMBER = re.compile(r"–|-?\d[\d,]*(\.\d+)?(e-?\d+)?")
 
 
 def columns(comparison: Comparison) -> dict[str, Cell]:
@@ -207,18 +206,3 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
     if len(provenance.machines) > 1:
         notes.append("Times come from several machines and do not compare.")
     return notes
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Return an aligned Markdown table; the first `left` columns hold words, and the last if any of it is no number."""
-    head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    is_text = [column < left for column in range(len(head))]
-    is_text[-1] |= not all(NUMBER.fullmatch(row[-1]) for row in rows)
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(w) if text else cell.rjust(w) for cell, w, text in zip(cells, widths, is_text)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|".join("-" * (w + 2) if text else "-" * (w + 1) + ":" for w, text in zip(widths, is_text))
-    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])

@@ -21,9 +21,9 @@ from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import result as results
 from odenet_cli.report.runs import read_run
-from odenet_cli.report.table import markdown_table
 from odenet_cli.reproduce import kept_cells, processes, recompute
 from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest, digest, plan
 from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, compare, is_close

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from odenet_cli.errors import RequestError
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import export
 from odenet_cli.report.compare import compare
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import read_run
-from odenet_cli.report.table import comparison_text, markdown_table
+from odenet_cli.report.table import comparison_text
 
 MLP = {"model": {"name": "mlp", "hidden": 300}}
 NO_SOLVER = {"nfe_forward": 0, "nfe_backward": 0, "nfe_test": 0, "saved_mib": 0.033}

@@ -8,12 +8,13 @@ from typing import Any
 import numpy
 from matplotlib.figure import Figure
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
-from odenet_cli.report.table import markdown_table, parameters, runs_and_seeds
+from odenet_cli.report.table import parameters, runs_and_seeds
 from odenet_cli.report.text import mean_count, seeds_text, three_digits
 
 RATES = "Learning rates, by the loss on validation samples (nat, mean over seeds):"

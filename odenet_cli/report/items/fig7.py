@@ -11,12 +11,13 @@ import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.pictures import events
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
-from odenet_cli.report.table import interval, markdown_table, plus_minus
+from odenet_cli.report.table import interval, plus_minus
 from odenet_cli.report.text import bullets, mean_count, seeds_text, three_digits
 
 TITLE = "Figure 7, inferred rates of Poisson processes"

@@ -15,11 +15,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.items.table2 import ODE, Choices, select
 from odenet_cli.report.pictures.series import AFTER, INSIDE, OBSERVED
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
-from odenet_cli.report.table import markdown_table
 from odenet_cli.report.text import MISSING, bullets
 
 TITLE = "Figures 8 to 10, spirals reconstructed, extrapolated and varied"

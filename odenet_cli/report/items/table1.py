@@ -7,12 +7,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.items import _significance
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.statistics import Pair, fit_line, mcnemar, over_seeds
-from odenet_cli.report.table import interval, markdown_table, parameters, plus_minus, runs_and_seeds
+from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
 from odenet_cli.report.text import MISSING, bullets, compact, join_words, mean_count, seeds_text, three_digits
 
 TITLE = "Table 1, MLP, ResNets, RK-Net and ODE-Net"

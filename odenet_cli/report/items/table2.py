@@ -8,12 +8,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.result import Entry, Facts, Result
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.statistics import over_seeds
-from odenet_cli.report.table import interval, markdown_table, parameters, plus_minus, runs_and_seeds
+from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
 from odenet_cli.report.text import MISSING, bullets, compact, mean_count, three_digits
 
 TITLE = "Table 2, latent ODE against RNNs on spirals"

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from odenet_cli.markdown import markdown_table
 from odenet_cli.report import scales, style
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.statistics import LEVEL, Discordant, combined_p, holm
-from odenet_cli.report.table import markdown_table
 from odenet_cli.report.text import MISSING, bullets, compact, mean_count, three_digits
 
 TITLE = "Training and evaluating an ODE-Net at different tolerances"

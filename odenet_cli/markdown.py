@@ -1,0 +1,23 @@
+"""Write tables as Markdown: whatever stands in a cell stays in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+NUMBER = re.compile(r"[-–\d][-–\d.,e/± ]*")  # also "20 / 1.2e-05" and "0.110 ± 0.024"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Return an aligned Markdown table; the first `left` columns hold words, and the last if any of it is no number."""
+    head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    is_text = [column < left for column in range(len(head))]
+    is_text[-1] |= not all(NUMBER.fullmatch(row[-1]) for row in rows)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.ljust(w) if text else cell.rjust(w) for cell, w, text in zip(cells, widths, is_text)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|".join("-" * (w + 2) if text else "-" * (w + 1) + ":" for w, text in zip(widths, is_text))
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
