@@ -1,7 +1,7 @@
 """What mkdocs calls as it builds the guide: its tables come from the presets, the schema and `results/`.
 
-A page says `{{ presets solver }}`, and the function of that name below gives the text. What lies in `results/`, and the
-log of decisions, become pages as they are.
+A line that ends in `<!-- presets solver -->` gives way to what the function of that name below returns; read elsewhere,
+it says where that stands. What lies in `results/`, and the log of decisions, become pages as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from odenet_cli.markdown import markdown_table
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = (".md", ".png", ".svg", ".gif")
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s]*)\)")
-HOLE = re.compile(r"^\{\{ (\w+) ?(\S*) \}\}$", re.MULTILINE)
+HOLE = re.compile(r"^.*<!-- (presets|bench|keys) ?(\S*) -->$", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -36,11 +36,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Fill in what is generated; in a page of `results/`, a link to what is no page becomes a name."""
+    """Fill in what is generated, and find the pages beside `pages/`; in a page of `results/`, a link to what is no page
+    becomes a name."""
     if page.file.src_uri.startswith("results/"):
         return LINK.sub(lambda link: link[0] if link[1].endswith(SHOWN) else "]", markdown)
     fill = {"presets": presets, "bench": bench, "keys": keys}
-    return HOLE.sub(lambda hole: fill[hole[1]](*filter(None, [hole[2]])), markdown)
+    filled = HOLE.sub(lambda hole: fill[hole[1]](*filter(None, [hole[2]])), markdown)
+    return filled.replace("](../../../odenet_cli/DECISIONS.md)", "](decisions.md)").replace("](../../../", "](")
 
 
 def presets(group: str) -> str:
