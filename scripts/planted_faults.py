@@ -90,8 +90,8 @@ FAULTS = (
     Fault(
         "exit 0 on failure",
         "odenet_cli/errors.py",
-        'or ran out of memory."""\n\n    code = 1\n',
-        'or ran out of memory."""\n\n    code = 0\n',
+        'exit code."""\n\n    code = 1\n',
+        'exit code."""\n\n    code = 0\n',
         NUMBERS + "test_a_learning_rate_that_is_too_large",
     ),
     Fault(

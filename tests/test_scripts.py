@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from odenet_cli.commands.reproduce import parse
+from odenet_cli.reproduce.plan import plan
+
 ROOT = Path(__file__).parents[1]
 WORKLOADS = ("w1", "train", "w2", "w3", "w4")  # of scripts/one_gpu.sh, in its order
-SCRIPTS = {
-    "scripts/reproduce_paper.sh": "",
-    "scripts/slurm/one_node.sbatch": ", 4 at a time",
-    "scripts/slurm/launcher.sh": "",
-}
+SCRIPTS = ("scripts/reproduce_paper.sh", "scripts/slurm/one_node.sbatch", "scripts/slurm/launcher.sh")
+EXPERIMENTS = [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))]
 
 
-def dry(script, tmp_path, *words):
-    """What the script prints where `odenet` is this checkout's."""
+def dry(script, tmp_path, *words, odenet=f'exec "{sys.executable}" -m odenet_cli "$@"'):
+    """What the script prints where `odenet` is this checkout's, or a line of shell."""
     command = tmp_path / "bin" / "odenet"
     command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m odenet_cli "$@"\n')
+    command.write_text(f"#!/bin/sh\n{odenet}\n")
     command.chmod(0o755)
     first = {"PATH": str(command.parent), "PYTHONPATH": str(ROOT)}
     paths = {name: os.pathsep.join(filter(None, [path, os.environ.get(name)])) for name, path in first.items()}
@@ -33,21 +33,30 @@ def dry(script, tmp_path, *words):
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_plans_every_experiment_at_the_papers_length(script, tmp_path):
-    if "launcher" in script:
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    done = dry(script, tmp_path, "device=cuda", "solver.rtol=1e-3")
+def test_a_script_plans_every_experiment_at_the_papers_length(tmp_path):
+    done = dry("scripts/slurm/one_node.sbatch", tmp_path, "device=cuda", "solver.rtol=1e-3")
     assert done.returncode == 0, done.stderr
     heads = re.findall(r"^(\w+), (\w+) preset: (\d+) cells?(.*?): (.*)", done.stdout, re.MULTILINE)
-    experiments = [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))]
-    assert [head[0] for head in heads] == experiments
-    assert {(preset, at_once) for _, preset, _, at_once, _ in heads} == {("paper", SCRIPTS[script])}
+    assert [head[0] for head in heads] == EXPERIMENTS
+    assert {(preset, at_once) for _, preset, _, at_once, _ in heads} == {("paper", ", 4 at a time")}
     assert all("160 epochs" in about for item, *_, about in heads if item in ("table1", "fig3"))
     commands = re.findall(r"^  (\w+) +(odenet train .*)", done.stdout, re.MULTILINE)
     assert len(commands) == sum(int(head[2]) for head in heads)
     assert all(" device=cuda " in command for _, command in commands)
     assert {"runs", "results"}.isdisjoint(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_asks_for_every_experiment_at_the_papers_length(script, tmp_path):
+    """And what else it says of a run can be composed."""
+    if "launcher" in script:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    command, *words = dry(script, tmp_path, "device=cuda", odenet='printf "%s\\n" "$@"').stdout.splitlines()
+    request = parse(words)
+    assert (command, request.items, request.preset, request.seeds) == ("reproduce", EXPERIMENTS, "paper", 1)
+    assert request.jobs == (4 if "one_node" in script else 1)
+    (cell,) = plan("fig7", "paper", 1, (), request.overrides).cells
+    assert cell.config.device == "cuda"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -8,6 +8,7 @@ held out for choosing, whatever the seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def enlarge(small: Tensor) -> Tensor:
     return ((255 * total + whole // 2) // whole).to(torch.uint8)
 
 
+@cache
 def load_small() -> tuple[Tensor, Tensor]:
     """Return images (1797, 8, 8) uint8 and labels (1797,) int64.
 

@@ -54,6 +54,7 @@ def test_an_evaluation_without_a_reader_keeps_its_rows(run_folder, nobody):
     assert len((run_folder / "eval.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.numerics
 def test_the_exit_code_is_the_same_when_the_reader_leaves(run_folder):
     """`odenet gradcheck RUN | head -1`, and the code of the first."""
     words = ["gradcheck", str(run_folder), "batches=1", "reference=1e-3", "threshold=1e-9"]

@@ -248,6 +248,7 @@ def test_an_interrupt_stops_the_sweep(odenet, tmp_path):
     assert [job["status"] for job in jobs] == ["done", "interrupted", "not started"]
 
 
+@pytest.mark.numerics
 def test_joblib_runs_the_jobs_in_other_processes(odenet, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["device=cpu", "seed=1,2,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]

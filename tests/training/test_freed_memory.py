@@ -26,6 +26,7 @@ print(json.dumps(faults))
 """
 
 
+@pytest.mark.numerics
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_large_tensor_finds_its_pages_again():
     """The heap grows for the first few tensors (one to seven were seen), by where small blocks came to lie between
