@@ -10,7 +10,9 @@ import errno
 import io
 import os
 import select
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 _REPLACED: list[io.TextIOWrapper] = []  # kept: one that is collected closes its descriptor
@@ -62,6 +64,17 @@ def sink(stream: object) -> Sink | None:
     """Return the `Sink` behind `stream`, None where there is none."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, Sink) else None
+
+
+def hanging(head: str, text: str) -> str:
+    """Return `text` behind `head`, wrapped at the terminal's width (`COLUMNS`; else 80), its lines below each other."""
+    width = max(shutil.get_terminal_size().columns, len(head) + 20)
+    return (
+        textwrap.fill(
+            text, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
+        ).rstrip()
+        or head.rstrip()
+    )
 
 
 def unprinted() -> OSError | None:

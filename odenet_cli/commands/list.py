@@ -1,14 +1,16 @@
-"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments]
+"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments|pairs]
 
-Lists what `odenet train group=name` can choose from."""
+Lists what `odenet train group=name` can choose from; pairs: which data fit which models."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 
 from odenet_cli.commands import _common
 from odenet_cli.config.presets import headline, options
 from odenet_cli.registry import require
+from odenet_cli.streams import hanging
 
 # What the user calls it, and the group of `conf/` that holds it.
 KINDS = {
@@ -19,21 +21,42 @@ KINDS = {
     "optimisers": "optim",
     "experiments": "experiment",
 }
+PAIRS = "pairs"  # needs torch: listed where it is asked for
 PARSER = _common.Parser(__name__, __doc__)
-PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help="left out: all of them")
+PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help=f"left out: all but {PAIRS}")
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
     """Print the kinds."""
     plural = {group: kind for kind, group in KINDS.items()}
-    for kind in [require("kind", plural.get(word, word), KINDS) for word in request.kinds] or list(KINDS):
+    for kind in [require("kind", plural.get(word, word), (*KINDS, PAIRS)) for word in request.kinds] or list(KINDS):
+        if kind == PAIRS:
+            print("\n".join(pairs()))
+            continue
         group = KINDS[kind]
         print(f"{kind} ({group}=…)")
         names = options(group)
         width = max((len(name) for name in names), default=0)
         for name in names:
-            print(f"  {name:<{width}}  {headline(group, name)}")
+            print(hanging(f"  {name:<{width}}  ", headline(group, name)))
         if not names:
             print("  none yet")
+    if not request.kinds:
+        print(f"Which data fit which models: odenet list {PAIRS}")
     return 0
+
+
+def pairs() -> Iterator[str]:
+    """Yield the tasks, each with its data, and the models that have what it calls."""
+    from odenet_cli import data, tasks
+    from odenet_cli.training.check import models_for
+
+    by_task: dict[str, list[str]] = {}
+    for name in data.names():
+        by_task.setdefault(data.task(name), []).append(name)
+    yield hanging("", "task: its data, the models that can do it, what it calls of a class of your own (model=custom)")
+    for task, names in sorted(by_task.items()):
+        yield hanging(f"  {task:<10}  data   ", ", ".join(names))
+        yield hanging(f"  {'':<10}  model  ", ", ".join(models_for(task)))
+        yield hanging(f"  {'':<10}  calls  ", ", ".join(tasks.needs(task)))

@@ -27,6 +27,15 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
+def network_class(name: str, options: Mapping[str, Any], flow: bool = False) -> type[nn.Module]:
+    """Return the class of the network that `model` makes."""
+    if name != "custom":
+        registry.require("model", name, names())
+        return importlib.import_module(f"{__name__}.{name}").MODEL  # type: ignore[no-any-return]
+    own: Any = registry.load_target("model", options)[0]
+    return ContinuousFlow if flow and not hasattr(own, "log_prob") else own  # type: ignore[no-any-return]
+
+
 def model(
     name: str,
     options: Mapping[str, Any],
@@ -49,8 +58,7 @@ def model(
             flow_options = {key: options[key] for key in options if key in FLOW_OPTIONS and key not in accepted}
             options = {key: options[key] for key in options if key not in flow_options}
     else:
-        registry.require("model", name, names())
-        make = importlib.import_module(f"{__name__}.{name}").MODEL
+        make = network_class(name, options)
     registry.check_options("model", make, options, given=GIVEN)
     if flow_options:
         registry.check_options("model", ContinuousFlow, flow_options, given=(*GIVEN, "field"))

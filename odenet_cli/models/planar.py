@@ -47,18 +47,18 @@ class Planar(nn.Module):
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """Return log p(x) after a fraction `time` of the layers on the way from noise, x (B, D) -> (B,)."""
         passed = self._passed(time)
-        z, log_det = self.inverse(x, passed) if self.to_data else self(x, passed)
+        z, log_det = self.inverse(x, passed) if self.to_data else self.transform(x, passed)
         return log_normal(z, self.base_variance) + (-log_det if self.to_data else log_det)
 
     def to_noise(self, x: Tensor) -> Tensor:
         """Return the standard normal numbers that `generate` maps to x (B, D)."""
-        z, _ = self.inverse(x) if self.to_data else self(x)
+        z, _ = self.inverse(x) if self.to_data else self.transform(x)
         return z / math.sqrt(self.base_variance)
 
     def generate(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Map standard normal `noise` (B, D) to samples (B, D) and their log-density (B,)."""
         z = noise * math.sqrt(self.base_variance)
-        x, log_det = self(z) if self.to_data else self.inverse(z)
+        x, log_det = self.transform(z) if self.to_data else self.inverse(z)
         return x, log_normal(z, self.base_variance) + (-log_det if self.to_data else log_det)
 
     @torch.no_grad()
@@ -74,12 +74,12 @@ class Planar(nn.Module):
         for time in times:
             passed = self._passed(time)
             new = passed[len(before) :] if self.to_data else passed[: len(passed) - len(before)]
-            z = (self(z, new) if self.to_data else self.inverse(z, new))[0]
+            z = (self.transform(z, new) if self.to_data else self.inverse(z, new))[0]
             states.append(z)
             before = passed
         return torch.stack(states)
 
-    def forward(self, z: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
+    def transform(self, z: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
         """Map z (B, D) through `layers` (None: all of them); return it and log |det| (B,)."""
         u, w_dot_u = self._constrained()
         us, ws, bs = u.unbind(), self.w.unbind(), self.b.unbind()
@@ -90,7 +90,7 @@ class Planar(nn.Module):
         return z, self._log_det(hs, w_dot_u, layers, z)
 
     def inverse(self, y: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
-        """Return the z that `forward` maps to y, and log |det| of `forward` there.
+        """Return the z that `transform` maps to y, and log |det| of `transform` there.
 
         In each layer a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side rises; it lies within |w·û| of the
         right side.

@@ -40,10 +40,14 @@ def sanity_check(name: str) -> SanityCheck | None:
     return getattr(_module(name), "sanity_check", None)
 
 
-def missing_method(name: str, model: nn.Module) -> str | None:
-    """Return a method that the task calls and the model does not have."""
-    kind = type(model)
-    return next((need for need in _module(name).NEEDS if getattr(kind, need, None) in (None, nn.Module.forward)), None)
+def needs(name: str) -> tuple[str, ...]:
+    """Return the methods of a model that the task calls."""
+    return tuple(_module(name).NEEDS)
+
+
+def missing_method(name: str, kind: type[nn.Module]) -> str | None:
+    """Return a method that the task calls and models of this class do not have."""
+    return next((need for need in needs(name) if getattr(kind, need, None) in (None, nn.Module.forward)), None)
 
 
 def _module(name: str) -> Any:

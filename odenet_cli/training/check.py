@@ -11,6 +11,7 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
+from odenet_cli.config.presets import options, written
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.models.cnf import ContinuousFlow
@@ -18,14 +19,6 @@ from odenet_cli.tasks import missing_method
 from odenet_cli.training import build, device
 
 GIB = 2**30
-FLOW = "Choose a flow, model=cnf or model=planar, or data for this model; a field of your own is model=custom."
-REMEDY = {
-    "forward": "Choose a model that answers with classes, such as model=odenet or model=resnet, or data for this one.",
-    "log_prob": FLOW,
-    "generate": FLOW,
-    "forecast": "Choose a model of series: model=latent_ode, rnn or rnn_dt, or data for this one.",
-    "intensity": "Choose a model of events, model=latent_poisson, or data for this one.",
-}
 
 log = logging.getLogger("odenet")
 
@@ -33,20 +26,36 @@ log = logging.getLogger("odenet")
 def check(config: Config) -> None:
     """Raise `RequestError` if the device, the data's options, the model and the task do not go together."""
     device.choose(config.device)
-    name, options = config.source()
-    datasets.check(name, options)
-    shape = datasets.shape(name, options)
+    name, given = config.source()
+    datasets.check(name, given)
+    check_task(config)
+    shape = datasets.shape(name, given)
     network = build_without_memory(config, *shape)
-    missing = missing_method(datasets.task(name), network)
-    if missing:
-        raise RequestError(
-            f"model={config.model['name']} and data={name} do not go together: the task is {datasets.task(name)}, and "
-            f"the model has no {missing}.\n  {REMEDY.get(missing, 'Choose another model, or data for this one.')}"
-        )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
     if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or datasets.task(name) == "classify"):
         check_custom(network, *shape)
+
+
+def check_task(config: Config) -> None:
+    """Raise `RequestError` if the model has not every method that the data's task calls."""
+    model, data = config.model["name"], config.data["name"]
+    task = datasets.task(data)
+    missing = missing_method(task, models.network_class(model, config.model, flow=task in build.FLOWS))
+    if missing:
+        fitting = ", ".join(models_for(task))
+        raise RequestError(
+            f"model={model} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
+            f"  With these data go model={fitting}, and a class of your own (model=custom) that has it.\n"
+            "  Which data fit which models: odenet list pairs"
+        )
+
+
+def models_for(task: str) -> list[str]:
+    """Return the presets of models that have every method the task calls."""
+    named = {preset: written("model", preset)["name"] for preset in options("model")}
+    kinds = {preset: models.network_class(name, {}) for preset, name in named.items() if name != "custom"}
+    return [preset for preset, kind in kinds.items() if missing_method(task, kind) is None]
 
 
 def build_without_memory(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -3,10 +3,14 @@
 import pytest
 import torch
 
+from odenet_cli import data as datasets
 from odenet_cli import models
+from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import complete
+from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
+from odenet_cli.ode import Adaptive
 from odenet_cli.request.compose import compose
 from odenet_cli.training import build
 from odenet_cli.training import check as check_module
@@ -132,3 +136,21 @@ def test_pythons_headers_are_needed_too(monkeypatch, tmp_path):
     build.missing_compiler.cache_clear()
     assert build.missing_compiler() is None
     build.missing_compiler.cache_clear()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("data", ["digits", "moons", "u1", "spirals", "poisson"])
+def test_models_that_fit_the_data_can_be_built_for_them(data):
+    """No model that is listed for a task refuses its data; the others are refused before they are built."""
+    task, given = datasets.task(data), {k: v for k, v in preset("data", data).items() if k not in ("name", "recipe")}
+    fitting, solver = check_module.models_for(task), Adaptive(method="dopri5", rtol=1e-3, atol=1e-3)
+    assert fitting
+    input_shape, classes = shape(data, given)
+    for model in fitting:
+        content = preset("model", model, data=data)
+        chosen = dict(content.get("model", content))
+        with torch.device("meta"):
+            models.model(chosen.pop("name"), chosen, shape=input_shape, classes=classes, solver=solver)
+    other = next(name for name in ("mlp", "cnf") if name not in fitting)
+    with pytest.raises(RequestError, match=rf"model={other} and data={data} do not go together"):
+        check_module.check_task(Config(model={"name": other}, data={"name": data}))

@@ -250,11 +250,11 @@ def test_three_standard_errors_below_the_floor_are_too_many(task, below):
 
 @pytest.mark.parametrize("model", ["cnf", "planar"])
 def test_images_are_refused(model):
-    with pytest.raises(RequestError, match=rf"model={model} is for points.*moons"):
+    with pytest.raises(RequestError, match=rf"model={model} and data=digits do not go.*no forward"):
         check(compose([f"model={model}", "data=digits", "device=cpu"]))
 
 
 @pytest.mark.parametrize("data", ["moons", "u1"])
 def test_a_classifier_is_no_flow(data):
-    with pytest.raises(RequestError, match="Choose a flow, model=cnf or model=planar"):
+    with pytest.raises(RequestError, match="go model=cnf, planar, and a class of your own"):
         check(compose(["model=mlp", f"data={data}", "device=cpu"]))
