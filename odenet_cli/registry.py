@@ -16,10 +16,12 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from odenet_cli.errors import RequestError, user_frame
+
+MAX_OFFERED = 3
 
 
 def names(package: str) -> list[str]:
@@ -32,9 +34,25 @@ def names(package: str) -> list[str]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string."""
-    close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
-    return f" Did you mean `{close[0]}`?" if close else ""
+    """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string.
+
+    A key is known by its last word: `rtol` may be any that ends so, the shortest first, `solver.tol` is `solver.rtol`.
+    """
+    by_end: dict[str, list[str]] = {}
+    for choice in choices:
+        by_end.setdefault(choice.rpartition(".")[2], []).append(choice)
+    section, _, end = str(name).rpartition(".")
+    close = difflib.get_close_matches(end, by_end, n=1, cutoff=0.7)
+    keys = by_end[close[0]] if close else [key for keys in by_end.values() for key in keys]
+    if section or not close:
+        keys = difflib.get_close_matches(str(name), keys, n=1, cutoff=0.6)
+    return offer(sorted(keys, key=lambda key: key.count("."))[:MAX_OFFERED])
+
+
+def offer(names: Sequence[str]) -> str:
+    """Return ' Did you mean `x` or `y`?', an empty string without names."""
+    *others, last = [f"`{name}`" for name in names] or [""]
+    return f" Did you mean {', '.join(others)}{' or ' * bool(others)}{last}?" if names else ""
 
 
 def require(key: str, name: str, choices: Iterable[str]) -> str:
@@ -46,9 +64,11 @@ def require(key: str, name: str, choices: Iterable[str]) -> str:
 
 
 def check_options(
-    key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = ()
+    key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = (), sign: str = ""
 ) -> None:
     """Check `options` against the signature of `function`; arguments in `given` come from elsewhere.
+
+    sign  what is written before the key of an option that no preset has: `+`
 
     Names must exist, nothing required may be missing, and values must have the annotated type. A `RequestError` names
     the full key (`model.width`), the value and what is allowed.
@@ -65,7 +85,7 @@ def check_options(
             raise RequestError(f"{key}.{name}={value!r} is not {describe_type(hints[name])}.")
     for name, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
-            raise RequestError(f"{key}.{name} is missing; give it a value: {key}.{name}=…")
+            raise RequestError(f"{key}.{name} is missing; give it a value: {sign}{key}.{name}=…")
 
 
 def has_type(value: object, hint: Any) -> bool:

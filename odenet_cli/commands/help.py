@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from odenet_cli.config.check import describe_range
 from odenet_cli.config.presets import conf_dir, groups, options, written
 from odenet_cli.config.resolve import complete, eval_solver, gradient_solver
-from odenet_cli.config.schema import Config, find_field
+from odenet_cli.config.schema import Config, find_field, schema_keys
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import describe_type, nearest
 
@@ -47,15 +46,6 @@ def main(argv: list[str]) -> int:
         if text:
             print(f"  {name:<8} {text}")
     return 0
-
-
-def schema_keys(section: Any = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (full key, meaning) of everything in a section of the schema."""
-    for field in fields(section):
-        if is_dataclass(field.default_factory):
-            yield from schema_keys(field.default_factory, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name, field.metadata["help"]
 
 
 def describe_key(key: str) -> tuple[str, dict[str, str]]:

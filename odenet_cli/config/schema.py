@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -199,3 +200,12 @@ def find_field(key: str) -> tuple[dataclasses.Field[Any], Any] | None:
         return None
     known = {item.name: item for item in dataclasses.fields(section)}
     return (known[name], get_type_hints(section)[name]) if name in known else None
+
+
+def schema_keys(section: Any = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (full key, meaning) of everything in a section of the schema."""
+    for item in dataclasses.fields(section):
+        if dataclasses.is_dataclass(item.default_factory):
+            yield from schema_keys(item.default_factory, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item.metadata["help"]

@@ -129,8 +129,10 @@ class Source(ImageSource):
 
     def _incomplete(self, missing: list[str], why: str) -> str:
         return (
-            f"MNIST is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}, unpacked or .gz.\n"
-            f"  Copy them there, or fetch them with: {self._command}\n  Without a network there is data=digits."
+            f"MNIST is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}.\n"
+            f"  With a network, fetch them by: {self._command}\n"
+            "  Without one, copy them there, unpacked or as .gz (with data.root=FOLDER to FOLDER/MNIST/raw), or use "
+            "data=digits."
         )
 
     @property

@@ -59,7 +59,7 @@ def model(
             options = {key: options[key] for key in options if key not in flow_options}
     else:
         make = network_class(name, options)
-    registry.check_options("model", make, options, given=GIVEN)
+    registry.check_options("model", make, options, given=GIVEN, sign="+" * (name == "custom"))
     if flow_options:
         registry.check_options("model", ContinuousFlow, flow_options, given=(*GIVEN, "field"))
     given = {"shape": shape, "classes": classes, "solver": solver}

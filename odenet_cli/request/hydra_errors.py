@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import groups, options
+from odenet_cli.config.schema import schema_keys
 from odenet_cli.errors import RequestError
-from odenet_cli.registry import nearest
+from odenet_cli.registry import nearest, offer
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a word"}
 
@@ -37,7 +38,7 @@ def known_keys(cfg: Any) -> list[str]:
         words = key.split(".")
         if words[0] != "hydra":
             listed += [".".join(words[:n]) for n in range(1, len(words) + 1)]
-    return sorted(set(listed))
+    return list(dict.fromkeys(listed))
 
 
 def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]] = list) -> str:
@@ -57,7 +58,7 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
             override = _override_of(key, overrides)
             return (
                 f"{override} chooses a preset, which this configuration has no place for: it would be ignored.\n"
-                f"  A saved configuration is changed key by key: {key}.{_principal(key)}=…"
+                f"  It is changed key by key: {key}.{_principal(key)}=…"
             )
         return _unknown(key, keys())
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -117,8 +118,13 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    section = key.rpartition(".")[0]
-    near = nearest(key, known)
+    section, _, name = key.rpartition(".")
+    if section == "model" and "model.target" in known:
+        return f"{key} is not a key of the configuration.\n  An option of your own class is added by a plus: +{key}=…"
+    # A key's meaning begins with what others call it: `learning_rate` is `optim.lr`.
+    meanings = {re.split("[;,:]", text)[0].replace(" ", "_"): full for full, text in reversed([*schema_keys()])}
+    keys = known if ".recipe." in key else [other for other in known if ".recipe." not in other]
+    near = offer([meanings[name]]) if name in meanings else nearest(key, keys)
     beside = sorted(k for k in known if k.rpartition(".")[0] == section) if section else []
     if not beside and not near:
         beside = sorted(k for k in known if "." not in k)

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from odenet_cli import threads
 from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.presets import groups
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, read_saved
 from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
@@ -34,7 +35,7 @@ from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
 from odenet_cli.request.trust import check_composed, check_inside, check_target
-from odenet_cli.rundir import holds_run, named_run, runs_below
+from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
 from odenet_cli.training.identity import find_moved_data, identity, may_change
 
 MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
@@ -89,6 +90,7 @@ def prepare(argv: list[str]) -> TrainRequest:
 
     if args.config_dir and args.config_name == "config" and holds_run(Path(args.config_dir)):
         read_saved(Path(args.config_dir))  # one that is damaged is refused by its name
+        check_no_preset(args)
 
     composer = Composer(args)
     with composer.translate_errors():
@@ -208,6 +210,28 @@ def _check_length(key: str, folder: Path) -> None:
             f"{key}={folder} cannot be made: a name takes at most {MAX_NAME_BYTES} bytes, a whole path here "
             f"{MAX_PATH_BYTES:,}."
         )
+
+
+def check_no_preset(args: argparse.Namespace) -> None:
+    """Refuse a preset beside the saved config of a run, which has no place for one; say the words that have."""
+    typed = {word: word.lstrip("+").partition("=")[0] for word in args.overrides}
+    presets = set(typed.values()) & {*groups()}
+    if not presets:
+        return
+    record = record_or_reason(Path(args.config_dir))
+    # Of a run that went on, or came from a saved config itself, the words do not say all.
+    whole = not re.search(r"--config-name|resume=(?!auto)", record.get("command") or "resume=")
+    before = {word: word.lstrip("+").partition("=")[0] for word in record.get("overrides") or [] if whole}
+    kept = [
+        word
+        for word, key in before.items()
+        if key not in (*typed.values(), "resume") and key.partition(".")[0] not in presets
+    ]
+    raise RequestError(
+        f"{', '.join(word for word, key in typed.items() if key in presets)} chooses a preset, which the saved "
+        "configuration of a run has no place for: it would be ignored.\n"
+        f"  With the run's own words: odenet train {shlex.join([*kept, *typed])}{'' if whole else ' …'}"
+    )
 
 
 def expand_resume(args: argparse.Namespace) -> argparse.Namespace:

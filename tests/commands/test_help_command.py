@@ -2,7 +2,8 @@
 
 import pytest
 
-from odenet_cli.commands.help import main, schema_keys
+from odenet_cli.commands.help import main
+from odenet_cli.config.schema import schema_keys
 from odenet_cli.errors import RequestError
 
 

@@ -185,7 +185,7 @@ def test_a_class_of_the_users_own():
     for target, given, part in [
         ("my_nets_of_test:Net", {"hiden": 2}, "Did you mean `hidden`"),
         ("my_nets_of_test:Net", {"hidden": "x"}, "model.hidden='x'"),
-        ("my_nets_of_test:WithSolver", {}, "model.hidden is missing"),
+        ("my_nets_of_test:WithSolver", {}, r"model.hidden is missing; give it a value: \+model.hidden="),
         ("my_nets_of_test:Nett", {}, "has no Nett"),
         ("my_nets_of_test:thing", {}, "is not a class"),
         ("no_such_module_here:Net", {}, "cannot be imported"),
