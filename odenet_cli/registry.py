@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -61,6 +62,17 @@ def require(key: str, name: str, choices: Iterable[str]) -> str:
     if name not in known:
         raise RequestError(f"{key}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(known)}.")
     return name
+
+
+def require_alike(key: str, name: str, choices: Iterable[str]) -> str:
+    """Return the choice that is spelled like `name` but for case, blanks and punctuation: odenet is `ODE-Net`."""
+    known = list(choices)
+    alike = [choice for choice in known if _bare(choice) == _bare(name)]
+    return require(key, alike[0] if len(alike) == 1 else name, known)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold().replace("δ", "d")
 
 
 def check_options(

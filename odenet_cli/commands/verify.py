@@ -62,7 +62,7 @@ def main(request: Namespace) -> int:
         copies = verification.unpack(planned, Path(scratch))
         title = f"{planned.item}, {planned.preset} preset"
         print(f"{title}: {len(copies)} kept cells, every file as its SHA-256 says", flush=True)
-        tally = verification.verify_records(planned, page, made_by.rows, copies)
+        tally = verification.verify_records(planned, page, copies)
         for folder, copy in copies.items():
             verification.verify_cell(planned.by_folder[folder], copy, places, tally)
         verification.verify_measurement(planned, copies, tally)

@@ -30,7 +30,7 @@ from odenet_cli.config.presets import conf_dir, options, written
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import INCIDENTAL, Config, find_field
 from odenet_cli.errors import RequestError
-from odenet_cli.registry import require
+from odenet_cli.registry import require, require_alike
 from odenet_cli.reproduce import kept_cells
 from odenet_cli.request.compose import Composer, to_config
 from odenet_cli.request.data import data_key, on_gpu, resolve_runs
@@ -108,6 +108,7 @@ class Plan:
     about         the preset, in words
     seeds         how many were asked for
     preset_seeds  how many the preset has
+    rows          those that were asked for; none means all
     changes       the user's overrides that change what is computed
     settings      the rest of the experiment's section: what to measure, what to expect
     """
@@ -117,6 +118,7 @@ class Plan:
     about: str
     seeds: int
     preset_seeds: int
+    rows: tuple[str, ...]
     changes: tuple[str, ...]
     cells: tuple[Cell, ...]
     settings: dict[str, Any]
@@ -137,7 +139,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
     """Return the plan of `item` in a preset.
 
     seeds      how many; None means as many as the preset has
-    rows       only these; none means all
+    rows       only these, spelled in any case and with or without hyphens; none means all
     overrides  the user's own, for all cells, in the place of the experiment's
     """
     require("item", item, experiments())
@@ -148,8 +150,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
     parts = {name: part for name, part in parts.items() if preset in part.get("presets", presets)}
     preset_seeds, common, about = values.pop("seeds"), values.pop("words"), values.pop("about")
     all_rows = dict.fromkeys(row for part in parts.values() for row in part["rows"])
-    for row in rows:
-        require("--rows", row, all_rows)
+    rows = [require_alike("--rows", row, all_rows) for row in rows]
     if not any(part.get("seeded") for part in parts.values()):
         seeds = preset_seeds = 1
 
@@ -173,6 +174,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
         about=about,
         seeds=seeds or preset_seeds,
         preset_seeds=preset_seeds,
+        rows=tuple(rows),
         changes=tuple(word for word in overrides if not is_incidental(word)),
         cells=tuple(cells),
         settings=settings,

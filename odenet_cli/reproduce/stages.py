@@ -92,7 +92,7 @@ def reproduce(plan: Plan, request: ReproduceRequest, command: str, train: Callab
     failed = run_cells(plan, request, train)
     measured = measure(plan, failed)
 
-    page = report(plan, {folder: folder for folder in plan.by_folder}, request.rows, failed, measured, command)
+    page = report(plan, {folder: folder for folder in plan.by_folder}, failed, measured, command)
     print("\n" + results.texts(*page)["md"], flush=True)
     folder, aside = destination(request.out, page[1], page[0].rows, request.overwrite)
     files = results.write(folder, *page)
@@ -175,7 +175,6 @@ def measure(plan: Plan, failed: Failed) -> Measured:
 def report(
     plan: Plan,
     folders: Mapping[Path, Path],
-    rows: Sequence[str],
     failed: Mapping[Path, str],
     measured: Mapping[Path, list[dict[str, Any]]],
     command: str,
@@ -183,7 +182,6 @@ def report(
     """Return the page of an item: the result, what it is about, what was expected, where it comes from.
 
     folders  where the run of each cell is
-    rows     those that were asked for; none for all
     failed   the cells that are not done, and why
     """
     entries = []
@@ -193,7 +191,7 @@ def report(
     result = results.result_of(plan.item, entries, plan.settings)
 
     partial = [f"partial: {plan.seeds} of {plan.preset_seeds} seeds"] if plan.seeds < plan.preset_seeds else []
-    partial += [f"partial: only {', '.join(rows)}"] if rows else []
+    partial += [f"partial: only {', '.join(plan.rows)}"] if plan.rows else []
     partial += [f"partial: {len(failed)} of {len(plan.cells)} cells not done"] if failed else []
     partial += [f"changed: {' '.join(plan.changes)}"] if plan.changes else []
     about = results.About(

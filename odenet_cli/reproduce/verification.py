@@ -11,7 +11,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -119,13 +119,13 @@ def unpack(planned: Plan, scratch: Path) -> dict[Path, Path]:
     return copies
 
 
-def verify_records(planned: Plan, page: Mapping[str, Any], rows: Sequence[str], copies: dict[Path, Path]) -> Tally:
+def verify_records(planned: Plan, page: Mapping[str, Any], copies: dict[Path, Path]) -> Tally:
     """Make the page again from the kept records and compare; compare each record with its log."""
     tally, committed, task = Tally(), page["json"], measurement(planned)
     measured = {cell: task.measure(copies[cell], task.options, print) for cell in task.folders if cell in copies}
     failed = {cell.folder: "not done" for cell in planned.cells if cell.folder not in copies}
     command = committed["source"]["command"]
-    texts = results.texts(*report(planned, copies, rows, failed, measured, command))
+    texts = results.texts(*report(planned, copies, failed, measured, command))
     here, name = json.loads(texts["json"]), f"results/{planned.item}/{planned.preset}"
 
     pairs: list[tuple[str, str, Any, Any]] = []

@@ -178,7 +178,7 @@ def test_a_preset_has_words_for_single_rows_and_the_page_tells_them():
     [
         ("tabel1", "quick", [], ["tabel1", "Did you mean `table1`?", "fig3"]),
         ("table1", "quik", [], ["--preset=quik", "Did you mean `quick`?", "cpu, day, paper"]),
-        ("table1", "quick", ["MLP", "ODENet"], ["--rows=ODENet", "Did you mean `ODE-Net`?", "ResNet-6 tied"]),
+        ("table1", "quick", ["MLP", "ODENets"], ["--rows=ODENets", "Did you mean `ODE-Net`?", "ResNet-6 tied"]),
     ],
 )
 def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
@@ -186,6 +186,11 @@ def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
         plan(item, preset, 1, rows, [])
     for part in told:
         assert part in str(refused.value)
+
+
+def test_rows_are_known_in_any_case_without_hyphens():
+    assert plan("table1", "quick", 1, ["odenet", "resnet 6", "RK-net"], []).rows == ("ODE-Net", "ResNet-6", "RK-Net")
+    assert plan("table2", "quick", 1, ["dt_rnn"], []).rows == ("Δt-RNN",)
 
 
 @pytest.mark.parametrize(
