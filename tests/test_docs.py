@@ -8,8 +8,8 @@ import pytest
 
 from odenet_cli.cli import commands
 from odenet_cli.commands import docs
-from odenet_cli.config.schema import schema_keys
 from odenet_cli.config.presets import options
+from odenet_cli.config.schema import schema_keys
 from odenet_cli.errors import RequestError
 
 ROOT = Path(__file__).parents[1]

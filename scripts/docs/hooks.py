@@ -16,8 +16,8 @@ from mkdocs.structure.files import File, Files
 
 from odenet_cli.bench.table import Table, markdown
 from odenet_cli.commands.help import describe_key
-from odenet_cli.config.schema import schema_keys
 from odenet_cli.config.presets import conf_dir, headline, options, written
+from odenet_cli.config.schema import schema_keys
 from odenet_cli.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
