@@ -85,7 +85,9 @@ def dispatch(argv: list[str]) -> int:
         return 0
 
     command, rest = argv[0], argv[1:]
-    if command not in commands():
+    if command == "-sc":  # of a shell
+        command, rest = "_completion", argv
+    elif command not in commands():
         from odenet_cli.registry import nearest
 
         near = nearest(command, commands())
@@ -107,8 +109,8 @@ def overview() -> str:
     lines = ["usage: odenet COMMAND ...", "", "Neural Ordinary Differential Equations (Chen et al. 2018).", ""]
     for name in commands():
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<9} {docstring.partition(chr(10))[0]}")
-    lines += ["", "`odenet COMMAND --help` says more, `odenet help KEY` what a key means."]
+        lines.append(streams.hanging(f"  {name:<9} ", docstring.partition(chr(10))[0]))
+    lines += ["", streams.hanging("", "`odenet COMMAND --help` says more, `odenet help KEY` what a key means.")]
     lines += ["A first run: odenet train model=odenet solver=dopri5 data=digits"]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import select
 import shutil
 import sys
@@ -75,6 +76,12 @@ def hanging(head: str, text: str) -> str:
         ).rstrip()
         or head.rstrip()
     )
+
+
+def wrapped(line: str, width: int | None = None) -> str:
+    """Return a line wrapped at `width`, else the terminal's, below its indentation or its first word and two spaces."""
+    hang = re.match(r" *(\S+ {2,})?", line).end()  # type: ignore[union-attr]
+    return textwrap.fill(line, width or shutil.get_terminal_size().columns, subsequent_indent=" " * hang)
 
 
 def unprinted() -> OSError | None:

@@ -1,9 +1,9 @@
 """The dispatcher answers at once, and every dead end says what to do next."""
 
 import importlib
-import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +12,7 @@ import pytest
 
 from odenet_cli import __version__
 from odenet_cli.cli import commands
+from odenet_cli.commands._completion import offers
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["--version"], ["nonsense"]])
@@ -95,23 +96,56 @@ def test_ctrl_c_is_130_without_a_traceback(odenet):
     assert "Traceback" not in done.stderr
 
 
-def test_tab_completion_in_bash(odenet, tmp_path):
-    script = odenet("train", "-sc", "install=bash").stdout
-    (tmp_path / "odenet").write_text(f'#!/bin/sh\nexec {sys.executable} -m odenet_cli "$@"\n')
-    (tmp_path / "odenet").chmod(0o755)
+@pytest.fixture
+def complete(odenet, tmp_path):
+    """Return what a shell offers for the last word of a line, as its own completion calls our script."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "odenet").write_text(f'#!/bin/sh\nexec {sys.executable} -m odenet_cli "$@"\n')
+    (tmp_path / "bin" / "odenet").chmod(0o755)
+    end = {
+        "bash": 'COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; _odenet_complete; printf "%s\n" "${{COMPREPLY[@]}}"',
+        "zsh": 'compadd() {{ print -l -- $offers }}; words=("${{(@s: :):-{line}}}"); CURRENT=$#words; _odenet_complete',
+        "fish": 'complete -C "{line}"',
+    }
 
-    def complete(line):
-        code = f'{script}\nCOMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; _odenet_complete; echo "${{COMPREPLY[*]}}"'
-        env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        return subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=env).stdout.split()
+    def run(line, shell="bash"):
+        if shutil.which(shell) is None:
+            pytest.skip(f"there is no {shell}")
+        script = odenet("-sc", f"install={shell}").stdout
+        env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+        code = f"{'compdef() {{ : }}' if shell == 'zsh' else ''}\n{script}\n{end[shell].format(line=line)}"
+        done = subprocess.run([shell, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
+        assert done.stderr == ""
+        return done.stdout.split()
 
-    assert complete("odenet tr") == ["train"]
-    assert complete("odenet list s") == ["solvers"]
-    assert "odenet" in complete("odenet train model=")  # bash has kept `model=`
-    assert complete("odenet train solver=rk4 solver.st") == ["solver.steps="]
+    return run
 
 
-def test_info_as_json_is_what_a_report_asks_for(capsys):
-    assert importlib.import_module("odenet_cli.commands.info").main(["--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert {"odenet": __version__, "cuda": facts["cuda"], "mps": facts["mps"]}.items() <= facts.items()
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_completion_in_each_shell(complete, shell):
+    assert complete("odenet tr", shell) == ["train"]
+    assert complete("odenet train solver=rk4 solver.st", shell)[-1].endswith("solver.steps=")
+
+
+def test_tab_completion_knows_every_command(tmp_path, monkeypatch):
+    """Options in both spellings, their choices, keys, what there is to name, and the runs here."""
+    for n in (1, 2):
+        (tmp_path / "runs" / f"day{n}").mkdir(parents=True)
+        (tmp_path / "runs" / f"day{n}" / "run.json").write_text(f'{{"status": "done", "started": "2026-0{n}"}}')
+    monkeypatch.chdir(tmp_path)
+    assert offers("odenet list s") == ["solvers"]
+    assert offers("odenet eval ")[:4] == ["last", "last~1", "runs/day2", "runs/day1"]
+    assert offers("odenet eval last --sp") == ["--split"]
+    assert offers("odenet eval last split=t") == ["split=test", "split=train"]
+    assert offers("odenet eval last --split v") == ["valid"]
+    assert "eval.solver.rtol=" in offers("odenet eval last eval.s")
+    assert offers("odenet report last~") == ["last~1"]
+    assert offers("odenet train resume=l") == ["resume=last", "resume=last~1"]
+    assert offers("odenet train --config-dir runs/day1") == ["runs/day1"]
+    assert offers("odenet train --dr") == ["--dry-run"]
+    assert offers("odenet help solver.rt") == ["solver.rtol"]
+    assert offers("odenet reproduce fig3 --dry") == ["--dry-run"]
+    assert offers("odenet verify tab") == ["table1", "table2"]
+    assert set(offers("odenet ")) >= set(commands())
+    for command in commands():
+        assert command == "train" or offers(f"odenet {command} "), command

@@ -8,7 +8,6 @@ import functools
 import itertools
 import math
 import os
-import re
 import sys
 import textwrap
 from argparse import ArgumentTypeError, Namespace
@@ -24,6 +23,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
+from odenet_cli.streams import wrapped
 from odenet_cli.training.progress import say
 
 Overrides = dict[str, list[Any]]  # key -> its values
@@ -41,9 +41,8 @@ class Help(argparse.HelpFormatter):
         lines = []
         for paragraph in text.strip("\n").split("\n\n"):
             is_list = "\n " in f"\n{paragraph}"
-            for line in paragraph.splitlines() if is_list else [" ".join(paragraph.split())]:
-                hang = " " * re.match(r" *(\S+ {2,})?", line).end()  # type: ignore[union-attr]
-                lines += textwrap.wrap(line, width, subsequent_indent=hang)
+            whole = paragraph.splitlines() if is_list else [" ".join(paragraph.split())]
+            lines += [wrapped(line, width) for line in whole]
             lines.append("")
         return "\n".join(lines[:-1])
 
@@ -51,11 +50,14 @@ class Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Parse the words of a command. Its help is the docstring of its module.
 
-    `--out DIR`, `--out=DIR` and `out=DIR` mean the same. Whatever is wrong raises `RequestError`.
+    `--out DIR`, `--out=DIR` and `out=DIR` mean the same, and so do `--all` and `all=true`. Whatever is wrong raises
+    `RequestError`.
 
     run      the first word is the folder of a run, and the keys of `RUN_KEYS` may be overridden
     keys     what else may be overridden, `key=value`
     several  patterns of the keys that take several values, `key=a,b`
+
+    `offers` returns what completion offers for its words.
 
     >>> PARSER = Parser(__name__, __doc__)
     >>> PARSER.add_argument("--out", type=Path)
@@ -79,6 +81,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.options: dict[str, argparse.Action] = {}
         self.needs_words = False
+        self.offers: Callable[[], list[str]] = list
         self.run, self.keys, self.several = run, (*keys, *(RUN_KEYS if run else ())), several
         if run:
             self.add_argument(
@@ -109,9 +112,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """Return what was asked for: the arguments, `argv` itself and, of a RUN, `config` and `overrides`."""
-        words = self._as_options(argv)
         try:
-            request, unknown = self.parse_known_intermixed_args(words)
+            request, unknown = self.parse_known_intermixed_args(self._as_options(argv))
+        except ArgumentTypeError as error:  # of a flag
+            raise RequestError(f"a flag is set by true or false: {error}") from error
         except argparse.ArgumentError as error:
             name, message = str(error.argument_name), error.message
             raise RequestError(
@@ -127,12 +131,23 @@ class Parser(argparse.ArgumentParser):
         return request
 
     def _as_options(self, argv: Sequence[str]) -> list[str]:
-        """Return the words with `name=value` as `--name=value` for each option; none may be there twice."""
+        """Return the words with `name=value` as `--name=value` for each option; none may be there twice.
+
+        A flag is also set by `name=true`, and a key by `--key=value`.
+        """
         words: list[str] = []
         for word in argv:
-            name, equals, _ = word.partition("=")
-            is_value = bool(words) and words[-1] in self.options and self.options[words[-1]].nargs != 0
-            words.append(f"--{word}" if equals and f"--{name}" in self.options and not is_value else word)
+            name, equals, value = word.partition("=")
+            bare = name.removeprefix("--")
+            option = self.options.get(f"--{bare}") if equals else None
+            if words and words[-1] in self.options and self.options[words[-1]].nargs != 0:
+                words.append(word)  # the value of the option before it
+            elif option is not None and option.nargs == 0:
+                words += [f"--{bare}"] * (one_of("true", "false")(value) == "true")
+            elif option is not None:
+                words.append(f"--{bare}={value}")
+            else:
+                words.append(word.removeprefix("--") if bare in self.keys else word)
         names = [word.partition("=")[0] for word in words]
         for name in self.options:
             if names.count(name) > 1:

@@ -34,6 +34,7 @@ def device(text: str) -> str:
 
 
 PARSER = _common.Parser(__name__, f"{__doc__}\n\n{TITLES}\n\n{PEERS}")
+PARSER.offers = workloads.names
 PARSER.add_argument("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
 PARSER.add_argument(
     "--against",

@@ -18,6 +18,7 @@ FETCH = {"true": True, "false": False, "auto": "auto"}
 PARSER = _common.Parser(
     __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<10} {headline('data', name)}" for name in NAMES)])
 )
+PARSER.offers = lambda: NAMES
 add = PARSER.add_argument
 add("name", metavar="NAME")
 add("--data.root", dest="root", metavar="FOLDER", type=_common.path, help="where it is, or goes")

@@ -25,6 +25,8 @@ PAIRS = "pairs"  # needs torch: listed where it is asked for
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help=f"left out: all but {PAIRS}")
 
+PARSER.offers = lambda: [*KINDS, PAIRS]
+
 
 @PARSER.command
 def main(request: Namespace) -> int:

@@ -18,7 +18,7 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from odenet_cli.commands import _common
+from odenet_cli.commands import _common, _completion
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
@@ -37,6 +37,7 @@ add(
 add("--columns", metavar="A,B", type=_common.several(str), default=[], help="print only these columns")
 add("--all", action="store_true", help="print every column and folder, however wide the terminal is")
 add("--x", metavar="key", type=_common.word, help="the axis of the figures; left out: every number that differs")
+PARSER.offers = _completion.runs
 
 
 @PARSER.command

@@ -53,6 +53,7 @@ add("--overwrite", action="store_true", help="let a partial page take the place 
 add("--redraw", action="store_true", help="run nothing; make the committed page again from its own numbers")
 add("--dry-run", action="store_true", help="list the runs, and run nothing")
 add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
+PARSER.offers = lambda: options("experiment")
 
 
 @PARSER.command

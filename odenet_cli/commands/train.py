@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from shlex import quote
 
@@ -43,11 +44,20 @@ register()  # also where a launcher imports this module in another process
 def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
     if _completion.is_completion(argv):
-        return _completion.complete(argv, start)
+        return _completion.main(argv)
     parse(argv)  # for --version, argparse prints it and exits
     request = prepare(argv)
+    if not {"-h", "--help"}.isdisjoint(argv):
+        with redirect_stdout(io.StringIO()) as text:
+            code = start(request.argv)
+        print("\n".join(map(streams.wrapped, text.getvalue().splitlines())))
+        return code
     if request.folder is None or not request.jobs:
         return start(request.argv)
+    if request.dry_run:
+        from odenet_cli.commands import _dry_run
+
+        return _dry_run.show(request)
     quiet()
     with ExitStack() as held:
         try:

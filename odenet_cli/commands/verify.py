@@ -28,6 +28,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from odenet_cli.commands import _common, reproduce
+from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
 
 MAX_LISTED = 20  # differences
@@ -38,6 +39,7 @@ PARSER.add_argument("--preset", metavar="NAME", default="quick", help="quick, cp
 PARSER.add_argument("--retrain", metavar="HASH", help="the cell whose hash begins so; any: a random one")
 PARSER.add_argument("--data.root", metavar="FOLDER", help="where the data are")
 PARSER.add_argument("--device", metavar="cpu", help="where to compute; left out: the kind of device that trained")
+PARSER.offers = lambda: options("experiment")
 
 
 @PARSER.command

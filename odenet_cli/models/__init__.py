@@ -31,9 +31,9 @@ def network_class(name: str, options: Mapping[str, Any], flow: bool = False) -> 
     """Return the class of the network that `model` makes."""
     if name != "custom":
         registry.require("model", name, names())
-        return importlib.import_module(f"{__name__}.{name}").MODEL  # type: ignore[no-any-return]
+        return importlib.import_module(f"{__name__}.{name}").MODEL
     own: Any = registry.load_target("model", options)[0]
-    return ContinuousFlow if flow and not hasattr(own, "log_prob") else own  # type: ignore[no-any-return]
+    return ContinuousFlow if flow and not hasattr(own, "log_prob") else own
 
 
 def model(

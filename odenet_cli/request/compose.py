@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,10 @@ class Composer:
     def run(self, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> None:
         """Run `task` on a configuration that was composed here, as Hydra would after composing it again."""
         hydra_internals.run(self.loader, cfg, task)
+
+    def sources(self, overrides: list[str]) -> Iterator[tuple[str, DictConfig]]:
+        """Yield the name and the content of each file that a configuration is composed of; a later one wins."""
+        return hydra_internals.sources(self.loader, self.config_name, overrides)
 
     def keys(self) -> list[str]:
         """Return every key that could have been meant, for the message about one that does not exist."""

@@ -72,6 +72,20 @@ def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
     return {"auto": auto, "data": records}
 
 
+def look_up_runs(configs: dict[Path, Config]) -> dict[str, Any]:
+    """Return `resolve_runs` without a download, and under `missing` what is said of data that are not here."""
+    from odenet_cli.data import Unavailable
+
+    offline = {
+        folder: replace(config, data={**config.data, "download": False}) if "download" in config.data else config
+        for folder, config in configs.items()
+    }
+    try:
+        return {**resolve_runs(offline), "missing": None}
+    except Unavailable as error:
+        return {"auto": _resolve_auto(offline), "data": {}, "missing": str(error).splitlines()[0]}
+
+
 def _resolve_auto(configs: dict[Path, Config]) -> str | None:
     """Return what `data=auto` means: what it did in a run that goes on, else what is found here."""
     asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 __all__ = ["FileConfigSource", "apply_overrides", "combinations", "get_args_parser"]
@@ -30,6 +30,15 @@ def make_loader(module: str, conf: str, folder: str | None) -> ConfigLoaderImpl:
     if folder is not None:
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     return ConfigLoaderImpl(config_search_path=search_path)
+
+
+def sources(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the name (`solver/dopri5`) and the content of each file that is composed; a later one wins."""
+    _, repository = loader._parse_overrides_and_create_caching_repo(config_name, overrides)
+    for default in loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults:
+        loaded = loader._load_single_config(default, repository).config
+        assert isinstance(loaded, DictConfig)
+        yield str(default.config_path), loaded
 
 
 def register_source(source: type[FileConfigSource]) -> None:

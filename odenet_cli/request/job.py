@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +31,7 @@ from odenet_cli.config.saved import load, read_saved
 from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import Composer, overrides_of, to_config
-from odenet_cli.request.data import continues, find_auto, names_recipe, on_gpu, resolve_runs, with_recipe
+from odenet_cli.request.data import continues, find_auto, look_up_runs, names_recipe, on_gpu, resolve_runs, with_recipe
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
@@ -64,9 +65,14 @@ class TrainRequest:
     run          start a single run, given what to do with its configuration, which is composed already
     sweep        several jobs, below `folder`
     job_folders  relative to the sweep's, if a sweep that goes on needs others than Hydra would choose
+    dry_run      it is only to be shown: nothing was downloaded for it
+    data         what `resolve_runs` says of the data; of a dry run also which of them are `missing`
     """
 
     argv: list[str]
+    composer: Composer | None = None
+    dry_run: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
     run: Callable[[Callable[[DictConfig], None]], None] | None = None
     sweep: bool = False
     folder: Path | None = None
@@ -106,9 +112,10 @@ def prepare(argv: list[str]) -> TrainRequest:
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
     for warning in dict.fromkeys(warning for job in request.jobs for warning in tolerance_warnings(job.config)):
         print(f"warning: {warning}", file=sys.stderr)
-    data = resolve_runs({job.folder: job.config for job in request.jobs})
+    request.composer, request.dry_run = composer, args.dry_run
+    request.data = (look_up_runs if args.dry_run else resolve_runs)({job.folder: job.config for job in request.jobs})
     os.environ["ODENET_REQUEST"] = json.dumps(
-        {"command": "odenet train " + shlex.join(argv), "folders": request.job_folders, **data}
+        {"command": "odenet train " + shlex.join(argv), "folders": request.job_folders, **request.data}
     )
     share_cores(master, len(request.jobs))
     HydraConfig.instance().cfg = None

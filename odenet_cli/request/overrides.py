@@ -26,6 +26,7 @@ WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
 NOT_NULL = ("None", "none", "nil", "NONE")  # what other languages write for null
 MAX_KEY_BYTES = 255  # a file's name takes no more
 MAX_SWEEP_POINTS = 10_000
+DRY_RUN = ("dry-run=true", "dry_run=true")  # as an option of the other commands may be spelled
 SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
 SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
@@ -36,9 +37,10 @@ def parse(argv: Iterable[str]) -> argparse.Namespace:
     for word in argv:
         if words and words[-1] in ("--info", "-i") and "=" in word:
             words.append("all")  # argparse would take the override for --info's optional value
-        words.append(word)
+        words.append("--dry-run" if word in DRY_RUN else word)
 
     parser = get_args_parser()
+    parser.add_argument("--dry-run", action="store_true")
     parser.error = _refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(words)
     if args.experimental_rerun is not None:

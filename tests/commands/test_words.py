@@ -1,9 +1,12 @@
 """One parser reads the words of the commands: two spellings of an option, the nearest of a slip, help that wraps."""
 
+import importlib
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
+from odenet_cli.cli import commands, overview
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 
@@ -25,6 +28,40 @@ def parser():
 )
 def test_both_spellings_of_an_option(words):
     assert parser().parse(words).out == Path("a=b")
+
+
+@pytest.mark.parametrize("words", [["--all"], ["all=true"], ["--all=true"]])
+def test_flags(words):
+    assert parser().parse(words).all
+    assert not parser().parse(["all=false"]).all
+    with pytest.raises(RequestError, match="true or false"):
+        parser().parse(["all=maybe"])
+
+
+WITHOUT = {"train"}  # a parser: it has Hydra's grammar
+PARSERS = {name: importlib.import_module(f"odenet_cli.commands.{name}").PARSER for name in {*commands()} - WITHOUT}
+OPTIONS = sorted((c, name) for c, made in PARSERS.items() for name, action in made.options.items() if action.nargs != 0)
+
+
+def accepted(option):
+    """A text that the type of an option takes."""
+    for text in ("3", "true", "best", "test", "cpu"):
+        try:
+            (option.type or str)(text)
+        except ArgumentTypeError:
+            continue
+        return text
+    raise AssertionError(option)
+
+
+@pytest.mark.parametrize(("command", "name"), OPTIONS)
+def test_every_option_of_every_command_has_the_same_spellings(command, name):
+    made, bare = PARSERS[command], name.removeprefix("--")
+    action = made.options[name]
+    text = accepted(action)
+    for words in ([name, text], [f"{name}={text}"], [f"{bare}={text}"]):
+        request, _ = made.parse_known_intermixed_args(made._as_options(["x", *words]))
+        assert getattr(request, action.dest) == (action.type or str)(text)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +90,18 @@ def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     assert sum(line.startswith("        ") for line in lines) == 1  # the rest of what it is, below its own text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_help_fits_the_terminal(monkeypatch, width):
+    """Only what has no blank to break at may be longer."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    for text in (overview(), *(made.format_help() for made in PARSERS.values())):
+        longest = max(map(len, text.split()))
+        assert [line for line in text.splitlines() if len(line) > max(width, longest + 24)] == []
+
+
+def test_the_help_of_train_fits_the_terminal(odenet):
+    lines = odenet("train", "--help", COLUMNS="60").stdout.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith("  --dry-run  ") for line in lines)

@@ -1,0 +1,95 @@
+"""`odenet train --dry-run`: every value in effect and where it comes from, the folder and the cost; nothing is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from odenet_cli.commands.help import spell
+from odenet_cli.config.check import leaves
+from odenet_cli.config.presets import written
+from odenet_cli.config.schema import Config
+from odenet_cli.request.data import complete_for
+from odenet_cli.request.job import TrainRequest
+from odenet_cli.request.origins import values_and_origins
+from odenet_cli.streams import hanging
+from odenet_cli.training.progress import columns, duration, number, say, short
+
+MAX_LISTED = 20  # jobs of a sweep
+
+
+def show(request: TrainRequest) -> int:
+    """Print what the request would do."""
+    assert request.folder is not None
+    configs = [complete_for(job.config, job.folder, request.data["auto"]) for job in request.jobs]
+    rows = values(request, configs)
+    say(table(rows))
+    say(hanging("not set: ", ", ".join(key for key, (text, _) in rows.items() if text == "null")) + "\n")
+    lines = {"folder": short(request.folder)}
+    if request.data["missing"]:
+        lines["data"] = f"{request.data['missing']} A run would try to download them."
+    if request.sweep:
+        names = [str(job.folder.relative_to(request.folder)) for job in request.jobs[:MAX_LISTED]]
+        lines["jobs"] = f"{len(request.jobs)}: {', '.join([*names, *['…'] * (len(request.jobs) > MAX_LISTED)])}"
+        lines["cost"] = "not estimated for a sweep"
+    elif request.data["missing"] or configs[0].resume == "auto":
+        lines["cost"] = f"not estimated: {'the data are not here' if request.data['missing'] else 'the run goes on'}"
+    else:
+        lines |= cost(configs[0])
+    for label, text in lines.items():
+        say(hanging(f"{label:<12}", text))
+    say("Nothing was written.")
+    return 0
+
+
+def values(request: TrainRequest, configs: list[Config]) -> dict[str, tuple[str, str]]:
+    """Return key -> (value as text, where it comes from); where the jobs of a sweep differ, the values of all."""
+    composer, overrides = request.composer, request.jobs[0].overrides
+    assert composer is not None
+    with composer.translate_errors():
+        first = values_and_origins(composer, overrides, composer.compose(overrides), configs[0])
+    others = [dict(leaves(config, lists=False)) for config in configs[1:]]
+    first |= {key: (None, "other jobs") for other in others for key in other if key not in first}
+    result = {}
+    used = {key for config in configs for key in written("gradient", config.gradient.method)}
+    for key, (value, origin) in first.items():
+        if key.startswith("gradient.") and key.split(".")[1] not in used:
+            continue  # an option of another gradient
+        texts = [spell(value), *(spell(other[key]) for other in others if other.get(key) is not None)]
+        result[key] = " | ".join(dict.fromkeys(texts)), origin
+    return result
+
+
+def table(rows: Mapping[str, tuple[str, str]]) -> str:
+    """Return what is set as a table as wide as the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    content = Table("key", "value", "from", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for key, (text, origin) in rows.items():
+        if text != "null":
+            content.add_row(key, text, origin)
+    console = Console(width=columns(), highlight=False, markup=False, color_system=None)
+    with console.capture() as capture:
+        console.print(content)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def cost(config: Config) -> dict[str, str]:
+    """Return what the run will cost, from its first steps."""
+    from odenet_cli.training.estimate import first_steps
+
+    session, step = first_steps(config)
+    made = f"in {session.step} step{'s' * (session.step != 1)} made now, in memory, not compiled"
+    lines = {
+        "parameters": f"{sum(parameter.numel() for parameter in session.model.parameters()):,}",
+        "steps": f"{session.end:,}, {session.per_epoch:,} an epoch, of {config.trainer.batch_size} samples",
+        "measured": made,
+    }
+    if step["nfe_forward"]:
+        lines["NFE"] = f"{number(step['nfe_forward'])} forward, {number(step['nfe_backward'])} backward a step"
+    training = duration(session.end * step["step_ms"] / 1e3)
+    return lines | {
+        "memory": f"{step['saved_mib']:.1f} MiB saved for backward",
+        "time": f"about {training} of training, {step['step_ms']:.0f} ms a step; scoring comes on top",
+    }

@@ -1,0 +1,41 @@
+"""What a run costs, from its first steps: made in memory, on its own data, and thrown away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from odenet_cli.config.schema import Config
+from odenet_cli.training import build, device
+from odenet_cli.training.loop import loss_and_gradients
+from odenet_cli.training.run import assemble
+from odenet_cli.training.session import Session
+
+MAX_TIMED_STEPS, MAX_SECONDS = 10, 3.0
+
+
+def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
+    """Train for a few steps, eagerly, and return the session and the means of a step.
+
+    The first step, which pays for warming up, counts in `step_ms` only where there is no other.
+    """
+    where = device.choose(config.device)
+    device.configure_backends(where, config.deterministic, build.tightest(config))
+    session = assemble(replace(config, compile="false"), where)
+    session.model.train()
+    started = opened = time.perf_counter()
+    for batch in session.batches():
+        session.set_learning_rate()
+        values, solves = loss_and_gradients(session, batch)
+        session.optimizer.step()
+        session.step += 1
+        session.window.add(values, solves)
+        if session.step == 1:
+            session.window.means()  # waits for the device
+            opened = time.perf_counter()
+        if session.step > MAX_TIMED_STEPS or (session.step > 1 and time.perf_counter() - opened > MAX_SECONDS):
+            break
+    means = session.window.means()
+    timed = (opened, session.step - 1) if session.step > 1 else (started, 1)
+    return session, {**means, "step_ms": 1e3 * (time.perf_counter() - timed[0]) / timed[1]}

@@ -1,0 +1,76 @@
+"""`odenet train --dry-run` shows every value and where it comes from, folder and cost, and makes nothing."""
+
+import re
+
+import pytest
+
+from odenet_cli.commands import train as command
+from odenet_cli.data import mnist
+
+TINY = ["data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.limit_batches=2", "trainer.epochs=3"]
+
+
+@pytest.fixture
+def dry(tmp_path, monkeypatch, capsys):
+    """Return the rows {key: (value, origin)} and the text of a dry run in an empty folder that stays empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ODENET_REQUEST", raising=False)
+
+    def show(*words):
+        before = sorted(tmp_path.rglob("*"))
+        assert command.main(["--dry-run", *words]) == 0
+        assert sorted(tmp_path.rglob("*")) == before
+        text = capsys.readouterr().out
+        rows = re.findall(r"^(\w[\w.]+) {2,}(.+?) {2,}(\S.*)$", text.partition("not set:")[0], re.MULTILINE)
+        return {key: (value, origin) for key, value, origin in rows}, text
+
+    return show
+
+
+def test_every_value_has_its_origin(dry):
+    rows, text = dry(*TINY, "solver.rtol=0.1", "gradient=replay", "eval.solver.method=bosh3")
+    assert {
+        "solver.rtol": ("0.1", "command line"),
+        "solver.atol": ("0.1", "solver.rtol"),
+        "solver.method": ("dopri5", "solver=dopri5"),
+        "gradient.method": ("replay", "gradient=replay"),
+        "model.width": ("4", "command line"),
+        "model.stem": ("conv", "model=odenet"),
+        "optim.lr": ("0.05", "recipe of data=digits"),
+        "optim.momentum": ("0.9", "optim=sgd"),
+        "eval.solver.method": ("bosh3", "command line"),
+        "seed": ("0", "default"),
+    }.items() <= rows.items()
+    assert not {"gradient.norm", "gradient.coupling", "gradient.solver.rtol"} & rows.keys()  # of other gradients
+    assert max(map(len, text.splitlines())) <= 80
+    assert "optim.clip" in text.partition("not set:")[2]
+    assert re.search(r"^folder +runs/\S+-odenet-dopri5$", text, re.MULTILINE)
+    assert re.search(r"^steps +6, 2 an epoch, of 8 samples$", text, re.MULTILINE)
+    assert re.search(r"^NFE +\d+ forward, \d+ backward a step$", text, re.MULTILINE)
+    assert re.search(r"^time +about [\d.]+ s of training", text, re.MULTILINE)
+
+
+def test_experiments_and_presets_are_named(dry):
+    rows, _ = dry("experiment=fig5", "model=planar", "device=cpu", "trainer.steps=2", "data=moons", "dtype=float64")
+    assert rows["optim.lr"][1] in ("model=planar", "experiment=fig5")
+    assert rows["optim.name"] == ("rmsprop", "optim=rmsprop")
+    assert rows["eval.solver.rtol"][1] == "recipe of data=moons"
+
+
+def test_a_sweep_shows_its_jobs_and_what_differs(dry):
+    rows, text = dry(*TINY, "-m", "optim.lr=0.1,0.01", "solver=dopri5,rk4", "seed=3")
+    assert rows["solver.steps"] == ("null | 4", "default")
+    assert rows["optim.lr"] == ("0.1 | 0.01", "command line")
+    assert rows["solver.method"] == ("dopri5 | rk4", "solver=dopri5")
+    assert rows["seed"] == ("3", "command line")
+    assert re.search(r"^jobs +4: 0-", text, re.MULTILINE)
+    assert "not estimated for a sweep" in text
+
+
+def test_data_that_are_not_here_are_not_downloaded(dry, tmp_path, monkeypatch):
+    monkeypatch.setenv("ODENET_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr(mnist, "download", lambda *_: pytest.fail("a download"))
+    rows, text = dry("data=mnist", "model=mlp", "device=cpu")
+    assert rows["data.download"] == ("auto", "data=mnist")
+    assert "MNIST is not complete" in text
+    assert "cost        not estimated: the data are not here" in text
