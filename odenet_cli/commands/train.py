@@ -31,7 +31,7 @@ from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.request.overrides import parse
 from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, write_record
-from odenet_cli.training.progress import INDENT, columns, labelled, on_terminal, say, short, shown_phase
+from odenet_cli.training.progress import INDENT, on_terminal, say, short
 
 log = logging.getLogger("odenet")
 
@@ -143,26 +143,24 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
             say(f"#{number}: finished before, left as it is: {folder}")
             return
         tied = OmegaConf.is_interpolation(cfg.solver, "atol")
-        final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied)
+        final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied, draw=_draw)
         if record_or_reason(folder) == known:
             return  # it had ended before
-        figures: list[Path] = []
-        if any((folder / "figures").glob("*.npz")):
-            from odenet_cli.report import pictures
-            from odenet_cli.training.log import add_images
-
-            with shown_phase("drawing the figures"):
-                figures = pictures.write(folder)
-            add_images(folder, [path for path in figures if path.suffix == ".png"], int(final["step"]))
         if number is None and on_terminal():
-            _say_next(config, folder, figures, solved=bool(final["nfe_forward"]))
+            _say_next(config, folder, solved=bool(final["nfe_forward"]))
     except Exception as error:
         _record_failure(folder, error)
         raise
 
 
-def _say_next(config: Config, folder: Path, figures: list[Path], solved: bool) -> None:
-    """Print the figures of a run, and two commands that show more of it."""
+def _draw(folder: Path) -> list[Path]:
+    from odenet_cli.report import pictures
+
+    return pictures.write(folder)
+
+
+def _say_next(config: Config, folder: Path, solved: bool) -> None:
+    """Print two commands that show more of a run."""
     from odenet_cli import data
     from odenet_cli.training.build import FLOWS
 
@@ -175,9 +173,6 @@ def _say_next(config: Config, folder: Path, figures: list[Path], solved: bool) -
         f"odenet report {runs}": True,
         "odenet runs": True,
     }
-    if figures:
-        names = ", ".join(path.name for path in figures if path.suffix == ".png")
-        say("\n".join(labelled("figures", f"{names}, in {short(folder / 'figures')}", columns())))
     for label, command in zip(("next:", ""), (command for command, useful in commands.items() if useful)):
         say(f"{label:<{INDENT}}{command}")
 

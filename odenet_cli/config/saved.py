@@ -16,7 +16,7 @@ from typing import Any
 from odenet_cli import files
 from odenet_cli.config.check import check, leaves
 from odenet_cli.config.presets import written
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 20_000, 50
@@ -168,7 +168,7 @@ def add_new_options(content: dict[str, Any], path: Path) -> dict[str, Any]:
     A new option's default is what the program did before there was one, so an old run means what it meant.
     """
     new = missing_options(content)
-    values = {key: value for key, value in new.items() if value is not None}  # null changes nothing
+    values = {key: value for key, value in new.items() if value is not None and key not in INCIDENTAL}
     if values and tuple(values) not in _reported:
         _reported.add(tuple(values))
         listed = ", ".join(f"{key}={value}" for key, value in values.items())

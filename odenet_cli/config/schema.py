@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-# Keys that change nothing of what a run computes: names, places, the device, the rhythm of the log.
+# Keys that change nothing of what a run computes: names, places, the device, the log and its rhythm.
 DATA_PLACES = ("data.path", "data.root")  # what lies there is identified by its SHA-256
-INCIDENTAL = frozenset(
-    ("name", "device", "resume", *DATA_PLACES, "data.download", "trainer.log_every", "trainer.checkpoint_every")
-)
+INCIDENTAL = frozenset(("name", "device", "resume", *DATA_PLACES, "data.download"))
+INCIDENTAL |= {"logger", "trainer.log_every", "trainer.checkpoint_every"}
 PATHS = (*DATA_PLACES, "checkpoint")  # relative to the folder of the command, and saved absolute
 
 STEP_CONTROL = ("controller", "first_step", "min_step", "max_step", "jumps")
@@ -169,6 +168,11 @@ class Config:
         "auto",
         "compile solves: never, always, forward solves without a gradient as one loop (loop), or where it pays (auto)",
         choices=("auto", "true", "false", "loop"),
+    )
+    logger: str = option(
+        "tensorboard",
+        "where one looks at the run while it trains; metrics.jsonl is written always",
+        choices=("tensorboard", "wandb", "none"),
     )
     resume: str = option("none", "go on with a run: none, auto (the one in hydra.run.dir), or the folder of a run")
     checkpoint: str | None = option(None, "checkpoint whose weights a new run begins with")

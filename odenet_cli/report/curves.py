@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -36,13 +37,17 @@ COSTS = (
     Panel("NFE backward", "train", "nfe_backward"),
     Panel("saved memory (MiB)", "train", "saved_mib"),
 )
+WHILE_TRAINING = (LOSS, *SCORES, *COSTS[:2])  # what tells how a single run went
 MAX_POINTS = 200  # of a line
 MOSAIC = {1: "A", 2: "AB", 3: "ABC", 4: "AB\nCD", 5: "AAABBB\nCCDDEE"}
+NARROW = {1: "A", 2: "AB", 3: "AB\nCC", 4: "AB\nCD"}  # in one column of text
 
 
 @style.styled
-def training(comparison: Comparison) -> Figure | None:
-    """Draw loss, error, evaluations and memory against epoch, or step where a run has no epochs; None without records.
+def training(
+    comparison: Comparison, numbers: Sequence[Panel] = (LOSS, *SCORES, *COSTS), narrow: bool = False
+) -> Figure | None:
+    """Draw these numbers, of `SCORES` one, against epoch, or step where a run has no epochs; None without records.
 
     A run that is not done ends in a cross; one that failed does not stretch the axes of the others.
     """
@@ -52,12 +57,14 @@ def training(comparison: Comparison) -> Figure | None:
     runs = [(run, look) for group, look in zip(groups, looks) for run in group.runs if run.records("train")]
     if not runs:
         return None
-    panels = [panel for panel in (LOSS, *SCORES, *COSTS) if any(_curve(run, panel) for run, _ in runs)]
+    panels = [panel for panel in numbers if any(_curve(run, panel) for run, _ in runs)]
     panels = [panel for panel in panels if panel not in SCORES or panel == next(p for p in panels if p in SCORES)]
     epochs = all(run.steps_per_epoch and run.config.get("trainer.epochs") for run, _ in runs)
 
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT * (2 if len(panels) > 3 else 1)))
-    for axes, panel in zip(figure.subplot_mosaic(MOSAIC[len(panels)]).values(), panels):
+    mosaic = (NARROW if narrow else MOSAIC)[len(panels)]
+    width, height = (style.COLUMN, style.COLUMN_HEIGHT) if narrow else (style.WIDTH, style.HEIGHT)
+    figure = Figure(figsize=(width, height * (1 + mosaic.count("\n"))))
+    for axes, panel in zip(figure.subplot_mosaic(mosaic).values(), panels):
         smooth = any(len(_curve(run, panel)) > MAX_POINTS for run, _ in runs)
         axes.set_title(f"{panel.title}, smoothed" if smooth else panel.title)
         axes.set_xlabel("epoch" if epochs else "optimiser step")

@@ -26,6 +26,7 @@ from odenet_cli.report.runs import finite
 
 WIDTH = 6.75  # inches: the text width of two columns
 HEIGHT = 1.95  # inches, of a row of panels
+COLUMN, COLUMN_HEIGHT = 3.2, 1.35  # the same for one column of text
 DPI = 220
 FRAMES_PER_S, FILM_DPI = 15, 110
 

@@ -37,6 +37,7 @@ from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
 from odenet_cli.request.trust import check_composed, check_inside, check_target
 from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
+from odenet_cli.training.boards import check_installed
 from odenet_cli.training.identity import find_moved_data, identity, may_change
 
 MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
@@ -107,6 +108,7 @@ def prepare(argv: list[str]) -> TrainRequest:
 
     for job in request.jobs:
         check_target(job.config, args.overrides)
+        check_installed(job.config)
     for path in {job.config.checkpoint for job in request.jobs if not continues(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")

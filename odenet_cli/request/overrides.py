@@ -93,7 +93,7 @@ def _check_form(override: str) -> None:
             f"{override}: nothing can be taken out of a configuration, every key of it has a value.\n"
             f"  For its default leave {key[1:]} out. Where a key may say nothing it is null: optim.clip=null."
         )
-    if bare in ("resume", "name") or bare.startswith("hydra"):
+    if bare in ("resume", "name", "logger") or bare.startswith("hydra"):
         return
     not_null = ("None",) if bare.startswith("model.") else NOT_NULL
     if any(word.strip("[] ") in not_null for word in value.split(",")):

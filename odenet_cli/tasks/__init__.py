@@ -5,7 +5,8 @@ score of `common/scores.py`, which adds up over batches.
 
 A task lists in `NEEDS` the methods of a model that it calls. It may also have
 
-    figure_data(model, data)                  the arrays that its figures are drawn from, once a run is over
+    figure_data(model, data, per_sample)      the arrays that its figures are drawn from, once a run is over;
+                                              per_sample: what `evaluate` kept of every test sample, (N,) each
     sanity_check(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of `count`
                                               test samples, cannot be true
 """
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
-FigureData = Callable[[nn.Module, Any], dict[str, Tensor]]
+FigureData = Callable[[nn.Module, Any, dict[str, Tensor]], dict[str, Tensor]]
 SanityCheck = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odenet_cli.tasks.common.scores import PerSample, Score
 
 NEEDS = ("forward",)
+SHOWN = 10  # images of the figure
 Batch = tuple[Tensor, Tensor]
 
 
@@ -23,3 +27,17 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Sco
     if not model.training:
         extra |= {"predicted": PerSample((predicted,)), "label": PerSample((label,))}
     return F.cross_entropy(logits, label), extra
+
+
+def figure_data(model: nn.Module, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the first misread test images (n, H, W), how many there are of how many samples, and their classes."""
+    predicted, label = per_sample["predicted"], per_sample["label"]
+    wrong = (predicted != label).nonzero().flatten()
+    few, images = wrong[:SHOWN], data.test.rows[0]
+    return {
+        "images": images[few.to(images.device), 0],
+        "predicted": predicted[few],
+        "label": label[few],
+        "misread": torch.tensor(len(wrong)),
+        "samples": torch.tensor(len(label)),
+    }

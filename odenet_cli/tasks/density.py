@@ -31,7 +31,7 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     return total, {"kl": total.detach() - target.floor, "kl_sd": sd, "outside": outside}
 
 
-def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
+def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return densities, samples and particles of the flow, and the target's density."""
     target = data.test.distribution
     arrays = flow_figures.snapshots(model, ((-target.edge, target.edge),) * 2)

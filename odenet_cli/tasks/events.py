@@ -47,7 +47,7 @@ def rate_error(rate: Tensor, x: Events) -> Tensor:
 
 
 @torch.no_grad()
-def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
+def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a few held-out sequences: their events, the true rate and the model's."""
     x = Events(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
     path = model.intensity(x.bins, x.counts, x.times, x.event_mask, x.grid).path

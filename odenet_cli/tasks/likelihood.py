@@ -29,7 +29,7 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     return total, {"nll": nll, "nll_sd": sd, **({} if entropy is None else {"gap": nll - entropy})}
 
 
-def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
+def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return densities, samples and particles of the flow, samples of the data, and their density where it is known."""
     (x,), distribution = data.test.rows, data.test.distribution
     low, high = x.amin(0), x.amax(0)

@@ -92,7 +92,7 @@ def baselines(times: Tensor, values: Tensor, observed_mask: Tensor, target_times
 
 
 @torch.no_grad()
-def figure_data(model: Any, data: Any) -> dict[str, Tensor]:
+def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a few held-out series: the observations, the truth where it is known, and the model's path between."""
     x = Series(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
     share = torch.linspace(0, 1, FINE, device=x.target_times.device, dtype=x.target_times.dtype)

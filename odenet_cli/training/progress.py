@@ -5,14 +5,12 @@ On a terminal one live line shows the fields that fit, elsewhere plain lines com
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,18 +87,6 @@ def labelled(label: str, text: str, width: int) -> list[str]:
     """Return `label: text` as lines of at most `width` columns, broken after commas, the text in one column."""
     lines = packed(re.split(r"(?<=[,;]) ", text), " ", width - INDENT)
     return [f"{label + ':' if number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
-
-
-@contextlib.contextmanager
-def shown_phase(name: str) -> Iterator[None]:
-    """Show on a terminal what is being done after a run."""
-    if not on_terminal():
-        yield
-        return
-    from rich.status import Status
-
-    with Status(name):
-        yield
 
 
 def fitting(fields: dict[str, str], width: int) -> str:
@@ -205,11 +191,20 @@ class Progress:
         log.info("%s", line)
 
 
-def tell_end(final: dict[str, Any], folder: Path) -> None:
-    """Print the last line of a run, on a terminal broken between its fields; `train.log` holds it whole."""
+def tell_end(final: dict[str, Any], folder: Path, images: list[Path]) -> None:
+    """Print the last line of a run, on a terminal broken between its fields, and its figures there.
+
+    `train.log` holds both, and the line whole.
+    """
     line = last_line(final, folder)
     log.info("%s", line)
     say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
+    if images:
+        names = ", ".join(path.name for path in images)
+        lines = labelled("figures", f"{names}, in {short(images[0].parent)}", columns())
+        log.info("%s", "\n".join(lines))
+        if on_terminal():
+            say("\n".join(lines))
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:

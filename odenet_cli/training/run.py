@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -47,10 +48,12 @@ def run(
     data_record: dict[str, Any] | None = None,
     job: int = 0,
     tied: bool = True,
+    draw: Callable[[Path], list[Path]] | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says, in `folder`, and return the final metrics. A run that was stopped there goes on.
 
     tied  `config.yaml` says `atol: ${.rtol}`
+    draw  draws the figures of the run in a folder, and returns their files
 
     Raises `RunFailed` and `Interrupted`, with `run.json` saying why; `RequestError` leaves the folder's run as it was.
     """
@@ -76,7 +79,7 @@ def run(
         entry = record.opening(session, command, overrides, data_record, before)
         write_record(folder, entry)
         try:
-            final = train(session, folder, state, stop)
+            final, images = train(session, folder, state, stop, draw)
         except BaseException as error:
             status, reason, raised = explain(error, session, folder)
             log.info("stopped", exc_info=error)
@@ -85,7 +88,7 @@ def run(
                 write_record(folder, entry)
             raise raised from error
         write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
-        tell_end(final, folder)
+        tell_end(final, folder, images)
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
@@ -136,8 +139,14 @@ def find_start(
     return state, None
 
 
-def train(session: Session, folder: Path, state: dict[str, Any] | None, stop: Stop) -> dict[str, Any]:
-    """Train to the end, score the best weights on the test split, and return the run's numbers."""
+def train(
+    session: Session,
+    folder: Path,
+    state: dict[str, Any] | None,
+    stop: Stop,
+    draw: Callable[[Path], list[Path]] | None,
+) -> tuple[dict[str, Any], list[Path]]:
+    """Train to the end, score the best weights on the test split; return the run's numbers and the images drawn."""
     logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"])
     progress = Progress(session.end, session.step, session.per_epoch)
     try:
@@ -153,11 +162,14 @@ def train(session: Session, folder: Path, state: dict[str, Any] | None, stop: St
         scores = close(session, scores)
         save_predictions(folder, predictions)
         progress.phase("computing the figures")
-        save_figure_data(folder, session)
+        save_figure_data(folder, session, predictions)
+        progress.phase("drawing the figures")
+        images = draw_figures(folder, draw)
+        logbook.board.add_images(images, session.step)
     finally:
         progress.close()
         logbook.close()
-    return record.final(session, scores, folder)
+    return record.final(session, scores, folder), images
 
 
 def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
@@ -174,15 +186,25 @@ def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
     return {**scores, **more}
 
 
-def save_figure_data(folder: Path, session: Session) -> None:
+def save_figure_data(folder: Path, session: Session, per_sample: dict[str, torch.Tensor]) -> None:
     """Write what the run's figures are drawn from to `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
     compute = figure_data(session.data.task)
     if compute is not None:
         with scoring(session.model, session.scorer, session.precision) as net:
-            arrays = compute(net, session.data)
+            arrays = compute(net, session.data, per_sample)
         (folder / "figures").mkdir(exist_ok=True)
         path = folder / "figures" / f"{session.data.task}.npz"
         write_npz(path, {name: array.detach().cpu().numpy() for name, array in arrays.items()})
+
+
+def draw_figures(folder: Path, draw: Callable[[Path], list[Path]] | None) -> list[Path]:
+    """Draw the figures of the run in `folder`, and return those that are images; without them a run is whole too."""
+    try:
+        return [path for path in draw(folder) if path.suffix == ".png"] if draw is not None else []
+    except Exception as error:
+        log.warning("The figures were not drawn: %s", error)
+        log.info("the figures were not drawn", exc_info=error)
+        return []
 
 
 def save_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None:

@@ -22,7 +22,7 @@ def check(config):
         raise RequestError("model.width=13 cannot be built.")
 
 
-def train(config, folder, command, overrides, data_record, job=0, tied=True):
+def train(config, folder, command, overrides, data_record, job=0, tied=True, draw=None):
     from odenet_cli.config.saved import save
     from odenet_cli.errors import Interrupted, RunFailed
 

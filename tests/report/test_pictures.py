@@ -1,10 +1,10 @@
-"""The figures of series and events: what was seen, what was made of it inside the window, and what after it."""
+"""The figures of single runs: what was seen of series and events, and what was made of it; how a classifier fared."""
 
 import numpy
 import pytest
 
 from odenet_cli.report import style
-from odenet_cli.report.pictures import events, series
+from odenet_cli.report.pictures import classify, events, series
 from odenet_cli.report.runs import Run
 
 
@@ -63,3 +63,30 @@ def test_rates_beside_the_events(run, tmp_path):
     assert drawn(figure.axes[0])[style.CYCLE[0]][0].tolist() == [0.0, 2.0]
     assert len(figure.axes[0].collections[0].get_segments()) == 2
     assert all(path.stat().st_size for path in style.save(figure, tmp_path / "events"))
+
+
+def wrong(count, misread):
+    labels = numpy.arange(count) % 10
+    images = numpy.full((count, 28, 28), 255, numpy.uint8)
+    return {"images": images, "label": labels, "predicted": labels + 1, "misread": misread, "samples": 1000}
+
+
+@pytest.mark.parametrize(("nfe", "panels"), [(20, ["NFE forward", "NFE backward"]), (0, [])])
+def test_learning_curves_and_function_evaluations(tmp_path, nfe, panels):
+    at = {"epoch": 1, "loss": 0.5, "error": 0.1, "saved_mib": 1.0}
+    metrics = [{**at, "step": step, "split": "train", "nfe_forward": nfe, "nfe_backward": nfe} for step in (1, 2)]
+    metrics.append({**at, "step": 2, "split": "valid", "nfe_forward": nfe})
+    run = Run(folder=tmp_path, status="done", config={"name": "a", "trainer.epochs": 1}, metrics=metrics)
+    figures = classify.draw(wrong(0, 0), run)
+    assert figures.keys() == {"training"}
+    titles = [axes.get_title("left") for axes in figures["training"].axes]
+    assert titles == ["training loss", "validation error (%)", *panels]
+
+
+@pytest.mark.parametrize(("count", "misread", "title"), [(3, 3, "3 misread"), (10, 25, "the first 10 of 25 misread")])
+def test_misread_images_say_label_and_prediction(count, misread, title):
+    figure = classify.misread(wrong(count, misread))
+    assert figure.get_suptitle() == f"{title} of 1,000 test images"
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    assert [axes.get_title() for axes in shown][:2] == ["0, read as 1", "1, read as 2"]
+    assert len(shown) == count

@@ -7,7 +7,11 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from odenet_cli.training.log import LAYOUT, Logbook
+from odenet_cli.report import pictures
+from odenet_cli.rundir import read_record
+from odenet_cli.training import run as runs
+from odenet_cli.training.boards import LAYOUT, TensorBoard
+from odenet_cli.training.log import Logbook
 from odenet_cli.training.progress import Progress
 
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2", "trainer.log_every=1")
@@ -28,13 +32,13 @@ def test_the_board_shows_the_records(train, metrics):
     folder = train(*ODE, "trainer.limit_batches=2")
     shown, records = curves(folder), metrics(folder)
     assert shown.keys() == {
-        *(f"{name}/{split}" for name in ("loss", "error") for split in ("train", "valid", "test")),
+        *(f"{name}/{split}" for name in ("loss", "error_percent") for split in ("train", "valid", "test")),
         *("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected"),
         *("memory/saved_mib", "time/step_ms", "lr"),
     }
     for split in ("train", "valid", "test"):
-        expected = [(r["step"], pytest.approx(r["error"], rel=1e-6)) for r in records if r["split"] == split]
-        assert shown[f"error/{split}"] == expected
+        expected = [(r["step"], pytest.approx(100 * r["error"], rel=1e-6)) for r in records if r["split"] == split]
+        assert shown[f"error_percent/{split}"] == expected
     assert shown["nfe/backward"] == [(step, 4) for step in range(1, 7)]
     assert len(list(folder.rglob("events.out.*"))) == 1
 
@@ -51,17 +55,69 @@ def test_the_layout_puts_forward_and_backward_in_one_chart(train):
 def hparams(folder):
     content = board(folder).summary_metadata
     found = [meta.plugin_data.content for meta in content.values() if meta.plugin_data.plugin_name == "hparams"]
-    return [plugin_data_pb2.HParamsPluginData.FromString(one) for one in found]
+    parts = [plugin_data_pb2.HParamsPluginData.FromString(one) for one in found]
+    kinds = [part.WhichOneof("data") for part in parts]
+    assert sorted(kinds) == ["experiment", "session_end_info", "session_start_info"]  # one of each
+    return {kind: getattr(part, kind) for kind, part in zip(kinds, parts)}
 
 
-def test_there_is_one_hparams_entry(train):
-    folder = train("trainer.limit_batches=1", "trainer.epochs=1")
-    kinds = [one.WhichOneof("data") for one in hparams(folder)]
-    assert sorted(kinds) == ["experiment", "session_end_info", "session_start_info"]
-    (start,) = (one.session_start_info for one in hparams(folder) if one.WhichOneof("data") == "session_start_info")
-    assert start.hparams["model"].string_value == "mlp"
-    assert start.hparams["model.hidden"].number_value == 4
-    assert start.hparams["seed"].number_value == 0
+def test_hparams_of_a_solve_and_of_none(train):
+    """Solver, tolerance and gradient stand only where there is a solve; the main metric of the task is the first."""
+    short = ("trainer.limit_batches=1", "trainer.epochs=1")
+    known = hparams(train(*short))["session_start_info"].hparams
+    assert known["model.hidden"].number_value == 4
+    assert known["seed"].number_value == 0
+    assert not {"solver", "rtol", "steps", "gradient"} & known.keys()
+    entry = hparams(train("model=odenet", "model.width=4", "solver.rtol=0.1", *short, name="ode"))
+    known = entry["session_start_info"].hparams
+    assert (known["solver"].string_value, known["rtol"].number_value) == ("dopri5", 0.1)
+    assert known["gradient"].string_value == "adjoint"
+    assert [metric.name.tag for metric in entry["experiment"].metric_infos] == [
+        *("error_percent/test", "loss/test", "nfe/forward", "nfe/backward", "memory/saved_mib")
+    ]
+
+
+def test_the_main_metric_is_that_of_the_task(tmp_path, tiny):
+    scores = {"loss": 9.0, "nll": 9.0, "kl": 2.0, "rmse_window_clean": 0.1, "rmse_further_clean": 0.25}
+    shown = TensorBoard(tmp_path, tiny())
+    shown.add({"step": 1, "epoch": 1, "split": "valid", "nfe_forward": 8, **scores})
+    shown.close()
+    assert hparams(tmp_path)["experiment"].metric_infos[0].name.tag == "rmse_further_clean/test"
+
+
+def test_the_config_is_a_text(train):
+    (event,) = board(train("trainer.limit_batches=1", "trainer.epochs=1")).Tensors("config/text_summary")
+    lines = event.tensor_proto.string_val[0].decode().splitlines()
+    assert "    logger: tensorboard" in lines
+    assert "      hidden: 4" in lines
+
+
+def test_figures_are_images_there(tmp_path, tiny):
+    runs.run(tiny("trainer.limit_batches=1", "trainer.epochs=1"), tmp_path, "", [], draw=pictures.write)
+    assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {"training.png", "misread.png"}
+    assert set(board(tmp_path).Tags()["images"]) == {"figures/training", "figures/misread"}
+
+
+def test_a_run_whose_figures_cannot_be_drawn_is_done(tmp_path, tiny, caplog):
+    def draw(folder):
+        raise OSError("no font")
+
+    runs.run(tiny("trainer.limit_batches=1", "trainer.epochs=1"), tmp_path, "", [], draw=draw)
+    assert read_record(tmp_path)["status"] == "done"
+    assert "The figures were not drawn: no font" in caplog.text
+
+
+def test_without_a_board_there_are_the_records(train, metrics):
+    folder = train("logger=none", "trainer.limit_batches=1", "trainer.epochs=1")
+    assert [record["split"] for record in metrics(folder)] == ["train", "valid", "test"]
+    assert not list(folder.rglob("events.out.*"))
+
+
+def test_another_logger_goes_on_with_a_run(train):
+    """It is drawn there from the start."""
+    short = ("trainer.limit_batches=1", "trainer.epochs=2", "trainer.log_every=1")
+    train(*short, "logger=none", "trainer.max_steps=1")
+    assert [step for step, _ in curves(train(*short, "resume=auto"))["loss/train"]] == [1, 2]
 
 
 @pytest.mark.parametrize("known", [0, 3])
@@ -82,12 +138,13 @@ def test_a_killed_runs_steps_are_not_shown_twice(tmp_path, tiny, known):
     after = Logbook(tmp_path, config, size)
     for step in range(known + 1, 9):
         after.write(record(step))
+    after.write(record(8) | {"split": "valid", "nfe_forward": 0})
     after.close()
     before.close()
     lines = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == list(range(1, 9))
+    assert lines == [*range(1, 9), 8]
     assert [step for step, _ in curves(tmp_path)["loss/train"]] == list(range(1, 9))
-    assert len(hparams(tmp_path)) == 3
+    assert hparams(tmp_path)
     assert len(board(tmp_path).Tensors("custom_scalars__config__")) == 1
 
 
@@ -100,7 +157,7 @@ def test_what_tensorboard_lost_is_drawn_again_from_the_records(tmp_path, tiny, f
         book = Logbook(tmp_path, config, size)
         for step in range(first, first + 3):
             book.write({"step": step, "epoch": 0, "split": "train", "loss": 1.0 / step, "nfe_forward": 20.0})
-        book.write({"step": step, "epoch": 0, "split": "valid", "loss": 0.5})
+        book.write({"step": step, "epoch": 0, "split": "valid", "loss": 0.5, "nfe_forward": 20.0})
         size = book.flush()
         book.close()
         return size

@@ -52,7 +52,9 @@ def test_no_line_is_wider_than_the_terminal(tmp_path, width):
     assert live
     for field, columns in {"NFE": 60, "ms/step": 80, "error": 100, "epoch": 120}.items():
         assert width < columns or all(field in line for line in live), field
-    assert any("scoring the test data" in line for line in lines)
+    for phase in ("scoring the test data", "drawing the figures"):
+        assert any(phase in line for line in lines), phase
+    assert "figures:  training.png, misread.png, in " in " ".join(lines)
     assert [line.strip() for line in lines[-2:]] == [
         "next:     odenet eval last eval.solver.rtol=1e-1,1e-3,1e-6",
         "odenet report runs",
@@ -60,7 +62,7 @@ def test_no_line_is_wider_than_the_terminal(tmp_path, width):
 
     (folder,) = tmp_path.glob("runs/*/*")
     log = (folder / "train.log").read_text()
-    for text in (*LABELS, "epoch 1  step 3/6  loss", "valid  error", "test  error", "| runs/"):
+    for text in (*LABELS, "epoch 1  step 3/6  loss", "valid  error", "test  error", "| runs/", "figures:"):
         assert text in log
 
 

@@ -1,0 +1,198 @@
+"""Show the records of a run while it trains, by the key `logger`: in TensorBoard, Weights & Biases, or nowhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.scores import ERROR, scores_of
+
+TAGS = {  # of all but the metrics of the task, whose tags are name/split
+    ERROR.name: "error_percent/{split}",
+    "nfe_forward": "nfe/forward",
+    "nfe_backward": "nfe/backward",
+    "accepted": "steps/accepted",
+    "rejected": "steps/rejected",
+    "saved_mib": "memory/saved_mib",
+    "peak_mib": "memory/peak_mib",
+    "step_ms": "time/step_ms",
+    "lr": "lr",
+}
+NOT_DRAWN = ("step", "epoch", "split", "vjps", "time_s", "epoch_s")
+LAYOUT = {
+    "odenet": {
+        "field evaluations": ["Multiline", ["nfe/forward", "nfe/backward"]],
+        "error (%)": ["Multiline", ["error_percent/train", "error_percent/valid", "error_percent/test"]],
+        "loss": ["Multiline", ["loss/train", "loss/valid", "loss/test"]],
+        "memory (MiB)": ["Multiline", ["memory/saved_mib", "memory/peak_mib"]],
+    }
+}
+
+
+def tag(name: str, split: str) -> str:
+    """Return the name under which a board shows a number of a record."""
+    return TAGS.get(name, name + "/{split}").format(split=split)
+
+
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """Return what a board shows of a record, by tag; errors in percent, as on the terminal."""
+    split = record["split"]
+    shown = {name: value for name, value in record.items() if name not in NOT_DRAWN and value is not None}
+    if split != "train":  # counters of the other splits would mix with those of training in one curve
+        shown = {name: value for name, value in shown.items() if "{split}" in TAGS.get(name, "{split}")}
+    return {tag(name, split): value * (ERROR.factor if name == ERROR.name else 1) for name, value in shown.items()}
+
+
+class Board:
+    """Show nothing: `logger=none`."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Show one record of one (step, split)."""
+
+    def add_images(self, images: Iterable[Path], step: int) -> None:
+        """Show PNG files under their names."""
+
+    def flush(self) -> None:
+        """Hand all that was written to the system, so that a kill loses none."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class TensorBoard(Board):
+    """Write event files into the run's folder, all of them anew where the run goes on."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().__init__(folder, config)
+        # After a kill they may hold steps that are made again, or half an event.
+        for path in folder.glob("events.out.*"):
+            path.unlink()
+        self.writer = SummaryWriter(str(folder))
+        self.writer.add_custom_scalars(LAYOUT)
+        self.writer.add_text("config", _indented_yaml(config))
+        self.described = False
+
+    def add(self, record: dict[str, Any]) -> None:
+        for name, value in scalars(record).items():
+            self.writer.add_scalar(name, value, record["step"])
+        if record["split"] != "train" and not self.described:  # only now is it known what the task is judged by
+            self._add_hparams(record)
+            self.described = True
+
+    def add_images(self, images: Iterable[Path], step: int) -> None:
+        import numpy
+        from PIL import Image
+
+        for path in images:
+            pixels = numpy.asarray(Image.open(path).convert("RGB"))
+            self.writer.add_image(f"figures/{path.stem}", pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def _add_hparams(self, record: dict[str, Any]) -> None:
+        """Write them to this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        config, solved = self.config, bool(record["nfe_forward"])
+        solver = {
+            "solver": config.solver.method,
+            "rtol": config.solver.rtol,
+            "steps": config.solver.steps,
+            "gradient": config.gradient.method,
+        }
+        settings = {
+            "model": config.name,
+            "data": config.data["name"],
+            **(solver if solved else {}),
+            "seed": config.seed,
+            "lr": config.optim.lr,
+            "batch_size": config.trainer.batch_size,
+            **{f"model.{key}": value for key, value in config.model.items()},
+        }
+        plain = {key: value for key, value in settings.items() if isinstance(value, (bool, int, float, str))}
+        names = [*(score.name for score in scores_of(record)), "loss"]
+        names += [*(["nfe_forward", "nfe_backward"] if solved else []), "saved_mib"]
+        writer = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
+        for summary in hparams(plain, {tag(name, "test"): 0.0 for name in names}):  # type: ignore[no-untyped-call]
+            writer.add_summary(summary)
+
+
+class Wandb(Board):
+    """Log a run of Weights & Biases, its files in the run's folder; `WANDB_MODE=offline` keeps it on this machine.
+
+    Where the run goes on, so does that of the same id; one that is offline is written anew.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        import wandb
+
+        super().__init__(folder, config)
+        before = sorted((folder / "wandb").glob("*run-*-*"))
+        for path in before:
+            if path.name.startswith("offline-"):
+                shutil.rmtree(path)
+        try:
+            self.run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "odenet"),
+                name=folder.name,
+                dir=folder,
+                config=asdict(config),
+                id=before[-1].name.rpartition("-")[2] if before else None,
+                resume="allow",
+                settings=wandb.Settings(console="off", symlink=False),  # a run goes on in no folder with links
+            )
+        except wandb.errors.Error as error:
+            raise RunFailed(
+                f"logger=wandb: {error}\n  `wandb login` once, or WANDB_MODE=offline, or logger=tensorboard."
+            ) from error
+
+    def add(self, record: dict[str, Any]) -> None:
+        if record["step"] >= self.run.starting_step:  # what it has already it does not take again
+            self.run.log(scalars(record), step=record["step"])
+
+    def add_images(self, images: Iterable[Path], step: int) -> None:
+        import wandb
+
+        self.run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in images}, step=step)
+
+    def close(self) -> None:
+        self.run.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+BOARDS = {"tensorboard": TensorBoard, "wandb": Wandb, "none": Board}
+
+
+def check_installed(config: Config) -> None:
+    """Raise `RequestError` if the package that `logger` names is not there."""
+    if config.logger != "wandb":
+        return
+    package = importlib.util.find_spec("wandb")
+    if package is None or package.origin is None:  # a folder of runs of that name is a package to Python too
+        raise RequestError(
+            'logger=wandb needs the package wandb: pip install -e ".[wandb]"\n  Or choose logger=tensorboard.'
+        )
+
+
+def _indented_yaml(config: Config) -> str:
+    """Return the config as a block of code in Markdown."""
+    import yaml
+
+    content = {key: value for key, value in asdict(config).items() if key != "reproduce"}
+    return "".join(f"    {line}\n" for line in yaml.safe_dump(content, sort_keys=False).splitlines())
