@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy.special import bdtr
 from torch import Tensor
 
-from odenet_cli.analysis.trained import Trained
+from odenet_cli.analysis.trained import Over, Trained, unwatched
 from odenet_cli.config.resolve import changed
 from odenet_cli.config.schema import SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
@@ -68,10 +68,11 @@ class Audit:
 
     The samples are those of the test or, where they are fewer than 1,000, all there are, in batches of `batch_size`.
 
+    over      goes through the batches, of which it is told the number, and may show how far it is
     baseline  the record of `own`
     """
 
-    def __init__(self, run: Trained, own: SolverConfig, batch_size: int) -> None:
+    def __init__(self, run: Trained, own: SolverConfig, batch_size: int, over: Over = unwatched) -> None:
         if run.data.task != "classify":
             raise RequestError(f"this run's task is {run.data.task}: there are no right answers to count.")
         splits = {"test": run.data.test}
@@ -81,7 +82,7 @@ class Audit:
         if (count := sum(self.samples.values())) < MIN_SAMPLES:
             raise RequestError(f"this run has {count} samples in all; an audit needs {MIN_SAMPLES:,} or more.")
         self.batches = [batch for split in splits.values() for batch in split.epoch(0)]
-        self.model = run.model.eval()
+        self.model, self.over = run.model.eval(), over
         self.correct, record = self.answers(own)
         self.baseline = {**record, "lost": 0, "gained": 0, "p": 1.0, "finer": False}
 
@@ -100,7 +101,7 @@ class Audit:
         """Return which samples are answered correctly, (N,), and a record. The network sees each sample once."""
         outputs, cost = [], Stats()
         with solved_by(self.model, build.solver(solver)):
-            for x, _ in self.batches:
+            for x, _ in self.over(self.batches, len(self.batches)):
                 with tally() as solves:
                     outputs.append(self.model(x))
                 cost = sum(solves, start=cost)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.analysis.trained import trained
+from odenet_cli.analysis.trained import Over, trained, unwatched
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
@@ -20,16 +20,23 @@ from odenet_cli.training.evaluate import evaluate
 
 @dataclass(frozen=True)
 class Chained:
-    """Hold several splits, one after the other, as one."""
+    """Hold several splits, one after the other, as one, of which the first `limit` batches are used.
+
+    over  goes through the batches, of which it is told the number, and may show how far it is
+    """
 
     parts: list[Split]
+    over: Over = unwatched
+    limit: int | None = None
 
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
     def epoch(self, number: int) -> Iterator[Any]:
-        return chain.from_iterable(part.epoch(number) for part in self.parts)
+        count = sum(map(len, self.parts))
+        batches = chain.from_iterable(part.epoch(number) for part in self.parts)
+        return self.over(islice(batches, self.limit), min(count, self.limit or count))
 
 
 class Scorer:
@@ -38,14 +45,14 @@ class Scorer:
     split  None: the test samples or, of a file (`data.path`) that the run was not trained on, all
     """
 
-    def __init__(self, folder: Path, config: Config, split: str | None, which: str) -> None:
+    def __init__(self, folder: Path, config: Config, split: str | None, which: str, over: Over = unwatched) -> None:
         batch_size, data = eval_batch(config), config.data["name"]
         run = trained(folder, config, which, batch_size)
         if run.other_data and config.data.get("path") != load(folder).data.get("path"):
             data, split = str(config.data["path"]), split or "all"
         split = split or "test"
         splits = {"train": run.data.train.unshuffled(batch_size), "valid": run.data.valid, "test": run.data.test}
-        self.split = Chained([part for name, part in splits.items() if split in (name, "all")])
+        self.split, self.over = Chained([part for name, part in splits.items() if split in (name, "all")]), over
         if not self.split.size:
             raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
@@ -56,5 +63,6 @@ class Scorer:
     def row(self, config: Config) -> dict[str, Any]:
         """Return the scores under `eval_solver(config)`."""
         solver, limit, dtype = eval_solver(config), config.trainer.limit_batches, build.eval_dtype(config)
-        scores = evaluate(self.model, self.loss_fn, self.split, build.solver(solver), limit, dtype)
+        split = Chained(self.split.parts, self.over, limit)
+        scores = evaluate(self.model, self.loss_fn, split, build.solver(solver), dtype=dtype)
         return {**self.about, **solver.record(), **scores}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
@@ -52,15 +52,17 @@ def compare(
     repeats: int,
     device: torch.device,
     beside: Mapping[str, Work] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Row], dict[str, list[float]]]:
     """Return a row for each subject, and the milliseconds of what is timed `beside` them.
 
-    A subject farther than `bound` from the reference, or one that raises, fails alone.
+    A subject farther than `bound` from the reference, or one that raises, fails alone. `note` is told what is done.
     """
     rows, works = [], dict(beside or {})
     for subject in subjects:
         row = Row(subject=subject.name)
         rows.append(row)
+        note(f"checking {subject.name}")
         try:
             work = subject.work(subject.mode, None)
             row.error = distance(work.run(), reference)
@@ -70,7 +72,7 @@ def compare(
             works[row.subject] = work
         except Exception as error:
             row.failed = one_line(error)
-    times, failures = interleave(works, repeats, device)
+    times, failures = interleave(works, repeats, device, note)
     for row in rows:
         row.times_ms = times.get(row.subject, [])
         row.failed = row.failed or failures.get(row.subject)
@@ -87,7 +89,10 @@ def distance(outcome: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> 
 
 
 def interleave(
-    works: Mapping[str, Work], repeats: int, device: torch.device
+    works: Mapping[str, Work],
+    repeats: int,
+    device: torch.device,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Return the milliseconds of each work, `repeats` of them, and what failed. The first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -98,6 +103,7 @@ def interleave(
         names = [name for name in works if name not in failures]
         first = round_number % max(1, len(names))  # nobody always follows the same neighbour
         for name in names[first:] + names[:first]:
+            note(f"round {round_number} of {repeats}, {name}")
             try:
                 seconds = time_run(works[name], calls[name], device)
             except Exception as error:

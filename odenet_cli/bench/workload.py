@@ -67,6 +67,7 @@ class SpeedWorkload:
                 settings.repeats or self.repeats,
                 settings.device,
                 self.beside(problem),
+                settings.note,
             )
             tables.append(speed_table(title, rows, *self.explain(times)))
         return tables

@@ -25,7 +25,7 @@ from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import Parts, say
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
 add = PARSER.add_argument
@@ -53,14 +53,18 @@ def main(request: Namespace) -> int:
     solvers = solvers_to_try(config.solver, config.dtype, request.rtol, request.steps)
     needs_solver(folder, config)
     net = trained(folder, config, request.checkpoint, eval_batch(config))
-    audit = Audit(net, config.solver, eval_batch(config))
-    say(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
-    table = _common.Table([("solver", max(len(describe_solver(s)) for s in (config.solver, *solvers))), *COLUMNS])
-    table.row(describe_solver(config.solver), *cells(audit.baseline), "trained with")
-    rows = [audit.baseline]
-    for solver in solvers:
-        rows.append(audit.row(solver))
-        table.row(describe_solver(solver), *cells(rows[-1]), "finer" * rows[-1]["finer"])
+    names = [describe_solver(solver) for solver in (config.solver, *solvers)]
+    with Parts(len(names)) as parts:
+        parts.begin(names[0])
+        audit = Audit(net, config.solver, eval_batch(config), parts.over)
+        say(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
+        table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
+        table.row(names[0], *cells(audit.baseline), "trained with")
+        rows = [audit.baseline]
+        for name, solver in zip(names[1:], solvers):
+            parts.begin(name)
+            rows.append(audit.row(solver))
+            table.row(name, *cells(rows[-1]), "finer" * rows[-1]["finer"])
     verdict, worst = conclude(rows)
     sentence = explain(verdict, rows[0], worst)
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}

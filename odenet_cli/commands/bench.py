@@ -20,6 +20,7 @@ from odenet_cli.commands.report import make_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.registry import require
+from odenet_cli.training.progress import Parts
 
 MAX_REPEATS = 100_000
 TITLES = "\n".join(f"  {name:<10} {workloads.title(name)}" for name in workloads.names())
@@ -73,11 +74,14 @@ def main(request: Namespace) -> int:
     command = shlex.join(["odenet", "bench", *request.argv])
     facts = machine.facts(device, present, absent) | {"commit": git_commit() or "unknown", "command": command}
     print(table.opening(facts), flush=True)
-    with training_log() as log:
-        settings = workloads.Settings(peers=tuple(present), device=device, repeats=request.repeats, log=log)
+    with training_log() as log, Parts(len(names)) as parts:
+        settings = workloads.Settings(
+            peers=tuple(present), device=device, repeats=request.repeats, log=log, note=parts.note
+        )
         for name in names:
             heading = f"{name}: {workloads.title(name).rstrip('.')}"
             print(f"\n## {heading}\n", flush=True)
+            parts.begin(name)
             tables = workloads.workload(name).run(settings)
             print("\n\n".join(map(table.markdown, tables)), flush=True)
             if folder:

@@ -26,7 +26,7 @@ from odenet_cli.commands import _common
 from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import Parts, say
 
 SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
@@ -43,8 +43,8 @@ MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 def main(request: Namespace) -> int:
     """Check all points, then score them one after the other."""
     points = [changed(request.config, point) for point in _common.combinations(request.overrides)]
-    with _common.journal(request.folder / "eval.jsonl") as append:
-        for record in score(request.folder, points, request.split, request.checkpoint):
+    with _common.journal(request.folder / "eval.jsonl") as append, Parts(len(points)) as parts:
+        for record in score(request.folder, points, request.split, request.checkpoint, parts):
             append(record)
     return 0
 
@@ -80,16 +80,19 @@ def _inherited(run: Config, method: Any) -> dict[str, Any]:
     return {"rtol": preset("solver", method, data=run.data["name"])["rtol"]}
 
 
-def score(folder: Path, points: list[Config], split: str | None, checkpoint: str) -> Iterator[dict[str, Any]]:
+def score(
+    folder: Path, points: list[Config], split: str | None, checkpoint: str, parts: Parts
+) -> Iterator[dict[str, Any]]:
     """Print a row for each point as soon as it is there, and yield it as a record."""
     from odenet_cli.analysis.scoring import Scorer
 
-    scorer = Scorer(folder, points[0], split, checkpoint)
+    scorer = Scorer(folder, points[0], split, checkpoint, parts.over)
     say(scorer.title)
     solvers = [eval_solver(point) for point in points]
     swept = [name for name in STEP_CONTROL if len({str(getattr(solver, name)) for solver in solvers}) > 1]
     table = None
     for config, solver in zip(points, solvers):
+        parts.begin(_common.describe_solver(solver))
         record = scorer.row(config)
         shown = metrics(record)
         if table is None:

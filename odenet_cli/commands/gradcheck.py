@@ -38,7 +38,7 @@ from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import Parts, say
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
 BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
@@ -87,10 +87,12 @@ def main(request: Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(heads, *labels)]
     table = _common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
     limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
-    with _common.journal(folder / "gradcheck.jsonl") as append:
+    parts = Parts(len(points) * request.batches)
+    with _common.journal(folder / "gradcheck.jsonl") as append, parts:
         for config, label in zip(points, labels):
             records: list[dict[str, Any]] = []
             for n in range(request.batches):
+                parts.begin(f"batch {n + 1}: {', '.join(label)}")
                 records.append(check.row(config, n))
                 append(records[-1])
                 table.row(*label, *cells(records[-1]))

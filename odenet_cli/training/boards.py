@@ -13,7 +13,7 @@ from typing import Any
 
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
-from odenet_cli.scores import ERROR, scores_of
+from odenet_cli.scores import ERROR, SCORE_NAMES, scores_of
 
 TAGS = {  # of all but the metrics of the task, whose tags are name/split
     ERROR.name: "error_percent/{split}",
@@ -27,6 +27,7 @@ TAGS = {  # of all but the metrics of the task, whose tags are name/split
     "lr": "lr",
 }
 NOT_DRAWN = ("step", "epoch", "split", "vjps", "time_s", "epoch_s")
+SHOWN_HPARAMS = ("model", "solver", "rtol", "gradient", "seed")
 LAYOUT = {
     "odenet": {
         "field evaluations": ["Multiline", ["nfe/forward", "nfe/backward"]],
@@ -107,30 +108,39 @@ class TensorBoard(Board):
         self.writer.close()
 
     def _add_hparams(self, record: dict[str, Any]) -> None:
-        """Write them to this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it."""
+        """Write them to this run's own event file: `SummaryWriter.add_hparams` would make a second, ghost run of it.
+
+        TensorBoard takes the columns of all runs from any one of them, sorts them by name and shows five, those first
+        that are marked as differing. So every run names all columns, the solver's too where it has none.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        config, solved = self.config, bool(record["nfe_forward"])
-        solver = {
-            "solver": config.solver.method,
-            "rtol": config.solver.rtol,
-            "steps": config.solver.steps,
-            "gradient": config.gradient.method,
-        }
+        config = self.config
+        solver = {"solver": config.solver.method, "rtol": config.solver.rtol, "gradient": config.gradient.method}
         settings = {
             "model": config.name,
-            "data": config.data["name"],
-            **(solver if solved else {}),
+            **(solver | {"steps": config.solver.steps} if record["nfe_forward"] else {}),
             "seed": config.seed,
+            "data": config.data["name"],
             "lr": config.optim.lr,
             "batch_size": config.trainer.batch_size,
             **{f"model.{key}": value for key, value in config.model.items()},
         }
         plain = {key: value for key, value in settings.items() if isinstance(value, (bool, int, float, str))}
-        names = [*(score.name for score in scores_of(record)), "loss"]
-        names += [*(["nfe_forward", "nfe_backward"] if solved else []), "saved_mib"]
+        names = [*(score.name for score in scores_of(record)), "loss", "nfe_forward", "nfe_backward", "saved_mib"]
+        names += SCORE_NAMES  # of other tasks, whose runs may lie beside this one
+        columns, *_ = hparams(  # type: ignore[no-untyped-call]
+            {"solver": "", "rtol": 0.0, "steps": 0, "gradient": ""} | plain,
+            dict.fromkeys((tag(name, "test") for name in names), 0.0),
+        )
+        plugin = columns.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in SHOWN_HPARAMS
+        plugin.content = content.SerializeToString()
         writer = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
-        for summary in hparams(plain, {tag(name, "test"): 0.0 for name in names}):  # type: ignore[no-untyped-call]
+        for summary in (columns, *hparams(plain, {})[1:]):  # type: ignore[no-untyped-call]
             writer.add_summary(summary)
 
 

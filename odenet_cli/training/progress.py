@@ -11,16 +11,19 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from odenet_cli.scores import scores_of
 
 QUIET_S = 10.0
+REFRESH_S, SILENCE_S = 0.2, 60.0  # of a command's progress: on a terminal, elsewhere
 WARM_UP_STEPS, TIMED_STEPS = 5, 10  # the first steps pay for warming up
 MAX_COLUMNS = 80  # of plain lines
 INDENT = 10  # of the text behind a label
 BAR_COLUMNS = 8, 20  # at least, at most
+UNBROKEN = 10_000  # columns in which rich breaks no row that passes a live line: the terminal does
 # Fields of the live line, the least important first. The loss and the time to go stay at any width.
 DROPPED_FIRST = ("epoch", "error", "score", "step_ms", "nfe", "step")
 
@@ -99,6 +102,20 @@ def fitting(fields: dict[str, str], width: int) -> str:
     return "  ".join(fields.values())
 
 
+def with_bar(line: str, total: float, done: float, width: int) -> Any:
+    """Return what rich shows of a line in `width` columns, behind a bar where there is room for one."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    text, left = Text(line, no_wrap=True, overflow="crop"), width - len(line) - 2
+    if left < BAR_COLUMNS[0]:
+        return text
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(ProgressBar(total, done, width=min(left, BAR_COLUMNS[1])), text)
+    return grid
+
+
 class Progress:
     """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made."""
 
@@ -168,27 +185,88 @@ class Progress:
         return {"eta": f"eta {clock(self.step_s * (self.total - done))}"} if done < self.total and self.step_s else {}
 
     def _live_line(self) -> Any:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
         epoch = max(1, -(-self.done // self.per_epoch))  # the one that is being trained
         at = {"epoch": f"epoch {epoch}", "step": f"step {self.done}/{self.total}"}
         end = {"eta": self.doing} if self.doing else self._eta(self.done)
         width = columns() - 1  # some terminals wrap a line that is full
-        line = fitting(at | self.train | self.scored | end, width)
-        text, left = Text(line, no_wrap=True, overflow="crop"), width - len(line) - 2
-        if left < BAR_COLUMNS[0]:
-            return text
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(ProgressBar(self.total, self.done, width=min(left, BAR_COLUMNS[1])), text)
-        return grid
+        return with_bar(fitting(at | self.train | self.scored | end, width), self.total, self.done, width)
 
     def _say(self, line: str) -> None:
         self.printed = time.perf_counter()
         if self.live is None:  # the live line says it on a terminal
             say(line)
         log.info("%s", line)
+
+
+class Parts:
+    """Show, on standard error, which of the `total` parts of a command is being computed.
+
+    On a terminal that is a live line below what is printed, gone at the end; elsewhere a line after a silent minute.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.begun, self.done = total, 0, 0.0
+        self.name, self.detail = "loading", ""
+        self.started = self.shown = time.perf_counter()
+        self.live: Any = None
+        self.width = MAX_COLUMNS
+
+    def __enter__(self) -> Parts:
+        if sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self.width = Console(stderr=True).width - 1  # some terminals wrap a line that is full
+            self.live = Live(
+                get_renderable=self._live_line,
+                console=Console(stderr=True, width=UNBROKEN),
+                auto_refresh=False,  # a thread that draws it would take time from what is measured
+                transient=True,
+                redirect_stdout=on_terminal(),
+            )
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def begin(self, name: str) -> None:
+        """Note that the next part begins."""
+        self.done, self.begun = self.begun, self.begun + 1
+        self.name, self.detail = name, ""
+        self._show(at_once=True)
+
+    def over(self, items: Iterable[Any], count: int) -> Iterator[Any]:
+        """Yield what this part goes through, `count` items, and show how far it is."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if self.begun:  # else it is something that comes before all parts
+                self.done = self.begun - 1 + number / count
+                self._show()
+
+    def note(self, text: str) -> None:
+        """Show what is being done of a part of unknown length."""
+        self.detail = text
+        self._show()
+
+    def line(self) -> str:
+        """Return how many parts are begun, the time to go, and the name of this one."""
+        left = (time.perf_counter() - self.started) / self.done * (self.total - self.done) if self.done else 0
+        fields = [f"{self.begun}/{self.total}", f"eta {clock(left)}" if left else "", self.name, self.detail]
+        return "  ".join(filter(None, fields))
+
+    def _show(self, at_once: bool = False) -> None:
+        now = time.perf_counter()
+        if self.live is not None and (at_once or now - self.shown > REFRESH_S):
+            self.shown = now
+            self.live.refresh()
+        elif self.live is None and now - self.shown > SILENCE_S:
+            self.shown = now
+            say(self.line(), sys.stderr)
+
+    def _live_line(self) -> Any:
+        return with_bar(self.line()[: self.width], self.total, self.done, self.width)
 
 
 def tell_end(final: dict[str, Any], folder: Path, images: list[Path]) -> None:
@@ -201,7 +279,7 @@ def tell_end(final: dict[str, Any], folder: Path, images: list[Path]) -> None:
     say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
     if images:
         names = ", ".join(path.name for path in images)
-        lines = labelled("figures", f"{names}, in {short(images[0].parent)}", columns())
+        lines = labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns())
         log.info("%s", "\n".join(lines))
         if on_terminal():
             say("\n".join(lines))

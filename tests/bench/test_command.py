@@ -13,6 +13,7 @@ from odenet_cli.bench.peers import torchode
 from odenet_cli.bench.workloads import w2
 from odenet_cli.commands.bench import PARSER, check, main
 from odenet_cli.errors import RequestError
+from odenet_cli.training import progress
 
 PEERS = ("torchdiffeq", "torchode", "torchdyn", "diffrax")
 
@@ -71,8 +72,14 @@ def test_a_peer_that_does_not_import_is_named_with_the_reason(monkeypatch, tmp_p
 def test_a_workload_is_printed_and_written(no_peers, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(peers.odenet, "compiled", lambda *gradients, loop=False: [])
     monkeypatch.setattr(workloads, "workload", lambda name: w2.Workload(batch=2, end=1.0))
+    monkeypatch.setattr(progress, "SILENCE_S", -1)
     assert main(["w2", "repeats=1", "device=cpu", f"out={tmp_path}"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    names = ["checking odenet", "round 0 of 1, odenet", "round 1 of 1, odenet"]
+    assert [line.partition(" replay")[0] for line in told.splitlines()] == [
+        "1/1  w2",
+        *(f"1/1  w2  {name}" for name in names),
+    ]
     assert "- not compared: diffrax is not installed; " in printed
     assert "| odenet " in printed
     record = json.loads((tmp_path / "w2-cpu.json").read_text())

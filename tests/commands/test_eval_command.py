@@ -13,6 +13,7 @@ from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import compose
+from odenet_cli.training import progress
 from odenet_cli.training import run as runs
 
 WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.max_steps=1", "trainer.batch_size=8")
@@ -52,6 +53,14 @@ def test_evaluations_rise_as_the_tolerance_falls(rows, capsys):
     assert table[1].split() == ["method", "rtol", "atol", "steps", "error", "NFE", "rejected", "time"]
     assert len(table) == 5
     assert all(f"{record['error']:.2%}" in line for record, line in zip(records, table[2:]))
+
+
+def test_it_says_which_point_is_scored(rows, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE_S", -1)
+    rows("eval.solver.rtol=1e-1,1e-3", "eval.batch_size=100", "trainer.limit_batches=2")
+    told = [re.sub(r"\d:\d\d", "T", line) for line in capsys.readouterr().err.splitlines()]
+    first, second = "dopri5 0.1", "dopri5 0.001"
+    assert told == [f"1/2  {first}", *[f"1/2  eta T  {first}"] * 2, *[f"2/2  eta T  {second}"] * 2, f"2/2  {second}"]
 
 
 def test_an_adaptive_method_keeps_the_tolerance_and_a_fixed_one_brings_its_steps(rows):
@@ -242,7 +251,7 @@ def test_columns_keep_two_blanks_apart(run_folder, monkeypatch, capsys):
 
     monkeypatch.setattr("odenet_cli.analysis.scoring.Scorer", Scorer)
     points = [command.changed(load(run_folder), {"eval.solver.rtol": rtol}) for rtol in (1.23456e-5, 0.1)]
-    assert len(list(command.score(run_folder, points, split="test", checkpoint="best"))) == 2
+    assert len(list(command.score(run_folder, points, split="test", checkpoint="best", parts=progress.Parts(2)))) == 2
     _, head, *lines = capsys.readouterr().out.splitlines()
     assert re.split(" {2,}", head) == [
         "method",

@@ -12,6 +12,7 @@ from odenet_cli.analysis.gradcheck import Limits, judge
 from odenet_cli.commands import gradcheck as command
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
+from odenet_cli.training import progress
 
 NET = ("data=digits", "device=cpu", "trainer.limit_batches=40")
 
@@ -81,6 +82,14 @@ def test_the_absolute_adjoint_at_a_coarse_tolerance_is_no_gradient(check):
     assert all(a["nfe_backward"] < b["nfe_backward"] for a, b in zip(absolute, relative))
     assert lines[-1].startswith("failed: 1 of 2")
     assert check(*words[:-1], "gradient.norm=absolute", "threshold=5", "batches=1")[0] == 0
+
+
+def test_it_says_which_gradient_is_checked(check, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(progress.Parts, "_show", lambda parts, **_: told.append(parts.line().split("  ", 2)[-1]))
+    check("batches=2")
+    assert told[-1].endswith("batch 2: backprop, -, midpoint 2 steps")
+    assert len(told) == 2
 
 
 def test_the_table(check):

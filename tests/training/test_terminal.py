@@ -8,10 +8,11 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
-from odenet_cli.training.progress import fitting, last_line
+from odenet_cli.training.progress import SILENCE_S, Parts, fitting, last_line
 
 WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "solver.rtol=0.1", "trainer.batch_size=64")
 RHYTHM = ("trainer.limit_batches=3", "trainer.epochs=2", "trainer.log_every=1", "optim.milestones=[0.5,0.75]")
@@ -54,7 +55,7 @@ def test_no_line_is_wider_than_the_terminal(tmp_path, width):
         assert width < columns or all(field in line for line in live), field
     for phase in ("scoring the test data", "drawing the figures"):
         assert any(phase in line for line in lines), phase
-    assert "figures:  training.png, misread.png, in " in " ".join(lines)
+    assert "figures:  training.png, misread.png, in figures/ there" in lines
     assert [line.strip() for line in lines[-2:]] == [
         "next:     odenet eval last eval.solver.rtol=1e-1,1e-3,1e-6",
         "odenet report runs",
@@ -106,3 +107,34 @@ def test_a_finished_run_says_how_to_train_longer(train, capsys):
     assert lines[0] == "This run is finished. To train longer:"
     assert lines[1].endswith("trainer.epochs=4")
     assert lines[-1].rpartition("| ")[2] == str(folder)
+
+
+@pytest.mark.numerics
+def test_a_command_shows_its_parts_below_its_rows(train, tmp_path):
+    """The live line fits, and the rows are what they are elsewhere."""
+    folder = train("model=rknet", "model.width=4", "solver=euler", "solver.steps=1", "trainer.max_steps=1")
+    words = ("audit", str(folder), "steps=1,2", "rtol=1e-1")
+    lines = list(map(str.rstrip, screen(tmp_path, 80, *words)))
+    live = [line for line in lines if "/7  " in line]
+    assert max(map(len, live)) < 80
+    assert any(re.search(r" 3/7  eta \d+:\d\d  midpoint 1 step", line) for line in live)
+    table = subprocess.run([sys.executable, "-m", "odenet_cli", *words], capture_output=True, text=True)
+    assert table.stderr == ""
+    assert [line for line in table.stdout.splitlines()[1:] if line not in lines] == []
+
+
+def test_parts_say_how_far_they_are_and_how_long_it_takes(capsys, monkeypatch):
+    """Away from a terminal a line comes after a minute of silence, on standard error."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    with Parts(4) as parts:
+        parts.begin("euler 1 step")
+        for _ in parts.over(range(2), 2):
+            now[0] += SILENCE_S / 2
+        now[0] += 1
+        parts.begin("rk4 2 steps")
+        now[0] += 10
+        parts.note("round 1 of 5")
+        assert parts.line() == "2/4  eta 3:33  rk4 2 steps  round 1 of 5"
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "2/4  eta 3:03  rk4 2 steps\n")

@@ -28,12 +28,14 @@ class Settings:
     peers    the libraries to compare with
     repeats  measurements of each subject; None: the workload's own number
     log      writes the log of a run, for `train`; None: nothing is written
+    note     is told what is being measured, outside of all times
     """
 
     peers: tuple[str, ...]
     device: torch.device
     repeats: int | None = None
     log: Log | None = None
+    note: Callable[[str], None] = lambda text: None
 
 
 def names() -> list[str]:

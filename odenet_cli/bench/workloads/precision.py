@@ -55,7 +55,7 @@ class Workload:
         present = {name: METHODS[name] for name in METHODS if name in (*settings.peers, OURS)}
         points = {
             problem.name: {
-                f"{library} {method}": self.points(problem, library, mode, method)
+                f"{library} {method}": self.points(problem, library, mode, method, settings.note)
                 for library, (mode, methods) in present.items()
                 for method in methods
             }
@@ -63,8 +63,11 @@ class Workload:
         }
         return [*(self.table(name, by_subject) for name, by_subject in points.items()), self.summary(points)]
 
-    def points(self, problem: Problem, library: str, mode: str, method: str) -> list[Point]:
+    def points(
+        self, problem: Problem, library: str, mode: str, method: str, note: Callable[[str], None] = lambda text: None
+    ) -> list[Point]:
         """Return a point for each tolerance."""
+        note(f"{problem.name}: {library} {method}")
         exact, counter = reference(problem), Counter(self.limit)
         solve_to = end_state(problem, library, mode, method, counter)
 

@@ -74,6 +74,7 @@ class Workload:
         parts = mnist.parts(network, *next(batches))
         costs, times = [], {name: list[float]() for name in parts}
         for i in range(1, steps + 1):
+            settings.note(f"gradient={mode}: step {i} of {steps}")
             costs.append(self.step(i, network, batches, optimizer, clock, settings))
             for name, part in parts.items():
                 times[name].append(1e3 * time_run(part, 1, settings.device))
