@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
-from odenet_cli.models.common.series import Forecast, gather_times, perceptron, series_features, unique_times
+from odenet_cli.models.common.series import (
+    Forecast,
+    gather_times,
+    has_missing,
+    perceptron,
+    series_features,
+    unique_times,
+)
 from odenet_cli.ode import Solver
 
 
@@ -40,7 +47,7 @@ class LatentODE(LatentVAE):
     ) -> None:
         features = series_features(shape, classes)
         recognition, field = recognition_and_field(
-            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers
+            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, masked=has_missing(shape)
         )
         super().__init__(recognition, field, solver, kl, warmup)
         if sigma is not None and not 0 < sigma < math.inf:

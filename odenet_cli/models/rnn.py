@@ -11,7 +11,9 @@ from odenet_cli.models.common.series import (
     Forecast,
     check_counts,
     gather_times,
+    has_missing,
     interpolate,
+    network_inputs,
     recurrent_layer,
     series_features,
 )
@@ -39,9 +41,9 @@ class RNN(nn.Module):
         inputs = series_features(shape, classes)
         if pace not in PACES:
             raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
-        self.pace = pace
+        self.pace, self.masked = pace, has_missing(shape)
         self.start = nn.Parameter(torch.zeros(hidden))
-        self.cell = recurrent_layer(cell, inputs + self.reads_gaps, hidden)
+        self.cell = recurrent_layer(cell, inputs * (1 + self.masked) + self.reads_gaps, hidden)
         self.head = nn.Linear(hidden, 2 * inputs)
 
     def forecast(
@@ -58,7 +60,8 @@ class RNN(nn.Module):
         return Forecast(mean=mean, spread=log_sd.clamp(-5, 3).exp(), path=path)
 
     def inputs(self, values: Tensor, gaps: Tensor) -> Tensor:
-        return torch.cat((values, gaps[..., None]), 2) if self.reads_gaps else values
+        read = network_inputs(values, self.masked)
+        return torch.cat((read, gaps[..., None]), 2) if self.reads_gaps else read
 
     def path(
         self,
@@ -78,7 +81,7 @@ class RNN(nn.Module):
             gap = torch.where(last > 0, (end - times[:, :1]) / last.clamp_min(1), gap)
 
         # Knots of the path: in the window the one-step predictions, padding moved to the last of them …
-        predicted = torch.cat((values[:, :1], mean[:, 1:]), 1)
+        predicted = torch.cat((values[:, :1].nan_to_num(), mean[:, 1:]), 1)
         knots = [times.where(observed_mask, end)]
         path = [predicted.where(observed_mask[..., None], gather_times(predicted, last))]
 

@@ -36,15 +36,18 @@ def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tenso
 
 
 def negative_log_likelihood(x: Tensor, mean: Tensor, spread: Tensor, observed_mask: Tensor) -> Tensor:
-    """Return -log N(x; mean, spread²) of the observations, summed over each series: (B, N, D) -> (B,)."""
-    per_value = 0.5 * ((x - mean) / spread).square() + spread.log() + 0.5 * math.log(2 * math.pi)
-    return per_value.where(observed_mask[..., None], 0).sum((1, 2))
+    """Return -log N(x; mean, spread²) of what was observed, summed over each series: (B, N, D) -> (B,)."""
+    known = observed_mask[..., None] & ~x.isnan()
+    # A NaN would pass its mask on the way back, as 0 · NaN.
+    per_value = 0.5 * ((x.nan_to_num() - mean) / spread).square() + spread.log() + 0.5 * math.log(2 * math.pi)
+    return per_value.where(known, 0).sum((1, 2))
 
 
 def rmse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the root mean square of the difference (B, M, D) over samples, features and the times in `mask`."""
-    square = (predicted - target).square().where(mask[..., None], 0)
-    return (square.sum() / (mask.sum() * predicted.shape[2]).clamp_min(1)).sqrt()
+    """Return the root mean square of the difference (B, M, D) over what is not missing at the times in `mask`."""
+    known = mask[..., None] & ~target.isnan()
+    square = (predicted - target).square().where(known, 0)
+    return (square.sum() / known.sum().clamp_min(1)).sqrt()
 
 
 def errors(path: Tensor, x: Series) -> dict[str, Score]:
@@ -58,23 +61,35 @@ def errors(path: Tensor, x: Series) -> dict[str, Score]:
     scores: dict[str, Score] = {}
     for name, codes in SCOPES.items():
         mask = torch.isin(x.scope, torch.tensor(codes, dtype=x.scope.dtype, device=x.scope.device))
-        if not mask.any():
+        if not (mask[..., None] & ~best.isnan()).any():
             continue
         for kind, target in targets.items():
-            scores[f"rmse_{name}_{kind}"] = RootMean.of((path - target)[mask])
-        scores[f"relative_{name}"] = Relative(RootMean.of((path - best)[mask]), Deviation.of(best[mask]))
+            scores[f"rmse_{name}_{kind}"] = _root_mean(path, target, mask)
+        scores[f"relative_{name}"] = Relative(
+            _root_mean(path, best, mask), Deviation.of(best[mask], ~best[mask].isnan())
+        )
     if "relative_further" in scores:
         for name, guess in baselines(x.times, x.values, x.observed_mask, x.target_times).items():
-            scores[f"rmse_{name}"] = RootMean.of((guess - best)[x.scope >= FURTHER])
+            scores[f"rmse_{name}"] = _root_mean(guess, best, x.scope >= FURTHER)
     return scores
+
+
+def _root_mean(predicted: Tensor, target: Tensor, mask: Tensor) -> RootMean:
+    """Return the RMSE (B, M, D) of what is not missing at the times in `mask` (B, M)."""
+    return RootMean.of((predicted - target)[mask[..., None] & ~target.isnan()])
 
 
 def baselines(times: Tensor, values: Tensor, observed_mask: Tensor, target_times: Tensor) -> dict[str, Tensor]:
     """Return predictions without a model at the target times, (B, M, D): the last value, and constant velocity.
 
     The velocity is that of a straight line through the last quarter of the window, or through the last two observations
-    where that holds only one.
+    where that holds only one. Each feature goes by its own observations.
     """
+    if values.isnan().any():
+        each = [
+            baselines(*_compact(times, column, observed_mask), target_times) for column in torch.split(values, 1, dim=2)
+        ]
+        return {name: torch.cat([guess[name] for guess in each], 2) for name in each[0]}
     last = observed_mask.sum(1, keepdim=True) - 1
     end, before = times.gather(1, last), times.gather(1, (last - 1).clamp_min(0))
     last_value = values.gather(1, last[..., None].expand(-1, -1, values.shape[2]))
@@ -89,6 +104,18 @@ def baselines(times: Tensor, values: Tensor, observed_mask: Tensor, target_times
         "last_value": last_value.expand(-1, target_times.shape[1], -1),
         "velocity": mean_value + velocity * (target_times - mean_time)[..., None],
     }
+
+
+def _compact(times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the observations of one feature (B, N, 1) without those that are missing, padding behind them.
+
+    Where all are, there is one of the mean, 0.
+    """
+    known = observed_mask & ~values[..., 0].isnan()
+    order = (~known).sort(dim=1, stable=True).indices
+    known = known.gather(1, order)
+    known[:, 0] = True
+    return times.gather(1, order), values.gather(1, order[..., None]).nan_to_num(), known
 
 
 @torch.no_grad()

@@ -31,8 +31,10 @@ def banner(session: Session, folder: Path) -> list[str]:
     if session.step:
         lines["resumed"] = f"after step {session.step} of {session.end}"
     width = min(columns(), MAX_COLUMNS)
+    rows = [*lines.items()]
+    rows[2:2] = [("" if n else "table", text) for n, text in enumerate(data.get("table", ()))]
     return [
-        *(line for label, text in lines.items() for line in labelled(label, text, width)),
+        *(line for label, text in rows for line in labelled(label, text, width)),
         f"{'folder:':<{INDENT}}{short(folder)}",
     ]
 

@@ -12,6 +12,7 @@ reproduce.digest       which cell is this? The hash of all that is not INCIDENTA
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ def find_moved_data(folder: Path, config: Config) -> dict[str, str]:
     if key is None:
         return {}
     place = Path(os.path.expanduser(config.data[key.partition(".")[2]]))
-    if place.is_absolute() and place.exists():
+    if place.is_absolute() and (place.exists() or glob.glob(str(place))):
         return {}
     record = read_record(folder).get("data") or {}
     for candidate in dict.fromkeys(_candidates(folder, place, record.get("root"))):

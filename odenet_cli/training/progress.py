@@ -89,7 +89,7 @@ def packed(parts: list[str], separator: str, width: int) -> list[str]:
 def labelled(label: str, text: str, width: int) -> list[str]:
     """Return `label: text` as lines of at most `width` columns, broken after commas, the text in one column."""
     lines = packed(re.split(r"(?<=[,;]) ", text), " ", width - INDENT)
-    return [f"{label + ':' if number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
+    return [f"{label + ':' if label and number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
 
 
 def fitting(fields: dict[str, str], width: int) -> str:

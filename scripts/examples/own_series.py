@@ -31,7 +31,7 @@ def main(figure="own_series.png", steps=300):
         table, run = Path(folder, "table.csv"), Path(folder, "run")
         write_table(table)
         # The first half of each series is seen, the rest predicted; a fifth of the series is held out.
-        command = [sys.executable, "-m", "odenet_cli", "train", "model=latent_ode", "data=csv", f"data.path={table}"]
+        command = [sys.executable, "-m", "odenet_cli", "train", "model=latent_ode", "data=table", f"data.path={table}"]
         subprocess.run([*command, f"trainer.steps={steps}", f"hydra.run.dir={run}"], check=True)
         shutil.copy(run / "figures" / "series.png", figure)
 

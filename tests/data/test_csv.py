@@ -70,12 +70,12 @@ def test_the_order_of_rows_says_nothing(table):
         ("", "own.csv is empty"),
         ("\n\n", "own.csv is empty"),
         ("series,time,x\n", "no rows below it"),
-        ("series,time\na,1\n", "line 1: 2 columns"),
+        ("series,time\na,1\n", "series, time are all columns; there must be one of values beside them"),
         ("a,1,2\na,2,3\n", "line 1: numbers"),
         (GOOD.replace("a,2,3,4", "a,2,3"), "line 3: 3 columns, where the first line has 4"),
         (GOOD.replace("a,2,3,4", "a,2,3,4,5"), "line 3: 5 columns"),
         (GOOD.replace("a,2,3,4", "a,2,three,4"), "line 3: x='three' is no finite number"),
-        (GOOD.replace("a,2,3,4", "a,2,3,"), "line 3: y='' is no finite number"),
+        (GOOD.replace("a,2,3,4", "a,,3,4"), "line 3: time='' is no finite number"),
         (GOOD.replace("a,2,3,4", "a,nan,3,4"), "line 3: time='nan' is no finite number"),
         (GOOD.replace("a,2,3,4", ",2,3,4"), "line 3: series is empty"),
         (GOOD.replace("a,2,3,4", "a,1,3,4"), "line 4: series a has the time 1 already in line 3"),
@@ -92,19 +92,12 @@ HEADERS = [
     ("series,time,x,x", "columns 3 and 4 are both named x. Rename"),
     ("series,time,time", "columns 2 and 3 are both named time"),
     ("series,Time,x,time", "columns 2 and 4 are both named time"),
-    ("patient,time,x", "the columns are patient, time, x; one must be named series (or id)"),
-    ("series,hours,x", "the columns are series, hours, x; one must .* another time (or t)"),
-    ("series,T,x", "the columns are series, T, x; "),
-    ("series,time,x,", "column 4 of 4 has no name. Name it, or take it out"),
-    (",series,time,x", "column 1 of 4 has no name"),
-    ("series;time;x", "the columns are separated by semicolons (';'): 'series;time;x'. Separate them by commas"),
-    ("series;time;x (a, b, c, d)", "the columns are separated by semicolons"),
-    ('"series";"time";"x, y"', "the columns are separated by semicolons"),
-    ("series\ttime\tx", "the columns are separated by tabs"),
-    ("series|time|x", "the columns are separated by bars"),
-    ("sep=;", "the columns are separated by semicolons"),
+    ("series,hours,x", "no column is named time (or t, .*); there are series, hours, x. .* data.time=NAME"),
+    ("series,T,x", "no column is named time"),
+    ("series,,x,", "column 4 of 4 has no name. Name it, or take it out"),
     ('series,time,"x', 'the quote that opens at "x does not close'),
     (f"series,time,{'x' * 200_000}", "larger than field limit"),
+    ("series,time", "are all columns; there must be one of values"),
 ]
 
 
@@ -114,11 +107,26 @@ def literal(says):
 
 @pytest.mark.parametrize(("header", "says"), HEADERS)
 def test_a_first_line_that_names_no_columns(table, header, says):
-    rows = "".join(f"{name};0,5;1,{n}\n" for name in "abcd" for n in range(3))
+    rows = "".join(f"{name},{n},1\n" for name in "abcd" for n in range(3))
     for text in (f"{header}\n{rows}", f"\ufeff{header}\r\n{rows}"):
         for ask in (data.prepare, data.shape):
-            with pytest.raises(RequestError, match=rf"own\.csv, line 1: .*{literal(says)}"):
+            with pytest.raises(RequestError, match=rf"own\.csv(, line 1)?: .*{literal(says)}"):
                 ask("csv", table(text))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_other_separators(table, mark):
+    plain, found = load(table(GOOD)), load(table(GOOD.replace(",", mark)))
+    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+
+
+def test_a_column_without_a_name_may_number_the_rows(table):
+    head, *rows = GOOD.splitlines()
+    numbered = "\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))])
+    plain, found = load(table(GOOD)), load(table(numbered))
+    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    with pytest.raises(RequestError, match=r"line 2: column 1 of 5 has no name, and is no number of the row"):
+        load(table(numbered.replace("\n1,", "\n0,")))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ def test_a_time_beside_a_temperature(table):
     assert found.record["columns"] == ["series", "t", "T", "id"]
 
 
-@pytest.mark.parametrize("text", ["1_0", "１２", "٣", "0x1", "1e999", "inf", "1,5", "1e", "+-1", ".", "1 0"])
+@pytest.mark.parametrize("text", ["1_0", "１２", "٣", "0x1", "1e999", "inf", "1,5", "1e", "+-1", ".", "1 0", "1,234"])
 @pytest.mark.parametrize("column", ["time", "x"])
 def test_what_is_no_number(table, text, column):
     row = f'a,"{text}",3,4' if column == "time" else f'a,2,"{text}",4'
@@ -156,6 +164,16 @@ def test_what_is_no_number(table, text, column):
 def test_what_is_a_number(table, text):
     found, plain = load(table(GOOD.replace("a,2,3,4", f"a,2,{text},4"))), load(table(GOOD))
     assert torch.equal(whole(found)[0].values, whole(plain)[0].values)
+
+
+@pytest.mark.parametrize("text", ["", "NA", "nan", "N/A", "null", "none", "-", "?", " "])
+def test_a_cell_may_be_missing(table, text):
+    found, plain = load(table(GOOD.replace("a,2,3,4", f"a,2,{text},4"))), load(table(GOOD))
+    assert found.record["masked"]
+    assert "masked" not in plain.record
+    assert found.shape == (2, 2)
+    missing = torch.cat([x.noisy.isnan().flatten() for x in whole(found)])
+    assert int(missing.sum()) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,11 +207,10 @@ def test_padding_stays_finite_where_a_column_is_large(table):
         (b"\xef\xbb\xbf", 1, "own.csv is empty"),
         (b"series,time,x\n", 1, "no rows below it. Add some"),
         (b"\nseries,time,x\n\n", 2, "no rows below it"),
-        (b"series,time,x\na,0,1\na,1,\xff\n", 3, "byte 0xff; this is not a table .* Save it"),
-        (b"\xef\xbb\xbfseries,time,x\r\na,0,1\r\n\xe9,1,2\r\n", 3, "byte 0xe9"),
-        (b"series,time,x\ra,0,1\ra,1,\xff\r", 3, "byte 0xff"),
-        (b"\x89PNG\r\n\x1a\n\0\0", 1, "byte 0x89"),
-        ("series,time,x\na,0,1\n".encode("utf-16"), 1, "byte 0xff"),
+        (b"series,time,x\na,0,1\na,1,\xff\n", 3, "x='ÿ' is no finite number"),
+        (b"series,time,x\ra,0,1\ra,1,\xff\r", 3, "x='ÿ' is no finite number"),
+        (b"\x89PNG\r\n\x1a\n\0\0", 2, "byte 0x1a; this is no text"),
+        ("series,time,x\na,0,1\na,1,z\n".encode("utf-16"), 3, "x='z' is no finite number"),
         (b"series,time,x\na,0,1\na,1,\0\n", 3, "byte 0x00"),
         (b"series,time,x\na,0,1\na,1," + b"1" * 200_000, 3, "larger than field limit.*Shorten the cell"),
         (
@@ -223,10 +240,10 @@ def test_quotes_that_close(table):
 def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
     with pytest.raises(RequestError, match=r"data\.path=.*nowhere.*No such file"):
         data.prepare("csv", {"path": str(tmp_path / "nowhere.csv")})
-    with pytest.raises(RequestError, match=r"data\.path is missing: data=csv data\.path=FILE"):
+    with pytest.raises(RequestError, match=r"data\.path is missing: data=table data\.path=FILE"):
         data.check("csv", {})
-    (tmp_path / "bytes.csv").write_bytes(b"s,t,x\n\xff\xfe,1,2\n")
-    with pytest.raises(RequestError, match="not a table of comma-separated text"):
+    (tmp_path / "bytes.csv").write_bytes(b"s,t,x\n\1\2,1,2\n")
+    with pytest.raises(RequestError, match="line 2: byte 0x01; this is no text"):
         data.prepare("csv", {"path": str(tmp_path / "bytes.csv")})
 
 

@@ -58,6 +58,17 @@ def test_a_run_on_a_table(train, tmp_path):
     assert "rmse_further_clean" not in scores
 
 
+@pytest.mark.parametrize("model", ["latent_ode", "rnn", "rnn_dt"])
+def test_a_run_on_a_table_with_missing_cells(train, metrics, tmp_path, model):
+    rows = [f"s{n},{t},{math.sin(n + t):.3f},{'' if (n + t) % 3 else t}" for n in range(8) for t in range(6)]
+    (tmp_path / "own.csv").write_text("\n".join(["series,time,a,b", *rows]))
+    folder = train(f"model={model}", "data=table", f"data.path={tmp_path / 'own.csv'}", *SHORT)
+    assert final(folder)["rmse_further_noisy"] > 0
+    assert all(math.isfinite(record["loss"]) for record in metrics(folder))
+    assert json.loads((folder / "run.json").read_text())["data"]["masked"]
+    assert command.main([str(folder)]) == 0
+
+
 def test_a_table_that_has_moved_or_changed(train, tmp_path, caplog):
     table, moved = tmp_path / "own.csv", tmp_path / "moved.csv"
     table.write_text("\n".join(["series,time,a", *(f"s{n},{t},{n * t}" for n in range(9) for t in range(4))]))

@@ -14,10 +14,10 @@ class Series(NamedTuple):
     """Batches are plain tuples of these tensors, in this order. Time begins at 0 with each series.
 
     times          (B, N)     when each series was observed, rising; N the largest number of observations
-    values         (B, N, D)  what was observed
+    values         (B, N, D)  what was observed; NaN: missing
     observed_mask  (B, N)     True for an observation, False for padding behind them
     target_times   (B, M)     times at which predictions are scored, rising, padding behind them
-    noisy          (B, M, D)  what was measured there
+    noisy          (B, M, D)  what was measured there; NaN: missing
     clean          (B, M, D)  what is true there; D = 0 where that is unknown
     scope          (B, M)     PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps IN_TRAINING_RANGE
     """

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.csv_rows import Point
 from odenet_cli.errors import RequestError
 
 KEYS = ("columns", "time_unit", "mean", "standard_deviation")  # of the record
@@ -83,19 +82,13 @@ class Numbers(NamedTuple):
     """Hold the numbers of series of different lengths, one behind the other, in float64.
 
     times   (P,)
-    values  (P, D)
+    values  (P, D)  NaN: missing
     counts  (N,) points of each series
     """
 
     times: Tensor
     values: Tensor
     counts: Tensor
-
-    @classmethod
-    def of(cls, ordered: Sequence[Sequence[Point]]) -> Numbers:
-        points = [point for series in ordered for point in series]
-        times, values = (torch.tensor(x, dtype=torch.float64) for x in zip(*((p.time, p.values) for p in points)))
-        return cls(times, values, torch.tensor([len(series) for series in ordered]))
 
     @property
     def starts(self) -> Tensor:
@@ -107,15 +100,23 @@ class Numbers(NamedTuple):
         """Duration of each series, (N,)."""
         return self.times[self.starts + self.counts - 1] - self.times[self.starts]
 
-    def sums(self, x: Tensor) -> Tensor:
-        """Return the sum of x over each series, (P, D) -> (N, D)."""
+    @property
+    def places(self) -> Tensor:
+        """Index of each point in its series, (P,)."""
+        return torch.arange(len(self.times)) - self.starts.repeat_interleave(self.counts)
+
+    def means(self, x: Tensor) -> Tensor:
+        """Return the mean of what is not missing of x over each series, (P, D) -> (N, D); 0 where all is."""
         series = torch.arange(len(self.counts)).repeat_interleave(self.counts)
-        return x.new_zeros(len(self.counts), x.shape[1]).index_add(0, series, x)
+        sums, counts = (
+            part.new_zeros(len(self.counts), x.shape[1]).index_add(0, series, part)
+            for part in (x.nan_to_num(), (~x.isnan()).to(x))
+        )
+        return sums / counts.clamp_min(1)
 
     def in_window(self, window: float) -> Tensor:
         """Return which points lie in the first `window` of their series, at least one of each, (P,)."""
-        place = torch.arange(len(self.times)) - self.starts.repeat_interleave(self.counts)
-        return place < (window * self.counts).floor().long().clamp_min(1).repeat_interleave(self.counts)
+        return self.places < (window * self.counts).floor().long().clamp_min(1).repeat_interleave(self.counts)
 
     def digest(self, columns: Sequence[str], series: Sequence[str]) -> str:
         """Return a SHA-256 of numbers and names, the same for any order of the columns."""
@@ -144,11 +145,11 @@ def fit_units(
     values = values[:, [not flat for flat in is_constant]] if left_out else values
     known = values[observed]
     used = [name for name in names if name not in left_out]
-    units = Units(used, left_out, time, known.mean(0), known.std(0, unbiased=False))
+    units = Units(used, left_out, time, *moments(known))
     warnings = []
     if left_out:
         warnings.append(f"{path}: constant {where}, and left out of model and scores: {_brief(left_out)}.")
-    further = values.std(0, unbiased=False) / units.sd
+    further = moments(values)[1] / units.sd
     if hardly := [name for name, ratio in zip(used, further.tolist()) if ratio > OTHER_UNIT]:
         warnings.append(
             f"{path}: {_brief(hardly)} hardly moves {where}, and more than {OTHER_UNIT:g} times as much after it. Its "
@@ -157,10 +158,19 @@ def fit_units(
     return units, warnings
 
 
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of what is not missing of (N, D): (D,) each."""
+    if not values.isnan().any():
+        return values.mean(0), values.std(0, unbiased=False)
+    known = [column[~column.isnan()] for column in values.T]
+    return torch.stack([x.mean() for x in known]), torch.stack([x.std(unbiased=False) for x in known])
+
+
 def constant(values: Tensor) -> Tensor:
-    """Return which columns of (N, D) have no spread beyond the rounding of their numbers: (D,)."""
-    low, high = values.amin(0), values.amax(0)
-    return high - low <= ROUNDING * torch.maximum(low.abs(), high.abs())
+    """Return which columns of (N, D) have no spread beyond the rounding of their numbers, or are missing: (D,)."""
+    absent = values.isnan()
+    low, high = values.where(~absent, torch.inf).amin(0), values.where(~absent, -torch.inf).amax(0)
+    return absent.all(0) | (high - low <= ROUNDING * torch.maximum(low.abs(), high.abs()))
 
 
 def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, span: float | None = None) -> list[str]:
@@ -171,8 +181,8 @@ def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, 
     numbers  whose columns are those of `units`
     span     of a run that was trained on another table: what is usual there counts; None: the median of these series
     """
-    middle = units.mean if span else (numbers.sums(numbers.values) / numbers.counts[:, None]).median(0).values
-    away = (numbers.sums((numbers.values - middle).square()) / numbers.counts[:, None]).sqrt()
+    middle = units.mean if span else numbers.means(numbers.values).median(0).values
+    away = numbers.means((numbers.values - middle).square()).sqrt()
     sizes = torch.cat((numbers.durations[:, None], away), 1)
     usual = sizes.median(0).values
     if span:

@@ -24,11 +24,14 @@ class LatentField(nn.Module):
 
 
 def recognition_and_field(
-    features: int, *, latent: int, rnn: int, cell: str, hidden: int, layers: int
+    features: int, *, latent: int, rnn: int, cell: str, hidden: int, layers: int, masked: bool = False
 ) -> tuple[Recognition, LatentField]:
-    """Return q(z0 | x) by a recurrent network of `rnn` units, and the field of `layers` hidden layers."""
+    """Return q(z0 | x) by a recurrent network of `rnn` units, and the field of `layers` hidden layers.
+
+    masked  values may be missing, and the network reads which are there
+    """
     check_counts(latent=latent, rnn=rnn, hidden=hidden, layers=layers)
-    return Recognition(features, rnn, latent, cell), LatentField(latent, hidden, layers)
+    return Recognition(features, rnn, latent, cell, masked), LatentField(latent, hidden, layers)
 
 
 class LatentVAE(nn.Module):

@@ -42,11 +42,25 @@ def check_counts(**options: int) -> None:
 
 def series_features(shape: tuple[int, ...], classes: int) -> int:
     """Return the number of features of one observation; raise ValueError for data that are no series."""
-    if len(shape) != 1 or classes:
+    if not (len(shape) == 1 or has_missing(shape)) or classes:
         raise ValueError(
             f"this model is for time series, and the data are {shape} with {classes} classes: data=spirals."
         )
-    return shape[0]
+    return shape[-1]
+
+
+def has_missing(shape: tuple[int, ...]) -> bool:
+    """Return whether values of the data may be missing (NaN): their shape is (2, D), values and which are there."""
+    return len(shape) == 2 and shape[0] == 2
+
+
+def network_inputs(values: Tensor, masked: bool) -> Tensor:
+    """Return values (…, D) with missing ones at their mean, 0; if `masked` also which are there: (…, 2D).
+
+    As in Rubanova, Chen & Duvenaud, "Latent ODEs for irregularly-sampled time series" (2019), section 4.
+    """
+    filled = values.nan_to_num()
+    return torch.cat((filled, (~values.isnan()).to(values)), -1) if masked else filled
 
 
 def recurrent_layer(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
@@ -61,20 +75,23 @@ class Recognition(nn.Module):
 
     times (B, N), values (B, N, D), observed_mask (B, N) -> (B, L), (B, L)
 
-    With each observation it reads the time since the one before it, or since 0. Padding stands behind the observations,
-    so in reverse order it comes last, after the state that is used.
+    With each observation it reads the time since the one before it, or since 0, and if `masked` which values are there.
+    Padding stands behind the observations, so in reverse order it comes last, after the state that is used.
     """
 
-    def __init__(self, features: int, hidden: int, latent: int, kind: str) -> None:
+    def __init__(self, features: int, hidden: int, latent: int, kind: str, masked: bool = False) -> None:
         super().__init__()
-        self.cell = recurrent_layer(kind, features + 1, hidden)
+        self.masked = masked
+        self.cell = recurrent_layer(kind, features * (1 + masked) + 1, hidden)
         self.head = nn.Linear(hidden, 2 * latent)
 
     def forward(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         last = observed_mask.sum(1, keepdim=True) - 1
         reverse = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
-        states, _ = self.cell(gather_times(torch.cat((values, since[..., None]), 2), reverse))
+        states, _ = self.cell(
+            gather_times(torch.cat((network_inputs(values, self.masked), since[..., None]), 2), reverse)
+        )
         mean, log_sd = self.head(gather_times(states, last).squeeze(1)).chunk(2, 1)
         return mean, log_sd
 

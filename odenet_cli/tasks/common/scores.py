@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from odenet_cli.ode.scalars import widest
@@ -65,30 +66,33 @@ class Deviation:
 
     Merged as by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983).
 
-    count    rows
+    count    (*D)  rows that are known
     mean     (*D)
     scatter  ()  sum of squares about it
     """
 
-    count: int
+    count: Tensor
     mean: Tensor
     scatter: Tensor
 
     @classmethod
-    def of(cls, x: Tensor) -> Deviation:
-        """Return that of rows (N, *D)."""
+    def of(cls, x: Tensor, known: Tensor | None = None) -> Deviation:
+        """Return that of rows (N, *D), of which those in `known` (N, *D) count; None: all."""
         x = x.to(widest(x.device))
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).square().sum())
+        known = torch.ones_like(x, dtype=torch.bool) if known is None else known
+        count = known.sum(0).to(x)
+        mean = x.where(known, 0).sum(0) / count.clamp_min(1)
+        return cls(count, mean, (x - mean).where(known, 0).square().sum())
 
     def __add__(self, other: Deviation) -> Deviation:
         count = self.count + other.count
         shift = other.mean - self.mean
-        between = shift.square().sum() * (self.count * other.count / count)
-        return Deviation(count, self.mean + shift * (other.count / count), self.scatter + other.scatter + between)
+        share = other.count / count.clamp_min(1)
+        between = (shift.square() * self.count * share).sum()
+        return Deviation(count, self.mean + shift * share, self.scatter + other.scatter + between)
 
     def item(self) -> float:
-        return math.sqrt(self.scatter.item() / (self.count * self.mean.numel()))
+        return math.sqrt(self.scatter.item() / self.count.sum().item())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,313 @@
+"""The cells of a table in a file, as it is found: text in any usual dialect, Parquet, Excel; with file and line.
+
+Text is looked at twice. The head tells encoding, separator, decimal sign, names and units, and whether the columns are
+there that are asked for: what it refuses is not read further. Then all lines are split at once (by polars).
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from odenet_cli.errors import RequestError
+
+HEAD = 1 << 20  # bytes that are looked at first
+ROWS_SEEN = 50  # rows of the head by which the dialect is chosen
+SEPARATORS = ",;\t|"
+FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
+EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
+COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
+POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+CONTROL = bytes([*range(9), *range(14, 32)])
+
+
+class Cells(NamedTuple):
+    """Hold the rows of one file or several.
+
+    names    of the columns, as the first line has them
+    units    of each column, where a row of units stands below the names; else empty
+    frame    the rows: text or, of Parquet and Excel, what is stored there; and FILE, LINE of each
+    decimal  the sign in numbers: "." or ","
+    paths    of the files, FILE their index
+    notes    what was passed over or assumed, for the reader
+    ragged   (row, cells) of rows that have more or fewer cells than there are names; they are not in `frame`
+    sha256   of the bytes, of several files one of theirs together
+    """
+
+    names: list[str]
+    units: list[str]
+    frame: pl.DataFrame
+    decimal: str
+    paths: list[Path]
+    notes: list[str]
+    ragged: pl.DataFrame
+    sha256: str
+
+    def where(self, row: int) -> str:
+        """Return file and line of a row of `frame`; of Parquet, which has no lines, the row, counted from 1."""
+        file, line = self.frame.select(FILE, LINE).row(row)
+        return place(self.paths[file], line)
+
+
+class Dialect(NamedTuple):
+    """Hold what the head of a text tells: `first` is the number of lines above the first row."""
+
+    names: list[str]
+    units: list[str]
+    separator: str
+    decimal: str
+    first: int
+    notes: list[str]
+
+
+def read(
+    path: str, check: Callable[[Path, list[str]], object], decimal: str | None = None, skip: int | None = None
+) -> Cells:
+    """Read the table in the file at `path`, or in all that a pattern such as `days/*.csv` finds, one below the other.
+
+    check    is called with the names of a file's columns before its rows are read
+    decimal  the sign in numbers; None: as the first rows have it
+    skip     lines above the names
+
+    Raises RequestError for what is no table, with file and line.
+    """
+    parts = [_read_one(file, check, decimal, skip) for file in find(path)]
+    first = parts[0]
+    for other in parts[1:]:
+        if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
+            raise RequestError(
+                f"{other.paths[0]}: its columns are {brief(', '.join(other.names))} (decimal sign {other.decimal!r}), "
+                f"and those of {first.paths[0]} {brief(', '.join(first.names))} ({first.decimal!r}). Files of one "
+                "table have the same columns; data.decimal= says how numbers are written."
+            )
+    if len(parts) == 1:
+        return first
+    frames, ragged = (
+        [frame.with_columns(pl.lit(n, pl.UInt32).alias(FILE)) for n, frame in enumerate(kind)]
+        for kind in ([part.frame for part in parts], [part.ragged for part in parts])
+    )
+    return first._replace(
+        frame=pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed"),
+        paths=[part.paths[0] for part in parts],
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        ragged=pl.concat(ragged),
+        sha256=hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest(),
+    )
+
+
+def find(path: str) -> list[Path]:
+    """Return the file at `path`, or those that a pattern finds, by name; raise RequestError where there is none."""
+    whole = os.path.abspath(os.path.expanduser(path))
+    files = [whole] if os.path.exists(whole) or not glob.has_magic(whole) else sorted(glob.glob(whole))
+    if not files:
+        raise RequestError(f"data.path={whole}: no file is named so.")
+    for file in files:
+        if os.path.exists(file) and not os.path.isfile(file):  # a pipe or a device may have no end
+            raise RequestError(
+                f"data.path={file} is not a file but a folder, a pipe or a device. Name a file, or FOLDER/*.csv."
+            )
+    return [Path(file) for file in files]
+
+
+def place(path: Path, line: int) -> str:
+    """Return where a row stands, for an error."""
+    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {line}"
+
+
+def fault(path: Path, line: int, text: str) -> RequestError:
+    """Return the error for one line of a file."""
+    return RequestError(f"{place(path, line)}: {text}")
+
+
+def brief(text: str) -> str:
+    """Return a text in at most 100 characters."""
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _read_one(path: Path, check: Callable[[Path, list[str]], object], decimal: str | None, skip: int | None) -> Cells:
+    try:
+        if path.suffix.lower() == ".parquet" or path.suffix.lower() in EXCEL:
+            return _read_stored(path, check)
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+            dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0)
+            check(path, dialect.names)
+            raw = head + file.read()
+    except OSError as error:
+        raise RequestError(f"data.path={path} cannot be read: {error.strerror}.") from error
+    return _split(path, raw, dialect)
+
+
+def _read_stored(path: Path, check: Callable[[Path, list[str]], object]) -> Cells:
+    """Read a file whose columns have types."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        frame = pl.read_parquet(path) if path.suffix.lower() == ".parquet" else pl.read_excel(path)
+    except ImportError as error:
+        raise RequestError(
+            f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
+            f"({brief(str(error).strip().splitlines()[0])})"
+        ) from error
+    except Exception as error:  # the readers raise errors of their own, which share no base
+        kind = "Parquet" if path.suffix == ".parquet" else "Excel"
+        raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
+    names = ["" if name.startswith("__UNNAMED__") else name for name in frame.columns]
+    check(path, names)
+    if frame.is_empty():
+        raise RequestError(f"{path} has names of columns and no rows. Add some: a row is a point.")
+    first = 1 if path.suffix == ".parquet" else 2
+    places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
+    frame.columns = names
+    return Cells(names, [], frame.with_columns(places), ".", [path], [], _no_ragged(), digest)
+
+
+def _no_ragged() -> pl.DataFrame:
+    return pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
+
+
+def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
+    """Return text and its encoding: UTF-8, UTF-16 with its mark, else Windows-1252, which has Latin-1's letters.
+
+    whole  `raw` is all of the file; else its last character may be cut
+    """
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw[: len(raw) // 2 * 2].decode("utf-16", errors="replace"), "utf-16"
+    if any(byte in raw for byte in CONTROL):
+        start = min(raw.index(byte) for byte in CONTROL if byte in raw)
+        line = 1 + len(re.findall(rb"\r\n?|\n", raw[:start]))
+        raise fault(path, line, f"byte {raw[start]:#04x}; this is no text. Save the table as CSV in UTF-8.")
+    try:
+        return raw.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError as error:
+        if not whole and error.start >= len(raw) - 3:
+            return raw[: error.start].decode("utf-8-sig"), "utf-8"
+    return raw.decode("cp1252", errors="replace"), "Windows-1252"
+
+
+def _dialect(path: Path, text: str, decimal: str | None, skip: int) -> Dialect:
+    """Return what the head of a file tells of it; raise RequestError where it names no columns."""
+    lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip()]
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[0][1].strip(" ")) if lines else None
+    comments = [(n, line.lstrip("# ")) for n, line in lines if line.startswith("#")]
+    rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
+    if not rows:
+        raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
+    separator = stated[1] if stated else _separator(path, [line for _, line in rows])
+    number, header = rows[0]
+    names, notes = cells(path, number, header, separator), []
+    above = [(n, cells(path, n, line, separator)) for n, line in comments if n < number]
+    if all(map(LIKE_NUMBER.match, names)) and above and len(above[-1][1]) == len(names):
+        names = above[-1][1]  # numpy.savetxt writes the names as a comment
+    else:
+        rows = rows[1:]
+    if any(names) and all(not name or LIKE_NUMBER.match(name) for name in names[1:]):
+        raise fault(path, number, "numbers, where the first line names the columns: series, time, values …. Add it.")
+    body = [(n, cells(path, n, line, separator)) for n, line in rows]
+    if body and all(len(row) == len(names) + 1 for _, row in body):
+        # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
+        names = [*names, ""] if not any(row[-1] for _, row in body) else ["", *names]
+    units: list[str] = []
+    if len(body) > 1 and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
+        units, notes = body[0][1], [f"line {body[0][0]} taken as a row of units"]
+        body = body[1:]
+    first = body[0][0] - 1 if body else number
+    return Dialect(names, units, separator, decimal or _decimal(separator, [row for _, row in body]), first, notes)
+
+
+def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
+    """Return the cells of one line. None continues in the next: an open quote would take in the rest of the file."""
+    try:
+        row = next(csv.reader([text + "\n"], delimiter=separator), [])
+    except csv.Error as error:
+        raise fault(path, line, f"{error}. Shorten the cell, or take the line out.") from error
+    if row and row[-1].endswith("\n"):
+        raise _open_quote(path, line, row[-1])
+    return [cell.strip() for cell in row]
+
+
+def _open_quote(path: Path, line: int, text: str) -> RequestError:
+    start = brief('"' + text.strip())
+    return fault(path, line, f"the quote that opens at {start} does not close in its line. Close it, or take it out.")
+
+
+def _has_number(row: Sequence[str]) -> bool:
+    return any(map(LIKE_NUMBER.match, row))
+
+
+def _separator(path: Path, lines: list[str]) -> str:
+    """Return what separates the columns: what splits most lines as often as the first, then what splits most."""
+
+    def score(mark: str) -> tuple[float, int]:
+        counts = [len(next(csv.reader([line + "\n"], delimiter=mark), [])) for line in lines if len(line) < 100_000]
+        if not counts or counts[0] < 2:
+            return -1, 0
+        return sum(abs(count - counts[0]) <= 1 for count in counts) / len(counts), counts[0]
+
+    return max(SEPARATORS, key=score)
+
+
+def _decimal(separator: str, rows: list[list[str]]) -> str:
+    flat = [cell for row in rows for cell in row]
+    commas = separator != "," and any(map(COMMA_NUMBER.fullmatch, flat))
+    return "," if commas and not any(map(POINT_NUMBER.fullmatch, flat)) else "."
+
+
+def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
+    """Split all lines of a text into its cells."""
+    digest = hashlib.sha256(raw).hexdigest()
+    notes, separator = list(dialect.notes), dialect.separator
+    text, encoding = _decode(path, raw, whole=True)
+    if encoding != "utf-8":
+        raw, notes = text.encode(), [*notes, f"read as {encoding}"]
+    del text
+    if raw.count(b"\r") != raw.count(b"\r\n"):
+        raw = re.sub(rb"\r\n?", b"\n", raw)
+    lines = pl.read_csv(
+        raw, has_header=False, schema={"text": pl.String}, separator="\x1f", quote_char=None, row_index_name=LINE
+    ).select(pl.col(LINE).cast(pl.UInt32) + 1, "text")
+    lines = lines.slice(dialect.first)
+    if quoted := b'"' in raw:
+        odd = lines.filter(pl.col("text").str.count_matches('"', literal=True) % 2 == 1)
+        if len(odd):
+            line, content = odd.row(0)
+            raise _open_quote(path, line, content[content.rindex('"') + 1 :])
+    is_comment = pl.col("text").str.starts_with("#")
+    passed = lines.filter(is_comment)
+    if len(passed):
+        notes.append(f"{len(passed)} comments (#) passed over, the first in line {passed[LINE][0]}")
+    plain = pl.col("text").str.replace_all('"[^"]*"', "") if quoted else pl.col("text")
+    count = plain.str.count_matches(separator, literal=True) + 1
+    rows = lines.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0, ~is_comment)
+    rows = rows.with_columns(count.alias("cells"))
+    ragged = rows.filter(pl.col("cells") != len(dialect.names)).select(LINE, "cells", pl.lit(0, pl.UInt32).alias(FILE))
+    if len(ragged):
+        rows = rows.filter(pl.col("cells") == len(dialect.names))
+    elif rows.is_empty():
+        raise fault(
+            path, dialect.first, "this names the columns, and there are no rows below it. Add some: a row is a point."
+        )
+    above = dialect.first
+    if len(rows) < len(lines):
+        raw, above = "\n".join(rows["text"]).encode(), 0
+    numbers = rows[LINE]
+    del lines, rows  # so that a large file is in memory twice at most
+    frame = pl.read_csv(
+        raw,
+        has_header=False,
+        skip_lines=above,
+        schema={f"{n}": pl.String for n in range(len(dialect.names))},
+        separator=separator,
+        quote_char='"' if quoted else None,
+    )
+    frame = frame.with_columns(pl.lit(0, pl.UInt32).alias(FILE), numbers)
+    frame.columns = [*dialect.names, FILE, LINE]
+    return Cells(dialect.names, dialect.units, frame, dialect.decimal, [path], notes, ragged, digest)

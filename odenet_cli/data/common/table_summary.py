@@ -1,0 +1,56 @@
+"""What was understood of a table, in a few lines for whoever trains on it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import torch
+
+from odenet_cli.data.common.table_file import brief
+from odenet_cli.data.common.table_series import Table
+from odenet_cli.data.common.units import Units, moments
+
+MAX_COLUMNS = 12  # of values, named one by one
+LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def summary(table: Table, units: Units) -> list[str]:
+    """Return the series, times, gaps, and of each column its mean ± sd, unit and missing cells; what is left out."""
+    numbers, counts = table.numbers, table.numbers.counts
+    low, high = int(counts.min()), int(counts.max())
+    points = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    name = f" ({table.header[0]})" if table.header[0] in table.cells.names else ""
+    lines = [f"{len(counts):,} series{name} of {points} points, {len(numbers.times):,} in all"]
+    gaps = numbers.times.diff()[(numbers.places > 0)[1:]]
+    first, last = (_moment(float(t), table.dates) for t in (numbers.times.min(), numbers.times.max()))
+    usual, longest = (_length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
+    lines.append(f"{table.header[1]}: {first} to {last}, gaps {usual} (median), {longest} (longest)")
+    stated = dict(zip(table.cells.names, table.cells.units))
+    for name in units.columns[:MAX_COLUMNS]:
+        x = numbers.values[:, [table.columns.index(name)]]
+        mean, sd = (float(part[0]) for part in moments(x)) if not x.isnan().all() else (float("nan"),) * 2
+        absent = int(torch.isnan(x).sum())
+        missing = f", {absent:,} cells missing ({100 * absent / len(x):.2g} %)" if absent else ""
+        unit = f" {stated[name]}" if stated.get(name) else ""
+        lines.append(f"{brief(name)}: {mean:.4g} ± {sd:.3g}{unit}{missing}")
+    if len(units.columns) > MAX_COLUMNS:
+        lines.append(f"and {len(units.columns) - MAX_COLUMNS} columns more")
+    constant = [name for name in units.left_out if name not in table.left_out]
+    for names, why in ((table.left_out, "no numbers"), (constant, "no spread")):
+        if names:
+            lines.append(f"left out, {why}: {brief(', '.join(names))}")
+    return [*lines, *table.cells.notes, *table.notes]
+
+
+def _moment(t: float, dates: str) -> str:
+    if dates != "date":
+        return _length(t, dates)
+    return datetime.fromtimestamp(t, timezone.utc).strftime("%Y-%m-%d %H:%M:%S").removesuffix(" 00:00:00")
+
+
+def _length(seconds: float, dates: str) -> str:
+    """Return a duration, of dates in the largest unit that it fills."""
+    if not dates:
+        return f"{seconds:g}"
+    size, unit = next(((size, unit) for size, unit in LENGTHS if abs(seconds) >= size), LENGTHS[-1])
+    return f"{seconds / size:.4g} {unit}"

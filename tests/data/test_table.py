@@ -1,0 +1,286 @@
+"""Tables: faults are told at once, dates are read or refused, series are split and cut, missing cells are masked."""
+
+import math
+
+import pytest
+import torch
+
+from odenet_cli import data
+from odenet_cli.data import table as module
+from odenet_cli.data.common import table_file
+from odenet_cli.data.common.series import PADDING, Series
+from odenet_cli.data.common.table_dates import DateError, parse_dates
+from odenet_cli.errors import RequestError
+from odenet_cli.tasks.series import baselines, errors, negative_log_likelihood
+
+HOW = {"batch_size": 500, "eval_batch_size": 500, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
+ROWS = [f"s{n},{t},{n * t},{n - t}" for n in range(8) for t in range(6)]
+GOOD = "\n".join(["series,time,x,y", *ROWS])
+LONG = "\n".join(["time,x", *(f"{t},{math.sin(t):.6f}" for t in range(100))])
+
+
+@pytest.fixture
+def load(tmp_path):
+    def call(text, run=None, name="own.csv", **options):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return data.load("table", {"path": str(tmp_path / name), **options}, **HOW, run=run)
+
+    return call
+
+
+def parts(found):
+    return [Series(*next(iter(split.unshuffled(500).epoch(0)))) for split in (found.train, found.valid, found.test)]
+
+
+def points(found):
+    """The values of the first column, series by series, of each part."""
+    mean, sd = found.record["mean"][0], found.record["standard_deviation"][0]
+    return [
+        [(row[there != PADDING, 0] * sd + mean).tolist() for row, there in zip(x.noisy, x.scope)] for x in parts(found)
+    ]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for one, other in zip(parts(a), parts(b)) for x, y in zip(one, other))
+
+
+def test_all_faults_are_told_at_once(load):
+    rows = list(ROWS)
+    rows[3], rows[5], rows[7] = "s0,3,oops,1", "s0,5,bad,1", "s1,1,1"
+    rows[9], rows[12], rows[20] = "s1,later,1,2", "s2,0,1,1e300", "s3,1,1,1"
+    with pytest.raises(RequestError) as caught:
+        load("\n".join(["series,time,x,y", *rows]))
+    head, *kinds = str(caught.value).splitlines()
+    assert head.endswith("own.csv has 6 faults of 5 kinds.")
+    assert kinds == [
+        "  line 5: x='oops' is no finite number, such as -1.5 or 2e-3 (2 such cells or rows, also in line 7). "
+        "Correct it, or count it as missing: data.missing=[oops,bad].",
+        "  line 11: time='later' is no finite number, such as -1.5 or 2e-3. Correct it, or take the row out.",
+        "  line 14: y=1e+300 is beyond ±1e+100. Correct it, rescale y, or take the row out.",
+        "  line 22: series s3 has the time 1 already in line 21. Take one of them out, say data.repeats=mean, or name "
+        "the column that tells series apart: data.series=NAME.",
+        "  line 9: 3 columns, where the first line has 4 (series, time, x, y). Complete the row, or take it out.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        (GOOD.replace(",time,", ",hours,"), {}, "no column is named time .*data.time=NAME"),
+        (GOOD, {"series": "who"}, "data.series=who: there is no such column, but series, time, x, y"),
+        (GOOD, {"values": ["x", "z"]}, "data.values=z: there is no such column"),
+        (GOOD, {"split": "part"}, "data.split=part: it is series, time, or a column that says train, valid or test"),
+        (
+            GOOD.replace("series", "patient"),
+            {},
+            "line 8: series own has the time 0 already in line 2 .*data.series=NAME",
+        ),
+        (LONG, {}, "1 series, and .* leave none to train on.*data.split=time"),
+        (
+            GOOD.replace(",", ";").replace("s0;1;0", 's0;1;"0,5"'),
+            {"decimal": "."},
+            "line 3: x='0,5' .*data.decimal=','",
+        ),
+        ("\n".join(["series,time,x", "a,03/04/2020,1"]), {}, r"line 2: time='03/04/2020': .*data.time_format=dmy, mdy"),
+        ("\n".join(["series,time,x", "a,03/04/20,1"]), {}, "the year has two digits.*data.time_format=dmy"),
+        (GOOD, {"form": "broad"}, "data.form=broad is not known. There are: long, wide"),
+        (GOOD, {"stride": 3}, "data.stride=3 needs data.length"),
+        (GOOD, {"length": 1}, "data.length=1 must be at least 2"),
+        (
+            "time,x\n0,1\n1,2\n2,1\n3,2\n4,1",
+            {"split": "time"},
+            "series .* has 5 points, too few for two in each split",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_how_to_mend_it(load, text, options, says):
+    with pytest.raises(RequestError, match=f"(?s){says}"):
+        load(text, **options)
+
+
+@pytest.mark.parametrize("words", ["time", "data.series=who"])
+def test_a_large_file_is_not_read_to_be_refused(tmp_path, words):
+    path = tmp_path / "large.csv"
+    with open(path, "w") as file:
+        file.write("series,hours,x\n" + "a,1,2\n" * 200_000)
+        file.truncate(100_000_000)  # the rest is zeros, which are no text
+    options = {"path": str(path), **({"series": "who"} if "who" in words else {})}
+    with pytest.raises(RequestError, match=words):
+        data.prepare("table", options)
+
+
+def test_several_files_are_one_table(load, tmp_path):
+    whole = load(GOOD)
+    for n in range(2):
+        text = (
+            "\n".join(["series,time,x,y", *ROWS[n::2]])
+            if n
+            else "\n".join(["time,series,y,x", *("{1},{0},{3},{2}".format(*row.split(",")) for row in ROWS[::2])])
+        )
+        (tmp_path / f"part{n}.csv").write_text(text)
+    found = data.load("table", {"path": str(tmp_path / "part*.csv"), "values": ["x", "y"]}, **HOW)
+    assert same(found, whole)
+    (tmp_path / "part1.csv").write_text('series,time,x,y\ns0,1,"1;0",1\n')
+    with pytest.raises(RequestError, match=r"part1\.csv, line 2: x='1;0' is"):
+        data.prepare("table", {"path": str(tmp_path / "part*.csv")})
+    for n in range(8):  # one series a file, named as the file
+        (tmp_path / f"s{n}.txt").write_text(
+            "\n".join(["time,x,y", *(row.partition(",")[2] for row in ROWS[6 * n : 6 * n + 6])])
+        )
+    assert same(data.load("table", {"path": str(tmp_path / "*.txt")}, **HOW), whole)
+
+
+def test_wide_is_long_laid_out(load):
+    long = load("\n".join(["series,time,value", *(f"s{n},{t},{n * t}" for n in range(8) for t in range(6))]))
+    wide = load(
+        "\n".join(
+            [
+                "time," + ",".join(f"s{n}" for n in range(8)),
+                *(f"{t}," + ",".join(f"{n * t}" for n in range(8)) for t in range(6)),
+            ]
+        ),
+        form="wide",
+    )
+    assert same(long, wide)
+    assert long.record["content"] == wide.record["content"]
+
+
+TEXTS = {
+    "2020-03-04": 1583280000,
+    "2020-03-04T05:06:07Z": 1583298367,
+    "2020-03-04 05:06:07.25": 1583298367.25,
+    "2020-03-04T05:06:07+01:30": 1583298367 - 5400,
+    "2020-03-04 05:06-0200": 1583298360 + 7200,
+    "2020/3/4 5:06": 1583298360,
+    "04.03.2020 05:06": 1583298360,
+    "31/03/2020": 1585612800,
+    "3/31/2020 5:06 PM": 1585674360,
+    "3/31/2020 12:06 am": 1585613160,
+    "4 March 2020": 1583280000,
+    "Mar 4, 2020 05:06:07": 1583298367,
+    "04-Mar-2020": 1583280000,
+    "2020-03": 1583020800,
+    "05:06:07": 18367,
+    "25:00": 90000,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_dates_are_read(text):
+    import polars
+
+    seconds, kind = parse_dates(polars.Series([text, text]), None)
+    assert seconds.to_list() == [TEXTS[text]] * 2
+    assert kind == ("clock" if TEXTS[text] < 1e6 else "date")
+
+
+def test_dates_that_can_be_read_in_two_ways():
+    import polars
+
+    text = polars.Series(["03/04/2020", "05/06/2020"])
+    with pytest.raises(DateError):
+        parse_dates(text, None)
+    assert parse_dates(text, "dmy")[0][0] == 1585872000
+    assert parse_dates(text, "mdy")[0][0] == 1583280000
+    assert parse_dates(text, "%d/%m/%Y")[0][0] == 1585872000
+    assert parse_dates(polars.Series(["04.03.20"]), "dmy")[0][0] == 1583280000
+    assert parse_dates(polars.Series(["31/02/2020", "01/02/2020"]), "dmy")[0].to_list() == [None, 1580515200]
+
+
+def test_a_single_series_is_split_by_time_and_cut(load):
+    x = [math.sin(t) for t in range(100)]
+    cut = [x[:70], x[70:85], x[85:]]
+    for part, expected in zip(points(load(LONG, split="time")), cut):
+        assert part == [pytest.approx(expected, abs=2e-6)]
+    found = load(LONG, split="time", length=20, stride=15)
+    starts = [[0, 15, 30, 45, 50], [0], [0]]
+    for part, whole, at in zip(points(found), cut, starts):
+        assert part == [pytest.approx(whole[k : k + 20], abs=2e-6) for k in at]
+    assert found.record["sizes"] == {"train": 5, "valid": 1, "test": 1}
+
+
+def test_a_column_says_what_is_held_out(load):
+    part = ["train", "train", "VAL", "test", "train", "test", "train", "train"]
+    text = "\n".join(["series,time,x,part", *(f"s{n},{t},{100 * n + t},{part[n]}" for n in range(8) for t in range(4))])
+    found = load(text, split="part")
+    assert [sorted(round(series[0] / 100) for series in one) for one in points(found)] == [[0, 1, 4, 6, 7], [2], [3, 5]]
+    with pytest.raises(RequestError, match=r"line 10: part='dunno' is none of train, valid, test \(4 such rows\)"):
+        load(text.replace("VAL", "dunno"), split="part")
+
+
+def test_another_table_is_read_in_the_units_and_kinds_of_the_run(load):
+    gaps = GOOD.replace("s1,1,1,0", "s1,1,,0")
+    own = load(gaps)
+    assert own.shape == (2, 2) == load(GOOD, run=own.record, name="other.csv").shape
+    assert load(gaps, run=load(GOOD).record, name="other.csv").shape == (2,)
+    empty = "\n".join(["series,time,x,y", *(f"s{n},{t},,{t}" for n in range(8) for t in range(4))])
+    assert all(x.noisy[..., 0][x.scope != PADDING].isnan().all() for x in parts(load(empty, run=own.record)))
+    dated = "\n".join(["series,time,x,y", *(f"s{n},2020-01-0{t + 1},{n},{t}" for n in range(8) for t in range(4))])
+    with pytest.raises(RequestError, match="its times are dates, and those that the run was trained on numbers"):
+        load(dated, run=own.record)
+
+
+def test_rows_without_a_value_are_passed_over(load):
+    found = load("\n".join([GOOD, "s0,9,,NA", "s9,0,,"]))
+    assert same(found, load(GOOD))
+    assert "2 rows without any value passed over" in found.record["table"]
+
+
+class TestMissing:
+    x, mean = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[0.5, 0.5], [1.5, 2.5]]])
+    gaps = torch.tensor([[[1.0, math.nan], [3.0, 4.0]]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+
+    def test_the_likelihood_is_that_of_what_is_known(self):
+        mean, spread = self.mean.clone().requires_grad_(), torch.tensor(0.7, requires_grad=True)
+        nll = negative_log_likelihood(self.gaps, mean, spread, self.mask)
+        normal = torch.distributions.Normal(self.mean, 0.7)
+        known = torch.tensor([[[True, False], [True, True]]])
+        assert torch.allclose(nll, -normal.log_prob(self.x)[known].sum())
+        nll.sum().backward()
+        assert mean.grad[0, 0, 1] == 0
+        assert mean.grad.isfinite().all()
+        assert spread.grad.isfinite()
+
+    def test_the_errors_are_those_of_what_is_known(self):
+        times, scope = torch.tensor([[0.0, 1.0]]), torch.tensor([[1, 2]], dtype=torch.uint8)
+        series = Series(times, self.gaps, self.mask, times, self.gaps, self.gaps[..., :0], scope)
+        scores = errors(self.mean, series)
+        assert scores["rmse_window_noisy"].item() == pytest.approx(0.5)
+        assert scores["rmse_further_noisy"].item() == pytest.approx(1.5)
+
+    def test_a_baseline_goes_by_the_observations_of_its_column(self):
+        times = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+        values = torch.tensor([[[1.0, math.nan], [2.0, 5.0], [3.0, math.nan], [4.0, math.nan]]])
+        guess = baselines(times, values, torch.ones(1, 4, dtype=torch.bool), torch.tensor([[5.0]]))
+        assert guess["last_value"].tolist() == [[[4.0, 5.0]]]
+        assert guess["velocity"].tolist() == [[[6.0, 5.0]]]
+
+
+def test_what_a_missing_value_holds_changes_nothing():
+    from odenet_cli.models.common.series import Recognition, network_inputs
+
+    values = torch.tensor([[[1.0, math.nan], [0.0, 2.0]]])
+    assert network_inputs(values, True).tolist() == [[[1, 0, 1, 0], [0, 2, 1, 1]]]
+    net = Recognition(2, 4, 3, "rnn", masked=True)
+    times, mask = torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool)
+    seen, zero = net(times, values, mask)[0], net(times, values.nan_to_num(), mask)[0]
+    assert seen.isfinite().all()
+    assert not torch.equal(seen, zero)  # a missing value is told from one that is 0
+
+
+def test_excel_without_its_package_is_refused(tmp_path, monkeypatch):
+    def missing(path):
+        raise ImportError("fastexcel")
+
+    (tmp_path / "own.xlsx").write_bytes(b"PK")
+    monkeypatch.setattr(table_file.pl, "read_excel", missing)
+    with pytest.raises(RequestError, match=r"fastexcel: pip install 'odenet-cli\[tables\]'"):
+        data.prepare("table", {"path": str(tmp_path / "own.xlsx")})
+
+
+def test_the_record_is_made_once_for_an_unchanged_file(load, monkeypatch):
+    path = load(GOOD).record["root"]
+    data.prepare("table", {"path": path})
+    monkeypatch.setattr(module.table_file, "read", None)
+    assert data.prepare("table", {"path": path})["sizes"]["train"] == 6
