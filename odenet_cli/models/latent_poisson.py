@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.latent import LatentVAE, from_zero, recognition_and_field
 from odenet_cli.models.common.series import gather_times, perceptron, series_features, unique_times
 from odenet_cli.ode import Solver
 
@@ -99,10 +99,11 @@ class LatentPoisson(LatentVAE):
 
     def integral(self, z0: Tensor, ts: list[float]) -> tuple[Tensor, Tensor]:
         """Return z (B, T, L) and Λ = ∫ λ from 0 (B, T) at the rising times `ts` after 0."""
-        z, total = self.solver(self.field, (z0, torch.zeros_like(z0[:, 0])), [0.0, *ts]).y
+        asked, first = from_zero(ts)
+        z, total = self.solver(self.field, (z0, torch.zeros_like(z0[:, 0])), asked).y
         if len(ts) == 1:
             return z[:, None], total[:, None]
-        return z[1:].transpose(0, 1), total[1:].transpose(0, 1)
+        return z[first:].transpose(0, 1), total[first:].transpose(0, 1)
 
 
 MODEL = LatentPoisson

@@ -72,5 +72,13 @@ class LatentVAE(nn.Module):
 
     def flow(self, z0: Tensor, ts: Sequence[float]) -> Tensor:
         """Return z at the rising times `ts` after 0: (B, T, L)."""
-        states: Tensor = self.solver(self.field, z0, [0.0, *ts]).y
-        return states[:, None] if len(ts) == 1 else states[1:].transpose(0, 1)
+        asked, first = from_zero(ts)
+        states: Tensor = self.solver(self.field, z0, asked).y
+        return states[:, None] if len(ts) == 1 else states[first:].transpose(0, 1)
+
+
+def from_zero(ts: Sequence[float]) -> tuple[Sequence[float], int]:
+    """Return the times to ask a solver for that begins at 0, and where the rising times `ts` begin among them."""
+    # Not for 0 twice: outputs at equal times are copies, and would be kept for the gradient beside the solve's own.
+    # Of two times a solver returns the second alone.
+    return (ts, 0) if ts[0] == 0.0 and len(ts) > 2 else ([0.0, *ts], 1)
