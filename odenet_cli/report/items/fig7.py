@@ -95,7 +95,7 @@ def table(done: Sequence[Entry], spreads: Spreads) -> str:
         ["constant rate", plus_minus(spreads["rate_error_constant"], 3), *[""] * 5],
         ["amplitude alone, √(2/πN)", f"{amplitude_error(expected.mean if expected else math.inf):.3f}", *[""] * 5],
     ]
-    head = ["", "∫abs(λ̂ - λ) / ∫λ", "95 % interval", "gap, nats an event", "NFE forward", "min", "seeds"]
+    head = ["", "∫|λ̂ - λ| / ∫λ", "95 % interval", "gap, nats an event", "NFE forward", "min", "seeds"]
     return markdown_table(head, rows, left=1)
 
 
