@@ -82,6 +82,9 @@ class TensorSplit:
     def __init__(self, rows, batch):
         self.rows, self.batch = rows, batch
 
+    def __len__(self):
+        return len(self.rows[0].split(self.batch))
+
     def epoch(self, number):
         return zip(*(part.split(self.batch) for part in self.rows))
 

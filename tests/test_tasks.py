@@ -68,6 +68,9 @@ class Points:
     def __init__(self, x, batch):
         self.x, self.batch = x, batch
 
+    def __len__(self):
+        return len(self.x.split(self.batch))
+
     def epoch(self, number):
         return ((part, Density()) for part in self.x.split(self.batch))
 

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from scipy.special import bdtr
 from torch import Tensor
 
-from odenet_cli.analysis.trained import Over, Trained, unwatched
+from odenet_cli.analysis.trained import Trained
 from odenet_cli.config.resolve import changed
 from odenet_cli.config.schema import SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import SolveError, Stats, method, tally
 from odenet_cli.precision import EPS
 from odenet_cli.training import build
-from odenet_cli.training.evaluate import mean_cost, solved_by
+from odenet_cli.training.evaluate import Over, mean_cost, solved_by, unwatched
 
 MIN_SAMPLES = 1_000
 MAX_LOSS, SIGNIFICANT = 0.002, 0.01

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.analysis.trained import Over, trained, unwatched
+from odenet_cli.analysis.trained import trained
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.data import Split
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build
-from odenet_cli.training.evaluate import evaluate
+from odenet_cli.training.evaluate import Over, evaluate, unwatched
 
 
 @dataclass(frozen=True)
 class Chained:
-    """Hold several splits, one after the other, as one, of which the first `limit` batches are used.
-
-    over  goes through the batches, of which it is told the number, and may show how far it is
-    """
+    """Hold several splits, one after the other, as one."""
 
     parts: list[Split]
-    over: Over = unwatched
-    limit: int | None = None
 
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
     def epoch(self, number: int) -> Iterator[Any]:
-        count = sum(map(len, self.parts))
-        batches = chain.from_iterable(part.epoch(number) for part in self.parts)
-        return self.over(islice(batches, self.limit), min(count, self.limit or count))
+        return chain.from_iterable(part.epoch(number) for part in self.parts)
 
 
 class Scorer:
@@ -63,6 +59,5 @@ class Scorer:
     def row(self, config: Config) -> dict[str, Any]:
         """Return the scores under `eval_solver(config)`."""
         solver, limit, dtype = eval_solver(config), config.trainer.limit_batches, build.eval_dtype(config)
-        split = Chained(self.split.parts, self.over, limit)
-        scores = evaluate(self.model, self.loss_fn, split, build.solver(solver), dtype=dtype)
+        scores = evaluate(self.model, self.loss_fn, self.split, build.solver(solver), limit, dtype, over=self.over)
         return {**self.about, **solver.record(), **scores}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,14 +26,7 @@ from odenet_cli.training.resume import validate, weight_shapes
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
 APPENDED = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # written into a run's folder, not in one move
 
-Over = Callable[[Iterable[Any], int], Iterator[Any]]  # yields these items, of that number, and may show how far it is
-
 log = logging.getLogger("odenet")
-
-
-def unwatched(items: Iterable[Any], count: int) -> Iterator[Any]:
-    """Go through the items: nobody is shown how far it is."""
-    return iter(items)
 
 
 class Trained(NamedTuple):

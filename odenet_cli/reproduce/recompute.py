@@ -25,7 +25,7 @@ from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.ode import Stats
 from odenet_cli.report.runs import Run
 from odenet_cli.training import build, device
-from odenet_cli.training.evaluate import converted, evaluate, scoring
+from odenet_cli.training.evaluate import converted, evaluate, scoring, unwatched
 from odenet_cli.training.identity import check_same_data
 from odenet_cli.training.loop import fit, loss_and_gradients
 from odenet_cli.training.run import assemble, close
@@ -266,7 +266,8 @@ def first_steps(folder: Path, config: Config, run: Run, until: int) -> list[dict
             raise _Enough
 
     # Nothing is shown, no checkpoint is written, and no signal stops it.
-    silent: Any = SimpleNamespace(name=None, **dict.fromkeys(("step", "record", "last", "best"), lambda *_: None))
+    nothing = dict.fromkeys(("step", "record", "last", "best"), lambda *_: None)
+    silent: Any = SimpleNamespace(name=None, over=unwatched, **nothing)
     with contextlib.suppress(_Enough):
         fit(session, SimpleNamespace(write=write), silent, silent, silent)
     return records

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,13 @@ from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.ode.scalars import widest
 from odenet_cli.tasks import Loss
 from odenet_cli.tasks.common.scores import Mean, PerSample, Score
+
+Over = Callable[[Iterable[Any], int], Iterator[Any]]  # yields these items, of that number, and may show how far it is
+
+
+def unwatched(items: Iterable[Any], count: int) -> Iterator[Any]:
+    """Go through the items: nobody is shown how far it is."""
+    return iter(items)
 
 
 @contextlib.contextmanager
@@ -61,17 +68,19 @@ def evaluate(
     limit: int | None = None,
     dtype: torch.dtype | None = None,
     per_sample: dict[str, Tensor] | None = None,
+    over: Over = unwatched,
 ) -> dict[str, Any]:
     """Return loss and metrics over the samples of `split`, function evaluations and steps a batch, time in s.
 
     limit       use only so many batches
     dtype       score in this precision
     per_sample  receives what the task has of every sample, (N,) each, in the order of the split
+    over        goes through the batches
     """
     totals: dict[str, Score] = {}
     batches, cost, start = 0, Stats(), time.perf_counter()
     with scoring(model, solver, dtype) as net:
-        for batch in islice(split.epoch(0), limit):
+        for batch in over(islice(split.epoch(0), limit), min(len(split), limit or len(split))):
             with tally() as solves:
                 loss, extra = loss_fn(net, converted(batch, dtype))
             size = len(batch[0])

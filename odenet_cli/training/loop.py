@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from odenet_cli.errors import Interrupted
 from odenet_cli.ode import Stats, tally
-from odenet_cli.training.evaluate import evaluate
+from odenet_cli.training.evaluate import Over, evaluate, unwatched
 from odenet_cli.training.failure import check_gradients, check_loss, diverged, failing_in
 from odenet_cli.training.memory import PeakMeter, SavedMeter
 from odenet_cli.training.session import Session, Window
@@ -124,7 +124,7 @@ def validate(session: Session, log: Any, checkpoints: Any, progress: Any, epoch_
     if not session.data.valid.size:
         session.best = at
         return
-    record = {**at, "split": "valid", **score(session, "valid"), "epoch_s": epoch_s}
+    record = {**at, "split": "valid", **score(session, "valid", over=progress.over), "epoch_s": epoch_s}
     log.write(record)
     progress.record(record)
     criterion = "error" if "error" in record else "loss"
@@ -135,11 +135,15 @@ def validate(session: Session, log: Any, checkpoints: Any, progress: Any, epoch_
         checkpoints.best(session)
 
 
-def score(session: Session, split: str, per_sample: dict[str, Tensor] | None = None) -> dict[str, Any]:
+def score(
+    session: Session, split: str, per_sample: dict[str, Tensor] | None = None, over: Over = unwatched
+) -> dict[str, Any]:
     """Return the scores of the present weights on `split`; raise `RunFailed` if the loss is NaN or infinite."""
     samples, limit = getattr(session.data, split), session.config.trainer.limit_batches
     with failing_in(session, split):
-        scores = evaluate(session.model, session.loss_fn, samples, session.scorer, limit, session.precision, per_sample)
+        scores = evaluate(
+            session.model, session.loss_fn, samples, session.scorer, limit, session.precision, per_sample, over
+        )
         if not math.isfinite(scores["loss"]):
             raise diverged(session, scores["loss"], session.step)
     return scores

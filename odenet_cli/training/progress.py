@@ -151,6 +151,13 @@ class Progress:
         self.doing = name
         self._refresh()
 
+    def over(self, items: Iterable[Any], count: int) -> Iterator[Any]:
+        """Yield what a phase goes through, `count` items, and show how many are done."""
+        name = self.doing
+        for number, item in enumerate(items, 1):
+            yield item
+            self.doing = f"{name} {number}/{count}".strip()
+
     def record(self, record: dict[str, Any]) -> None:
         """Show a record of the log. An epoch's last record of training waits for the score that follows it."""
         at = {"epoch": f"epoch {record['epoch']}", "step": f"step {record['step']}/{self.total}"}

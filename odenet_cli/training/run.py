@@ -154,7 +154,7 @@ def train(
         session.model.load_state_dict(best_weights(session, folder))
         predictions: dict[str, torch.Tensor] = {}
         progress.phase("scoring the test data")
-        scores = score(session, "test", predictions)
+        scores = score(session, "test", predictions, progress.over)
         entry = {"step": session.step, "epoch": session.epoch, "split": "test", **scores}
         logbook.write(entry)
         progress.record(entry)

@@ -210,6 +210,9 @@ def test_a_model_is_scored_in_the_precision_asked_for_and_keeps_its_own():
         return model(batch[0]).mean(), {}
 
     class Split:
+        def __len__(self):
+            return 1
+
         def epoch(self, _):
             yield torch.ones(3, 2), torch.arange(3)
 

@@ -218,3 +218,11 @@ def test_progress_of_a_loss_alone(capsys):
     show.record({"split": "valid", "step": 3, "epoch": 0, "loss": 0.5})
     show.close()
     assert capsys.readouterr().out.strip() == "epoch 0  step 3/5  valid  loss 0.5000"
+
+
+def test_a_phase_says_how_far_it_is():
+    show = Progress(5, 5, 5)
+    show.phase("scoring the test data")
+    told = [show.doing for _ in show.over(range(3), 3)]
+    assert told == ["scoring the test data", "scoring the test data 1/3", "scoring the test data 2/3"]
+    show.close()
