@@ -12,6 +12,7 @@ from odenet_cli.request.data import complete_for
 from odenet_cli.request.job import TrainRequest
 from odenet_cli.request.origins import values_and_origins
 from odenet_cli.streams import hanging
+from odenet_cli.training.build import solves
 from odenet_cli.training.progress import columns, duration, number, say, short
 
 MAX_LISTED = 20  # jobs of a sweep
@@ -25,6 +26,8 @@ def show(request: TrainRequest) -> int:
     say(table(rows))
     say(hanging("not set: ", ", ".join(key for key, (text, _) in rows.items() if text == "null")) + "\n")
     lines = {"folder": short(request.folder)}
+    if "solver.method" not in rows:
+        lines["solver"] = "none: this model solves no ODE, and solver.* and gradient.* have no effect"
     if request.data["missing"]:
         lines["data"] = f"{request.data['missing']} A run would try to download them."
     if request.sweep:
@@ -49,11 +52,13 @@ def values(request: TrainRequest, configs: list[Config]) -> dict[str, tuple[str,
         first = values_and_origins(composer, overrides, composer.compose(overrides), configs[0])
     others = [dict(leaves(config, lists=False)) for config in configs[1:]]
     first |= {key: (None, "other jobs") for other in others for key in other if key not in first}
-    result = {}
+    result, solving = {}, any(map(solves, configs))
     used = {key for config in configs for key in written("gradient", config.gradient.method)}
     for key, (value, origin) in first.items():
         if key.startswith("gradient.") and key.split(".")[1] not in used:
             continue  # an option of another gradient
+        if not solving and key.startswith(("solver.", "gradient.", "eval.solver.")):
+            continue
         texts = [spell(value), *(spell(other[key]) for other in others if other.get(key) is not None)]
         result[key] = " | ".join(dict.fromkeys(texts)), origin
     return result
@@ -65,10 +70,13 @@ def table(rows: Mapping[str, tuple[str, str]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    content = Table("key", "value", "from", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for key, (text, origin) in rows.items():
-        if text != "null":
-            content.add_row(key, text, origin)
+    shown = {key: row for key, row in rows.items() if row[0] != "null"}
+    content = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    content.add_column("key", no_wrap=True, min_width=max(map(len, shown)))
+    content.add_column("value", overflow="fold")
+    content.add_column("from", overflow="fold")
+    for key, (text, origin) in shown.items():
+        content.add_row(key, text, origin)
     console = Console(width=columns(), highlight=False, markup=False, color_system=None)
     with console.capture() as capture:
         console.print(content)

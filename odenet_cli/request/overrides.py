@@ -16,7 +16,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Rang
 from omegaconf import OmegaConf
 
 from odenet_cli.config.check import check
-from odenet_cli.config.schema import PATHS, Config
+from odenet_cli.config.presets import groups
+from odenet_cli.config.schema import PATHS, Config, find_field
 from odenet_cli.errors import RequestError
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.hydra_internals import get_args_parser
@@ -32,12 +33,14 @@ SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info"
 
 
 def parse(argv: Iterable[str]) -> argparse.Namespace:
-    """Return flags and overrides, in any order; path-like values are quoted."""
+    """Return flags and overrides, in any order, `--key=value` too; path-like values are quoted."""
     words: list[str] = []
     for word in argv:
         if words and words[-1] in ("--info", "-i") and "=" in word:
             words.append("all")  # argparse would take the override for --info's optional value
-        words.append("--dry-run" if word in DRY_RUN else word)
+        key = word.partition("=")[0].removeprefix("--")
+        is_key = word.startswith("--") and "=" in word and ("." in key or find_field(key) or key in groups())
+        words.append("--dry-run" if word in DRY_RUN else word.removeprefix("--") if is_key else word)
 
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,13 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
         flow=datasets.task(config.data["name"]) in FLOWS,
     )
     return compiled(config, network.to(dtype(config)))
+
+
+def solves(config: Config) -> bool:
+    """Return whether the network of `config` is given a solver."""
+    flow = datasets.task(config.data["name"]) in FLOWS
+    kind = models.network_class(config.model["name"], config.model, flow)
+    return "solver" in inspect.signature(kind).parameters
 
 
 def compiled(config: Config, network: nn.Module) -> nn.Module:

@@ -51,10 +51,12 @@ def test_every_value_has_its_origin(dry):
 
 
 def test_experiments_and_presets_are_named(dry):
-    rows, _ = dry("experiment=fig5", "model=planar", "device=cpu", "trainer.steps=2", "data=moons", "dtype=float64")
+    rows, text = dry("experiment=fig5", "model=planar", "device=cpu", "trainer.steps=2", "data=moons", "dtype=float64")
     assert rows["optim.lr"][1] in ("model=planar", "experiment=fig5")
     assert rows["optim.name"] == ("rmsprop", "optim=rmsprop")
-    assert rows["eval.solver.rtol"][1] == "recipe of data=moons"
+    assert rows["eval.dtype"] == ("float64", "recipe of data=moons")
+    assert not [key for key in rows if "solver." in key]
+    assert "this model solves no ODE" in text
 
 
 def test_a_sweep_shows_its_jobs_and_what_differs(dry):

@@ -172,6 +172,14 @@ def test_home_is_expanded_and_quoted_values_stay(monkeypatch):
     assert parse(["seed=1", "-m", "seed=2"]).overrides == ["seed=1", "seed=2"]
 
 
+def test_a_key_may_have_hyphens_as_an_option_has():
+    args = parse(["--optim.lr=1", "--seed=2", "--solver=rk4", "--config-dir=x", "--cfg=job", "dry-run=true"])
+    assert args.overrides == ["optim.lr=1", "seed=2", "solver=rk4"]
+    assert (args.config_dir, args.cfg, args.dry_run) == ("x", "job", True)
+    with pytest.raises(RequestError, match="unrecognized arguments: --optimm=1"):
+        parse(["--optimm=1"])
+
+
 def test_folder_names_are_safe_and_short():
     assert folder_name(3, "seed=1,solver.rtol=0.1") == "3-seed=1,solver.rtol=0.1"
     assert folder_name(3, "data.root=/a/b,seed=1") == "3-seed=1"

@@ -133,7 +133,9 @@ def test_links_that_lead_nowhere_are_named(raw):
 
 def test_a_missing_file_is_named(raw):
     (raw / "t10k-labels-idx1-ubyte").unlink()
-    assert "Missing: t10k-labels-idx1-ubyte, unpacked or .gz" in refusal(raw)
+    text = refusal(raw)
+    assert "Missing: t10k-labels-idx1-ubyte. " in text
+    assert "copy them there, unpacked or as .gz" in text
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path), lambda path: path.symlink_to("gone")])
