@@ -1,6 +1,6 @@
 """Neural Ordinary Differential Equations (Chen, Rubanova, Bettencourt, Duvenaud 2018), from the command line.
 
-In Python: `load` a run, `train` one, and the solvers in `ode`.
+In Python: `load` a run, `train` one, ask the `doctor` about a solve, and the solvers in `ode`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from odenet_cli import ode
-    from odenet_cli.api import LoadedRun, load, train
+    from odenet_cli.api import LoadedRun, doctor, load, train
 
 __version__ = "0.1.0"
-__all__ = ["LoadedRun", "load", "ode", "train"]
+__all__ = ["LoadedRun", "doctor", "load", "ode", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@
 >>> logits = run.model(x)                        # in evaluation mode
 >>> run.config.solver.rtol, run.metrics[-1]["error"]
 >>> run.with_solver(rtol=1e-6).model(x)          # the same weights at another tolerance
+>>> print(odenet.doctor(run.solver, field, y0, ts))  # what is wrong with a solve, and what mends it
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from odenet_cli.config.saved import load as load_config
 from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
 from odenet_cli.errors import OdenetError
-from odenet_cli.ode import Solver
+from odenet_cli.ode import Solver, doctor
 from odenet_cli.rundir import named_run, read_metrics, read_record
 from odenet_cli.training import build
+
+__all__ = ["LoadedRun", "doctor", "load", "train"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

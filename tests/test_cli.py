@@ -27,7 +27,7 @@ def test_help_needs_no_heavy_imports(words):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-COMMANDS = ["audit", "bench", "data", "docs", "eval", "export", "gradcheck", "help", "info"]
+COMMANDS = ["audit", "bench", "data", "docs", "doctor", "eval", "export", "gradcheck", "help", "info"]
 COMMANDS += ["list", "report", "reproduce", "rerun", "runs", "sample", "train", "verify"]
 
 

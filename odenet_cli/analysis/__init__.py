@@ -7,6 +7,7 @@ gradcheck           compare its gradient with exact ones (`odenet gradcheck`):
 reference_gradient    the exact ones,
 step_replay           the steps of a solve, recorded and taken again,
 model_contexts        a network in another dtype, frozen, or with the same random numbers each time
+doctor              what is wrong with the solves of a run (`odenet doctor`)
 rerun               repeat the step in which it failed (`odenet rerun`)
 measures/           what an experiment measures on its networks (`odenet reproduce`)
 """

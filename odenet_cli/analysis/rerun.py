@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.analysis.trained import known_data
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import Config, OptimConfig
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.ode import Stats
 from odenet_cli.registry import require
@@ -53,10 +53,43 @@ class Quiet:
     best = record = write
 
 
-def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]) -> str:
-    """Repeat what the run in `folder` failed in under `config`: its own, `run`, or a change of it.
+@dataclass
+class Failure:
+    """Hold a run where it failed: before the optimiser step `step`, or before scoring `split` after it."""
 
-    Raises `RunFailed` where it fails again; returns what came of it in words where not.
+    folder: Path
+    run: Config
+    session: Session
+    split: str
+    step: int
+    states: Any
+
+    def repeat(self, config: Config, prepare: Callable[[Session], object] = lambda session: None) -> str:
+        """Repeat what failed under `config`; raise `RunFailed` where it fails again, return what came of it in words.
+
+        prepare  is given the session before
+        """
+        session = self.session
+        if config != self.run:
+            session = changed(session, config, known_data(self.folder))
+        session.config, session.failed = config, None
+        generators.restore(self.states, session.device)
+        if self.split == "test":
+            session.model.load_state_dict(best_weights(session, self.folder))
+        prepare(session)
+        if self.split != "train":
+            return f"It passes: {self.split} loss {score(session, self.split)['loss']:.6g}."
+        if session.step == self.step:
+            return "It passes: no step was left."
+        return train_step(session)
+
+
+def approach(
+    folder: Path, run: Config, config: Config, say: Callable[[str], None], optim: OptimConfig | None = None
+) -> Failure:
+    """Train on from the last checkpoint of the run in `folder` to what it failed in, on the device of `config`.
+
+    optim  to go there with, in the place of the run's own
     """
     split, step = failed_place(folder)
     where = device.choose(config.device)
@@ -68,6 +101,8 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
         session.model.load_state_dict(starting_weights(run, Path(run.checkpoint)))
     if trouble:
         say(f"{trouble}\n  Taking the checkpoint before it.")
+    if optim is not None:
+        run = session.config = replace(run, optim=optim)
     if step is None:  # a run of an older version does not say
         step = session.step + run.trainer.checkpoint_every * (2 if trouble else 1)
     step = max(session.step, min(step, session.end))
@@ -76,17 +111,15 @@ def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]
     quiet = Quiet(session)
     train_to(session, split, step - (split == "train"), quiet)
     split = session.failed["split"] if session.failed else split  # it fails before it was noticed
-    if config != run:
-        session = changed(session, config, known_data(folder))
-    session.config, session.failed = config, None
-    generators.restore(quiet.states, where)
-    if split == "test":
-        session.model.load_state_dict(best_weights(session, folder))
-    if split != "train":
-        return f"It passes: {split} loss {score(session, split)['loss']:.6g}."
-    if session.step == step:
-        return "It passes: no step was left."
-    return train_step(session)
+    return Failure(folder, run, session, split, step, quiet.states)
+
+
+def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]) -> str:
+    """Repeat what the run in `folder` failed in under `config`: its own, `run`, or a change of it.
+
+    Raises `RunFailed` where it fails again; returns what came of it in words where not.
+    """
+    return approach(folder, run, config, say).repeat(config)
 
 
 def failed_place(folder: Path) -> tuple[str, int | None]:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from odenet_cli.commands import _common, gradcheck
+from odenet_cli.commands import _common, doctor, gradcheck
 from odenet_cli.commands import eval as scoring
+from odenet_cli.errors import RunFailed
 from odenet_cli.training.progress import say
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype"])
@@ -25,12 +26,13 @@ PARSER = _common.Parser(__name__, __doc__, run=True, keys=[*gradcheck.KEYS, *sco
 @PARSER.command
 def main(request: Namespace) -> int:
     """Make the step."""
-    changes, config = _common.combinations(request.overrides)[0], request.config
-    scored = {key: changes.pop(key) for key in scoring.SOLVER_KEYS if key in changes}
-    config = gradcheck.changed(config, changes) if changes else config
-    config = scoring.changed(config, scored) if scored else config
+    changes = _common.combinations(request.overrides)[0]
+    config = doctor.change(request.config, changes)
 
     from odenet_cli.analysis.rerun import repeat
 
-    print(repeat(request.folder, request.config, config, say))
+    try:
+        print(repeat(request.folder, request.config, config, say))
+    except RunFailed as error:
+        raise RunFailed(f"{error}\n  What is wrong, and what mends it: odenet doctor {request.folder}") from error
     return 0

@@ -8,6 +8,7 @@
 """
 
 from odenet_cli.ode.dense_solution import DenseSolution
+from odenet_cli.ode.diagnosis import Report, doctor
 from odenet_cli.ode.errors import (
     FieldChanged,
     NotCompiled,
@@ -37,6 +38,7 @@ __all__ = [
     "Path",
     "PrecisionWarning",
     "RandomField",
+    "Report",
     "Solution",
     "SolveError",
     "Solver",
@@ -44,6 +46,7 @@ __all__ = [
     "StepLimit",
     "StepTooSmall",
     "Tableau",
+    "doctor",
     "method",
     "tally",
 ]

@@ -17,7 +17,7 @@ from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import CountedField, State, Time, VectorField
+from odenet_cli.ode.state import CountedField, State, Time, VectorField, rms
 from odenet_cli.ode.step import Step, interpolation_stages, rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import is_finite
@@ -99,7 +99,7 @@ class AdaptiveBase(LoopBase):
             short = f"down to {limit}" if limit else f"however short the step ({h:.2e})"
             raise NotFinite(
                 f"the field or the state is NaN or infinite just after t = {t:.6g} (of {end:.6g}), {short}, "
-                f"after {tried}. Look for a field that grows without bound, or lower optim.lr."
+                f"after {tried}. Look for a field that grows without bound, or lower optim.lr.{self._first_guess(h, y)}"
             )
         if small:
             asked = f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}"
@@ -108,13 +108,32 @@ class AdaptiveBase(LoopBase):
             wider = "" if RESOLUTION[y[0].dtype] == EPS["float64"] else "use dtype=float64, "
             raise StepTooSmall(
                 f"{asked}. Loosen solver.rtol, {wider}declare the times at which the field jumps (solver.jumps), "
-                "or look for a field that grows without bound."
+                f"or look for a field that grows without bound.{self._first_guess(h, y)}"
             )
         limit = f" (held to solver.max_step={self.max_step:g}, which may be raised)" if h > self.max_step else ""
         raise StepLimit(
             f"{tried} reached t = {t:.6g} of {end:.6g}; the step is {min(h, self.max_step):.2e}{limit}. "
             "Raise solver.max_steps, loosen solver.rtol, or look for a field that grows without bound."
+            f"{self._first_guess(h, y)}"
         )
+
+    def _first_guess(self, h: float, y: State) -> str:
+        """Return what may be wrong, from what is known without another evaluation; `odenet_cli.ode.doctor` measures."""
+        guess, tried = "", self.accepted + self.rejected
+        if self.f0 is not None and self.accepted > 20:
+            change = tuple(part * h for part in self.f0)
+            with torch.no_grad():
+                moved = self.norm.scaled_norms([change], self.norm.error_scale(y, y)[: len(change)])[0]
+                doubling = rms(y) / max(rms(self.f0), 1e-300)
+            if doubling < 1e-5 * abs(self.segment.end - self.segment.start):
+                guess = f"blow-up: the state doubles within {doubling:.1e}"
+            elif self.rejected > self.accepted / 2:
+                guess = f"a jump or noise: {self.rejected:,} of {tried:,} attempts were rejected"
+            elif moved < 30.0:
+                guess = (
+                    f"stiff: {tried:,} steps, the last of {h:.1e}, which moves the solution by {moved:.2g} tolerances"
+                )
+        return f"\n  First guess: {guess}; odenet doctor measures it." if guess else ""
 
 
 @dataclass(kw_only=True)

@@ -140,7 +140,9 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
         )
     if words is None:
         return None
-    return words + (f"\n  Repeat it with: odenet rerun {shlex.quote(str(folder))}" if session.failed else "")
+    where = shlex.quote(str(folder))
+    hint = f"\n  What is wrong: odenet doctor {where}; repeat it with: odenet rerun {where}"
+    return words + (hint if session.failed else "")
 
 
 def exited(stop: SystemExit) -> str:

@@ -144,6 +144,11 @@ class Snapshot:
         values = [contents.tensor() for contents in self._contents.values() if isinstance(contents, _TensorContents)]
         return [x for x in values if x is not None and x.requires_grad]
 
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that are there, by the name of the first place that holds each."""
+        contents = [each for each in self._contents.values() if isinstance(each, _TensorContents)]
+        return {each.label: tensor for each in contents if (tensor := each.tensor()) is not None}
+
     def forgive(self) -> None:
         """Leave out what has changed by now."""
         for holder in self._holders:

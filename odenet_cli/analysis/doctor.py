@@ -1,0 +1,189 @@
+"""What is wrong with a run: the solve in which it failed, or those of a batch of its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from odenet_cli import models
+from odenet_cli.analysis.rerun import Failure, approach
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RunFailed
+from odenet_cli.ode import Adaptive, Fixed, Report, Solution, SolveError, Solver, doctor
+from odenet_cli.rundir import read_metrics, read_record
+from odenet_cli.training import build
+from odenet_cli.training.evaluate import converted
+from odenet_cli.training.session import Session
+
+Change = Callable[[Config, dict[str, Any]], Config]
+DIVERGED = 10.0  # a loss so many times the best one before
+
+
+class Call(NamedTuple):
+    """Hold the arguments of one solve."""
+
+    solver: Solver
+    field: Any
+    y0: Any
+    ts: Any
+    args: Sequence[Any] = ()
+
+
+@dataclass
+class Calls:
+    """Hold the solves that were made since, the last 16, and the one that failed."""
+
+    made: list[Call] = field(default_factory=list)
+    failed: Call | None = None
+
+    def __deepcopy__(self, memo: Any) -> Calls:
+        return self  # of a model that is copied to be scored in another dtype, too
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Let the solvers of a network note their calls here."""
+        for module in models.solvers(model):
+            module.solver = self.watching(module.solver)
+
+    def watching(self, solver: Solver) -> Solver:
+        """Return the same solver, which notes its calls here."""
+        kind = WatchedAdaptive if isinstance(solver, Adaptive) else WatchedFixed
+        return kind(**{key.name: getattr(solver, key.name) for key in fields(type(solver))}, calls=self)
+
+
+class Watched:
+    """Note each call of a solver before it is made, and which one raises."""
+
+    calls: Calls
+
+    def __call__(self, field: Any, y0: Any, ts: Any, args: Any = (), parameters: Any = ()) -> Solution:
+        call = Call(self, field, y0, ts, args)  # type: ignore[arg-type]
+        self.calls.made = [*self.calls.made[-15:], call]
+        try:
+            return super().__call__(field, y0, ts, args, parameters)  # type: ignore[misc, no-any-return]
+        except SolveError:
+            self.calls.failed = call
+            raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedAdaptive(Watched, Adaptive):
+    """Solve to a tolerance, watched."""
+
+    calls: Calls
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedFixed(Watched, Fixed):
+    """Solve in fixed steps, watched."""
+
+    calls: Calls
+
+
+class Diagnosis(NamedTuple):
+    """Hold what is wrong with a run; the keys that mend it, and what came of trying them on the run, in words."""
+
+    report: Report
+    keys: Mapping[str, Any] = {}
+    outcome: str = ""
+
+
+def examine(folder: Path, run: Config, say: Callable[[str], None], change: Change) -> Diagnosis:
+    """Return what is wrong with the run in `folder`.
+
+    change  returns a config with these keys set, as `odenet rerun` does
+    """
+    record = read_record(folder)
+    if record.get("failed") is None and not str(record.get("reason")).startswith("the run diverged"):
+        return of_training_data(folder, run, say)
+    losses = [line["loss"] for line in read_metrics(folder) if line["split"] == "train"]
+    calls = Calls()
+
+    def prepare(session: Session) -> None:
+        calls.watch(session.model)
+        session.scorer = session.scorer and calls.watching(session.scorer)
+
+    try:
+        failure = approach(folder, run, run, say)
+        words = failure.repeat(run, prepare)
+    except RunFailed as error:
+        say(f"It fails again: {_first_line(error)}")
+        best, last = min(map(abs, losses), default=0.0), losses[-1] if losses else 0.0
+        if not isinstance(error.__cause__, SolveError) or last > DIVERGED * best > 0:
+            return of_divergence(folder, run, losses, say)
+        return of_solve(failure, error.__cause__, calls, losses, say, change)
+    return Diagnosis(Report(kind="sound", reason=f"what failed was repeated. {words.rstrip('.')}"))
+
+
+def of_training_data(folder: Path, run: Config, say: Callable[[str], None]) -> Diagnosis:
+    """Return what is wrong with the solves of the first batch of the training data, at the run's best weights."""
+    size, calls = run.trainer.batch_size or 1, Calls()
+    net = trained(folder, run, "best", size)
+    calls.watch(net.model.train())
+    batch = converted(next(islice(net.data.train.unshuffled(size).epoch(0), 1)), build.dtype(run))
+    say(f"{folder}: {net.weights}, the first {len(batch[0])} training samples of {run.data['name']}.")
+    try:
+        net.loss_fn(net.model, batch)[0].backward()  # type: ignore[no-untyped-call]
+    except SolveError as error:
+        if calls.failed is None:
+            return Diagnosis(Report(kind="unknown", reason=f"the backward solve fails: {_first_line(error)}"))
+    if not calls.made:
+        return Diagnosis(Report(kind="sound", reason=f"model={run.model['name']} solves no equation"))
+    reports = [doctor(*call) for call in calls.made]
+    return Diagnosis(next((report for report in reports if report.kind != "sound"), reports[0]))
+
+
+def of_solve(
+    failure: Failure,
+    error: SolveError,
+    calls: Calls,
+    losses: Sequence[float],
+    say: Callable[[str], None],
+    change: Change,
+) -> Diagnosis:
+    """Return what is wrong with a solve that fails again, and try the cure by repeating what failed under it."""
+    prefix = "solver." if failure.split == "train" else "eval.solver."
+    if calls.failed is None:
+        report = Report(kind="unknown", reason=f"the backward solve fails, not the forward one: {_first_line(error)}")
+        keys: dict[str, Any] = {"gradient.method": "replay"}
+    else:
+        report = doctor(*calls.failed)
+        if report.kind == "optimiser":
+            return of_divergence(failure.folder, failure.run, losses, say, report)
+        keys = report.settings(prefix)
+    if not keys:
+        return Diagnosis(report)
+    try:
+        outcome = failure.repeat(change(failure.run, keys))
+    except RunFailed as again:
+        outcome = f"It fails there too: {_first_line(again)}"
+    return Diagnosis(report, keys, outcome)
+
+
+def of_divergence(
+    folder: Path, run: Config, losses: Sequence[float], say: Callable[[str], None], report: Report | None = None
+) -> Diagnosis:
+    """Return that the optimiser diverged, having tried smaller learning rates from the last checkpoint on."""
+    assert run.optim.lr is not None
+    if report is None:
+        evidence = {"learning rate": run.optim.lr, **({"last losses": tuple(losses[-3:])} if losses else {})}
+        reason = "loss, gradient or weights grew out of all bounds: the solver is innocent"
+        report = Report(kind="optimiser", reason=reason, evidence=evidence)
+    for divisor in (10, 100, 1000):
+        rate = float(f"{run.optim.lr / divisor:.3g}")
+        try:
+            again = approach(folder, run, run, say, replace(run.optim, lr=rate))
+            if again.session.failed is None:
+                return Diagnosis(report, {"optim.lr": rate}, again.repeat(again.run))
+        except RunFailed as error:
+            say(f"It fails with optim.lr={rate:g} too: {_first_line(error)}")
+    return Diagnosis(report)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,53 @@
+"""What is wrong with a run, and what mends it: odenet doctor RUN
+
+Of a run that failed, what failed is repeated from its last checkpoint, as `odenet rerun` does, and the solve in it is
+examined; of any other run, the solves of its first training samples, at its best weights. Named are
+
+  stiff        the step is held by stability, not by accuracy
+  blow_up      the solution ends before the last time
+  jump         the field is discontinuous: at which times
+  noise        two evaluations at one point differ: dropout, redrawn noise
+  resolution   the dtype does not see what the tolerance asks for
+  tolerance    it is so loose that the solve leaves the solution
+  scale        the tolerance does not fit the size of a part of the state
+  step_limit   all is well, and more or other steps are needed
+  optimiser    weights, losses or a start that no solver can use
+
+Each with its numbers and with the key that mends it, which is tried: on the same solve, and by repeating what failed.
+Nothing is written. Exit code 0 where nothing is wrong, 1 where something is."""
+
+from __future__ import annotations
+
+import shlex
+from argparse import Namespace
+from typing import Any
+
+from odenet_cli.commands import _common, gradcheck
+from odenet_cli.commands import eval as scoring
+from odenet_cli.config.schema import Config
+from odenet_cli.training.progress import say
+
+PARSER = _common.Parser(__name__, __doc__, run=True)
+
+
+@PARSER.command
+def main(request: Namespace) -> int:
+    """Examine the run."""
+    from odenet_cli.analysis.doctor import examine
+    from odenet_cli.ode.diagnosis import in_words
+
+    report, keys, outcome = examine(request.folder, request.config, say, change)
+    print(report)
+    if keys:
+        where = shlex.quote(str(request.folder))
+        anew = f"train --config-dir {where} --config-name config" if "optim.lr" in keys else f"rerun {where}"
+        print(f"  command   odenet {anew} {shlex.join(in_words(keys))}\n            {outcome}")
+    return 0 if report.kind == "sound" else 1
+
+
+def change(run: Config, keys: dict[str, Any]) -> Config:
+    """Return the run's config with these keys set, as `odenet rerun` sets them."""
+    scored = {key: value for key, value in keys.items() if key in scoring.SOLVER_KEYS}
+    trained = {key: value for key, value in keys.items() if key not in scored}
+    config = gradcheck.changed(run, trained) if trained else run
+    return scoring.changed(config, scored) if scored else config

@@ -1,0 +1,167 @@
+"""What is wrong with a solve, shown by measurement, and what mends it, tried on the same problem.
+
+>>> report = doctor(solver, field, y0, ts)
+>>> report.kind, report.cure
+('step_limit', {'max_steps': 120})
+>>> print(report)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.diagnosis.causes import CAUSES, Cure, Finding, Look
+from odenet_cli.ode.diagnosis.trace import Case, OverBudget, observe, relative_error
+from odenet_cli.ode.solver import Solver
+from odenet_cli.ode.state import Field
+
+KINDS = ("sound", *(cause.__name__ for cause in CAUSES), "unknown")
+MAX_ROUNDS = 8  # a jump may lie behind those that are declared
+MAX_TRIAL = 60_000  # evaluations of a cure on trial, some seconds on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Hold what is wrong with a solve.
+
+    kind      one of `KINDS`
+    reason    in a sentence
+    evidence  the numbers behind it
+    cure      what to change: settings of the solver; `dtype`, `ts`; or what to do with the field, in words
+    tried     of the same problem under the cure: evaluations `nfe`, and its `error` relative to a solve a hundred times
+              as accurate; None where no cure passed, or none can be tried
+    failure   why the solve failed; None if it did not
+    time_s    seconds that the diagnosis took beside the solve itself and those under cures
+    """
+
+    kind: str
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    cure: dict[str, Any] = field(default_factory=dict)
+    tried: dict[str, float] | None = None
+    failure: str | None = None
+    time_s: float = 0.0
+
+    def settings(self, prefix: str = "solver.") -> dict[str, Any]:
+        """Return the keys of the command line that are the cure, with their values; empty where none sets it."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in self.cure.items()}
+        return {key if key == "dtype" else prefix + key: values[key] for key in values if key not in ("ts", "field")}
+
+    def __str__(self) -> str:
+        if self.kind == "sound":
+            return f"Nothing is wrong: {self.reason}."
+        numbers = ", ".join(f"{key} {_number(value)}" for key, value in self.evidence.items())
+        lines = [f"{self.kind}: {self.reason}", f"  evidence  {numbers}"]
+        what = [
+            *in_words(self.settings()),
+            *([f"ts up to {_number(self.cure['ts'][-1])}"] if "ts" in self.cure else []),
+        ]
+        what += [self.cure["field"]] if "field" in self.cure else []
+        if what:
+            lines.append(f"  cure      {', '.join(what)}")
+        if self.tried is not None:
+            lines.append(f"  tried     {self.tried['nfe']:,} evaluations, error {_number(self.tried['error'])}")
+        elif what:
+            lines.append("  tried     not yet proven: it could not be tried here, or needs more than can be tried")
+        return "\n".join(lines)
+
+
+def in_words(settings: Mapping[str, Any]) -> list[str]:
+    """Return keys and values as the words of a command line."""
+    return [f"{key}={str(value).replace(' ', '')}" for key, value in settings.items()]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(_number, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@torch.no_grad()
+def doctor(
+    solver: Solver,
+    field: Field,
+    y0: Tensor | Sequence[Tensor],
+    ts: Tensor | Sequence[float],
+    args: Sequence[Any] = (),
+) -> Report:
+    """Return what is wrong with the forward solve `solver(field, y0, ts, args)`, and what mends it.
+
+    The solve is made once and watched; a cure is tried by solving again. The field is evaluated in between, without
+    gradients. Random generators of torch are left as they were. Errors of the field pass through.
+    """
+    parts = [y0] if isinstance(y0, Tensor) else y0
+    if any(part.is_complex() or not part.numel() for part in parts):
+        raise ValueError("y0 must hold real numbers: of complex or empty states nothing can be said here.")
+    devices = [part.device for part in parts if part.is_cuda]
+    with torch.random.fork_rng(devices=devices):
+        return _examine(Case(solver, field, y0, ts, args))
+
+
+def _examine(case: Case) -> Report:
+    started, solving = time.perf_counter(), 0.0
+    trace = observe(case)
+    solving += time.perf_counter() - started
+    look = Look(case, trace)
+    findings = (cause(look) for cause in CAUSES)
+    finding = next((found for found in findings if found is not None), None)
+    failure = None if trace.error is None else str(trace.error)
+    if finding is None and trace.error is None:
+        reason = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
+        return Report(kind="sound", reason=reason, time_s=time.perf_counter() - started - solving)
+    if finding is None:
+        reason = "the solve failed, and none of the known causes shows in it"
+        return Report(kind="unknown", reason=reason, failure=failure, time_s=time.perf_counter() - started - solving)
+    began = time.perf_counter()
+    cure, tried = _first_that_works(case, finding)
+    solving += time.perf_counter() - began
+    return Report(
+        kind=finding.kind,
+        reason=finding.reason,
+        evidence=finding.evidence,
+        cure=cure,
+        tried=tried,
+        failure=failure,
+        time_s=time.perf_counter() - started - solving,
+    )
+
+
+def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, float] | None]:
+    """Return the first cure under which the problem is solved, and what it took; else the first one, and None."""
+    for cure in finding.cures:
+        best: tuple[Cure, dict[str, float]] | None = None
+        longer: Cure | None = cure
+        for _ in range(MAX_ROUNDS):
+            if longer is None:
+                break
+            cure = longer
+            tried, longer = _attempt(case, cure, finding)
+            best = best if tried is None else (cure, tried)
+        if best is not None:
+            return best
+    return (finding.cures[0] if finding.cures else {}), None
+
+
+def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float] | None, Cure | None]:
+    """Return what the problem took under a cure, None if it failed; and a longer cure to try, if there is one."""
+    with case.under(cure, finding.repair) as treated:
+        try:
+            trace = observe(treated, MAX_TRIAL)
+        except (OverBudget, RuntimeError, TypeError, ValueError):
+            return None, None
+        longer = finding.extend(cure, Look(treated, trace)) if finding.extend else None
+        if trace.error is not None or longer is not None:
+            return None, longer
+        try:
+            exact = observe(treated.tighter(), 3 * MAX_TRIAL)
+            error = math.nan if exact.error is not None else relative_error(trace, exact, finding.by_column)
+        except OverBudget:
+            error = math.nan
+        return {"nfe": trace.nfe, "error": error}, None

@@ -1,0 +1,189 @@
+"""A solve that is watched: what it was asked, how long its steps were, where they were rejected, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.control import Norm
+from odenet_cli.ode.errors import SolveError
+from odenet_cli.ode.field.reachable import reachable
+from odenet_cli.ode.outputs import AcceptedStep, integrate
+from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.right_hand_side import RightHandSide
+from odenet_cli.ode.settings import OutputTimes
+from odenet_cli.ode.solver import Adaptive, Solver
+from odenet_cli.ode.state import Field, State, norms
+
+WINDOW = 49  # steps whose states are kept, the last ones
+
+
+class OverBudget(Exception):
+    """Report that a solve on trial takes more evaluations than it may."""
+
+
+class Place(NamedTuple):
+    """Hold where an accepted step began, with f there, and how many attempts were rejected before it."""
+
+    t: float
+    h: float
+    y: State
+    f: State
+    rejected: int
+
+
+@dataclass
+class Trace:
+    """Hold a watched solve.
+
+    t, f_size              where each accepted step began, and the largest modulus of f there (an RMS of float32
+                           overflows at 1e19)
+    window, resisted       the last steps, and the last ones that were accepted only after a rejection
+    largest                the largest modulus that each number of the state had
+    end                    the state behind the last step, and its time; `outputs` where the solve reached its end
+    error                  how it failed; `refused` before its first evaluation
+    """
+
+    t: list[float] = field(default_factory=list)
+    f_size: list[float] = field(default_factory=list)
+    window: deque[Place] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    resisted: deque[Place] = field(default_factory=lambda: deque(maxlen=64))
+    largest: State = ()
+    end: tuple[float, State] = (math.nan, ())
+    outputs: State | None = None
+    error: Exception | None = None
+    refused: bool = False
+    nfe: int = 0
+    rejected: int = 0
+
+    @property
+    def accepted(self) -> int:
+        return len(self.t)
+
+
+@dataclass
+class Case:
+    """Hold one solve: the arguments of a solver's call, and the solver."""
+
+    solver: Solver
+    field: Field
+    y0: Any
+    ts: Any
+    args: Sequence[Any] = ()
+
+    @property
+    def norm(self) -> Norm:
+        """The norm of the solver's tolerance; of one of fixed steps, that of 1e-3."""
+        return Norm(getattr(self.solver, "rtol", 1e-3), getattr(self.solver, "atol", 1e-3))
+
+    @property
+    def times(self) -> list[float]:
+        return OutputTimes.read(self.ts).values
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the floating-point tensors that the field reads, by their names."""
+        named = reachable([("field", self.field), ("args", self.args)]).snapshot.named_tensors()
+        return {name: x for name, x in named.items() if x.is_floating_point() and not x.is_inference()}
+
+    @contextlib.contextmanager
+    def under(self, cure: dict[str, Any], repair: Callable[[Case], Case] | None = None) -> Iterator[Case]:
+        """Yield the same solve under a cure; weights that it changes for a while are put back."""
+        case, before = self, [(tensor, tensor.data) for tensor in self.weights().values()]
+        try:
+            case = repair(self) if repair else self
+            if "dtype" in cure:
+                case = case.in_double()
+            if "ts" in cure:
+                case = replace(case, ts=cure["ts"])
+            settings = {key: value for key, value in cure.items() if key not in ("dtype", "ts", "field")}
+            yield replace(case, solver=replace(case.solver, **settings))
+        finally:
+            for tensor, data in before:
+                tensor.data = data
+
+    def in_double(self) -> Case:
+        """Return the same solve in float64: also of what the field reads, which its caller puts back."""
+        for tensor in self.weights().values():
+            tensor.data = tensor.data.double()
+        y0 = self.y0.double() if isinstance(self.y0, Tensor) else tuple(part.double() for part in self.y0)
+        return replace(self, y0=y0)
+
+    def tighter(self) -> Case:
+        """Return the same solve at a hundredth of the tolerance, or in four times the steps."""
+        if not isinstance(self.solver, Adaptive):
+            return replace(self, solver=replace(self.solver, steps=4 * self.solver.steps))
+        parts = [self.y0] if isinstance(self.y0, Tensor) else self.y0
+        least = 4 * max(torch.finfo(part.dtype).eps for part in parts)
+        rtol, atol = self.solver.rtol, self.solver.atol
+        finer: dict[str, Any] = {"rtol": max(rtol / 100, least) if rtol else 0.0, "atol": atol / 100}
+        return replace(self, solver=replace(self.solver, **finer, max_steps=max(100_000, self.solver.max_steps)))
+
+
+def observe(case: Case, budget: int | None = None) -> Trace:
+    """Make a solve without gradients and return what was seen of it; raise OverBudget after `budget` evaluations."""
+    rhs, times, trace = RightHandSide(case.field, case.y0, case.args), OutputTimes.read(case.ts), Trace()
+    solver = replace(case.solver, compile=False, gradient="backprop")
+    trace.largest, trace.end = tuple(part.abs() for part in rhs.y0), (times.values[0], rhs.y0)
+    distinct, _, _ = times.merge()
+    problem = Problem(rhs, distinct, None, solver, len(distinct) == 2)
+    loop = problem.loop()
+
+    def on_step(accepted: AcceptedStep) -> None:
+        if budget is not None and rhs.stats.nfe_forward > budget:
+            raise OverBudget
+        rejected = loop.rejected - trace.rejected
+        f, y1 = accepted.step.k[0], accepted.step.y
+        place = Place(accepted.t, accepted.h, accepted.y, f, rejected)
+        trace.rejected = loop.rejected
+        trace.t.append(accepted.t)
+        trace.f_size.append(norms([f], [math.inf])[0])
+        trace.window.append(place)
+        if rejected:
+            trace.resisted.append(place)
+        trace.largest = tuple(map(torch.maximum, trace.largest, (part.abs() for part in y1)))
+        trace.end = accepted.end, y1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            solver.check_resolution(rhs, times.values)
+            with rhs.torch_settings.for_solver():
+                trace.outputs = integrate(loop, problem, on_step)[-1]
+        except ValueError as error:
+            if rhs.stats.nfe_forward:
+                raise
+            trace.error, trace.refused = error, True
+        except SolveError as error:
+            trace.error = error
+    trace.nfe, trace.rejected = rhs.stats.nfe_forward, loop.rejected
+    return trace
+
+
+def columns(state: State) -> list[Tensor]:
+    """Return the largest modulus of each number over the samples: of the last dimension, of images of the channels."""
+    kept = [0 if part.dim() < 2 else 1 if part.dim() == 4 else part.dim() - 1 for part in state]
+    return [
+        part.abs().cpu().double().amax(tuple(d for d in range(part.dim()) if d != keep))
+        if part.dim() > 1
+        else part.abs().cpu().double()
+        for part, keep in zip(state, kept)
+    ]
+
+
+def relative_error(trace: Trace, exact: Trace, by_column: bool = False) -> float:
+    """Return the largest error at the end relative to the size that a tensor of the state had, or each column of it."""
+    assert trace.outputs is not None
+    assert exact.outputs is not None
+    difference = tuple(a.cpu().double() - b.cpu().double() for a, b in zip(trace.outputs, exact.outputs))
+    if by_column:
+        pairs = zip(columns(difference), columns(exact.largest))
+        return max(float((d / size.clamp(min=1e-300))[size > 0].max()) for d, size in pairs if (size > 0).any())
+    return max(float(d.abs().max() / max(float(size.max()), 1e-300)) for d, size in zip(difference, exact.largest))

@@ -1,0 +1,192 @@
+"""The doctor names what is wrong with a solve, proves the cure, and says nothing of a sound one."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import test_detest as detest
+import torch
+from scipy.integrate import solve_ivp
+from sick_problems import PROBLEMS, Net
+
+from odenet_cli.ode import Adaptive, SolveError, doctor, tally
+
+QUICK = (
+    "y' = y^2",
+    "one dose",
+    "a probe redrawn",
+    "1e-9 in float32",
+    "atol 0 at a component of 0",
+    "a start that is NaN",
+)
+
+
+def problem(name):
+    return next(p for p in PROBLEMS if p.name == name)
+
+
+def examine(p):
+    field, y0 = p.make()
+    return doctor(p.solver(), field, y0, p.ts)
+
+
+@pytest.mark.parametrize("name", [*QUICK, "20 steps for van der Pol", "network with a strong decay"])
+def test_the_kind_is_named_and_the_cure_passes(name):
+    p = problem(name)
+    report = examine(p)
+    assert report.kind == p.kind
+    assert report.tried["nfe"] > 0
+    assert report.tried["error"] < 1e-2
+    assert f"{report.kind}: {report.reason}" in str(report)
+    assert f"{report.tried['nfe']:,} evaluations" in str(report)
+
+
+def test_a_jump_is_located_to_rounding():
+    assert examine(problem("one dose")).cure == {"jumps": (0.7,)}
+
+
+def test_the_end_of_a_solution_is_located():
+    assert examine(problem("y' = y^2")).evidence["ends at t"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_spectral_radius_is_that_of_the_jacobian():
+    """Of diffusion on n points it is 4 (n + 1)² sin²(πn / 2(n + 1))."""
+    evidence = examine(problem("diffusion on 50 points")).evidence
+    assert evidence["spectral radius"] == pytest.approx(4 * 51**2 * math.sin(math.pi * 50 / 102) ** 2, rel=0.03)
+    assert evidence["bound of stability"] == pytest.approx(3.31, abs=0.05)
+
+
+def test_of_a_sound_solve_nothing_is_wrong():
+    report = doctor(Adaptive(method="dopri5", rtol=1e-4, atol=1e-4), Net(), torch.ones(4, 2), [0.0, 0.5, 1.0])
+    assert report.kind == "sound"
+    assert str(report).startswith("Nothing is wrong: ")
+
+
+@pytest.mark.parametrize("name", ["weights a thousandfold", "dropout", "1e-5 in bfloat16"])
+def test_field_generators_and_tallies_are_left_as_they_were(name):
+    p = problem(name)
+    field, y0 = p.make()
+    before = [weight.detach().clone() for weight in field.parameters()]
+    state = torch.random.get_rng_state()
+    with tally() as solves:
+        doctor(p.solver(), field, y0, p.ts)
+    assert solves == []
+    assert torch.equal(state, torch.random.get_rng_state())
+    for weight, old in zip(field.parameters(), before):
+        assert weight.dtype == old.dtype
+        assert torch.equal(weight, old)
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [("network with a strong decay", "stiff"), ("y' = y^2", "blow-up"), ("one dose", "a jump or noise")],
+)
+def test_an_error_carries_the_first_guess(name, guess):
+    p = problem(name)
+    field, y0 = p.make()
+    with pytest.raises(SolveError, match=rf"First guess: {guess}.*odenet doctor measures it"):
+        p.solver()(field, y0, p.ts)
+
+
+def exact(p, ts):
+    """The state at the last time by scipy, in float64, and the size of each of its numbers."""
+    field, y0 = p.make()
+    if isinstance(field, torch.nn.Module):
+        field = field.double()
+    single = isinstance(y0, torch.Tensor)
+    parts = [part.double() for part in ((y0,) if single else y0)]
+    sizes = [part.numel() for part in parts]
+
+    def flat(t, y):
+        y = [x.reshape(part.shape) for x, part in zip(torch.from_numpy(y).split(sizes), parts)]
+        with torch.no_grad():
+            dy = field(torch.tensor(t, dtype=torch.float64), y[0] if single else tuple(y))
+        return torch.cat([x.double().flatten() for x in ((dy,) if single else dy)]).numpy()
+
+    start = torch.cat([part.flatten() for part in parts]).numpy()
+    settings = {"method": "Radau"} if p.kind == "stiff" else {"method": "DOP853", "max_step": 0.02}
+    atol = 1e-11 * max(1e-30, float(np.abs(start[start != 0]).min(initial=1.0)))
+    size = np.abs(start)
+    end = solve_ivp(flat, (ts[0], ts[-1]), start, rtol=1e-9, atol=max(atol, 1e-25), **settings).y[:, -1]
+    return end, np.maximum(size, np.abs(end))
+
+
+def cured(p, report):
+    """The state at the last time under the printed cure, and that time."""
+    field, y0 = p.make()
+    cure = dict(report.cure)
+    cure.pop("field", None)
+    ts = cure.pop("ts", p.ts)
+    if cure.pop("dtype", None):
+        field = field.double() if isinstance(field, torch.nn.Module) else field
+        y0 = y0.double()
+    with torch.no_grad():
+        y = replace(p.solver(), **cure)(field, y0, [ts[0], ts[-1]]).y
+    return torch.cat([part.double().flatten() for part in ((y,) if isinstance(y, torch.Tensor) else y)]).numpy(), ts
+
+
+@pytest.mark.numerics
+def test_forty_sick_problems():
+    """At least 38 are named and 36 cured; where settings are the cure, scipy agrees with the solve under them."""
+    assert len(PROBLEMS) == 40
+    assert sum(p.held_out for p in PROBLEMS) == 10
+    named, mended, off, times = [], [], {}, []
+    for p in PROBLEMS:
+        report = examine(p)
+        times.append(report.time_s)
+        named += [p.name] if report.kind == p.kind else []
+        mended += [p.name] if report.tried is not None else []
+        if report.tried is None or p.kind in ("noise", "optimiser"):
+            continue  # what mends the field is no setting
+        y, ts = cured(p, report)
+        reference, size = exact(p, ts)
+        error = float((np.abs(y - reference) / (size if p.kind == "scale" else size.max())).max())
+        if not error < max(1e-3, 1000 * p.solver().rtol):
+            off[p.name] = error
+    print("not named:", {p.name for p in PROBLEMS} - set(named), "seconds:", max(times), statistics.median(times))
+    assert off == {}
+    assert len(named) >= 38, {p.name for p in PROBLEMS} - set(named)
+    assert len(mended) >= 36, {p.name for p in PROBLEMS} - set(mended)
+    assert statistics.median(times) <= 1.0
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize(
+    ("method", "tol"), [("dopri5", 1e-3), ("dopri5", 1e-6), ("bosh3", 1e-3), ("dopri8", 1e-6), ("adams", 1e-6)]
+)
+def test_no_problem_of_detest_is_called_sick(method, tol):
+    called = {}
+    for name, (field, y0) in detest.PROBLEMS.items():
+
+        def stacked(t, y, field=field):
+            return torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in field(t, y, torch)])
+
+        start = torch.tensor(y0, dtype=torch.float64)
+        report = doctor(Adaptive(method=method, rtol=tol, atol=tol), stacked, start, [0.0, 20.0])
+        if report.kind != "sound":
+            called[name] = str(report)
+    assert called == {}
+
+
+@pytest.mark.numerics
+def test_a_tolerance_that_is_too_loose_is_named():
+    """D1 at 1e-2: the bodies of the numerical solution collide, those of the equation do not."""
+    field, y0 = detest.PROBLEMS["D1"]
+
+    def stacked(t, y):
+        return torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in field(t, y, torch)])
+
+    report = doctor(Adaptive(method="dopri5", rtol=1e-2, atol=1e-2), stacked, torch.tensor(y0).double(), [0.0, 20.0])
+    assert report.kind == "tolerance"
+    assert report.cure == {"rtol": 1e-4, "atol": 1e-4}
+    assert report.tried is not None
+
+
+@pytest.mark.parametrize("y0", [torch.ones(2, dtype=torch.complex64), torch.ones(0, 2)])
+def test_what_cannot_be_examined_is_refused(y0):
+    with pytest.raises(ValueError, match="complex or empty states"):
+        doctor(Adaptive(method="dopri5", rtol=1e-3, atol=1e-3), lambda t, y: -y, y0, [0.0, 1.0])
