@@ -121,14 +121,19 @@ def test_every_number_is_equal_and_nothing_is_written(results, capsys):
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "run.json", "metrics.jsonl", "model.safetensors", "predictions.npz"])
-def test_a_flipped_byte_is_refused_by_name(results, name):
-    path = cell_of(results, "ODE-Net") / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
+def test_a_flipped_byte_is_refused_by_name(results):
+    folder = cell_of(results, "ODE-Net")
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "predictions.npz", "model.safetensors"):
+        whole = (folder / name).read_bytes()
+        data = bytearray(whole)
+        data[len(data) // 2] ^= 16
+        (folder / name).write_bytes(data)
+        with pytest.raises(RequestError, match=re.escape(f"{folder / name} is damaged")):
+            kept_cells.check(folder)
+        if name != "model.safetensors":
+            (folder / name).write_bytes(whole)
     for command in (verify.main, lambda words: reproduce.main([*ITEM])):
-        with pytest.raises(RequestError, match=re.escape(f"{path} is damaged")) as refused:
+        with pytest.raises(RequestError, match=re.escape(f"{folder / name} is damaged")) as refused:
             command(["table1"])
         assert refused.value.code == 2
 
