@@ -15,7 +15,7 @@ from odenet_cli.analysis.rerun import Failure, approach
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RunFailed
-from odenet_cli.ode import Adaptive, Fixed, Report, Solution, SolveError, Solver, doctor
+from odenet_cli.ode import Adaptive, Fixed, Report, Solution, SolveError, Solver, StepLimit, doctor
 from odenet_cli.rundir import read_metrics, read_record
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted
@@ -149,7 +149,8 @@ def of_solve(
     """Return what is wrong with a solve that fails again, and try the cure by repeating what failed under it."""
     prefix = "solver." if failure.split == "train" else "eval.solver."
     if calls.failed is None:
-        report = Report(kind="unknown", reason=f"the backward solve fails, not the forward one: {_first_line(error)}")
+        kind = "step_limit" if isinstance(error, StepLimit) else "unknown"
+        report = Report(kind=kind, reason=f"the forward solve passes, but {_first_line(error)}")
         keys: dict[str, Any] = {"gradient.method": "replay"}
     else:
         report = doctor(*calls.failed)

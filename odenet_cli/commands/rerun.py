@@ -9,7 +9,7 @@ Exit code 1 where it fails again, 0 where it passes.
   odenet rerun RUN gradient.method=replay dtype=float64
 
   {solver,gradient.solver,eval.solver}.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
-  gradient.{method,norm,control_parameters,coupling}, dtype"""
+  gradient.{method,norm,control_parameters,coupling}, dtype, eval.dtype"""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from odenet_cli.commands import eval as scoring
 from odenet_cli.errors import RunFailed
 from odenet_cli.training.progress import say
 
-PARSER = _common.Parser(__name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype"])
+PARSER = _common.Parser(
+    __name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype", "eval.dtype"]
+)
 
 
 @PARSER.command

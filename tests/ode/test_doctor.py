@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from scipy.integrate import solve_ivp
 from sick_problems import PROBLEMS, Net
 
 from odenet_cli.ode import Adaptive, SolveError, doctor, tally
+from odenet_cli.ode.diagnosis import in_words
 
 QUICK = (
     "y' = y^2",
@@ -53,11 +53,19 @@ def test_the_end_of_a_solution_is_located():
     assert examine(problem("y' = y^2")).evidence["ends at t"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_a_spectral_radius_is_that_of_the_jacobian():
-    """Of diffusion on n points it is 4 (n + 1)² sin²(πn / 2(n + 1))."""
-    evidence = examine(problem("diffusion on 50 points")).evidence
-    assert evidence["spectral radius"] == pytest.approx(4 * 51**2 * math.sin(math.pi * 50 / 102) ** 2, rel=0.03)
-    assert evidence["bound of stability"] == pytest.approx(3.31, abs=0.05)
+def test_the_words_of_a_command_line():
+    report = examine(problem("1e-9 in float32"))
+    assert in_words(report.settings()) == ["dtype=float64"]
+    assert report.settings("eval.solver.") == {"eval.dtype": "float64"}
+    assert in_words(examine(problem("one dose")).settings()) == ["solver.jumps=[0.7]"]
+    assert examine(problem("a longest step too short")).settings() == {"solver.max_step": 20.0}
+
+
+def test_spectral_radius_and_bound_of_stability():
+    """Of y' = net(y) - 800 y, and of bosh3, whose |R(z)| passes 1 at z = -2.51."""
+    evidence = examine(problem("network with a strong decay")).evidence
+    assert evidence["spectral radius"] == pytest.approx(800, rel=0.01)
+    assert evidence["bound of stability"] == pytest.approx(2.51, abs=0.02)
 
 
 def test_of_a_sound_solve_nothing_is_wrong():

@@ -52,13 +52,14 @@ class Report:
     def settings(self, prefix: str = "solver.") -> dict[str, Any]:
         """Return the keys of the command line that are the cure, with their values; empty where none sets it."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in self.cure.items()}
-        return {key if key == "dtype" else prefix + key: values[key] for key in values if key not in ("ts", "field")}
+        named = {"dtype": prefix.removesuffix("solver.") + "dtype"}
+        return {named.get(key, prefix + key): values[key] for key in values if key not in ("ts", "field")}
 
     def __str__(self) -> str:
         if self.kind == "sound":
             return f"Nothing is wrong: {self.reason}."
         numbers = ", ".join(f"{key} {_number(value)}" for key, value in self.evidence.items())
-        lines = [f"{self.kind}: {self.reason}", f"  evidence  {numbers}"]
+        lines = [f"{self.kind}: {self.reason}", *([f"  evidence  {numbers}"] if numbers else [])]
         what = [
             *in_words(self.settings()),
             *([f"ts up to {_number(self.cure['ts'][-1])}"] if "ts" in self.cure else []),

@@ -544,7 +544,7 @@ def step_limit(look: Look) -> Finding | None:
         cure["min_step"] = 0.0
     held = look.h >= 0.99 * solver.max_step
     if held:
-        cure["max_step"] = math.inf
+        cure["max_step"] = look.span
     done = abs(trace.end[0] - look.t0)
     if not held and isinstance(trace.error, StepLimit):
         if not done:
