@@ -30,6 +30,9 @@ def show(request: TrainRequest) -> int:
         lines["solver"] = "none: this model solves no ODE, and solver.* and gradient.* have no effect"
     if request.data["missing"]:
         lines["data"] = f"{request.data['missing']} A run would try to download them."
+    asked = request.jobs[0].config.data
+    if asked["name"] == "auto" and request.data["auto"] == "digits" and str(asked.get("download")).lower() != "false":
+        lines["data"] = "digits, unless the run can download MNIST: a dry run does not try"
     if request.sweep:
         names = [str(job.folder.relative_to(request.folder)) for job in request.jobs[:MAX_LISTED]]
         lines["jobs"] = f"{len(request.jobs)}: {', '.join([*names, *['…'] * (len(request.jobs) > MAX_LISTED)])}"

@@ -76,3 +76,6 @@ def test_data_that_are_not_here_are_not_downloaded(dry, tmp_path, monkeypatch):
     assert rows["data.download"] == ("auto", "data=mnist")
     assert "MNIST is not complete" in text
     assert "cost        not estimated: the data are not here" in text
+    rows, text = dry("model=mlp", "device=cpu", "model.hidden=4")
+    assert rows["data.name"] == ("digits", "data=auto")
+    assert "digits, unless the run can download MNIST" in text
