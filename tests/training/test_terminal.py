@@ -43,7 +43,10 @@ def screen(folder, width, *words):
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("width", [60, 80, pytest.param(100, marks=slow), pytest.param(120, marks=slow)])
+@pytest.mark.parametrize(
+    "width",
+    [60, pytest.param(80, marks=pytest.mark.numerics), pytest.param(100, marks=slow), pytest.param(120, marks=slow)],
+)
 def test_no_line_is_wider_than_the_terminal(tmp_path, width):
     """Banner, live line and end fit; loss and time to go are there at any width, the rest where there is room."""
     lines = screen(tmp_path, width, "train", *WORDS, *RHYTHM)
