@@ -160,12 +160,7 @@ class Source:
             time = self._unit(table, cut)
             units, warnings = fit_units(self.file, table.columns, time, numbers.values[:train], observed[:train])
         else:
-            units.check_columns(self.file, [*table.header, *table.columns])
-            if (run or {}).get("dates", "") != table.dates:
-                raise RequestError(
-                    f"{self.file}: its times are {table.dates or 'number'}s, and those that the run was trained on "
-                    f"{(run or {}).get('dates') or 'number'}s. Write them alike."
-                )
+            self.check_kind(table, units, run or {})
         numbers = numbers._replace(values=numbers.values[:, [table.columns.index(name) for name in units.columns]])
         warnings += warn_odd(self.file, cut.names, numbers, units, span)
         sizes, root = dict(zip(PARTS, cut.sizes)), str(self.file)
@@ -178,6 +173,15 @@ class Source:
         record |= {"masked": True} if bool(numbers.values.isnan().any()) else {}
         record["table"] = summary(table, units)
         return self._scaled(table, cut, pad(numbers, observed, units.time), units), record
+
+    def check_kind(self, table: Table, units: Units, run: Mapping[str, Any]) -> None:
+        """Raise RequestError unless columns and times are of the kind that the run was trained on."""
+        units.check_columns(self.file, [*table.header, *table.columns])
+        if run.get("dates", "") != table.dates:
+            raise RequestError(
+                f"{self.file}: its times are {table.dates or 'number'}s, and those that the run was trained on "
+                f"{run.get('dates') or 'number'}s. Write them alike."
+            )
 
     def _cut(self, table: Table, held: bool) -> Pieces:
         """Return the pieces of the series in each split; only a table to train on needs some to train on."""
@@ -236,6 +240,22 @@ class TableInUnits:
 
     def load(self, spec: BatchSpec) -> Data:
         return self.source._load(spec, self.run)
+
+    def table(self) -> tuple[Table, Units]:
+        """Return the series of the file as they are, in the columns of the run, and its units.
+
+        Of a run on pieces each series is its last `length` points.
+        """
+        units = Units.of(self.run)
+        table = self.source.table(tuple(units.columns))
+        self.source.check_kind(table, units, self.run)
+        numbers = table.numbers
+        values = numbers.values[:, [table.columns.index(name) for name in units.columns]]
+        left = numbers.counts.repeat_interleave(numbers.counts) - numbers.places
+        kept = left <= (self.source.length or len(left))
+        counts = numbers.counts.clamp_max(self.source.length or len(left))
+        numbers = Numbers(numbers.times[kept], values[kept], counts)
+        return table._replace(numbers=numbers, columns=units.columns, rows=table.rows[kept]), units
 
 
 def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:

@@ -73,6 +73,23 @@ class LatentODE(LatentVAE):
             path=self.decoder(gather_times(z[-batch:], indices[1])) if targets else None,
         )
 
+    def draw(
+        self,
+        times: Tensor,
+        values: Tensor,
+        observed_mask: Tensor,
+        target_times: Tensor,
+        count: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
+        mean, log_sd = self.recognition(times, values, observed_mask)
+        z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
+        ts, (index,) = unique_times(target_times)
+        z = self.flow(z0.flatten(0, 1), ts)
+        path = self.decoder(gather_times(z, index.repeat(count, 1))).unflatten(0, (count, len(times)))
+        return path + self.log_sigma.exp() * torch.randn(path.shape, generator=generator).to(path)
+
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
         """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D)."""
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)

@@ -50,14 +50,42 @@ class RNN(nn.Module):
         self, times: Tensor, values: Tensor, observed_mask: Tensor, target_times: Tensor | None = None
     ) -> Forecast:
         """Predict each observation, and the path at the target times where there are any."""
+        mean, spread, states = self.one_step(times, values)
+        path = None
+        if target_times is not None:
+            knots, path, _ = self.path(times, values, observed_mask, target_times, mean, spread, states)
+            path = interpolate(knots, path, target_times)
+        return Forecast(mean=mean, spread=spread, path=path)
+
+    def draw(
+        self,
+        times: Tensor,
+        values: Tensor,
+        observed_mask: Tensor,
+        target_times: Tensor,
+        count: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
+        batch, targets = len(times), target_times.repeat(count, 1)
+        times, values, observed_mask = (
+            times.repeat(count, 1),
+            values.repeat(count, 1, 1),
+            observed_mask.repeat(count, 1),
+        )
+        mean, spread, states = self.one_step(times, values)
+        knots, *both = self.path(times, values, observed_mask, targets, mean, spread, states, generator)
+        mean, spread = (interpolate(knots, part, targets) for part in both)
+        drawn = mean + spread * torch.randn(mean.shape, generator=generator).to(mean)
+        return drawn.view(count, batch, *drawn.shape[1:])
+
+    def one_step(self, times: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean and standard deviation of each observation given those before it, and the states after it."""
         start = self.start.expand(1, len(times), -1).contiguous()
         gaps = times.diff(dim=1, append=times[:, -1:])
         states, _ = self.cell(self.inputs(values, gaps), start)
         mean, log_sd = self.head(torch.cat((start.transpose(0, 1), states[:, :-1]), 1)).chunk(2, 2)
-        path = None
-        if target_times is not None:
-            path = self.path(times, values, observed_mask, target_times, mean, states)
-        return Forecast(mean=mean, spread=log_sd.clamp(-5, 3).exp(), path=path)
+        return mean, spread_of(log_sd), states
 
     def inputs(self, values: Tensor, gaps: Tensor) -> Tensor:
         read = network_inputs(values, self.masked)
@@ -70,9 +98,14 @@ class RNN(nn.Module):
         observed_mask: Tensor,
         target_times: Tensor,
         mean: Tensor,
+        spread: Tensor,
         states: Tensor,
-    ) -> Tensor:
-        """Return the predictions at the target times; before the first prediction, the first observation."""
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times (B, K) up to the last target, the predictions there and their spread; first the observation.
+
+        generator  of what a free run draws and goes on with; None: it goes on with its predictions
+        """
         last = observed_mask.sum(1, keepdim=True) - 1
         end, value = times.gather(1, last), gather_times(values, last)
         remaining = target_times.amax(1, keepdim=True) - end
@@ -83,7 +116,9 @@ class RNN(nn.Module):
         # Knots of the path: in the window the one-step predictions, padding moved to the last of them …
         predicted = torch.cat((values[:, :1].nan_to_num(), mean[:, 1:]), 1)
         knots = [times.where(observed_mask, end)]
-        path = [predicted.where(observed_mask[..., None], gather_times(predicted, last))]
+        path, spreads = (
+            [part.where(observed_mask[..., None], gather_times(part, last))] for part in (predicted, spread)
+        )
 
         # … and beyond it the free run.
         before = gather_times(states, (last - 1).clamp_min(0))
@@ -91,10 +126,18 @@ class RNN(nn.Module):
         steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax().clamp(0, MAX_FREE_STEPS))
         for step in range(1, steps + 1):
             output, state = self.cell(self.inputs(value, gap), state)
-            value = self.head(output).chunk(2, 2)[0]
+            value, log_sd = self.head(output).chunk(2, 2)
             knots.append(end + step * gap)
             path.append(value)
-        return interpolate(torch.cat(knots, 1), torch.cat(path, 1), target_times)
+            spreads.append(spread_of(log_sd))
+            if generator is not None:
+                value = value + spreads[-1] * torch.randn(value.shape, generator=generator).to(value)
+        return torch.cat(knots, 1), torch.cat(path, 1), torch.cat(spreads, 1)
+
+
+def spread_of(log_sd: Tensor) -> Tensor:
+    """Return the standard deviation that a network means, within bounds."""
+    return log_sd.clamp(-5, 3).exp()
 
 
 MODEL = RNN

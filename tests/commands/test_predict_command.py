@@ -1,0 +1,137 @@
+"""`odenet predict` writes mean and quantiles of series in the table's own units, and classes with probabilities."""
+
+import math
+import re
+
+import polars
+import pytest
+import torch
+from runs_kit import train_run
+
+from odenet_cli.commands import predict as command
+from odenet_cli.errors import RequestError
+from odenet_cli.models.latent_ode import LatentODE
+from odenet_cli.models.rnn import RNN
+from odenet_cli.ode import Adaptive
+
+SHORT = ("trainer.epochs=null", "trainer.steps=3", "compile=false", "device=cpu")
+
+
+def wave(n, t):
+    return round(1000 + 50 * math.sin(t + n), 6)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Dated series in large units, some cells missing."""
+    rows = [f"s{n},2020-01-{t + 1:02d},{'' if t % 4 == 3 else wave(n, t)},{n - t}" for n in range(9) for t in range(12)]
+    (tmp_path / "own.csv").write_text("\n".join(["name,day,x,y", *rows]))
+    return ("data=table", f"data.path={tmp_path / 'own.csv'}", "data.series=name", "data.time=day")
+
+
+@pytest.mark.parametrize("model", ["latent_ode", "rnn", "rnn_dt"])
+def test_series_come_out_in_their_own_units(own, tmp_path, capsys, model):
+    folder = train_run(tmp_path / "run", f"model={model}", *own, *SHORT)
+    out = tmp_path / "out.csv"
+    assert command.main([str(folder), f"out={out}", "draws=50"]) == 0
+    text = capsys.readouterr().out
+    frame = polars.read_csv(out, try_parse_dates=True)
+    assert f"108 rows in {out}" in text
+    assert re.search(
+        r"inside the band of 90 %: [\d.]+% of 90 observations not seen, [\d.]+% of 99 observations seen", text
+    )
+    kinds = ("", "_mean", "_5", "_50", "_95")
+    assert frame.columns == ["name", "day", "seen", *(f"{column}{kind}" for column in "xy" for kind in kinds)]
+    one = frame.filter(polars.col("name") == "s3")
+    assert [day.day for day in one["day"]] == list(range(1, 13))
+    assert one["seen"].to_list() == [True] * 6 + [False] * 6
+    assert one["x"].to_list() == pytest.approx([None if t % 4 == 3 else wave(3, t) for t in range(12)])
+    assert 900 < one["x_mean"].mean() < 1100
+    assert (frame["x_5"] < frame["x_50"]).all()
+    assert (frame["x_50"] < frame["x_95"]).all()
+
+    before = out.read_bytes()
+    assert command.main([str(folder), f"out={out}", "draws=50"]) == 0
+    assert out.read_bytes() == before
+
+
+def test_new_series_go_on(own, tmp_path):
+    folder = train_run(tmp_path / "run", "model=latent_ode", *own, *SHORT)
+    new, out = tmp_path / "new.csv", tmp_path / "out.parquet"
+    new.write_text("day,name,y,x\n" + "".join(f"2021-05-{3 * t + 1:02d},z,{t},{wave(0, 3 * t)}\n" for t in range(4)))
+    words = [str(folder), f"data.path={new}", f"out={out}", "draws=20"]
+    assert command.main([*words, "horizon=7d", "times=2021-05-02,2021-06-01T12:00"]) == 0
+    frame = polars.read_parquet(out)
+    assert [(when.month, when.day) for when in frame["day"]] == [(5, d) for d in (1, 2, 4, 7, 10, 13, 16)] + [(6, 1)]
+    assert frame["seen"].to_list() == [True, False, True, True, True, False, False, False]
+    assert frame["y"].to_list() == pytest.approx([0, None, 1, 2, 3, None, None, None])
+
+
+REFUSED = {
+    "": "no file given: say out=FILE.csv",
+    "out=a.txt": "must end with .csv or .parquet",
+    "out=nowhere/a.csv": "there is no folder nowhere",
+    "out=a.csv seen=1.5": "seen=1.5 is a share",
+    "out=a.csv horizon=7": "horizon=7 must be a number with a unit: 30d",
+    "out=a.csv horizon=1e9d": "too many",
+    "out=a.csv times=3": "times=3: each must be a date",
+    "out=a.csv times=1999-01-01": "begins later",
+}
+
+
+def test_a_request_that_cannot_be_met_writes_nothing(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
+    for words, says in REFUSED.items():
+        with pytest.raises(RequestError, match=says):
+            command.main([str(folder), *words.split()])
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_classifier_gives_classes_and_probabilities(tmp_path, capsys):
+    folder = train_run(
+        tmp_path / "run", "model=mlp", "data=digits", "trainer.epochs=1", "trainer.max_steps=20", "device=cpu"
+    )
+    out = tmp_path / "out.csv"
+    assert command.main([str(folder), f"out={out}"]) == 0
+    frame = polars.read_csv(out)
+    p = frame.select(f"p{k}" for k in range(10)).to_numpy()
+    assert len(frame) == 360
+    assert p.sum(1) == pytest.approx(1)
+    assert (p.argmax(1) == frame["class"].to_numpy()).all()
+    wrong = (frame["class"] != frame["label"]).mean()
+    assert f"{wrong:.2%} wrong" in capsys.readouterr().out
+
+
+def test_draws_of_a_latent_ode_have_the_noise_of_the_observations():
+    """With q a point, an observation is Gaussian around the decoded path with the standard deviation sigma."""
+    torch.manual_seed(0)
+    solver = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)
+    options = {"latent": 3, "rnn": 5, "cell": "rnn", "hidden": 6, "layers": 1, "sigma": 0.2, "kl": 1.0, "warmup": 0}
+    model = LatentODE((2,), 0, solver, **options).eval()
+    with torch.no_grad():
+        model.recognition.head.weight[3:] = 0
+        model.recognition.head.bias[3:] = -30
+        times, values = torch.tensor([[0.0, 1.0]]), torch.randn(1, 2, 2)
+        mask, targets = torch.ones(1, 2, dtype=torch.bool), [0.5, 2.0, 3.0]
+        draws = model.draw(times, values, mask, torch.tensor([targets]), 4000, torch.Generator().manual_seed(1))
+        path = model.forecast(times, values, mask, torch.tensor([targets])).path
+    assert draws.shape == (4000, 1, 3, 2)
+    assert torch.allclose(draws.mean(0), path, atol=5 * 0.2 / 4000**0.5)
+    assert torch.allclose(draws.std(0), torch.full_like(path, 0.2), rtol=0.06)
+
+
+def test_draws_of_a_recurrent_network_widen_as_it_runs_freely():
+    """In the window they are its one-step predictions; behind it each draw goes on with what it drew."""
+    torch.manual_seed(0)
+    model = RNN((1,), 0, hidden=4, cell="rnn", pace="gap").eval()
+    times, mask = torch.tensor([[0.0, 1.0, 2.0]]), torch.ones(1, 3, dtype=torch.bool)
+    values = torch.randn(1, 3, 1)
+    with torch.no_grad():
+        mean, spread, _ = model.one_step(times, values)
+        draws = model.draw(times, values, mask, torch.tensor([[1.0, 2.0, 4.0]]), 4000, torch.Generator().manual_seed(1))
+        first = model.forecast(times, values, mask, torch.tensor([[1.0, 2.0, 4.0]])).path
+    assert torch.allclose(draws.mean(0)[:, :2], mean[:, 1:], atol=0.08 * float(spread.max()))
+    assert torch.allclose(draws.std(0)[:, :2], spread[:, 1:], rtol=0.06)
+    assert torch.allclose(first[:, :2], mean[:, 1:])
+    assert draws.std(0)[0, 2, 0] > 0
