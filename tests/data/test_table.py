@@ -199,6 +199,17 @@ def test_a_single_series_is_split_by_time_and_cut(load):
     assert found.record["sizes"] == {"train": 5, "valid": 1, "test": 1}
 
 
+def test_days_without_a_sign_between_are_asked_about(load):
+    text = "\n".join(
+        ["series,time,x,y", *(f"s{n},{day},{n},{t}" for n in range(8) for t, day in enumerate((20200131, 20200201)))]
+    )
+    hint = "times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d"
+    assert hint in load(text).record["table"]
+    found = load(text, time_format="%Y%m%d").record["table"]
+    assert hint not in found
+    assert found[1] == "time: 2020-01-31 to 2020-02-01, gaps 1 d (median), 1 d (longest)"
+
+
 def test_a_column_says_what_is_held_out(load):
     part = ["train", "train", "VAL", "test", "train", "test", "train", "train"]
     text = "\n".join(["series,time,x,part", *(f"s{n},{t},{100 * n + t},{part[n]}" for n in range(8) for t in range(4))])

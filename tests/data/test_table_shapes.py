@@ -210,6 +210,21 @@ def test_a_table_as_it_is_found(tmp_path, name):
             assert column.tolist() == pytest.approx(values, nan_ok=True)
 
 
+@pytest.mark.numerics
+@pytest.mark.parametrize("name", ["meters", "clinic"])
+def test_a_table_is_trained_on_and_predicted_by_one_command_each(odenet, tmp_path, name):
+    make, options = SHAPES[name][:2]
+    words = [f"data.path={write(tmp_path, make())}", *(f"data.{key}={value}" for key, value in options.items())]
+    done = odenet("train", "model=rnn", "data=table", *words, "trainer.steps=1", "device=cpu", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "\ntable:    " in done.stdout
+    done = odenet("predict", "run", "out=out.csv")
+    assert done.returncode == 0, done.stderr
+    frame = polars.read_csv(tmp_path / "out.csv")
+    assert len(frame) == {"meters": 240, "clinic": 108}[name]
+    assert not any(frame[f"{column}_mean"].null_count() for column in SHAPES[name][3])
+
+
 @pytest.mark.parametrize("kind", ["parquet", "xlsx"])
 def test_files_whose_columns_have_types(tmp_path, kind):
     rows = [

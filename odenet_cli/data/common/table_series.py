@@ -205,22 +205,24 @@ def make(
         base = base.with_columns(x.alias(f"{n}") for n, x in enumerate(read.values()))
         value_names = list(read)
     header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
+    if not dates and time_format is None and _looks_like_days(time):
+        cells.notes.append("times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d")
     points, order, notes = _arrange(base, len(value_names), faults, average)
     faults.raise_all()
-    numbers = Numbers(
-        torch.from_numpy(points["time"].to_numpy(writable=True)),
-        torch.stack(
-            [
-                torch.from_numpy(points[f"{n}"].fill_null(float("nan")).to_numpy(writable=True))
-                for n in range(len(value_names))
-            ],
-            1,
-        ),
-        torch.from_numpy(points["code"].value_counts().sort("code")["count"].cast(pl.Int64).to_numpy(writable=True)),
-    )
-    rows = torch.from_numpy(points["row"].to_numpy(writable=True))
+    rows, numbers = _tensor(points["row"]), _numbers_of(points, len(value_names))
     rest = cells._replace(frame=cells.frame.drop(columns.values))
     return Table(header, value_names, order, numbers, rows, left_out, dates, notes, rest)
+
+
+def _numbers_of(points: pl.DataFrame, count: int) -> Numbers:
+    """Return points that are in the order of their series as tensors; null becomes NaN."""
+    values = [_tensor(points[f"{n}"].fill_null(float("nan"))) for n in range(count)]
+    counts = points["code"].value_counts().sort("code")["count"].cast(pl.Int64)
+    return Numbers(_tensor(points["time"]), torch.stack(values, 1), _tensor(counts))
+
+
+def _tensor(column: pl.Series) -> Tensor:
+    return torch.from_numpy(column.to_numpy(writable=True))
 
 
 def is_row_number(name: str) -> bool:
@@ -267,6 +269,13 @@ def _times(cells: Cells, names: list[str], form: str | None, faults: Faults) -> 
     what = "is no finite number, such as -1.5 or 2e-3" if not kind else f"is no {kind} that can be read"
     _report(faults, label, column, x, x.is_null(), what, "Correct it, or take the row out.")
     return x, kind
+
+
+def _looks_like_days(x: pl.Series) -> bool:
+    """Return whether all times read as year, month and day without anything between."""
+    if x.is_empty() or x.null_count() or not x.is_between(19000101, 21001231).all():
+        return False
+    return not x.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count()
 
 
 def _values(cells: Cells, name: str, missing: Sequence[str], stated: bool, faults: Faults) -> pl.Series | None:
