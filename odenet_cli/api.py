@@ -29,7 +29,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
 from odenet_cli.errors import OdenetError
 from odenet_cli.ode import Solver, doctor
-from odenet_cli.rundir import named_run, read_metrics, read_record
+from odenet_cli.rundir import holds_run, named_run, read_metrics, read_record
 from odenet_cli.training import build
 
 __all__ = ["LoadedRun", "doctor", "load", "train"]
@@ -97,7 +97,7 @@ def train(words: Sequence[str]) -> LoadedRun:
     words  as behind `odenet train`, one run (no `-m`): ["model=odenet", "data=digits", "solver.rtol=1e-4"]
 
     An interrupt (Ctrl-C, the stop button of a notebook) stops the run, which keeps its checkpoint. Raises
-    `OdenetError` if the command fails; its lines have said why.
+    `OdenetError` if the command fails, whose lines have said why, and where the words do not train one run.
     """
     command = [sys.executable, "-m", "odenet_cli", "train", *words]
     lines: list[str] = []
@@ -112,4 +112,7 @@ def train(words: Sequence[str]) -> LoadedRun:
             raise
     if process.returncode:
         raise OdenetError(f"odenet train ended with exit code {process.returncode}: {lines[-1] if lines else ''}")
-    return load(lines[-1].rpartition("| ")[2])
+    folder = Path(lines[-1].rpartition("| ")[2] if lines else "")
+    if not holds_run(folder):
+        raise OdenetError("these words train no run to load. Give those of one run, without -m, --dry-run or --cfg.")
+    return load(folder)

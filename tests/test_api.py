@@ -71,6 +71,13 @@ def test_a_failed_command_raises(tmp_path, monkeypatch):
         odenet.train(["model=nothing"])
 
 
+def test_words_that_train_no_run_are_refused(tmp_path, monkeypatch):
+    """There is nothing to load."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OdenetError, match="train no run to load"):
+        odenet.train(["--cfg", "job"])
+
+
 def test_importing_the_package_imports_no_torch():
     """The command line answers without it."""
     code = "import sys, odenet_cli; before = 'torch' in sys.modules; odenet_cli.ode.Adaptive; assert not before"

@@ -97,13 +97,11 @@ def run(
 def say_finished(session: Session, folder: Path) -> None:
     """Print that nothing is left to train, and the command that trains on; the folder ends the last line."""
     trainer = session.config.trainer
-    if session.end < session.total:
-        longer = "trainer.max_steps=null"
-    elif trainer.steps:
-        longer = f"trainer.steps={2 * trainer.steps}"
-    else:
-        longer = f"trainer.epochs={2 * (trainer.epochs or 1)}"
-    say(f"This run is finished. To train longer:\n  odenet train resume={quote(short(folder))} {longer}")
+    words = [] if trainer.max_steps is None else ["trainer.max_steps=null"]
+    if session.end == session.total:  # its full length, so that one is to be longer too
+        key = "steps" if trainer.steps else "epochs"
+        words.append(f"trainer.{key}={2 * (getattr(trainer, key) or 1)}")
+    say(f"This run is finished. To train longer:\n  odenet train resume={quote(short(folder))} {' '.join(words)}")
     say(f"finished before, nothing to do | {short(folder)}")
 
 

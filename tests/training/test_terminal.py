@@ -1,6 +1,7 @@
 """A run tells its story on a terminal of any width, and to train.log."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -102,14 +103,28 @@ def test_the_last_line_names_the_main_score(tmp_path, monkeypatch, scores, text)
     assert line == f"{text} | NFE 20 forward, 14.5 backward | 3.8 MiB saved for backward | 2:21 min | runs/a"
 
 
-def test_a_finished_run_says_how_to_train_longer(train, capsys):
-    folder = train("trainer.limit_batches=1", "trainer.epochs=2")
+@pytest.mark.parametrize(
+    ("limit", "advice", "steps"),
+    [
+        ([], ["trainer.epochs=4"], 4),
+        (["trainer.max_steps=1"], ["trainer.max_steps=null"], 2),
+        (["trainer.max_steps=2"], ["trainer.max_steps=null", "trainer.epochs=4"], 4),
+    ],
+)
+def test_a_finished_run_says_how_to_train_longer(train, capsys, limit, advice, steps):
+    """And what it says does so."""
+    words = ["trainer.limit_batches=1", "trainer.epochs=2"]
+    folder = train(*words, *limit)
     capsys.readouterr()
-    train("trainer.limit_batches=1", "trainer.epochs=2", "resume=auto")
+    train(*words, *limit, "resume=auto")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "This run is finished. To train longer:"
-    assert lines[1].endswith("trainer.epochs=4")
+    resume, *words_more = lines[1].split()[-len(advice) - 1 :]
+    assert (resume.partition("=")[0], words_more) == ("resume", advice)
     assert lines[-1].rpartition("| ")[2] == str(folder)
+    kept = [word for word in [*words, *limit] if word.partition("=")[0] not in {a.partition("=")[0] for a in advice}]
+    train(*kept, *advice, "resume=auto")
+    assert json.loads((folder / "run.json").read_text())["final"]["step"] == steps
 
 
 @pytest.mark.numerics
