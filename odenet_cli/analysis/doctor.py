@@ -16,13 +16,14 @@ from odenet_cli.analysis.trained import trained
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RunFailed
 from odenet_cli.ode import Adaptive, Fixed, Report, Solution, SolveError, Solver, StepLimit, doctor
+from odenet_cli.ode.diagnosis import in_words
 from odenet_cli.rundir import read_metrics, read_record
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.session import Session
 
 Change = Callable[[Config, dict[str, Any]], Config]
-DIVERGED = 10.0  # a loss so many times the best one before
+DIVERGED = 10.0  # a loss so many times one before, or 1 where that is smaller: losses near 0 may well vary
 
 
 class Call(NamedTuple):
@@ -113,8 +114,7 @@ def examine(folder: Path, run: Config, say: Callable[[str], None], change: Chang
         words = failure.repeat(run, prepare)
     except RunFailed as error:
         say(f"It fails again: {_first_line(error)}")
-        best, last = min(map(abs, losses), default=0.0), losses[-1] if losses else 0.0
-        if not isinstance(error.__cause__, SolveError) or last > DIVERGED * best > 0:
+        if not isinstance(error.__cause__, SolveError) or (losses and has_diverged((0, min(losses)), (0, losses[-1]))):
             return of_divergence(folder, run, losses, say)
         return of_solve(failure, error.__cause__, calls, losses, say, change)
     return Diagnosis(Report(kind="sound", reason=f"what failed was repeated. {words.rstrip('.')}"))
@@ -159,11 +159,21 @@ def of_solve(
         keys = report.settings(prefix)
     if not keys:
         return Diagnosis(report)
+    before, sessions = failure.session.last_finite_loss, list[Session]()
     try:
-        outcome = failure.repeat(change(failure.run, keys))
+        outcome = failure.repeat(change(failure.run, keys), sessions.append)
     except RunFailed as again:
-        outcome = f"It fails there too: {_first_line(again)}"
+        return Diagnosis(report, keys, f"It fails there too: {_first_line(again)}")
+    after = sessions[0].last_finite_loss
+    if before and after and has_diverged(before, after):
+        say(f"With {' '.join(in_words(keys))} the loss is {after[1]:.6g}, after {before[1]:.6g} at step {before[0]}.")
+        return of_divergence(failure.folder, failure.run, [before[1], after[1]], say)
     return Diagnosis(report, keys, outcome)
+
+
+def has_diverged(before: tuple[int, float] | None, after: tuple[int, float] | None) -> bool:
+    """Tell whether a loss, (step, value), has grown so much since another that the optimiser is to blame."""
+    return bool(before and after and after[1] > DIVERGED * max(abs(before[1]), 1.0))
 
 
 def of_divergence(
@@ -180,7 +190,9 @@ def of_divergence(
         try:
             again = approach(folder, run, run, say, replace(run.optim, lr=rate))
             if again.session.failed is None:
-                return Diagnosis(report, {"optim.lr": rate}, again.repeat(again.run))
+                before, outcome = again.session.last_finite_loss, again.repeat(again.run)
+                if not has_diverged(before, again.session.last_finite_loss):
+                    return Diagnosis(report, {"optim.lr": rate}, outcome)
         except RunFailed as error:
             say(f"It fails with optim.lr={rate:g} too: {_first_line(error)}")
     return Diagnosis(report)

@@ -68,6 +68,20 @@ def test_an_optimiser_that_diverged_is_named(train, tiny, tmp_path, monkeypatch)
     assert outcome.startswith("It passes: loss")
 
 
+@pytest.mark.numerics
+def test_weights_that_an_update_has_spoilt_are_not_blamed_on_the_solver(train, tiny, tmp_path):
+    """One step at a learning rate of 3: with more steps the solve passes, and the loss is thousands of times larger."""
+    words = ("model=cnf", "data=moons", "trainer.epochs=null", "trainer.steps=8", "trainer.batch_size=64")
+    words += ("optim.lr=3", "solver.max_steps=300")
+    with pytest.raises(Exception, match="odenet doctor"):
+        train(*words)
+    report, keys, outcome = diagnose(tmp_path / "run", tiny(*words))
+    assert report.kind == "optimiser"
+    assert report.evidence["last losses"][1] > 10 * report.evidence["last losses"][0]
+    assert keys["optim.lr"] < 3
+    assert outcome.startswith("It passes: loss")
+
+
 @pytest.mark.parametrize(
     "words",
     [
