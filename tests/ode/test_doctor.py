@@ -68,6 +68,34 @@ def test_spectral_radius_and_bound_of_stability():
     assert evidence["bound of stability"] == pytest.approx(2.51, abs=0.02)
 
 
+def test_stiffness_that_only_costs_is_named_too():
+    """The solve ends. van der Pol's eigenvalue near y = 2 is -3 mu: nine hundred steps, as long as is stable, while y moves
+    by 1e-3; bosh3 is stable over a longer way for each evaluation."""
+    field, y0, solver = (
+        van_der_pol(1000.0),
+        torch.tensor([2.0, 0.0], dtype=torch.float64),
+        Adaptive(rtol=1e-6, atol=1e-6),
+    )
+    with tally() as counts:
+        solver(field, y0, [0.0, 1.0])
+    report = doctor(solver, field, y0, [0.0, 1.0])
+    assert (report.kind, report.cure, report.failure) == ("stiff", {"method": "bosh3"}, None)
+    assert report.evidence["spectral radius"] == pytest.approx(3000, rel=0.01)
+    assert report.tried["nfe"] < 0.6 * nfe
+    assert report.tried["error"] < 1e-5
+
+
+def van_der_pol(mu):
+    return lambda t, y: torch.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+def test_steps_that_follow_the_solution_are_not_called_stiff():
+    """At mu = 10 there are as many steps, and turns that need them."""
+    y0 = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    report = doctor(Adaptive(method="dopri5", rtol=1e-8, atol=1e-8), van_der_pol(10.0), y0, [0.0, 20.0])
+    assert report.kind == "sound"
+
+
 def test_of_a_sound_solve_nothing_is_wrong():
     report = doctor(Adaptive(method="dopri5", rtol=1e-4, atol=1e-4), Net(), torch.ones(4, 2), [0.0, 0.5, 1.0])
     assert report.kind == "sound"

@@ -154,7 +154,7 @@ def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float]
     """Return what the problem took under a cure, None if it failed; and a longer cure to try, if there is one."""
     with case.under(cure, finding.repair) as treated:
         try:
-            trace = observe(treated, MAX_TRIAL)
+            trace = observe(treated, finding.budget or MAX_TRIAL)
         except (OverBudget, RuntimeError, TypeError, ValueError):
             return None, None
         longer = finding.extend(cure, Look(treated, trace)) if finding.extend else None

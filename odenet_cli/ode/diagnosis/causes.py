@@ -38,6 +38,7 @@ class Finding:
     cures      to try, the best first
     repair     what the field or the state of the problem is replaced by while a cure is tried
     extend     returns a longer cure where one was not enough, or None
+    budget     evaluations below which a cure is one, where the solve did not fail
     by_column  judge a cure by the error of each column of the state
     """
 
@@ -47,6 +48,7 @@ class Finding:
     cures: list[Cure] = field(default_factory=list)
     repair: Callable[[Case], Case] | None = None
     extend: Callable[[Cure, Look], Cure | None] | None = None
+    budget: int | None = None
     by_column: bool = False
 
 
@@ -377,6 +379,9 @@ def _tried(trace: Trace) -> int:
 
 # Stiffness: the step is held by stability.
 
+MANY_STEPS = 300  # of a solve that reached its end: fewer are no matter, whatever holds them
+LESS_STIFF = ("bosh3", "heun_euler")  # 2.5 and 2 of the negative axis for 3 and 2 evaluations a step; dopri5: 3.3 for 6
+
 
 def stiff(look: Look) -> Finding | None:
     """Steps at the bound of the method's region of stability, where the solution itself would allow far longer ones.
@@ -384,10 +389,10 @@ def stiff(look: Look) -> Finding | None:
     The spectral radius is that of a nonlinear power iteration (Sommeijer, Shampine & Verwer, RKC, 1998, section 2.2);
     the bound is where |R(z)| = 1 in the direction of that eigenvalue (Hairer & Wanner II, IV.2).
     """
-    trace = look.trace
-    if not isinstance(trace.error, (StepLimit, NotFinite)):
+    trace, solver = look.trace, look.solver
+    ended = not look.failed and isinstance(solver, Adaptive) and trace.accepted >= MANY_STEPS
+    if not ended and not isinstance(trace.error, (StepLimit, NotFinite)):
         return None
-    solver = look.solver
     t, y = (look.t0, look.rhs.y0) if isinstance(solver, Fixed) else trace.end
     radius, real = spectral_radius(look, t, y)
     h = look.span / solver.steps if isinstance(solver, Fixed) else look.h
@@ -408,6 +413,9 @@ def stiff(look: Look) -> Finding | None:
         f"{_tried(trace):,} steps, the last of {h:.2g}, are as long as is stable (h times the spectral radius is "
         f"{h * radius:.2g}, the bound {bound:.2g}), while the solution is smooth over {len(trace.window)} of them"
     )
+    if ended:
+        cures: list[Cure] = [{"method": name} for name in LESS_STIFF if name != getattr(solver, "method", None)]
+        return Finding("stiff", reason, evidence, cures, budget=trace.nfe)
     return Finding("stiff", reason, evidence, [{"max_steps": _round_up(1.5 * ahead)}])
 
 
