@@ -50,6 +50,7 @@ def start(request):
             resource.setrlimit(getattr(resource, name), (value, value))
         sys.argv = ["odenet", *request["argv"]]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests themselves run behind nohup
         exec(request.get("before", ""), {"__name__": "before"})
         code = cli.main()
         sys.stdout.flush()

@@ -44,8 +44,10 @@ def check_task(config: Config) -> None:
     missing = missing_method(task, models.network_class(model, config.model, flow=task in build.FLOWS))
     if missing:
         fitting = ", ".join(models_for(task))
+        target = config.model.get("target")
+        words = f"model.target={target}" if target else f"model={model}"
         raise RequestError(
-            f"model={model} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
+            f"{words} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
             f"  With these data go model={fitting}, and a class of your own (model=custom) that has it.\n"
             "  Which data fit which models: odenet list pairs"
         )

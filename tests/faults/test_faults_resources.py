@@ -57,7 +57,7 @@ def small_disk(tmp_path):
     """A file system of 400 KB."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(place)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "none", str(place)], capture_output=True)
     if made.returncode:
         pytest.skip("no right to mount a tmpfs here")
     yield place
@@ -69,7 +69,7 @@ def small_disk(tmp_path):
 )
 def test_a_small_disk(odenet, tmp_path, small_disk, left, happened):
     """A disk with so many KB left: exit 1 saying no space, and resumes when there is room."""
-    (small_disk / "filler").write_bytes(bytes((400 - left) << 10))
+    (small_disk / "filler").write_bytes(bytes((800 - left) << 10))
     done = odenet(*TRAIN, "trainer.epochs=40", "trainer.max_steps=300", f"hydra.run.dir={small_disk / 'run'}")
     assert done.code == 1, done
     assert "no space left" in done.err

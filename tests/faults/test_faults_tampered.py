@@ -216,6 +216,7 @@ OWN = {
     "leaving:Net": "it calls sys.exit(0)",
     "nets:Raising": "cannot be made: KeyError: 'b'",
     "nets:Leaving": "cannot be made: it calls sys.exit(0)",
+    "nets:Silent": "the model has no forward",
 }
 
 
@@ -225,7 +226,9 @@ def test_a_module_of_the_users_that_fails_is_named(odenet, tmp_path):
     (tmp_path / "raising.py").write_text("{}['a']\n")
     (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     text = "import sys\nimport torch\nclass {}(torch.nn.Module):\n  def __init__(self, shape, classes):\n    {}\n"
-    (tmp_path / "nets.py").write_text(text.format("Raising", "{}['b']") + text.format("Leaving", "sys.exit(0)"))
+    text += "  def forward(self, x):\n    return x\n"
+    nets = (text.format("Raising", "{}['b']"), text.format("Leaving", "sys.exit(0)"))
+    (tmp_path / "nets.py").write_text("".join(nets) + "class Silent(torch.nn.Module):\n  pass\n")
     words = [word for word in SHORT if not word.startswith("model")]
     for target, says in OWN.items():
         done = odenet(*words, "model=custom", f"model.target={target}")

@@ -111,8 +111,9 @@ def test_a_kept_cell_lists_its_files_as_sha256sum_reads_them(kept_cell):
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     listed = [line.partition(":")[0] for line in done.stdout.splitlines()]
-    names = ["config.yaml", "metrics.jsonl", "model.safetensors", "predictions.npz", "run.json"]
-    assert listed == names == sorted({path.name for path in folder.iterdir()} - {"SHA256SUMS"})
+    names = ["config.yaml", "figures/classify.npz", "metrics.jsonl", "model.safetensors", "predictions.npz", "run.json"]
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert listed == names == sorted(files - {"SHA256SUMS"})
 
 
 def test_keeping_twice_writes_once(kept_cell):
@@ -141,7 +142,7 @@ def test_what_is_kept_names_no_place_and_nothing_else_is_changed(here):
     kept_cells.keep(folder)
 
     there = kept_cells.FOLDER / folder.name
-    assert "somebody" not in "".join(path.read_text("utf-8", "replace") for path in there.iterdir())
+    assert "somebody" not in "".join(path.read_text("utf-8", "replace") for path in there.rglob("*") if path.is_file())
     record["data"]["root"] = None
     record["command"] = "odenet train data=digits hydra.run.dir=runs/cells/x resume=auto"
     record["overrides"] = ["data=digits", "seed=0"]
