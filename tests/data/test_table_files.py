@@ -44,6 +44,17 @@ def same(a, b):
     return all(torch.equal(x, y) for one, other in zip(parts(a), parts(b)) for x, y in zip(one, other))
 
 
+def test_a_point_beside_decimal_commas_is_not_guessed(load):
+    """1.234,5 is clear, and so is 0.5; 1.234 may be a thousand times as much."""
+    rows = [f"s{n};{t};{t},5;0.5" for n in range(8) for t in range(6)]
+    rows[2] = "s0;2;1.234,5;0.5"
+    whole = load("\n".join(["series;time;x;y", *rows]), decimal=",")
+    assert any(value == pytest.approx(1234.5) for part in points(whole) for row in part for value in row)
+    rows[3] = "s0;3;1.234;0.5"
+    with pytest.raises(RequestError, match=r"line 5: x='1\.234' is no finite number.* may stand between thousands"):
+        load("\n".join(["series;time;x;y", *rows]), decimal=",")
+
+
 def test_all_faults_are_told_at_once(load):
     rows = list(ROWS)
     rows[3], rows[5], rows[7] = "s0,3,oops,1", "s0,5,bad,1", "s1,1,1"

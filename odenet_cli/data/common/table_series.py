@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ MISSING = ("", "na", "nan", "n/a", "#n/a", "null", "none", "-", "?")
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
 LISTED = 5  # lines of a kind of fault
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
+THOUSANDS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # beside decimal commas: 1.234 may be 1234
 
 
 class Columns(NamedTuple):
@@ -325,7 +327,10 @@ def _careful(column: pl.Series, group: str, point: str) -> pl.Series:
     )
     if point == ",":
         plain = ~pl.col("x").str.contains(".", literal=True)
-        frame = frame.with_columns(pl.when(plain).then(pl.col("x").str.replace(",", ".", literal=True)))
+        clear = ~pl.col("x").str.contains(THOUSANDS)
+        frame = frame.with_columns(
+            pl.when(plain).then(pl.col("x").str.replace(",", ".", literal=True)).when(clear).then(pl.col("x"))
+        )
     return frame["x"].cast(pl.Float64, strict=False)
 
 
@@ -339,6 +344,8 @@ def _remedy(words: pl.Series) -> str:
     shown = words.cast(pl.String).unique(maintain_order=True).to_list()[:3]
     if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):
         return "If the comma is the decimal sign, say data.decimal=','; else correct it."
+    if any(re.match(THOUSANDS, word.strip()) for word in shown):
+        return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
     if words.len() > 20:
         return "Correct it, or say which columns hold the values: data.values=[…]."
     return f"Correct it, or count it as missing: data.missing=[{','.join(shown)}]."
