@@ -55,6 +55,12 @@ def test_a_point_beside_decimal_commas_is_not_guessed(load):
         load("\n".join(["series;time;x;y", *rows]), decimal=",")
 
 
+def test_a_repeated_date_is_told_as_a_date(load):
+    text = "time,x\n2021-01-03 06:00,1\n2021-01-04 06:00,2\n2021-01-03 06:00,3\n"
+    with pytest.raises(RequestError, match="line 4: series own has the time 2021-01-03 06:00:00 already in line 2"):
+        load(text)
+
+
 def test_all_faults_are_told_at_once(load):
     rows = list(ROWS)
     rows[3], rows[5], rows[7] = "s0,3,oops,1", "s0,5,bad,1", "s1,1,1"

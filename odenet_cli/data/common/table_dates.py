@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import polars as pl
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -83,3 +85,21 @@ def _epoch_days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
     ).to_series()
     text = full.cast(pl.String) + "-" + number + "-" + day
     return text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Int32).cast(pl.Float64)
+
+
+LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def moment(t: float, dates: str) -> str:
+    """Return a time as it is read: a date in UTC, a duration of a day, or a number, by `dates` of a table."""
+    if dates != "date":
+        return length(t, dates)
+    return datetime.fromtimestamp(t, timezone.utc).strftime("%Y-%m-%d %H:%M:%S").removesuffix(" 00:00:00")
+
+
+def length(seconds: float, dates: str) -> str:
+    """Return a duration, of dates in the largest unit that it fills."""
+    if not dates:
+        return f"{seconds:g}"
+    size, unit = next(((size, unit) for size, unit in LENGTHS if abs(seconds) >= size), LENGTHS[-1])
+    return f"{seconds / size:.4g} {unit}"

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.table_dates import DateError, parse_dates
+from odenet_cli.data.common.table_dates import DateError, moment, parse_dates
 from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, fault, place
 from odenet_cli.data.common.units import Numbers
 from odenet_cli.errors import RequestError
@@ -209,7 +209,7 @@ def make(
     header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
     if not dates and time_format is None and _looks_like_days(time):
         cells.notes.append("times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d")
-    points, order, notes = _arrange(base, len(value_names), faults, average)
+    points, order, notes = _arrange(base, len(value_names), faults, average, dates)
     faults.raise_all()
     rows, numbers = _tensor(points["row"]), _numbers_of(points, len(value_names))
     rest = cells._replace(frame=cells.frame.drop(columns.values))
@@ -376,7 +376,7 @@ def _names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
 
 
 def _arrange(
-    base: pl.DataFrame, count: int, faults: Faults, average: bool
+    base: pl.DataFrame, count: int, faults: Faults, average: bool, dates: str
 ) -> tuple[pl.DataFrame, list[str], list[str]]:
     """Return the points by series and time, with the number of its series as `code`; the names; what was done.
 
@@ -397,7 +397,7 @@ def _arrange(
         points = points.group_by("code", "time", maintain_order=True).agg(pl.col("row", "name").first(), *mean)
         notes.append(f"{len(repeats):,} rows at the time of another averaged with it")
     elif len(repeats):
-        _report_repeats(faults, repeats)
+        _report_repeats(faults, repeats, dates)
     if not faults.kinds:
         alone = points.filter(pl.len().over("code") == 1)
         text = f"series {alone['name'][0]} has only this one point; two are the least" if len(alone) else ""
@@ -405,12 +405,12 @@ def _arrange(
     return points, names, notes
 
 
-def _report_repeats(faults: Faults, repeats: pl.DataFrame) -> None:
+def _report_repeats(faults: Faults, repeats: pl.DataFrame, dates: str) -> None:
     later = repeats.with_columns(pl.max_horizontal("row", "before"), pl.min_horizontal("row", "before").alias("before"))
     first = later.sort("row").row(0, named=True)
     line = faults.cells.frame[LINE][first["before"]]
     faults.add(
         later["row"].sort().to_list(),
-        f"series {first['name']} has the time {first['time']:g} already in line {line}",
+        f"series {first['name']} has the time {moment(first['time'], dates)} already in line {line}",
         "Take one of them out, say data.repeats=mean, or name the column that tells series apart: data.series=NAME.",
     )

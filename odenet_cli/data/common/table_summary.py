@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 import torch
 
+from odenet_cli.data.common.table_dates import length, moment
 from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Units, moments
 
 MAX_COLUMNS = 12  # of values, named one by one
-LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def summary(table: Table, units: Units) -> list[str]:
@@ -22,8 +20,8 @@ def summary(table: Table, units: Units) -> list[str]:
     name = f" ({table.header[0]})" if table.header[0] in table.cells.names else ""
     lines = [f"{len(counts):,} series{name} of {points} points, {len(numbers.times):,} in all"]
     gaps = numbers.times.diff()[(numbers.places > 0)[1:]]
-    first, last = (_moment(float(t), table.dates) for t in (numbers.times.min(), numbers.times.max()))
-    usual, longest = (_length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
+    first, last = (moment(float(t), table.dates) for t in (numbers.times.min(), numbers.times.max()))
+    usual, longest = (length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
     lines.append(f"{table.header[1]}: {first} to {last}, gaps {usual} (median), {longest} (longest)")
     stated = dict(zip(table.cells.names, table.cells.units))
     for name in units.columns[:MAX_COLUMNS]:
@@ -40,17 +38,3 @@ def summary(table: Table, units: Units) -> list[str]:
         if names:
             lines.append(f"left out, {why}: {brief(', '.join(names))}")
     return [*lines, *table.cells.notes, *table.notes]
-
-
-def _moment(t: float, dates: str) -> str:
-    if dates != "date":
-        return _length(t, dates)
-    return datetime.fromtimestamp(t, timezone.utc).strftime("%Y-%m-%d %H:%M:%S").removesuffix(" 00:00:00")
-
-
-def _length(seconds: float, dates: str) -> str:
-    """Return a duration, of dates in the largest unit that it fills."""
-    if not dates:
-        return f"{seconds:g}"
-    size, unit = next(((size, unit) for size, unit in LENGTHS if abs(seconds) >= size), LENGTHS[-1])
-    return f"{seconds / size:.4g} {unit}"
