@@ -2,6 +2,8 @@
 
 trained             load its network, weights and data
 scoring             score it under other solvers (`odenet eval`)
+forecast            predict series (`odenet predict`)
+class_probabilities what a classifier says of each test sample (`odenet predict`)
 audit               is it still an ODE under finer solvers (`odenet audit`)
 gradcheck           compare its gradient with exact ones (`odenet gradcheck`):
 reference_gradient    the exact ones,

@@ -1,0 +1,173 @@
+"""Predict series by the trained network of a run: mean and quantiles of what will be observed (`odenet predict`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from odenet_cli.analysis.trained import known_data, weights_of_run
+from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.schema import Config
+from odenet_cli.data.common.table_dates import DateError, parse_dates
+from odenet_cli.data.table import Source
+from odenet_cli.errors import RequestError
+from odenet_cli.training import build, device
+from odenet_cli.training.evaluate import scoring
+
+QUANTILES = {"5": 0.05, "50": 0.5, "95": 0.95}
+UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+TOGETHER = 16  # series
+MAX_AHEAD = 100_000  # points of a series
+
+
+class Question(NamedTuple):
+    """Hold what is asked of a forecast, as `odenet predict --help` explains it.
+
+    seen     share of the points of a series that the network is shown; None: the window of the run, or all of them
+             where there is a horizon
+    horizon  how far to go on behind the last point, in words: 10, 30d
+    times    further times to predict at, in words
+    draws    of which the quantiles are, by noise of this `seed`
+    """
+
+    seen: float | None = None
+    horizon: str | None = None
+    times: list[str] = []  # noqa: RUF012
+    draws: int = 200
+    seed: int = 0
+
+
+class Target(NamedTuple):
+    """Hold a series: its times (M,) to predict at, the truth there (M, D), NaN where unknown, and how many are seen."""
+
+    name: str
+    times: Tensor
+    truth: Tensor
+    seen: int
+
+
+def forecast(folder: Path, config: Config, which: str, asked: Question) -> tuple[pl.DataFrame, str]:
+    """Predict every series of a table by the `best` or `last` weights of the run in `folder`.
+
+    Returns the frame to write, and in words how often the truth lies inside the band of 90 %.
+    """
+    source = Source(**config.source()[1]).in_units_of(known_data(folder))
+    table, units = source.table()
+    targets = list(series_of(table, asked, source.source.window))
+    where, dtype = device.choose(config.device), build.eval_dtype(config)
+    model: Any = build.model(config, source.shape, source.classes)
+    if not hasattr(model, "draw"):
+        raise RequestError(f"model={config.model['name']} has no method `draw`, by which series are predicted.")
+    model.load_state_dict(weights_of_run(folder, config, which)["model"])
+    generator, parts = torch.Generator().manual_seed(asked.seed), []
+    net: Any
+    with torch.no_grad(), scoring(model.to(where), build.solver(eval_solver(config)), dtype) as net:
+        for start in range(0, len(targets), TOGETHER):
+            some = targets[start : start + TOGETHER]
+            given = [part.to(where, dtype if part.is_floating_point() else None) for part in batch_of(some, units)]
+            draws = net.draw(*given, asked.draws, generator).double().cpu() * units.sd + units.mean
+            levels = torch.tensor([*QUANTILES.values()], dtype=torch.float64)
+            both = torch.cat((draws.mean(0, keepdim=True), torch.quantile(draws, levels, dim=0)))
+            parts += [both[:, n, : len(target.times)] for n, target in enumerate(some)]
+    predicted = torch.cat(parts, 1)
+    return rows_of(table, units, targets, predicted), describe_coverage(targets, predicted)
+
+
+def series_of(table: Any, question: Question, window: float) -> Iterator[Target]:
+    """Yield every series with the times to predict at: its own, those asked for, and those ahead."""
+    asked = read_times(question.times, table)
+    share = question.seen or (1.0 if question.horizon else window)
+    times, values = (part.split(table.numbers.counts.tolist()) for part in (table.numbers.times, table.numbers.values))
+    for name, t, x in zip(table.names, times, values):
+        more = [asked]
+        if question.horizon is not None:
+            gap, horizon = float(t.diff().median()), read_horizon(question.horizon, table.dates)
+            if horizon / gap > MAX_AHEAD:
+                raise RequestError(
+                    f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."
+                )
+            more.append(t[-1] + gap * torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype))
+        early = asked[asked < t[0]]
+        if len(early):
+            raise RequestError(
+                f"times={question.times[0]}: series {name} begins later; there is nothing to predict from."
+            )
+        every = torch.unique(torch.cat((t, *more)))
+        truth = x.new_full((len(every), x.shape[1]), float("nan"))
+        truth[torch.searchsorted(every, t)] = x
+        yield Target(name, every, truth, max(1, int(share * len(t) + 1e-9)))
+
+
+def batch_of(targets: list[Target], units: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return times, values and mask of what is seen, and the target times, padded, in units; a series begins at 0."""
+    known = [torch.nonzero(~target.truth.isnan().all(1)).flatten()[: target.seen] for target in targets]
+    scaled = [(target.times - target.times[0]) / units.time for target in targets]
+    times = pad_sequence([t[k] for t, k in zip(scaled, known)], batch_first=True)
+    seen = [(target.truth[k] - units.mean) / units.sd for target, k in zip(targets, known)]
+    values = pad_sequence(seen, batch_first=True)
+    counts = torch.tensor([len(k) for k in known])
+    mask = torch.arange(times.shape[1]) < counts[:, None]
+    return times, values, mask, pad_sequence(scaled, batch_first=True)
+
+
+def rows_of(table: Any, units: Any, targets: list[Target], predicted: Tensor) -> Any:
+    """Return the frame to write: series, time, seen, and of each column the truth, mean and quantiles."""
+    times = pl.Series(torch.cat([target.times for target in targets]).numpy())
+    if table.dates == "date":
+        times = (times * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
+    series = [name for target in targets for name in [target.name] * len(target.times)]
+    columns: dict[str, Any] = {table.header[0]: series, table.header[1]: times}
+    columns["seen"] = torch.cat([seen_points(target) for target in targets]).tolist()
+    truth = torch.cat([target.truth for target in targets])
+    for k, name in enumerate(units.columns):
+        columns[name] = pl.Series(truth[:, k].numpy()).fill_nan(None)
+        for kind, part in zip(("mean", *QUANTILES), predicted):
+            columns[f"{name}_{kind}"] = part[:, k].numpy()
+    return pl.DataFrame(columns)
+
+
+def seen_points(target: Target) -> Tensor:
+    """Return which of the target's times are seen, (M,)."""
+    known = ~target.truth.isnan().all(1)
+    return known & (known.cumsum(0) <= target.seen)
+
+
+def describe_coverage(targets: list[Target], predicted: Tensor) -> str:
+    """Return how many of the observations lie between the 5 and the 95 % quantile, those seen and those not."""
+    truth, seen = torch.cat([target.truth for target in targets]), torch.cat([seen_points(t) for t in targets])
+    inside = (truth >= predicted[1]) & (truth <= predicted[3])
+    texts = []
+    for name, rows in (("not seen", ~seen), ("seen", seen)):
+        known = ~truth[rows].isnan()
+        if known.any():
+            texts.append(f"{inside[rows][known].float().mean():.1%} of {int(known.sum()):,} observations {name}")
+    return f"inside the band of 90 %: {', '.join(texts)}"
+
+
+def read_times(words: list[str], table: Any) -> Tensor:
+    """Return times of the table's kind, in seconds for dates."""
+
+    texts = pl.Series(words, dtype=pl.String)
+    try:
+        x = parse_dates(texts, None)[0] if table.dates and words else texts.cast(pl.Float64, strict=False)
+    except DateError as error:
+        raise RequestError(f"times={words[0]}: {error}. Write it as 2020-03-04 or 2020-03-04T05:06.") from error
+    if x.null_count() or not x.is_finite().all():
+        raise RequestError(f"times={','.join(words)}: each must be a {table.dates or 'number'}, as in the table.")
+    return torch.tensor(x.to_list(), dtype=torch.float64)
+
+
+def read_horizon(text: str, dates: str) -> float:
+    """Return a horizon in the table's times, for dates in seconds."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(d|h|min|s)?", text)
+    if found is None or bool(found[3]) != bool(dates) or not float(found[1] + (found[2] or "")) > 0:
+        wanted = "a number with a unit: 30d, 12h, 15min, 10s" if dates else "a number above 0, in the table's times"
+        raise RequestError(f"horizon={text} must be {wanted}.")
+    return float(found[1] + (found[2] or "")) * UNITS.get(found[3] or "s", 1.0)
