@@ -17,12 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.diagnosis.causes import CAUSES, Cure, Finding, Look
+from odenet_cli.ode.diagnosis.causes import (
+    blow_up,
+    jump,
+    noise,
+    optimiser,
+    resolution,
+    scale,
+    step_limit,
+    stiff,
+    tolerance,
+)
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
 from odenet_cli.ode.diagnosis.trace import Case, OverBudget, observe, relative_error
 from odenet_cli.ode.solver import Solver
 from odenet_cli.ode.state import Field
 
-KINDS = ("sound", *(cause.__name__ for cause in CAUSES), "unknown")
+# In the order in which they are asked: a spoilt weight or a noisy field shows as many of the others too.
+CAUSES = (optimiser, noise, resolution, tolerance, blow_up, stiff, jump, scale, step_limit)
+KINDS = ("sound", *(cause.__name__.rpartition(".")[2] for cause in CAUSES), "unknown")
 MAX_ROUNDS = 8  # a jump may lie behind those that are declared
 MAX_TRIAL = 60_000  # evaluations of a cure on trial, some seconds on a CPU
 
@@ -111,7 +124,7 @@ def _examine(case: Case) -> Report:
     trace = observe(case)
     solving += time.perf_counter() - started
     look = Look(case, trace)
-    findings = (cause(look) for cause in CAUSES)
+    findings = (cause.find(look) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
     if finding is None and trace.error is None:

@@ -68,6 +68,10 @@ class Trace:
     def accepted(self) -> int:
         return len(self.t)
 
+    @property
+    def attempts(self) -> int:
+        return self.accepted + self.rejected
+
 
 @dataclass
 class Case:

@@ -1,0 +1,35 @@
+"""Blow-up: the solution ends before the last time does."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from odenet_cli.ode.diagnosis.finding import Finding, Look
+
+
+def find(look: Look) -> Finding | None:
+    """Growth of |f| by a thousand up to where the solve ends: its growth rate g rises like 1/(t* - t), or overflows."""
+    sizes, t = look.trace.f_size, look.trace.t
+    if not look.failed or len(sizes) < 8 or not min(sizes) > 0.0:
+        return None
+    peak = max(range(len(sizes)), key=lambda n: sizes[n] if math.isfinite(sizes[n]) else math.inf)
+    done, passed = abs(t[peak] - look.t0), abs(look.trace.end[0] - t[peak])
+    rise = max((n for n in range(peak) if sizes[n] <= sizes[peak] / 4), default=peak)
+    growth, since = sizes[peak] / min(sizes[: peak + 1]), abs(t[peak] - t[rise])
+    if growth < 1e3 or passed > 0.03 * done or not since > 0:
+        return None
+    rate = math.log(sizes[peak] / sizes[rise]) / since
+    overflows = math.log10(max(sizes[peak], 1.0)) > 0.4 * math.log10(torch.finfo(look.rhs.time_dtype).max)
+    if rate * look.span < 100 and not overflows:
+        return None
+    until = t[peak] + (1 / rate if not overflows else 0.0) * look.direction
+    before = look.t0 + 0.95 * (until - look.t0)
+    evidence = {"ends at t": until, "growth of |f|": growth, "doubling time": math.log(2) / rate}
+    if len(look.rhs.y0[0].shape) > 1:
+        evidence["sample"] = int(look.trace.window[-1].f[0].abs().flatten(1).amax(1).argmax())
+    reason = f"the solution grows without bound: it ends at about t = {until:.3g}, before {look.t1:.6g}"
+    remedy = "bound the field (tanh, a smaller last layer), or stop before that time"
+    times = [s for s in look.times if (before - s) * look.direction > 0]
+    return Finding("blow_up", reason, evidence, [{"ts": (*times, before), "field": remedy}])

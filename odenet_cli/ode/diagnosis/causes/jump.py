@@ -1,0 +1,107 @@
+"""Jumps: the field is discontinuous on the way."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, take_longer
+from odenet_cli.ode.diagnosis.trace import Place
+from odenet_cli.ode.resolution import RESOLUTION
+from odenet_cli.ode.solver import Adaptive
+from odenet_cli.ode.state import State
+
+MAX_JUMPS = 200
+
+
+def find(look: Look) -> Finding | None:
+    """Discontinuities of f along the path near rejected steps, each found by bisection."""
+    solver = look.solver
+    if not look.failed or not isinstance(solver, Adaptive):
+        return None
+    found = jumps_along(look)
+    if not found:
+        return None
+    at = sorted(found, reverse=look.direction < 0)
+    evidence = {"jumps at t": tuple(at[:6]), "rejected steps": look.trace.rejected, "of": look.trace.attempts}
+    many = f"jumps {len(at)} times, first" if len(at) > 1 else "jumps"
+    reason = f"the field {many} at t = {at[0]:.6g}, and steps are rejected until they are short enough there"
+    if not any(found.values()):
+        cure = {"max_steps": 4 * solver.max_steps, "field": SMOOTH}
+        return Finding("jump", f"{reason}; it switches with y, not t", evidence, [cure], extend=take_longer)
+    return Finding("jump", reason, evidence, [_declared(solver, found)], extend=_more_jumps)
+
+
+SMOOTH = "smooth the switch (torch.sigmoid(y / width) in the place of y > 0)"
+
+
+def _declared(solver: Adaptive, found: dict[float, bool]) -> Cure:
+    """Return the cure that declares the jumps in time, beside those that are."""
+    return {"jumps": tuple(sorted({*solver.jumps, *(t for t, in_time in found.items() if in_time)}))}
+
+
+def _more_jumps(cure: Cure, again: Look) -> Cure | None:
+    """Return a cure that declares also those jumps that are met once others are declared; None if there are none."""
+    assert isinstance(again.solver, Adaptive)
+    longer = _declared(again.solver, jumps_along(again))
+    return longer if len(cure["jumps"]) < len(longer["jumps"]) <= MAX_JUMPS else None
+
+
+def jumps_along(look: Look) -> dict[float, bool]:
+    """Return the times at which f is discontinuous along the path, those declared left out; True: also where y stays
+    as it is."""
+    known, found = getattr(look.solver, "jumps", ()), dict[float, bool]()
+    end_t, end_y = look.trace.end
+    stuck = Place(end_t, look.h * look.direction, end_y, (), 1)  # where the solve failed, the next attempt's window
+    for place in [*([stuck] if look.failed else []), *reversed(look.trace.resisted)]:
+        reach = min(abs(place.h) * 5.0**place.rejected, abs(look.t1 - place.t)) * look.direction
+        if any(0 <= (t - place.t) * look.direction <= abs(reach) for t in found):
+            continue  # it was rejected for a jump that a later, shorter step has shown better
+        f0 = place.f or look.f(place.t, place.y)
+        met = _discontinuity(look, place.t, place.y, f0, reach)
+        if met is not None and all(abs(met[0] - other) > 1e-6 * look.span for other in (*known, *found)):
+            found[met[0]] = met[1]
+    return found
+
+
+def _discontinuity(look: Look, t: float, y: State, f0: State, reach: float) -> tuple[float, bool] | None:
+    """Return the time of the largest jump of f along y + (s - t) f0 for s from t to t + reach, by bisection, and
+    whether f jumps there with y as it is."""
+
+    def state(s: float) -> State:
+        return tuple(part + (s - t) * dy for part, dy in zip(y, f0))
+
+    def apart(a: State, b: State) -> float:
+        return max(float((p - q).abs().max()) for p, q in zip(a, b))
+
+    times = [t + reach * n / 8 for n in range(9)]
+    values = [look.f(s, state(s)) for s in times]
+    changes = [apart(a, b) for a, b in pairwise(values)]
+    n = max(range(8), key=changes.__getitem__)
+    if changes[n] < 0.4 * sum(changes):
+        return None  # it changes everywhere
+    (low, high), (f_low, f_high) = times[n : n + 2], values[n : n + 2]
+    first, size = apart(f_low, f_high), max(float(part.abs().max()) for v in values for part in v)
+    spacing = RESOLUTION[look.rhs.time_dtype] * max(abs(low), abs(high), 1e-3 * look.span)
+    wide = math.inf
+    while abs(high - low) > spacing:
+        middle = (low + high) / 2
+        f_middle = look.f(middle, state(middle))
+        if apart(f_low, f_middle) >= apart(f_middle, f_high):
+            high, f_high = middle, f_middle
+        else:
+            low, f_low = middle, f_middle
+        if abs(high - low) <= 32 * spacing and wide == math.inf:
+            wide = apart(f_low, f_high)
+    left = apart(f_low, f_high)
+    # A continuous field differs by ever less; one that jumps by the same across 32 roundings of t as across one.
+    if not (left > 0.1 * first and left > 1e-5 * size and wide < 3 * left):
+        return None
+    return _plainest(low, high), apart(look.f(low, state(low)), look.f(high, state(low))) > 0.5 * left
+
+
+def _plainest(low: float, high: float) -> float:
+    """Return the shortest decimal between two times, as a person would have written it."""
+    a, b = sorted((low, high))
+    short = (float(f"{b:.{digits}g}") for digits in range(1, 18))
+    return next((t for t in short if a <= t <= b), high)

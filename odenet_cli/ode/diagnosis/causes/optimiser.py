@@ -1,0 +1,56 @@
+"""The optimiser: weights or a start with numbers that no solver can use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.diagnosis.finding import Finding, Look
+from odenet_cli.ode.diagnosis.trace import Case
+from odenet_cli.ode.state import rms
+from odenet_cli.ode.transforms import is_finite
+
+HUGE_WEIGHTS = 50.0  # of RMS times the root of the fan-in; an initialised layer of torch has 0.58, trained ones a few
+
+
+def find(look: Look) -> Finding | None:
+    """Weights or a start that are NaN, or weights that have grown far beyond those of any trained network."""
+    if not look.failed:
+        return None
+    names = {"y0" if look.rhs.single else f"y0[{n}]": part for n, part in enumerate(look.rhs.y0)}
+    weights = look.case.weights()
+    spoilt = {name: int((~torch.isfinite(x)).sum()) for name, x in {**names, **weights}.items() if not is_finite(x)}
+    gains = {name: _gain(x) for name, x in weights.items() if isinstance(x, torch.nn.Parameter) and x.dim() > 1}
+    huge = {name: gain for name, gain in gains.items() if gain > HUGE_WEIGHTS}
+    if not spoilt and not huge:
+        return None
+    if spoilt:
+        first = next(iter(spoilt))
+        reason = f"{spoilt[first]} of {({**names, **weights})[first].numel()} numbers of {first} are NaN or infinite"
+        evidence: dict[str, Any] = {"numbers that are not finite": sum(spoilt.values())}
+        how = "with these numbers set to 0"
+    else:
+        first = max(huge, key=huge.__getitem__)
+        reason = f"the weights of {first} are {huge[first] / 0.58:,.0f} times those of an initialised layer"
+        evidence = {"RMS times root of fan-in": huge[first]}
+        how = "with these weights scaled back to an initialised layer's"
+
+    def repair(case: Case) -> Case:
+        parts = tuple(torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in look.rhs.y0)
+        for name, tensor in case.weights().items():
+            if name in huge:
+                tensor.data = tensor.data * (0.58 / huge[name])
+            elif name in spoilt:
+                tensor.data = torch.nan_to_num(tensor.data, 0.0, 0.0, 0.0)
+        return replace(case, y0=look.rhs.restore(parts))
+
+    remedy = f"lower optim.lr, or set optim.clip=1, and go on from weights that were good; tried {how}"
+    return Finding("optimiser", f"{reason}: the solver is innocent", evidence, [{"field": remedy}], repair)
+
+
+def _gain(weight: Tensor) -> float:
+    return rms((weight,)) * math.sqrt(weight[0].numel()) if weight.numel() else 0.0

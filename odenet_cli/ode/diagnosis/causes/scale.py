@@ -1,0 +1,73 @@
+"""Scale: the tolerance does not fit the size of the numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
+from odenet_cli.ode.diagnosis.trace import OverBudget, columns, observe, relative_error
+from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.solver import Adaptive
+from odenet_cli.ode.state import rms
+
+
+def find(look: Look) -> Finding | None:
+    """A tolerance of a part of the state that is far from that of the others, relative to their sizes."""
+    if not isinstance(look.solver, Adaptive):
+        return None
+    norm, largest = look.case.norm, look.trace.largest
+    sizes = torch.cat(columns(largest[look.controlled]))
+    starts = torch.cat(columns(look.rhs.y0[look.controlled]))
+    sizes = sizes[(starts > 0) & torch.isfinite(sizes)]
+    if not len(sizes):
+        return None
+    least, most = float(sizes.min()), float(sizes.max())
+    if not look.failed:
+        return _unseen(look, float(starts[starts > 0].min()), most)
+    if norm.atol <= 1e-9 * norm.rtol * most and _held_by_zeros(look):
+        atol = (norm.rtol or 1e-6) * most
+        evidence = {"solver.atol": norm.atol, "size of the state": most}
+        reason = f"solver.atol={norm.atol:g} leaves a number that is 0, or passes through it, without a tolerance"
+        return Finding("scale", reason, evidence, [{"atol": float(f"{atol:.1g}")}])
+    if norm.rtol == 0 and norm.atol < 1e-9 * most:
+        rtol = min(1e-3, max(norm.atol / least, 1e-9))
+        evidence = {"solver.atol": norm.atol, "largest part": most, "smallest part": least}
+        reason = f"solver.rtol=0 and solver.atol={norm.atol:g} ask for {norm.atol / most:.1g} of a number of {most:.2g}"
+        return Finding("scale", reason, evidence, [{"rtol": float(f"{rtol:.1g}")}])
+    return None
+
+
+def _held_by_zeros(look: Look) -> bool:
+    """Tell whether numbers near 0 hold the step: against their largest size its error would be a tenth at most."""
+    trace, norm = look.trace, look.case.norm
+    if not trace.window:
+        return any(bool((part == 0).any()) for part in look.rhs.y0)
+    place = trace.window[-1]
+    if isinstance(look.solver.formulas, Multistep):
+        return False
+    change = tuple(abs(place.h) * part for part in place.f)
+    own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, place.y))
+    fair = tuple(part / (norm.rtol * size + norm.atol) for part, size in zip(change, trace.largest))
+    return not rms(own) <= 10 * rms(fair)
+
+
+def _unseen(look: Look, least: float, most: float) -> Finding | None:
+    """Return what is wrong where a part of the state stays below atol, and is off by half its size."""
+    norm = look.case.norm
+    if least >= norm.atol:
+        return None
+    cure: Cure = {"atol": float(f"{(norm.rtol or 1e-3) * least:.1g}")}
+    try:
+        with look.case.under(cure) as treated:
+            exact = observe(treated, 1000 + 20 * look.trace.nfe)
+    except OverBudget:
+        return None
+    small = min(float(part[part > 0].min()) for part in columns(exact.largest) if (part > 0).any())
+    if exact.error is not None or small >= norm.atol:
+        return None
+    error = relative_error(look.trace, exact, by_column=True)
+    if not error > 0.5:
+        return None
+    evidence = {"solver.atol": norm.atol, "smallest part": small, "largest part": most, "its relative error": error}
+    reason = f"a part of the state is at most {small:.2g}, below solver.atol={norm.atol:g}: its error is not controlled"
+    return Finding("scale", reason, evidence, [cure], by_column=True)

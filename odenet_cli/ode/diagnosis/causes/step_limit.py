@@ -1,0 +1,31 @@
+"""A limit that is too low: the solver does what it was asked."""
+
+from __future__ import annotations
+
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up, take_longer
+from odenet_cli.ode.errors import StepLimit, StepTooSmall
+from odenet_cli.ode.solver import Adaptive
+
+
+def find(look: Look) -> Finding | None:
+    """A limit of the steps' number or length that the tolerance cannot keep."""
+    trace, solver = look.trace, look.solver
+    if not isinstance(solver, Adaptive) or not isinstance(trace.error, (StepLimit, StepTooSmall)):
+        return None
+    cure: Cure = {}
+    if solver.min_step and isinstance(trace.error, StepTooSmall):
+        cure["min_step"] = 0.0
+    held = look.h >= 0.99 * solver.max_step
+    if held:
+        cure["max_step"] = look.span
+    done = abs(trace.end[0] - look.t0)
+    if not held and isinstance(trace.error, StepLimit):
+        if not done:
+            return None
+        cure["max_steps"] = round_up(1.5 * trace.attempts * look.span / done)
+    if not cure:
+        return None
+    evidence = {"steps": trace.attempts, "reached t": trace.end[0], "of": look.t1, "h": look.h}
+    limits = ", ".join(f"solver.{key}={getattr(solver, key):g}" for key in cure)
+    reason = f"the steps are as long as the tolerance allows, and {limits} is too narrow for it"
+    return Finding("step_limit", reason, evidence, [cure], extend=take_longer)

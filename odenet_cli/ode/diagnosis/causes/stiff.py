@@ -1,0 +1,110 @@
+"""Stiffness: the step is held by stability."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import torch
+
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up
+from odenet_cli.ode.errors import NotFinite, StepLimit
+from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.resolution import RESOLUTION
+from odenet_cli.ode.solver import Adaptive, Fixed
+from odenet_cli.ode.state import State, rms
+from odenet_cli.ode.tableau import Tableau
+
+MANY_STEPS = 300  # of a solve that reached its end: fewer are no matter, whatever holds them
+LESS_STIFF = ("bosh3", "heun_euler")  # 2.5 and 2 of the negative axis for 3 and 2 evaluations a step; dopri5: 3.3 for 6
+
+
+def find(look: Look) -> Finding | None:
+    """Steps at the bound of the method's region of stability, where the solution itself would allow far longer ones.
+
+    The spectral radius is that of a nonlinear power iteration (Sommeijer, Shampine & Verwer, RKC, 1998, section 2.2);
+    the bound is where |R(z)| = 1 in the direction of that eigenvalue (Hairer & Wanner II, IV.2).
+    """
+    trace, solver = look.trace, look.solver
+    ended = not look.failed and isinstance(solver, Adaptive) and trace.accepted >= MANY_STEPS
+    if not ended and not isinstance(trace.error, (StepLimit, NotFinite)):
+        return None
+    t, y = (look.t0, look.rhs.y0) if isinstance(solver, Fixed) else trace.end
+    radius, real = spectral_radius(look, t, y)
+    h = look.span / solver.steps if isinstance(solver, Fixed) else look.h
+    bound = stability_bound(solver.formulas, real)
+    if not math.isfinite(radius) or real > -0.05 or not h * radius > 0.5 * bound:
+        return None
+    if isinstance(solver, Fixed):
+        steps = math.ceil(solver.steps * h * radius / (0.5 * bound))
+        evidence = {"spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
+        reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times as long as is stable"
+        return Finding("stiff", reason, evidence, [{"steps": steps}])
+    if h * radius > 4 * bound or not _smooth(look):
+        return None
+    done = abs(trace.end[0] - look.t0)
+    ahead = max(trace.attempts * look.span / done, (look.span - done) * radius / (0.7 * bound) + trace.attempts)
+    evidence = {"h": h, "spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
+    reason = (
+        f"{trace.attempts:,} steps, the last of {h:.2g}, are as long as is stable (h times the spectral radius is "
+        f"{h * radius:.2g}, the bound {bound:.2g}), while the solution is smooth over {len(trace.window)} of them"
+    )
+    if ended:
+        cures: list[Cure] = [{"method": name} for name in LESS_STIFF if name != getattr(solver, "method", None)]
+        return Finding("stiff", reason, evidence, cures, budget=trace.nfe)
+    return Finding("stiff", reason, evidence, [{"max_steps": round_up(1.5 * ahead)}])
+
+
+def spectral_radius(look: Look, t: float, y: State, iterations: int = 40) -> tuple[float, float]:
+    """Return |λ| of the largest eigenvalue of ∂f/∂y, and the cosine of its angle: -1 where it is real and negative."""
+    generator = torch.Generator().manual_seed(0)
+    f0 = look.f(t, y)
+    v = tuple(torch.randn(part.shape, generator=generator).to(part) for part in y)
+    size = math.sqrt(RESOLUTION[look.rhs.time_dtype]) * max(rms(y), 1e-3)
+    radius, cosines = math.nan, []
+    for _ in range(iterations):
+        length = rms(v)
+        if not 0 < length < math.inf:
+            return 0.0 if length == 0 else math.nan, 0.0
+        v = tuple(part * (size / length) for part in v)
+        change = tuple(a - b for a, b in zip(look.f(t, tuple(a + b for a, b in zip(y, v))), f0))
+        before, radius = radius, rms(change) / size
+        product = sum(float((a * b).sum()) for a, b in zip(change, v))
+        cosines.append(product / max(rms(change) * rms(v) * sum(part.numel() for part in v), 1e-300))
+        v = change
+        if abs(radius - before) < 1e-3 * radius:
+            break
+    return radius, statistics.mean(cosines[-6:])
+
+
+def stability_bound(formulas: Tableau | Multistep, cosine: float) -> float:
+    """Return the least |z| with |R(z)| > 1 in the direction of an eigenvalue; 1 for Adams, about that of PECE."""
+    if isinstance(formulas, Multistep):
+        return 1.0
+    a = [[float(x) for x in row] for row in formulas.a]
+    powers, coefficients = [1.0] * formulas.stages, [1.0]
+    for _ in range(formulas.stages):
+        coefficients.append(sum(float(b) * p for b, p in zip(formulas.b, powers)))
+        powers = [sum(x * p for x, p in zip(row, powers)) for row in a]
+    direction = complex(cosine, math.sqrt(max(0.0, 1 - cosine * cosine)))
+    for radius in (0.02 * n for n in range(1, 2000)):
+        if abs(sum(c * (radius * direction) ** n for n, c in enumerate(coefficients))) > 1.001:
+            return radius
+    return 40.0
+
+
+def _smooth(look: Look) -> bool:
+    """Tell whether a cubic through four states of the last steps meets those between within ten tolerances."""
+    places = [*look.trace.window]
+    if len(places) < 16:
+        return False
+    last = len(places) - 1
+    nodes, tests = [round(last * x) for x in (0, 1 / 3, 2 / 3, 1)], [round(last * x) for x in (1 / 6, 1 / 2, 5 / 6)]
+    worst = 0.0
+    for n in tests:
+        t, total = places[n].t, [torch.zeros_like(part) for part in places[n].y]
+        for i in nodes:
+            weight = math.prod((t - places[j].t) / (places[i].t - places[j].t) for j in nodes if j != i)
+            total = [part + weight * y for part, y in zip(total, places[i].y)]
+        worst = max(worst, look.tolerances(tuple(a - b for a, b in zip(total, places[n].y)), places[n].y))
+    return worst <= 10.0

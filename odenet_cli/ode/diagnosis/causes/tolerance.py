@@ -1,0 +1,28 @@
+"""Tolerance: so loose that the solve follows another solution."""
+
+from __future__ import annotations
+
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
+from odenet_cli.ode.diagnosis.trace import OverBudget, observe
+from odenet_cli.ode.solver import Adaptive
+
+
+def find(look: Look) -> Finding | None:
+    """A solve that passes at a hundredth of the tolerance, in no more evaluations than it failed with."""
+    solver, finer = look.solver, look.case.tighter().solver
+    if not look.failed or look.trace.refused or not (isinstance(solver, Adaptive) and isinstance(finer, Adaptive)):
+        return None
+    cure: Cure = {"rtol": finer.rtol, "atol": finer.atol}
+    try:
+        with look.case.under(cure) as treated:
+            exact = observe(treated, min(1000 + look.trace.nfe, 3000))
+    except OverBudget:
+        return None
+    if exact.error is not None or exact.nfe > look.trace.nfe:
+        return None
+    evidence = {"evaluations": look.trace.nfe, "at a hundredth of the tolerance": exact.nfe}
+    reason = (
+        f"solver.rtol={solver.rtol:g}, solver.atol={solver.atol:g} are so loose that the solve leaves the "
+        f"solution, and failed after {look.trace.nfe:,} evaluations; at a hundredth it takes {exact.nfe:,}"
+    )
+    return Finding("tolerance", reason, evidence, [cure])
