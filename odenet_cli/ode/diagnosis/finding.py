@@ -80,5 +80,6 @@ def take_longer(cure: Cure, again: Look) -> Cure | None:
 
 
 def round_up(number: float) -> int:
+    """Return the next number of two digits and zeros: what a person would have written."""
     unit: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return math.ceil(number / unit) * unit

@@ -10,7 +10,7 @@ from odenet_cli.ode.diagnosis.finding import Finding, Look
 
 
 def find(look: Look) -> Finding | None:
-    """Growth of |f| by a thousand up to where the solve ends: its growth rate g rises like 1/(t* - t), or overflows."""
+    """Find growth of |f| by a thousand up to where the solve ends: its rate rises like 1/(t* - t), or f overflows."""
     sizes, t = look.trace.f_size, look.trace.t
     if not look.failed or len(sizes) < 8 or not min(sizes) > 0.0:
         return None

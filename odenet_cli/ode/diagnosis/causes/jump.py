@@ -15,7 +15,7 @@ MAX_JUMPS = 200
 
 
 def find(look: Look) -> Finding | None:
-    """Discontinuities of f along the path near rejected steps, each found by bisection."""
+    """Find discontinuities of f along the path near rejected steps, each found by bisection."""
     solver = look.solver
     if not look.failed or not isinstance(solver, Adaptive):
         return None

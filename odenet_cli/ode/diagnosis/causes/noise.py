@@ -17,7 +17,7 @@ from odenet_cli.ode.transforms import is_finite
 
 
 def find(look: Look) -> Finding | None:
-    """Evaluations at one point that differ by more than rounding does."""
+    """Find evaluations at one point that differ by more than rounding does."""
     y0 = look.rhs.y0
     before = torch.random.get_rng_state()
     values = [look.f(look.t0, tuple(part.clone() for part in y0)) for _ in range(4)]

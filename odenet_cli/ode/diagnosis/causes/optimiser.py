@@ -18,7 +18,7 @@ HUGE_WEIGHTS = 50.0  # of RMS times the root of the fan-in; an initialised layer
 
 
 def find(look: Look) -> Finding | None:
-    """Weights or a start that are NaN, or weights that have grown far beyond those of any trained network."""
+    """Find weights or a start that are NaN, or weights that have grown far beyond those of any trained network."""
     if not look.failed:
         return None
     names = {"y0" if look.rhs.single else f"y0[{n}]": part for n, part in enumerate(look.rhs.y0)}

@@ -18,7 +18,7 @@ ROUNDED = 0.5  # tolerances
 
 
 def find(look: Look) -> Finding | None:
-    """Rounding that the error estimate takes for an error: of y and t by one or two units in the last place."""
+    """Find rounding that the error estimate takes for an error: of y and t by one or two units in the last place."""
     dtypes = [part.dtype for part in look.rhs.y0]
     dtype = max(dtypes, key=RESOLUTION.__getitem__)
     eps, double = RESOLUTION[dtype], RESOLUTION[dtype] <= RESOLUTION[torch.float64]

@@ -12,7 +12,7 @@ from odenet_cli.ode.state import rms
 
 
 def find(look: Look) -> Finding | None:
-    """A tolerance of a part of the state that is far from that of the others, relative to their sizes."""
+    """Find a tolerance of a part of the state that is far from that of the others, relative to their sizes."""
     if not isinstance(look.solver, Adaptive):
         return None
     norm, largest = look.case.norm, look.trace.largest

@@ -8,7 +8,7 @@ from odenet_cli.ode.solver import Adaptive
 
 
 def find(look: Look) -> Finding | None:
-    """A limit of the steps' number or length that the tolerance cannot keep."""
+    """Find a limit of the steps' number or length that the tolerance cannot keep."""
     trace, solver = look.trace, look.solver
     if not isinstance(solver, Adaptive) or not isinstance(trace.error, (StepLimit, StepTooSmall)):
         return None

@@ -20,7 +20,7 @@ LESS_STIFF = ("bosh3", "heun_euler")  # 2.5 and 2 of the negative axis for 3 and
 
 
 def find(look: Look) -> Finding | None:
-    """Steps at the bound of the method's region of stability, where the solution itself would allow far longer ones.
+    """Find steps at the bound of the method's region of stability where the solution itself would allow longer ones.
 
     The spectral radius is that of a nonlinear power iteration (Sommeijer, Shampine & Verwer, RKC, 1998, section 2.2);
     the bound is where |R(z)| = 1 in the direction of that eigenvalue (Hairer & Wanner II, IV.2).

@@ -8,7 +8,7 @@ from odenet_cli.ode.solver import Adaptive
 
 
 def find(look: Look) -> Finding | None:
-    """A solve that passes at a hundredth of the tolerance, in no more evaluations than it failed with."""
+    """Find a solve that passes at a hundredth of the tolerance, in no more evaluations than it failed with."""
     solver, finer = look.solver, look.case.tighter().solver
     if not look.failed or look.trace.refused or not (isinstance(solver, Adaptive) and isinstance(finer, Adaptive)):
         return None
