@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Classify by one hidden layer of `hidden` units: x (B, *S) -> logits (B, classes)."""
+    """Map by one hidden layer of `hidden` units: x (B, *S) -> logits, or values, (B, classes)."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
         super().__init__()

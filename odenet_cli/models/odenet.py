@@ -13,7 +13,9 @@ from odenet_cli.ode import Solver
 
 
 class ODENet(nn.Module):
-    """x (B, C, H, W) -> logits (B, classes): stem, ODE block, head.
+    """x (B, C, H, W) or (B, D) -> logits, or values, (B, classes): stem, ODE block, head.
+
+    The field is convolutional for images and dense for vectors.
 
     augment  so many channels of zeros are appended to the state (Dupont et al. 2019)
     """
@@ -24,15 +26,17 @@ class ODENet(nn.Module):
         super().__init__()
         if augment < 0:
             raise ValueError(f"model.augment={augment} must be 0 or more channels.")
-        self.stem = blocks.stem(stem, shape[0], width)
+        self.about = blocks.describe_stem(stem, shape, width)
+        self.stem = blocks.stem(stem, shape, width)
         self.augment = augment
-        self.flow = blocks.ODEBlock(blocks.ConvField(width + augment), solver)
-        self.head = blocks.head(width + augment, classes)
+        field = (blocks.DenseField if len(shape) == 1 else blocks.ConvField)(width + augment)
+        self.flow = blocks.ODEBlock(field, solver)
+        self.head = blocks.head(width + augment, classes, len(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         if self.augment:
-            x = F.pad(x, (0, 0, 0, 0, 0, self.augment))
+            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, self.augment))
         return self.head(self.flow(x))
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from odenet_cli.models.common.blocks import ResidualBlock, head
-from odenet_cli.models.common.blocks import stem as downsample
+from odenet_cli.models.common import blocks as parts
 
 
 class ResNet(nn.Module):
-    """x (B, C, H, W) -> logits (B, classes): stem, `blocks` residual blocks, head.
+    """x (B, C, H, W) or (B, D) -> logits, or values, (B, classes): stem, `blocks` residual blocks, head.
 
     tied  all blocks share one set of weights
     """
@@ -18,10 +17,12 @@ class ResNet(nn.Module):
         super().__init__()
         if blocks < 0:
             raise ValueError(f"model.blocks={blocks} must be 0 or more.")
-        self.stem = downsample(stem, shape[0], width)
+        self.about = parts.describe_stem(stem, shape, width)
+        self.stem = parts.stem(stem, shape, width)
         self.repeats = blocks if tied else 1
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(min(blocks, 1) if tied else blocks)))
-        self.head = head(width, classes)
+        block = parts.DenseBlock if len(shape) == 1 else parts.ResidualBlock
+        self.blocks = nn.Sequential(*(block(width) for _ in range(min(blocks, 1) if tied else blocks)))
+        self.head = parts.head(width, classes, len(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -22,7 +22,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
     lines = {
-        "model": f"{model_name(config)}, {parameters:,} parameters",
+        "model": f"{model_name(config)}, {parameters:,} parameters{stem_of(session)}",
         "data": f"{data['used']}: {', '.join(sizes)}",
     }
     if solvers(session.model):
@@ -42,6 +42,12 @@ def banner(session: Session, folder: Path) -> list[str]:
 def model_name(config: Config) -> str:
     """Return the model's name, of a network of one's own its class."""
     return str(config.model.get("target") or config.model["name"])
+
+
+def stem_of(session: Session) -> str:
+    """Return what the network's stem makes of an input; empty for a network that says nothing of one."""
+    about = getattr(session.model, "about", "")
+    return f", {about}" if isinstance(about, str) and about else ""
 
 
 def describe_solver(solver: SolverConfig) -> str:

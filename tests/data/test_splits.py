@@ -96,6 +96,30 @@ def test_a_crop_is_the_window_of_the_padded_image_at_every_offset(padding):
     assert torch.equal(crop_windows(images, shifts, padding), torch.stack(slow))
 
 
+def test_channels_of_an_image_are_cropped_and_mirrored_together():
+    images = torch.randint(256, (1, 3, 8, 5), dtype=torch.uint8).expand(64, 3, 8, 5)
+    data = ImageSplit(
+        rows=(images, torch.arange(64)), batch_size=64, dtype=torch.float64, train=True, crop=1, flip=True
+    )
+    padded, seen = F.pad(images[0], (1,) * 4), set()
+    for image in next(data.epoch(0))[0]:
+        windows = {(y, x, z): padded[:, y : y + 8, x : x + 5] for y in range(3) for x in range(3) for z in (0,)}
+        windows |= {(y, x, 1): window.flip(-1) for (y, x, _), window in windows.items()}
+        (place,) = [key for key, window in windows.items() if torch.equal((255 * image).round().byte(), window)]
+        seen.add(place)
+    assert len(seen) > 12  # of 18
+    assert {flipped for *_, flipped in seen} == {0, 1}
+
+
+def test_an_epoch_of_a_small_set_is_several_passes():
+    data = split(20, least=5)
+    labels = [label for number in range(2) for _, label in data.epoch(number)]
+    assert len(data) == 5
+    for one in range(5):  # 2 batches of 8 a pass
+        assert len(torch.cat(labels[2 * one : 2 * one + 2]).unique()) == 16
+    assert same(data.epoch(1, 3), list(data.epoch(1))[3:])
+
+
 def test_all_offsets_of_a_crop_occur_and_differ_between_samples_and_epochs():
     image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     image[..., 14, 14] = 255

@@ -14,12 +14,12 @@ SOLVER = Fixed(method="heun", steps=2)
 IMAGE, CLASSES = (1, 28, 28), 10
 
 
-def build(name, dtype=torch.float32, solver=SOLVER, **changes):
+def build(name, dtype=torch.float32, solver=SOLVER, shape=IMAGE, classes=CLASSES, **changes):
     own = preset("model", name)
     own = own.get("model", own)
     given = {key: value for key, value in own.items() if key != "name"} | changes
     torch.manual_seed(0)
-    return models.model(own["name"], given, shape=IMAGE, classes=CLASSES, solver=solver).to(dtype)
+    return models.model(own["name"], given, shape=shape, classes=classes, solver=solver).to(dtype)
 
 
 def count(module):
@@ -52,8 +52,60 @@ def test_parameters_of_the_parts():
 
 @pytest.mark.parametrize(("stem", "side"), [("conv", 6), ("res", 7)])
 def test_stems_quarter_the_image(stem, side):
-    assert blocks.stem(stem, 1, 8)(torch.zeros(2, *IMAGE)).shape == (2, 8, side, side)
+    assert blocks.stem(stem, IMAGE, 8)(torch.zeros(2, *IMAGE)).shape == (2, 8, side, side)
 
+
+@pytest.mark.parametrize("kind", ["conv", "res"])
+def test_the_stem_of_mnist_has_the_layers_and_the_numbers_it_always_had(kind):
+    """Weights are drawn layer by layer: in another order a seed would mean another network."""
+    torch.manual_seed(0)
+    first, halves = torch.nn.Conv2d(1, 8, 3), []
+    for _ in range(2):
+        if kind == "res":
+            halves.append(blocks.ResidualBlock(8, stride=2))
+        else:
+            halves += [blocks.group_norm(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 4, stride=2, padding=1)]
+    paper = torch.nn.Sequential(first, *halves)
+    torch.manual_seed(0)
+    own, x = blocks.stem(kind, IMAGE, 8), torch.rand(2, *IMAGE)
+    assert [*own.state_dict()] == [*paper.state_dict()]
+    assert torch.equal(own(x), paper(x))
+
+
+@pytest.mark.parametrize("kind", ["conv", "res"])
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 4, 5), (2, 1, 1), (1, 64, 48), (3, 13, 100), (3, 96, 96)]
+)
+def test_the_stem_fits_any_image_and_says_what_it_makes(kind, shape):
+    made = tuple(blocks.stem(kind, shape, 4)(torch.zeros(2, *shape)).shape)
+    assert blocks.describe_stem(kind, shape, 4).endswith(f" → {'×'.join(map(str, made[1:]))}")
+    assert min(min(shape[1:]), 6) <= min(made[2:]) <= 12
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("odenet", 8_963), ("rknet", 8_963), ("resnet", 50_435)])
+def test_vectors_have_dense_networks(name, parameters):
+    network = build(name, shape=(4,), classes=3)
+    stem, head = 4 * 64 + 64, 64 * 3 + 3
+    inner = 2 * (65 * 64 + 64) if name != "resnet" else 6 * 2 * (64 * 64 + 64)
+    assert count(network) == stem + inner + head == parameters
+    assert network(torch.rand(5, 4)).shape == (5, 3)
+    assert network.about == "linear stem 4 → 64"
+
+
+def test_the_dense_field_sees_the_time_as_one_more_input():
+    field, x, t = blocks.DenseField(3), torch.rand(5, 3), torch.tensor(0.7)
+    hidden = torch.tanh(field.linear1(torch.cat((t.expand(5, 1), x), 1)))
+    expected = field.linear2(torch.cat((t.expand(5, 1), hidden), 1))
+    assert torch.allclose(field(t, x), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_augmented_vectors_start_at_zero():
+    network = build("odenet", shape=(4,), classes=3, width=5, augment=2)
+    seen = []
+    network.flow.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    assert network(torch.rand(6, 4)).shape == (6, 3)
+    assert seen[0].shape == (6, 7)
+    assert not seen[0][:, 5:].any()
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [name for name in options("model") if name in ("mlp", "odenet", "resnet", "rknet")])

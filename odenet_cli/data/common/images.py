@@ -1,4 +1,4 @@
-"""Images of ten classes that live on the device as bytes; batches are cut from them by a few kernels."""
+"""Images that live on the device as bytes; batches are cut from them, and mirrored, by a few kernels."""
 
 from __future__ import annotations
 
@@ -16,54 +16,70 @@ from odenet_cli.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSplit(TensorSplit):
-    """Hold rows = (images (N, 1, H, W) uint8, labels (N,) int64); a batch has images of `dtype` in [0, 1].
+    """Hold rows = (images (N, C, H, W) uint8, labels (N,) int64); a batch has images of `dtype` in [0, 1].
 
-    An epoch of a training split is one pass: shuffled, each image a random crop out of `crop` pixels of padding, the
-    last partial batch dropped.
+    An epoch of a training split is one pass, or `least` batches where one has fewer: shuffled, each image a random crop
+    out of `crop` pixels of padding and, with `flip`, mirrored in half of the cases; the last partial batch is dropped.
+    Other rows (vectors, numbers) are dealt as they are, and what they are measured in (`distribution`) behind them.
     """
 
     dtype: torch.dtype
     crop: int = 0
+    flip: bool = False
+    least: int = 0
 
     def __len__(self) -> int:
-        return self.size // self.batch_size if self.train else super().__len__()
+        return max(self.least, self.size // self.batch_size) if self.train else super().__len__()
 
     def _in_order(self, start: int) -> Iterator[Batch]:
-        for images, labels in super()._in_order(start):
-            yield to_unit_interval(images, self.dtype), labels
+        for images, *rest in super()._in_order(start):
+            yield to_unit_interval(images, self.dtype), *rest
 
     def _shuffled(self, number: int, start: int) -> Iterator[Batch]:
         images, labels = self.rows
-        # Drawn on the CPU, so that every device sees the same epoch, and sent over once.
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
-        order = torch.randperm(self.size, generator=generator).to(images.device)
-        shifts = torch.randint(2 * self.crop + 1, (self.size, 2), generator=generator).to(images.device)
+        extra = () if self.distribution is None else (self.distribution,)
+        batches_per_pass, drawn, order, shifts, mirrored = self.size // self.batch_size, -1, *[torch.empty(0)] * 3
 
-        for batch in range(start, len(self)):
-            rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        for batch in range(number * len(self) + start, (number + 1) * len(self)):
+            pass_number, position = divmod(batch, batches_per_pass)
+            if pass_number != drawn:
+                (order, shifts, mirrored), drawn = self._draw(pass_number), pass_number
+            rows = slice(position * self.batch_size, (position + 1) * self.batch_size)
             x = images.index_select(0, order[rows])
             if self.crop:
                 x = crop_windows(x, shifts[rows], self.crop)
-            yield to_unit_interval(x, self.dtype), labels.index_select(0, order[rows])
+            if self.flip:
+                x = torch.where(mirrored[rows, None, None, None], x.flip(-1), x)
+            yield to_unit_interval(x, self.dtype), labels.index_select(0, order[rows]), *extra
+
+    def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the order of a pass, the shifts of its crops, and which images are mirrored."""
+        # On the CPU, so that every device sees the same epoch, and sent over once.
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
+        order = torch.randperm(self.size, generator=generator)
+        shifts = torch.randint(2 * self.crop + 1, (self.size, 2), generator=generator)
+        mirrored = torch.rand(self.size, generator=generator) < 0.5 if self.flip else torch.empty(0)
+        device = self.rows[0].device
+        return order.to(device), shifts.to(device), mirrored.to(device)
 
 
 def crop_windows(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
     """Return windows of the images' own size, cut out of the images padded with zeros.
 
-    images (B, 1, H, W), shifts (B, 2) in 0…2·padding, rows first -> (B, 1, H, W)
+    images (B, C, H, W), shifts (B, 2) in 0…2·padding, rows first -> (B, C, H, W)
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     padded_width = width + 2 * padding
     down, right = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     window = (down[:, None] * padded_width + right).flatten()
     corner = shifts[:, 0] * padded_width + shifts[:, 1]
-    padded = F.pad(images, (padding,) * 4).view(batch, -1)
-    return padded.gather(1, corner[:, None] + window).view_as(images)
+    padded = F.pad(images, (padding,) * 4).view(batch, channels, -1)
+    return padded.gather(2, (corner[:, None, None] + window).expand(-1, channels, -1)).view_as(images)
 
 
 def to_unit_interval(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return bytes 0…255 as numbers in [0, 1]."""
-    return images.to(dtype).div_(255)
+    """Return bytes 0…255 as numbers in [0, 1]; what is no byte stays."""
+    return images.to(dtype).div_(255) if images.dtype == torch.uint8 else images
 
 
 @dataclass(frozen=True, kw_only=True)

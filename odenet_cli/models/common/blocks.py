@@ -1,4 +1,7 @@
-"""Parts that the networks of table 1 share: stems, residual blocks, the ODE field and its block, the head."""
+"""Parts that the networks of table 1 share: stems, residual blocks, the ODE field and its block, the head.
+
+For images of any size, and for vectors, whose layers are dense.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from torch import Tensor, nn
 from odenet_cli.ode import Solver
 
 STEMS = ("conv", "res")
+HALVED_FROM = 12  # pixels of the smaller side: MNIST's 26 are halved to 13 and 6, CIFAR's 30 to 15 and 7, 6 stay
+UNPADDED_FROM = 5  # a smaller image would lose half of itself to the first convolution
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -19,22 +24,55 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def stem(kind: str, channels: int, width: int) -> nn.Sequential:
-    """Return the downsampling layers (B, C, 28, 28) -> (B, width, 6, 6) of kind `conv`, (B, width, 7, 7) of `res`."""
+def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
+    """Return the layers between an input of `shape` and the state.
+
+    An image (B, C, H, W) becomes (B, width, h, w): a 3×3 convolution, and one halving of kind `conv` or `res` for as
+    long as the smaller side has `HALVED_FROM` pixels. 28×28 become 6×6 (`conv`) or 7×7 (`res`). A vector (B, D)
+    becomes (B, width) by one linear layer.
+    """
     if kind not in STEMS:
         raise ValueError(f"model.stem={kind} is not known. There are: {', '.join(STEMS)}.")
     if width < 1:
         raise ValueError(f"model.width={width} must be at least 1 channel.")
-    first = nn.Conv2d(channels, width, 3)
-    if kind == "res":
-        return nn.Sequential(first, ResidualBlock(width, stride=2), ResidualBlock(width, stride=2))
-    halve = [[group_norm(width), nn.ReLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)] for _ in range(2)]
-    return nn.Sequential(first, *halve[0], *halve[1])
+    if len(shape) == 1:
+        return nn.Sequential(nn.Linear(shape[0], width))
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=_padding(shape))]
+    for _ in range(_halvings(shape)):
+        if kind == "res":
+            layers.append(ResidualBlock(width, stride=2))
+        else:
+            layers += [group_norm(width), nn.ReLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)]
+    return nn.Sequential(*layers)
 
 
-def head(width: int, classes: int) -> nn.Sequential:
-    """Return the classifier (B, width, H, W) -> logits (B, classes)."""
-    return nn.Sequential(group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+def describe_stem(kind: str, shape: tuple[int, ...], width: int) -> str:
+    """Return in words what `stem` makes of an input: "conv stem 1×28×28 → 64×6×6"."""
+    if len(shape) == 1:
+        return f"linear stem {shape[0]} → {width}"
+    sides = [side - 2 + 2 * _padding(shape) for side in shape[1:]]
+    for _ in range(_halvings(shape)):
+        sides = [side // 2 if kind == "conv" else -(-side // 2) for side in sides]
+    return f"{kind} stem {'×'.join(map(str, shape))} → {'×'.join(map(str, (width, *sides)))}"
+
+
+def _padding(shape: tuple[int, ...]) -> int:
+    return int(min(shape[1:]) < UNPADDED_FROM)
+
+
+def _halvings(shape: tuple[int, ...]) -> int:
+    """Return how often images of `shape` are halved."""
+    side, count = min(shape[1:]) - 2 + 2 * _padding(shape), 0
+    while side >= HALVED_FROM:
+        side, count = side // 2, count + 1
+    return count
+
+
+def head(width: int, outputs: int, dims: int = 3) -> nn.Sequential:
+    """Return the last layers: a map (B, width, H, W), or a vector (B, width) where `dims` is 1 -> (B, outputs)."""
+    if dims == 1:
+        return nn.Sequential(nn.Linear(width, outputs))
+    return nn.Sequential(group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs))
 
 
 class ResidualBlock(nn.Module):
@@ -54,6 +92,17 @@ class ResidualBlock(nn.Module):
         h = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(h)
         return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h))))
+
+
+class DenseBlock(nn.Module):
+    """x + W2 tanh(W1 x + b1) + b2 for vectors: one Euler step along a `DenseField`. x (B, C) -> (B, C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear2(torch.tanh(self.linear1(x)))
 
 
 class TimeConv2d(nn.Module):
@@ -88,6 +137,26 @@ class ConvField(nn.Module):
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         x = self.conv1(t, F.relu(self.norm1(x)))
         return self.norm3(self.conv2(t, F.relu(self.norm2(x))))
+
+
+class DenseField(nn.Module):
+    """dx/dt = W2 [t, tanh(W1 [t, x] + b1)] + b2, the field of an ODE-Net on vectors: x (B, C) -> (B, C).
+
+    It grows no faster than linearly, so no solution leaves the numbers in finite time.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(width + 1, width), nn.Linear(width + 1, width)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        x = torch.tanh(_with_time(self.linear1, t, x))
+        return _with_time(self.linear2, t, x)
+
+
+def _with_time(linear: nn.Linear, t: Tensor, x: Tensor) -> Tensor:
+    """Return `linear([t, x])`: the column of the time is the same for all samples, and is added like a bias."""
+    return torch.addmm(linear.bias + t * linear.weight[:, 0], x, linear.weight[:, 1:].T)
 
 
 class ODEBlock(nn.Module):
