@@ -17,8 +17,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from odenet_cli.analysis.model_contexts import in_dtype
-from odenet_cli.analysis.reference_gradient import (
+from odenet_cli.analysis.trained import Trained
+from odenet_cli.config.resolve import gradient_solver
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError, is_out_of_memory
+from odenet_cli.ode import SolveError, Solver
+from odenet_cli.ode.gradient import options as gradient_options
+from odenet_cli.training import build, device
+from odenet_cli.training.evaluate import converted
+from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     NoExactGradient,
     compute_gradient,
@@ -28,15 +36,7 @@ from odenet_cli.analysis.reference_gradient import (
     gradient_of_steps,
     record_steps,
 )
-from odenet_cli.analysis.step_replay import Recording
-from odenet_cli.analysis.trained import Trained
-from odenet_cli.config.resolve import gradient_solver
-from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError, is_out_of_memory
-from odenet_cli.ode import SolveError, Solver
-from odenet_cli.ode.gradient import options as gradient_options
-from odenet_cli.training import build, device
-from odenet_cli.training.evaluate import converted
+from odenet_cli.training.exact_gradient.step_replay import Recording
 
 # Methods that are exact for their own steps, and how many times the rounding error they may be off: the backward pass
 # of reversible steps amplifies it.

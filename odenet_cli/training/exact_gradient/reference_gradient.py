@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.analysis.model_contexts import frozen, in_dtype, repeatable
-from odenet_cli.analysis.step_replay import Recording, recording_solver, replaying_solver
 from odenet_cli.errors import RunFailed
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
@@ -26,6 +24,8 @@ from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.tasks import Loss
 from odenet_cli.training import device, generators
 from odenet_cli.training.evaluate import converted, solved_by
+from odenet_cli.training.exact_gradient.model_contexts import frozen, in_dtype, repeatable
+from odenet_cli.training.exact_gradient.step_replay import Recording, recording_solver, replaying_solver
 from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences

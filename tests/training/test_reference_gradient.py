@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from odenet_cli.analysis.model_contexts import in_dtype
-from odenet_cli.analysis.reference_gradient import (
+from odenet_cli.errors import RunFailed
+from odenet_cli.models.common.blocks import ODEBlock
+from odenet_cli.ode import Adaptive, Fixed, SolveError
+from odenet_cli.ode.gradient import names
+from odenet_cli.ode.gradient.adjoint import Adjoint
+from odenet_cli.training import device
+from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     NoExactGradient,
     compute_gradient,
@@ -18,12 +24,6 @@ from odenet_cli.analysis.reference_gradient import (
     gradient_of_steps,
     record_steps,
 )
-from odenet_cli.errors import RunFailed
-from odenet_cli.models.common.blocks import ODEBlock
-from odenet_cli.ode import Adaptive, Fixed, SolveError
-from odenet_cli.ode.gradient import names
-from odenet_cli.ode.gradient.adjoint import Adjoint
-from odenet_cli.training import device
 
 EXACT = sorted(set(names()) - {"adjoint"})
 
