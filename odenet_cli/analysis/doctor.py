@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from odenet_cli.analysis.rerun import Failure, approach
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RunFailed
-from odenet_cli.ode import Adaptive, Fixed, Report, Solution, SolveError, Solver, StepLimit, doctor
+from odenet_cli.ode import Adaptive, DenseSolution, Fixed, Report, Solution, SolveError, Solver, StepLimit, doctor
 from odenet_cli.ode.diagnosis import in_words
 from odenet_cli.rundir import read_metrics, read_record
 from odenet_cli.training import build
@@ -63,10 +64,19 @@ class Watched:
     calls: Calls
 
     def __call__(self, field: Any, y0: Any, ts: Any, args: Any = (), parameters: Any = ()) -> Solution:
-        call = Call(self, field, y0, ts, args)  # type: ignore[arg-type]
+        with self.noted(Call(self, field, y0, ts, args)):  # type: ignore[arg-type]
+            return super().__call__(field, y0, ts, args, parameters)  # type: ignore[misc, no-any-return]
+
+    def dense(self, field: Any, y0: Any, ts: Any, args: Any = ()) -> DenseSolution:
+        with self.noted(Call(self, field, y0, ts, args)):  # type: ignore[arg-type]
+            return super().dense(field, y0, ts, args)  # type: ignore[misc, no-any-return]
+
+    @contextmanager
+    def noted(self, call: Call) -> Iterator[None]:
+        """Note a call that is made inside, and whether it fails."""
         self.calls.made = [*self.calls.made[-15:], call]
         try:
-            return super().__call__(field, y0, ts, args, parameters)  # type: ignore[misc, no-any-return]
+            yield
         except SolveError:
             self.calls.failed = call
             raise

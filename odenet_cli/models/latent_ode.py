@@ -1,7 +1,7 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
-All samples are solved at once, to all the times that any of them was observed at. Steps are longer than the gaps
-between times, so more times cost dense output, not function evaluations.
+All samples are solved at once, each to the times that it was observed at. Steps are longer than the gaps between
+times, so more times cost dense output, not function evaluations.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
 from odenet_cli.models.common.series import (
     Forecast,
-    gather_times,
     has_missing,
     perceptron,
     series_features,
-    unique_times,
 )
 from odenet_cli.ode import Solver
+from odenet_cli.ode.own_times import solve_at
 
 
 class LatentODE(LatentVAE):
@@ -63,14 +62,13 @@ class LatentODE(LatentVAE):
         """Encode the observations, draw z0, solve to all times at once, decode."""
         z0, kl, weight = self.encode(times, values, observed_mask)
         targets = [] if target_times is None else [target_times]
-        ts, indices = unique_times(times.where(observed_mask, 0), *targets)
-        z, batch = self.flow(z0, ts), len(times)
+        z, *paths = solve_at(self.solver, self.field, z0, [times.where(observed_mask, 0), *targets])
         return Forecast(
-            mean=self.decoder(gather_times(z[:batch], indices[0])),
+            mean=self.decoder(z),
             spread=self.log_sigma.exp(),
             kl=kl,
             weight=weight,
-            path=self.decoder(gather_times(z[-batch:], indices[1])) if targets else None,
+            path=self.decoder(paths[0]) if targets else None,
         )
 
     def draw(
@@ -85,9 +83,8 @@ class LatentODE(LatentVAE):
         """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
         mean, log_sd = self.recognition(times, values, observed_mask)
         z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
-        ts, (index,) = unique_times(target_times)
-        z = self.flow(z0.flatten(0, 1), ts)
-        path = self.decoder(gather_times(z, index.repeat(count, 1))).unflatten(0, (count, len(times)))
+        (z,) = solve_at(self.solver, self.field, z0.flatten(0, 1), [target_times.repeat(count, 1)])
+        path = self.decoder(z).unflatten(0, (count, len(times)))
         return path + self.log_sigma.exp() * torch.randn(path.shape, generator=generator).to(path)
 
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.latent import LatentVAE, from_zero, recognition_and_field
-from odenet_cli.models.common.series import gather_times, perceptron, series_features, unique_times
+from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.series import perceptron, series_features
 from odenet_cli.ode import Solver
+from odenet_cli.ode.own_times import solve_at
 
 
 class Intensity(NamedTuple):
@@ -85,25 +86,16 @@ class LatentPoisson(LatentVAE):
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
         """Encode the counts, draw z0, solve for z and ∫ λ to all times at once, read off log λ."""
         z0, kl, weight = self.encode(bins, counts, torch.ones_like(bins, dtype=torch.bool))
-        targets = grid[:, -1:] if self.training else grid
-        ts, indices = unique_times(times.where(event_mask, 0), targets)
-        z, total = self.integral(z0, ts)
-        batch = len(bins)
+        start = (z0, torch.zeros_like(z0[:, 0]))
+        own = torch.cat((times.where(event_mask, 0), grid[:, -1:]), 1)  # and the end, where Λ is the whole integral
+        (z, total), *paths = solve_at(self.solver, self.field, start, [own] if self.training else [own, grid])
         return Intensity(
-            log_rate=self.field.log_intensity(gather_times(z[:batch], indices[0])),
-            total=total[:batch, -1],
+            log_rate=self.field.log_intensity(z[:, :-1]),
+            total=total[:, -1],
             kl=kl,
             weight=weight,
-            path=None if self.training else self.field.log_intensity(gather_times(z[batch:], indices[1])).exp(),
+            path=self.field.log_intensity(paths[0][0]).exp() if paths else None,
         )
-
-    def integral(self, z0: Tensor, ts: list[float]) -> tuple[Tensor, Tensor]:
-        """Return z (B, T, L) and Λ = ∫ λ from 0 (B, T) at the rising times `ts` after 0."""
-        asked, first = from_zero(ts)
-        z, total = self.solver(self.field, (z0, torch.zeros_like(z0[:, 0])), asked).y
-        if len(ts) == 1:
-            return z[:, None], total[:, None]
-        return z[first:].transpose(0, 1), total[first:].transpose(0, 1)
 
 
 MODEL = LatentPoisson

@@ -27,8 +27,9 @@ class DenseSolution:
     field or y0 through a path, but one of the time that is asked for does; where others are wanted, give the solver
     that time as an output time.
 
-    ends   the times at which steps began and ended, in the order of the solve
-    stats  what the solve cost
+    ends    the times at which steps began and ended, in the order of the solve
+    degree  of the polynomials between them, the highest
+    stats   what the solve cost
     """
 
     def __init__(self, problem: Problem, resolution: float) -> None:
@@ -54,6 +55,7 @@ class DenseSolution:
         self._direction = math.copysign(1.0, h[0])
         self._stops = self._direction * torch.tensor(self.ends[1:], dtype=dtype, device=device)
         self._coefficients = [_rows(polynomials, i) for i in range(len(problem.rhs.y0))]
+        self.degree = len(self._coefficients[0]) - 1
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
         """Return the state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""

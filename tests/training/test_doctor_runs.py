@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
-from odenet_cli.analysis.doctor import examine
+from odenet_cli.analysis.doctor import Calls, examine
 from odenet_cli.commands import doctor as command
 from odenet_cli.config.saved import save
+from odenet_cli.ode import Adaptive, SolveError, doctor
+from odenet_cli.ode.own_times import solve_at
 from odenet_cli.training import loop
 from odenet_cli.training.failure import Diverged
 
@@ -105,3 +108,14 @@ def test_the_command_prints_and_judges(train, tiny, capsys):
     assert "Nothing is wrong: " in capsys.readouterr().out
     assert all(path.read_bytes() == content for path, content in before.items())
     assert json.loads((folder / "run.json").read_text())["status"] == "done"
+
+
+def test_the_solve_that_shows_where_steps_end_is_watched_too():
+    """Samples with times of their own are solved twice; a failure is met in the first solve."""
+    calls = Calls()
+    solver = calls.watching(Adaptive(method="dopri5", rtol=1e-3, atol=1e-3))
+    times = torch.linspace(0.1, 2.0, 1200).view(2, 600)
+    with pytest.raises(SolveError):
+        solve_at(solver, lambda t, y: y * y, torch.ones(2, 1), [times])
+    assert calls.failed is calls.made[-1]
+    assert doctor(*calls.failed).kind == "blow_up"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odenet_cli.models.common.series import Recognition, check_counts, kl_to_standard_normal, perceptron
 from odenet_cli.ode import Solver
+from odenet_cli.ode.own_times import outputs
 
 
 class LatentField(nn.Module):
@@ -71,14 +72,5 @@ class LatentVAE(nn.Module):
         return z0, kl_to_standard_normal(mean, log_sd), weight
 
     def flow(self, z0: Tensor, ts: Sequence[float]) -> Tensor:
-        """Return z at the rising times `ts` after 0: (B, T, L)."""
-        asked, first = from_zero(ts)
-        states: Tensor = self.solver(self.field, z0, asked).y
-        return states[:, None] if len(ts) == 1 else states[first:].transpose(0, 1)
-
-
-def from_zero(ts: Sequence[float]) -> tuple[Sequence[float], int]:
-    """Return the times to ask a solver for that begins at 0, and where the rising times `ts` begin among them."""
-    # Not for 0 twice: outputs at equal times are copies, and would be kept for the gradient beside the solve's own.
-    # Of two times a solver returns the second alone.
-    return (ts, 0) if ts[0] == 0.0 and len(ts) > 2 else ([0.0, *ts], 1)
+        """Return z at the rising times `ts` at or after 0, for all samples the same: (B, T, L)."""
+        return outputs(self.solver, self.field, z0, ts).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Parts of models of time series: the forecast they return, small networks, the encoder, times in common."""
+"""Parts of models of time series: the forecast they return, small networks, the encoder, states at times."""
 
 from __future__ import annotations
 
@@ -94,13 +94,6 @@ class Recognition(nn.Module):
         )
         mean, log_sd = self.head(gather_times(states, last).squeeze(1)).chunk(2, 1)
         return mean, log_sd
-
-
-def unique_times(*times: Tensor) -> tuple[list[float], list[Tensor]]:
-    """Return all times that occur, rising, and the index of each of the given times (B, N) among them: (B, N) each."""
-    ts, inverse = torch.unique(torch.cat([part.flatten() for part in times]), return_inverse=True)
-    indices = inverse.split([part.numel() for part in times])
-    return ts.tolist(), [index.view_as(part) for index, part in zip(indices, times)]
 
 
 def gather_times(states: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""States at times that each sample has of its own: one solve for all of them, and its dense output in between.
+
+Where samples share their times these are the output times of the solve. Where they share few, a step would hold
+thousands of outputs, each of which one sample asks for. A step's dense output is a polynomial, though, and as many
+states as it has coefficients define it. So the solve is made twice: without gradients, to see where its steps end, and
+then with these few output times inside each step. Each sample is interpolated between them at its own times. The states
+are those of the dense output, and gradients reach them whichever gradient the solver has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode.scalars import widest
+from odenet_cli.ode.solver import Adaptive, Solver
+from odenet_cli.ode.state import Field
+
+FEW = 1000  # output times, which cost no more than interpolation would
+
+
+class Pieces(NamedTuple):
+    """Hold where a path is a polynomial, and at which times it must be known there.
+
+    ends   of the pieces, from 0 on
+    nodes  rising from 0 to 1, the same share of each piece
+    """
+
+    ends: list[float]
+    nodes: list[float]
+
+    @property
+    def times(self) -> list[float]:
+        """The times at which the path must be known: neighbouring pieces have one of them in common."""
+        inner = self.nodes[:-1]
+        return [a + (b - a) * node for a, b in pairwise(self.ends) for node in inner] + [self.ends[-1]]
+
+
+def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], args: Sequence[Any] = ()) -> list[Any]:
+    """Solve y' = field(t, y, *args), y(0) = y0, to the times at or after 0 that each sample has of its own.
+
+    y0     (B, *S), or a tuple of such tensors
+    times  tensors (B_i, N_i), in any order within a row: the first B_0 samples are asked for at those of the first, the
+           next B_1 at those of the second, and so on
+
+    Returns for each of them the states (B_i, N_i, *S). Where samples share few times a `Fixed` solver takes its steps
+    between equal parts of the whole time, as many as a sample has times, not between neighbouring times of all samples.
+    """
+    distinct, index = torch.unique(torch.cat([part.flatten() for part in times]), return_inverse=True)
+    if distinct[0] < 0:
+        raise ValueError(f"a sample's time is {float(distinct[0]):.6g}, and the solve begins at 0.")
+    most = max(part.shape[1] for part in times)
+    if len(distinct) <= max(FEW, most):
+        own = [part.view_as(asked) for part, asked in zip(index.split([part.numel() for part in times]), times)]
+        return _each(outputs(solver, field, y0, distinct.tolist(), args), own)
+    end = float(distinct[-1])
+    if not isinstance(solver, Adaptive):
+        # Every step is an output: between them interpolation of the method's order adds an error of that order.
+        pieces = _equal_pieces(end, most * solver.steps, max(3, solver.tableau.order))
+        return _interpolated(pieces, replace(solver, steps=1)(field, y0, pieces.times, args).y, times)
+    path = solver.dense(field, y0, [0.0, end], args)
+    pieces = Pieces(path.ends, _lobatto(path.degree))
+    y = solver(field, y0, pieces.times, args).y if torch.is_grad_enabled() else path(pieces.times)
+    return _interpolated(pieces, y, times)
+
+
+def outputs(solver: Solver, field: Field, y0: Any, ts: Sequence[float], args: Sequence[Any] = ()) -> Any:
+    """Return the states (T, B, *S) at the rising times `ts` at or after 0, where y is y0."""
+    # Not for 0 twice: outputs at equal times are copies, and would be kept for the gradient beside the solve's own.
+    if ts[0] == 0.0 and len(ts) > 2:
+        return solver(field, y0, ts, args).y
+    # Of two times a solver returns the second alone.
+    y = solver(field, y0, [0.0, *ts], args).y
+    parts = tuple(part[None] if len(ts) == 1 else part[1:] for part in (y if isinstance(y, tuple) else (y,)))
+    return parts if isinstance(y, tuple) else parts[0]
+
+
+def _lobatto(degree: int) -> list[float]:
+    """Return degree + 1 nodes from 0 to 1, between which interpolation adds little to the errors at them."""
+    return [0.5 - 0.5 * math.cos(math.pi * i / degree) for i in range(degree + 1)]
+
+
+def _equal_pieces(end: float, steps: int, degree: int) -> Pieces:
+    """Return pieces of `degree` equal steps each, in all `steps` or a few more."""
+    count = math.ceil(steps / degree)
+    return Pieces([end * n / count for n in range(count + 1)], [i / degree for i in range(degree + 1)])
+
+
+def _interpolated(pieces: Pieces, y: Any, times: Sequence[Tensor]) -> list[Any]:
+    """Return the states at each sample's times, given those (T, B, *S) at the times of the pieces."""
+    device = times[0].device
+    ends, nodes = (torch.tensor(part, dtype=widest(device), device=device) for part in pieces)
+    first, weights = [], []
+    for asked in times:
+        t = asked.to(ends).contiguous()
+        n = torch.searchsorted(ends[1:], t).clamp(max=len(ends) - 2)
+        distance = ((t - ends[n]) / (ends[n + 1] - ends[n]))[..., None] - nodes
+        first.append(n * (len(nodes) - 1))
+        # Lagrange's polynomials, each 1 at its own node and 0 at the others.
+        others = [[j for j in range(len(nodes)) if j != i] for i in range(len(nodes))]
+        weights.append([(distance[..., rest] / (nodes[i] - nodes[rest])).prod(-1) for i, rest in enumerate(others)])
+    return _each(y, first, weights)
+
+
+def _each(y: Any, index: Sequence[Tensor], weights: Sequence[Sequence[Tensor]] | None = None) -> list[Any]:
+    """Return Σ w_i y[index + i] for each sample, (B_i, N_i, *S) by index (B_i, N_i); without weights y[index]."""
+    if isinstance(y, tuple):
+        return list(zip(*(_each(part, index, weights) for part in y)))
+    rows, result = y.transpose(0, 1).reshape(y.shape[1], len(y), -1), []
+    for n, own in enumerate(index):
+        mine, rows = rows[: len(own)], rows[len(own) :]
+        picked = [
+            mine.gather(1, (own + i)[..., None].expand(-1, -1, mine.shape[2]))
+            for i in range(1 if weights is None else len(weights[n]))
+        ]
+        if weights is not None:
+            picked = [w[..., None].to(y.real.dtype) * state for w, state in zip(weights[n], picked)]
+        result.append(sum(picked[1:], picked[0]).view(*own.shape, *y.shape[2:]))
+    return result
