@@ -133,30 +133,35 @@ def describe_type(hint: Any) -> str:
     return plain.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def load_target(key: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the user's own class, `options["target"]` as `package.module:Class`, and the other options.
+def load_target(key: str, options: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+    """Return the user's own class, `options["target"]` as `package.module:Class`, and the other options."""
+    rest = {name: value for name, value in options.items() if name != "target"}
+    return load_class(f"{key}.target", options.get("target")), rest
+
+
+def load_class(key: str, target: object) -> type[Any]:
+    """Return the user's own class of networks, `target` as `package.module:Class`.
 
     The current folder is searched last. Whatever the module or the constructor raises becomes a `RequestError`.
     """
-    rest = {name: value for name, value in options.items() if name != "target"}
-    module, colon, name = str(options.get("target") or "").partition(":")
+    module, colon, name = str(target or "").partition(":")
     if not (module and colon and name):
-        raise RequestError(f"{key}.target={options.get('target')} must read package.module:Class.")
+        raise RequestError(f"{key}={target} must read package.module:Class.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {error}") from error
+        raise RequestError(f"{key}={target} cannot be imported: {error}") from error
     except (Exception, SystemExit) as error:
-        raise RequestError(f"{key}.target={module}:{name} cannot be imported: {_describe(error)}.") from error
+        raise RequestError(f"{key}={target} cannot be imported: {describe(error)}.") from error
     try:
         own = getattr(loaded, name)
     except AttributeError as error:
-        raise RequestError(f"{key}.target: {module} has no {name}.") from error
+        raise RequestError(f"{key}: {module} has no {name}.") from error
     if not (inspect.isclass(own) and hasattr(own, "named_parameters")):
-        raise RequestError(f"{key}.target={module}:{name} is not a class of networks (torch.nn.Module).")
-    return _guarded(f"{key}.target={module}:{name}", own), rest
+        raise RequestError(f"{key}={target} is not a class of networks (torch.nn.Module).")
+    return _guarded(f"{key}={target}", own)
 
 
 def _guarded(what: str, own: type[Any]) -> type[Any]:
@@ -169,7 +174,7 @@ def _guarded(what: str, own: type[Any]) -> type[Any]:
         except RequestError:
             raise
         except (Exception, SystemExit) as error:
-            raise RequestError(f"{what} cannot be made: {_describe(error)}.") from error
+            raise RequestError(f"{what} cannot be made: {describe(error)}.") from error
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     kind: Any = type(own)
@@ -177,7 +182,7 @@ def _guarded(what: str, own: type[Any]) -> type[Any]:
     return guarded
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return an exception in one line, and where in the user's code it arose."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"

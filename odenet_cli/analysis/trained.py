@@ -14,7 +14,7 @@ from torch import nn
 from odenet_cli import data as datasets
 from odenet_cli import models
 from odenet_cli.config.saved import load
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import CODE_KEYS, Config
 from odenet_cli.data import Data
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
@@ -77,7 +77,7 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
 
     def check(state: checkpoint.Content) -> None:
         # The user names a class of their own again, and it may have moved since.
-        validate(state, run, own_shapes, prefixes=WEIGHT_KEYS, free=("model.target",))
+        validate(state, run, own_shapes, prefixes=WEIGHT_KEYS, free=CODE_KEYS)
 
     path = folder / "checkpoints" / f"{which}.pt"
     state, trouble = checkpoint.latest(path, check)

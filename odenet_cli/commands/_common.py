@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from odenet_cli.config.saved import load
-from odenet_cli.config.schema import DATA_PLACES, STEP_CONTROL, Config, SolverChange, SolverConfig
+from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, STEP_CONTROL, Config, SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
@@ -29,9 +29,9 @@ from odenet_cli.training.progress import say
 Overrides = dict[str, list[Any]]  # key -> its values
 
 SOLVER_FIELDS = tuple(field.name for field in fields(SolverChange))
-RUN_KEYS = (*DATA_PLACES, "data.download", "device", "model.target")  # of every command that takes a RUN
-RUN_HELP = f"""{", ".join(RUN_KEYS[:-1])}: where the data are, and where to compute.
-model.target=package.module:Class: to be given again where the run has a class of your own, as no file may name code."""
+RUN_KEYS = (*DATA_PLACES, "data.download", "device", *CODE_KEYS)  # of every command that takes a RUN
+RUN_HELP = f"""{", ".join(RUN_KEYS[: -len(CODE_KEYS)])}: where the data are, and where to compute.
+{", ".join(CODE_KEYS)}: to be given again where the run has a class of your own, as no file may name code."""
 
 
 class Help(argparse.HelpFormatter):
@@ -188,12 +188,12 @@ class Parser(argparse.ArgumentParser):
 def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
     """Return the config of the run in `folder` with its data where they are now, unless the user says where.
 
-    Raises if the run has a class of the user's own that `model.target` does not name again.
+    Raises if the run has a class of the user's own that is not named again.
     """
-    if run.model["name"] == "custom" and "model.target" not in overrides:
+    unsaid = [f"{key}={target}" for key, target in run.named_code().items() if key not in overrides]
+    if unsaid:
         raise RequestError(
-            "this run has a class of your own, and no file may name code to run.\n"
-            f"  Say it again: model.target={run.model.get('target')}"
+            f"this run has a class of your own, and no file may name code to run.\n  Say it again: {' '.join(unsaid)}"
         )
     if not any(key in overrides for key in DATA_PLACES):
         from odenet_cli.training.identity import find_moved_data

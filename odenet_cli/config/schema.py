@@ -18,6 +18,8 @@ INCIDENTAL = frozenset(("name", "device", "resume", *DATA_PLACES, "data.download
 INCIDENTAL |= {"logger", "trainer.log_every", "trainer.checkpoint_every"}
 PATHS = (*DATA_PLACES, "checkpoint")  # relative to the folder of the command, and saved absolute
 
+CODE_KEYS = ("model.target", "model.field")  # name code to run, `package.module:Class`: the command line alone may
+
 STEP_CONTROL = ("controller", "first_step", "min_step", "max_step", "jumps")
 """Options of the step control, which only adaptive methods have."""
 
@@ -191,6 +193,13 @@ class Config:
     def source(self) -> tuple[str, dict[str, Any]]:
         """Return the data set's name and its options."""
         return self.data["name"], {key: value for key, value in self.data.items() if key not in ("name", "recipe")}
+
+    def named_code(self) -> dict[str, str]:
+        """Return the keys that name code of the user's own, and what they name."""
+        places = ((key, *key.split(".")) for key in CODE_KEYS)
+        named = {key: getattr(self, group).get(name) for key, group, name in places}
+        # A field without a colon is one of the model's.
+        return {key: str(x) for key, x in named.items() if x is not None and (key != "model.field" or ":" in str(x))}
 
 
 @functools.cache

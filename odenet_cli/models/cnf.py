@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.concat_squash import ConcatSquashField
 from odenet_cli.models.common.flow import (
     DIVERGENCES,
     NOISES,
@@ -36,7 +37,12 @@ from odenet_cli.models.common.flow import (
     hutchinson_noise,
     log_normal,
 )
+from odenet_cli.models.common.own_field import check_no_options, own_field
 from odenet_cli.ode import Adaptive, Solver
+
+CONCATSQUASH, LAYERS = "concatsquash", 3
+
+MAX_TRAINED, MAX_SCORED = 4, 64  # dimensions up to which the exact divergence is taken, in training and in scoring
 
 
 class ContinuousFlow(nn.Module):
@@ -45,7 +51,8 @@ class ContinuousFlow(nn.Module):
     horizon             T, the time at which there are data
     divergence          analytic: the field's own `with_divergence(t, z) -> (dz/dt, ∇·f (B,))`; exact: one
                         vector-Jacobian product a dimension; hutchinson: εᵀ(∂f/∂z)ε, one ε a sample and a solve
-                        (Grathwohl et al. 2019)
+                        (Grathwohl et al. 2019), in training: scored is the exact one, up to MAX_SCORED dimensions;
+                        auto: analytic where the field has it, exact up to MAX_TRAINED dimensions, else hutchinson
     noise               of ε: rademacher, or gaussian
     divergence_in_norm  the tolerance holds for the log-density too; false: it is a quadrature outside the error norm,
                         and the draw of ε changes no step
@@ -69,6 +76,9 @@ class ContinuousFlow(nn.Module):
         check_variance(base_variance)
         self.field, self.solver, self.shape = field, solver, shape
         self.horizon, self.divergence, self.noise = float(horizon), divergence, noise
+        if divergence == "auto":
+            cheap = "exact" if math.prod(shape) <= MAX_TRAINED else "hutchinson"
+            self.divergence = "analytic" if hasattr(field, "with_divergence") else cheap
         self.divergence_in_norm, self.base_variance = divergence_in_norm, base_variance
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
@@ -103,7 +113,9 @@ class ContinuousFlow(nn.Module):
 
     def _solve(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return z and ∫ ∇·f dt at the second time."""
-        noise = hutchinson_noise(self.noise, z) if self.divergence == "hutchinson" else None
+        estimated = self.divergence == "hutchinson" and (self.training or math.prod(self.shape) > MAX_SCORED)
+        # One draw for the whole solve: the field is then smooth in time, and its gradient that of one function.
+        noise = hutchinson_noise(self.noise, z) if estimated else None
         field = AugmentedField(self.field, self.divergence, noise)
         solver: Any = self.solver
         if not self.divergence_in_norm and isinstance(solver, Adaptive):
@@ -117,8 +129,8 @@ class PlanarField(nn.Module):
 
     z (B, D) -> (B, D); the sum over m is not divided by their number, as in the paper's equation
 
-    spread  standard deviation of the initial w and b. None, torch's own start, is small: the units are then nearly
-            linear, and training by likelihood stays long at the Gaussian that is next to the data
+    spread  standard deviation of the initial b and, in the plane, w. None, torch's own start, is small: the units are
+            then nearly linear, and training by likelihood stays long at the Gaussian that is next to the data
     """
 
     def __init__(self, dim: int, units: int, hidden: int, spread: float | None) -> None:
@@ -137,6 +149,8 @@ class PlanarField(nn.Module):
             with torch.no_grad():
                 bias: Tensor = self.of_time[-1].bias  # type: ignore[assignment]
                 bias[dim * units : (2 * dim + 1) * units].normal_(0, spread)
+                # w·z has the same spread in all dimensions, else every unit is saturated in many.
+                bias[dim * units : 2 * dim * units].mul_(math.sqrt(2 / dim))
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         u, w, b = self._weights(t)
@@ -174,7 +188,12 @@ class PlanarField(nn.Module):
 
 
 class CNF(ContinuousFlow):
-    """The paper's flow: `units` M, and a network of time with two layers of `hidden` units."""
+    """The paper's flow: `units` M, and a network of time with two layers of `hidden` units.
+
+    field       None: that; concatsquash: FFJORD's field, `layers` hidden layers of `units`; else the user's own, made
+                with `field_args`
+    divergence  analytic: as auto where the field has no closed form
+    """
 
     def __init__(
         self,
@@ -189,17 +208,32 @@ class CNF(ContinuousFlow):
         noise: str,
         divergence_in_norm: bool,
         base_variance: float,
+        field: str | None = None,
+        field_args: Any = None,
+        layers: int | None = None,
     ) -> None:
         if len(shape) != 1:
             raise ValueError(f"model=cnf is for points, and inputs of this data set are {shape}; use data=moons or u1.")
         if min(units, hidden) < 1:
             raise ValueError(f"model.units={units} and model.hidden={hidden} must be at least 1.")
+        if layers is not None and field != CONCATSQUASH:
+            raise ValueError(f"model.layers={layers} is an option of model.field={CONCATSQUASH}.")
+        if field is None or field == CONCATSQUASH:
+            check_no_options(field_args)
+        made: nn.Module
+        if field is None:
+            made = PlanarField(shape[0], units, hidden, spread)
+        elif field == CONCATSQUASH:
+            made = ConcatSquashField(shape[0], units, LAYERS if layers is None else layers)
+        else:
+            made = own_field(field, field_args, shape)
+        closed = divergence != "analytic" or hasattr(made, "with_divergence")
         super().__init__(
-            PlanarField(shape[0], units, hidden, spread),
+            made,
             shape,
             solver,
             horizon=horizon,
-            divergence=divergence,
+            divergence=divergence if closed else "auto",
             noise=noise,
             divergence_in_norm=divergence_in_norm,
             base_variance=base_variance,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ from odenet_cli.ode.own_times import solve_at
 class LatentODE(LatentVAE):
     """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M) -> `Forecast`; see `Series`.
 
-    sigma  standard deviation of the observations around the decoded path; None: learned
+    sigma              standard deviation of the observations around the decoded path; None: learned
+    field, field_args  a vector field of the user's own, for z (B, latent), and its options
     """
 
     def __init__(
@@ -43,12 +45,22 @@ class LatentODE(LatentVAE):
         sigma: float | None,
         kl: float,
         warmup: int,
+        field: str | None = None,
+        field_args: Any = None,
     ) -> None:
         features = series_features(shape, classes)
-        recognition, field = recognition_and_field(
-            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers, masked=has_missing(shape)
+        recognition, vector_field = recognition_and_field(
+            features,
+            latent=latent,
+            rnn=rnn,
+            cell=cell,
+            hidden=hidden,
+            layers=layers,
+            masked=has_missing(shape),
+            own=field,
+            own_args=field_args,
         )
-        super().__init__(recognition, field, solver, kl, warmup)
+        super().__init__(recognition, vector_field, solver, kl, warmup)
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
         self.decoder = perceptron(latent, hidden, 1, features, nn.ReLU)

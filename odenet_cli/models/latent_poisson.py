@@ -8,7 +8,7 @@ The integral is one more component of the solve that makes the path.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ class RateField(nn.Module):
 class LatentPoisson(LatentVAE):
     """bins (B, N), counts (B, N, 1), times (B, M), event_mask (B, M), grid (B, G) -> `Intensity`; see `Events`.
 
-    rate  the unit of λ, in events per time: about what is expected
+    rate               the unit of λ, in events per time: about what is expected
+    field, field_args  a vector field of the user's own, for z (B, latent), and its options
     """
 
     field: RateField
@@ -73,15 +74,24 @@ class LatentPoisson(LatentVAE):
         rate: float,
         kl: float,
         warmup: int,
+        field: str | None = None,
+        field_args: Any = None,
     ) -> None:
         features = series_features(shape, classes)
-        recognition, field = recognition_and_field(
-            features, latent=latent, rnn=rnn, cell=cell, hidden=hidden, layers=layers
+        recognition, vector_field = recognition_and_field(
+            features,
+            latent=latent,
+            rnn=rnn,
+            cell=cell,
+            hidden=hidden,
+            layers=layers,
+            own=field,
+            own_args=field_args,
         )
-        super().__init__(recognition, field, solver, kl, warmup)
+        super().__init__(recognition, vector_field, solver, kl, warmup)
         if not 0 < rate < math.inf:
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
-        self.field = RateField(field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
+        self.field = RateField(vector_field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
         """Encode the counts, draw z0, solve for z and ∫ λ to all times at once, read off log λ."""

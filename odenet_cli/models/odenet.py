@@ -5,10 +5,14 @@ With the adjoint gradient it is the paper's ODE-Net, with backpropagation its RK
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odenet_cli.models.common import blocks
+from odenet_cli.models.common.own_field import check_no_options, own_field
 from odenet_cli.ode import Solver
 
 
@@ -17,11 +21,21 @@ class ODENet(nn.Module):
 
     The field is convolutional for images and dense for vectors.
 
-    augment  so many channels of zeros are appended to the state (Dupont et al. 2019)
+    augment            so many channels of zeros are appended to the state (Dupont et al. 2019)
+    field, field_args  a vector field of the user's own, and its options
     """
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, solver: Solver, *, stem: str, width: int, augment: int
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        solver: Solver,
+        *,
+        stem: str,
+        width: int,
+        augment: int,
+        field: str | None = None,
+        field_args: Any = None,
     ) -> None:
         super().__init__()
         if augment < 0:
@@ -29,9 +43,17 @@ class ODENet(nn.Module):
         self.about = blocks.describe_stem(stem, shape, width)
         self.stem = blocks.stem(stem, shape, width)
         self.augment = augment
-        field = (blocks.DenseField if len(shape) == 1 else blocks.ConvField)(width + augment)
-        self.flow = blocks.ODEBlock(field, solver)
+        self.flow = blocks.ODEBlock(self._field(shape, width + augment, field, field_args), solver)
         self.head = blocks.head(width + augment, classes, len(shape))
+
+    def _field(self, shape: tuple[int, ...], channels: int, own: str | None, options: Any) -> nn.Module:
+        """Return the field of the block: the user's `own`, for states as the stem makes them, or the paper's."""
+        if own is None:
+            check_no_options(options)
+            return (blocks.DenseField if len(shape) == 1 else blocks.ConvField)(channels)
+        with torch.no_grad():
+            size = self.stem(torch.zeros(1, *shape)).shape[2:]
+        return own_field(own, options, (channels, *size))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

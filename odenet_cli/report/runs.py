@@ -54,7 +54,7 @@ class Run:
 
     @property
     def network(self) -> tuple[Any, Any]:
-        return self.config.get("model.name"), self.config.get("model.target")
+        return self.config.get("model.name"), self.config.get("model.target") or self.config.get("model.field")
 
     @property
     def data_digest(self) -> str:

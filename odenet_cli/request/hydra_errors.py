@@ -119,6 +119,8 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
 
 def _unknown(key: str, known: list[str]) -> str:
     section, _, name = key.rpartition(".")
+    if section == "model.field_args":
+        return f"{key} is not a key of the configuration.\n  An option of your own field is added by a plus: +{key}=…"
     if section == "model" and "model.target" in known:
         return f"{key} is not a key of the configuration.\n  An option of your own class is added by a plus: +{key}=…"
     # A key's meaning begins with what others call it: `learning_rate` is `optim.lr`.

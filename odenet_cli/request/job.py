@@ -28,14 +28,14 @@ from odenet_cli.config.check import tolerance_warnings
 from odenet_cli.config.presets import groups
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, read_saved
-from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
+from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, INCIDENTAL, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import Composer, overrides_of, to_config
 from odenet_cli.request.data import continues, find_auto, look_up_runs, names_recipe, on_gpu, resolve_runs, with_recipe
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
-from odenet_cli.request.trust import check_composed, check_inside, check_target
+from odenet_cli.request.trust import check_composed, check_inside, check_named_code
 from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
 from odenet_cli.training.boards import check_installed
 from odenet_cli.training.identity import find_moved_data, identity, may_change
@@ -107,7 +107,7 @@ def prepare(argv: list[str]) -> TrainRequest:
     request.argv = to_argv(args, [*args.overrides, *request.argv])
 
     for job in request.jobs:
-        check_target(job.config, args.overrides)
+        check_named_code(job.config, args.overrides)
         check_installed(job.config)
     for path in {job.config.checkpoint for job in request.jobs if not continues(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
@@ -262,7 +262,7 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     rest = [override for override in args.overrides if override not in resumes]
     for override in rest:
         key = override.lstrip("+").partition("=")[0]
-        if not (may_change(key) or key.startswith("hydra.") or key == "model.target"):  # the file may have moved
+        if not (may_change(key) or key.startswith("hydra.") or key in CODE_KEYS):  # the file may have moved
             raise RequestError(
                 f"{override} cannot change while a run goes on; only trainer.* can, but for the batch size, and "
                 f"{', '.join(PLACES)}.\n"

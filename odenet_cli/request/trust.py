@@ -101,14 +101,14 @@ def check_composed(cfg: DictConfig) -> None:
         raise RequestError(f"hydra.sweeper.max_batch_size={size} is not allowed: it must be null, or 1 or more.")
 
 
-def check_target(config: Config, overrides: list[str]) -> None:
+def check_named_code(config: Config, overrides: list[str]) -> None:
     """Refuse a class of the user's own that only a file names: it must be said on the command line."""
-    target = config.model.get("target")
-    if target is not None and not any(word.lstrip("+").startswith("model.target=") for word in overrides):
-        raise RequestError(
-            f"model.target={target} stands in a file, and no file may name code to run.\n"
-            f"  If it is yours, say it again on the command line: model.target={target}"
-        )
+    for key, target in config.named_code().items():
+        if not any(word.lstrip("+").startswith(f"{key}=") for word in overrides):
+            raise RequestError(
+                f"{key}={target} stands in a file, and no file may name code to run.\n"
+                f"  If it is yours, say it again on the command line: {key}={target}"
+            )
 
 
 def check_inside(cfg: DictConfig, *keys: str) -> None:
@@ -130,5 +130,5 @@ def _for_the_command_line(what: str) -> RequestError:
 def _names_code(key: str, text: str) -> RequestError:
     return RequestError(
         f"{key}={text} names code to run, which a configuration may not do here.\n"
-        "  A class of your own comes in as model=custom model.target=package.module:Class."
+        "  A class of your own comes in as model=custom model.target=package.module:Class, or as model.field=…."
     )

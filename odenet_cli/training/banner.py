@@ -40,8 +40,9 @@ def banner(session: Session, folder: Path) -> list[str]:
 
 
 def model_name(config: Config) -> str:
-    """Return the model's name, of a network of one's own its class."""
-    return str(config.model.get("target") or config.model["name"])
+    """Return the model's name, of a network of one's own its class; and its field where that was chosen."""
+    name, field = str(config.model.get("target") or config.model["name"]), config.model.get("field")
+    return f"{name} with field {field}" if field else name
 
 
 def stem_of(session: Session) -> str:

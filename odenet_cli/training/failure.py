@@ -133,11 +133,9 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
     if not isinstance(error, Exception):
         return None
     words = str(error) if isinstance(error, RunFailed) else describe_external(error)
-    if words is None and session.config.model["name"] == "custom" and not isinstance(error, OdenetError):
-        target = session.config.model["target"]
-        words = (
-            f"{message_of(error)}\n  It arose with the network of model.target={target}; train.log has the traceback."
-        )
+    own = ", ".join(f"{key}={target}" for key, target in session.config.named_code().items())
+    if words is None and own and not isinstance(error, OdenetError):
+        words = f"{message_of(error)}\n  It arose with the network of {own}; train.log has the traceback."
     if words is None:
         return None
     where = shlex.quote(str(folder))

@@ -63,6 +63,7 @@ PLANTED = {
     "hydra.job_logging.handlers.x.()": "os.mkdir",
     "hydra.job_logging.handlers.x.class": "os.mkdir",
     "model.target": "os:mkdir",
+    "model.field": "os:mkdir",
 }
 
 

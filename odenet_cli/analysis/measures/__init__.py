@@ -26,9 +26,10 @@ Row = dict[str, Any]
 def config_of(folder: Path) -> Config:
     """Return the config of the run in `folder`; raise if it names a class of the user's own, as no file may."""
     config = load(folder)
-    if config.model["name"] == "custom" or "target" in config.model:
+    if own := config.named_code():
+        named = ", ".join(f"{key}={target}" for key, target in own.items())
         raise RequestError(
-            f"{folder / 'config.yaml'} names code to run, model.target={config.model.get('target')}, and no file may.\n"
+            f"{folder / 'config.yaml'} names code to run, {named}, and no file may.\n"
             "  Nothing is measured on a class of your own."
         )
     return replace(config, device="cpu") if config.device == "mps" else config  # in float64, which mps has not

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from odenet_cli.ode.scalars import widest
 
-DIVERGENCES = ("analytic", "exact", "hutchinson")
+DIVERGENCES = ("analytic", "exact", "hutchinson", "auto")
 NOISES = ("rademacher", "gaussian")
 
 
@@ -46,7 +46,7 @@ class AugmentedField:
         dz, vjp = value_and_vjp(lambda point: self.field(t, point), z)
         if dz.shape != z.shape:
             return dz, z.new_zeros(len(z))  # the solver refuses it, naming both shapes
-        if self.noise is not None:
+        if self.noise is not None:  # else the exact trace, also of a flow that trains by Hutchinson's
             return dz, (vjp(self.noise) * self.noise).flatten(1).sum(1)
         return dz, exact_divergence(dz, vjp)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.own_field import check_no_options, own_field
 from odenet_cli.models.common.series import Recognition, check_counts, kl_to_standard_normal, perceptron
 from odenet_cli.ode import Solver
 from odenet_cli.ode.own_times import outputs
@@ -25,14 +27,28 @@ class LatentField(nn.Module):
 
 
 def recognition_and_field(
-    features: int, *, latent: int, rnn: int, cell: str, hidden: int, layers: int, masked: bool = False
-) -> tuple[Recognition, LatentField]:
+    features: int,
+    *,
+    latent: int,
+    rnn: int,
+    cell: str,
+    hidden: int,
+    layers: int,
+    masked: bool = False,
+    own: str | None = None,
+    own_args: Any = None,
+) -> tuple[Recognition, nn.Module]:
     """Return q(z0 | x) by a recurrent network of `rnn` units, and the field of `layers` hidden layers.
 
-    masked  values may be missing, and the network reads which are there
+    masked         values may be missing, and the network reads which are there
+    own, own_args  a field of the user's own instead, and its options
     """
     check_counts(latent=latent, rnn=rnn, hidden=hidden, layers=layers)
-    return Recognition(features, rnn, latent, cell, masked), LatentField(latent, hidden, layers)
+    recognition = Recognition(features, rnn, latent, cell, masked)
+    if own is not None:
+        return recognition, own_field(own, own_args, (latent,))
+    check_no_options(own_args)
+    return recognition, LatentField(latent, hidden, layers)
 
 
 class LatentVAE(nn.Module):

@@ -1,0 +1,54 @@
+"""A user's own vector field in the place of a model's own: `model.field=package.module:Class`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from odenet_cli import registry
+from odenet_cli.errors import RequestError
+from odenet_cli.ode import Fixed
+
+MAX_TRIED = 2**28  # parameters of a field that is called once before anything else is
+
+
+def check_no_options(field_args: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for options of a field of one's own where there is none."""
+    if field_args:
+        raise ValueError("model.field_args are options of a field of your own: say model.field=package.module:Class.")
+
+
+def own_field(target: str, field_args: Mapping[str, Any] | None, shape: tuple[int, ...]) -> nn.Module:
+    """Return the user's vector field `forward(t (), y (B, *shape)) -> (B, *shape)`, made with `field_args`.
+
+    Its constructor is also given `shape`, that of one state, if it takes it. The field is called once, on two states;
+    raises RequestError if that fails, or what it returns is not like the state.
+    """
+    own, options = registry.load_class("model.field", target), dict(field_args or {})
+    registry.check_options("model.field_args", own, options, given=("shape",), sign="+")
+    if "shape" in inspect.signature(own).parameters:
+        options["shape"] = shape
+    field: nn.Module = own(**options)
+    with torch.random.fork_rng(devices=()), torch.device("cpu"):  # so that the call draws no number of the run's
+        if sum(parameter.numel() for parameter in field.parameters()) < MAX_TRIED:
+            # A model without memory is one on the meta device, whose tensors hold no numbers to compute with.
+            on_meta = any(parameter.is_meta for parameter in field.parameters())
+            _try(target, own(**options) if on_meta else field, torch.randn(2, *shape))
+    return field
+
+
+def _try(target: str, field: nn.Module, y: torch.Tensor) -> None:
+    """Call the field as a solver does; raise RequestError naming it if that fails."""
+    training = field.training
+    try:
+        with torch.no_grad():
+            Fixed(method="euler", steps=1)(field.eval(), y, [0.0, 1.0])
+    except (Exception, SystemExit) as error:
+        words = f"{error}" if isinstance(error, ValueError) else registry.describe(error)
+        raise RequestError(f"model.field={target}, called with (t, y {tuple(y.shape)}): {words}") from error
+    finally:
+        field.train(training)
