@@ -107,6 +107,7 @@ def test_augmented_vectors_start_at_zero():
     assert seen[0].shape == (6, 7)
     assert not seen[0][:, 5:].any()
 
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [name for name in options("model") if name in ("mlp", "odenet", "resnet", "rknet")])
 def test_every_preset_of_a_classifier_trains_a_step(name, dtype):
