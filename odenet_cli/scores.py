@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 
 class Score(NamedTuple):
-    """Hold one of the final metrics of a run, and how it is written."""
+    """Hold one of the final metrics of a run, and how it is written: with so many places, of form `g` digits."""
 
     title: str
     name: str
     places: int
     factor: float = 1
+    form: str = "f"
 
     def text(self, value: float) -> str:
         """Return the value without its unit, as a cell of a table."""
-        return f"{self.factor * value:.{self.places}f}"
+        return f"{self.factor * value:.{self.places}{self.form}}"
 
     def sentence(self, value: float) -> str:
         """Return name, value and unit: error 3.61 %, NLL 1.234 nat."""
@@ -28,6 +29,7 @@ ERROR = Score("error %", "error", 2, 100)
 # A task is known by the first of these metrics that it has: a latent variable has a `kl` too, beside an `nll`.
 TASK_SCORES = {
     "error": (ERROR,),
+    "rmse": (Score("RMSE", "rmse", 4, form="g"), Score("R²", "r2", 3)),
     "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
     "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
     "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),

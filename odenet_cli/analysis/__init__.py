@@ -3,7 +3,7 @@
 trained             load its network, weights and data
 scoring             score it under other solvers (`odenet eval`)
 forecast            predict series (`odenet predict`)
-class_probabilities what a classifier says of each test sample (`odenet predict`)
+answers             what a classifier or a regression says of each sample (`odenet predict`)
 audit               is it still an ODE under finer solvers (`odenet audit`)
 gradcheck           compare its gradient with exact ones (`odenet gradcheck`)
 doctor              what is wrong with the solves of a run (`odenet doctor`)

@@ -24,8 +24,7 @@ from odenet_cli.training import build, checkpoint, device, weights
 from odenet_cli.training.resume import validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
-# Written into a run's folder, not in one move.
-APPENDED = ("eval.jsonl", "gradcheck.jsonl", "verify.jsonl", ".audit.json.part")
+APPENDED = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # written into a run's folder, not in one move
 
 log = logging.getLogger("odenet")
 

@@ -56,7 +56,8 @@ def pairs() -> Iterator[str]:
 
     by_task: dict[str, list[str]] = {}
     for name in data.names():
-        by_task.setdefault(data.task(name), []).append(name)
+        for task in data.tasks(name):
+            by_task.setdefault(task, []).append(name)
     yield hanging("", "task: its data, the models that can do it, what it calls of a class of your own (model=custom)")
     for task, names in sorted(by_task.items()):
         yield hanging(f"  {task:<10}  data   ", ", ".join(names))

@@ -1,4 +1,4 @@
-"""Predict series, or classes: odenet predict RUN data.path=FILE out=forecast.csv
+"""Predict series, classes or values: odenet predict RUN data.path=FILE out=forecast.csv
 
 Of each series of a table the first part is shown to the run's network (the run's data.window, or seen=SHARE). At all of
 its times mean and 5, 50 and 95 % quantiles of what is observed there are written, in the table's own units and columns.
@@ -10,7 +10,7 @@ Where the truth is in the table it is printed how often it lies inside the band 
 
 A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
 Quantiles are those of draws= draws, seed= of their noise. Of a classifier the class and the probabilities of each test
-sample are written."""
+sample are written, of a regression its values; of arrays or images of your own those of all samples."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ def main(request: Namespace) -> int:
     if request.seen is not None and request.seen > 1:
         raise RequestError(f"seen={request.seen:g} is a share of the points of a series, at most 1.")
     from odenet_cli import data as datasets
+    from odenet_cli.analysis.trained import known_data
     from odenet_cli.request.overrides import altered
 
     config = altered(request.config, _common.combinations(request.overrides)[0])
     name, run = config.data["name"], (request.folder, config, request.checkpoint)
-    if datasets.task(name) == "classify":
-        from odenet_cli.analysis.class_probabilities import class_probabilities
+    if datasets.task(*config.source(), known_data(request.folder)) in ("classify", "regression"):
+        from odenet_cli.analysis.answers import answers
 
         for key in ("seen", "horizon", "times"):
             if getattr(request, key) is not None:
-                raise RequestError(f"{key}= is for series, and {request.folder} is a run of a classifier.")
-        frame, line = class_probabilities(*run)
+                raise RequestError(f"{key}= is for series, and {request.folder} is a run of {name}, which has none.")
+        frame, line = answers(*run)
     elif name in ("table", "csv"):
         from odenet_cli.analysis.forecast import Question, forecast
 
@@ -60,7 +61,7 @@ def main(request: Namespace) -> int:
         frame, line = forecast(*run, asked)
     else:
         raise RequestError(
-            f"{request.folder} is a run of data={name}. Predicted are classes, and series of a table (data=table).\n"
+            f"{request.folder} is a run of data={name}. Predicted are classes, values and series (data=table).\n"
             "  To draw from a flow: odenet sample."
         )
     if request.out.suffix == ".parquet":

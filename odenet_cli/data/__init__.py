@@ -1,7 +1,8 @@
 """Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
 
 A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
-is constructed and reads nothing before it is asked. It names the `shape` of an input, its `classes` and its `task`, and
+is constructed and reads nothing before it is asked. It names the `shape` of an input, its `classes` (of a regression
+the values to predict) and its `task`; where data of a user's own may set several `tasks`, `task_set` is theirs. It has
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
     load(spec) -> Data         the same, then put it on the device as three splits
@@ -21,9 +22,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from odenet_cli import registry
-from odenet_cli.data.common import images
 from odenet_cli.data.common.download import Unavailable
+from odenet_cli.data.common.images import ImageSource, check_images_batch
 from odenet_cli.data.common.splits import BatchSpec, Data, Split
 
 __all__ = [
@@ -36,10 +39,12 @@ __all__ = [
     "lacks_units",
     "load",
     "names",
+    "own_samples",
     "prepare",
     "resolve_auto",
     "shape",
     "task",
+    "tasks",
 ]
 
 log = logging.getLogger("odenet")
@@ -64,14 +69,30 @@ def shape(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None =
     return source.shape, source.classes
 
 
+def own_samples(name: str, options: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Return where each sample of the splits, one behind the other, stands in the user's data, and its y; else None."""
+    source = _source(name, options, run)
+    return source.samples() if hasattr(source, "samples") else None
+
+
 def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
     """Return whether the data set has units, and a run's record of it does not state them."""
     return any(key not in record for key in _unit_keys(name))
 
 
-def task(name: str) -> str:
-    """Return the name of the task that a data set sets."""
-    return _class(name).task
+def tasks(name: str) -> tuple[str, ...]:
+    """Return the names of the tasks that a data set may set."""
+    kind = _class(name)
+    return getattr(kind, "tasks", None) or (kind.task,)
+
+
+def task(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> str:
+    """Return the name of the task that a data set sets; where several are possible its file is read.
+
+    run  a run's record of its data, which says it too
+    """
+    known = tasks(name)
+    return known[0] if len(known) == 1 else _source(name, options, run).task_set
 
 
 def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +102,8 @@ def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
     """Raise RequestError for a batch larger than the training split, of a set whose epoch is one pass over it."""
-    if task(name) == "classify":
-        images.check_batch(batch_size, dict(record))
+    if issubclass(_class(name), ImageSource):
+        check_images_batch(batch_size, dict(record))
 
 
 def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None = None, **batch_spec: Any) -> Data:

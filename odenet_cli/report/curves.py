@@ -30,6 +30,7 @@ LOSS = Panel("training loss", "train", "loss")
 SCORES = (  # the first that the runs have is drawn
     Panel("validation error (%)", "valid", "error", 100),
     Panel("training error (%)", "train", "error", 100),
+    Panel("validation RMSE", "valid", "rmse"),
     Panel("validation loss", "valid", "loss"),
 )
 COSTS = (

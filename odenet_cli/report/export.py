@@ -23,6 +23,7 @@ SPREAD = ("mean", "sd", "low", "high")
 UNITS = {
     **{"error": "fraction of the test samples", "rate_error": "fraction of the integral of the rate"},
     **{"kl": "nat", "nll": "nat", "gap": "nat; of events, nat an event"},
+    **{"rmse": "of a regression, the data's own units"},
     **{"epoch_s": "seconds of training per epoch, median of a run's epochs"},
 }
 RECORD_KEYS = ("name", "command", "git", "device", "versions", "data", "started", "finished", "final")

@@ -76,12 +76,12 @@ def _score(group: Group, score: Score) -> str:
     return plus_minus(over_seeds([(run.seed, run.value(score.name)) for run in runs], score.name), *score[2:])
 
 
-def plus_minus(spread: Spread | None, places: int, factor: float = 1) -> str:
+def plus_minus(spread: Spread | None, places: int, factor: float = 1, form: str = "f") -> str:
     """Return mean ± standard deviation; one seed has no deviation."""
     if spread is None:
         return MISSING
-    sd = "" if spread.sd is None else f" ± {factor * spread.sd:.{places}f}"
-    return f"{factor * spread.mean:.{places}f}{sd}"
+    sd = "" if spread.sd is None else f" ± {factor * spread.sd:.{places}{form}}"
+    return f"{factor * spread.mean:.{places}{form}}{sd}"
 
 
 def interval(spread: Spread | None, places: int, factor: float = 1) -> str:

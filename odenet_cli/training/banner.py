@@ -23,7 +23,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
     lines = {
         "model": f"{model_name(config)}, {parameters:,} parameters{stem_of(session)}",
-        "data": f"{data['used']}: {', '.join(sizes)}",
+        "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",
     }
     if solvers(session.model):
         lines |= {"solver": solver_line(session), "gradient": gradient_line(config)}

@@ -72,16 +72,20 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
         shape=shape,
         classes=classes,
         solver=solver(config.solver, gradient(config)),
-        flow=datasets.task(config.data["name"]) in FLOWS,
+        flow=is_flow(config),
     )
     return compiled(config, network.to(dtype(config)))
 
 
 def solves(config: Config) -> bool:
     """Return whether the network of `config` is given a solver."""
-    flow = datasets.task(config.data["name"]) in FLOWS
-    kind = models.network_class(config.model["name"], config.model, flow)
+    kind = models.network_class(config.model["name"], config.model, is_flow(config))
     return "solver" in inspect.signature(kind).parameters
+
+
+def is_flow(config: Config) -> bool:
+    """Return whether the data ask for a flow."""
+    return datasets.tasks(config.data["name"])[0] in FLOWS
 
 
 def compiled(config: Config, network: nn.Module) -> nn.Module:
@@ -115,7 +119,7 @@ def planned_steps(config: Config) -> int:
 
     trainer, length = config.trainer, config.trainer.steps
     if length is None:
-        generated = datasets.task(config.data["name"]) != "classify"
+        generated = datasets.tasks(config.data["name"])[0] != "classify"
         length = (trainer.epochs or 0) * min(EPOCH_BATCHES, trainer.limit_batches or EPOCH_BATCHES) if generated else 0
     return min(length, trainer.max_steps or length)
 

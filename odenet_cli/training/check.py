@@ -33,14 +33,15 @@ def check(config: Config) -> None:
     network = build_without_memory(config, *shape)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
-    if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or datasets.task(name) == "classify"):
+    of_images = datasets.tasks(name)[0] == "classify"
+    if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or of_images):
         check_custom(network, *shape)
 
 
 def check_task(config: Config) -> None:
     """Raise `RequestError` if the model has not every method that the data's task calls."""
-    model, data = config.model["name"], config.data["name"]
-    task = datasets.task(data)
+    model, (data, given) = config.model["name"], config.source()
+    task = datasets.task(data, given)
     missing = missing_method(task, models.network_class(model, config.model, flow=task in build.FLOWS))
     if missing:
         fitting = ", ".join(models_for(task))

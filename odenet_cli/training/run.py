@@ -206,14 +206,17 @@ def draw_figures(folder: Path, draw: Callable[[Path], list[Path]] | None) -> lis
 
 
 def save_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None:
-    """Write what a classifier answered to every test sample, and the labels, to `predictions.npz`, (N,) each.
+    """Write what was answered to every test sample, and what is right, to `predictions.npz`: classes (N,), or values.
 
     Two networks are compared on the same samples by these (McNemar's test), which their error rates do not allow.
     """
     if predictions:
         arrays = {name: values.cpu().numpy() for name, values in predictions.items()}
         # Classes fit into a byte each.
-        small = {name: values.astype(numpy.min_scalar_type(values.max())) for name, values in arrays.items()}
+        small = {
+            name: values.astype(numpy.min_scalar_type(values.max())) if values.dtype.kind == "i" else values
+            for name, values in arrays.items()
+        }
         write_npz(folder / "predictions.npz", small)
 
 

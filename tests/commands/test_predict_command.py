@@ -1,8 +1,10 @@
 """`odenet predict` writes mean and quantiles of series in the table's own units, and classes with probabilities."""
 
+import json
 import math
 import re
 
+import numpy
 import polars
 import pytest
 import torch
@@ -101,6 +103,42 @@ def test_a_classifier_gives_classes_and_probabilities(tmp_path, capsys):
     assert (p.argmax(1) == frame["class"].to_numpy()).all()
     wrong = (frame["class"] != frame["label"]).mean()
     assert f"{wrong:.2%} wrong" in capsys.readouterr().out
+
+
+def test_a_regression_gives_the_values_of_all_samples_in_the_order_of_the_file(tmp_path, capsys):
+    x = numpy.random.default_rng(0).normal(size=(30, 2))
+    y = 1e3 * x @ [[1.0, 2.0], [-1.0, 0.5]] + 5
+    numpy.savez(tmp_path / "file.npz", x=x, y=y)
+    numpy.savez(tmp_path / "other.npz", x=x[:4], y=y[:4])
+    words = ["data=arrays", f"data.path={tmp_path / 'file.npz'}", "model=resnet", "model.width=4", "model.blocks=1"]
+    folder = train_run(tmp_path / "run", *words, "trainer.max_steps=60", "device=cpu", "logger=none")
+    final = json.loads((folder / "run.json").read_text())["final"]
+    capsys.readouterr()
+    assert command.main([str(folder), f"out={tmp_path / 'out.csv'}"]) == 0
+    assert f"RMSE {final['rmse']:.4g} (3 samples of the test)" in capsys.readouterr().out
+    frame = polars.read_csv(tmp_path / "out.csv")
+    assert frame["y2"].to_numpy() == pytest.approx(y[:, 1])
+    held = frame.filter(polars.col("split") == "test")
+    off = held.select("y1_predicted", "y2_predicted").to_numpy() - held.select("y1", "y2").to_numpy()
+    assert numpy.sqrt((off**2).mean()) == pytest.approx(final["rmse"], rel=1e-5)
+
+    out = tmp_path / "few.csv"
+    assert command.main([str(folder), f"data.path={tmp_path / 'other.npz'}", f"out={out}"]) == 0
+    few = polars.read_csv(out)
+    assert few["y1_predicted"].to_numpy() == pytest.approx(frame["y1_predicted"].to_numpy()[:4], rel=1e-5)
+    assert "of the test" not in capsys.readouterr().out
+
+
+def test_classes_that_have_names_are_written_by_name(tmp_path):
+    x = numpy.random.default_rng(0).normal(size=(30, 2))
+    numpy.savez(tmp_path / "file.npz", x=x, y=numpy.where(x[:, 0] > 0, "right", "left"))
+    words = ["data=arrays", f"data.path={tmp_path / 'file.npz'}", "model=mlp", "model.hidden=4"]
+    folder = train_run(tmp_path / "run", *words, "trainer.max_steps=60", "device=cpu", "logger=none")
+    assert command.main([str(folder), f"out={tmp_path / 'out.csv'}"]) == 0
+    frame = polars.read_csv(tmp_path / "out.csv")
+    assert frame.columns == ["sample", "split", "label", "class", "p_left", "p_right"]
+    assert frame["label"].to_list() == numpy.where(x[:, 0] > 0, "right", "left").tolist()
+    assert ((frame["p_right"] > 0.5) == (frame["class"] == "right")).all()
 
 
 def test_draws_of_a_latent_ode_have_the_noise_of_the_observations():

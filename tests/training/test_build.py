@@ -142,7 +142,10 @@ def test_pythons_headers_are_needed_too(monkeypatch, tmp_path):
 @pytest.mark.parametrize("data", ["digits", "moons", "u1", "spirals", "poisson"])
 def test_models_that_fit_the_data_can_be_built_for_them(data):
     """No model that is listed for a task refuses its data; the others are refused before they are built."""
-    task, given = datasets.task(data), {k: v for k, v in preset("data", data).items() if k not in ("name", "recipe")}
+    task, given = (
+        datasets.task(data, {}),
+        {k: v for k, v in preset("data", data).items() if k not in ("name", "recipe")},
+    )
     fitting, solver = check_module.models_for(task), Adaptive(method="dopri5", rtol=1e-3, atol=1e-3)
     assert fitting
     input_shape, classes = shape(data, given)

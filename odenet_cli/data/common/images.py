@@ -118,7 +118,7 @@ class ImageSource:
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], spec: BatchSpec, record: dict[str, Any]
     ) -> Data:
         """Return images (N, 28, 28) and labels (N,) as `Data`; `record["sizes"]` says where `train` is cut in two."""
-        check_batch(spec.batch_size, record)
+        check_images_batch(spec.batch_size, record)
         cut = record["sizes"]["train"]
         (images, labels), held_out = (
             (x.unsqueeze(1).to(spec.device), y.long().to(spec.device)) for x, y in (train, test)
@@ -145,7 +145,7 @@ class ImageSource:
         )
 
 
-def check_batch(batch_size: int, record: dict[str, Any]) -> None:
+def check_images_batch(batch_size: int, record: dict[str, Any]) -> None:
     """Raise RequestError for a batch of more samples than there are to train on."""
     count = record["sizes"]["train"]
     if batch_size > count:

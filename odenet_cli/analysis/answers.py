@@ -1,0 +1,77 @@
+"""Ask the trained network of a run for its answer to each sample: a class and probabilities, or values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from odenet_cli import data as datasets
+from odenet_cli.analysis.trained import Trained, known_data, trained
+from odenet_cli.config.resolve import eval_batch, eval_solver
+from odenet_cli.config.schema import Config
+from odenet_cli.data import Split
+from odenet_cli.training import build
+from odenet_cli.training.evaluate import converted, scoring
+
+
+def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str]:
+    """Return what the run's `best` or `last` weights say of each sample beside what is right, and in words how good.
+
+    Of a user's own samples all, in their order; of a data set with a test split of its own the samples of that.
+    """
+    net, record = trained(folder, config, which, eval_batch(config)), known_data(folder)
+    own = datasets.own_samples(*config.source(), record)
+    splits: dict[str, Split] = {"test": net.data.test}
+    if own is not None:
+        splits = {"train": net.data.train.unshuffled(eval_batch(config)), "valid": net.data.valid, **splits}
+    parts = {name: _ask(net, split, config) for name, split in splits.items()}
+    output, truth = (torch.cat([part[n] for part in parts.values()]) for n in (0, 1))
+    judged = slice(None) if net.other_data else slice(len(output) - len(parts["test"][0]), None)
+    places, truth = own or (torch.arange(len(output)), truth)
+    columns = {"split": [name for name, part in parts.items() for _ in part[0]]} if own else {}
+    if net.data.task == "regression":
+        more, line = _values(output, truth, record, judged)
+    else:
+        more, line = _classes(output, truth, record.get("classes") or [], judged)
+    frame = pl.DataFrame(columns | more)[places.argsort().numpy()].with_row_index("sample")
+    return frame, line + (f" ({len(output[judged]):,} samples of the test)" if not net.other_data else "")
+
+
+def _ask(net: Trained, split: Split, config: Config) -> tuple[Tensor, Tensor]:
+    """Return the network's output and the truth for every sample of a split, on the CPU."""
+    dtype, outputs, truths = build.eval_dtype(config), [], []
+    with torch.no_grad(), scoring(net.model, build.solver(eval_solver(config)), dtype) as model:
+        for batch in split.epoch(0):
+            x, y, *_ = converted(batch, dtype)
+            outputs.append(model(x).cpu())
+            truths.append(y.cpu())
+    if not outputs:
+        return torch.empty(0, net.data.classes, dtype=dtype), split.rows[1].cpu()  # type: ignore[attr-defined]
+    return torch.cat(outputs), torch.cat(truths)
+
+
+def _classes(logits: Tensor, label: Tensor, names: list[str], judged: slice) -> tuple[dict[str, list[object]], str]:
+    """Return columns of label, class and probabilities, by name where classes have one, and the share of errors."""
+    p, predicted = logits.softmax(1), logits.argmax(1)
+    named = names or range(p.shape[1])
+    columns: dict[str, list[object]] = {"label": [named[k] for k in label], "class": [named[k] for k in predicted]}
+    columns |= {f"p{name}" if not names else f"p_{name}": p[:, k].tolist() for k, name in enumerate(named)}
+    wrong = (predicted != label)[judged].float().mean()
+    chosen = p.gather(1, predicted[:, None])[judged].mean()
+    return columns, f"{wrong:.2%} wrong; the class is given {chosen:.2%} on average"
+
+
+def _values(
+    output: Tensor, truth: Tensor, record: dict[str, list[float]], judged: slice
+) -> tuple[dict[str, list[object]], str]:
+    """Return columns of the truth and of what is predicted, in the data's units, and the root mean square error."""
+    mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in ("y_mean", "y_sd"))
+    predicted, y = output.double() * sd + mean, truth
+    columns: dict[str, list[object]] = {}
+    for k in range(y.shape[1]):
+        name = f"y{k + 1}" if y.shape[1] > 1 else "y"
+        columns |= {name: y[:, k].tolist(), f"{name}_predicted": predicted[:, k].tolist()}
+    return columns, f"RMSE {(predicted - y)[judged].square().mean().sqrt():.4g}"

@@ -1,0 +1,108 @@
+"""Arrays of a `.npz` file (NumPy): their headers first, without the numbers, and never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+from numpy.lib import format as npy
+
+from odenet_cli.data.common.download import reason
+from odenet_cli.data.common.faults import Faults
+from odenet_cli.errors import RequestError
+
+GIB = 2**30
+MADE = 'A .npz is made by numpy.savez("FILE.npz", x=x, y=y).'
+
+
+class Header(NamedTuple):
+    """Hold what a file says of an array before its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: numpy.dtype[Any]
+
+
+def read_headers(path: Path) -> dict[str, Header]:
+    """Return the header of every array in the file; raise RequestError if it is no whole `.npz`."""
+    if not path.exists():
+        raise RequestError(f"data.path={path}: no file is named so.")
+    if not path.is_file():
+        raise RequestError(f"data.path={path} is no file but a folder, a pipe or a device. {MADE}")
+    faults, headers = Faults(path), dict[str, Header]()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    name = member.filename.removesuffix(".npy")
+                    try:
+                        headers[name] = _read_header(archive, member)
+                    except ValueError as error:
+                        faults.add(f"{name} is damaged: {' '.join(str(error).split())[:200]}", "Write the file again")
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise RequestError(f"{path} is no whole .npz file ({reason(error)}): {_start(path)}. {MADE}") from error
+    faults.raise_all()
+    if not headers:
+        raise RequestError(f"{path} holds no array. {MADE}")
+    return headers
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        size = file.tell()
+    promised = size + dtype.itemsize * int(numpy.prod(shape, dtype=object))
+    if not dtype.hasobject and member.file_size != promised:
+        raise ValueError(f"its header promises {promised:,} bytes, and there are {member.file_size:,}")
+    return Header(shape, dtype)
+
+
+def _start(path: Path) -> str:
+    """Guess from its first bytes what a file is."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x93NUMPY"):
+        return "it is one array (.npy), and x and y are needed"
+    return "it begins like a zip file, and is cut off or damaged" if start.startswith(b"PK") else f"it begins {start!r}"
+
+
+def read_arrays(path: Path, names: list[str]) -> list[Any]:
+    """Return these arrays; raise RequestError for more than the memory, and for damaged ones."""
+    headers = read_headers(path)
+    needed = sum(headers[name].dtype.itemsize * int(numpy.prod(headers[name].shape, dtype=object)) for name in names)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise RequestError(
+            f"{path}: its arrays need {needed / GIB:,.0f} GiB, and there are {memory / GIB:,.0f} GiB of memory."
+        )
+    faults = Faults(path)
+    with numpy.load(path, allow_pickle=False) as file:
+        arrays = [_read_array(file, name, faults) for name in names]
+    faults.raise_all()
+    return arrays
+
+
+def _read_array(file: Any, name: str, faults: Faults) -> Any:
+    try:
+        return file[name]
+    except Exception as error:  # of the archive, of its compression, of the array: zlib.error is no OSError
+        faults.add(f"{name} is damaged ({reason(error)})", "Write the file again")
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,230 @@
+"""Samples (x, y) as a user has them, made one form: splits, images or vectors, labels 0…C-1 or numbers to predict.
+
+Every check counts its faults and goes on, so that all of them are told at once. What `check_forms` needs of an array
+are its shape and dtype, which stand in a file's header: a wrong file is refused without being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from odenet_cli.data.common.faults import Faults
+
+SPLITS = ("train", "valid", "test")
+WHOLE = "all"  # of samples that come in one piece
+LAYOUTS = ("chw", "hwc")
+CHANNELS = (1, 2, 3, 4)  # that tell the axis of the channels
+MAX_NAMED = 5
+REAL = "buif"  # kinds of dtypes
+
+
+class Part(NamedTuple):
+    """Hold the samples of a split, or of all: x (N, *S) and y (N,) or (N, K), arrays or what a header says of them."""
+
+    split: str
+    x: Any
+    y: Any
+    x_name: str = "x"
+    y_name: str = "y"
+
+
+def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> str | None:
+    """Add what is wrong with shapes and dtypes; return the layout of images (N, ·, ·, ·), None of anything else."""
+    for part in parts:
+        _check_form(part, faults)
+    first = parts[0]
+    for part in parts[1:]:
+        if part.x.shape[1:] != first.x.shape[1:]:
+            faults.add(
+                f"{part.x_name} has samples of shape {part.x.shape[1:]}, and {first.x_name} of {first.x.shape[1:]}",
+                "All splits have one shape",
+            )
+        if part.y.dtype.kind != first.y.dtype.kind or part.y.shape[1:] != first.y.shape[1:]:
+            faults.add(
+                f"{part.y_name} is {_form(part.y)}, and {first.y_name} {_form(first.y)}", "All splits have one form"
+            )
+    return _layout(first, layout, faults) if len(first.x.shape) == 4 else None
+
+
+def _check_form(part: Part, faults: Faults) -> None:
+    x, y = part.x, part.y
+    if x.dtype.kind not in REAL:
+        faults.add(f"{part.x_name} is {_form(x)}", "Save it as real numbers, without objects (allow_pickle is false)")
+    if not 1 <= len(x.shape) <= 4 or 0 in x.shape:
+        faults.add(
+            f"{part.x_name} is {_form(x)}",
+            "Inputs are vectors (N, D) or images (N, H, W), (N, C, H, W), (N, H, W, C), N at least 1",
+        )
+    if y.dtype.kind not in REAL + "US":
+        faults.add(f"{part.y_name} is {_form(y)}", "Save labels as whole numbers or text, values as real numbers")
+    if not 1 <= len(y.shape) <= 2 or 0 in y.shape[1:]:
+        faults.add(f"{part.y_name} is {_form(y)}", "It is (N,), or (N, K) of K values to predict")
+    if x.shape[:1] != y.shape[:1]:
+        faults.add(
+            f"{part.x_name} has {(x.shape or (0,))[0]:,} samples, and {part.y_name} {(y.shape or (0,))[0]:,}",
+            "There is one y for each x; data.x= and data.y= name the arrays",
+        )
+
+
+def _form(array: Any) -> str:
+    """Return shape and dtype: (150, 4) float64."""
+    return f"({', '.join(map(str, array.shape))}{',' * (len(array.shape) == 1)}) {array.dtype}"
+
+
+def _layout(part: Part, layout: str | None, faults: Faults) -> str:
+    """Return where the channels of four axes are: the second, or the last."""
+    second, last = part.x.shape[1] in CHANNELS, part.x.shape[3] in CHANNELS
+    if layout is None and second == last:
+        faults.add(
+            f"{part.x_name} is {_form(part.x)}, and {'both' if second else 'neither'} of its axes 2 and 4 may be the "
+            "channels",
+            "Say which: data.layout=chw or data.layout=hwc",
+        )
+    return layout or ("chw" if second else "hwc")
+
+
+def inputs(parts: Sequence[Part], layout: str | None, faults: Faults) -> Tensor:
+    """Return the inputs of all parts, (N, C, H, W) or (N, D): bytes of images as they are, else float numbers."""
+    images = parts[0].x.ndim > 2
+    kinds = {part.x.dtype for part in parts}
+    made = []
+    for part in parts:
+        bytes_stay = images and kinds == {numpy.dtype(numpy.uint8)}
+        single = part.x.dtype.itemsize <= 2 or part.x.dtype == numpy.float32
+        dtype = numpy.uint8 if bytes_stay else numpy.float32 if single else numpy.float64
+        x = torch.from_numpy(numpy.ascontiguousarray(part.x, dtype=dtype))
+        if not bytes_stay:
+            _report_nonfinite(part.x_name, ~x.reshape(len(x), -1).isfinite().all(1), faults)
+        if images:
+            x = x[:, None] if x.dim() == 3 else x.movedim(3, 1) if layout == "hwc" else x
+        else:
+            x = x.reshape(len(x), -1)
+        made.append(x)
+    return torch.cat(made).contiguous() if len(made) > 1 else made[0].contiguous()
+
+
+def _report_nonfinite(name: str, bad: Tensor, faults: Faults) -> None:
+    count = int(bad.sum())
+    if count:
+        faults.add(
+            f"{name} holds NaN or infinite numbers in {count:,} of {len(bad):,} samples, first in number "
+            f"{int(bad.nonzero()[0])}",
+            "Take these samples out, or fill the numbers in",
+            count,
+        )
+
+
+def choose_task(parts: Sequence[Part], asked: str | None, faults: Faults) -> str:
+    """Return the task that y sets: text and whole numbers are labels, other numbers are to be predicted."""
+    kinds, name = {part.y.dtype.kind for part in parts}, parts[0].y_name
+    columns = [part.y.shape[1] for part in parts if part.y.ndim == 2]
+    if asked == "regression" and kinds & set("US"):
+        faults.add(f"{name} is text", "Numbers are predicted; for classes leave out data.task=regression")
+    if asked is None and "f" in kinds and not columns and _like_labels(parts):
+        faults.add(
+            f"{name} holds whole numbers from 0, as labels do, but stored as {parts[0].y.dtype}",
+            "Say what they are: data.task=classify or data.task=regression",
+        )
+    task = asked or ("regression" if "f" in kinds else "classify")
+    if task == "classify" and any(count > 1 for count in columns):
+        faults.add(
+            f"{name} is {_form(parts[0].y)}, and labels are (N,)",
+            "Of a one-hot code take argmax(1); to predict the numbers say data.task=regression",
+        )
+    return task
+
+
+def _like_labels(parts: Sequence[Part]) -> bool:
+    """Return whether floating-point y are 0, 1, … C-1, each several times."""
+    y = numpy.concatenate([part.y for part in parts])
+    if not numpy.isfinite(y).all():
+        return False
+    known = numpy.unique(y)
+    return bool(len(known) > 1 and len(y) >= 4 * len(known) and (known == numpy.arange(len(known))).all())
+
+
+def targets(parts: Sequence[Part], task: str, known: list[str], faults: Faults) -> tuple[Tensor, list[str]]:
+    """Return y of all parts, labels (N,) int64 or values (N, K) float64, and the names of the classes.
+
+    known  names of the classes that a run was trained on
+    """
+    if task == "regression":
+        values = [torch.from_numpy(part.y.astype(numpy.float64)).reshape(len(part.y), -1) for part in parts]
+        for part, y in zip(parts, values):
+            _report_nonfinite(part.y_name, (~y.isfinite()).any(1), faults)
+        return torch.cat(values), []
+    flat = [part.y.reshape(len(part.y)) for part in parts]
+    if flat[0].dtype.kind in "US":
+        texts = [y.astype(str) for y in flat]
+        names = known or sorted(set(texts[0].tolist()))
+        index = {name: n for n, name in enumerate(names)}
+        return torch.cat([_numbered(part.y_name, y, index, faults) for part, y in zip(parts, texts)]), names
+    for part, y in zip(parts, flat):
+        numbers = y.astype(numpy.float64)
+        odd = numpy.flatnonzero(~numpy.isfinite(numbers) | (numbers != numpy.floor(numbers)) | (numbers < 0))
+        if len(odd):
+            faults.add(
+                f"{part.y_name} holds {len(odd):,} numbers that are no labels, first {y[odd[0]]} as number {odd[0]}",
+                "Labels are 0, 1, … C-1; to predict numbers say data.task=regression",
+                len(odd),
+            )
+    faults.raise_all()
+    return torch.cat([torch.from_numpy(y.astype(numpy.int64)) for y in flat]), known
+
+
+def _numbered(name: str, texts: Any, index: dict[str, int], faults: Faults) -> Tensor:
+    """Return the number of each class that is named; those that are not known are faults."""
+    words = texts.tolist()
+    odd = [word for word in words if word not in index]
+    if odd:
+        faults.add(
+            f"{name} names {len(odd):,} samples of classes that the training samples lack, first {odd[0]!r}",
+            f"They have {', '.join([*index][:MAX_NAMED])}{' …' * (len(index) > MAX_NAMED)}",
+            len(odd),
+        )
+    return torch.tensor([index.get(word, 0) for word in words], dtype=torch.int64)
+
+
+def check_labels(y: Tensor, classes: Sequence[str] | int, name: str, faults: Faults) -> None:
+    """Add what is wrong with the labels y (N,) of the training samples: each of the `classes` has one at least."""
+    names = [str(label) for label in range(classes)] if isinstance(classes, int) else classes
+    empty = [names[label] for label, n in enumerate(torch.bincount(y, minlength=len(names)).tolist()) if n == 0]
+    if len(names) < 2:
+        faults.add(f"{name} has one class only", "To tell classes apart there must be two")
+    elif empty:
+        few = ", ".join(empty[:MAX_NAMED]) + " …" * (len(empty) > MAX_NAMED)
+        faults.add(
+            f"{name}: {len(empty):,} of the {len(names):,} classes {names[0]} to {names[-1]} have no training sample: "
+            f"{few}",
+            "Number the classes without gaps (numpy.unique(y, return_inverse=True)[1]); to predict the numbers say "
+            "data.task=regression",
+            len(empty),
+        )
+
+
+def hold_out(parts: Sequence[Part], shares: dict[str, float]) -> tuple[Tensor, dict[str, int]]:
+    """Return the order (N,) in which all samples are dealt, those to train on first, and the sizes of the splits.
+
+    What is not there as a part is held out of the training samples, drawn once and for all: rows are often in the order
+    of their classes.
+
+    shares  of `valid` and `test` that are held out where there is no such part
+    """
+    starts, total = {}, 0
+    for part in parts:
+        starts[part.split] = torch.arange(total, total + len(part.x))
+        total += len(part.x)
+    pool = starts.pop(WHOLE) if WHOLE in starts else starts.pop("train", torch.arange(0))
+    pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))] if len(starts) < 2 else pool
+    for split in ("test", "valid"):
+        if split not in starts:
+            count = round(shares[split] * len(pool))
+            count = min(max(1, count), len(pool)) if shares[split] else 0
+            starts[split], pool = pool[len(pool) - count :], pool[: len(pool) - count]
+    order = {"train": pool, **{split: starts[split] for split in ("valid", "test")}}
+    return torch.cat([*order.values()]), {split: len(rows) for split, rows in order.items()}
