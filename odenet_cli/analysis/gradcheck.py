@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from odenet_cli.training.exact_gradient.reference_gradient import (
     gradient_of_steps,
     record_steps,
 )
-from odenet_cli.training.exact_gradient.step_replay import Recording
+from odenet_cli.training.exact_gradient.step_replay import Recording, replaying_solver
 
 # Methods that are exact for their own steps, and how many times the rounding error they may be off: the backward pass
 # of reversible steps amplifies it.
@@ -133,7 +134,9 @@ class Gradcheck:
         """Return the error of autograd on batch `n` by finite differences, computed once, for the first steps given."""
         if n not in self.differences:
             batch = self.batches[n]
-            self.differences[n] = finite_difference_error(self.model, self.loss_fn, batch, solver, recording, exact)
+            self.differences[n] = finite_difference_error(
+                self.model, self.loss_fn, batch, partial(replaying_solver, solver, recording), exact
+            )
         return self.differences[n]
 
 

@@ -24,7 +24,8 @@ from odenet_cli.training import build, checkpoint, device, weights
 from odenet_cli.training.resume import validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
-APPENDED = ("eval.jsonl", "gradcheck.jsonl", ".audit.json.part")  # written into a run's folder, not in one move
+# Written into a run's folder, not in one move.
+APPENDED = ("eval.jsonl", "gradcheck.jsonl", "verify.jsonl", ".audit.json.part")
 
 log = logging.getLogger("odenet")
 

@@ -1,8 +1,8 @@
-"""Compute a committed table again from the kept weights: odenet verify table1 [--preset day]
+"""Compute a committed table again, or let others solve a run's equation: odenet verify ITEM|RUN
 
-Computes the numbers of results/ITEM/PRESET.* again from the cells in results/cells, and says which are equal, which
-differ, and which cannot be checked here (times). No network is trained to its end, and nothing is written to results/
-or runs/, unless --retrain asks for it.
+Of an ITEM, the numbers of results/ITEM/PRESET.* are computed again from the cells in results/cells, and it is said
+which are equal, which differ, and which cannot be checked here (times). No network is trained to its end, and nothing
+is written to results/ or runs/, unless --retrain asks for it.
 
   odenet verify table1 --preset day                      minutes on two cores
   odenet verify table1 --preset day --retrain 5bd2a77d   train one cell again as well, in runs/retrained
@@ -17,7 +17,16 @@ evaluations as they do for a tolerance changed by 0.1 %, and by one step of one 
 TF32. A cell trained again on the same machine and versions has the same bits; on others its test error may differ as
 those of two networks that err independently: by 1.96 times the root of their wrong answers.
 
-Exit code 1 where a number differs, 2 where a kept file is damaged or there is nothing to verify."""
+Of a RUN, other libraries solve the run's own vector field on its first training samples, with its best weights: at the
+run's tolerance, and at a tight one in float64. States and gradients stand beside ours, each as its difference from a
+far finer solve of ours. Who has no gradient for a field of torch (scipy, diffrax) is asked for the loss in a few
+directions of the parameters, and its differences are held against our finest gradient.
+
+  odenet verify last against=torchdiffeq,scipy           left out: all that are installed
+
+Exit code 1 where a number differs, of a RUN where ours is farther than threshold=0.01 from the finer solve at the tight
+tolerance, or a library that was asked for is not installed; 2 where a kept file is damaged or there is nothing to
+verify."""
 
 from __future__ import annotations
 
@@ -25,38 +34,82 @@ import shlex
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from odenet_cli.bench import peers
 from odenet_cli.commands import _common, reproduce
+from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest, require
+from odenet_cli.rundir import holds_run, named_run
+from odenet_cli.streams import wrapped
+from odenet_cli.training.progress import Parts, say
 
 MAX_LISTED = 20  # differences
+PLACES = ("data.root", "device")
+SCIPY = "scipy"
+SCIPY_TRAIT = "solves in NumPy, and in float64 whatever the dtype of the run: states and loss alone"
+LIBRARIES = [*peers.peers(), SCIPY]
 
-PARSER = _common.Parser(__name__, __doc__)
-PARSER.add_argument("items", metavar="ITEM", nargs="+", help="the table or figure")
+PARSER = _common.Parser(__name__, __doc__, keys=[key for key in _common.RUN_KEYS if key not in PLACES])
+PARSER.add_argument("words", metavar="ITEM|RUN", nargs="+", help="the table or figure, or the folder of a run; last")
 PARSER.add_argument("--preset", metavar="NAME", default="quick", help="quick, cpu, day or paper")
 PARSER.add_argument("--retrain", metavar="HASH", help="the cell whose hash begins so; any: a random one")
-PARSER.add_argument("--data.root", metavar="FOLDER", help="where the data are")
-PARSER.add_argument("--device", metavar="cpu", help="where to compute; left out: the kind of device that trained")
-PARSER.offers = lambda: options("experiment")
+add = PARSER.add_argument
+add("--data.root", metavar="FOLDER", help="where the data are")
+add("--device", metavar="cpu", help="where to compute; left out: the kind of device that trained")
+add(
+    "--against",
+    metavar="A,B",
+    type=_common.several(str),
+    help=f"of a RUN: {', '.join(LIBRARIES)}",
+)
+add("--samples", metavar="N", type=_common.whole(1), default=8, help="of a RUN; left out: 8")
+add("--tight", metavar="TOL", type=_common.positive, default=1e-6, help="of a RUN: the tight tolerance; left out: 1e-6")
+add(
+    "--reference",
+    metavar="TOL",
+    type=_common.positive,
+    default=1e-9,
+    help="of a RUN: of the finer solve; left out: 1e-9",
+)
+add("--threshold", metavar="X", type=_common.positive, default=0.01, help="of a RUN: the largest difference of ours")
+PARSER.offers = lambda: [*options("experiment"), "last"]
+COLUMNS = (("NFE", 6), ("back", 6), ("state max", 9), ("state", 8), ("gradient", 8))
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Verify one item."""
-    from odenet_cli.reproduce.plan import experiments
+    """Verify one item, or one run."""
+    targets = [word for word in request.words if "=" not in word]
+    places = {key: value for key in PLACES if (value := getattr(request, key)) is not None}
+    if len(targets) != 1:
+        raise RequestError(f"say one item or one run: {', '.join([*experiments(), 'last'])}.")
+    overrides = PARSER.read_overrides([word for word in request.words if "=" in word])
+    if (name := targets[0]) in experiments():
+        if request.against is not None or overrides:
+            raise RequestError(f"{next(iter(overrides), 'against')}= is for a RUN, and {name} is an item.")
+        return verify_item(request, name, places)
+    if not holds_run(folder := named_run(name)):
+        near = nearest(name, experiments())
+        raise RequestError(
+            f"{name} cannot be verified: it is no item, and no folder of a run.{near}\n"
+            f"  There are: {', '.join(experiments())}, and what `odenet runs` lists."
+        )
+    return verify_run(request, folder, {**overrides, **{key: [value] for key, value in places.items()}})
 
-    reproduce.check_items(request.items, experiments(), "verified")
-    if len(request.items) != 1:
-        raise RequestError(f"say one item: {', '.join(experiments())}.")
-    places = {key: value for key in ("data.root", "device") if (value := getattr(request, key)) is not None}
 
+def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
+    """Compute a committed page again."""
     from odenet_cli.reproduce import verification
 
-    page = verification.load_page(request.items[0], request.preset)
+    page = verification.load_page(item, request.preset)
     made_by = reproduce.parse(shlex.split(page["json"]["source"]["command"])[2:])
-    planned = verification.plan_page(request.items[0], request.preset, page, made_by)
+    planned = verification.plan_page(item, request.preset, page, made_by)
     chosen = verification.choose_cell(planned, request.retrain) if request.retrain else None
 
     started = time.perf_counter()
@@ -76,3 +129,98 @@ def main(request: Namespace) -> int:
     if len(tally.differences) > MAX_LISTED:
         print(f"and {len(tally.differences) - MAX_LISTED} more")
     return int(bool(tally.differences))
+
+
+def experiments() -> list[str]:
+    """Return the items that can be verified."""
+    from odenet_cli.reproduce import plan
+
+    return plan.experiments()
+
+
+def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -> int:
+    """Let other libraries solve what a run solves, and print their states and gradients beside ours."""
+    from odenet_cli.analysis.gradcheck import solver_of
+    from odenet_cli.analysis.trained import needs_float64, needs_solver, trained
+    from odenet_cli.analysis.witnesses import Comparison
+    from odenet_cli.config.saved import load
+    from odenet_cli.request.overrides import altered
+
+    run = _common.locate_data(folder, load(folder), overrides)
+    config = altered(run, _common.combinations(overrides)[0])
+    needs_float64("verify", config)
+    needs_solver(folder, config)
+    witnesses, absent = find_witnesses(request.against)
+    names = ["odenet", *(witness.name for witness in witnesses)]
+    tight = f"{request.tight:g} in float64"
+    headings = {
+        f"as trained: {describe_solver(config.solver)}, gradient={config.gradient.method}, {config.dtype}": None,
+        f"at {tight}, gradient={config.gradient.method}": request.tight,
+    }
+    ours: dict[str, Any] = {}
+    with _common.journal(folder / "verify.jsonl") as append, Parts(1 + len(headings) * len(names)) as parts:
+        parts.begin("reference")
+        net = trained(folder, config, "best", request.samples)
+        say(f"{folder}: {net.weights}, {request.samples} training samples of {config.data['name']}")
+        comparison = Comparison(net, solver_of(config), request.samples, request.reference)
+        nfe = comparison.exact.cost.nfe_forward
+        say(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")
+        for heading, tolerance in headings.items():
+            say(f"\n{heading}")
+            table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
+            parts.begin(names[0])
+            for number, row in enumerate(comparison.rows(witnesses, tolerance), 1):
+                table.row(row.solver, *cells(row))
+                record = row.record(tolerance)
+                append(record)
+                ours = record if number == 1 else ours
+                if number < len(names):
+                    parts.begin(names[number])
+    return conclude(request, ours, tight, witnesses, absent)
+
+
+def conclude(
+    request: Namespace, ours: dict[str, Any], tight: str, witnesses: Sequence[Any], absent: dict[str, str]
+) -> int:
+    """Print what one must know of the witnesses, and the verdict on ours; return the exit code."""
+    say("")
+    for library in dict.fromkeys(witness.name.partition(" ")[0] for witness in witnesses):
+        say(wrapped(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.trait(library)}"))
+    for library, reason in absent.items():
+        say(f"{library} {reason}. Install it: {peers.install(library)}")
+    passed = max(ours["state"], ours["gradient"]) <= request.threshold
+    say(
+        wrapped(
+            f"{'agreed' if passed else 'not agreed'}: at {tight} ours is {ours['state']:.1e} from the reference in the "
+            f"states and {ours['gradient']:.1e} in the gradient, {'' if passed else 'not '}at most "
+            f"threshold={request.threshold:g}"
+        )
+    )
+    missing = any(library in (request.against or ()) for library in absent)
+    return int(not passed or missing)
+
+
+def find_witnesses(against: Sequence[str] | None) -> tuple[list[Any], dict[str, str]]:
+    """Return the witnesses that are asked for and here, and why others are not."""
+    from odenet_cli.analysis.witnesses import Witness, scipy_solve
+
+    witnesses, absent = [], {}
+    for library in against or LIBRARIES:
+        require("against", library, LIBRARIES)
+        if library == SCIPY:
+            witnesses.append(Witness(SCIPY, scipy_solve, differentiates=False))
+        elif reason := peers.missing(library):
+            absent[library] = reason
+        else:
+            for mode in peers.modes(library):
+                name = f"{library} {mode.removesuffix(' one instance')}".strip()
+                witnesses.append(Witness(name, partial(peers.witness, library, mode), differentiates=bool(mode)))
+    return witnesses, absent
+
+
+def cells(row: Any) -> list[str]:
+    """Return the numbers of a row as text."""
+    if row.failed:
+        return [f"failed: {row.failed}"]
+    numbers = [f"{row.state_max:.1e}", f"{row.state:.1e}", "-" if row.gradient is None else f"{row.gradient:.1e}"]
+    return [str(row.cost.nfe_forward), str(row.cost.nfe_backward), *numbers]

@@ -7,6 +7,10 @@ A module says what it `NEEDS` to import and how to `INSTALL` it, and makes solve
 The mode names the library's own function or class. y is the state at ts[1] for two times, those at all for more.
 A library is imported inside functions, since any of them may be missing. That of `diffrax` takes fields made of
 `jax.numpy`, the others modules `field(t, y)`, where t is a 0-d tensor or one time per instance.
+
+For `odenet verify RUN` it says in which MODES it solves a state that is one vector, by which METHODS, dopri5 the first,
+and under TRAIT what one must know to read its numbers. `witness` makes such a solve of a torch field where that is
+another than `solver`.
 """
 
 from __future__ import annotations
@@ -58,6 +62,31 @@ def select(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
         name, reason = next(iter(absent.items()))
         raise RequestError(f"--against {name}: {name} {reason}.\n  Install it: {_module(name).INSTALL}")
     return [name for name in reasons if name not in absent], absent
+
+
+def modes(library: str) -> list[str]:
+    """Return the modes in which a library bears witness to a solve."""
+    return list(_module(library).MODES)
+
+
+def trait(library: str) -> str:
+    """Return what one must know to read the numbers of a library."""
+    return str(_module(library).TRAIT)
+
+
+def witness(
+    library: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float
+) -> Solve:
+    """Return a solve of a torch field of one vector by that library, by dopri5 where it has not the method."""
+    module = _module(library)
+    known = method if method in module.METHODS else "dopri5"
+    make = getattr(module, "witness", module.solver)
+    return make(mode, field, ts, method=known, rtol=rtol, atol=atol)
+
+
+def install(library: str) -> str:
+    """Return the command that installs a library."""
+    return str(_module(library).INSTALL)
 
 
 def _module(name: str) -> Any:

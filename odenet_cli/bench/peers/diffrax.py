@@ -12,7 +12,9 @@ from odenet_cli.bench.peers import Solve
 
 NEEDS = ("jax", "diffrax")
 INSTALL = "pip install diffrax"
-METHODS = {"dopri5": "Dopri5", "tsit5": "Tsit5", "dopri8": "Dopri8"}
+METHODS = {"dopri5": "Dopri5", "tsit5": "Tsit5", "dopri8": "Dopri8", "bosh3": "Bosh3"}
+MODES = ("",)
+TRAIT = "calls the field of torch from compiled code of JAX, which cannot differentiate it: state and loss alone"
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
@@ -45,6 +47,28 @@ def compiled(field: Any, ts: Sequence[float], method: str) -> Callable[[Any, flo
         return y
 
     return wait_for
+
+
+def witness(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
+    """Return a solve, without gradients, of a torch field of one vector, which JAX calls back."""
+
+    def solve(y0: Tensor) -> Tensor:
+        import jax
+
+        start, dtype = array(y0), y0.dtype
+
+        @torch.no_grad()
+        def host(t: Any, y: Any) -> Any:
+            time, state = (torch.tensor(x.tolist(), dtype=dtype, device=y0.device) for x in (t, y))
+            return field(time, state).cpu().numpy()
+
+        def called(t: Any, y: Any) -> Any:
+            return jax.pure_callback(host, jax.ShapeDtypeStruct(y.shape, y.dtype), t, y)
+
+        y = compiled(called, ts, method)(start, rtol, atol)
+        return tensor(y).to(y0)
+
+    return solve
 
 
 def observed(field: Any, callback: Callable[[], None]) -> Any:

@@ -11,6 +11,9 @@ from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchdiffeq",)
 INSTALL = 'pip install -e ".[bench]"'
+MODES = ("odeint", "odeint_adjoint")
+METHODS = ("dopri5", "dopri8", "bosh3")
+TRAIT = "steps beyond the last time, and interpolates the state there, by a polynomial of order 4 (dopri8: of order 8)"
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:

@@ -12,6 +12,11 @@ from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchdyn", "torchdyn.core", "torchdyn.numerics")
 INSTALL = 'pip install -e ".[bench]"'
+MODES = ("autograd", "adjoint")
+METHODS = ("dopri5", "tsit5")
+TRAIT = (
+    "after a solve that runs down in time its adjoint goes back at -t, not at t: wrong for a field that depends on time"
+)
 
 
 class WithArgs(nn.Module):

@@ -16,6 +16,9 @@ from odenet_cli.bench.peers import Solve
 
 NEEDS = ("torchode",)
 INSTALL = 'pip install -e ".[bench]"'
+MODES = ("AutoDiffAdjoint one instance", "JointBacksolveAdjoint one instance")
+METHODS = ("dopri5", "tsit5")
+TRAIT = "lands on the last time; a batch, whose samples it would step one by one, is a single instance here"
 ONE, COMPILED = " one instance", " compiled"
 
 

@@ -29,7 +29,7 @@ from odenet_cli.training.exact_gradient.step_replay import Recording, recording_
 from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences
-RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference
+RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference, whose solves take the same steps
 REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
 MAX_REPLAY_ERROR = 1e-6
 NO_MEMORY = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
@@ -119,9 +119,14 @@ def gradient_of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance:
 
 
 def finite_difference_error(
-    model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, recording: Recording, exact: Gradient
+    model: nn.Module,
+    loss_fn: Loss,
+    batch: Any,
+    solver: Callable[[], Solver],
+    exact: Gradient,
+    relative_shift: float = RELATIVE_SHIFT,
 ) -> float:
-    """Return the error of `exact`, the gradient g of the recorded steps, by finite differences of the loss L.
+    """Return the error of `exact`, a gradient g, by finite differences of the loss L, each computed by a new `solver`.
 
     For a direction r of independent normal numbers, (g · r - (L(θ + ε r) - L(θ - ε r)) / 2ε) / ‖g‖ has the standard
     deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
@@ -133,12 +138,12 @@ def finite_difference_error(
         weights = {name: weight for name, weight in model.named_parameters() if name in exact.parts}
         count = sum(weight.numel() for weight in weights.values())
         rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
-        shift = RELATIVE_SHIFT * (rms or 1.0)
+        shift = relative_shift * (rms or 1.0)
 
         def loss(direction: dict[str, Tensor], distance: float) -> float:
             for name, weight in weights.items():
                 weight.data.add_(direction[name], alpha=distance)
-            with solved_by(model, replaying_solver(solver, recording)), repeatable(model):
+            with solved_by(model, solver()), repeatable(model):
                 value, _ = loss_fn(model, batch)
             for name, weight in weights.items():
                 weight.data.sub_(direction[name], alpha=distance)
