@@ -18,7 +18,7 @@ from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.scalars import Host, Scalar
 from odenet_cli.ode.state import State, VectorField, combine, norms
 from odenet_cli.ode.step import Step, error_estimates
-from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.tableau import OneStepMethod
 
 Groups = Sequence[tuple[slice, Scalar]]
 
@@ -68,7 +68,7 @@ class Norm:
         rows = [values[n : n + len(groups)] for n in range(0, len(parts), len(groups))]
         return [*(functools.reduce(self.scalars.maximum, row) for row in rows), *values[len(parts) :]]
 
-    def error_ratio(self, tableau: Tableau, h: Any, y: State, step: Step, n_controlled: int | None) -> Scalar:
+    def error_ratio(self, tableau: OneStepMethod, h: Any, y: State, step: Step, n_controlled: int | None) -> Scalar:
         """Return a step's error in units of the tolerance: it is accepted where this is at most 1."""
         scale = self.error_scale(y[:n_controlled], step.y[:n_controlled])
         return self.combine(*self.scaled_norms(error_estimates(tableau, h, step.k, n_controlled), scale))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.state import State
-from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.tableau import OneStepMethod
 
 
-def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
+def weights(tableau: OneStepMethod, theta: Any) -> tuple[Any, ...]:
     """Return b_i(θ) for θ in [0, 1], a number or a tensor; a row beyond the stages belongs to f1."""
     rows = tableau.dense_floats
     # b_i(0) = 0, as the polynomial begins at y: no row has a constant.
@@ -22,14 +22,14 @@ def weights(tableau: Tableau, theta: Any) -> tuple[Any, ...]:
 
 
 def interpolate(
-    tableau: Tableau, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]
+    tableau: OneStepMethod, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]
 ) -> list[State]:
     """Return y(t + θh) for each θ; tensors pass their gradients on."""
     table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
     return linear_combinations(y, table, k[: len(tableau.dense_floats)])
 
 
-def polynomial(tableau: Tableau, y: State, h: float, k: Sequence[State]) -> list[State]:
+def polynomial(tableau: OneStepMethod, y: State, h: float, k: Sequence[State]) -> list[State]:
     """Return the coefficients of 1, θ, θ², … in y(t + θh)."""
     table = [[h * c for c in column] for column in zip(*tableau.dense_floats)]
     zeros = tuple(map(torch.zeros_like, y))

@@ -227,6 +227,9 @@ class FixedLoop(RungeKutta):
     def spans(self, count: int) -> list[tuple[int, int]]:
         return [(j, j + 1) for j in range(count - 1)]
 
+    def derivative_at(self, t: float, y: State) -> State:
+        return self.f(t, y[: self.n_dynamic], self.tableau.used_stages[0])
+
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         self.enter(segment)
         take_step, start, end = self.step_function(), segment.start, segment.end
@@ -236,7 +239,7 @@ class FixedLoop(RungeKutta):
             t, t1 = start + n * h, end if n == self.steps - 1 else start + (n + 1) * h
             # f0 is known only at t0, or where a dense solution has evaluated it. With no error to estimate, f1 of an
             # FSAL method is left to the next step: that of the last one would be for nothing.
-            f0 = self.f0 or self.f(t, y[: self.n_dynamic], self.tableau.used_stages[0])
+            f0 = self.f0 or self.derivative_at(t, y)
             self.f0 = None
             step = take_step(t, y, h, f0)
             self.accepted += 1

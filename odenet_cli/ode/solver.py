@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
 from odenet_cli.ode.reversible_pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.right_hand_side import RightHandSide
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.rosenbrock.loop import FixedRosenbrockLoop, RosenbrockLoop
 from odenet_cli.ode.settings import OutputTimes, as_jumps, check_count, check_positive, check_tensors, unwrap_scalars
 from odenet_cli.ode.state import CountedField, Field
 from odenet_cli.ode.stats import Stats
@@ -46,19 +48,19 @@ class Solution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Solver:
-    method: str | Tableau | Multistep
+    method: str | Tableau | Multistep | Rosenbrock
     gradient: str | Gradient = "backprop"
     compile: bool | str = False
 
     @cached_property
-    def formulas(self) -> Tableau | Multistep:
+    def formulas(self) -> Tableau | Multistep | Rosenbrock:
         return method(self.method) if isinstance(self.method, str) else self.method
 
     @cached_property
     def tableau(self) -> Tableau:
-        """The tableau of a Runge-Kutta method."""
-        if isinstance(self.formulas, Multistep):
-            raise TypeError(f"solver.method={self.method} is a family of multistep formulas, and has no tableau.")
+        """The tableau of an explicit Runge-Kutta method."""
+        if not isinstance(self.formulas, Tableau):
+            raise TypeError(f"solver.method={self.method} is no explicit Runge-Kutta method, and has no tableau.")
         return self.formulas
 
     @cached_property
@@ -71,18 +73,20 @@ class _Solver:
 
     def _check_parts(self) -> None:
         """Raise ValueError if method, gradient and compile do not go together."""
-        able = getattr(self.gradient_method, "supports_multistep", False)
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
-        multistep = isinstance(self.formulas, Multistep)
-        if multistep and not able:
+        if not isinstance(self.formulas, getattr(self.gradient_method, "supports", (Tableau,))):
+            why, use = f"a step of solver.method={self.method} leans on those before it", "backprop or adjoint"
+            if isinstance(self.formulas, Rosenbrock):
+                why, use = f"solver.method={self.method} needs the Jacobian of what it solves", "replay or backprop"
             raise ValueError(
-                f"gradient={name} goes back step by step, and a step of solver.method={self.method} leans on those "
-                "before it; use gradient=backprop or adjoint, or a Runge-Kutta method such as dopri5."
+                f"gradient={name} does not go back through such steps: {why}; use gradient={use}, or a Runge-Kutta "
+                "method such as dopri5."
             )
         if self.compile not in (False, True, "loop"):
             raise ValueError(f"compile={self.compile} is not one of False, True, 'loop'.")
-        if self.compile and (multistep or name == "reversible"):
-            what = f"solver.method={self.method}" if multistep else f"gradient={name}"
+        explicit = isinstance(self.formulas, Tableau)
+        if self.compile and (not explicit or name == "reversible"):
+            what = f"gradient={name}" if explicit else f"solver.method={self.method}"
             raise ValueError(f"compile={self.compile} and {what} do not go together; use compile=False.")
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
@@ -118,13 +122,15 @@ class _Solver:
                 return self(field, y0, ts, args, parameters)
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
+        if isinstance(self.formulas, Rosenbrock):
+            check_transforms(f"solver.method={self.method}", "an explicit method such as dopri5")
         rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
         self.check_resolution(rhs, output_times.values)
         backward = getattr(self.gradient_method, "solver", None)
         if backward is not None and torch.is_grad_enabled():
             backward.check_resolution(rhs, output_times.values, "gradient.solver")
         # Only now: a request that is refused above leaves no entry in the caller's tally.
-        rhs.stats = Stats.begin()
+        rhs.stats, rhs.counts_vjps = Stats.begin(), isinstance(self.formulas, Rosenbrock)
         # Equal output times are solved for once; what they share of a gradient, the first of them gets.
         distinct, times, index = output_times.merge()
         ends_only = len(index) == 2
@@ -150,7 +156,7 @@ class _Solver:
         """Return the solution of the same problem as a function of time, from ts[0] to ts[-1], without gradients.
 
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
-        and tsit5, that of the formula for adams, cubic Hermite for the others.
+        and tsit5, that of the formula for adams, 3 for rodas4, 4 for rodas5p, cubic Hermite for the others.
         """
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
@@ -265,6 +271,8 @@ class Adaptive(_Solver):
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         settings |= self._runge_kutta()
+        if isinstance(self.formulas, Rosenbrock):
+            return RosenbrockLoop(**settings)
         # Times with gradients are tensors in autograd's graph, and a kernel is given plain numbers.
         if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
@@ -280,8 +288,8 @@ class Adaptive(_Solver):
 
     def _runge_kutta(self) -> dict[str, Any]:
         # The estimate is the error of the lower order q: it falls with h^(q+1) (Hairer II.4).
-        controller = Controller(self.tableau.embedded_order + 1, self.controller, self.safety)
-        return {"tableau": self.tableau, "controller": controller}
+        pair: Any = self.formulas
+        return {"tableau": pair, "controller": Controller(pair.embedded_order + 1, self.controller, self.safety)}
 
     def _settings(self, vector_field: CountedField, norm: Norm | None) -> dict[str, Any]:
         return {
@@ -329,8 +337,10 @@ class Fixed(_Solver):
     ) -> FixedLoop:
         """Return the loop over the steps; there is no error, so `norm` and `n_controlled` say nothing."""
         loop = CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop
+        if isinstance(self.formulas, Rosenbrock):
+            loop = FixedRosenbrockLoop
         return loop(
-            tableau=self.tableau,
+            tableau=cast(Any, self.formulas),
             vector_field=vector_field,
             time_gradients=time_gradients,
             steps=self.steps,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from odenet_cli.ode.state import State, Time, VectorField, combine, weighted_sum
-from odenet_cli.ode.tableau import Tableau
+from odenet_cli.ode.tableau import OneStepMethod, Tableau
 
 
 class Step(NamedTuple):
@@ -62,7 +62,9 @@ def rk_step(
     return Step(y1, k, k[-1] if tableau.fsal and with_f1 else None)
 
 
-def error_estimates(tableau: Tableau, h: Time, k: Sequence[State], n_controlled: int | None = None) -> list[State]:
+def error_estimates(
+    tableau: OneStepMethod, h: Time, k: Sequence[State], n_controlled: int | None = None
+) -> list[State]:
     """Return the estimates of a step's local error in the first `n_controlled` components: one for most methods, two
     for DOP853."""
     estimates = []

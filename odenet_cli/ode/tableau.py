@@ -5,9 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Protocol
 
 Row = tuple[Fraction, ...]
 Weights = tuple[tuple[int, float], ...]
+
+
+class OneStepMethod(Protocol):
+    """What error estimates and dense output read of a method, be it explicit or not.
+
+    error_weights, error_weights_3  of the stages in one or two error estimates
+    dense_floats                    row i: coefficients of θ, θ², … in the weight of stage i inside a step
+    """
+
+    @property
+    def error_weights(self) -> Weights: ...
+
+    @property
+    def error_weights_3(self) -> Weights: ...
+
+    @property
+    def dense_floats(self) -> tuple[tuple[float, ...], ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

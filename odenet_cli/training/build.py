@@ -17,7 +17,7 @@ from odenet_cli import models
 from odenet_cli.config.resolve import eval_solver, gradient_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config, SolverConfig
 from odenet_cli.errors import RequestError
-from odenet_cli.ode import Adaptive, Fixed, Solver
+from odenet_cli.ode import Adaptive, Fixed, Solver, Tableau, method
 from odenet_cli.ode.gradient import Gradient
 from odenet_cli.ode.gradient import gradient as make_gradient
 from odenet_cli.ode.gradient import options as gradient_options
@@ -103,7 +103,7 @@ def compiled(config: Config, network: nn.Module) -> nn.Module:
 def compiling_pays(config: Config, module: nn.Module) -> bool:
     """Return whether `compile=auto` means this module's solves: fields without convolutions, on a CPU, in long runs."""
     methods = (config.solver.method, gradient_solver(config).method)
-    possible = config.gradient.method != "reversible" and "adams" not in methods
+    possible = config.gradient.method != "reversible" and all(isinstance(method(name), Tableau) for name in methods)
     convolves = any(weight.dim() > 2 for weight in module.parameters())
     return (
         planned_steps(config) >= MIN_COMPILED_STEPS

@@ -25,6 +25,7 @@ from odenet_cli.ode.outputs import integrate
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 from odenet_cli.ode.stats import collect_into
+from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import check_transforms
 
 
@@ -45,8 +46,9 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
 
 
 def _repeats_evaluations(gradient: NodeGradient, problem: Problem) -> bool:
-    """Return whether the backward pass repeats the evaluations of the forward solve; compiled steps draw otherwise."""
-    return getattr(gradient, "repeats_steps", False) and not problem.solver.compile
+    """Return whether the backward pass repeats the evaluations of the forward solve in an order that is noted."""
+    explicit = isinstance(problem.solver.formulas, Tableau) and not problem.solver.compile
+    return explicit and getattr(gradient, "repeats_steps", False)
 
 
 class SolveNode(torch.autograd.Function):

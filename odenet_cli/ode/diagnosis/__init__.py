@@ -65,8 +65,10 @@ class Report:
     def settings(self, prefix: str = "solver.") -> dict[str, Any]:
         """Return the keys of the command line that are the cure, with their values; empty where none sets it."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in self.cure.items()}
-        named = {"dtype": prefix.removesuffix("solver.") + "dtype"}
-        return {named.get(key, prefix + key): values[key] for key in values if key not in ("ts", "field")}
+        named = {"dtype": prefix.removesuffix("solver.") + "dtype", "gradient": "gradient.method"}
+        # To score is to go forward only.
+        unnamed = ("ts", "field", *(("gradient",) if prefix != "solver." else ()))
+        return {named.get(key, prefix + key): values[key] for key in values if key not in unnamed}
 
     def __str__(self) -> str:
         if self.kind == "sound":

@@ -92,11 +92,11 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
     shares_graph = False
     # Each turn takes tensors out of `made`, so that it ends.
     while True:
-        direct, used = _ancestors(results, made)
+        direct, used = ancestors(results, made)
         # A made tensor that this evaluation does not use may be used later: the leaves behind it are inputs.
-        later, _ = _ancestors([edge for edge in made if edge not in used], {})
+        later, _ = ancestors([edge for edge in made if edge not in used], {})
         leaves.update(direct | later)
-        behind = {edge: _ancestors(_next(edge[0]), made) for edge in used}
+        behind = {edge: ancestors(_next(edge[0]), made) for edge in used}
         mixed = [edge for edge, (its, others) in behind.items() if others or its.keys() & leaves.keys()]
         if not mixed:
             break
@@ -110,7 +110,7 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
     return {i: x for i, x in inputs.items() if i not in left_out}, shares_graph or hidden or len(used) < len(made)
 
 
-def _ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, set[Edge]]:
+def ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, set[Edge]]:
     """Return the leaves that `starts` were made from, not looking behind `stops`, and the stops that were met."""
     leaves: Tensors = {}
     met: set[Edge] = set()

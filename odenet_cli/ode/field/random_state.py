@@ -230,14 +230,14 @@ class Draws:
         return ", ".join(dict.fromkeys(getattr(generator, "name", "torch") for generator in moved))
 
 
-def refuse(gradient: str, compiled: bool, source: str) -> None:
+def refuse(gradient: str, repeats_steps: bool, source: str) -> None:
     """Raise RandomField for a gradient that cannot repeat what a vector field draws from `source`."""
     why = (
-        "compiled steps draw in another order on their way back"
-        if compiled
+        "compiled and Rosenbrock steps draw in another order on their way back"
+        if repeats_steps
         else "its backward pass evaluates the field at other points, where it would be another field"
     )
-    steps = "gradient=replay with compile=False" if compiled else "gradient=replay"
+    steps = f"gradient=replay{' with compile=False and a method such as dopri5' if repeats_steps else ''}"
     raise RandomField(
         f"the vector field draws random numbers from {source} (dropout in training mode, noise), which\n"
         f"  gradient={gradient} cannot repeat: {why}.\n"

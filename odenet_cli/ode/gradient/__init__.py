@@ -33,8 +33,8 @@ class Gradients(NamedTuple):
 class Gradient(Protocol):
     """The contract of the modules in this package.
 
-    solve               the states at the output times, stacked, with their gradient
-    supports_multistep  it can differentiate multistep methods too; one that does not say so is refused there
+    solve     the states at the output times, stacked, with their gradient
+    supports  the kinds of methods that it differentiates; one that does not say so has Tableau alone
     """
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...

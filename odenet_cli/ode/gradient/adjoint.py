@@ -19,11 +19,14 @@ from odenet_cli.ode.autograd.node import as_leaves, solve_as_node
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotFinite, SolveError
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.outputs import Loop, integrate
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import split_at_jumps
 from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, Time, dot, rms
+from odenet_cli.ode.tableau import Tableau
 
 NORMS = ("relative", "absolute", "seminorm")
 
@@ -44,7 +47,7 @@ class Adjoint:
     control_parameters: bool = False
     solver: Any = None
     saves_outputs = True
-    supports_multistep = True
+    supports = (Tableau, Multistep)
     solve = solve_as_node
 
     def __post_init__(self) -> None:
@@ -55,6 +58,11 @@ class Adjoint:
             raise ValueError(
                 "gradient.norm=seminorm leaves the parameters' gradient out of the error norm, and "
                 "gradient.control_parameters=true lets it in; choose one, or gradient.norm=absolute."
+            )
+        if isinstance(getattr(self.solver, "formulas", None), Rosenbrock):
+            raise ValueError(
+                f"gradient.solver.method={self.solver.method} needs the Jacobian of what it solves, which the adjoint "
+                "equation does not give; use an explicit method such as dopri5, or gradient=replay."
             )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.outputs import integrate
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.tableau import Tableau
 
 
 @dataclass(frozen=True)
 class Backprop:
     """Let autograd keep the accepted steps."""
 
-    supports_multistep = True
+    supports = (Tableau, Multistep, Rosenbrock)
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         problem.rhs.counts_vjps = True

@@ -21,8 +21,11 @@ from odenet_cli.ode.compiled.loops import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.outputs import AcceptedStep, StepRecord, integrate
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.rosenbrock.step import take_step as rosenbrock_step
 from odenet_cli.ode.state import State
 from odenet_cli.ode.step import interpolation_stages, rk_step
+from odenet_cli.ode.tableau import Tableau
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Replay:
 
     saves_outputs = False
     repeats_steps = True
+    supports = (Tableau, Rosenbrock)
     solve = solve_as_node
 
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:
@@ -89,7 +93,11 @@ def take_again(
     problem: Problem, record: StepRecord, y: State, time_gradients: TimeGradients | None
 ) -> tuple[State, list[State]]:
     """Return the state at the end of an accepted step taken again from `y`, and the outputs inside it."""
-    tableau, t, h = problem.solver.tableau, record.t, record.h
+    t, h, formulas = record.t, record.h, problem.solver.formulas
+    if isinstance(formulas, Rosenbrock):
+        step = rosenbrock_step(formulas, problem.rhs, record.segment, time_gradients, t, y, h)
+        return step.y, interpolation.interpolate(formulas, y, h, step.k, record.thetas(time_gradients))
+    tableau = problem.solver.tableau
     if problem.solver.compile and time_gradients is None and not record.interior_outputs:
         return advance(tableau, problem.rhs, record.segment, t, y, h, cuda_graph=on_gpu(y)), []
     f = restrict_to_segment(problem.repeated_field(record.draws), record.segment, time_gradients)

@@ -1,4 +1,4 @@
-"""Methods, one a file: the module's name is the method's name, `METHOD` its tableau or its multistep formulas."""
+"""Methods, one a file: the module's name is the method's name, `METHOD` its tableau or its formulas."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 
 from odenet_cli import registry
 from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.tableau import Tableau
 
 
@@ -14,8 +15,8 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
-def method(name: str) -> Tableau | Multistep:
-    """Return the tableau or the family of that name; a `RequestError` lists what exists."""
+def method(name: str) -> Tableau | Multistep | Rosenbrock:
+    """Return the tableau or the formulas of that name; a `RequestError` lists what exists."""
     registry.require("solver.method", name, names())
-    formulas: Tableau | Multistep = importlib.import_module(f"{__name__}.{name}").METHOD
+    formulas: Tableau | Multistep | Rosenbrock = importlib.import_module(f"{__name__}.{name}").METHOD
     return formulas

@@ -17,8 +17,11 @@ from odenet_cli.ode import Adaptive, SolveError, Solver
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.gradient.reversible import Reversible
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.state import State
+from odenet_cli.ode.tableau import Tableau
 from odenet_cli.training import generators
 
 
@@ -67,7 +70,7 @@ class PlainAutograd:
 
     of: Any
     recording: Recording
-    supports_multistep = True
+    supports = (Tableau, Multistep, Rosenbrock)
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)

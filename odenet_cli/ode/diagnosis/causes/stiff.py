@@ -11,6 +11,7 @@ from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up
 from odenet_cli.ode.errors import NotFinite, StepLimit
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.resolution import RESOLUTION
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.solver import Adaptive, Fixed
 from odenet_cli.ode.state import State, rms
 from odenet_cli.ode.tableau import Tableau
@@ -50,9 +51,15 @@ def find(look: Look) -> Finding | None:
         f"{h * radius:.2g}, the bound {bound:.2g}), while the solution is smooth over {len(trace.window)} of them"
     )
     if ended:
-        cures: list[Cure] = [{"method": name} for name in LESS_STIFF if name != getattr(solver, "method", None)]
-        return Finding("stiff", reason, evidence, cures, budget=trace.nfe)
-    return Finding("stiff", reason, evidence, [{"max_steps": round_up(1.5 * ahead)}])
+        cheaper: list[Cure] = [{"method": name} for name in LESS_STIFF if name != getattr(solver, "method", None)]
+        return Finding("stiff", reason, evidence, [_implicit(solver), *cheaper], budget=trace.nfe)
+    return Finding("stiff", reason, evidence, [_implicit(solver), {"max_steps": round_up(1.5 * ahead)}])
+
+
+def _implicit(solver: Adaptive) -> Cure:
+    """Return the change to a method for stiff fields, and to a gradient that goes back through its steps."""
+    able = Rosenbrock in getattr(solver.gradient_method, "supports", ())
+    return {"method": "rodas4"} if able else {"method": "rodas4", "gradient": "replay"}
 
 
 def spectral_radius(look: Look, t: float, y: State, iterations: int = 40) -> tuple[float, float]:
@@ -77,8 +84,11 @@ def spectral_radius(look: Look, t: float, y: State, iterations: int = 40) -> tup
     return radius, statistics.mean(cosines[-6:])
 
 
-def stability_bound(formulas: Tableau | Multistep, cosine: float) -> float:
-    """Return the least |z| with |R(z)| > 1 in the direction of an eigenvalue; 1 for Adams, about that of PECE."""
+def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -> float:
+    """Return the least |z| with |R(z)| > 1 in the direction of an eigenvalue in the left half plane: 1 for Adams, about
+    that of PECE; infinite for Rosenbrock methods, which are A-stable."""
+    if isinstance(formulas, Rosenbrock):
+        return math.inf
     if isinstance(formulas, Multistep):
         return 1.0
     a = [[float(x) for x in row] for row in formulas.a]

@@ -1,0 +1,45 @@
+"""The loops over Rosenbrock steps: those over Runge-Kutta steps, with the field linearised where a step begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, RungeKutta, StepFunction
+from odenet_cli.ode.outputs import AcceptedStep
+from odenet_cli.ode.rosenbrock.step import Linearisation, linearise, rosenbrock_step
+from odenet_cli.ode.segment import Segment
+from odenet_cli.ode.state import State
+
+
+@dataclass(kw_only=True)
+class _Linearising(RungeKutta):
+    """Linearise the field where a step begins; all attempts at the step share it."""
+
+    tableau: Any  # a Rosenbrock method
+    at: Linearisation | None = field(default=None, init=False)
+
+    def enter(self, segment: Segment) -> None:
+        super().enter(segment)
+        self.f0 = None  # a value without its derivatives is of no use
+
+    def derivative_at(self, t: float, y: State) -> State:
+        rows = None if self.at is None else self.at.rows
+        self.at = linearise(self.vector_field, self.segment, self.time_gradients, t, y, rows)
+        return self.at.f0
+
+    def step_function(self) -> StepFunction:
+        return lambda t, y, h, f0: rosenbrock_step(self.tableau, self.f, t, y, h, self.at)  # type: ignore[arg-type]
+
+    def _all_stages(self, accepted: AcceptedStep) -> list[State]:
+        return accepted.step.k  # the dense output needs no more
+
+
+@dataclass(kw_only=True)
+class RosenbrockLoop(_Linearising, AdaptiveLoop):
+    """Take Rosenbrock steps as long as the tolerance allows."""
+
+
+@dataclass(kw_only=True)
+class FixedRosenbrockLoop(_Linearising, FixedLoop):
+    """Take equal Rosenbrock steps between neighbouring output times."""

@@ -1,0 +1,209 @@
+"""One Rosenbrock step: a function of tensors, through which autograd goes as through any other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
+from odenet_cli.ode.field.captured import ancestors
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.segment import Segment
+from odenet_cli.ode.state import State, VectorField, combine
+from odenet_cli.ode.step import Step
+
+LARGEST_JACOBIAN = 2**27  # numbers in all rows' Jacobians: half a GiB in float32
+ROUNDING = 1e3  # a mismatch of so many units of rounding is none
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Lay a state out as B rows of D numbers each, of which every row has a Jacobian of its own.
+
+    shapes  of the state's parts
+    count   B: the first dimension of all parts, where the field treats it as a batch; 1 where it does not
+    """
+
+    shapes: tuple[torch.Size, ...]
+    count: int
+
+    @property
+    def width(self) -> int:
+        """D, the numbers in a row."""
+        return sum(math.prod(shape) for shape in self.shapes) // max(1, self.count)
+
+    def flatten(self, state: Sequence[Tensor]) -> Tensor:
+        """Return the state as (B, D)."""
+        return torch.cat([part.reshape(self.count, math.prod(part.shape) // self.count) for part in state], dim=-1)
+
+    def restore(self, rows: Tensor, like: State) -> State:
+        """Return rows (…, B, D) as the parts of a state, (…, *S)."""
+        parts = torch.split(rows, [math.prod(shape) // self.count for shape in self.shapes], dim=-1)
+        lead = rows.shape[:-2]
+        return tuple(x.reshape(*lead, *part.shape).to(part.dtype) for x, part in zip(parts, like))
+
+
+class Linearisation(NamedTuple):
+    """Hold a vector field where a step begins.
+
+    f0        its value
+    jacobian  ∂f/∂y (B, D, D), a matrix a row
+    dfdt      ∂f/∂t (B, D); None where it does not depend on the time
+    """
+
+    rows: Rows
+    f0: State
+    jacobian: Tensor
+    dfdt: Tensor | None
+
+
+def linearise(
+    vector_field: VectorField,
+    segment: Segment,
+    time_gradients: TimeGradients | None,
+    t: float,
+    y: State,
+    rows: Rows | None = None,
+) -> Linearisation:
+    """Evaluate the field at (t, y) once, and its derivatives by autograd.
+
+    rows  as an earlier call has found them; None: the first dimension of a state of several is taken for a batch, and
+          one product more with Jᵀ shows whether its rows have to do with each other. If so the state is one row
+
+    Raises ValueError if the Jacobian is too large to be built.
+    """
+    differentiable, layout = torch.is_grad_enabled(), rows or _rows(y)
+    # The leaves below require a gradient, which must not make a graph where the caller has none.
+    wanted = differentiable and any(part.requires_grad for part in y)
+    with torch.enable_grad():
+        # A view, so that this is the derivative by the state alone, whatever else was made from its tensors.
+        leaves = tuple(x.view_as(x) if differentiable and x.requires_grad else x.detach().requires_grad_() for x in y)
+        shift = torch.zeros((), dtype=y[0].dtype, device=y[0].device, requires_grad=True)
+        f0 = _moved_in_time(vector_field, segment, time_gradients, shift)(t, leaves)
+        differentiable = wanted or (differentiable and _depends_on_more(f0, (*leaves, shift)))
+        jacobian, fits = _jacobian(f0, leaves, layout, create_graph=differentiable, check=rows is None)
+        if not fits:
+            layout = Rows(layout.shapes, 1)
+            jacobian, _ = _jacobian(f0, leaves, layout, create_graph=differentiable, check=False)
+        dfdt = _time_derivative(f0, shift, layout, create_graph=differentiable)
+    return Linearisation(layout, f0 if differentiable else tuple(part.detach() for part in f0), jacobian, dfdt)
+
+
+def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: float, at: Linearisation) -> Step:
+    """Advance `y` from `t` to `t + h`, given the field's linearisation at (t, y) (Hairer & Wanner IV.7, eq. 7.25)."""
+    gamma, rows = float(method.diagonal), at.rows
+    identity = torch.eye(rows.width, dtype=at.jacobian.dtype, device=at.jacobian.device)
+    # One factorisation serves all stages. A singular matrix gives infinite numbers, and so a shorter step.
+    lu, pivots, _ = torch.linalg.lu_factor_ex(identity - (h * gamma) * at.jacobian)
+    v: list[Tensor] = []
+    k: list[State] = []
+    for stage in method.stages:
+        value = f(t + stage.alpha * h, combine(y, h, stage.a, k)) if k else at.f0
+        right = rows.flatten(value)
+        for j, weight in stage.c:
+            right = right + weight * v[j]
+        if at.dfdt is not None and stage.gamma:
+            right = right + (stage.gamma * h) * at.dfdt
+        v.append(torch.linalg.lu_solve(lu, pivots, (gamma * right).unsqueeze(-1)).squeeze(-1))
+        k.append(rows.restore(v[-1], y))
+    return Step(combine(y, h, method.solution_weights, k), k)
+
+
+def take_step(
+    method: Rosenbrock,
+    vector_field: VectorField,
+    segment: Segment,
+    time_gradients: TimeGradients | None,
+    t: float,
+    y: State,
+    h: float,
+) -> Step:
+    """Take a step on its own: the one that a loop took there, since nothing is carried from step to step."""
+    at = linearise(vector_field, segment, time_gradients, t, y)
+    return rosenbrock_step(method, restrict_to_segment(vector_field, segment, time_gradients), t, y, h, at)
+
+
+def _depends_on_more(f0: State, leaves: Sequence[Tensor]) -> bool:
+    """Return whether a field's value has a gradient by anything but `leaves`."""
+    edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
+    reached, _ = ancestors([(edge.node, edge.output_nr) for edge in edges], {})
+    return not reached.keys() <= {id(leaf) for leaf in leaves}
+
+
+def _rows(y: State) -> Rows:
+    """Return a layout of a row for each index of the first dimension, where all parts have the same."""
+    if any(part.dtype not in (torch.float32, torch.float64) for part in y):
+        kinds = ", ".join(str(part.dtype) for part in y)
+        raise TypeError(f"a Rosenbrock method needs a state of real float32 or float64 numbers; got {kinds}.")
+    shapes = tuple(part.shape for part in y)
+    sizes = {shape[0] if shape else 1 for shape in shapes}
+    return Rows(shapes, max(1, sizes.pop()) if len(sizes) == 1 else 1)
+
+
+def _moved_in_time(
+    vector_field: VectorField, segment: Segment, time_gradients: TimeGradients | None, shift: Tensor
+) -> VectorField:
+    """Return the field as the steps of a segment see it, with the times moved by `shift`, which is 0."""
+    if time_gradients is not None:
+        (shift,) = time_gradients.scale_by_dt(segment, (shift,))  # of a step, so a fraction of its segment
+    return restrict_to_segment(lambda t, y, used=True: vector_field(t + shift, y, used), segment, time_gradients)
+
+
+def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: bool) -> tuple[Tensor, bool]:
+    """Return ∂f/∂y (B, D, D), all its columns' products made in one batched backward pass; and with `check` whether
+    the rows are independent of each other."""
+    size, count = rows.width, rows.count
+    if count * size * size > LARGEST_JACOBIAN:
+        raise ValueError(
+            f"a Rosenbrock method needs the Jacobian of the field, here {count} x {size} x {size} numbers, which is "
+            "too large; use an explicit method such as solver.method=dopri5."
+        )
+    identity = torch.eye(size, dtype=leaves[0].dtype, device=leaves[0].device)
+    cotangents = identity.unsqueeze(1).expand(size, count, size)
+    # Numbers in [1, 2) that differ from row to row (multiples of the golden ratio): what comes from another row than
+    # its own shows in the product with them.
+    weights = (1 + torch.arange(count * size, dtype=torch.float64) * 0.6180339887 % 1).to(identity)
+    if check := check and count > 1:
+        cotangents = torch.cat([cotangents, weights.reshape(1, count, size)])
+    pairs = [(k, x) for k, x in zip(f0, rows.restore(cotangents, leaves)) if k.requires_grad]
+    products: Sequence[Tensor | None] = [None] * len(leaves)
+    if pairs and size:
+        products = torch.autograd.grad(
+            [k for k, _ in pairs],
+            leaves,
+            [x for _, x in pairs],
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+    filled = [x.new_zeros(len(cotangents), *x.shape) if g is None else g for g, x in zip(products, leaves)]
+    table = torch.cat([g.reshape(len(cotangents), count, x.numel() // count) for g, x in zip(filled, leaves)], dim=-1)
+    jacobian = table[:size].transpose(0, 1)
+    if not check:
+        return jacobian, True
+    with torch.no_grad():
+        mismatch = (table[size] - (weights.reshape(count, 1, size) @ jacobian).squeeze(1)).abs()
+        allowed = (ROUNDING * torch.finfo(table.dtype).eps) * jacobian.abs().sum(1)
+        return jacobian, bool((mismatch <= allowed).all())
+
+
+def _time_derivative(f0: State, shift: Tensor, rows: Rows, create_graph: bool) -> Tensor | None:
+    """Return ∂f/∂t (B, D): the derivative, by v, of the derivative of v · f by the time."""
+    values = [k for k in f0 if k.requires_grad]
+    if not values:
+        return None
+    v = [torch.zeros_like(k, requires_grad=True) for k in values]
+    (along,) = torch.autograd.grad(values, (shift,), v, create_graph=True, allow_unused=True)
+    if along is None or not along.requires_grad:
+        return None
+    products = torch.autograd.grad(along, v, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    given = iter(products)
+    parts = [next(given) if k.requires_grad else None for k in f0]
+    return rows.flatten([torch.zeros_like(k) if x is None else x for k, x in zip(f0, parts)])
