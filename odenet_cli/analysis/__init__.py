@@ -2,7 +2,9 @@
 
 trained             load its network, weights and data
 scoring             score it under other solvers (`odenet eval`)
-forecast            predict series (`odenet predict`)
+forecast            predict the series of a table (`odenet predict`),
+held_out_forecast     those of data that are drawn,
+forecast_rows         and what is written and said of either
 answers             what a classifier or a regression says of each sample (`odenet predict`)
 audit               is it still an ODE under finer solvers (`odenet audit`)
 gradcheck           compare its gradient with exact ones (`odenet gradcheck`)

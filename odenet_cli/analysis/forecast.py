@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from odenet_cli.analysis.forecast_rows import Forecast, Predicted, band_factors, summarize, with_factors
 from odenet_cli.analysis.trained import known_data, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
@@ -21,7 +22,6 @@ from odenet_cli.errors import RequestError
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import scoring
 
-QUANTILES = {"5": 0.05, "50": 0.5, "95": 0.95}
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 TOGETHER = 16  # series
 MAX_AHEAD = 100_000  # points of a series
@@ -53,36 +53,40 @@ class Target(NamedTuple):
     seen: int
 
 
-def forecast(folder: Path, config: Config, which: str, asked: Question) -> tuple[pl.DataFrame, str]:
-    """Predict every series of a table by the `best` or `last` weights of the run in `folder`.
-
-    Returns the frame to write, and in words how often the truth lies inside the band of 90 %.
-    """
+def forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
+    """Predict every series of a table by the `best` or `last` weights of the run in `folder`."""
     source = Source(**config.source()[1]).in_units_of(known_data(folder))
     table, units = source.table()
-    targets = list(series_of(table, asked, source.source.window))
+    targets = list(series_of(table, question, source.source.window))
     where, dtype = device.choose(config.device), build.eval_dtype(config)
     model: Any = build.model(config, source.shape, source.classes)
-    if not hasattr(model, "draw"):
-        raise RequestError(f"model={config.model['name']} has no method `draw`, by which series are predicted.")
+    check_draws(config, model)
     model.load_state_dict(weights_of_run(folder, config, which)["model"])
-    generator, parts = torch.Generator().manual_seed(asked.seed), []
+    generator, parts = torch.Generator().manual_seed(question.seed), list[Tensor]()
     net: Any
     with torch.no_grad(), scoring(model.to(where), build.solver(eval_solver(config)), dtype) as net:
         for start in range(0, len(targets), TOGETHER):
             some = targets[start : start + TOGETHER]
             given = [part.to(where, dtype if part.is_floating_point() else None) for part in batch_of(some, units)]
-            draws = net.draw(*given, asked.draws, generator).double().cpu() * units.sd + units.mean
-            levels = torch.tensor([*QUANTILES.values()], dtype=torch.float64)
-            both = torch.cat((draws.mean(0, keepdim=True), torch.quantile(draws, levels, dim=0)))
-            parts += [both[:, n, : len(target.times)] for n, target in enumerate(some)]
-    predicted = torch.cat(parts, 1)
-    return rows_of(table, units, targets, predicted), describe_coverage(targets, predicted)
+            draws = net.draw(*given, question.draws, generator).double().cpu() * units.sd + units.mean
+            parts += [part[:, : len(target.times)] for target, part in zip(some, summarize(draws).unbind(1))]
+    factors, series = band_factors(folder, len(units.columns)), []
+    for target, summary in zip(targets, parts):
+        seen = seen_points(target)
+        summary = with_factors(summary, factors, target.times > target.times[seen][-1])
+        series.append(Predicted(target.name, target.times, seen, target.truth, summary))
+    return Forecast([*table.header[:2], *units.columns], series, table.dates, calibrated=factors is not None)
+
+
+def check_draws(config: Config, model: Any) -> None:
+    """Raise RequestError for a model that cannot draw what will be observed."""
+    if not hasattr(model, "draw"):
+        raise RequestError(f"model={config.model['name']} has no method `draw`, by which series are predicted.")
 
 
 def series_of(table: Any, question: Question, window: float) -> Iterator[Target]:
     """Yield every series with the times to predict at: its own, those asked for, and those ahead."""
-    asked = read_times(question.times, table)
+    asked = read_times(question.times, table.dates)
     share = question.seen or (1.0 if question.horizon else window)
     times, values = (part.split(table.numbers.counts.tolist()) for part in (table.numbers.times, table.numbers.values))
     for name, t, x in zip(table.names, times, values):
@@ -117,50 +121,22 @@ def batch_of(targets: list[Target], units: Any) -> tuple[Tensor, Tensor, Tensor,
     return times, values, mask, pad_sequence(scaled, batch_first=True)
 
 
-def rows_of(table: Any, units: Any, targets: list[Target], predicted: Tensor) -> Any:
-    """Return the frame to write: series, time, seen, and of each column the truth, mean and quantiles."""
-    times = pl.Series(torch.cat([target.times for target in targets]).numpy())
-    if table.dates == "date":
-        times = (times * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
-    series = [name for target in targets for name in [target.name] * len(target.times)]
-    columns: dict[str, Any] = {table.header[0]: series, table.header[1]: times}
-    columns["seen"] = torch.cat([seen_points(target) for target in targets]).tolist()
-    truth = torch.cat([target.truth for target in targets])
-    for k, name in enumerate(units.columns):
-        columns[name] = pl.Series(truth[:, k].numpy()).fill_nan(None)
-        for kind, part in zip(("mean", *QUANTILES), predicted):
-            columns[f"{name}_{kind}"] = part[:, k].numpy()
-    return pl.DataFrame(columns)
-
-
 def seen_points(target: Target) -> Tensor:
     """Return which of the target's times are seen, (M,)."""
     known = ~target.truth.isnan().all(1)
     return known & (known.cumsum(0) <= target.seen)
 
 
-def describe_coverage(targets: list[Target], predicted: Tensor) -> str:
-    """Return how many of the observations lie between the 5 and the 95 % quantile, those seen and those not."""
-    truth, seen = torch.cat([target.truth for target in targets]), torch.cat([seen_points(t) for t in targets])
-    inside = (truth >= predicted[1]) & (truth <= predicted[3])
-    texts = []
-    for name, rows in (("not seen", ~seen), ("seen", seen)):
-        known = ~truth[rows].isnan()
-        if known.any():
-            texts.append(f"{inside[rows][known].float().mean():.1%} of {int(known.sum()):,} observations {name}")
-    return f"inside the band of 90 %: {', '.join(texts)}"
-
-
-def read_times(words: list[str], table: Any) -> Tensor:
+def read_times(words: list[str], dates: str) -> Tensor:
     """Return times of the table's kind, in seconds for dates."""
 
     texts = pl.Series(words, dtype=pl.String)
     try:
-        x = parse_dates(texts, None)[0] if table.dates and words else texts.cast(pl.Float64, strict=False)
+        x = parse_dates(texts, None)[0] if dates and words else texts.cast(pl.Float64, strict=False)
     except DateError as error:
         raise RequestError(f"times={words[0]}: {error}. Write it as 2020-03-04 or 2020-03-04T05:06.") from error
     if x.null_count() or not x.is_finite().all():
-        raise RequestError(f"times={','.join(words)}: each must be a {table.dates or 'number'}, as in the table.")
+        raise RequestError(f"times={','.join(words)}: each must be a {dates or 'number'}, as in the table.")
     return torch.tensor(x.to_list(), dtype=torch.float64)
 
 

@@ -2,25 +2,33 @@
 
 Of each series of a table the first part is shown to the run's network (the run's data.window, or seen=SHARE). At all of
 its times mean and 5, 50 and 95 % quantiles of what is observed there are written, in the table's own units and columns.
-Where the truth is in the table it is printed how often it lies inside the band of 90 %.
+The band between the outer two is scaled so that it held 90 % on the run's validation series; where the truth is known,
+it is printed how often it lies inside. A figure of the first series is drawn beside the file.
 
   odenet predict RUN data.path=FILE out=forecast.csv          new series; without data.path the run's own table
   odenet predict RUN out=forecast.parquet horizon=10          all of each series is seen, and goes on for 10 more
   odenet predict RUN out=forecast.csv times=2.5,5,7.5         at these times too
 
 A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
-Quantiles are those of draws= draws, seed= of their noise. Of a classifier the class and the probabilities of each test
-sample are written, of a regression its values; of arrays or images of your own those of all samples."""
+Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
+predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
+written, of a regression its values; of arrays or images of your own those of all samples."""
 
 from __future__ import annotations
 
 import os
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from odenet_cli.config.schema import Config
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
@@ -46,31 +54,49 @@ def main(request: Namespace) -> int:
     from odenet_cli.request.overrides import altered
 
     config = altered(request.config, _common.combinations(request.overrides)[0])
-    name, run = config.data["name"], (request.folder, config, request.checkpoint)
-    if datasets.task(*config.source(), known_data(request.folder)) in ("classify", "regression"):
-        from odenet_cli.analysis.answers import answers
-
-        for key in ("seen", "horizon", "times"):
-            if getattr(request, key) is not None:
-                raise RequestError(f"{key}= is for series, and {request.folder} is a run of {name}, which has none.")
-        frame, line = answers(*run)
-    elif name in ("table", "csv"):
-        from odenet_cli.analysis.forecast import Question, forecast
-
-        asked = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)
-        frame, line = forecast(*run, asked)
-    else:
+    task = datasets.task(*config.source(), known_data(request.folder))
+    if task in ("series", "events"):
+        return write_forecast(request, config)
+    if task not in ("classify", "regression"):
         raise RequestError(
-            f"{request.folder} is a run of data={name}. Predicted are classes, values and series (data=table).\n"
-            "  To draw from a flow: odenet sample."
+            f"{request.folder} is a run of data={config.data['name']}. Predicted are series, rates of events, classes "
+            "and values.\n  To draw from a flow: odenet sample."
         )
-    if request.out.suffix == ".parquet":
-        write_output(request.out, lambda path: frame.write_parquet(path))
-    else:
-        write_output(request.out, frame.write_csv())
-    print(f"{len(frame):,} rows in {request.out}")
+    from odenet_cli.analysis.answers import answers
+
+    for key in ("seen", "horizon", "times"):
+        if getattr(request, key) is not None:
+            what = f"a run of {config.data['name']}, which has none"
+            raise RequestError(f"{key}= is for series, and {request.folder} is {what}.")
+    frame, line = answers(request.folder, config, request.checkpoint)
+    write_frame(request.out, frame)
     print(line)
     return 0
+
+
+def write_forecast(request: Namespace, config: Config) -> int:
+    """Predict series, write them, print how well the band holds, and draw the first of them."""
+    from odenet_cli.analysis.forecast import Question, forecast
+    from odenet_cli.analysis.forecast_rows import describe_coverage, first_series, frame_of
+    from odenet_cli.analysis.held_out_forecast import held_out_forecast
+    from odenet_cli.report import forecast_figure, style
+
+    question = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)
+    predict = forecast if config.data["name"] in ("table", "csv") else held_out_forecast
+    result = predict(request.folder, config, request.checkpoint, question)
+    frame = frame_of(result)
+    write_frame(request.out, frame)
+    print(describe_coverage(result))
+    figure = forecast_figure.draw(first_series(result, frame), result.header, result.known)
+    *_, image = style.save(figure, request.out.with_suffix(""))
+    print(f"series {result.series[0].name}: {image}")
+    return 0
+
+
+def write_frame(out: Path, frame: DataFrame) -> None:
+    """Write a frame as its name ends, and say how long it is."""
+    write_output(out, frame.write_csv() if out.suffix == ".csv" else lambda path: frame.write_parquet(path))
+    print(f"{len(frame):,} rows in {out}")
 
 
 def check_target(out: Path | None) -> None:

@@ -19,6 +19,7 @@ from odenet_cli.models.common.series import (
     has_missing,
     perceptron,
     series_features,
+    stratified_normal,
 )
 from odenet_cli.ode import Solver
 from odenet_cli.ode.own_times import solve_at
@@ -97,7 +98,7 @@ class LatentODE(LatentVAE):
         z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
         (z,) = solve_at(self.solver, self.field, z0.flatten(0, 1), [target_times.repeat(count, 1)])
         path = self.decoder(z).unflatten(0, (count, len(times)))
-        return path + self.log_sigma.exp() * torch.randn(path.shape, generator=generator).to(path)
+        return path + self.log_sigma.exp() * stratified_normal(path, generator)
 
     def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
         """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D)."""

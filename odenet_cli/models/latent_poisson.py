@@ -107,5 +107,20 @@ class LatentPoisson(LatentVAE):
             path=self.field.log_intensity(paths[0][0]).exp() if paths else None,
         )
 
+    def draw(
+        self,
+        bins: Tensor,
+        counts: Tensor,
+        mask: Tensor,
+        target_times: Tensor,
+        count: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Draw λ at the target times (B, M), given the counts (B, N, 1): (count, B, M, 1)."""
+        mean, log_sd = self.recognition(bins, counts, mask)
+        z0 = (mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)).flatten(0, 1)
+        (z,) = solve_at(self.solver, self.field.inner, z0, [target_times.repeat(count, 1)])
+        return self.field.log_intensity(z).exp().view(count, len(mean), -1, 1)
+
 
 MODEL = LatentPoisson

@@ -16,6 +16,7 @@ from odenet_cli.models.common.series import (
     network_inputs,
     recurrent_layer,
     series_features,
+    stratified_normal,
 )
 
 MAX_FREE_STEPS = 1000  # beyond the window
@@ -76,8 +77,8 @@ class RNN(nn.Module):
         mean, spread, states = self.one_step(times, values)
         knots, *both = self.path(times, values, observed_mask, targets, mean, spread, states, generator)
         mean, spread = (interpolate(knots, part, targets) for part in both)
-        drawn = mean + spread * torch.randn(mean.shape, generator=generator).to(mean)
-        return drawn.view(count, batch, *drawn.shape[1:])
+        mean, spread = (part.view(count, batch, *part.shape[1:]) for part in (mean, spread))
+        return mean + spread * stratified_normal(mean, generator)
 
     def one_step(self, times: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and standard deviation of each observation given those before it, and the states after it."""

@@ -9,6 +9,7 @@ A task lists in `NEEDS` the methods of a model that it calls. It may also have
                                               per_sample: what `evaluate` kept of every test sample, (N,) each
     sanity_check(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of `count`
                                               test samples, cannot be true
+    calibrate(model, data)                    what predictions take from held-out samples, plain values for `run.json`
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
 FigureData = Callable[[nn.Module, Any, dict[str, Tensor]], dict[str, Tensor]]
+Calibrate = Callable[[nn.Module, Any], dict[str, Any]]
 SanityCheck = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 
 
@@ -39,6 +41,11 @@ def figure_data(name: str) -> FigureData | None:
 def sanity_check(name: str) -> SanityCheck | None:
     """Return the check of the task's final scores; None for a task without one."""
     return getattr(_module(name), "sanity_check", None)
+
+
+def calibrate(name: str) -> Calibrate | None:
+    """Return the function that looks how predictions hold on held-out samples; None for a task without one."""
+    return getattr(_module(name), "calibrate", None)
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -8,16 +8,19 @@ latent variable, and the `path` at the target times.
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
+from odenet_cli.tasks.common import band
 from odenet_cli.tasks.common.scores import Deviation, Relative, RootMean, Score
 
 NEEDS = ("forecast",)
 SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it
+CALIBRATING, TOGETHER, DRAWS = 64, 16, 100  # series of calibration, how many at a time, and draws of each
 SCOPES = {"window": (WINDOW,), "further": (FURTHER, IN_TRAINING_RANGE), "familiar": (IN_TRAINING_RANGE,)}
 
 
@@ -116,6 +119,26 @@ def _compact(times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tens
     known = known.gather(1, order)
     known[:, 0] = True
     return times.gather(1, order), values.gather(1, order[..., None]).nan_to_num(), known
+
+
+@torch.no_grad()
+def calibrate(model: Any, data: Any) -> dict[str, Any]:
+    """Return by how much the band of 90 % has to be scaled for each column, inside the window and after it.
+
+    As the validation series show; empty where there are none, or the model draws none.
+    """
+    if not data.valid.size or not hasattr(model, "draw"):
+        return {}
+    generator, parts, dtype = torch.Generator().manual_seed(0), [], next(model.parameters()).dtype
+    for batch in islice(data.valid.unshuffled(TOGETHER).epoch(0), CALIBRATING // TOGETHER):
+        x = Series(*(part.to(dtype) if part.is_floating_point() else part for part in batch))
+        draws = model.draw(x.times, x.values, x.observed_mask, x.target_times, DRAWS, generator)
+        parts.append((x.noisy, band.quantiles(draws), x.scope))
+    truth, bands, scope = (torch.cat(part, dim) for part, dim in zip(zip(*parts), (0, 1, 0)))
+    return {
+        "window": band.factors(truth, bands, scope == WINDOW),
+        "further": band.factors(truth, bands, scope >= FURTHER),
+    }
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from odenet_cli.config.saved import save
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
-from odenet_cli.ode import PrecisionWarning
+from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, write_record
-from odenet_cli.tasks import figure_data, sanity_check, task
+from odenet_cli.tasks import calibrate, figure_data, sanity_check, task
 from odenet_cli.training import build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.evaluate import scoring
@@ -80,6 +80,7 @@ def run(
         write_record(folder, entry)
         try:
             final, images = train(session, folder, state, stop, draw)
+            entry |= calibrated(session)
         except BaseException as error:
             status, reason, raised = explain(error, session, folder)
             log.info("stopped", exc_info=error)
@@ -182,6 +183,19 @@ def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
     if complaint is not None:
         raise RunFailed(complaint)
     return {**scores, **more}
+
+
+def calibrated(session: Session) -> dict[str, Any]:
+    """Return what held-out samples tell of predictions, for `run.json`; nothing where they cannot be drawn."""
+    compute = calibrate(session.data.task)
+    if compute is None:
+        return {}
+    try:
+        with scoring(session.model, session.scorer, session.precision) as net:
+            return {"band": compute(net, session.data)}
+    except SolveError as error:  # of a draw far out; the run is whole without
+        log.warning("The band of predictions is not calibrated: %s", error)
+        return {}
 
 
 def save_figure_data(folder: Path, session: Session, per_sample: dict[str, torch.Tensor]) -> None:

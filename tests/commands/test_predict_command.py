@@ -11,6 +11,8 @@ import torch
 from runs_kit import train_run
 
 from odenet_cli.commands import predict as command
+from odenet_cli.data.poisson import Source as Poisson
+from odenet_cli.data.spirals import Source as Spirals
 from odenet_cli.errors import RequestError
 from odenet_cli.models.latent_ode import LatentODE
 from odenet_cli.models.rnn import RNN
@@ -67,6 +69,82 @@ def test_new_series_go_on(own, tmp_path):
     assert [(when.month, when.day) for when in frame["day"]] == [(5, d) for d in (1, 2, 4, 7, 10, 13, 16)] + [(6, 1)]
     assert frame["seen"].to_list() == [True, False, True, True, True, False, False, False]
     assert frame["y"].to_list() == pytest.approx([0, None, 1, 2, 3, None, None, None])
+
+
+def test_a_figure_of_the_first_series_is_drawn_beside_the_file(own, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = train_run(tmp_path / "run", "model=latent_ode", *own, *SHORT)
+    assert command.main([str(folder), "out=fore.cast.csv", "draws=20"]) == 0
+    first = polars.read_csv("fore.cast.csv")["name"][0]
+    assert f"series {first}: fore.cast.png" in capsys.readouterr().out
+    assert (tmp_path / "fore.cast.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in (tmp_path / "fore.cast.svg").read_text()
+
+
+SPIRALS = ("data=spirals", "data.count=20", "data.validation=8", "data.test=3", "trainer.batch_size=20")
+
+
+def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
+    folder = train_run(tmp_path / "run", "model=latent_ode", *SPIRALS, *SHORT)
+    out = tmp_path / "out.csv"
+    assert command.main([str(folder), f"out={out}", "times=0.01,9", "draws=50"]) == 0
+    frame = polars.read_csv(out)
+    assert re.search(
+        r"[\d.]+% of 1,020 observations not seen, [\d.]+% of 180 observations seen", capsys.readouterr().out
+    )
+    assert len(frame) == 3 * 202
+    one = frame.filter(polars.col("series") == 1)
+    assert one["seen"].sum() == 30
+    assert one.filter(polars.col("x1").is_null())["time"].to_list() == [0.01, 9.0]
+    data = Spirals(count=20, validation=8, test=3).rows()
+    assert one["x2"].drop_nulls().to_list() == pytest.approx(data.noisy[-2, :, 1].tolist(), abs=1e-6)
+    last = one.filter("seen")["time"].max()
+    assert last == pytest.approx(float(data.times[-2, -1]), abs=1e-5)
+
+    # The band is scaled by what the run says it was on its validation series.
+    record = json.loads((folder / "run.json").read_text())
+    assert [len(record["band"][part]) for part in ("window", "further")] == [2, 2]
+    record["band"] = {"window": [1.0, 1.0], "further": [1.0, None]}
+    (folder / "run.json").write_text(json.dumps(record))
+    raw, widths = None, []
+    for factors in ([1.0, 1.0], [2.0, None]):
+        record["band"]["further"] = factors
+        (folder / "run.json").write_text(json.dumps(record))
+        command.main([str(folder), f"out={out}", "draws=50"])
+        raw = polars.read_csv(out).filter(polars.col("series") == 1)
+        widths.append([(raw[f"{name}_95"] - raw[f"{name}_5"]).to_numpy() for name in ("x1", "x2")])
+    after = raw["time"].to_numpy() > last
+    assert widths[1][0] / widths[0][0] == pytest.approx(1 + after, rel=1e-5)
+    assert widths[1][1] == pytest.approx(widths[0][1])
+    record["band"] = {"window": [1.0], "further": "none"}
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RequestError, match=r"run.json: band is .* Put back what the run wrote there"):
+        command.main([str(folder), f"out={out}"])
+
+
+def test_rates_of_events_are_predicted(tmp_path, capsys):
+    words = ("data.expected=20", "data.count=8", "data.validation=2", "data.test=2", "trainer.batch_size=8")
+    folder = train_run(tmp_path / "run", "model=latent_poisson", *words, *SHORT)
+    out = tmp_path / "out.csv"
+    assert command.main([str(folder), f"out={out}", "times=0.01", "draws=50"]) == 0
+    assert re.search(r"inside the band of 90 %: [\d.]+% of 402 true rates\nseries 0", capsys.readouterr().out)
+    frame = polars.read_csv(out)
+    one = frame.filter(polars.col("series") == 1)
+    assert one["rate"].drop_nulls().to_list() == pytest.approx(
+        Poisson(expected=20, count=8, validation=2, test=2).rows().rate[-1].tolist(), rel=1e-5
+    )
+    assert (frame["rate_5"] > 0).all()
+    assert (frame["rate_5"] < frame["rate_95"]).all()
+
+
+def test_what_series_that_are_drawn_do_not_have_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = train_run(tmp_path / "run", "model=rnn", *SPIRALS, *SHORT)
+    refused = {"seen=0.5": "seen= is for tables", "horizon=3": "horizon= is for tables", "times=-1": "begins at 0"}
+    for words, says in {**refused, "times=soon": "each must be a number"}.items():
+        with pytest.raises(RequestError, match=says):
+            command.main([str(folder), "out=a.csv", words])
+    assert not (tmp_path / "a.csv").exists()
 
 
 REFUSED = {

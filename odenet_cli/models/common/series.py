@@ -106,6 +106,13 @@ def kl_to_standard_normal(mean: Tensor, log_sd: Tensor) -> Tensor:
     return 0.5 * (mean.square() + (2 * log_sd).exp() - 1 - 2 * log_sd).sum(-1)
 
 
+def stratified_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return normal noise of the shape of `like` (count, *S), of which every `count` are one from each part of equal
+    probability: their mean is 0, and their quantiles hardly vary."""
+    rank = torch.rand(like.shape, generator=generator).argsort(0)
+    return torch.special.ndtri((rank.to(torch.float64) + 0.5) / len(like)).to(like)
+
+
 def interpolate(times: Tensor, values: Tensor, t: Tensor) -> Tensor:
     """Return values (B, K, D) at rising times (B, K), interpolated at t (B, M), constant outside: (B, M, D)."""
     right = torch.searchsorted(times, t.contiguous()).clamp(1, times.shape[1] - 1)

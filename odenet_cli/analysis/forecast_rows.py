@@ -1,0 +1,120 @@
+"""What a forecast says of each series: mean and quantiles, the band made to hold, as rows of a table and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from odenet_cli.errors import RequestError
+from odenet_cli.rundir import read_record
+from odenet_cli.tasks.common import band
+
+KINDS = ("mean", "5", "50", "95")  # the last three in %, those of `band.LEVELS`
+
+
+class Predicted(NamedTuple):
+    """Hold the forecast of one series.
+
+    times    (M,)
+    seen     (M,)       at which of them the network is shown what is observed
+    truth    (M, D)     what is known there, NaN where nothing is
+    summary  (4, M, D)  mean and quantiles of what will be observed
+    """
+
+    name: str
+    times: Tensor
+    seen: Tensor
+    truth: Tensor
+    summary: Tensor
+
+
+class Forecast(NamedTuple):
+    """Hold the forecasts of all series.
+
+    header      names of the columns of series and time, and of the values
+    dates       what the times are: seconds of a `date`, or numbers ('')
+    known       what is known of the values, in words
+    calibrated  the band was scaled by what held-out series showed
+    """
+
+    header: list[str]
+    series: list[Predicted]
+    dates: str = ""
+    known: str = "observations"
+    calibrated: bool = False
+
+
+def summarize(draws: Tensor) -> Tensor:
+    """Return mean and quantiles of draws (count, *S) on the CPU: (4, *S)."""
+    return torch.cat((draws.mean(0, keepdim=True), band.quantiles(draws))).cpu()
+
+
+def band_factors(folder: Path, features: int) -> Tensor | None:
+    """Return by how much the band of each column is scaled, inside the window and after it: (2, D).
+
+    As the run in `folder` measured it on its validation series; None where it could not. Where too little was held out
+    of one part, the other has to do.
+    """
+    record: dict[str, Any] = read_record(folder).get("band") or {}
+    try:
+        if all(x is None for part in record.values() for x in part):
+            return None
+        window, further = record["window"], record["further"]
+        pairs = [list(zip(window, further, strict=True)), list(zip(further, window, strict=True))]
+        rows = [[next(x for x in (*pair, 1.0) if x is not None) for pair in row] for row in pairs]
+        factors = torch.tensor(rows, dtype=torch.float64)
+        fits = factors.shape == (2, features) and bool((factors.isfinite() & (factors >= 0)).all())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise RequestError(f"{folder / 'run.json'}: band is {record!r:.80}. Put back what the run wrote there.")
+    return factors
+
+
+def with_factors(summary: Tensor, factors: Tensor | None, after: Tensor) -> Tensor:
+    """Return a summary (4, M, D) with its band scaled; `after` (M,) says which times are after the window."""
+    if factors is None:
+        return summary
+    return torch.cat((summary[:1], band.scaled(summary[1:], factors[after.long()])))
+
+
+def frame_of(forecast: Forecast) -> pl.DataFrame:
+    """Return the frame to write: series, time, seen, and of each column the truth, mean and quantiles."""
+    series = forecast.series
+    times = pl.Series(torch.cat([one.times for one in series]).numpy())
+    if forecast.dates == "date":
+        times = (times * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
+    names = [name for one in series for name in [one.name] * len(one.times)]
+    columns: dict[str, Any] = {forecast.header[0]: names, forecast.header[1]: times}
+    columns["seen"] = torch.cat([one.seen for one in series]).tolist()
+    truth, summary = torch.cat([one.truth for one in series]), torch.cat([one.summary for one in series], 1)
+    for k, name in enumerate(forecast.header[2:]):
+        columns[name] = pl.Series(truth[:, k].numpy()).fill_nan(None)
+        columns |= {f"{name}_{kind}": part[:, k].numpy() for kind, part in zip(KINDS, summary)}
+    return pl.DataFrame(columns)
+
+
+def describe_coverage(forecast: Forecast) -> str:
+    """Return how many of the observations lie between the 5 and the 95 % quantile, those seen and those not."""
+    truth, seen = (torch.cat([getattr(one, key) for one in forecast.series]) for key in ("truth", "seen"))
+    _, low, _, high = torch.cat([one.summary for one in forecast.series], 1)
+    inside, texts = (truth >= low) & (truth <= high), []
+    for name, rows in ((" not seen", ~seen), (" seen", seen)):
+        known = ~truth[rows].isnan()
+        if known.any():
+            share = inside[rows][known].double().mean()
+            texts.append(f"{share:.1%} of {int(known.sum()):,} {forecast.known}" + name * bool(seen.any()))
+    if not texts:
+        return "No truth is known to compare with."
+    raw = not forecast.calibrated and forecast.known == "observations"
+    how = "\n  (as the network has it: no validation series showed how wide it has to be)" if raw else ""
+    return f"inside the band of 90 %: {', '.join(texts)}{how}"
+
+
+def first_series(forecast: Forecast, frame: pl.DataFrame) -> dict[str, Any]:
+    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`."""
+    return {key: column.to_numpy() for key, column in frame.head(len(forecast.series[0].times)).to_dict().items()}
