@@ -20,6 +20,7 @@ from odenet_cli.ode.errors import (
     StepLimit,
     StepTooSmall,
 )
+from odenet_cli.ode.event import Crossing
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
 from odenet_cli.ode.stats import Stats, tally
@@ -29,6 +30,7 @@ Path = DenseSolution  # its earlier name
 
 __all__ = [
     "Adaptive",
+    "Crossing",
     "DenseSolution",
     "FieldChanged",
     "Fixed",

@@ -16,6 +16,7 @@ from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.dense_solution import DenseSolution
+from odenet_cli.ode.event import Crossing, EventFunction, solve_until
 from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
@@ -167,6 +168,32 @@ class _Solver:
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
             return DenseSolution(Problem(rhs, distinct, None, self._for_dense_output()), output_times.resolution)
+
+    def until(
+        self,
+        field: Field,
+        y0: Tensor | Sequence[Tensor],
+        ts: Tensor | Sequence[float],
+        event: EventFunction,
+        args: Sequence[Any] = (),
+        parameters: Iterable[Tensor] = (),
+        direction: int = 0,
+    ) -> Crossing:
+        """Solve from ts[0] until event(t, y) is zero for the first time, or else to ts[1].
+
+        >>> fall = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
+        >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
+        >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
+
+        event      returns a tensor of one number, a differentiable function of both; a zero is seen where its sign
+                   differs at the two ends of a step, so that `max_step` should be below the time between two of them
+        direction  1: where it rises through zero, -1: where it falls, 0: both
+
+        Time and state have the gradients that a solve has, those of the event included, to all inputs. It is solved
+        twice, once to find the zero and once to end there. Raises as a solve does, and `ValueError` where the event
+        touches zero without crossing it.
+        """
+        return solve_until(cast(Any, self), field, y0, ts, event, args, parameters, direction)
 
     def _for_dense_output(self) -> _Solver:
         """Return the solver whose steps can be interpolated."""

@@ -1,0 +1,132 @@
+"""The first zero of a function along a solution: closed forms, and its derivatives by theirs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from ode_cases import Counting, doubles
+
+from odenet_cli.ode import Adaptive, Fixed
+
+TIGHT = Adaptive(method="dopri5", rtol=1e-10, atol=1e-10)
+
+
+def fall(t, y, gravity=9.81):
+    return torch.cat([y[1:], -gravity * torch.ones_like(y[:1])])
+
+
+def height(t, y):
+    return y[0]
+
+
+def decay(t, y, rate=1.0):
+    return -rate * y
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        TIGHT,
+        Adaptive(method="adams", rtol=1e-10, atol=1e-10),
+        Adaptive(method="rodas4", rtol=1e-8, atol=1e-8),
+        Adaptive(method="dopri8", rtol=1e-10, atol=1e-10, compile=False),
+        Fixed(method="rk4", steps=200),
+    ],
+    ids=lambda solver: solver.method,
+)
+def test_a_decay_reaches_its_level_when_it_should(solver):
+    t, y, happened, _ = solver.until(decay, doubles(1.0), [0.0, 5.0], lambda t, y: y - 0.2)
+    assert happened
+    assert t.item() == pytest.approx(math.log(5), abs=1e-8)
+    assert y.item() == pytest.approx(0.2, abs=1e-8)
+
+
+@pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint", "reversible"])
+def test_gradients_are_those_of_the_closed_form(grad):
+    """A body of height q falls for t = √(2q/g), and lands at v = -√(2qg)."""
+    q, g = doubles(10.0, grad=True), doubles(9.81, grad=True)
+    solver = Adaptive(method="dopri5", rtol=1e-9, atol=1e-9, gradient=grad)
+    t, y, *_ = solver.until(fall, torch.cat([q, doubles(0.0)]), [0.0, 9.0], height, args=(g,))
+    exact_t, exact_v = (2 * q / g).sqrt(), -(2 * q * g).sqrt()
+    for got, exact in ((t, exact_t), (y[1], exact_v)):
+        assert got.item() == pytest.approx(exact.item(), rel=1e-8)
+        slopes = torch.autograd.grad(got, (q, g), retain_graph=True)
+        assert all(
+            torch.allclose(a, b, rtol=1e-6)
+            for a, b in zip(slopes, torch.autograd.grad(exact, (q, g), retain_graph=True))
+        )
+
+
+def test_gradients_of_level_start_and_a_moving_event_are_those_of_finite_differences():
+    def both(level, start, y0, rate):
+        ts = torch.stack([start.squeeze(), torch.tensor(9.0, dtype=torch.float64)])
+        t, y, *_ = TIGHT.until(decay, y0, ts, lambda t, y: y.sum() - level - 0.1 * t, args=(rate,))
+        return t, y
+
+    inputs = doubles(0.3, grad=True), doubles(0.1, grad=True), doubles(1.0, 0.5, grad=True), doubles(1.3, grad=True)
+    assert torch.autograd.gradcheck(both, inputs, atol=1e-5)
+
+
+def test_the_first_of_several_zeros_and_the_direction():
+    def solve(start, direction):
+        swing = Adaptive(method="dopri5", rtol=1e-9, atol=1e-9, max_step=0.5)
+        return swing.until(
+            lambda t, y: torch.stack([y[1], -y[0]]),
+            doubles(math.sin(start), math.cos(start)),
+            [0.0, 9.0],
+            height,
+            direction=direction,
+        ).t.item()
+
+    assert solve(1.0, 0) == pytest.approx(math.pi - 1)
+    assert solve(1.0, -1) == pytest.approx(math.pi - 1)
+    assert solve(1.0, 1) == pytest.approx(2 * math.pi - 1)
+    assert solve(0.0, 0) == pytest.approx(math.pi)  # the zero where it begins is none
+
+
+def test_time_may_run_backward_and_the_state_be_a_tuple():
+    t, (a, b), happened, _ = TIGHT.until(
+        lambda t, y: (-y[0], 2 * y[1]), (doubles(1.0), doubles(1.0)), [0.0, -3.0], lambda t, y: y[0] - 4
+    )
+    assert happened
+    assert (t.item(), a.item(), b.item()) == pytest.approx((-math.log(4), 4.0, 1 / 16))
+
+
+def test_what_does_not_happen_ends_at_the_end():
+    y0 = doubles(1.0, grad=True)
+    t, y, happened, _ = TIGHT.until(decay, y0, [0.0, 2.0], lambda t, y: y + 1)
+    assert (t.item(), happened) == (2.0, False)
+    assert torch.autograd.grad(y, y0)[0].item() == pytest.approx(math.exp(-2))
+
+
+def test_a_float32_event_is_found_to_its_rounding():
+    t, y, *_ = Adaptive(method="tsit5", rtol=1e-5, atol=1e-5).until(
+        decay, torch.ones(1), [0.0, 5.0], lambda t, y: y - 0.2
+    )
+    assert t.dtype == torch.float32
+    assert t.item() == pytest.approx(math.log(5), abs=1e-5)
+    assert abs(y.item() - 0.2) < 1e-6
+
+
+def test_evaluations_of_both_solves_are_counted():
+    field = Counting(decay)
+    with torch.no_grad():
+        stats = TIGHT.until(field, doubles(1.0), [0.0, 5.0], lambda t, y: y - 0.2).stats
+    assert stats.nfe_forward == field.calls
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"event": lambda t, y: torch.ones(2)}, "a tensor of one number"),
+        ({"event": lambda t, y: 1.0}, "a tensor of one number"),
+        ({"ts": [0.0, 1.0, 2.0]}, "got 3 times"),
+        ({"direction": 2}, "direction=2 is not one of"),
+    ],
+)
+def test_what_is_no_event_is_refused(change, says):
+    call = {"event": lambda t, y: y - 0.2, "ts": [0.0, 5.0], **change}
+    with pytest.raises(ValueError, match=says):
+        TIGHT.until(decay, doubles(1.0), **call)
