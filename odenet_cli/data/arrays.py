@@ -68,7 +68,7 @@ class Source(LabelledSource):
         parts = [Part(split, next(arrays), next(arrays), x, y) for split, x, y in chosen]
         unused = [name for name in headers if name not in names]
         notes = [f"arrays that are not used: {', '.join(unused)}."] if unused else []
-        return Found(parts, str(self.file), file_sha256(self.file), [], notes)
+        return Found(parts, str(self.file), file_sha256(self.file), notes)
 
     def _choose(self, headers: dict[str, Header]) -> list[tuple[str, str, str]]:
         """Return (split, name of its x, name of its y), training samples first."""

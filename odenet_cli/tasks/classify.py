@@ -30,12 +30,17 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Sco
 
 
 def figure_data(model: nn.Module, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the first misread test images (n, H, W), how many there are of how many samples, and their classes."""
+    """Return the first misread test images, how many there are of how many samples, and their classes.
+
+    Images are (n, H, W), of three channels (n, H, W, 3); of vectors there are none.
+    """
     predicted, label = per_sample["predicted"], per_sample["label"]
     wrong = (predicted != label).nonzero().flatten()
-    few, images = wrong[:SHOWN], data.test.rows[0]
+    few, x = wrong[:SHOWN], data.test.rows[0]
+    images = x[few.to(x.device)] if x.dim() == 4 else x[:0]
+    images = images.movedim(1, -1) if images.shape[1] == 3 else images[:, 0] if x.dim() == 4 else images
     return {
-        "images": images[few.to(images.device), 0],
+        "images": images,
         "predicted": predicted[few],
         "label": label[few],
         "misread": torch.tensor(len(wrong)),

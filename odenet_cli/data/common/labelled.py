@@ -45,14 +45,12 @@ class Found(NamedTuple):
 
     where    the file, folder or class, for messages
     sha256   of it
-    classes  names of the classes where folders name them
     notes    what was passed over
     """
 
     parts: list[Part]
     where: str
     sha256: Any
-    classes: list[str]
     notes: list[str]
 
 
@@ -84,7 +82,7 @@ class LabelledSource:
     validation, test  shares of the training samples held out where the data have no such split
     """
 
-    tasks: ClassVar = TASKS
+    tasks: ClassVar[tuple[str, ...]] = TASKS
     UNITS: ClassVar = KEYS
     used: ClassVar[str]
 
@@ -240,7 +238,7 @@ def _understand(source: LabelledSource, state: Hashable, run_json: str | None) -
     faults.raise_all()  # what follows counts on it
     x = inputs(parts, layout, faults)
     task = run["task"] if run else choose_task(parts, source.task, faults)
-    known = run["classes"] if run else found.classes
+    known = run["classes"] if run else []
     faults.raise_all()
     y, classes = targets(parts, task, known, faults)
     faults.raise_all()

@@ -25,8 +25,13 @@ def predicted(arrays: dict[str, Any]) -> Figure:
     """Draw one panel for each value of a sample, the first few; on the line prediction and truth agree."""
     target, answer = arrays["target"][:POINTS], arrays["predicted"][:POINTS]
     count = min(SHOWN, target.shape[1])
-    figure, grid = style.panel_grid(count, min(2, count), 2.2)
-    for n, axes in enumerate(grid.flat[:count]):
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(0.8 * style.COLUMN * columns, 0.8 * style.COLUMN * rows))
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in [*panels][count:]:
+        axes.set_axis_off()
+    for n, axes in enumerate(figure.axes[:count]):
         y, p = target[:, n], answer[:, n]
         ends = [min(y.min(), p.min()), max(y.max(), p.max())]
         axes.plot(ends, ends, color=style.GREY, linewidth=0.8)
@@ -34,4 +39,5 @@ def predicted(arrays: dict[str, Any]) -> Figure:
         name = f"y {n + 1}" if target.shape[1] > 1 else "y"
         axes.set_xlabel(f"{name} of the test samples")
         axes.set_ylabel("predicted")
+        axes.set_aspect("equal", adjustable="datalim")
     return figure

@@ -1,0 +1,231 @@
+"""Images of a user's own: `data=images data.path=FOLDER`, a sub-folder for each class, as torchvision has them.
+
+FOLDER/CLASS/*.png, or with splits FOLDER/train/CLASS/*.png beside valid (val) and test. Grey images have one channel;
+if any has colour all have three. They are read once, turned as their EXIF says, scaled to `data.size` where that is
+given, and kept as bytes. Two passes: sizes and modes are in the first bytes of a file, so images of different sizes are
+refused before any is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy
+
+from odenet_cli.data.common.faults import Faults
+from odenet_cli.data.common.labelled import TASKS, Found, LabelledSource
+from odenet_cli.data.common.samples import SPLITS, WHOLE, Part
+from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.errors import RequestError
+
+GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow
+MAX_NAMED = 3
+REMEDY = "Put a sound copy of 8 bits a channel there, or take it out"
+GIB = 2**30
+
+
+class File(NamedTuple):
+    """Name an image, its split and its class; and its size (height, width) and mode by its head."""
+
+    path: Path
+    split: str
+    label: str
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(LabelledSource):
+    """Options of `data=images`.
+
+    path  of the folder
+    size  scale every image to this side in pixels, or to [height, width]; None: all have one size
+    """
+
+    used: ClassVar = "images"
+    tasks: ClassVar[tuple[str, ...]] = TASKS[:1]
+
+    task: str | None = "classify"
+    layout: str | None = "hwc"
+    path: str | None = None
+    size: int | list[int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sides = (self.size,) * 2 if isinstance(self.size, int) else tuple(self.size or ())
+        object.__setattr__(self, "size", sides)  # hashable, so that images are read once
+        if len(sides) not in (0, 2) or any(not 1 <= side <= 4096 for side in sides):
+            raise RequestError(
+                f"data.size={list(sides)} is no size: a side of 1 to 4096 pixels, or [height,width]; null: as they are."
+            )
+        if not (self.path or "").strip():
+            raise RequestError("data.path is missing: data=images data.path=FOLDER, with a sub-folder for each class.")
+
+    @property
+    def folder(self) -> Path:
+        return Path(os.path.abspath(os.path.expanduser(str(self.path))))
+
+    def state(self) -> Hashable:
+        try:
+            return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in _below(self.folder))
+        except OSError:
+            return None
+
+    def find(self) -> Found:
+        faults = Faults(self.folder)
+        files, notes = self._list(faults)
+        bad = dict[str, list[str]]()
+        files = [known for file in files if (known := _look(file, bad))]
+        _report(bad, faults)
+        self._check_sizes(files, faults)
+        faults.raise_all()
+        mode = "L" if all(file.mode in GREY for file in files) else "RGB"
+        images, sha256 = _decode(files, self.folder, self._scaled(files), mode, faults)
+        faults.raise_all()
+        split = numpy.array([file.split for file in files])
+        labels = numpy.array([file.label for file in files])
+        parts = [
+            Part(name, images[split == name], labels[split == name], "the images", f"{self.folder.name}")
+            for name in (WHOLE, *SPLITS)
+            if (split == name).any()
+        ]
+        return Found(parts, str(self.folder), sha256, notes)
+
+    def _list(self, faults: Faults) -> tuple[list[File], list[str]]:
+        """Return the files, split by split, and notes on what is no image."""
+        if not self.folder.is_dir():
+            what = "is no folder" if self.folder.exists() else "is not there"
+            raise RequestError(f"data.path={self.folder} {what}. Name a folder with a sub-folder for each class.")
+        tops = _folders(self.folder)
+        split_of = {folder: SPLITS[WORDS[folder.name.lower()]] for folder in tops if folder.name.lower() in WORDS}
+        if not {"valid", "test"} & {*split_of.values()}:
+            split_of = {}
+        elif others := [folder.name for folder in tops if folder not in split_of]:
+            faults.add(f"beside its splits it has {_few(others)}", "Take them out, or into the splits", len(others))
+        holders = split_of or {self.folder: WHOLE}
+        files, notes = list[File](), list[str]()
+        for holder, split in holders.items():
+            files += self._list_split(holder, split, faults, notes)
+        return files, notes
+
+    def _list_split(self, holder: Path, split: str, faults: Faults, notes: list[str]) -> list[File]:
+        """Return the files of a split; a class without an image is a fault."""
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
+        files, others = list[File](), list[Path]()
+        stray = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        if not _folders(holder):
+            faults.add(f"{holder} has no sub-folders of classes", "Put the images of a class into a folder of its name")
+        for folder in _folders(holder):
+            paths = _below(folder)
+            images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]
+            others += [path for path in paths if path not in {*images}]
+            if not images:
+                faults.add(f"{folder.relative_to(self.folder)} has no image in it", "Fill it, or take it out")
+            files += [File(path, split, folder.name) for path in images]
+        if stray or others:
+            named = _few([str(path.relative_to(self.folder)) for path in (*stray, *others)])
+            notes.append(f"left out, as no images of a class: {named}.")
+        return files
+
+    def _check_sizes(self, files: list[File], faults: Faults) -> None:
+        """Add a fault unless all images have one size or `data.size` is said; and one for more than the memory."""
+        counts = Counter(file.size for file in files)
+        if len(counts) > 1 and not self.size:
+            first = {file.size: file.path for file in reversed(files)}
+            named = _few([f"{h}×{w} ({first[h, w].relative_to(self.folder)})" for (h, w), _ in counts.most_common()])
+            usual = counts.most_common(1)[0][0]
+            faults.add(
+                f"its images have {len(counts):,} sizes: {named}",
+                f"Scale them all to one: data.size={min(usual)}, or data.size=[HEIGHT,WIDTH]",
+                len(counts) - 1,
+            )
+        height, width = self._scaled(files)
+        needed, memory = 3 * len(files) * height * width, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > memory:
+            faults.add(
+                f"{len(files):,} images of {height}×{width} need {needed / GIB:,.0f} GiB, and there are "
+                f"{memory / GIB:,.0f} GiB of memory",
+                "Scale them down: data.size=",
+            )
+
+    def _scaled(self, files: list[File]) -> tuple[int, int]:
+        """Return height and width of the images as they are used."""
+        if isinstance(self.size, tuple) and self.size:
+            return self.size
+        return files[0].size if files else (0, 0)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the files below a folder, in order; hidden ones are no data."""
+    walk = ((Path(top), names) for top, _, names in os.walk(folder, followlinks=True))
+    return sorted(top / name for top, names in walk for name in names if not name.startswith("."))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + f" and {len(names) - MAX_NAMED:,} more" * (len(names) > MAX_NAMED)
+
+
+def _look(file: File, bad: dict[str, list[str]]) -> File | None:
+    """Return the file with its size and mode, by its head; None if it cannot be used, and then it is in `bad`."""
+    from PIL import Image
+
+    try:
+        with Image.open(file.path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: a quarter turn
+            size, mode = (image.size if turned else image.size[::-1]), image.mode
+    except Exception as error:  # Pillow raises what its decoders meet
+        bad.setdefault(_unsound(error), []).append(_name(file))
+        return None
+    if mode not in GREY + COLOUR:
+        bad.setdefault(f"{mode} pixels, more than a byte each", []).append(_name(file))
+        return None
+    return file._replace(size=size, mode=mode)
+
+
+def _unsound(error: Exception) -> str:
+    known = type(error).__name__ != "UnidentifiedImageError"  # which names the whole path
+    return f"no sound image ({error})" if known else "no sound image (of no known format)"
+
+
+def _name(file: File) -> str:
+    return f"{file.path.parent.name}/{file.path.name}"
+
+
+def _report(bad: dict[str, list[str]], faults: Faults) -> None:
+    """Add a fault for each kind of files that cannot be used."""
+    for what, names in bad.items():
+        faults.add(f"{what}: {_few(names)}", REMEDY, len(names))
+
+
+def _decode(files: list[File], folder: Path, size: tuple[int, int], mode: str, faults: Faults) -> tuple[Any, str]:
+    """Return the images, (N, H, W) or (N, H, W, 3) uint8, and one SHA-256 of all names and bytes."""
+    from PIL import Image, ImageOps
+
+    images = numpy.empty((len(files), *size) + (3,) * (mode == "RGB"), dtype=numpy.uint8)
+    digest, bad = hashlib.sha256(), dict[str, list[str]]()
+    for n, file in enumerate(files):
+        try:
+            content = file.path.read_bytes()
+            with Image.open(io.BytesIO(content)) as opened:
+                image = ImageOps.exif_transpose(opened).convert(mode)
+                if image.size != size[::-1]:
+                    image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+                images[n] = numpy.asarray(image)
+        except Exception as error:
+            bad.setdefault(_unsound(error), []).append(_name(file))
+            continue
+        digest.update(str(file.path.relative_to(folder)).encode() + hashlib.sha256(content).digest())
+    _report(bad, faults)
+    return images, digest.hexdigest()
