@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from odenet_cli import __version__, streams, threads
+from odenet_cli import __version__, collector, streams, threads
 from odenet_cli.errors import (
     SIGNAL_CODES,
     Interrupted,
@@ -42,6 +42,7 @@ def main() -> int:
         raise KeyboardInterrupt
 
     words = sys.argv[1:]  # Hydra is given others
+    collector.relax()
     threads.wait_passively()
     streams.secure()
     for number in SIGNALS:
@@ -64,6 +65,8 @@ def main() -> int:
             return report(error, f"error: odenet {' '.join(words[:1])}: {text}", 1)
         text = f"error: {message_of(error)}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
+    finally:
+        collector.end()
 
 
 def printed() -> int:

@@ -10,7 +10,7 @@ import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
 FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "threads", "files", "streams", "scores"}
-FOUNDATION |= {"markdown"}
+FOUNDATION |= {"markdown", "collector"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {
@@ -30,7 +30,7 @@ ALLOWED = {
     "commands": FOUNDATION
     | {"ode", "models", "data", "tasks", "training", "analysis", "report", "bench", "request", "reproduce", "cli"}
     | {"commands"},
-    "cli": {"", "errors", "registry", "streams", "threads", "commands"},
+    "cli": {"", "errors", "registry", "streams", "threads", "collector", "commands"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "hydra", "omegaconf", "sklearn", "tensorboard", "matplotlib", "rich", "numpy", "scipy"}

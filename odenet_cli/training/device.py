@@ -8,7 +8,7 @@ import os
 
 import torch
 
-from odenet_cli import threads
+from odenet_cli import collector, threads
 from odenet_cli.errors import RequestError
 
 
@@ -52,11 +52,12 @@ def free_memory(where: torch.device) -> int:
 
 def configure_backends(device: torch.device, deterministic: bool, tolerance: float | None) -> None:
     """Set what is global to the process: the device, determinism, the threads, the precision of matrix products on a
-    GPU, and what becomes of freed memory on a CPU.
+    GPU, what becomes of freed memory on a CPU, and the collector of cycles.
 
     tolerance  the tightest tolerance of the run's solves, None without one. TF32 convolutions round at 5e-4 relative,
                too coarse below 1e-4
     """
+    collector.resume()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         coarse = tolerance is None or tolerance >= 1e-4
