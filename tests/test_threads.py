@@ -136,4 +136,5 @@ def test_a_run_says_what_it_computed_with(tmp_path):
     records = [json.loads(path.read_text()) for path in tmp_path.glob("S/*/run.json")]
     expected = threads.share(2)
     assert [(record["threads"], record["wait_policy"]) for record in records] == 2 * [(expected, "passive")]
-    assert f"device:   cpu ({expected} threads), wait policy passive" in done.stdout + done.stderr
+    count = f"{expected} thread{'s' * (expected != 1)}"
+    assert f"device:   cpu ({count}), wait policy passive" in done.stdout + done.stderr

@@ -96,4 +96,7 @@ def describe(device: torch.device) -> str:
     """Return the device in words, for tables and bug reports."""
     if device.type == "mps":
         return "Apple GPU (mps)"
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = torch.get_num_threads()
+    return f"cpu ({count} thread{'s' * (count != 1)})"
