@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -17,6 +18,9 @@ import pytest
 import odenet_cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: what tests compute is small
+# Without bytecode every process that a test starts, and every worker of xdist, compiles package and tests anew (4 s).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 FAKES = Path(__file__).parent / "fakes"
 ROOT = Path(odenet_cli.__file__).parent.parent
@@ -24,6 +28,11 @@ ROOT = Path(odenet_cli.__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often tests/faults kills a run, of each kind")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # imported modules and 6,000 collected tests: what is here need not be looked through by each test
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -75,10 +84,16 @@ def odenet(
 
     fakes    put stand-ins in the place of training and data
     fresh    start Python anew, imports and all, instead of forking a process that has them
+    figures  draw those of a run at its end (as `fresh` does too): they take longer than the run
     """
 
     def run(
-        *words: str, fakes: bool = False, fresh: bool = False, timeout: float = 300, **environ: str
+        *words: str,
+        fakes: bool = False,
+        fresh: bool = False,
+        figures: bool = False,
+        timeout: float = 300,
+        **environ: str,
     ) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environ}
         env.pop("ODENET_REQUEST", None)
@@ -92,7 +107,7 @@ def odenet(
         out, err = (tmp_path_factory.mktemp("said") / name for name in ("out", "err"))
         server: ForkServer = request.getfixturevalue("fork_server")
         before = (FAKES / "sitecustomize.py").read_text() if fakes else ""
-        place = {"cwd": str(tmp_path), "env": env, "out": str(out), "err": str(err)}
+        place: dict[str, Any] = {"cwd": str(tmp_path), "env": env, "out": str(out), "err": str(err), "figures": figures}
         child = server.ask(argv=list(words), before=before, **place)["pid"]
         timer = threading.Timer(timeout, os.kill, [child, signal.SIGKILL])
         timer.start()

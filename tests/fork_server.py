@@ -4,6 +4,7 @@ The children are processes of their own, to be killed and starved like any other
 are saved. Reads requests as lines of JSON, answers each with one line.
 """
 
+import gc
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import sys
 import traceback
 
 import torch
+import torch.fx.experimental.symbolic_shapes  # by torch.autograd.grad, when it is first called
 import torch.utils.tensorboard
 
 import odenet_cli
@@ -19,6 +21,8 @@ from odenet_cli import cli
 from odenet_cli.analysis import rerun as repeat  # noqa: F401
 from odenet_cli.commands import rerun, train  # noqa: F401 - imported for the children
 from odenet_cli.data import digits
+from odenet_cli.report import pictures  # noqa: F401
+from odenet_cli.request.compose import compose
 from odenet_cli.training import run  # noqa: F401
 
 
@@ -28,6 +32,7 @@ def start(request):
     argv, cwd, env, out, err   of the command
     limits                     {RLIMIT_…: bytes or number}
     umask                      of the process
+    figures                    of a run are drawn at its end
     before                     Python that the child runs first: it breaks something at the right moment
     """
     child = os.fork()
@@ -51,6 +56,8 @@ def start(request):
         sys.argv = ["odenet", *request["argv"]]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests themselves run behind nohup
+        if not request.get("figures"):
+            train._draw = lambda folder: []
         exec(request.get("before", ""), {"__name__": "before"})
         code = cli.main()
         sys.stdout.flush()
@@ -69,6 +76,8 @@ def main():
     small = digits.load_small()
     large = digits.enlarge(small[0])
     digits.load_small, digits.enlarge = lambda: small, lambda _: large
+    compose([])  # Hydra looks for its plugins once
+    gc.freeze()  # a collection in a child would write to, and so copy, every page that it shares with this process
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"package": odenet_cli.__file__}), file=channel, flush=True)

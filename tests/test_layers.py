@@ -1,6 +1,7 @@
 """Imports point downwards: a lower layer receives what it needs from above as an argument."""
 
 import ast
+import functools
 import runpy
 from pathlib import Path
 
@@ -44,11 +45,16 @@ def layer(path: Path) -> str:
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path, anywhere: bool = True) -> list[str]:
     """The modules that `path` imports; only those at its top level unless `anywhere`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = []
-    for node in ast.walk(tree) if anywhere else tree.body:
+    for node in ast.walk(parsed(path)) if anywhere else parsed(path).body:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -57,38 +63,42 @@ def imports(path: Path, anywhere: bool = True) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards(path):
-    for module in imports(path):
-        if module.split(".")[0] != "odenet_cli":
-            continue
-        target = module.split(".")[1] if module.count(".") else ""
-        target = target if (ROOT / target).exists() or (ROOT / f"{target}.py").exists() else ""
-        assert target in ALLOWED[layer(path)], f"{layer(path)} imports {module}"
+LAYERS = sorted({layer(path) for path in FILES})
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_layers_know_only_their_libraries(path):
-    used = {module.split(".")[0] for module in imports(path)} & HEAVY
-    where = layer(path)
-    if where in ("", "errors", "registry", "rundir", "files", "cli", "__main__"):
-        assert not used
-    if where == "ode":
-        assert used <= {"torch"}
-        assert not [module for module in imports(path) if module.startswith("torch.nn")]
-    if where == "models":
-        assert used <= {"torch"}
-    if where == "report":
-        assert used <= {"matplotlib", "numpy", "scipy"}
-    else:
-        assert "matplotlib" not in used
-    if where == "config":
-        assert used <= {"omegaconf"}
-        assert not {module.split(".")[0] for module in imports(path, anywhere=False)} & HEAVY
-    if where not in ("request", "reproduce") and "commands/train" not in str(path):
-        assert "hydra" not in used
-    met = {module.split(".")[0] for module in imports(path, anywhere=where != "bench")} & PEERS
-    assert not met, "peers are imported by the bench, inside functions"
+@pytest.mark.parametrize("where", LAYERS)
+def test_imports_point_downwards(where):
+    for path in (path for path in FILES if layer(path) == where):
+        for module in imports(path):
+            if module.split(".")[0] != "odenet_cli":
+                continue
+            target = module.split(".")[1] if module.count(".") else ""
+            target = target if (ROOT / target).exists() or (ROOT / f"{target}.py").exists() else ""
+            assert target in ALLOWED[where], f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("where", LAYERS)
+def test_layers_know_only_their_libraries(where):
+    for path in (path for path in FILES if layer(path) == where):
+        used = {module.split(".")[0] for module in imports(path)} & HEAVY
+        if where in ("", "errors", "registry", "rundir", "files", "cli", "__main__"):
+            assert not used, path
+        if where == "ode":
+            assert used <= {"torch"}, path
+            assert not [module for module in imports(path) if module.startswith("torch.nn")], path
+        if where == "models":
+            assert used <= {"torch"}, path
+        if where == "report":
+            assert used <= {"matplotlib", "numpy", "scipy"}, path
+        else:
+            assert "matplotlib" not in used, path
+        if where == "config":
+            assert used <= {"omegaconf"}, path
+            assert not {module.split(".")[0] for module in imports(path, anywhere=False)} & HEAVY, path
+        if where not in ("request", "reproduce") and "commands/train" not in str(path):
+            assert "hydra" not in used, path
+        met = {module.split(".")[0] for module in imports(path, anywhere=where != "bench")} & PEERS
+        assert not met, f"{path}: peers are imported by the bench, inside functions"
 
 
 def test_no_import_circles():

@@ -116,7 +116,7 @@ def to_request(words: Namespace) -> ReproduceRequest:
     arguments = {name: value for name, value in vars(words).items() if name not in ("argv", "words")}
     items, overrides = ([word for word in words.words if ("=" in word) is pair] for pair in (False, True))
     check_items(items, [*experiments(), "all"], "reproduced")
-    request = ReproduceRequest(items=experiments() if "all" in items else items, overrides=overrides, **arguments)
+    request = ReproduceRequest(items=list(experiments()) if "all" in items else items, overrides=overrides, **arguments)
     if not items:
         raise RequestError(f"no item given. There are: {', '.join([*experiments(), 'all'])}.")
     if request.rows and len(request.items) > 1:

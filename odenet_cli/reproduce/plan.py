@@ -15,6 +15,7 @@ and of a part
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -129,10 +130,11 @@ class Plan:
         return {cell.folder: cell for cell in self.cells}
 
 
-def experiments() -> list[str]:
+@functools.cache
+def experiments() -> tuple[str, ...]:
     """Return the names of the items: experiments whose YAML has a section of their own under `reproduce`."""
     contents = {name: OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml") for name in options("experiment")}
-    return [name for name, content in contents.items() if OmegaConf.select(content, f"reproduce.{name}") is not None]
+    return tuple(n for n, content in contents.items() if OmegaConf.select(content, f"reproduce.{n}") is not None)
 
 
 def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrides: Sequence[str]) -> Plan:

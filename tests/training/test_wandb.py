@@ -67,7 +67,7 @@ def test_a_run_and_how_it_goes_on(train, metrics, monkeypatch, tmp_path):
 @pytest.mark.numerics
 def test_the_command_shows_its_figures_too(odenet, tmp_path):
     pytest.importorskip("wandb")
-    done = odenet("train", "data=digits", "device=cpu", *WORDS, "hydra.run.dir=R", WANDB_MODE="offline")
+    done = odenet("train", "data=digits", "device=cpu", *WORDS, "hydra.run.dir=R", figures=True, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("| R")
     names = {path.name.partition("_")[0] for path in (tmp_path / "R").glob("wandb/*/files/media/images/figures/*.png")}
