@@ -21,7 +21,7 @@ from odenet_cli.files import sync, to_json, write_json
 FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
 WEIGHTS = "model.safetensors"  # of a run that came from a kept cell, in the place of checkpoints
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
-OURS |= {"wandb", "predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json", "verify.jsonl"}
+OURS |= {"wandb", "predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json", "verify.jsonl", "tune.json"}
 # What a job of a sweep raised, which may be in no record: its process leaves it to the command that sums up.
 FAILED = ".failed"
 OURS.add(FAILED)

@@ -28,7 +28,7 @@ def test_help_needs_no_heavy_imports(words):
 
 
 COMMANDS = ["audit", "bench", "data", "docs", "doctor", "eval", "export", "gradcheck", "help", "info"]
-COMMANDS += ["list", "predict", "report", "reproduce", "rerun", "runs", "sample", "train", "verify"]
+COMMANDS += ["list", "predict", "report", "reproduce", "rerun", "runs", "sample", "train", "tune", "verify"]
 
 
 def test_help_lists_every_command(odenet):

@@ -21,11 +21,11 @@ from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.rundir import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device, weights
-from odenet_cli.training.resume import validate, weight_shapes
+from odenet_cli.training.resume import starting_weights, validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
 # Written into a run's folder, not in one move.
-APPENDED = ("eval.jsonl", "gradcheck.jsonl", "verify.jsonl", ".audit.json.part")
+APPENDED = ("eval.jsonl", "gradcheck.jsonl", "verify.jsonl", ".audit.json.part", ".tune.json.part")
 
 log = logging.getLogger("odenet")
 
@@ -66,6 +66,16 @@ def trained(folder: Path, config: Config, which: str, batch_size: int) -> Traine
     model.load_state_dict(state["model"])
     about = f"{weights.which(state)} weights, step {state['step']}"
     return Trained(model, task(data.task), data, where, about, state["step"], other_data)
+
+
+def starting_state(config: Config, net: Trained) -> dict[str, Any]:
+    """Return the weights that the training of a run began with, on the device of its network."""
+    with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
+        model = build.model(config, net.data.shape, net.data.classes)
+    if config.checkpoint is not None:
+        model.load_state_dict(starting_weights(config, Path(config.checkpoint)))
+    state: dict[str, Any] = model.to(net.device).state_dict()
+    return state
 
 
 def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Content:

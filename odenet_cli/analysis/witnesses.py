@@ -178,6 +178,11 @@ class Comparison:
         with in_dtype(self.model, torch.float64), torch.no_grad():
             self.states = one_vector(self._solve(fine, converted(self.batch, torch.float64)))
 
+    def distance(self, finer: Comparison) -> float:
+        """Return how far this reference is from a finer one, in the states or in the gradient, whichever is more."""
+        states = (self.states - finer.states).norm() / finer.states.norm()
+        return max(float(states), self.exact.error(finer.exact))
+
     def rows(self, witnesses: Sequence[Witness], tight: float | None = None) -> Iterator[Row]:
         """Yield the run's own solver, then the witnesses; at the run's tolerance, or at a `tight` one in float64."""
         solver = self.solver if tight is None else tightened(self.solver, tight)

@@ -45,7 +45,7 @@ OPTIONS = sorted((c, name) for c, made in PARSERS.items() for name, action in ma
 
 def accepted(option):
     """A text that the type of an option takes."""
-    for text in ("3", "true", "best", "test", "cpu"):
+    for text in ("3", "true", "best", "test", "cpu", "nfe"):
         try:
             (option.type or str)(text)
         except ArgumentTypeError:

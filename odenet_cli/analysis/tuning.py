@@ -1,0 +1,321 @@
+"""Find the cheapest solver, gradient and tolerance that is good enough for a network and its data, by measurement.
+
+A setting is measured at the weights that training began with and at those it came to. Its errors, of a few samples,
+are against a float64 reference, which is refined until it changes far less than the errors that are wanted; its cost
+is that of a training step. Errors fall along a method's ladder of tolerances: the loosest that fits is found from
+above, first by backprop, by which the methods are compared, then by the other gradients for the better half of them.
+What fits then races on larger and larger parts of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import torch
+
+from odenet_cli.analysis.gradcheck import solver_of
+from odenet_cli.analysis.measures.error_control import synchronized_clock
+from odenet_cli.analysis.trained import Trained
+from odenet_cli.analysis.tuned_settings import ERRORS, Limits, Measured, Setting, halve, setting_of
+from odenet_cli.analysis.witnesses import Comparison
+from odenet_cli.config.presets import adaptive
+from odenet_cli.config.schema import Config
+from odenet_cli.errors import RequestError
+from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, StepLimit, tally
+from odenet_cli.precision import EPS
+from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.exact_gradient.model_contexts import repeatable
+from odenet_cli.training.memory import SavedMeter
+
+METHODS = ("heun_euler", "bosh3", "tsit5", "dopri5", "dopri8")
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+STEPS = (1, 2, 4, 8, 16, 32)  # of methods of fixed steps
+BACKWARD = (None, 3e-2, 1e-1)  # the adjoint's own solve: as the forward one, or by bosh3 at this tolerance
+REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these must be over
+COARSEST, FINEST = 1e-3, 1e-11  # references
+MARGIN = 20  # how many times smaller than a wanted error the last change of the reference is to be
+MAX_RACERS, SHORT_S, LONG_S = 8, 0.02, 0.5  # a step that takes so long is timed more often, or once
+DOUBT = 1.25  # an estimated cost counts for so much more
+PATIENCE = 8  # a setting may take so many times the evaluations that the run's own takes
+
+
+class OutOfTime(Exception):
+    """Raised where the time is over."""
+
+
+@dataclass
+class Tuner:
+    """Hold a network, its weights, what is wanted, and the `rows` of what was measured.
+
+    weights  state dicts; those first that need the finer solves
+    change   returns a config with these keys set
+    metric   what is to be small
+    seconds  that all of it may take; infinite: every setting is measured on the whole batch
+    own      the row of the run's own setting
+    """
+
+    net: Trained
+    run: Config
+    weights: Sequence[Mapping[str, Any]]
+    change: Callable[[Config, dict[str, Any]], Config]
+    limits: Limits
+    metric: str = "time"
+    seconds: float = 60.0
+    methods: Sequence[str] = METHODS
+    samples: int = 8
+    note: Callable[[str], None] = lambda text: None
+    rows: dict[Setting | None, Measured] = field(default_factory=dict)
+    references: list[Comparison] = field(default_factory=list)
+    reference_rtol: float = math.nan
+    reference_error: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.started, self.model = time.perf_counter(), self.net.model.train()
+        self.resident = [*self.model.parameters(), *self.model.buffers()]
+        self.batch_size = self.run.trainer.batch_size or self.samples
+        self.samples = min(self.samples, self.batch_size)
+        self.sizes = [size for size in (self.batch_size // 4, self.batch_size) if size > self.samples]
+        self.batches: dict[int, Any] = {}
+        # A run's own setting has a row of its own only where it is none of those that are tried.
+        self.own_key = setting_of(self.run)
+
+    @property
+    def own(self) -> Measured:
+        return self.rows[self.own_key]
+
+    def tune(self) -> Measured | None:
+        """Measure until all is known, or the time is over; return the cheapest setting that fits, if one does."""
+        try:
+            self.find_references()
+            self.measure_own()
+            if self.seconds == math.inf:
+                self.measure_all()
+            else:
+                self.climb_ladders()
+                self.race()
+                self.complete_front()
+        except OutOfTime:
+            pass
+        return self.best()
+
+    def best(self) -> Measured | None:
+        """Return the cheapest row that fits; one that is estimated must be cheaper by as much as it may be off."""
+        fitting = [row for row in self.whole_rows() if row.fits(self.limits)]
+        return min(fitting, key=lambda row: getattr(row, self.metric) * (DOUBT if row.estimate else 1), default=None)
+
+    def check_time(self, share: float = 1.0) -> None:
+        """Raise `OutOfTime` where a share of the time is over."""
+        if time.perf_counter() - self.started > share * self.seconds:
+            raise OutOfTime
+
+    # --- references, and the run's own setting
+
+    def find_references(self) -> None:
+        """Solve ever finer, until the reference changes far less than the wanted errors, or its time is over."""
+        wanted = min((self.limits[name] for name in ERRORS if name in self.limits), default=0.01)
+        rtol = COARSEST
+        while rtol >= FINEST:
+            self.note(f"reference at {rtol:g}")
+            began, before, self.references = time.perf_counter(), self.references, []
+            for weights in self.weights:
+                self.model.load_state_dict(weights)
+                self.references.append(Comparison(self.net, solver_of(self.run), self.samples, rtol))
+            changes = [old.distance(new) for old, new in zip(before, self.references)]
+            self.reference_rtol, self.reference_error = rtol, max(changes, default=math.inf)
+            now = time.perf_counter()
+            too_long = now - self.started + 3 * (now - began) > REFERENCE_SHARE * self.seconds
+            if self.reference_error <= wanted / MARGIN or too_long:
+                break
+            rtol /= 10
+
+    def measure_own(self) -> None:
+        """Measure the run's own setting; on parts of a batch its cost tells how that of others grows."""
+        own = self.measure_errors(self.own_key)
+        if own.failed is not None:
+            raise RequestError(f"the run's own solver fails on these samples: {own.failed}")
+        for size in self.sizes:
+            self.measure_cost(own, size)
+
+    # --- measuring one setting
+
+    def row(self, setting: Setting | None) -> Measured:
+        """Return the row of a setting, empty where it is new."""
+        if setting not in self.rows:
+            is_own = setting == self.own_key
+            config = self.run if is_own or setting is None else self.change(self.run, setting.keys())
+            solver = solver_of(config)
+            if isinstance(solver, Adaptive) and not is_own:
+                most = int(PATIENCE * max(100, self.own.nfe))
+                solver = replace(solver, max_steps=min(solver.max_steps, most))
+            self.rows[setting] = Measured(config=config, solver=solver)
+        return self.rows[setting]
+
+    def measure_errors(self, setting: Setting | None) -> Measured:
+        """Return the row of a setting with its errors and, where these fit, its cost on the few samples."""
+        row = self.row(setting)
+        if row.failed is not None or row.gradient == row.gradient:
+            return row
+        self.note(", ".join(row.name))
+        errors, costs, memory = [], [], 0.0
+        for weights, reference in zip(self.weights, self.references):
+            self.model.load_state_dict(weights)
+            try:
+                with SavedMeter(self.resident) as meter:
+                    result = reference.own(row.solver, reference.dtype)
+            except SolveError as error:
+                row.failed = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                return row
+            assert result.cost is not None
+            errors.append((result.gradient, result.state))
+            costs.append(result.cost)
+            memory = max(memory, meter.peak_mib)
+            row.gradient, row.state = (max(column) for column in zip(*errors))
+            if not row.fits(self.limits, ERRORS) and self.seconds < math.inf and setting != self.own_key:
+                return row  # at the other weights it need not be tried
+        self._set_cost(row, self.samples, costs, memory)
+        return row
+
+    def measure_cost(self, row: Measured, samples: int) -> float:
+        """Measure the cost of a row on so many samples, and return the metric; infinite where it does not fit."""
+        self.check_time()
+        self.note(f"{', '.join(row.name)}, {samples} samples")
+        if samples > row.samples:
+            costs, memory = [], 0.0
+            for weights in self.weights:
+                self.model.load_state_dict(weights)
+                with SavedMeter(self.resident) as meter:
+                    costs.append(self._step(row.solver, self.batch(samples)))
+                memory = max(memory, meter.peak_mib)
+            self._set_cost(row, samples, costs, memory)
+        whole = self.whole(row)
+        return getattr(whole, self.metric) if whole.fits(self.limits) else math.inf
+
+    def _set_cost(self, row: Measured, samples: int, costs: Sequence[Stats], memory: float) -> None:
+        total = sum(costs, start=Stats())
+        row.nfe_forward, row.nfe_backward = total.nfe_forward / len(costs), total.nfe_backward / len(costs)
+        row.samples, row.memory, row.time = samples, memory, self.time_steps(row.solver, samples)
+        row.costs[samples] = row.time, memory
+
+    def time_steps(self, solver: Solver, samples: int) -> float:
+        """Return the ms of a step on so many samples: of each of the weights the shortest of a few, their mean."""
+        total, batch = 0.0, self.batch(samples)
+        for weights in self.weights:
+            self.model.load_state_dict(weights)
+            times: list[float] = []
+            repeats = 1
+            while len(times) < repeats:
+                start = clock(self.net.device)
+                self._step(solver, batch)
+                times.append(clock(self.net.device) - start)
+                if len(times) == 1:
+                    repeats = 8 if times[0] < SHORT_S else 3 if times[0] < LONG_S else 1
+            total += min(times)
+        return 1e3 * total / len(self.weights)
+
+    def _step(self, solver: Solver, batch: Any) -> Stats:
+        """Compute a gradient as training does, and return its cost."""
+        with tally() as solves, solved_by(self.model, solver), repeatable(self.model):
+            loss, _ = self.net.loss_fn(self.model, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.model.zero_grad(set_to_none=True)
+        return sum(solves, start=Stats())
+
+    def batch(self, samples: int) -> Any:
+        """Return the first samples of the training data."""
+        if samples not in self.batches:
+            self.batches[samples] = next(islice(self.net.data.train.unshuffled(samples).epoch(0), 1))
+        return self.batches[samples]
+
+    # --- the cost of a whole batch
+
+    def whole(self, row: Measured) -> Measured:
+        """Return a row as of a whole batch: from fewer samples, time and memory grow as those of the rows that were
+        measured on both, of the same gradient where there are any."""
+        if row.samples in (0, self.batch_size):
+            return row
+        both = [other for other in self.rows.values() if {row.samples, self.batch_size} <= other.costs.keys()]
+        alike = [other for other in both if other.config.gradient.method == row.config.gradient.method] or both
+        pairs = [zip(other.costs[self.batch_size], other.costs[row.samples]) for other in alike]
+        ratios = [[whole / max(part, 1e-9) for whole, part in pair] for pair in pairs]
+        more = self.batch_size / row.samples
+        time_growth, memory_growth = map(statistics.median, zip(*ratios)) if ratios else (more, more)
+        return replace(row, time=row.time * time_growth, memory=row.memory * memory_growth, estimate=True)
+
+    def whole_rows(self) -> list[Measured]:
+        """Return the rows whose cost is known, as of a whole batch."""
+        return [self.whole(row) for row in self.rows.values() if row.samples]
+
+    # --- the search
+
+    def levels(self, method: str) -> Sequence[float]:
+        """Return the ladder of a method, the loosest first, as far as the dtype resolves."""
+        least = 4 * EPS[self.run.dtype]
+        return [rtol for rtol in TOLERANCES if rtol >= least] if adaptive(method) else STEPS
+
+    def climb(self, method: str, gradient: str, backward: float | None = None, start: int = 0) -> int | None:
+        """Return which level of a ladder is the loosest that fits, beginning at `start`; None where none does."""
+        for number, level in enumerate(self.levels(method)[start:], start):
+            self.check_time(LADDER_SHARE)
+            row = self.measure_errors(Setting(method, level, gradient, backward))
+            if row.fits(self.limits, (*ERRORS, "nfe")):
+                return number
+            beyond = row.samples and not row.fits(self.limits, ("nfe",))
+            if beyond or (row.failed or "").startswith(StepLimit.__name__):  # further down it takes yet more
+                return None
+        return None
+
+    def climb_ladders(self) -> None:
+        """Find what fits: of every method by backprop, then of the better half of them by the other gradients."""
+        try:
+            found = {method: self.climb(method, "backprop") for method in self.methods}
+            loosest = {method: number for method, number in found.items() if number is not None}
+            rows = {m: self.rows[Setting(m, self.levels(m)[number], "backprop")] for m, number in loosest.items()}
+            for method in sorted(rows, key=lambda method: rows[method].nfe)[: max(2, -(-len(rows) // 2))]:
+                for gradient, backward in others():
+                    self.climb(method, gradient, backward, loosest[method])
+        except OutOfTime:
+            pass
+
+    def race(self) -> None:
+        """Let what fits race on larger and larger parts of a batch."""
+        fitting = {key: self.whole(row) for key, row in self.rows.items() if row.samples}
+        keys = [key for key, row in fitting.items() if row.fits(self.limits) and key != self.own_key]
+        racers = sorted(keys, key=lambda key: getattr(fitting[key], self.metric))[:MAX_RACERS]
+        if racers and self.sizes:
+            halve(racers, self.sizes, lambda key, size: self.measure_cost(self.rows[key], size))
+
+    def complete_front(self) -> None:
+        """Measure the tighter levels of what was found, to show what more accuracy costs."""
+        best = self.best()
+        key = setting_of(best.config) if best is not None else None
+        if key is not None:
+            for level in self.levels(key.method):
+                self.check_time()
+                if level < key.level or not adaptive(key.method):
+                    self.measure_errors(key._replace(level=level))
+
+    def measure_all(self) -> None:
+        """Measure every setting on the whole batch."""
+        for method in self.methods:
+            for gradient, backward in (("backprop", None), *others()):
+                for level in self.levels(method):
+                    row = self.measure_errors(Setting(method, level, gradient, backward))
+                    if row.failed is None and self.sizes:
+                        self.measure_cost(row, self.batch_size)
+
+
+def others() -> Iterator[tuple[str, float | None]]:
+    """Yield the gradients beside backprop, with the backward tolerance of the adjoint."""
+    yield from (("replay", None), ("reversible", None))
+    yield from (("adjoint", rtol) for rtol in BACKWARD)
+
+
+def clock(device: torch.device) -> float:
+    """Return seconds: of CPU time where one thread computes, which a busy machine does not stretch."""
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else synchronized_clock()

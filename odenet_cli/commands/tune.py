@@ -1,0 +1,208 @@
+"""The cheapest solver, gradient and tolerance that is good enough, measured on a run: odenet tune RUN
+
+Tries solvers, gradients and tolerances on the run's network and training data, at the weights it began with and at its
+best ones, and prints the settings that no other beats, the cheapest that fits, and the command that trains with it.
+Fitting is to keep, at both weights, to
+
+  want="gradient<=10%"                 left out: this
+  want="gradient<=5% memory<=1GiB"     and time<=200ms, nfe<=60, state<=1%
+
+gradient is the relative error of the gradient on the first samples, in training mode, against that of the differential
+equation in float64; state that of the states in which solves end; time and memory are those of a training step on a
+whole batch, eager; NFE its function evaluations, forward and backward. The reference is refined until it changes far
+less than the errors that are wanted.
+
+  odenet tune last metric=memory              what is to be small: time, nfe or memory
+  odenet tune last methods=dopri5,rk4,rk38    of conf/solver; those of fixed steps are tried if they are named
+  odenet tune last all=true                   every setting on the whole batch, however long it takes
+
+The loosest tolerance that fits is found from above, and what fits races on larger and larger parts of a batch, within
+seconds=60. Ctrl-C ends it, with what is known. RUN/tune.json has the numbers, RUN/figures/tune.png the figure. Exit
+code 1 where nothing fits."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from odenet_cli.commands import _common, gradcheck
+from odenet_cli.config.check import leaves
+from odenet_cli.config.presets import options
+from odenet_cli.config.schema import Config
+from odenet_cli.files import write_json
+from odenet_cli.registry import require
+from odenet_cli.streams import wrapped
+from odenet_cli.training.progress import Parts, say
+
+if TYPE_CHECKING:
+    from odenet_cli.analysis.tuned_settings import Measured
+    from odenet_cli.analysis.tuning import Tuner
+
+MAX_ROWS = 24  # of the table
+COLUMNS = (("ms", 8), ("NFE", 7), ("MiB", 6), ("gradient", 8), ("state", 8))
+PARSER = _common.Parser(__name__, __doc__, run=True)
+add = PARSER.add_argument
+add("--want", metavar="LIMITS", type=_common.word, default="gradient<=10%", help="what a setting must keep to")
+add("--metric", metavar="time|nfe|memory", type=_common.one_of("time", "nfe", "memory"), default="time", help="cost")
+add("--methods", metavar="A,B", type=_common.several(str), help="left out: those that follow a tolerance")
+add("--seconds", metavar="N", type=_common.positive, default=60.0, help="the time it may take; left out: 60")
+add("--samples", metavar="N", type=_common.whole(1), default=8, help="that errors are measured on; left out: 8")
+add("--all", action="store_true", help="measure everything")
+_common.add_checkpoint(PARSER)
+
+
+@PARSER.command
+def main(request: Namespace) -> int:
+    """Measure, then say what is the cheapest that fits."""
+    from odenet_cli.analysis.tuned_settings import parse_want
+
+    limits = parse_want(request.want)
+    for method in request.methods or ():
+        require("methods", method, [name for name in options("solver") if name != "adams"])
+    wall, cpu, stopped = time.perf_counter(), time.process_time(), False
+    with Parts(1) as parts:
+        tuner = assemble(request, limits, parts)
+        try:
+            best = tuner.tune()
+        except KeyboardInterrupt:
+            best, stopped = tuner.best(), True
+            if not tuner.whole_rows():
+                raise
+    spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    rows = marked(tuner, best)
+    words = [] if best is None else train_words(request.folder, tuner.run, best.config)
+    say(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
+    for line in reference_lines(tuner):
+        say(line)
+    print_table(rows)
+    print_verdict(tuner, best, words, spent["seconds"])
+    content = {
+        **{"step": tuner.net.step, "want": limits, "metric": request.metric, "stopped": stopped, **spent},
+        **{"samples": tuner.samples, "batch_size": tuner.batch_size, "reference_rtol": tuner.reference_rtol},
+        **{"reference_error": tuner.reference_error, "command": words, "rows": rows},
+    }
+    with _common.journal(request.folder / "tune.json", write_json) as put:
+        put({key: None if value == math.inf else value for key, value in content.items()})
+    draw(request.folder, rows, limits)
+    return 130 if stopped else int(best is None)
+
+
+def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> Tuner:
+    """Return what measures the run of a request, at its trained weights and at those it began with."""
+    from odenet_cli.analysis.trained import needs_float64, needs_solver, starting_state, trained
+    from odenet_cli.analysis.tuning import METHODS, Tuner
+    from odenet_cli.request.overrides import altered
+
+    run = altered(request.config, _common.combinations(request.overrides)[0])
+    needs_float64("tune", run)
+    needs_solver(request.folder, run)
+    parts.begin("tune")
+    net = trained(request.folder, run, request.checkpoint, request.samples)
+    now = {name: value.clone() for name, value in net.model.state_dict().items()}
+    return Tuner(
+        net=net,
+        run=run,
+        weights=[now, starting_state(run, net)],
+        change=gradcheck.changed,
+        limits=limits,
+        metric=request.metric,
+        seconds=math.inf if request.all else request.seconds,
+        methods=request.methods or METHODS,
+        samples=request.samples,
+        note=parts.note,
+    )
+
+
+def marked(tuner: Tuner, best: Measured | None) -> list[dict[str, Any]]:
+    """Return the rows as records, the fastest first: which is `best`, which the run's `own`, which are the `front`."""
+    from odenet_cli.analysis.tuned_settings import front
+
+    whole, own, key = tuner.whole_rows(), tuner.whole(tuner.own), None if best is None else best.name
+    beyond = front(whole, lambda row: (row.time, row.memory, row.gradient))
+    ahead = {row.name for row in beyond}
+    records = [
+        {**row.record(), "name": row.name, "front": row.name in ahead, "best": row.name == key, "own": row == own}
+        for row in whole
+    ]
+    return sorted(records, key=lambda record: record["time"])
+
+
+def reference_lines(tuner: Tuner) -> list[str]:
+    """Return what the errors are held against, and what the costs are of."""
+    change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
+    batch = f"costs: a training step on {tuner.batch_size} samples, eager"
+    about = f"errors: {tuner.samples} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}"
+    return [wrapped(about), batch, ""]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the settings that no other beats, the best, and the run's own."""
+    shown = [row for row in rows if row["front"] or row["best"] or row["own"]]
+    if len(shown) > MAX_ROWS:
+        kept = shown[:: -(-len(shown) // MAX_ROWS)]
+        shown = [row for row in shown if row in kept or row["best"] or row["own"]]
+    widths = [max(map(len, names)) for names in zip(*(row["name"] for row in shown), ("forward", "gradient"))]
+    table = _common.Table([("", 2), *zip(("forward", "gradient"), widths), *COLUMNS], left=3)
+    for row in shown:
+        about = "~" * row["estimate"]
+        evaluations = f"{row['nfe_forward']:.0f}/{row['nfe_backward']:.0f}"
+        errors = [f"{100 * row[name]:.2g} %" for name in ("gradient", "state")]
+        costs = [f"{about}{row['time']:.3g}", evaluations, f"{about}{row['memory']:.3g}"]
+        table.row(">" * row["best"] + "o" * row["own"], *row["name"], *costs, *errors)
+    say("> the cheapest that fits   o as trained   ~ scaled up from fewer samples")
+    left = sum(row not in shown for row in rows)
+    if left:
+        say(f"{left} more that others beat, in time, memory and gradient error, are in tune.json")
+
+
+def print_verdict(tuner: Tuner, best: Measured | None, words: list[str], seconds: float) -> None:
+    """Print the cheapest setting, how it compares with the run's own, and the command that trains with it."""
+    own, cost = tuner.whole(tuner.own), {"time": "the time", "nfe": "the evaluations", "memory": "the memory"}
+    fits = "fits" if own.fits(tuner.limits) else "does not fit"
+    say("")
+    if best is None:
+        say(wrapped("nothing that was tried fits: ask for less, give it more seconds=, or name other methods="))
+    elif best.name == own.name:
+        say(f"as trained is the cheapest that fits, of {len(tuner.rows)} settings in {seconds:.0f} s")
+    else:
+        share = getattr(best, tuner.metric) / getattr(own, tuner.metric)
+        say(
+            wrapped(
+                f"{', '.join(best.name)}: {share:.2f} of {cost[tuner.metric]} of the run's own setting, which {fits} "
+                f"({len(tuner.rows)} settings, {seconds:.0f} s)"
+            )
+        )
+        say(f"  odenet {shlex.join(words)}")
+
+
+def train_words(folder: Path, run: Config, config: Config) -> list[str]:
+    """Return the words of a command that trains the run anew under a config that differs in solver and gradient."""
+    names = ("solver", "gradient")
+    before, after = (
+        {key: value for name in names for key, value in leaves(getattr(c, name), name, lists=False)}
+        for c in (run, config)
+    )
+    tied = run.solver.atol == run.solver.rtol  # then config.yaml says so
+    differing = [key for key in after if after[key] != before[key] and not (tied and key == "solver.atol")]
+    words = [f"{key}={'null' if after[key] is None else after[key]}" for key in differing]
+    if run.solver.method != config.solver.method and run.name.endswith(f"-{run.solver.method}"):
+        words.append(f"name={run.name.removesuffix(run.solver.method)}{config.solver.method}")
+    return ["train", "--config-dir", str(folder), "--config-name", "config", *words]
+
+
+def draw(folder: Path, rows: list[dict[str, Any]], limits: Mapping[str, float]) -> None:
+    """Draw the settings in the run's figures; where that takes no file, say so."""
+    from odenet_cli.report import tuning
+    from odenet_cli.training.progress import short
+
+    try:
+        paths = tuning.write(folder / "figures", rows, limits, f"odenet tune {short(folder)}")
+    except OSError as error:
+        say(f"the figure was not drawn: {error}")
+    else:
+        say(f"figure: {short(paths[-1])}")

@@ -1,0 +1,244 @@
+"""Tuning: limits are read exactly, races and fronts are those of brute force, and what is found is what is there."""
+
+import json
+import math
+import random
+import shlex
+from dataclasses import replace
+
+import pytest
+from runs_kit import train_run
+
+from odenet_cli.analysis import tuning
+from odenet_cli.analysis.tuned_settings import Measured, Setting, front, halve, parse_want, setting_of
+from odenet_cli.analysis.tuning import Tuner
+from odenet_cli.commands import gradcheck, tune
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import load
+from odenet_cli.errors import RequestError
+from odenet_cli.request.compose import compose
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("gradient<=5%", {"gradient": 0.05}),
+        ("gradient<0.05", {"gradient": 0.05}),
+        ("gradient<=5% memory<=1GiB", {"gradient": 0.05, "memory": 1024.0}),
+        ("time<=0.2s,nfe<=60", {"time": 200.0, "nfe": 60.0}),
+        ("time<=20ms state<=1e-3 memory<=512KiB", {"time": 20.0, "state": 1e-3, "memory": 0.5}),
+    ],
+)
+def test_limits_are_read(text, limits):
+    assert parse_want(text) == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gradient", "no limit"),
+        ("gradient<=", "no limit"),
+        ("gradient <= 5%", "no limit"),
+        ("gradiant<=5%", "gradient"),
+        ("gradient<=5ms", "with %"),
+        ("time<=5", "with ms or s"),
+        ("nfe<=5%", "no unit"),
+        ("gradient<=-5%", "above 0"),
+        ("gradient<=5% gradient<=6%", "said once"),
+        ("gradient<=1e400", "above 0"),
+        ("gradient<=1e", "needs a number"),
+        (" ", "needs limits"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused(text, message):
+    with pytest.raises(RequestError, match=message):
+        parse_want(text)
+
+
+def test_a_race_halves_the_field_at_each_rung():
+    """On a made table: who is scored at which rung, and who is left."""
+    table = {
+        "a": {8: 5.0, 32: 3.0, 128: 9.0},
+        "b": {8: 4.0, 32: 4.0, 128: 2.0},
+        "c": {8: 3.0, 32: 9.0},
+        "d": {8: math.inf},
+        "e": {8: 9.0},
+    }
+    scored = []
+
+    def score(arm, rung):
+        scored.append((arm, rung))
+        return table[arm][rung]
+
+    assert halve("abcde", (8, 32, 128), score) == ["b", "a"]
+    assert scored == [*((arm, 8) for arm in "abcde"), *((arm, 32) for arm in "cba"), ("a", 128), ("b", 128)]
+
+
+def test_a_race_finds_the_best_of_a_table_whose_order_holds():
+    random.seed(0)
+    for count in (1, 2, 3, 7, 16):
+        costs = {arm: random.random() for arm in range(count)}
+        best = halve(list(costs), (1, 2, 4), lambda arm, rung, costs=costs: costs[arm] * rung)
+        assert best[0] == min(costs, key=costs.get)
+
+
+def test_the_front_is_that_of_brute_force():
+    random.seed(1)
+    for _ in range(30):
+        rows = [tuple(random.randrange(4) for _ in range(3)) for _ in range(20)]
+        beaten = {
+            n
+            for n, own in enumerate(rows)
+            for other in rows
+            if other != own and max(b - a for a, b in zip(own, other)) <= 0
+        }
+        assert front(rows, lambda row: row) == [row for n, row in enumerate(rows) if n not in beaten]
+
+
+# --- on a run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    words = ("model=cnf", "data=moons", "device=cpu", "trainer.steps=2", "trainer.batch_size=32", "model.hidden=4")
+    more = ("trainer.limit_batches=1", "model.units=4", "gradient=adjoint", "gradient.solver.rtol=1e-4")
+    return train_run(tmp_path_factory.mktemp("runs") / "run", *words, *more)
+
+
+LADDER = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_ladder():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "TOLERANCES", LADDER)
+        patch.setattr(tuning, "METHODS", ("bosh3",))
+        yield
+
+
+def tuner_of(folder, limits, **options):
+    """A tuner whose times are made up."""
+    tuner = tune.assemble(tune.PARSER.parse([str(folder)]), limits, tune.Parts(1))
+    for name, value in {"time_steps": lambda solver, samples: 1e-3 * samples, **options}.items():
+        setattr(tuner, name, value)
+    return tuner
+
+
+@pytest.fixture(scope="module")
+def tuned(folder):
+    tuner = tuner_of(folder, {"gradient": 0.002}, metric="nfe", seconds=600.0)
+    return tuner, tuner.tune()
+
+
+def test_the_loosest_tolerance_that_fits_is_found(tuned):
+    """One looser does not fit, and is not measured at the other weights; errors are those of gradcheck's reference."""
+    tuner, _ = tuned
+    tried = {
+        key.level: row for key, row in tuner.rows.items() if key and (key.method, key.gradient) == ("bosh3", "backprop")
+    }
+    first = max(level for level, row in tried.items() if row.fits(tuner.limits))
+    looser = [level for level in tried if level > first]
+    assert looser == list(LADDER[: len(looser)])
+    assert len(looser) > 0
+    assert all(tried[level].gradient > 0.002 and tried[level].samples == 0 for level in looser)
+    assert tuner.reference_error < 0.002 / 20
+
+
+@pytest.mark.numerics
+def test_the_cheapest_that_fits_is_the_one_of_exhaustive_search(folder, tuned):
+    tuner, best = tuned
+    exhaustive = tuner_of(folder, {"gradient": 0.002}, metric="nfe", seconds=math.inf)
+    everything = exhaustive.tune()
+    assert len(exhaustive.rows) > len(tuner.rows)
+    assert best.fits({"gradient": 0.002, "nfe": everything.nfe * 1.1})
+    assert best.nfe < tuner.own.nfe
+    assert (best.samples, best.estimate) == (32, False)
+
+
+def test_backprop_and_replay_have_one_gradient_and_two_costs(tuned):
+    tuner, _ = tuned
+    pairs = [(row, tuner.rows.get(key._replace(gradient="replay"))) for key, row in tuner.rows.items() if key]
+    pairs = [(a, b) for a, b in pairs if b is not None and a.config.gradient.method == "backprop" and b.samples]
+    assert pairs
+    for backprop, replay in pairs:
+        assert replay.gradient == pytest.approx(backprop.gradient, rel=1e-3)
+        assert backprop.nfe_backward == 0 < replay.nfe_backward
+
+
+def test_a_limit_on_memory_is_one_of_the_whole_batch(folder):
+    """Backprop at so little memory does not fit, though on the few samples it would."""
+    tuner = tuner_of(folder, {"gradient": 0.05}, seconds=600.0, metric="memory")
+    tuner.find_references()
+    tuner.measure_own()
+    row = tuner.measure_errors(Setting("dopri5", 1e-4, "backprop"))
+    few = row.memory
+    whole = tuner.whole(row)
+    assert whole.estimate
+    assert whole.memory > few
+    tuner.measure_cost(row, 32)
+    assert not tuner.whole(row).estimate
+    assert tuner.whole(row).memory == pytest.approx(row.memory)
+    tuner.limits = {"gradient": 0.05, "memory": (few + row.memory) / 2}
+    assert tuner.measure_cost(row, 32) == math.inf
+
+
+def test_without_time_there_is_the_run_s_own_at_least(folder):
+    tuner = tuner_of(folder, {"gradient": 0.5}, seconds=1e-3)
+    best = tuner.tune()
+    assert list(tuner.rows) == [tuner.own_key]
+    assert best.name == tuner.own.name
+
+
+def test_a_setting_is_found_in_a_config(folder):
+    run = load(folder)
+    assert setting_of(run) is None  # its own backward solve is by dopri5 at another tolerance
+    for setting in (
+        Setting("tsit5", 1e-2, "adjoint", 3e-2),
+        Setting("bosh3", 1e-4, "adjoint"),
+        Setting("rk4", 4, "replay"),
+        Setting("dopri8", 0.1, "reversible"),
+    ):
+        assert setting_of(gradcheck.changed(run, setting.keys())) == setting
+    loose = replace(run, solver=replace(run.solver, atol=1.0))
+    assert setting_of(loose) is None
+    assert Measured(config=run, solver=None).name == ("dopri5 1e-05", "adjoint dopri5 0.0001")
+
+
+# --- the command
+
+
+def test_the_command_prints_a_command_that_trains_so(folder, capsys, tmp_path):
+    assert tune.main([str(folder), "want=gradient<=5%", "metric=nfe", "seconds=600"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    content = json.loads((folder / "tune.json").read_text())
+    assert [row["best"] for row in content["rows"]].count(True) == 1
+    assert [row["own"] for row in content["rows"]].count(True) == 1
+    best = next(row for row in content["rows"] if row["best"])
+    assert best["gradient"] <= 0.05
+    words = shlex.split(next(line for line in lines if line.startswith("  odenet train")))[1:]
+    assert words == content["command"]
+    config = complete(compose(words[1:]), gpu=False)
+    assert (config.solver.method, config.solver.rtol) == (best["method"], best["level"])
+    assert config.gradient.method == best["gradient_method"]
+    assert config.name == f"cnf-{best['method']}"
+    assert (folder / "figures" / "tune.png").stat().st_size > 10_000
+    assert "metric" in content
+    assert any(line.startswith("figure: ") for line in lines)
+
+
+def test_nothing_fits_where_too_much_is_asked(folder, capsys):
+    assert tune.main([str(folder), "want=gradient<=10% nfe<=2", "seconds=600"]) == 1
+    assert "nothing that was tried fits" in capsys.readouterr().out
+
+
+def test_an_interrupt_prints_what_is_known(folder, capsys, monkeypatch):
+    monkeypatch.setattr(Tuner, "race", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert tune.main([str(folder), "want=gradient<=5%", "seconds=600"]) == 130
+    assert "> the cheapest that fits" in capsys.readouterr().out
+    assert json.loads((folder / "tune.json").read_text())["stopped"]
+
+
+@pytest.mark.parametrize("words", [["methods=adams"], ["methods=dopri55"], ["want=gradient"], ["metric=speed"]])
+def test_what_cannot_be_tuned_is_refused(folder, words):
+    with pytest.raises(RequestError):
+        tune.main([str(folder), *words])
