@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,11 @@ from odenet_cli.analysis.forecast_rows import Forecast, Predicted, band_factors,
 from odenet_cli.analysis.trained import known_data, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
-from odenet_cli.data.common.table_dates import DateError, parse_dates
-from odenet_cli.data.table import Source
+from odenet_cli.data.common.table_controls import pieces_of, scale_of
+from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_series import Table
+from odenet_cli.data.common.units import Units
+from odenet_cli.data.table import Source, TableInUnits
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import scoring
@@ -31,7 +35,7 @@ class Question(NamedTuple):
     """Hold what is asked of a forecast, as `odenet predict --help` explains it.
 
     seen     share of the points of a series that the network is shown; None: the window of the run, or all of them
-             where there is a horizon
+             where there is a horizon, or the table goes on without values
     horizon  how far to go on behind the last point, in words: 10, 30d
     times    further times to predict at, in words
     draws    of which the quantiles are, by noise of this `seed`
@@ -58,6 +62,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
     source = Source(**config.source()[1]).in_units_of(known_data(folder))
     table, units = source.table()
     targets = list(series_of(table, question, source.source.window))
+    known = known_at_all_times(source, table, units, targets)
     where, dtype = device.choose(config.device), build.eval_dtype(config)
     model: Any = build.model(config, source.shape, source.classes)
     check_draws(config, model)
@@ -68,14 +73,19 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
         for start in range(0, len(targets), TOGETHER):
             some = targets[start : start + TOGETHER]
             given = [part.to(where, dtype if part.is_floating_point() else None) for part in batch_of(some, units)]
-            draws = net.draw(*given, question.draws, generator).double().cpu() * units.sd + units.mean
+            control = {
+                name: tuple(part[start : start + TOGETHER].to(where, dtype) for part in pieces)
+                for name, pieces in known.items()
+            }
+            draws = net.draw(*given, question.draws, generator, **control).double().cpu() * units.sd + units.mean
             parts += [part[:, : len(target.times)] for target, part in zip(some, summarize(draws).unbind(1))]
     factors, series = band_factors(folder, len(units.columns)), []
     for target, summary in zip(targets, parts):
         seen = seen_points(target)
         summary = with_factors(summary, factors, target.times > target.times[seen][-1])
         series.append(Predicted(target.name, target.times, seen, target.truth, summary))
-    return Forecast([*table.header[:2], *units.columns], series, table.dates, calibrated=factors is not None)
+    header = [*table.header[:2], *units.columns]
+    return Forecast(header, series, table.dates, calibrated=factors is not None, zone=table.zone)
 
 
 def check_draws(config: Config, model: Any) -> None:
@@ -86,13 +96,17 @@ def check_draws(config: Config, model: Any) -> None:
 
 def series_of(table: Any, question: Question, window: float) -> Iterator[Target]:
     """Yield every series with the times to predict at: its own, those asked for, and those ahead."""
-    asked = read_times(question.times, table.dates)
-    share = question.seen or (1.0 if question.horizon else window)
+    asked = read_times(question.times, table.dates, table.zone)
+    horizon = None if question.horizon is None else read_horizon(question.horizon, table.dates)
     times, values = (part.split(table.numbers.counts.tolist()) for part in (table.numbers.times, table.numbers.values))
-    for name, t, x in zip(table.names, times, values):
-        more = [asked]
-        if question.horizon is not None:
-            gap, horizon = float(t.diff().median()), read_horizon(question.horizon, table.dates)
+    known = table.controls.numbers if table.controls else table.numbers
+    rows = known.times.split(known.counts.tolist())
+    goes_on = any(bool(row[-1] > t[-1]) for row, t in zip(rows, times))
+    share = question.seen or (1.0 if horizon or goes_on else window)
+    for name, t, x, row in zip(table.names, times, values, rows):
+        more = [asked, row[(row > t[0]) & (row <= t[-1] + (1 + 1e-9) * (horizon or math.inf))]]
+        if horizon is not None and not bool(row[-1] > t[-1]):
+            gap = float(t.diff().median())
             if horizon / gap > MAX_AHEAD:
                 raise RequestError(
                     f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."
@@ -107,6 +121,27 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
         truth = x.new_full((len(every), x.shape[1]), float("nan"))
         truth[torch.searchsorted(every, t)] = x
         yield Target(name, every, truth, max(1, int(share * len(t) + 1e-9)))
+
+
+def known_at_all_times(
+    source: TableInUnits, table: Table, units: Units, targets: list[Target]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the controls of every series, an argument of its network; raise RequestError where they end too soon."""
+    controls = table.controls
+    if controls is None:
+        return {}
+    for target, ends in zip(targets, controls.ends):
+        n, last = int(ends.argmin()), float(target.times[-1])
+        if last > float(ends[n]):
+            given, wanted = (moment(t, table.dates, table.zone) for t in (float(ends[n]), last))
+            raise RequestError(
+                f"{source.source.file}: {controls.columns[n]} of series {target.name} is given up to {given}, and the "
+                f"forecast goes to {wanted}. Add rows with {controls.columns[n]} up to there, their values empty, or "
+                "ask for earlier times (horizon=, times=)."
+            )
+    first, last_row = controls.rows[table.numbers.starts], controls.numbers.ends
+    kind = source.source.interpolation or "linear"
+    return {"control": pieces_of(controls, scale_of(source.run), kind, units.time, first, last_row)}
 
 
 def batch_of(targets: list[Target], units: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -127,12 +162,13 @@ def seen_points(target: Target) -> Tensor:
     return known & (known.cumsum(0) <= target.seen)
 
 
-def read_times(words: list[str], dates: str) -> Tensor:
-    """Return times of the table's kind, in seconds for dates."""
-
+def read_times(words: list[str], dates: str, zone: str = "") -> Tensor:
+    """Return times of the table's kind, in seconds for dates, which are local in `zone` where they state none."""
     texts = pl.Series(words, dtype=pl.String)
     try:
         x = parse_dates(texts, None)[0] if dates and words else texts.cast(pl.Float64, strict=False)
+        if dates == "date" and words:
+            x, _ = localize(x, zones_of(texts, None, zone or None), pl.Series(["null"] * len(x)))
     except DateError as error:
         raise RequestError(f"times={words[0]}: {error}. Write it as 2020-03-04 or 2020-03-04T05:06.") from error
     if x.null_count() or not x.is_finite().all():

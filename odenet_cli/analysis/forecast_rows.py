@@ -39,6 +39,7 @@ class Forecast(NamedTuple):
     dates       what the times are: seconds of a `date`, or numbers ('')
     known       what is known of the values, in words
     calibrated  the band was scaled by what held-out series showed
+    zone        in which dates are told; empty: UTC, without saying so
     """
 
     header: list[str]
@@ -46,6 +47,7 @@ class Forecast(NamedTuple):
     dates: str = ""
     known: str = "observations"
     calibrated: bool = False
+    zone: str = ""
 
 
 def summarize(draws: Tensor) -> Tensor:
@@ -88,6 +90,8 @@ def frame_of(forecast: Forecast) -> pl.DataFrame:
     times = pl.Series(torch.cat([one.times for one in series]).numpy())
     if forecast.dates == "date":
         times = (times * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
+        if forecast.zone:
+            times = times.dt.replace_time_zone("UTC").dt.convert_time_zone(forecast.zone)
     names = [name for one in series for name in [one.name] * len(one.times)]
     columns: dict[str, Any] = {forecast.header[0]: names, forecast.header[1]: times}
     columns["seen"] = torch.cat([one.seen for one in series]).tolist()

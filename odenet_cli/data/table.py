@@ -6,7 +6,8 @@ first `window` of its points are what a model sees, the others are to be predict
 from their names alone; one long series is split by time, and cut into pieces. Time begins at 0 with each series or
 piece, and its unit is chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is
 seen of the training series, and errors are in units of that. A column that is constant there has no unit, and is left
-out.
+out. Columns that are known in advance (`controls`, and `static` ones, constant in a series) go with each series as
+pieces of polynomials in time.
 
 The units belong to the run (`run.json` has them): another file that it is scored on is measured in them.
 """
@@ -22,17 +23,29 @@ from typing import Any, ClassVar
 
 import torch
 
-from odenet_cli.data.common import table_file, table_series
+from odenet_cli.data.common import table_controls, table_file, table_series
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import BatchSpec, Data, data_record, split_rows, tensor_data
+from odenet_cli.data.common.table_columns import Columns
+from odenet_cli.data.common.table_columns import choose as choose_columns
+from odenet_cli.data.common.table_controls import Scale
+from odenet_cli.data.common.table_dates import AMBIGUOUS, DateError, check_zone
+from odenet_cli.data.common.table_numbers import MAX_NUMBER
 from odenet_cli.data.common.table_pieces import PARTS, Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
-from odenet_cli.data.common.table_series import MAX_NUMBER, Table
+from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.table_summary import summary
 from odenet_cli.data.common.units import KEYS, Numbers, Units, fit_units, warn_odd
 from odenet_cli.errors import RequestError
 
 MAX_DEVIATIONS = 1e15  # standard deviations: errors squared stay finite in float32
-CHOICES = {"form": ("long", "wide"), "repeats": ("refuse", "mean"), "decimal": (".", ",")}
+CHOICES = {
+    "form": ("long", "wide"),
+    "repeats": ("refuse", "mean"),
+    "decimal": (".", ","),
+    "ambiguous": AMBIGUOUS,
+    "interpolation": table_controls.INTERPOLATIONS,
+    "fill": table_controls.FILLS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +57,17 @@ class Source:
     series            column, or columns, that name the series; None: `series` or `id`, else the file is one series
     time              column, or columns, of the time; None: by name
     values            columns of the values; None: all others that hold numbers
+    controls          columns that are known at later times too, and are no values
+    static            columns that are constant in a series, numbers or words
+    interpolation     of controls between rows: linear (None), hermite or step
+    fill              what becomes of missing cells of controls: refuse (None), or interpolate
     time_format       dmy, mdy, ymd, or a pattern of strptime; None: as the dates have it
+    zone              of dates that state none: Europe/Berlin; None: UTC
+    ambiguous         which is meant of an hour that is there twice: earliest, latest, or by the order of rows
     decimal           the sign in numbers; None: as the first rows have it
     missing           words and numbers that stand for no value, beside the usual ones
     repeats           what becomes of points at the same time of a series: refuse them, or take their mean
+    sheet             of an Excel file, by its name; None: the first
     skip              lines above the names of the columns
     split             series, time, or a column that says train, valid or test
     length, stride    of pieces of each series, in points; None: whole series, and as many as a piece has
@@ -66,10 +86,17 @@ class Source:
     series: str | list[str] | None = None
     time: str | list[str] | None = None
     values: str | list[str] | None = None
+    controls: str | list[str] | None = None
+    static: str | list[str] | None = None
+    interpolation: str | None = None
+    fill: str | None = None
     time_format: str | None = None
+    zone: str | None = None
+    ambiguous: str | None = None
     decimal: str | None = None
     missing: str | float | list[str | float] | None = None
     repeats: str | None = None
+    sheet: str | None = None
     skip: int | None = None
     split: str | None = None
     length: int | None = None
@@ -80,7 +107,7 @@ class Source:
     span: float = 5.0
 
     def __post_init__(self) -> None:
-        for key in ("series", "time", "values", "missing"):
+        for key in ("series", "time", "values", "controls", "static", "missing"):
             value = getattr(self, key)  # hashable, so that a table is read once
             object.__setattr__(self, key, tuple(value) if isinstance(value, (list, tuple)) else value and (value,))
         if not (self.path or "").strip():
@@ -94,12 +121,19 @@ class Source:
         for key, least in (("skip", 0), ("length", 2), ("stride", 1)):
             if getattr(self, key) is not None and getattr(self, key) < least:
                 raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least}.")
+        if self.static and self.form == "wide":
+            raise RequestError("data.static goes with data.form=long: in a wide table no row is of one series.")
         if self.stride is not None and self.length is None:
             raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
         for key in ("window", "validation", "test"):
             low, high = (0 if key == "validation" else 1e-9), (1 if key == "window" else 0.9)
             if not low <= getattr(self, key) <= high:
                 raise RequestError(f"data.{key}={getattr(self, key)} is out of range; it is a share, up to {high}.")
+        if self.zone is not None:
+            try:
+                check_zone(self.zone)
+            except DateError as error:
+                raise RequestError(f"data.zone={error}.") from error
         if not 0 < self.span < 1e6:
             raise RequestError(f"data.span={self.span} must be above 0; usual are 1 to 10.")
 
@@ -125,11 +159,12 @@ class Source:
         """Return the series of the file; columns `keep` are values although they may hold no number here."""
         wide = self.form == "wide"
 
-        def choose(path: Path, names: list[str]) -> table_series.Columns:
-            chosen = table_series.choose(path, names, self.series, self.time, self.values, wide)
+        def choose(path: Path, names: list[str]) -> Columns:
+            columns = (self.series, self.time, self.values, self.controls, self.static)
+            chosen = choose_columns(path, names, *columns, wide)
             return chosen._replace(values=[name for name in chosen.values if name != self.split])
 
-        cells = table_file.read(str(self.path), choose, self.decimal, self.skip)
+        cells = table_file.read(str(self.path), choose, self.decimal, self.skip, self.sheet)
         return table_series.make(
             cells,
             choose(cells.paths[0], cells.names),
@@ -138,6 +173,10 @@ class Source:
             time_format=self.time_format,
             missing=self.missing or (),  # type: ignore[arg-type]
             average=self.repeats == "mean",
+            fill=self.fill or "refuse",
+            interpolation=self.interpolation or "linear",
+            zone=self.zone,
+            ambiguous=self.ambiguous,
         )
 
     def _load(self, spec: BatchSpec, run: dict[str, Any] | None) -> Data:
@@ -145,13 +184,13 @@ class Source:
         splits = split_rows(rows, list(record["sizes"].values()))
         return tensor_data(splits, spec, shape=input_shape(run or record), task=self.task, record=record)
 
-    def _read(self, run: dict[str, Any] | None) -> tuple[Series, dict[str, Any]]:
-        """Return all series, those to train on first, and what `run.json` keeps of them.
+    def _read(self, run: dict[str, Any] | None) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
+        """Return all series, those to train on first, as rows of a batch, and what `run.json` keeps of them.
 
         In the units of the record `run`; None: in units of their own, fitted on the training series.
         """
         units, span = (Units.of(run), self.span) if run else (None, None)
-        table = self.table(tuple(units.columns) if units else ())
+        table = self.table(columns_of(run) if run else ())
         cut = self._cut(table, held=units is not None)
         numbers, warnings = cut.numbers, list[str]()
         observed = numbers.in_window(self.window)
@@ -163,20 +202,37 @@ class Source:
             self.check_kind(table, units, run or {})
         numbers = numbers._replace(values=numbers.values[:, [table.columns.index(name) for name in units.columns]])
         warnings += warn_odd(self.file, cut.names, numbers, units, span)
+        scale, known, more = self._known(table, cut, units.time, run)
+        warning = "\n".join([*warnings, *more]) or None
         sizes, root = dict(zip(PARTS, cut.sizes)), str(self.file)
-        record = data_record(
-            self.used, sizes, sha256=table.cells.sha256, root=root, warning="\n".join(warnings) or None
-        )
+        record = data_record(self.used, sizes, sha256=table.cells.sha256, root=root, warning=warning)
         units = units._replace(left_out=list(dict.fromkeys((*units.left_out, *table.left_out))))
-        record |= {"content": table.numbers.digest(table.columns, table.names), **units.record(table.header)}
+        record |= {"content": table.digest(), **units.record(table.header)}
         record |= {"dates": table.dates} if table.dates else {}
         record |= {"masked": True} if bool(numbers.values.isnan().any()) else {}
-        record["table"] = summary(table, units)
-        return self._scaled(table, cut, pad(numbers, observed, units.time), units), record
+        record |= {"controls": scale} if scale else {}
+        record["table"] = summary(table, units, self.interpolation or "linear")
+        return (*self._scaled(table, cut, pad(numbers, observed, units.time), units), *known), record
+
+    def _known(
+        self, table: Table, cut: Pieces, unit: float, run: dict[str, Any] | None
+    ) -> tuple[Scale, tuple[torch.Tensor, ...], list[str]]:
+        """Return the scale of the controls, what each piece has of them, and what to warn of."""
+        controls, warnings = table.controls, list[str]()
+        if controls is None:
+            return {}, (), []
+        first, last = (controls.rows[cut.points[part]] for part in (cut.numbers.starts, cut.numbers.ends))
+        if run:
+            scale = table_controls.scale_of(run)
+        else:
+            scale, warnings = table_controls.fit_scale(self.file, controls, first[: cut.sizes[0]], last[: cut.sizes[0]])
+        kind = self.interpolation or "linear"
+        return scale, table_controls.pieces_of(controls, scale, kind, unit, first, last), warnings
 
     def check_kind(self, table: Table, units: Units, run: Mapping[str, Any]) -> None:
         """Raise RequestError unless columns and times are of the kind that the run was trained on."""
         units.check_columns(self.file, [*table.header, *table.columns])
+        table_controls.check_known(self.file, table.controls, table_controls.scale_of(run))
         if run.get("dates", "") != table.dates:
             raise RequestError(
                 f"{self.file}: its times are {table.dates or 'number'}s, and those that the run was trained on "
@@ -247,7 +303,7 @@ class TableInUnits:
         Of a run on pieces each series is its last `length` points.
         """
         units = Units.of(self.run)
-        table = self.source.table(tuple(units.columns))
+        table = self.source.table(columns_of(self.run))
         self.source.check_kind(table, units, self.run)
         numbers = table.numbers
         values = numbers.values[:, [table.columns.index(name) for name in units.columns]]
@@ -255,13 +311,24 @@ class TableInUnits:
         kept = left <= (self.source.length or len(left))
         counts = numbers.counts.clamp_max(self.source.length or len(left))
         numbers = Numbers(numbers.times[kept], values[kept], counts)
-        return table._replace(numbers=numbers, columns=units.columns, rows=table.rows[kept]), units
+        table = table._replace(numbers=numbers, columns=units.columns, rows=table.rows[kept])
+        if table.controls is not None:
+            table = table._replace(controls=table.controls._replace(rows=table.controls.rows[kept]))
+        return table, units
 
 
 def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return (D,), or (2, D) where cells are missing: values, and which of them are there."""
-    features = len(record["columns"]) - 2
-    return (2, features) if record.get("masked") else (features,)
+    """Return (D,), or (2, D) where cells are missing: values, and which of them are there; (1 or 2, D, C) with C
+    controls."""
+    features, kinds, controls = len(record["columns"]) - 2, 1 + record.get("masked", False), record.get("controls")
+    if controls:
+        return (kinds, features, len(controls))
+    return (features,) if kinds == 1 else (kinds, features)
+
+
+def columns_of(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns of a run, of values and of controls."""
+    return (*run["columns"][2:], *table_controls.scale_of(run))
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,5 +1,7 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
+With controls dz/dt = f(z, u(t)), u between its rows as the data say.
+
 All samples are solved at once, each to the times that it was observed at. Steps are longer than the gaps between
 times, so more times cost dense output, not function evaluations.
 """
@@ -13,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
 from odenet_cli.models.common.series import (
     Forecast,
+    count_controls,
     has_missing,
     perceptron,
     series_features,
@@ -26,7 +30,7 @@ from odenet_cli.ode.own_times import solve_at
 
 
 class LatentODE(LatentVAE):
-    """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M) -> `Forecast`; see `Series`.
+    """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M), control -> `Forecast`; see `Series`.
 
     sigma              standard deviation of the observations around the decoded path; None: learned
     field, field_args  a vector field of the user's own, for z (B, latent), and its options
@@ -58,6 +62,7 @@ class LatentODE(LatentVAE):
             hidden=hidden,
             layers=layers,
             masked=has_missing(shape),
+            controls=count_controls(shape),
             own=field,
             own_args=field_args,
         )
@@ -70,12 +75,19 @@ class LatentODE(LatentVAE):
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
     def forecast(
-        self, times: Tensor, values: Tensor, observed_mask: Tensor, target_times: Tensor | None = None
+        self,
+        times: Tensor,
+        values: Tensor,
+        observed_mask: Tensor,
+        target_times: Tensor | None = None,
+        control: tuple[Tensor, Tensor] | None = None,
     ) -> Forecast:
         """Encode the observations, draw z0, solve to all times at once, decode."""
-        z0, kl, weight = self.encode(times, values, observed_mask)
+        u = control and Control(*control)
+        z0, kl, weight = self.encode(times, values, observed_mask, u)
         targets = [] if target_times is None else [target_times]
-        z, *paths = solve_at(self.solver, self.field, z0, [times.where(observed_mask, 0), *targets])
+        solver, args = self.solving(u, len(z0))
+        z, *paths = solve_at(solver, self.field, z0, [times.where(observed_mask, 0), *targets], args)
         return Forecast(
             mean=self.decoder(z),
             spread=self.log_sigma.exp(),
@@ -92,18 +104,31 @@ class LatentODE(LatentVAE):
         target_times: Tensor,
         count: int,
         generator: torch.Generator,
+        control: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
-        mean, log_sd = self.recognition(times, values, observed_mask)
+        u = control and Control(*control)
+        mean, log_sd = self.recognition(times, values, observed_mask, u)
         z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
-        (z,) = solve_at(self.solver, self.field, z0.flatten(0, 1), [target_times.repeat(count, 1)])
+        z0 = z0.flatten(0, 1)
+        solver, args = self.solving(u, len(z0))
+        (z,) = solve_at(solver, self.field, z0, [target_times.repeat(count, 1)], args)
         path = self.decoder(z).unflatten(0, (count, len(times)))
         return path + self.log_sigma.exp() * stratified_normal(path, generator)
 
-    def sample(self, count: int, ts: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
-        """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D)."""
+    def sample(
+        self,
+        count: int,
+        ts: Sequence[float],
+        generator: torch.Generator | None = None,
+        control: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D).
+
+        control  of one series, or of `count`
+        """
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)
-        return self.decoder(self.flow(z0, ts))
+        return self.decoder(self.flow(z0, ts, control and Control(*control)))
 
 
 MODEL = LatentODE

@@ -77,7 +77,7 @@ class LatentPoisson(LatentVAE):
         field: str | None = None,
         field_args: Any = None,
     ) -> None:
-        features = series_features(shape, classes)
+        features = series_features(shape, classes, controlled=False)
         recognition, vector_field = recognition_and_field(
             features,
             latent=latent,

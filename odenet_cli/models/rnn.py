@@ -7,9 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.series import (
     Forecast,
     check_counts,
+    count_controls,
     gather_times,
     has_missing,
     interpolate,
@@ -26,7 +28,8 @@ PACES = ("gap", "time")
 class RNN(nn.Module):
     """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M) -> `Forecast`.
 
-    Each observation is predicted from those before it. Beyond the window its own predictions are its inputs (a free
+    Each observation is predicted from those before it, and from the controls at the one before it and at its own time
+    (without a control: None). Beyond the window its own predictions are its inputs (a free
     run); between predictions the path is a straight line.
 
     hidden  units of the recurrent layer, `cell` its kind
@@ -44,17 +47,24 @@ class RNN(nn.Module):
             raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
         self.pace, self.masked = pace, has_missing(shape)
         self.start = nn.Parameter(torch.zeros(hidden))
-        self.cell = recurrent_layer(cell, inputs * (1 + self.masked) + self.reads_gaps, hidden)
+        read = inputs * (1 + self.masked) + self.reads_gaps + 2 * count_controls(shape)
+        self.cell = recurrent_layer(cell, read, hidden)
         self.head = nn.Linear(hidden, 2 * inputs)
 
     def forecast(
-        self, times: Tensor, values: Tensor, observed_mask: Tensor, target_times: Tensor | None = None
+        self,
+        times: Tensor,
+        values: Tensor,
+        observed_mask: Tensor,
+        target_times: Tensor | None = None,
+        control: tuple[Tensor, Tensor] | None = None,
     ) -> Forecast:
         """Predict each observation, and the path at the target times where there are any."""
-        mean, spread, states = self.one_step(times, values)
+        u = control and Control(*control)
+        mean, spread, states = self.one_step(times, values, u)
         path = None
         if target_times is not None:
-            knots, path, _ = self.path(times, values, observed_mask, target_times, mean, spread, states)
+            knots, path, _ = self.path(times, values, observed_mask, target_times, mean, spread, states, u)
             path = interpolate(knots, path, target_times)
         return Forecast(mean=mean, spread=spread, path=path)
 
@@ -66,6 +76,7 @@ class RNN(nn.Module):
         target_times: Tensor,
         count: int,
         generator: torch.Generator,
+        control: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
         batch, targets = len(times), target_times.repeat(count, 1)
@@ -74,23 +85,27 @@ class RNN(nn.Module):
             values.repeat(count, 1, 1),
             observed_mask.repeat(count, 1),
         )
-        mean, spread, states = self.one_step(times, values)
-        knots, *both = self.path(times, values, observed_mask, targets, mean, spread, states, generator)
+        u = control and Control(*control).repeat(count)
+        mean, spread, states = self.one_step(times, values, u)
+        knots, *both = self.path(times, values, observed_mask, targets, mean, spread, states, u, generator)
         mean, spread = (interpolate(knots, part, targets) for part in both)
         mean, spread = (part.view(count, batch, *part.shape[1:]) for part in (mean, spread))
         return mean + spread * stratified_normal(mean, generator)
 
-    def one_step(self, times: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def one_step(self, times: Tensor, values: Tensor, control: Control | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and standard deviation of each observation given those before it, and the states after it."""
         start = self.start.expand(1, len(times), -1).contiguous()
         gaps = times.diff(dim=1, append=times[:, -1:])
-        states, _ = self.cell(self.inputs(values, gaps), start)
+        states, _ = self.cell(self.inputs(values, gaps, times, control), start)
         mean, log_sd = self.head(torch.cat((start.transpose(0, 1), states[:, :-1]), 1)).chunk(2, 2)
         return mean, spread_of(log_sd), states
 
-    def inputs(self, values: Tensor, gaps: Tensor) -> Tensor:
-        read = network_inputs(values, self.masked)
-        return torch.cat((read, gaps[..., None]), 2) if self.reads_gaps else read
+    def inputs(self, values: Tensor, gaps: Tensor, times: Tensor, control: Control | None) -> Tensor:
+        """Return what the network reads at `times`, (B, K, ·), before it predicts what is observed `gaps` later."""
+        known = [] if control is None else [control.at(times), control.at(times + gaps)]
+        return torch.cat(
+            (network_inputs(values, self.masked), *([gaps[..., None]] if self.reads_gaps else []), *known), 2
+        )
 
     def path(
         self,
@@ -101,6 +116,7 @@ class RNN(nn.Module):
         mean: Tensor,
         spread: Tensor,
         states: Tensor,
+        control: Control | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return times (B, K) up to the last target, the predictions there and their spread; first the observation.
@@ -126,7 +142,7 @@ class RNN(nn.Module):
         state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
         steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax().clamp(0, MAX_FREE_STEPS))
         for step in range(1, steps + 1):
-            output, state = self.cell(self.inputs(value, gap), state)
+            output, state = self.cell(self.inputs(value, gap, end + (step - 1) * gap, control), state)
             value, log_sd = self.head(output).chunk(2, 2)
             knots.append(end + step * gap)
             path.append(value)

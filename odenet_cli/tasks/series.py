@@ -1,8 +1,8 @@
 """Time series: the likelihood of what was observed, and the error of what is predicted inside the window and after it.
 
 A model of series has a method `forecast(times, values, observed_mask, target_times)`, target_times None in training
-(layout: `data.common.series.Series`). It returns `mean` and `spread` of the observations, `kl` and its `weight` for a
-latent variable, and the `path` at the target times.
+(layout: `data.common.series.Series`); where there are controls, they follow as `control=`. It returns `mean` and
+`spread` of the observations, `kl` and its `weight` for a latent variable, and the `path` at the target times.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
+from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series, control_of
 from odenet_cli.tasks.common import band
 from odenet_cli.tasks.common.scores import Deviation, Relative, RootMean, Score
 
@@ -26,8 +26,8 @@ SCOPES = {"window": (WINDOW,), "further": (FURTHER, IN_TRAINING_RANGE), "familia
 
 def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Return -log p(x) of a series, or its bound -E[log p(x | z)] + weight · KL, a mean over the batch; and errors."""
-    x = Series(*batch)
-    forecast = model.forecast(x.times, x.values, x.observed_mask, None if model.training else x.target_times)
+    x = Series(*batch[:7])
+    forecast = model.forecast(*x[:3], None if model.training else x.target_times, **control_of(batch))
     nll = negative_log_likelihood(x.values, forecast.mean, forecast.spread, x.observed_mask).mean()
     extra, total = {"nll": nll.detach()}, nll
     if forecast.kl is not None:
@@ -131,8 +131,9 @@ def calibrate(model: Any, data: Any) -> dict[str, Any]:
         return {}
     generator, parts, dtype = torch.Generator().manual_seed(0), [], next(model.parameters()).dtype
     for batch in islice(data.valid.unshuffled(TOGETHER).epoch(0), CALIBRATING // TOGETHER):
-        x = Series(*(part.to(dtype) if part.is_floating_point() else part for part in batch))
-        draws = model.draw(x.times, x.values, x.observed_mask, x.target_times, DRAWS, generator)
+        batch = [part.to(dtype) if part.is_floating_point() else part for part in batch]
+        x = Series(*batch[:7])
+        draws = model.draw(*x[:4], DRAWS, generator, **control_of(batch))
         parts.append((x.noisy, band.quantiles(draws), x.scope))
     truth, bands, scope = (torch.cat(part, dim) for part, dim in zip(zip(*parts), (0, 1, 0)))
     return {
@@ -144,10 +145,11 @@ def calibrate(model: Any, data: Any) -> dict[str, Any]:
 @torch.no_grad()
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a few held-out series: the observations, the truth where it is known, and the model's path between."""
-    x = Series(*(row[:SHOWN] for row in next(iter(data.test.epoch(0)))))
+    batch = [row[:SHOWN] for row in next(iter(data.test.epoch(0)))]
+    x = Series(*batch[:7])
     share = torch.linspace(0, 1, FINE, device=x.target_times.device, dtype=x.target_times.dtype)
     fine = x.target_times.amax(1, keepdim=True) * share
-    path = model.forecast(x.times, x.values, x.observed_mask, fine).path
+    path = model.forecast(*x[:3], fine, **control_of(batch)).path
     end = x.target_times.where(x.scope == WINDOW, 0).amax(1)
     # The names that saved figures of runs use.
     names = {"observed_mask": "seen", "target_times": "at"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,6 +54,19 @@ def check_task(config: Config) -> None:
             f"  With these data go model={fitting}, and a class of your own (model=custom) that has it.\n"
             "  Which data fit which models: odenet list pairs"
         )
+    _check_controls(config)
+
+
+def _check_controls(config: Config) -> None:
+    """Raise `RequestError` if the data have controls and a class of the user's own does not take them."""
+    stated = [f"data.{key}" for key in ("controls", "static") if config.data.get(key)]
+    if stated and config.model["name"] == "custom":
+        kind: Any = models.network_class("custom", config.model)
+        if "control" not in inspect.signature(kind.forecast).parameters:
+            raise RequestError(
+                f"model.target={config.model['target']} and {stated[0]} do not go together: its method `forecast` has "
+                "no argument control=None, a pair of tensors (odenet_cli/data/common/series.py)."
+            )
 
 
 def models_for(task: str) -> list[str]:

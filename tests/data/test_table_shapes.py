@@ -9,6 +9,7 @@ import torch
 
 from odenet_cli import data
 from odenet_cli.data.common.series import PADDING, Series
+from odenet_cli.errors import RequestError
 
 HOW = {"batch_size": 50, "eval_batch_size": 50, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 DAY0 = datetime.date(2020, 1, 1)
@@ -248,6 +249,21 @@ def test_files_whose_columns_have_types(tmp_path, kind):
     t, x = starting_with(found, wave(2, 0))
     assert t == [86400.0 * k for k in range(6)]
     assert x[:, 1].tolist() == pytest.approx([0, 2, math.nan, 6, 8, 10], nan_ok=True)
+
+
+def test_another_sheet_of_an_excel_file(tmp_path):
+    pytest.importorskip("fastexcel")
+    openpyxl = pytest.importorskip("openpyxl")
+    book, path = openpyxl.Workbook(), tmp_path / "own.xlsx"
+    book.active.append(["read me"])
+    for row in [("series", "time", "x"), *((NAMES[n], t, wave(n, t)) for n in range(8) for t in range(4))]:
+        (book["März"] if "März" in book.sheetnames else book.create_sheet("März")).append(row)
+    book.save(path)
+    assert starting_with(load(path, sheet="März"), wave(2, 0))[0] == [0, 1, 2, 3]
+    with pytest.raises(RequestError, match=r"data\.sheet=April: there is no such sheet, but Sheet, März"):
+        load(path, sheet="April")
+    with pytest.raises(RequestError, match=r"data\.sheet=März is for Excel files"):
+        load(write(tmp_path, pandas_export()), sheet="März")
 
 
 def test_what_was_understood_is_told(tmp_path):

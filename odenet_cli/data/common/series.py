@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class Series(NamedTuple):
     noisy          (B, M, D)  what was measured there; NaN: missing
     clean          (B, M, D)  what is true there; D = 0 where that is unknown
     scope          (B, M)     PADDING, inside the WINDOW that was observed, or FURTHER on, perhaps IN_TRAINING_RANGE
+
+    Where something is known at all times, a batch has two more: see `control_of`.
     """
 
     times: Tensor
@@ -29,3 +32,13 @@ class Series(NamedTuple):
     noisy: Tensor
     clean: Tensor
     scope: Tensor
+
+
+def control_of(batch: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the argument `control` of a model, what a batch says is known at all times; nothing where nothing is.
+
+    times         (B, K)        when the controls were given, rising from 0, the last again as padding
+    coefficients  (B, K, O, C)  of (t - t_k)^0 … (t - t_k)^(O-1) from each of them to the next
+    """
+    times, coefficients = batch[len(Series._fields) :] or (None, None)
+    return {} if times is None or coefficients is None else {"control": (times, coefficients)}

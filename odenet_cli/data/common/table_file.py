@@ -70,17 +70,22 @@ class Dialect(NamedTuple):
 
 
 def read(
-    path: str, check: Callable[[Path, list[str]], object], decimal: str | None = None, skip: int | None = None
+    path: str,
+    check: Callable[[Path, list[str]], object],
+    decimal: str | None = None,
+    skip: int | None = None,
+    sheet: str | None = None,
 ) -> Cells:
     """Read the table in the file at `path`, or in all that a pattern such as `days/*.csv` finds, one below the other.
 
     check    is called with the names of a file's columns before its rows are read
     decimal  the sign in numbers; None: as the first rows have it
     skip     lines above the names
+    sheet    of an Excel file, by its name; None: the first
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(file, check, decimal, skip) for file in find(path)]
+    parts = [_read_one(file, check, decimal, skip, sheet) for file in find(path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -133,10 +138,14 @@ def brief(text: str) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _read_one(path: Path, check: Callable[[Path, list[str]], object], decimal: str | None, skip: int | None) -> Cells:
+def _read_one(
+    path: Path, check: Callable[[Path, list[str]], object], decimal: str | None, skip: int | None, sheet: str | None
+) -> Cells:
+    if sheet is not None and path.suffix.lower() not in EXCEL:
+        raise RequestError(f"{path}: data.sheet={sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
     try:
         if path.suffix.lower() == ".parquet" or path.suffix.lower() in EXCEL:
-            return _read_stored(path, check)
+            return _read_stored(path, check, sheet)
         with open(path, "rb") as file:
             head = file.read(HEAD)
             dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0)
@@ -147,16 +156,18 @@ def _read_one(path: Path, check: Callable[[Path, list[str]], object], decimal: s
     return _split(path, raw, dialect)
 
 
-def _read_stored(path: Path, check: Callable[[Path, list[str]], object]) -> Cells:
+def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: str | None) -> Cells:
     """Read a file whose columns have types."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
-        frame = pl.read_parquet(path) if path.suffix.lower() == ".parquet" else pl.read_excel(path)
+        frame = pl.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_excel(path, sheet)
     except ImportError as error:
         raise RequestError(
             f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
             f"({brief(str(error).strip().splitlines()[0])})"
         ) from error
+    except RequestError:
+        raise
     except Exception as error:  # the readers raise errors of their own, which share no base
         kind = "Parquet" if path.suffix == ".parquet" else "Excel"
         raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
@@ -168,6 +179,17 @@ def _read_stored(path: Path, check: Callable[[Path, list[str]], object]) -> Cell
     places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
     frame.columns = names
     return Cells(names, [], frame.with_columns(places), ".", [path], [], _no_ragged(), digest)
+
+
+def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
+    if sheet is None:
+        return pl.read_excel(path)
+    import fastexcel
+
+    there = fastexcel.read_excel(path).sheet_names
+    if sheet not in there:
+        raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet, but {brief(', '.join(there))}.")
+    return pl.read_excel(path, sheet_name=sheet)
 
 
 def _no_ragged() -> pl.DataFrame:

@@ -10,17 +10,21 @@ from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Units, moments
 
 MAX_COLUMNS = 12  # of values, named one by one
+FILLED_BY = {"linear": "linearly", "hermite": "linearly", "step": "with the last before"}
 
 
-def summary(table: Table, units: Units) -> list[str]:
-    """Return the series, times, gaps, and of each column its mean ± sd, unit and missing cells; what is left out."""
+def summary(table: Table, units: Units, kind: str) -> list[str]:
+    """Return the series, times, gaps, and of each column its mean ± sd, unit and missing cells; what is left out.
+
+    kind  of interpolation between the rows of controls
+    """
     numbers, counts = table.numbers, table.numbers.counts
     low, high = int(counts.min()), int(counts.max())
     points = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     name = f" ({table.header[0]})" if table.header[0] in table.cells.names else ""
     lines = [f"{len(counts):,} series{name} of {points} points, {len(numbers.times):,} in all"]
     gaps = numbers.times.diff()[(numbers.places > 0)[1:]]
-    first, last = (moment(float(t), table.dates) for t in (numbers.times.min(), numbers.times.max()))
+    first, last = (moment(float(t), table.dates, table.zone) for t in (numbers.times.min(), numbers.times.max()))
     usual, longest = (length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
     lines.append(f"{table.header[1]}: {first} to {last}, gaps {usual} (median), {longest} (longest)")
     stated = dict(zip(table.cells.names, table.cells.units))
@@ -33,8 +37,29 @@ def summary(table: Table, units: Units) -> list[str]:
         lines.append(f"{brief(name)}: {mean:.4g} ± {sd:.3g}{unit}{missing}")
     if len(units.columns) > MAX_COLUMNS:
         lines.append(f"and {len(units.columns) - MAX_COLUMNS} columns more")
+    lines += _controls(table, kind) if table.controls else []
     constant = [name for name in units.left_out if name not in table.left_out]
     for names, why in ((table.left_out, "no numbers"), (constant, "no spread")):
         if names:
             lines.append(f"left out, {why}: {brief(', '.join(names))}")
     return [*lines, *table.cells.notes, *table.notes]
+
+
+def _controls(table: Table, kind: str) -> list[str]:
+    """Return of each control its mean ± sd, unit and filled cells, and how far it is known."""
+    controls = table.controls
+    assert controls is not None
+    mean, sd = moments(controls.numbers.values)
+    stated, lines = dict(zip(table.cells.names, table.cells.units)), list[str]()
+    for n, name in enumerate(controls.columns[:MAX_COLUMNS]):
+        unit = f" {stated[name]}" if stated.get(name) else ""
+        text = f"{brief(name)}: {mean[n]:.4g} ± {sd[n]:.3g}{unit}"
+        if n >= len(controls.columns) - controls.static:
+            lines.append(f"{text}, static")
+            continue
+        filled = f", {controls.filled[n]:,} missing cells filled ({FILLED_BY[kind]})" if controls.filled[n] else ""
+        known_to = moment(float(controls.ends[:, n].max()), table.dates, table.zone)
+        lines.append(f"{text}, control ({kind}){filled}, to {known_to}")
+    if len(controls.columns) > MAX_COLUMNS:
+        lines.append(f"and {len(controls.columns) - MAX_COLUMNS} controls more")
+    return lines

@@ -43,13 +43,13 @@ class Units(NamedTuple):
         columns, left_out = record["columns"], record.get("left_out", [])  # a run may be from before columns were
         for key, names in (("columns", columns), ("left_out", left_out)):
             if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-                raise _damaged(key, names)
+                raise damaged(key, names)
         numbers = {"time_unit": [record["time_unit"]], **{key: record[key] for key in ("mean", "standard_deviation")}}
         for key, values in numbers.items():
             count = 1 if key == "time_unit" else len(columns) - 2
             plain = isinstance(values, list) and len(values) == count and all(type(x) in (int, float) for x in values)
             if not plain or not all(math.isfinite(x) and (key == "mean" or x > 0) for x in values):
-                raise _damaged(key, record[key])
+                raise damaged(key, record[key])
         mean, sd = (torch.tensor(numbers[key], dtype=torch.float64) for key in ("mean", "standard_deviation"))
         return cls(columns[2:], left_out, float(record["time_unit"]), mean, sd)
 
@@ -96,9 +96,14 @@ class Numbers(NamedTuple):
         return self.counts.cumsum(0) - self.counts
 
     @property
+    def ends(self) -> Tensor:
+        """Index of the last point of each series, (N,)."""
+        return self.counts.cumsum(0) - 1
+
+    @property
     def durations(self) -> Tensor:
         """Duration of each series, (N,)."""
-        return self.times[self.starts + self.counts - 1] - self.times[self.starts]
+        return self.times[self.ends] - self.times[self.starts]
 
     @property
     def places(self) -> Tensor:
@@ -205,5 +210,6 @@ def _brief(words: Sequence[str]) -> str:
     return ", ".join(words[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _damaged(key: str, value: Any) -> RequestError:
+def damaged(key: str, value: Any) -> RequestError:
+    """Return the error for a part of a run's record."""
     return RequestError(f"run.json: data.{key} is {value!r:.60}. Put back what the run wrote there.")

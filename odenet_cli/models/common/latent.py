@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.own_field import check_no_options, own_field
 from odenet_cli.models.common.series import Recognition, check_counts, kl_to_standard_normal, perceptron
 from odenet_cli.ode import Solver
@@ -16,14 +17,25 @@ from odenet_cli.ode.own_times import outputs
 
 
 class LatentField(nn.Module):
-    """dz/dt = f(z), (B, L) -> (B, L); it does not depend on t."""
+    """dz/dt = f(z), (B, L) -> (B, L), which does not depend on t; with `controls` f(z, u(t))."""
 
-    def __init__(self, latent: int, hidden: int, layers: int) -> None:
+    def __init__(self, latent: int, hidden: int, layers: int, controls: int = 0) -> None:
         super().__init__()
-        self.layers = perceptron(latent, hidden, layers, latent, nn.ELU)
+        self.layers = perceptron(latent + controls, hidden, layers, latent, nn.ELU)
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        return self.layers(z)
+    def forward(self, t: Tensor, z: Tensor, control: Control | None = None) -> Tensor:
+        return self.layers(z if control is None else torch.cat((z, control.at(t)), 1))
+
+
+class Controlled(nn.Module):
+    """Call a field of the user's own with the controls at t: f(t, z, u), u (B, C)."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, t: Tensor, z: Tensor, control: Control) -> Tensor:
+        return self.own(t, z, control.at(t))
 
 
 def recognition_and_field(
@@ -35,20 +47,23 @@ def recognition_and_field(
     hidden: int,
     layers: int,
     masked: bool = False,
+    controls: int = 0,
     own: str | None = None,
     own_args: Any = None,
 ) -> tuple[Recognition, nn.Module]:
     """Return q(z0 | x) by a recurrent network of `rnn` units, and the field of `layers` hidden layers.
 
     masked         values may be missing, and the network reads which are there
+    controls       how many are known at all times, read by both
     own, own_args  a field of the user's own instead, and its options
     """
     check_counts(latent=latent, rnn=rnn, hidden=hidden, layers=layers)
-    recognition = Recognition(features, rnn, latent, cell, masked)
+    recognition = Recognition(features, rnn, latent, cell, masked, controls)
     if own is not None:
-        return recognition, own_field(own, own_args, (latent,))
+        field = own_field(own, own_args, (latent,), controls)
+        return recognition, Controlled(field) if controls else field
     check_no_options(own_args)
-    return recognition, LatentField(latent, hidden, layers)
+    return recognition, LatentField(latent, hidden, layers, controls)
 
 
 class LatentVAE(nn.Module):
@@ -68,13 +83,15 @@ class LatentVAE(nn.Module):
         self.kl, self.warmup = kl, warmup
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def encode(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+    def encode(
+        self, times: Tensor, values: Tensor, observed_mask: Tensor, control: Control | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Return z0 drawn from q, (B, L), KL(q ‖ p), (B,), and its weight in the loss.
 
         Outside of training the best guess, the mean, follows the samples: (2B, L). The noise is then always the same,
         so that a score can be repeated.
         """
-        mean, log_sd = self.recognition(times, values, observed_mask)
+        mean, log_sd = self.recognition(times, values, observed_mask, control)
         weight: Tensor | float = self.kl
         if self.warmup and self.training:
             weight = self.kl * (self.updates / self.warmup).clamp(max=1)
@@ -87,6 +104,14 @@ class LatentVAE(nn.Module):
             z0 = torch.cat((z0, mean))
         return z0, kl_to_standard_normal(mean, log_sd), weight
 
-    def flow(self, z0: Tensor, ts: Sequence[float]) -> Tensor:
+    def flow(self, z0: Tensor, ts: Sequence[float], control: Control | None = None) -> Tensor:
         """Return z at the rising times `ts` at or after 0, for all samples the same: (B, T, L)."""
-        return outputs(self.solver, self.field, z0, ts).transpose(0, 1)
+        solver, args = self.solving(control, len(z0))
+        return outputs(solver, self.field, z0, ts, args).transpose(0, 1)
+
+    def solving(self, control: Control | None, size: int) -> tuple[Solver, tuple[Control, ...]]:
+        """Return the solver and the field's arguments, for `size` states: the batch of `control`, perhaps repeated."""
+        if control is None:
+            return self.solver, ()
+        known = control.repeat(size // len(control.knots))
+        return known.solver(self.solver), (known,)

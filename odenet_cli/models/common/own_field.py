@@ -22,33 +22,38 @@ def check_no_options(field_args: Mapping[str, Any] | None) -> None:
         raise ValueError("model.field_args are options of a field of your own: say model.field=package.module:Class.")
 
 
-def own_field(target: str, field_args: Mapping[str, Any] | None, shape: tuple[int, ...]) -> nn.Module:
+def own_field(
+    target: str, field_args: Mapping[str, Any] | None, shape: tuple[int, ...], controls: int = 0
+) -> nn.Module:
     """Return the user's vector field `forward(t (), y (B, *shape)) -> (B, *shape)`, made with `field_args`.
 
-    Its constructor is also given `shape`, that of one state, if it takes it. The field is called once, on two states;
-    raises RequestError if that fails, or what it returns is not like the state.
+    With controls its forward also takes their values u (B, controls). Its constructor is also given `shape`, that of
+    one state, and the number of `controls`, if it takes them. The field is called once, on two states; raises
+    RequestError if that fails, or what it returns is not like the state.
     """
     own, options = registry.load_class("model.field", target), dict(field_args or {})
-    registry.check_options("model.field_args", own, options, given=("shape",), sign="+")
-    if "shape" in inspect.signature(own).parameters:
-        options["shape"] = shape
+    given: dict[str, Any] = {"shape": shape} | ({"controls": controls} if controls else {})
+    registry.check_options("model.field_args", own, options, given=tuple(given), sign="+")
+    options |= {key: value for key, value in given.items() if key in inspect.signature(own).parameters}
     field: nn.Module = own(**options)
     with torch.random.fork_rng(devices=()), torch.device("cpu"):  # so that the call draws no number of the run's
         if sum(parameter.numel() for parameter in field.parameters()) < MAX_TRIED:
             # A model without memory is one on the meta device, whose tensors hold no numbers to compute with.
             on_meta = any(parameter.is_meta for parameter in field.parameters())
-            _try(target, own(**options) if on_meta else field, torch.randn(2, *shape))
+            u = (torch.randn(2, controls),) if controls else ()
+            _try(target, own(**options) if on_meta else field, torch.randn(2, *shape), u)
     return field
 
 
-def _try(target: str, field: nn.Module, y: torch.Tensor) -> None:
+def _try(target: str, field: nn.Module, y: torch.Tensor, u: tuple[torch.Tensor, ...]) -> None:
     """Call the field as a solver does; raise RequestError naming it if that fails."""
     training = field.training
     try:
         with torch.no_grad():
-            Fixed(method="euler", steps=1)(field.eval(), y, [0.0, 1.0])
+            Fixed(method="euler", steps=1)(field.eval(), y, [0.0, 1.0], u)
     except (Exception, SystemExit) as error:
+        called = ", ".join(["t", *(f"{name} {tuple(x.shape)}" for name, x in zip("yu", (y, *u)))])
         words = f"{error}" if isinstance(error, ValueError) else registry.describe(error)
-        raise RequestError(f"model.field={target}, called with (t, y {tuple(y.shape)}): {words}") from error
+        raise RequestError(f"model.field={target}, called with ({called}): {words}") from error
     finally:
         field.train(training)

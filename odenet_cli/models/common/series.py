@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common.control import Control
+
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU}
 
 
@@ -40,18 +42,27 @@ def check_counts(**options: int) -> None:
             raise ValueError(f"model.{name}={value} must be at least 1.")
 
 
-def series_features(shape: tuple[int, ...], classes: int) -> int:
-    """Return the number of features of one observation; raise ValueError for data that are no series."""
-    if not (len(shape) == 1 or has_missing(shape)) or classes:
+def series_features(shape: tuple[int, ...], classes: int, controlled: bool = True) -> int:
+    """Return the number of features of one observation; raise ValueError for data that are no series.
+
+    controlled  the model takes controls
+    """
+    series = len(shape) == 1 or has_missing(shape) or count_controls(shape)
+    if not series or classes or (count_controls(shape) and not controlled):
         raise ValueError(
             f"this model is for time series, and the data are {shape} with {classes} classes: data=spirals."
         )
-    return shape[-1]
+    return shape[0] if len(shape) == 1 else shape[1]
 
 
 def has_missing(shape: tuple[int, ...]) -> bool:
     """Return whether values of the data may be missing (NaN): their shape is (2, D), values and which are there."""
-    return len(shape) == 2 and shape[0] == 2
+    return len(shape) in (2, 3) and shape[0] == 2
+
+
+def count_controls(shape: tuple[int, ...]) -> int:
+    """Return how many controls the data have: their shape is (1 or 2, D, controls)."""
+    return shape[2] if len(shape) == 3 and shape[0] in (1, 2) else 0
 
 
 def network_inputs(values: Tensor, masked: bool) -> Tensor:
@@ -75,23 +86,27 @@ class Recognition(nn.Module):
 
     times (B, N), values (B, N, D), observed_mask (B, N) -> (B, L), (B, L)
 
-    With each observation it reads the time since the one before it, or since 0, and if `masked` which values are there.
+    With each observation it reads the time since the one before it, or since 0, if `masked` which values are there, and
+    the `controls` then.
     Padding stands behind the observations, so in reverse order it comes last, after the state that is used.
     """
 
-    def __init__(self, features: int, hidden: int, latent: int, kind: str, masked: bool = False) -> None:
+    def __init__(
+        self, features: int, hidden: int, latent: int, kind: str, masked: bool = False, controls: int = 0
+    ) -> None:
         super().__init__()
         self.masked = masked
-        self.cell = recurrent_layer(kind, features * (1 + masked) + 1, hidden)
+        self.cell = recurrent_layer(kind, features * (1 + masked) + 1 + controls, hidden)
         self.head = nn.Linear(hidden, 2 * latent)
 
-    def forward(self, times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, times: Tensor, values: Tensor, observed_mask: Tensor, control: Control | None = None
+    ) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
+        read = [network_inputs(values, self.masked), since[..., None], *([control.at(times)] if control else [])]
         last = observed_mask.sum(1, keepdim=True) - 1
         reverse = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
-        states, _ = self.cell(
-            gather_times(torch.cat((network_inputs(values, self.masked), since[..., None]), 2), reverse)
-        )
+        states, _ = self.cell(gather_times(torch.cat(read, 2), reverse))
         mean, log_sd = self.head(gather_times(states, last).squeeze(1)).chunk(2, 1)
         return mean, log_sd
 

@@ -1,0 +1,223 @@
+"""Columns of a table that are known at all times, also those to predict: controls, and what is constant in a series.
+
+Static columns are controls that do not change, so that a network reads both alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from odenet_cli.data.common.control import coefficients
+from odenet_cli.data.common.table_file import FILE, LINE, brief
+from odenet_cli.data.common.units import Numbers, constant, damaged, moments
+from odenet_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from odenet_cli.data.common.table_numbers import Faults
+
+INTERPOLATIONS = ("linear", "hermite", "step")
+FILLS = ("refuse", "interpolate")
+Scale = Mapping[str, tuple[float, float]]  # mean and standard deviation of each control
+
+
+class Controls(NamedTuple):
+    """Hold what is known of each series at each of its rows, those without a value too.
+
+    columns  the controls, then the static columns
+    static   how many are static
+    numbers  (R,) times, (R, C) values, (N,) rows of each series
+    rows     (P,) index of each point's row
+    ends     (N, C) the last time at which each was given
+    filled   cells of each column that were missing
+    """
+
+    columns: list[str]
+    static: int
+    numbers: Numbers
+    rows: Tensor
+    ends: Tensor
+    filled: list[int]
+
+
+def indicators(
+    column: pl.Series, name: str, absent: pl.Series, kept: Sequence[str], faults: Faults
+) -> dict[str, pl.Series]:
+    """Return a column of words as a column of 0 and 1 for each word, `name=word`.
+
+    absent  cells that are missing; `kept` the columns of the run that this table is for
+    """
+    text = column.cast(pl.String).str.strip_chars().set(absent, None)
+    words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
+    other = (~text.is_in(words)).fill_null(False).arg_true()
+    if len(other):
+        known = brief(", ".join(words))
+        faults.add(
+            other.to_list(), f"{name}={text[other[0]]!r} is none of what the run was trained on: {known}", "Correct it."
+        )
+    return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}
+
+
+def complete(
+    rows: pl.DataFrame, every: pl.DataFrame, names: Sequence[str], static: int, fill: str, kind: str, faults: Faults
+) -> tuple[pl.DataFrame, list[int]]:
+    """Return the rows, by series and time, with every cell of the controls "c0", "c1", … filled; how many were missing.
+
+    every   rows with a series and a time, those without value and control too; static columns are read from them
+    static  how many of the `names`, the last, are static
+    """
+    keys = [f"c{n}" for n in range(len(names))]
+    changing, fixed = keys[: len(keys) - static], keys[len(keys) - static :]
+    missing = [rows[key].null_count() for key in changing]
+    for name, key, count in zip(names, changing, missing):
+        gaps = rows.filter(pl.col(key).is_null()).sort("row")
+        if count and fill == "refuse":
+            faults.add(
+                gaps["row"].to_list(),
+                f"{name} is missing; a control is known at all times",
+                "Fill it in, or take it from the rows around it: data.fill=interpolate.",
+            )
+        empty = rows.group_by("name", maintain_order=True).agg(pl.col("row").first(), pl.col(key).is_null().all())
+        _report_empty(empty.filter(pl.col(key)), name, faults)
+    if sum(missing) and not faults.kinds:
+        # As torchcde does, cubic pieces too take linear values for missing ones.
+        column = pl.col(changing)
+        inner = column if kind == "step" else column.interpolate_by("time")
+        rows = rows.with_columns(inner.over("code"))
+        rows = rows.with_columns(pl.col(changing).forward_fill().over("code"))
+        rows = rows.with_columns(pl.col(changing).backward_fill().over("code"))
+    for name, key in zip(names[len(changing) :], fixed):
+        rows = rows.drop(key).join(_constants(every, name, key, faults), on="name", how="left", maintain_order="left")
+    return rows, [*missing, *[0] * static]
+
+
+def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.DataFrame:
+    """Return the value of a static column for each series; it may be given in one row alone."""
+    given = every.filter(pl.col(key).is_not_null()).sort("row")
+    first = given.group_by("name", maintain_order=True).agg(pl.col(key, "row").first())
+    both = given.join(first, on="name", how="left", suffix="_first").filter(pl.col(key) != pl.col(f"{key}_first"))
+    if len(both):
+        one, shown = both.sort("row").row(0, named=True), name.partition("=")[0]
+        row = faults.cells.frame.select(FILE, LINE).row(one["row_first"])
+        # `name=word` is 1 where the word is there
+        values = "" if shown != name else f" ({one[key]:g} after {one[f'{key}_first']:g})"
+        faults.add(
+            both["row"].sort().to_list(),
+            f"{shown} of series {one['name']} is not what line {row[1]} says{values}; a static column is constant in a "
+            "series",
+            f"Correct it, or let it vary: data.controls=[{shown}].",
+        )
+    series = every.group_by("name", maintain_order=True).agg(pl.col("row").first())
+    _report_empty(series.join(first, on="name", how="anti"), name, faults)
+    return first.select("name", key)
+
+
+def _report_empty(series: pl.DataFrame, name: str, faults: Faults) -> None:
+    """Add the series of which a column is not given at all."""
+    if len(series):
+        text = f"series {series['name'][0]} has no {name.partition('=')[0]} in any row"
+        faults.add(series["row"].to_list(), text, "Fill it in, or take the series out.")
+
+
+def table_controls(
+    rows: pl.DataFrame, given: pl.DataFrame, is_point: pl.Series, names: list[str], static: int, filled: list[int]
+) -> Controls:
+    """Return the controls of rows that are complete.
+
+    given     the same rows before they were filled
+    is_point  which of them hold a value
+    """
+    keys = [f"c{n}" for n in range(len(names))]
+    counts = rows.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
+    last = given.group_by("code", maintain_order=True).agg(
+        pl.col("time").filter(pl.col(key).is_not_null()).max().alias(key) for key in keys[: len(keys) - static]
+    )
+    ends = torch.full((len(counts), len(keys)), math.inf, dtype=torch.float64)
+    for n, key in enumerate(keys[: len(keys) - static]):
+        ends[:, n] = torch.from_numpy(last[key].to_numpy(writable=True))
+    numbers = Numbers(
+        torch.from_numpy(rows["time"].to_numpy(writable=True)),
+        torch.from_numpy(rows.select(keys).to_numpy(writable=True)),
+        torch.from_numpy(counts.to_numpy(writable=True)),
+    )
+    points = torch.from_numpy(is_point.arg_true().cast(pl.Int64).to_numpy(writable=True))
+    return Controls(names, static, numbers, points, ends, filled)
+
+
+def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tuple[Scale, list[str]]:
+    """Return mean and standard deviation of each control in the pieces to train on, and what to warn of.
+
+    first, last  (B,) rows between which each piece lies
+    """
+    within = torch.zeros(len(controls.numbers.times) + 1, dtype=torch.int64)
+    within.index_add_(0, first, torch.ones_like(first)).index_add_(0, last + 1, -torch.ones_like(last))
+    values, warnings = controls.numbers.values[within.cumsum(0)[:-1] > 0], list[str]()
+    mean, sd = moments(values)
+    flat = constant(values).tolist()
+    for n, name in enumerate(controls.columns):
+        if flat[n] and "=" in name:
+            sd[n] = 1.0  # a word that only series held out have
+            warnings.append(f"{path}: {name} is the same in all series to train on, and nothing is learned of it.")
+        elif flat[n]:
+            raise RequestError(
+                f"{path}: {name} is {float(mean[n]):g} throughout the series to train on, and nothing can be learned "
+                f"of it. Take it out of data.{'static' if n >= len(flat) - controls.static else 'controls'}."
+            )
+    return dict(zip(controls.columns, zip(mean.tolist(), sd.tolist()))), warnings
+
+
+def scale_of(record: Mapping[str, Any]) -> Scale:
+    """Return the scale in a run's record; raise RequestError for what no run writes there."""
+    scale = record.get("controls", {})
+    pairs = list(scale.values()) if isinstance(scale, dict) else [None]
+    if not all(
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(type(x) in (int, float) and math.isfinite(x) for x in pair)
+        and pair[1] > 0
+        for pair in pairs
+    ):
+        raise damaged("controls", scale)
+    return {name: (float(mean), float(sd)) for name, (mean, sd) in scale.items()}
+
+
+def check_known(path: Path, controls: Controls | None, scale: Scale) -> None:
+    """Raise RequestError unless the table has the controls that a run was trained with."""
+    columns = controls.columns if controls else []
+    if sorted(columns) != sorted(scale):
+        raise RequestError(
+            f"{path}: its controls and static columns are {', '.join(columns) or 'none'}, and those that the run was "
+            f"trained with {', '.join(scale) or 'none'}. Leave data.controls and data.static as they were."
+        )
+
+
+def pieces_of(
+    controls: Controls, scale: Scale, kind: str, unit: float, first: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the controls of pieces as polynomials, padded: times (B, K), from 0, and coefficients (B, K, O, C).
+
+    first, last  (B,) rows between which each piece lies
+    unit         of time
+    """
+    numbers = controls.numbers
+    order = [controls.columns.index(name) for name in scale]
+    mean, sd = torch.tensor(list(scale.values()), dtype=torch.float64).T
+    values = (numbers.values[:, order] - mean) / sd
+    parts = coefficients(numbers.times / unit, values, numbers.counts, kind)
+    steps = torch.arange(int((last - first).max()) + 1)
+    rows = torch.minimum(first[:, None] + steps, last[:, None])
+    ended = steps >= (last - first)[:, None]
+    chosen = parts[rows]
+    chosen[:, :, 1:] = chosen[:, :, 1:].where(~ended[..., None, None], 0.0)  # held behind the last row
+    return (numbers.times[rows] - numbers.times[first][:, None]) / unit, chosen
+
+
+def kept_columns(name: str, keep: Collection[str]) -> list[str]:
+    """Return the columns that a run made of the words in the column of that name."""
+    return [key for key in keep if key.startswith(f"{name}=")]

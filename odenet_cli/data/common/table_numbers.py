@@ -1,0 +1,253 @@
+"""Columns of a table's cells as numbers and times; what is wrong with them is collected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from odenet_cli.data.common.table_columns import is_row_number
+from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, place
+from odenet_cli.errors import RequestError
+
+MISSING = ("", "na", "nan", "n/a", "#n/a", "null", "none", "-", "?")
+MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
+LISTED = 5  # lines of a kind of fault
+NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
+THOUSANDS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # beside decimal commas: 1.234 may be 1234
+
+
+@dataclass
+class Faults:
+    """Collect what is wrong with the rows of a table, one entry a kind."""
+
+    cells: Cells
+    kinds: list[tuple[int, int, str]] = field(default_factory=list)  # row, how many, text
+
+    def add(self, rows: Sequence[int], text: str, remedy: str) -> None:
+        """Add a kind of fault: the rows that have it, what is said of the first, and how to mend it."""
+        if not len(rows):
+            return
+        more = ""
+        if len(rows) > 1:
+            lines = self.cells.frame[LINE].gather(list(rows[1 : LISTED + 1])).to_list()
+            listed = ", ".join(map(str, lines)) + (" …" if len(rows) > LISTED + 1 else "")
+            more = f" ({len(rows):,} such cells or rows, also in line{'s' * (len(lines) > 1)} {listed})"
+        self.kinds.append((int(rows[0]), len(rows), f"{text}{more}. {remedy}"))
+
+    def raise_all(self) -> None:
+        """Raise RequestError if there were any."""
+        kinds = [(self.cells.where(row), count, text) for row, count, text in sorted(self.kinds)]
+        for (line, count, file), group in self._ragged():
+            kinds.append((place(self.cells.paths[file], line), len(group), self._short(count, group)))
+        if not kinds:
+            return
+        if len(kinds) == 1:
+            raise RequestError(f"{kinds[0][0]}: {kinds[0][2]}")
+        total = sum(count for _, count, _ in kinds)
+        listed = [f"  {where.rpartition(', ')[2]}: {text}" for where, _, text in kinds[:10]]
+        raise RequestError("\n".join([f"{self.cells.paths[0]} has {total:,} faults of {len(kinds)} kinds.", *listed]))
+
+    def _ragged(self) -> list[tuple[tuple[int, int, int], pl.DataFrame]]:
+        groups = self.cells.ragged.partition_by("cells", maintain_order=True) if len(self.cells.ragged) else []
+        return [(group.select(LINE, "cells", FILE).row(0), group) for group in groups[:3]]
+
+    def _short(self, count: int, group: pl.DataFrame) -> str:
+        names = self.cells.names
+        lines = ", ".join(map(str, group[LINE][1 : LISTED + 1]))
+        more = f" ({len(group):,} such rows, also in lines {lines} …)" if len(group) > 1 else ""
+        return (
+            f"{count} columns, where the first line has {len(names)} ({brief(', '.join(names))}){more}. Complete the "
+            "row, or take it out."
+        )
+
+
+def check_nameless(cells: Cells) -> None:
+    """Raise RequestError for a column that has no name and is neither empty nor the numbers or names of the rows."""
+    for n, name in enumerate(cells.names):
+        if is_row_number(name):
+            column = cells.frame[name].drop_nulls().cast(pl.String)
+            numbers = column.cast(pl.Int64, strict=False)
+            whole = not numbers.null_count() and numbers.n_unique() == len(numbers)
+            if not whole and column.str.contains(NUMBER_LIKE).any():
+                raise RequestError(
+                    f"{cells.where(0)}: column {n + 1} of {len(cells.names)} has no name, and is no number of the row. "
+                    "Name it in the first line, or take it out."
+                )
+
+
+def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
+    """Return the name of each row's series; without such a column that of its file."""
+    if not columns:
+        stems = [path.stem for path in cells.paths]
+        return cells.frame[FILE].replace_strict(list(range(len(stems))), stems, return_dtype=pl.String)
+    text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
+    names = cells.frame.select(pl.concat_str(text, separator=" ")).to_series()
+    empty = names.is_null() | (names == "")
+    faults.add(empty.arg_true().to_list(), f"{' '.join(columns)} is empty; every row names its series", "Fill it in.")
+    return names
+
+
+def read_times(
+    cells: Cells, names: list[str], form: str | None, zone: str | None, faults: Faults
+) -> tuple[pl.Series, str, pl.Series | None]:
+    """Return the times, null where they are none, and what they are: "" (numbers), "date" or "clock" (of a day).
+
+    Returns also the zones in which dates are local; None where all are in UTC.
+    """
+    label = " ".join(names)
+    column, zones = cells.frame[names[0]], None
+    if len(names) > 1:
+        column = cells.frame.select(pl.concat_str(pl.col(names).cast(pl.String), separator=" ")).to_series()
+    if column.dtype == pl.Time:
+        x, kind = column.cast(pl.Int64) / 1e9, "clock"
+    elif column.dtype.is_temporal():
+        x, kind = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, "date"
+        if zone and getattr(column.dtype, "time_zone", None) is None:
+            zones = pl.Series([zone]).new_from_index(0, len(column))
+    else:
+        x, kind = read_numbers(column, cells.decimal), ""
+        if form is not None or 2 * x.null_count() > len(x):
+            text = column.cast(pl.String).str.strip_chars()
+            try:
+                dates, found = parse_dates(text, form)
+            except DateError as error:
+                raise RequestError(
+                    f"{cells.where(0)}: {label}={column[0]!r}: {error}. Say how dates are written: "
+                    "data.time_format=dmy, mdy or ymd, or a pattern such as '%d/%m/%y %H:%M'."
+                ) from error
+            if form is not None or dates.null_count() < x.null_count():
+                x, kind = dates, found
+                zones = zones_of(text, form, zone) if kind == "date" else None
+    what = "is no finite number, such as -1.5 or 2e-3" if not kind else f"is no {kind} that can be read"
+    _report(faults, label, column, x, x.is_null(), what, "Correct it, or take the row out.")
+    if zone and kind != "date":
+        raise RequestError(
+            f"{cells.where(0)}: {label}={column[0]!r}: data.zone={zone} is for dates. Leave it out, or say "
+            "how they are written: data.time_format=."
+        )
+    return x, kind, None if zones is None or zones.null_count() == len(zones) else zones
+
+
+def in_utc(
+    cells: Cells, names: list[str], local: pl.Series, zones: pl.Series, hour: pl.Series, faults: Faults
+) -> pl.Series:
+    """Return local dates in UTC; add those that do not exist, or exist twice, to the faults."""
+    try:
+        x, twice = localize(local, zones, hour)
+    except DateError as error:
+        raise RequestError(f"{cells.paths[0]}: {error}.") from error
+    for rows, what, remedy in (
+        (twice, "is there twice, since clocks were put back", "Say data.ambiguous=order, earliest or latest."),
+        (
+            x.is_null() & local.is_not_null() & ~twice,
+            "is not there, since clocks were put forward",
+            "Correct it, or leave data.zone out.",
+        ),
+    ):
+        found = rows.arg_true().to_list()
+        text = f"{' '.join(names)}={moment(local[found[0]], 'date')}" if found else ""
+        faults.add(found, f"{text} {what} (in {zones[found[0]]})" if found else "", remedy)
+    return x
+
+
+def only_zone(zones: pl.Series | None) -> str:
+    """Return the zone of a table whose dates have one."""
+    names = [] if zones is None else zones.drop_nulls().unique().to_list()
+    return names[0] if len(names) == 1 else ""
+
+
+def looks_like_days(x: pl.Series) -> bool:
+    """Return whether all times read as year, month and day without anything between."""
+    if x.is_empty() or x.null_count() or not x.is_between(19000101, 21001231).all():
+        return False
+    return not x.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count()
+
+
+def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, faults: Faults) -> pl.Series | None:
+    """Return a column of values, null where they are missing; None for a column without any number."""
+    column = cells.frame[name]
+    x = read_numbers(column, cells.decimal)
+    codes = [float(word) for word in missing if is_number(str(word))]
+    absent = absent_cells(column, missing) if x.null_count() > column.null_count() else column.is_null()
+    if codes:
+        absent |= x.is_in(codes).fill_null(False)
+    bad = x.is_null() & ~absent
+    if (
+        not stated
+        and x.null_count() == len(x)
+        and not column.filter(bad).cast(pl.String).str.contains(NUMBER_LIKE).any()
+    ):
+        return None
+    _report(faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad)))
+    return x.set(absent, None)
+
+
+def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
+    """Return which cells hold nothing, or a word that stands for it."""
+    words = [*MISSING, *(str(word).strip().lower() for word in missing)]
+    plain = column.cast(pl.String).str.strip_chars().str.to_lowercase()
+    return column.is_null() | plain.is_in(words).fill_null(False)
+
+
+def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
+    """Return a column as finite numbers, null where it has none; NaN is none."""
+    if column.dtype == pl.String and decimal == ".":
+        x = column.cast(pl.Float64, strict=False)
+        if x.null_count() > column.null_count():
+            x = _careful(column, ",", ".")
+    elif column.dtype == pl.String:
+        x = _careful(column, ".", ",")
+    else:
+        x = column.cast(pl.Float64, strict=False)
+    return x.set(~x.is_finite(), None)
+
+
+def _careful(column: pl.Series, group: str, point: str) -> pl.Series:
+    """Return the numbers of a column with blanks around them, or with signs between thousands: 1.234.567,8."""
+    text = column.str.strip_chars()
+    grouped = rf"^[+-]?\d{{1,3}}(\{group}\d{{3}})+\{point}\d+$"
+    frame = pl.DataFrame({"x": text}).with_columns(
+        pl.when(pl.col("x").str.contains(grouped))
+        .then(pl.col("x").str.replace_all(group, "", literal=True))
+        .otherwise(pl.col("x"))
+    )
+    if point == ",":
+        plain = ~pl.col("x").str.contains(".", literal=True)
+        clear = ~pl.col("x").str.contains(THOUSANDS)
+        frame = frame.with_columns(
+            pl.when(plain).then(pl.col("x").str.replace(",", ".", literal=True)).when(clear).then(pl.col("x"))
+        )
+    return frame["x"].cast(pl.Float64, strict=False)
+
+
+def is_number(word: str) -> bool:
+    """Return whether a word is a finite number."""
+    return pl.Series([word]).cast(pl.Float64, strict=False).is_finite().fill_null(False)[0]
+
+
+def _remedy(words: pl.Series) -> str:
+    """Return how to mend cells that are no numbers."""
+    shown = words.cast(pl.String).unique(maintain_order=True).to_list()[:3]
+    if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):
+        return "If the comma is the decimal sign, say data.decimal=','; else correct it."
+    if any(re.match(THOUSANDS, word.strip()) for word in shown):
+        return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
+    if words.len() > 20:
+        return "Correct it, or say which columns hold the values: data.values=[…]."
+    return f"Correct it, or count it as missing: data.missing=[{','.join(shown)}]."
+
+
+def _report(faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:
+    """Add the cells that are no numbers, and numbers that are too large."""
+    rows = bad.arg_true()
+    if len(rows):
+        text = str(column[rows[0]] if column[rows[0]] is not None else "").strip()
+        faults.add(rows.to_list(), f"{name}={brief(text)!r} {what}", remedy)
+    large = (x.abs() > MAX_NUMBER).fill_null(False).arg_true()
+    if len(large):
+        text = f"{name}={x[large[0]]:g} is beyond ±{MAX_NUMBER:g}"
+        faults.add(large.to_list(), text, f"Correct it, rescale {name}, or take the row out.")

@@ -1,0 +1,59 @@
+"""What is known of a batch at all times: controls u(t), and what is constant in a series."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode import Adaptive, Solver
+
+MAX_JUMPS = 100  # of a batch; each takes a step, about 7 evaluations
+
+
+class Control(NamedTuple):
+    """Hold polynomials in the time since each knot, which hold until the next.
+
+    knots  (B, K)        rising, the last again as padding
+    parts  (B, K, O, C)  coefficients of the powers 0 … O - 1
+    """
+
+    knots: Tensor
+    parts: Tensor
+
+    def at(self, t: Tensor) -> Tensor:
+        """Return u at the times t: () -> (B, C), (B, M) -> (B, M, C); at a knot it is that of the piece behind it."""
+        ts = (t.expand(len(self.knots), 1) if t.dim() == 0 else t).contiguous()
+        index = (torch.searchsorted(self.knots, ts, right=True) - 1).clamp_min(0)
+        since = (ts - self.knots.gather(1, index))[..., None]
+        parts = self.parts.gather(1, index[..., None, None].expand(-1, -1, *self.parts.shape[2:]))
+        u = parts[:, :, -1]
+        for power in range(parts.shape[2] - 2, -1, -1):
+            u = u * since + parts[:, :, power]
+        return u[:, 0] if t.dim() == 0 else u
+
+    def repeat(self, count: int) -> Control:
+        """Return the same for a batch that is repeated, (count · B, …)."""
+        return Control(self.knots.repeat(count, 1), self.parts.repeat(count, 1, 1, 1))
+
+    def jumps(self) -> list[float]:
+        """Return the times at which u itself jumps in some series: those where a step changes."""
+        if self.parts.shape[2] > 1:
+            return []
+        changed = (self.parts[:, 1:] != self.parts[:, :-1]).any(3).any(2)
+        times: list[float] = torch.unique(self.knots[:, 1:][changed]).tolist()
+        return times
+
+    def solver(self, solver: Solver) -> Solver:
+        """Return the solver, told where u jumps.
+
+        Behind a jump that it is not told of, the error of a step is of order h, and its estimate too: at rtol 1e-3
+        three jumps made errors of 1.4, and 0.02 where they were declared, by as many evaluations. The kinks of linear
+        pieces are left alone: a step at each cost six times the evaluations of a solve to 1e-3, whose error they did
+        not change.
+        """
+        if not isinstance(solver, Adaptive) or not 0 < len(jumps := self.jumps()) <= MAX_JUMPS:
+            return solver
+        return dataclasses.replace(solver, jumps=tuple(sorted({*solver.jumps, *jumps})))
