@@ -142,7 +142,18 @@ def load_target(key: str, options: Mapping[str, Any]) -> tuple[type[Any], dict[s
 def load_class(key: str, target: object) -> type[Any]:
     """Return the user's own class of networks, `target` as `package.module:Class`.
 
-    The current folder is searched last. Whatever the module or the constructor raises becomes a `RequestError`.
+    Whatever the constructor raises becomes a `RequestError`.
+    """
+    own = load_named(key, target)
+    if not (inspect.isclass(own) and hasattr(own, "named_parameters")):
+        raise RequestError(f"{key}={target} is not a class of networks (torch.nn.Module).")
+    return _guarded(f"{key}={target}", own)
+
+
+def load_named(key: str, target: object) -> Any:
+    """Return what the user's own code names `target`, `package.module:Name`.
+
+    The current folder is searched last. Whatever the module raises becomes a `RequestError`.
     """
     module, colon, name = str(target or "").partition(":")
     if not (module and colon and name):
@@ -156,12 +167,9 @@ def load_class(key: str, target: object) -> type[Any]:
     except (Exception, SystemExit) as error:
         raise RequestError(f"{key}={target} cannot be imported: {describe(error)}.") from error
     try:
-        own = getattr(loaded, name)
+        return getattr(loaded, name)
     except AttributeError as error:
         raise RequestError(f"{key}: {module} has no {name}.") from error
-    if not (inspect.isclass(own) and hasattr(own, "named_parameters")):
-        raise RequestError(f"{key}={target} is not a class of networks (torch.nn.Module).")
-    return _guarded(f"{key}={target}", own)
 
 
 def _guarded(what: str, own: type[Any]) -> type[Any]:

@@ -18,7 +18,8 @@ INCIDENTAL = frozenset(("name", "device", "resume", *DATA_PLACES, "data.download
 INCIDENTAL |= {"logger", "trainer.log_every", "trainer.checkpoint_every"}
 PATHS = (*DATA_PLACES, "checkpoint")  # relative to the folder of the command, and saved absolute
 
-CODE_KEYS = ("model.target", "model.field")  # name code to run, `package.module:Class`: the command line alone may
+# Name code to run, `package.module:Class`: the command line alone may.
+CODE_KEYS = ("model.target", "model.field", "data.target")
 
 STEP_CONTROL = ("controller", "first_step", "min_step", "max_step", "jumps")
 """Options of the step control, which only adaptive methods have."""

@@ -136,6 +136,8 @@ def resolve_auto(options: Mapping[str, Any]) -> str:
 
 def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
     kind = _class(name)
+    if hasattr(kind, "gathered"):  # its options are those of the user's own code too
+        options = kind.gathered(options)
     registry.check_options("data", kind, options)
     source = kind(**options)
     return source.in_units_of(run) if run and _unit_keys(name) and not lacks_units(name, run) else source

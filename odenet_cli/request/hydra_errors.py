@@ -121,7 +121,7 @@ def _unknown(key: str, known: list[str]) -> str:
     section, _, name = key.rpartition(".")
     if section == "model.field_args":
         return f"{key} is not a key of the configuration.\n  An option of your own field is added by a plus: +{key}=…"
-    if section == "model" and "model.target" in known:
+    if section in ("model", "data") and f"{section}.target" in known:
         return f"{key} is not a key of the configuration.\n  An option of your own class is added by a plus: +{key}=…"
     # A key's meaning begins with what others call it: `learning_rate` is `optim.lr`.
     meanings = {re.split("[;,:]", text)[0].replace(" ", "_"): full for full, text in reversed([*schema_keys()])}

@@ -143,7 +143,8 @@ class LabelledSource:
 
     def understand(self, run: Mapping[str, Any] | None) -> Understood:
         """Return the samples as the run `run` sees them, or a new one; read once for as long as they are unchanged."""
-        return _understand(self, self.state(), None if run is None else json.dumps(run))
+        with torch.device("cpu"):  # also where a model is being built on the meta device
+            return _understand(self, self.state(), None if run is None else json.dumps(run))
 
     def load_as(self, spec: BatchSpec, run: Mapping[str, Any] | None) -> Data:
         """Return the data on the device."""

@@ -67,7 +67,7 @@ def _check_form(part: Part, faults: Faults) -> None:
     if x.shape[:1] != y.shape[:1]:
         faults.add(
             f"{part.x_name} has {(x.shape or (0,))[0]:,} samples, and {part.y_name} {(y.shape or (0,))[0]:,}",
-            "There is one y for each x; data.x= and data.y= name the arrays",
+            "There is one y for each x",
         )
 
 

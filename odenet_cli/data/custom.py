@@ -1,0 +1,138 @@
+"""A data set of a user's own code: `data=custom data.target=my.module:Dataset`, its own options by `+data.key=`.
+
+The target is called with these options and returns, or is, one of
+
+    a torch Dataset     whose items are (x, y)
+    (x, y)              tensors, arrays or lists, one row a sample
+    {split: either}     train, and valid and test where they are apart
+
+It is read once, whole. x and y are what `data=arrays` takes, and are checked like its. No file may name code to run:
+eval, resume and the other commands want `data.target=` said again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy
+import torch
+
+from odenet_cli import registry
+from odenet_cli.data.common.faults import Faults
+from odenet_cli.data.common.labelled import Found, LabelledSource
+from odenet_cli.data.common.samples import SPLITS, WHOLE, Part, check_forms
+from odenet_cli.data.common.splits import sha256_of
+from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.errors import RequestError
+
+WANTED = "It returns a torch Dataset of (x, y), a pair (x, y), or a dictionary of them by split: train, valid, test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(LabelledSource):
+    """Options of `data=custom`.
+
+    target  the class or function, package.module:Name
+    own     its options, (name, value) each
+    """
+
+    used: ClassVar = "custom"
+
+    target: str | None = None
+    own: Any = ()
+
+    @classmethod
+    def gathered(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with all that are not this class's in `own`."""
+        known = {field.name for field in dataclasses.fields(cls)} - {"own"}
+        own = tuple((key, _hashable(value)) for key, value in options.items() if key not in known)
+        return {**{key: value for key, value in options.items() if key in known}, "own": own}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._load()
+
+    def _load(self) -> Any:
+        """Return what the target names; its options are checked against its signature."""
+        with torch.device("cpu"):  # also where a model is being built on the meta device: the module makes tensors
+            named, options = registry.load_named("data.target", self.target), dict(self.own)
+        if callable(named):
+            registry.check_options("data", named, options, sign="+")
+        elif options:
+            raise RequestError(f"data.target={self.target} is not called, and takes no +data.{next(iter(options))}.")
+        return named
+
+    def state(self) -> Hashable:
+        return None  # the code is imported once, and what it gives is kept for as long as the process lives
+
+    def find(self) -> Found:
+        named = self._load()
+        what = f"data.target={self.target}"
+        try:
+            given = named(**dict(self.own)) if callable(named) else named
+            splits = given if isinstance(given, Mapping) else {WHOLE: given}
+            pairs = {_split(name, what): _arrays(value, f"{what}, {name}") for name, value in splits.items()}
+        except RequestError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RequestError(f"{what} failed: {registry.describe(error)}.") from error
+        parts = [
+            Part(split, *pairs[split], *(f"{axis} of {split}" if split != WHOLE else axis for axis in "xy"))
+            for split in (WHOLE, *SPLITS)
+            if split in pairs
+        ]
+        if not parts or (WHOLE in pairs and len(parts) > 1):
+            raise RequestError(f"{what} gave {', '.join(map(repr, splits)) or 'nothing'}. {WANTED}.")
+        faults = Faults(what)
+        check_forms(parts, self.layout, faults)  # before the numbers are hashed
+        faults.raise_all()
+        numbers = [array for part in parts for array in (part.x, part.y)]
+        digest = sha256_of([torch.from_numpy(numpy.frombuffer(a.tobytes(), numpy.uint8).copy()) for a in numbers])
+        return Found(parts, what, digest, [])
+
+
+def _split(name: Any, what: str) -> str:
+    if name == WHOLE:
+        return WHOLE
+    if str(name).lower() not in WORDS:
+        raise RequestError(f"{what} gave a split {name!r}. There are: {', '.join(SPLITS)}.")
+    return SPLITS[WORDS[str(name).lower()]]
+
+
+def _arrays(value: Any, what: str) -> tuple[Any, Any]:
+    """Return the x and y of a split as arrays."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        x, y = value
+    elif hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (str, numpy.ndarray)):
+        items = [value[n] for n in range(len(value))]
+        odd = next((n for n, item in enumerate(items) if not isinstance(item, (tuple, list)) or len(item) != 2), None)
+        if odd is not None or not items:
+            kind = f"item {odd} is {type(items[odd]).__name__}" if odd is not None else "it is empty"
+            raise RequestError(f"{what}: {kind}. {WANTED}.")
+        x, y = (_stacked([_array(item[n]) for item in items], "xy"[n], what) for n in (0, 1))
+    else:
+        raise RequestError(f"{what} gave {type(value).__name__}. {WANTED}.")
+    return _array(x), _array(y)
+
+
+def _array(value: Any) -> Any:
+    """Return a tensor, an array, an image or a number as an array."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else numpy.asarray(value)
+
+
+def _stacked(rows: list[Any], name: str, what: str) -> Any:
+    """Return rows of one shape as one array; raise RequestError naming the first that differs."""
+    odd = next((n for n, row in enumerate(rows) if row.shape != rows[0].shape), None)
+    if odd is not None:
+        raise RequestError(
+            f"{what}: {name} of item {odd} has the shape {rows[odd].shape}, and that of item 0 {rows[0].shape}. "
+            "All samples have one shape."
+        )
+    return numpy.stack(rows)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
