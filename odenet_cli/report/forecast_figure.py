@@ -44,7 +44,7 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str) -> Figure:
     handles = [style.handle("mean", color=MEAN, linewidth=1.3), style.handle("5 to 95 %", color=BAND, linewidth=5)]
     if dots:
         handles.append(style.handle("seen", color=SEEN, markeredgewidth=0, **DOT))
-        if not seen.all():
+        if any((~seen & ~numpy.isnan(series[name])).any() for name in columns):
             handles.append(style.handle("not seen", **HELD_BACK))
     else:
         handles.append(style.handle("true", color=style.GREY, linewidth=0.9))
