@@ -79,7 +79,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
             }
             draws = net.draw(*given, question.draws, generator, **control).double().cpu() * units.sd + units.mean
             parts += [part[:, : len(target.times)] for target, part in zip(some, summarize(draws).unbind(1))]
-    factors, series = band_factors(folder, len(units.columns)), []
+    factors, series = band_factors(folder, which, len(units.columns)), []
     for target, summary in zip(targets, parts):
         seen = seen_points(target)
         summary = with_factors(summary, factors, target.times > target.times[seen][-1])

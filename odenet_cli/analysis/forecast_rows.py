@@ -55,13 +55,13 @@ def summarize(draws: Tensor) -> Tensor:
     return torch.cat((draws.mean(0, keepdim=True), band.quantiles(draws))).cpu()
 
 
-def band_factors(folder: Path, features: int) -> Tensor | None:
+def band_factors(folder: Path, which: str, features: int) -> Tensor | None:
     """Return by how much the band of each column is scaled, inside the window and after it: (2, D).
 
-    As the run in `folder` measured it on its validation series; None where it could not. Where too little was held out
-    of one part, the other has to do.
+    As the run in `folder` measured it on its validation series, with its best weights; None where it could not, and for
+    other weights than the `best`. Where too little was held out of one part, the other has to do.
     """
-    record: dict[str, Any] = read_record(folder).get("band") or {}
+    record: dict[str, Any] = (which == "best" and read_record(folder).get("band")) or {}
     try:
         if all(x is None for part in record.values() for x in part):
             return None
@@ -115,7 +115,7 @@ def describe_coverage(forecast: Forecast) -> str:
     if not texts:
         return "No truth is known to compare with."
     raw = not forecast.calibrated and forecast.known == "observations"
-    how = "\n  (as the network has it: no validation series showed how wide it has to be)" if raw else ""
+    how = "\n  (as drawn: no validation series showed, for these weights, how wide it has to be)" if raw else ""
     return f"inside the band of 90 %: {', '.join(texts)}{how}"
 
 

@@ -74,7 +74,7 @@ def held_out_forecast(folder: Path, config: Config, which: str, question: Questi
     check_draws(config, run.model)
     generator, series = torch.Generator().manual_seed(question.seed), list[Predicted]()
     events = run.data.task == "events"
-    factors = None if events else band_factors(folder, run.data.shape[-1])
+    factors = None if events else band_factors(folder, which, run.data.shape[-1])
     net: Any
     with torch.no_grad(), scoring(run.model, build.solver(eval_solver(config)), dtype) as net:
         for batch in run.data.test.epoch(0):

@@ -2,7 +2,9 @@
 
 A model of series has a method `forecast(times, values, observed_mask, target_times)`, target_times None in training
 (layout: `data.common.series.Series`); where there are controls, they follow as `control=`. It returns `mean` and
-`spread` of the observations, `kl` and its `weight` for a latent variable, and the `path` at the target times.
+`spread` of the observations, `kl` and its `weight` for a latent variable, and the `path` at the target times. It may
+also have `draw(times, values, observed_mask, target_times, count, generator)`, which returns draws (count, B, M, D) of
+what will be observed; `odenet predict` goes by them.
 """
 
 from __future__ import annotations

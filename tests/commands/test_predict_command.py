@@ -116,6 +116,9 @@ def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
     after = raw["time"].to_numpy() > last
     assert widths[1][0] / widths[0][0] == pytest.approx(1 + after, rel=1e-5)
     assert widths[1][1] == pytest.approx(widths[0][1])
+    capsys.readouterr()
+    command.main([str(folder), f"out={out}", "draws=50", "checkpoint=last"])
+    assert "as drawn: no validation series showed" in capsys.readouterr().out
     record["band"] = {"window": [1.0], "further": "none"}
     (folder / "run.json").write_text(json.dumps(record))
     with pytest.raises(RequestError, match=r"run.json: band is .* Put back what the run wrote there"):
