@@ -7,16 +7,15 @@ are held out for choosing, whatever the seed.
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from odenet_cli.data.common.download import Unavailable, download, reason
+from odenet_cli.data.common.downloaded import DownloadedImages
 from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, read_idx
-from odenet_cli.data.common.images import ImageSource
 from odenet_cli.data.common.splits import BatchSpec, Data, data_record
 from odenet_cli.errors import RequestError
 
@@ -30,32 +29,17 @@ ORIGINAL = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(ImageSource):
-    """Options of `data=mnist`.
+class Source(DownloadedImages):
+    """Options of `data=mnist`."""
 
-    root      folder that holds MNIST/raw; null is $ODENET_DATA, or ~/.cache/odenet
-    download  auto fetches missing files into the default root or a folder that exists, true makes the folder
-    """
-
-    root: str | None = None
-    download: str | bool = "auto"
-    crop: int = 4
-    validation: int = 5_000
-
-    def __post_init__(self) -> None:
-        if str(self.download).lower() not in ("auto", "true", "false"):
-            raise RequestError(f"data.download={self.download} is not one of auto, true, false.")
-        if self.root is not None and (not self.root.strip() or "\0" in self.root):
-            raise RequestError(f"data.root={self.root!r} names no folder; leave it out for {default_root()}.")
-        super().__post_init__()
+    used: ClassVar[str] = "mnist"
+    title: ClassVar[str] = "MNIST"  # of torchvision's class too
+    place: ClassVar[str] = "MNIST/raw"
 
     @property
-    def folder(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(self.root))) if self.root is not None else default_root()
-
-    @property
-    def raw(self) -> Path:
-        return self.folder / "MNIST" / "raw"
+    def original(self) -> dict[str, str | None]:
+        """The SHA-256 of each file, unpacked; None where any sound one will do."""
+        return {**ORIGINAL}
 
     def prepare(self) -> dict[str, Any]:
         return self._record(self._read())
@@ -69,28 +53,28 @@ class Source(ImageSource):
         return self.image_data(pair("train"), pair("t10k"), spec, self._record(files))
 
     def _record(self, files: dict[str, Idx]) -> dict[str, Any]:
-        others = [name for name, sha256 in ORIGINAL.items() if files[name].sha256 != sha256]
+        others = [name for name in files if self._differs(name, files[name])]
         train, test = (len(files[f"{part}-labels-idx1-ubyte"].values) for part in ("train", "t10k"))
         return data_record(
-            "mnist",
+            self.used,
             self.sizes(train, test),
             sha256={name: file.sha256 for name, file in files.items()},
             root=str(self.folder),
-            warning=f"{self.raw} is sound but not the original MNIST: {', '.join(others)}." if others else None,
+            warning=f"{self.raw} is sound but not the original {self.title}: {', '.join(others)}." if others else None,
         )
 
     def _read(self) -> dict[str, Idx]:
         """Return the four files, sound and of matching counts; missing ones are fetched where that is allowed."""
-        self._check_folders()
+        self.check_folders()
         paths = {name: path for name in ORIGINAL if (path := self._find(name))}
         files = {name: self._read_file(path) for name, path in paths.items()}
         missing = [name for name in ORIGINAL if name not in files]
         if missing:
             # Only the original is completed: MNIST's test set beside another training set would be a silent mixture.
-            if any(file.sha256 != ORIGINAL[name] for name, file in files.items()):
-                raise RequestError(self._incomplete(missing, "its other files are those of another set"))
+            if any(self._differs(name, file) for name, file in files.items()):
+                raise RequestError(self.incomplete(missing, "its other files are those of another set"))
             if str(self.download).lower() == "false":
-                raise Unavailable(self._incomplete(missing, "data.download is false"))
+                raise Unavailable(self.incomplete(missing, "data.download is false"))
             self._fetch(missing)
             files |= {name: self._read_file(self.raw / name) for name in missing}
 
@@ -99,9 +83,12 @@ class Source(ImageSource):
             if images != labels:
                 raise RequestError(
                     f"{self._find(f'{part}-labels-idx1-ubyte')} does not fit {part}-images-idx3-ubyte.\n"
-                    f"  Expected {images:,} labels, one for each image; found {labels:,}.\n  {self._remedy}"
+                    f"  Expected {images:,} labels, one for each image; found {labels:,}.\n  {self.remedy}"
                 )
         return {name: files[name] for name in ORIGINAL}
+
+    def _differs(self, name: str, file: Idx) -> bool:
+        return self.original[name] not in (None, file.sha256)
 
     def _find(self, name: str) -> Path | None:
         """Return the file, or the `.gz` beside it, or None. A link to nowhere counts: reading names it as unsound."""
@@ -109,41 +96,14 @@ class Source(ImageSource):
         return next((path for path in candidates if os.path.lexists(path)), None)
 
     def _read_file(self, path: Path) -> Idx:
-        return read_idx(path, IMAGES if "images" in path.name else LABELS, self._remedy)
-
-    def _check_folders(self) -> None:
-        if self.root is not None and not os.path.lexists(self.folder) and str(self.download).lower() != "true":
-            raise RequestError(f"data.root={self.root} does not exist.\n  To fetch MNIST there: {self._command}")
-        for folder in (self.folder, self.raw.parent, self.raw):
-            if os.path.lexists(folder) and not folder.is_dir():
-                raise RequestError(f"{folder} is not a folder. Expected data.root to hold MNIST/raw; set data.root.")
+        return read_idx(path, IMAGES if "images" in path.name else LABELS, self.remedy)
 
     def _fetch(self, missing: list[str]) -> None:
-        from torchvision.datasets import MNIST
+        from torchvision import datasets
 
-        resources = [(name, md5) for name, md5 in MNIST.resources if name.removesuffix(".gz") in missing]
+        known: type[datasets.MNIST] = getattr(datasets, self.title)
+        resources = [(name, md5) for name, md5 in known.resources if name.removesuffix(".gz") in missing]
         try:
-            download(resources, MNIST.mirrors, self.raw)
+            download(resources, known.mirrors, self.raw)
         except OSError as error:
-            raise Unavailable(self._incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
-
-    def _incomplete(self, missing: list[str], why: str) -> str:
-        return (
-            f"MNIST is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}.\n"
-            f"  With a network, fetch them by: {self._command}\n"
-            "  Without one, copy them there, unpacked or as .gz (with data.root=FOLDER to FOLDER/MNIST/raw), or use "
-            "data=digits."
-        )
-
-    @property
-    def _command(self) -> str:
-        return "odenet data mnist" + (f" {shlex.quote(f'data.root={self.root}')}" if self.root is not None else "")
-
-    @property
-    def _remedy(self) -> str:
-        return f"Put a sound copy in its place, or move it away and fetch MNIST with: {self._command}"
-
-
-def default_root() -> Path:
-    """Return the folder of all downloaded data: $ODENET_DATA, or ~/.cache/odenet."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("ODENET_DATA") or "~/.cache/odenet")))
+            raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None

@@ -32,8 +32,12 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def download(resources: list[tuple[str, str]], mirrors: Iterable[str], folder: Path) -> None:
+def download(
+    resources: list[tuple[str, str]], mirrors: Iterable[str], folder: Path, files: list[str] | None = None
+) -> None:
     """Fetch and unpack each (file name, md5) into `folder`, which is made where needed.
+
+    files  that are kept of what was unpacked, in whatever folder they are; None: one of each name
 
     Raise OSError, with nothing left behind, when no mirror has one of them or none answers in time.
     """
@@ -42,9 +46,8 @@ def download(resources: list[tuple[str, str]], mirrors: Iterable[str], folder: P
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder, ignore_cleanup_errors=True) as stage:
             _run_in_time(resources, mirrors, Path(stage))
-            for name, _ in resources:
-                unpacked = name.removesuffix(".gz")
-                write(folder / unpacked, Path(stage, unpacked).read_bytes())
+            for name in files or [name.removesuffix(".gz") for name, _ in resources]:
+                write(folder / name, next(Path(stage).rglob(name)).read_bytes())
     finally:
         with contextlib.suppress(OSError):  # stops at the first folder that holds something
             for path in created:
@@ -53,7 +56,7 @@ def download(resources: list[tuple[str, str]], mirrors: Iterable[str], folder: P
 
 def fetch(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: Path, stop: threading.Event) -> None:
     """Fetch and unpack each file from the first mirror that has it; OSError names every mirror when none does."""
-    from torchvision.datasets.utils import download_and_extract_archive
+    from torchvision.datasets.utils import download_and_extract_archive, download_url
 
     for name, md5 in resources:
         failures = []
@@ -61,7 +64,8 @@ def fetch(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: 
             if stop.is_set():
                 return
             try:
-                download_and_extract_archive(f"{mirror}{name}", folder, filename=name, md5=md5)
+                get = download_and_extract_archive if name.endswith((".gz", ".zip")) else download_url
+                get(f"{mirror}{name}", folder, filename=name, md5=md5)
                 break
             except (OSError, RuntimeError, http.client.HTTPException) as error:
                 failures.append(f"{urlsplit(mirror).netloc}: {reason(error)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from odenet_cli.data.common.splits import Batch, BatchSpec, Data, TensorSplit, epoch_seed
 from odenet_cli.errors import RequestError
+
+AUGMENTATIONS = ("crop", "flip")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +86,7 @@ def to_unit_interval(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """Hold the options of every set of 28×28 images.
+    """Hold the options of every set of images with splits of its own.
 
     crop        padding of the random crop in pixels
     validation  training samples held out: the last ones, whatever the seed
@@ -98,12 +100,19 @@ class ImageSource:
     validation: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crop <= 27:
-            raise RequestError(f"data.crop={self.crop} is out of range; it may be 0 to 27 pixels of padding.")
+        most = min(self.shape[1:]) - 1
+        if not 0 <= self.crop <= most:
+            raise RequestError(f"data.crop={self.crop} is out of range; it may be 0 to {most} pixels of padding.")
+        check_augmentations(self.augmentations)
         if self.validation < 0:
             raise RequestError(
                 f"data.validation={self.validation} is negative; give a number of training samples, or 0."
             )
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """What is done to training images; a set without the option `augment` crops them."""
+        return tuple(getattr(self, "augment", ("crop",)) or ())
 
     def sizes(self, train: int, test: int) -> dict[str, int]:
         """Return the samples of each split once the last `validation` of `train` are held out."""
@@ -117,11 +126,15 @@ class ImageSource:
     def image_data(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], spec: BatchSpec, record: dict[str, Any]
     ) -> Data:
-        """Return images (N, 28, 28) and labels (N,) as `Data`; `record["sizes"]` says where `train` is cut in two."""
+        """Return images (N, H, W) or (N, C, H, W) and labels (N,) as `Data`.
+
+        `record["sizes"]` says where `train` is cut in two.
+        """
         check_images_batch(spec.batch_size, record)
         cut = record["sizes"]["train"]
         (images, labels), held_out = (
-            (x.unsqueeze(1).to(spec.device), y.long().to(spec.device)) for x, y in (train, test)
+            ((x.unsqueeze(1) if x.dim() == 3 else x).to(spec.device), y.long().to(spec.device))
+            for x, y in (train, test)
         )
 
         def in_order(*rows: Tensor) -> ImageSplit:
@@ -134,7 +147,8 @@ class ImageSource:
                 train=True,
                 seed=spec.seed,
                 dtype=spec.dtype,
-                crop=self.crop,
+                crop=self.crop if "crop" in self.augmentations else 0,
+                flip="flip" in self.augmentations,
             ),
             valid=in_order(images[cut:], labels[cut:]),
             test=in_order(*held_out),
@@ -143,6 +157,13 @@ class ImageSource:
             task=self.task,
             record=record,
         )
+
+
+def check_augmentations(words: Sequence[str]) -> None:
+    """Raise RequestError for one that there is not."""
+    for word in words:
+        if word not in AUGMENTATIONS:
+            raise RequestError(f"data.augment={word} is not known. There are: {', '.join(AUGMENTATIONS)}.")
 
 
 def check_images_batch(batch_size: int, record: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.faults import Faults
-from odenet_cli.data.common.images import ImageSplit
+from odenet_cli.data.common.images import ImageSplit, check_augmentations
 from odenet_cli.data.common.samples import (
     LAYOUTS,
     MAX_NAMED,
@@ -35,7 +35,6 @@ from odenet_cli.data.common.units import constant
 from odenet_cli.errors import RequestError
 
 TASKS = ("classify", "regression")
-AUGMENTATIONS = ("crop", "flip")
 KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the record
 BYTES = [255.0]  # what images of bytes are measured in
 
@@ -98,10 +97,10 @@ class LabelledSource:
         for key, value, choices in (
             ("task", self.task, TASKS),
             ("layout", self.layout, LAYOUTS),
-            *(("augment", word, AUGMENTATIONS) for word in self.augment or ()),
         ):
             if value not in (None, *choices):
                 raise RequestError(f"data.{key}={value} is not known. There are: {', '.join(choices)}.")
+        check_augmentations(self.augment or ())
         if self.crop is not None and self.crop < 1:
             raise RequestError(f"data.crop={self.crop} must be at least 1 pixel of padding; for none see data.augment.")
         if self.crop is not None and "crop" not in (self.augment or ()):

@@ -1,0 +1,150 @@
+"""Sets of images that are downloaded once: where they are, what may be fetched, and what to do without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data.common.download import Unavailable, download, reason
+from odenet_cli.data.common.images import ImageSource
+from odenet_cli.data.common.splits import BatchSpec, Data, data_record
+from odenet_cli.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadedImages(ImageSource):
+    """Hold the options of a set that is downloaded.
+
+    root      folder that holds `place`; null is $ODENET_DATA, or ~/.cache/odenet
+    download  auto fetches missing files into the default root or a folder that exists, true makes the folder
+
+    A kind of it has its name of `data=` in `used`, its own in `title`, and `place`, the folder of its files below the
+    root, as torchvision lays them.
+    """
+
+    used: ClassVar[str]
+    title: ClassVar[str]
+    place: ClassVar[str]
+
+    root: str | None = None
+    download: str | bool = "auto"
+    crop: int = 4
+    validation: int = 5_000
+
+    def __post_init__(self) -> None:
+        if str(self.download).lower() not in ("auto", "true", "false"):
+            raise RequestError(f"data.download={self.download} is not one of auto, true, false.")
+        if self.root is not None and (not self.root.strip() or "\0" in self.root):
+            raise RequestError(f"data.root={self.root!r} names no folder; leave it out for {default_root()}.")
+        super().__post_init__()
+
+    @property
+    def folder(self) -> Path:
+        return Path(os.path.abspath(os.path.expanduser(self.root))) if self.root is not None else default_root()
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / self.place
+
+    def check_folders(self) -> None:
+        """Raise RequestError for a root that is not there, or files in the places of folders."""
+        if self.root is not None and not os.path.lexists(self.folder) and str(self.download).lower() != "true":
+            raise RequestError(f"data.root={self.root} does not exist.\n  To fetch {self.title} there: {self.command}")
+        for folder in (self.folder, self.raw.parent, self.raw):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise RequestError(f"{folder} is not a folder. Expected data.root to hold {self.place}; set data.root.")
+
+    def incomplete(self, missing: list[str], why: str) -> str:
+        """Return what is missing, and what to do with and without a network."""
+        forms = ", unpacked or as .gz" if self.place.endswith("raw") else ""
+        return (
+            f"{self.title} is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}.\n"
+            f"  With a network, fetch them by: {self.command}\n"
+            f"  Without one, copy them there{forms} (with data.root=FOLDER to FOLDER/{self.place}), or use data=digits."
+        )
+
+    @property
+    def command(self) -> str:
+        root = f" {shlex.quote(f'data.root={self.root}')}" if self.root is not None else ""
+        return f"odenet data {self.used}{root}"
+
+    @property
+    def remedy(self) -> str:
+        return f"Put a sound copy in its place, or move it away and fetch {self.title} with: {self.command}"
+
+
+def default_root() -> Path:
+    """Return the folder of all downloaded data: $ODENET_DATA, or ~/.cache/odenet."""
+    return Path(os.path.abspath(os.path.expanduser(os.environ.get("ODENET_DATA") or "~/.cache/odenet")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionImages(DownloadedImages):
+    """Read a set as torchvision does, once every file has the MD5 that torchvision knows: some are pickles.
+
+    augment  crop, flip: random crops and mirror images of the training images
+    """
+
+    shape: ClassVar = (3, 32, 32)
+
+    augment: list[str] | None = None
+
+    def files(self) -> dict[str, str]:
+        """Return the MD5 of each file in `raw`."""
+        raise NotImplementedError
+
+    def resources(self) -> tuple[list[tuple[str, str]], str]:
+        """Return (name, MD5) of what is downloaded, and the address before the names."""
+        raise NotImplementedError
+
+    def read(self, train: bool) -> tuple[Any, Any]:
+        """Return images (N, 3, 32, 32) or (N, 32, 32, 3) and labels (N,) of a split."""
+        raise NotImplementedError
+
+    def prepare(self) -> dict[str, Any]:
+        return self._read()[2]
+
+    def load(self, spec: BatchSpec) -> Data:
+        train, test, record = self._read()
+        return self.image_data(train, test, spec, record)
+
+    def _read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], dict[str, Any]]:
+        """Return training and test samples, and the record; missing files are fetched where that is allowed."""
+        self.check_folders()
+        missing = [name for name in self.files() if not os.path.lexists(self.raw / name)]
+        if missing:
+            if str(self.download).lower() == "false":
+                raise Unavailable(self.incomplete(missing, "data.download is false"))
+            names, mirror = self.resources()
+            try:
+                download(names, [mirror], self.raw, [*self.files()])
+            except OSError as error:
+                raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
+        sha256 = {name: self._verified(name, md5) for name, md5 in self.files().items()}
+        train, test = (self._tensors(*self.read(train)) for train in (True, False))
+        sizes = self.sizes(len(train[1]), len(test[1]))
+        return train, test, data_record(self.used, sizes, sha256=sha256, root=str(self.folder))
+
+    def _verified(self, name: str, md5: str) -> str:
+        """Return the SHA-256 of a file; raise RequestError unless its MD5 is the one that is known."""
+        path = self.raw / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read ({reason(error)}).\n  {self.remedy}") from None
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise RequestError(f"{path} is not sound.\n  Expected the MD5 {md5}; found {found}.\n  {self.remedy}")
+        return hashlib.sha256(content).hexdigest()
+
+    @staticmethod
+    def _tensors(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        x = torch.as_tensor(images)
+        return x if x.shape[1] == 3 else x.movedim(3, 1).contiguous(), torch.as_tensor(labels)
