@@ -33,7 +33,11 @@ TASK_SCORES = {
     "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
     "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
     "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),
-    "nll": (Score("NLL, nat", "nll", 3), Score("gap, nat", "gap", 3)),
+    "nll": (
+        Score("NLL, nat", "nll", 3),
+        Score("in the data's units, nat", "nll_data", 3),
+        Score("gap, nat", "gap", 3),
+    ),
     "kl": (Score("KL, nat", "kl", 4),),
 }
 SCORE_NAMES = tuple(dict.fromkeys(score.name for scores in TASK_SCORES.values() for score in scores))

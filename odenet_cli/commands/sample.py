@@ -1,30 +1,36 @@
 """Draw from a flow, or ask for log-densities: odenet sample RUN n=1000 out=points.csv
 
 Draws n points from the flow of the run's best checkpoint; with points=FILE, gives the log-density of each of the file's
-points instead, in nat. Both are solved as the run was scored (eval.solver.*, eval.dtype).
+points instead, in nat. Both are solved as the run was scored (eval.solver.*, eval.dtype). Of a run of data=points both
+are in the units and under the names of its columns.
 
   odenet sample RUN n=1000 out=points.csv
   odenet sample RUN points=points.csv out=densities.csv
 
-A file of points is text, one point a line, its numbers apart by commas or blanks; a first line of names is passed over,
-and so are lines that start with #."""
+A file of points is any table, a row for each point (text, its numbers apart by commas, semicolons or blanks, with or
+without names; Parquet, Excel), or .npy or .npz. Of a run of data=points columns are taken by name."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import re
 import stat
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands import _common
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
@@ -53,7 +59,7 @@ def main(request: Namespace) -> int:
     if source is None:
         names, rows = draw(request, request.n or 1000, request.seed or 0)
     else:
-        names, rows = log_densities(request, read_points(source))
+        names, rows = log_densities(request, source)
     write(out, names, rows)
     if out is not None:
         print(f"{len(rows)} {'points' if source is None else 'log-densities'} in {out}")
@@ -63,15 +69,16 @@ def main(request: Namespace) -> int:
 
 
 def draw(request: Namespace, n: int, seed: int) -> Rows:
-    """Draw `n` points from the run's flow."""
+    """Draw `n` points from the run's flow, in the units of its data."""
     import torch
 
-    with flow(request, "sample") as (model, data, device):
-        check_memory(n, math.prod(data.shape))
-        generator = torch.Generator(device).manual_seed(seed)
+    with flow(request, "sample") as (model, shape, units):
+        check_memory(n, math.prod(shape))
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         sizes = (min(CHUNK, n - done) for done in range(0, n, CHUNK))
         parts = [model.sample(size, generator=generator).flatten(1).cpu() for size in sizes]
-    return columns(data.shape), torch.cat(parts).tolist()
+    x = torch.cat(parts)
+    return columns(shape, units), (x if units is None else units.restored(x)).tolist()
 
 
 def check_memory(n: int, dimensions: int) -> None:
@@ -86,98 +93,97 @@ def check_memory(n: int, dimensions: int) -> None:
         )
 
 
-def log_densities(request: Namespace, points: list[list[float]]) -> Rows:
-    """Return the points with the log-density of each in the last column."""
+def log_densities(request: Namespace, source: Path) -> Rows:
+    """Return the points in a file with the log-density of each in the last column, in the units of the run's data."""
     import torch
 
     from odenet_cli.ode import SolveError
 
-    with flow(request, "log_prob") as (model, data, device):
-        names = columns(data.shape)
-        if len(points[0]) != len(names):
+    with flow(request, "log_prob") as (model, shape, units):
+        names = columns(shape, units)
+        points = read_points(source, units and tuple(names), request.config)
+        if points.shape[1] != len(names):
             raise RequestError(
-                f"points= has {len(points[0])} numbers a line, and this flow has {len(names)} dimensions."
+                f"points= has {points.shape[1]} numbers a line, and this flow has {len(names)} dimensions."
             )
-        dtype = next(model.parameters()).dtype
-        x = torch.tensor(points, dtype=dtype, device=device).view(-1, *data.shape)
+        like = next(model.parameters())
+        x = (points if units is None else units.scaled(points)).to(like).view(-1, *shape)
         try:
             values = torch.cat([model.log_prob(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)])
         except SolveError as error:
             raise RequestError(f"points=: the flow cannot be solved from one of them. {error}") from error
-    return [*names, "log_density"], [[*point, value] for point, value in zip(points, values.tolist())]
+    values = values.double().cpu() - (0.0 if units is None else units.log_scale)
+    return [*names, "log_density"], torch.cat((points, values[:, None]), 1).tolist()
 
 
 @contextlib.contextmanager
 def flow(request: Namespace, method: str) -> Iterator[Any]:
-    """Load the model of the run as it is scored, its data, its device; raise if the model has no such method."""
+    """Load the model of the run as it is scored, the shape of its points and their units, None where they have none.
+
+    Raises if the model has no such method.
+    """
     import torch
 
-    from odenet_cli.analysis.trained import trained
+    from odenet_cli import data as datasets
+    from odenet_cli.analysis.trained import known_data, weights_of_run
+    from odenet_cli.data.common.point_units import PointUnits
     from odenet_cli.request.overrides import altered
-    from odenet_cli.training import build
+    from odenet_cli.training import build, device
     from odenet_cli.training.evaluate import scoring
 
     config = altered(request.config, _common.combinations(request.overrides)[0])
-    net = trained(request.folder, config, request.checkpoint, 1)
-    missing = next((name for name in ("log_prob", method) if not callable(getattr(net.model, name, None))), None)
+    record = known_data(request.folder)
+    shape, classes = datasets.shape(*config.source(), record)
+    network: Any = build.model(config, shape, classes)
+    missing = next((name for name in ("log_prob", method) if not callable(getattr(network, name, None))), None)
     if missing:
         raise RequestError(
             f"{request.folder} is a run of model={config.model['name']}, which has no {missing}: it is no flow.\n"
             "  Name a run of model=cnf or model=planar."
         )
-    with torch.no_grad(), scoring(net.model, build.solver(eval_solver(config)), build.eval_dtype(config)) as model:
-        yield model, net.data, net.device
+    network.load_state_dict(weights_of_run(request.folder, config, request.checkpoint)["model"])
+    network.to(device.choose(config.device))
+    units = PointUnits.of(record) if config.data["name"] == "points" else None
+    with torch.no_grad(), scoring(network, build.solver(eval_solver(config)), build.eval_dtype(config)) as model:
+        yield model, shape, units
 
 
-def read_points(source: Path) -> list[list[float]]:
-    """Return the points in a text file, or that a pipe or a terminal gives; raise naming the line that is none."""
-    try:
-        with open(source, encoding="utf-8-sig") as file:
-            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+def read_points(source: Path, names: tuple[str, ...] | None, config: Any) -> Tensor:
+    """Return the points (N, D) in a table or in arrays, or that a pipe or a terminal gives, in float64.
+
+    names  of the columns to take; None: all columns of numbers, in their order
+    """
+    from odenet_cli.data.common import points
+
+    keys = ("decimal", "missing", "skip")
+    options = {key: config.data[key] for key in keys if names and config.data.get(key) is not None}
+    if "missing" in options and not isinstance(options["missing"], list):
+        options["missing"] = [options["missing"]]
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(source, "rb"))
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISCHR(mode) and not file.isatty():
                 raise RequestError(f"points={source} is a device. Name a file.")  # that may have no end
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"points={source} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    points: list[list[float]] = []
-    named = False
-    for number, line in enumerate(lines, 1):
-        where, values = f"points={source}: line {number}", [_number(word) for word in _words(line)]
-        if not values:
-            continue
-        if not (points or named) and set(values) == {None}:
-            named = True  # a line of names
-            continue
-        point = [value for value in values if value is not None]
-        if len(point) < len(values):
-            raise RequestError(f"{where} is not numbers: {line[:60]!r}")
-        if not all(map(math.isfinite, point)):
-            raise RequestError(f"{where} is not finite: {line[:60]!r}")
-        if points and len(point) != len(points[0]):
-            raise RequestError(f"{where} has {len(point)} numbers, and the lines before it {len(points[0])}.")
-        points.append(point)
-    if not points:
-        raise RequestError(f"points={source} holds no points; one a line, such as 0.5,-1.2.")
-    return points
+            path = str(source)
+            if not stat.S_ISREG(mode):
+                copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".csv"))
+                copy.write(file.read())
+                copy.flush()
+                path = copy.name
+        except OSError as error:
+            raise RequestError(f"points={source} cannot be read: {error.strerror}.") from error
+        return points.read(path, columns=names, asked=True, **options).x
 
 
-def _words(line: str) -> list[str]:
-    """Return the words of a line, apart by commas, semicolons or blanks; none of a blank line or a comment."""
-    if not line.strip() or line.lstrip().startswith("#"):
-        return []
-    separator = next((mark for mark in ",;" if mark in line), None)
-    return [word.strip().strip("\"'") for word in line.split(separator)]
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None
-
-
-def columns(shape: tuple[int, ...]) -> list[str]:
+def columns(shape: tuple[int, ...], units: Any) -> list[str]:
     """Return the names of the coordinates."""
-    return [f"x{i + 1}" for i in range(math.prod(shape))]
+    return [f"x{i + 1}" for i in range(math.prod(shape))] if units is None else list(units.columns)
+
+
+def quoted(name: str) -> str:
+    """Return the name of a column as CSV has it."""
+    return '"' + name.replace('"', '""') + '"' if re.search('[",\n]', name) else name
 
 
 def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
@@ -185,7 +191,8 @@ def write(out: Path | None, names: list[str], rows: list[list[float]]) -> None:
 
     In a folder where nothing may be made, a file that is there is written in place.
     """
-    text = "\n".join([",".join(names), *(",".join(f"{value:.9g}" for value in row) for row in rows)]) + "\n"
+    text = "\n".join([",".join(map(quoted, names)), *(",".join(f"{value:.9g}" for value in row) for row in rows)])
+    text += "\n"
     if out is None or (os.path.exists(out) and os.path.samefile(out, 1)):  # /dev/stdout, wherever it leads
         sys.stdout.write(text)
         return

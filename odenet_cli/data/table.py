@@ -146,7 +146,7 @@ class Source:
         return input_shape(self.prepare())
 
     def prepare(self) -> dict[str, Any]:
-        return dict(_record_of(self, _state(self.file)))
+        return dict(_record_of(self, table_file.state(self.file)))
 
     def load(self, spec: BatchSpec) -> Data:
         return self._load(spec, None)
@@ -335,14 +335,6 @@ def columns_of(run: Mapping[str, Any]) -> tuple[str, ...]:
 def _record_of(source: Source, state: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     """Return the record of a table, read once for as long as its files are unchanged."""
     return source._read(None)[1]
-
-
-def _state(path: Path) -> tuple[tuple[int, int], ...]:
-    """Return when each file was written, and its size; empty where there is none."""
-    try:
-        return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, table_file.find(str(path))))
-    except (OSError, RequestError):
-        return ()
 
 
 def pad(numbers: Numbers, observed: torch.Tensor, unit: float) -> Series:

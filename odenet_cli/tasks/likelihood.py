@@ -17,21 +17,28 @@ Batch = tuple[Tensor, Any]
 def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Return the mean of -log p(x), in nat, over `batch = (x (B, D), distribution)`.
 
-    nll     the same
-    nll_sd  standard deviation of a sample's share in it
-    gap     its excess over the entropy of the distribution, where that is known: KL(p‖q)
+    nll       the same
+    nll_sd    standard deviation of a sample's share in it
+    nll_data  it in the units of the data, where those are standardised for the flow
+    gap       its excess over the entropy of the distribution, where that is known: KL(p‖q)
     """
     x, distribution = batch
     per_sample = -model.log_prob(x)
     total, detached = per_sample.mean(), per_sample.detach()
     nll, sd = detached.mean(), detached.std(correction=0) if model.training else Deviation.of(detached)
-    entropy = getattr(distribution, "entropy", None)
-    return total, {"nll": nll, "nll_sd": sd, **({} if entropy is None else {"gap": nll - entropy})}
+    scale, entropy = getattr(distribution, "log_scale", None), getattr(distribution, "entropy", None)
+    more = {} if scale is None else {"nll_data": nll + scale}
+    more |= {} if entropy is None else {"gap": nll - entropy}
+    return total, {"nll": nll, "nll_sd": sd, **more}
 
 
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return densities, samples and particles of the flow, samples of the data, and their density where it is known."""
+    """Return densities, samples and particles of the flow in the plane, samples of the data, and their density where it
+    is known; of a user's points they and samples of the flow in the data's units, in any dimension."""
     (x,), distribution = data.test.rows, data.test.distribution
+    own = flow_figures.beside(model, x, distribution) if hasattr(distribution, "restored") else {}
+    if x.shape[1] != 2:
+        return own
     low, high = x.amin(0), x.amax(0)
     centre, reach = 0.5 * (low + high), 0.6 * (high - low).max().clamp(min=1e-3)
     frame = [(float(c - reach), float(c + reach)) for c in centre]
@@ -39,7 +46,7 @@ def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[st
     if callable(getattr(distribution, "density", None)):
         grid = flow_figures.grid_points(arrays["x"], arrays["y"])
         arrays["target"] = distribution.density(grid.reshape(-1, 2)).reshape(grid.shape[:2])
-    return arrays
+    return {**arrays, **own}
 
 
 def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:

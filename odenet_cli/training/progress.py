@@ -276,11 +276,15 @@ class Parts:
         return with_bar(self.line()[: self.width], self.total, self.done, self.width)
 
 
-def tell_end(final: dict[str, Any], folder: Path, images: list[Path]) -> None:
+def tell_end(final: dict[str, Any], folder: Path, images: list[Path], beside: str | None = None) -> None:
     """Print the last line of a run, on a terminal broken between its fields, and its figures there.
 
     `train.log` holds both, and the line whole.
+
+    beside  what is known of the same data, to print before it
     """
+    if beside:
+        tell(beside)
     line = last_line(final, folder)
     log.info("%s", line)
     say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)

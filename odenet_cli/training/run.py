@@ -89,7 +89,7 @@ def run(
                 write_record(folder, entry)
             raise raised from error
         write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
-        tell_end(final, folder, images)
+        tell_end(final, folder, images, session.data.record.get("beside"))
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final

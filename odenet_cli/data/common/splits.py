@@ -96,9 +96,12 @@ class TensorSplit:
         return replace(self, train=False, batch_size=batch_size)
 
     def _in_order(self, start: int) -> Iterator[Batch]:
-        extra = () if self.distribution is None else (self.distribution,)
         for first in range(start * self.batch_size, self.size, self.batch_size):
-            yield *(row[first : first + self.batch_size] for row in self.rows), *extra
+            yield *(row[first : first + self.batch_size] for row in self.rows), *self._extra
+
+    @property
+    def _extra(self) -> tuple[Any, ...]:
+        return () if self.distribution is None else (self.distribution,)
 
     def _shuffled(self, number: int, start: int) -> Iterator[Batch]:
         batches_per_pass, order, drawn = self.size // self.batch_size, torch.empty(0), -1
@@ -107,7 +110,7 @@ class TensorSplit:
             if pass_number != drawn:
                 order, drawn = self._permutation(pass_number), pass_number
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield tuple(row.index_select(0, chosen) for row in self.rows)
+            yield *(row.index_select(0, chosen) for row in self.rows), *self._extra
 
     def _permutation(self, number: int) -> Tensor:
         # Drawn on the CPU, so that every device sees the same order, and sent over once.
@@ -116,7 +119,13 @@ class TensorSplit:
 
 
 def tensor_data(
-    splits: Sequence[Sequence[Tensor]], spec: BatchSpec, *, shape: tuple[int, ...], task: str, record: dict[str, Any]
+    splits: Sequence[Sequence[Tensor]],
+    spec: BatchSpec,
+    *,
+    shape: tuple[int, ...],
+    task: str,
+    record: dict[str, Any],
+    distribution: Any = None,
 ) -> Data:
     """Return training, validation and test rows as `Data` on the device, floating-point rows in the precision wanted.
 
@@ -127,10 +136,12 @@ def tensor_data(
         for rows in splits
     ]
     train, valid, test = on_device
+    batches: dict[str, Any] = {"batch_size": spec.eval_batch_size, "distribution": distribution}
+    own = {"batch_size": min(spec.batch_size, len(train[0])), "train": True, "seed": spec.seed}
     return Data(
-        train=TensorSplit(rows=train, batch_size=min(spec.batch_size, len(train[0])), train=True, seed=spec.seed),
-        valid=TensorSplit(rows=valid, batch_size=spec.eval_batch_size),
-        test=TensorSplit(rows=test, batch_size=spec.eval_batch_size),
+        train=TensorSplit(rows=train, **{**batches, **own}),
+        valid=TensorSplit(rows=valid, **batches),
+        test=TensorSplit(rows=test, **batches),
         shape=shape,
         classes=0,
         task=task,

@@ -75,6 +75,7 @@ def read(
     decimal: str | None = None,
     skip: int | None = None,
     sheet: str | None = None,
+    bare: bool = False,
 ) -> Cells:
     """Read the table in the file at `path`, or in all that a pattern such as `days/*.csv` finds, one below the other.
 
@@ -82,10 +83,11 @@ def read(
     decimal  the sign in numbers; None: as the first rows have it
     skip     lines above the names
     sheet    of an Excel file, by its name; None: the first
+    bare     a text may have no names, columns are x1, x2, … then, and blanks between its numbers
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(file, check, decimal, skip, sheet) for file in find(path)]
+    parts = [_read_one(file, check, decimal, skip, sheet, bare) for file in find(path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -123,9 +125,17 @@ def find(path: str) -> list[Path]:
     return [Path(file) for file in files]
 
 
+def state(path: Path) -> tuple[tuple[int, int], ...]:
+    """Return when each file was written, and its size; empty where there is none."""
+    try:
+        return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, find(str(path))))
+    except (OSError, RequestError):
+        return ()
+
+
 def place(path: Path, line: int) -> str:
-    """Return where a row stands, for an error."""
-    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {line}"
+    """Return where a row stands, for an error; only text has lines."""
+    return f"{path}, {'row' if path.suffix in ('.parquet', '.npy', '.npz') else 'line'} {line}"
 
 
 def fault(path: Path, line: int, text: str) -> RequestError:
@@ -139,7 +149,12 @@ def brief(text: str) -> str:
 
 
 def _read_one(
-    path: Path, check: Callable[[Path, list[str]], object], decimal: str | None, skip: int | None, sheet: str | None
+    path: Path,
+    check: Callable[[Path, list[str]], object],
+    decimal: str | None,
+    skip: int | None,
+    sheet: str | None,
+    bare: bool,
 ) -> Cells:
     if sheet is not None and path.suffix.lower() not in EXCEL:
         raise RequestError(f"{path}: data.sheet={sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
@@ -148,7 +163,7 @@ def _read_one(
             return _read_stored(path, check, sheet)
         with open(path, "rb") as file:
             head = file.read(HEAD)
-            dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0)
+            dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0, bare)
             check(path, dialect.names)
             raw = head + file.read()
     except OSError as error:
@@ -178,7 +193,7 @@ def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: 
     first = 1 if path.suffix == ".parquet" else 2
     places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
     frame.columns = names
-    return Cells(names, [], frame.with_columns(places), ".", [path], [], _no_ragged(), digest)
+    return Cells(names, [], frame.with_columns(places), ".", [path], [], no_ragged(), digest)
 
 
 def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
@@ -192,7 +207,8 @@ def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
     return pl.read_excel(path, sheet_name=sheet)
 
 
-def _no_ragged() -> pl.DataFrame:
+def no_ragged() -> pl.DataFrame:
+    """Return what `Cells.ragged` is where every row has all its cells."""
     return pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
 
 
@@ -215,7 +231,7 @@ def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def _dialect(path: Path, text: str, decimal: str | None, skip: int) -> Dialect:
+def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) -> Dialect:
     """Return what the head of a file tells of it; raise RequestError where it names no columns."""
     lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip()]
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0][1].strip(" ")) if lines else None
@@ -223,15 +239,20 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int) -> Dialect:
     rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
     if not rows:
         raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
-    separator = stated[1] if stated else _separator(path, [line for _, line in rows])
+    separator = stated[1] if stated else _separator([line for _, line in rows], SEPARATORS + " " * bare)
+    comments, rows = ([(n, _joined(line, separator)) for n, line in kind] for kind in (comments, rows))
     number, header = rows[0]
     names, notes = cells(path, number, header, separator), []
     above = [(n, cells(path, n, line, separator)) for n, line in comments if n < number]
     if all(map(LIKE_NUMBER.match, names)) and above and len(above[-1][1]) == len(names):
         names = above[-1][1]  # numpy.savetxt writes the names as a comment
+    elif bare and any(map(_is_number, names)):
+        if not all(map(_is_number, names)):
+            raise fault(path, number, f"{brief(header)!r} is neither names of columns nor a point. Correct it.")
+        names = [f"x{n + 1}" for n in range(len(names))]
     else:
         rows = rows[1:]
-    if any(names) and all(not name or LIKE_NUMBER.match(name) for name in names[1:]):
+    if not bare and any(names) and all(not name or LIKE_NUMBER.match(name) for name in names[1:]):
         raise fault(path, number, "numbers, where the first line names the columns: series, time, values …. Add it.")
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     if body and all(len(row) == len(names) + 1 for _, row in body):
@@ -265,16 +286,32 @@ def _has_number(row: Sequence[str]) -> bool:
     return any(map(LIKE_NUMBER.match, row))
 
 
-def _separator(path: Path, lines: list[str]) -> str:
+def _is_number(word: str) -> bool:
+    try:
+        return bool(COMMA_NUMBER.fullmatch(word)) or float(word) is not None
+    except ValueError:
+        return False
+
+
+def _joined(line: str, separator: str) -> str:
+    """Return a line with one blank where there are several, if blanks separate its cells."""
+    return " ".join(line.split()) if separator == " " else line
+
+
+def _separator(lines: list[str], marks: str) -> str:
     """Return what separates the columns: what splits most lines as often as the first, then what splits most."""
 
-    def score(mark: str) -> tuple[float, int]:
-        counts = [len(next(csv.reader([line + "\n"], delimiter=mark), [])) for line in lines if len(line) < 100_000]
+    def score(mark: str) -> tuple[float, bool, int]:
+        short = [_joined(line, mark) for line in lines if len(line) < 100_000]
+        rows = [next(csv.reader([line + "\n"], delimiter=mark), []) for line in short]
+        counts = list(map(len, rows))
         if not counts or counts[0] < 2:
-            return -1, 0
-        return sum(abs(count - counts[0]) <= 1 for count in counts) / len(counts), counts[0]
+            return -1, False, 0
+        # Without names the first line tells decimal commas from those between cells: 0,5;1,2 are two numbers.
+        numbers = " " in marks and all(map(_is_number, rows[0]))
+        return sum(abs(count - counts[0]) <= 1 for count in counts) / len(counts), numbers, counts[0]
 
-    return max(SEPARATORS, key=score)
+    return max(marks, key=score)
 
 
 def _decimal(separator: str, rows: list[list[str]]) -> str:
@@ -293,6 +330,8 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
     del text
     if raw.count(b"\r") != raw.count(b"\r\n"):
         raw = re.sub(rb"\r\n?", b"\n", raw)
+    if separator == " ":
+        raw = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", raw))
     lines = pl.read_csv(
         raw, has_header=False, schema={"text": pl.String}, separator="\x1f", quote_char=None, row_index_name=LINE
     ).select(pl.col(LINE).cast(pl.UInt32) + 1, "text")

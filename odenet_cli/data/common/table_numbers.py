@@ -22,15 +22,17 @@ THOUSANDS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # beside decimal commas: 1.234 may
 
 @dataclass
 class Faults:
-    """Collect what is wrong with the rows of a table, one entry a kind."""
+    """Collect what is wrong with the rows of a table, one entry a kind; `rows` are all those that have a fault."""
 
     cells: Cells
     kinds: list[tuple[int, int, str]] = field(default_factory=list)  # row, how many, text
+    rows: set[int] = field(default_factory=set)
 
     def add(self, rows: Sequence[int], text: str, remedy: str) -> None:
         """Add a kind of fault: the rows that have it, what is said of the first, and how to mend it."""
         if not len(rows):
             return
+        self.rows.update(rows)
         more = ""
         if len(rows) > 1:
             lines = self.cells.frame[LINE].gather(list(rows[1 : LISTED + 1])).to_list()

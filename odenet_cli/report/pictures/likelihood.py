@@ -8,13 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from odenet_cli.report.pictures import _flow
+from odenet_cli.report.pictures import _flow, _points
 from odenet_cli.report.runs import Run
 
 
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
-    """Draw `likelihood`, densities and samples at moments of the flow, and `paths`, single particles."""
-    return _flow.figures("likelihood", arrays, target(arrays), run)
+    """Draw `likelihood`, densities and samples at moments of the flow, and `paths`, single particles, in the plane; of
+    a user's points `points`, beside samples."""
+    figures = _flow.figures("likelihood", arrays, target(arrays), run) if "x" in arrays else {}
+    if "points" in arrays:
+        figures["points"] = _points.points(arrays, (run.record.get("data") or {})["columns"])
+    return figures
 
 
 def target(arrays: dict[str, Any]) -> _flow.Target:

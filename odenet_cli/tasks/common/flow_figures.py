@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # fractions of the way, as in the paper's figure 5
-GRID, CHUNK = 120, 7_200
+GRID, CHUNK, LINE = 120, 7_200, 400
 SAMPLES, PATHS, MOMENTS = 2_000, 500, 40
 
 Frame = Sequence[tuple[float, float]]
@@ -44,6 +44,27 @@ def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
         arrays["paths"] = torch.cat((noise[None, :PATHS], model.flow(noise[:PATHS], moments)))
     elif callable(getattr(model, "sample", None)):
         arrays["particles"] = model.sample(SAMPLES)[None]
+    return arrays
+
+
+@torch.no_grad()
+def beside(model: Any, x: Tensor, units: Any) -> dict[str, Tensor]:
+    """Return what is shown of points x (N, D) in the units of the data: `restored` and `log_scale` of `units`.
+
+    points                (S, D) the first of them
+    samples               (S, D) of the flow, if it draws any
+    line, line_density    (G,) of one dimension: places, and the density there
+    """
+    like = next(model.parameters())
+    arrays = {"points": units.restored(x[:SAMPLES])}
+    if callable(getattr(model, "sample", None)):
+        generator = torch.Generator(like.device).manual_seed(0)
+        arrays["samples"] = units.restored(model.sample(SAMPLES, generator=generator))
+    if x.shape[1] == 1:
+        reach = 0.1 * float(x.max() - x.min())
+        line = torch.linspace(float(x.min()) - reach, float(x.max()) + reach, LINE, dtype=like.dtype)
+        density = (model.log_prob(line[:, None].to(like)).double().cpu() - units.log_scale).exp()
+        arrays |= {"line": units.restored(line[:, None])[:, 0], "line_density": density}
     return arrays
 
 

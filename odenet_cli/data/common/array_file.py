@@ -1,0 +1,81 @@
+"""Points in arrays of NumPy, `.npy` and `.npz`, as the cells of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from odenet_cli.data.common.npz import file_sha256, read_arrays, read_headers
+from odenet_cli.data.common.table_file import FILE, LINE, Cells, brief, no_ragged
+from odenet_cli.data.common.table_pieces import PARTS, WORDS
+from odenet_cli.errors import RequestError
+
+SUFFIXES = (".npy", ".npz")
+WHOLE = ("x", "data", "points")  # the array of a .npz that is all points, where there are several
+SPLIT = "split"  # the column that says which array a row of a .npz is from
+
+
+def read(path: Path) -> Cells:
+    """Read an array (N, D) or (N,), or the arrays train, valid and test; columns are x1, x2, … or a record's fields.
+
+    Raises RequestError for what is no such file.
+    """
+    if path.suffix == ".npz":
+        chosen = _chosen(path, [*read_headers(path)])
+        arrays = read_arrays(path, [name for name, _ in chosen])
+    else:
+        chosen, arrays = [("", "")], [_array(path)]
+    frames = [
+        _frame(path, name, array).with_columns(*([pl.lit(part).alias(SPLIT)] if part else []))
+        for (name, part), array in zip(chosen, arrays)
+    ]
+    names = [name for name in frames[0].columns if name != SPLIT]
+    for frame in frames[1:]:
+        if frame.columns != frames[0].columns:
+            raise RequestError(f"{path}: its arrays have {len(names)} and {frame.width - 1} columns; make them alike.")
+    frame = pl.concat(frames, how="vertical_relaxed")
+    if frame.is_empty():
+        raise RequestError(f"{path} holds no points: a row is a point.")
+    places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(1, len(frame) + 1, dtype=pl.UInt32).alias(LINE)]
+    return Cells(frame.columns, [], frame.with_columns(places), ".", [path], [], no_ragged(), file_sha256(path))
+
+
+def _array(path: Path) -> Any:
+    """Return the array of a `.npy`; one of objects is refused, since they can hold code."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RequestError(f"{path} is no array of numbers of NumPy: {brief(' '.join(str(error).split()))}") from error
+
+
+def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
+    """Return (name, part) of the arrays that hold the points; the part is empty where all are in one."""
+    words = {name: WORDS.get(name.lower().removeprefix("x_").removesuffix("_x")) for name in arrays}
+    parts = {PARTS[part]: name for name, part in words.items() if part is not None}
+    if "train" in parts and "test" in parts:
+        return [(parts[part], part) for part in PARTS if part in parts]
+    whole = arrays if len(arrays) == 1 else [name for name in arrays if name.lower() in WHOLE]
+    if len(whole) != 1:
+        raise RequestError(
+            f"{path} holds the arrays {brief(', '.join(arrays))}. Save the points as one, x (N, D), or as train, valid "
+            "and test."
+        )
+    return [(whole[0], "")]
+
+
+def _frame(path: Path, name: str, array: Any) -> pl.DataFrame:
+    """Return an array as columns of numbers."""
+    what = f"{path}{f', {name}' if name else ''}"
+    if array.dtype.names:
+        array, names = np.stack([array[field] for field in array.dtype.names], -1), list(array.dtype.names)
+    else:
+        array = array[:, None] if array.ndim == 1 else array
+        names = [f"x{n + 1}" for n in range(array.shape[1])] if array.ndim == 2 else []
+    if array.ndim != 2 or not names or array.dtype.kind not in "iufb":
+        raise RequestError(
+            f"{what} is an array {array.shape} of {array.dtype}; points are numbers (N, D), one row a point."
+        )
+    return pl.from_numpy(array.astype(np.float64, copy=False), schema=names, orient="row")
