@@ -105,6 +105,8 @@ def integrate(
     loop.f0, problem.f0 = problem.f0, None
     try:
         for i, j in loop.spans(len(ts)):
+            # `states[j]` is the state at output j: a span of fixed or reversible steps begins where the last one ended,
+            # an adaptive loop has one span, from y0 on.
             y = states[i]
             for segment in problem.segments(i, j):
                 for accepted in loop.run(segment, y):

@@ -83,6 +83,7 @@ class Problem:
         single_steps  the caller needs every accepted step, to keep its state; autograd and interior outputs do anyway
         interpolated  every step will be interpolated, not only those with interior outputs
         """
+        # Between two output times no output can lie inside a step, and no stage need be kept for one.
         interior = interpolated or len(self.ts) > 2
         loop: Loop = self.solver.loop(
             self.vector_field,

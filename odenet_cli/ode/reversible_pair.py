@@ -66,6 +66,7 @@ class PairLoop(AdaptiveLoop):
     coupling: float
 
     def spans(self, count: int) -> list[tuple[int, int]]:
+        # A pair has no dense output: between its two solutions nothing is defined.
         return [(j, j + 1) for j in range(count - 1)]
 
     def step_function(self) -> StepFunction:

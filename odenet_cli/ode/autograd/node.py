@@ -77,6 +77,7 @@ class SolveNode(torch.autograd.Function):
         # Not read backward: saved, captured tensors with a graph are checked by autograd for changes in place.
         held = [x for x in problem.inputs if x.grad_fn is not None]
         outputs = y if gradient.saves_outputs else ()
+        # What is saved, in this order: y0, times, args | held | outputs | kept | draws; each n says where a part ends.
         ctx.n_given = len(inputs) - len(problem.inputs)
         ctx.n_held = ctx.n_given + len(held)
         ctx.n_kept = ctx.n_held + len(outputs) + len(kept)
@@ -156,6 +157,7 @@ class VJPAccumulator:
         self.inputs: list[MaybeTensor] = [None] * len(problem.inputs)
         self.times: list[MaybeTensor] = [None]
         self.time_gradients = problem.make_time_gradients(None if problem.times is None else problem.times.detach())
+        # A leaf of this backward pass alone: the caller's times get what it gathers, once, from autograd.
         self._time_leaves = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
 
     def vjp(self, values: Sequence[Tensor], cotangents: Sequence[MaybeTensor], leaves: State) -> list[MaybeTensor]:
@@ -171,6 +173,7 @@ class VJPAccumulator:
             # Inputs that this step does not use, a layer that is switched on later say, have None.
             allow_unused=True,
         )
+        # The products come in the order of what was asked for: leaves, times, inputs.
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])
         accumulate(self.inputs, products[len(leaves) + len(self._time_leaves) :])
         return list(products[: len(leaves)])

@@ -33,6 +33,7 @@ class TimeGradients:
     def at(self, segment: Segment, t: Any) -> Time:
         """Return t as a function of the ends of its segment."""
         start, end = self._ends(segment)
+        # Linear between the ends; the value is replaced by t itself, bit for bit, and only the gradient is this one's.
         fraction = (t - segment.start) / (segment.end - segment.start)
         return _with_gradient(segment.visible_time(t), (1 - fraction) * start + fraction * end)
 

@@ -49,6 +49,7 @@ class Look:
         self.t0, self.t1 = self.times[0], self.times[-1]
         self.span = abs(self.t1 - self.t0)
         self.direction = math.copysign(1.0, self.t1 - self.t0)
+        # What the error norm does not see cannot be why a step was rejected.
         self.controlled = slice(getattr(self.solver, "n_controlled", None))
 
     @property

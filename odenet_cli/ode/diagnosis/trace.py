@@ -125,6 +125,7 @@ class Case:
         if not isinstance(self.solver, Adaptive):
             return replace(self, solver=replace(self.solver, steps=4 * self.solver.steps))
         parts = [self.y0] if isinstance(self.y0, Tensor) else self.y0
+        # A tolerance below the dtype's resolution would only count rounding.
         least = 4 * max(torch.finfo(part.dtype).eps for part in parts)
         rtol, atol = self.solver.rtol, self.solver.atol
         finer: dict[str, Any] = {"rtol": max(rtol / 100, least) if rtol else 0.0, "atol": atol / 100}
@@ -143,6 +144,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
     def on_step(accepted: AcceptedStep) -> None:
         if budget is not None and rhs.stats.nfe_forward > budget:
             raise OverBudget
+        # Those since the last accepted step: the attempts that this one took.
         rejected = loop.rejected - trace.rejected
         f, y1 = accepted.step.k[0], accepted.step.y
         place = Place(accepted.t, accepted.h, accepted.y, f, rejected)
@@ -152,9 +154,11 @@ def observe(case: Case, budget: int | None = None) -> Trace:
         trace.window.append(place)
         if rejected:
             trace.resisted.append(place)
+        # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
         trace.largest = tuple(map(torch.maximum, trace.largest, (part.abs() for part in y1)))
         trace.end = accepted.end, y1
 
+    # The solver warns once where its user calls it; here it is called again and again.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -158,6 +158,7 @@ class _BackwardSolve:
         n_controlled = None if self.controls_parameters else self.n_dynamic
         loop: Loop = self.solver.loop(field, self._error_norm(), self.n_dynamic, n_controlled, interior_outputs=False)
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
+        # θ̄ begins at 0, and each span adds the integral over it.
         theta: State = tuple(tensor.clone() for tensor in field.zeros)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
         # Backwards from one output time to the one before it; there a jumps by the cotangent of that output (figure 2).
@@ -173,6 +174,7 @@ class _BackwardSolve:
             y = (*states[j], *a, *theta)
             for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
                 for accepted in loop.run(segment, y):
+                    # The first stage of the first step is f(t_j, y_j): dL/dt_j needs no evaluation of its own.
                     dz = dz or accepted.step.k[0]
                     y = accepted.step.y
             if problem.times is not None and dz is not None:

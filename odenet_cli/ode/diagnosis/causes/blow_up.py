@@ -16,14 +16,17 @@ def find(look: Look) -> Finding | None:
         return None
     peak = max(range(len(sizes)), key=lambda n: sizes[n] if math.isfinite(sizes[n]) else math.inf)
     done, passed = abs(t[peak] - look.t0), abs(look.trace.end[0] - t[peak])
+    # The last place with a quarter of the peak: from there |f| grew fourfold, in the time `since`.
     rise = max((n for n in range(peak) if sizes[n] <= sizes[peak] / 4), default=peak)
     growth, since = sizes[peak] / min(sizes[: peak + 1]), abs(t[peak] - t[rise])
     if growth < 1e3 or passed > 0.03 * done or not since > 0:
         return None
     rate = math.log(sizes[peak] / sizes[rise]) / since
     overflows = math.log10(max(sizes[peak], 1.0)) > 0.4 * math.log10(torch.finfo(look.rhs.time_dtype).max)
+    # An exponential has a rate as well; at 100 a span it would overflow float32 too, and is none to go on with.
     if rate * look.span < 100 and not overflows:
         return None
+    # |f| ~ (t* - t)^-p grows at the rate p / (t* - t): about 1 / rate of time is left.
     until = t[peak] + (1 / rate if not overflows else 0.0) * look.direction
     before = look.t0 + 0.95 * (until - look.t0)
     evidence = {"ends at t": until, "growth of |f|": growth, "doubling time": math.log(2) / rate}

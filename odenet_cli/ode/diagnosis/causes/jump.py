@@ -54,6 +54,7 @@ def jumps_along(look: Look) -> dict[float, bool]:
     end_t, end_y = look.trace.end
     stuck = Place(end_t, look.h * look.direction, end_y, (), 1)  # where the solve failed, the next attempt's window
     for place in [*([stuck] if look.failed else []), *reversed(look.trace.resisted)]:
+        # Each rejection shortens a step to a fifth at the most: the first attempt reached so far, over the jump.
         reach = min(abs(place.h) * 5.0**place.rejected, abs(look.t1 - place.t)) * look.direction
         if any(0 <= (t - place.t) * look.direction <= abs(reach) for t in found):
             continue  # it was rejected for a jump that a later, shorter step has shown better
@@ -78,10 +79,12 @@ def _discontinuity(look: Look, t: float, y: State, f0: State, reach: float) -> t
     values = [look.f(s, state(s)) for s in times]
     changes = [apart(a, b) for a, b in pairwise(values)]
     n = max(range(8), key=changes.__getitem__)
+    # A smooth field spreads its change over the eighths of the step; a jump lies in one of them.
     if changes[n] < 0.4 * sum(changes):
         return None  # it changes everywhere
     (low, high), (f_low, f_high) = times[n : n + 2], values[n : n + 2]
     first, size = apart(f_low, f_high), max(float(part.abs().max()) for v in values for part in v)
+    # Halved until the two times are neighbours in the dtype in which the field sees them.
     spacing = RESOLUTION[look.rhs.time_dtype] * max(abs(low), abs(high), 1e-3 * look.span)
     wide = math.inf
     while abs(high - low) > spacing:

@@ -20,6 +20,7 @@ def find(look: Look) -> Finding | None:
     """Find evaluations at one point that differ by more than rounding does."""
     y0 = look.rhs.y0
     before = torch.random.get_rng_state()
+    # Clones, so that a field which writes into its state is not taken for a noisy one.
     values = [look.f(look.t0, tuple(part.clone() for part in y0)) for _ in range(4)]
     if not all(is_finite(part) for value in values for part in value):
         return None
@@ -28,6 +29,7 @@ def find(look: Look) -> Finding | None:
         rms(tuple(a.cpu().double() - b.cpu().double() for a, b in zip(value, values[0]))) for value in values[1:]
     )
     eps = max(RESOLUTION[part.dtype] for part in y0)
+    # A reduction on a GPU may round differently each time: a thousand roundings are no noise yet.
     if apart <= 1e3 * eps * size:
         return None
     random = not torch.equal(before, torch.random.get_rng_state()) or any(part.is_cuda for part in y0)
@@ -37,6 +39,7 @@ def find(look: Look) -> Finding | None:
         if random
         else "let the field keep no state of its own: what changes from solve to solve goes into args"
     )
+    # While the cure is tried the field is what its user would make it: each evaluation draws the same numbers.
     state = torch.random.get_rng_state()
 
     def repair(case: Case) -> Case:

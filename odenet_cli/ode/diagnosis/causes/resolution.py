@@ -27,6 +27,7 @@ def find(look: Look) -> Finding | None:
     cures.append({"rtol": 100 * eps, "atol": max(look.case.norm.atol, 100 * eps)})
     if look.trace.refused:
         return Finding("resolution", str(look.trace.error), {"rtol": look.case.norm.rtol, "eps": eps}, cures)
+    # Eight of the last steps are enough, two evaluations each.
     places = [*look.trace.window][::6]
     troubled = look.failed or look.trace.rejected > 0.2 * look.trace.accepted
     if not places or not troubled or not isinstance(look.solver, Adaptive):

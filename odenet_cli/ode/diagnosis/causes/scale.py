@@ -18,12 +18,14 @@ def find(look: Look) -> Finding | None:
     norm, largest = look.case.norm, look.trace.largest
     sizes = torch.cat(columns(largest[look.controlled]))
     starts = torch.cat(columns(look.rhs.y0[look.controlled]))
+    # A number that begins at 0 has no size of its own to hold the tolerance against.
     sizes = sizes[(starts > 0) & torch.isfinite(sizes)]
     if not len(sizes):
         return None
     least, most = float(sizes.min()), float(sizes.max())
     if not look.failed:
         return _unseen(look, float(starts[starts > 0].min()), most)
+    # A number that passes through 0 is allowed atol there, and nothing else.
     if norm.atol <= 1e-9 * norm.rtol * most and _held_by_zeros(look):
         atol = (norm.rtol or 1e-6) * most
         evidence = {"solver.atol": norm.atol, "size of the state": most}

@@ -15,6 +15,7 @@ def find(look: Look) -> Finding | None:
     cure: Cure = {}
     if solver.min_step and isinstance(trace.error, StepTooSmall):
         cure["min_step"] = 0.0
+    # Steps that are all as long as they may be are held by that limit, not by the tolerance.
     held = look.h >= 0.99 * solver.max_step
     if held:
         cure["max_step"] = look.span
@@ -22,6 +23,7 @@ def find(look: Look) -> Finding | None:
     if not held and isinstance(trace.error, StepLimit):
         if not done:
             return None
+        # As many again for each part of the span as for the part that was solved, and half as many in reserve.
         cure["max_steps"] = round_up(1.5 * trace.attempts * look.span / done)
     if not cure:
         return None

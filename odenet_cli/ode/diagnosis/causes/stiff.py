@@ -30,6 +30,7 @@ def find(look: Look) -> Finding | None:
     ended = not look.failed and isinstance(solver, Adaptive) and trace.accepted >= MANY_STEPS
     if not ended and not isinstance(trace.error, (StepLimit, NotFinite)):
         return None
+    # Fixed steps were overrun by growth: the Jacobian is taken where the state was still sound.
     t, y = (look.t0, look.rhs.y0) if isinstance(solver, Fixed) else trace.end
     radius, real = spectral_radius(look, t, y)
     h = look.span / solver.steps if isinstance(solver, Fixed) else look.h
@@ -67,6 +68,7 @@ def spectral_radius(look: Look, t: float, y: State, iterations: int = 40) -> tup
     generator = torch.Generator().manual_seed(0)
     f0 = look.f(t, y)
     v = tuple(torch.randn(part.shape, generator=generator).to(part) for part in y)
+    # The step of a finite difference whose rounding and truncation errors are about equal.
     size = math.sqrt(RESOLUTION[look.rhs.time_dtype]) * max(rms(y), 1e-3)
     radius, cosines = math.nan, []
     for _ in range(iterations):

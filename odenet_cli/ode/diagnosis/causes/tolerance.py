@@ -12,6 +12,7 @@ def find(look: Look) -> Finding | None:
     solver, finer = look.solver, look.case.tighter().solver
     if not look.failed or look.trace.refused or not (isinstance(solver, Adaptive) and isinstance(finer, Adaptive)):
         return None
+    # A finer solve that is cheaper than the failed one: nothing but a wrong path can explain that.
     cure: Cure = {"rtol": finer.rtol, "atol": finer.atol}
     try:
         with look.case.under(cure) as treated:
