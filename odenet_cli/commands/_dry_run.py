@@ -16,6 +16,7 @@ from odenet_cli.training.build import solves
 from odenet_cli.training.progress import columns, duration, number, say, short
 
 MAX_LISTED = 20  # jobs of a sweep
+MIN_VALUE = 11  # columns: tensorboard
 
 
 def show(request: TrainRequest) -> int:
@@ -68,16 +69,19 @@ def values(request: TrainRequest, configs: list[Config]) -> dict[str, tuple[str,
 
 
 def table(rows: Mapping[str, tuple[str, str]]) -> str:
-    """Return what is set as a table as wide as the terminal."""
+    """Return what is set as a table as wide as the terminal; where that would cut words, value and origin in a row."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     shown = {key: row for key, row in rows.items() if row[0] != "null"}
+    keys, origins = max(map(len, shown)), max(len(origin) for _, origin in shown.values())
+    if keys + MIN_VALUE + origins + 4 > columns():
+        return "\n".join(hanging(f"{key:<{keys}} ", f"{text}  {origin}") for key, (text, origin) in shown.items())
     content = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    content.add_column("key", no_wrap=True, min_width=max(map(len, shown)))
+    content.add_column("key", no_wrap=True, min_width=keys)
     content.add_column("value", overflow="fold")
-    content.add_column("from", overflow="fold")
+    content.add_column("from", no_wrap=True)
     for key, (text, origin) in shown.items():
         content.add_row(key, text, origin)
     console = Console(width=columns(), highlight=False, markup=False, color_system=None)

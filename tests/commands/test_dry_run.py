@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from odenet_cli.commands import _dry_run
 from odenet_cli.commands import train as command
 from odenet_cli.data import mnist
 
@@ -79,3 +80,19 @@ def test_data_that_are_not_here_are_not_downloaded(dry, tmp_path, monkeypatch):
     rows, text = dry("model=mlp", "device=cpu", "model.hidden=4")
     assert rows["data.name"] == ("digits", "data=auto")
     assert "digits, unless the run can download MNIST" in text
+
+
+@pytest.mark.parametrize("width", [50, 60, 80])
+def test_no_word_is_cut_on_a_narrow_terminal(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(_dry_run, "columns", lambda: width)
+    rows = {
+        "logger": ("tensorboard", "default"),
+        "gradient.control_parameters": ("false", "gradient=adjoint"),
+        "gradient.solver.atol": ("0.03", "gradient.solver.rtol"),
+        "optim.milestones": ("[0.375, 0.625, 0.875]", "recipe of data=digits"),
+    }
+    lines = _dry_run.table(rows).splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    assert words >= {word for key, row in rows.items() for text in (key, *row) for word in text.split()}
