@@ -53,14 +53,14 @@ def test_discrete_gradients_are_those_of_the_steps(case, times, name):
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("name", DISCRETE)
-@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
-@pytest.mark.parametrize("case", SOLVERS, ids=label)
+@pytest.mark.parametrize("tol", [1e-2, 1e-6, 1e-10])
+@pytest.mark.parametrize("case", [case for case in SOLVERS if case[0] == "adaptive"], ids=label)
 def test_discrete_gradients_are_those_of_the_steps_at_every_tolerance(case, tol, name):
     # Methods of low order take thousands of steps at such tolerances: over a shorter span then.
-    low = case[0] == "adaptive" and solver(case).tableau.order <= 3 and tol < 1e-7
+    low = solver(case).tableau.order <= 3 and tol < 1e-7
     field, times = Swirl(), [(1e-2 if low else 1.0) * t for t in FORWARD]
     y0, ts = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3).requires_grad_(), doubles(*times, grad=True)
-    against_naive(solver(case, name, tol=tol, steps=3), field, y0, ts, tuple(field.parameters()))
+    against_naive(solver(case, name, tol=tol), field, y0, ts, tuple(field.parameters()))
 
 
 @pytest.mark.parametrize("name", DISCRETE)

@@ -108,12 +108,11 @@ def test_no_time_is_left_out_with_a_gradient(gradient, dtype):
 @pytest.mark.numerics
 @pytest.mark.parametrize("compile", [True, "loop"])
 def test_no_time_is_left_out_where_the_steps_are_compiled(compile):
-    solve = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, jumps=(1.0, 1.1), compile=compile)
+    solve = Adaptive(method="bosh3", rtol=1e-5, atol=1e-5, jumps=(1.0, 1.1), compile=compile)
     field = lambda t, y: torch.where((t >= 1.0) & (t < 1.1), torch.full_like(y, 50.0), torch.zeros_like(y))  # noqa: E731
     with torch.no_grad():
-        for dtype in (torch.float32, F64):
-            y = solve(field, torch.zeros(2, dtype=dtype), [0.0, 1e6]).y
-            torch.testing.assert_close(y, torch.full_like(y, 5.0), rtol=1e-5, atol=0)
+        y = solve(field, torch.zeros(2), [0.0, 1e6]).y
+    torch.testing.assert_close(y, torch.full_like(y, 5.0), rtol=1e-5, atol=0)
 
 
 CUTS = [

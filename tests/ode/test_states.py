@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import itertools
 import math
 
 import pytest
@@ -12,15 +13,21 @@ from ode_cases import GRADIENTS, SOLVERS, Swirl, doubles, label, solver
 DOPRI5 = ("adaptive", "dopri5")
 
 
+SHAPES = [(), (1,), (2, 3), (2, 1, 3, 2), (0,), (0, 3)]
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+
+
 @pytest.mark.parametrize("case", SOLVERS, ids=label)
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 3, 2), (0,), (0, 3)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
-def test_shape_and_type_are_kept(case, shape, dtype):
-    solve, y0 = solver(case, tol=1e-2, steps=2), torch.ones(shape, dtype=dtype)
-    for ts, lead in (((0.0, 1.0), ()), ((0.0, 0.4, 1.0), (3,)), ((1.0, 1.0), ()), ((1.0, 1.0, 1.0), (3,))):
-        y = solve(lambda t, y: -y, y0, ts).y
-        assert y.shape == lead + shape
-        assert y.dtype == dtype
+@pytest.mark.parametrize(
+    ("shapes", "dtypes"), [(SHAPES, [torch.float32]), ([(2, 3), (0,)], DTYPES)], ids=["shapes", "types"]
+)
+def test_shape_and_type_are_kept(case, shapes, dtypes):
+    for shape, dtype in itertools.product(shapes, dtypes):
+        solve, y0 = solver(case, tol=1e-2, steps=2), torch.ones(shape, dtype=dtype)
+        for ts, lead in (((0.0, 1.0), ()), ((0.0, 0.4, 1.0), (3,)), ((1.0, 1.0), ()), ((1.0, 1.0, 1.0), (3,))):
+            y = solve(lambda t, y: -y, y0, ts).y
+            assert y.shape == lead + shape
+            assert y.dtype == dtype
 
 
 @pytest.mark.parametrize("grad", GRADIENTS)
