@@ -142,10 +142,10 @@ def runs_below(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("run.json"))
 
 
-def recent_runs(root: Path = Path()) -> list[Path]:
-    """Return the runs in `runs` and `sweeps` below `root`, newest first, without the cells of `odenet reproduce`."""
-    found = (folder for kind in ("runs", "sweeps") for folder in runs_below(root / kind))
-    own = [folder for folder in found if folder.parent != root / "runs" / "cells"]
+def recent_runs() -> list[Path]:
+    """Return the runs in `runs` and `sweeps` here, newest first, without the cells of `odenet reproduce`."""
+    found = (folder for kind in ("runs", "sweeps") for folder in runs_below(Path(kind)))
+    own = [folder for folder in found if folder.parent != Path("runs/cells")]
     return sorted(own, key=lambda folder: (str(record_or_reason(folder).get("started") or ""), folder), reverse=True)
 
 
