@@ -135,7 +135,7 @@ def experiments() -> list[str]:
     """Return the items that can be verified."""
     from odenet_cli.reproduce import plan
 
-    return plan.experiments()
+    return list(plan.experiments())
 
 
 def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -> int:
