@@ -22,7 +22,7 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
 
     Of a user's own samples all, in their order; of a data set with a test split of its own the samples of that.
     """
-    net, record = trained(folder, config, which, eval_batch(config)), known_data(folder)
+    net, record = trained(folder, config, which, eval_batch(config), predicted=True), known_data(folder)
     own = datasets.own_samples(*config.source(), record)
     splits: dict[str, Split] = {"test": net.data.test}
     if own is not None:
@@ -31,11 +31,15 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
     output, truth = (torch.cat([part[n] for part in parts.values()]) for n in (0, 1))
     judged = slice(None) if net.other_data else slice(len(output) - len(parts["test"][0]), None)
     places, truth = own or (torch.arange(len(output)), truth)
-    columns = {"split": [name for name, part in parts.items() for _ in part[0]]} if own else {}
+    split_known = own and not net.other_data
+    columns = {"split": [name for name, part in parts.items() for _ in part[0]]} if split_known else {}
     if net.data.task == "regression":
         more, line = _values(output, truth, record, judged)
     else:
         more, line = _classes(output, truth, record.get("classes") or [], judged)
+    if net.data.record.get("unlabelled"):
+        more = {name: column for name, column in more.items() if name.endswith("predicted") or name[0] in "cp"}
+        line = "without y there is nothing to compare with"
     frame = pl.DataFrame(columns | more)[places.argsort().numpy()].with_row_index("sample")
     return frame, line + (f" ({len(output[judged]):,} samples of the test)" if not net.other_data else "")
 

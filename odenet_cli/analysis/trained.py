@@ -47,8 +47,11 @@ class Trained(NamedTuple):
     other_data: bool = False
 
 
-def trained(folder: Path, config: Config, which: str, batch_size: int) -> Trained:
-    """Load the run in `folder` with its `best` or `last` weights, and its held-out data in batches of `batch_size`."""
+def trained(folder: Path, config: Config, which: str, batch_size: int, predicted: bool = False) -> Trained:
+    """Load the run in `folder` with its `best` or `last` weights, and its held-out data in batches of `batch_size`.
+
+    predicted  only what the network says is asked for: data without y will do
+    """
     for name in APPENDED:
         check_file(folder / name)
     state, trained_on = weights_of_run(folder, config, which), known_data(folder)
@@ -57,6 +60,8 @@ def trained(folder: Path, config: Config, which: str, batch_size: int) -> Traine
     name, options = config.source()
     settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
+    if data.record.get("unlabelled") and not predicted:
+        raise RequestError(f"{data.record['root']} has no y to compare with. What the run says of x: odenet predict.")
     other_data = differ(trained_on, data.record)
     if other_data:
         log.warning(

@@ -57,28 +57,33 @@ class Source(LabelledSource):
             return None
         return stat.st_mtime_ns, stat.st_size
 
-    def find(self) -> Found:
+    def find(self, by_run: bool) -> Found:
         headers = read_headers(self.file)
-        chosen = self._choose(headers)
+        chosen = self._choose(headers, by_run)
         faults = Faults(self.file)
-        check_forms([Part(split, headers[x], headers[y], x, y) for split, x, y in chosen], self.layout, faults)
+        check_forms([Part(split, headers[x], headers.get(y), x, y) for split, x, y in chosen], self.layout, faults)
         faults.raise_all()
-        names = [name for _, *both in chosen for name in both]
-        arrays = iter(read_arrays(self.file, names))
-        parts = [Part(split, next(arrays), next(arrays), x, y) for split, x, y in chosen]
+        names = [name for _, *both in chosen for name in both if name]
+        arrays = dict(zip(names, read_arrays(self.file, names)))
+        parts = [Part(split, arrays[x], arrays.get(y), x, y) for split, x, y in chosen]
         unused = [name for name in headers if name not in names]
         notes = [f"arrays that are not used: {', '.join(unused)}."] if unused else []
         return Found(parts, str(self.file), file_sha256(self.file), notes)
 
-    def _choose(self, headers: dict[str, Header]) -> list[tuple[str, str, str]]:
-        """Return (split, name of its x, name of its y), training samples first."""
+    def _choose(self, headers: dict[str, Header], known: bool) -> list[tuple[str, str, str]]:
+        """Return (split, name of its x, name of its y), training samples first.
+
+        known  x alone will do; the names of y are then empty
+        """
         faults = Faults(self.file)
         listing = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
         found = {}
         for key, said, usual in (("x", self.x, X_NAMES), ("y", self.y, Y_NAMES)):
             bases = [said] if said else usual
             found[key] = next((names for base in bases if (names := _splits(headers, base))), {})
-            if not found[key]:
+            if not found[key] and key == "y" and known and not said:
+                found[key] = dict.fromkeys(found["x"], "")
+            elif not found[key]:
                 what = f"data.{key}={said} is not there" if said else f"no array is named {key}, {key}_train or alike"
                 faults.add(f"{what}; there are {listing}", f"Name it: data.{key}=…")
             elif WHOLE in found[key] and len(found[key]) > 1:

@@ -68,7 +68,7 @@ class Source(LabelledSource):
     def state(self) -> Hashable:
         return None  # the code is imported once, and what it gives is kept for as long as the process lives
 
-    def find(self) -> Found:
+    def find(self, by_run: bool) -> Found:
         named = self._load()
         what = f"data.target={self.target}"
         try:

@@ -78,7 +78,7 @@ class Source(LabelledSource):
         except OSError:
             return None
 
-    def find(self) -> Found:
+    def find(self, by_run: bool) -> Found:
         faults = Faults(self.folder)
         files, notes = self._list(faults)
         bad = dict[str, list[str]]()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from runs_kit import train_run
 
+from odenet_cli.commands import eval as eval_command
 from odenet_cli.commands import predict as command
 from odenet_cli.data.poisson import Source as Poisson
 from odenet_cli.data.spirals import Source as Spirals
@@ -207,7 +208,17 @@ def test_a_regression_gives_the_values_of_all_samples_in_the_order_of_the_file(t
     assert command.main([str(folder), f"data.path={tmp_path / 'other.npz'}", f"out={out}"]) == 0
     few = polars.read_csv(out)
     assert few["y1_predicted"].to_numpy() == pytest.approx(frame["y1_predicted"].to_numpy()[:4], rel=1e-5)
+    assert few.columns == ["sample", "y1", "y1_predicted", "y2", "y2_predicted"]
     assert "of the test" not in capsys.readouterr().out
+
+    numpy.savez(tmp_path / "new.npz", x=x[:4])  # nobody knows y
+    assert command.main([str(folder), f"data.path={tmp_path / 'new.npz'}", f"out={out}"]) == 0
+    new = polars.read_csv(out)
+    assert new.columns == ["sample", "y1_predicted", "y2_predicted"]
+    assert new["y1_predicted"].to_list() == few["y1_predicted"].to_list()
+    assert "nothing to compare with" in capsys.readouterr().out
+    with pytest.raises(RequestError, match=r"new.npz has no y to compare with. .* odenet predict"):
+        eval_command.main([str(folder), f"data.path={tmp_path / 'new.npz'}"])
 
 
 def test_classes_that_have_names_are_written_by_name(tmp_path):
@@ -220,6 +231,11 @@ def test_classes_that_have_names_are_written_by_name(tmp_path):
     assert frame.columns == ["sample", "split", "label", "class", "p_left", "p_right"]
     assert frame["label"].to_list() == numpy.where(x[:, 0] > 0, "right", "left").tolist()
     assert ((frame["p_right"] > 0.5) == (frame["class"] == "right")).all()
+    numpy.savez(tmp_path / "new.npz", x=x)
+    assert command.main([str(folder), f"data.path={tmp_path / 'new.npz'}", f"out={tmp_path / 'out.csv'}"]) == 0
+    new = polars.read_csv(tmp_path / "out.csv")
+    assert new.columns == ["sample", "class", "p_left", "p_right"]
+    assert new["class"].to_list() == frame["class"].to_list()
 
 
 def test_draws_of_a_latent_ode_have_the_noise_of_the_observations():

@@ -178,5 +178,5 @@ def test_a_folder_trains_and_another_is_scored_by_the_classes_of_the_run(odenet,
     told = odenet("predict", "run", "data.path=other", "out=answers.csv")
     assert told.returncode == 0, told.stderr
     lines = (tmp_path / "answers.csv").read_text().splitlines()
-    assert lines[0] == "sample,split,label,class,p_ant,p_bee"
-    assert [line.split(",")[2] for line in lines[1:]] == ["bee"] * 3
+    assert lines[0] == "sample,label,class,p_ant,p_bee"
+    assert [line.split(",")[1] for line in lines[1:]] == ["bee"] * 3

@@ -109,8 +109,11 @@ class LabelledSource:
             if not least <= getattr(self, key) <= 0.9:
                 raise RequestError(f"data.{key}={getattr(self, key)} is out of range; it is a share, up to 0.9.")
 
-    def find(self) -> Found:
-        """Read the samples; raise RequestError with all faults."""
+    def find(self, by_run: bool) -> Found:
+        """Read the samples; raise RequestError with all faults.
+
+        by_run  they are for a trained network: x alone will do, to be predicted
+        """
         raise NotImplementedError
 
     def state(self) -> Hashable:
@@ -232,7 +235,7 @@ def standardised(x: Tensor, mean: Sequence[float], sd: Sequence[float]) -> Tenso
 def _understand(source: LabelledSource, state: Hashable, run_json: str | None) -> Understood:
     """Read, check and arrange the samples; `state` tells when they have changed."""
     run = None if run_json is None else json.loads(run_json)
-    found = source.find()
+    found = source.find(run is not None)
     faults, parts = Faults(found.where), found.parts
     layout = check_forms(parts, source.layout, faults)
     faults.raise_all()  # what follows counts on it
@@ -240,7 +243,10 @@ def _understand(source: LabelledSource, state: Hashable, run_json: str | None) -
     task = run["task"] if run else choose_task(parts, source.task, faults)
     known = run["classes"] if run else []
     faults.raise_all()
-    y, classes = targets(parts, task, known, faults)
+    if run is not None and parts[0].y is None:
+        y, classes = _unknown(len(x), run), known
+    else:
+        y, classes = targets(parts, task, known, faults)
     faults.raise_all()
     outputs = y.shape[1] if task == "regression" else len(classes) or int(y.max()) + 1
     if run is None and task == "classify":
@@ -264,8 +270,16 @@ def _understand(source: LabelledSource, state: Hashable, run_json: str | None) -
         )
     faults.raise_all()
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
+    more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
     record = data_record(source.used, sizes, sha256=found.sha256, root=found.where, warning=warning)
-    return Understood(x, y, order, {**record, "about": _about(units, x), **units})
+    return Understood(x, y, order, {**record, **more})
+
+
+def _unknown(count: int, run: Mapping[str, Any]) -> Tensor:
+    """Return what stands for y where there is none: NaN, or a label that no class has."""
+    if run["task"] == "regression":
+        return torch.full((count, run["outputs"]), torch.nan, dtype=torch.float64)
+    return torch.full((count,), -1)
 
 
 def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: Faults) -> list[str]:

@@ -24,7 +24,10 @@ REAL = "buif"  # kinds of dtypes
 
 
 class Part(NamedTuple):
-    """Hold the samples of a split, or of all: x (N, *S) and y (N,) or (N, K), arrays or what a header says of them."""
+    """Hold the samples of a split, or of all: x (N, *S) and y (N,) or (N, K), arrays or what a header says of them.
+
+    y is None where there is none, in samples to be predicted.
+    """
 
     split: str
     x: Any
@@ -44,7 +47,7 @@ def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> st
                 f"{part.x_name} has samples of shape {part.x.shape[1:]}, and {first.x_name} of {first.x.shape[1:]}",
                 "All splits have one shape",
             )
-        if part.y.dtype.kind != first.y.dtype.kind or part.y.shape[1:] != first.y.shape[1:]:
+        if part.y is not None and (part.y.dtype.kind, part.y.shape[1:]) != (first.y.dtype.kind, first.y.shape[1:]):
             faults.add(
                 f"{part.y_name} is {_form(part.y)}, and {first.y_name} {_form(first.y)}", "All splits have one form"
             )
@@ -60,6 +63,8 @@ def _check_form(part: Part, faults: Faults) -> None:
             f"{part.x_name} is {_form(x)}",
             "Inputs are vectors (N, D) or images (N, H, W), (N, C, H, W), (N, H, W, C), N at least 1",
         )
+    if y is None:
+        return
     if y.dtype.kind not in REAL + "US":
         faults.add(f"{part.y_name} is {_form(y)}", "Save labels as whole numbers or text, values as real numbers")
     if not 1 <= len(y.shape) <= 2 or 0 in y.shape[1:]:
