@@ -31,6 +31,7 @@ from odenet_cli.errors import OdenetError
 from odenet_cli.ode import Solver, doctor
 from odenet_cli.rundir import holds_run, named_run, read_metrics, read_record
 from odenet_cli.training import build
+from odenet_cli.training.budget import at_its_end
 
 __all__ = ["LoadedRun", "doctor", "load", "train"]
 
@@ -80,7 +81,7 @@ def load(run: str | Path, *, weights: str = "best", device: str | torch.device =
     Raises `RequestError` if there is no such run, or its files are damaged.
     """
     folder = named_run(str(run)).absolute()
-    config = load_config(folder)
+    config = at_its_end(folder, load_config(folder))
     state = weights_of_run(folder, config, weights)
     with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
         model = build.model(config, *shape(*config.source(), known_data(folder)))

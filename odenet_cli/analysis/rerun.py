@@ -159,6 +159,8 @@ def changed(before: Session, config: Config, data_record: dict[str, Any]) -> Ses
     session.optimizer.load_state_dict(before.optimizer.state_dict())
     for name in ("step", "epoch", "position", "validated", "best", "last_finite_loss"):
         setattr(session, name, getattr(before, name))
+    if config.solver == before.config.solver:
+        session.budget = before.budget
     return session
 
 

@@ -54,6 +54,7 @@ class Parser(argparse.ArgumentParser):
     `RequestError`.
 
     run      the first word is the folder of a run, and the keys of `RUN_KEYS` may be overridden
+    goes_on  the run goes on from its checkpoint: the tolerance is where it began, not where `solver.budget` steered it
     keys     what else may be overridden, `key=value`
     several  patterns of the keys that take several values, `key=a,b`
 
@@ -67,7 +68,13 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(
-        self, module: str, doc: str | None, run: bool = False, keys: Sequence[str] = (), several: Sequence[str] = ()
+        self,
+        module: str,
+        doc: str | None,
+        run: bool = False,
+        keys: Sequence[str] = (),
+        several: Sequence[str] = (),
+        goes_on: bool = False,
     ) -> None:
         command = module.rpartition(".")[2]
         super().__init__(
@@ -82,6 +89,7 @@ class Parser(argparse.ArgumentParser):
         self.options: dict[str, argparse.Action] = {}
         self.needs_words = False
         self.offers: Callable[[], list[str]] = list
+        self.goes_on = goes_on
         self.run, self.keys, self.several = run, (*keys, *(RUN_KEYS if run else ())), several
         if run:
             self.add_argument(
@@ -126,6 +134,10 @@ class Parser(argparse.ArgumentParser):
         request.argv = list(argv)
         if self.run:
             config = load(request.folder)
+            if config.solver.budget is not None and not self.goes_on:
+                from odenet_cli.training.budget import at_its_end
+
+                config = at_its_end(request.folder, config)
             request.overrides = self.read_overrides(request.overrides)
             request.config = locate_data(request.folder, config, request.overrides)
         return request

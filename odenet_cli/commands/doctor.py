@@ -27,7 +27,7 @@ from odenet_cli.commands import eval as scoring
 from odenet_cli.config.schema import Config
 from odenet_cli.training.progress import say
 
-PARSER = _common.Parser(__name__, __doc__, run=True)
+PARSER = _common.Parser(__name__, __doc__, run=True, goes_on=True)
 
 
 @PARSER.command

@@ -21,7 +21,7 @@ from odenet_cli.errors import RunFailed
 from odenet_cli.training.progress import say
 
 PARSER = _common.Parser(
-    __name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype", "eval.dtype"]
+    __name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype", "eval.dtype"], goes_on=True
 )
 
 

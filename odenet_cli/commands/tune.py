@@ -27,12 +27,14 @@ import shlex
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands import _common, gradcheck
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import options
+from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.files import write_json
 from odenet_cli.registry import require
@@ -75,7 +77,7 @@ def main(request: Namespace) -> int:
                 raise
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     rows = marked(tuner, best)
-    words = [] if best is None else train_words(request.folder, tuner.run, best.config)
+    words = [] if best is None else train_words(request.folder, load(request.folder), best.config)
     say(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
     for line in reference_lines(tuner):
         say(line)
@@ -99,6 +101,7 @@ def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> T
     from odenet_cli.request.overrides import altered
 
     run = altered(request.config, _common.combinations(request.overrides)[0])
+    run = replace(run, solver=replace(run.solver, budget=None))  # which would steer what is tried
     needs_float64("tune", run)
     needs_solver(request.folder, run)
     parts.begin("tune")
@@ -181,7 +184,10 @@ def print_verdict(tuner: Tuner, best: Measured | None, words: list[str], seconds
 
 
 def train_words(folder: Path, run: Config, config: Config) -> list[str]:
-    """Return the words of a command that trains the run anew under a config that differs in solver and gradient."""
+    """Return the words of a command that trains the run anew under a config that differs in solver and gradient.
+
+    run  the config as the run began
+    """
     names = ("solver", "gradient")
     before, after = (
         {key: value for name in names for key, value in leaves(getattr(c, name), name, lists=False)}

@@ -145,8 +145,9 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
     from odenet_cli.analysis.witnesses import Comparison
     from odenet_cli.config.saved import load
     from odenet_cli.request.overrides import altered
+    from odenet_cli.training.budget import at_its_end
 
-    run = _common.locate_data(folder, load(folder), overrides)
+    run = _common.locate_data(folder, at_its_end(folder, load(folder)), overrides)
     config = altered(run, _common.combinations(overrides)[0])
     needs_float64("verify", config)
     needs_solver(folder, config)

@@ -209,6 +209,11 @@ def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
     if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
         raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
     if not kind_is_adaptive:
+        if solver.budget is not None:
+            raise RequestError(
+                f"{key}.budget={solver.budget} steers a tolerance, and {solver.method} takes fixed steps. "
+                f"Set {key}.steps, or choose an adaptive method such as dopri5."
+            )
         if solver.rtol is not None or solver.atol is not None:
             raise RequestError(_wrong_kind(key, solver, "takes fixed steps, so it has no rtol or atol"))
         if solver.steps is None:

@@ -69,10 +69,17 @@ class SolverConfig(SolverChange):
 
     method: str = option("dopri5", "the method, a name of conf/solver")
     max_steps: int = option(10_000, "attempted steps after which a solve is given up", low=1)
+    budget: int | None = option(
+        None,
+        "mean function evaluations of the forward solves of a training step: rtol, where it begins, is steered to it; "
+        "null: it stays",
+        low=1,
+    )
 
     def record(self) -> dict[str, Any]:
-        """Return what a table's row says of the solver; of the step control only what is set."""
-        return {key: value for key, value in vars(self).items() if value is not None or key not in STEP_CONTROL}
+        """Return what a table's row says of the solver; of the step control and the budget only what is set."""
+        optional = (*STEP_CONTROL, "budget")
+        return {key: value for key, value in vars(self).items() if value is not None or key not in optional}
 
 
 @dataclass

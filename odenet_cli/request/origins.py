@@ -37,7 +37,7 @@ def values_and_origins(
         method, follows_rtol = result[f"{section}.method"][0], result[f"{section}.rtol"][0] is not None
         own = written("solver", method) if method not in (None, completed.solver.method) else {}
         for name, value in vars(solver).items():
-            if result[f"{section}.{name}"][0] is None and value is not None:
+            if f"{section}.{name}" in result and result[f"{section}.{name}"][0] is None and value is not None:
                 origin = f"solver={method}" if name in own else f"solver.{name}"
                 result[f"{section}.{name}"] = value, f"{section}.rtol" if name == "atol" and follows_rtol else origin
     return result

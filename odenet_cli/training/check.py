@@ -18,7 +18,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.tasks import missing_method
-from odenet_cli.training import build, device
+from odenet_cli.training import budget, build, device
 
 GIB = 2**30
 
@@ -33,6 +33,7 @@ def check(config: Config) -> None:
     check_task(config)
     shape = datasets.shape(name, given)
     network = build_without_memory(config, *shape)
+    budget.check(config, network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
     of_images = datasets.tasks(name)[0] == "classify"

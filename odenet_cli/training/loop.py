@@ -50,6 +50,8 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
         session.step, session.position = session.step + 1, session.position + 1
         session.elapsed_s = time.perf_counter() - session.started
         session.window.add(values, solves)
+        if session.budget is not None:
+            session.budget.add(sum(stats.nfe_forward for stats in solves))
         progress.step(session.step)
         epoch_done = session.position == session.per_epoch
         if session.step % trainer.log_every == 0 or epoch_done or session.step == session.end:
@@ -72,6 +74,7 @@ def loss_and_gradients(session: Session, batch: Any) -> tuple[dict[str, Tensor],
 
     The weights stay as they are.
     """
+    session.steer()
     # The tally stays open through the backward pass, which evaluates the vector field too.
     with tally() as solves, measured_memory(session):
         loss, extra = session.loss_fn(session.model, batch)
@@ -106,6 +109,8 @@ def record_window(session: Session, log: Any, progress: Any, rate: float) -> Non
     # An epoch's last step counts as its end.
     epoch = session.epoch + (session.position == session.per_epoch)
     record = {"step": session.step, "epoch": epoch, "split": "train", "lr": rate, **session.window.means()}
+    if session.budget is not None:
+        record["rtol"] = session.budget.rtol
     # On a GPU this is the first look at these losses: the steps themselves do not wait for the device.
     if not math.isfinite(record["loss"]):
         raise diverged(session, record["loss"], session.step)
@@ -140,6 +145,7 @@ def score(
 ) -> dict[str, Any]:
     """Return the scores of the present weights on `split`; raise `RunFailed` if the loss is NaN or infinite."""
     samples, limit = getattr(session.data, split), session.config.trainer.limit_batches
+    session.steer()
     with failing_in(session, split):
         scores = evaluate(
             session.model, session.loss_fn, samples, session.scorer, limit, session.precision, per_sample, over

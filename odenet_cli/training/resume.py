@@ -49,6 +49,7 @@ class CheckpointWriter:
             "elapsed_s": session.elapsed_s,
             "window": session.window.state(),
             "metrics_bytes": self.logbook.flush(),
+            **({} if session.budget is None else {"budget": session.budget.state()}),
         }
         checkpoint.save(self.folder / "last.pt", content)
 
@@ -86,6 +87,8 @@ def restore(session: Session, state: Content) -> None:
     session.step, session.epoch, session.validated = state["step"], state["epoch"], state["validated"]
     session.position = min(state["position"], session.per_epoch)  # trainer.limit_batches may be smaller now
     session.best, session.elapsed_s = state["best"], state["elapsed_s"]
+    if session.budget is not None:
+        session.budget.restore(state["budget"])
 
 
 def validate(

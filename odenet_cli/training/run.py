@@ -24,7 +24,7 @@ from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, write_record
 from odenet_cli.tasks import calibrate, figure_data, sanity_check, task
-from odenet_cli.training import build, checkpoint, device, generators, record
+from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.failure import explain
@@ -89,6 +89,8 @@ def run(
                 write_record(folder, entry)
             raise raised from error
         write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
+        if session.budget is not None:
+            tell(session.budget.outcome())
         tell_end(final, folder, images, session.data.record.get("beside"))
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
@@ -269,5 +271,6 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
         optimizer(config.optim, model.parameters(), where),
         where,
         build.solver(eval_solver(config)),
+        budget=budget.of_config(config),
         check_every_step=where.type == "cpu",
     )

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from odenet_cli.config.schema import Config
+from odenet_cli.models import solvers
 from odenet_cli.ode import Solver, Stats
 from odenet_cli.tasks import Loss
+from odenet_cli.training.budget import Budget
 from odenet_cli.training.build import eval_dtype
 from odenet_cli.training.evaluate import mean_cost
 from odenet_cli.training.optim import learning_rate
@@ -81,6 +83,7 @@ class Session:
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
     last_finite_loss       the step and the value of the last loss that was looked at
     elapsed_s              seconds of training, over all starts of the run; `started` is their zero on this clock
+    budget                 what steers the tolerance, where there is a `solver.budget`
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
     """
 
@@ -100,6 +103,7 @@ class Session:
     elapsed_s: float = 0.0
     check_every_step: bool = True
     last_finite_loss: tuple[int, float] | None = None
+    budget: Budget | None = None
     failed: dict[str, Any] | None = None
     window: Window = field(default_factory=Window)
 
@@ -122,6 +126,14 @@ class Session:
     def end(self) -> int:
         """The step to stop at."""
         return min(self.total, self.config.trainer.max_steps or self.total)
+
+    def steer(self) -> None:
+        """Give the network's solvers, and the scorer where it scores as in training, the tolerance of the next step."""
+        if self.budget is not None:
+            for module in solvers(self.model):
+                module.solver = self.budget.steer(module.solver)
+            if self.budget.scores and self.scorer is not None:
+                self.scorer = self.budget.steer(self.scorer)
 
     def batches(self) -> Iterator[Any]:
         """Yield what is left of this epoch, at most up to the end of the run.

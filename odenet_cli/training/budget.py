@@ -1,0 +1,143 @@
+"""Keep the function evaluations of training at a wish: `solver.budget`. The tolerance is steered, step by step.
+
+Evaluations N of a method whose error falls as h^p grow as rtol^(-1/p). So log rtol is moved by p times what N is off,
+relative to the wish: wholly after the first step, by less and less after the next, and by a fifth from the fifth on.
+Each N is a whole number of solver steps, and what it is off is not lost: a sum of it, forgotten within about fifty
+steps, moves log rtol too, so that the mean over the run is the wish. The two together are a double pole, which returns
+from a deviation within about ten steps and does not overshoot. Where a step takes just what is wished, rtol stays.
+
+All of it is a function of the counts of the steps made, so that a resumed run steers as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from odenet_cli.config.resolve import eval_config
+from odenet_cli.config.schema import Config, SolverConfig
+from odenet_cli.errors import RequestError
+from odenet_cli.models import solvers
+from odenet_cli.ode import Adaptive, Solver, Tableau, method
+from odenet_cli.precision import EPS
+from odenet_cli.rundir import read_metrics
+
+GAIN = 0.2  # of what a step is off; the sum has a quarter of its square, which is the double pole
+MEMORY = 0.98  # of the sum, from step to step: what cannot be made up for loosens the tolerance no further
+LOOSEST = 10.0
+ADAMS_ORDER = 5  # that a method of many orders is taken to have
+MAX_EXPONENT = 20.0  # of a change of the tolerance
+
+
+@dataclass
+class Budget:
+    """Steer the tolerance of a run's solves.
+
+    wish   mean evaluations of the forward solves of a step
+    ratio  atol / rtol
+    order  p, of the error estimate
+    scores networks are scored at this tolerance too
+    debt   the sum of N / wish - 1, the older the less; at an end of the range it stays
+    """
+
+    wish: int
+    rtol: float
+    ratio: float
+    order: int
+    tightest: float
+    scores: bool = False
+    debt: float = 0.0
+    steps: int = 0
+    evaluations: int = 0
+
+    @property
+    def mean(self) -> float:
+        """The mean evaluations of a step so far."""
+        return self.evaluations / max(1, self.steps)
+
+    def steer(self, solver: Solver) -> Solver:
+        """Return a solver with the tolerance of the next step."""
+        if not isinstance(solver, Adaptive):
+            return solver
+        return replace(solver, rtol=self.rtol, atol=self.rtol * self.ratio)
+
+    def add(self, evaluations: int) -> None:
+        """Take note of the evaluations of a step, and choose the tolerance of the next."""
+        self.steps, self.evaluations = self.steps + 1, self.evaluations + evaluations
+        off = evaluations / self.wish - 1
+        debt = MEMORY * self.debt + off
+        if not off:  # where fewer cannot be had, a debt alone would loosen the tolerance for nothing
+            self.debt = debt
+            return
+        gain = max(GAIN, 1 / self.steps)
+        factor = self.order * (gain * math.log1p(off) + GAIN**2 / 4 * debt)
+        rtol = self.rtol * math.exp(min(MAX_EXPONENT, max(-MAX_EXPONENT, factor)))
+        self.rtol = min(LOOSEST, max(self.tightest, rtol))
+        if self.rtol == rtol:  # at an end of the range the sum would grow without an effect, and take as long to shrink
+            self.debt = debt
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {name: getattr(self, name) for name in ("rtol", "debt", "steps", "evaluations")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def outcome(self) -> str:
+        """Return in words what came of it."""
+        text = f"solver.budget={self.wish}: {self.mean:.1f} evaluations a step, rtol {self.rtol:.3g} at the end"
+        if abs(self.mean - self.wish) <= 1:
+            return text
+        end = {LOOSEST: "the loosest there is", self.tightest: "the tightest for its dtype"}.get(self.rtol)
+        return f"{text}; not within 1 of the wish, {end or 'the run is too short'}"
+
+
+def of_config(config: Config) -> Budget | None:
+    """Return what steers the tolerance of a run; None where `solver.budget` is not set."""
+    solver = config.solver
+    if solver.budget is None or solver.rtol is None or solver.atol is None:
+        return None
+    formulas = method(solver.method)
+    order = formulas.embedded_order + 1 if isinstance(formulas, Tableau) else ADAMS_ORDER
+    scorer = eval_config(config).solver
+    as_trained = scorer.rtol is None and scorer.atol is None and scorer.method in (None, solver.method)
+    return Budget(solver.budget, solver.rtol, solver.atol / solver.rtol, order, 10 * EPS[config.dtype], as_trained)
+
+
+def at_its_end(folder: Path, config: Config) -> Config:
+    """Return the config of the run in `folder` with the tolerance that its budget has steered it to."""
+    solver = config.solver
+    records = read_metrics(folder) if solver.budget is not None else []
+    rtol = next((record["rtol"] for record in reversed(records) if "rtol" in record), None)
+    if rtol is None or solver.rtol is None or solver.atol is None:
+        return config
+    return replace(config, solver=replace(solver, rtol=rtol, atol=rtol * solver.atol / solver.rtol))
+
+
+def least_evaluations(config: SolverConfig) -> int:
+    """Return the fewest evaluations of a solve: those of one step, and one to choose its length."""
+    formulas = method(config.method)
+    return (formulas.stages if isinstance(formulas, Tableau) else 2) + (config.first_step is None)
+
+
+def check(config: Config, network: nn.Module) -> None:
+    """Raise `RequestError` if the network cannot keep to `solver.budget`: it solves nothing, or one step takes more."""
+    wish, count = config.solver.budget, len(solvers(network))
+    if wish is None:
+        return
+    if not count:
+        raise RequestError(f"solver.budget={wish}: model={config.model['name']} has no solver. Leave it out.")
+    least = least_evaluations(config.solver) * (2 if config.gradient.method == "reversible" else 1)
+    if wish < least:
+        raise RequestError(
+            f"solver.budget={wish} is less than the {least} evaluations of a single step of {config.solver.method} and "
+            f"the choice of its length.\n  Ask for more, or use another method: bosh3 takes "
+            f"{least_evaluations(replace(config.solver, method='bosh3'))}, heun_euler "
+            f"{least_evaluations(replace(config.solver, method='heun_euler'))}."
+        )
