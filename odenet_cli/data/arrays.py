@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from odenet_cli.data.common.faults import Faults
-from odenet_cli.data.common.labelled import Found, LabelledSource
+from odenet_cli.data.common.labelled import LabelledSource
 from odenet_cli.data.common.npz import Header, file_sha256, read_arrays, read_headers
 from odenet_cli.data.common.samples import SPLITS, WHOLE, Part, check_forms
 from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
 X_NAMES = ("x", "X", "images", "image", "data", "inputs", "features")

@@ -22,10 +22,11 @@ import torch
 
 from odenet_cli import registry
 from odenet_cli.data.common.faults import Faults
-from odenet_cli.data.common.labelled import Found, LabelledSource
+from odenet_cli.data.common.labelled import LabelledSource
 from odenet_cli.data.common.samples import SPLITS, WHOLE, Part, check_forms
 from odenet_cli.data.common.splits import sha256_of
 from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
 WANTED = "It returns a torch Dataset of (x, y), a pair (x, y), or a dictionary of them by split: train, valid, test"

@@ -20,9 +20,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy
 
 from odenet_cli.data.common.faults import Faults
-from odenet_cli.data.common.labelled import TASKS, Found, LabelledSource
+from odenet_cli.data.common.labelled import TASKS, LabelledSource
 from odenet_cli.data.common.samples import SPLITS, WHOLE, Part
 from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow
