@@ -58,6 +58,14 @@ class LoadedRun:
         solvers = models.solvers(self.model)
         return solvers[0].solver if solvers else None
 
+    @property
+    def parameters(self) -> dict[str, dict[str, float | None]]:
+        """What a fit found: name -> {value, error, low, high}, the standard error and the 95 % interval.
+
+        None where the data do not determine it; empty for a run of another kind.
+        """
+        return (self.record.get("final") or {}).get("estimates") or {}
+
     def with_solver(self, **changes: Any) -> LoadedRun:
         """Return the same run with a copy of its network whose solver has these settings changed (rtol, atol, …).
 

@@ -33,6 +33,7 @@ TASK_SCORES = {
     "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
     "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
     "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),
+    "r2": (Score("R²", "r2", 4), Score("R², held out", "r2_held_out", 4)),
     "nll": (
         Score("NLL, nat", "nll", 3),
         Score("in the data's units, nat", "nll_data", 3),

@@ -12,7 +12,8 @@ it is printed how often it lies inside. A figure of the first series is drawn be
 A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
 Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
 predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
-written, of a regression its values; of arrays or images of your own those of all samples."""
+written, of a regression its values; of arrays or images of your own those of all samples. Of a fit (model=fit) the band
+is that of its parameters, by the delta method, and of an observation."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def main(request: Namespace) -> int:
 
     config = altered(request.config, _common.combinations(request.overrides)[0])
     task = datasets.task(*config.source(), known_data(request.folder))
-    if task in ("series", "events"):
+    if task in ("series", "events", "fit"):
         return write_forecast(request, config)
     if task not in ("classify", "regression"):
         raise RequestError(
@@ -76,13 +77,15 @@ def main(request: Namespace) -> int:
 
 def write_forecast(request: Namespace, config: Config) -> int:
     """Predict series, write them, print how well the band holds, and draw the first of them."""
+    from odenet_cli.analysis.fitted_forecast import fitted_forecast
     from odenet_cli.analysis.forecast import Question, forecast
     from odenet_cli.analysis.forecast_rows import describe_coverage, first_series, frame_of
     from odenet_cli.analysis.held_out_forecast import held_out_forecast
     from odenet_cli.report import forecast_figure, style
 
     question = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)
-    predict = forecast if config.data["name"] in ("table", "csv") else held_out_forecast
+    tables = {**dict.fromkeys(("table", "csv"), forecast), "observations": fitted_forecast}
+    predict = tables.get(config.data["name"], held_out_forecast)
     result = predict(request.folder, config, request.checkpoint, question)
     frame = frame_of(result)
     write_frame(request.out, frame)

@@ -269,6 +269,8 @@ def _check_gradient(gradient: GradientConfig) -> None:
 
 def _check_optim(optim: OptimConfig) -> None:
     require("optim.name", optim.name, options("optim"))
+    if optim.name == "lm" and (optim.weight_decay or optim.clip is not None):
+        raise RequestError("optim.weight_decay and optim.clip have no meaning for optim=lm; leave them out.")
     if optim.momentum is not None and "momentum" not in preset("optim", optim.name):
         raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
     if sorted(optim.milestones) != list(optim.milestones):

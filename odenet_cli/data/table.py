@@ -78,8 +78,9 @@ class Source:
 
     classes: ClassVar = 0
     task: ClassVar = "series"
-    UNITS: ClassVar = KEYS
+    UNITS: ClassVar[tuple[str, ...]] = KEYS
     used: ClassVar[str] = "table"
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("validation",)  # parts that may be 0
 
     path: str | None = None
     form: str | None = None
@@ -126,7 +127,7 @@ class Source:
         if self.stride is not None and self.length is None:
             raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
         for key in ("window", "validation", "test"):
-            low, high = (0 if key == "validation" else 1e-9), (1 if key == "window" else 0.9)
+            low, high = (0 if key in self.OPTIONAL else 1e-9), (1 if key == "window" else 0.9)
             if not low <= getattr(self, key) <= high:
                 raise RequestError(f"data.{key}={getattr(self, key)} is out of range; it is a share, up to {high}.")
         if self.zone is not None:

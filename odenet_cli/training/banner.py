@@ -11,6 +11,7 @@ from odenet_cli.config.resolve import eval_solver, gradient_solver
 from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
 from odenet_cli.models import solvers
 from odenet_cli.training import device
+from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.progress import INDENT, MAX_COLUMNS, columns, labelled, short
 from odenet_cli.training.session import Session
 
@@ -21,12 +22,16 @@ def banner(session: Session, folder: Path) -> list[str]:
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
+    if session.data.task == "fit":
+        sizes = [f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} to fit"]
     lines = {
         "model": f"{model_name(config)}, {parameters:,} parameters{stem_of(session)}",
         "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",
     }
     if solvers(session.model):
-        lines |= {"solver": solver_line(session), "gradient": gradient_line(config)}
+        lines["solver"] = solver_line(session)
+        if config.optim.name != LEAST_SQUARES:
+            lines["gradient"] = gradient_line(config)
     lines |= {"recipe": recipe_line(session), "device": device_line(session.device)}
     if session.step:
         lines["resumed"] = f"after step {session.step} of {session.end}"
@@ -82,6 +87,9 @@ def gradient_line(config: Config) -> str:
 def recipe_line(session: Session) -> str:
     """Return the length of the run, its batches, and the optimiser with its learning rate: the values in effect."""
     trainer, optim = session.config.trainer, session.config.optim
+    if optim.name == LEAST_SQUARES:
+        whole = "" if optim.lr == 1 else f", {optim.lr:g} of each"
+        return f"Levenberg-Marquardt, at most {session.total:,} steps{whole}"
     epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of {session.per_epoch:,} steps"
     length = f"{session.total:,} steps" if trainer.steps else epochs
     stop = f", stopped after {session.end:,}" if session.end < session.total else ""

@@ -45,10 +45,12 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
         # What fails in here leaves the weights as they were: the step can be repeated.
         with failing_in(session, "train"):
             values, solves = loss_and_gradients(session, batch)
-        session.optimizer.step()
+        with tally() as tried:  # least squares tries a step before it takes it; other optimisers solve nothing
+            session.optimizer.step()
 
         session.step, session.position = session.step + 1, session.position + 1
         session.elapsed_s = time.perf_counter() - session.started
+        solves += tried
         session.window.add(values, solves)
         if session.budget is not None:
             session.budget.add(sum(stats.nfe_forward for stats in solves))

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 # The class of torch.optim for each `conf/optim/<name>.yaml`.
+LEAST_SQUARES = "lm"  # of model=fit: `training/least_squares.py`
 OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 
 def check(config: OptimConfig) -> None:
     """Raise `RequestError` for an optimiser that does not exist."""
-    require("optim.name", config.name, OPTIMISERS)
+    require("optim.name", config.name, (*OPTIMISERS, LEAST_SQUARES))
 
 
 def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:

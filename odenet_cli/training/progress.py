@@ -314,4 +314,4 @@ def short(folder: Path) -> str:
 def score_text(final: dict[str, Any]) -> str:
     """Return the main test scores in words; those of a task that has none: its loss."""
     scores = [score.sentence(final[score.name]) for score in scores_of(final)]
-    return "test " + (", ".join(scores) or f"loss {final['loss']:.4g}")
+    return ("" if "estimates" in final else "test ") + (", ".join(scores) or f"loss {final['loss']:.4g}")

@@ -56,10 +56,13 @@ def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, A
     train = [record for record in read_metrics(folder) if record["split"] == "train"]
     peaks = [record["peak_mib"] for record in train if record["peak_mib"] is not None]
     best = session.best or {}
+    cost = {"nfe_forward": train[-1]["nfe_forward"], "nfe_backward": train[-1]["nfe_backward"]}
+    if "estimates" in scores:  # a fit's steps differ, and the last one only sees that it is done
+        total = sum(record["nfe_forward"] for record in train)
+        cost |= {"nfe_forward": total / len(train), "nfe_total": total}
     return {
         **{name: value for name, value in scores.items() if name not in COUNTS and name != "time_s"},
-        "nfe_forward": train[-1]["nfe_forward"],
-        "nfe_backward": train[-1]["nfe_backward"],
+        **cost,
         "nfe_test": scores["nfe_forward"],
         "saved_mib": max(record["saved_mib"] for record in train),
         "peak_mib": max(peaks, default=None),

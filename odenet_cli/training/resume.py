@@ -14,12 +14,14 @@ from odenet_cli import data as datasets
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import default_options
 from odenet_cli.config.schema import Config
+from odenet_cli.data.observations import Observations
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.checkpoint import Content, OtherConfig
 from odenet_cli.training.failure import Diverged, describe_progress, first_nonfinite
 from odenet_cli.training.identity import sets_weights
 from odenet_cli.training.log import Logbook
+from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.session import Session, Window
 
 # The keys of every checkpoint, and those of `last.pt`, with their types.
@@ -89,6 +91,8 @@ def restore(session: Session, state: Content) -> None:
     session.best, session.elapsed_s = state["best"], state["elapsed_s"]
     if session.budget is not None:
         session.budget.restore(state["budget"])
+    if session.config.optim.name == LEAST_SQUARES:
+        session.optimizer.go_on(Observations(*next(iter(session.data.train.epoch(0)))))  # type: ignore[attr-defined]
 
 
 def validate(

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import save
 from odenet_cli.config.schema import Config
+from odenet_cli.data.observations import Observations
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
@@ -26,12 +28,13 @@ from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, wri
 from odenet_cli.tasks import calibrate, figure_data, sanity_check, task
 from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
+from odenet_cli.training.estimates import estimate_lines
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.failure import explain
 from odenet_cli.training.identity import check_same_data, check_same_run, other_run
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
-from odenet_cli.training.optim import optimizer
+from odenet_cli.training.optim import LEAST_SQUARES, optimizer, without_compiler
 from odenet_cli.training.progress import Progress, say, short, tell, tell_end
 from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
 from odenet_cli.training.session import Session
@@ -89,12 +92,29 @@ def run(
                 write_record(folder, entry)
             raise raised from error
         write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
+        for line in estimate_lines(final):
+            tell(line)
         if session.budget is not None:
             tell(session.budget.outcome())
         tell_end(final, folder, images, session.data.record.get("beside"))
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
+
+
+def make_optimizer(config: Config, model: nn.Module, where: torch.device) -> torch.optim.Optimizer:
+    """Return the optimiser of the run."""
+    if config.optim.name != LEAST_SQUARES:
+        return optimizer(config.optim, model.parameters(), where)
+    from odenet_cli.training.least_squares import LevenbergMarquardt
+
+    assert config.optim.lr is not None
+    return without_compiler(LevenbergMarquardt)(model, config.optim.lr)  # type: ignore[arg-type]
+
+
+def start_fit(model: Any, data: datasets.Data, seed: int) -> None:
+    """Begin a fit at its data; what a checkpoint holds takes its place."""
+    model.start_from(Observations(*next(iter(data.test.epoch(0)))), data.record["columns"][2:], seed)
 
 
 def say_finished(session: Session, folder: Path) -> None:
@@ -263,12 +283,14 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
     )
     generators.seed(config.seed)
     model = build.model(config, data.shape, data.classes).to(where)
+    if config.optim.name == LEAST_SQUARES:
+        start_fit(model, data, config.seed)
     return Session(
         config,
         model,
         task(data.task),
         data,
-        optimizer(config.optim, model.parameters(), where),
+        make_optimizer(config, model, where),
         where,
         build.solver(eval_solver(config)),
         budget=budget.of_config(config),

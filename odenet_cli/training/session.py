@@ -124,7 +124,9 @@ class Session:
 
     @property
     def end(self) -> int:
-        """The step to stop at."""
+        """The step to stop at; a least-squares fit ends where it has converged."""
+        if getattr(self.optimizer, "converged", False):
+            return self.step
         return min(self.total, self.config.trainer.max_steps or self.total)
 
     def steer(self) -> None:

@@ -41,11 +41,11 @@ def own_field(
             # A model without memory is one on the meta device, whose tensors hold no numbers to compute with.
             on_meta = any(parameter.is_meta for parameter in field.parameters())
             u = (torch.randn(2, controls),) if controls else ()
-            _try(target, own(**options) if on_meta else field, torch.randn(2, *shape), u)
+            try_field(target, own(**options) if on_meta else field, torch.randn(2, *shape), u)
     return field
 
 
-def _try(target: str, field: nn.Module, y: torch.Tensor, u: tuple[torch.Tensor, ...]) -> None:
+def try_field(target: str, field: nn.Module, y: torch.Tensor, u: tuple[torch.Tensor, ...] = ()) -> None:
     """Call the field as a solver does; raise RequestError naming it if that fails."""
     training = field.training
     try:

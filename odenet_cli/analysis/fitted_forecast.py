@@ -1,0 +1,45 @@
+"""Forecasts by a least-squares fit: the path of its parameters, with a band by the delta method (`odenet predict`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from odenet_cli.analysis.forecast import Question, series_of
+from odenet_cli.analysis.forecast_rows import Forecast, Predicted
+from odenet_cli.analysis.trained import trained
+from odenet_cli.config.schema import Config
+from odenet_cli.data.observations import Observations, Source
+from odenet_cli.errors import RequestError
+from odenet_cli.tasks.common import band, inference
+
+
+def fitted_forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
+    """Predict the series of the fit in `folder` at their own times, those asked for, and those ahead."""
+    if question.seen is not None:
+        raise RequestError(
+            f"seen={question.seen:g}: a fit has seen what it was fitted to; data.test held out the rest."
+        )
+    run = trained(folder, config, which, 1)
+    table = Source(**config.source()[1]).table()
+    targets = list(series_of(table, question, 1.0))
+    problem, unit = Observations(*next(iter(run.data.test.epoch(0)))), run.data.record["time_unit"]
+    parts = [(target.times / unit - t0) / last for target, t0, last in zip(targets, problem.begins, problem.lasts)]
+    at = problem._replace(times=pad_sequence(parts, batch_first=True))
+    model = run.model.eval()
+    mean, bands = inference.forecast(model, problem, inference.infer(model, problem), at, band.LEVELS)
+    ends = problem.times.masked_fill(problem.held_out, 0).amax(1)
+    series = [
+        Predicted(
+            target.name,
+            target.times,
+            (part <= end * (1 + 1e-12)) & ~target.truth.isnan().all(1),
+            target.truth,
+            torch.cat((mean[None, n, : len(part)], bands[:, n, : len(part)])),
+        )
+        for n, (target, part, end) in enumerate(zip(targets, parts, ends))
+    ]
+    # Its width follows from the residuals: no held-out series has to say it.
+    return Forecast([*table.header, *table.columns], series, table.dates, calibrated=True)

@@ -1,0 +1,161 @@
+"""A table as `model=fit` sees it: `data=table` with every point of every series, in the table's own times and units.
+
+One batch holds all series side by side. Nothing is scaled and no series is held out; the end of each may be (`test`),
+to be predicted. Times that are dates are counted in `unit`, since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from odenet_cli.data import table
+from odenet_cli.data.common.splits import BatchSpec, Data, TensorSplit, data_record
+from odenet_cli.data.common.table_series import Table
+from odenet_cli.data.common.table_summary import summary
+from odenet_cli.data.common.units import Units
+from odenet_cli.errors import RequestError
+
+SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "week": 604800.0, "year": 31557600.0}
+UNUSED: dict[str, Any] = {
+    **dict.fromkeys(("split", "length", "stride", "controls", "static", "interpolation", "fill")),
+    **{"window": 0.5, "span": 5.0},
+}
+
+
+class Observations(NamedTuple):
+    """Batches are plain tuples of these tensors, in this order.
+
+    series    (B,)       number of each series in the table
+    begins    (B,)       time of its first point, in the table's times
+    lasts     (B,)       time from there to its last point
+    times     (B, T)     of its points as a part of that, from 0 to 1, rising; padding at 1
+    values    (B, T, C)  what was observed; NaN: missing, and padding
+    held_out  (B, T)     True for points that are not fitted
+    """
+
+    series: Tensor
+    begins: Tensor
+    lasts: Tensor
+    times: Tensor
+    values: Tensor
+    held_out: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(table.Source):
+    """Options of `data=observations`: those of `data=table` that say how it is read, and
+
+    unit  of times that are dates; None: d
+    test  part of the points of each series, its last ones, that is not fitted
+    """
+
+    task: ClassVar = "fit"
+    used: ClassVar[str] = "table"
+    UNITS: ClassVar[tuple[str, ...]] = ("columns", "time_unit", "series")
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("validation", "test")
+
+    unit: str | None = None
+    validation: float = 0.0
+    test: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, default in UNUSED.items():
+            if getattr(self, key) not in (None, default):
+                raise RequestError(
+                    f"data.{key}={getattr(self, key)} has no meaning for model=fit, to which all points of a series "
+                    "are one path; leave it out. To keep the end of each from the fit: data.test=0.2."
+                )
+        if self.validation:
+            raise RequestError(f"data.validation={self.validation}: a fit chooses nothing on it; use data.test.")
+        if self.unit is not None and self.unit not in SECONDS:
+            raise RequestError(f"data.unit={self.unit} is not known. There are: {', '.join(SECONDS)}.")
+        super().__post_init__()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return input_shape(self.prepare())
+
+    def in_units_of(self, record: Mapping[str, Any]) -> OfRun:  # type: ignore[override]
+        """Return this table as the run sees it that `record` is of."""
+        return OfRun(self, dict(record))
+
+    def prepare(self) -> dict[str, Any]:
+        return self._record(self.table())
+
+    def load(self, spec: BatchSpec) -> Data:
+        read = self.table()
+        record = self._record(read)
+        rows = self.rows(read, record["time_unit"])
+        on_device = tuple(row.to(spec.device, spec.dtype if row.is_floating_point() else None) for row in rows)
+        whole = TensorSplit(rows=on_device, batch_size=len(rows.series))
+        none = TensorSplit(rows=tuple(row[:0] for row in on_device), batch_size=1)
+        return Data(
+            train=whole, valid=none, test=whole, shape=input_shape(record), classes=0, task=self.task, record=record
+        )
+
+    def rows(self, read: Table, unit: float) -> Observations:
+        """Return the series of a table side by side, times in `unit`."""
+        numbers = read.numbers
+        ends = numbers.times[numbers.starts + numbers.counts - 1]
+        begins, lasts = numbers.times[numbers.starts] / unit, (ends - numbers.times[numbers.starts]) / unit
+        present = torch.arange(int(numbers.counts.max())) < numbers.counts[:, None]
+        times = torch.ones(present.shape, dtype=torch.float64)
+        values = torch.full((*present.shape, numbers.values.shape[1]), torch.nan, dtype=torch.float64)
+        of_point = torch.arange(len(numbers.counts)).repeat_interleave(numbers.counts)
+        times[present] = (numbers.times / unit - begins[of_point]) / lasts[of_point]
+        values[present] = numbers.values
+        fitted = (numbers.counts - (self.test * numbers.counts).round()).long()
+        held_out = torch.arange(present.shape[1]) >= fitted[:, None]
+        return Observations(torch.arange(len(begins)), begins, lasts, times, values, held_out)
+
+    def _record(self, read: Table) -> dict[str, Any]:
+        """Return what `run.json` keeps of the table."""
+        if self.unit is not None and not read.dates:
+            raise RequestError(f"data.unit={self.unit} is for dates, and the times of {self.file} are numbers.")
+        unit = SECONDS[self.unit or ("d" if read.dates == "date" else "h")] if read.dates else 1.0
+        absent = [name for name, column in zip(read.columns, read.numbers.values.T) if bool(column.isnan().all())]
+        if absent:
+            raise RequestError(f"{self.file}: no row has a value of {', '.join(absent)}.")
+        count = len(read.names)
+        record = data_record(self.used, {"train": count}, sha256=read.cells.sha256, root=str(self.file))
+        columns = [*read.header, *read.columns]
+        record |= {"columns": columns, "time_unit": unit, "series": read.names, "left_out": read.left_out}
+        record |= {"dates": read.dates} if read.dates else {}
+        empty = torch.empty(0)
+        record |= {"content": read.digest()}
+        record["table"] = summary(read, Units(read.columns, read.left_out, unit, empty, empty), "linear")
+        return record
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """Hold a table as the run sees it that `run` is the record of; its series have fitted beginnings of their own."""
+
+    source: Source
+    run: dict[str, Any]
+
+    classes: ClassVar = Source.classes
+    task: ClassVar = Source.task
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return input_shape(self.run)
+
+    def load(self, spec: BatchSpec) -> Data:
+        data = self.source.load(spec)
+        if data.record["content"] != self.run.get("content"):
+            raise RequestError(
+                f"{self.source.file} is another table than the run was fitted to, whose series begin elsewhere.\n"
+                "  Fit it: odenet train model=fit …, with the run's parameters as +model.start.NAME=… if you like."
+            )
+        return data
+
+
+def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return (S, C): series, and columns of values."""
+    return len(record["series"]), len(record["columns"]) - 2

@@ -1,0 +1,68 @@
+"""The Levenberg-Marquardt method for least squares (Marquardt 1963; damping by Nielsen 1999)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Evaluate = Callable[[Tensor], Tensor | None]
+
+DAMPING = 1e-3  # to begin with, in units of the squares of J's columns
+MIN_DAMPING, MAX_DAMPING = 1e-14, 1e14
+MAX_TRIALS = 20  # dampings tried in a step
+ROUNDING = 1e-13  # of the sum of squares, by which it could still fall
+
+
+class Step(NamedTuple):
+    """Hold the outcome of a step: the parameters u (p,), their residuals (n,), and the damping of the next step.
+
+    taken  whether the sum of squares fell; if not, u and the residuals are as they were
+    """
+
+    u: Tensor
+    residuals: Tensor
+    damping: float
+    taken: bool
+
+
+def marquardt_step(
+    u: Tensor, r: Tensor, jacobian: Tensor, evaluate: Evaluate, damping: float, length: float = 1.0
+) -> Step:
+    """Return the first step of growing damping that lowers r·r; `length` is the part of it that is taken.
+
+    u (p,), r (n,) = evaluate(u), jacobian (n, p). Where there are no residuals, or they are not finite, a step is too
+    long.
+    """
+    scale, growth = jacobian.norm(dim=0).clamp_min(1e-12 * float(jacobian.norm()) + 1e-300), 2.0
+    for _ in range(MAX_TRIALS):
+        # As one least-squares problem: the normal equations would square the condition number.
+        whole = torch.cat((jacobian, math.sqrt(damping) * scale.diag()))
+        delta = length * torch.linalg.lstsq(whole, torch.cat((-r, torch.zeros_like(u))), driver="gelsd").solution
+        fall = float(r @ r - (r + jacobian @ delta).square().sum())
+        if fall <= ROUNDING * float(r @ r):
+            break
+        tried = evaluate(u + delta)
+        if tried is not None and bool(tried.isfinite().all()) and tried @ tried < r @ r:
+            gain = float(r @ r - tried @ tried) / fall
+            damping *= max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
+            return Step(u + delta, tried, max(damping, MIN_DAMPING), True)
+        damping, growth = min(damping * growth, MAX_DAMPING), 2 * growth
+    return Step(u, r, damping, False)
+
+
+def relative_offset(r: Tensor, jacobian: Tensor) -> float:
+    """Return the length of r in the tangent plane over that across it, per degree of freedom (Bates & Watts 1981).
+
+    Zero at the minimum; below 0.001 the distance from it is of no account beside the errors of the parameters.
+    """
+    n, p = jacobian.shape
+    q, size, _ = torch.linalg.svd(jacobian / jacobian.norm(dim=0).clamp_min(1e-300), full_matrices=False)
+    along = q[:, size > 1e-9 * size[0]].T @ r
+    across = float(r @ r - along @ along)
+    if n <= p or across <= 1e-24 * float(r @ r):
+        return math.inf
+    return math.sqrt(float(along @ along) / p) / math.sqrt(across / (n - p))

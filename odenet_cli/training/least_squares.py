@@ -1,0 +1,73 @@
+"""The optimiser of a least-squares fit: `optim=lm`, a step of Levenberg and Marquardt's method an optimiser step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from odenet_cli.models.common.levenberg_marquardt import DAMPING, marquardt_step, relative_offset
+from odenet_cli.ode import SolveError
+
+TOLERANCE = 1e-6  # of the relative offset
+# Or of a step near the minimum that lowers the sum of squares so little that the solver may hide what the next would.
+NEAR, SETTLED = 1e-3, 1e-9
+
+
+class LevenbergMarquardt(Optimizer):
+    """Fit a model that has `linearise(problem) -> residuals (n,), Jacobian (n, p)` and `get_free`, `set_free`.
+
+    problem    the batch of the step, which the loss has left in `model.problem`
+    damping, converged, …  are in the parameter group, so that a checkpoint has them: a run that goes on
+               makes the steps that it would have made. `known`: the last step has computed what the next begins with
+    """
+
+    def __init__(self, model: Any, lr: float) -> None:
+        self.model = model
+        state = {"damping": DAMPING, "converged": False, "offset": math.inf, "settled": False, "known": False}
+        super().__init__([*model.parameters()], {"lr": lr, **state})
+
+    @property
+    def converged(self) -> bool:
+        """Whether there is nothing left to do."""
+        return bool(self.param_groups[0]["converged"])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step, or find that the fit has converged; its standard deviations may then call for another."""
+        group, model, problem = self.param_groups[0], self.model, self.model.problem
+        r, jacobian = model.linearise(problem)
+        u, before = model.get_free(problem), [weight.clone() for weight in model.parameters()]
+
+        def evaluate(moved: Tensor) -> Tensor | None:
+            model.set_free(problem, moved)
+            try:
+                tried, slopes = model.linearise(problem)
+            except SolveError:
+                return None
+            return tried if bool(slopes.isfinite().all()) else None
+
+        group["offset"] = relative_offset(r, jacobian)
+        taken = False
+        exact = model.is_exact(problem, r)
+        if not exact and group["offset"] > TOLERANCE and not group["settled"]:
+            step = marquardt_step(u, r, jacobian, evaluate, group["damping"], group["lr"])
+            taken = step.taken
+            group["damping"] = step.damping if taken else DAMPING
+            fall = float(r @ r - step.residuals @ step.residuals)
+            group["settled"] = taken and group["offset"] < NEAR and fall < SETTLED * float(r @ r)
+        if not taken:
+            group["settled"] = False
+            for weight, value in zip(model.parameters(), before):
+                weight.copy_(value)
+            group["converged"] = exact or not model.reweigh(problem, r)
+        group["known"] = taken
+
+    def go_on(self, problem: Any) -> None:
+        """Compute again what the step before a checkpoint had computed; it is in that step's count of evaluations."""
+        if self.param_groups[0]["known"]:
+            self.model.linearise(problem)
