@@ -120,5 +120,6 @@ def describe_coverage(forecast: Forecast) -> str:
 
 
 def first_series(forecast: Forecast, frame: pl.DataFrame) -> dict[str, Any]:
-    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`."""
-    return {key: column.to_numpy() for key, column in frame.head(len(forecast.series[0].times)).to_dict().items()}
+    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`; dates as local."""
+    first = frame.head(len(forecast.series[0].times)).with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None))
+    return {key: column.to_numpy() for key, column in first.to_dict().items()}

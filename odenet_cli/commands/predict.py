@@ -10,6 +10,7 @@ it is printed how often it lies inside. A figure of the first series is drawn be
   odenet predict RUN out=forecast.csv times=2.5,5,7.5         at these times too
 
 A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
+With data.controls they are the rows of the table that hold controls and no values, without horizon= all of them.
 Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
 predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
 written, of a regression its values; of arrays or images of your own those of all samples. Of a fit (model=fit) the band

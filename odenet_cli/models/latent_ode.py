@@ -1,6 +1,6 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
-With controls dz/dt = f(z, u(t)), u between its rows as the data say.
+With controls dz/dt = f(z, u(t)), and observations from z(t) and u(t); u between its rows is as the data say.
 
 All samples are solved at once, each to the times that it was observed at. Steps are longer than the gaps between
 times, so more times cost dense output, not function evaluations.
@@ -69,7 +69,7 @@ class LatentODE(LatentVAE):
         super().__init__(recognition, vector_field, solver, kl, warmup)
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
-        self.decoder = perceptron(latent, hidden, 1, features, nn.ReLU)
+        self.decoder = perceptron(latent + count_controls(shape), hidden, 1, features, nn.ReLU)
         self.latent = latent
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
@@ -89,11 +89,11 @@ class LatentODE(LatentVAE):
         solver, args = self.solving(u, len(z0))
         z, *paths = solve_at(solver, self.field, z0, [times.where(observed_mask, 0), *targets], args)
         return Forecast(
-            mean=self.decoder(z),
+            mean=self.decode(z, times, u),
             spread=self.log_sigma.exp(),
             kl=kl,
             weight=weight,
-            path=self.decoder(paths[0]) if targets else None,
+            path=None if target_times is None else self.decode(paths[0], target_times, u),
         )
 
     def draw(
@@ -112,8 +112,9 @@ class LatentODE(LatentVAE):
         z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
         z0 = z0.flatten(0, 1)
         solver, args = self.solving(u, len(z0))
-        (z,) = solve_at(solver, self.field, z0, [target_times.repeat(count, 1)], args)
-        path = self.decoder(z).unflatten(0, (count, len(times)))
+        asked = target_times.repeat(count, 1)
+        (z,) = solve_at(solver, self.field, z0, [asked], args)
+        path = self.decode(z, asked, *args).view(count, *target_times.shape, -1)
         return path + self.log_sigma.exp() * stratified_normal(path, generator)
 
     def sample(
@@ -128,7 +129,13 @@ class LatentODE(LatentVAE):
         control  of one series, or of `count`
         """
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)
-        return self.decoder(self.flow(z0, ts, control and Control(*control)))
+        u = control and Control(*control)
+        times = torch.tensor(ts, dtype=z0.dtype, device=z0.device).expand(count, -1)
+        return self.decode(self.flow(z0, ts, u), times, u and u.repeat(count // len(u.knots)))
+
+    def decode(self, z: Tensor, times: Tensor, control: Control | None = None) -> Tensor:
+        """Return what is observed, without noise, in the states z (B, T, L) at the times (B, T): (B, T, D)."""
+        return self.decoder(z if control is None else torch.cat((z, control.at(times)), 2))
 
 
 MODEL = LatentODE
