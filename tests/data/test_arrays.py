@@ -265,7 +265,8 @@ CASES = {
 def test_an_odenet_trains_on_arrays_by_one_command(odenet, file, tmp_path, case):
     arrays, score, about = CASES[case]
     words = ["data=arrays", f"data.path={file(**arrays)['path']}", "model=odenet", "model.width=4", "device=cpu"]
-    made = odenet("train", *words, "trainer.max_steps=3", "hydra.run.dir=run", "trainer.batch_size=16", "logger=none")
+    short = ("trainer.max_steps=3", "trainer.batch_size=16", "logger=none")
+    made = odenet("train", *words, *short, "hydra.run.dir=run", figures=True)
     assert made.returncode == 0, made.stderr
     assert about in made.stdout
     record = json.loads((tmp_path / "run" / "run.json").read_text())
