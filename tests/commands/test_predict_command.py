@@ -270,3 +270,24 @@ def test_draws_of_a_recurrent_network_widen_as_it_runs_freely():
     assert torch.allclose(draws.std(0)[:, :2], spread[:, 1:], rtol=0.06)
     assert torch.allclose(first[:, :2], mean[:, 1:])
     assert draws.std(0)[0, 2, 0] > 0
+
+
+def test_a_fit_goes_on_with_the_errors_of_its_parameters(tmp_path, capsys):
+    """Behind its capacity a population stays; what was held out is not seen, and the band holds most of it."""
+    t, noise = range(20), torch.randn(20, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [f"{2000 + n},{50 / (1 + 20 * math.exp(-0.6 * n)) + e}" for n, e in zip(t, noise)]
+    (tmp_path / "x.csv").write_text("\n".join(["year,size", *rows]))
+    words = ("model=fit", "model.field=logistic", "data=table", f"data.path={tmp_path / 'x.csv'}", "data.time=year")
+    folder = train_run(
+        tmp_path / "run", *words, "data.test=0.2", "model.starts=4", "compile=false", "device=cpu", "solver.rtol=1e-6"
+    )
+    assert command.main([str(folder), f"out={tmp_path / 'out.csv'}", "horizon=2", "times=2030"]) == 0
+    assert "observations not seen" in capsys.readouterr().out
+    frame = polars.read_csv(tmp_path / "out.csv")
+    assert frame["year"].to_list() == [*range(2000, 2022), 2030]
+    assert frame["seen"].to_list() == [True] * 16 + [False] * 7
+    assert frame["size_mean"][-1] == pytest.approx(50, abs=3)
+    inside = (frame["size"] > frame["size_5"]) & (frame["size"] < frame["size_95"])
+    assert inside.sum() >= 15
+    with pytest.raises(RequestError, match="a fit has seen what it was fitted to"):
+        command.main([str(folder), f"out={tmp_path / 'out.csv'}", "seen=0.5"])
