@@ -39,6 +39,8 @@ def check(config: Config) -> Config:
     _check_keys(config)
     for group in ("model", "data"):
         _check_group(group, getattr(config, group))
+    if config.model["name"] == "fit" and "path" not in config.data:
+        raise RequestError("model=fit is fitted to a table: data=table data.path=FILE.")
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")

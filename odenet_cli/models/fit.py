@@ -57,7 +57,7 @@ class Fit(nn.Module):
         classes: int,
         solver: Solver,
         *,
-        field: str,
+        field: str | None,
         field_args: Any = None,
         observed: list[str] | None = None,
         start: Any = None,
@@ -70,6 +70,9 @@ class Fit(nn.Module):
         super().__init__()
         if len(shape) != 2 or classes:
             raise ValueError("model=fit is for tables of series: data=table data.path=FILE.")
+        if not field:
+            named = ", ".join(fields.names())
+            raise ValueError(f"model.field is missing: {named}, or package.module:Class, an equation of your own.")
         for key, value, choices in (("y0", y0, Y0), ("noise", noise, NOISES)):
             registry.require(f"model.{key}", value, choices)
         if starts < 1:
