@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 # Keys that change nothing of what a run computes: names, places, the device, the log and its rhythm.
 DATA_PLACES = ("data.path", "data.root")  # what lies there is identified by its SHA-256
 INCIDENTAL = frozenset(("name", "device", "resume", *DATA_PLACES, "data.download"))
-INCIDENTAL |= {"logger", "trainer.log_every", "trainer.checkpoint_every"}
+INCIDENTAL |= {"logger", "trainer.log_every", "trainer.checkpoint_every", "trainer.certify"}
 PATHS = (*DATA_PLACES, "checkpoint")  # relative to the folder of the command, and saved absolute
 
 # Name code to run, `package.module:Class`: the command line alone may.
@@ -149,6 +149,13 @@ class TrainerConfig:
     batch_size: int | None = option(None, "samples a step; null: from the data set's recipe", low=1, unit="samples")
     log_every: int = option(50, "interval between two records of the log", low=1, unit="optimiser steps")
     checkpoint_every: int = option(200, "interval between two checkpoints", low=1, unit="optimiser steps")
+    certify: int | None = option(
+        500,
+        "interval between two checks of the gradient against the exact one of its own steps, in at most 1 % of the "
+        "time; the last step has one too; 0 or null: never",
+        low=0,
+        unit="optimiser steps",
+    )
     limit_batches: int | None = option(
         None, "use only so many batches of each epoch and of each evaluation; null: all", low=1, unit="batches"
     )

@@ -18,7 +18,7 @@ from odenet_cli.report.text import config_value
 from odenet_cli.scores import SCORE_NAMES
 
 COUNTS = ("parameters", "nfe_forward", "nfe_backward", "nfe_test")
-MEASURES = (*SCORE_NAMES, "loss", *COUNTS, "saved_mib", "peak_mib", "epoch_s")
+MEASURES = (*SCORE_NAMES, "loss", *COUNTS, "gradient_error", "saved_mib", "peak_mib", "epoch_s")
 SPREAD = ("mean", "sd", "low", "high")
 UNITS = {
     **{"error": "fraction of the test samples", "rate_error": "fraction of the integral of the rate"},

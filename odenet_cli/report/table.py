@@ -51,6 +51,8 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
     if any(group.mean("nfe_forward") for group in comparison.groups):
         cells["NFE forward"] = lambda group: mean_count(group.mean("nfe_forward") or None)
         cells["NFE backward"] = _nfe_backward
+    if comparison.has("gradient_error"):
+        cells["gradient error"] = lambda group: two_digits(group.mean("gradient_error"))
     cells["saved MiB"] = lambda group: three_digits(group.mean("saved_mib"))
     if comparison.has("peak_mib"):
         cells["peak MiB"] = lambda group: three_digits(group.mean("peak_mib"))
@@ -58,6 +60,11 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
     cells["parameters"] = parameters
     cells["status"] = status
     return cells
+
+
+def two_digits(value: float | None) -> str:
+    """Return two significant digits of a relative error, which may be as small as rounding."""
+    return MISSING if value is None else f"{value:.2g}"
 
 
 def several_seeds(comparison: Comparison, name: str) -> bool:
@@ -203,6 +210,18 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
         notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` leaves that open.")
     if any(len({run.seed for run in group.done}) < len(group.done) for group in comparison.groups):
         notes.append("Runs of one seed count as one, with their mean.")
+    if told := [text for group in comparison.groups if (text := _times(comparison.groups.index(group), group))]:
+        notes.append(f"Seconds of training, predicted by its first steps and measured: {', '.join(told)}.")
     if len(provenance.machines) > 1:
         notes.append("Times come from several machines and do not compare.")
     return notes
+
+
+def _times(place: int, group: Group) -> str:
+    """Return the row's number with the mean seconds predicted and measured; nothing where no run was predicted."""
+    costs = [(run.record.get("cost") or {}).get("seconds") or {} for run in group.done]
+    pairs = [(each["predicted"], each["measured"]) for each in costs if each.get("predicted")]
+    if not pairs:
+        return ""
+    predicted, measured = (sum(column) / len(pairs) for column in zip(*pairs))
+    return f"row {place + 1} {predicted:.0f} and {measured:.0f}"

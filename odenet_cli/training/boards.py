@@ -19,6 +19,8 @@ TAGS = {  # of all but the metrics of the task, whose tags are name/split
     ERROR.name: "error_percent/{split}",
     "nfe_forward": "nfe/forward",
     "nfe_backward": "nfe/backward",
+    "nfe_certify": "nfe/certify",
+    "gradient_error": "gradient/error",
     "accepted": "steps/accepted",
     "rejected": "steps/rejected",
     "saved_mib": "memory/saved_mib",

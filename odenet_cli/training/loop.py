@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from odenet_cli.errors import Interrupted
 from odenet_cli.ode import Stats, tally
+from odenet_cli.training.certificate.schedule import certify_when_due
 from odenet_cli.training.evaluate import Over, evaluate, unwatched
 from odenet_cli.training.failure import check_gradients, check_loss, diverged, failing_in
 from odenet_cli.training.memory import PeakMeter, SavedMeter
@@ -45,6 +46,7 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
         # What fails in here leaves the weights as they were: the step can be repeated.
         with failing_in(session, "train"):
             values, solves = loss_and_gradients(session, batch)
+        certify_when_due(session, batch)
         with tally() as tried:  # least squares tries a step before it takes it; other optimisers solve nothing
             session.optimizer.step()
 

@@ -123,6 +123,7 @@ class Progress:
         self.total, self.first, self.done, self.per_epoch = total, done, done, per_epoch
         self.marked = self.printed = time.perf_counter()
         self.step_s = 0.0
+        self.predicted_s: float | None = None  # of a run seen from its beginning
         self.doing = ""
         self.train: dict[str, str] = {}  # fields of the latest record of training, and of the latest score
         self.scored: dict[str, str] = {}
@@ -143,6 +144,7 @@ class Progress:
         if made == WARM_UP_STEPS + TIMED_STEPS and done < self.total:
             self.step_s = (time.perf_counter() - self.marked) / TIMED_STEPS
             left = duration(self.step_s * (self.total - done))
+            self.predicted_s = None if self.first else self.step_s * self.total
             self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {left}")
         self.doing = "validating" if done % self.per_epoch == 0 or done == self.total else ""
 
@@ -300,6 +302,8 @@ def last_line(final: dict[str, Any], folder: Path) -> str:
     """Return what the terminal shows at the end of a run."""
     nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
+    if (error := final.get("gradient_error")) is not None:
+        nfe += f" | gradient error {percent(error) if error >= 1e-4 else f'{error:.0e}'}"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
     return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {short(folder)}"

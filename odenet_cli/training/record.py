@@ -64,6 +64,7 @@ def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, A
         **{name: value for name, value in scores.items() if name not in COUNTS and name != "time_s"},
         **cost,
         "nfe_test": scores["nfe_forward"],
+        **({"gradient_error": error} if (error := session.certificates.error) is not None else {}),
         "saved_mib": max(record["saved_mib"] for record in train),
         "peak_mib": max(peaks, default=None),
         "step": session.step,

@@ -22,7 +22,7 @@ from odenet_cli.training.failure import Diverged, describe_progress, first_nonfi
 from odenet_cli.training.identity import sets_weights
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.session import Session, Window
+from odenet_cli.training.session import Certificates, Session, Window
 
 # The keys of every checkpoint, and those of `last.pt`, with their types.
 WEIGHTS: dict[str, Any] = {"config": dict, "model": dict, "step": int, "epoch": int}
@@ -50,6 +50,7 @@ class CheckpointWriter:
             "best": session.best,
             "elapsed_s": session.elapsed_s,
             "window": session.window.state(),
+            "certificates": vars(session.certificates),
             "metrics_bytes": self.logbook.flush(),
             **({} if session.budget is None else {"budget": session.budget.state()}),
         }
@@ -83,6 +84,7 @@ def restore(session: Session, state: Content) -> None:
         session.optimizer.load_state_dict(state["optimizer"])
         generators.restore(state, session.device)
         session.window = Window.restored(state["window"], session.device)
+        session.certificates = Certificates(**state.get("certificates", {}))  # there were none before
     except Exception as error:  # of another version of torch, perhaps
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RequestError(f"{state.path} does not fit this run: {reason}") from error

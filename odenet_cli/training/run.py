@@ -24,10 +24,11 @@ from odenet_cli.data.observations import Observations
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
-from odenet_cli.rundir import check_metrics, holds_run, locked, read_record, write_record
+from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, write_record
 from odenet_cli.tasks import calibrate, figure_data, sanity_check, task
 from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
+from odenet_cli.training.costs import account
 from odenet_cli.training.estimates import estimate_lines
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.failure import explain
@@ -91,7 +92,8 @@ def run(
             with contextlib.suppress(OSError):  # on a full disk even this may fail; what is raised says it too
                 write_record(folder, entry)
             raise raised from error
-        write_record(folder, entry | {"status": "done", "final": final, "finished": record.now()})
+        cost = account(session, read_metrics(folder), final["nfe_test"])
+        write_record(folder, entry | {"status": "done", "final": final, "cost": cost, "finished": record.now()})
         for line in estimate_lines(final):
             tell(line)
         if session.budget is not None:
@@ -188,6 +190,7 @@ def train(
         images = draw_figures(folder, draw)
         logbook.board.add_images(images, session.step)
     finally:
+        session.predicted_s = progress.predicted_s
         progress.close()
         logbook.close()
     return record.final(session, scores, folder), images

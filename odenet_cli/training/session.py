@@ -27,6 +27,8 @@ class Window:
     """Hold the sums since the last record of training; they stay on the device until they are read.
 
     time_s, opened  time spent before a resume, and when the window's first step since then began
+    gradient_error  the largest of the window's certificates, if any
+    nfe_certify     function evaluations of these
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -36,6 +38,8 @@ class Window:
     peak_mib: float | None = None
     time_s: float = 0.0
     opened: float | None = None
+    gradient_error: float | None = None
+    nfe_certify: int = 0
 
     def open(self) -> None:
         """Start the clock at the first step: time between windows, for validation, is not training's."""
@@ -45,6 +49,14 @@ class Window:
         """Return the seconds since the first step."""
         return self.time_s + (time.perf_counter() - self.opened if self.opened else 0.0)
 
+    def pause(self, seconds: float) -> None:
+        """Leave out seconds that were not training's."""
+        self.time_s -= seconds
+
+    def certify(self, error: float, nfe: int) -> None:
+        """Add a certificate of the gradient."""
+        self.gradient_error, self.nfe_certify = max(error, self.gradient_error or 0.0), self.nfe_certify + nfe
+
     def add(self, values: dict[str, Tensor], solves: list[Stats]) -> None:
         """Add the loss and metrics of a step, () each, and the cost of its solves."""
         for name, value in values.items():
@@ -53,12 +65,16 @@ class Window:
 
     def means(self) -> dict[str, Any]:
         """Return the means per step; reading them waits for the device."""
+        certified: dict[str, Any] = {}
+        if self.gradient_error is not None:
+            certified = {"gradient_error": self.gradient_error, "nfe_certify": self.nfe_certify}
         return {
             **{name: total.item() / self.steps for name, total in self.sums.items()},
             **mean_cost(self.cost, self.steps),
             "step_ms": 1e3 * self.spent() / self.steps,
             "peak_mib": self.peak_mib,
             "saved_mib": self.saved_mib,
+            **certified,
         }
 
     def state(self) -> dict[str, Any]:
@@ -74,6 +90,31 @@ class Window:
 
 
 @dataclass
+class Certificates:
+    """Hold what the certificates of a run's gradient have found, and what they took.
+
+    error       the largest relative error
+    cause       the likely one of what was warned of last
+    time_s      seconds of all, and `latest_s` of the latest one
+    told        (level, kind) of every warning
+    impossible  why there are none
+    """
+
+    made: int = 0
+    error: float | None = None
+    cause: str | None = None
+    nfe: int = 0
+    time_s: float = 0.0
+    latest_s: float = 0.0
+    told: list[tuple[str, str]] = field(default_factory=list)
+    impossible: str | None = None
+
+    def add(self, error: float, nfe: int) -> None:
+        """Add one."""
+        self.made, self.nfe, self.error = self.made + 1, self.nfe + nfe, max(error, self.error or 0.0)
+
+
+@dataclass
 class Session:
     """Hold everything one run trains with, and where it stands.
 
@@ -82,6 +123,7 @@ class Session:
     best                   {step, epoch, loss, …}: the record of the best validation so far
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
     last_finite_loss       the step and the value of the last loss that was looked at
+    predicted_s            what all of them will be, by the first steps
     elapsed_s              seconds of training, over all starts of the run; `started` is their zero on this clock
     budget                 what steers the tolerance, where there is a `solver.budget`
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
@@ -101,11 +143,13 @@ class Session:
     best: dict[str, Any] | None = None
     started: float = 0.0
     elapsed_s: float = 0.0
+    predicted_s: float | None = None
     check_every_step: bool = True
     last_finite_loss: tuple[int, float] | None = None
     budget: Budget | None = None
     failed: dict[str, Any] | None = None
     window: Window = field(default_factory=Window)
+    certificates: Certificates = field(default_factory=Certificates)
 
     @property
     def precision(self) -> torch.dtype:

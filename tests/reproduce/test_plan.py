@@ -48,7 +48,7 @@ def test_names_places_device_and_logging_leave_the_hash_and_every_other_key_chan
     config = complete(compose([*words, "optim.milestones=[0.5]"]), gpu=False)
     keys = [key for key, _ in leaves(asdict(config))]
     assert {"solver.rtol", "gradient.solver.atol", "model.stem", "optim.milestones.0", "eval.batch_size"} < set(keys)
-    free = {"name", "device", "resume", "logger", "trainer.log_every", "trainer.checkpoint_every"}
+    free = {"name", "device", "resume", "logger", "trainer.log_every", "trainer.checkpoint_every", "trainer.certify"}
     free |= {"data.root", "data.download"} if "data=mnist" in words else set()
     assert {key for key in keys if digest(changed(config, key)) == digest(config)} == free
 

@@ -10,7 +10,13 @@ import torch
 from odenet_cli.training import device, loop
 from odenet_cli.training import run as runs
 
-LONG = ("trainer.log_every=1000", "trainer.checkpoint_every=1000", "trainer.epochs=1", "trainer.batch_size=8")
+LONG = (
+    "trainer.log_every=1000",
+    "trainer.checkpoint_every=1000",
+    "trainer.certify=0",
+    "trainer.epochs=1",
+    "trainer.batch_size=8",
+)
 
 
 @pytest.fixture

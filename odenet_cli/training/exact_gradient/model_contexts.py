@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.ode.field.random_state import Generator, as_generator
 from odenet_cli.training import generators
 
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
@@ -55,12 +56,14 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeatable(model: nn.Module) -> Iterator[None]:
-    """Start with the same random numbers at each entry; restore the generators, the model's buffers, and the
-    attributes of its modules."""
+    """Start with the same random numbers at each entry; restore the generators, the model's own among them, its
+    parameters and buffers, and the attributes of its modules."""
     where = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     random_state = generators.state(where)
     modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    held = [(generator, generator.get_state()) for generator in held_generators(model)]
+    weights = [(weight.data, weight.data.clone()) for weight in model.parameters()]
     with torch.random.fork_rng():
         try:
             torch.manual_seed(0)
@@ -68,6 +71,8 @@ def repeatable(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             generators.restore(random_state, where)
+            for generator, state in held:
+                generator.set_state(state)
             for module, attributes, own_buffers in modules:
                 vars(module).clear()
                 vars(module).update(attributes)
@@ -75,3 +80,12 @@ def repeatable(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
+            for weight, value in weights:  # through `.data`, so that autograd sees no write
+                if not torch.equal(weight, value):
+                    weight.copy_(value)
+
+
+def held_generators(model: nn.Module) -> list[Generator]:
+    """Return the random generators that are attributes of the model's modules."""
+    values = [value for module in model.modules() for value in vars(module).values()]
+    return [generator for value in values if (generator := as_generator(value)) is not None]

@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences
 RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference, whose solves take the same steps
+LOSS_ROUNDING = 1e-14  # of a loss in float64, relative
 REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
 MAX_REPLAY_ERROR = 1e-6
 NO_MEMORY = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
@@ -84,16 +85,26 @@ def record_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) ->
     return recording
 
 
-def gradient_of_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, recording: Recording) -> Gradient:
+def gradient_of_steps(
+    model: nn.Module,
+    loss_fn: Loss,
+    batch: Any,
+    solver: Solver,
+    recording: Recording,
+    change: Callable[[Any], Any] = lambda gradient: gradient,
+) -> Gradient:
     """Return the exact gradient of the recorded steps, in float64.
 
     By plain autograd, where nothing is evaluated again; if its graph does not fit into memory, by replay.
+
+    change  returns what is to stand for plain autograd
     """
     batch = converted(batch, torch.float64)
     with in_dtype(model, torch.float64):
         try:
             with MemoryLimit(model):
-                return compute_gradient(model, loss_fn, batch, replaying_solver(solver, recording))
+                plain = replaying_solver(solver, recording)
+                return compute_gradient(model, loss_fn, batch, replace(plain, gradient=change(plain.gradient)))
         except OverLimit:
             if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
                 raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
@@ -132,33 +143,59 @@ def finite_difference_error(
     deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
     a detach or a wrong backward pass in the network shows here and nowhere else.
     """
-    squares, size = 0.0, exact.norm()
-    with in_dtype(model, torch.float64), frozen(model):
-        batch = converted(batch, torch.float64)
-        weights = {name: weight for name, weight in model.named_parameters() if name in exact.parts}
-        count = sum(weight.numel() for weight in weights.values())
-        rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
-        shift = relative_shift * (rms or 1.0)
+    differences = Differences(model, loss_fn, batch, solver, relative_shift)
+    slopes, size = [differences.along(seed, [exact.parts]) for seed in range(DIRECTIONS)], exact.norm()
+    squares = [(slope.by_gradients[0] - slope.by_differences) ** 2 for slope in slopes]
+    return math.sqrt(sum(squares) / len(squares)) / size if size else math.nan
 
-        def loss(direction: dict[str, Tensor], distance: float) -> float:
-            for name, weight in weights.items():
-                weight.data.add_(direction[name], alpha=distance)
-            with solved_by(model, solver()), repeatable(model):
-                value, _ = loss_fn(model, batch)
-            for name, weight in weights.items():
-                weight.data.sub_(direction[name], alpha=distance)
-            return float(value)
 
-        for seed in range(DIRECTIONS):
+class Slope(NamedTuple):
+    """Hold the derivative of a loss in one direction, by finite differences and by gradients; and how far the first
+    may be off by the rounding of the loss."""
+
+    by_differences: float
+    by_gradients: list[float]
+    rounding: float
+
+
+@dataclass
+class Differences:
+    """Take finite differences of a loss, each value by a new `solver`, in float64 and without autograd."""
+
+    model: nn.Module
+    loss_fn: Loss
+    batch: Any
+    solver: Callable[[], Solver]
+    relative_shift: float = RELATIVE_SHIFT
+
+    def along(self, seed: int, gradients: Sequence[Mapping[str, Tensor]]) -> Slope:
+        """Return the slope in a random direction of the parameters that the gradients have."""
+        with in_dtype(self.model, torch.float64), frozen(self.model):
+            batch = converted(self.batch, torch.float64)
+            weights = {name: weight for name, weight in self.model.named_parameters() if name in gradients[0]}
+            count = sum(weight.numel() for weight in weights.values())
+            rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
+            shift = self.relative_shift * (rms or 1.0)
             generator = torch.Generator().manual_seed(seed)
             direction = {
                 name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
                 for name, weight in weights.items()
             }
-            by_differences = (loss(direction, shift) - loss(direction, -shift)) / (2 * shift)
-            by_gradient = sum(float((exact.parts[name] * direction[name]).sum()) for name in weights)
-            squares += (by_gradient - by_differences) ** 2
-    return math.sqrt(squares / DIRECTIONS) / size if size else math.nan
+            own = {name: weight.data for name, weight in weights.items()}
+
+            def loss(distance: float) -> float:
+                try:
+                    for name, weight in weights.items():
+                        weight.data = own[name].add(direction[name], alpha=distance)
+                    with solved_by(self.model, self.solver()), repeatable(self.model):
+                        return self.loss_fn(self.model, batch)[0].item()
+                finally:
+                    for name, weight in weights.items():
+                        weight.data = own[name]
+
+            above, below = loss(shift), loss(-shift)
+        by_gradients = [sum(float((each[name] * direction[name]).sum()) for name in weights) for each in gradients]
+        return Slope((above - below) / (2 * shift), by_gradients, LOSS_ROUNDING * abs(above) / shift)
 
 
 def _by_dopri5(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float, gradient: str) -> Gradient:

@@ -1,0 +1,192 @@
+"""Name what is wrong with the backward pass of a solve, where the exact gradient of its steps can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odenet_cli.ode import Solver
+from odenet_cli.ode.gradient.adjoint import Adjoint
+from odenet_cli.ode.problem import Problem
+from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, off, percent
+from odenet_cli.training.exact_gradient.reference_gradient import Gradient
+
+TIGHTER = 1e-2  # times the tolerance
+MAX_STEPS = 60  # of a solve at that tolerance
+MAX_GROUPS = 8  # of output times through which a gradient enters
+OPPOSITE = -0.7  # cosine of a tensor's gradient and the exact one
+REPLAY = " gradient=replay and backprop differentiate the steps themselves"
+
+
+@dataclass(frozen=True)
+class TimeHeld:
+    """Go through a solve as the gradient method `of` does, with the field's time held at the middle of the solve."""
+
+    of: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(object.__getattribute__(self, "of"), name)
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        field, middle = problem.rhs.field, (problem.ts[0] + problem.ts[-1]) / 2
+        problem.rhs.field = lambda t, y, *args: field(torch.full_like(t, middle), y, *args)
+        outputs: tuple[Tensor, ...] = self.of.solve(problem)
+        return outputs
+
+
+@dataclass(frozen=True)
+class OutputsCut(TimeHeld):
+    """Go through a solve as `of` does, but let gradients in at some of its outputs only."""
+
+    keep: Callable[[int, int], bool]  # (j, number of outputs)
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.of.solve(problem)
+        if problem.ends_only:
+            return outputs if self.keep(1, 2) else tuple(part.detach() for part in outputs)
+        count = len(problem.ts)
+        rows = [[row if self.keep(j, count) else row.detach() for j, row in enumerate(part)] for part in outputs]
+        return tuple(torch.stack(part) for part in rows)
+
+
+def rounding(check: Check) -> Cause | None:
+    """Name the precision where the same backward pass is right in float64."""
+    if check.own_dtype == torch.float64 or not check.right(check.own_by(check.solver, torch.float64)):
+        return None
+    return Cause(
+        "rounding",
+        "in float64 the same backward pass is right: float32 is too coarse for it. Use dtype=float64, or "
+        "gradient=replay",
+    )
+
+
+def tolerance(check: Check) -> Cause | None:
+    """Name the tolerance that is too loose, of the backward solve or of the forward one, by trying a tighter one."""
+    gradient = check.solver.gradient_method
+    if not isinstance(gradient, Adjoint):
+        return None
+    if gradient.norm != "relative":
+        error = check.error_by(replace(gradient, norm="relative"))
+        if error < CURED * check.error:
+            return Cause(
+                "loose tolerance",
+                f"gradient.norm={gradient.norm} measures the backward solve's error by its absolute tolerance, too "
+                f"loose for a loss of this scale; with gradient.norm=relative it is {percent(error)} off",
+            )
+    backward = gradient.solver or replace(check.solver, gradient="backprop")
+    tight = tighter(backward)
+    if (error := check.error_by(replace(gradient, solver=tight))) < CURED * check.error:
+        return Cause(
+            "loose tolerance",
+            f"the backward solve is too loose; with gradient.solver.{spelled(tight)} it is {percent(error)} off",
+        )
+    # What is left is the difference between the gradient of the equation and that of these steps.
+    fine = tighter(check.solver)
+    both = replace(fine, gradient=replace(gradient, solver=replace(tight, **accuracy(fine))))
+    if (error := Check(check.model, check.loss_fn, check.batch, both).off_exact) < CURED * check.error:
+        return Cause(
+            "loose tolerance",
+            "the adjoint is the gradient of the equation, which these steps follow too loosely; with solver."
+            f"{spelled(fine)} and the same backward it is {percent(error)} off; gradient=replay is exact for the steps",
+        )
+    return None
+
+
+def time(check: Check) -> Cause | None:
+    """Name time, where the gradient is right as soon as the field's time stands still."""
+    own = check.own_by(replace(check.solver, gradient=TimeHeld(check.solver.gradient_method)))
+    exact = check.exact_by(TimeHeld)
+    if not off(own, exact) < CURED / 3 * check.error * exact.norm():
+        return None
+    return Cause(
+        "time",
+        "with the field's time held still the gradient is right: the backward pass evaluates the field at other times "
+        f"than the forward one, reversed or shifted.{REPLAY}",
+    )
+
+
+def sign(check: Check) -> Cause | None:
+    """Name tensors whose gradient points the other way."""
+    against = []
+    for name, part in check.own.parts.items():
+        exact = check.exact.parts[name]
+        size = float(part.norm() * exact.norm())
+        if size and float((part * exact).sum()) < OPPOSITE * size:
+            against.append(name)
+    if not against or not check.cures({name: -check.own.parts[name] for name in against}):
+        return None
+    return Cause("wrong sign", f"the gradient of {named(against)} points the other way: a sign is wrong.{REPLAY}")
+
+
+def outputs(check: Check) -> Cause | None:
+    """Name output times whose gradient enters with another weight than 1, by least squares over their shares."""
+    share = [
+        replace(part, parts={name: x - below.parts[name] for name, x in part.parts.items()})
+        for below, part in steps_of_outputs(check)
+    ]
+    columns = torch.stack([flat(each) for each in share], 1)
+    wrong = flat(check.own) - flat(check.exact)
+    weights = torch.linalg.lstsq(columns, wrong[:, None], driver="gelsd").solution[:, 0] if columns.is_cpu else None
+    if weights is None or float((columns @ weights - wrong).norm()) > CURED * float(wrong.norm()):
+        return None
+    if len(share) > 1 and float(weights[-1].abs()) < 0.1:
+        weight = float(weights[:-1][weights[:-1].abs().argmax()]) + 1
+        where = f"an output time before the last enters {weight:.2g} times instead of once"
+    else:
+        where = f"the last output time enters {float(weights[-1]) + 1:.2g} times instead of once"
+    return Cause("wrong jump", f"the gradient of {where}: the adjoint's jump there is wrong.{REPLAY}")
+
+
+def steps_of_outputs(check: Check) -> Iterator[tuple[Gradient, Gradient]]:
+    """Yield the exact gradients through the first n and n + 1 groups of output times; the last time is a group."""
+
+    last = min(MAX_GROUPS, max(each.outputs for each in check.looks) - 1)
+
+    def through(groups: int) -> Gradient:
+        def keep(j: int, count: int) -> bool:
+            group = last - 1 if j == count - 1 else j * (last - 1) // (count - 1)
+            return group < groups
+
+        return check.exact_by(lambda plain: OutputsCut(plain, keep))
+
+    before = through(0)
+    for groups in range(1, last + 1):
+        now = through(groups)
+        if off(now, before) > 0:
+            yield before, now
+        before = now
+
+
+def flat(gradient: Gradient) -> Tensor:
+    """Return all of a gradient as one vector."""
+    return torch.cat([part.flatten() for part in gradient.parts.values()])
+
+
+def tighter(solver: Solver) -> Any:
+    """Return the solver at a tighter tolerance, which float32 still resolves, or with more steps."""
+    changes: dict[str, Any] = {name: tightened(name, value) for name, value in accuracy(solver).items()}
+    if hasattr(solver, "max_steps"):  # a trial is not to take longer than a good many steps of training
+        changes["max_steps"] = min(solver.max_steps, MAX_STEPS)
+    return replace(solver, **changes)
+
+
+def tightened(name: str, value: float) -> float:
+    """Return a tolerance, or a number of steps, for a more accurate solve."""
+    return 10 * value if name == "steps" else max(min(value, 1e-6), TIGHTER * value)
+
+
+def accuracy(solver: Solver) -> dict[str, float]:
+    """Return the tolerances of a solver, or its number of steps."""
+    return {name: getattr(solver, name) for name in ("rtol", "atol", "steps") if hasattr(solver, name)}
+
+
+def spelled(solver: Solver) -> str:
+    """Return the accuracy of a solver as a word of the command line."""
+    name, value = next(iter(accuracy(solver).items()))
+    return f"{name}={value:g}"

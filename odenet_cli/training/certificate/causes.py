@@ -1,0 +1,143 @@
+"""Name the likely cause of a gradient that is wrong, by trying what would make it right, on the same samples.
+
+Each trial changes one thing: the backward pass, the precision, the tolerance, time held still, the outputs through
+which the gradient enters. The cause is what takes the error away.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.ode import SolveError
+from odenet_cli.training.certificate.backward import REPLAY, outputs, rounding, sign, time, tolerance
+from odenet_cli.training.certificate.measure import MAX_FIELD_ERROR, WARNING, Cause, Check, named, percent
+from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.exact_gradient.model_contexts import repeatable
+
+MAX_TENSOR_ERROR = 0.5
+
+
+def find_cause(check: Check, above: float = WARNING) -> Cause | None:
+    """Return what is likely wrong with the gradient of `check`; None where nothing is.
+
+    above  an error of which trials are made; they take the time of several certificates
+    """
+    if check.coarse:
+        return half_precision(check)
+    sound = check.error <= above and max(check.by_tensor.values(), default=0.0) <= max(above, MAX_TENSOR_ERROR)
+    if sound and check.repeats and not check.missing:
+        return coarse_products(check)
+    trials = (redrawn, misled, missing, overwritten, rounding, tolerance, time, sign, outputs)
+    for trial in trials:
+        try:
+            cause = trial(check)
+        except SolveError:
+            continue  # a trial whose solve fails says nothing
+        if cause is not None:
+            return cause
+    return coarse_products(check) or Cause("unknown", unknown(check))
+
+
+def half_precision(check: Check) -> Cause:
+    """Name the dtypes below the state's in which a field computes."""
+    names = ", ".join(sorted(map(spelled_dtype, check.coarse)))
+    return Cause(
+        "half precision",
+        f"the vector field computes in {names}, below the state's {spelled_dtype(check.dtype)}: an adaptive "
+        "solve takes its rounding for an error of the step. Keep the field in the dtype of its input",
+    )
+
+
+def coarse_products(check: Check) -> Cause | None:
+    """Name a field whose rounding is above what the tolerance asks for."""
+    rtol = getattr(check.solver, "rtol", None)
+    if rtol is None or check.field_error <= max(MAX_FIELD_ERROR, 10 * rtol):
+        return None
+    return Cause(
+        "coarse products",
+        f"the vector field is {check.field_error:.0e} off its own value in float64, and solver.rtol={rtol:g} asks for "
+        "more: products in TF32, or numbers that cancel. Use dtype=float64, or a tolerance above that error",
+    )
+
+
+def redrawn(check: Check) -> Cause | None:
+    """Name a field that is another one when it is evaluated again."""
+    how = ""
+    if not check.repeats:
+        worst = max(each.repeated for each in check.looks)
+        how = f"evaluated twice at the same time and state it differs by {percent(worst)}"
+    elif check.recording.random and check.right(check.backprop()):
+        how = "it draws random numbers, and where nothing is evaluated again (gradient=backprop) the gradient is right"
+    if not how:
+        return None
+    drops = [n for n, m in check.model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    what = f"dropout ({named(drops)})" if drops else "noise"
+    return Cause(
+        "redrawn",
+        f"the vector field draws {what} anew in the backward pass: {how}. Draw once before the solve, and hand it to "
+        "the field",
+    )
+
+
+def misled(check: Check) -> Cause | None:
+    """Name what autograd is misled by: a tensor written behind its back, or a detach."""
+    if not check.misled:
+        return None
+    if (cause := overwritten(check)) is not None:
+        return cause
+    wrong = {name: check.errors_along((0, 1), [name])[0] for name in check.own.parts}
+    names = [name for name in sorted(wrong, key=lambda name: -wrong[name]) if wrong[name] > WARNING / 2]
+    zero = [name for name in names if not check.own.parts[name].any()]
+    time = " (output times have a gradient, and the field may detach t)" if any(e.times for e in check.looks) else ""
+    return Cause(
+        "detached",
+        f"by finite differences the loss follows {named(zero or names)} otherwise than autograd says{time}: look for a "
+        "detach, a number made of a tensor (.item(), float()), or a backward of one's own",
+    )
+
+
+def missing(check: Check) -> Cause | None:
+    """Name tensors that get no gradient."""
+    if not check.missing or not check.cures(dict.fromkeys(check.missing)):
+        return None
+    return Cause(
+        "missing parameter",
+        f"the backward pass leaves out {named(check.missing)}, whose gradient is exactly zero and should not be: hand "
+        "tensors that hide from inspection to the solve, solver(field, y0, ts, parameters=...)",
+    )
+
+
+def overwritten(check: Check) -> Cause | None:
+    """Name parameters and buffers that are written while the loss is computed, after a solve has read them."""
+    norms = [m for m in check.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    statistics = {id(buffer) for m in norms for buffer in m.buffers()}
+    tensors: list[tuple[str, str, Tensor]] = [("parameter", *pair) for pair in check.model.named_parameters()]
+    tensors += [("buffer", *pair) for pair in check.model.named_buffers() if id(pair[1]) not in statistics]
+    with solved_by(check.model, check.solver), repeatable(check.model), torch.no_grad():
+        before = [(kind, name, x, x.detach().clone()) for kind, name, x in tensors]
+        check.loss_fn(check.model, check.batch)
+        now = {**dict(check.model.named_parameters()), **dict(check.model.named_buffers())}
+        written = [(kind, name) for kind, name, _, was in before if not torch.equal(now[name], was)]
+    if not written or not (check.misled or check.right(check.backprop())):
+        return None
+    kinds = {kind for kind, _ in written}
+    return Cause(
+        "stale buffer" if kinds == {"buffer"} else "changed field",
+        f"{named([name for _, name in written])} is written while the loss is computed, and a solve before that has "
+        "still to go backward: hand over what changes between solves, solver(field, y0, ts, args=(u, ...))",
+    )
+
+
+def unknown(check: Check) -> str:
+    """Return what is known of an error without a cause."""
+    name = max(check.by_tensor, key=lambda name: check.by_tensor[name])
+    where = f"it is largest in {name}, {percent(check.by_tensor[name])}"
+    if check.right(check.backprop()):
+        return f"the backward pass is wrong, {where}.{REPLAY}"
+    return f"{where}; `odenet gradcheck` measures more"
+
+
+def spelled_dtype(dtype: torch.dtype) -> str:
+    """Return the dtype as a config names it."""
+    return str(dtype).removeprefix("torch.")

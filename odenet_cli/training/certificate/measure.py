@@ -1,0 +1,231 @@
+"""Hold the gradient of a loss, as training computes it, against the exact one of its own steps, and both against finite
+differences of the loss.
+
+    own      the run's solver and gradient, in the run's dtype
+    exact    the same steps in float64, by plain autograd
+    L(θ±εr)  the loss at the same steps, without autograd
+
+A wrong backward solve shows between the first two, and what autograd itself is misled by, a detach or a tensor that was
+changed behind its back, between these and the third. Nothing of the network, the generators or the run is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.models import solvers
+from odenet_cli.ode import Solver
+from odenet_cli.ode.gradient.backprop import Backprop
+from odenet_cli.tasks import Loss
+from odenet_cli.training.certificate.probe import distance, look
+from odenet_cli.training.evaluate import converted
+from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.reference_gradient import (
+    Differences,
+    Gradient,
+    compute_gradient,
+    gradient_of_steps,
+    record_steps,
+)
+from odenet_cli.training.exact_gradient.step_replay import replaying_solver
+
+SAMPLES = 8
+WARNING, ALARM = 0.1, 0.5
+SUSPICIOUS = 0.02  # an error by finite differences above which more directions are taken
+DIRECTIONS = 4
+CURED = 1 / 3  # of the error: a trial that leaves less has found the cause
+MAX_NAMES = 3
+REPEATED = 1e-5  # relative difference of two evaluations at one point
+MAX_FIELD_ERROR = 3e-5  # of a field's value in the run's dtype, which float32 stays well below
+MISSED_SHARE = 1e-4  # of the gradient's norm, above which a tensor whose gradient is exactly zero is missed
+TENSOR_SHARE = 0.1  # of the gradient's norm: what a tensor's error is measured by where its own gradient is smaller
+
+
+class Cause(NamedTuple):
+    """Hold a cause: its kind, one word, and a sentence with the evidence and what to do."""
+
+    kind: str
+    text: str
+
+
+class NotCertified(Exception):
+    """A network whose gradient cannot be checked, with the reason."""
+
+
+def first_samples(batch: Any) -> Any:
+    """Return the first samples of a batch; what has not a row a sample stays."""
+    size = len(batch[0])
+    return tuple(
+        part[:SAMPLES] if isinstance(part, Tensor) and part.dim() and len(part) == size else part for part in batch
+    )
+
+
+def own_solver(model: nn.Module) -> Solver:
+    """Return the solver that the network trains with, not compiled: that changes no more than the rounding."""
+    found: list[Any] = [module.solver for module in solvers(model)]
+    if any(solver != found[0] for solver in found):
+        raise NotCertified("its modules have solvers of different settings")
+    gradient = found[0].gradient
+    if getattr(getattr(gradient, "solver", None), "compile", False):
+        gradient = replace(gradient, solver=replace(gradient.solver, compile=False))
+    solver: Solver = replace(found[0], compile=False, gradient=gradient)
+    return solver
+
+
+class Check:
+    """Hold a loss on a few samples, its gradient, and what that is held against.
+
+    own, exact  see above; where the network draws other random numbers in float64, `own` is made in float64 too
+    looks       at the fields in the run's dtype
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, seed: int = 0) -> None:
+        self.model, self.loss_fn, self.solver, self.seed = model, loss_fn, solver, seed
+        self.batch, self.double = batch, converted(batch, torch.float64)
+        self.dtype = self.own_dtype = next(parameter.dtype for parameter in model.parameters())
+        self.looks = look(model, loss_fn, batch, solver)
+        if not self.repeats and isinstance(solver.gradient_method, Backprop):
+            raise NotCertified("its field has another value whenever it is evaluated, so that no step can be repeated")
+        self.own = compute_gradient(model, loss_fn, batch, solver)
+        self.recording = record_steps(model, loss_fn, batch, solver)
+        self.exact = self.exact_by()
+        if self.own.random_state != self.exact.random_state and self.dtype != torch.float64:
+            self.own_dtype = torch.float64
+            with in_dtype(model, torch.float64):
+                self.own = compute_gradient(model, loss_fn, self.double, solver)
+                self.recording = record_steps(model, loss_fn, self.double, solver)
+            self.exact = self.exact_by()
+
+    def exact_by(self, change: Callable[[Any], Any] = lambda plain: plain) -> Gradient:
+        """Return the exact gradient of the recorded steps; by what `change` makes of plain autograd."""
+        return gradient_of_steps(self.model, self.loss_fn, self.batch, self.solver, self.recording, change)
+
+    def own_by(self, solver: Solver, dtype: torch.dtype | None = None) -> Gradient:
+        """Return the gradient by another solver; in the dtype of `own`, or another."""
+        dtype = dtype or self.own_dtype
+        with in_dtype(self.model, dtype):
+            return compute_gradient(self.model, self.loss_fn, converted(self.batch, dtype), solver)
+
+    @cached_property
+    def coarse(self) -> frozenset[torch.dtype]:
+        """The dtypes below the state's in which fields computed."""
+        return frozenset().union(*(each.coarse for each in self.looks))
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Every field has the same value when it is evaluated again."""
+        return all(each.repeated <= REPEATED for each in self.looks)
+
+    @cached_property
+    def field_error(self) -> float:
+        """The largest relative error of a field's value in the run's dtype, at the start of a solve; 0 of fields that
+        draw random numbers, in float64 other ones."""
+        if self.dtype == torch.float64:
+            return 0.0
+        with in_dtype(self.model, torch.float64):
+            fine = look(self.model, self.loss_fn, self.double, self.solver, self.looks)
+        # The first component alone: a log-density beside it may depend on noise that is drawn before the solve.
+        pairs = [(a.value[:1], b.value[:1]) for a, b in zip(self.looks, fine) if not a.random]
+        return max((distance(a, b) for a, b in pairs), default=0.0)
+
+    @cached_property
+    def off_exact(self) -> float:
+        """‖own - exact‖ / ‖exact‖; of `own` where `exact` is zero."""
+        size = self.exact.norm() or self.own.norm()
+        return off(self.own, self.exact) / size if size else 0.0
+
+    @cached_property
+    def differences(self) -> tuple[float, float]:
+        """The errors of `own` and of `exact` by finite differences of the loss, relative to the gradient.
+
+        0 where these cannot resolve it, or a field computes too coarsely for them, or never twice the same.
+        """
+        if self.coarse or not self.repeats:
+            return 0.0, 0.0
+        errors = self.errors_along([self.seed])
+        return errors if errors[1] <= SUSPICIOUS else self.errors_along(range(self.seed, self.seed + DIRECTIONS))
+
+    def errors_along(self, seeds: Sequence[int], tensors: Iterable[str] | None = None) -> tuple[float, float]:
+        """Return the errors of `own` and of `exact` by finite differences, over these tensors; None: over all."""
+        names = list(self.exact.parts if tensors is None else tensors)
+        parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
+        differences = Differences(
+            self.model, self.loss_fn, self.batch, lambda: replaying_solver(self.solver, self.recording)
+        )
+        slopes = [differences.along(seed, parts) for seed in seeds]
+        size = self.exact.norm() or max(abs(slope.by_differences) for slope in slopes) or 1.0
+        resolved = 10 * max(slope.rounding for slope in slopes)
+        own, exact = (
+            math.sqrt(sum((slope.by_gradients[n] - slope.by_differences) ** 2 for slope in slopes) / len(slopes))
+            for n in (0, 1)
+        )
+        return (own if own > resolved else 0.0) / size, (exact if exact > resolved else 0.0) / size
+
+    @cached_property
+    def misled(self) -> bool:
+        """Autograd itself is wrong: finite differences of the loss do not confirm the exact gradient."""
+        return self.differences[1] > WARNING
+
+    @property
+    def error(self) -> float:
+        """The relative error of `own` over all parameters: by the exact gradient, unless that is wrong itself."""
+        return self.differences[0] if self.misled else self.off_exact
+
+    @cached_property
+    def by_tensor(self) -> dict[str, float]:
+        """The error of each tensor of `own`, relative to the exact one, or to a part of the whole if that is small."""
+        whole = TENSOR_SHARE * self.exact.norm()
+        return {
+            name: float((part - self.exact.parts[name]).norm())
+            / (max(float(self.exact.parts[name].norm()), whole) or 1)
+            for name, part in self.own.parts.items()
+        }
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """The tensors whose gradient is exactly zero, and should not be."""
+        least = MISSED_SHARE * self.exact.norm()
+        return [
+            name
+            for name, part in self.own.parts.items()
+            if not part.any() and float(self.exact.parts[name].norm()) > least
+        ]
+
+    def backprop(self) -> Gradient:
+        """Return the gradient by autograd through the solve, in the dtype of `own`."""
+        return self.own_by(replace(self.solver, gradient="backprop"))
+
+    def error_by(self, gradient: Any) -> float:
+        """Return the error of another gradient method, against the same exact gradient."""
+        return off(self.own_by(replace(self.solver, gradient=gradient)), self.exact) / (self.exact.norm() or 1.0)
+
+    def right(self, gradient: Gradient) -> bool:
+        """Return whether most of the error is gone."""
+        return off(gradient, self.exact) < CURED * off(self.own, self.exact)
+
+    def cures(self, parts: dict[str, Tensor | None]) -> bool:
+        """Return whether most of the error is gone with these tensors in their place; None: the exact ones."""
+        repaired = {name: self.exact.parts[name] if part is None else part for name, part in parts.items()}
+        return self.right(replace(self.own, parts={**self.own.parts, **repaired}))
+
+
+def off(a: Gradient, b: Gradient) -> float:
+    """Return ‖a - b‖."""
+    return replace(a, parts={name: part - b.parts[name] for name, part in a.parts.items()}).norm()
+
+
+def named(names: list[str]) -> str:
+    """Return a few names."""
+    return ", ".join(names[:MAX_NAMES]) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
+
+
+def percent(value: float) -> str:
+    """Return a fraction with two digits of its percents."""
+    return f"{100 * value:.2g} %"

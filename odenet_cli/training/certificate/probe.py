@@ -1,0 +1,113 @@
+"""Look at the vector fields of a network where their solves begin, without solving: two evaluations a solve.
+
+They show in which precision a field computes, and whether it is a function of (t, y) at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from odenet_cli.ode import Solver
+from odenet_cli.ode.field.random_state import Generator
+from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.state import State
+from odenet_cli.ode.tableau import Tableau
+from odenet_cli.tasks import Loss
+from odenet_cli.training import generators
+from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.exact_gradient.model_contexts import held_generators, repeatable
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold what a field showed at the start (t, y) of its solve.
+
+    coarse    the dtypes below the state's in which it computed
+    repeated  how far a second evaluation at the same point was off the first one, relative; the random generators stood
+              where they had stood
+    random    it drew from one of these
+    times     the output times have a gradient
+    outputs   how many they are, with the start
+    """
+
+    t: float
+    y: State
+    value: State
+    coarse: frozenset[torch.dtype]
+    repeated: float
+    random: bool
+    times: bool
+    outputs: int
+
+
+class _Dtypes(TorchFunctionMode):
+    """Note the floating-point dtypes of what is computed inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {x.dtype for x in tree_leaves(result) if isinstance(x, Tensor) and x.is_floating_point()}
+        return result
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Stand in for a gradient method: look at the field, and return y0 for the solution.
+
+    held  random generators of the network's own
+    at    where to look; None: where the solve begins
+    """
+
+    looks: list[Look]
+    held: list[Generator]
+    at: Iterator[Look] | None = None
+    supports = (Tableau, Multistep, Rosenbrock)
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        rhs, point = problem.rhs, next(self.at, None) if self.at else None
+        t = point.t if point else problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
+        y = tuple(a.to(b.dtype) for a, b in zip(point.y, rhs.y0)) if point else problem.y0
+        before, place = generators.state(rhs.device), generators.fingerprint(rhs.device)
+        own = [generator.get_state() for generator in self.held]
+        dtypes = _Dtypes()
+        with dtypes:
+            first = rhs(t, y)
+        random, after = generators.fingerprint(rhs.device) != place, generators.state(rhs.device)
+        generators.restore(before, rhs.device)
+        for generator, state in zip(self.held, own):
+            generator.set_state(state)
+        second = rhs(t, tuple(part.clone() for part in y))
+        generators.restore(after, rhs.device)
+        bits = min(torch.finfo(part.dtype).bits // (2 if part.is_complex() else 1) for part in y)
+        coarse = frozenset(dtype for dtype in dtypes.seen if torch.finfo(dtype).bits < bits)
+        held, value = (tuple(part.detach().clone() for part in state) for state in (y, first))
+        times = problem.times is not None
+        self.looks.append(Look(t, held, value, coarse, distance(second, first), random, times, len(problem.ts)))
+        return problem.stack([rhs.y0] * len(problem.ts))
+
+
+def distance(a: State, b: State) -> float:
+    """Return ‖a - b‖ / ‖b‖ over all components; 0 where both are zero."""
+    size = sum(float(part.detach().abs().double().square().sum()) for part in b)
+    off = sum(float((x.detach() - y.detach()).abs().double().square().sum()) for x, y in zip(a, b))
+    return (off / size) ** 0.5 if size else float(off > 0)
+
+
+def look(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, at: list[Look] | None = None) -> list[Look]:
+    """Return what the fields show where the solves of a loss begin, or `at` those points."""
+    probe = Probe([], held_generators(model), iter(at) if at is not None else None)
+    with solved_by(model, replace(solver, gradient=probe)), repeatable(model):
+        loss_fn(model, batch)
+    return probe.looks

@@ -1,0 +1,96 @@
+"""When a run makes certificates of its gradient, what they may cost, and what is said of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from odenet_cli.models import solvers
+from odenet_cli.streams import hanging
+from odenet_cli.training.certificate import Certificate, certify
+from odenet_cli.training.certificate.measure import ALARM, SAMPLES, WARNING, NotCertified, percent
+from odenet_cli.training.optim import LEAST_SQUARES
+from odenet_cli.training.progress import on_terminal, say
+from odenet_cli.training.session import Session
+
+SHARE = 0.01  # of the wall time, at most, for all certificates but the last
+MIN_STEPS = 300  # of a run that looks for the cause of a warning; that of an alarm any run looks for
+EXPECTED_STEPS = 6  # the time of the first one, in optimiser steps: measured 1.2 to 5
+
+PREFIX = "WARNING: "  # which stands before a warning
+
+log = logging.getLogger("odenet")
+
+
+def certify_when_due(session: Session, batch: Any) -> None:
+    """Certify the gradient of the step that is being made, where it is time for that, and warn of what is wrong.
+
+    Nothing that the run computes is changed, and the seconds do not count as the step's.
+    """
+    if not due(session):
+        return
+    start, state = time.perf_counter(), session.certificates
+    try:
+        # In a short run the search for a cause would take longer than the run.
+        above = WARNING if session.step >= MIN_STEPS else ALARM
+        made = certify(session.model, session.loss_fn, batch, session.step, above)
+    except NotCertified as reason:
+        state.impossible = str(reason)
+        log.info("no certificate of the gradient: %s", reason, exc_info=reason.__cause__)
+    else:
+        session.window.certify(made.error, made.nfe)
+        state.add(made.error, made.nfe)
+        tell(session, made)
+    seconds = time.perf_counter() - start
+    state.latest_s, state.time_s = seconds, state.time_s + seconds
+    session.window.pause(seconds)
+
+
+def due(session: Session) -> bool:
+    """Return whether the step that is being made has a certificate: every `trainer.certify`-th, as long as all of them
+    take at most `SHARE` of the time, and the last one of the run's full length. Where `trainer.max_steps` stops it
+    before, the run may go on, and its log is then what it would have been."""
+    every, state, step = session.config.trainer.certify, session.certificates, session.step + 1
+    if not every or state.impossible or session.device.type == "mps" or not solvers(session.model):
+        return False
+    if session.config.optim.name == LEAST_SQUARES:  # whose Jacobian is no gradient of autograd's
+        return False
+    if step == session.total:
+        return True
+    if step % every:
+        return False
+    step_s = session.elapsed_s / max(1, session.step)
+    cost, allowed = state.latest_s or EXPECTED_STEPS * step_s, SHARE * session.elapsed_s
+    # One more is kept back for the end of the run. The first one may come early: only it tells what they cost.
+    affordable = state.time_s + 2 * cost <= SHARE * step_s * session.total
+    return affordable and (not state.made or state.time_s + cost <= allowed)
+
+
+def tell(session: Session, made: Certificate) -> None:
+    """Warn of an error, once for each cause; write every certificate to `train.log`."""
+    state, step = session.certificates, session.step + 1
+    name, largest = made.worst
+    log.info(
+        "certificate at step %d: the gradient is %s off the exact one of its steps, %s %s; %d evaluations, %.2f s",
+        *(step, percent(made.error), name, percent(largest), made.nfe, made.time_s),
+    )
+    if state.made == 1 and 1 < step < session.total:
+        steps = made.time_s * session.step / session.elapsed_s
+        log.info("that is the time of %.1f steps: the next one comes after %.0f steps at least", steps, steps / SHARE)
+    level, kind = "alarm" if made.error > ALARM else "warning", made.cause.kind if made.cause else ""
+    if (not kind and made.error <= WARNING) or (level, kind) in state.told:
+        return
+    state.told.append((level, kind))
+    off = f"the gradient at step {step} is {percent(made.error)} off the exact one of its own steps"
+    what = [f"{off} (float64, {SAMPLES} samples)."] if made.error > WARNING else []
+    if made.cause:
+        state.cause = made.cause.text
+        what.append(f"Likely cause, {kind}: {made.cause.text}.")
+    text = "alarm: " * (level == "alarm") + " ".join(what)
+    shown = hanging(PREFIX, text)
+    if on_terminal():  # above the live line, which a warning on standard error would run into
+        say(shown)
+        log.info("%s", shown)
+    else:
+        log.warning("%s", shown.removeprefix(PREFIX))

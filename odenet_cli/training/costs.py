@@ -1,0 +1,127 @@
+"""What a run has cost, for `run.json`: function evaluations of every kind, FLOP, and seconds beside the estimate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from odenet_cli.models import solvers
+from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
+from odenet_cli.ode.tableau import Tableau
+from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.exact_gradient.model_contexts import repeatable
+from odenet_cli.training.session import Session
+
+log = logging.getLogger("odenet")
+
+
+class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the floating-point operations of products and convolutions, by torch's own formulas."""
+
+    total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler: 1.4 s
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+@dataclass(frozen=True)
+class _EvaluateOnce:
+    """Stand in for a gradient method: count one evaluation of the field and its vector-Jacobian product, and return
+    y0 for the solution."""
+
+    counts: list[tuple[int, int]]
+    weights: list[Tensor]
+    supports = (Tableau, Multistep, Rosenbrock)
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        rhs = problem.rhs
+        y = tuple(part.detach().requires_grad_() for part in rhs.y0)
+        start = problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
+        forward, backward = _Flop(), _Flop()  # type: ignore[no-untyped-call]
+        with forward:
+            value = [part for part in rhs(start, y) if part.requires_grad]
+        with backward:
+            if value:
+                ones = [torch.ones_like(part) for part in value]
+                torch.autograd.grad(value, (*y, *self.weights), ones, allow_unused=True)
+        self.counts.append((forward.total, backward.total))
+        return problem.stack([rhs.y0] * len(problem.ts))
+
+
+def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float) -> dict[str, Any]:
+    """Return the evaluations of all splits and of certificates, the FLOP of the fields in training, and the seconds.
+
+    records   of the log
+    nfe_test  evaluations of a batch of test samples
+    """
+    train = [record for record in records if record["split"] == "train"]
+    steps = [now["step"] - before["step"] for before, now in zip([{"step": 0}, *train], train)]
+
+    def total(name: str) -> int:
+        counted: int = round(sum(record[name] * count for record, count in zip(train, steps)))
+        return counted
+
+    forward, backward, rejected = total("nfe_forward"), total("nfe_backward"), total("rejected")
+    limit = session.config.trainer.limit_batches
+    valid, test = (min(len(split), limit or len(split)) for split in (session.data.valid, session.data.test))
+    evaluations = {
+        "forward": forward,
+        "in_rejected_steps": rejected * _per_attempt(session),
+        "backward": backward,
+        "certificates": sum(record.get("nfe_certify", 0) for record in train),
+        "validation": round(sum(r["nfe_forward"] for r in records if r["split"] == "valid") * valid),
+        "test": round(nfe_test * test),
+    }
+    evaluation, product = 0, 0
+    if forward:
+        try:
+            evaluation, product = flop_of_fields(session)
+        except Exception as error:  # a run that is over does not fail by what is counted
+            log.info("the FLOP were not counted: %s", error, exc_info=error)
+    return {
+        "evaluations": evaluations,
+        "flop": {
+            "evaluation": evaluation,
+            "vjp": product,
+            "training": evaluation * (forward + backward) + product * total("vjps"),
+        },
+        "seconds": {
+            "predicted": session.predicted_s,
+            "measured": session.elapsed_s,
+            "certificates": session.certificates.time_s,
+        },
+    }
+
+
+def flop_of_fields(session: Session) -> tuple[int, int]:
+    """Return the FLOP of one evaluation of a field on a training batch, and of its product, means over the solves."""
+    holders, counts = solvers(session.model), list[tuple[int, int]]()
+    once = _EvaluateOnce(counts, [weight for weight in session.model.parameters() if weight.requires_grad])
+    solver = replace(holders[0].solver, compile=False, gradient=once)
+    with solved_by(session.model, solver), repeatable(session.model):
+        session.loss_fn(session.model, next(iter(session.data.train.epoch(0))))
+    forward, backward = (round(sum(column) / len(counts)) for column in zip(*counts))
+    return forward, backward
+
+
+def _per_attempt(session: Session) -> int:
+    """Return the evaluations of an attempted step that is not accepted: its first stage is known. 0 of formulas that
+    are no Runge-Kutta method."""
+    formulas = solvers(session.model)[0].solver.formulas if solvers(session.model) else None
+    return int(formulas.stages) - 1 if isinstance(formulas, Tableau) else 0

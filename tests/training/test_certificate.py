@@ -1,0 +1,181 @@
+"""The certificate of a gradient: what it catches and names, and that it leaves everything as it was."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from planted_gradients import PLANTED, Net, loss_fn, wrong_sign
+from runs_kit import configure, same_tensors
+
+from odenet_cli.ode.gradient import names as gradient_names
+from odenet_cli.ode.gradient.adjoint import AugmentedField
+from odenet_cli.ode.methods import names as method_names
+from odenet_cli.training.certificate import certify, schedule
+from odenet_cli.training.certificate.measure import ALARM, NotCertified
+from odenet_cli.training.certificate.schedule import due
+from odenet_cli.training.run import assemble
+from odenet_cli.training.session import Certificates
+
+
+def batch(size=8):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(size, 3, generator=generator), torch.randn(size, 2, generator=generator)
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
+def test_a_planted_fault_is_named(planted, monkeypatch):
+    torch.manual_seed(0)
+    made = certify(planted.plant(monkeypatch), planted.loss_fn, batch())
+    assert made.cause is not None
+    assert made.cause.kind == planted.kind
+
+
+EPOCHS = ("data=digits", "trainer.batch_size=4", "trainer.limit_batches=4", "trainer.epochs=1")
+STEPS = ("trainer.batch_size=4", "trainer.limit_batches=2", "trainer.steps=3", "trainer.epochs=null")
+DIGITS = (*EPOCHS, "model=odenet", "model.width=4")
+FLOW = (*STEPS, "data=moons", "model=cnf", "model.units=4", "model.hidden=4")
+SERIES = (*STEPS, "data=spirals", "data.count=8", "data.validation=4", "data.test=4")
+SERIES += ("model=latent_ode", "model.rnn=4", "model.hidden=4")
+TASKS = {"digits": DIGITS, "moons": FLOW, "spirals": SERIES}
+
+
+def sessions(task, *words):
+    """The network of a task as a run begins with it, its loss and a batch."""
+    session = assemble(configure(*TASKS[task], *words), torch.device("cpu"))
+    session.model.train()
+    return session.model, session.loss_fn, next(session.batches())
+
+
+def sound(task, solver, gradient):
+    made = certify(*sessions(task, f"solver={solver}", f"gradient={gradient}"), above=ALARM)
+    assert made.error <= ALARM, (task, solver, gradient, made)
+    return made
+
+
+PAIRS = [
+    (solver, gradient)
+    for solver in method_names()
+    for gradient in gradient_names()
+    if not (solver == "adams" and gradient in ("replay", "reversible"))
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("solver", "gradient"), [("dopri5", "adjoint"), ("dopri5", "replay"), ("rk4", "reversible")])
+def test_no_alarm_where_nothing_is_wrong(task, solver, gradient):
+    made = sound(task, solver, gradient)
+    assert gradient == "adjoint" or made.cause is None
+    assert gradient == "adjoint" or made.error < 1e-4
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("solver", "gradient"), PAIRS)
+def test_no_alarm_over_all_methods_and_gradients(task, solver, gradient):
+    sound(task, solver, gradient)
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """Certificates at any price."""
+    monkeypatch.setattr(schedule, "SHARE", 1e9)
+
+
+RANDOM = (*FLOW, "model.divergence=hutchinson", "gradient=replay")
+
+
+@pytest.mark.parametrize("words", [(*DIGITS, "dtype=float64"), RANDOM, SERIES], ids=["float64", "noise", "latent"])
+def test_certificates_change_no_bit_of_a_run(words, every_step, train, metrics, checkpoint_of):
+    a, b = (train(*words, f"trainer.certify={n}", "trainer.log_every=1", name=f"run{n}") for n in (0, 1))
+    own = ("gradient_error", "nfe_certify")
+    made = [record for record in metrics(b, "train") if "gradient_error" in record]
+    assert len(made) == len(metrics(b, "train"))
+    assert all(record["nfe_certify"] > 0 for record in made)
+    times = ("step_ms", "time_s", "epoch_s")
+    bare = [[{k: v for k, v in r.items() if k not in (*own, *times)} for r in metrics(run)] for run in (a, b)]
+    assert bare[0] == bare[1]
+    x, y = (checkpoint_of(run) for run in (a, b))
+    assert same_tensors(x["model"], y["model"])
+    assert torch.equal(x["generator"], y["generator"])
+
+
+def test_a_run_that_goes_on_makes_the_same_certificates(every_step, train, metrics):
+    words = (*DIGITS, "solver=heun", "solver.steps=2", "trainer.certify=1", "trainer.log_every=1")
+    whole = train(*words, name="whole")
+    train(*words, "trainer.max_steps=2", name="parts")
+    parts = train(*words, name="parts")
+    errors = [[(r["step"], r["loss"], r["gradient_error"]) for r in metrics(run, "train")] for run in (whole, parts)]
+    assert errors[0] == errors[1]
+    assert len(errors[0]) == 4
+
+
+def test_what_a_run_has_cost_adds_up(every_step, train, metrics):
+    folder = train(*DIGITS, "solver=heun", "solver.steps=2", "gradient=replay", "trainer.certify=2", "logger=none")
+    record = json.loads((folder / "run.json").read_text())
+    cost, made = record["cost"], metrics(folder, "train")
+    # 4 steps of training, 144 of validation and 360 of testing in batches, limited to 4; heun evaluates twice a step.
+    assert cost["evaluations"]["forward"] == 4 * 4
+    assert cost["evaluations"]["backward"] == 4 * 4
+    assert cost["evaluations"]["in_rejected_steps"] == 0
+    assert cost["evaluations"]["certificates"] == sum(r.get("nfe_certify", 0) for r in made) > 0
+    assert cost["evaluations"]["validation"] % 4 == cost["evaluations"]["test"] % 4 == 0
+    # Two convolutions of 4 to 4 channels and 3 x 3 weights on 6 x 6 pixels, 4 samples, a product and a sum each.
+    one = 2 * 2 * 4 * 4 * 9 * 36 * 4
+    assert one <= cost["flop"]["evaluation"] <= 1.2 * one
+    assert 1.8 * one <= cost["flop"]["vjp"] <= 2.4 * one
+    whole = cost["flop"]["evaluation"] * 32 + cost["flop"]["vjp"] * 16
+    assert cost["flop"]["training"] == whole
+    assert 0 < cost["seconds"]["certificates"] < cost["seconds"]["measured"]
+
+
+def test_a_network_without_a_solver_has_none(train, metrics):
+    folder = train("trainer.certify=1")
+    assert not [record for record in metrics(folder) if "gradient_error" in record]
+    assert "gradient_error" not in json.loads((folder / "run.json").read_text())["final"]
+
+
+def test_a_field_that_cannot_be_checked_leaves_the_run_alone(caplog):
+    class Stubborn(Net):
+        def forward(self, x):
+            return super().forward(x.float())
+
+    with pytest.raises(NotCertified, match="dtype"):
+        certify(Stubborn(), loss_fn, batch())
+
+
+@pytest.mark.parametrize(
+    ("step", "end", "made", "spent", "expected"),
+    [
+        (499, 500, 0, 0.0, True),  # the last step
+        (499, 900, 0, 0.0, False),  # a short run: at its end alone
+        (499, 5000, 0, 0.0, True),
+        (498, 5000, 0, 0.0, False),
+        (999, 5000, 1, 3.0, True),  # 6 of 10 s
+        (999, 5000, 1, 8.0, False),  # 16 of 10 s: it has to wait
+        (1499, 5000, 1, 7.0, True),
+        (3999, 4100, 4, 32.0, False),  # the last one would take it over the limit
+    ],
+)
+def test_certificates_take_at_most_a_hundredth_of_the_time(step, end, made, spent, expected):
+    session = SimpleNamespace(
+        config=SimpleNamespace(trainer=SimpleNamespace(certify=500), optim=SimpleNamespace(name="sgd")),
+        certificates=Certificates(made=made, time_s=spent, latest_s=spent / made if made else 0.0),
+        step=step,
+        end=end,
+        total=end,
+        elapsed_s=float(step),
+        device=torch.device("cpu"),
+        model=Net(),
+    )
+    assert due(session) == expected
+
+
+def test_an_alarm_is_told_once_and_kept(every_step, train, monkeypatch, caplog):
+    true = AugmentedField.__call__
+    monkeypatch.setattr(AugmentedField, "__call__", lambda *args, **more: wrong_sign(args[0], true, *args[1:], **more))
+    folder = train(*DIGITS, "gradient=adjoint", "trainer.certify=1")
+    alarms = [line for line in caplog.messages if "Likely cause, wrong sign" in line]
+    assert len(alarms) == 1
+    final = json.loads((folder / "run.json").read_text())["final"]
+    assert final["gradient_error"] > 0.1
