@@ -20,6 +20,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.models.common.bounds import derivative, from_free, to_free
 from odenet_cli.models.common.fit_keys import bounds_of, check_names, flat_names, start_of
 from odenet_cli.models.common.fit_start import find_start
+from odenet_cli.models.common.levenberg_marquardt import relative_offset
 from odenet_cli.models.common.own_field import check_no_options, try_field
 from odenet_cli.ode import Solver
 
@@ -368,6 +369,11 @@ class Fit(nn.Module):
         left = float((r * self.weights(problem)).square().sum())
         return left < max(EXACT, 100 * (getattr(self.solver, "rtol", 0) or 0) ** 2)
 
+    def offset(self, problem: Any) -> float | None:
+        """Return the relative offset from the minimum; None where residuals are the solver's error."""
+        r, jacobian = self.linearise(problem)
+        return None if self.is_exact(problem, r) else relative_offset(r, jacobian)
+
     def compared(self, values: Tensor) -> Tensor:
         """Return what is compared of values, (*S, C)."""
         return values.log() if self.noise == "log" else values
@@ -406,7 +412,15 @@ def load_field(name: str, options: Mapping[str, Any] | None, columns: int) -> nn
         with torch.random.fork_rng(devices=()), torch.device("cpu"):
             field: nn.Module = own(**(options or {})).double()
             states = getattr(field, "states", None) or range(columns)
-            try_field(name, field, 1 + torch.arange(len(states), dtype=torch.float64) / 8)
+            y = 1 + torch.arange(len(states), dtype=torch.float64) / 8
+            try_field(name, field, y)
+            try:
+                vmap(lambda t, y: field(t, y))(y.new_zeros(2), y.expand(2, -1))
+            except Exception as error:
+                raise RequestError(
+                    f"model.field={name} cannot be evaluated for many series at once: {registry.describe(error)}\n"
+                    "  Write it without branches on numbers: torch.where(t > 3, a, b)."
+                ) from error
         return own(**(options or {}))
     check_no_options(options)
     return fields.field_class(name)()

@@ -14,6 +14,7 @@ from odenet_cli.tasks.common.scores import Score
 NEEDS = ("linearise",)
 SHOWN = 20  # parameters in a record of training
 SERIES, FINE = 8, 300  # of the figure
+FAR = 0.01  # relative offset of a fit that has not converged
 LEVELS = (0.05, 0.95)
 
 
@@ -62,6 +63,8 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
     names = model.free_names(data.record["series"])
     follow = inference.autocorrelations(model, problem, found.residuals, columns)
     per_column = len(found.residuals) / len(columns)
+    offset = model.offset(problem)
+    far = [] if offset is None or offset < FAR else [f"the fit has not converged (offset {offset:.2g}): trainer.steps."]
     sigma = (found.variance**0.5 * model.sigma).tolist()
     return {
         "estimates": inference.estimates(model, problem, found, names),
@@ -69,8 +72,9 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
         "sigma": dict(zip(columns, sigma)),
         "observations": len(found.residuals),
         "degrees_of_freedom": found.freedom,
+        "offset": offset,
         "autocorrelation": follow,
-        "warnings": inference.warnings(found, names, follow, int(per_column)),
+        "warnings": far + inference.warnings(found, names, follow, int(per_column)),
     }, None
 
 

@@ -26,6 +26,9 @@ class Linear(torch.nn.Module):
         self.k, self.c = torch.nn.Parameter(torch.tensor(1.5)), torch.nn.Parameter(torch.tensor(0.1))
     def forward(self, t, y):
         return torch.stack((y[..., 1], -self.k * y[..., 0] - self.c * y[..., 1]), -1)
+class Branch(Linear):
+    def forward(self, t, y):
+        return super().forward(t, y) if t > 3 else 0 * y
 class Wide(Linear):
     def forward(self, t, y):
         return torch.cat((super().forward(t, y), y))
@@ -173,9 +176,17 @@ def test_data_that_are_no_table_are_refused():
         check.check(_with(("model=fit", "model.field=logistic", "data=spirals")))
 
 
-def test_a_field_that_gives_no_slope_is_refused(oscillation):
-    with pytest.raises(RequestError, match="oscillators:Wide"):
-        check.check(_with((*oscillation, "model.field=oscillators:Wide")))
+@pytest.mark.parametrize(("name", "part"), [("Wide", "oscillators:Wide"), ("Branch", "without branches on numbers")])
+def test_a_field_that_cannot_be_fitted_is_refused(oscillation, name, part):
+    with pytest.raises(RequestError, match=part):
+        check.check(_with((*oscillation, f"model.field=oscillators:{name}")))
+
+
+def test_a_fit_that_was_cut_off_says_so(tmp_path):
+    folder = train_run(tmp_path / "run", *logistic_table(tmp_path / "x.csv"), "model.starts=1", "trainer.max_steps=2")
+    final = json.loads((folder / "run.json").read_text())["final"]
+    assert final["offset"] > 0.01
+    assert final["warnings"][0].startswith("the fit has not converged")
 
 
 def test_faults_of_the_table_leave_no_folder(odenet, tmp_path):
