@@ -172,6 +172,11 @@ class Tuner:
                 row.failed = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 return row
             assert result.cost is not None
+            assert result.gradient is not None
+            assert result.state is not None
+            if not math.isfinite(result.gradient + result.state):
+                row.failed = "its states or its gradient are NaN or infinite"
+                return row
             errors.append((result.gradient, result.state))
             costs.append(result.cost)
             memory = max(memory, meter.peak_mib)

@@ -189,6 +189,19 @@ def test_without_time_there_is_the_run_s_own_at_least(folder):
     assert best.name == tuner.own.name
 
 
+def test_a_setting_whose_numbers_are_no_numbers_has_failed(folder, monkeypatch):
+    tuner = tuner_of(folder, {"gradient": 0.5}, seconds=math.inf)
+    monkeypatch.setattr(tuning, "FINEST", 1e-3)
+    tuner.find_references()
+    tuner.measure_own()
+    own = tuning.Comparison.own
+    monkeypatch.setattr(tuning.Comparison, "own", lambda *words: own(*words)._replace(gradient=math.nan))
+    row = tuner.measure_errors(Setting("bosh3", 1e-1, "backprop"))
+    assert "NaN" in row.failed
+    assert not row.fits({})
+    assert tuner.whole_rows() == [tuner.own]
+
+
 def test_a_setting_is_found_in_a_config(folder):
     run = load(folder)
     assert setting_of(run) is None  # its own backward solve is by dopri5 at another tolerance
