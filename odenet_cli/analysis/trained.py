@@ -163,3 +163,8 @@ def needs_solver(folder: Path, config: Config) -> None:
             f"{folder} is a run of model={config.model['name']}, which has no solver: there is nothing to check.\n"
             "  Name a run of a model that solves an ODE, such as model=odenet or model=rknet."
         )
+    if hasattr(network, "linearise"):
+        raise RequestError(
+            f"{folder} is a run of model=fit, which has no gradient through a solve to check.\n"
+            "  Its paths at other tolerances: odenet eval RUN eval.solver.rtol=1e-6,1e-10."
+        )

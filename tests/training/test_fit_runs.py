@@ -10,6 +10,8 @@ import torch
 from runs_kit import train_run
 
 import odenet_cli
+from odenet_cli.analysis.trained import needs_solver
+from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.report import pictures
 from odenet_cli.request.compose import compose
@@ -153,6 +155,7 @@ def test_the_end_of_each_series_can_be_held_out(tmp_path):
     [
         (("model.field=null",), "model.field is missing: fitzhugh_nagumo, logistic, lotka_volterra"),
         (("optim=adam",), "optim=adam and model=fit do not go together"),
+        (("trainer.certify=10",), "trainer.certify has no meaning for model=fit"),
         (("solver.budget=500",), "solver.budget has no meaning for model=fit"),
         (("optim.weight_decay=0.1",), "have no meaning for optim=lm"),
         (("data.window=0.4",), "data.window=0.4 has no meaning for model=fit"),
@@ -180,6 +183,12 @@ def test_data_that_are_no_table_are_refused():
 def test_a_field_that_cannot_be_fitted_is_refused(oscillation, name, part):
     with pytest.raises(RequestError, match=part):
         check.check(_with((*oscillation, f"model.field=oscillators:{name}")))
+
+
+def test_a_check_of_gradients_is_refused(tmp_path):
+    folder = train_run(tmp_path / "run", *logistic_table(tmp_path / "x.csv"))
+    with pytest.raises(RequestError, match="no gradient through a solve"):
+        needs_solver(folder, load(folder))
 
 
 def test_a_fit_that_was_cut_off_says_so(tmp_path):
