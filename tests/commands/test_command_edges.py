@@ -98,7 +98,8 @@ def test_points_come_from_a_pipe(tmp_path):
     reader, writer = os.pipe()
     os.write(writer, b"\xef\xbb\xbfx1,x2\n1,2\n")
     os.close(writer)
-    assert sample.read_points(Path(f"/dev/fd/{reader}"), None, None).tolist() == [[1.0, 2.0]]  # as of `points=<(…)` or `points=/dev/stdin`
+    # As of `points=<(…)` or `points=/dev/stdin`.
+    assert sample.read_points(Path(f"/dev/fd/{reader}"), None, None).tolist() == [[1.0, 2.0]]
     os.close(reader)
 
 

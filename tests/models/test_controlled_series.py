@@ -239,7 +239,7 @@ class Own(torch.nn.Module):
 
 
 def test_a_field_of_one_s_own_is_given_the_controls():
-    network = build(field="test_control:Own").eval()
+    network = build(field="test_controlled_series:Own").eval()
     control = padded("linear", *rows())
     z0 = torch.randn(5, 4, dtype=torch.float64)
     u = control.at(torch.tensor(0.5, dtype=torch.float64))
@@ -247,7 +247,7 @@ def test_a_field_of_one_s_own_is_given_the_controls():
     assert torch.equal(network.field(torch.tensor(0.5, dtype=torch.float64), z0, control), expected)
     assert network.forecast(*batch(), control=tuple(control)).mean.shape == (5, 6, 2)
     with pytest.raises(RequestError, match=r"called with \(t, y \(2, 4\), u \(2, 3\)\)"):
-        build(field="test_control:Deaf", controls=3)
+        build(field="test_controlled_series:Deaf", controls=3)
 
 
 class Deaf(torch.nn.Module):
