@@ -8,6 +8,8 @@ import torch
 from planted_gradients import PLANTED, Net, loss_fn, wrong_sign
 from runs_kit import configure, same_tensors
 
+from odenet_cli.ode import Tableau, method
+from odenet_cli.ode.gradient import gradient
 from odenet_cli.ode.gradient import names as gradient_names
 from odenet_cli.ode.gradient.adjoint import AugmentedField
 from odenet_cli.ode.methods import names as method_names
@@ -47,33 +49,33 @@ def sessions(task, *words):
     return session.model, session.loss_fn, next(session.batches())
 
 
-def sound(task, solver, gradient):
-    made = certify(*sessions(task, f"solver={solver}", f"gradient={gradient}"), above=ALARM)
-    assert made.error <= ALARM, (task, solver, gradient, made)
+def sound(task, solver, name):
+    made = certify(*sessions(task, f"solver={solver}", f"gradient={name}"), above=ALARM)
+    assert made.error <= ALARM, (task, solver, name, made)
     return made
 
 
 PAIRS = [
-    (solver, gradient)
+    (solver, name)
     for solver in method_names()
-    for gradient in gradient_names()
-    if not (solver == "adams" and gradient in ("replay", "reversible"))
+    for name in gradient_names()
+    if isinstance(method(solver), getattr(gradient(name), "supports", Tableau))
 ]
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("solver", "gradient"), [("dopri5", "adjoint"), ("dopri5", "replay"), ("rk4", "reversible")])
-def test_no_alarm_where_nothing_is_wrong(task, solver, gradient):
-    made = sound(task, solver, gradient)
-    assert gradient == "adjoint" or made.cause is None
-    assert gradient == "adjoint" or made.error < 1e-4
+@pytest.mark.parametrize(("solver", "name"), [("dopri5", "adjoint"), ("dopri5", "replay"), ("rk4", "reversible")])
+def test_no_alarm_where_nothing_is_wrong(task, solver, name):
+    made = sound(task, solver, name)
+    assert name == "adjoint" or made.cause is None
+    assert name == "adjoint" or made.error < 1e-4
 
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("solver", "gradient"), PAIRS)
-def test_no_alarm_over_all_methods_and_gradients(task, solver, gradient):
-    sound(task, solver, gradient)
+@pytest.mark.parametrize(("solver", "name"), PAIRS)
+def test_no_alarm_over_all_methods_and_gradients(task, solver, name):
+    sound(task, solver, name)
 
 
 @pytest.fixture
