@@ -45,8 +45,6 @@ def check(config: Config) -> None:
         )
     if least_squares and config.solver.budget is not None:
         raise RequestError("solver.budget has no meaning for model=fit, whose tolerance has to stay; leave it out.")
-    if least_squares and config.trainer.certify is not None:
-        raise RequestError("trainer.certify has no meaning for model=fit, which has no gradient through a solve.")
     of_images = datasets.tasks(name)[0] == "classify"
     if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or of_images):
         check_custom(network, *shape)

@@ -14,7 +14,6 @@ from odenet_cli import data as datasets
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import default_options
 from odenet_cli.config.schema import Config
-from odenet_cli.data.observations import Observations
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.checkpoint import Content, OtherConfig
@@ -94,6 +93,8 @@ def restore(session: Session, state: Content) -> None:
     if session.budget is not None:
         session.budget.restore(state["budget"])
     if session.config.optim.name == LEAST_SQUARES:
+        from odenet_cli.data.observations import Observations  # and polars, which no other run needs
+
         session.optimizer.go_on(Observations(*next(iter(session.data.train.epoch(0)))))  # type: ignore[attr-defined]
 
 

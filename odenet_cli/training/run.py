@@ -20,7 +20,6 @@ from odenet_cli import data as datasets
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.saved import save
 from odenet_cli.config.schema import Config
-from odenet_cli.data.observations import Observations
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
@@ -116,6 +115,8 @@ def make_optimizer(config: Config, model: nn.Module, where: torch.device) -> tor
 
 def start_fit(model: Any, data: datasets.Data, seed: int) -> None:
     """Begin a fit at its data; what a checkpoint holds takes its place."""
+    from odenet_cli.data.observations import Observations  # and polars, which no other run needs
+
     model.start_from(Observations(*next(iter(data.test.epoch(0)))), data.record["columns"][2:], seed)
 
 

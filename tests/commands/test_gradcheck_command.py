@@ -176,14 +176,14 @@ class Net(nn.Module):
             y = self.solver(self.field, y, [0.0, 1.0]).y
         return self.head(y)
 """
-OWN = ("model=custom", "model.target=planted_gradients:Net", "gradient=backprop", "solver=rk4", "solver.steps=2")
+OWN = ("model=custom", "model.target=networks_at_fault:Net", "gradient=backprop", "solver=rk4", "solver.steps=2")
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """Runs of a network of one's own, by the fault that it has."""
     folder = tmp_path_factory.mktemp("planted")
-    (folder / "planted_gradients.py").write_text(PLANTED)
+    (folder / "networks_at_fault.py").write_text(PLANTED)
     sys.path.append(str(folder))
 
     def make(kind):
@@ -195,7 +195,7 @@ def planted(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
-TARGET = "model.target=planted_gradients:Net"
+TARGET = "model.target=networks_at_fault:Net"
 
 
 def test_what_is_right_passes_where_the_field_changes_between_solves(check, planted):

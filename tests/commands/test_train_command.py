@@ -343,7 +343,7 @@ def test_hydras_questions_are_answered(odenet, tmp_path, words):
     assert done.stdout
     assert not list(tmp_path.iterdir())
     if words == ["--help"]:
-        assert "model: cnf, custom, latent_ode" in done.stdout
+        assert "model: cnf, custom, fit, latent_ode" in done.stdout
         assert "method: rk4" in done.stdout
 
 
