@@ -63,11 +63,11 @@ class Tableau:
         stages: list[tuple[Fraction, Row]] = []
         extra: list[tuple[Fraction, Row]] = []
         weights: dict[str, Row] = {}
-        for left, right in _lines(text):
+        for left, right in table_lines(text):
             if left in ("b", "b*", "e", "b3"):
-                weights[left] = _numbers(right)
+                weights[left] = parse_numbers(right)
             else:
-                (extra if weights else stages).append((Fraction(left), _numbers(right)))
+                (extra if weights else stages).append((Fraction(left), parse_numbers(right)))
         if "b" not in weights:
             raise ValueError("a tableau needs a line `b | …` with the weights of its solution")
         # Some pairs are printed with b - b* in place of b*, DOP853 among them.
@@ -81,7 +81,7 @@ class Tableau:
             b_third=weights.get("b3"),
             order=order,
             embedded_order=order - 1 if embedded_order is None else embedded_order,
-            dense=None if dense is None else tuple(_numbers(right) for _, right in _lines(dense)),
+            dense=None if dense is None else tuple(parse_numbers(right) for _, right in table_lines(dense)),
             extra=tuple(extra),
         )
         table._check_shape()
@@ -107,27 +107,27 @@ class Tableau:
     @cached_property
     def rows(self) -> tuple[tuple[float, Weights], ...]:
         """The node of each stage and the non-zero entries of its row."""
-        return tuple((float(c), _nonzero(row)) for c, row in zip(self.c, self.a))
+        return tuple((float(c), nonzero(row)) for c, row in zip(self.c, self.a))
 
     @cached_property
     def solution_weights(self) -> Weights:
         """Non-zero weights of the solution."""
-        return _nonzero(self.b)
+        return nonzero(self.b)
 
     @cached_property
     def error_weights(self) -> Weights:
         """Non-zero weights of the error estimate b - b*; empty if there is none."""
-        return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_star))) if self.b_star else ()
+        return nonzero(tuple(b - s for b, s in zip(self.b, self.b_star))) if self.b_star else ()
 
     @cached_property
     def error_weights_3(self) -> Weights:
         """Non-zero weights of the second error estimate; empty if there is none."""
-        return _nonzero(tuple(b - s for b, s in zip(self.b, self.b_third))) if self.b_third else ()
+        return nonzero(tuple(b - s for b, s in zip(self.b, self.b_third))) if self.b_third else ()
 
     @cached_property
     def extra_rows(self) -> tuple[tuple[float, Weights], ...]:
         """As `rows`, for the stages that only the dense output needs."""
-        return tuple((float(c), _nonzero(row)) for c, row in self.extra)
+        return tuple((float(c), nonzero(row)) for c, row in self.extra)
 
     @cached_property
     def used_stages(self) -> tuple[bool, ...]:
@@ -161,7 +161,7 @@ class Tableau:
         return tuple(tuple(map(float, row)) for row in self.dense_rows)
 
 
-def _lines(text: str) -> list[tuple[str, str]]:
+def table_lines(text: str) -> list[tuple[str, str]]:
     """Return what stands left and right of the bar, line by line; rules and blank lines are left out."""
     lines = [line for line in text.replace("&\n", " ").splitlines() if line.strip() and "-+-" not in line]
     return [
@@ -169,9 +169,9 @@ def _lines(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _numbers(text: str) -> Row:
+def parse_numbers(text: str) -> Row:
     return tuple(Fraction(word) for word in text.split())
 
 
-def _nonzero(row: Row) -> Weights:
+def nonzero(row: Row) -> Weights:
     return tuple((i, float(x)) for i, x in enumerate(row) if x)

@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 import polars as pl
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-ORDERS = ("ymd", "dmy", "mdy")
 PATTERN = (
     r"^\s*(?:(?<a>\d{1,4}|[A-Za-z]{3,9})(?<mark>[-/. ])(?<b>\d{1,2}|[A-Za-z]{3,9})(?:[-/., ]+(?<c>\d{1,4}))?)?"
     r"(?:(?:^|[T ,]\s*)(?<h>\d{1,5}):(?<min>\d{1,2})(?::(?<s>\d{1,2}(?:[.,]\d+)?))?\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?"

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
-from odenet_cli.ode.tableau import Row, Weights, _lines, _nonzero, _numbers
+from odenet_cli.ode.tableau import Row, Weights, nonzero, parse_numbers, table_lines
 
 
 class Stage(NamedTuple):
@@ -51,9 +51,9 @@ class Rosenbrock:
     def parse(cls, a: str, c: str, dense: str, *, diagonal: str, order: int) -> Rosenbrock:
         """Return the method of `α | a` lines, a rule, `m | …` and `e | …`, of `γ | c` lines, and of a line of `dense`
         for each d. `&` at the end of a line continues it on the next."""
-        rows = [(left, _numbers(right)) for left, right in _lines(a)]
+        rows = [(left, parse_numbers(right)) for left, right in table_lines(a)]
         stages, weights = [row for row in rows if row[0] not in ("m", "e")], dict(rows)
-        gammas = [(Fraction(left), _numbers(right)) for left, right in _lines(c)]
+        gammas = [(Fraction(left), parse_numbers(right)) for left, right in table_lines(c)]
         method = cls(
             diagonal=Fraction(diagonal),
             alpha=tuple(Fraction(left) for left, _ in stages),
@@ -64,7 +64,7 @@ class Rosenbrock:
             e=weights["e"],
             order=order,
             embedded_order=order - 1,
-            inner=tuple(_numbers(right) for _, right in _lines(dense)),
+            inner=tuple(parse_numbers(right) for _, right in table_lines(dense)),
         )
         lengths = [*map(len, method.a), *map(len, method.c), *map(len, (method.m, method.e, *method.inner))]
         count = len(method.a)
@@ -76,17 +76,17 @@ class Rosenbrock:
     def stages(self) -> tuple[Stage, ...]:
         """What each stage needs, as floats."""
         rows = zip(self.alpha, self.a, self.gamma, self.c)
-        return tuple(Stage(float(alpha), _nonzero(a), float(gamma), _nonzero(c)) for alpha, a, gamma, c in rows)
+        return tuple(Stage(float(alpha), nonzero(a), float(gamma), nonzero(c)) for alpha, a, gamma, c in rows)
 
     @cached_property
     def solution_weights(self) -> Weights:
         """Non-zero weights of the solution."""
-        return _nonzero(self.m)
+        return nonzero(self.m)
 
     @cached_property
     def error_weights(self) -> Weights:
         """Non-zero weights of the error estimate."""
-        return _nonzero(self.e)
+        return nonzero(self.e)
 
     @property
     def error_weights_3(self) -> Weights:
