@@ -29,11 +29,11 @@ def draw(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Figu
     for axes, (cost, label, error) in zip(figure.subplots(1, len(PANELS)), PANELS):
         for row in rows:
             look = _look(row)
-            axes.plot(_cost(row, cost), 100 * row[error], linestyle="", markersize=4.5, **look)
+            axes.plot(_cost(row, cost), 100 * row[error], linestyle="", markersize=4.5, clip_on=False, **look)
             for mark, ring in (("best", "o"), ("own", "s")):
                 if row.get(mark):
                     ringed = {"marker": ring, "markersize": 10, "markerfacecolor": "none", "color": style.DARK}
-                    axes.plot(_cost(row, cost), 100 * row[error], linestyle="", **ringed)
+                    axes.plot(_cost(row, cost), 100 * row[error], linestyle="", clip_on=False, **ringed)
         if error in limits:
             axes.axhline(100 * limits[error], color=style.GREY, linestyle=style.DASHES[1], linewidth=0.8)
         if cost in limits:
@@ -54,7 +54,7 @@ def draw(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Figu
 def write(folder: Path, rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float], about: str) -> list[Path]:
     """Write the figure to `folder`/tune.svg and .png."""
     figure = draw(rows, limits)
-    style.head(figure, about)
+    style.head(figure, f"{about}; hollow: others beat it in time, memory and error of the gradient")
     folder.mkdir(exist_ok=True)
     return style.save(figure, folder / "tune", about)
 
