@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.scalars import Host, Scalar
+from odenet_cli.ode.scalars import Host, Scalar, widest
 from odenet_cli.ode.tableau import Weights
 
 State = tuple[Tensor, ...]
@@ -71,7 +71,10 @@ def weighted_sum(h: Time, weights: Weights, k: Sequence[Tensor]) -> Tensor:
 def rms(state: State) -> float:
     """Return the root mean square over all numbers of a state; 0 for an empty one. Synchronises once."""
     result: float = norms([state], [2.0])[0]
-    return result
+    # Squares below the smallest normal number lose their digits: those of numbers below 1e-19 where float32 sums them.
+    summed_in = [torch.promote_types(part.dtype, torch.float32) for part in state]
+    smallest = max((torch.finfo(dtype).tiny for dtype in summed_in), default=0.0)
+    return result if not result * result < smallest else _rescaled_rms(state)
 
 
 def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host) -> list[Scalar]:
@@ -90,8 +93,25 @@ def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host)
             result.append(functools.reduce(scalars.maximum, parts))
         else:
             # Over all numbers of all tensors, not a mean of the tensors' own: a large one weighs more than a small one.
-            result.append(scalars.sqrt(sum(x * x for x in parts) / sum(x.numel() for x in state)))
+            size = scalars.sqrt(sum(x * x for x in parts) / sum(x.numel() for x in state))
+            # Squares overflow from 1.8e19 on in float32. A kernel cannot look; its host does (`CompiledLoop`).
+            result.append(_rescaled_rms(state) if isinstance(size, float) and size == math.inf else size)
     return result
+
+
+def _rescaled_rms(state: State) -> float:
+    """Return m √(Σ (x/m)² / n) with m the largest modulus, so that no square leaves the dtype (Blue, ACM TOMS 4, 1978).
+
+    It looks at the device twice, and is for sizes at which the plain sum of squares over- or underflows.
+    """
+    largest: float = norms([state], [math.inf])[0]
+    if not 0.0 < largest < math.inf:
+        return largest
+    wide = [part.abs().to(widest(part.device)) for part in state]
+    # The reciprocal of a subnormal number would be infinite.
+    divisor = max(largest, *(torch.finfo(part.dtype).tiny for part in wide))
+    mean: float = norms([tuple(part / divisor for part in wide)], [2.0])[0]
+    return divisor * mean
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

@@ -33,6 +33,19 @@ def test_scaling_the_loss_scales_the_gradient_and_nothing_else(factor, name):
         assert torch.allclose(x, y, rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-23, 1e19, 1e30])
+def test_a_gradient_whose_squares_leave_float32_is_solved_for(size):
+    """The squares of 1e-23 are 0 in float32, and those of 1e19 infinite: the gradient is neither."""
+    results = []
+    for scale in (1.0, size):
+        rate, y0 = torch.tensor(1.0, requires_grad=True), torch.ones(3, requires_grad=True)
+        y, stats = solver(1e-4)(lambda t, y, rate: -rate * y, y0, TS, (rate,))
+        (scale * y.sum()).backward()
+        results.append((stats.nfe_backward, y0.grad[0].item() / scale, rate.grad.item() / scale))
+    assert results[0][0] == results[1][0] > 0
+    assert results[1][1:] == pytest.approx(results[0][1:], rel=1e-4)
+
+
 def test_a_gradient_of_zero_costs_nothing():
     field, y0, ts = Swirl(), doubles(1.0, 2.0, 3.0, grad=True), doubles(0.0, 0.4, 1.0, grad=True)
     y, stats = solver()(field, y0, ts)

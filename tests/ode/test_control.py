@@ -8,6 +8,7 @@ import pytest
 import torch
 from ode_cases import PAIRS, Swirl, doubles, label, solver, steps_of
 
+from odenet_cli.ode import Adaptive
 from odenet_cli.ode.control import GAINS, Controller
 from odenet_cli.ode.state import norms, rms
 
@@ -72,6 +73,33 @@ def test_the_norm_is_a_root_mean_square_over_all_parts():
     assert rms(parts) == pytest.approx(math.sqrt((9 + 16 + 5) / 3))
     assert rms(()) == rms((torch.zeros(0),)) == 0.0
     assert norms([parts, (), (doubles(2.0),)], [2.0] * 3) == pytest.approx([math.sqrt(10), 0.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        *((size, torch.float32) for size in (1e-40, 1e-23, 1e-18, 1e19, 3e38)),
+        *((size, torch.float64) for size in (1e-320, 1e-200, 1e200)),
+        (300.0, torch.float16),
+        (1e25, torch.complex64),
+    ],
+)
+def test_the_norm_holds_where_squares_leave_the_dtype(size, dtype):
+    """The sum of squares of 10^5 numbers: in float16 its root is above 65,504 too."""
+    assert rms((torch.full((100_000,), size, dtype=dtype),)) == pytest.approx(size, rel=1e-3)
+
+
+def test_what_is_not_finite_has_no_norm():
+    for bad in (math.nan, math.inf):
+        assert not math.isfinite(rms((torch.tensor([1e25, bad]),)))
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.numerics)])
+def test_a_first_step_is_found_where_the_field_is_far_beyond_the_tolerance(compile):
+    """f is 1e31 tolerances: in float32 the squares of Hairer's rule are infinite, the field is not."""
+    solve = Adaptive(method="dopri5", rtol=1e-4, atol=1e-6, compile=compile)
+    y = solve(lambda t, y: 1e25 * torch.cos(t) + 0 * y, torch.zeros(3), [0.0, 1.0]).y
+    assert y.double() / 1e25 == pytest.approx(math.sin(1.0), rel=1e-4)
 
 
 def test_the_number_of_copies_of_a_system_does_not_matter():

@@ -63,7 +63,8 @@ class CompiledLoop(AdaptiveLoop):
         kernel = kernels.initial_step(order, self.n_dynamic, self.n_controlled, self._groups(), use_cuda_graph(y))
         h: float = kernel(self.vector_field, _tensor([t, span, *self.bounds], y), y, f0).item()
         self.vector_field.count(1)
-        return h
+        # NaN: what is not finite is the field, or only a sum of squares in the kernel. The host's norm can tell.
+        return h if not math.isnan(h) else super().initial_step_function(order)(t, y, f0, span)
 
     def attempt(self, t: float, y: State, h: float, f0: State) -> Step:
         """Return a step with its error ratio."""

@@ -13,7 +13,7 @@ from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.solver import Adaptive, Fixed
-from odenet_cli.ode.state import State, rms
+from odenet_cli.ode.state import State, dot, rms
 from odenet_cli.ode.tableau import Tableau
 
 MANY_STEPS = 300  # of a solve that reached its end: fewer are no matter, whatever holds them
@@ -75,13 +75,15 @@ def spectral_radius(look: Look, t: float, y: State, iterations: int = 40) -> tup
         length = rms(v)
         if not 0 < length < math.inf:
             return 0.0 if length == 0 else math.nan, 0.0
-        v = tuple(part * (size / length) for part in v)
-        change = tuple(a - b for a, b in zip(look.f(t, tuple(a + b for a, b in zip(y, v))), f0))
-        before, radius = radius, rms(change) / size
-        product = sum(float((a * b).sum()) for a, b in zip(change, v))
-        cosines.append(product / max(rms(change) * rms(v) * sum(part.numel() for part in v), 1e-300))
+        v = tuple(part / length for part in v)
+        moved = tuple(part + size * direction for part, direction in zip(y, v))
+        change = tuple((after - before) / size for after, before in zip(look.f(t, moved), f0))  # J v
+        previous, radius = radius, rms(change)
+        # vᵀ J v / (|v| |J v|), where the root mean square of v is 1.
+        count = sum(part.numel() for part in v)
+        cosines.append(sum(float(dot(a, b)) for a, b in zip(change, v)) / max(radius * count, 1e-300))
         v = change
-        if abs(radius - before) < 1e-3 * radius:
+        if abs(radius - previous) < 1e-3 * radius:
             break
     return radius, statistics.mean(cosines[-6:])
 
