@@ -59,6 +59,7 @@ class DenseSolution:
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
         """Return the state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
+        # Times that came in float32 may lie outside by their rounding; those are meant for the end.
         asked, resolution = as_times(t)
         times = asked.to(self._h)
         low, high = sorted((self.ends[0], self.ends[-1]))
@@ -77,6 +78,7 @@ class DenseSolution:
 
 def _rows(polynomials: Sequence[Sequence[State]], i: int) -> list[Tensor]:
     """Return the coefficients of each power in component `i`, stacked over the steps; zero above a step's degree."""
+    # Adams steps have the degree of their order, which changes on the way.
     count = max(map(len, polynomials))
     nothing = torch.zeros_like(polynomials[0][0][i])
     return [torch.stack([p[power][i] if power < len(p) else nothing for p in polynomials]) for power in range(count)]

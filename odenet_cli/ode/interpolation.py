@@ -31,6 +31,7 @@ def interpolate(
 
 def polynomial(tableau: OneStepMethod, y: State, h: float, k: Sequence[State]) -> list[State]:
     """Return the coefficients of 1, θ, θ², … in y(t + θh)."""
+    # The same b_i(θ), sorted by powers: the coefficient of θ^p is h Σ_i b_ip k_i.
     table = [[h * c for c in column] for column in zip(*tableau.dense_floats)]
     zeros = tuple(map(torch.zeros_like, y))
     return [y, *linear_combinations(zeros, table, k[: len(tableau.dense_floats)])]

@@ -47,6 +47,7 @@ class LoopBase:
     f: VectorField = field(init=False)
 
     def enter(self, segment: Segment) -> None:
+        # Once a segment, so that a step calls `f` and knows nothing of jumps and gradients of times.
         self.segment, self.f = segment, restrict_to_segment(self.vector_field, segment, self.time_gradients)
 
 
@@ -68,6 +69,7 @@ class AdaptiveBase(LoopBase):
     nonfinite: bool = False
 
     def spans(self, count: int) -> list[tuple[int, int]]:
+        # One span from first to last: outputs between them lie inside steps, and shorten none.
         return [(0, count - 1)]
 
     def derivative_at(self, t: float, y: State) -> State:
@@ -88,6 +90,7 @@ class AdaptiveBase(LoopBase):
 
     def check_step(self, t: float, end: float, h: float, y: State) -> None:
         """Raise a SolveError rather than try a step that cannot help. One that goes all the way may be any length."""
+        # Of a step below 4 ulp the stages would lie at times that rounding makes the same.
         small = h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end)))))
         if small or self.accepted + self.rejected >= self.max_steps:
             self._raise_no_step(t, end, h, y, small)
@@ -119,12 +122,15 @@ class AdaptiveBase(LoopBase):
 
     def _first_guess(self, h: float, y: State) -> str:
         """Return what may be wrong, from what is known without another evaluation; `odenet_cli.ode.doctor` measures."""
+        # Each is the cheapest sign of what `diagnosis/causes` measures: |y|/|f| is the time in which y doubles; of no
+        # smooth field one attempt in three is rejected; and where h f is a few tolerances long, accuracy would allow a
+        # longer step, so stability holds it.
         guess, tried = "", self.accepted + self.rejected
         if self.f0 is not None and self.accepted > 20:
             change = tuple(part * h for part in self.f0)
             with torch.no_grad():
                 moved = self.norm.scaled_norms([change], self.norm.error_scale(y, y)[: len(change)])[0]
-                doubling = rms(y) / max(rms(self.f0), 1e-300)
+                doubling = rms(y) / max(rms(self.f0), 1e-300)  # 1e-300: f may be 0
             if doubling < 1e-5 * abs(self.segment.end - self.segment.start):
                 guess = f"blow-up: the state doubles within {doubling:.1e}"
             elif self.rejected > self.accepted / 2:
@@ -225,6 +231,7 @@ class FixedLoop(RungeKutta):
         return partial(rk_step, self.tableau, self.f, with_f1=False, n_dynamic=self.n_dynamic)
 
     def spans(self, count: int) -> list[tuple[int, int]]:
+        # A span between each two outputs: every output is the end of a step, and none is interpolated.
         return [(j, j + 1) for j in range(count - 1)]
 
     def derivative_at(self, t: float, y: State) -> State:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from odenet_cli.ode.problem import Problem
 
 
+# Without tensors: a tape of records costs a few numbers a step, whatever the state's size.
 @dataclass
 class StepRecord:
     """Hold where an accepted step was: what a backward pass needs to take it again.
@@ -85,6 +86,7 @@ class Loop(Protocol):
 
     def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
         """Return a time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
+        # Runge-Kutta methods expand about the step's start, Adams methods about its end.
         ...
 
 
@@ -129,6 +131,7 @@ def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last
         # θ in (0, 1]; `direction` makes the comparison hold for a solve that runs backwards too.
         accepted.interior_outputs.append((j, (ts[j] - accepted.t) / accepted.h))
         j += 1
+    # All of a step's outputs at once, as one matrix product.
     if accepted.interior_outputs:
         states += loop.interpolate(accepted, accepted.thetas(loop.time_gradients))
     if accepted.end == ts[last]:

@@ -56,6 +56,7 @@ def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], arg
     if distinct[0] < 0:
         raise ValueError(f"a sample's time is {float(distinct[0]):.6g}, and the solve begins at 0.")
     most = max(part.shape[1] for part in times)
+    # Samples that share their times: these are output times like any others, and each sample picks its own.
     if len(distinct) <= max(FEW, most):
         own = [part.view_as(asked) for part, asked in zip(index.split([part.numel() for part in times]), times)]
         return _each(outputs(solver, field, y0, distinct.tolist(), args), own)
@@ -64,6 +65,8 @@ def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], arg
         # Every step is an output: between them interpolation of the method's order adds an error of that order.
         pieces = _equal_pieces(end, most * solver.steps, max(3, solver.tableau.order))
         return _interpolated(pieces, replace(solver, steps=1)(field, y0, pieces.times, args).y, times)
+    # Output times change no step of an adaptive solve: the second one takes the steps of the first, and is inside each
+    # the polynomial that as many outputs as it has coefficients define.
     path = solver.dense(field, y0, [0.0, end], args)
     pieces = Pieces(path.ends, _lobatto(path.degree))
     y = solver(field, y0, pieces.times, args).y if torch.is_grad_enabled() else path(pieces.times)
@@ -83,6 +86,7 @@ def outputs(solver: Solver, field: Field, y0: Any, ts: Sequence[float], args: Se
 
 def _lobatto(degree: int) -> list[float]:
     """Return degree + 1 nodes from 0 to 1, between which interpolation adds little to the errors at them."""
+    # The extrema of Chebyshev's polynomial: errors at them grow by (2/π) log n in between, at equal distances by 2^n.
     return [0.5 - 0.5 * math.cos(math.pi * i / degree) for i in range(degree + 1)]
 
 
@@ -99,9 +103,10 @@ def _interpolated(pieces: Pieces, y: Any, times: Sequence[Tensor]) -> list[Any]:
     first, weights = [], []
     for asked in times:
         t = asked.to(ends).contiguous()
+        # Piece n from ends[n] to ends[n + 1], its share x of it, and x - x_j for each node.
         n = torch.searchsorted(ends[1:], t).clamp(max=len(ends) - 2)
         distance = ((t - ends[n]) / (ends[n + 1] - ends[n]))[..., None] - nodes
-        first.append(n * (len(nodes) - 1))
+        first.append(n * (len(nodes) - 1))  # neighbouring pieces share a node
         # Lagrange's polynomials, each 1 at its own node and 0 at the others.
         others = [[j for j in range(len(nodes)) if j != i] for i in range(len(nodes))]
         weights.append([(distance[..., rest] / (nodes[i] - nodes[rest])).prod(-1) for i, rest in enumerate(others)])
@@ -112,6 +117,7 @@ def _each(y: Any, index: Sequence[Tensor], weights: Sequence[Sequence[Tensor]] |
     """Return Σ w_i y[index + i] for each sample, (B_i, N_i, *S) by index (B_i, N_i); without weights y[index]."""
     if isinstance(y, tuple):
         return list(zip(*(_each(part, index, weights) for part in y)))
+    # One gather for each node: a table of all states for all samples and times is never made.
     rows, result = y.transpose(0, 1).reshape(y.shape[1], len(y), -1), []
     for n, own in enumerate(index):
         mine, rows = rows[: len(own)], rows[len(own) :]

@@ -87,7 +87,7 @@ class Problem:
         interior = interpolated or len(self.ts) > 2
         loop: Loop = self.solver.loop(
             self.vector_field,
-            n_controlled=getattr(self.solver, "n_controlled", None),
+            n_controlled=getattr(self.solver, "n_controlled", None),  # fixed steps have no error to control
             interior_outputs=interior,
             single_steps=interior or single_steps or torch.is_grad_enabled(),
             time_gradients=time_gradients,
@@ -100,6 +100,7 @@ class Problem:
 
     def stack(self, states: Sequence[State]) -> tuple[Tensor, ...]:
         """Return the components of the states at the output times, (*S) at the second of two times, (T, *S) else."""
+        # Of two times the first is y0, which the caller has.
         if not self.ends_only:
             return tuple(torch.stack(part) for part in zip(*states))
         # Where no time passes the end is y0's own tensor, and the caller is to get another.
@@ -114,6 +115,7 @@ class Problem:
         # A copy, since the same solve may go backward twice (retain_graph), each time with leaves of its own.
         rhs = copy.copy(self.rhs)
         rhs.y0, rhs.backward, rhs.counts_vjps = tuple(part.detach() for part in y0), True, True
+        # Only the right-hand side is copied: Stats stay one object, to which both passes add.
         leaves = rhs.call_with(args, connected)
         return replace(self, rhs=rhs, inputs=(*self.inputs, *(leaf for leaf in leaves if leaf.requires_grad)))
 
@@ -129,4 +131,5 @@ class Problem:
 
     def make_time_gradients(self, times: Tensor | None) -> TimeGradients | None:
         """Return what makes steps depend on `times`, the problem's own or their leaves in a backward pass."""
+        # In the dtype in which the field sees the time: a finer one would be rounded there, value and gradient.
         return None if times is None else TimeGradients(times.to(self.rhs.device, self.rhs.time_dtype))

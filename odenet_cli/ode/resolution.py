@@ -11,6 +11,7 @@ from odenet_cli.ode.errors import PrecisionWarning
 from odenet_cli.ode.state import State
 from odenet_cli.precision import EPS, check_tolerance
 
+# A complex number resolves what its two parts do.
 _HALVES, _SINGLES, _DOUBLES = torch.complex32, torch.complex64, torch.complex128
 NAMES = {getattr(torch, name): name for name in EPS} | {
     _HALVES: "float16", _SINGLES: "float32", _DOUBLES: "float64"
@@ -25,6 +26,7 @@ def check_errors(key: str, rtol: float, atol: float, state: State) -> None:
     coarse, fine = max(eps), min(eps)
     if rtol >= coarse:
         return
+    # Refused is what no component resolves. What only the coarse ones do not is raised for them alone (`error_scale`).
     names = {RESOLUTION[part.dtype]: NAMES[part.dtype] for part in state}
     text = check_tolerance(f"{key}.rtol", rtol, names[fine])
     if coarse != fine:
@@ -38,6 +40,7 @@ def check_errors(key: str, rtol: float, atol: float, state: State) -> None:
             f"and {coarse:.1e} |y| is allowed beside atol. dtype=float64 sees smaller ones."
         )
     if text:
+        # Of the line where the user calls the solver.
         warnings.warn(text, PrecisionWarning, stacklevel=4)
 
 

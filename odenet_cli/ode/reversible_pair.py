@@ -49,6 +49,7 @@ def pair_step(
     y1 = combine(y1, h, tableau.solution_weights, forward.k)
     f1 = f(t + h, y1, tableau.used_stages[0])
     # The step from y₁ runs back over the same interval, which makes the method exactly invertible.
+    # z₁ needs y₁ alone, and y₁ needs z alone beside y: each half can be taken off again when the other is known.
     backward = rk_step(tableau, f, t + h, y1, -h, f1, with_f1=False)
     z1 = combine(z, h, tableau.solution_weights, backward.k)
     return Step((*z1, *y1), [*forward.k, *backward.k])
@@ -56,6 +57,7 @@ def pair_step(
 
 def halves(pair: State) -> tuple[State, State]:
     """Return z and y."""
+    # In one tuple, so that loops, norms and outputs serve a pair as they serve any state.
     return pair[: len(pair) // 2], pair[len(pair) // 2 :]
 
 
@@ -98,6 +100,7 @@ class FixedPairLoop(FixedLoop):
         for accepted in super().run(segment, y):
             pair = accepted.step.y
             yield accepted
+        # One look at the device a segment, as for finiteness.
         largest = norms([drift(pair, Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT))], [math.inf])[0] / MAX_DRIFT
         if not largest <= 1:
             raise NotReversible(
@@ -108,6 +111,7 @@ class FixedPairLoop(FixedLoop):
 
 def drift(pair: State, norm: Norm) -> State:
     """Return y - z in tolerances around y."""
+    # The largest number counts, not the mean: a single component whose digits are gone spoils the way back.
     z, y = halves(pair)
     return tuple((b - a) / scale for a, b, scale in zip(z, y, norm.error_scale(y, y)))
 

@@ -25,6 +25,7 @@ class Arguments:
     def __init__(self, args: Sequence[Any]) -> None:
         if not isinstance(args, (tuple, list)):
             raise TypeError(f"args must be a tuple of what follows (t, y): args=(u,); got {type(args).__name__}.")
+        # Flattened as torch's own function transforms do it: dicts, lists and tuples, whatever they hold.
         leaves, self._nest = tree_flatten(tuple(args))
         self.tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
         self.rest = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
@@ -81,6 +82,7 @@ class RightHandSide:
         # In-place writes are found by autograd's version counters, which costs nothing on the device.
         versions = [part._version for part in y]
         state = y[0] if self.single else y
+        # That a field takes derivatives by its state shows when its first call fails; from then on it is called so.
         field = self._call_differentiating if self._differentiates else self.field
         try:
             if self.torch_settings.autocast:
@@ -106,6 +108,7 @@ class RightHandSide:
         """Return `values`, made by so many evaluations; a backward pass that comes to them counts as many products."""
         if not self.counts_vjps:
             return values
+        # Counted by a hook, as nobody else sees whether a backward pass comes this way, or how often.
         stats, last_pass = self.stats, [-1]
 
         def count(cotangent: Tensor) -> None:
@@ -134,6 +137,7 @@ class RightHandSide:
 
     def release(self) -> None:
         """Let go of all tensors: autograd keeps them for the backward pass, and frees them after it."""
+        # The node's saved tensors are then the only references, and `retain_graph=False` frees them as it should.
         self.y0, self.args, self.arguments.tensors = (), (), ()
 
     def restore(self, parts: Sequence[Tensor]) -> Any:
@@ -159,6 +163,7 @@ class RightHandSide:
 
     def _call_again(self, error: RuntimeError, t: Tensor, state: Any) -> Any:
         """Call a field anew that failed since its state has no gradient; raise what is wrong with any other."""
+        # Autograd's own words, for want of a type of error: the field has written into a state that is a leaf.
         if "a leaf Variable that requires grad" in str(error):
             raise ValueError(_WRITES) from error
         if self._differentiates or "does not require grad" not in str(error):
@@ -170,6 +175,7 @@ class RightHandSide:
     def _call_differentiating(self, t: Tensor, y: Any, *args: Any) -> Any:
         """Call a field that takes derivatives by its state itself (of a Hamiltonian, say), which it can only by one
         that requires a gradient, and where autograd records; where the caller wants no gradient, none comes out."""
+        # Each evaluation makes leaves of its own, so that the field's inner graph begins at the state and ends with it.
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
             state = (y,) if self.single else y
@@ -179,6 +185,7 @@ class RightHandSide:
 
     def _check_writes(self, y: State, versions: list[int], k: State) -> None:
         """Raise ValueError if the field has changed the state, or what it returned last time."""
+        # Each write in place raises a tensor's version, by way of any of its views.
         for part, version in zip(y, versions):
             if part._version != version:
                 raise ValueError(_WRITES)

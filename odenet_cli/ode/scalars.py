@@ -25,12 +25,14 @@ def widest(device: torch.device) -> torch.dtype:
 class Host:
     """Compute with Python floats. Reading a norm waits for the device: it is done once per error estimate."""
 
+    # min passes over a NaN only where it stands second, and what stands second here is a bound.
     sqrt, exp, log, isfinite, copysign = math.sqrt, math.exp, math.log, math.isfinite, math.copysign
     minimum = min
 
     @staticmethod
     def read(values: Sequence[Tensor]) -> list[Scalar]:
         """Return 0-d tensors as floats, in one synchronisation."""
+        # Each read of its own would wait for the device; stacked, they wait together.
         if len(values) == 1:
             return [to_numbers(values[0])]
         return list(to_numbers(torch.stack([x.to(widest(x.device)) for x in values])))
@@ -58,6 +60,7 @@ class Device:
 
     @staticmethod
     def read(values: Sequence[Tensor]) -> list[Scalar]:
+        # The controller computes in float64 here too, so that both ways choose the same steps.
         return [x.double() for x in values]
 
     @staticmethod

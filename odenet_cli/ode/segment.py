@@ -39,6 +39,7 @@ class Segment(NamedTuple):
     @property
     def ends_at_jump(self) -> bool:
         """Return whether it ends at a jump, behind which the derivative there says nothing."""
+        # An output may lie on a jump: then the field sees the end of the segment from this side.
         return self.j is None or self.visible_time(self.end) != self.end
 
 
@@ -52,6 +53,7 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     t, end = ts[i], ts[j]
     if t == end:
         return []
+    # Without jumps a span is one segment, whose field may look anywhere.
     if not jumps:
         return [Segment(t, end, i, j, -math.inf, math.inf, end)]
     direction = math.copysign(1.0, end - t)
@@ -67,6 +69,7 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
         """Return whether a stop at output n has the gradient of its time: at the ends of a solve, and off all jumps."""
         return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in jumps)
 
+    # Only the span's own ends can move; a jump between them stands still.
     indices = [i if follows_output(i) else None, *[None] * (len(stops) - 2), j if follows_output(j) else None]
     ends = zip(pairwise(stops), pairwise(indices))
     return [Segment(a, b, k, m, *_visible_range(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
@@ -90,4 +93,5 @@ def _next_to_jump(jump: float, side: int, dtype: torch.dtype) -> float:
 
 def _time_tolerance(t: float) -> float:
     """Return the distance below which two times count as one, in the solver's own float64."""
+    # As long as the shortest step that is tried (`AdaptiveBase.check_step`).
     return 4 * math.ulp(t)

@@ -44,6 +44,7 @@ def _shortest_decimal(given: Any, value: float) -> float:
     if not hasattr(given, "dtype"):
         return float(value)
     dtype = torch.as_tensor(given).dtype
+    # Seventeen digits name every float64, so that one of them is found.
     decimals = (float(f"{value:.{digits}g}") for digits in range(1, 18))
     return next(x for x in decimals if torch.tensor(x, dtype=dtype).item() == value)
 
@@ -51,6 +52,7 @@ def _shortest_decimal(given: Any, value: float) -> float:
 def as_times(ts: Any) -> tuple[Tensor, float]:
     """Return times as a tensor of their shape, and the relative resolution of what held them; plain numbers are
     float64."""
+    # A list may mix numbers and tensors: it is as coarse as the coarsest of them.
     if isinstance(ts, (list, tuple)) and any(hasattr(t, "dtype") for t in ts):
         parts = [as_times(t) for t in ts]
         return torch.stack([part.to(torch.float64) for part, _ in parts]), max(eps for _, eps in parts)
@@ -84,16 +86,19 @@ class OutputTimes(NamedTuple):
                 "ts must be at least two floating-point times in one dimension; "
                 f"got {tuple(times.shape)} {times.dtype}."
             )
+        # The one time that the host waits for them: a loop computes with floats.
         values = to_numbers(times)
         if not all(map(math.isfinite, values)):
             raise NotFinite(f"ts must be finite; got {values}.")
         if len({math.copysign(1.0, b - a) for a, b in pairwise(values) if a != b}) > 1:
             raise ValueError(f"ts must run one way, up or down; got {values}.")
+        # A tangent of forward mode does not show in `requires_grad`.
         with_gradient = in_forward_mode() or (times.requires_grad and torch.is_grad_enabled())
         return cls(values, times if with_gradient else None, resolution)
 
     def merge(self) -> tuple[list[float], Tensor | None, list[int]]:
         """Return the distinct times, the same as a tensor, and for each output time the index of its distinct one."""
+        # Times run one way, so that equal ones are neighbours.
         first = [n for n, t in enumerate(self.values) if n == 0 or t != self.values[n - 1]]
         distinct = [self.values[n] for n in first]
         index = [distinct.index(t) for t in self.values] if len(first) < len(self.values) else range(len(first))
@@ -111,6 +116,7 @@ def check_tensors(name: str, values: Iterable[Any]) -> tuple[Tensor, ...]:
 
 def check_positive(key: str, value: Any, *, zero: bool = False, infinite: bool = False) -> None:
     """Raise ValueError unless `value` is a positive number; `zero` and `infinite` let those pass as well."""
+    # NaN is refused too: no comparison holds for it.
     fits = isinstance(value, (int, float)) and (value > 0 or (zero and value == 0)) and (infinite or value < math.inf)
     if not fits:
         number = "number" if infinite else "finite number"

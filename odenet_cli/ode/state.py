@@ -79,6 +79,7 @@ def rms(state: State) -> float:
 
 def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host) -> list[Scalar]:
     """Return the root mean square (order 2) or largest modulus (inf) of each state; read from the device at once."""
+    # One kernel for each tensor, and then one look at the device for all of them: each look waits for it.
     pairs = zip(states, orders)
     tensors = [torch.linalg.vector_norm(x, order) for state, order in pairs for x in state if x.numel()]
     zero = scalars.zero(next((x for state in states for x in state), None))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 Tallies = tuple["list[Stats]", ...]
 
+# A context variable, so that each thread and each asyncio task collects its own solves.
 _open: ContextVar[Tallies] = ContextVar("tallies", default=())  # each thread has its own
 
 
@@ -34,6 +35,7 @@ class Stats:
     @classmethod
     def begin(cls) -> Stats:
         """Return fresh counters, seen by every open `tally`."""
+        # Into every open tally: an inner one hides no solve from the one around it.
         stats = cls()
         for solves in _open.get():
             solves.append(stats)
@@ -67,6 +69,7 @@ def open_tallies() -> Tallies:
 @contextmanager
 def collect_into(tallies: Tallies) -> Iterator[None]:
     """Let `tallies` collect what is begun inside, on whatever thread: autograd goes backward in threads of its own."""
+    # A thread of autograd's has no tallies of its own. What it had before is put back all the same: it may be reused.
     before = _open.get()
     _open.set(tallies)
     try:

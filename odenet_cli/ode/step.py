@@ -42,6 +42,7 @@ def rk_step(
     with_f1    evaluate f at the new point too, where the method is FSAL
     n_dynamic  f is called with y[:n_dynamic] alone, the other tensors are quadratures
     """
+    # A list of stages, each a state of its own: zero weights are skipped, and no stage is copied into a larger tensor.
     k, y_stage = [f0], y
     for i, (c, row) in enumerate(tableau.rows[1:], start=1):
         # Y_i = y + h Σ_j a_ij k_j and k_i = f(t + c_i h, Y_i), for i = 2 … s: k_1 is f0.
@@ -78,6 +79,7 @@ def error_estimates(
 def interpolation_stages(tableau: Tableau, f: VectorField, t: float, y: State, h: float, k: list[State]) -> list[State]:
     """Return the stages of a step, the derivative at its end the last, and behind them those that only the dense
     output needs."""
+    # They may use f1, which stands behind the stages (without FSAL as a row of its own).
     k = list(k)
     for c, row in tableau.extra_rows:
         k.append(f(t + c * h, combine(y, h, row, k)))

@@ -7,8 +7,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Protocol
 
-Row = tuple[Fraction, ...]
-Weights = tuple[tuple[int, float], ...]
+Row = tuple[Fraction, ...]  # exact, so that a test can prove the order conditions instead of estimating them
+Weights = tuple[tuple[int, float], ...]  # (index of a stage, its weight), zeros left out
 
 
 class OneStepMethod(Protocol):
@@ -28,6 +28,7 @@ class OneStepMethod(Protocol):
     def dense_floats(self) -> tuple[tuple[float, ...], ...]: ...
 
 
+# Without `eq` a tableau is equal to itself alone, and cheap to hash: it is a key of the caches of compiled kernels.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tableau:
     """Hold an explicit Runge-Kutta method with s stages (Hairer, Nørsett & Wanner, "Solving ODEs I", II.1).
@@ -67,6 +68,7 @@ class Tableau:
             if left in ("b", "b*", "e", "b3"):
                 weights[left] = parse_numbers(right)
             else:
+                # What stands below the weights is no stage of the step, and only for the dense output.
                 (extra if weights else stages).append((Fraction(left), parse_numbers(right)))
         if "b" not in weights:
             raise ValueError("a tableau needs a line `b | …` with the weights of its solution")
@@ -102,6 +104,7 @@ class Tableau:
     @cached_property
     def fsal(self) -> bool:
         """First same as last: the last stage is f at the new point, and the next step's f0."""
+        # c_s = 1, a_sj = b_j and b_s = 0: Y_s is the solution y1, and k_s = f(t + h, y1).
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     @cached_property
@@ -117,6 +120,7 @@ class Tableau:
     @cached_property
     def error_weights(self) -> Weights:
         """Non-zero weights of the error estimate b - b*; empty if there is none."""
+        # y1 - y1* = h Σ (b_i - b*_i) k_i: the difference is weighed in one pass, and y1* is never made.
         return nonzero(tuple(b - s for b, s in zip(self.b, self.b_star))) if self.b_star else ()
 
     @cached_property
@@ -146,10 +150,11 @@ class Tableau:
         """
         if self.dense is not None:
             return self.dense
+        # Hermite's cubic needs the slopes at both ends: k(0) is the first stage, k(1) is f1.
         b = self.b if self.fsal else (*self.b, Fraction(0))
-        # The change over the step is h Σ b_i k_i, times 3θ² - 2θ³; the slopes at the ends, k(0) and k(1), have the
-        # rest.
+        # The change over the step, h Σ b_i k_i, comes in as 3θ² - 2θ³, whose slope at both ends is 0.
         rows = [[Fraction(0), 3 * weight, -2 * weight] for weight in b]
+        # And each end's slope by the cubic with that slope there, slope 0 at the other end, and value 0 at both.
         for row, ends in ((rows[0], (1, -2, 1)), (rows[-1], (0, -1, 1))):
             for power, number in enumerate(ends):
                 row[power] += number
@@ -163,6 +168,7 @@ class Tableau:
 
 def table_lines(text: str) -> list[tuple[str, str]]:
     """Return what stands left and right of the bar, line by line; rules and blank lines are left out."""
+    # `&` and a line break are one blank: tables of DOP853 are wider than a page.
     lines = [line for line in text.replace("&\n", " ").splitlines() if line.strip() and "-+-" not in line]
     return [
         (left.strip() if bar else "", right if bar else left) for left, bar, right in (x.partition("|") for x in lines)
@@ -174,4 +180,5 @@ def parse_numbers(text: str) -> Row:
 
 
 def nonzero(row: Row) -> Weights:
+    # Rounded once, from the exact fraction; and a step never multiplies by a zero.
     return tuple((i, float(x)) for i, x in enumerate(row) if x)

@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 
 def in_forward_mode() -> bool:
     """Return whether a level of forward-mode AD is open, so that any tensor may carry a tangent."""
+    # Whether a tensor carries a tangent shows on that tensor alone, and a field may close over any.
     return forward_ad._current_level >= 0
 
 
@@ -39,6 +40,7 @@ def to_numbers(values: Tensor) -> Any:
     """Return the numbers of `values` as a float or a list of them; raise NotImplementedError where vmap hides them."""
     try:
         return values.tolist()
+    # vmap refuses to read numbers, which differ from sample to sample. Any other error is passed on.
     except RuntimeError as error:
         if not is_batched(values):
             raise
@@ -51,11 +53,13 @@ def to_numbers(values: Tensor) -> Any:
 
 def is_finite(values: Tensor) -> bool:
     """Return whether all numbers are finite, those of every sample under vmap."""
+    # Under vmap the tensor inside has all samples: of one that is not finite the whole solve is told.
     return bool(torch.isfinite(_unwrapped(values)).all())
 
 
 def is_batched(values: Tensor) -> bool:
     """Return whether vmap, or `is_grads_batched` of torch.autograd.grad, hides a dimension of `values`."""
+    # Transforms nest: a batch may lie below the levels of a grad or a jvp. "Legacy" is that of is_grads_batched.
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(values) and not functorch.is_batchedtensor(values):
         values = functorch.get_unwrapped(values)

@@ -29,7 +29,7 @@ class _Cut(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Function, count: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # a cotangent of None stays None: its value needs no pass
         ctx.function, ctx.count = function, count
         ctx.save_for_backward(*tensors)
         ctx.graph = _with_graph(function, tensors[:count])
@@ -73,6 +73,7 @@ class _Cut(torch.autograd.Function):
 def _with_graph(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:
     """Return leaves made of `inputs`, and the function's values with the graph that begins at them."""
     with torch.enable_grad():
+        # Leaves: differentiation ends here, whatever the inputs were made from.
         leaves = [x.detach().requires_grad_() for x in inputs]
         return leaves, function(leaves)
 

@@ -39,6 +39,7 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
     problem.f0 = captured.draws.begin(captured.f0, _repeats_evaluations(gradient, problem))
     problem.captured, problem.inputs = captured._replace(f0=()), captured.tensors
     inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.inputs)
+    # Where no tensor wants a gradient there is no node, and nothing is kept.
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
         return cast(tuple[Tensor, ...], SolveNode.apply(gradient, problem, captured.f0, *inputs))
     with torch.no_grad():
@@ -112,6 +113,7 @@ def _resumed(
 ) -> Iterator[Problem]:
     """Hold the solve in its backward pass; raise FieldChanged if the field is not what it was."""
     name, captured = type(gradient).__name__.lower(), cast(Captured, problem.captured)
+    # Before anything is evaluated: a field that has changed would give a wrong gradient, and no error.
     captured.snapshot.check(name)
     resumed = problem.resume(y0, args, connected)
     with (
@@ -127,6 +129,8 @@ def _backward_with_graph(
     gradient: NodeGradient, problem: Problem, tape: Any, y0: State, args: State, cotangents: Cotangents
 ) -> Gradients:
     """Return the gradients with a graph of their own, for `create_graph=True`."""
+    # The backward pass is a function of y0, times, args and the cotangents. As a node of its own, cut off from what
+    # these were made of (`inputs.cut`), it gives each its own share of a second derivative.
     times = () if problem.times is None else (problem.times,)
     arriving = [x for row in cotangents for x in row if x is not None]
     inputs = [*y0, *times, *(x for x in args if x.requires_grad), *arriving]
@@ -197,6 +201,7 @@ def accumulate(total: list[MaybeTensor], terms: Sequence[MaybeTensor]) -> None:
         if term is not None:
             held = total[i]
             if held is None:
+                # Autograd may hand the same tensor to others, or keep it.
                 total[i] = term.clone()
             else:
                 held.add_(term)
@@ -215,6 +220,7 @@ def double_backward(
         leaves = tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in y0)
         times = None if problem.times is None else problem.times.view_as(problem.times)
         states = {0: leaves, **solve_again(leaves, problem.make_time_gradients(times))}
+        # One backward pass through all steps at once, with a graph of its own: O(L~) memory, as backprop has.
         pairs = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]
         inputs = (*leaves, *(() if times is None else (times,)), *problem.inputs)
         products = torch.autograd.grad(

@@ -27,6 +27,7 @@ class TimeGradients:
     times: Tensor
 
     def _ends(self, segment: Segment) -> tuple[Time, Time]:
+        # A jump stands still whatever the output times do.
         start = segment.start if segment.i is None else self.times[segment.i]
         return start, segment.end if segment.j is None else self.times[segment.j]
 
@@ -51,6 +52,8 @@ class TimeGradients:
     def theta(self, segment: Segment, j: int, theta: float, h: float) -> Time:
         """Return θ of output j in a step of length h: it depends on the output's time and on
         the ends of the segment."""
+        # h is a constant share h / span of the segment, so θ is the share of the segment up to the output over that;
+        # the share up to the step's start is a constant, and has no part in the gradient.
         start, end = self._ends(segment)
         fraction = (self.times[j] - start) / (end - start)
         return _with_gradient(theta, fraction * ((segment.end - segment.start) / h))
@@ -58,6 +61,7 @@ class TimeGradients:
 
 def _with_gradient(value: Time, source: Time) -> Time:
     """Return `value`, with the gradient of `source`."""
+    # source - source is 0, in floating point too.
     return value + (source - source.detach()) if isinstance(source, Tensor) else value
 
 

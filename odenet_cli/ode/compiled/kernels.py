@@ -27,6 +27,7 @@ from odenet_cli.ode.tableau import Tableau
 Slices = tuple[tuple[int | None, int | None], ...]
 
 
+# Kernels are cached by what they were made of, which is what their code has as constants.
 @lru_cache
 def attempt(
     tableau: Tableau,
@@ -41,6 +42,7 @@ def attempt(
     derive_constants(tableau)
 
     def kernel(f: VectorField, numbers: Tensor, y: State, f0: State) -> tuple[State, list[State], Tensor]:
+        # 0-d tensors: a Python float would be a constant of the code, and each new step size a new compilation.
         t, h, low, high, rtol, *atol = numbers.unbind()
         step = rk_step(tableau, restrict(f, low, high), t, y, h, f0, n_dynamic=n_dynamic)
         # The choice of a step is not differentiated, and a graph of the norm would be kept for nothing.
@@ -105,6 +107,7 @@ def whole_loop(
 
     def loop(f: VectorField, numbers: Tensor, state: Tensor, y: State, f0: State) -> Any:
         def condition(state: Tensor, y: State, f0: State) -> Tensor:
+            # `while_loop` carries tensors alone, so the numbers of the loop are one tensor of six.
             t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
             end, floor, limit = numbers[0], numbers[3], numbers[4]
             # The end is met exactly, since `body` sets t to it: what is left is never a rounding error.
@@ -125,12 +128,13 @@ def whole_loop(
             # Both outcomes are computed, and `where` takes one, as a kernel does not branch. A NaN is no `good` step.
             good = ratio <= 1.0
             factor = torch.minimum(controller.integral_factor(ratio, Device), max_growth)
+            # As in `AdaptiveLoop`: the length of a step that was cut to end on the end says nothing.
             cut = h_next > remaining.abs()
             proposed = torch.maximum(torch.where(cut, h_next, h_next * factor), min_step)
             new_state = [
                 torch.where(good, torch.where(last, end, t + h), t),
                 torch.where(good, proposed, h.abs() * factor),
-                torch.where(good, controller.max_factor, 1.0).double(),
+                torch.where(good, controller.max_factor, 1.0).double(),  # no growth right after a rejection
                 accepted + good,
                 rejected + ~good,
                 (~torch.isfinite(ratio)).double(),
@@ -139,15 +143,18 @@ def whole_loop(
             new_f0 = tuple(torch.where(good, new, old) for new, old in zip(step.k[-1], f0))
             return torch.stack(new_state), new_y, new_f0
 
+        # `while_loop` refuses inputs that alias one another, as y and f0 may.
         y, f0 = tuple(part.clone() for part in y), tuple(part.clone() for part in f0)
         state, y, f0 = while_loop(condition, body, (state.clone(), y, f0))  # type: ignore[no-untyped-call]
         return y, f0, state
 
+    # With the loop itself in C++ too: Python would come between any two attempts, to look at the condition.
     return compile_kernel(loop, cpp_wrapper=True)
 
 
 def norm_on_device(groups: Slices, rtol: Tensor, atol: Any) -> Norm:
     """Return the norm of a kernel: as that of the host, with its numbers on the device."""
+    # atol comes in multiplied by each group's factor, so that its unit here is 1.
     slices = [slice(*ends) for ends in groups]
     return Norm(rtol, 1.0, lambda: tuple(zip(slices, atol)), Device)
 
@@ -165,8 +172,11 @@ def derive_constants(tableau: Tableau) -> None:
 
 def compile_kernel(kernel: Callable[..., Any], cuda_graph: bool = False, **options: bool) -> Any:
     """Return `kernel` compiled as one graph; every field and shape has a compilation of its own."""
+    # A break in the graph would go unseen, and a step run in pieces: hence fullgraph. Shapes are constants of the code,
+    # since a solve rarely changes them.
     compiler: Any = torch.compile
     more: dict[str, Any] = {}
+    # Newer versions of torch can keep the compilations of one kernel from counting against those of another.
     if "isolate_recompiles" in inspect.signature(compiler).parameters:
         more["isolate_recompiles"] = True
     if cuda_graph:

@@ -68,6 +68,7 @@ class CompiledLoop(AdaptiveLoop):
 
     def attempt(self, t: float, y: State, h: float, f0: State) -> Step:
         """Return a step with its error ratio."""
+        # Looked up once a solve, not at every attempt.
         if self.kernel is None:
             self.kernel = kernels.attempt(
                 self.tableau,
@@ -88,6 +89,7 @@ class CompiledLoop(AdaptiveLoop):
         return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None, ratio)
 
     def error_ratio(self, y: State, h: float, step: Step) -> float:
+        # The one wait for the device of an attempt.
         ratio: float = step.error_ratio.item()
         return ratio
 
@@ -139,6 +141,7 @@ class CompiledFixedLoop(FixedLoop):
         return self.advance
 
     def advance(self, t: float, y: State, h: float, f0: State) -> Step:
+        # No stage but the first comes back: outputs are ends of steps, and dense output is for plain loops.
         y1 = advance(self.tableau, self.vector_field, self.segment, t, y, h, f0, self.n_dynamic, use_cuda_graph(y))
         return Step(y1, [f0])
 
@@ -178,6 +181,7 @@ def use_cuda_graph(y: State) -> bool:
 
 def _tensor(numbers: Sequence[float], y: State) -> Tensor:
     """Return numbers on the device of `y`, without waiting for it."""
+    # From pinned memory the copy runs in the device's queue; from any other the host would wait for the queue.
     if not on_gpu(y):
         return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
     return torch.tensor(numbers, dtype=torch.float64, device="cpu", pin_memory=True).to(y[0].device, non_blocking=True)

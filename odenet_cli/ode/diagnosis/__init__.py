@@ -68,6 +68,7 @@ class Report:
         named = {"dtype": prefix.removesuffix("solver.") + "dtype", "gradient": "gradient.method"}
         # To score is to go forward only.
         unnamed = ("ts", "field", *(("gradient",) if prefix != "solver." else ()))
+        # "ts" and "field" are the problem's, not settings.
         return {named.get(key, prefix + key): values[key] for key in values if key not in unnamed}
 
     def __str__(self) -> str:
@@ -117,15 +118,18 @@ def doctor(
     if any(part.is_complex() or not part.numel() for part in parts):
         raise ValueError("y0 must hold real numbers: of complex or empty states nothing can be said here.")
     devices = [part.device for part in parts if part.is_cuda]
+    # A field that draws would otherwise leave the caller's generators elsewhere than the solve alone does.
     with torch.random.fork_rng(devices=devices):
         return _examine(Case(solver, field, y0, ts, args))
 
 
 def _examine(case: Case) -> Report:
+    # What a doctor costs beside the solves, which `solving` adds up.
     started, solving = time.perf_counter(), 0.0
     trace = observe(case)
     solving += time.perf_counter() - started
     look = Look(case, trace)
+    # One after the other, and none beyond the first that shows: each costs evaluations of its own.
     findings = (cause.find(look) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
@@ -151,6 +155,7 @@ def _examine(case: Case) -> Report:
 
 def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, float] | None]:
     """Return the first cure under which the problem is solved, and what it took; else the first one, and None."""
+    # A cure that is not enough is made longer, round by round, before the next kind of cure has its turn.
     for cure in finding.cures:
         best: tuple[Cure, dict[str, float]] | None = None
         longer: Cure | None = cure
@@ -172,9 +177,11 @@ def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float]
             trace = observe(treated, finding.budget or MAX_TRIAL)
         except (OverBudget, RuntimeError, TypeError, ValueError):
             return None, None
+        # The cure may have worked as far as it goes: behind one jump lies the next.
         longer = finding.extend(cure, Look(treated, trace)) if finding.extend else None
         if trace.error is not None or longer is not None:
             return None, longer
+        # That it ran to its end says little: the answer is held against one a hundred times as accurate.
         try:
             exact = observe(treated.tighter(), 3 * MAX_TRIAL)
             error = math.nan if exact.error is not None else relative_error(trace, exact, finding.by_column)

@@ -44,6 +44,7 @@ class Look:
 
     def __init__(self, case: Case, trace: Trace) -> None:
         self.case, self.trace, self.solver = case, trace, case.solver
+        # Of its own, so that what is evaluated here counts in nobody's statistics.
         self.rhs = RightHandSide(case.field, case.y0, case.args)
         self.times = case.times
         self.t0, self.t1 = self.times[0], self.times[-1]
@@ -62,6 +63,7 @@ class Look:
         return statistics.median(abs(place.h) for place in self.trace.window) if self.trace.window else self.span
 
     def f(self, t: float, y: State) -> State:
+        # As in a solve: the solver's own arithmetic is never autocast.
         with self.rhs.torch_settings.for_solver():
             return self.rhs(t, y)
 
@@ -77,6 +79,7 @@ def take_longer(cure: Cure, again: Look) -> Cure | None:
     if not isinstance(again.trace.error, StepLimit) or not again.trace.accepted:
         return None
     assert isinstance(again.solver, Adaptive)
+    # Three times as many, so that a few rounds reach any number.
     return {**cure, "max_steps": round_up(3 * again.solver.max_steps)}
 
 

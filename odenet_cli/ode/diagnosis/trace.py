@@ -54,6 +54,7 @@ class Trace:
 
     t: list[float] = field(default_factory=list)
     f_size: list[float] = field(default_factory=list)
+    # Only the last ones: a failing solve takes thousands of steps, and their states are not kept.
     window: deque[Place] = field(default_factory=lambda: deque(maxlen=WINDOW))
     resisted: deque[Place] = field(default_factory=lambda: deque(maxlen=64))
     largest: State = ()
@@ -100,6 +101,7 @@ class Case:
     @contextlib.contextmanager
     def under(self, cure: dict[str, Any], repair: Callable[[Case], Case] | None = None) -> Iterator[Case]:
         """Yield the same solve under a cure; weights that it changes for a while are put back."""
+        # A cure in float64 and a repair replace the weights' data, not the weights, which the field goes on reading.
         case, before = self, [(tensor, tensor.data) for tensor in self.weights().values()]
         try:
             case = repair(self) if repair else self
@@ -135,6 +137,7 @@ class Case:
 def observe(case: Case, budget: int | None = None) -> Trace:
     """Make a solve without gradients and return what was seen of it; raise OverBudget after `budget` evaluations."""
     rhs, times, trace = RightHandSide(case.field, case.y0, case.args), OutputTimes.read(case.ts), Trace()
+    # Plain steps of the forward solve: each can be looked at, and compiled ones are the same.
     solver = replace(case.solver, compile=False, gradient="backprop")
     trace.largest, trace.end = tuple(part.abs() for part in rhs.y0), (times.values[0], rhs.y0)
     distinct, _, _ = times.merge()
@@ -142,6 +145,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
     loop = problem.loop()
 
     def on_step(accepted: AcceptedStep) -> None:
+        # A cure on trial must not take longer than the patient.
         if budget is not None and rhs.stats.nfe_forward > budget:
             raise OverBudget
         # Those since the last accepted step: the attempts that this one took.
@@ -165,6 +169,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
             solver.check_resolution(rhs, times.values)
             with rhs.torch_settings.for_solver():
                 trace.outputs = integrate(loop, problem, on_step)[-1]
+        # Before the first evaluation the solver itself has refused; after it the error is the field's.
         except ValueError as error:
             if rhs.stats.nfe_forward:
                 raise
@@ -177,6 +182,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
 
 def columns(state: State) -> list[Tensor]:
     """Return the largest modulus of each number over the samples: of the last dimension, of images of the channels."""
+    # A column is what has a unit of its own: a state variable, a channel.
     kept = [0 if part.dim() < 2 else 1 if part.dim() == 4 else part.dim() - 1 for part in state]
     return [
         part.abs().cpu().double().amax(tuple(d for d in range(part.dim()) if d != keep))
@@ -190,6 +196,7 @@ def relative_error(trace: Trace, exact: Trace, by_column: bool = False) -> float
     """Return the largest error at the end relative to the size that a tensor of the state had, or each column of it."""
     assert trace.outputs is not None
     assert exact.outputs is not None
+    # In float64, where the difference of two float32 solutions is exact.
     difference = tuple(a.cpu().double() - b.cpu().double() for a, b in zip(trace.outputs, exact.outputs))
     if by_column:
         pairs = zip(columns(difference), columns(exact.largest))

@@ -87,6 +87,7 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
     unnamed   parameters of modules within reach
     own       ids of the leaves at which the evaluation began
     """
+    # A tensor is known in autograd's graph by the node that made it and the number of that node's output.
     made: dict[Edge, Tensor] = {(x.grad_fn, x.output_nr): x for x in readable.values() if x.grad_fn is not None}
     leaves = {i: x for i, x in readable.items() if x.is_leaf}
     shares_graph = False
@@ -105,6 +106,7 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
             del made[edge]
         shares_graph = True
     inputs = {**leaves, **unnamed, **{id(made[edge]): made[edge] for edge in used}}
+    # Leaves behind a tensor that stands for them: its gradient goes on to them in the caller's own backward pass.
     left_out = own.union(*(its.keys() for its, _ in behind.values()))
     hidden = any(i not in readable and i not in unnamed and i not in own for i in direct)
     return {i: x for i, x in inputs.items() if i not in left_out}, shares_graph or hidden or len(used) < len(made)
@@ -112,6 +114,7 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
 
 def ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, set[Edge]]:
     """Return the leaves that `starts` were made from, not looking behind `stops`, and the stops that were met."""
+    # Graphs are deep, so that a stack of our own takes the place of recursion.
     leaves: Tensors = {}
     met: set[Edge] = set()
     stack, seen = list(starts), set(starts)

@@ -61,6 +61,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 _READS_BY_NAME = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM", "IMPORT_NAME")
+# Beginnings of names: Python 3.11 to 3.13 have specialised and combined forms of each.
 _READS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_")
 _READS_LOCAL = ("LOAD_DEREF", "LOAD_FAST", "LOAD_CLASSDEREF")
 _ANY_ATTRIBUTE = _words(
@@ -85,6 +86,7 @@ def code_reads(code: types.CodeType) -> CodeReads:
     """Return what `code` can read; computed once for each code object, as disassembling takes 0.1 ms."""
     entry = _cache.get(id(code))  # not by equality: a code object hashes all its bytes
     if entry is None or entry[0] is not code:
+        # Functions made in a loop share one code object: only code that is compiled anew, by exec say, fills this.
         if len(_cache) > 10_000:
             _cache.clear()
         entry = _cache[id(code)] = (code, _disassemble(code))
@@ -92,9 +94,11 @@ def code_reads(code: types.CodeType) -> CodeReads:
 
 
 def _disassemble(code: types.CodeType) -> CodeReads:
+    # Functions written inside are constants of the code around them; what they read counts for it.
     inner = [_disassemble(part) for part in code.co_consts if isinstance(part, types.CodeType)]
     globals_ = set().union(*(part.globals for part in inner))
     whole = set().union(*(part.whole for part in inner))
+    # Any string may be a name: getattr(self, "rate").
     attributes = {text for text in code.co_consts if isinstance(text, str) and text.isidentifier()}
     attributes = attributes.union(*(part.attributes for part in inner))
     instructions = list(dis.get_instructions(code))
@@ -106,6 +110,7 @@ def _disassemble(code: types.CodeType) -> CodeReads:
             variables = value if isinstance(value, tuple) else (value,)  # Python 3.13 loads two in one instruction
             if name.startswith(_READS_GLOBAL):
                 globals_.update(variables)
+            # `x.rate` loads x and at once an attribute of it; whatever else is done with x may read all of it.
             attribute_follows = following is not None and following.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR")
             whole.update(variables[:-1] if attribute_follows else variables)
     fills = not _FILLS_DICTS.isdisjoint(attributes) or any(part.fills_dicts for part in inner)
@@ -124,8 +129,10 @@ def class_reads(cls: type) -> ClassReads:
 
     Under a class of the user's, what a framework keeps in its base class (a trainer, a log) is no part of the field.
     """
+    # nn.Module itself reads every attribute: what a module reads is decided by the classes below it.
     bases = [base for base in cls.__mro__ if base not in (object, torch.nn.Module)]
     own = tuple(base for base in bases if not _is_library_class(base))
+    # Torch's own bases below a user's class are read all the same: torch.nn.Linear has the forward that the user calls.
     libraries = [base for base in bases if base not in own and (not own or base.__module__.startswith("torch."))]
     codes = [code for base in libraries for code in _codes(base)]
     members = [name for base in bases for name, x in vars(base).items() if type(x) is types.MemberDescriptorType]

@@ -42,6 +42,7 @@ class ForeignGenerator(NamedTuple):
     put: Callable[[Any], None]
 
     def get_state(self) -> Tensor:
+        # One form for all generators: states are compared as bytes, and autograd keeps tensors.
         return torch.frombuffer(bytearray(pickle.dumps(self.get())), dtype=torch.uint8)
 
     def set_state(self, state: Tensor) -> None:
@@ -54,6 +55,7 @@ Generator = torch.Generator | ForeignGenerator
 
 def as_generator(value: Any) -> Generator | None:
     """Return the generator that `value` is, or is a method of, if its state can be put back."""
+    # A built-in method, random.random say, leads to the generator that it belongs to.
     if isinstance(value, types.BuiltinFunctionType):
         value = value.__self__
     if isinstance(value, torch.Generator):
@@ -85,6 +87,7 @@ class Draw(NamedTuple):
     after: int
 
 
+# A tuple, so that it is a state to every step. What a step has computed itself is a plain tuple, and has drawn nothing.
 class _Drawn(tuple[Tensor, ...]):
     """Hold the value of a vector field, with the states of the generators before and after its evaluation."""
 
@@ -101,6 +104,7 @@ class Draws:
 
     def __init__(self, generators: Iterable[Generator]) -> None:
         """Begin before the first evaluation."""
+        # CUDA's only if somebody uses CUDA: to ask for them would initialise it.
         own = [generator for generator in generators if generator is not torch.default_generator]
         self._generators: list[Generator] = [torch.default_generator, *own]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -115,6 +119,7 @@ class Draws:
 
     def begin(self, f0: State, repeatable: bool) -> State:
         """Return the first value `f0`; if the field drew for it, and steps are `repeatable`, begin to record."""
+        # Most fields draw nothing: they pay for this look and for the one in `began_late`.
         drew = self._changed(self._before_first)
         self._after_first = self._states() if drew else self._before_first
         self.recording = bool(drew) and repeatable
@@ -127,6 +132,7 @@ class Draws:
         repeated, and recording ends.
         """
         drew = self._changed(self._after_first)
+        # Drawn since the first value, and unseen: the solve has to be made again.
         late = "" if self.recording else drew
         self.recording = self.recording and (bool(drew) or not self._evaluated_again)
         return late
@@ -155,9 +161,11 @@ class Draws:
 
     def replay(self, function: VectorField, draws: Sequence[Draw]) -> VectorField:
         """Return `function`, which draws again, one after the other, what `draws` hold."""
+        # In the order in which they were saved, which the gradient keeps to (`Problem.record`).
         remaining = iter(draws)
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
+            # Put back before each evaluation: in the forward solve rejected attempts have drawn between them.
             draw = next(remaining)
             self._restore(self.saved[draw.before])
             value = function(t, y, used)
@@ -177,6 +185,7 @@ class Draws:
 
         A field that seeds a generator at every evaluation leaves it where the first one did, and is no such field.
         """
+        # What is drawn backward repeats what was drawn: afterwards the caller's next number is what it would have been.
         before, expected = self._states(), self.recording
         try:
             yield
@@ -193,6 +202,7 @@ class Draws:
 
     def take_saved(self) -> list[Tensor]:
         """Return the saved states, and let go of them."""
+        # Autograd holds them from here on, as it holds all that a node keeps, and frees them after the backward pass.
         saved, self.saved, self._places = self.saved, [], {}
         self._before_first = self._last = ()
         return [state for states in saved for state in states]

@@ -59,10 +59,12 @@ class Reachable(NamedTuple):
 
 def reachable(roots: Iterable[tuple[str, Any]]) -> Reachable:
     """Return what can be read from the named `roots`."""
+    # Names lead to what an error message calls a value: "field.net[0].weight".
     walk = _Walk()
     for name, root in roots:
         walk.push(root, name)
     walk.run()
+    # np.random.normal and random.gauss name the module whose hidden generator they draw from.
     if not RANDOM_MODULES.isdisjoint(walk.names):
         walk.generators += module_generators()
     return Reachable(Snapshot(walk.holders), walk.unnamed_parameters(), walk.generators)
@@ -122,6 +124,7 @@ class _Walk:
 
     def push(self, value: Any, name: str, whole: bool = True) -> None:
         """Visit `value` later. If not `whole`, it is neither called nor passed on, only attributes of it are read."""
+        # A stack in place of recursion: what a field reads may nest deeper than Python recurses.
         if type(value) not in _LEAVES and not isinstance(value, Tensor):
             self._pending.append((value, name, whole))
 
@@ -149,6 +152,7 @@ class _Walk:
 
     def unnamed_parameters(self) -> dict[int, Tensor]:
         """Return the parameters of modules, by id, that were not visited but can be reached through their parents."""
+        # A user's forward may go over its children in a way that no name shows: their parameters are inputs as well.
         tensors: list[Tensor | None] = []
         for module in (module for module, _ in self._called if _is_own(module)):
             tensors += module._parameters.values()
@@ -167,6 +171,7 @@ class _Walk:
         is_dict: bool = False,
     ) -> None:
         """Note a holder, and visit its values: as a whole all of them, or those with keys in `whole`."""
+        # Noted with the way to read it again: the backward pass compares places, not only the values they had.
         holder = Holder(name, form, list(keys), read, is_dict)
         self.holders.append(holder)
         for key, value in zip(holder.keys, holder.values):
@@ -175,6 +180,7 @@ class _Walk:
 
     def _read_named(self, space: _Namespace) -> None:
         """Note the attributes of `space` that are named by now."""
+        # Names are only ever added, so that their numbers tell whether a second look can find anything.
         version = len(self.names), len(space.local), self._any_attribute
         if version == space.version:
             return
@@ -182,6 +188,7 @@ class _Walk:
         read = present if space.of_object and self._any_attribute else present & self.names
         if space.local:
             read = read | (present & space.local)
+        # An attribute set later on the object would be read in the place of its class's: its absence is noted too.
         if space.hides:
             read = read | self.names
         if read and (keys := sorted(read - space.known - _MODULE_INTERNALS)):
@@ -232,6 +239,7 @@ class _Walk:
             defaults = function.__defaults__, function.__kwdefaults__
             return [*_get(function.__globals__, variables), *map(_contents, cells), *defaults]
 
+        # Library code: what it closes over is read as a whole, since its own code is not looked into.
         keys = (*variables, *function.__code__.co_freevars, "its defaults", "its defaults")
         self._hold(name, ": {}", keys, read, None if library else reads.whole)
         if attributes := vars(function):
@@ -240,6 +248,7 @@ class _Walk:
 
     def _visit_class(self, cls: type, name: str, whole: bool) -> None:
         """Look into the code, and the attributes, that a class of the user's has for its instances."""
+        # Methods that Python calls by itself (forward, operators) are read although no code names them.
         for base in class_reads(cls).own:
             if base not in self._classes:
                 self._classes[base] = set()
@@ -265,11 +274,13 @@ class _Walk:
             self._hold(name, ": tensor {}", range(len(tensors)), lambda: tensors)
             return
         own = _is_own(module)
+        # Of a user's class its code says which it reads; a class of torch, Sequential say, reads all it has registered.
         for key in _REGISTERED if first else ():
             if (registered := attributes[key]) and own:
                 self._namespaces.append(_Namespace(name, registered))
             elif registered:
                 self._hold(name, ".{}", registered, registered.values)
+        # A module that is called runs its forward and hooks; one of which only attributes are read does not.
         if whole:
             self._called.append((module, name))
             self.push(attributes.get("forward"), f"{name}.forward")

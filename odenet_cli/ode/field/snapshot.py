@@ -96,6 +96,7 @@ class _TensorContents:
 
     def change(self) -> str:
         """Return how the tensor has changed; nothing if it has not, or if nobody has it any more."""
+        # A tensor that nobody has any more cannot be read by the field either.
         tensor = self.tensor()
         if tensor is None:
             return ""
@@ -122,6 +123,7 @@ class Snapshot:
     """Hold what was in `holders`, and in the tensors and arrays there, at one time."""
 
     def __init__(self, holders: Iterable[Holder] = ()) -> None:
+        # Two levels: which object stands where (holders), and what is in those that can change within (contents).
         self._holders = list(holders)
         self._contents: dict[int, _TensorContents | _ArrayContents] = {}
         for holder in self._holders:
@@ -137,6 +139,7 @@ class Snapshot:
     def watch(self, name: str, tensors: Iterable[Tensor]) -> None:
         """Compare the contents of `tensors` too, wherever they are kept."""
         for n, tensor in enumerate(tensors):
+            # By its first name: one that a holder has is better than "args[0]".
             self._contents.setdefault(id(tensor), _TensorContents(tensor, f"{name}[{n}]"))
 
     def tensors(self) -> list[Tensor]:
@@ -151,6 +154,7 @@ class Snapshot:
 
     def forgive(self) -> None:
         """Leave out what has changed by now."""
+        # What the forward solve itself has moved is the field's own memory: it moves on in the backward pass as well.
         for holder in self._holders:
             for n, _, _ in holder.changes():
                 if n < 0:
@@ -161,6 +165,7 @@ class Snapshot:
 
     def check(self, gradient: str) -> None:
         """Raise FieldChanged if something is not what it was."""
+        # The first one is enough for the message.
         for label, change in self._changes():
             raise FieldChanged(
                 f"the vector field is not what it was in the forward solve: {label.lstrip(': .')} {change}.\n"
@@ -185,6 +190,7 @@ class Snapshot:
 def _without_graph(value: Any) -> Any:
     """Return a weak reference to a tensor that may have a graph, `value` else. Of one object there is one such
     reference, so that these can be compared by identity as well."""
+    # A parameter has no graph behind it, and is held as it is.
     return ref(value) if isinstance(value, Tensor) and type(value) is not torch.nn.Parameter else value
 
 

@@ -42,6 +42,7 @@ class TorchSettings(NamedTuple):
     @classmethod
     def current(cls, device: torch.device) -> TorchSettings:
         """Return the settings for a state on `device`; takes a microsecond."""
+        # The CPU's autocast and the device's are two switches, and a field may compute on both.
         kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
         autocast = tuple(
             Autocast(kind, torch.get_autocast_dtype(kind), True, torch.is_autocast_cache_enabled())
@@ -61,6 +62,7 @@ class TorchSettings(NamedTuple):
         """
         if not self.autocast:
             return _NOTHING
+        # Without autograd a weight is cast once for all evaluations.
         shared = not torch.is_grad_enabled()
         return _autocast_all(
             [autocast._replace(cache_enabled=shared and autocast.cache_enabled) for autocast in self.autocast]
@@ -75,6 +77,7 @@ class TorchSettings(NamedTuple):
     @contextmanager
     def restored(self, device: torch.device) -> Iterator[None]:
         """Put back the default dtype and device, and switch off every autocast, as `for_solver` did."""
+        # Twice: off is what the backward pass's own surroundings have on, and what was on where the solve began.
         now = TorchSettings.current(device)
         with now.for_solver(), self.for_solver(), ExitStack() as stack:
             if now.device != self.device:

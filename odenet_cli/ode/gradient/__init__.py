@@ -18,7 +18,7 @@ from odenet_cli import registry
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 
-MaybeTensor = Tensor | None
+MaybeTensor = Tensor | None  # None stands for a gradient of zeros that nobody has to make
 Cotangents = Sequence[list[MaybeTensor]]  # by output time, then by component of the state
 
 
@@ -73,6 +73,7 @@ def gradient(name: str, **options: Any) -> Gradient:
 
 def options(name: str) -> list[str]:
     """Return the names of the options of a gradient."""
+    # Gradients are dataclasses: their fields are the keys `gradient.*` of the command line.
     return [option.name for option in fields(_class(name))]
 
 

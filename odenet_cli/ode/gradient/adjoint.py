@@ -66,6 +66,7 @@ class Adjoint:
             )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
+        # O(1): no step leaves anything behind. The node itself keeps the states at the outputs (`saves_outputs`).
         return integrate(problem.loop(single_steps=False), problem), None, []
 
     def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
@@ -115,6 +116,7 @@ class AugmentedField:
                 # A count inside a kernel would be a constant of the compiled code; `count` adds what a kernel has made.
                 if not torch.compiler.is_compiling():
                     self.rhs.stats.vjps += 1
+        # The solver needs a tensor for every component; `uses_input` keeps which zeros are none of the field's.
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, products)]
         quadrature = products[self.parts :]
         if used:
@@ -195,6 +197,7 @@ class _BackwardSolve:
         if not hasattr(self.solver, "rtol"):
             return None
         rtol, atol = self.solver.rtol, self.solver.atol
+        # One group of all components, θ̄ among them as `n_controlled` says: the paper's flat norm, or without θ̄.
         if self.norm != "relative":
             return Norm(rtol, atol)
         # θ̄ is measured by the scale of `a` too: both grow in proportion to the loss.

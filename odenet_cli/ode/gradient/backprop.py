@@ -25,7 +25,9 @@ class Backprop:
     supports = (Tableau, Multistep, Rosenbrock)
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        # No backward pass of ours will see the evaluations again, so each is hooked now.
         problem.rhs.counts_vjps = True
+        # The times of all steps are tensors of the graph, where the output times have gradients: no node returns them.
         loop = problem.loop(problem.make_time_gradients(problem.times))
         return problem.stack(integrate(loop, problem))
 

@@ -60,6 +60,7 @@ class Replay:
             record = tape[n]
             if record.output_at_end is not None:
                 accumulate(a, cotangents[record.output_at_end])
+            # Outputs inside the step are functions of its start too, by the weights b_i(θ) of dense output.
             interior = [x for j, _ in record.interior_outputs for x in cotangents[j]]
             if any(x is not None for x in (*a, *interior)):
                 start = as_leaves(kept[n * parts : (n + 1) * parts])
@@ -94,6 +95,7 @@ def take_again(
 ) -> tuple[State, list[State]]:
     """Return the state at the end of an accepted step taken again from `y`, and the outputs inside it."""
     t, h, formulas = record.t, record.h, problem.solver.formulas
+    # The same function that the loop stepped with, at the same numbers: what comes out is the same to the bit.
     if isinstance(formulas, Rosenbrock):
         step = rosenbrock_step(formulas, problem.rhs, record.segment, time_gradients, t, y, h)
         return step.y, interpolation.interpolate(formulas, y, h, step.k, record.thetas(time_gradients))

@@ -52,6 +52,7 @@ class Reversible:
         def on_step(accepted: AcceptedStep) -> None:
             nonlocal pair
             k = accepted.step.k
+            # The draws of what goes backward again: the stages from z, and those from y₁; not f1, which is the error's.
             records.append(problem.record(accepted, [*k[:count], *k[-count:]]))
             pair = accepted.step.y
 
@@ -75,22 +76,21 @@ class Reversible:
                     vjps.vjp(output_at_jump(problem, record, y, vjps.time_gradients), arriving, ())
                 accumulate(bar_y, arriving)
 
-            # The second half of the step first, as it was taken last. Its cotangents: ȳ₁ -= (∂Ψ(-h; y₁)/∂y₁)ᵀ z̄₁, z̄ =
-            # z̄₁.
-            # z₁ = z - Ψ(-h; y₁)
+            # The second half of the step first, as it was taken last: z₁ = z - Ψ(-h; y₁).
+            # ȳ₁ += -(∂Ψ(-h; y₁)/∂y₁)ᵀ z̄₁ and z̄ = z̄₁
             leaves = as_leaves(y)
             backward = increment(problem, record, t + h, leaves, -h, vjps.time_gradients, draws[count:])
             accumulate(bar_y, vjps.vjp(backward, [None if x is None else -x for x in bar_z], leaves))
             z = tuple(a + b.detach() for a, b in zip(z, backward))
 
-            # Then the first half: z̄ += (∂Ψ(h; z)/∂z)ᵀ ȳ₁ + (1 - λ) ȳ₁ and ȳ = λ ȳ₁.
-            # y₁ = λ y + (1 - λ) z + Ψ(h; z)
+            # Then the first half: y₁ = λ y + (1 - λ) z + Ψ(h; z).
+            # z̄ += (∂Ψ(h; z)/∂z)ᵀ ȳ₁ + (1 - λ) ȳ₁ and ȳ = λ ȳ₁
             leaves = as_leaves(z)
             forward = increment(problem, record, t, leaves, h, vjps.time_gradients, draws[:count])
             accumulate(bar_z, vjps.vjp(forward, bar_y, leaves))
             accumulate(bar_z, [None if x is None else (1 - coupling) * x for x in bar_y])
-            # The division by λ < 1 below makes rounding errors grow on the way back, the price of stability forward.
             bar_y = [None if x is None else coupling * x for x in bar_y]
+            # Each division by λ < 1 makes rounding errors grow on the way back, the price of stability forward.
             y = tuple((a - (1 - coupling) * b - c.detach()) / coupling for a, b, c in zip(y, z, forward))
         accumulate(bar_y, bar_z)  # the pair began as (y0, y0)
         accumulate(bar_y, cotangents[0])
@@ -122,6 +122,7 @@ def repeated_evaluations(problem: Problem) -> int:
 def output_at_jump(problem: Problem, record: StepRecord, y: State, time_gradients: TimeGradients) -> State:
     """Return the output at a step's end that lies on a jump: its time has a gradient, though the step's end, at the
     jump, has none."""
+    # y + f · (t_j - t_j): the value stays, and dy/dt_j is f on this side of the jump.
     time = time_gradients.times[record.output_at_end]
     dy = problem.rhs(record.segment.visible_time(record.end), y)
     return tuple(part + k * (time - time.detach()).to(part.real.dtype) for part, k in zip(y, dy))
@@ -140,6 +141,7 @@ def increment(
     """Return Ψ(h; t, y), the increment of a Runge-Kutta step, with its graph."""
     tableau = problem.solver.tableau
     f = restrict_to_segment(problem.repeated_field(draws), record.segment, time_gradients)
+    # y1 of the step is y + Ψ: taking y off again would lose the digits of a small Ψ.
     k = rk_step(tableau, f, t, y, h, f(t, y), with_f1=False).k
     weights = tableau.solution_weights
     return tuple(weighted_sum(h, weights, [k[j][i] for j, _ in weights]) for i in range(len(y)))

@@ -24,6 +24,7 @@ Polynomial = list[Number]
 
 def product(roots: Sequence[Number]) -> Polynomial:
     """Return the coefficients of (1 + x/ξ_1) (1 + x/ξ_2) …"""
+    # Multiplied out one factor at a time: p + (x/ξ) p, the second shifted by one power.
     coefficients: Polynomial = [1]
     for xi in roots:
         coefficients = [a + b / xi for a, b in zip([*coefficients, 0], [0, *coefficients])]
@@ -47,7 +48,9 @@ def formula(xi: Sequence[Number]) -> Formula:
     derivative = product(xi[: q - 1])  # Λ' up to its factor, which is 1 / mean
     mean, span = integral(derivative), prod(xi[:q])
     return Formula(
+        # l_n, the coefficients of Λ: those of Λ' integrated term by term, so that Λ(0) = 1 = l_0.
         correct=(1, *(a / (n * mean) for n, a in enumerate(derivative, start=1))),
+        # (1/q!) ∫ x Π_{i<q} (x + ξ_i) dx over `difference`: with Π (x + ξ_i) = Π ξ_i · Π (1 + x/ξ_i) only ξ_q is left.
         error=abs(integral(derivative, 1)) / (xi[q - 1] * mean),
         lower=q * prod(xi[: q - 2]) * abs(integral(product(xi[: q - 2]), 1)) if q > 1 else 0,
         higher=abs(integral(product(xi[:q]), 1)) / (xi[q] * mean),
@@ -60,6 +63,7 @@ def order_change_polynomial(xi: Sequence[Number]) -> list[Number]:
 
     It leaves alone the value here, and the derivatives here and at the points.
     """
+    # Its derivative n u Π (u + ξ_i) vanishes here, at u = 0, and at the points; so does its value here.
     n, whole = len(xi) + 2, prod(xi)
     return [0, 0, *(n * whole * a / k for k, a in enumerate(product(xi), start=2))]
 

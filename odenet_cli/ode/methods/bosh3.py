@@ -2,6 +2,7 @@
 
 from odenet_cli.ode.tableau import Tableau
 
+# The last row of a is b (FSAL): the fourth stage, which only b* weighs, is the next step's first.
 METHOD = Tableau.parse(
     """
       0  |

@@ -5,6 +5,7 @@ Dense output of order 4: Shampine, "Some practical Runge-Kutta formulas", Math. 
 
 from odenet_cli.ode.tableau import Tableau
 
+# The last row of a is b (FSAL): the seventh stage, which only b* weighs, is the next step's first.
 METHOD = Tableau.parse(
     """
        0  |

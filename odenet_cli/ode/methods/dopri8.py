@@ -3,6 +3,8 @@ Hairer & Wanner: DOP853 (Hairer, Nørsett & Wanner, "Solving ODEs I", II.5, II.6
 
 from odenet_cli.ode.tableau import Tableau
 
+# `e` is b - b* as their code prints it, `b3` the weights of a solution of order 3.
+# Below the second rule stand three stages that dense output alone needs, evaluated where an output lies inside a step.
 METHOD = Tableau.parse(
     """
     0                   |

@@ -3,6 +3,7 @@ their code of that name."""
 
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 
+# Stiffly accurate: the last row of a is m without its 1, so that stage stands at y1*, and v_6 = y1 - y1* is the error.
 METHOD = Rosenbrock.parse(
     """
     0     |

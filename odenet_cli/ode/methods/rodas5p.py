@@ -3,6 +3,7 @@ method Rodas5P and numerical benchmarks within the Julia Differential Equations 
 
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 
+# Stiffly accurate, as RODAS: the last stage stands at y1*, and its v is the error.
 METHOD = Rosenbrock.parse(
     """
     0                  |

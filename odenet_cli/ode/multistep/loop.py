@@ -127,7 +127,7 @@ class MultistepLoop(AdaptiveBase):
         self.enter(segment)
         t, end = segment.start, segment.end
         f0, self.f0 = self.f0 or self.derivative_at(t, y), None
-        find_h = self.initial_step_function(2)
+        find_h = self.initial_step_function(2)  # at order 1 the error falls with h²
         h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
         self._restart(y, f0, math.copysign(h_next, end - t))
         # Behind a jump the past belongs to another solution, so every segment starts at order 1.
@@ -155,6 +155,7 @@ class MultistepLoop(AdaptiveBase):
             last = h_next >= remaining
             h = end - t if last else math.copysign(h_next, end - t)
             t1 = end if last else t + h
+            # Variable coefficients: the formula is made for this very grid, not for equal steps and then interpolated.
             formula = self.method.formula(distances([h, *self.past], h, self.order + 1))
             corrected = self._correct(t1, h, formula, error_scale)
             if corrected is not None and corrected.errors.same <= 1.0:
@@ -204,14 +205,17 @@ class MultistepLoop(AdaptiveBase):
     @torch.no_grad()
     def _errors(self, e: State, e_before: State | None, h: float, formula: Formula, error_scale: State) -> Errors:
         """Return the norms in one look at the device, whether or not the iteration will turn out to have converged."""
+        # Every estimate that the choice of order may ask for, as one read costs less than three.
         e, q = e[: self.n_controlled], self.order
         states = {"same": e}
         if e_before is not None:
             states["change"] = tuple(map(torch.sub, e, e_before))
         if self.wait == 1 and self.max_growth > 1.0:
+            # z_q behind this step: η^q z_q as predicted, and l_q e by the corrector. Order q - 1 errs by a multiple.
             if q > 1:
                 states["lower"] = linear_combination([(h / self.scale) ** q, formula.correct[q]], [self.z[q], e])
             if q < self.method.max_order and self.previous is not None:
+                # e = difference h^(q+1) y^(q+1). Less the last e, rescaled to this step, it holds one derivative more.
                 carried = formula.difference / self.previous.difference * (h / self.previous.h) ** (q + 1)
                 if carried < min(torch.finfo(part.dtype).max for part in e):  # float16 ends at 65,504
                     states["higher"] = tuple(torch.sub(a, b, alpha=carried) for a, b in zip(e, self.previous.e))
@@ -231,6 +235,7 @@ class MultistepLoop(AdaptiveBase):
         self.z = apply_correction(
             self.z, h / self.scale, formula.correct, corrected.y, corrected.predicted_hdy, corrected.e
         )
+        # The formula of the highest order looks back over as many points.
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
         step = Step(self.z[0], [*self.restart_f0, *corrected.k])
         restarted, corrections = bool(self.restart_f0), len(corrected.k)
@@ -239,12 +244,14 @@ class MultistepLoop(AdaptiveBase):
         )
         self.restart_f0 = []
         self.wait -= 1
+        # The step before the one that may change the order: what order q + 1 is compared with there.
         if self.wait == 1:
             self.previous = Previous(corrected.e[: self.n_controlled], formula.difference, h)
         return accepted, max(abs(h) * self._choose(corrected, formula), self.min_step)
 
     def _choose(self, corrected: Correction, formula: Formula) -> float:
         """Return the factor for the next step, having changed to the order that allows the longest one."""
+        # An order that was looked at and kept, or a failure: the next look is two steps away.
         q, growth, errors, may_change = self.order, self.max_growth, corrected.errors, self.wait <= 0
         self.max_growth = MAX_STEP_GROWTH
         if may_change or growth <= 1.0:
@@ -257,10 +264,12 @@ class MultistepLoop(AdaptiveBase):
             lower = _factor(BIAS_LOWER_ORDER * errors.lower, q)
             higher = _factor(BIAS_HIGHER_ORDER * errors.higher, q + 2)
         best = max(same, lower, higher)
+        # A longer step changes the formula, and costs accuracy and work of its own: not for a little.
         if best < MIN_STEP_GROWTH:
             return 1.0
         if best > same:
             up = higher > lower
+            # z_(q+1) = h^(q+1) y^(q+1) / (q+1)!, and e is `difference` times the numerator.
             self._change_order(1.0 / (formula.difference * math.factorial(q + 1)) if up else None, corrected.e)
         return min(best, growth)
 
@@ -291,4 +300,5 @@ def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
 
 
 def _factor(error: float, power: int) -> float:
+    # The longest step, in units of this one, whose error of h^power is 1; 1e-6 bounds it where the error is 0 (VODE).
     return 1.0 / (math.pow(error, 1.0 / power) + 1e-6)

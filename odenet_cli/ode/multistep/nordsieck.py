@@ -53,6 +53,7 @@ class Multistep:
 def linear_combination(weights: Sequence[float], z: Sequence[State]) -> State:
     """Return Σ w_k z_k. High powers come first: they are small, and lose less to rounding."""
     parts = []
+    # One tensor is made for each component, and the other terms are added in place.
     for column in zip(*z):
         total = column[-1] * weights[-1]
         for part, w in zip(column[-2::-1], weights[-2::-1]):
@@ -94,6 +95,7 @@ def apply_correction(
 def change_order(z: Nordsieck, e: State, polynomial: Sequence[float], up: float | None) -> Nordsieck:
     """Return the array at the next order: up if `up` is the factor that makes the new highest z of e, which the last
     step added; else down. `polynomial` is the family's for the change."""
+    # The polynomial vanishes in all that the lower of the two orders uses: a multiple of it makes or unmakes degree q.
     kept, top, sign = (z[:-1], z[-1], -1.0) if up is None else (z, tuple(part * up for part in e), 1.0)
     changed = [
         tuple(torch.add(part, change, alpha=sign * w) for part, change in zip(old, top)) if w else old

@@ -36,6 +36,7 @@ class Rosenbrock:
                  y(t + θh) = (1-θ) y + θ (y1 + (1-θ) h Σ_i (d_1i + θ d_2i + …) v_i)
     """
 
+    # The codes' own variables: with them no stage multiplies by J (Hairer & Wanner IV.7, "implementation").
     diagonal: Fraction
     alpha: Row
     a: tuple[Row, ...]
@@ -63,7 +64,7 @@ class Rosenbrock:
             m=weights["m"],
             e=weights["e"],
             order=order,
-            embedded_order=order - 1,
+            embedded_order=order - 1,  # so of both that are here
             inner=tuple(parse_numbers(right) for _, right in table_lines(dense)),
         )
         lengths = [*map(len, method.a), *map(len, method.c), *map(len, (method.m, method.e, *method.inner))]
@@ -86,6 +87,7 @@ class Rosenbrock:
     @cached_property
     def error_weights(self) -> Weights:
         """Non-zero weights of the error estimate."""
+        # Printed as weights of the difference itself: RODAS has e = (0, …, 0, 1), its last v_i being y1 - y1*.
         return nonzero(self.e)
 
     @property
@@ -98,6 +100,7 @@ class Rosenbrock:
         """Row i holds the coefficients of θ, θ², … in the weight of v_i in the dense output: θ m_i + θ(1-θ) Σ d_pi
         θ^(p-1)."""
         zero = Fraction(0)
+        # With h Σ m_i v_i = y1 - y the formula is y + h Σ (θ m_i + θ(1-θ)(d_1i + θ d_2i + …)) v_i.
         columns = ((m, *(d[i] for d in self.inner)) for i, m in enumerate(self.m))
         # θ^p gets d_p from θ d_p θ^(p-1), and -d_(p-1) from -θ² d_(p-1) θ^(p-2).
         return tuple(

@@ -24,6 +24,7 @@ class _Linearising(RungeKutta):
         self.f0 = None  # a value without its derivatives is of no use
 
     def derivative_at(self, t: float, y: State) -> State:
+        # Whether the rows are independent is looked into at the first step of a solve only.
         rows = None if self.at is None else self.at.rows
         self.at = linearise(self.vector_field, self.segment, self.time_gradients, t, y, rows)
         return self.at.f0

@@ -84,10 +84,12 @@ def linearise(
     with torch.enable_grad():
         # A view, so that this is the derivative by the state alone, whatever else was made from its tensors.
         leaves = tuple(x.view_as(x) if differentiable and x.requires_grad else x.detach().requires_grad_() for x in y)
+        # t is a float: ∂f/∂t is the derivative by a shift of 0 that is added to every time.
         shift = torch.zeros((), dtype=y[0].dtype, device=y[0].device, requires_grad=True)
         f0 = _moved_in_time(vector_field, segment, time_gradients, shift)(t, leaves)
         differentiable = wanted or (differentiable and _depends_on_more(f0, (*leaves, shift)))
         jacobian, fits = _jacobian(f0, leaves, layout, create_graph=differentiable, check=rows is None)
+        # Rows that depend on each other, as in a field with batch norm or a coupling of samples: one system of B·D.
         if not fits:
             layout = Rows(layout.shapes, 1)
             jacobian, _ = _jacobian(f0, leaves, layout, create_graph=differentiable, check=False)
@@ -97,6 +99,7 @@ def linearise(
 
 def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: float, at: Linearisation) -> Step:
     """Advance `y` from `t` to `t + h`, given the field's linearisation at (t, y) (Hairer & Wanner IV.7, eq. 7.25)."""
+    # With eq. 7.25's v_i in place of the k_i no stage needs a product with J, only a solution of (1 - hγJ) v = right.
     gamma, rows = float(method.diagonal), at.rows
     identity = torch.eye(rows.width, dtype=at.jacobian.dtype, device=at.jacobian.device)
     # One factorisation serves all stages. A singular matrix gives infinite numbers, and so a shorter step.
@@ -104,6 +107,7 @@ def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: f
     v: list[Tensor] = []
     k: list[State] = []
     for stage in method.stages:
+        # The first stage stands at (t, y), where the linearisation has evaluated f.
         value = f(t + stage.alpha * h, combine(y, h, stage.a, k)) if k else at.f0
         right = rows.flatten(value)
         for j, weight in stage.c:
@@ -131,6 +135,7 @@ def take_step(
 
 def _depends_on_more(f0: State, leaves: Sequence[Tensor]) -> bool:
     """Return whether a field's value has a gradient by anything but `leaves`."""
+    # Parameters, say: then the step has a gradient by them, and the Jacobian needs a graph even where y needs none.
     edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
     reached, _ = ancestors([(edge.node, edge.output_nr) for edge in edges], {})
     return not reached.keys() <= {id(leaf) for leaf in leaves}
@@ -142,6 +147,7 @@ def _rows(y: State) -> Rows:
         kinds = ", ".join(str(part.dtype) for part in y)
         raise TypeError(f"a Rosenbrock method needs a state of real float32 or float64 numbers; got {kinds}.")
     shapes = tuple(part.shape for part in y)
+    # A system for each index of the first dimension, if all parts have it: B of size D cost B D³, one of B·D B³ D³.
     sizes = {shape[0] if shape else 1 for shape in shapes}
     return Rows(shapes, max(1, sizes.pop()) if len(sizes) == 1 else 1)
 
@@ -164,6 +170,7 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
             f"a Rosenbrock method needs the Jacobian of the field, here {count} x {size} x {size} numbers, which is "
             "too large; use an explicit method such as solver.method=dopri5."
         )
+    # Cotangent e_i in every row gives row i of every J: D products serve all B of them.
     identity = torch.eye(size, dtype=leaves[0].dtype, device=leaves[0].device)
     cotangents = identity.unsqueeze(1).expand(size, count, size)
     # Numbers in [1, 2) that differ from row to row (multiples of the golden ratio): what comes from another row than
@@ -185,7 +192,7 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
         )
     filled = [x.new_zeros(len(cotangents), *x.shape) if g is None else g for g, x in zip(products, leaves)]
     table = torch.cat([g.reshape(len(cotangents), count, x.numel() // count) for g, x in zip(filled, leaves)], dim=-1)
-    jacobian = table[:size].transpose(0, 1)
+    jacobian = table[:size].transpose(0, 1)  # (D, B, D): row, sample, column -> (B, D, D)
     if not check:
         return jacobian, True
     with torch.no_grad():
@@ -199,6 +206,7 @@ def _time_derivative(f0: State, shift: Tensor, rows: Rows, create_graph: bool) -
     values = [k for k in f0 if k.requires_grad]
     if not values:
         return None
+    # Backward twice goes forward: v -> vᵀ ∂f/∂t is linear in v, and its derivative by v is ∂f/∂t. Any v serves.
     v = [torch.zeros_like(k, requires_grad=True) for k in values]
     (along,) = torch.autograd.grad(values, (shift,), v, create_graph=True, allow_unused=True)
     if along is None or not along.requires_grad:

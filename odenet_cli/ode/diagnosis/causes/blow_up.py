@@ -14,14 +14,17 @@ def find(look: Look) -> Finding | None:
     sizes, t = look.trace.f_size, look.trace.t
     if not look.failed or len(sizes) < 8 or not min(sizes) > 0.0:
         return None
+    # Where |f| is largest; a value that is not finite counts as the largest of all.
     peak = max(range(len(sizes)), key=lambda n: sizes[n] if math.isfinite(sizes[n]) else math.inf)
     done, passed = abs(t[peak] - look.t0), abs(look.trace.end[0] - t[peak])
     # The last place with a quarter of the peak: from there |f| grew fourfold, in the time `since`.
     rise = max((n for n in range(peak) if sizes[n] <= sizes[peak] / 4), default=peak)
     growth, since = sizes[peak] / min(sizes[: peak + 1]), abs(t[peak] - t[rise])
+    # The peak has to be where the solve ended, within 3 % of the way there.
     if growth < 1e3 or passed > 0.03 * done or not since > 0:
         return None
     rate = math.log(sizes[peak] / sizes[rise]) / since
+    # In float32 from 10^15 on: such growth ends in an overflow, whatever its rate.
     overflows = math.log10(max(sizes[peak], 1.0)) > 0.4 * math.log10(torch.finfo(look.rhs.time_dtype).max)
     # An exponential has a rate as well; at 100 a span it would overflow float32 too, and is none to go on with.
     if rate * look.span < 100 and not overflows:

@@ -75,6 +75,7 @@ def _discontinuity(look: Look, t: float, y: State, f0: State, reach: float) -> t
     def apart(a: State, b: State) -> float:
         return max(float((p - q).abs().max()) for p, q in zip(a, b))
 
+    # Along the tangent, not the solution: nothing is solved, and a jump stays a jump.
     times = [t + reach * n / 8 for n in range(9)]
     values = [look.f(s, state(s)) for s in times]
     changes = [apart(a, b) for a, b in pairwise(values)]
@@ -90,6 +91,7 @@ def _discontinuity(look: Look, t: float, y: State, f0: State, reach: float) -> t
     while abs(high - low) > spacing:
         middle = (low + high) / 2
         f_middle = look.f(middle, state(middle))
+        # On goes the half across which f changes more.
         if apart(f_low, f_middle) >= apart(f_middle, f_high):
             high, f_high = middle, f_middle
         else:
@@ -100,6 +102,7 @@ def _discontinuity(look: Look, t: float, y: State, f0: State, reach: float) -> t
     # A continuous field differs by ever less; one that jumps by the same across 32 roundings of t as across one.
     if not (left > 0.1 * first and left > 1e-5 * size and wide < 3 * left):
         return None
+    # With y held still f jumps only if it is the time that makes it jump.
     return _plainest(low, high), apart(look.f(low, state(low)), look.f(high, state(low))) > 0.5 * left
 
 

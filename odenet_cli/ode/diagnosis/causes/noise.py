@@ -32,6 +32,7 @@ def find(look: Look) -> Finding | None:
     # A reduction on a GPU may round differently each time: a thousand roundings are no noise yet.
     if apart <= 1e3 * eps * size:
         return None
+    # On a GPU it is the device's generator that moves, which is not looked at: noise there is taken for drawn.
     random = not torch.equal(before, torch.random.get_rng_state()) or any(part.is_cuda for part in y0)
     source = "it draws random numbers at each evaluation" if random else "it changes from call to call"
     remedy = (

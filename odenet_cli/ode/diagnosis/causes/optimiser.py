@@ -24,6 +24,7 @@ def find(look: Look) -> Finding | None:
     names = {"y0" if look.rhs.single else f"y0[{n}]": part for n, part in enumerate(look.rhs.y0)}
     weights = look.case.weights()
     spoilt = {name: int((~torch.isfinite(x)).sum()) for name, x in {**names, **weights}.items() if not is_finite(x)}
+    # RMS · √fan-in is by how much a layer enlarges a vector of independent numbers.
     gains = {name: _gain(x) for name, x in weights.items() if isinstance(x, torch.nn.Parameter) and x.dim() > 1}
     huge = {name: gain for name, gain in gains.items() if gain > HUGE_WEIGHTS}
     if not spoilt and not huge:
@@ -40,6 +41,7 @@ def find(look: Look) -> Finding | None:
         how = "with these weights scaled back to an initialised layer's"
 
     def repair(case: Case) -> Case:
+        # On trial only: the solve is made with sound weights, to show that nothing else is wrong.
         parts = tuple(torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in look.rhs.y0)
         for name, tensor in case.weights().items():
             if name in huge:

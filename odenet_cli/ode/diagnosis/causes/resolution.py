@@ -42,6 +42,7 @@ def find(look: Look) -> Finding | None:
         f"rounding in {NAMES[dtype]} alone changes a step of h = {look.h:.2g} by {error:.2g} times what "
         f"solver.rtol={look.case.norm.rtol:g}, solver.atol={look.case.norm.atol:g} allow"
     )
+    # Rounding is then a quarter of what the tolerance allows.
     cures[-1] = {"rtol": min(0.1, 4 * error * rtol), "atol": min(0.1, 4 * error * max(look.case.norm.atol, eps))}
     return Finding("resolution", reason, evidence, cures)
 
@@ -49,6 +50,7 @@ def find(look: Look) -> Finding | None:
 def _moved(look: Look, place: Place, eps: float) -> float:
     """Return how much a step changes, in tolerances, when y and t move by a rounding error."""
     t = place.t + 2 * RESOLUTION[look.rhs.time_dtype] * max(abs(place.t), 1e-30)
+    # Two units in the last place of y and of t: what the stages of a step are off by in any case.
     near = tuple(part * (1 + 2 * eps) for part in place.y)
     change = tuple(a - b for a, b in zip(look.f(t, near), look.f(place.t, place.y)))
     return look.tolerances(tuple(abs(place.h) * part for part in change), place.y)

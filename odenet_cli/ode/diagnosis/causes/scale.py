@@ -31,6 +31,7 @@ def find(look: Look) -> Finding | None:
         evidence = {"solver.atol": norm.atol, "size of the state": most}
         reason = f"solver.atol={norm.atol:g} leaves a number that is 0, or passes through it, without a tolerance"
         return Finding("scale", reason, evidence, [{"atol": float(f"{atol:.1g}")}])
+    # An absolute tolerance far below the largest part asks for digits that it has not got.
     if norm.rtol == 0 and norm.atol < 1e-9 * most:
         rtol = min(1e-3, max(norm.atol / least, 1e-9))
         evidence = {"solver.atol": norm.atol, "largest part": most, "smallest part": least}
@@ -47,6 +48,7 @@ def _held_by_zeros(look: Look) -> bool:
     place = trace.window[-1]
     if isinstance(look.solver.formulas, Multistep):
         return False
+    # h f stands for the error, to which it is in proportion: only the ratio of the two norms counts.
     change = tuple(abs(place.h) * part for part in place.f)
     own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, place.y))
     fair = tuple(part / (norm.rtol * size + norm.atol) for part, size in zip(change, trace.largest))
@@ -58,6 +60,7 @@ def _unseen(look: Look, least: float, most: float) -> Finding | None:
     norm = look.case.norm
     if least >= norm.atol:
         return None
+    # At an atol below its size that part would be solved for. Whether it matters shows in how far off it is now.
     cure: Cure = {"atol": float(f"{(norm.rtol or 1e-3) * least:.1g}")}
     try:
         with look.case.under(cure) as treated:

@@ -42,9 +42,11 @@ def find(look: Look) -> Finding | None:
         evidence = {"spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
         reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times as long as is stable"
         return Finding("stiff", reason, evidence, [{"steps": steps}])
+    # Far beyond the bound steps would not be accepted: then it is something else that the power iteration has met.
     if h * radius > 4 * bound or not _smooth(look):
         return None
     done = abs(trace.end[0] - look.t0)
+    # To the end in steps as long as those so far were on average, or in steps at 0.7 of the bound: the more of the two.
     ahead = max(trace.attempts * look.span / done, (look.span - done) * radius / (0.7 * bound) + trace.attempts)
     evidence = {"h": h, "spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
     reason = (
@@ -95,6 +97,7 @@ def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -
         return math.inf
     if isinstance(formulas, Multistep):
         return 1.0
+    # R(z) = 1 + Σ_n z^(n+1) bᵀ Aⁿ 1: a polynomial for an explicit method, whose Aˢ is 0.
     a = [[float(x) for x in row] for row in formulas.a]
     powers, coefficients = [1.0] * formulas.stages, [1.0]
     for _ in range(formulas.stages):
@@ -113,6 +116,7 @@ def _smooth(look: Look) -> bool:
     if len(places) < 16:
         return False
     last = len(places) - 1
+    # Lagrange's cubic through the ends and the thirds of the window, held against the states in the middles between.
     nodes, tests = [round(last * x) for x in (0, 1 / 3, 2 / 3, 1)], [round(last * x) for x in (1 / 6, 1 / 2, 5 / 6)]
     worst = 0.0
     for n in tests:

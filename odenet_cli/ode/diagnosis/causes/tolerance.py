@@ -16,6 +16,7 @@ def find(look: Look) -> Finding | None:
     cure: Cure = {"rtol": finer.rtol, "atol": finer.atol}
     try:
         with look.case.under(cure) as treated:
+            # A budget of its own, since a solve that failed early says little about what a sound one costs.
             exact = observe(treated, min(1000 + look.trace.nfe, 3000))
     except OverBudget:
         return None
