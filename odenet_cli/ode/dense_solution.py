@@ -42,6 +42,7 @@ class DenseSolution:
             self.ends.append(accepted.end)
             pieces.append((accepted.h, *loop.polynomial(accepted)))
 
+        # A loop interpolates its last step alone, so each is turned into its polynomial as it comes.
         integrate(loop, problem, on_step)
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]

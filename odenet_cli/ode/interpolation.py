@@ -42,6 +42,7 @@ def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequenc
     # Weights of times with gradients are tensors, whose graph `torch.tensor` below would cut off.
     if any(isinstance(w, Tensor) for row in table for w in row):
         return [tuple(_with_gradients(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
+    # Stages without weight at any θ, as four of DOP853's, are not stacked.
     used = [j for j in range(len(terms)) if any(row[j] for row in table)]
     if not used:
         return [y] * len(table)

@@ -64,6 +64,7 @@ class Problem:
     @property
     def vector_field(self) -> Any:
         """The field of the forward solve; its random numbers are noted where steps will be taken again."""
+        # The right-hand side itself in almost every solve, so that no frame lies between.
         return self._draws.record(self.rhs) if self._draws else self.rhs
 
     def repeated_field(self, draws: Sequence[Draw]) -> Any:

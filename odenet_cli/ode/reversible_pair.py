@@ -47,6 +47,7 @@ def pair_step(
     # λ y + (1 - λ) z, written so that it is z exactly where y = z, as at the start.
     y1 = tuple(a + coupling * (b - a) for a, b in zip(z, y))
     y1 = combine(y1, h, tableau.solution_weights, forward.k)
+    # A first stage may have no weight, as the midpoint rule's: f is then needed for z, but not for quadratures.
     f1 = f(t + h, y1, tableau.used_stages[0])
     # The step from y₁ runs back over the same interval, which makes the method exactly invertible.
     # z₁ needs y₁ alone, and y₁ needs z alone beside y: each half can be taken off again when the other is known.

@@ -128,6 +128,7 @@ class RightHandSide:
     def call_with(self, tensors: Sequence[Tensor], connected: bool = False) -> State:
         """Let the field be called with these tensors of the arguments, and return them: as leaves of graphs that begin
         there, or `connected` to what they were made from."""
+        # Captured anew for each pass: what a field is called with must be what the pass differentiates by.
         leaves = tuple(
             x.view_as(x) if connected and x.requires_grad else x.detach().requires_grad_(x.requires_grad)
             for x in tensors
@@ -209,6 +210,8 @@ _REUSES = (
 def _alias(part: Tensor) -> Tensor:
     """Return `part` so that what the field does to it is not noticed by the caller's tensor; of inference mode, which
     counts no versions and is kept by no graph, a copy."""
+    # A view shares the numbers and the version counter, but takes no hook or requires_grad of the field's back to the
+    # caller; a part with a gradient has to stay the caller's own, whose graph goes on behind it.
     if part.requires_grad:
         return part
     return part.clone() if part.is_inference() else part.view_as(part)

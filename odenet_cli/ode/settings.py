@@ -90,6 +90,7 @@ class OutputTimes(NamedTuple):
         values = to_numbers(times)
         if not all(map(math.isfinite, values)):
             raise NotFinite(f"ts must be finite; got {values}.")
+        # Equal neighbours are allowed, and say nothing of the direction.
         if len({math.copysign(1.0, b - a) for a, b in pairwise(values) if a != b}) > 1:
             raise ValueError(f"ts must run one way, up or down; got {values}.")
         # A tangent of forward mode does not show in `requires_grad`.
@@ -125,5 +126,6 @@ def check_positive(key: str, value: Any, *, zero: bool = False, infinite: bool =
 
 def check_count(key: str, value: Any) -> None:
     """Raise ValueError unless `value` is a whole number of at least 1."""
+    # To Python a bool is an int, and steps=True a slip.
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{key}={value} must be a whole number of at least 1.")

@@ -117,6 +117,7 @@ def _rescaled_rms(state: State) -> float:
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Return the real inner product, which pairs a cotangent with a tangent; complex numbers count as two reals."""
+    # Re(x̄ y): autograd's convention for complex numbers. A lazy conjugate has no real view, and is resolved first.
     if x.is_complex():
         x, y = torch.view_as_real(x.resolve_conj()), torch.view_as_real(y.resolve_conj())
     return torch.sum(x * y)

@@ -29,6 +29,7 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
 
+    # A sum is another object: later backward passes add to the parts, not to it.
     def __add__(self, other: Stats) -> Stats:
         return Stats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 

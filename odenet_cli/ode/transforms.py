@@ -29,6 +29,7 @@ def check_transforms(what: str, way_out: str) -> None:
 
     Nothing else is safe there: a tensor that the vector field closes over does not show that it is wrapped or dual.
     """
+    # Refused wherever a transform is open, although some fields would pass: a wrong derivative would not show.
     if torch._C._are_functorch_transforms_active() or in_forward_mode() or torch._C._is_tracing():
         raise NotImplementedError(
             f"{what} does not go through the transforms of torch.func (grad, jacrev, jvp, vmap, ...), forward-mode AD "

@@ -39,6 +39,7 @@ class _Cut(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         function, count, tensors = ctx.function, ctx.count, ctx.saved_tensors
+        # With respect to `inputs` the graph begins at leaves; with respect to what is `read` it goes on as it is.
         inputs, read = tensors[:count], tensors[count:]
         arriving = [x for x in cotangents if x is not None]
 

@@ -125,6 +125,7 @@ class WholeLoop(CompiledLoop):
         self.f0, self.nonfinite = f1, bool(nonfinite)
         # A rejected attempt costs as much as an accepted one, and f0 is at hand for both.
         self.vector_field.count((self.tableau.stages - 1) * int(accepted + rejected))
+        # The very first attempt may have ended it, and then there is no step.
         if t1 != t:
             yield AcceptedStep(t, t1 - t, t1, segment, y=y, step=Step(y1, [f0], f1))
         if t1 != end:  # the loop has given up, and `check_step` says why

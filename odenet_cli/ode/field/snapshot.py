@@ -157,6 +157,7 @@ class Snapshot:
         # What the forward solve itself has moved is the field's own memory: it moves on in the backward pass as well.
         for holder in self._holders:
             for n, _, _ in holder.changes():
+                # -1: entries were added or taken out.
                 if n < 0:
                     holder.may_grow = True
                 else:
@@ -216,6 +217,7 @@ def _equal(old: Any, new: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Return whether equal values of this kind are the same."""
+    # Objects of the user's own may define == as they like, or not at all: of those only identity counts.
     if isinstance(value, (list, tuple, frozenset, set)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):

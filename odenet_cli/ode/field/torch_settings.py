@@ -80,6 +80,7 @@ class TorchSettings(NamedTuple):
         # Twice: off is what the backward pass's own surroundings have on, and what was on where the solve began.
         now = TorchSettings.current(device)
         with now.for_solver(), self.for_solver(), ExitStack() as stack:
+            # Only where it differs: a device is a mode, which every function of torch then goes through.
             if now.device != self.device:
                 stack.enter_context(torch.device(self.device or "cpu"))
             if now.dtype != self.dtype:

@@ -72,6 +72,7 @@ class Adjoint:
     def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
         try:
             return _BackwardSolve(self, problem).run(kept, cotangents)
+        # Named: its settings may be others than those of the forward solve, which succeeded.
         except SolveError as error:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
 

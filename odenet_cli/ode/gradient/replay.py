@@ -95,7 +95,7 @@ def take_again(
 ) -> tuple[State, list[State]]:
     """Return the state at the end of an accepted step taken again from `y`, and the outputs inside it."""
     t, h, formulas = record.t, record.h, problem.solver.formulas
-    # The same function that the loop stepped with, at the same numbers: what comes out is the same to the bit.
+    # The function that the loop stepped with, at the same numbers; a compiled step by the kernel that ends at y1.
     if isinstance(formulas, Rosenbrock):
         step = rosenbrock_step(formulas, problem.rhs, record.segment, time_gradients, t, y, h)
         return step.y, interpolation.interpolate(formulas, y, h, step.k, record.thetas(time_gradients))

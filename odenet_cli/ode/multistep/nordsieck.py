@@ -71,6 +71,7 @@ def predict(z: Nordsieck, eta: float, k: int) -> State:
 def correction(correct: Sequence[float], h: float, predicted_hdy: State, dy: State) -> State:
     """Return e, which makes the corrected derivative that of the field: `predicted_hdy` + l_1 e = h f(t, y)."""
     # e = (h f(t, y) - predicted h y') / l_1
+    # Two passes over memory for each component: predicted h y' times -1/l_1, and f added in place.
     inverse = 1.0 / correct[1]
     return tuple(torch.mul(old, -inverse).add_(new, alpha=h * inverse) for old, new in zip(predicted_hdy, dy))
 
@@ -83,6 +84,7 @@ def apply_correction(
     z: Nordsieck, eta: float, correct: Sequence[float], y: State, predicted_hdy: State, e: State
 ) -> Nordsieck:
     """Return the array after a step, given its corrected state and its predicted h y', which is used up."""
+    # z_0 is the corrected state itself, so that the array and the state never differ by rounding.
     corrected = [y]
     for k, w in enumerate(correct[1:], start=1):
         # In place: `predict` has made the tensors, and nobody else holds them.
@@ -106,4 +108,5 @@ def change_order(z: Nordsieck, e: State, polynomial: Sequence[float], up: float 
 
 def interpolate(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
     """Return the array's polynomial at x steps from its point, for each x."""
+    # Taylor's series about the array's point, whose coefficients it holds: Σ z_k x^k.
     return interpolation.linear_combinations(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
