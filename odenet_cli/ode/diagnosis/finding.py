@@ -60,7 +60,7 @@ class Look:
     @cached_property
     def h(self) -> float:
         """The median length of the last steps."""
-        return statistics.median(abs(place.h) for place in self.trace.window) if self.trace.window else self.span
+        return statistics.median(abs(seen.h) for seen in self.trace.window) if self.trace.window else self.span
 
     def f(self, t: float, y: State) -> State:
         # As in a solve: the solver's own arithmetic is never autocast.

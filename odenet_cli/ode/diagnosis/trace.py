@@ -30,7 +30,7 @@ class OverBudget(Exception):
     """Report that a solve on trial takes more evaluations than it may."""
 
 
-class Place(NamedTuple):
+class SeenStep(NamedTuple):
     """Hold where an accepted step began, with f there, and how many attempts were rejected before it."""
 
     t: float
@@ -44,8 +44,7 @@ class Place(NamedTuple):
 class Trace:
     """Hold a watched solve.
 
-    t, f_size              where each accepted step began, and the largest modulus of f there (an RMS of float32
-                           overflows at 1e19)
+    t, f_size              where each accepted step began, and the largest modulus of f there
     window, resisted       the last steps, and the last ones that were accepted only after a rejection
     largest                the largest modulus that each number of the state had
     end                    the state behind the last step, and its time; `outputs` where the solve reached its end
@@ -55,8 +54,8 @@ class Trace:
     t: list[float] = field(default_factory=list)
     f_size: list[float] = field(default_factory=list)
     # Only the last ones: a failing solve takes thousands of steps, and their states are not kept.
-    window: deque[Place] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    resisted: deque[Place] = field(default_factory=lambda: deque(maxlen=64))
+    window: deque[SeenStep] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    resisted: deque[SeenStep] = field(default_factory=lambda: deque(maxlen=64))
     largest: State = ()
     end: tuple[float, State] = (math.nan, ())
     outputs: State | None = None
@@ -124,6 +123,7 @@ class Case:
 
     def tighter(self) -> Case:
         """Return the same solve at a hundredth of the tolerance, or in four times the steps."""
+        # Four times the steps: at order 2 a sixteenth of the error.
         if not isinstance(self.solver, Adaptive):
             return replace(self, solver=replace(self.solver, steps=4 * self.solver.steps))
         parts = [self.y0] if isinstance(self.y0, Tensor) else self.y0
@@ -136,6 +136,7 @@ class Case:
 
 def observe(case: Case, budget: int | None = None) -> Trace:
     """Make a solve without gradients and return what was seen of it; raise OverBudget after `budget` evaluations."""
+    # `integrate` itself with a look at each step: no part of the solver knows that it is watched.
     rhs, times, trace = RightHandSide(case.field, case.y0, case.args), OutputTimes.read(case.ts), Trace()
     # Plain steps of the forward solve: each can be looked at, and compiled ones are the same.
     solver = replace(case.solver, compile=False, gradient="backprop")
@@ -151,13 +152,13 @@ def observe(case: Case, budget: int | None = None) -> Trace:
         # Those since the last accepted step: the attempts that this one took.
         rejected = loop.rejected - trace.rejected
         f, y1 = accepted.step.k[0], accepted.step.y
-        place = Place(accepted.t, accepted.h, accepted.y, f, rejected)
+        seen = SeenStep(accepted.t, accepted.h, accepted.y, f, rejected)
         trace.rejected = loop.rejected
         trace.t.append(accepted.t)
         trace.f_size.append(norms([f], [math.inf])[0])
-        trace.window.append(place)
+        trace.window.append(seen)
         if rejected:
-            trace.resisted.append(place)
+            trace.resisted.append(seen)
         # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
         trace.largest = tuple(map(torch.maximum, trace.largest, (part.abs() for part in y1)))
         trace.end = accepted.end, y1

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, take_longer
-from odenet_cli.ode.diagnosis.trace import Place
+from odenet_cli.ode.diagnosis.trace import SeenStep
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.solver import Adaptive
 from odenet_cli.ode.state import State
@@ -52,14 +52,14 @@ def jumps_along(look: Look) -> dict[float, bool]:
     as it is."""
     known, found = getattr(look.solver, "jumps", ()), dict[float, bool]()
     end_t, end_y = look.trace.end
-    stuck = Place(end_t, look.h * look.direction, end_y, (), 1)  # where the solve failed, the next attempt's window
-    for place in [*([stuck] if look.failed else []), *reversed(look.trace.resisted)]:
+    stuck = SeenStep(end_t, look.h * look.direction, end_y, (), 1)  # where the solve failed, the next attempt's window
+    for seen in [*([stuck] if look.failed else []), *reversed(look.trace.resisted)]:
         # Each rejection shortens a step to a fifth at the most: the first attempt reached so far, over the jump.
-        reach = min(abs(place.h) * 5.0**place.rejected, abs(look.t1 - place.t)) * look.direction
-        if any(0 <= (t - place.t) * look.direction <= abs(reach) for t in found):
+        reach = min(abs(seen.h) * 5.0**seen.rejected, abs(look.t1 - seen.t)) * look.direction
+        if any(0 <= (t - seen.t) * look.direction <= abs(reach) for t in found):
             continue  # it was rejected for a jump that a later, shorter step has shown better
-        f0 = place.f or look.f(place.t, place.y)
-        met = _discontinuity(look, place.t, place.y, f0, reach)
+        f0 = seen.f or look.f(seen.t, seen.y)
+        met = _discontinuity(look, seen.t, seen.y, f0, reach)
         if met is not None and all(abs(met[0] - other) > 1e-6 * look.span for other in (*known, *found)):
             found[met[0]] = met[1]
     return found

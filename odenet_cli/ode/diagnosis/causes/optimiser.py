@@ -21,6 +21,7 @@ def find(look: Look) -> Finding | None:
     """Find weights or a start that are NaN, or weights that have grown far beyond those of any trained network."""
     if not look.failed:
         return None
+    # The start too: it may come from an encoder with such weights.
     names = {"y0" if look.rhs.single else f"y0[{n}]": part for n, part in enumerate(look.rhs.y0)}
     weights = look.case.weights()
     spoilt = {name: int((~torch.isfinite(x)).sum()) for name, x in {**names, **weights}.items() if not is_finite(x)}

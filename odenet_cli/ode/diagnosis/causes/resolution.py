@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
-from odenet_cli.ode.diagnosis.trace import Place
+from odenet_cli.ode.diagnosis.trace import SeenStep
 from odenet_cli.ode.resolution import NAMES, RESOLUTION
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.solver import Adaptive
@@ -28,13 +28,14 @@ def find(look: Look) -> Finding | None:
     if look.trace.refused:
         return Finding("resolution", str(look.trace.error), {"rtol": look.case.norm.rtol, "eps": eps}, cures)
     # Eight of the last steps are enough, two evaluations each.
-    places = [*look.trace.window][::6]
+    steps = [*look.trace.window][::6]
     troubled = look.failed or look.trace.rejected > 0.2 * look.trace.accepted
-    if not places or not troubled or not isinstance(look.solver, Adaptive):
+    if not steps or not troubled or not isinstance(look.solver, Adaptive):
         return None
-    error = statistics.median(_moved(look, place, eps) for place in places)
+    error = statistics.median(_moved(look, seen, eps) for seen in steps)
+    # Rounding inside the field, of an inner product say, may be far more than that of y: float64 tells.
     if error < ROUNDED and not double:
-        error = statistics.median(_rounded(look, places))
+        error = statistics.median(_rounded(look, steps))
     if not ROUNDED <= error < math.inf:
         return None
     evidence = {"error of a step by rounding, in tolerances": error, "rtol": look.case.norm.rtol, "eps": eps}
@@ -47,25 +48,24 @@ def find(look: Look) -> Finding | None:
     return Finding("resolution", reason, evidence, cures)
 
 
-def _moved(look: Look, place: Place, eps: float) -> float:
+def _moved(look: Look, seen: SeenStep, eps: float) -> float:
     """Return how much a step changes, in tolerances, when y and t move by a rounding error."""
-    t = place.t + 2 * RESOLUTION[look.rhs.time_dtype] * max(abs(place.t), 1e-30)
+    t = seen.t + 2 * RESOLUTION[look.rhs.time_dtype] * max(abs(seen.t), 1e-30)
     # Two units in the last place of y and of t: what the stages of a step are off by in any case.
-    near = tuple(part * (1 + 2 * eps) for part in place.y)
-    change = tuple(a - b for a, b in zip(look.f(t, near), look.f(place.t, place.y)))
-    return look.tolerances(tuple(abs(place.h) * part for part in change), place.y)
+    near = tuple(part * (1 + 2 * eps) for part in seen.y)
+    change = tuple(a - b for a, b in zip(look.f(t, near), look.f(seen.t, seen.y)))
+    return look.tolerances(tuple(abs(seen.h) * part for part in change), seen.y)
 
 
-def _rounded(look: Look, places: Sequence[Place]) -> list[float]:
+def _rounded(look: Look, steps: Sequence[SeenStep]) -> list[float]:
     """Return how much steps change, in tolerances, when the field is evaluated in float64."""
     try:
         with look.case.under({"dtype": "float64"}) as double:
             rhs = RightHandSide(double.field, double.y0, double.args)
-            values = [rhs(place.t, tuple(part.double() for part in place.y)) for place in places]
+            values = [rhs(seen.t, tuple(part.double() for part in seen.y)) for seen in steps]
     except (RuntimeError, TypeError, ValueError):  # a field that computes in one dtype alone
         return [0.0]
-    changes = [tuple((a.double() - b).to(a) for a, b in zip(place.f, f)) for place, f in zip(places, values)]
+    changes = [tuple((a.double() - b).to(a) for a, b in zip(seen.f, f)) for seen, f in zip(steps, values)]
     return [
-        look.tolerances(tuple(abs(place.h) * part for part in change), place.y)
-        for place, change in zip(places, changes)
+        look.tolerances(tuple(abs(seen.h) * part for part in change), seen.y) for seen, change in zip(steps, changes)
     ]

@@ -45,12 +45,12 @@ def _held_by_zeros(look: Look) -> bool:
     trace, norm = look.trace, look.case.norm
     if not trace.window:
         return any(bool((part == 0).any()) for part in look.rhs.y0)
-    place = trace.window[-1]
+    seen = trace.window[-1]
     if isinstance(look.solver.formulas, Multistep):
         return False
     # h f stands for the error, to which it is in proportion: only the ratio of the two norms counts.
-    change = tuple(abs(place.h) * part for part in place.f)
-    own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, place.y))
+    change = tuple(abs(seen.h) * part for part in seen.f)
+    own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, seen.y))
     fair = tuple(part / (norm.rtol * size + norm.atol) for part, size in zip(change, trace.largest))
     return not rms(own) <= 10 * rms(fair)
 

@@ -12,6 +12,7 @@ def find(look: Look) -> Finding | None:
     trace, solver = look.trace, look.solver
     if not isinstance(solver, Adaptive) or not isinstance(trace.error, (StepLimit, StepTooSmall)):
         return None
+    # A lower bound that the user has set; without one StepTooSmall is another cause's.
     cure: Cure = {}
     if solver.min_step and isinstance(trace.error, StepTooSmall):
         cure["min_step"] = 0.0

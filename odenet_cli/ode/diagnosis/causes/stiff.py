@@ -112,17 +112,17 @@ def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -
 
 def _smooth(look: Look) -> bool:
     """Tell whether a cubic through four states of the last steps meets those between within ten tolerances."""
-    places = [*look.trace.window]
-    if len(places) < 16:
+    steps = [*look.trace.window]
+    if len(steps) < 16:
         return False
-    last = len(places) - 1
+    last = len(steps) - 1
     # Lagrange's cubic through the ends and the thirds of the window, held against the states in the middles between.
     nodes, tests = [round(last * x) for x in (0, 1 / 3, 2 / 3, 1)], [round(last * x) for x in (1 / 6, 1 / 2, 5 / 6)]
     worst = 0.0
     for n in tests:
-        t, total = places[n].t, [torch.zeros_like(part) for part in places[n].y]
+        t, total = steps[n].t, [torch.zeros_like(part) for part in steps[n].y]
         for i in nodes:
-            weight = math.prod((t - places[j].t) / (places[i].t - places[j].t) for j in nodes if j != i)
-            total = [part + weight * y for part, y in zip(total, places[i].y)]
-        worst = max(worst, look.tolerances(tuple(a - b for a, b in zip(total, places[n].y)), places[n].y))
+            weight = math.prod((t - steps[j].t) / (steps[i].t - steps[j].t) for j in nodes if j != i)
+            total = [part + weight * y for part, y in zip(total, steps[i].y)]
+        worst = max(worst, look.tolerances(tuple(a - b for a, b in zip(total, steps[n].y)), steps[n].y))
     return worst <= 10.0
