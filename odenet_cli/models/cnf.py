@@ -117,6 +117,7 @@ class ContinuousFlow(nn.Module):
         # One draw for the whole solve: the field is then smooth in time, and its gradient that of one function.
         noise = hutchinson_noise(self.noise, z) if estimated else None
         field = AugmentedField(self.field, self.divergence, noise)
+        # Out of the norm, the log-density rides along: the steps are those of z alone.
         solver: Any = self.solver
         if not self.divergence_in_norm and isinstance(solver, Adaptive):
             solver = dataclasses.replace(solver, n_controlled=1)

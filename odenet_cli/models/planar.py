@@ -111,6 +111,7 @@ class Planar(nn.Module):
 
     def _constrained(self) -> tuple[Tensor, Tensor]:
         """Return û (K, D), and w·û (K,) > -1."""
+        # û moves u along w until w·û = m(w·u) > -1, where z + û tanh(w·z + b) is invertible (appendix A.1).
         w_dot_u = (self.w * self.u).sum(1)
         w_dot_u_hat = F.softplus(w_dot_u) - 1
         return self.u + ((w_dot_u_hat - w_dot_u) / self.w.square().sum(1))[:, None] * self.w, w_dot_u_hat
@@ -135,6 +136,7 @@ class Planar(nn.Module):
 
 def _solve_layer(right: Tensor, c: Tensor, b: Tensor) -> Tensor:
     """Solve a + c tanh(a + b) = right for a, c = w·û: Newton's method in a bracket that bisection halves."""
+    # |tanh| ≤ 1 brackets the root. Newton alone would leave it where the slope 1 + c (1 - tanh²) is near 0.
     low, high = right - c.abs(), right + c.abs()
     for _ in range(ROUNDS):
         a = 0.5 * (low + high)

@@ -29,6 +29,7 @@ class Control(NamedTuple):
         index = (torch.searchsorted(self.knots, ts, right=True) - 1).clamp_min(0)
         since = (ts - self.knots.gather(1, index))[..., None]
         parts = self.parts.gather(1, index[..., None, None].expand(-1, -1, *self.parts.shape[2:]))
+        # Horner's scheme in the time since the knot.
         u = parts[:, :, -1]
         for power in range(parts.shape[2] - 2, -1, -1):
             u = u * since + parts[:, :, power]

@@ -42,6 +42,7 @@ def find_start(model: Any, problem: Any, seed: int) -> str | None:
     else:
         best, least = _descend(model, problem, vectors[squares.argsort()])
         origin = f"the best of {model.starts} starts"
+    # Many starts fit equally badly before any has converged: only a clear gain takes the place of what the user gave.
     if not least < WORTH * squares[0]:
         return None
     model.set_free(problem, best)
@@ -53,6 +54,7 @@ def _drawn(model: Any, problem: Any, given: Tensor, generator: torch.Generator) 
     p, series = int(model.free.sum()), len(problem.series)
     hidden = torch.isin(model.free_states.nonzero().flatten(), model.columns, invert=True)
     moves = torch.cat((torch.ones(p, dtype=torch.bool), hidden.repeat(series)))
+    # A number with bounds is drawn in its logarithm or logit, whose unit is 1; any other relative to itself.
     bounded = model.has_bounds()
     bounded = torch.cat((bounded[:p], bounded[p:].repeat(series)))
     width = SPREAD * moves * torch.where(bounded | (given == 0), 1.0, given.abs())
@@ -94,6 +96,7 @@ def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]
     def linearise(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r = _rough(model, problem, torch.cat((u[:, None], u[:, None] + eye), 1).flatten(0, 1)).view(len(u), 1 + q, -1)
         jacobian = ((r[:, 1:] - r[:, :1]) / 1e-6).transpose(1, 2)
+        # 0 · NaN is NaN: where a derivative is missing the place counts as infinitely bad, and is not gone to.
         squares = r[:, 0].square().sum(1) + 0 * jacobian.sum((1, 2))
         return r[:, 0], jacobian, squares.nan_to_num(torch.inf, posinf=torch.inf)
 
@@ -103,6 +106,7 @@ def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]
         normal = (jacobian.mT @ jacobian).nan_to_num()
         diagonal = normal.diagonal(dim1=1, dim2=2)
         normal = normal + torch.diag_embed(damping[:, None] * diagonal + 1e-12 * diagonal.amax(1, True) + 1e-300)
+        # Normal equations, unlike `marquardt_step`: rough, but all starts are solved by one batched call.
         step = torch.linalg.solve(normal, -(jacobian.mT @ r[..., None]).nan_to_num())[..., 0]
         new_r, new_jacobian, new_squares = linearise(u + step.clamp(-REACH, REACH))
         better = new_squares < squares
@@ -188,6 +192,7 @@ def _mismatch(model: Any, theta: Tensor, times: Tensor, states: Tensor, scale: T
     """Return what is left of the states after the integral of the field along them, and their mean: (M·D,)."""
     with torch.no_grad():
         f = model.copies(theta.expand(len(times), -1))(times, states)
+    # x(t) - ∫ f(x(s)) ds is constant for the true parameters; by the trapezoidal rule on the interpolated states.
     integral = torch.cat((torch.zeros_like(f[:1]), (0.5 * (f[1:] + f[:-1]) * times.diff()[:, None]).cumsum(0)))
     left = (states - integral) / scale
     return (left - left.mean(0)).flatten() / len(times) ** 0.5
@@ -195,5 +200,6 @@ def _mismatch(model: Any, theta: Tensor, times: Tensor, states: Tensor, scale: T
 
 def _differences(residuals: Any, u: Tensor) -> Tensor:
     """Return the derivatives of residuals (n,) by u (p,), by forward differences: (n, p)."""
+    # A part in 10^7: the root of float64's resolution, for the error of a forward difference falls with the step.
     steps, r = 1e-7 * u.abs().clamp_min(1e-3), residuals(u)
     return torch.stack([(residuals(u + step) - r) / step.sum() for step in steps.diag()], 1)

@@ -78,6 +78,7 @@ def value_and_vjp(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Cal
 def exact_divergence(dz: Tensor, vjp: Callable[[Tensor], Tensor]) -> Tensor:
     """Return Σ_i ∂f_i/∂z_i of each sample, (B,), by one vector-Jacobian product a dimension."""
     total = torch.zeros_like(dz.flatten(1)[:, 0])
+    # e_iᵀ J, of which only entry i is wanted: D products for D numbers, hence Hutchinson's estimate in many dimensions.
     for i in range(dz[0].numel()):
         unit = torch.zeros_like(dz).flatten(1)
         unit[:, i] = 1.0
@@ -87,6 +88,7 @@ def exact_divergence(dz: Tensor, vjp: Callable[[Tensor], Tensor]) -> Tensor:
 
 def hutchinson_noise(kind: str, z: Tensor) -> Tensor:
     """Draw ε like z with mean 0 and covariance I, so that E[εᵀ J ε] = tr J; the same numbers in every precision."""
+    # Both have covariance I; the variance of εᵀJε is smaller with signs, which leave the diagonal of J out of it.
     if kind == "gaussian":
         return torch.randn_like(z, dtype=widest(z.device)).to(z)
     return torch.randint_like(z, 2).mul_(2).sub_(1)

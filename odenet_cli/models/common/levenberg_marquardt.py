@@ -37,16 +37,19 @@ def marquardt_step(
     u (p,), r (n,) = evaluate(u), jacobian (n, p). Where there are no residuals, or they are not finite, a step is too
     long.
     """
+    # Damped in units of J's columns, so that the step does not depend on the units of the parameters.
     scale, growth = jacobian.norm(dim=0).clamp_min(1e-12 * float(jacobian.norm()) + 1e-300), 2.0
     for _ in range(MAX_TRIALS):
         # As one least-squares problem: the normal equations would square the condition number.
         whole = torch.cat((jacobian, math.sqrt(damping) * scale.diag()))
         delta = length * torch.linalg.lstsq(whole, torch.cat((-r, torch.zeros_like(u))), driver="gelsd").solution
+        # What the linear model promises; where that is rounding, the minimum has been reached.
         fall = float(r @ r - (r + jacobian @ delta).square().sum())
         if fall <= ROUNDING * float(r @ r):
             break
         tried = evaluate(u + delta)
         if tried is not None and bool(tried.isfinite().all()) and tried @ tried < r @ r:
+            # Nielsen: the better the linear model has foretold the fall, the less damping for the next step.
             gain = float(r @ r - tried @ tried) / fall
             damping *= max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
             return Step(u + delta, tried, max(damping, MIN_DAMPING), True)
@@ -60,6 +63,7 @@ def relative_offset(r: Tensor, jacobian: Tensor) -> float:
     Zero at the minimum; below 0.001 the distance from it is of no account beside the errors of the parameters.
     """
     n, p = jacobian.shape
+    # An orthonormal basis of the tangent plane, from columns of length 1, without directions that they hardly span.
     q, size, _ = torch.linalg.svd(jacobian / jacobian.norm(dim=0).clamp_min(1e-300), full_matrices=False)
     along = q[:, size > 1e-9 * size[0]].T @ r
     across = float(r @ r - along @ along)

@@ -104,6 +104,7 @@ class Recognition(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         read = [network_inputs(values, self.masked), since[..., None], *([control.at(times)] if control else [])]
+        # From the last observation to the first: the state behind the first one knows all of them.
         last = observed_mask.sum(1, keepdim=True) - 1
         reverse = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
         states, _ = self.cell(gather_times(torch.cat(read, 2), reverse))
@@ -124,6 +125,7 @@ def kl_to_standard_normal(mean: Tensor, log_sd: Tensor) -> Tensor:
 def stratified_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Return normal noise of the shape of `like` (count, *S), of which every `count` are one from each part of equal
     probability: their mean is 0, and their quantiles hardly vary."""
+    # A random permutation for each number: sample i takes the normal quantile at (rank + 1/2) / count.
     rank = torch.rand(like.shape, generator=generator).argsort(0)
     return torch.special.ndtri((rank.to(torch.float64) + 0.5) / len(like)).to(like)
 
