@@ -13,9 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from odenet_cli.models import solvers
-from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.exact_gradient.model_contexts import repeatable
@@ -47,7 +46,7 @@ class _EvaluateOnce:
 
     counts: list[tuple[int, int]]
     weights: list[Tensor]
-    supports = (Tableau, Multistep, Rosenbrock)
+    supports = Backprop.supports
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         rhs = problem.rhs

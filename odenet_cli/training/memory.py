@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from operator import attrgetter
 from types import TracebackType
 
 import torch
@@ -20,7 +21,7 @@ class _Saved:
         self.tensor = tensor
 
 
-class SavedMeter:
+class SavedMeter(saved_tensors_hooks):
     """Measure the bytes autograd holds for backward, at their peak, while the meter is open.
 
     Each storage counts once, however many tensors share it; parameters and buffers, `resident`, do not count. The
@@ -35,19 +36,16 @@ class SavedMeter:
         self._resident = {tensor.untyped_storage().data_ptr() for tensor in resident}
         self._users: dict[int, int] = {}
         self._now = self.peak = 0
-        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
+        super().__init__(self._pack, attrgetter("tensor"))
 
     @property
     def peak_mib(self) -> float:
         """The peak so far."""
         return self.peak / MIB
 
-    def __enter__(self) -> SavedMeter:
-        self._hooks.__enter__()
+    def __enter__(self) -> SavedMeter:  # type: ignore[override]
+        super().__enter__()
         return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._hooks.__exit__(kind, error, trace)
 
     def _pack(self, tensor: Tensor) -> _Saved:
         # Detached: an output that holds on to its own graph would keep a graph that no backward frees for ever.
@@ -62,10 +60,6 @@ class SavedMeter:
                 self.peak = max(self.peak, self._now)
             weakref.finalize(saved, self._release, key, size).atexit = False
         return saved
-
-    @staticmethod
-    def _unpack(saved: _Saved) -> Tensor:
-        return saved.tensor
 
     def _release(self, key: int, size: int) -> None:
         self._users[key] -= 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from odenet_cli.ode import Solver
 from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.ode.problem import Problem
-from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, off, percent
+from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, percent
 from odenet_cli.training.exact_gradient.reference_gradient import Gradient
 
 TIGHTER = 1e-2  # times the tolerance
@@ -102,7 +103,7 @@ def time(check: Check) -> Cause | None:
     """Name time, where the gradient is right as soon as the field's time stands still."""
     own = check.own_by(replace(check.solver, gradient=TimeHeld(check.solver.gradient_method)))
     exact = check.exact_by(TimeHeld)
-    if not off(own, exact) < CURED / 3 * check.error * exact.norm():
+    if not (own - exact).norm() < CURED / 3 * check.error * exact.norm():
         return None
     return Cause(
         "time",
@@ -126,12 +127,9 @@ def sign(check: Check) -> Cause | None:
 
 def outputs(check: Check) -> Cause | None:
     """Name output times whose gradient enters with another weight than 1, by least squares over their shares."""
-    share = [
-        replace(part, parts={name: x - below.parts[name] for name, x in part.parts.items()})
-        for below, part in steps_of_outputs(check)
-    ]
+    share = shares_of_outputs(check)
     columns = torch.stack([flat(each) for each in share], 1)
-    wrong = flat(check.own) - flat(check.exact)
+    wrong = flat(check.own - check.exact)
     weights = torch.linalg.lstsq(columns, wrong[:, None], driver="gelsd").solution[:, 0] if columns.is_cpu else None
     if weights is None or float((columns @ weights - wrong).norm()) > CURED * float(wrong.norm()):
         return None
@@ -143,9 +141,8 @@ def outputs(check: Check) -> Cause | None:
     return Cause("wrong jump", f"the gradient of {where}: the adjoint's jump there is wrong.{REPLAY}")
 
 
-def steps_of_outputs(check: Check) -> Iterator[tuple[Gradient, Gradient]]:
-    """Yield the exact gradients through the first n and n + 1 groups of output times; the last time is a group."""
-
+def shares_of_outputs(check: Check) -> list[Gradient]:
+    """Return the exact gradients through each group of output times that has one; the last time is a group."""
     last = min(MAX_GROUPS, max(each.outputs for each in check.looks) - 1)
 
     def through(groups: int) -> Gradient:
@@ -155,12 +152,8 @@ def steps_of_outputs(check: Check) -> Iterator[tuple[Gradient, Gradient]]:
 
         return check.exact_by(lambda plain: OutputsCut(plain, keep))
 
-    before = through(0)
-    for groups in range(1, last + 1):
-        now = through(groups)
-        if off(now, before) > 0:
-            yield before, now
-        before = now
+    gradients = [through(groups) for groups in range(last + 1)]
+    return [share for before, now in pairwise(gradients) if (share := now - before).norm() > 0]
 
 
 def flat(gradient: Gradient) -> Tensor:
@@ -170,15 +163,13 @@ def flat(gradient: Gradient) -> Tensor:
 
 def tighter(solver: Solver) -> Any:
     """Return the solver at a tighter tolerance, which float32 still resolves, or with more steps."""
-    changes: dict[str, Any] = {name: tightened(name, value) for name, value in accuracy(solver).items()}
+    changes: dict[str, Any] = {
+        name: 10 * value if name == "steps" else max(min(value, 1e-6), TIGHTER * value)
+        for name, value in accuracy(solver).items()
+    }
     if hasattr(solver, "max_steps"):  # a trial is not to take longer than a good many steps of training
         changes["max_steps"] = min(solver.max_steps, MAX_STEPS)
     return replace(solver, **changes)
-
-
-def tightened(name: str, value: float) -> float:
-    """Return a tolerance, or a number of steps, for a more accurate solve."""
-    return 10 * value if name == "steps" else max(min(value, 1e-6), TIGHTER * value)
 
 
 def accuracy(solver: Solver) -> dict[str, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +28,11 @@ from odenet_cli.training.certificate.probe import distance, look
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.exact_gradient.model_contexts import in_dtype
 from odenet_cli.training.exact_gradient.reference_gradient import (
-    Differences,
     Gradient,
     compute_gradient,
     gradient_of_steps,
     record_steps,
+    slope_along,
 )
 from odenet_cli.training.exact_gradient.step_replay import replaying_solver
 
@@ -139,7 +139,7 @@ class Check:
     def off_exact(self) -> float:
         """‖own - exact‖ / ‖exact‖; of `own` where `exact` is zero."""
         size = self.exact.norm() or self.own.norm()
-        return off(self.own, self.exact) / size if size else 0.0
+        return (self.own - self.exact).norm() / size if size else 0.0
 
     @cached_property
     def differences(self) -> tuple[float, float]:
@@ -156,10 +156,8 @@ class Check:
         """Return the errors of `own` and of `exact` by finite differences, over these tensors; None: over all."""
         names = list(self.exact.parts if tensors is None else tensors)
         parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
-        differences = Differences(
-            self.model, self.loss_fn, self.batch, lambda: replaying_solver(self.solver, self.recording)
-        )
-        slopes = [differences.along(seed, parts) for seed in seeds]
+        again = partial(replaying_solver, self.solver, self.recording)
+        slopes = [slope_along(seed, parts, self.model, self.loss_fn, self.batch, again) for seed in seeds]
         size = self.exact.norm() or max(abs(slope.by_differences) for slope in slopes) or 1.0
         resolved = 10 * max(slope.rounding for slope in slopes)
         own, exact = (
@@ -204,21 +202,17 @@ class Check:
 
     def error_by(self, gradient: Any) -> float:
         """Return the error of another gradient method, against the same exact gradient."""
-        return off(self.own_by(replace(self.solver, gradient=gradient)), self.exact) / (self.exact.norm() or 1.0)
+        other = self.own_by(replace(self.solver, gradient=gradient))
+        return (other - self.exact).norm() / (self.exact.norm() or 1.0)
 
     def right(self, gradient: Gradient) -> bool:
         """Return whether most of the error is gone."""
-        return off(gradient, self.exact) < CURED * off(self.own, self.exact)
+        return (gradient - self.exact).norm() < CURED * (self.own - self.exact).norm()
 
     def cures(self, parts: dict[str, Tensor | None]) -> bool:
         """Return whether most of the error is gone with these tensors in their place; None: the exact ones."""
         repaired = {name: self.exact.parts[name] if part is None else part for name, part in parts.items()}
         return self.right(replace(self.own, parts={**self.own.parts, **repaired}))
-
-
-def off(a: Gradient, b: Gradient) -> float:
-    """Return ‖a - b‖."""
-    return replace(a, parts={name: part - b.parts[name] for name, part in a.parts.items()}).norm()
 
 
 def named(names: list[str]) -> str:

@@ -16,11 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from odenet_cli.ode import Solver
 from odenet_cli.ode.field.random_state import Generator
-from odenet_cli.ode.multistep.nordsieck import Multistep
+from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.state import State
-from odenet_cli.ode.tableau import Tableau
 from odenet_cli.tasks import Loss
 from odenet_cli.training import generators
 from odenet_cli.training.evaluate import solved_by
@@ -73,7 +71,7 @@ class Probe:
     looks: list[Look]
     held: list[Generator]
     at: Iterator[Look] | None = None
-    supports = (Tableau, Multistep, Rosenbrock)
+    supports = Backprop.supports
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         rhs, point = problem.rhs, next(self.at, None) if self.at else None

@@ -54,9 +54,11 @@ class Gradient:
 
     def error(self, exact: Gradient, include: Callable[[str], bool] = bool) -> float:
         """Return ‖g - g_exact‖ / ‖g_exact‖; NaN where the exact gradient is zero."""
-        difference = replace(self, parts={name: part - exact.parts[name] for name, part in self.parts.items()})
         size = exact.norm(include)
-        return difference.norm(include) / size if size else math.nan
+        return (self - exact).norm(include) / size if size else math.nan
+
+    def __sub__(self, other: Gradient) -> Gradient:
+        return replace(self, parts={name: part - other.parts[name] for name, part in self.parts.items()})
 
 
 class NoExactGradient(RunFailed):
@@ -99,17 +101,11 @@ def gradient_of_steps(
 
     change  returns what is to stand for plain autograd
     """
-    batch = converted(batch, torch.float64)
-    with in_dtype(model, torch.float64):
-        try:
-            with MemoryLimit(model):
-                plain = replaying_solver(solver, recording)
-                return compute_gradient(model, loss_fn, batch, replace(plain, gradient=change(plain.gradient)))
-        except OverLimit:
-            if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
-                raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
-            _check_replay(model, loss_fn, batch, REPLAY_CHECK_RTOL)
-            return compute_gradient(model, loss_fn, batch, replaying_solver(solver, recording, "replay"))
+    plain = replaying_solver(solver, recording)
+    plain = replace(plain, gradient=change(plain.gradient))
+    if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
+        return _in_float64(model, loss_fn, batch, plain, None)
+    return _in_float64(model, loss_fn, batch, plain, replaying_solver(solver, recording, "replay"))
 
 
 def gradient_of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> Gradient:
@@ -117,16 +113,11 @@ def gradient_of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance:
 
     By plain autograd; if its graph does not fit into memory, by replay, which evaluates the fields again.
     """
-    batch = converted(batch, torch.float64)
-    with in_dtype(model, torch.float64):
-        try:
-            with MemoryLimit(model):
-                return _by_dopri5(model, loss_fn, batch, tolerance, "backprop")
-        except OverLimit:
-            _check_replay(model, loss_fn, batch, max(tolerance, REPLAY_CHECK_RTOL))
-            return _by_dopri5(model, loss_fn, batch, tolerance, "replay")
-        except SolveError as error:
-            raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
+    plain, replay = _dopri5(tolerance)
+    try:
+        return _in_float64(model, loss_fn, batch, plain, replay, max(tolerance, REPLAY_CHECK_RTOL))
+    except SolveError as error:
+        raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
 
 
 def finite_difference_error(
@@ -143,9 +134,10 @@ def finite_difference_error(
     deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
     a detach or a wrong backward pass in the network shows here and nowhere else.
     """
-    differences = Differences(model, loss_fn, batch, solver, relative_shift)
-    slopes, size = [differences.along(seed, [exact.parts]) for seed in range(DIRECTIONS)], exact.norm()
-    squares = [(slope.by_gradients[0] - slope.by_differences) ** 2 for slope in slopes]
+    slopes = [
+        slope_along(seed, [exact.parts], model, loss_fn, batch, solver, relative_shift) for seed in range(DIRECTIONS)
+    ]
+    squares, size = [(slope.by_gradients[0] - slope.by_differences) ** 2 for slope in slopes], exact.norm()
     return math.sqrt(sum(squares) / len(squares)) / size if size else math.nan
 
 
@@ -158,60 +150,81 @@ class Slope(NamedTuple):
     rounding: float
 
 
-@dataclass
-class Differences:
-    """Take finite differences of a loss, each value by a new `solver`, in float64 and without autograd."""
+def slope_along(
+    seed: int,
+    gradients: Sequence[Mapping[str, Tensor]],
+    model: nn.Module,
+    loss_fn: Loss,
+    batch: Any,
+    solver: Callable[[], Solver],
+    relative_shift: float = RELATIVE_SHIFT,
+) -> Slope:
+    """Return the slope of a loss in a random direction of the parameters that the `gradients` have.
 
-    model: nn.Module
-    loss_fn: Loss
-    batch: Any
-    solver: Callable[[], Solver]
-    relative_shift: float = RELATIVE_SHIFT
+    Each value of the loss is computed by a new `solver`, in float64 and without autograd.
+    """
+    batch = converted(batch, torch.float64)
+    with in_dtype(model, torch.float64), frozen(model):
+        weights = {name: weight for name, weight in model.named_parameters() if name in gradients[0]}
+        count = sum(weight.numel() for weight in weights.values())
+        rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
+        shift = relative_shift * (rms or 1.0)
+        generator = torch.Generator().manual_seed(seed)
+        direction = {
+            name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
+            for name, weight in weights.items()
+        }
+        own = {name: weight.data for name, weight in weights.items()}
 
-    def along(self, seed: int, gradients: Sequence[Mapping[str, Tensor]]) -> Slope:
-        """Return the slope in a random direction of the parameters that the gradients have."""
-        with in_dtype(self.model, torch.float64), frozen(self.model):
-            batch = converted(self.batch, torch.float64)
-            weights = {name: weight for name, weight in self.model.named_parameters() if name in gradients[0]}
-            count = sum(weight.numel() for weight in weights.values())
-            rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
-            shift = self.relative_shift * (rms or 1.0)
-            generator = torch.Generator().manual_seed(seed)
-            direction = {
-                name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-                for name, weight in weights.items()
-            }
-            own = {name: weight.data for name, weight in weights.items()}
+        def loss(distance: float) -> float:
+            try:
+                for name, weight in weights.items():
+                    weight.data = own[name].add(direction[name], alpha=distance)
+                with solved_by(model, solver()), repeatable(model):
+                    return loss_fn(model, batch)[0].item()
+            finally:
+                for name, weight in weights.items():
+                    weight.data = own[name]
 
-            def loss(distance: float) -> float:
-                try:
-                    for name, weight in weights.items():
-                        weight.data = own[name].add(direction[name], alpha=distance)
-                    with solved_by(self.model, self.solver()), repeatable(self.model):
-                        return self.loss_fn(self.model, batch)[0].item()
-                finally:
-                    for name, weight in weights.items():
-                        weight.data = own[name]
-
-            above, below = loss(shift), loss(-shift)
-        by_gradients = [sum(float((each[name] * direction[name]).sum()) for name in weights) for each in gradients]
-        return Slope((above - below) / (2 * shift), by_gradients, LOSS_ROUNDING * abs(above) / shift)
-
-
-def _by_dopri5(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float, gradient: str) -> Gradient:
-    solver = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, gradient=gradient, max_steps=1_000_000)
-    return compute_gradient(model, loss_fn, batch, solver)
+        above, below = loss(shift), loss(-shift)
+    by_gradients = [sum(float((each[name] * direction[name]).sum()) for name in weights) for each in gradients]
+    return Slope((above - below) / (2 * shift), by_gradients, LOSS_ROUNDING * abs(above) / shift)
 
 
-def _check_replay(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> None:
-    """Raise `NoExactGradient` if replay and plain autograd differ: then the fields are not the same when they are
-    evaluated again. At a loose tolerance, where both fit into memory."""
-    try:
-        plain, replay = (_by_dopri5(model, loss_fn, batch, tolerance, name) for name in ("backprop", "replay"))
-    except SolveError as error:
-        raise NoExactGradient(f"{NO_MEMORY}: {error}") from error
-    if not (difference := replay.error(plain)) <= MAX_REPLAY_ERROR:
-        raise NoExactGradient(f"{NO_MEMORY}, and then they are not the same (gradients differ by {difference:.1e})")
+def _in_float64(
+    model: nn.Module,
+    loss_fn: Loss,
+    batch: Any,
+    plain: Solver,
+    replay: Solver | None,
+    check_rtol: float = REPLAY_CHECK_RTOL,
+) -> Gradient:
+    """Return the gradient by the solver `plain` or, if its graph does not fit into memory, by `replay`.
+
+    That evaluates the fields again. Raise `NoExactGradient` where they then have other values: where the two differ at
+    a loose tolerance, at which both fit into memory.
+    """
+    batch = converted(batch, torch.float64)
+    with in_dtype(model, torch.float64):
+        try:
+            with MemoryLimit(model):
+                return compute_gradient(model, loss_fn, batch, plain)
+        except OverLimit:
+            if replay is None:
+                raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
+        try:
+            loose = [compute_gradient(model, loss_fn, batch, solver) for solver in _dopri5(check_rtol)]
+        except SolveError as error:
+            raise NoExactGradient(f"{NO_MEMORY}: {error}") from error
+        if not (difference := loose[1].error(loose[0])) <= MAX_REPLAY_ERROR:
+            raise NoExactGradient(f"{NO_MEMORY}, and then they are not the same (gradients differ by {difference:.1e})")
+        return compute_gradient(model, loss_fn, batch, replay)
+
+
+def _dopri5(tolerance: float) -> tuple[Solver, Solver]:
+    """Return dopri5 at a tolerance, under plain autograd and by replay."""
+    plain = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, gradient="backprop", max_steps=1_000_000)
+    return plain, replace(plain, gradient="replay")
 
 
 class OverLimit(Exception):

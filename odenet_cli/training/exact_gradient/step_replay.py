@@ -17,11 +17,8 @@ from odenet_cli.ode import Adaptive, SolveError, Solver
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.gradient.reversible import Reversible
-from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.state import State
-from odenet_cli.ode.tableau import Tableau
 from odenet_cli.training import generators
 
 
@@ -70,7 +67,7 @@ class PlainAutograd:
 
     of: Any
     recording: Recording
-    supports = (Tableau, Multistep, Rosenbrock)
+    supports = Backprop.supports
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)
