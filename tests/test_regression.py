@@ -12,7 +12,7 @@ from torch import nn
 
 from odenet_cli import data
 from odenet_cli.data.common.labelled import Target
-from odenet_cli.tasks import figure_data, regression, task
+from odenet_cli.tasks import regression, task
 from odenet_cli.tasks.regression import Determination
 from odenet_cli.training.evaluate import evaluate
 
@@ -50,7 +50,7 @@ def test_scores_are_those_of_all_samples_at_once_in_the_units_of_the_data():
     assert scores["r2"] == pytest.approx(float(explained.mean()))
     assert torch.allclose(kept["predicted"], predicted)
     assert torch.allclose(kept["target"], y)
-    assert set(figure_data("regression")(None, None, kept)) == {"predicted", "target"}
+    assert set(regression.figure_data(None, None, kept)) == {"predicted", "target"}
 
 
 def test_a_value_without_spread_has_no_determination():

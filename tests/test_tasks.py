@@ -8,7 +8,7 @@ import torch
 
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import names
-from odenet_cli.tasks import figure_data, task
+from odenet_cli.tasks import classify, task
 from odenet_cli.training.evaluate import evaluate
 
 
@@ -28,7 +28,7 @@ def test_the_first_misread_images_are_shown():
     images = torch.arange(30, dtype=torch.uint8).reshape(30, 1, 1, 1).expand(30, 1, 2, 2)
     data = SimpleNamespace(test=SimpleNamespace(rows=(images, None)))
     label = torch.zeros(25, dtype=torch.long)  # of the 30, with trainer.limit_batches
-    arrays = figure_data("classify")(None, data, {"label": label, "predicted": torch.arange(25) % 2})
+    arrays = classify.figure_data(None, data, {"label": label, "predicted": torch.arange(25) % 2})
     assert arrays["images"].shape == (10, 2, 2)
     assert arrays["images"][:, 0, 0].tolist() == list(range(1, 21, 2))
     assert arrays["predicted"].tolist() == [1] * 10

@@ -36,15 +36,12 @@ def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
     Return `auto`, what `data=auto` became, and `data`, the record of each data set by its options.
     """
     from odenet_cli import data as sets
-    from odenet_cli.training import optim
     from odenet_cli.training.check import check
     from odenet_cli.training.resume import starting_weights
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
         _check_complete(likely)
-        sets.check(*likely.source())
-        optim.check(likely.optim)
         check(likely)
 
     auto = _resolve_auto(configs)

@@ -23,9 +23,6 @@ from torch import Tensor, nn
 from odenet_cli import registry
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
-FigureData = Callable[[nn.Module, Any, dict[str, Tensor]], dict[str, Tensor]]
-Calibrate = Callable[[nn.Module, Any], dict[str, Any]]
-SanityCheck = Callable[[nn.Module, Any, dict[str, Any], int], tuple[dict[str, float], str | None]]
 
 
 def task(name: str) -> Loss:
@@ -33,19 +30,9 @@ def task(name: str) -> Loss:
     return _module(name).loss
 
 
-def figure_data(name: str) -> FigureData | None:
-    """Return the function that makes the arrays of the task's figures; None for a task without figures."""
-    return getattr(_module(name), "figure_data", None)
-
-
-def sanity_check(name: str) -> SanityCheck | None:
-    """Return the check of the task's final scores; None for a task without one."""
-    return getattr(_module(name), "sanity_check", None)
-
-
-def calibrate(name: str) -> Calibrate | None:
-    """Return the function that looks how predictions hold on held-out samples; None for a task without one."""
-    return getattr(_module(name), "calibrate", None)
+def optional(name: str, part: str) -> Callable[..., Any] | None:
+    """Return `figure_data`, `sanity_check` or `calibrate` of the task; None for a task without it."""
+    return getattr(_module(name), part, None)
 
 
 def needs(name: str) -> tuple[str, ...]:

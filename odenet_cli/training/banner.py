@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from odenet_cli import threads
 from odenet_cli.config.resolve import eval_solver, gradient_solver
 from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
@@ -20,19 +18,22 @@ def banner(session: Session, folder: Path) -> list[str]:
     """Return the lines, of at most 80 columns; only the folder is never broken."""
     config, data = session.config, session.data.record
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    about = getattr(session.model, "about", "")  # what its stem makes of an input
+    stem = f", {about}" if isinstance(about, str) and about else ""
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
     if session.data.task == "fit":
         sizes = [f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} to fit"]
     lines = {
-        "model": f"{model_name(config)}, {parameters:,} parameters{stem_of(session)}",
+        "model": f"{model_name(config)}, {parameters:,} parameters{stem}",
         "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",
     }
     if solvers(session.model):
         lines["solver"] = solver_line(session)
         if config.optim.name != LEAST_SQUARES:
             lines["gradient"] = gradient_line(config)
-    lines |= {"recipe": recipe_line(session), "device": device_line(session.device)}
+    wait = f", wait policy {threads.wait_policy()}" if session.device.type == "cpu" else ""
+    lines |= {"recipe": recipe_line(session), "device": f"{device.describe(session.device)}{wait}"}
     if session.step:
         lines["resumed"] = f"after step {session.step} of {session.end}"
     width = min(columns(), MAX_COLUMNS)
@@ -50,12 +51,6 @@ def model_name(config: Config) -> str:
     return f"{name} with field {field}" if field else name
 
 
-def stem_of(session: Session) -> str:
-    """Return what the network's stem makes of an input; empty for a network that says nothing of one."""
-    about = getattr(session.model, "about", "")
-    return f", {about}" if isinstance(about, str) and about else ""
-
-
 def describe_solver(solver: SolverConfig) -> str:
     """Return the method with its tolerance, or its number of steps."""
     if solver.rtol is None:
@@ -68,11 +63,8 @@ def solver_line(session: Session) -> str:
     """Return the solver of training, and that of scoring where it is another."""
     own, scoring = session.config.solver, eval_solver(session.config)
     compiled = any(getattr(module.solver, "compile", False) for module in solvers(session.model))
-    return (
-        describe_solver(own)
-        + (", compiled" if compiled else "")
-        + (f"; scored with {describe_solver(scoring)}" if scoring != own else "")
-    )
+    beside = f"; scored with {describe_solver(scoring)}" if scoring != own else ""
+    return f"{describe_solver(own)}{', compiled' if compiled else ''}{beside}"
 
 
 def gradient_line(config: Config) -> str:
@@ -104,9 +96,3 @@ def schedule(optim: OptimConfig) -> str:
         return f"{rising}, {optim.schedule}"
     places = " and ".join(f"{part:.3g}" for part in optim.milestones)
     return rising + (f", times {optim.decay:g} at {places} of the run" if places else "")
-
-
-def device_line(where: torch.device) -> str:
-    """Return where the run computes and, on a CPU, how its threads wait for each other."""
-    wait = f", wait policy {threads.wait_policy()}" if where.type == "cpu" else ""
-    return f"{device.describe(where)}{wait}"

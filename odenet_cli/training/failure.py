@@ -115,9 +115,7 @@ def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, 
         # Noticed later than it happened, as on a GPU or where an update broke the weights.
         session.failed = {"split": "train", "step": session.step}
     reason = describe_failure(error, session, folder, again)
-    if reason is None:
-        return "failed", message_of(error), error
-    return "failed", reason, RunFailed(reason)
+    return ("failed", message_of(error), error) if reason is None else ("failed", reason, RunFailed(reason))
 
 
 def describe_failure(error: BaseException, session: Session, folder: Path, again: str) -> str | None:
@@ -128,8 +126,9 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
         return out_of_memory(session)
     if is_disk_full(error):
         return f"{describe_disk_full(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
-    if isinstance(error, SystemExit):
-        return exited(error)
+    if isinstance(error, SystemExit):  # a user's network would end the process, as if all were done
+        code = "" if error.code is None else repr(error.code)
+        return f"the model called sys.exit({code}).\n  Let it raise an error instead."
     if not isinstance(error, Exception):
         return None
     words = str(error) if isinstance(error, RunFailed) else describe_external(error)
@@ -141,13 +140,6 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
     where = shlex.quote(str(folder))
     hint = f"\n  What is wrong: odenet doctor {where}; repeat it with: odenet rerun {where}"
     return words + (hint if session.failed else "")
-
-
-def exited(stop: SystemExit) -> str:
-    """Return what is wrong with a user's network or module that would end the process, as if all were done."""
-    return (
-        f"the model called sys.exit({'' if stop.code is None else repr(stop.code)}).\n  Let it raise an error instead."
-    )
 
 
 def out_of_memory(session: Session) -> str:

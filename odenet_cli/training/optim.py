@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.config.schema import OptimConfig
-from odenet_cli.registry import require
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.optim import Optimizer
 
-# The class of torch.optim for each `conf/optim/<name>.yaml`.
 LEAST_SQUARES = "lm"  # of model=fit: `training/least_squares.py`
+# The class of torch.optim for each other `conf/optim/<name>.yaml`.
 OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 
-def check(config: OptimConfig) -> None:
-    """Raise `RequestError` for an optimiser that does not exist."""
-    require("optim.name", config.name, (*OPTIMISERS, LEAST_SQUARES))
-
-
-def optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> Optimizer:
+def optimizer(config: OptimConfig, model: nn.Module, device: torch.device) -> Optimizer:
     """Return `optim.name` with its settings; one kernel for all parameters where torch has one."""
     import torch
 
-    check(config)
     assert config.lr is not None
+    if config.name == LEAST_SQUARES:
+        from odenet_cli.training.least_squares import LevenbergMarquardt
+
+        return without_compiler(LevenbergMarquardt)(model, config.lr)  # type: ignore[arg-type]
     kind = without_compiler(getattr(torch.optim, OPTIMISERS[config.name]))
     settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.momentum is not None:
         settings["momentum"] = config.momentum
     if "fused" in inspect.signature(kind).parameters:
         settings["fused"] = device.type in ("cpu", "cuda")
-    return kind(list(parameters), **settings)
+    return kind(list(model.parameters()), **settings)
 
 
 def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:

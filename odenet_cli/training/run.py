@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy
 import torch
-from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli.config.resolve import eval_batch, eval_solver
@@ -24,7 +23,7 @@ from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, write_record
-from odenet_cli.tasks import calibrate, figure_data, sanity_check, task
+from odenet_cli.tasks import optional, task
 from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.costs import account
@@ -34,7 +33,7 @@ from odenet_cli.training.failure import explain
 from odenet_cli.training.identity import check_same_data, check_same_run, other_run
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
-from odenet_cli.training.optim import LEAST_SQUARES, optimizer, without_compiler
+from odenet_cli.training.optim import LEAST_SQUARES, optimizer
 from odenet_cli.training.progress import Progress, say, short, tell, tell_end
 from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
 from odenet_cli.training.session import Session
@@ -93,24 +92,12 @@ def run(
             raise raised from error
         cost = account(session, read_metrics(folder), final["nfe_test"])
         write_record(folder, entry | {"status": "done", "final": final, "cost": cost, "finished": record.now()})
-        for line in estimate_lines(final):
+        for line in [*estimate_lines(final), *([] if session.budget is None else [session.budget.outcome()])]:
             tell(line)
-        if session.budget is not None:
-            tell(session.budget.outcome())
         tell_end(final, folder, images, session.data.record.get("beside"))
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
-
-
-def make_optimizer(config: Config, model: nn.Module, where: torch.device) -> torch.optim.Optimizer:
-    """Return the optimiser of the run."""
-    if config.optim.name != LEAST_SQUARES:
-        return optimizer(config.optim, model.parameters(), where)
-    from odenet_cli.training.least_squares import LevenbergMarquardt
-
-    assert config.optim.lr is not None
-    return without_compiler(LevenbergMarquardt)(model, config.optim.lr)  # type: ignore[arg-type]
 
 
 def start_fit(model: Any, data: datasets.Data, seed: int) -> None:
@@ -199,37 +186,37 @@ def train(
 
 def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
     """Return the test scores and what the task adds to them; raise `RunFailed` where they cannot be true."""
-    check = sanity_check(session.data.task)
-    if check is None:
-        return scores
     test, limit = session.data.test, session.config.trainer.limit_batches
     count = test.size if limit is None else min(test.size, limit * test.batch_size)
-    with scoring(session.model, session.scorer, session.precision) as net:
-        more, complaint = check(net, session.data, scores, count)
+    more, complaint = ask_task(session, "sanity_check", scores, count) or ({}, None)
     if complaint is not None:
         raise RunFailed(complaint)
     return {**scores, **more}
 
 
+def ask_task(session: Session, part: str, *arguments: Any) -> Any:
+    """Return what an optional function of the task makes of the network as it is scored; None without one."""
+    function = optional(session.data.task, part)
+    if function is None:
+        return None
+    with scoring(session.model, session.scorer, session.precision) as net:
+        return function(net, session.data, *arguments)
+
+
 def calibrated(session: Session) -> dict[str, Any]:
     """Return what held-out samples tell of predictions, for `run.json`; nothing where they cannot be drawn."""
-    compute = calibrate(session.data.task)
-    if compute is None:
-        return {}
     try:
-        with scoring(session.model, session.scorer, session.precision) as net:
-            return {"band": compute(net, session.data)}
+        band = ask_task(session, "calibrate")
     except SolveError as error:  # of a draw far out; the run is whole without
         log.warning("The band of predictions is not calibrated: %s", error)
         return {}
+    return {} if band is None else {"band": band}
 
 
 def save_figure_data(folder: Path, session: Session, per_sample: dict[str, torch.Tensor]) -> None:
     """Write what the run's figures are drawn from to `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
-    compute = figure_data(session.data.task)
-    if compute is not None:
-        with scoring(session.model, session.scorer, session.precision) as net:
-            arrays = compute(net, session.data, per_sample)
+    arrays = ask_task(session, "figure_data", per_sample)
+    if arrays is not None:
         (folder / "figures").mkdir(exist_ok=True)
         path = folder / "figures" / f"{session.data.task}.npz"
         write_npz(path, {name: array.detach().cpu().numpy() for name, array in arrays.items()})
@@ -252,12 +239,10 @@ def save_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None
     """
     if predictions:
         arrays = {name: values.cpu().numpy() for name, values in predictions.items()}
-        # Classes fit into a byte each.
-        small = {
-            name: values.astype(numpy.min_scalar_type(values.max())) if values.dtype.kind == "i" else values
-            for name, values in arrays.items()
-        }
-        write_npz(folder / "predictions.npz", small)
+        for name, values in arrays.items():
+            if values.dtype.kind == "i":  # classes, which fit into a byte each
+                arrays[name] = values.astype(numpy.min_scalar_type(values.max()))
+        write_npz(folder / "predictions.npz", arrays)
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
@@ -294,7 +279,7 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
         model,
         task(data.task),
         data,
-        make_optimizer(config, model, where),
+        optimizer(config.optim, model, where),
         where,
         build.solver(eval_solver(config)),
         budget=budget.of_config(config),

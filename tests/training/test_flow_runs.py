@@ -238,7 +238,7 @@ def test_a_score_far_below_its_floor_fails_the_run(train, tmp_path, monkeypatch,
 @pytest.mark.parametrize("below", [2.9, 3.1])
 @pytest.mark.parametrize("task", ["density", "likelihood"])
 def test_three_standard_errors_below_the_floor_are_too_many(task, below):
-    from odenet_cli.tasks import sanity_check
+    from odenet_cli.tasks import optional
 
     class Data:
         class test:
@@ -246,7 +246,7 @@ def test_three_standard_errors_below_the_floor_are_too_many(task, below):
 
     name = "kl" if task == "density" else "gap"
     scores = {name: -below * 0.02, f"{name if task == 'density' else 'nll'}_sd": 2.0}
-    more, complaint = sanity_check(task)(torch.nn.Identity(), Data, scores, 10_000)
+    more, complaint = optional(task, "sanity_check")(torch.nn.Identity(), Data, scores, 10_000)
     assert more == {"kl_se" if task == "density" else "nll_se": 0.02}
     assert (complaint is None) == (below < 3)
 
