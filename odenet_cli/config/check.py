@@ -36,22 +36,20 @@ RECIPE: dict[str, Any] = {  # what a data set may recommend, and the key that ea
 
 def check(config: Config) -> Config:
     """Return `config`; raise RequestError, with key, value, what is allowed and the way out, if no run could use it."""
-    _check_keys(config)
-    for group in ("model", "data"):
-        _check_group(group, getattr(config, group))
-    if config.model["name"] == "fit" and "path" not in config.data:
-        raise RequestError("model=fit is fitted to a table: data=table data.path=FILE.")
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise RequestError(f"{key}={value} is out of range: it must be below 2^63.")
-    _check_ranges(config)
+    _check_fields(config)
+    for group in ("model", "data"):
+        _check_group(group, getattr(config, group))
+    if config.model["name"] == "fit" and "path" not in config.data:
+        raise RequestError("model=fit is fitted to a table: data=table data.path=FILE.")
     _check_texts(config)
-    check_solver("solver", config.solver, config.dtype)
     _check_gradient(config.gradient)
-    check_solver("gradient.solver", gradient_solver(config), config.dtype)
-    check_solver("eval.solver", eval_solver(config), eval_config(config).dtype or config.dtype)
+    for key, solver, dtype in _solvers(config):
+        check_solver(key, solver, dtype)
     _check_optim(config.optim)
     if config.device == "mps":
         _check_mps(config)
@@ -65,15 +63,19 @@ def check(config: Config) -> Config:
 
 def tolerance_warnings(config: Config) -> list[str]:
     """Return a warning for each tolerance below the resolution of the dtype that it is used with."""
-    scored = eval_config(config).dtype or config.dtype
-    warnings = [_check_tolerance("solver", config.solver, config.dtype)]
-    for key, solver, dtype in (
-        ("gradient.solver", gradient_solver(config), config.dtype),
-        ("eval.solver", eval_solver(config), scored),
-    ):
-        if solver != config.solver:
-            warnings.append(_check_tolerance(key, solver, dtype))
+    warnings = [
+        _check_tolerance(key, solver, dtype)
+        for key, solver, dtype in _solvers(config)
+        if key == "solver" or solver != config.solver
+    ]
     return [text for text in warnings if text]
+
+
+def _solvers(config: Config) -> Iterator[tuple[str, SolverConfig, str]]:
+    """Yield key, settings and dtype of the solvers that train, go backward and score."""
+    yield "solver", config.solver, config.dtype
+    yield "gradient.solver", gradient_solver(config), config.dtype
+    yield "eval.solver", eval_solver(config), eval_config(config).dtype or config.dtype
 
 
 def leaves(value: Any, key: str = "", lists: bool = True) -> Iterator[tuple[str, Any]]:
@@ -92,27 +94,20 @@ def leaves(value: Any, key: str = "", lists: bool = True) -> Iterator[tuple[str,
         yield from leaves(inner, f"{key}.{name}" if key else str(name), lists)
 
 
-def _check_keys(section: Any, prefix: str = "") -> None:
-    """Refuse what `+key=value` added to a section that has no such key."""
-    known = [item.name for item in fields(section)]
+def _check_fields(section: Any, prefix: str = "") -> None:
+    """Refuse what `+key=value` added to a section that has no such key, and a value out of its field's range."""
+    known = {item.name: item.metadata for item in fields(section)}
     for name, value in vars(section).items():
+        key = f"{prefix}{name}"
         if name not in known:
             raise RequestError(
-                f"{prefix}{name} is not a key of the configuration.{nearest(name, known)}\n"
+                f"{key} is not a key of the configuration.{nearest(name, known)}\n"
                 f"  There are: {', '.join(prefix + other for other in known)}."
             )
         if is_dataclass(value):
-            _check_keys(value, f"{prefix}{name}.")
-
-
-def _check_ranges(section: Any, prefix: str = "") -> None:
-    """Hold every value of a section, and of those in it, against the range in its field's metadata."""
-    for item in fields(section):
-        value, key = getattr(section, item.name), f"{prefix}{item.name}"
-        if is_dataclass(value):
-            _check_ranges(value, f"{key}.")
+            _check_fields(value, f"{key}.")
         else:
-            _check_range(key, value, item.metadata)
+            _check_range(key, value, known[name])
 
 
 def _check_range(key: str, value: Any, metadata: Any) -> None:
@@ -120,17 +115,14 @@ def _check_range(key: str, value: Any, metadata: Any) -> None:
         return
     if metadata["choices"]:
         require(key, value, metadata["choices"])
+    low, above, below = (metadata[name] for name in ("low", "above", "below"))
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, (int, float)) and not in_range(number, metadata):
+        if isinstance(number, (int, float)) and not (
+            (low is None or number >= low) and (above is None or number > above) and (below is None or number < below)
+        ):
             raise RequestError(
                 f"{key}={value} is out of range: it must be {describe_range(metadata)}.\n  It is {metadata['help']}."
             )
-
-
-def in_range(number: float, metadata: Any) -> bool:
-    """Return whether a number is in the range of a field."""
-    low, above, below = (metadata[name] for name in ("low", "above", "below"))
-    return (low is None or number >= low) and (above is None or number > above) and (below is None or number < below)
 
 
 def describe_range(metadata: Any) -> str:

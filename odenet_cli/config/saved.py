@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,14 @@ def read_saved(folder: Path) -> dict[str, Any]:
     Raise RequestError, with the file's name, if it is damaged.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     path = folder / "config.yaml"
     try:
         if not path.exists():
             return {}
-        check_yaml(path)
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except OmegaConfBaseException as error:
-        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
+        checked = check_yaml(path)
+        with _named(path):
+            content = OmegaConf.to_container(checked, resolve=True)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
@@ -74,22 +73,29 @@ def read_saved(folder: Path) -> dict[str, Any]:
 def load(folder: Path) -> Config:
     """Return the config of the run in `folder`, typed and checked."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    path = folder / "config.yaml"
-    content = read_saved(folder)
+    path, content = folder / "config.yaml", read_saved(folder)
     content.pop("hydra", None)  # of no use here
     if not content:
         raise RequestError(f"{folder} is not the folder of a run: there is no {path}.")
     for key, value in leaves(content):
         if "${" in str(value):  # it would be resolved a second time
             raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")
-    try:
+    with _named(path):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
-    except OmegaConfBaseException as error:
-        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
     assert isinstance(config, Config)
     return check(config)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what OmegaConf raises about the content of `path` into a `RequestError` that names it."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{path}: {str(error.msg or error).splitlines()[0]}") from error
 
 
 def _remedy(path: Path) -> str:
@@ -97,8 +103,8 @@ def _remedy(path: Path) -> str:
     return f"  Put back what the run wrote there; its overrides are in {overrides}."
 
 
-def check_yaml(path: Path) -> None:
-    """Refuse the YAML file at `path`, by name, unless it is small, plain and can be built."""
+def check_yaml(path: Path) -> Any:
+    """Return the YAML file at `path` as OmegaConf has it; refuse it, by name, unless it is small, plain and sound."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -111,7 +117,8 @@ def check_yaml(path: Path) -> None:
         if len(content) > MAX_BYTES:
             raise RequestError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a configuration.")
         _check_events(content.decode("utf-8"), path)
-        values = OmegaConf.to_container(OmegaConf.load(path))
+        loaded = OmegaConf.load(path)
+        values = OmegaConf.to_container(loaded)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -122,6 +129,7 @@ def check_yaml(path: Path) -> None:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise RequestError(f"{path}: {key} is out of range: it must be below 2^63.")
         check_interpolation(f"{path}: {key}", value)
+    return loaded
 
 
 def _check_events(text: str, path: Path) -> None:
@@ -167,29 +175,24 @@ def add_new_options(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
     A new option's default is what the program did before there was one, so an old run means what it meant.
     """
-    new = missing_options(content)
+    new = _fill(content, default_options(content))
     values = {key: value for key, value in new.items() if value is not None and key not in INCIDENTAL}
     if values and tuple(values) not in _reported:
         _reported.add(tuple(values))
         listed = ", ".join(f"{key}={value}" for key, value in values.items())
         print(f"warning: {path} is of an older version without {listed}; so it is taken.", file=sys.stderr)
-    for key, value in new.items():
-        section = content
-        *parents, name = key.split(".")
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[name] = value
     return content
 
 
-def missing_options(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return full key -> default for every option of the schema, the model and the data set that `content` lacks."""
-    return _missing(content, default_options(content))
-
-
 def default_options(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of every option of the schema, and of the model and the data set that `content` names."""
-    defaults = _schema_defaults(Config)
+    """Return the defaults of every option of the schema, and of the model and the data set that `content` names.
+
+    What an interpolation computes has none.
+    """
+    defaults = asdict(Config())
+    for key in ("name", "resume", "reproduce"):
+        del defaults[key]
+    del defaults["optim"]["name"]
     for group in ("model", "data"):
         name = (content.get(group) or {}).get("name")
         preset = written(group, name) if isinstance(name, str) else {}
@@ -197,23 +200,12 @@ def default_options(content: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _schema_defaults(schema: type[Any]) -> dict[str, Any]:
-    """Return the defaults of a dataclass, nested as it is; what an interpolation computes has none."""
-    defaults: dict[str, Any] = {}
-    for item in fields(schema):
-        value = item.default if item.default_factory is MISSING else item.default_factory()
-        if is_dataclass(value):
-            defaults[item.name] = _schema_defaults(type(value))
-        elif item.name not in ("name", "resume", "reproduce"):
-            defaults[item.name] = value
-    return defaults
-
-
-def _missing(content: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _fill(content: dict[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Set what `content` lacks of `defaults`, and return full key -> value of that."""
+    new: dict[str, Any] = {}
     for key, value in defaults.items():
         if isinstance(value, dict) and isinstance(content.get(key, {}), Mapping):
-            result |= _missing(content.get(key, {}), value, f"{prefix}{key}.")
+            new |= _fill(content.setdefault(key, {}), value, f"{prefix}{key}.")
         elif key not in content:
-            result[f"{prefix}{key}"] = value
-    return result
+            new[f"{prefix}{key}"] = content[key] = value
+    return new
