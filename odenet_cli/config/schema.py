@@ -230,6 +230,11 @@ def find_field(key: str) -> tuple[dataclasses.Field[Any], Any] | None:
     return (known[name], get_type_hints(section)[name]) if name in known else None
 
 
+def key_of(word: str) -> str:
+    """Return the key of an override, `key=value`, with a sign before it or without."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def schema_keys(section: Any = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield (full key, meaning) of everything in a section of the schema."""
     for item in dataclasses.fields(section):

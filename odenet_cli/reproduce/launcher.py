@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from odenet_cli.reproduce.processes import CellProcess
+from odenet_cli.request import hydra_internals
 from odenet_cli.request.compose import Composer
 from odenet_cli.request.folders import restore_on_refusal
 from odenet_cli.request.job import shared_cores
@@ -41,7 +42,7 @@ def launch(
     with composer.translate_errors():
         master, _ = composer.master()
         check_composed(master)
-        launcher = composer.launcher(train, master)
+        launcher = hydra_internals.make_launcher(composer.loader, train, master)
     points = [
         [
             *(word for word in job.overrides if word not in hydras),

@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import conf_dir, options, written
 from odenet_cli.config.resolve import complete
-from odenet_cli.config.schema import INCIDENTAL, Config, find_field
+from odenet_cli.config.schema import INCIDENTAL, Config, find_field, key_of
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require, require_alike
 from odenet_cli.reproduce import kept_cells
@@ -156,8 +156,8 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
     if not any(part.get("seeded") for part in parts.values()):
         seeds = preset_seeds = 1
 
-    users = {_key(word) for word in overrides}
-    of_row = {row: [word for word in own if _key(word) not in users] for row, own in values.pop("rows", {}).items()}
+    users = {key_of(word) for word in overrides}
+    of_row = {row: [word for word in own if key_of(word) not in users] for row, own in values.pop("rows", {}).items()}
     for row, own in of_row.items():
         about += f"; {row} with {' '.join(own)}" if own and row in (rows or all_rows) else ""
     cells: list[Cell] = []
@@ -166,7 +166,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
             for row in (row for row in part["rows"] if row in (rows or all_rows)):
                 # Of two overrides of a key the later one counts: a row's own before its part's, the user's before all.
                 layers = [*common, *of_row.get(row, ()), *part.get("words", ()), *part["rows"][row]]
-                last = {_key(word): word.format_map(values) for word in layers}
+                last = {key_of(word): word.format_map(values) for word in layers}
                 words = [word for key, word in last.items() if key not in users]
                 words = [f"experiment={item}", *words, f"seed={seed}", *overrides]
                 cells += _cells(composer, words, part=name, row=row, seed=seed, alone=part.get("alone", False))
@@ -196,16 +196,12 @@ def check_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
 
 def is_incidental(override: str) -> bool:
     """Return whether an override leaves what a run computes as it is."""
-    return _key(override) in INCIDENTAL or _is_hydra(override)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+    return key_of(override) in INCIDENTAL or _is_hydra(override)
 
 
 def _is_hydra(override: str) -> bool:
     """Return whether an override is for Hydra, not for a run."""
-    return _key(override).startswith(("hydra.", "hydra/"))
+    return key_of(override).startswith(("hydra.", "hydra/"))
 
 
 def _settings(item: str, composer: Composer) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -83,7 +81,10 @@ class Composer:
         self.config_name = args.config_name or CONFIG_NAME
         self.multirun = bool(args.multirun)
         self.overrides: list[str] = list(args.overrides)
-        self.loader = hydra_internals.make_loader(MODULE, str(conf_dir()), _config_dir(args))
+        folder = None if args.config_dir is None else os.path.realpath(str(args.config_dir))
+        if folder is not None and not os.path.isdir(folder):
+            raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
+        self.loader = hydra_internals.make_loader(MODULE, str(conf_dir()), folder)
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, overrides: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -106,7 +107,7 @@ class Composer:
 
     def point(self, overrides: list[str]) -> DictConfig:
         """Return `compose(overrides)`; points with the same presets share one composition, and set values on a copy."""
-        presets = [override for override in overrides if override.partition("=")[0] in groups()]
+        presets = presets_among(overrides)
         key = tuple(presets)
         if key not in self.composed:
             self.composed[key] = self.compose(presets)
@@ -120,21 +121,9 @@ class Composer:
         """Turn what Hydra raises about this command line into a `RequestError`."""
         return translate_hydra_errors(self.overrides, self.keys)
 
-    def launcher(self, task: Callable[[DictConfig], Any], cfg: DictConfig) -> Launcher:
-        """Return the launcher that `cfg.hydra.launcher` chooses, to run `task`."""
-        return hydra_internals.make_launcher(self.loader, task, cfg)
-
-    def run(self, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> None:
-        """Run `task` on a configuration that was composed here, as Hydra would after composing it again."""
-        hydra_internals.run(self.loader, cfg, task)
-
-    def sources(self, overrides: list[str]) -> Iterator[tuple[str, DictConfig]]:
-        """Yield the name and the content of each file that a configuration is composed of; a later one wins."""
-        return hydra_internals.sources(self.loader, self.config_name, overrides)
-
     def keys(self) -> list[str]:
         """Return every key that could have been meant, for the message about one that does not exist."""
-        for overrides in ([o for o in self.overrides if o.partition("=")[0] in groups()], []):
+        for overrides in (presets_among(self.overrides), []):
             with suppress(HydraException, OmegaConfBaseException):
                 return known_keys(self.compose(overrides, RunMode.MULTIRUN))
         return []
@@ -197,6 +186,11 @@ def compose(overrides: list[str]) -> Config:
         return to_config(composer.compose(composer.overrides))
 
 
+def presets_among(overrides: list[str]) -> list[str]:
+    """Return those of the overrides that choose a preset."""
+    return [override for override in overrides if override.partition("=")[0] in groups()]
+
+
 def overrides_of(cfg: DictConfig, part: str) -> list[str]:
     """Return the overrides that a configuration was composed with, as typed: those of `hydra`, or of the `task`."""
     words: Any = OmegaConf.to_container(cfg.hydra.overrides[part], resolve=False)
@@ -221,13 +215,3 @@ def to_config(cfg: DictConfig) -> Config:
         )
     config.reproduce = {}  # of an experiment as a whole
     return check(config)
-
-
-def _config_dir(args: argparse.Namespace) -> str | None:
-    """Return the folder of `--config-dir`, resolved; refuse one that is not there."""
-    if args.config_dir is None:
-        return None
-    folder = os.path.realpath(str(args.config_dir))
-    if not os.path.isdir(folder):
-        raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
-    return folder

@@ -41,7 +41,13 @@ def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
 
     for config in configs.values():
         likely = complete(config, on_gpu(config), data="mnist")
-        _check_complete(likely)
+        needed = {
+            "trainer.steps": likely.trainer.steps or likely.trainer.epochs,
+            "trainer.batch_size": likely.trainer.batch_size,
+            "optim.lr": likely.optim.lr,
+        }
+        for key in (key for key, value in needed.items() if value is None):
+            raise RequestError(f"{key} is null, and data={likely.data['name']} has none in its recipe. Add {key}=….")
         check(likely)
 
     auto = _resolve_auto(configs)
@@ -163,15 +169,6 @@ def with_recipe(cfg: DictConfig, config: Config, completed: Config) -> DictConfi
             if before.get(key) != value:
                 OmegaConf.update(result, key, value)
     return result
-
-
-def _check_complete(config: Config) -> None:
-    """Refuse a config that still leaves open how long, how fast and on how many samples it trains."""
-    trainer = config.trainer
-    values = {"trainer.steps": trainer.steps or trainer.epochs, "trainer.batch_size": trainer.batch_size}
-    for key, value in {**values, "optim.lr": config.optim.lr}.items():
-        if value is None:
-            raise RequestError(f"{key} is null, and data={config.data['name']} has none in its recipe. Add {key}=….")
 
 
 def data_key(data: dict[str, Any]) -> str:

@@ -41,17 +41,10 @@ def _check_links(key: str, folder: Path) -> None:
                 )
 
 
-def _check_free(key: str, folder: Path) -> None:
-    """Refuse a folder that another process is at work in; whether its run is finished, nobody knows yet."""
-    if is_locked(folder) and not locked_here(folder):
-        raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
-
-
 def check_run_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.run.dir", folder):
         return
-    _check_free("hydra.run.dir", folder)
     status = read_record(folder).get("status")  # a damaged one is refused
     ours = ("events.out.", ".lock", ".run.json", ".config.yaml")
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith(ours))
@@ -73,7 +66,6 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
     """Refuse a folder that holds another sweep or foreign files, unless `resume=auto` goes on with it."""
     if not _occupied("hydra.sweep.dir", folder):
         return
-    _check_free("hydra.sweep.dir", folder)
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
         raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
     _check_links("hydra.sweep.dir", folder)
@@ -95,13 +87,17 @@ def remove_run(folder: Path, jobs: Iterable[Path] = ()) -> None:
 
 
 def _occupied(key: str, folder: Path) -> bool:
-    """Return whether there is something in `folder`; refuse one that cannot be made or written."""
+    """Return whether there is something in `folder`; refuse one that cannot be made or written, or that another process
+    is at work in: whether its run is finished, nobody knows yet."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
         raise RequestError(f"{key}={folder} cannot be made: {nearest} is not a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise RequestError(f"{key}={folder} cannot be written: no permission in {nearest}.")
-    return nearest == folder and any(path.name != ".lock" for path in folder.iterdir())
+    occupied = nearest == folder and any(path.name != ".lock" for path in folder.iterdir())
+    if occupied and is_locked(folder) and not locked_here(folder):
+        raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
+    return occupied
 
 
 def job_folder(number: int) -> str:

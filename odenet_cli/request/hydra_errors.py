@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import groups, options
-from odenet_cli.config.schema import schema_keys
+from odenet_cli.config.schema import key_of, schema_keys
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, offer
 
@@ -55,16 +55,14 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         key = match[1]
         if key in groups():
-            override = _override_of(key, overrides)
+            principal = "method" if key in ("solver", "gradient") else "name"
             return (
-                f"{override} chooses a preset, which this configuration has no place for: it would be ignored.\n"
-                f"  It is changed key by key: {key}.{_principal(key)}=…"
+                f"{_override_of(key, overrides)} chooses a preset, which this configuration has no place for: it would "
+                f"be ignored.\n  It is changed key by key: {key}.{principal}=…"
             )
         return _unknown(key, keys())
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown(match[1], keys())
-    if match := re.search(r"config group '([^']+)' does not exist", text):
-        return _unknown(match[1], keys())
+    if match := re.search(r"Could not override '([^']+)'|config group '([^']+)' does not exist", text):
+        return _unknown(match[1] or match[2], keys())
     if match := re.search(r"Multiple values for (\S+?)\.", text):
         return f"{match[1]} is chosen more than once: say {match[1]}=… only once."
     if "Config group override must be a string or a list" in text:
@@ -134,13 +132,9 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"{key} is not a key of the configuration.{near}{listing}"
 
 
-def _principal(group: str) -> str:
-    return "method" if group in ("solver", "gradient") else "name"
-
-
 def _override_of(key: str, overrides: list[str]) -> str:
     """Return the override that set `key`, else the key alone."""
-    matching = [override for override in overrides if override.lstrip("+~").partition("=")[0] == key]
+    matching = [override for override in overrides if key_of(override) == key]
     return matching[-1] if matching else key
 
 

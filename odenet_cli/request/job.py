@@ -28,8 +28,9 @@ from odenet_cli.config.check import tolerance_warnings
 from odenet_cli.config.presets import groups
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, read_saved
-from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, INCIDENTAL, Config
+from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, INCIDENTAL, Config, key_of
 from odenet_cli.errors import RequestError
+from odenet_cli.request import hydra_internals
 from odenet_cli.request.compose import Composer, overrides_of, to_config
 from odenet_cli.request.data import continues, find_auto, look_up_runs, names_recipe, on_gpu, resolve_runs, with_recipe
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
@@ -130,14 +131,13 @@ def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
         config = to_config(cfg)
         check_inside(cfg, "hydra.output_subdir")
         folder = _folder(cfg, config, "hydra.run.dir")
-    _check_length("hydra.run.dir", folder)
     check_run_folder(folder, config.resume)
     pin = f"hydra.run.dir={quote(str(folder))}"
     with read_write(cfg.hydra):
         cfg.hydra.mode, cfg.hydra.run.dir = RunMode.RUN, str(folder)
         cfg.hydra.overrides.hydra.append(pin)
     job = PlannedRun(overrides_of(cfg, "task"), folder, config)
-    return TrainRequest(argv=[pin], run=partial(composer.run, cfg), folder=folder, jobs=[job])
+    return TrainRequest(argv=[pin], run=partial(hydra_internals.run, composer.loader, cfg), folder=folder, jobs=[job])
 
 
 def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
@@ -145,11 +145,9 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
     with composer.translate_errors():
         config = to_config(master) if names_recipe(master, "hydra.sweep.dir") else None
         folder = _folder(master, config, "hydra.sweep.dir")
-    _check_length("hydra.sweep.dir", folder)
-    with composer.translate_errors():
         points = composer.points(master)
     keys = {override.partition("=")[0] for point in points for override in point}
-    same = ",".join(quote(key.lstrip("+~")) for key in sorted(keys - {*differing_keys(points)}))
+    same = ",".join(quote(key_of(key)) for key in sorted(keys - {*differing_keys(points)}))
     pins = [f"hydra.sweep.dir={quote(str(folder))}", f"hydra.job.config.override_dirname.exclude_keys=[{same}]"]
 
     jobs, defaults = [], []
@@ -160,8 +158,7 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
             check_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
             config = to_config(cfg)
             defaults.append(folder / str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
-            jobs.append(PlannedRun(point, folder / _folder(cfg, config, "hydra.sweep.subdir"), config))
-        _check_length("hydra.sweep.subdir", jobs[-1].folder)
+            jobs.append(PlannedRun(point, _folder(cfg, config, "hydra.sweep.subdir", folder), config))
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
         raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
@@ -170,11 +167,18 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
         _find_job_folders(folder, jobs)
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
-    if (own := [job.folder for job in jobs]) != defaults:  # Hydra is told them one by one
-        return TrainRequest(
-            argv=[*pins, PIN], sweep=True, folder=folder, jobs=jobs, job_folders=_job_folders(folder, own)
+    request = TrainRequest(argv=pins, sweep=True, folder=folder, jobs=jobs)
+    if [job.folder for job in jobs] == defaults:
+        return request
+    # Hydra is told them one by one, through the environment.
+    request.argv.append(PIN)
+    request.job_folders = [str(job.folder.relative_to(folder)) for job in jobs]
+    if sum(map(len, request.job_folders)) > MAX_FOLDERS_BYTES:
+        raise RequestError(
+            f"hydra.sweep.dir={folder}: {len(jobs):,} jobs whose folders are not in order are too many at once.\n"
+            "  Go on with the very command that the sweep began with, or choose another folder."
         )
-    return TrainRequest(argv=pins, sweep=True, folder=folder, jobs=jobs)
+    return request
 
 
 def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
@@ -190,47 +194,34 @@ def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
         job.folder = next((known[key] for key in identities if key in known), job.folder)
 
 
-def _job_folders(folder: Path, jobs: list[Path]) -> list[str]:
-    """Return the folders of a sweep's jobs below its own, as they go through the environment."""
-    names = [str(job.relative_to(folder)) for job in jobs]
-    if sum(map(len, names)) > MAX_FOLDERS_BYTES:
-        raise RequestError(
-            f"hydra.sweep.dir={folder}: {len(names):,} jobs whose folders are not in order are too many at once.\n"
-            "  Go on with the very command that the sweep began with, or choose another folder."
-        )
-    return names
-
-
-def _folder(cfg: DictConfig, config: Config | None, key: str) -> Path:
-    """Return the folder that `key` names, resolved: what is left of an interpolation would be resolved once more."""
+def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None = None) -> Path:
+    """Return the folder that `key` names, in `above`, resolved: what is left of an interpolation would be resolved once
+    more. Refuse one whose name, or that of a file in it, would be longer than a file system takes."""
     if config is not None and names_recipe(cfg, key):
         cfg = with_recipe(cfg, config, complete(config, on_gpu(config), data=find_auto(config)))
     name = str(OmegaConf.select(cfg, key))
     if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
         raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")
-    return Path(name)
-
-
-def _check_length(key: str, folder: Path) -> None:
-    """Refuse a folder whose name, or that of a file in it, would be longer than a file system takes."""
+    folder = Path(above or "", name)
     whole = folder.absolute()
     if len(os.fsencode(whole)) > MAX_PATH_BYTES or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in whole.parts):
         raise RequestError(
             f"{key}={folder} cannot be made: a name takes at most {MAX_NAME_BYTES} bytes, a whole path here "
             f"{MAX_PATH_BYTES:,}."
         )
+    return folder
 
 
 def check_no_preset(args: argparse.Namespace) -> None:
     """Refuse a preset beside the saved config of a run, which has no place for one; say the words that have."""
-    typed = {word: word.lstrip("+").partition("=")[0] for word in args.overrides}
+    typed = {word: key_of(word) for word in args.overrides}
     presets = set(typed.values()) & {*groups()}
     if not presets:
         return
     record = record_or_reason(Path(args.config_dir))
     # Of a run that went on, or came from a saved config itself, the words do not say all.
     whole = not re.search(r"--config-name|resume=(?!auto)", record.get("command") or "resume=")
-    before = {word: word.lstrip("+").partition("=")[0] for word in record.get("overrides") or [] if whole}
+    before = {word: key_of(word) for word in record.get("overrides") or [] if whole}
     kept = [
         word
         for word, key in before.items()
@@ -245,7 +236,7 @@ def check_no_preset(args: argparse.Namespace) -> None:
 
 def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     """Return `resume=RUN` as the request it means: RUN's saved configuration, in RUN, with `resume=auto`."""
-    resumes = [override for override in args.overrides if override.lstrip("+").partition("=")[0] == "resume"]
+    resumes = [override for override in args.overrides if key_of(override) == "resume"]
     with translate_hydra_errors(resumes):
         value = OverridesParser.create().parse_override(resumes[-1]).value() if resumes else None
     if not isinstance(value, str) or value in ("none", "auto", ""):
@@ -261,21 +252,18 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
     rest = [override for override in args.overrides if override not in resumes]
     for override in rest:
-        key = override.lstrip("+").partition("=")[0]
+        key = key_of(override)
         if not (may_change(key) or key.startswith("hydra.") or key in CODE_KEYS):  # the file may have moved
             raise RequestError(
                 f"{override} cannot change while a run goes on; only trainer.* can, but for the batch size, and "
                 f"{', '.join(PLACES)}.\n"
                 f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
             )
-    if not any(override.lstrip("+").partition("=")[0] in DATA_PLACES for override in rest):
+    if not any(key_of(override) in DATA_PLACES for override in rest):
         rest += [f"{key}={quote(place)}" for key, place in find_moved_data(folder, load(folder)).items()]
-    changes = {
-        "config_dir": str(folder),
-        "config_name": "config",
-        "overrides": [*rest, "resume=auto", f"hydra.run.dir={quote(str(folder))}"],
-    }
-    return argparse.Namespace(**{**vars(args), **changes})
+    args.config_dir, args.config_name = str(folder), "config"
+    args.overrides = [*rest, "resume=auto", f"hydra.run.dir={quote(str(folder))}"]
+    return args
 
 
 def share_cores(cfg: DictConfig, jobs: int) -> None:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import written
 from odenet_cli.config.resolve import eval_solver, gradient_solver
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import Config, key_of
+from odenet_cli.request import hydra_internals
 from odenet_cli.request.compose import Composer, to_config
 
 TYPED, DEFAULT = "command line", "default"
@@ -25,7 +26,7 @@ def values_and_origins(
     completed  its config with what the data set's recipe says
     """
     origins = _of_files(composer, overrides, cfg)
-    typed = {word.lstrip("+").partition("=")[0] for word in overrides}
+    typed = set(map(key_of, overrides))
     composed, result = dict(leaves(to_config(cfg), lists=False)), {}
     data, recipe = f"data={completed.data['name']}", f"recipe of data={completed.data['name']}"
     for key, value in leaves(completed, lists=False):
@@ -46,7 +47,7 @@ def values_and_origins(
 def _of_files(composer: Composer, overrides: list[str], cfg: DictConfig) -> dict[str, str]:
     """Return key -> which of the files that a configuration is composed of says it last, or the key it refers to."""
     origins = {}
-    for path, content in composer.sources(overrides):
+    for path, content in hydra_internals.sources(composer.loader, composer.config_name, overrides):
         group, _, name = path.rpartition("/")
         origin = DEFAULT if path == "schema" else f"{group}={name}" if group else f"{path}.yaml"
         section: Any = OmegaConf.to_container(content, resolve=False)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from odenet_cli.config.check import check
 from odenet_cli.config.presets import groups
-from odenet_cli.config.schema import PATHS, Config, find_field
+from odenet_cli.config.schema import PATHS, Config, find_field, key_of
 from odenet_cli.errors import RequestError
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.hydra_internals import get_args_parser
@@ -83,7 +83,7 @@ def to_argv(args: argparse.Namespace, overrides: Iterable[str]) -> list[str]:
 def _check_form(override: str) -> None:
     """Refuse a word that begins with no key, one that takes a key away, and a `None` that means null."""
     key, _, value = override.partition("=")
-    bare = key.lstrip("+~")
+    bare = key_of(override)
     if not re.match(r"[^\W\d]|\$", bare):
         raise RequestError(
             f"{override!r} is not of the form key=value: it does not begin with a key.\n"
@@ -106,7 +106,7 @@ def _check_form(override: str) -> None:
 def _check_single_path(override: str) -> None:
     """Refuse, in a sweep, a path with a comma in it that may have been meant as several."""
     key, _, value = override.partition("=")
-    if "," not in value or key.lstrip("+") not in PATHS or _is_quoted(value):
+    if "," not in value or key_of(override) not in PATHS or _is_quoted(value):
         return
     if not os.path.exists(os.path.expanduser(value)):
         word = f"{key}={','.join(quote(part.strip()) for part in value.split(','))}"
@@ -128,9 +128,9 @@ def quote_override(override: str) -> str:
     A leading `~` is the home folder. Values that are quoted already, null, or a `choice(…)` to sweep stay.
     """
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in QUOTED or value in ("", "null") or _is_quoted(value):
+    if not equals or key_of(key) not in QUOTED or value in ("", "null") or _is_quoted(value):
         return override
-    if key.lstrip("+") != "name":
+    if key_of(key) != "name":
         value = os.path.expanduser(value)
     return f"{key}={quote(value)}"
 

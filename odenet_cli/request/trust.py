@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import groups
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import Config, key_of
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 
@@ -71,7 +71,7 @@ def _check_default(path: Path, default: Any) -> None:
 def check_words(overrides: Iterable[str]) -> None:
     """Refuse overrides that only a file may say, or that put a preset in another place."""
     for word in overrides:
-        key = word.lstrip("+~").partition("=")[0]
+        key = key_of(word)
         if key.startswith("hydra.sweeper.params"):
             raise RequestError(f"{word}: only a file sweeps like this; here say the key itself: -m seed=0,1,2.")
         if "@" in key or key.startswith("hydra.overrides"):
@@ -104,7 +104,7 @@ def check_composed(cfg: DictConfig) -> None:
 def check_named_code(config: Config, overrides: list[str]) -> None:
     """Refuse a class of the user's own that only a file names: it must be said on the command line."""
     for key, target in config.named_code().items():
-        if not any(word.lstrip("+").startswith(f"{key}=") for word in overrides):
+        if key not in map(key_of, overrides):
             raise RequestError(
                 f"{key}={target} stands in a file, and no file may name code to run.\n"
                 f"  If it is yours, say it again on the command line: {key}={target}"
