@@ -18,6 +18,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     """Return the lines, of at most 80 columns; only the folder is never broken."""
     config, data = session.config, session.data.record
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    name, field = config.model.get("target") or config.model["name"], config.model.get("field")
     about = getattr(session.model, "about", "")  # what its stem makes of an input
     stem = f", {about}" if isinstance(about, str) and about else ""
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
@@ -25,7 +26,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     if session.data.task == "fit":
         sizes = [f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} to fit"]
     lines = {
-        "model": f"{model_name(config)}, {parameters:,} parameters{stem}",
+        "model": f"{name}{f' with field {field}' if field else ''}, {parameters:,} parameters{stem}",
         "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",
     }
     if solvers(session.model):
@@ -43,12 +44,6 @@ def banner(session: Session, folder: Path) -> list[str]:
         *(line for label, text in rows for line in labelled(label, text, width)),
         f"{'folder:':<{INDENT}}{short(folder)}",
     ]
-
-
-def model_name(config: Config) -> str:
-    """Return the model's name, of a network of one's own its class; and its field where that was chosen."""
-    name, field = str(config.model.get("target") or config.model["name"]), config.model.get("field")
-    return f"{name} with field {field}" if field else name
 
 
 def describe_solver(solver: SolverConfig) -> str:

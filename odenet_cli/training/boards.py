@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -77,6 +78,7 @@ class TensorBoard(Board):
     """Write event files into the run's folder, all of them anew where the run goes on."""
 
     def __init__(self, folder: Path, config: Config) -> None:
+        import yaml
         from torch.utils.tensorboard import SummaryWriter
 
         super().__init__(folder, config)
@@ -85,7 +87,9 @@ class TensorBoard(Board):
             path.unlink()
         self.writer = SummaryWriter(str(folder))
         self.writer.add_custom_scalars(LAYOUT)
-        self.writer.add_text("config", _indented_yaml(config))
+        content = {key: value for key, value in asdict(config).items() if key != "reproduce"}
+        text = yaml.safe_dump(content, sort_keys=False)
+        self.writer.add_text("config", textwrap.indent(text, "    "))  # a block of code in Markdown
         self.described = False
 
     def add(self, record: dict[str, Any]) -> None:
@@ -200,11 +204,3 @@ def check_installed(config: Config) -> None:
         raise RequestError(
             'logger=wandb needs the package wandb: pip install -e ".[wandb]"\n  Or choose logger=tensorboard.'
         )
-
-
-def _indented_yaml(config: Config) -> str:
-    """Return the config as a block of code in Markdown."""
-    import yaml
-
-    content = {key: value for key, value in asdict(config).items() if key != "reproduce"}
-    return "".join(f"    {line}\n" for line in yaml.safe_dump(content, sort_keys=False).splitlines())

@@ -113,15 +113,15 @@ def find_moved_data(folder: Path, config: Config) -> dict[str, str]:
     `run.json` says they were; and the end of the path below each folder above the run, nearest first. What is there
     counts if its SHA-256 is that of the run's data. Raises `RequestError` if they are nowhere.
     """
-    key = next((key for key in DATA_PLACES if config.data.get(key.partition(".")[2])), None)
-    if key is None:
+    option = next((name for key in DATA_PLACES if config.data.get(name := key.partition(".")[2])), None)
+    if option is None:
         return {}
-    place = Path(os.path.expanduser(config.data[key.partition(".")[2]]))
+    key, place = f"data.{option}", Path(os.path.expanduser(config.data[option]))
     if place.is_absolute() and (place.exists() or glob.glob(str(place))):
         return {}
     record = read_record(folder).get("data") or {}
     for candidate in dict.fromkeys(_candidates(folder, place, record.get("root"))):
-        if record.get("sha256") is not None and _data_sha256(config, key, candidate) == record["sha256"]:
+        if record.get("sha256") is not None and _data_sha256(config, option, candidate) == record["sha256"]:
             return {key: str(candidate)}
     if place.exists():  # under a relative path, but something else: it is for others to judge
         return {}
@@ -142,12 +142,12 @@ def _candidates(folder: Path, place: Path, root: str | None) -> Iterator[Path]:
             yield candidate
 
 
-def _data_sha256(config: Config, key: str, place: Path) -> object:
+def _data_sha256(config: Config, option: str, place: Path) -> object:
     """Return the SHA-256 of the data at `place`; None where there are none. Nothing is downloaded."""
     from odenet_cli import data as datasets
 
     name, options = config.source()
-    options |= {key.partition(".")[2]: str(place)} | ({"download": False} if "download" in options else {})
+    options |= {option: str(place)} | ({"download": False} if "download" in options else {})
     try:
         return datasets.prepare(name, options).get("sha256")
     except RequestError:

@@ -44,9 +44,7 @@ def duration(seconds: float) -> str:
     """Return 1:02:03, or 2:03 min, or 3.1 s."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
+    return clock(seconds) + " min" * (round(seconds) < 3600)
 
 
 def clock(seconds: float) -> str:
@@ -292,10 +290,10 @@ def tell_end(final: dict[str, Any], folder: Path, images: list[Path], beside: st
     say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
     if images:
         names = ", ".join(path.name for path in images)
-        lines = labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns())
-        log.info("%s", "\n".join(lines))
+        text = "\n".join(labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns()))
+        log.info("%s", text)
         if on_terminal():
-            say("\n".join(lines))
+            say(text)
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:

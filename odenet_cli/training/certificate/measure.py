@@ -11,7 +11,6 @@ changed behind its back, between these and the third. Nothing of the network, th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -30,9 +29,9 @@ from odenet_cli.training.exact_gradient.model_contexts import in_dtype
 from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     compute_gradient,
+    finite_differences,
     gradient_of_steps,
     record_steps,
-    slope_along,
 )
 from odenet_cli.training.exact_gradient.step_replay import replaying_solver
 
@@ -157,14 +156,10 @@ class Check:
         names = list(self.exact.parts if tensors is None else tensors)
         parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
         again = partial(replaying_solver, self.solver, self.recording)
-        slopes = [slope_along(seed, parts, self.model, self.loss_fn, self.batch, again) for seed in seeds]
-        size = self.exact.norm() or max(abs(slope.by_differences) for slope in slopes) or 1.0
-        resolved = 10 * max(slope.rounding for slope in slopes)
-        own, exact = (
-            math.sqrt(sum((slope.by_gradients[n] - slope.by_differences) ** 2 for slope in slopes) / len(slopes))
-            for n in (0, 1)
-        )
-        return (own if own > resolved else 0.0) / size, (exact if exact > resolved else 0.0) / size
+        differences = finite_differences(parts, self.model, self.loss_fn, self.batch, again, seeds)
+        size = self.exact.norm() or differences.slope or 1.0
+        own, exact = (error if error > 10 * differences.rounding else 0.0 for error in differences.errors)
+        return own / size, exact / size
 
     @cached_property
     def misled(self) -> bool:

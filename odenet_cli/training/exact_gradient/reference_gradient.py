@@ -134,49 +134,43 @@ def finite_difference_error(
     deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
     a detach or a wrong backward pass in the network shows here and nowhere else.
     """
-    slopes = [
-        slope_along(seed, [exact.parts], model, loss_fn, batch, solver, relative_shift) for seed in range(DIRECTIONS)
-    ]
-    squares, size = [(slope.by_gradients[0] - slope.by_differences) ** 2 for slope in slopes], exact.norm()
-    return math.sqrt(sum(squares) / len(squares)) / size if size else math.nan
+    differences = finite_differences([exact.parts], model, loss_fn, batch, solver, relative_shift=relative_shift)
+    size = exact.norm()
+    return differences.errors[0] / size if size else math.nan
 
 
-class Slope(NamedTuple):
-    """Hold the derivative of a loss in one direction, by finite differences and by gradients; and how far the first
-    may be off by the rounding of the loss."""
+class Differences(NamedTuple):
+    """Hold the errors of gradients by finite differences of a loss, root mean squares over a few directions.
 
-    by_differences: float
-    by_gradients: list[float]
+    slope     the largest by finite differences
+    rounding  by how much the rounding of the loss may put that off
+    """
+
+    errors: list[float]
+    slope: float
     rounding: float
 
 
-def slope_along(
-    seed: int,
+def finite_differences(
     gradients: Sequence[Mapping[str, Tensor]],
     model: nn.Module,
     loss_fn: Loss,
     batch: Any,
     solver: Callable[[], Solver],
+    seeds: Sequence[int] = range(DIRECTIONS),
     relative_shift: float = RELATIVE_SHIFT,
-) -> Slope:
-    """Return the slope of a loss in a random direction of the parameters that the `gradients` have.
-
-    Each value of the loss is computed by a new `solver`, in float64 and without autograd.
-    """
+) -> Differences:
+    """Hold the slopes of a loss by `gradients` against finite differences, in a random direction of their parameters
+    for each seed. Each value of the loss is computed by a new `solver`, in float64 and without autograd."""
     batch = converted(batch, torch.float64)
     with in_dtype(model, torch.float64), frozen(model):
         weights = {name: weight for name, weight in model.named_parameters() if name in gradients[0]}
+        own = {name: weight.data for name, weight in weights.items()}
         count = sum(weight.numel() for weight in weights.values())
         rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
         shift = relative_shift * (rms or 1.0)
-        generator = torch.Generator().manual_seed(seed)
-        direction = {
-            name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-            for name, weight in weights.items()
-        }
-        own = {name: weight.data for name, weight in weights.items()}
 
-        def loss(distance: float) -> float:
+        def loss(direction: dict[str, Tensor], distance: float) -> float:
             try:
                 for name, weight in weights.items():
                     weight.data = own[name].add(direction[name], alpha=distance)
@@ -186,9 +180,19 @@ def slope_along(
                 for name, weight in weights.items():
                     weight.data = own[name]
 
-        above, below = loss(shift), loss(-shift)
-    by_gradients = [sum(float((each[name] * direction[name]).sum()) for name in weights) for each in gradients]
-    return Slope((above - below) / (2 * shift), by_gradients, LOSS_ROUNDING * abs(above) / shift)
+        slopes, by_gradients, rounding = [], [], 0.0
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            direction = {
+                name: torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
+                for name, weight in weights.items()
+            }
+            above, below = loss(direction, shift), loss(direction, -shift)
+            slopes.append((above - below) / (2 * shift))
+            rounding = max(rounding, LOSS_ROUNDING * abs(above) / shift)
+            by_gradients.append([sum(float((g[name] * direction[name]).sum()) for name in weights) for g in gradients])
+    squares = [[(x - slope) ** 2 for x, slope in zip(column, slopes)] for column in zip(*by_gradients)]
+    return Differences([math.sqrt(sum(row) / len(row)) for row in squares], max(map(abs, slopes)), rounding)
 
 
 def _in_float64(
