@@ -26,8 +26,6 @@ from odenet_cli.ode.solver import Adaptive, Fixed, Solution, Solver
 from odenet_cli.ode.stats import Stats, tally
 from odenet_cli.ode.tableau import Tableau
 
-Path = DenseSolution  # its earlier name
-
 __all__ = [
     "Adaptive",
     "Crossing",
@@ -37,7 +35,6 @@ __all__ = [
     "NotCompiled",
     "NotFinite",
     "NotReversible",
-    "Path",
     "PrecisionWarning",
     "RandomField",
     "Report",

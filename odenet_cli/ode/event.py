@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.settings import OutputTimes
 from odenet_cli.ode.state import Field, State
 from odenet_cli.ode.stats import Stats
-
-if TYPE_CHECKING:
-    from odenet_cli.ode.solver import Solver
 
 EventFunction = Callable[[Tensor, Any], Tensor]
 ITERATIONS = 100  # of the search for the root, which ends where its interval is no longer than rounding
@@ -40,7 +37,7 @@ class Crossing(NamedTuple):
 
 
 class _Found(Exception):
-    """End a search."""
+    """End a search: there is a zero at `t`, in the step that began at `begin` from the state `y`."""
 
     def __init__(self, t: float, begin: float, y: State) -> None:
         super().__init__()
@@ -48,16 +45,28 @@ class _Found(Exception):
 
 
 def solve_until(
-    solver: Solver,
+    solver: Any,
     field: Field,
-    y0: Any,
+    y0: Tensor | Sequence[Tensor],
     ts: Tensor | Sequence[float],
     event: EventFunction,
     args: Sequence[Any] = (),
     parameters: Iterable[Tensor] = (),
     direction: int = 0,
 ) -> Crossing:
-    """Solve from ts[0] until `event` is zero, or to ts[1]; see `Adaptive.until`.
+    """Solve from ts[0] until event(t, y) is zero for the first time, or else to ts[1]; a method of every solver.
+
+    >>> fall = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
+    >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
+    >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
+
+    event      returns a tensor of one number, a differentiable function of both; a zero is seen where its sign differs
+               at the two ends of a step, so that `max_step` should be below the time between two of them
+    direction  1: where it rises through zero, -1: where it falls, 0: both
+
+    Time and state have the gradients that a solve has, those of the event included, to all inputs. It is solved twice,
+    once to find the zero and once to end there. Raises as a solve does, and `ValueError` where the event touches zero
+    without crossing it.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
@@ -66,26 +75,27 @@ def solve_until(
     """
     if direction not in (-1, 0, 1):
         raise ValueError(f"direction={direction} is not one of -1, 0, 1.")
-    if len(values := OutputTimes.read(ts).values) != 2:
+    rhs, values = RightHandSide(field, y0, args), OutputTimes.read(ts).values
+    if len(values) != 2:
         raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(values)} times.")
     with torch.no_grad():
-        found, searched = _search(solver, RightHandSide(field, y0, args), values, event, direction)
+        found, searched = _search(solver, rhs, values, event, direction)
+    # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
         _add(stats, searched)
-        return Crossing(_times(ts, values[1], y)[1], y, False, stats)
+        return Crossing(_times(ts, values[1], rhs.device)[1], y, False, stats)
     if torch.is_grad_enabled():
-        y, stats = solver(field, y0, _times(ts, found.t, y0), args, parameters)
+        y, stats = solver(field, y0, _times(ts, found.t, rhs.device), args, parameters)
     else:
         # One step or so, from where the step began in which it happened, in place of the interpolation.
-        rhs = RightHandSide(field, y0, args)
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
     _add(stats, searched)
-    return _newton_step(field, event, found.t, y, args, stats)
+    return _newton_step(RightHandSide(field, y, args), event, found.t, stats)
 
 
 def _search(
-    solver: Solver, rhs: RightHandSide, values: list[float], event: EventFunction, direction: int
+    solver: Any, rhs: RightHandSide, values: list[float], event: EventFunction, direction: int
 ) -> tuple[_Found | None, Stats]:
     """Return the first step over a zero, with the root inside it; None where there is no such step."""
     problem = Problem(rhs, values, None, solver._for_dense_output())
@@ -97,6 +107,7 @@ def _search(
             raise ValueError("event(t, y) must return a tensor of one number.")
         return float(g)
 
+    # A copy, since the event may write into what it is given.
     before = value(values[0], tuple(part.clone() for part in rhs.y0))
 
     def on_step(accepted: AcceptedStep) -> None:
@@ -110,7 +121,9 @@ def _search(
                 x = (t - origin) / accepted.h
                 return value(t, tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms)))
 
+            # Raised through `integrate`: the solve ends here, and its counts are kept.
             raise _Found(_root(inside, accepted.t, accepted.end, before, after), accepted.t, accepted.y)
+        # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before it.
         before = after or before
 
     try:
@@ -127,46 +140,44 @@ def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb:
     for _ in range(ITERATIONS):
         if fb == 0 or abs(b - a) <= 4 * math.ulp(max(abs(a), abs(b))):
             break
-        t = b - fb * (b - a) / (fb - fa)
+        t = b - fb * (b - a) / (fb - fa)  # where the secant through both ends is 0
         if (f := function(t)) and (f < 0) == (fb < 0):
-            fa /= 2  # the same end again: the other one counts less
+            # The same end moves again. With half its value the one that stays draws the secant over to its side: false
+            # position alone would close in from one side only, at a linear rate.
+            fa /= 2
         else:
             a, fa = b, fb
         b, fb = t, f
     return b
 
 
-def _newton_step(field: Field, event: EventFunction, t: float, y: Any, args: Sequence[Any], stats: Stats) -> Crossing:
-    """Return time and state moved to the zero of the event, given the state at a time near it."""
-    parts = (y,) if isinstance(y, Tensor) else tuple(y)
-    now = torch.scalar_tensor(
-        t, dtype=max(parts, key=lambda part: part.dtype.itemsize).real.dtype, device=parts[0].device
-    )
+def _newton_step(rhs: RightHandSide, event: EventFunction, t: float, stats: Stats) -> Crossing:
+    """Return time and state moved to the zero of the event, given the state `rhs.y0` at a time near it."""
+    now = torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device)
+    rhs.stats = stats
     with torch.no_grad():
-        slope = field(now, y, *args)
-    stats.nfe_forward += 1
-    slopes = (slope,) if isinstance(slope, Tensor) else tuple(slope)
+        slopes = rhs(now, rhs.y0)
     with torch.enable_grad():
         # ġ along the solution, as the derivative by s of g(t + s, y + s f).
         s = torch.zeros_like(now, requires_grad=True)
-        moved = tuple(part.detach() + s.to(part.dtype) * k for part, k in zip(parts, slopes))
-        g = event(now + s, moved[0] if isinstance(y, Tensor) else moved)
-        (rate,) = torch.autograd.grad(g.sum(), s)
+        moved = tuple(part.detach() + s.to(part.dtype) * k for part, k in zip(rhs.y0, slopes))
+        (rate,) = torch.autograd.grad(event(now + s, rhs.restore(moved)).sum(), s)
     if not rate:
         raise ValueError(f"the event only touches zero at t = {t:.6g}: its derivative along the solution is 0 there.")
-    shift = -event(now, y).reshape(()) / rate
-    parts = tuple(part + shift.to(part.dtype) * k for part, k in zip(parts, slopes))
-    return Crossing(now + shift, parts[0] if isinstance(y, Tensor) else parts, True, stats)
+    # ġ and f are numbers to autograd and g is not: the value is Newton's, its derivative -dg / ġ.
+    shift = -event(now, rhs.restore(rhs.y0)).reshape(()) / rate
+    y = tuple(part + shift.to(part.dtype) * k for part, k in zip(rhs.y0, slopes))
+    return Crossing(now + shift, rhs.restore(y), True, stats)
 
 
-def _times(ts: Tensor | Sequence[float], end: float, like: Any) -> Tensor:
+def _times(ts: Tensor | Sequence[float], end: float, device: torch.device) -> Tensor:
     """Return ts[0], with its gradient, and `end`, as a tensor."""
-    first = like if isinstance(like, Tensor) else like[0]
-    start = torch.as_tensor(ts[0], dtype=widest(first.device), device=first.device)
+    start = torch.as_tensor(ts[0], dtype=widest(device), device=device)
     return torch.stack([start, start.new_tensor(end)])
 
 
 def _add(stats: Stats, searched: Stats) -> None:
+    """Add the cost of the search to the counts that the caller's tallies hold."""
     stats.nfe_forward += searched.nfe_forward
     stats.accepted += searched.accepted
     stats.rejected += searched.rejected

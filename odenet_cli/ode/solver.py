@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -16,7 +16,7 @@ from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.dense_solution import DenseSolution
-from odenet_cli.ode.event import Crossing, EventFunction, solve_until
+from odenet_cli.ode.event import solve_until
 from odenet_cli.ode.gradient import Gradient, gradient
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
@@ -49,6 +49,8 @@ class Solution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Solver:
+    """What `Adaptive` and `Fixed` share: the call, and dense output. Each makes the loop over its own kind of steps."""
+
     method: str | Tableau | Multistep | Rosenbrock
     gradient: str | Gradient = "backprop"
     compile: bool | str = False
@@ -68,6 +70,7 @@ class _Solver:
     def gradient_method(self) -> Gradient:
         if isinstance(self.gradient, str):
             return gradient(self.gradient)
+        # An instance with options, or of a class of the user's own: it need not be in the registry.
         if not hasattr(self.gradient, "solve"):
             raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
         return self.gradient
@@ -75,6 +78,7 @@ class _Solver:
     def _check_parts(self) -> None:
         """Raise ValueError if method, gradient and compile do not go together."""
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
+        # A gradient that does not say what it supports is taken to know Runge-Kutta steps alone.
         if not isinstance(self.formulas, getattr(self.gradient_method, "supports", (Tableau,))):
             why, use = f"a step of solver.method={self.method} leans on those before it", "backprop or adjoint"
             if isinstance(self.formulas, Rosenbrock):
@@ -85,6 +89,7 @@ class _Solver:
             )
         if self.compile not in (False, True, "loop"):
             raise ValueError(f"compile={self.compile} is not one of False, True, 'loop'.")
+        # There are kernels of explicit steps, and none of the reversible pair's.
         explicit = isinstance(self.formulas, Tableau)
         if self.compile and (not explicit or name == "reversible"):
             what = f"gradient={name}" if explicit else f"solver.method={self.method}"
@@ -118,20 +123,24 @@ class _Solver:
         do not fit; errors of the field pass through.
         """
         if torch.is_inference_mode_enabled():
-            # Its tensors count no versions, and no field could differentiate.
+            # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():
                 return self(field, y0, ts, args, parameters)
+        # Inside a kernel, or in the Jacobian of a Rosenbrock step, functorch and forward mode would not see the field.
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
         if isinstance(self.formulas, Rosenbrock):
             check_transforms(f"solver.method={self.method}", "an explicit method such as dopri5")
         rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
         self.check_resolution(rhs, output_times.values)
+        # The adjoint's backward solve may have a solver of its own, with a tolerance of its own.
         backward = getattr(self.gradient_method, "solver", None)
         if backward is not None and torch.is_grad_enabled():
             backward.check_resolution(rhs, output_times.values, "gradient.solver")
         # Only now: a request that is refused above leaves no entry in the caller's tally.
-        rhs.stats, rhs.counts_vjps = Stats.begin(), isinstance(self.formulas, Rosenbrock)
+        rhs.stats = Stats.begin()
+        # A Rosenbrock step takes the field's derivatives on its way forward, whether or not a gradient is wanted.
+        rhs.counts_vjps = isinstance(self.formulas, Rosenbrock)
         # Equal output times are solved for once; what they share of a gradient, the first of them gets.
         distinct, times, index = output_times.merge()
         ends_only = len(index) == 2
@@ -145,7 +154,9 @@ class _Solver:
             else:
                 # Without grad no gradient method takes part: no node, no capture of what the field depends on.
                 y = problem.stack(integrate(problem.loop(single_steps=False), problem))
+                # A field may switch autograd on inside, and return what has a graph.
                 y = tuple(part.detach() for part in y)
+            # Solved for once each; given back once for each time that was asked for.
             if 1 < len(distinct) < len(index):
                 y = tuple(part[index] for part in y)
         return Solution(rhs.restore(y), rhs.stats)
@@ -167,33 +178,10 @@ class _Solver:
         rhs.stats = Stats.begin()
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
+            # No tensor of times: a dense solution has gradients of the time that it is asked for, and of none else.
             return DenseSolution(Problem(rhs, distinct, None, self._for_dense_output()), output_times.resolution)
 
-    def until(
-        self,
-        field: Field,
-        y0: Tensor | Sequence[Tensor],
-        ts: Tensor | Sequence[float],
-        event: EventFunction,
-        args: Sequence[Any] = (),
-        parameters: Iterable[Tensor] = (),
-        direction: int = 0,
-    ) -> Crossing:
-        """Solve from ts[0] until event(t, y) is zero for the first time, or else to ts[1].
-
-        >>> fall = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
-        >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
-        >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
-
-        event      returns a tensor of one number, a differentiable function of both; a zero is seen where its sign
-                   differs at the two ends of a step, so that `max_step` should be below the time between two of them
-        direction  1: where it rises through zero, -1: where it falls, 0: both
-
-        Time and state have the gradients that a solve has, those of the event included, to all inputs. It is solved
-        twice, once to find the zero and once to end there. Raises as a solve does, and `ValueError` where the event
-        touches zero without crossing it.
-        """
-        return solve_until(cast(Any, self), field, y0, ts, event, args, parameters, direction)
+    until = solve_until
 
     def _for_dense_output(self) -> _Solver:
         """Return the solver whose steps can be interpolated."""
@@ -218,7 +206,6 @@ class Adaptive(_Solver):
     jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
     n_controlled  how many leading tensors of the state the tolerance of the forward solve controls; the others are
                   solved along. None: all. The adjoint's backward solve controls z and a of all of them
-    judged      earlier name of `n_controlled`
     """
 
     rtol: float
@@ -231,17 +218,15 @@ class Adaptive(_Solver):
     max_step: float = math.inf
     jumps: Sequence[float] = ()
     n_controlled: int | None = None
-    judged: InitVar[int | None] = None
 
-    def __post_init__(self, judged: int | None) -> None:
-        if judged is not None:
-            object.__setattr__(self, "n_controlled", judged)
+    def __post_init__(self) -> None:
         unwrap_scalars(self)
         object.__setattr__(self, "jumps", as_jumps(self.jumps))
         if isinstance(self.formulas, Tableau) and not self.formulas.error_weights:
             raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
         check_positive("solver.rtol", self.rtol, zero=True)
         check_positive("solver.atol", self.atol, zero=True)
+        # One of them may be 0. Both would allow no error at all.
         check_positive("solver.rtol + solver.atol", self.rtol + self.atol)
         check_positive("solver.max_step", self.max_step, infinite=True)
         check_positive("solver.min_step", self.min_step, zero=True)
@@ -265,6 +250,8 @@ class Adaptive(_Solver):
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
         check_errors(key, self.rtol, self.atol, rhs.y0[: self.n_controlled])
+        # A time that is rounded by a share of the span moves the solution by about that share of its change: below ten
+        # tolerances nobody sees it.
         tolerance = max(self.rtol, self.atol, RESOLUTION[rhs.time_dtype])
         check_times(ts, 10 * tolerance * abs(ts[-1] - ts[0]), rhs.time_dtype)
 
@@ -295,6 +282,7 @@ class Adaptive(_Solver):
             "n_controlled": n_controlled,
             "time_gradients": time_gradients,
         }
+        # It chooses order and step together, by formulas of its own: there is no tableau and no controller.
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         settings |= self._runge_kutta()
@@ -310,6 +298,7 @@ class Adaptive(_Solver):
 
     def pair_loop(self, vector_field: CountedField, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
         """Return the loop over a reversible pair of states of `parts` components."""
+        # f is called with the first half of the pair, z, and the error that is controlled is that of its step.
         settings = self._runge_kutta() | self._settings(vector_field, norm)
         return PairLoop(**settings, coupling=coupling, n_dynamic=parts, n_controlled=self.n_controlled or parts)
 
@@ -349,6 +338,7 @@ class Fixed(_Solver):
         self._check_parts()
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
+        # Steps that end at the same rounded time would each see a field that stands still.
         shortest = min((abs(b - a) for a, b in pairwise(ts) if a != b), default=0.0)
         check_times(ts, shortest / self.steps, rhs.time_dtype)
 
@@ -358,11 +348,10 @@ class Fixed(_Solver):
         norm: Norm | None = None,
         n_dynamic: int | None = None,
         n_controlled: int | None = None,
-        interior_outputs: bool = True,
-        single_steps: bool = True,
         time_gradients: TimeGradients | None = None,
+        **_: bool,
     ) -> FixedLoop:
-        """Return the loop over the steps; there is no error, so `norm` and `n_controlled` say nothing."""
+        """Return the loop over the steps: there is no error to be controlled, and every step is taken singly."""
         loop = CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop
         if isinstance(self.formulas, Rosenbrock):
             loop = FixedRosenbrockLoop
