@@ -33,9 +33,12 @@ def test_scaling_the_loss_scales_the_gradient_and_nothing_else(factor, name):
         assert torch.allclose(x, y, rtol=1e-9)
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-23, 1e19, 1e30])
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**-76, 2.0**64, 2.0**100])
 def test_a_gradient_whose_squares_leave_float32_is_solved_for(size):
-    """The squares of 1e-23 are 0 in float32, and those of 1e19 infinite: the gradient is neither."""
+    """The squares of 2^-76 are 0 in float32, and those of 2^64 infinite: the gradient is neither.
+
+    Powers of two, so that rounding errors are multiplied too: the error of a short step is one, and chooses the next.
+    """
     results = []
     for scale in (1.0, size):
         rate, y0 = torch.tensor(1.0, requires_grad=True), torch.ones(3, requires_grad=True)
