@@ -6,6 +6,7 @@ No torch here: listing and checking names must stay instant.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
 import importlib
@@ -18,6 +19,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError, user_frame
@@ -27,11 +29,22 @@ MAX_OFFERED = 3
 
 def names(package: str) -> list[str]:
     """Return the entries of a registry package: its public modules, sorted."""
+    modules = pkgutil.iter_modules(_folders(package))
+    return sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
+
+
+def headlines(package: str) -> dict[str, str]:
+    """Return name -> first line of its docstring for the entries of a registry package; none is imported."""
+    (folder,) = _folders(package)
+    texts = {name: Path(folder, f"{name}.py").read_text(encoding="utf-8") for name in names(package)}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
+
+
+def _folders(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(package)
-    modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-    return sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
+    return list(spec.submodule_search_locations)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

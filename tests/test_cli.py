@@ -13,6 +13,7 @@ import pytest
 from odenet_cli import __version__
 from odenet_cli.cli import commands
 from odenet_cli.commands._completion import offers
+from odenet_cli.registry import names
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["--version"], ["nonsense"]])
@@ -61,6 +62,14 @@ def test_list_knows_the_solvers_and_refuses_other_kinds(odenet):
     done = odenet("list", "solver5")
     assert done.returncode == 2
     assert "Did you mean `solvers`?" in done.stderr
+
+
+def test_list_knows_the_equations_of_a_fit(odenet):
+    """Each field is there with the first line of its docstring."""
+    lines = odenet("list", "fields", COLUMNS="200").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == names("odenet_cli.fields")
+    assert "  pendulum         A damped pendulum of any amplitude; angles in radians." in lines
+    assert lines == [line for line in odenet("list", COLUMNS="200").stdout.splitlines() if line in lines]
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -1,6 +1,7 @@
-"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments|pairs]
+"""List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments|fields|pairs]
 
-Lists what `odenet train group=name` can choose from; pairs: which data fit which models."""
+Lists what `odenet train group=name` can choose from; fields: the equations that model=fit knows; pairs: which data fit
+which models."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 from odenet_cli.commands import _common
 from odenet_cli.config.presets import headline, options
-from odenet_cli.registry import require
+from odenet_cli.registry import headlines, require
 from odenet_cli.streams import hanging
 
 # What the user calls it, and the group of `conf/` that holds it.
@@ -21,32 +22,41 @@ KINDS = {
     "optimisers": "optim",
     "experiments": "experiment",
 }
+FIELDS = "fields"  # modules, which have no presets
 PAIRS = "pairs"  # needs torch: listed where it is asked for
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help=f"left out: all but {PAIRS}")
 
-PARSER.offers = lambda: [*KINDS, PAIRS]
+PARSER.offers = lambda: [*KINDS, FIELDS, PAIRS]
 
 
 @PARSER.command
 def main(request: Namespace) -> int:
     """Print the kinds."""
-    plural = {group: kind for kind, group in KINDS.items()}
-    for kind in [require("kind", plural.get(word, word), (*KINDS, PAIRS)) for word in request.kinds] or list(KINDS):
+    plural = {group: kind for kind, group in KINDS.items()} | {"field": FIELDS}
+    known = (*KINDS, FIELDS)
+    for kind in [require("kind", plural.get(word, word), (*known, PAIRS)) for word in request.kinds] or known:
         if kind == PAIRS:
             print("\n".join(pairs()))
             continue
-        group = KINDS[kind]
-        print(f"{kind} ({group}=…)")
-        names = options(group)
-        width = max((len(name) for name in names), default=0)
-        for name in names:
-            print(hanging(f"  {name:<{width}}  ", headline(group, name)))
-        if not names:
+        title, entries = listing(kind)
+        print(title)
+        width = max(map(len, entries), default=0)
+        for name, text in entries.items():
+            print(hanging(f"  {name:<{width}}  ", text))
+        if not entries:
             print("  none yet")
     if not request.kinds:
         print(f"Which data fit which models: odenet list {PAIRS}")
     return 0
+
+
+def listing(kind: str) -> tuple[str, dict[str, str]]:
+    """Return the title of a kind, and name -> what it is, in one line."""
+    if kind == FIELDS:
+        return f"{FIELDS} (model=fit model.field=…)", headlines("odenet_cli.fields")
+    group = KINDS[kind]
+    return f"{kind} ({group}=…)", {name: headline(group, name) for name in options(group)}
 
 
 def pairs() -> Iterator[str]:
