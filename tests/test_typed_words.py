@@ -53,6 +53,40 @@ def test_what_is_no_None_passes(word):
     parse([word])
 
 
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("data.values=[Natrium,Hämoglobin]", [["Natrium", "Hämoglobin"]]),
+        ("data.values=[T außen , 10 µg/l]", [["T außen", "10 µg/l"]]),
+        ("data.time=Zeit_°", ["Zeit_°"]),
+        ("data.values=['é','it\\'s ü',\"ö\"]", [["é", "it's ü", "ö"]]),
+        ("+data.option={a:ä,b:[é,1]}", [{"a": "ä", "b": ["é", 1]}]),
+        ("data.time=choice(ä,b)", ["ä", "b"]),
+        ("data.time=ä,b", ["ä", "b"]),
+    ],
+)
+def test_names_of_any_language_need_no_quotes(word, values):
+    (override,) = parse(["-m", word]).overrides
+    for text in (word, override):
+        key, found = parse_values(text)
+        found = [getattr(value, "text", value) for value in found]
+        assert (key, json.loads(json.dumps(found, default=str))) == (word.lstrip("+").partition("=")[0], values)
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("data.time=Zeit [s]", "\"data.time='Zeit [s]'\""),
+        ("data.values=[Hb (g/dl),x]", "\"data.values=['one (1)','another']\""),
+        ("data.time=$a(", "\"data.time='value'\""),
+    ],
+)
+def test_what_hydra_cannot_read_is_told_with_its_quotes(word, quoted):
+    with pytest.raises(RequestError, match="cannot be read") as told:
+        parse_values(word)
+    assert str(told.value).endswith(f"needs its own quotes: {quoted}.")
+
+
 def test_a_path_with_a_comma_is_one_path_or_is_told_how_to_be_several(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match="is one path, with a comma") as refused:

@@ -89,10 +89,13 @@ def _unparsed(override: str, text: str) -> str:
     if "=" not in override:
         return f"{override!r} is not of the form key=value. `odenet train --help` shows the keys."
     reason = text.split("\n")[0]
-    reason = "this is not Hydra's grammar" if reason.startswith("LexerNoViable") else reason
+    reason = "this is not Hydra's grammar" if reason.startswith(("LexerNoViable", "Error parsing")) else reason
+    key, _, value = override.partition("=")
+    text = value if re.fullmatch(r"[^'\"$`\\!,]+", value) else "value"
+    example = f"\"{key}=['one (1)','another']\"" if value.startswith("[") else f"\"{key}='{text}'\""
     return (
         f"{override} cannot be read: {reason.split('See https')[0].strip()}.\n"
-        "  A value with spaces, commas, brackets or = needs its own quotes: \"key='value'\"."
+        f"  A value with spaces, commas, brackets or = needs its own quotes: {example}."
     )
 
 

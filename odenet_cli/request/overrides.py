@@ -125,14 +125,26 @@ def _is_quoted(value: str) -> bool:
 def quote_override(override: str) -> str:
     """Return an override whose path-like value is one word for Hydra's grammar: spaces, commas, brackets, `=` and all.
 
-    A leading `~` is the home folder. Values that are quoted already, null, or a `choice(…)` to sweep stay.
+    A leading `~` is the home folder. Values that are quoted already, null, or a `choice(…)` to sweep stay. Of other
+    values words with a letter beyond ASCII are quoted, which the grammar does not know: [Natrium,Hämoglobin].
     """
     key, equals, value = override.partition("=")
-    if not equals or key_of(key) not in QUOTED or value in ("", "null") or _is_quoted(value):
+    if key_of(key) not in QUOTED:
+        return override if override.isascii() else f"{key}{equals}{_quote_foreign(value)}"
+    if not equals or value in ("", "null") or _is_quoted(value):
         return override
     if key_of(key) != "name":
         value = os.path.expanduser(value)
     return f"{key}={quote(value)}"
+
+
+def _quote_foreign(value: str) -> str:
+    """Return a value with every word in quotes that has a letter beyond ASCII and is in none."""
+
+    def word(match: re.Match[str]) -> str:
+        return match[0] if match[0].isascii() or match[0][0] in "'\"" else quote(match[0])
+
+    return re.sub(rf"{WORD}|[^\s,:=(){{}}\[\]'\"](?:[^,:=(){{}}\[\]'\"]*[^\s,:=(){{}}\[\]'\"])?", word, value)
 
 
 def quote(value: str) -> str:
