@@ -13,7 +13,7 @@ from odenet_cli.ode.gradient import gradient
 from odenet_cli.ode.gradient import names as gradient_names
 from odenet_cli.ode.gradient.adjoint import AugmentedField
 from odenet_cli.ode.methods import names as method_names
-from odenet_cli.training.certificate import certify, schedule
+from odenet_cli.training.certificate import Certificate, certify, schedule
 from odenet_cli.training.certificate.measure import ALARM, NotCertified
 from odenet_cli.training.certificate.schedule import due
 from odenet_cli.training.run import assemble
@@ -100,6 +100,17 @@ def test_certificates_change_no_bit_of_a_run(words, every_step, train, metrics, 
     x, y = (checkpoint_of(run) for run in (a, b))
     assert same_tensors(x["model"], y["model"])
     assert torch.equal(x["generator"], y["generator"])
+
+
+@pytest.mark.parametrize("error", [0.2, 0.05])
+def test_a_warning_without_a_cause_says_where_to_look(error, monkeypatch, capsys):
+    """In a short run none is looked for."""
+    monkeypatch.setattr(schedule, "on_terminal", lambda: True)
+    session = SimpleNamespace(certificates=Certificates(), step=0, total=5, elapsed_s=1.0)
+    schedule.tell(session, Certificate(error, ("weight", error), None, 10, 0.1))
+    text = " ".join(capsys.readouterr().out.split())
+    said = "not looked for; `odenet gradcheck RUN` measures more."
+    assert (said in text) == ("is 20 % off" in text) == (error > 0.1)
 
 
 def test_a_run_that_goes_on_makes_the_same_certificates(every_step, train, metrics):

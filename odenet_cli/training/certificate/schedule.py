@@ -84,6 +84,8 @@ def tell(session: Session, made: Certificate) -> None:
     state.told.append((level, kind))
     off = f"the gradient at step {step} is {percent(made.error)} off the exact one of its own steps"
     what = [f"{off} (float64, {SAMPLES} samples)."] if made.error > WARNING else []
+    if what and not made.cause:
+        what.append("In so short a run its cause is not looked for; `odenet gradcheck RUN` measures more.")
     if made.cause:
         state.cause = made.cause.text
         what.append(f"Likely cause, {kind}: {made.cause.text}.")
