@@ -175,7 +175,8 @@ class Wandb(Board):
                 settings=wandb.Settings(console="off", symlink=False),  # a run goes on in no folder with links
             )
         except wandb.errors.Error as error:
-            raise RunFailed(
+            wrong = isinstance(error, (wandb.errors.UsageError, wandb.errors.AuthenticationError))  # nobody logged in
+            raise (RequestError if wrong else RunFailed)(
                 f"logger=wandb: {error}\n  `wandb login` once, or WANDB_MODE=offline, or logger=tensorboard."
             ) from error
 

@@ -79,3 +79,14 @@ def test_without_the_package_it_is_refused_by_name(tiny, monkeypatch):
     with pytest.raises(RequestError, match=r"pip install -e \"\.\[wandb\]\""):
         check_installed(tiny("logger=wandb"))
     check_installed(tiny())
+
+
+def test_nobody_is_logged_in(odenet, tmp_path):
+    """The request is wrong, and leaves no folder behind."""
+    pytest.importorskip("wandb")
+    words = ("train", "data=digits", *WORDS, "device=cpu", "hydra.run.dir=run")
+    done = odenet(*words, fresh=True, HOME=str(tmp_path), WANDB_API_KEY="", WANDB_MODE="online")
+    assert done.returncode == 2, done.stderr
+    assert "logger=wandb: " in done.stderr
+    assert "logger=tensorboard" in done.stderr
+    assert not (tmp_path / "run").exists()
