@@ -14,6 +14,7 @@ Exit code 1 where it fails again, 0 where it passes.
 from __future__ import annotations
 
 from argparse import Namespace
+from shlex import quote
 
 from odenet_cli.commands import _common, doctor, gradcheck
 from odenet_cli.commands import eval as scoring
@@ -36,5 +37,6 @@ def main(request: Namespace) -> int:
     try:
         print(repeat(request.folder, request.config, config, say))
     except RunFailed as error:
-        raise RunFailed(f"{error}\n  What is wrong, and what mends it: odenet doctor {request.folder}") from error
+        doctor_run = f"odenet doctor {quote(str(request.folder))}"
+        raise RunFailed(f"{error}\n  What is wrong, and what mends it: {doctor_run}") from error
     return 0

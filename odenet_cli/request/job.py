@@ -254,10 +254,11 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     for override in rest:
         key = key_of(override)
         if not (may_change(key) or key.startswith("hydra.") or key in CODE_KEYS):  # the file may have moved
+            anew = shlex.join(["--config-dir", str(folder), "--config-name", "config", override])
             raise RequestError(
                 f"{override} cannot change while a run goes on; only trainer.* can, but for the batch size, and "
                 f"{', '.join(PLACES)}.\n"
-                f"  As a new run: odenet train --config-dir {value} --config-name config {override}"
+                f"  As a new run: odenet train {anew}"
             )
     if not any(key_of(override) in DATA_PLACES for override in rest):
         rest += [f"{key}={quote(place)}" for key, place in find_moved_data(folder, load(folder)).items()]
