@@ -24,7 +24,8 @@ from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 from odenet_cli.streams import wrapped
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import columns as terminal_columns
+from odenet_cli.training.progress import on_terminal, say
 
 Overrides = dict[str, list[Any]]  # key -> its values
 
@@ -314,19 +315,26 @@ def describe_solver(solver: SolverConfig) -> str:
 class Table:
     """Print a table row by row, as the rows are computed: its columns are as wide as was said before the first.
 
+    On a terminal that is narrower the words stand in a line of their own, above the rows of numbers that they share.
+
     columns  head and width of each
     left     how many of them, from the first, hold words
     """
 
     def __init__(self, columns: Sequence[tuple[str, int]], left: int = 1) -> None:
         self.widths, self.left = [width for _, width in columns], left
+        self.folded = on_terminal() and sum(self.widths) + 2 * (len(columns) - 1) > terminal_columns()
+        self.words: list[str] | None = None
         self.row(*(head for head, _ in columns))
 
     def row(self, *cells: str) -> None:
         """Print a row; cells beyond the columns are notes."""
         widths = [*self.widths, *(0 for _ in cells)]
         padded = [c.ljust(w) if n < self.left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))]
-        say("  ".join(padded).rstrip())
+        if self.folded and padded[: self.left] != self.words:
+            self.words = padded[: self.left]
+            say("  ".join(self.words).rstrip())
+        say("  ".join(["", *padded[self.left :]] if self.folded else padded).rstrip())
 
 
 @contextlib.contextmanager

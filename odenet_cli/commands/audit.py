@@ -25,7 +25,7 @@ from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
-from odenet_cli.training.progress import Parts, say
+from odenet_cli.training.progress import Parts, say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
 add = PARSER.add_argument
@@ -57,7 +57,7 @@ def main(request: Namespace) -> int:
     with Parts(len(names)) as parts:
         parts.begin(names[0])
         audit = Audit(net, config.solver, eval_batch(config), parts.over)
-        say(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
+        say_text(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
         table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
         table.row(names[0], *cells(audit.baseline), "trained with")
         rows = [audit.baseline]
@@ -70,7 +70,7 @@ def main(request: Namespace) -> int:
     content = {"step": net.step, "samples": audit.samples, "verdict": verdict, "sentence": sentence, "rows": rows}
     with _common.journal(folder / "audit.json", write_json) as put:
         put(content)
-        say(sentence)
+        say_text(sentence)
     return 1 if verdict == "not an ode" and request.strict == "true" else 0
 
 

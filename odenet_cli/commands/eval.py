@@ -26,7 +26,7 @@ from odenet_cli.commands import _common
 from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config
-from odenet_cli.training.progress import Parts, say
+from odenet_cli.training.progress import Parts, say_text
 
 SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
@@ -87,7 +87,7 @@ def score(
     from odenet_cli.analysis.scoring import Scorer
 
     scorer = Scorer(folder, points[0], split, checkpoint, parts.over)
-    say(scorer.title)
+    say_text(scorer.title)
     solvers = [eval_solver(point) for point in points]
     swept = [name for name in STEP_CONTROL if len({str(getattr(solver, name)) for solver in solvers}) > 1]
     table = None

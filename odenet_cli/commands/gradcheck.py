@@ -38,7 +38,7 @@ from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange
-from odenet_cli.training.progress import Parts, say
+from odenet_cli.training.progress import Parts, say, say_text
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
 BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
@@ -80,7 +80,7 @@ def main(request: Namespace) -> int:
     size = run.trainer.batch_size or 1
     net = trained(folder, points[0], request.checkpoint, size)
     check = Gradcheck(net, size, request.batches, request.reference)
-    say(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
+    say_text(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
     say(f"reference: the differential equation in float64, dopri5 at {request.reference:g}")
     labels = [describe(config) for config in points]
     heads = ("gradient", "backward", "forward")
@@ -101,8 +101,8 @@ def main(request: Namespace) -> int:
             table.row(*label, *cells({"batch": "median", **medians(records)}))
             outcomes.append(judge(records, limits))
             for note in notes(records, outcomes[-1], alone=len(points) == 1):
-                say(note)
-    say(summarise(outcomes, request.threshold))
+                say_text(note)
+    say_text(summarise(outcomes, request.threshold))
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 

@@ -39,7 +39,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.files import write_json
 from odenet_cli.registry import require
 from odenet_cli.streams import wrapped
-from odenet_cli.training.progress import Parts, say
+from odenet_cli.training.progress import Parts, say, say_text
 
 if TYPE_CHECKING:
     from odenet_cli.analysis.tuned_settings import Measured
@@ -78,7 +78,7 @@ def main(request: Namespace) -> int:
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     rows = marked(tuner, best)
     words = [] if best is None else train_words(request.folder, load(request.folder), best.config)
-    say(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
+    say_text(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
     for line in reference_lines(tuner):
         say(line)
     print_table(rows)

@@ -47,7 +47,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 from odenet_cli.rundir import holds_run, named_run
 from odenet_cli.streams import wrapped
-from odenet_cli.training.progress import Parts, say
+from odenet_cli.training.progress import Parts, say, say_text
 
 MAX_LISTED = 20  # differences
 PLACES = ("data.root", "device")
@@ -162,7 +162,7 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
     with _common.journal(folder / "verify.jsonl") as append, Parts(1 + len(headings) * len(names)) as parts:
         parts.begin("reference")
         net = trained(folder, config, "best", request.samples)
-        say(f"{folder}: {net.weights}, {request.samples} training samples of {config.data['name']}")
+        say_text(f"{folder}: {net.weights}, {request.samples} training samples of {config.data['name']}")
         comparison = Comparison(net, solver_of(config), request.samples, request.reference)
         nfe = comparison.exact.cost.nfe_forward
         say(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")

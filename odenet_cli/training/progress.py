@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from odenet_cli.scores import scores_of
+from odenet_cli.streams import wrapped
 
 QUIET_S = 10.0
 REFRESH_S, SILENCE_S = 0.2, 60.0  # of a command's progress: on a terminal, elsewhere
@@ -57,6 +58,11 @@ def clock(seconds: float) -> str:
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print at once."""
     print(line, file=stream, flush=True)
+
+
+def say_text(text: str) -> None:
+    """Print sentences, on a terminal broken between words."""
+    say("\n".join(wrapped(line, columns()) for line in text.splitlines()) if on_terminal() else text)
 
 
 def tell(line: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from odenet_cli.cli import commands, overview
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
+from odenet_cli.training import progress
 
 
 def parser():
@@ -105,3 +106,32 @@ def test_the_help_of_train_fits_the_terminal(odenet):
     lines = odenet("train", "--help", COLUMNS="60").stdout.splitlines()
     assert max(map(len, lines)) <= 60
     assert any(line.startswith("  --dry-run  ") for line in lines)
+
+
+COLUMNS = [("gradient", 16), ("forward", 11), ("NFE", 6), ("error", 9)]
+
+
+@pytest.mark.parametrize("width", [None, 48, 47, 30])
+def test_a_table_that_is_too_wide_has_its_words_above_the_numbers(width, monkeypatch, capsys):
+    """Once for the rows that share them; what is no terminal gets whole rows."""
+    monkeypatch.setattr(_common, "on_terminal", lambda: width is not None)
+    monkeypatch.setattr(_common, "terminal_columns", lambda: width)
+    table = _common.Table(COLUMNS, left=2)
+    for n in (1, 2):
+        table.row("adjoint relative", "dopri5 0.001", str(n), "0.5")
+    lines = capsys.readouterr().out.splitlines()
+    numbers = [f"{'NFE':>6}  {'error':>9}", f"{1:>6}  {0.5:>9}", f"{2:>6}  {0.5:>9}"]
+    if width in (None, 48):
+        assert lines[1:] == [f"adjoint relative  dopri5 0.001  {row}" for row in numbers[1:]]
+        return
+    words = ["gradient          forward", "adjoint relative  dopri5 0.001"]
+    assert lines == [words[0], f"  {numbers[0]}", words[1], *(f"  {row}" for row in numbers[1:])]
+
+
+def test_sentences_are_broken_between_words_on_a_terminal(monkeypatch, capsys):
+    text = "run: best weights, 360 samples\nof digits"
+    for terminal, shown in ((False, text), (True, "run: best weights,\n360 samples\nof digits")):
+        monkeypatch.setattr(progress, "on_terminal", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(progress, "columns", lambda: 18)
+        progress.say_text(text)
+        assert capsys.readouterr().out == f"{shown}\n"
