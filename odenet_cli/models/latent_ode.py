@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models.common.control import Control
-from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.latent import LatentVAE
 from odenet_cli.models.common.series import (
     Forecast,
     count_controls,
@@ -53,24 +53,12 @@ class LatentODE(LatentVAE):
         field: str | None = None,
         field_args: Any = None,
     ) -> None:
-        features = series_features(shape, classes)
-        recognition, vector_field = recognition_and_field(
-            features,
-            latent=latent,
-            rnn=rnn,
-            cell=cell,
-            hidden=hidden,
-            layers=layers,
-            masked=has_missing(shape),
-            controls=count_controls(shape),
-            own=field,
-            own_args=field_args,
-        )
-        super().__init__(recognition, vector_field, solver, kl, warmup)
+        features, controls = series_features(shape, classes), count_controls(shape)
+        shared = features, solver, latent, rnn, cell, hidden, layers, kl, warmup, field, field_args
+        super().__init__(*shared, masked=has_missing(shape), controls=controls)
         if sigma is not None and not 0 < sigma < math.inf:
             raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
-        self.decoder = perceptron(latent + count_controls(shape), hidden, 1, features, nn.ReLU)
-        self.latent = latent
+        self.decoder = perceptron(latent + controls, hidden, 1, features, nn.ReLU)
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
@@ -87,6 +75,7 @@ class LatentODE(LatentVAE):
         z0, kl, weight = self.encode(times, values, observed_mask, u)
         targets = [] if target_times is None else [target_times]
         solver, args = self.solving(u, len(z0))
+        # One solve gives both observations and targets. Padding is asked for at 0, which costs nothing.
         z, *paths = solve_at(solver, self.field, z0, [times.where(observed_mask, 0), *targets], args)
         return Forecast(
             mean=self.decode(z, times, u),
@@ -108,9 +97,7 @@ class LatentODE(LatentVAE):
     ) -> Tensor:
         """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
         u = control and Control(*control)
-        mean, log_sd = self.recognition(times, values, observed_mask, u)
-        z0 = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
-        z0 = z0.flatten(0, 1)
+        z0 = self.draw_starts(times, values, observed_mask, count, generator, u)
         solver, args = self.solving(u, len(z0))
         asked = target_times.repeat(count, 1)
         (z,) = solve_at(solver, self.field, z0, [asked], args)

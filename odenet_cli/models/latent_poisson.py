@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.latent import LatentVAE, recognition_and_field
+from odenet_cli.models.common.latent import LatentVAE
 from odenet_cli.models.common.series import perceptron, series_features
 from odenet_cli.ode import Solver
 from odenet_cli.ode.own_times import solve_at
@@ -78,26 +78,18 @@ class LatentPoisson(LatentVAE):
         field_args: Any = None,
     ) -> None:
         features = series_features(shape, classes, controlled=False)
-        recognition, vector_field = recognition_and_field(
-            features,
-            latent=latent,
-            rnn=rnn,
-            cell=cell,
-            hidden=hidden,
-            layers=layers,
-            own=field,
-            own_args=field_args,
-        )
-        super().__init__(recognition, vector_field, solver, kl, warmup)
+        super().__init__(features, solver, latent, rnn, cell, hidden, layers, kl, warmup, field, field_args)
         if not 0 < rate < math.inf:
             raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
-        self.field = RateField(vector_field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
+        self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
         """Encode the counts, draw z0, solve for z and ∫ λ to all times at once, read off log λ."""
         z0, kl, weight = self.encode(bins, counts, torch.ones_like(bins, dtype=torch.bool))
+        # The padding of `times` is asked for at 0, and its log λ never enters the likelihood.
         start = (z0, torch.zeros_like(z0[:, 0]))
         own = torch.cat((times.where(event_mask, 0), grid[:, -1:]), 1)  # and the end, where Λ is the whole integral
+        # Λ(t) = ∫ λ is the state's second component: its value at the end is the integral over the whole time.
         (z, total), *paths = solve_at(self.solver, self.field, start, [own] if self.training else [own, grid])
         return Intensity(
             log_rate=self.field.log_intensity(z[:, :-1]),
@@ -117,10 +109,9 @@ class LatentPoisson(LatentVAE):
         generator: torch.Generator,
     ) -> Tensor:
         """Draw λ at the target times (B, M), given the counts (B, N, 1): (count, B, M, 1)."""
-        mean, log_sd = self.recognition(bins, counts, mask)
-        z0 = (mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)).flatten(0, 1)
+        z0 = self.draw_starts(bins, counts, mask, count, generator)
         (z,) = solve_at(self.solver, self.field.inner, z0, [target_times.repeat(count, 1)])
-        return self.field.log_intensity(z).exp().view(count, len(mean), -1, 1)
+        return self.field.log_intensity(z).exp().view(count, *target_times.shape, 1)
 
 
 MODEL = LatentPoisson

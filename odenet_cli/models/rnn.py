@@ -61,12 +61,12 @@ class RNN(nn.Module):
     ) -> Forecast:
         """Predict each observation, and the path at the target times where there are any."""
         u = control and Control(*control)
-        mean, spread, states = self.one_step(times, values, u)
+        predicted = self.one_step(times, values, u)
         path = None
         if target_times is not None:
-            knots, path, _ = self.path(times, values, observed_mask, target_times, mean, spread, states, u)
+            knots, path, _ = self.path(times, values, observed_mask, target_times, predicted, u)
             path = interpolate(knots, path, target_times)
-        return Forecast(mean=mean, spread=spread, path=path)
+        return Forecast(mean=predicted[0], spread=predicted[1], path=path)
 
     def draw(
         self,
@@ -80,14 +80,12 @@ class RNN(nn.Module):
     ) -> Tensor:
         """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
         batch, targets = len(times), target_times.repeat(count, 1)
-        times, values, observed_mask = (
-            times.repeat(count, 1),
-            values.repeat(count, 1, 1),
-            observed_mask.repeat(count, 1),
-        )
+        # Each of the `count` futures draws a free run of its own, so that the whole batch is repeated.
+        times, observed_mask = times.repeat(count, 1), observed_mask.repeat(count, 1)
+        values = values.repeat(count, 1, 1)
         u = control and Control(*control).repeat(count)
-        mean, spread, states = self.one_step(times, values, u)
-        knots, *both = self.path(times, values, observed_mask, targets, mean, spread, states, u, generator)
+        predicted = self.one_step(times, values, u)
+        knots, *both = self.path(times, values, observed_mask, targets, predicted, u, generator)
         mean, spread = (interpolate(knots, part, targets) for part in both)
         mean, spread = (part.view(count, batch, *part.shape[1:]) for part in (mean, spread))
         return mean + spread * stratified_normal(mean, generator)
@@ -113,16 +111,16 @@ class RNN(nn.Module):
         values: Tensor,
         observed_mask: Tensor,
         target_times: Tensor,
-        mean: Tensor,
-        spread: Tensor,
-        states: Tensor,
+        predicted: tuple[Tensor, Tensor, Tensor],
         control: Control | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return times (B, K) up to the last target, the predictions there and their spread; first the observation.
 
+        predicted  what `one_step` returns
         generator  of what a free run draws and goes on with; None: it goes on with its predictions
         """
+        mean, spread, states = predicted
         last = observed_mask.sum(1, keepdim=True) - 1
         end, value = times.gather(1, last), gather_times(values, last)
         remaining = target_times.amax(1, keepdim=True) - end
@@ -131,13 +129,12 @@ class RNN(nn.Module):
             gap = torch.where(last > 0, (end - times[:, :1]) / last.clamp_min(1), gap)
 
         # Knots of the path: in the window the one-step predictions, padding moved to the last of them …
-        predicted = torch.cat((values[:, :1].nan_to_num(), mean[:, 1:]), 1)
+        mean = torch.cat((values[:, :1].nan_to_num(), mean[:, 1:]), 1)
         knots = [times.where(observed_mask, end)]
-        path, spreads = (
-            [part.where(observed_mask[..., None], gather_times(part, last))] for part in (predicted, spread)
-        )
+        path, spreads = ([part.where(observed_mask[..., None], gather_times(part, last))] for part in (mean, spread))
 
-        # … and beyond it the free run.
+        # … and beyond it the free run. The state before the last observation, which is its first input: after the first
+        # one alone it is the state that every series begins with.
         before = gather_times(states, (last - 1).clamp_min(0))
         state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
         steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax().clamp(0, MAX_FREE_STEPS))

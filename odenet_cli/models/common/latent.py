@@ -38,49 +38,49 @@ class Controlled(nn.Module):
         return self.own(t, z, control.at(t))
 
 
-def recognition_and_field(
-    features: int,
-    *,
-    latent: int,
-    rnn: int,
-    cell: str,
-    hidden: int,
-    layers: int,
-    masked: bool = False,
-    controls: int = 0,
-    own: str | None = None,
-    own_args: Any = None,
-) -> tuple[Recognition, nn.Module]:
-    """Return q(z0 | x) by a recurrent network of `rnn` units, and the field of `layers` hidden layers.
-
-    masked         values may be missing, and the network reads which are there
-    controls       how many are known at all times, read by both
-    own, own_args  a field of the user's own instead, and its options
-    """
-    check_counts(latent=latent, rnn=rnn, hidden=hidden, layers=layers)
-    recognition = Recognition(features, rnn, latent, cell, masked, controls)
-    if own is not None:
-        field = own_field(own, own_args, (latent,), controls)
-        return recognition, Controlled(field) if controls else field
-    check_no_options(own_args)
-    return recognition, LatentField(latent, hidden, layers, controls)
-
-
 class LatentVAE(nn.Module):
-    """A variational autoencoder whose latent variable is the start of a path.
+    """A variational autoencoder whose latent variable is the start of a path; a model adds what it reads off the path.
 
-    kl  weight of KL(q ‖ p) in the loss; it rises from 0 over the first `warmup` steps of training
+    latent          numbers of z
+    rnn, cell       units of the recurrent network of q(z0 | x), and their kind
+    hidden, layers  units and layers of the field
+    kl              weight of KL(q ‖ p) in the loss; it rises from 0 over the first `warmup` steps of training
+    field           a vector field of the user's own for z (B, latent), made with `field_args`; None: a `LatentField`
+    masked          values may be missing, and the network reads which are there
+    controls        how many are known at all times, read by network and field
     """
 
     updates: Tensor
     field: nn.Module
 
-    def __init__(self, recognition: Recognition, field: nn.Module, solver: Solver, kl: float, warmup: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        solver: Solver,
+        latent: int,
+        rnn: int,
+        cell: str,
+        hidden: int,
+        layers: int,
+        kl: float,
+        warmup: int,
+        field: str | None,
+        field_args: Any,
+        masked: bool = False,
+        controls: int = 0,
+    ) -> None:
         super().__init__()
+        check_counts(latent=latent, rnn=rnn, hidden=hidden, layers=layers)
         if not (0 <= kl < math.inf and warmup >= 0):
             raise ValueError(f"model.kl={kl} and model.warmup={warmup} must be 0 or more, and finite.")
-        self.recognition, self.field, self.solver = recognition, field, solver
-        self.kl, self.warmup = kl, warmup
+        self.recognition = Recognition(features, rnn, latent, cell, masked, controls)
+        if field is None:
+            check_no_options(field_args)
+            self.field = LatentField(latent, hidden, layers, controls)
+        else:
+            own = own_field(field, field_args, (latent,), controls)
+            self.field = Controlled(own) if controls else own
+        self.solver, self.latent, self.kl, self.warmup = solver, latent, kl, warmup
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def encode(
@@ -104,6 +104,20 @@ class LatentVAE(nn.Module):
             z0 = torch.cat((z0, mean))
         return z0, kl_to_standard_normal(mean, log_sd), weight
 
+    def draw_starts(
+        self,
+        times: Tensor,
+        values: Tensor,
+        observed_mask: Tensor,
+        count: int,
+        generator: torch.Generator,
+        control: Control | None = None,
+    ) -> Tensor:
+        """Draw z0 from q `count` times for each sample, (count · B, L)."""
+        mean, log_sd = self.recognition(times, values, observed_mask, control)
+        z0: Tensor = mean + log_sd.exp() * torch.randn(count, *mean.shape, generator=generator).to(mean)
+        return z0.flatten(0, 1)
+
     def flow(self, z0: Tensor, ts: Sequence[float], control: Control | None = None) -> Tensor:
         """Return z at the rising times `ts` at or after 0, for all samples the same: (B, T, L)."""
         solver, args = self.solving(control, len(z0))
@@ -113,5 +127,6 @@ class LatentVAE(nn.Module):
         """Return the solver and the field's arguments, for `size` states: the batch of `control`, perhaps repeated."""
         if control is None:
             return self.solver, ()
+        # Behind the samples stand their best guesses (`encode`), or more draws of each: every time the same batch.
         known = control.repeat(size // len(control.knots))
         return known.solver(self.solver), (known,)
