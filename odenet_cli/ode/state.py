@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -113,6 +113,20 @@ def _rescaled_rms(state: State) -> float:
     divisor = max(largest, *(torch.finfo(part.dtype).tiny for part in wide))
     mean: float = norms([tuple(part / divisor for part in wide)], [2.0])[0]
     return divisor * mean
+
+
+def vjp(
+    values: Sequence[Tensor | None], cotangents: Iterable[Tensor | None], inputs: Sequence[Tensor], **options: bool
+) -> tuple[Tensor | None, ...]:
+    """Return Σ x_iᵀ ∂values_i/∂inputs by one pass through the graph, with the options of `torch.autograd.grad`.
+
+    None stands for a value or a cotangent that says nothing, and for the gradient of an input that no value depends on.
+    """
+    pairs = [(k, x) for k, x in zip(values, cotangents) if k is not None and x is not None and k.requires_grad]
+    # Without a graph there is nothing to go through, which autograd would take for a mistake.
+    if not pairs:
+        return (None,) * len(inputs)
+    return torch.autograd.grad([k for k, _ in pairs], inputs, [x for _, x in pairs], allow_unused=True, **options)
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.state import vjp
+
 Values = Sequence[Tensor | None]
 Function = Callable[[Sequence[Tensor]], Values]
 
@@ -43,32 +45,23 @@ class _Cut(torch.autograd.Function):
         inputs, read = tensors[:count], tensors[count:]
         arriving = [x for x in cotangents if x is not None]
 
-        def vjp(leaves: Sequence[Tensor], values: Values, arriving: Sequence[Tensor], create_graph: bool) -> Values:
+        def pull(leaves: Sequence[Tensor], values: Values, arriving: Sequence[Tensor], create_graph: bool) -> Values:
             reached = [part for part, x in zip(values, cotangents) if x is not None]
-            pairs = [(part, x) for part, x in zip(reached, arriving) if part is not None and part.requires_grad]
-            if not pairs:
-                return [None] * (len(leaves) + len(read))
             with without_hooks(read):
-                return torch.autograd.grad(
-                    [part for part, _ in pairs],
-                    (*leaves, *read),
-                    [x for _, x in pairs],
-                    retain_graph=True,  # it may go on behind what is read
-                    create_graph=create_graph,
-                    allow_unused=True,
-                )
+                # The graph is retained, since it may go on behind what is read.
+                return vjp(reached, arriving, (*leaves, *read), retain_graph=True, create_graph=create_graph)
 
         # create_graph=True: this backward pass is itself a function to be differentiated, and so again a node.
         if torch.is_grad_enabled():
 
             def again(given: Sequence[Tensor]) -> Values:
                 leaves = given[:count]
-                return vjp(leaves, function(leaves), given[count:], True)
+                return pull(leaves, function(leaves), given[count:], True)
 
             return None, None, *cut(again, (*inputs, *arriving), read)
         # The graph of the forward pass serves once, and is recorded anew for further backward passes.
         (leaves, values), ctx.graph = ctx.graph or _with_graph(function, inputs), None
-        return None, None, *vjp(leaves, values, arriving, False)
+        return None, None, *pull(leaves, values, arriving, False)
 
 
 def _with_graph(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:

@@ -23,7 +23,7 @@ from odenet_cli.ode.field.random_state import refuse
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, NodeGradient
 from odenet_cli.ode.outputs import integrate
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.state import State
+from odenet_cli.ode.state import State, vjp
 from odenet_cli.ode.stats import collect_into
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import check_transforms
@@ -166,17 +166,9 @@ class VJPAccumulator:
 
     def vjp(self, values: Sequence[Tensor], cotangents: Sequence[MaybeTensor], leaves: State) -> list[MaybeTensor]:
         """Return the cotangents of `leaves`, given those of the values made from them; gather those of the inputs."""
-        pairs = [(part, x) for part, x in zip(values, cotangents) if x is not None and part.requires_grad]
-        if not pairs:
-            return [None] * len(leaves)
-        products = torch.autograd.grad(
-            [part for part, _ in pairs],
-            (*leaves, *self._time_leaves, *self.problem.inputs),
-            [x for _, x in pairs],
-            retain_graph=self.problem.retain_graph,
-            # Inputs that this step does not use, a layer that is switched on later say, have None.
-            allow_unused=True,
-        )
+        # Inputs that this step does not use, a layer that is switched on later say, get None.
+        inputs = (*leaves, *self._time_leaves, *self.problem.inputs)
+        products = vjp(values, cotangents, inputs, retain_graph=self.problem.retain_graph)
         # The products come in the order of what was asked for: leaves, times, inputs.
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])
         accumulate(self.inputs, products[len(leaves) + len(self._time_leaves) :])
@@ -221,11 +213,9 @@ def double_backward(
         times = None if problem.times is None else problem.times.view_as(problem.times)
         states = {0: leaves, **solve_again(leaves, problem.make_time_gradients(times))}
         # One backward pass through all steps at once, with a graph of its own: O(L~) memory, as backprop has.
-        pairs = [(part, x) for j, row in enumerate(cotangents) for part, x in zip(states[j], row) if x is not None]
+        values = [part for j in range(len(cotangents)) for part in states[j]]
         inputs = (*leaves, *(() if times is None else (times,)), *problem.inputs)
-        products = torch.autograd.grad(
-            [part for part, _ in pairs], inputs, [x for _, x in pairs], create_graph=True, allow_unused=True
-        )
+        products = vjp(values, [x for row in cotangents for x in row], inputs, create_graph=True)
     parts = len(leaves)
     behind = products[len(inputs) - len(problem.inputs) :]
     return Gradients(products[:parts], None if times is None else products[parts], behind)

@@ -25,7 +25,7 @@ from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import split_at_jumps
 from odenet_cli.ode.settings import unwrap_scalars
-from odenet_cli.ode.state import State, Time, dot, rms
+from odenet_cli.ode.state import State, Time, dot, rms, vjp
 from odenet_cli.ode.tableau import Tableau
 
 NORMS = ("relative", "absolute", "seminorm")
@@ -103,20 +103,12 @@ class AugmentedField:
             leaves = as_leaves(z)
             dz = self.rhs(t, leaves)
             # -aᵀ ∂f/∂(z, θ) of equations 4 and 5: the sign goes with the cotangent.
-            pairs = [(k, part.neg()) for k, part in zip(dz, a) if k.requires_grad]
-            products: Sequence[MaybeTensor] = [None] * (self.parts + len(inputs))
-            self.has_gradient = bool(pairs)
-            if pairs:
-                products = torch.autograd.grad(
-                    [k for k, _ in pairs],
-                    (*leaves, *inputs),
-                    [part for _, part in pairs],
-                    retain_graph=self.retain_graph,
-                    allow_unused=True,
-                )
-                # A count inside a kernel would be a constant of the compiled code; `count` adds what a kernel has made.
-                if not torch.compiler.is_compiling():
-                    self.rhs.stats.vjps += 1
+            minus_a = [part.neg() if k.requires_grad else None for k, part in zip(dz, a)]
+            products = vjp(dz, minus_a, (*leaves, *inputs), retain_graph=self.retain_graph)
+        self.has_gradient = any(k.requires_grad for k in dz)
+        # A count inside a kernel would be a constant of the compiled code; `count` adds what a kernel has made.
+        if self.has_gradient and not torch.compiler.is_compiling():
+            self.rhs.stats.vjps += 1
         # The solver needs a tensor for every component; `uses_input` keeps which zeros are none of the field's.
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, products)]
         quadrature = products[self.parts :]

@@ -15,7 +15,7 @@ from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.field.captured import ancestors
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import State, VectorField, combine
+from odenet_cli.ode.state import State, VectorField, combine, vjp
 from odenet_cli.ode.step import Step
 
 LARGEST_JACOBIAN = 2**27  # numbers in all rows' Jacobians: half a GiB in float32
@@ -178,18 +178,10 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
     weights = (1 + torch.arange(count * size, dtype=torch.float64) * 0.6180339887 % 1).to(identity)
     if check := check and count > 1:
         cotangents = torch.cat([cotangents, weights.reshape(1, count, size)])
-    pairs = [(k, x) for k, x in zip(f0, rows.restore(cotangents, leaves)) if k.requires_grad]
     products: Sequence[Tensor | None] = [None] * len(leaves)
-    if pairs and size:
-        products = torch.autograd.grad(
-            [k for k, _ in pairs],
-            leaves,
-            [x for _, x in pairs],
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
+    if size:
+        weighed = rows.restore(cotangents, leaves)
+        products = vjp(f0, weighed, leaves, retain_graph=True, create_graph=create_graph, is_grads_batched=True)
     filled = [x.new_zeros(len(cotangents), *x.shape) if g is None else g for g, x in zip(products, leaves)]
     table = torch.cat([g.reshape(len(cotangents), count, x.numel() // count) for g, x in zip(filled, leaves)], dim=-1)
     jacobian = table[:size].transpose(0, 1)  # (D, B, D): row, sample, column -> (B, D, D)
