@@ -154,6 +154,7 @@ class RightHandSide:
 
     def _check_shapes(self, value: Any, y: State) -> State:
         """Return what the field returned as a state; raise ValueError if it is not like `y`."""
+        # Refused, never broadcast: a k of another shape would give a state of that shape one stage later.
         k: State = (value,) if self.single else tuple(value)
         if len(k) != len(y):
             raise ValueError(f"the field returned {len(k)} tensors for a state of {len(y)}.")

@@ -17,6 +17,7 @@ from odenet_cli.ode.transforms import in_forward_mode, to_numbers
 
 def unwrap_scalars(settings: Any) -> None:
     """Replace the 0-d tensors and NumPy scalars among the fields of a frozen dataclass by the numbers they hold."""
+    # Past the frozen dataclass's guard, before anybody has seen the object.
     for field in fields(settings):
         object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
 

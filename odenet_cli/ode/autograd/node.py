@@ -224,6 +224,7 @@ def double_backward(
 def _by_output(problem: Problem, stacked: Sequence[MaybeTensor]) -> list[list[MaybeTensor]]:
     """Return for each output time the components; None where there is nothing, as for y0 if only the end was
     asked for; outputs that the loss does not use have zeros, which autograd fills in."""
+    # One pass over what autograd hands in: from stacks by component to rows by output time.
     if problem.ends_only:
         return [[None] * len(stacked), list(stacked)]
     count = len(problem.ts)

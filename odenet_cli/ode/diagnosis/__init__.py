@@ -179,6 +179,7 @@ def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float]
             return None, None
         # The cure may have worked as far as it goes: behind one jump lies the next.
         longer = finding.extend(cure, Look(treated, trace)) if finding.extend else None
+        # Solved, but a longer cure is known: then this one has not found all that is wrong.
         if trace.error is not None or longer is not None:
             return None, longer
         # That it ran to its end says little: the answer is held against one a hundred times as accurate.

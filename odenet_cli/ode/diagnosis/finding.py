@@ -69,6 +69,7 @@ class Look:
 
     def tolerances(self, x: State, y: State) -> float:
         """Return the RMS of `x` in units of the error that the solver allows around `y`."""
+        # By the forward solve's own norm, so that 1 is what it would have accepted.
         scale = self.case.norm.error_scale(y[self.controlled], y[self.controlled])
         ratio: float = self.case.norm.scaled_norms([x[self.controlled]], scale)[0]
         return ratio

@@ -40,6 +40,7 @@ class Gradient(Protocol):
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
 
 
+# Two passes and a third for second derivatives. Saving, freeing and checking is the node's: `autograd.node`.
 class NodeGradient(Gradient, Protocol):
     """A gradient whose solve is one node of the graph.
 

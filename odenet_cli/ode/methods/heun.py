@@ -2,6 +2,7 @@
 
 from odenet_cli.ode.tableau import Tableau
 
+# The y1 on the trapezoidal rule's right-hand side is predicted by a step of Euler's.
 METHOD = Tableau.parse(
     """
      0 |

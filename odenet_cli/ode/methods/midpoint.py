@@ -2,6 +2,7 @@
 
 from odenet_cli.ode.tableau import Tableau
 
+# The slope in the middle alone counts: b_1 is 0, and k_1 serves the second stage only.
 METHOD = Tableau.parse(
     """
       0  |

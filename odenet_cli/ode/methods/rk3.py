@@ -2,6 +2,7 @@
 
 from odenet_cli.ode.tableau import Tableau
 
+# b is Simpson's rule, of which one stage has the middle.
 METHOD = Tableau.parse(
     """
       0  |

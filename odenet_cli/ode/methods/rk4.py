@@ -2,6 +2,7 @@
 
 from odenet_cli.ode.tableau import Tableau
 
+# b is Simpson's rule, of which two stages share the middle.
 METHOD = Tableau.parse(
     """
       0  |
