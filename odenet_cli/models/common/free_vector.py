@@ -1,0 +1,102 @@
+"""What is fitted of a parametric ODE, as one vector of free numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odenet_cli.models.common.bounds import derivative, from_free, to_free
+from odenet_cli.models.common.fit_keys import bounds_of, check_names, flat_names, start_of
+
+
+class FreeVector(nn.Module):
+    """Hold a field with its parameters, and the states at the beginning of series, `initial` (S, D).
+
+    A free vector u (p + S·d,) holds, transformed where they have bounds, the parameters that are fitted and then,
+    series by series, the states that are: `free` (P,) and `free_states` (D,) say which. The others keep their start.
+    """
+
+    free: Tensor
+    free_states: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self, field: nn.Module, states: Sequence[str], series: int, start: Any, bounds: Any, fixed: list[str] | None
+    ) -> None:
+        super().__init__()
+        self.field, self.names, self.states, self.fixed = field, flat_names(field), tuple(states), fixed
+        known = dict.fromkeys((*dict(field.named_parameters()), *self.states))
+        check_names(known, start=start, bounds=bounds, fixed=fixed)
+        self.start = start_of(field, self.states, start or {})
+        # Bounds of the parameters, then of the states: (P + D,) each.
+        both = bounds_of(field, self.names, self.states, bounds or {}, start or {})
+        self.register_buffer("low", torch.tensor([low for low, _ in both], dtype=torch.float64), persistent=False)
+        self.register_buffer("high", torch.tensor([high for _, high in both], dtype=torch.float64), persistent=False)
+        free = [name.partition("[")[0] not in (fixed or ()) for name in self.names]
+        self.register_buffer("free", torch.tensor(free), persistent=False)
+        self.register_buffer("free_states", torch.ones(len(self.states), dtype=torch.bool))
+        self.initial = nn.Parameter(torch.zeros(series, len(self.states)))
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Bounds of the states, (D,) each."""
+        return self.low[len(self.names) :], self.high[len(self.names) :]
+
+    def natural(self) -> Tensor:
+        """Return all parameters of the field, (P,)."""
+        return torch.cat([weight.detach().flatten() for weight in self.field.parameters()])
+
+    def count(self, problem: Any) -> int:
+        """Return the length of a free vector."""
+        return int(self.free.sum()) + len(problem.series) * int(self.free_states.sum())
+
+    def free_names(self, series: Sequence[str]) -> list[str]:
+        """Return the names of the numbers in a free vector; with several series, a state's has that of its series."""
+        shared = [name for name, free in zip(self.names, self.free.tolist()) if free]
+        states = [name for name, free in zip(self.states, self.free_states.tolist()) if free]
+        return shared + [f"{state}(0)" + (f" of {s}" if len(series) > 1 else "") for s in series for state in states]
+
+    def get_free(self, problem: Any) -> Tensor:
+        """Return the free vector of the present parameters."""
+        count, (low, high) = len(self.names), self.bounds
+        shared = to_free(self.natural(), self.low[:count], self.high[:count])[self.free]
+        states = to_free(self.initial.detach()[problem.series], low, high)[:, self.free_states]
+        return torch.cat((shared, states.flatten()))
+
+    @torch.no_grad()
+    def set_free(self, problem: Any, u: Tensor) -> None:
+        """Set the parameters from a free vector."""
+        theta, initial = (part[0] for part in self.split_free(problem, u[None]))
+        place = 0
+        for weight in self.field.parameters():
+            weight.copy_(theta[place : place + weight.numel()].view_as(weight))
+            place += weight.numel()
+        self.initial[problem.series] = initial
+
+    def split_free(self, problem: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return parameters (K, P) and states at the beginning (K, S, D) of free vectors (K, p + S·d)."""
+        count, p, (low, high) = len(self.names), int(self.free.sum()), self.bounds
+        # What is not fitted stays as it is in every copy.
+        theta = self.natural().repeat(len(u), 1)
+        theta[:, self.free] = from_free(u[:, :p], self.low[:count][self.free], self.high[:count][self.free])
+        initial = self.initial.detach()[problem.series].repeat(len(u), 1, 1)
+        states = u[:, p:].reshape(len(u), len(problem.series), -1)
+        initial[..., self.free_states] = from_free(states, low[self.free_states], high[self.free_states])
+        return theta, initial
+
+    def slopes(self, problem: Any) -> Tensor:
+        """Return the derivative of each fitted number by its place in the free vector, (p + S·d,)."""
+        count, (low, high) = len(self.names), self.bounds
+        shared = derivative(self.natural(), self.low[:count], self.high[:count])[self.free]
+        states = derivative(self.initial.detach()[problem.series], low, high)[:, self.free_states]
+        return torch.cat((shared, states.flatten()))
+
+    def has_bounds(self) -> Tensor:
+        """Return which of the numbers of a series' free vector, (p + d,), are logarithms or logits."""
+        bounded = self.low.isfinite() | self.high.isfinite()
+        names = len(self.names)
+        return torch.cat((bounded[:names][self.free], bounded[names:][self.free_states]))
