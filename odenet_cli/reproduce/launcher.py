@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from odenet_cli.reproduce.plan import is_for_hydra
 from odenet_cli.reproduce.processes import CellProcess
 from odenet_cli.request import hydra_internals
 from odenet_cli.request.compose import Composer
@@ -36,21 +37,13 @@ def launch(
     """
     if not jobs:
         return
-    hydras = [word for word in overrides if word.startswith(("hydra/", "hydra."))]
     fixed = ["hydra.job.config.override_dirname.exclude_keys=[]", f"hydra.sweep.dir={jobs[0].folder.parent}"]
-    composer = Composer(parse(["--multirun", *hydras, *fixed]))
+    composer = Composer(parse(["--multirun", *filter(is_for_hydra, overrides), *fixed]))
     with composer.translate_errors():
         master, _ = composer.master()
         check_composed(master)
         launcher = hydra_internals.make_launcher(composer.loader, train, master)
-    points = [
-        [
-            *(word for word in job.overrides if word not in hydras),
-            f"hydra.sweep.subdir={job.folder.name}",
-            "resume=auto",
-        ]
-        for job in jobs
-    ]
+    points = [[*job.overrides, f"hydra.sweep.subdir={job.folder.name}", "resume=auto"] for job in jobs]
     folders = [job.folder for job in jobs]
     with polling(folders, update), restore_on_refusal(folders), shared_cores(master, len(jobs)):
         try:

@@ -69,7 +69,7 @@ class ReproduceRequest:
     @property
     def uses_launcher(self) -> bool:
         """Return whether one of Hydra's launchers starts the runs."""
-        return any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in self.overrides)
+        return any(key_of(word).startswith(("hydra/launcher", "hydra.launcher")) for word in self.overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +196,10 @@ def check_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
 
 def is_incidental(override: str) -> bool:
     """Return whether an override leaves what a run computes as it is."""
-    return key_of(override) in INCIDENTAL or _is_hydra(override)
+    return key_of(override) in INCIDENTAL or is_for_hydra(override)
 
 
-def _is_hydra(override: str) -> bool:
+def is_for_hydra(override: str) -> bool:
     """Return whether an override is for Hydra, not for a run."""
     return key_of(override).startswith(("hydra.", "hydra/"))
 
@@ -207,14 +207,14 @@ def _is_hydra(override: str) -> bool:
 def _settings(item: str, composer: Composer) -> dict[str, Any]:
     """Return the section `reproduce` of an experiment, composed by Hydra, so that one may build on another."""
     with composer.translate_errors():
-        cfg = composer.compose([f"experiment={item}", *filter(_is_hydra, composer.overrides)])
+        cfg = composer.compose([f"experiment={item}", *filter(is_for_hydra, composer.overrides)])
         content: Any = OmegaConf.to_container(cfg.reproduce[item], resolve=True)
     return {str(key): value for key, value in content.items()}
 
 
 def _cells(composer: Composer, overrides: list[str], **place: Any) -> list[Cell]:
     """Return the cells of a row: one for each combination of the values in its overrides."""
-    composer.overrides = [quote_override(word) for word in overrides if not _is_hydra(word)]
+    composer.overrides = [quote_override(word) for word in overrides if not is_for_hydra(word)]
     with composer.translate_errors():
         points = composer.split(composer.overrides)
     varied = tuple(word for point in points for word in point if not all(word in other for other in points))

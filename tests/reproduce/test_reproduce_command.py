@@ -233,14 +233,22 @@ def test_alone_it_prints_its_help(reproduce):
 
 
 def test_a_launcher_that_stops_leaves_the_table_to_what_is_done(reproduce, tmp_path, monkeypatch):
+    """The launcher is given all words for Hydra, those that add a key too."""
+    given = {}
+
     class Launcher:
         def launch(self, points, initial_job_idx):
             raise OSError("the queue is gone")
 
-    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
-    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic")
+    def instantiate(plugins, hydra_context, task_function, config):
+        given.update(config.hydra.launcher)
+        return Launcher()
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate)
+    words = ("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "hydra/launcher=basic", "+hydra.launcher.own=3")
     code, out = reproduce(*words)
     assert code == 1
+    assert given["own"] == 3
     assert "MLP, seed 0: not started\n" in out
     assert "- MLP, seed 0: not started\n" in (tmp_path / "results" / "table1" / "quick.md").read_text()
 
