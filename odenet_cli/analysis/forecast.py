@@ -112,11 +112,8 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
                     f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."
                 )
             more.append(t[-1] + gap * torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype))
-        early = asked[asked < t[0]]
-        if len(early):
-            raise RequestError(
-                f"times={question.times[0]}: series {name} begins later; there is nothing to predict from."
-            )
+        if early := [word for word, time in zip(question.times, asked) if time < t[0]]:
+            raise RequestError(f"times={early[0]}: series {name} begins later; there is nothing to predict from.")
         every = torch.unique(torch.cat((t, *more)))
         truth = x.new_full((len(every), x.shape[1]), float("nan"))
         truth[torch.searchsorted(every, t)] = x

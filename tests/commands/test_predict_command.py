@@ -159,7 +159,7 @@ REFUSED = {
     "out=a.csv horizon=7": "horizon=7 must be a number with a unit: 30d",
     "out=a.csv horizon=1e9d": "too many",
     "out=a.csv times=3": "times=3: each must be a date",
-    "out=a.csv times=1999-01-01": "begins later",
+    "out=a.csv times=2999-01-01,1999-01-01": "times=1999-01-01: series .* begins later",
 }
 
 
