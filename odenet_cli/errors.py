@@ -53,6 +53,11 @@ def name_file(path: Path) -> Iterator[None]:
         raise
 
 
+def first_line(text: object) -> str:
+    """Return the first line of a text, or of the message of an error."""
+    return str(text).partition("\n")[0]
+
+
 def message_of(error: BaseException) -> str:
     """Return the message of any error for a user."""
     return str(error) if isinstance(error, OdenetError) else describe_external(error) or _named(error)

@@ -1,11 +1,20 @@
-"""Write tables as Markdown: whatever stands in a cell stays in it."""
+"""Write tables as Markdown, and the numbers in them: whatever stands in a cell stays in it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+MISSING = "–"  # a number that is not known
 NUMBER = re.compile(r"[-–\d][-–\d.,e/± ]*")  # also "20 / 1.2e-05" and "0.110 ± 0.024"
+
+
+def three_digits(value: float | None) -> str:
+    """Return three significant digits; digits before the point are kept whole."""
+    if value is None:
+        return MISSING
+    decimals = next((decimals for bound, decimals in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
+    return f"{value:.{decimals}f}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:

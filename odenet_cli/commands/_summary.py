@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.errors import first_line
 from odenet_cli.files import write, write_json
 from odenet_cli.markdown import markdown_table
 from odenet_cli.request.overrides import differing_keys
@@ -34,7 +35,7 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
     undone = [record for record in records if record["status"] != "done"]
     say(f"\n{table}\n")
     for record in undone:
-        reason = str(record["reason"] or "").partition("\n")[0]
+        reason = first_line(record["reason"] or "")
         say(f"{record['folder']}: {record['status']}: {reason}")
     say(f"{len(records) - len(undone)} of {len(records)} done; {folder / 'summary.json'}")
     return sum(record["status"] != "done" for record in records[len(earlier) :])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from odenet_cli.config.schema import INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.report.runs import Run, finite
-from odenet_cli.report.statistics import Spread, over_seeds
+from odenet_cli.report.statistics import Spread, grouped, over_seeds
 
 IGNORED = INCIDENTAL | {"seed"}  # may differ between two runs of the same experiment
 SOLVER_KEYS = ("solver.", "gradient.", "eval.solver.")
@@ -26,7 +26,7 @@ Setting = dict[str, Any]  # full key -> value, of what was computed
 class Group:
     """Hold runs that share the `values` of the keys that distinguish groups."""
 
-    values: Setting
+    values: Setting = field(default_factory=dict)
     runs: list[Run]
 
     @property
@@ -74,7 +74,6 @@ class Comparison:
         return [key for key in self.numeric if key in distinguishing]
 
     def has(self, name: str) -> bool:
-        """Return whether any group has this number."""
         return any(group.spread(name) for group in self.groups)
 
 
@@ -105,10 +104,11 @@ def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
         identity = _differing_keys([{k: v for k, v in s.items() if _is_identity(k)} for s in settings])
         keys = [*by, *(key for key in identity if key not in by)]
 
-    members = defaultdict(list)
-    for index, run in enumerate(readable):
-        values = tuple(settings[index].get(key, run.config.get(key) if by else None) for key in keys)
-        members[values].append(index)
+    values_of = [
+        tuple(setting.get(key, run.config.get(key) if by else None) for key in keys)
+        for run, setting in zip(readable, settings)
+    ]
+    members = grouped((values, index) for index, values in enumerate(values_of))
     mixed = [
         key for key in differing if any(len({settings[i].get(key) for i in same}) > 1 for same in members.values())
     ]
@@ -169,15 +169,12 @@ def _count_distinct(rows: Sequence[Setting], keys: Sequence[str]) -> int:
 
 
 def _is_identity(key: str) -> bool:
-    return _section(key) in IDENTITY or key.rpartition(".")[2] in PRESETS
-
-
-def _section(key: str) -> str:
-    return key.partition(".")[0]
+    return key.partition(".")[0] in IDENTITY or key.rpartition(".")[2] in PRESETS
 
 
 def _section_rank(key: str) -> int:
-    return SECTIONS.index(_section(key)) if _section(key) in SECTIONS else len(SECTIONS)
+    section = key.partition(".")[0]
+    return SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
 
 
 def _shared(settings: Sequence[Setting]) -> Setting:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odenet_cli.report import scales, style
-from odenet_cli.report.compare import Comparison, distinguishing_keys
+from odenet_cli.report.compare import Comparison, compare, distinguishing_keys
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.text import group_label, keys_title
 
@@ -38,7 +38,6 @@ COSTS = (
     Panel("NFE backward", "train", "nfe_backward"),
     Panel("saved memory (MiB)", "train", "saved_mib"),
 )
-WHILE_TRAINING = (LOSS, *SCORES, *COSTS[:2])  # what tells how a single run went
 MAX_POINTS = 200  # of a line
 MOSAIC = {1: "A", 2: "AB", 3: "ABC", 4: "AB\nCD", 5: "AAABBB\nCCDDEE"}
 NARROW = {1: "A", 2: "AB", 3: "AB\nCC", 4: "AB\nCD"}  # in one column of text
@@ -73,15 +72,19 @@ def training(
         _draw_panel(axes, panel, runs, epochs)
         axes.set_xlim(left=0)
 
-    handles = [
-        style.handle(group_label(group.values, keys) or group.runs[0].config.get("name", ""), **look)
-        for group, look in zip(groups, looks)
-    ]
+    labels = [group_label(group.values, keys) or group.runs[0].config.get("name", "") for group in groups]
+    entries = list(zip(labels, looks))
     if not all(run.done for run, _ in runs):
-        handles.append(style.handle("not done", color=style.GREY, marker="x", linestyle=""))
-    if len(handles) > 1:
-        style.legend(figure, handles, keys_title(keys, following))
+        entries.append(("not done", {"color": style.GREY, "marker": "x", "linestyle": ""}))
+    if len(entries) > 1:
+        style.legend(figure, entries, keys_title(keys, following))
     return figure
+
+
+def while_training(run: Run) -> dict[str, Figure]:
+    """Draw `training`, how a single run went, where it left records of that."""
+    figure = training(compare([run]), (LOSS, *SCORES, *COSTS[:2]), narrow=True)
+    return {} if figure is None else {"training": figure}
 
 
 def _smooth(points: Curve) -> Curve:

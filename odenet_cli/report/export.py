@@ -70,7 +70,6 @@ def as_csv(comparison: Comparison, provenance: Provenance) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return CSV with a head."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -79,7 +78,6 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_table(folder: Path, comparison: Comparison, provenance: Provenance) -> list[Path]:
-    """Write `table.md`, `.csv` and `.json`."""
     texts = {"md": comparison_text(comparison, provenance) + "\n", "csv": as_csv(comparison, provenance)}
     texts["json"] = as_json(comparison, provenance) + "\n"
     return [write_output(folder / f"table.{kind}", text) for kind, text in texts.items()]

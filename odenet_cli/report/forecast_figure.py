@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from odenet_cli.report import style
 
 MAX_PANELS = 8
-MEAN, SEEN = style.CYCLE[0], style.DARK
-DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 2.8}
-HELD_BACK: dict[str, Any] = {**DOT, "color": style.GREY, "markerfacecolor": "w", "markeredgewidth": 0.6}
+MEAN = style.CYCLE[0]
+DOT: style.Look = {"marker": "o", "linestyle": "none", "markersize": 2.8}
+SEEN: style.Look = {**DOT, "color": style.DARK, "markeredgewidth": 0}
+HELD_BACK: style.Look = {**DOT, "color": style.GREY, "markerfacecolor": "w", "markeredgewidth": 0.6}
+TRUE: style.Look = {"color": style.GREY, "linewidth": 0.9}
 BAND = style.tint(MEAN, 0.25)
 
 
@@ -34,19 +36,19 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str) -> Figure:
         axes.plot(t, series[f"{name}_mean"], color=MEAN, linewidth=1.3)
         if dots:
             axes.plot(t[~seen], series[name][~seen], **HELD_BACK)
-            axes.plot(t[seen], series[name][seen], color=SEEN, markeredgewidth=0, zorder=5, **DOT)
+            axes.plot(t[seen], series[name][seen], zorder=5, **SEEN)
         else:
             there = ~numpy.isnan(series[name])
-            axes.plot(t[there], series[name][there], color=style.GREY, linewidth=0.9)
+            axes.plot(t[there], series[name][there], **TRUE)
         axes.set_ylabel(name)
     for axes in panels[-1]:
         axes.set_xlabel(time)
-    handles = [style.handle("mean", color=MEAN, linewidth=1.3), style.handle("5 to 95 %", color=BAND, linewidth=5)]
-    if dots:
-        handles.append(style.handle("seen", color=SEEN, markeredgewidth=0, **DOT))
-        if any((~seen & ~numpy.isnan(series[name])).any() for name in columns):
-            handles.append(style.handle("not seen", **HELD_BACK))
+    entries = {"mean": {"color": MEAN, "linewidth": 1.3}, "5 to 95 %": {"color": BAND, "linewidth": 5}}
+    if not dots:
+        entries["true"] = TRUE
     else:
-        handles.append(style.handle("true", color=style.GREY, linewidth=0.9))
-    style.legend(figure, handles)
+        entries["seen"] = SEEN
+        if any((~seen & ~numpy.isnan(series[name])).any() for name in columns):
+            entries["not seen"] = HELD_BACK
+    style.legend(figure, entries.items())
     return figure

@@ -44,7 +44,6 @@ class Provenance:
         return [f"{name}: {_shortened(values)}" for name, values in named.items()]
 
     def text(self) -> str:
-        """Return the lines as one text, for the metadata of a figure."""
         return "\n".join(self.lines())
 
 

@@ -14,12 +14,12 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from odenet_cli.files import write_output
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.export import csv_text
 from odenet_cli.report.provenance import Provenance, data_of
 from odenet_cli.report.runs import Run
-from odenet_cli.report.text import MISSING, bullets, seeds_text
+from odenet_cli.report.text import bullets, seeds_text
 
 NO_FIGURE = "There is no figure: not enough of its cells are done."
 
@@ -35,7 +35,6 @@ class Entry(NamedTuple):
     measured: Sequence[dict[str, Any]] = ()
 
     def measurements(self, kind: str) -> list[dict[str, Any]]:
-        """Return the measured rows of one kind."""
         return [row for row in self.measured if row["kind"] == kind]
 
 
@@ -105,7 +104,6 @@ class Check(NamedTuple):
 
     @property
     def cells(self) -> list[str]:
-        """Return the line of the table."""
         if self.low is not None and self.high is not None:
             bounds = f"{self.low:g} to {self.high:g}"
         else:
@@ -130,70 +128,72 @@ def check_expectations(result: Result, expected: Mapping[str, Sequence[float | N
     return [Check(result.label(name), low, high, result.facts.get(name)) for name, (low, high) in expected.items()]
 
 
-def markdown(
-    result: Result, about: About, checks: Sequence[Check], provenance: Provenance, there: Collection[str] = ()
-) -> str:
-    """Return the report: title, tables, figures, expected beside measured, and where the numbers come from.
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Hold all that is written of an item: results/ITEM/PRESET.*"""
 
-    there  names of figures that are in the folder already
-    """
-    partial = f" ({'; '.join(about.partial)})" if about.partial else ""
-    parts = [f"# {result.title}: {about.preset} preset{partial}", *[f"**{result.verdict}**"] * bool(result.verdict)]
-    parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
-    for text in result.body:
-        name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
-        if name is None:
-            parts.append(text)
-        elif name in result.films:
-            parts.append(f"![{name}]({about.preset}-{name}.gif)")
-        else:
-            has_figure = name in there or result.figures.get(name) is not None
-            parts.append(f"![{name}]({about.preset}-{name}.svg)" if has_figure else NO_FIGURE)
-    if checks:
-        table = markdown_table(["", "expected", "measured", ""], [check.cells for check in checks], left=1)
-        parts += ["## Expected and measured", table]
-    if about.missing:
-        parts += ["## Not done, and in no number above", bullets(about.missing)]
-    return "\n\n".join([*parts, bullets(provenance.lines())]) + "\n"
+    result: Result
+    about: About
+    checks: Sequence[Check]
+    source: Provenance
 
+    def markdown(self, there: Collection[str] = ()) -> str:
+        """Return the report: title, tables, figures, expected beside measured, and where the numbers come from.
 
-def texts(result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> dict[str, str]:
-    """Return the texts of a result by their endings: md, csv (every row with the command that made it), json."""
-    columns = dict.fromkeys(key for row in result.rows for key in row)
-    content = {"title": result.title, "verdict": result.verdict, **asdict(about), "source": asdict(provenance)}
-    content |= {"expected": [{**check._asdict(), "hit": check.hit} for check in checks]}
-    content |= {"facts": {result.label(name): value for name, value in result.facts.items()}, "rows": result.rows}
-    return {
-        "md": markdown(result, about, checks, provenance),
-        "csv": csv_text([*columns, "command"], ({**row, "command": provenance.command} for row in result.rows)),
-        "json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
-    }
+        there  names of figures that are in the folder already
+        """
+        result, about = self.result, self.about
+        partial = f" ({'; '.join(about.partial)})" if about.partial else ""
+        parts = [f"# {result.title}: {about.preset} preset{partial}", *[f"**{result.verdict}**"] * bool(result.verdict)]
+        parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
+        for text in result.body:
+            name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
+            if name is None:
+                parts.append(text)
+            elif name in result.films:
+                parts.append(f"![{name}]({about.preset}-{name}.gif)")
+            else:
+                has_figure = name in there or result.figures.get(name) is not None
+                parts.append(f"![{name}]({about.preset}-{name}.svg)" if has_figure else NO_FIGURE)
+        if self.checks:
+            table = markdown_table(["", "expected", "measured", ""], [check.cells for check in self.checks], left=1)
+            parts += ["## Expected and measured", table]
+        if about.missing:
+            parts += ["## Not done, and in no number above", bullets(about.missing)]
+        return "\n\n".join([*parts, bullets(self.source.lines())]) + "\n"
 
+    def texts(self) -> dict[str, str]:
+        """Return the texts by their endings: md, csv (every row with the command that made it), json."""
+        result, command = self.result, self.source.command
+        columns = dict.fromkeys(key for row in result.rows for key in row)
+        content = {"title": result.title, "verdict": result.verdict, **asdict(self.about)}
+        content |= {"source": asdict(self.source)}
+        content |= {"expected": [{**check._asdict(), "hit": check.hit} for check in self.checks]}
+        content |= {"facts": {result.label(name): value for name, value in result.facts.items()}, "rows": result.rows}
+        return {
+            "md": self.markdown(),
+            "csv": csv_text([*columns, "command"], ({**row, "command": command} for row in result.rows)),
+            "json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+        }
 
-def write(folder: Path, result: Result, about: About, checks: Sequence[Check], provenance: Provenance) -> list[Path]:
-    """Write `PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each in one move."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = texts(result, about, checks, provenance)
-    files = [write_output(folder / f"{about.preset}.{kind}", text) for kind, text in contents.items()]
-    return files + write_figures(folder, result, about, provenance)
+    def write(self, folder: Path) -> list[Path]:
+        """Write `PRESET.md`, `.csv`, `.json`, every figure as SVG and PNG, every film as GIF; each in one move."""
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = self.texts().items()
+        return [write_output(folder / f"{self.about.preset}.{kind}", text) for kind, text in texts] + self.draw(folder)
 
-
-def write_figures(folder: Path, result: Result, about: About, provenance: Provenance) -> list[Path]:
-    """Write the figures and films alone."""
-    files = []
-    for name, figure in result.figures.items():
-        if figure is not None:
-            style.head(figure, caption(result, about, name))
-            files += style.save(figure, folder / f"{about.preset}-{name}", provenance.text())
-    for name, film in result.films.items():
-        files.append(style.save_film(film(caption(result, about, name)), folder / f"{about.preset}-{name}"))
-    return files
-
-
-def caption(result: Result, about: About, name: str) -> str:
-    """Return the line above a figure or film: item, preset and seeds."""
-    partial = " (partial)" if about.partial else ""
-    return f"{result.title.partition(',')[0]}, {about.preset} preset{partial}, {result.seeds[name]}"
+    def draw(self, folder: Path) -> list[Path]:
+        """Write the figures and films; above each stands item, preset and seeds."""
+        result, about, files = self.result, self.about, list[Path]()
+        partial = " (partial)" if about.partial else ""
+        head = f"{result.title.partition(',')[0]}, {about.preset} preset{partial}"
+        for name, figure in result.figures.items():
+            if figure is not None:
+                style.head(figure, f"{head}, {result.seeds[name]}")
+                files += style.save(figure, folder / f"{about.preset}-{name}", self.source.text())
+        for name, film in result.films.items():
+            files.append(style.save_film(film(f"{head}, {result.seeds[name]}"), folder / f"{about.preset}-{name}"))
+        return files
 
 
 def csv_row(entry: Entry, names: Sequence[str] = ()) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, first_line
 from odenet_cli.rundir import check_types, parse_record, read_metrics
 
 CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.yaml`
@@ -49,7 +49,6 @@ class Run:
 
     @property
     def final(self) -> dict[str, Any]:
-        """Return the final metrics; empty where the run has none."""
         return self.record.get("final") or {}
 
     @property
@@ -75,14 +74,14 @@ class Run:
         return next((int(record["step"]) for record in self.records("valid") if record["epoch"] == 1), None)
 
     def records(self, split: str) -> list[dict[str, Any]]:
-        """Return the records of one split."""
         return [record for record in self.metrics if record.get("split") == split]
 
     def value(self, name: str) -> float | None:
-        """Return one number of the run: `parameters`, `epoch_s`, or a name in its final metrics."""
-        if name == "parameters":
-            return finite(self.record.get("parameters"))
-        return self.epoch_s if name == "epoch_s" else finite(self.final.get(name))
+        """Return one number of the run: `parameters`, `epoch_s`, `step_ms`, or a name in its final metrics."""
+        if name in ("epoch_s", "step_ms"):
+            number: float | None = getattr(self, name)
+            return number
+        return finite(self.record.get(name) if name == "parameters" else self.final.get(name))
 
     @cached_property
     def step_ms(self) -> float | None:
@@ -174,10 +173,6 @@ def _why_unreadable(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}"
     return str(error) if isinstance(error, (RequestError, ValueError)) else f"{type(error).__name__}: {error}"
-
-
-def first_line(text: object) -> str:
-    return str(text).partition("\n")[0]
 
 
 def flatten(section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

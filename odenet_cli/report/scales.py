@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from odenet_cli.report.text import compact
 
 
-def color_norm(values: Sequence[float]) -> Normalize:
-    """Return the map from values to [0, 1], logarithmic where they span a decade."""
-    low, high = min(values), max(values)
-    return LogNorm(low, high) if spans(values) else Normalize(low, high)
-
-
 def spans(values: Sequence[float], factor: float = 10) -> bool:
     """Return whether the values span a decade (or `factor`), so that a logarithmic axis is due."""
     return bool(values) and min(values) > 0 and max(values) / min(values) >= factor
-
-
-def swept_axis(axes: Axes, values: Iterable[float]) -> None:
-    """Scale the x axis of a swept key: logarithmic where it spans a decade, a tick at each value where they are few."""
-    ordered = sorted(set(values))
-    if spans(ordered):
-        axes.set_xscale("log")
-    ticks_at(axes.xaxis, ordered)
 
 
 def ticks_at(axis: Axis, values: Sequence[float]) -> None:

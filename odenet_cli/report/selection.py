@@ -6,18 +6,17 @@ Also what validation says over training: at the tested weights, towards the end,
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from odenet_cli.markdown import markdown_table
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, csv_row
 from odenet_cli.report.runs import Run, finite
-from odenet_cli.report.statistics import Spread, over_seeds
+from odenet_cli.report.statistics import Key, Spread, grouped, over_seeds
 from odenet_cli.report.table import plus_minus
 from odenet_cli.report.text import compact
 
-Key = TypeVar("Key", bound=Hashable)
 Score = Callable[[Run], float | None]  # on validation data
 Setting = Callable[[Run], str]
 
@@ -36,7 +35,7 @@ class Choice(NamedTuple):
 
     @property
     def group(self) -> Group:
-        return Group(values={}, runs=[entry.run for entry in self.entries])
+        return Group(runs=[entry.run for entry in self.entries])
 
 
 def learning_rate(run: Run) -> str:
@@ -47,10 +46,7 @@ def select(
     entries: Iterable[Entry], key: Callable[[Entry], Key], score: Score, setting: Setting = learning_rate
 ) -> tuple[dict[Key, list[Entry]], dict[Key, Choice]]:
     """Return all cells by key, and the choice for each key."""
-    cells: dict[Key, list[Entry]] = {}
-    for entry in entries:
-        if entry.run.config:
-            cells.setdefault(key(entry), []).append(entry)
+    cells = grouped((key(entry), entry) for entry in entries if entry.run.config)
     return cells, {key: choice for key, same in cells.items() if (choice := choose(same, score, setting))}
 
 
@@ -59,10 +55,8 @@ def choose(entries: Sequence[Entry], score: Score, setting: Setting = learning_r
 
     A setting of which a seed diverged, or is not done while others are complete, is not chosen.
     """
-    settings: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.run.done and score(entry.run) is not None:
-            settings.setdefault(setting(entry.run), []).append(entry)
+    scored = [entry for entry in entries if entry.run.done and score(entry.run) is not None]
+    settings = grouped((setting(entry.run), entry) for entry in scored)
     if not settings:
         return None
     complete = max(map(len, settings.values()))
@@ -119,12 +113,8 @@ def largest_fall(
 ) -> float | None:
     """Return the largest `fall` of a validation number from the last tenth of training but one to the last, a mean
     over seeds; None where training was too short."""
-    falls = []
-    for choice in choices:
-        tenths = [means for run in choice.group.done if (means := _last_tenths(run, name))]
-        if tenths:
-            falls.append(statistics.fmean(fall(*means) for means in tenths))
-    return max(falls, default=None)
+    tenths = [[means for run in choice.group.done if (means := _last_tenths(run, name))] for choice in choices]
+    return max((statistics.fmean(fall(*means) for means in runs) for runs in tenths if runs), default=None)
 
 
 def _last_tenths(run: Run, name: str) -> tuple[float, float] | None:

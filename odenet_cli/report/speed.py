@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odenet_cli.errors import RequestError
 from odenet_cli.report import scales, style
 from odenet_cli.report.provenance import distinct
+from odenet_cli.report.statistics import grouped
 
 COLORS = {  # the first word of a subject -> its colour
     **{"odenet": style.CYCLE[0], "torchdiffeq": style.CYCLE[6], "torchode": style.CYCLE[2]},
@@ -64,9 +65,9 @@ def draw(pages: Mapping[str, Page]) -> Figure:
             speed_panel(axes, table)
     for place, (axes, table) in enumerate(zip(bands[-1].subplots(1, 4), problems) if problems else ()):
         precision_panel(axes, table, first=not place)
-    looks = [(name, {"color": COLORS[name.split()[0]], "linestyle": dashes}) for name, dashes in SOLVERS.items()]
     if problems:
-        style.legend(figure, [style.handle(name, **look) for name, look in looks], "precision")
+        looks = [(name, {"color": COLORS[name.split()[0]], "linestyle": dashes}) for name, dashes in SOLVERS.items()]
+        style.legend(figure, looks, "precision")
     style.head(figure, made_of(pages))
     return figure
 
@@ -87,11 +88,8 @@ def _ratios(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _points(table: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
     """Return evaluations and error of each solver that is drawn, by falling tolerance."""
-    points: dict[str, list[tuple[int, float]]] = {}
-    for record in table["records"]:
-        if record.get("subject") in SOLVERS and record.get("error") and record.get("nfe"):
-            points.setdefault(record["subject"], []).append((record["nfe"], record["error"]))
-    return points
+    solved = [r for r in table["records"] if r.get("subject") in SOLVERS and r.get("error") and r.get("nfe")]
+    return grouped((record["subject"], (record["nfe"], record["error"])) for record in solved)
 
 
 def speed_panel(axes: Axes, table: Mapping[str, Any]) -> None:
@@ -103,7 +101,7 @@ def speed_panel(axes: Axes, table: Mapping[str, Any]) -> None:
             axes.annotate("failed", (1, height), color=style.GREY, fontsize=5.5, va="center")
             continue
         color, ratio = COLORS.get(record["subject"].split()[0], style.GREY), base / record["ms"]
-        low, high = _middle_half(record["times_ms"])
+        low, high = numpy.percentile(record["times_ms"], [25, 75])
         axes.plot([1, ratio], [height, height], color=style.tint(color, 0.35), linewidth=2.2, solid_capstyle="butt")
         axes.plot([base / high, base / low], [height, height], color=color, linewidth=0.8)
         axes.plot(ratio, height, "o", color=color, markersize=3)
@@ -116,13 +114,6 @@ def speed_panel(axes: Axes, table: Mapping[str, Any]) -> None:
     scales.compact_labels(axes.xaxis)
     axes.set_title(table["title"].partition(": " if ": " in table["title"] else ", ")[0])
     axes.set_xlabel(f"times as fast as {records[0]['subject']}", fontsize=6)
-
-
-def _middle_half(times: Sequence[float]) -> tuple[float, float]:
-    if len(times) < 2:
-        return times[0], times[0]
-    low, _, high = statistics.quantiles(times, method="inclusive")
-    return low, high
 
 
 def precision_panel(axes: Axes, table: Mapping[str, Any], first: bool) -> None:

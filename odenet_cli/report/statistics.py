@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from odenet_cli.errors import RequestError
-from odenet_cli.report.runs import Run, finite, first_line
+from odenet_cli.errors import RequestError, first_line
+from odenet_cli.report.runs import Run, finite
 
 SIGNED = frozenset(("loss", "nll", "kl", "gap"))  # measures that may be below 0
 SHARES = frozenset(("error", "valid_error", "outside"))  # measures that are at most 1
 LEVEL = 0.05  # of significance
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """Return the values of each key."""
+    groups: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 class Spread(NamedTuple):
@@ -42,10 +52,7 @@ def over_seeds(values: Iterable[tuple[Any, float | None]], name: str) -> Spread 
 
     Runs of one seed are not independent: their mean counts once.
     """
-    seeds = defaultdict(list)
-    for seed, value in values:
-        if value is not None:
-            seeds[seed].append(value)
+    seeds = grouped((seed, value) for seed, value in values if value is not None)
     bounds = (-math.inf if name in SIGNED else 0.0, 1.0 if name in SHARES else math.inf)
     return spread([statistics.fmean(same) for same in seeds.values()], *bounds) if seeds else None
 

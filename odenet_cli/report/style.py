@@ -6,10 +6,10 @@ Type, lines and axes are set in `odenet.mplstyle` beside this file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.animation import FuncAnimation, PillowWriter
@@ -19,6 +19,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.style import context
 from matplotlib.text import Text
 
 from odenet_cli.files import write_output
@@ -38,22 +39,10 @@ GREY, PALE, DARK = "#6E6E6E", "#BBBBBB", "#222222"
 SHADES = ListedColormap([mpl.colormaps["viridis"](0.8 * part / 255) for part in range(256)])  # no faint yellow
 
 Look = dict[str, Any]  # arguments of a line
-RC = mpl.rc_params_from_file(Path(__file__).with_name("odenet.mplstyle"), use_default_template=False)
+DOT: Look = {"marker": "o", "linestyle": "none", "markersize": 3}  # in a legend
+RC: Any = mpl.rc_params_from_file(Path(__file__).with_name("odenet.mplstyle"), use_default_template=False)
 
-Draw = TypeVar("Draw", bound=Callable[..., Any])
-
-
-def styled(draw: Draw) -> Draw:
-    """Make a function draw in this style, whatever the user's own settings are."""
-
-    @wraps(draw)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(RC)
-            return draw(*args, **options)
-
-    return cast(Draw, wrapped)
+styled = context(RC, after_reset=True)  # a decorator: the function draws so, whatever the user's own settings are
 
 
 @styled
@@ -108,10 +97,12 @@ def group_looks(values: Sequence[Mapping[str, Any]]) -> list[Look]:
     return [{"color": CYCLE[place], "linestyle": DASHES[turn % len(DASHES)]} for turn, place in turns]
 
 
-def panel_grid(count: int, columns: int, height: float, extra: float = 0.0, **shared: Any) -> tuple[Figure, Any]:
+def panel_grid(
+    count: int, columns: int, height: float, extra: float = 0.0, width: float = WIDTH, **shared: Any
+) -> tuple[Figure, Any]:
     """Return a figure with rows of `height` inches, and its panels (rows, columns), of which `count` are shown."""
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, rows * height + extra))
+    figure = Figure(figsize=(width, rows * height + extra))
     panels = figure.subplots(rows, columns, squeeze=False, **shared)
     for axes in panels.flat[count:]:
         axes.set_axis_off()
@@ -137,13 +128,9 @@ def colorbar(figure: Figure, panels: Any, shades: ScalarMappable, label: str, **
     return bar
 
 
-def handle(label: str, **look: Any) -> Line2D:
-    """Return an entry of a legend."""
-    return Line2D([], [], label=label, **look)
-
-
-def legend(figure: Figure, handles: Sequence[Line2D], title: str = "") -> None:
-    """Draw the legend below the panels, never over data; the figure grows by its height."""
+def legend(figure: Figure, entries: Iterable[tuple[str, Look]], title: str = "") -> None:
+    """Draw the legend of (label, look) below the panels, never over data; the figure grows by its height."""
+    handles = [Line2D([], [], **{"label": label, **look}) for label, look in entries]
     widest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(WIDTH * 14.5 / (widest + 7)), 6))
     rows = math.ceil(len(handles) / columns) + bool(title)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from odenet_cli.report import scales, style
 from odenet_cli.report.compare import Comparison, Group, distinguishing_keys
+from odenet_cli.report.statistics import grouped
 from odenet_cli.report.text import group_label, keys_title
 
 BACKWARD: style.Look = {"mfc": "white", "linestyle": (0, (3, 1.5))}
@@ -41,10 +42,11 @@ def sweep(comparison: Comparison, key: str) -> Figure:
         panels["field evaluations (NFE)"] = [("nfe_forward", 1, {}), ("nfe_backward", 1, BACKWARD)]
     panels["saved for backward (MiB)"] = [("saved_mib", 1, {})]
 
+    values = sorted({group.values[key] for group in groups})
     figure = Figure(figsize=(style.WIDTH * len(panels) / 3, style.HEIGHT + 0.1))
     for axes, (panel, measures) in zip(figure.subplots(1, len(panels)), panels.items()):
-        axes.set(title=panel, xlabel=axis_title)
-        scales.swept_axis(axes, [group.values[key] for group in groups])
+        axes.set(title=panel, xlabel=axis_title, xscale="log" if scales.spans(values) else "linear")
+        scales.ticks_at(axes.xaxis, values)
         heights: list[float] = []
         for measure in measures:
             for place, line in enumerate(lines):
@@ -53,12 +55,12 @@ def sweep(comparison: Comparison, key: str) -> Figure:
         if panel != score:
             scales.cost_limits(axes, heights)
 
-    handles = [style.handle(line.label, **line.look) for line in lines if line.label]
+    entries = [(line.label, line.look) for line in lines if line.label]
     if any(group.mean("nfe_backward") for group in groups):
-        handles.append(style.handle("NFE forward", color=style.GREY, marker="o"))
-        handles.append(style.handle("NFE backward", color=style.GREY, marker="o", **BACKWARD))
-    if handles:
-        style.legend(figure, handles, legend_title)
+        grey: style.Look = {"color": style.GREY, "marker": "o"}
+        entries += [("NFE forward", grey), ("NFE backward", grey | BACKWARD)]
+    if entries:
+        style.legend(figure, entries, legend_title)
     return figure
 
 
@@ -71,7 +73,7 @@ def tradeoff(comparison: Comparison, key: str) -> Figure | None:
         return None
     score, name, factor = _score(groups)
     values = sorted({group.values[key] for group in groups})
-    norm = scales.color_norm(values)
+    norm = (LogNorm if scales.spans(values) else Normalize)(values[0], values[-1])
     figure = Figure(figsize=(style.WIDTH / 2, style.HEIGHT + 0.5))
     axes = figure.subplots()
     for line in lines:
@@ -87,9 +89,9 @@ def tradeoff(comparison: Comparison, key: str) -> Figure | None:
     bar = style.colorbar(figure, axes, ScalarMappable(norm, style.SHADES), axis_title, aspect=28, pad=0.03)
     scales.ticks_at(bar.ax.yaxis, values)
     grey: style.Look = {"color": style.GREY, "linestyle": ""}
-    handles = [style.handle(line.label, marker=line.look["marker"], **grey) for line in lines if line.label]
-    if len(handles) > 1:
-        style.legend(figure, handles, legend_title)
+    entries = [(line.label, grey | {"marker": line.look["marker"]}) for line in lines if line.label]
+    if len(entries) > 1:
+        style.legend(figure, entries, legend_title)
     return figure
 
 
@@ -101,9 +103,8 @@ def _lines(comparison: Comparison, key: str) -> tuple[list[Line], str, str]:
     groups = [group for group in comparison.groups if group.done and group.values[key] is not None]
     distinguishing, following = distinguishing_keys(groups, comparison.keys, [key])
     others = [other for other in distinguishing if other != key]
-    rows: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sorted(groups, key=lambda group: float(group.values[key])):
-        rows.setdefault(tuple(group.values[other] for other in others), []).append(group)
+    along = sorted(groups, key=lambda group: float(group.values[key]))
+    rows = grouped((tuple(group.values[other] for other in others), group) for group in along)
     looks = style.group_looks([dict(zip(others, values)) for values in rows])
     lines = [
         Line(group_label(row[0].values, others), look | {"marker": style.MARKERS[place % len(style.MARKERS)]}, row)

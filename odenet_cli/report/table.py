@@ -9,21 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table, three_digits
 from odenet_cli.registry import nearest
 from odenet_cli.report.compare import Comparison, Group
 from odenet_cli.report.provenance import MAX_LISTED, Provenance
-from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
-from odenet_cli.report.text import (
-    MISSING,
-    bullets,
-    config_sentence,
-    config_value,
-    mean_count,
-    seed_range,
-    three_digits,
-)
+from odenet_cli.report.text import bullets, config_sentence, config_value, mean_count, seed_range
 from odenet_cli.scores import ERROR, Score, scores_among, scores_of
 
 Cell = Callable[[Group], str]
@@ -32,7 +23,7 @@ Cell = Callable[[Group], str]
 def columns(comparison: Comparison) -> dict[str, Cell]:
     """Return title -> text of a group, for each column; what matters most stands first."""
     cells: dict[str, Cell] = {"#": lambda group: str(1 + comparison.groups.index(group))}
-    cells |= {key: partial(_value, key=key) for key in comparison.keys}
+    cells |= {key: partial(lambda key, group: config_value(group.values[key]), key) for key in comparison.keys}
     cells["runs (seeds)"] = runs_and_seeds
     if not all(run.done for run in comparison.runs):
         cells["status"] = status
@@ -52,7 +43,8 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
         cells["NFE forward"] = lambda group: mean_count(group.mean("nfe_forward") or None)
         cells["NFE backward"] = _nfe_backward
     if comparison.has("gradient_error"):
-        cells["gradient error"] = lambda group: two_digits(group.mean("gradient_error"))
+        # As small as rounding, so two significant digits.
+        cells["gradient error"] = lambda g: MISSING if (e := g.mean("gradient_error")) is None else f"{e:.2g}"
     cells["saved MiB"] = lambda group: three_digits(group.mean("saved_mib"))
     if comparison.has("peak_mib"):
         cells["peak MiB"] = lambda group: three_digits(group.mean("peak_mib"))
@@ -62,19 +54,10 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
     return cells
 
 
-def two_digits(value: float | None) -> str:
-    """Return two significant digits of a relative error, which may be as small as rounding."""
-    return MISSING if value is None else f"{value:.2g}"
-
-
 def several_seeds(comparison: Comparison, name: str) -> bool:
     """Return whether any group has this number of two seeds or more."""
     spreads = [group.spread(name) for group in comparison.groups]
     return any(spread is not None and spread.sd is not None for spread in spreads)
-
-
-def _value(group: Group, key: str) -> str:
-    return config_value(group.values[key])
 
 
 def _score(group: Group, score: Score) -> str:
@@ -182,14 +165,13 @@ def _picked(titles: Sequence[str], names: Sequence[str]) -> list[int]:
 def _folders(comparison: Comparison, every: bool) -> list[str]:
     """Return the folders of each row, below the one that holds all of them; of many the first ones, unless `every`."""
     base = _common_folder([run.folder for group in comparison.groups for run in group.runs])
-    lines = [f"{number}: {_names(group.runs, base, every)}" for number, group in enumerate(comparison.groups, 1)]
+    lines = []
+    for number, group in enumerate(comparison.groups, 1):
+        shown = group.runs if every else group.runs[:MAX_LISTED]
+        names = ", ".join(str(run.folder.relative_to(base) if base else run.folder) for run in shown)
+        left = len(group.runs) - len(shown)
+        lines.append(f"{number}: {names}" + f" and {left} more" * bool(left))
     return [f"Folders of the rows{f', in {base}' if base else ''}:", bullets(lines)]
-
-
-def _names(runs: Sequence[Run], base: Path | None, every: bool) -> str:
-    shown = runs if every else runs[:MAX_LISTED]
-    more = f" and {len(runs) - len(shown)} more" if len(runs) > len(shown) else ""
-    return ", ".join(str(run.folder.relative_to(base) if base else run.folder) for run in shown) + more
 
 
 def _common_folder(folders: Sequence[Path]) -> Path | None:
@@ -210,18 +192,18 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
         notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` leaves that open.")
     if any(len({run.seed for run in group.done}) < len(group.done) for group in comparison.groups):
         notes.append("Runs of one seed count as one, with their mean.")
-    if told := [text for group in comparison.groups if (text := _times(comparison.groups.index(group), group))]:
+    if told := [text for number, group in enumerate(comparison.groups, 1) if (text := _times(number, group))]:
         notes.append(f"Seconds of training, predicted by its first steps and measured: {', '.join(told)}.")
     if len(provenance.machines) > 1:
         notes.append("Times come from several machines and do not compare.")
     return notes
 
 
-def _times(place: int, group: Group) -> str:
+def _times(number: int, group: Group) -> str:
     """Return the row's number with the mean seconds predicted and measured; nothing where no run was predicted."""
     costs = [(run.record.get("cost") or {}).get("seconds") or {} for run in group.done]
     pairs = [(each["predicted"], each["measured"]) for each in costs if each.get("predicted")]
     if not pairs:
         return ""
     predicted, measured = (sum(column) / len(pairs) for column in zip(*pairs))
-    return f"row {place + 1} {predicted:.0f} and {measured:.0f}"
+    return f"row {number} {predicted:.0f} and {measured:.0f}"

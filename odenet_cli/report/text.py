@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from odenet_cli.config.saved import default_options
+from odenet_cli.markdown import MISSING
 from odenet_cli.report.compare import PRESETS
 from odenet_cli.report.runs import flatten
 
-MISSING = "–"
 DEFAULTS = dict(flatten(default_options({})))  # full key -> default, of every option of the schema
 
 
@@ -37,14 +37,6 @@ def keys_title(keys: Sequence[str], following: Sequence[str] = ()) -> str:
     """Return the title of an axis or a legend: the keys, and the keys that change with them."""
     more = f"{len(following)} more" if len(following) > 3 else ", ".join(following)
     return ", ".join(keys) + (f" (and {more})" if following else "")
-
-
-def three_digits(value: float | None) -> str:
-    """Return three significant digits; digits before the point are kept whole."""
-    if value is None:
-        return MISSING
-    decimals = next((decimals for bound, decimals in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
-    return f"{value:.{decimals}f}"
 
 
 def mean_count(value: float | None) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from odenet_cli.errors import first_line
 from odenet_cli.reproduce.plan import Cell
 from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
 from odenet_cli.training.progress import duration, number, percent, score_text
@@ -60,7 +61,6 @@ class Board:
             self.live.stop()
 
     def count(self, state: str) -> int:
-        """Return how many cells are in a state."""
         return Counter(self.state.values())[state]
 
     def update(self, running: set[Path]) -> None:
@@ -119,7 +119,7 @@ class Board:
     def _describe_end(self, folder: Path, record: dict[str, Any]) -> str:
         title = self.cells[folder].title
         if self.state[folder] == "failed":
-            return f"{title}: failed" + (f", {record['reason']}".partition("\n")[0] if record.get("reason") else "")
+            return f"{title}: failed" + (f", {first_line(record['reason'])}" if record.get("reason") else "")
         final = record["final"]
         nfe = f", NFE {number(final['nfe_forward'])}/{number(final['nfe_backward'])}" if final["nfe_forward"] else ""
         return f"{title}: {score_text(final)}{nfe}, {duration(self.seconds[folder])}"

@@ -49,7 +49,6 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _is_committed(path: Path) -> bool:
-    """Return whether git tracks the file."""
     git = ["git", "-C", str(path.parent), "ls-files", "--error-unmatch", "--", path.name]
     try:
         return subprocess.run(git, capture_output=True, timeout=10).returncode == 0

@@ -160,7 +160,6 @@ def unpack(run: Path) -> None:
 
 
 def size_bytes(kept: Path) -> int:
-    """Return the size of a kept cell."""
     return sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
 
 

@@ -68,7 +68,6 @@ class ReproduceRequest:
 
     @property
     def uses_launcher(self) -> bool:
-        """Return whether one of Hydra's launchers starts the runs."""
         return any(key_of(word).startswith(("hydra/launcher", "hydra.launcher")) for word in self.overrides)
 
 
@@ -93,7 +92,6 @@ class Cell:
 
     @property
     def kept(self) -> bool:
-        """Return whether the cell is kept with the results."""
         return kept_cells.is_kept(self.folder)
 
     @property
@@ -123,6 +121,12 @@ class Plan:
     changes: tuple[str, ...]
     cells: tuple[Cell, ...]
     settings: dict[str, Any]
+
+    @property
+    def expected(self) -> dict[str, list[float | None]]:
+        """Return fact -> [low, high] of this preset."""
+        expect = self.settings.get("expect", {})
+        return {**expect.get("all", {}), **expect.get(self.preset, {})}
 
     @property
     def by_folder(self) -> dict[Path, Cell]:
@@ -239,29 +243,27 @@ def digest(config: Config) -> str:
     """
     presets = {group: written(group, getattr(config, group)["name"]) for group in ("model", "data")}
     content = {
-        key: _as_type(value, _number_type(key, presets))
+        key: _in_type_of_key(key, value, presets)
         for key, value in leaves(config)
         if key not in INCIDENTAL and value is not None and ADDED_KEYS.get(key) != value
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _number_type(key: str, presets: dict[str, dict[str, Any]]) -> type | None:
-    """Return the type of a key that holds a number: of the schema or, for options of model and data, of their preset.
+def _in_type_of_key(key: str, value: Any, presets: dict[str, dict[str, Any]]) -> Any:
+    """Return a number in the type of its key: of the schema or, for options of model and data, of their preset.
 
     An option whose preset is an int or null may be any number, and is an int where it has no fraction.
     """
     group, _, name = key.partition(".")
-    if group in presets:
-        value = presets[group].get(name, "")
-        return float if isinstance(value, float) else int if value is None or type(value) is int else None
-    known = find_field(key)
-    return float if known and known[1] in (float, float | None) else None
-
-
-def _as_type(value: Any, kind: type | None) -> Any:
-    if kind is None or type(value) not in (int, float):
+    if type(value) not in (int, float):
         return value
-    if kind is float:
+    if group in presets:
+        preset = presets[group].get(name, "")
+        is_float, is_any = isinstance(preset, float), preset is None or type(preset) is int
+    else:
+        known = find_field(key)
+        is_float, is_any = bool(known and known[1] in (float, float | None)), False
+    if is_float:
         return value + 0.0  # 0.0 for -0.0
-    return int(value) if value == value // 1 else value
+    return int(value) if is_any and value == value // 1 else value

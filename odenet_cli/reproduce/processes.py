@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from odenet_cli import threads
-from odenet_cli.errors import Interrupted
+from odenet_cli.errors import Interrupted, first_line
 from odenet_cli.rundir import is_locked, read_record
 from odenet_cli.training.signals import Stop
 
@@ -33,7 +33,6 @@ class CellProcess:
 
     @property
     def log(self) -> Path:
-        """Return the file of what the process prints."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
 
@@ -74,7 +73,6 @@ def launch(
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether the run in `folder` has ended well."""
     return read_record(folder).get("status") == "done"
 
 
@@ -120,7 +118,7 @@ def failure_reason(job: CellProcess, exit_code: int) -> str:
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     reason = recorded or (errors or lines or [f"exit code {exit_code}"])[-1]
-    return str(reason).partition("\n")[0].removeprefix("error: ")
+    return first_line(reason).removeprefix("error: ")
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

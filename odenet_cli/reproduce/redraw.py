@@ -27,17 +27,17 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
     Raises if the item needs more than rows, or if the rows are of other cells than the plan's.
     """
     module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
-    page = out / plan.item / f"{plan.preset}.json"
+    path = out / plan.item / f"{plan.preset}.json"
     if not hasattr(module, "FROM_ROWS"):
         raise RequestError(f"{plan.item} cannot be redrawn: its tables need the runs, not their numbers alone.")
     try:
-        content = json.loads(page.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         rows = {row["cell"]: row for row in content["rows"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{page} is no page to redraw: {type(error).__name__}: {error}.") from error
+        raise RequestError(f"{path} is no page to redraw: {type(error).__name__}: {error}.") from error
     if rows.keys() != {cell.folder.name for cell in plan.cells}:
         raise RequestError(
-            f"{page} has other cells than this version plans.\n  Run them: {content['source']['command']}"
+            f"{path} has other cells than this version plans.\n  Run them: {content['source']['command']}"
         )
     entries = [results.Entry(cell.part, cell.row, _run(cell, rows[cell.folder.name])) for cell in plan.cells]
     result = results.result_of(plan.item, entries, plan.settings)
@@ -45,19 +45,18 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
     labels = {result.label(name): name for name in result.facts}
     known = {labels[label]: value for label, value in content["facts"].items() if label in labels}
     result = replace(result, facts=result.facts | known)  # some are of the logs
-    expect = plan.settings.get("expect", {})
-    checks = results.check_expectations(result, {**expect.get("all", {}), **expect.get(plan.preset, {})})
     partial, missing = (tuple(content[name]) for name in ("partial", "missing"))
-    about = results.About(item=plan.item, preset=plan.preset, text=content["text"], partial=partial, missing=missing)
-    source = Provenance(**content["source"])
-    there = [name for name in result.figures if page.with_name(f"{page.stem}-{name}.svg").exists()]
-    text = results.markdown(result, about, checks, source, there)
-    note = f"drawn from {page.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"
+    page = results.Page(
+        result=result,
+        about=results.About(item=plan.item, preset=plan.preset, text=content["text"], partial=partial, missing=missing),
+        checks=results.check_expectations(result, plan.expected),
+        source=Provenance(**content["source"]),
+    )
+    there = [name for name in result.figures if path.with_name(f"{path.stem}-{name}.svg").exists()]
+    note = f"drawn from {path.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"
     drawn = replace(result, figures={name: result.figures.get(name) for name in module.FROM_ROWS}, films={})
-    return [
-        write_output(page.with_suffix(".md"), f"{text}- {note}\n"),
-        *results.write_figures(page.parent, drawn, about, source),
-    ]
+    text = write_output(path.with_suffix(".md"), f"{page.markdown(there)}- {note}\n")
+    return [text, *replace(page, result=drawn).draw(path.parent)]
 
 
 def _run(cell: Cell, row: Mapping[str, Any]) -> Run:

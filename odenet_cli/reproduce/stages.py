@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from odenet_cli.config.resolve import complete
-from odenet_cli.errors import RequestError, message_of
+from odenet_cli.errors import RequestError, first_line, message_of
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
@@ -93,9 +93,9 @@ def reproduce(plan: Plan, request: ReproduceRequest, command: str, train: Callab
     measured = measure(plan, failed)
 
     page = report(plan, {folder: folder for folder in plan.by_folder}, failed, measured, command)
-    print("\n" + results.texts(*page)["md"], flush=True)
-    folder, aside = destination(request.out, page[1], page[0].rows, request.overwrite)
-    files = results.write(folder, *page)
+    print("\n" + page.markdown(), flush=True)
+    folder, aside = destination(request.out, page.about, page.result.rows, request.overwrite)
+    files = page.write(folder)
     print(f"\n{len(files)} files in {folder}: {', '.join(path.name for path in files)}")
     if aside:
         print(aside)
@@ -119,7 +119,7 @@ def run_cells(plan: Plan, request: ReproduceRequest, train: Callable[[DictConfig
         launcher.launch(train, [job for job in handed if not is_done(job.folder)], request.overrides, board.update)
         records = {job.folder: record_or_reason(job.folder) for job in handed if not is_done(job.folder)}
         reasons = {folder: r.get("reason") or r.get("status") or "not started" for folder, r in records.items()}
-        failed = {folder: str(reason).partition("\n")[0] for folder, reason in reasons.items()}
+        failed = {folder: first_line(reason) for folder, reason in reasons.items()}
         return failed | (launch(timed, 1, 0, board.update) if here else {})
 
 
@@ -178,8 +178,8 @@ def report(
     failed: Mapping[Path, str],
     measured: Mapping[Path, list[dict[str, Any]]],
     command: str,
-) -> tuple[results.Result, results.About, list[results.Check], Provenance]:
-    """Return the page of an item: the result, what it is about, what was expected, where it comes from.
+) -> results.Page:
+    """Return the page of an item.
 
     folders  where the run of each cell is
     failed   the cells that are not done, and why
@@ -201,6 +201,6 @@ def report(
         partial=tuple(partial),
         missing=tuple(f"{plan.by_folder[folder].title}: {reason}" for folder, reason in failed.items()),
     )
-    expect = plan.settings.get("expect", {})
-    checks = results.check_expectations(result, {**expect.get("all", {}), **expect.get(plan.preset, {})})
-    return result, about, checks, Provenance.of(command, [entry.run for entry in entries if entry.run.record])
+    checks = results.check_expectations(result, plan.expected)
+    source = Provenance.of(command, [entry.run for entry in entries if entry.run.record])
+    return results.Page(result=result, about=about, checks=checks, source=source)

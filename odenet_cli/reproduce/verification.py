@@ -22,7 +22,6 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.markdown import markdown_table
-from odenet_cli.report import result as results
 from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce import kept_cells, processes, recompute
 from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest, digest, plan
@@ -43,7 +42,6 @@ class Tally:
     differences: list[str] = field(default_factory=list)
 
     def add(self, kind: str, verdict: str, count: int = 1) -> None:
-        """Count numbers of a kind."""
         self.counts.setdefault(kind, Counter())[verdict] += count
 
     def check(self, where: str, check: Check, kind: str | None = None) -> str:
@@ -57,7 +55,6 @@ class Tally:
         return f"{check.name} {number} {check.verdict}{reason}"
 
     def table(self) -> str:
-        """Return the counts as a table."""
         verdicts = (EQUAL, DIFFERS, UNCHECKED)
         rows = [[kind, *(str(counts[v] or "") for v in verdicts)] for kind, counts in self.counts.items()]
         return markdown_table(["", *verdicts], rows, left=1)
@@ -125,7 +122,7 @@ def verify_records(planned: Plan, page: Mapping[str, Any], copies: dict[Path, Pa
     measured = {cell: task.measure(copies[cell], task.options, print) for cell in task.folders if cell in copies}
     failed = {cell.folder: "not done" for cell in planned.cells if cell.folder not in copies}
     command = committed["source"]["command"]
-    texts = results.texts(*report(planned, copies, failed, measured, command))
+    texts = report(planned, copies, failed, measured, command).texts()
     here, name = json.loads(texts["json"]), f"results/{planned.item}/{planned.preset}"
 
     pairs: list[tuple[str, str, Any, Any]] = []

@@ -1,1 +1,4 @@
-"""The items of `odenet reproduce`, one a file: `result(entries, rest)` makes tables, figures and facts of its runs."""
+"""The items of `odenet reproduce`, one a file.
+
+`result(entries, rest)` makes tables and figures of its runs; `facts` are the same in numbers, for what is expected.
+"""

@@ -8,14 +8,14 @@ from typing import Any
 import numpy
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import markdown_table, three_digits
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.table import parameters, runs_and_seeds
-from odenet_cli.report.text import mean_count, seeds_text, three_digits
+from odenet_cli.report.text import mean_count, seeds_text
 
 RATES = "Learning rates, by the loss on validation samples (nat, mean over seeds):"
 COSTS = ("rate", "parameters", "updates", "NFE", "time, s", "runs (seeds)")
@@ -24,11 +24,13 @@ Cells = Mapping[tuple[str, str], Sequence[Entry]]  # (target, flow) -> all its c
 Choices = Mapping[tuple[str, str], Choice]
 
 
-def select(entries: Sequence[Entry]) -> tuple[Cells, Choices]:
-    """Return the cells of each flow on each target, and the choice among them, target by target."""
+def select(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Cells, Choices, list[dict[str, Any]]]:
+    """Return the cells of each flow on each target, the choice among them, target by target, and the lines of the CSV
+    with the numbers `names`."""
     cells, choices = selection.select(entries, lambda entry: (str(entry.run.config["data.name"]), entry.row), _score)
     order = list(dict.fromkeys(target for target, _ in cells))
-    return cells, dict(sorted(choices.items(), key=lambda item: order.index(item[0][0])))
+    choices = dict(sorted(choices.items(), key=lambda item: order.index(item[0][0])))
+    return cells, choices, selection.csv_rows(entries, choices, _score, names, CONFIG_KEYS)
 
 
 def _score(run: Run) -> float | None:
@@ -46,10 +48,6 @@ def flows(choices: Choices) -> list[str]:
 def target_title(target: str) -> str:
     """Return U1 as the paper writes it, but moons."""
     return target.upper() if target[1:].isdecimal() else target
-
-
-def csv_rows(entries: Sequence[Entry], choices: Choices, names: Sequence[str]) -> list[dict[str, Any]]:
-    return selection.csv_rows(entries, choices, _score, names, CONFIG_KEYS)
 
 
 def table(choices: Choices, head: str, scores: Mapping[str, Callable[[Group], str]]) -> str:
@@ -116,5 +114,5 @@ def curves(
         axes.set_xlabel("time of training (s)")
     for line in grid:
         line[0].set_ylabel(label)
-    style.legend(figure, [style.handle(flow, linewidth=1.2, **look(flow)) for flow in flows(choices)])
+    style.legend(figure, [(flow, look(flow) | {"linewidth": 1.2}) for flow in flows(choices)])
     return figure

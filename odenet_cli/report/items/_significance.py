@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from odenet_cli.markdown import markdown_table
 from odenet_cli.report.compare import Group
-from odenet_cli.report.statistics import LEVEL, Pair
+from odenet_cli.report.statistics import LEVEL, Pair, grouped
 from odenet_cli.report.text import join_words
 
 Pairs = Sequence[Pair]
@@ -35,10 +35,8 @@ def paragraph(pairs: Pairs, groups: Mapping[str, Group]) -> str:
         done = sum(bool(group.done) for group in groups.values())
         return f"Which rows can be told apart: {NO_PREDICTIONS}." if done > 1 else "There is nothing to compare yet."
     order = sorted(groups, key=lambda row: groups[row].mean("error") or 0.0)
-    better_by_worse: dict[tuple[str, ...], list[str]] = {}  # rows that are better than the same other rows
-    for row in order:
-        worse = {pair.order[1] for pair in pairs if pair.order and pair.order[0] == row}
-        better_by_worse.setdefault(tuple(sorted(worse, key=order.index)), []).append(row)
+    worse_than = {row: {pair.order[1] for pair in pairs if pair.order and pair.order[0] == row} for row in order}
+    better_by_worse = grouped((tuple(sorted(worse, key=order.index)), row) for row, worse in worse_than.items())
     follows = [
         f"{join_words(rows)} {'have' if len(rows) > 1 else 'has'} fewer errors than {join_words(worse)}"
         for worse, rows in better_by_worse.items()

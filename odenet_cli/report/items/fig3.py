@@ -13,12 +13,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table
 from odenet_cli.report import scales, style
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run, finite
-from odenet_cli.report.statistics import fit_exponent, fit_line
-from odenet_cli.report.text import MISSING, bullets, compact, mean_count, seeds_text
+from odenet_cli.report.statistics import fit_exponent, fit_line, grouped
+from odenet_cli.report.text import bullets, compact, mean_count, seeds_text
 
 TITLE = "Figure 3, error control of a trained ODE-Net"
 LABELS = {
@@ -102,11 +102,8 @@ def training_rows(entry: Entry) -> list[dict[str, Any]]:
 
 def batch_means(rows: Rows, name: str, *keys: str) -> dict[Any, float]:
     """Return the mean of one number over batches, by the other keys."""
-    groups: dict[Any, list[float]] = {}
-    for row in rows:
-        if (value := finite(row.get(name))) is not None:
-            groups.setdefault(itemgetter(*keys)(row), []).append(value)
-    return {key: statistics.fmean(values) for key, values in groups.items()}
+    known = [(itemgetter(*keys)(row), value) for row in rows if (value := finite(row.get(name))) is not None]
+    return {key: statistics.fmean(values) for key, values in grouped(known).items()}
 
 
 def gradients_of(rows: Rows) -> Gradients:
@@ -116,7 +113,6 @@ def gradients_of(rows: Rows) -> Gradients:
 
 
 def facts(kinds: Mapping[str, Rows]) -> Facts:
-    """Return the figure in numbers."""
     errors, nfe = batch_means(kinds["solve"], "error", "rtol"), batch_means(kinds["solve"], "nfe", "rtol")
     by_tolerance = [errors[tol] for tol in sorted(errors, reverse=True)]
     line = fit_line((row["nfe"], row["time_s"]) for row in kinds["time"])
@@ -191,8 +187,8 @@ def draw(kinds: Mapping[str, Rows], runs: Sequence[Run], order: float | None) ->
     shades = ScalarMappable(scale, style.SHADES.reversed())
     bar = style.colorbar(figure, [panels["a"], panels["b"]], shades, "tolerance", aspect=24)
     bar.ax.minorticks_off()
-    handles = [style.handle(setting.removesuffix(" norm"), **look, **LINE) for setting, look in SETTINGS.items()]
-    style.legend(figure, handles, "c and e: solver, and error norm of the adjoint")
+    entries = [(setting.removesuffix(" norm"), look | LINE) for setting, look in SETTINGS.items()]
+    style.legend(figure, entries, "c and e: solver, and error norm of the adjoint")
     return figure
 
 
@@ -241,18 +237,15 @@ def nfe_panel(axes: Axes, gradients: Gradients) -> None:
 
 def training_panel(axes: Axes, runs: Sequence[Run]) -> None:
     for direction, look in DIRECTIONS.items():
-        epochs: dict[int, float] = {}
-        values: dict[int, list[float]] = {}
-        for run in runs:
-            nfe = {record["step"]: record[f"nfe_{direction}"] for record in run.records("train")}
-            epochs |= {step: step / (run.steps_per_epoch or 1) for step in nfe}
-            for step, count in nfe.items():
-                values.setdefault(step, []).append(count)
-            if len(runs) > 1:
-                axes.plot([epochs[step] for step in nfe], list(nfe.values()), **look, linewidth=0.5, alpha=0.5)
-        steps = [step for step in sorted(values) if len(values[step]) == len(runs)]
-        mean = [statistics.fmean(values[step]) for step in steps]
-        axes.plot([epochs[step] for step in steps], mean, **look, linewidth=1.1, label=direction)
+        lines = [
+            [(r["step"] / (run.steps_per_epoch or 1), r[f"nfe_{direction}"]) for r in run.records("train")]
+            for run in runs
+        ]
+        for line in lines if len(runs) > 1 else ():
+            axes.plot(*zip(*line), **look, linewidth=0.5, alpha=0.5)
+        by_epoch = grouped(point for line in lines for point in line)
+        mean = {x: statistics.fmean(nfe) for x, nfe in sorted(by_epoch.items()) if len(nfe) == len(runs)}
+        axes.plot(list(mean), list(mean.values()), **look, linewidth=1.1, label=direction)
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
     axes.set(xlabel="epoch", ylabel="NFE of a training step", title=f"d   training{seeds}", xlim=(0, None))
     axes.set_ylim(0, None)

@@ -57,8 +57,7 @@ TINTS = {2: 0.35, 8: 0.6, 32: 1.0}  # of a kind's colour, by K or M
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """Return the report; `rest["notes"]` holds the free choices."""
-    cells, choices = _flows.select(entries)
-    rows = _flows.csv_rows(entries, choices, NUMBERS)
+    cells, choices, rows = _flows.select(entries, NUMBERS)
     if not choices:
         return Result(body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
     columns = min(2, len(_flows.targets(choices)))
@@ -74,7 +73,6 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 
 def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:
-    """Return the figure in numbers."""
     kl = {key: choice.group.mean("kl") for key, choice in choices.items()}
     pairs = [(kl.get((energy, "CNF 32")), kl.get((energy, "planar 32"))) for energy in _flows.targets(choices)]
     known = [(cnf, planar) for cnf, planar in pairs if cnf is not None and planar is not None]
@@ -111,10 +109,9 @@ X_AXES: dict[str, Callable[[Choice], float]] = {
 def densities(choices: Choices) -> Figure | None:
     """Draw a row for each energy: its target, then the flows by kind and size."""
     energies, flows = _flows.targets(choices), _flows.flows(choices)
-    side = style.WIDTH / (len(flows) + 1)
-    figure = Figure(figsize=(style.WIDTH, (side + 0.17) * len(energies)))
+    columns = len(flows) + 1
+    figure, panels = style.panel_grid(len(energies) * columns, columns, style.WIDTH / columns + 0.17)
     style.remove_gaps(figure)
-    panels = figure.subplots(len(energies), len(flows) + 1, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
     for line, energy in zip(panels, energies):
@@ -168,5 +165,5 @@ def loss(choices: Choices) -> Figure:
         axes.set_xlabel(label)
         scales.log_ticks(axes.xaxis, [x_of(choice) for choice in choices.values()])
     scales.ticks_at(panels[-1][0].xaxis, sorted({float(size(flow)) for flow in _flows.flows(choices)}))
-    style.legend(figure, [style.handle(kind, linewidth=0.9, **mark) for kind, mark in KINDS.items()])
+    style.legend(figure, [(kind, mark | {"linewidth": 0.9}) for kind, mark in KINDS.items()])
     return figure

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
+from odenet_cli.markdown import MISSING
 from odenet_cli.report import selection, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.items import _flows
@@ -15,7 +16,7 @@ from odenet_cli.report.items._flows import Choices
 from odenet_cli.report.pictures import _flow, likelihood
 from odenet_cli.report.result import Entry, Facts, Result
 from odenet_cli.report.table import plus_minus
-from odenet_cli.report.text import MISSING, bullets
+from odenet_cli.report.text import bullets
 
 TITLE = "Figure 5, CNF and planar flow by maximum likelihood"
 CNF, PLANAR = "CNF 64", "planar 64"
@@ -51,8 +52,7 @@ Arrays = dict[tuple[str, str], dict[str, Any]]  # (data, flow) -> arrays of its 
 
 def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
     """Return the report; `rest["notes"]` holds the free choices."""
-    cells, choices = _flows.select(entries)
-    rows = _flows.csv_rows(entries, choices, NUMBERS)
+    cells, choices, rows = _flows.select(entries, NUMBERS)
     if not choices:
         return Result(body=["Nothing is trained yet, and there is nothing to compare."], rows=rows)
     targets = _flows.targets(choices)
@@ -76,7 +76,6 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 
 def facts(choices: Choices, entries: Sequence[Entry]) -> Facts:
-    """Return the figure in numbers."""
     gap, targets = {key: choice.group.mean("gap") for key, choice in choices.items()}, _flows.targets(choices)
     numbers: Facts = {f"cnf_gap/{data}": gap.get((data, CNF)) for data in targets}
     for data in targets:
@@ -115,12 +114,10 @@ def strip(drawn: Arrays, data: str) -> Figure | None:
     if not by_flow:
         return None
     columns = max(len(arrays["times"]) for arrays in by_flow.values()) + 1
-    figure = Figure(figsize=(style.WIDTH, style.WIDTH / columns * 2 * len(by_flow) + 0.2))
+    figure, panels = style.panel_grid(2 * len(by_flow) * columns, columns, style.WIDTH / columns, 0.2)
     style.remove_gaps(figure)
-    panels = figure.subplots(2 * len(by_flow), columns, squeeze=False)
     for place, (flow, arrays) in enumerate(by_flow.items()):
-        rows = dict(zip(_flow.KINDS, panels[2 * place :]))
-        _flow.draw_rows(rows, arrays, likelihood.target(arrays), flow)
+        _flow.draw_rows(dict(zip(_flow.KINDS, panels[2 * place :])), arrays, likelihood.target(arrays), flow)
     _flow.title_columns(panels[0], next(iter(by_flow.values())))
     return figure
 
@@ -129,10 +126,9 @@ def strip(drawn: Arrays, data: str) -> Figure | None:
 def film(drawn: Arrays, targets: Sequence[str], text: str) -> FuncAnimation:
     """Draw the particles of both flows moving from noise to data and back, a row for each target; `text` and the share
     of the way stand above."""
-    side = 1.7
-    figure = Figure(figsize=(side * (len(COLORS) + 1), side * len(targets) + 0.3))
+    side, columns = 1.7, len(COLORS) + 1
+    figure, panels = style.panel_grid(len(targets) * columns, columns, side, 0.3, side * columns)
     heading = style.head(figure, text)
-    panels = figure.subplots(len(targets), len(COLORS) + 1, squeeze=False)
     dots, moments = [], 0
     for axes in panels.flat:
         axes.set_axis_off()

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import markdown_table, three_digits
 from odenet_cli.report import style
+from odenet_cli.report.compare import Group
 from odenet_cli.report.pictures import events
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.table import interval, plus_minus
-from odenet_cli.report.text import bullets, mean_count, seeds_text, three_digits
+from odenet_cli.report.text import bullets, mean_count, seeds_text
 
 TITLE = "Figure 7, inferred rates of Poisson processes"
 LABELS = {
@@ -41,6 +41,7 @@ ERRORS = (
     "one, by event; below 0 a draw of the inferred rate fits these events better than the truth."
 )
 INFERRED, CONSTANT = style.CYCLE[0], style.GREY
+AMPLITUDE: style.Look = {"color": CONSTANT, "linewidth": 0.8, "linestyle": style.DASHES[1]}
 
 Rows = Sequence[dict[str, Any]]
 Spreads = Mapping[str, Spread | None]
@@ -66,7 +67,6 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 
 def facts(spreads: Spreads) -> Facts:
-    """Return the figure in numbers."""
     mean = {name: spread.mean if spread else None for name, spread in spreads.items()}
     error, constant = mean["rate_error"], mean["rate_error_constant"]
     return {
@@ -79,17 +79,16 @@ def facts(spreads: Spreads) -> Facts:
 
 
 def sequence_mean(entry: Entry, name: str) -> float | None:
-    """Return the mean over test sequences."""
     values = [row[name] for row in entry.measurements("sequence")]
     return statistics.fmean(values) if values else None
 
 
 def table(done: Sequence[Entry], spreads: Spreads) -> str:
     """Return the errors of the inferred rate, of a constant one, and of one wrong in its amplitude alone."""
-    seconds = statistics.fmean(entry.run.value("time_s") or 0 for entry in done)
-    nfe = statistics.fmean(entry.run.value("nfe_forward") or 0 for entry in done)
-    expected, error = spreads["expected"], spreads["rate_error"]
-    costs = [mean_count(nfe), three_digits(seconds / 60), mean_count(len(done))]
+    networks, expected, error = Group(runs=[entry.run for entry in done]), spreads["expected"], spreads["rate_error"]
+    seconds = networks.mean("time_s")
+    minutes = None if seconds is None else seconds / 60
+    costs = [mean_count(networks.mean("nfe_forward")), three_digits(minutes), mean_count(len(done))]
     rows = [
         ["latent ODE", plus_minus(error, 3), interval(error, 3), plus_minus(spreads["gap"], 4), *costs],
         ["constant rate", plus_minus(spreads["rate_error_constant"], 3), *[""] * 5],
@@ -126,31 +125,23 @@ def rates(shown: Rows, sequences: Rows, run: Run) -> Figure:
 @style.styled
 def errors(done: Sequence[Entry]) -> Figure:
     """Draw the distribution of the test sequences over the error, and over the gap."""
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.25))
-    left, right = figure.subplots(1, 2)
+    figure, ((left, right),) = style.panel_grid(2, 2, style.HEIGHT + 0.25)
     for entry in done:
         rows = entry.measurements("sequence")
-        distribution(left, [row["rate_error"] for row in rows], INFERRED)
-        distribution(right, [1000 * row["gap"] for row in rows], INFERRED)
+        left.ecdf([row["rate_error"] for row in rows], color=INFERRED, linewidth=1.1)
+        right.ecdf([1000 * row["gap"] for row in rows], color=INFERRED, linewidth=1.1)
     first = done[0].measurements("sequence")
-    distribution(left, [row["rate_error_constant"] for row in first], CONSTANT)
-    amplitude = amplitude_error(statistics.fmean(row["expected"] for row in first))
-    left.axvline(amplitude, color=CONSTANT, linewidth=0.8, linestyle=style.DASHES[1])
+    left.ecdf([row["rate_error_constant"] for row in first], color=CONSTANT, linewidth=1.1)
+    left.axvline(amplitude_error(statistics.fmean(row["expected"] for row in first)), **AMPLITUDE)
     right.axvline(0, color=CONSTANT, linewidth=0.8)
     left.set(xlabel="$\\int|\\hat\\lambda-\\lambda|\\,/\\int\\lambda$", ylabel="share of sequences", xlim=(0, None))
     right.set(xlabel="likelihood gap (millinats an event)")
     for axes in (left, right):
         axes.set_ylim(0, 1.02)
-    handles = [
-        style.handle("inferred rate", color=INFERRED, linewidth=1.2),
-        style.handle("constant rate", color=CONSTANT, linewidth=1.2),
-        style.handle("amplitude alone", color=CONSTANT, linewidth=0.8, linestyle=style.DASHES[1]),
-    ]
-    style.legend(figure, handles)
+    entries: dict[str, style.Look] = {
+        "inferred rate": {"color": INFERRED, "linewidth": 1.2},
+        "constant rate": {"color": CONSTANT, "linewidth": 1.2},
+        "amplitude alone": AMPLITUDE,
+    }
+    style.legend(figure, entries.items())
     return figure
-
-
-def distribution(axes: Axes, values: Sequence[float], color: str) -> None:
-    """Draw the share of values below x."""
-    ordered = sorted(values)
-    axes.step(ordered, [(n + 1) / len(ordered) for n in range(len(ordered))], where="post", color=color, linewidth=1.1)

@@ -15,12 +15,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table
 from odenet_cli.report import style
 from odenet_cli.report.items.table2 import ODE, Choices, select
-from odenet_cli.report.pictures.series import AFTER, INSIDE, OBSERVED
+from odenet_cli.report.pictures import series
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
-from odenet_cli.report.text import MISSING, bullets
+from odenet_cli.report.statistics import grouped
+from odenet_cli.report.text import bullets
 
 TITLE = "Figures 8 to 10, spirals reconstructed, extrapolated and varied"
 LABELS = {
@@ -84,15 +85,12 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 def turning_dimension(varied: Rows) -> int | None:
     """Return the latent dimension that changes the direction of turning most."""
-    turns: dict[int, list[float]] = {}
-    for row in varied:
-        turns.setdefault(row["dimension"], []).append(row["turns"])
+    turns = grouped((row["dimension"], row["turns"]) for row in varied)
     # Both directions should be reached well: what counts is how far the lesser of them is.
     return max(turns, key=lambda d: (min(max(turns[d]), -min(turns[d])), max(turns[d])), default=None)
 
 
 def facts(by_model: Mapping[str, Rows], varied: Rows, dimension: int | None) -> Facts:
-    """Return the figures in numbers."""
     errors = {
         model: statistics.fmean(map(itemgetter("rmse_further_clean"), rows)) for model, rows in by_model.items() if rows
     }
@@ -106,7 +104,6 @@ def facts(by_model: Mapping[str, Rows], varied: Rows, dimension: int | None) -> 
 
 
 def table(shown: Mapping[tuple[str, int], Entry], choices: Choices) -> str:
-    """Return the errors of the trajectories that are drawn."""
     rows = []
     for (model, size), entry in shown.items():
         errors = [path["rmse_further_clean"] for path in entry.measurements("path")]
@@ -138,13 +135,7 @@ def trajectories(rows: Mapping[str, Rows]) -> Figure:
         line[0].set_ylabel("$x_2$")
     for axes in grid[-1]:
         axes.set_xlabel("$x_1$")
-    handles = [
-        style.handle("observed", color=OBSERVED, marker="o", linestyle="", markersize=3, markeredgewidth=0),
-        style.handle("reconstruction", color=INSIDE, linewidth=1.4),
-        style.handle("extrapolation", color=AFTER, linewidth=1.4),
-        style.handle("truth", color=style.GREY, linewidth=0.8),
-    ]
-    style.legend(figure, handles)
+    series.legend(figure, 1.4)
     return figure
 
 
@@ -153,16 +144,15 @@ def spiral(axes: Axes, row: dict[str, Any]) -> None:
     times, path = numpy.array(row["fine"]), numpy.array(row["path"])
     axes.plot(*numpy.array(row["clean"]).T, color=style.GREY, linewidth=0.8, alpha=0.8)
     inside = int((times <= row["end"]).sum())
-    axes.plot(*path[:inside].T, color=INSIDE, linewidth=1.4)
-    axes.plot(*path[max(0, inside - 1) :].T, color=AFTER, linewidth=1.4)
-    axes.plot(*numpy.array(row["values"]).T, "o", color=OBSERVED, markersize=2, markeredgewidth=0, zorder=5)
+    axes.plot(*path[:inside].T, color=series.INSIDE, linewidth=1.4)
+    axes.plot(*path[max(0, inside - 1) :].T, color=series.AFTER, linewidth=1.4)
+    axes.plot(*numpy.array(row["values"]).T, "o", color=series.OBSERVED, markersize=2, markeredgewidth=0, zorder=5)
 
 
 def frame(axes: Axes, truth: Any, side: float) -> None:
     """Limit the panel to a square around the truth: a path that runs away is cut, and does not shrink all others."""
-    middle = (truth.max(0) + truth.min(0)) / 2
-    axes.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
-    axes.set_ylim(middle[1] - side / 2, middle[1] + side / 2)
+    x, y = (truth.max(0) + truth.min(0)) / 2
+    axes.set(xlim=(x - side / 2, x + side / 2), ylim=(y - side / 2, y + side / 2))
     axes.set_aspect("equal", adjustable="box")
     axes.xaxis.set_major_locator(MultipleLocator(1))
     axes.yaxis.set_major_locator(MultipleLocator(1))
@@ -183,7 +173,7 @@ def latents(rows: Rows) -> Figure:
         axes.set(xlabel=f"$z_{first + 1}$", ylabel=f"$z_{second + 1}$")
     figure.axes[0].set_title("8c  latent trajectories")
     directions = {"counter-clockwise": COUNTER, "clockwise": CLOCKWISE}
-    style.legend(figure, [style.handle(name, color=color, linewidth=1.2) for name, color in directions.items()])
+    style.legend(figure, [(name, {"color": color, "linewidth": 1.2}) for name, color in directions.items()])
     return figure
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table, three_digits
 from odenet_cli.report import style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.items import _significance
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
-from odenet_cli.report.statistics import Pair, fit_line, mcnemar, over_seeds
+from odenet_cli.report.statistics import Pair, fit_line, grouped, mcnemar
 from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
-from odenet_cli.report.text import MISSING, bullets, compact, join_words, mean_count, seeds_text, three_digits
+from odenet_cli.report.text import bullets, compact, join_words, mean_count, seeds_text
 
 TITLE = "Table 1, MLP, ResNets, RK-Net and ODE-Net"
 LABELS = {
@@ -78,10 +78,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 
 def by_row(entries: Sequence[Entry], part: str) -> dict[str, Group]:
-    """Return the cells of one part, by row."""
-    cells = [entry for entry in entries if entry.part == part]
-    names = dict.fromkeys(entry.row for entry in cells)
-    return {name: Group(values={}, runs=[entry.run for entry in cells if entry.row == name]) for name in names}
+    runs = grouped((entry.row, entry.run) for entry in entries if entry.part == part)
+    return {row: Group(runs=same) for row, same in runs.items()}
 
 
 def facts(groups: Groups, steps: Mapping[str, Steps]) -> Facts:
@@ -101,8 +99,8 @@ def facts(groups: Groups, steps: Mapping[str, Steps]) -> Facts:
 def epoch_s(group: Group, alone: Group | None) -> float | None:
     """Return the seconds of an epoch: of the steps that were timed alone where there are any, else of the training."""
     steps = next((run.steps_per_epoch for run in group.done if run.steps_per_epoch), None)
-    timed = over_seeds([(run.seed, run.step_ms) for run in alone.done], "step_ms") if alone else None
-    return timed.mean / 1000 * steps if timed and steps else group.mean("epoch_s")
+    timed = alone.mean("step_ms") if alone else None
+    return timed / 1000 * steps if timed and steps else group.mean("epoch_s")
 
 
 def table(groups: Groups, paper: Paper, seconds: Seconds) -> str:
@@ -110,17 +108,14 @@ def table(groups: Groups, paper: Paper, seconds: Seconds) -> str:
     head = ["", "test error %", "95 % interval", "parameters", "saved MiB", "s / epoch", "NFE", "runs (seeds)"]
     rows = []
     for row, group in groups.items():
-
-        def with_paper(ours: str, name: str, quoted: Mapping[str, Any] = paper.get(row, {})) -> str:
-            return f"{ours} (paper {quoted[name]})" if name in quoted else ours
-
         error, forward = group.spread("error"), group.mean("nfe_forward")
-        cells = [row, with_paper(plus_minus(error, 2, 100), "error"), interval(error, 2, 100)]
-        cells += [with_paper(parameters(group), "parameters")]
-        cells += [with_paper(three_digits(group.mean("saved_mib")), "memory")]
-        cells += [with_paper(three_digits(seconds[row]), "time")]
+        ours = {"error": plus_minus(error, 2, 100), "interval": interval(error, 2, 100)}
+        ours |= {"parameters": parameters(group), "memory": three_digits(group.mean("saved_mib"))}
+        ours |= {"time": three_digits(seconds[row])}
+        quoted = paper.get(row, {})
+        cells = [f"{cell} (paper {quoted[name]})" if name in quoted else cell for name, cell in ours.items()]
         cells += [f"{mean_count(forward)} / {mean_count(group.mean('nfe_backward'))}" if forward else MISSING]
-        rows.append([*cells, runs_and_seeds(group) if group.done else "not done"])
+        rows.append([row, *cells, runs_and_seeds(group) if group.done else "not done"])
     return markdown_table(head, rows, left=1)
 
 
@@ -210,7 +205,6 @@ def depth_symbol(name: str) -> str:
 
 
 def steps_table(steps: Mapping[str, Steps]) -> str:
-    """Return the numbers of the figure."""
     rows = []
     for name, measured in steps.items():
         unit = "blocks" if name == "ResNet" else "evaluations"
@@ -228,8 +222,7 @@ def draw(steps: Mapping[str, Steps]) -> Figure | None:
     steps = {name: measured for name, measured in steps.items() if len(measured) > 1}
     if not steps:
         return None
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.5))
-    memory, time = figure.subplots(1, 2)
+    figure, ((memory, time),) = style.panel_grid(2, 2, style.HEIGHT + 0.5)
     for name, measured in steps.items():
         look, depths = LOOKS[name], [step["depth"] for step in measured]
         saved, seconds = [step["saved_mib"] for step in measured], [step["step_ms"] / 1000 for step in measured]
@@ -242,10 +235,8 @@ def draw(steps: Mapping[str, Steps]) -> Figure | None:
     time.set(title="time of a step (s)", xscale="log", yscale="log")
     for axes in (memory, time):
         axes.set_xlabel("L: blocks, or L~: evaluations of the field, forward")
-    handles = [
-        style.handle(memory_label(name, measured), **LOOKS[name], linewidth=0.9) for name, measured in steps.items()
-    ]
-    style.legend(figure, handles, "memory")
+    entries = [(memory_label(name, each), LOOKS[name] | {"linewidth": 0.9}) for name, each in steps.items()]
+    style.legend(figure, entries, "memory")
     return figure
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table, three_digits
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.result import Entry, Facts, Result
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.statistics import over_seeds
 from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
-from odenet_cli.report.text import MISSING, bullets, compact, mean_count, three_digits
+from odenet_cli.report.text import bullets, compact, mean_count
 
 TITLE = "Table 2, latent ODE against RNNs on spirals"
 ODE, FURTHER, VALID = "latent ODE", "rmse_further_clean", "rmse_further_noisy"
@@ -157,7 +157,6 @@ def paces(choices: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
 
 
 def facts(choices: Choices, models: Sequence[str], sizes: Sequence[int]) -> Facts:
-    """Return the table in numbers."""
     numbers: Facts = {}
     mean = {key: choice.group.mean(FURTHER) for key, choice in choices.items()}
     for size in sizes:
@@ -190,8 +189,7 @@ def scores(choices: Choices, models: Sequence[str], sizes: Sequence[int], paper:
     """Draw the error by points observed, against clean and noisy targets; crosses are the paper's."""
     if not choices:
         return None
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.2))
-    panels = figure.subplots(1, len(PANELS), sharey=True)
+    figure, (panels,) = style.panel_grid(len(PANELS), len(PANELS), style.HEIGHT + 0.2, sharey=True)
     for axes, (title, name) in zip(panels, PANELS.items()):
         for place, model in enumerate(models):
             shift = 1 + 0.03 * (place - (len(models) - 1) / 2)  # so that bars do not cover each other
@@ -209,9 +207,8 @@ def scores(choices: Choices, models: Sequence[str], sizes: Sequence[int], paper:
         scales.ticks_at(axes.xaxis, [float(size) for size in sizes])
     panels[0].set_ylabel("RMSE")
     panels[0].set_ylim(bottom=0)
-    handles = [style.handle(model, linewidth=0.9, **LOOKS[model]) for model in models]
-    handles.append(style.handle("the paper", color=style.GREY, marker="x", linestyle=""))
-    style.legend(figure, handles)
+    entries = [(model, LOOKS[model] | {"linewidth": 0.9}) for model in models]
+    style.legend(figure, [*entries, ("the paper", {"color": style.GREY, "marker": "x", "linestyle": ""})])
     return figure
 
 
@@ -220,8 +217,7 @@ def curves(cells: Cells, choices: Choices, sizes: Sequence[int]) -> Figure | Non
     """Draw the validation error over training, a panel for each number of points."""
     if not choices:
         return None
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.2))
-    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    figure, (panels,) = style.panel_grid(len(sizes), len(sizes), style.HEIGHT + 0.2, sharey=True)
     heights: list[float] = []
     for axes, size in zip(panels, sizes):
         for model, look in LOOKS.items():
@@ -240,5 +236,5 @@ def curves(cells: Cells, choices: Choices, sizes: Sequence[int]) -> Figure | Non
     if heights:
         scales.score_limits(panels[0], heights)
     models = dict.fromkeys(model for model, _ in choices)
-    style.legend(figure, [style.handle(model, color=LOOKS[model]["color"], linewidth=1.4) for model in models])
+    style.legend(figure, [(model, {"color": LOOKS[model]["color"], "linewidth": 1.4}) for model in models])
     return figure

@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import MISSING, markdown_table, three_digits
 from odenet_cli.report import scales, style
+from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
-from odenet_cli.report.runs import Run, finite
-from odenet_cli.report.statistics import LEVEL, Discordant, combined_p, holm
-from odenet_cli.report.text import MISSING, bullets, compact, mean_count, three_digits
+from odenet_cli.report.runs import finite
+from odenet_cli.report.statistics import LEVEL, Discordant, combined_p, grouped, holm
+from odenet_cli.report.text import bullets, compact, mean_count
 
 TITLE = "Training and evaluating an ODE-Net at different tolerances"
 LABELS = {
@@ -50,9 +51,9 @@ Matrix = Mapping[Case, float]
 
 
 class Training(NamedTuple):
-    """Hold the networks of one training tolerance: their runs, and the rows on their gradients."""
+    """Hold the networks of one training tolerance, and the rows on their gradients."""
 
-    runs: list[Run]
+    networks: Group
     gradients: list[dict[str, Any]]
 
     @property
@@ -61,12 +62,6 @@ class Training(NamedTuple):
         errors = [finite(row.get("error")) for row in self.gradients]
         known = [error for error in errors if error is not None]
         return statistics.median(known) if known and len(known) == len(errors) else None
-
-    def mean(self, name: str) -> float | None:
-        """Return the mean over seeds of a number of the run, or of its `step_ms`."""
-        values = [run.step_ms if name == "step_ms" else run.value(name) for run in self.runs]
-        known = [value for value in values if value is not None]
-        return statistics.fmean(known) if known else None
 
 
 Trainings = Mapping[float, Training]  # by tolerance, falling
@@ -121,12 +116,14 @@ def scores_of(entries: Sequence[Entry]) -> Scores:
 
 def trainings_of(entries: Sequence[Entry]) -> Trainings:
     """Return the networks by the tolerance of their training, falling."""
-    trainings: dict[float, Training] = {}
-    for entry in entries:
-        training = trainings.setdefault(trained_at(entry), Training([], []))
-        training.runs.append(entry.run)
-        training.gradients.extend(entry.measurements("gradient"))
-    return trainings
+    by_tolerance = grouped((trained_at(entry), entry) for entry in entries)
+    return {
+        tol: Training(
+            Group(runs=[entry.run for entry in same]),
+            [row for entry in same for row in entry.measurements("gradient")],
+        )
+        for tol, same in by_tolerance.items()
+    }
 
 
 def means(scores: Scores, name: str) -> dict[Case, float]:
@@ -136,7 +133,7 @@ def means(scores: Scores, name: str) -> dict[Case, float]:
 
 def costs(trainings: Trainings) -> dict[float, tuple[float, float]]:
     """Return seconds a step and the error of the gradient, by tolerance of the training; where both are known."""
-    known = {tol: (training.mean("step_ms"), training.gradient_error) for tol, training in trainings.items()}
+    known = {tol: (training.networks.mean("step_ms"), training.gradient_error) for tol, training in trainings.items()}
     return {tol: (ms / 1000, error) for tol, (ms, error) in known.items() if ms is not None and error is not None}
 
 
@@ -155,12 +152,13 @@ def details(scores: Scores, trainings: Trainings) -> str:
     """Return what each training cost, what its gradient was worth, and what its own tolerance does to its answers."""
     tightest, rows = min(evaluated for _, evaluated in scores), []
     for tol, training in trainings.items():
-        seconds, error, valid = training.mean("step_ms"), training.gradient_error, training.mean("valid_error")
-        nfe = " / ".join(mean_count(training.mean(f"nfe_{way}")) for way in ("forward", "backward"))
+        mean, error = training.networks.mean, training.gradient_error
+        nfe = " / ".join(mean_count(mean(name)) for name in ("nfe_forward", "nfe_backward"))
         counts = discordant(scores, (tol, tol), (tol, tightest))
         compared = ", ".join(f"{seed.first} : {seed.second} ({seed.p:.2g})" for seed in counts) or MISSING
-        errors = [MISSING if value is None else f"{100 * value:.2g}" for value in (error, valid)]
-        step = MISSING if seconds is None else three_digits(seconds / 1000)
+        errors = [MISSING if value is None else f"{100 * value:.2g}" for value in (error, mean("valid_error"))]
+        ms = mean("step_ms")
+        step = MISSING if ms is None else three_digits(ms / 1000)
         rows.append([compact(tol), step, nfe, *errors, compared])
     head = ["trained at", "s / step", "NFE", "gradient error %", "validation error %", "own : tightest (p)"]
     return markdown_table(head, rows, left=1)
@@ -174,7 +172,6 @@ def discordant(scores: Scores, first: Case, second: Case) -> list[Discordant]:
 
 
 def facts(error: Matrix, nfe: Matrix) -> Facts:
-    """Return the tables in numbers."""
     rises = all(
         nfe[tighter] >= nfe[looser]
         for looser, tighter in pairwise(sorted(nfe, reverse=True))
@@ -201,7 +198,7 @@ def verdict(scores: Scores, trainings: Trainings) -> str:
             return f"no difference that the test samples show ({test})"
         return f"{'more' if error[case] > error[best] else 'fewer'} errors than by both accurately ({test})"
 
-    ratio = [training.mean("step_ms") for training in (trainings[cheap], trainings[dear])]
+    ratio = [trainings[tol].networks.mean("step_ms") for tol in (cheap, dear)]
     time = f" for {ratio[0] / ratio[1]:.2g} of the time of a step" if ratio[0] and ratio[1] else ""
     return (
         f"Trained at {compact(dear)} and evaluated at {compact(loose)}, the ODE-Net has {100 * error[dear, loose]:.2f} "
@@ -230,8 +227,7 @@ def draw(
     trained = list(dict.fromkeys(training for training, _ in error))
     if len(trained) < 2:
         return None
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT + 0.35))
-    error_axes, nfe_axes, gradient_axes = figure.subplots(1, 3)
+    figure, ((error_axes, nfe_axes, gradient_axes),) = style.panel_grid(3, 3, style.HEIGHT + 0.35)
     norm = LogNorm(min(trained), max(trained))
     looks = {
         tol: {"color": style.SHADES(1 - norm(tol)), "marker": mark} for tol, mark in zip(trained, style.MARKERS * 2)
@@ -249,8 +245,8 @@ def draw(
     gradient_axes.set(title="c   gradient error (%)", xlabel="seconds a training step")
     scales.cost_limits(gradient_axes, [100 * value for _, value in costs.values()])
     gradient_axes.set_xlim(0, 1.12 * max((seconds for seconds, _ in costs.values()), default=1))
-    handles = [style.handle(compact(tol), linewidth=1, **look) for tol, look in looks.items()]
-    style.legend(figure, handles, "trained at tolerance; the band in a is one standard error of a test error, each way")
+    entries = [(compact(tol), look | {"linewidth": 1}) for tol, look in looks.items()]
+    style.legend(figure, entries, "trained at tolerance; the band in a is one standard error of a test error, each way")
     return figure
 
 

@@ -33,8 +33,7 @@ def strip(arrays: Arrays, target: Target, name: str) -> Figure:
     """Draw a column for each moment, and the target's; a row of densities and a row of samples, where there are any."""
     kinds = [kind for kind in KINDS if kind in arrays]
     columns = len(arrays["times"]) + 1
-    figure = Figure(figsize=(style.WIDTH, style.WIDTH / columns * len(kinds) + 0.22))
-    panels = figure.subplots(len(kinds), columns, squeeze=False)
+    figure, panels = style.panel_grid(len(kinds) * columns, columns, style.WIDTH / columns, 0.22)
     style.remove_gaps(figure)
     draw_rows(dict(zip(kinds, panels)), arrays, target, name)
     title_columns(panels[0], arrays)
@@ -69,16 +68,13 @@ def paths(arrays: Arrays) -> Figure:
     frame(axes, arrays)
     low, high = np.quantile(points.reshape(-1, 2), (0.01, 0.99), axis=0)  # layers may lead far out of the frame
     left, right, bottom, top = extent(arrays)
-    axes.set_xlim(min(left, low[0]), max(right, high[0]))
-    axes.set_ylim(min(bottom, low[1]), max(top, high[1]))
+    axes.set(xlim=(min(left, low[0]), max(right, high[0])), ylim=(min(bottom, low[1]), max(top, high[1])))
     if "density" in arrays:
         axes.imshow(arrays["density"][-1], origin="lower", extent=extent(arrays), **SHADE)
-    lines = LineCollection(list(points.transpose(1, 0, 2)), colors=COLOR, linewidths=0.5, alpha=0.75)
-    axes.add_collection(lines)
-    axes.scatter(
-        points[0, :, 0], points[0, :, 1], s=6, facecolors="none", edgecolors=style.GREY, linewidths=0.6, zorder=3
-    )
-    axes.scatter(points[-1, :, 0], points[-1, :, 1], s=6, color=style.CYCLE[1], linewidths=0, zorder=4)
+    axes.add_collection(LineCollection(list(points.transpose(1, 0, 2)), colors=COLOR, linewidths=0.5, alpha=0.75))
+    (x0, y0), (x1, y1) = points[0].T, points[-1].T
+    axes.scatter(x0, y0, s=6, facecolors="none", edgecolors=style.GREY, linewidths=0.6, zorder=3)
+    axes.scatter(x1, y1, s=6, color=style.CYCLE[1], linewidths=0, zorder=4)
     axes.set_title("particles from noise (rings) to data (dots)", loc="center")
     return figure
 

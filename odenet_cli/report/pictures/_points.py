@@ -31,7 +31,7 @@ def line(arrays: dict[str, Any], name: str) -> Figure:
     axes.plot(arrays["line"], arrays["line_density"], color=FLOW, linewidth=1.5)
     axes.set_xlabel(short(name))
     axes.set_ylabel("density")
-    style.legend(figure, [style.handle("data", color=style.PALE, linewidth=5), style.handle("flow", color=FLOW)])
+    style.legend(figure, [("data", {"color": style.PALE, "linewidth": 5}), ("flow", {"color": FLOW})])
     return figure
 
 
@@ -59,8 +59,7 @@ def corner(data: Any, drawn: Any, names: list[str]) -> Figure:
             axes.set_xlim(limits[column])
     if data.shape[1] > count:
         style.head(figure, f"the first {count} of {data.shape[1]} coordinates")
-    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 3}
-    style.legend(figure, [style.handle("held-out data", color=DATA, **dot), style.handle("flow", color=FLOW, **dot)])
+    style.legend(figure, [("held-out data", {"color": DATA, **style.DOT}), ("flow", {"color": FLOW, **style.DOT})])
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from odenet_cli.report import curves, style
-from odenet_cli.report.compare import compare
 from odenet_cli.report.runs import Run
 
 COLUMNS = 5
@@ -16,25 +15,20 @@ COLUMNS = 5
 
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
     """Draw `training`, the learning curves and function evaluations, and `misread` where an image was."""
-    names = (run.record.get("data") or {}).get("classes") or ()
-    training = curves.training(compare([run]), curves.WHILE_TRAINING, narrow=True)
-    figures = {
-        "training": training,
-        "misread": misread(arrays, names) if len(arrays["images"]) else None,
-    }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    figures = curves.while_training(run)
+    if len(arrays["images"]):
+        figures["misread"] = misread(arrays, (run.record.get("data") or {}).get("classes") or ())
+    return figures
 
 
 @style.styled
 def misread(arrays: dict[str, Any], names: Sequence[str] = ()) -> Figure:
     """Draw images, each with its label and what it was taken for, by the `names` of the classes if they have some."""
     count = len(arrays["images"])
-    rows = -(-count // COLUMNS)
-    figure = Figure(figsize=(style.COLUMN, (0.95 if names else 0.8) * rows + 0.25))
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axes in panels:
+    figure, panels = style.panel_grid(count, COLUMNS, 0.95 if names else 0.8, 0.25, style.COLUMN)
+    for axes in panels.flat:
         axes.set_axis_off()
-    for axes, image, label, predicted in zip(panels, arrays["images"], arrays["label"], arrays["predicted"]):
+    for axes, image, label, predicted in zip(panels.flat, arrays["images"], arrays["label"], arrays["predicted"]):
         if image.dtype.kind == "f":  # standardised: colours are numbers in [0, 1]
             image = (image - image.min()) / max(float(image.max() - image.min()), 1e-9)
         axes.imshow(image, cmap="Greys", interpolation="nearest")

@@ -40,14 +40,14 @@ def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
         axes.set_xlabel(names[0] if n >= shown * columns - across and names else "")
         if shown > 1 and c == 0 and s < len(series):
             axes.set_title(series[s], fontsize=6)
-    handles = [
-        style.handle("observed", color=OBSERVED, marker="o", linestyle="none", markersize=3),
-        style.handle("fitted", color=PATH, linewidth=1.3),
-        style.handle("90 % of observations", color=style.tint(PATH, 0.25), linewidth=5),
-    ]
+    entries = {
+        "observed": {"color": OBSERVED, **style.DOT},
+        "fitted": {"color": PATH, "linewidth": 1.3},
+        "90 % of observations": {"color": style.tint(PATH, 0.25), "linewidth": 5},
+    }
     if arrays["held_out"].any():
-        handles.append(style.handle("held out", color=HELD, marker="o", linestyle="none", markersize=3))
-    style.legend(figure, handles)
+        entries["held out"] = {"color": HELD, **style.DOT}
+    style.legend(figure, entries.items())
     return {"fit": figure}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from odenet_cli.report import style
 from odenet_cli.report.runs import Run
@@ -32,7 +31,7 @@ def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
             axes.set_aspect("equal", adjustable="box")
         axes.set_xlabel(("$x_1$" if planar else "time") if n >= count - columns else "")
         axes.set_ylabel(("$x_2$" if planar else "$x_1$") if n % columns == 0 else "")
-    style.legend(figure, _handles(arrays))
+    legend(figure, 1.5, truth=arrays["clean"].shape[2] > 0)
     return {"series": figure}
 
 
@@ -59,13 +58,15 @@ def _line(times: Any, values: Any, planar: bool) -> tuple[Any, Any]:
     return (values[:, 0], values[:, 1]) if planar else (times, values[:, 0])
 
 
-def _handles(arrays: Arrays) -> list[Line2D]:
-    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 3}
-    handles = [
-        style.handle("observed", color=OBSERVED, markeredgewidth=0, **dot),
-        style.handle("reconstruction", color=INSIDE, linewidth=1.5),
-        style.handle("extrapolation", color=AFTER, linewidth=1.5),
-    ]
-    if arrays["clean"].shape[2]:
-        return [*handles, style.handle("truth", color=style.GREY, linewidth=0.8)]
-    return [*handles, style.handle("held back", color=style.GREY, markerfacecolor="w", markeredgewidth=0.6, **dot)]
+def legend(figure: Figure, linewidth: float, truth: bool = True) -> None:
+    """Explain what was observed, both parts of the path, and the truth or what was held back of noisy values."""
+    entries: dict[str, style.Look] = {
+        "observed": {"color": OBSERVED, "markeredgewidth": 0, **style.DOT},
+        "reconstruction": {"color": INSIDE, "linewidth": linewidth},
+        "extrapolation": {"color": AFTER, "linewidth": linewidth},
+    }
+    if truth:
+        entries["truth"] = {"color": style.GREY, "linewidth": 0.8}
+    else:
+        entries["held back"] = {"color": style.GREY, **style.DOT, "markerfacecolor": "w", "markeredgewidth": 0.6}
+    style.legend(figure, entries.items())

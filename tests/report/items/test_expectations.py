@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from odenet_cli.analysis.measures import error_control
 from odenet_cli.report.items import fig3, fig4, fig5, table1, table2
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.result import About, Entry, Result, result_of, write
+from odenet_cli.report.result import About, Entry, Page, Result, result_of
 from odenet_cli.report.runs import Run
 from odenet_cli.report.text import seeds_text
 
@@ -65,7 +65,8 @@ def test_every_figure_names_its_preset_and_seeds(tmp_path):
         made, figures={"rates": Figure(), "errors": Figure()}, seeds={"rates": "seed 0", "errors": "seeds 0, 1"}
     )
     about = About(item="fig7", preset="cpu", text="", partial=("partial: 2 of 3 cells not done",))
-    write(tmp_path, made, about, [], Provenance.of("odenet reproduce fig7", runs))
+    source = Provenance.of("odenet reproduce fig7", runs)
+    Page(result=made, about=about, checks=[], source=source).write(tmp_path)
     assert made.figures["rates"]._suptitle.get_text() == "Figure 7, cpu preset (partial), seed 0"
     assert made.figures["errors"]._suptitle.get_text() == "Figure 7, cpu preset (partial), seeds 0, 1"
     assert seeds_text([2, 1, 0]) == "seeds 0–2"

@@ -7,10 +7,9 @@ from itertools import product
 import numpy
 import pytest
 
-from odenet_cli.report import result as results
 from odenet_cli.report.items import fig3
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.result import About, Entry, check_expectations, result_of
+from odenet_cli.report.result import About, Entry, Page, check_expectations, result_of
 from odenet_cli.report.runs import Run, read_run
 
 TOLERANCES = [10.0**-n for n in range(1, 9)]
@@ -156,7 +155,8 @@ def test_every_seed_of_the_training_is_shown(tmp_path, write, network):
 def written(folder, entry, **about):
     made = result_of("fig3", [entry], REST)
     told = About(**{"item": "fig3", "preset": "quick", "text": "narrow nets; 1 seed", **about})
-    return results.write(folder, made, told, [], Provenance.of("odenet reproduce fig3", [entry.run]))
+    source = Provenance.of("odenet reproduce fig3", [entry.run])
+    return Page(result=made, about=told, checks=[], source=source).write(folder)
 
 
 @pytest.mark.numerics

@@ -95,7 +95,7 @@ def test_the_film_goes_there_and_back(entries, tmp_path):
 def test_a_legend_of_the_six_flows_is_one_row():
     figure = Figure(figsize=(style.WIDTH, 2.0))
     figure.subplots()
-    style.legend(figure, [style.handle(f"{kind} {size}") for kind in ("planar", "CNF") for size in (2, 8, 32)])
+    style.legend(figure, [(f"{kind} {size}", {}) for kind in ("planar", "CNF") for size in (2, 8, 32)])
     assert figure.get_figheight() == pytest.approx(2 + 0.16 + 0.12)
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()

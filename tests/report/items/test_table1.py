@@ -8,10 +8,9 @@ import numpy
 import pytest
 import scipy.stats
 
-from odenet_cli.report import result as results
 from odenet_cli.report.items import _significance, table1
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.result import About, Check, Entry, check_expectations, result_of
+from odenet_cli.report.result import About, Check, Entry, Page, check_expectations, result_of
 from odenet_cli.report.runs import Run, read_run
 from odenet_cli.report.statistics import Discordant, Pair
 
@@ -246,7 +245,7 @@ def written(folder, entries, expect=None, **about):
     )
     checks = check_expectations(made, expect or {})
     origin = Provenance.of("odenet reproduce table1", [entry.run for entry in entries if entry.run.record])
-    return results.write(folder, made, About(**told), checks, origin)
+    return Page(result=made, about=About(**told), checks=checks, source=origin).write(folder)
 
 
 def test_the_report_says_what_is_partial_and_what_is_missing(compared, tmp_path):
