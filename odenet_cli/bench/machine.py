@@ -31,7 +31,6 @@ def facts(device: torch.device, peers: Iterable[str], absent: dict[str, str]) ->
 
 
 def processor() -> str:
-    """Return the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

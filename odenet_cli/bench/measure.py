@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from statistics import median
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -39,10 +40,10 @@ class Row:
     @property
     def unsteady(self) -> bool:
         """The middle half of the times spans more than a fifth of their median."""
-        if self.ms is None or len(self.times_ms) < 2:
+        if self.ms is None:
             return False
-        low, _, high = quantiles(self.times_ms, method="inclusive")
-        return high - low > 0.2 * self.ms
+        low, high = numpy.percentile(self.times_ms, [25, 75])
+        return bool(high - low > 0.2 * self.ms)
 
 
 def compare(
@@ -129,7 +130,6 @@ def time_run(work: Work, calls: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -94,7 +94,6 @@ class Floor:
 
     @classmethod
     def from_times(cls, times: dict[str, list[float]]) -> Floor:
-        """Return the floor from the times of `parts`."""
         outer, field, with_vjp = (median(times[name]) for name in ("outer", "field", "vjp"))
         return cls(outer, field, with_vjp - field)
 

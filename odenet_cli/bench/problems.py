@@ -28,8 +28,6 @@ class Problem:
 
 
 class FunctionField(nn.Module):
-    """A function as a field without parameters."""
-
     def __init__(self, f: Function) -> None:
         super().__init__()
         self.f = f

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from odenet_cli.bench.measure import Row
-from odenet_cli.markdown import markdown_table
-
-NONE = "–"
+from odenet_cli.markdown import MISSING, markdown_table, three_digits
 
 
 @dataclass(kw_only=True)
@@ -56,16 +54,13 @@ def speed_table(
 
 
 def number(value: float | None) -> str:
-    """Return a number with three digits, or all that stand before the point."""
-    if value is None or isinstance(value, int):
-        return NONE if value is None else str(value)
-    digits = next((digits for bound, digits in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
-    return f"{value:.{digits}f}"
+    """Return a count, or a measured number with three digits."""
+    return str(value) if isinstance(value, int) else three_digits(value)
 
 
 def small(value: float | None) -> str:
     """Return an error: 1.2e-05."""
-    return NONE if value is None else f"{value:.1e}"
+    return MISSING if value is None else f"{value:.1e}"
 
 
 def power(value: float) -> str:
@@ -89,5 +84,4 @@ def files(name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Ta
 
 
 def opening(facts: Mapping[str, str]) -> str:
-    """Return the lines that state where and how it was measured."""
     return "\n".join(f"- {key}: {value}" for key, value in facts.items())

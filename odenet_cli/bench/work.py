@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.bench.peers import OURS
+from odenet_cli.bench.peers import OURS, diffrax
+from odenet_cli.bench.problems import Function, FunctionField
 from odenet_cli.ode import Stats, tally
 
 
@@ -26,8 +28,6 @@ class Counter:
 
 
 class CountedField(nn.Module):
-    """Evaluate `field` and count it."""
-
     def __init__(self, field: nn.Module, counter: Counter) -> None:
         super().__init__()
         self.field, self.counter = field, counter
@@ -35,6 +35,16 @@ class CountedField(nn.Module):
     def forward(self, t: Tensor, y: Any) -> Any:
         self.counter.add()
         return self.field(t, y)
+
+
+def function_field(f: Function, library: str, counter: Counter | None = None) -> Any:
+    """Return a function as the field that a library takes, counted where there is a counter."""
+    if library != "diffrax":
+        return CountedField(FunctionField(f), counter) if counter else FunctionField(f)
+    import jax
+
+    field = partial(f, jax.numpy)
+    return diffrax.observed(field, counter.add) if counter else field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +62,6 @@ class Work:
     repeatable: bool = True
 
     def run(self) -> dict[str, Tensor]:
-        """Run once and return the outcome."""
         self.reset()
         result = self.forward()
         self.backward(result)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.bench import peers
 from odenet_cli.bench.measure import Row, compare
-from odenet_cli.bench.peers import OURS, Solve, solver
+from odenet_cli.bench.peers import OURS, Solve
 from odenet_cli.bench.table import Table, speed_table
 from odenet_cli.bench.work import CountedField, Counter, Subject, Work, training
 from odenet_cli.bench.workloads import Settings
@@ -72,13 +73,13 @@ class SpeedWorkload:
             tables.append(speed_table(title, rows, *self.explain(times)))
         return tables
 
-    def subjects(self, peers: Sequence[str], modes: Modes, problem: Problem) -> list[Subject]:
+    def subjects(self, present: Sequence[str], modes: Modes, problem: Problem) -> list[Subject]:
         """Return a subject for each mode of ours and of the peers that are present."""
 
         def subject(library: str, mode: str) -> Subject:
             return Subject(library=library, mode=mode, work=lambda mode, c: self.work(library, mode, problem, c))
 
-        return [subject(library, mode) for library, names in modes if library in (*peers, OURS) for mode in names]
+        return [subject(library, mode) for library, names in modes if library in (*present, OURS) for mode in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,6 @@ class GradientWorkload(SpeedWorkload):
 
     @property
     def ts(self) -> list[float]:
-        """The times of the solve."""
         return [0.0, 1.0]
 
     def field(self, module: Any, library: str, mode: str) -> nn.Module:
@@ -103,11 +103,9 @@ class GradientWorkload(SpeedWorkload):
         raise NotImplementedError
 
     def loss(self, module: Any, solve: Solve, library: str, *tensors: Tensor) -> Tensor:
-        """Return what is differentiated."""
         raise NotImplementedError
 
     def training(self, module: Any, loss: Callable[[], Tensor]) -> Work:
-        """Return what is timed."""
         return training(module, loss)
 
     def work(
@@ -124,7 +122,8 @@ class GradientWorkload(SpeedWorkload):
         field, tolerance = self.field(module, library, mode), tolerance or self.tolerance
         field = CountedField(field, counter) if counter else field
         name = mode.partition(",")[0]
-        solve = solver(library, name, field, self.ts, method=method, rtol=tolerance, atol=tolerance)
+        make = peers.library(library).solver
+        solve = make(name, field, self.ts, method=method, rtol=tolerance, atol=tolerance)
         return self.training(module, partial(self.loss, module, solve, library, *tensors))
 
     def reference(self, problem: Problem) -> dict[str, Tensor]:

@@ -186,9 +186,9 @@ def conclude(
     """Print what one must know of the witnesses, and the verdict on ours; return the exit code."""
     say("")
     for library in dict.fromkeys(witness.name.partition(" ")[0] for witness in witnesses):
-        say(wrapped(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.trait(library)}"))
+        say(wrapped(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.library(library).TRAIT}"))
     for library, reason in absent.items():
-        say(f"{library} {reason}. Install it: {peers.install(library)}")
+        say(f"{library} {reason}. Install it: {peers.library(library).INSTALL}")
     passed = max(ours["state"], ours["gradient"]) <= request.threshold
     say(
         wrapped(
@@ -213,7 +213,7 @@ def find_witnesses(against: Sequence[str] | None) -> tuple[list[Any], dict[str, 
         elif reason := peers.missing(library):
             absent[library] = reason
         else:
-            for mode in peers.modes(library):
+            for mode in peers.library(library).MODES:
                 name = f"{library} {mode.removesuffix(' one instance')}".strip()
                 witnesses.append(Witness(name, partial(peers.witness, library, mode), differentiates=bool(mode)))
     return witnesses, absent

@@ -148,7 +148,7 @@ def test_the_tight_solver_is_tight_backward_too():
 
 
 @pytest.mark.parametrize(
-    ("library", "mode"), [(library, mode) for library in peers.peers() for mode in peers.modes(library)]
+    ("library", "mode"), [(library, mode) for library in peers.peers() for mode in peers.library(library).MODES]
 )
 def test_the_libraries_that_are_installed_agree(compared, library, mode):
     """All but torchdyn's adjoint, which goes back at times of the wrong sign after the solve down in time."""

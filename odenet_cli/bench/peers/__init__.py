@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from odenet_cli import registry
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, first_line
 
 OURS = "odenet"
 
@@ -32,14 +32,13 @@ def peers() -> list[str]:
     return [name for name in registry.names(__name__) if name != OURS]
 
 
-def solver(library: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """Return a solve of `field` over `ts` by that library."""
-    return _module(library).solver(mode, field, ts, method=method, rtol=rtol, atol=atol)
+def library(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def missing(name: str) -> str | None:
     """Return why the library cannot be used; None if it can."""
-    needs = _module(name).NEEDS
+    needs = library(name).NEEDS
     try:
         for needed in needs:
             importlib.import_module(needed)
@@ -47,8 +46,7 @@ def missing(name: str) -> str | None:
         absent = error.name in {needed.partition(".")[0] for needed in needs}
         return "is not installed" if absent else f"does not import: no module named {error.name}"
     except Exception as error:  # an import may raise anything
-        line = str(error).partition("\n")[0]
-        return f"does not import: {type(error).__name__}: {line}"
+        return f"does not import: {type(error).__name__}: {first_line(error)}"
     return None
 
 
@@ -60,34 +58,13 @@ def select(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     absent = {name: reason for name, reason in reasons.items() if reason}
     if against is not None and absent:
         name, reason = next(iter(absent.items()))
-        raise RequestError(f"--against {name}: {name} {reason}.\n  Install it: {_module(name).INSTALL}")
+        raise RequestError(f"--against {name}: {name} {reason}.\n  Install it: {library(name).INSTALL}")
     return [name for name in reasons if name not in absent], absent
 
 
-def modes(library: str) -> list[str]:
-    """Return the modes in which a library bears witness to a solve."""
-    return list(_module(library).MODES)
-
-
-def trait(library: str) -> str:
-    """Return what one must know to read the numbers of a library."""
-    return str(_module(library).TRAIT)
-
-
-def witness(
-    library: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float
-) -> Solve:
-    """Return a solve of a torch field of one vector by that library, by dopri5 where it has not the method."""
-    module = _module(library)
+def witness(name: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
+    """Return a solve of a torch field of one vector by a library, by dopri5 where it has not the method."""
+    module = library(name)
     known = method if method in module.METHODS else "dopri5"
     make = getattr(module, "witness", module.solver)
     return make(mode, field, ts, method=known, rtol=rtol, atol=atol)
-
-
-def install(library: str) -> str:
-    """Return the command that installs a library."""
-    return str(_module(library).INSTALL)
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"{__name__}.{name}")

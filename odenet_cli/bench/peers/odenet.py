@@ -25,7 +25,6 @@ def compiled(*gradients: str, loop: bool = False) -> list[str]:
 
 
 def adaptive(mode: str, *, method: str, rtol: float, atol: float) -> Adaptive:
-    """Return the solver of that mode."""
     gradient, compile, rest = f" {mode}".partition(" compiled")
     options: dict[str, Any] = {"gradient": gradient.strip()} if gradient.strip() else {}
     if compile:

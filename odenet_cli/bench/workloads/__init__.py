@@ -39,7 +39,6 @@ class Settings:
 
 
 def names() -> list[str]:
-    """Return the names of all workloads."""
     return registry.names(__name__)
 
 

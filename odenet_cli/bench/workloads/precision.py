@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 
+import numpy
 import torch
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from odenet_cli.bench import peers
 from odenet_cli.bench.measure import one_line
-from odenet_cli.bench.peers import OURS, diffrax, solver
-from odenet_cli.bench.problems import PROBLEMS, FunctionField, Problem
-from odenet_cli.bench.table import NONE, Table, number, power, small
-from odenet_cli.bench.work import CountedField, Counter
+from odenet_cli.bench.peers import OURS, diffrax
+from odenet_cli.bench.problems import PROBLEMS, Problem
+from odenet_cli.bench.table import Table, number, power, small
+from odenet_cli.bench.work import Counter, function_field
 from odenet_cli.bench.workloads import Settings
+from odenet_cli.markdown import MISSING
 
 METHODS = {
     "torchdiffeq": ("odeint", ["dopri5", "dopri8"]),
@@ -106,7 +110,7 @@ class Workload:
         }
         cells = [[subject, *map(number, row)] for subject, row in reached.items()]
         records = [{"subject": subject, "evaluations": dict(zip(points, row))} for subject, row in reached.items()]
-        notes = [f"Interpolated between the tolerances above; {NONE} where they do not enclose that error."]
+        notes = [f"Interpolated between the tolerances above; {MISSING} where they do not enclose that error."]
         title = f"Evaluations to a relative error of {power(self.target)}"
         return Table(title=title, columns=["subject", *points], cells=cells, records=records, notes=notes)
 
@@ -115,27 +119,16 @@ def end_state(problem: Problem, library: str, mode: str, method: str, counter: C
     """Return the solve of one library and method, from a tolerance to the state at the end, its evaluations counted."""
     y0, ts = torch.tensor([problem.start], dtype=torch.float64), [0.0, problem.end]
     if library == "diffrax":
-        import jax
-
         start = diffrax.array(y0)  # first of all: from here on JAX knows float64
-        solve = diffrax.compiled(diffrax.observed(partial(problem.f, jax.numpy), counter.add), ts, method)
+        solve = diffrax.compiled(function_field(problem.f, library, counter), ts, method)
         return lambda tolerance: diffrax.tensor(solve(start, tolerance, tolerance))
-
-    field = CountedField(FunctionField(problem.f), counter)
-
-    @torch.no_grad()
-    def run(tolerance: float) -> Tensor:
-        return solver(library, mode, field, ts, method=method, rtol=tolerance, atol=tolerance)(y0)
-
-    return run
+    field, make = function_field(problem.f, library, counter), peers.library(library).solver
+    return torch.no_grad()(lambda tol: make(mode, field, ts, method=method, rtol=tol, atol=tol)(y0))
 
 
 @cache
 def reference(problem: Problem) -> Tensor:
     """Return the state at the end, (1, D)."""
-    import numpy
-    from scipy.integrate import solve_ivp
-
     f = partial(problem.f, numpy)
     solution = solve_ivp(f, (0.0, problem.end), problem.start, method="DOP853", rtol=1e-13, atol=1e-13)
     return torch.from_numpy(solution.y[:, -1]).unsqueeze(0)

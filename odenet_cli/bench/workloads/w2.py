@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from odenet_cli.bench.peers import OURS, diffrax, odenet, solver
+from odenet_cli.bench import peers
+from odenet_cli.bench.peers import OURS, diffrax, odenet
 from odenet_cli.bench.problems import FunctionField, lotka_volterra
 from odenet_cli.bench.table import power
-from odenet_cli.bench.work import CountedField, Counter, Work
+from odenet_cli.bench.work import Counter, Work, function_field
 from odenet_cli.bench.workload import Modes, Problem, SpeedWorkload
 from odenet_cli.ode import Adaptive
 
@@ -51,17 +51,9 @@ class Workload(SpeedWorkload):
         return {"y": solve(FunctionField(lotka_volterra), problem[0].double(), [0.0, self.end]).y}
 
     def work(self, library: str, mode: str, problem: Problem, counter: Counter | None = None) -> Work:
-        (start,) = problem
-        tolerances = {"rtol": self.tolerance, "atol": self.tolerance}
-        field: Any = FunctionField(lotka_volterra)
-        if library == "diffrax":
-            import jax
-
-            field, start = partial(lotka_volterra, jax.numpy), diffrax.array(start)
-            field = diffrax.observed(field, counter.add) if counter else field
-        elif counter:
-            field = CountedField(field, counter)
-        solve = solver(library, mode, field, [0.0, self.end], method="dopri5", **tolerances)
+        start = diffrax.array(problem[0]) if library == "diffrax" else problem[0]
+        field, make = function_field(lotka_volterra, library, counter), peers.library(library).solver
+        solve = make(mode, field, [0.0, self.end], method="dopri5", rtol=self.tolerance, atol=self.tolerance)
         return Work(
             forward=torch.no_grad()(partial(solve, start)),
             outcome=lambda y: {"y": y if isinstance(y, Tensor) else diffrax.tensor(y)},
