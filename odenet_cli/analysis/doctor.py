@@ -15,8 +15,8 @@ from odenet_cli import models
 from odenet_cli.analysis.rerun import Failure, approach
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.schema import Config
-from odenet_cli.errors import RunFailed
-from odenet_cli.ode import Adaptive, DenseSolution, Fixed, Report, Solution, SolveError, Solver, StepLimit, doctor
+from odenet_cli.errors import RunFailed, first_line
+from odenet_cli.ode import DenseSolution, Report, Solution, SolveError, Solver, StepLimit, doctor
 from odenet_cli.ode.diagnosis import in_words
 from odenet_cli.rundir import read_metrics, read_record
 from odenet_cli.training import build
@@ -45,18 +45,15 @@ class Calls:
     states: list[Sequence[torch.Tensor]] = field(default_factory=list)
     failed: Call | None = None
 
-    def __deepcopy__(self, memo: Any) -> Calls:
-        return self  # of a model that is copied to be scored in another dtype, too
-
     def watch(self, model: torch.nn.Module) -> None:
-        """Let the solvers of a network note their calls here."""
         for module in models.solvers(model):
             module.solver = self.watching(module.solver)
 
     def watching(self, solver: Solver) -> Solver:
         """Return the same solver, which notes its calls here."""
-        kind = WatchedAdaptive if isinstance(solver, Adaptive) else WatchedFixed
-        return kind(**{key.name: getattr(solver, key.name) for key in fields(type(solver))}, calls=self)
+        kind: Any = type("Watched", (Watched, type(solver)), {"calls": self})  # of the class: a copy has the same
+        watched: Solver = kind(**{key.name: getattr(solver, key.name) for key in fields(kind)})
+        return watched
 
 
 class Watched:
@@ -86,20 +83,6 @@ class Watched:
             raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchedAdaptive(Watched, Adaptive):
-    """Solve to a tolerance, watched."""
-
-    calls: Calls
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchedFixed(Watched, Fixed):
-    """Solve in fixed steps, watched."""
-
-    calls: Calls
-
-
 class Diagnosis(NamedTuple):
     """Hold what is wrong with a run; the keys that mend it, and what came of trying them on the run, in words."""
 
@@ -127,7 +110,7 @@ def examine(folder: Path, run: Config, say: Callable[[str], None], change: Chang
         failure = approach(folder, run, run, say)
         words = failure.repeat(run, prepare)
     except RunFailed as error:
-        say(f"It fails again: {_first_line(error)}")
+        say(f"It fails again: {first_line(error)}")
         if not isinstance(error.__cause__, SolveError) or (losses and has_diverged((0, min(losses)), (0, losses[-1]))):
             return of_divergence(folder, run, losses, say)
         return of_solve(failure, error.__cause__, calls, losses, say, change)
@@ -145,7 +128,7 @@ def of_training_data(folder: Path, run: Config, say: Callable[[str], None]) -> D
         net.loss_fn(net.model, batch)[0].backward()  # type: ignore[no-untyped-call]
     except SolveError as error:
         if calls.failed is None:
-            return Diagnosis(Report(kind="unknown", reason=f"the backward solve fails: {_first_line(error)}"))
+            return Diagnosis(Report(kind="unknown", reason=f"the backward solve fails: {first_line(error)}"))
     if not calls.made:
         return Diagnosis(Report(kind="sound", reason=f"model={run.model['name']} solves no equation"))
     reports = [doctor(*call) for call in calls.made]
@@ -164,7 +147,7 @@ def of_solve(
     prefix = "solver." if failure.split == "train" else "eval.solver."
     if calls.failed is None:
         kind = "step_limit" if isinstance(error, StepLimit) else "unknown"
-        report = Report(kind=kind, reason=f"the forward solve passes, but {_first_line(error)}")
+        report = Report(kind=kind, reason=f"the forward solve passes, but {first_line(error)}")
         keys: dict[str, Any] = {"gradient.method": "replay"}
     else:
         report = doctor(*calls.failed)
@@ -177,7 +160,7 @@ def of_solve(
     try:
         outcome = failure.repeat(change(failure.run, keys), sessions.append)
     except RunFailed as again:
-        return Diagnosis(report, keys, f"It fails there too: {_first_line(again)}")
+        return Diagnosis(report, keys, f"It fails there too: {first_line(again)}")
     after = sessions[0].last_finite_loss
     if before and after and has_diverged(before, after):
         say(f"With {' '.join(in_words(keys))} the loss is {after[1]:.6g}, after {before[1]:.6g} at step {before[0]}.")
@@ -208,9 +191,5 @@ def of_divergence(
                 if not has_diverged(before, again.session.last_finite_loss):
                     return Diagnosis(report, {"optim.lr": rate}, outcome)
         except RunFailed as error:
-            say(f"It fails with optim.lr={rate:g} too: {_first_line(error)}")
+            say(f"It fails with optim.lr={rate:g} too: {first_line(error)}")
     return Diagnosis(report)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -21,7 +21,7 @@ import torch
 from odenet_cli.analysis.trained import Trained
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError, is_out_of_memory
+from odenet_cli.errors import RequestError, first_line, is_out_of_memory
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
@@ -118,7 +118,7 @@ class Gradcheck:
             if isinstance(error, SolveError) or is_out_of_memory(error):
                 raise
             raise RequestError(
-                f"the network fails in float64, in which exact gradients are made: {str(error).partition(chr(10))[0]}\n"
+                f"the network fails in float64, in which exact gradients are made: {first_line(error)}\n"
                 "  Let it compute in the dtype of its input, and let tensors that it holds be buffers."
             ) from error
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from odenet_cli.analysis.trained import known_data
 from odenet_cli.config.schema import Config, OptimConfig
-from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.errors import RequestError, RunFailed, first_line
 from odenet_cli.ode import Stats
 from odenet_cli.registry import require
 from odenet_cli.rundir import read_record
@@ -44,7 +44,6 @@ class Quiet:
         self.states = generators.state(self.session.device)
 
     def last(self, session: Session) -> None:
-        """Keep the states after a validation."""
         self.states = generators.state(session.device)
 
     def write(self, record: Any) -> None:
@@ -130,9 +129,9 @@ def failed_place(folder: Path) -> tuple[str, int | None]:
         return require("split", place["split"], WHERE), place["step"]
     if reason.startswith(("the run diverged", "in optimiser step")):
         return "train", None
-    first_line = f": {reason.partition(chr(10))[0]}" if record.get("reason") else ""
+    reason = f": {first_line(reason)}" if record.get("reason") else ""
     raise RequestError(
-        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{first_line}\n"
+        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{reason}\n"
         "  A step can be repeated where a loss, a gradient or a solve fails."
     )
 

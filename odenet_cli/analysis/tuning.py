@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -26,7 +26,7 @@ from odenet_cli.analysis.tuned_settings import ERRORS, Limits, Measured, Setting
 from odenet_cli.analysis.witnesses import Comparison
 from odenet_cli.config.presets import adaptive
 from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import RequestError, first_line
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, StepLimit, tally
 from odenet_cli.precision import EPS
 from odenet_cli.training.evaluate import solved_by
@@ -36,7 +36,8 @@ from odenet_cli.training.memory import SavedMeter
 METHODS = ("heun_euler", "bosh3", "tsit5", "dopri5", "dopri8")
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 STEPS = (1, 2, 4, 8, 16, 32)  # of methods of fixed steps
-BACKWARD = (None, 3e-2, 1e-1)  # the adjoint's own solve: as the forward one, or by bosh3 at this tolerance
+# Gradients beside backprop, with the tolerance of an adjoint's own solve by bosh3; None: it goes backward as forward.
+OTHERS = (("replay", None), ("reversible", None), ("adjoint", None), ("adjoint", 3e-2), ("adjoint", 1e-1))
 REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these must be over
 COARSEST, FINEST = 1e-3, 1e-11  # references
 MARGIN = 20  # how many times smaller than a wanted error the last change of the reference is to be
@@ -169,7 +170,7 @@ class Tuner:
                 with SavedMeter(self.resident) as meter:
                     result = reference.own(row.solver, reference.dtype)
             except SolveError as error:
-                row.failed = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                row.failed = f"{type(error).__name__}: {first_line(error)}"
                 return row
             assert result.cost is not None
             assert result.gradient is not None
@@ -232,7 +233,6 @@ class Tuner:
         return sum(solves, start=Stats())
 
     def batch(self, samples: int) -> Any:
-        """Return the first samples of the training data."""
         if samples not in self.batches:
             self.batches[samples] = next(islice(self.net.data.train.unshuffled(samples).epoch(0), 1))
         return self.batches[samples]
@@ -282,7 +282,7 @@ class Tuner:
             loosest = {method: number for method, number in found.items() if number is not None}
             rows = {m: self.rows[Setting(m, self.levels(m)[number], "backprop")] for m, number in loosest.items()}
             for method in sorted(rows, key=lambda method: rows[method].nfe)[: max(2, -(-len(rows) // 2))]:
-                for gradient, backward in others():
+                for gradient, backward in OTHERS:
                     self.climb(method, gradient, backward, loosest[method])
         except OutOfTime:
             pass
@@ -306,19 +306,12 @@ class Tuner:
                     self.measure_errors(key._replace(level=level))
 
     def measure_all(self) -> None:
-        """Measure every setting on the whole batch."""
         for method in self.methods:
-            for gradient, backward in (("backprop", None), *others()):
+            for gradient, backward in (("backprop", None), *OTHERS):
                 for level in self.levels(method):
                     row = self.measure_errors(Setting(method, level, gradient, backward))
                     if row.failed is None and self.sizes:
                         self.measure_cost(row, self.batch_size)
-
-
-def others() -> Iterator[tuple[str, float | None]]:
-    """Yield the gradients beside backprop, with the backward tolerance of the adjoint."""
-    yield from (("replay", None), ("reversible", None))
-    yield from (("adjoint", rtol) for rtol in BACKWARD)
 
 
 def clock(device: torch.device) -> float:

@@ -193,7 +193,6 @@ class Comparison:
                 yield self.foreign(witness, solver, dtype, differences=tight is not None)
 
     def own(self, solver: Solver, dtype: torch.dtype) -> Row:
-        """Return the row of a solver of ours."""
         batch, calls = converted(self.batch, dtype), Calls()
         with in_dtype(self.model, dtype):
             gradient = compute_gradient(self.model, self.loss_fn, batch, calls.watching(solver))

@@ -57,15 +57,12 @@ class Rows:
         return next((row for row in reversed(self.rows) if all(row.get(k) == v for k, v in key.items())), None)
 
     def put(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Append the values under this key."""
         row = without_nan({**key, **values})
         append_json(self.path, row)
         self.rows.append(row)
 
     def missing(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return the keys without a row."""
         return [key for key in keys if self.get(key) is None]
 
     def all(self, keys: Iterable[Mapping[str, Any]]) -> list[Row]:
-        """Return the rows with these keys, in their order."""
         return [row for key in keys if (row := self.get(key)) is not None]

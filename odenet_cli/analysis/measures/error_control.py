@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from odenet_cli.analysis.gradcheck import Gradcheck
 from odenet_cli.analysis.measures import Row, Rows, config_of
 from odenet_cli.analysis.trained import Trained, trained
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange, SolverConfig
-from odenet_cli.ode import Adaptive, Solution, Solver
+from odenet_cli.ode import Adaptive, Solution
 from odenet_cli.training.evaluate import solved_by
 
 SETTINGS = {  # of panel c: the forward solver, and the norm of the adjoint
@@ -31,20 +31,6 @@ SETTINGS = {  # of panel c: the forward solver, and the norm of the adjoint
     "Adams, absolute norm": ("adams", "absolute"),
 }
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TimedSolver:
-    """Solve with `solver`, and keep (solution, seconds) of each solve."""
-
-    solver: Solver
-    solves: list[tuple[Solution, float]] = field(default_factory=list)
-
-    def __call__(self, *arguments: Any) -> Solution:
-        start = synchronized_clock()
-        solution = self.solver(*arguments)
-        self.solves.append((solution, synchronized_clock() - start))
-        return solution
 
 
 def synchronized_clock() -> float:
@@ -85,11 +71,17 @@ def solve_errors(rows: Rows, folder: Path, config: Config, options: dict[str, An
 @torch.no_grad()
 def forward_solve(net: Trained, batch: Any, tolerance: float) -> tuple[Solution, float]:
     """Return the first solve of a batch by dopri5 at this tolerance, whatever steps that needs, and its seconds."""
-    timed: Any = TimedSolver(Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, max_steps=1_000_000))
-    with solved_by(net.model.eval(), timed):
+    solver = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, max_steps=1_000_000)
+    solves: list[tuple[Solution, float]] = []
+
+    def timed(*arguments: Any) -> Solution:
+        start = synchronized_clock()
+        solves.append((solver(*arguments), synchronized_clock() - start))
+        return solves[-1][0]
+
+    with solved_by(net.model.eval(), timed):  # type: ignore[arg-type]
         net.loss_fn(net.model, batch)
-    first: tuple[Solution, float] = timed.solves[0]
-    return first
+    return solves[0]
 
 
 def solve_times(rows: Rows, folder: Path, config: Config, options: dict[str, Any]) -> list[Row]:
@@ -109,12 +101,8 @@ def solve_times(rows: Rows, folder: Path, config: Config, options: dict[str, Any
 def gradient_errors(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Say) -> list[Row]:
     """Measure the gradient's cost and error in each of SETTINGS, on the first batches of the training data."""
     samples, batches, reference = options["samples"], options["batches"], options["reference"]
-    keys: list[Mapping[str, Any]] = [
-        {
-            "kind": "gradient",
-            **{"setting": setting, "rtol": rtol, "batch": n},
-            **{"samples": samples, "reference": reference},
-        }
+    keys = [
+        {"kind": "gradient", "setting": setting, "rtol": rtol, "batch": n, "samples": samples, "reference": reference}
         for n in range(batches)
         for setting in SETTINGS
         for rtol in options["tolerances"]

@@ -44,7 +44,6 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
 
 
 def compute_rows(model: Any, x: Series, options: dict[str, Any]) -> KeyedRows:
-    """Yield all rows."""
     fractions = torch.linspace(0, 1, options["times"], device=x.values.device, dtype=x.target_times.dtype)
     fine = x.target_times.amax(1, keepdim=True) * fractions
     yield from paths(model, Series._make(row[: options["shown"]] for row in x), fine[: options["shown"]])
