@@ -54,3 +54,10 @@ def test_a_seed_that_failed_is_a_row_without_numbers(cell):
 
 def test_without_a_trained_network_nothing_is_drawn(cell):
     assert not fig7.result([cell(0, status="failed")], {"notes": []}).figures
+
+
+def test_a_run_without_its_time_is_in_no_mean(cell):
+    entries = [cell(0), cell(1)]
+    entries[0].run.final["time_s"], entries[1].run.final["time_s"] = 90.0, None
+    lines = "\n".join(fig7.result(entries, {"notes": []}).body).splitlines()
+    assert next(line for line in lines if line.startswith("| latent ODE")).split("|")[-3].strip() == "1.50"
