@@ -13,6 +13,7 @@ from odenet_cli.request.job import TrainRequest
 from odenet_cli.request.origins import values_and_origins
 from odenet_cli.streams import hanging
 from odenet_cli.training.build import solves
+from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.progress import columns, duration, number, say, short
 
 MAX_LISTED = 20  # jobs of a sweep
@@ -96,15 +97,22 @@ def cost(config: Config) -> dict[str, str]:
 
     session, step = first_steps(config)
     made = f"in {session.step} step{'s' * (session.step != 1)} made now, in memory, not compiled"
+    fits = config.optim.name == LEAST_SQUARES
+    converged = fits and session.optimizer.converged  # type: ignore[attr-defined]
     lines = {
         "parameters": f"{sum(parameter.numel() for parameter in session.model.parameters()):,}",
         "steps": f"{session.end:,}, {session.per_epoch:,} an epoch, of {config.trainer.batch_size} samples",
         "measured": made,
     }
+    if fits:
+        most = f"at most {session.end:,}; a fit ends where it has converged"
+        lines["steps"] = f"{session.end:,}, in which it converges" if converged else most
     if step["nfe_forward"]:
         lines["NFE"] = f"{number(step['nfe_forward'])} forward, {number(step['nfe_backward'])} backward a step"
     training = duration(session.end * step["step_ms"] / 1e3)
+    about = "at most" if fits and not converged else "about"
+    rest = "the search for a start and scoring come" if fits else "scoring comes"
     return lines | {
         "memory": f"{step['saved_mib']:.1f} MiB saved for backward",
-        "time": f"about {training} of training, {step['step_ms']:.0f} ms a step; scoring comes on top",
+        "time": f"{about} {training} of training, {step['step_ms']:.0f} ms a step; {rest} on top",
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from odenet_cli.config.schema import Config
+from odenet_cli.ode import tally
 from odenet_cli.training import build, device
 from odenet_cli.training.loop import loss_and_gradients
 from odenet_cli.training.run import assemble
@@ -16,7 +18,7 @@ MAX_TIMED_STEPS, MAX_SECONDS = 10, 3.0
 
 
 def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
-    """Train for a few steps, eagerly, and return the session and the means of a step.
+    """Train for a few steps, eagerly, and return the session and the means of a step; a fit may converge in them.
 
     The first step, which pays for warming up, counts in `step_ms` only where there is no other.
     """
@@ -25,12 +27,13 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
     session = assemble(replace(config, compile="false"), where)
     session.model.train()
     started = opened = time.perf_counter()
-    for batch in session.batches():
+    for batch in batches(session):
         session.set_learning_rate()
         values, solves = loss_and_gradients(session, batch)
-        session.optimizer.step()
+        with tally() as tried:  # least squares solves to try a step
+            session.optimizer.step()
         session.step += 1
-        session.window.add(values, solves)
+        session.window.add(values, solves + tried)
         if session.step == 1:
             session.window.means()  # waits for the device
             opened = time.perf_counter()
@@ -39,3 +42,10 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
     means = session.window.means()
     timed = (opened, session.step - 1) if session.step > 1 else (started, 1)
     return session, {**means, "step_ms": 1e3 * (time.perf_counter() - timed[0]) / timed[1]}
+
+
+def batches(session: Session) -> Iterator[Any]:
+    """Yield the batches of the run, epoch after epoch."""
+    while session.step < session.end:
+        yield from session.batches()
+        session.epoch += 1

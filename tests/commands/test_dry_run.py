@@ -1,5 +1,6 @@
 """`odenet train --dry-run` shows every value and where it comes from, folder and cost, and makes nothing."""
 
+import json
 import re
 
 import pytest
@@ -58,6 +59,25 @@ def test_experiments_and_presets_are_named(dry):
     assert rows["eval.dtype"] == ("float64", "recipe of data=moons")
     assert not [key for key in rows if "solver." in key]
     assert "this model solves no ODE" in text
+
+
+FIT = ["model=fit", "model.field=logistic", "data=table", "data.path=size.csv", "device=cpu", "model.starts=1"]
+
+
+def test_a_fit_is_estimated_to_where_it_converges(dry, tmp_path):
+    """Its 200 steps are a limit; the steps to convergence are those of the run itself."""
+    sizes = ["1,2.1", "2,5.4", "3,12.9", "4,27.3", "5,42.2", "6,52.1", "7,57.0", "8,58.8"]
+    (tmp_path / "size.csv").write_text("\n".join(["time,size", *sizes]))
+    start = ["+model.start.rate=0.9", "+model.start.capacity=55"]
+    _, text = dry(*FIT, *start)
+    steps = int(re.search(r"^steps +(\d+), in which it converges$", text, re.MULTILINE)[1])
+    whole = " ".join(text.split())
+    assert re.search(r"time about [\d.]+ s of training, \d+ ms a step; the search for a start and scoring", whole)
+    _, text = dry(*FIT, *start, "trainer.max_steps=2")
+    assert "steps       at most 2; a fit ends where it has converged" in text
+    assert command.main([*FIT, *start, "logger=none", "hydra.run.dir=run"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == steps > 2
 
 
 def test_a_sweep_shows_its_jobs_and_what_differs(dry):
