@@ -292,3 +292,10 @@ def test_bad_arrays_end_with_2_and_leave_nothing(odenet, file, tmp_path):
     assert refused.returncode == 2
     assert "have no training sample" in refused.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.XLSX"])
+def test_a_table_is_told_what_makes_arrays_of_it(tmp_path, name):
+    (tmp_path / name).write_text("x,y\n1,2\n")
+    with pytest.raises(RequestError, match=r"is a table, and samples are read from arrays(.|\n)*numpy\.savez"):
+        data.prepare("arrays", {"path": str(tmp_path / name)})

@@ -17,6 +17,7 @@ from odenet_cli.errors import RequestError
 
 GIB = 2**30
 MADE = 'A .npz is made by numpy.savez("FILE.npz", x=x, y=y).'
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".parquet")
 
 
 class Header(NamedTuple):
@@ -32,6 +33,12 @@ def read_headers(path: Path) -> dict[str, Header]:
         raise RequestError(f"data.path={path}: no file is named so.")
     if not path.is_file():
         raise RequestError(f"data.path={path} is no file but a folder, a pipe or a device. {MADE}")
+    if path.suffix.lower() in TABLES:
+        raise RequestError(
+            f"{path} is a table, and samples are read from arrays. {MADE}\n  Of a table, with polars: "
+            "x = table.select(…).to_dummies(…).to_numpy(), y = table[…].to_numpy().astype(str) for classes.\n"
+            "  Tables themselves are read by data=table (series) and data=points (densities)."
+        )
     faults, headers = Faults(path), dict[str, Header]()
     try:
         with zipfile.ZipFile(path) as archive:
