@@ -42,4 +42,5 @@ def fitted_forecast(folder: Path, config: Config, which: str, question: Question
         for n, (target, part, end) in enumerate(zip(targets, parts, ends))
     ]
     # Its width follows from the residuals: no held-out series has to say it.
-    return Forecast([*table.header, *table.columns], series, table.dates, calibrated=True)
+    header = [*table.header, *table.columns]
+    return Forecast(header, series, table.dates, calibrated=True, zone=table.zone, empty=table.empty)

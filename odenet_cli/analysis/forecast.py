@@ -85,7 +85,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
         summary = with_factors(summary, factors, target.times > target.times[seen][-1])
         series.append(Predicted(target.name, target.times, seen, target.truth, summary))
     header = [*table.header[:2], *units.columns]
-    return Forecast(header, series, table.dates, calibrated=factors is not None, zone=table.zone)
+    return Forecast(header, series, table.dates, calibrated=factors is not None, zone=table.zone, empty=table.empty)
 
 
 def check_draws(config: Config, model: Any) -> None:

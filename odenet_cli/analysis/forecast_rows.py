@@ -40,6 +40,7 @@ class Forecast(NamedTuple):
     known       what is known of the values, in words
     calibrated  the band was scaled by what held-out series showed
     zone        in which dates are told; empty: UTC, without saying so
+    empty       names of series without any value, of which nothing is predicted
     """
 
     header: list[str]
@@ -48,6 +49,7 @@ class Forecast(NamedTuple):
     known: str = "observations"
     calibrated: bool = False
     zone: str = ""
+    empty: tuple[str, ...] = ()
 
 
 def summarize(draws: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
+from odenet_cli.streams import hanging
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -82,6 +83,7 @@ def write_forecast(request: Namespace, config: Config) -> int:
     from odenet_cli.analysis.forecast import Question, forecast
     from odenet_cli.analysis.forecast_rows import describe_coverage, first_series, frame_of
     from odenet_cli.analysis.held_out_forecast import held_out_forecast
+    from odenet_cli.data.common.table_file import counted_names
     from odenet_cli.report import forecast_figure, style
 
     question = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)
@@ -90,6 +92,8 @@ def write_forecast(request: Namespace, config: Config) -> int:
     result = predict(request.folder, config, request.checkpoint, question)
     frame = frame_of(result)
     write_frame(request.out, frame)
+    if result.empty:
+        print(hanging("left out, no value: ", counted_names("series", result.empty)))
     print(describe_coverage(result))
     figure = forecast_figure.draw(first_series(result, frame), result.header, result.known)
     *_, image = style.save(figure, request.out.with_suffix(""))

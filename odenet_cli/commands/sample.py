@@ -154,8 +154,9 @@ def read_points(source: Path, names: tuple[str, ...] | None, config: Any) -> Ten
     names  of the columns to take; None: all columns of numbers, in their order
     """
     from odenet_cli.data.common import points
+    from odenet_cli.data.common.table_file import sheet_for
 
-    keys = ("decimal", "missing", "skip")
+    keys = ("decimal", "missing", "skip", *(("sheet",) if sheet_for(str(source), "a sheet") else ()))
     options = {key: config.data[key] for key in keys if names and config.data.get(key) is not None}
     if "missing" in options and not isinstance(options["missing"], list):
         options["missing"] = [options["missing"]]

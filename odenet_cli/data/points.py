@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +46,7 @@ class Source:
     incomplete        what becomes of points with a missing coordinate: refuse or drop them
     repeats           of points that are there again: refuse, drop (each stays once) or keep them
     skip              lines above the names of the columns
+    sheet             of an Excel file, by its name; None: the first
     split             order: the last rows are held out; or a column that says train, valid or test; None: any rows
     validation, test  shares of the points that are held out
     """
@@ -61,6 +62,7 @@ class Source:
     incomplete: str | None = None
     repeats: str | None = None
     skip: int | None = None
+    sheet: str | None = None
     split: str | None = None
     validation: float = 0.1
     test: float = 0.1
@@ -93,7 +95,7 @@ class Source:
 
     def in_units_of(self, record: dict[str, Any]) -> PointsInUnits:
         """Return the points in the units of the run that `record` is of."""
-        return PointsInUnits(self, record)
+        return PointsInUnits(replace(self, sheet=table_file.sheet_for(self.path, self.sheet)), record)
 
     def prepare(self) -> dict[str, Any]:
         return dict(_record_of(self, table_file.state(self.file)))
@@ -110,6 +112,7 @@ class Source:
             decimal=self.decimal,
             missing=self.missing or (),  # type: ignore[arg-type]
             skip=self.skip,
+            sheet=self.sheet,
             incomplete=self.incomplete,
             repeats=self.repeats,
         )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from odenet_cli.data.common.table_columns import Columns
 from odenet_cli.data.common.table_columns import choose as choose_columns
 from odenet_cli.data.common.table_controls import Scale
 from odenet_cli.data.common.table_dates import AMBIGUOUS, DateError, check_zone
+from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.table_numbers import MAX_NUMBER
 from odenet_cli.data.common.table_pieces import PARTS, Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
 from odenet_cli.data.common.table_series import Table
@@ -57,6 +58,7 @@ class Source:
     series            column, or columns, that name the series; None: `series` or `id`, else the file is one series
     time              column, or columns, of the time; None: by name
     values            columns of the values; None: all others that hold numbers
+    variable          column that says what a row measures, whose words become the columns; None: a row is a whole point
     controls          columns that are known at later times too, and are no values
     static            columns that are constant in a series, numbers or words
     interpolation     of controls between rows: linear (None), hermite or step
@@ -87,6 +89,7 @@ class Source:
     series: str | list[str] | None = None
     time: str | list[str] | None = None
     values: str | list[str] | None = None
+    variable: str | None = None
     controls: str | list[str] | None = None
     static: str | list[str] | None = None
     interpolation: str | None = None
@@ -122,6 +125,8 @@ class Source:
         for key, least in (("skip", 0), ("length", 2), ("stride", 1)):
             if getattr(self, key) is not None and getattr(self, key) < least:
                 raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least}.")
+        if self.variable and self.form == "wide":
+            raise RequestError("data.variable goes with data.form=long: in a wide table a column is a series.")
         if self.static and self.form == "wide":
             raise RequestError("data.static goes with data.form=long: in a wide table no row is of one series.")
         if self.stride is not None and self.length is None:
@@ -154,7 +159,7 @@ class Source:
 
     def in_units_of(self, record: Mapping[str, Any]) -> TableInUnits:
         """Return this table in the columns and units of the run that `record` is of."""
-        return TableInUnits(self, dict(record))
+        return TableInUnits(replace(self, sheet=table_file.sheet_for(self.path, self.sheet)), dict(record))
 
     def table(self, keep: tuple[str, ...] = ()) -> Table:
         """Return the series of the file; columns `keep` are values although they may hold no number here."""
@@ -163,7 +168,11 @@ class Source:
         def choose(path: Path, names: list[str]) -> Columns:
             columns = (self.series, self.time, self.values, self.controls, self.static)
             chosen = choose_columns(path, names, *columns, wide)
-            return chosen._replace(values=[name for name in chosen.values if name != self.split])
+            if self.variable not in (None, *names):
+                raise RequestError(
+                    f"{path}: data.variable={self.variable}: there is no such column, but {brief(', '.join(names))}."
+                )
+            return chosen._replace(values=[name for name in chosen.values if name not in (self.split, self.variable)])
 
         cells = table_file.read(str(self.path), choose, self.decimal, self.skip, self.sheet)
         return table_series.make(
@@ -178,6 +187,7 @@ class Source:
             interpolation=self.interpolation or "linear",
             zone=self.zone,
             ambiguous=self.ambiguous,
+            variable=self.variable,
         )
 
     def _load(self, spec: BatchSpec, run: dict[str, Any] | None) -> Data:

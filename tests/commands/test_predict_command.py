@@ -72,6 +72,16 @@ def test_new_series_go_on(own, tmp_path):
     assert frame["y"].to_list() == pytest.approx([0, None, 1, 2, 3, None, None, None])
 
 
+def test_series_without_a_value_are_named(own, tmp_path, capsys):
+    folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
+    new, out = tmp_path / "new.csv", tmp_path / "out.csv"
+    rows = [f"{name},2021-05-{t + 1:02d},{x},{x}" for name, x in (("z", 1), ("void", "")) for t in range(4)]
+    new.write_text("\n".join(["name,day,x,y", *rows]))
+    assert command.main([str(folder), f"data.path={new}", f"out={out}", "draws=20"]) == 0
+    assert "left out, no value: 1 series (void)" in capsys.readouterr().out
+    assert set(polars.read_csv(out)["name"]) == {"z"}
+
+
 def test_a_figure_of_the_first_series_is_drawn_beside_the_file(own, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = train_run(tmp_path / "run", "model=latent_ode", *own, *SHORT)

@@ -85,6 +85,22 @@ def test_parquet_and_arrays_hold_the_same_points(tmp_path):
         assert np.allclose(raw(data), x[x[:, 0].argsort()], rtol=close), name
 
 
+def test_another_sheet_of_a_workbook(tmp_path):
+    """What is said of the first one names the others."""
+    pytest.importorskip("fastexcel")
+    openpyxl = pytest.importorskip("openpyxl")
+    book, path, x = openpyxl.Workbook(), tmp_path / "own.xlsx", normal()
+    book.active.append(["read me"])
+    book.active.append(["please"])
+    for row in (["a", "b", "c"], *x.tolist()):
+        (book["data"] if "data" in book.sheetnames else book.create_sheet("data")).append(row)
+    book.save(path)
+    found = raw(points.Source(path=str(path), sheet="data").load(SPEC))
+    assert found == pytest.approx(x[x[:, 0].argsort()])
+    with pytest.raises(RequestError, match=r"has 0 columns of numbers(.|\n)*data\.sheet=NAME\) data"):
+        points.Source(path=str(path)).load(SPEC)
+
+
 def test_which_points_are_held_out_follows_from_the_numbers_alone(source):
     x = normal()
     first, turned = source(text(x, ["a", "b", "c"])), source(text(x[::-1, ::-1], ["c", "b", "a"]), "turned.csv")

@@ -1,6 +1,8 @@
 """Tables: faults are told at once, dates are read or refused, series are split and cut, missing cells are masked."""
 
 import math
+import re
+import shlex
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from odenet_cli.data.common import table_file
 from odenet_cli.data.common.series import PADDING, Series
 from odenet_cli.data.common.table_dates import DateError, parse_dates
 from odenet_cli.errors import RequestError
+from odenet_cli.request.overrides import parse_values
 from odenet_cli.tasks.series import baselines, errors, negative_log_likelihood
 
 HOW = {"batch_size": 500, "eval_batch_size": 500, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
@@ -252,6 +255,19 @@ def test_rows_without_a_value_are_passed_over(load):
     found = load("\n".join([GOOD, "s0,9,,NA", "s9,0,,"]))
     assert same(found, load(GOOD))
     assert "2 rows without any value passed over" in found.record["table"]
+    assert "left out, no value: 1 series (s9)" in found.record["table"]
+
+
+def test_a_word_that_stands_for_nothing_is_told_with_its_option(load):
+    """However often it is there, and in the quotes that shell and Hydra ask for."""
+    rows = [f"s{n};{t};{n * t if t else '<5,0'};{n - t if t % 2 else 'n.b.'}" for n in range(8) for t in range(6)]
+    text = "\n".join(["series;time;x;y", *rows])
+    with pytest.raises(RequestError) as told:
+        load(text)
+    assert "data.missing=[n.b.]" in str(told.value)
+    (word,) = re.findall(r"'data\.missing=.*'", str(told.value))
+    assert parse_values(shlex.split(word)[0]) == ("data.missing", [["<5,0"]])
+    assert load(text, missing=["<5,0", "n.b."]).record["sizes"]
 
 
 class TestMissing:

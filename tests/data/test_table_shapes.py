@@ -191,8 +191,8 @@ SHAPES = {
 }
 
 
-def write(tmp_path, text):
-    path = tmp_path / "own.csv"
+def write(tmp_path, text, name="own.csv"):
+    path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
@@ -264,6 +264,62 @@ def test_another_sheet_of_an_excel_file(tmp_path):
         load(path, sheet="April")
     with pytest.raises(RequestError, match=r"data\.sheet=März is for Excel files"):
         load(write(tmp_path, pandas_export()), sheet="März")
+    with pytest.raises(RequestError, match=r"sheet Sheet was read; there are also \(data\.sheet=NAME\) März"):
+        load(path)
+    book["März"].insert_rows(1)
+    book["März"]["A1"] = "Made by the lab"
+    book.save(path)
+    assert starting_with(load(path, sheet="März", skip=1), wave(2, 0))[0] == [0, 1, 2, 3]
+
+
+def measured(rows):
+    """The same numbers as a row of each point, and as a row of each measurement."""
+    points = [f"{name},{t},{x},{y}" for name, t, x, y in rows]
+    single = [
+        f"{name},{t},{kind},{value}" for name, t, *values in rows for kind, value in zip("xy", values) if value != ""
+    ]
+    return "\n".join(["series,time,x,y", *points]), "\n".join(["series,time,kind,value", *single[::-1]])
+
+
+def test_rows_of_one_measurement_each_are_points(tmp_path):
+    """Those of one time are one point; what is not measured there is missing, and a run knows the columns."""
+    rows = [(f"s{n}", t, wave(n, t), n - t if (n + t) % 3 else "") for n in range(8) for t in range(6)]
+    points, single = measured(rows)
+    a, b = load(write(tmp_path, points)), load(write(tmp_path, single, "b.csv"), variable="kind")
+    assert a.record["columns"] == b.record["columns"]
+    assert a.record["content"] == b.record["content"]
+    for part in ("train", "valid", "test"):
+        pairs = zip(getattr(a, part).rows, getattr(b, part).rows, strict=True)
+        assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs)
+    _, other = measured([(name, t, x, "") for name, t, x, _ in rows])  # without any y
+    seen = load(write(tmp_path, other, "c.csv"), run=b.record, variable="kind")
+    assert {x.shape[1] for _, x in series(seen)} == {2}
+    assert all(x[:, 1].isnan().all() for _, x in series(seen))
+
+
+def test_measurements_in_one_column_are_noticed(tmp_path):
+    rows = [(f"s{n}", t, wave(n, t), n - t) for n in range(8) for t in range(6)]
+    _, single = measured(rows)
+    path = write(tmp_path, single)
+    with pytest.raises(RequestError, match=r"If kind says what a row measures, say data\.variable=kind; else"):
+        load(path)
+    twice = write(tmp_path, f"{single}\ns0,3,x,1.5", "twice.csv")
+    with pytest.raises(RequestError, match=r"line 98: series s0 has the time 3 already in line"):
+        load(twice, variable="kind")
+    assert load(twice, variable="kind", repeats="mean").record["columns"] == ["series", "time", "x", "y"]
+    apart = write(tmp_path, "\n".join(line.replace(",y,", ".5,y,") for line in single.splitlines()), "apart.csv")
+    assert "if kind says what a row measures (x, y): data.variable=kind" in load(apart).record["table"]
+    wrong = {
+        "no such column": {"variable": "sort"},
+        "in a wide table": {"variable": "kind", "form": "wide"},
+        "one column holds what was measured, and there are x, y": {"variable": "k"},
+    }
+    for text, options in wrong.items():
+        file = write(tmp_path, "series,time,k,x,y\na,1,b,2,3\na,2,b,2,3", "w.csv") if text[0] == "o" else path
+        with pytest.raises(RequestError, match=text):
+            load(file, **options)
+    with pytest.raises(RequestError, match="kind does not say what is measured"):
+        load(write(tmp_path, f"{single}\ns0,3.2,,1.5", "empty.csv"), variable="kind")
 
 
 def test_what_was_understood_is_told(tmp_path):

@@ -67,6 +67,7 @@ def read(
     decimal: str | None = None,
     missing: Sequence[str | float] = (),
     skip: int | None = None,
+    sheet: str | None = None,
     incomplete: str | None = None,
     repeats: str | None = None,
     asked: bool = False,
@@ -89,7 +90,7 @@ def read(
         cells = array_file.read(files[0])
         split = split or (array_file.SPLIT if array_file.SPLIT in cells.names else None)
     else:
-        cells = table_file.read(path, choose, decimal, skip, bare=True)
+        cells = table_file.read(path, choose, decimal, skip, sheet, bare=True)
     faults, notes, found = Faults(cells), list(cells.notes), dict[str, pl.Series]()
     chosen = choose(cells.paths[0], cells.names)
     for name, title in zip(chosen, columns or chosen):
@@ -104,10 +105,11 @@ def read(
     if not 1 <= len(found) <= MAX_DIMENSIONS:
         faults.raise_all()
         said = brief(", ".join(found) or ", ".join(cells.names))
-        raise RequestError(
+        text = (
             f"{cells.paths[0]} has {len(found)} columns of numbers ({said}), and a flow takes 1 to {MAX_DIMENSIONS}. "
             "Choose some: data.columns=[…]."
         )
+        raise RequestError("\n  ".join([text, *cells.notes]))
     kept = _kept(pl.DataFrame(found), faults, notes, incomplete, "keep" if asked else repeats, asked)
     faults.raise_all()
     x = torch.from_numpy(pl.DataFrame(found).filter(kept).to_numpy(order="c", writable=True))

@@ -125,6 +125,11 @@ def find(path: str) -> list[Path]:
     return [Path(file) for file in files]
 
 
+def sheet_for(path: str | None, sheet: str | None) -> str | None:
+    """Return the sheet that a run names, where another file of it is of Excel too; a file of text has none."""
+    return sheet if Path(path or "").suffix.lower() in EXCEL else None
+
+
 def state(path: Path) -> tuple[tuple[int, int], ...]:
     """Return when each file was written, and its size; empty where there is none."""
     try:
@@ -148,6 +153,11 @@ def brief(text: str) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
+def counted_names(what: str, names: Sequence[str]) -> str:
+    """Return how many there are, and their names, some where they are many."""
+    return f"{len(names):,} {what} ({brief(', '.join(names))})"
+
+
 def _read_one(
     path: Path,
     check: Callable[[Path, list[str]], object],
@@ -160,7 +170,7 @@ def _read_one(
         raise RequestError(f"{path}: data.sheet={sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
     try:
         if path.suffix.lower() == ".parquet" or path.suffix.lower() in EXCEL:
-            return _read_stored(path, check, sheet)
+            return _read_stored(path, check, sheet, skip)
         with open(path, "rb") as file:
             head = file.read(HEAD)
             dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0, bare)
@@ -171,11 +181,12 @@ def _read_one(
     return _split(path, raw, dialect)
 
 
-def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: str | None) -> Cells:
+def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: str | None, skip: int | None) -> Cells:
     """Read a file whose columns have types."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest, notes = hashlib.sha256(path.read_bytes()).hexdigest(), list[str]()
+    is_parquet = path.suffix.lower() == ".parquet"
     try:
-        frame = pl.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_excel(path, sheet)
+        frame = pl.read_parquet(path) if is_parquet else _read_excel(path, sheet, skip or 0, notes)
     except ImportError as error:
         raise RequestError(
             f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
@@ -184,27 +195,33 @@ def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: 
     except RequestError:
         raise
     except Exception as error:  # the readers raise errors of their own, which share no base
-        kind = "Parquet" if path.suffix == ".parquet" else "Excel"
+        kind = "Parquet" if is_parquet else "Excel"
         raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
     names = ["" if name.startswith("__UNNAMED__") else name for name in frame.columns]
-    check(path, names)
+    try:
+        check(path, names)
+    except RequestError as error:
+        raise RequestError("\n  ".join([str(error), *notes])) from error
     if frame.is_empty():
-        raise RequestError(f"{path} has names of columns and no rows. Add some: a row is a point.")
-    first = 1 if path.suffix == ".parquet" else 2
+        raise RequestError(
+            "\n  ".join([f"{path} has names of columns and no rows. Add some: a row is a point.", *notes])
+        )
+    first = 1 if is_parquet else 2 + (skip or 0)
     places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
     frame.columns = names
-    return Cells(names, [], frame.with_columns(places), ".", [path], [], no_ragged(), digest)
+    return Cells(names, [], frame.with_columns(places), ".", [path], notes, no_ragged(), digest)
 
 
-def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
-    if sheet is None:
-        return pl.read_excel(path)
+def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> pl.DataFrame:
+    """Return a sheet, its names `skip` lines below the top; what to say of other sheets goes to `notes`."""
     import fastexcel
 
     there = fastexcel.read_excel(path).sheet_names
-    if sheet not in there:
+    if sheet is not None and sheet not in there:
         raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet, but {brief(', '.join(there))}.")
-    return pl.read_excel(path, sheet_name=sheet)
+    if sheet is None and len(there) > 1:
+        notes.append(f"sheet {there[0]} was read; there are also (data.sheet=NAME) {brief(', '.join(there[1:]))}")
+    return pl.read_excel(path, sheet_name=sheet or there[0], read_options={"header_row": skip})
 
 
 def no_ragged() -> pl.DataFrame:

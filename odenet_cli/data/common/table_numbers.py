@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -238,9 +240,16 @@ def _remedy(words: pl.Series) -> str:
         return "If the comma is the decimal sign, say data.decimal=','; else correct it."
     if any(re.match(THOUSANDS, word.strip()) for word in shown):
         return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
-    if words.len() > 20:
+    if words.len() > 20 and words.n_unique() > 3:
         return "Correct it, or say which columns hold the values: data.values=[…]."
-    return f"Correct it, or count it as missing: data.missing=[{','.join(shown)}]."
+    return f"Correct it, or count it as missing: {list_option('data.missing', shown)}."
+
+
+def list_option(key: str, words: Sequence[str]) -> str:
+    """Return what to type for a list of words: key=[a,b], in quotes where the shell or Hydra would misread it."""
+    if all(re.fullmatch(r"[\w.+/%-]+", word) for word in words):
+        return f"{key}=[{','.join(words)}]"
+    return shlex.quote(f"{key}=[{','.join(json.dumps(word, ensure_ascii=False) for word in words)}]")
 
 
 def _report(faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:

@@ -14,7 +14,7 @@ from odenet_cli.data.common import table_controls
 from odenet_cli.data.common.table_columns import Columns
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
-from odenet_cli.data.common.table_file import LINE, Cells, brief
+from odenet_cli.data.common.table_file import LINE, Cells, brief, counted_names
 from odenet_cli.data.common.table_numbers import (
     Faults,
     absent_cells,
@@ -30,6 +30,8 @@ from odenet_cli.data.common.table_numbers import (
 from odenet_cli.data.common.units import Numbers
 from odenet_cli.errors import RequestError
 
+MAX_VARIABLES = 200  # words that say what is measured
+
 
 class Table(NamedTuple):
     """Hold the series of a table.
@@ -44,6 +46,7 @@ class Table(NamedTuple):
     notes     what was done with the rows, for the reader
     controls  columns that are known at all times; None: there are none
     zone      in which dates are told; empty: UTC
+    empty     names of series without any value, which are left out
     """
 
     header: list[str]
@@ -57,6 +60,7 @@ class Table(NamedTuple):
     cells: Cells
     controls: Controls | None = None
     zone: str = ""
+    empty: tuple[str, ...] = ()
 
     def fault(self, point: int, text: str) -> RequestError:
         """Return the error for one point."""
@@ -84,6 +88,7 @@ def make(
     interpolation: str = "linear",
     zone: str | None = None,
     ambiguous: str | None = None,
+    variable: str | None = None,
 ) -> Table:
     """Return the series of a table; raise RequestError for all faults of its rows.
 
@@ -93,6 +98,7 @@ def make(
     average  take the mean of values at the same time of a series, instead of refusing them
     fill     of cells of a control that are missing, by its `interpolation`: refuse or interpolate
     zone     of dates that state none, `ambiguous` which hour is meant where clocks were put back
+    variable  column that says what a row measures, of rows of one measurement each: its words become the columns
     """
     faults = Faults(cells)
     check_nameless(cells)
@@ -101,10 +107,15 @@ def make(
     if zones is not None:
         time = in_utc(cells, columns.time, time, zones, which_hour(names, time, ambiguous), faults)
     read, left_out = _measured(cells, columns, missing, keep, faults)
+    if variable is not None:
+        kinds, read = _by_variable(cells, columns, variable, read, keep, faults)
+    elif len(read) == 1 and not wide:
+        cells.notes.extend(_perhaps_variables(cells, left_out))
     known = _known(cells, columns, missing, keep, faults)
     static = sum(name.partition("=")[0] in columns.static for name in known)
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
+    base = base if variable is None else base.with_columns(kinds.alias("kind"))
     if wide:
         base = pl.concat([base.with_columns(pl.lit(name).alias("name"), x.alias("0")) for name, x in read.items()])
         value_names = ["value"]
@@ -115,7 +126,9 @@ def make(
     if not dates and time_format is None and looks_like_days(time):
         cells.notes.append("times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d")
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
-    given, order, notes = _arrange(base, *keys, faults, average, lambda t: moment(t, dates, only_zone(zones)))
+    given, order, empty, notes = _arrange(
+        base, *keys, faults, average, lambda t: moment(t, dates, only_zone(zones)), [] if wide or variable else left_out
+    )
     every = base.filter(pl.col("name").is_in(order)) if static else base
     full, filled = table_controls.complete(given, every, list(known), static, fill, interpolation, faults)
     faults.raise_all()
@@ -124,7 +137,11 @@ def make(
     points = given.filter(is_point)
     rows, numbers = _tensor(points["row"]), _numbers_of(points, len(value_names))
     rest = cells._replace(frame=cells.frame.drop(columns.values))
-    return Table(header, value_names, order, numbers, rows, left_out, dates, notes, rest, controls, only_zone(zones))
+    if empty:
+        notes.append(f"left out, no value: {counted_names('series', empty)}")
+    empty += left_out if wide else []
+    told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
+    return Table(*told, controls, only_zone(zones), tuple(empty))
 
 
 def _measured(
@@ -146,6 +163,51 @@ def _measured(
             "Choose some: data.values=[…]."
         )
     return read, left_out
+
+
+def _by_variable(
+    cells: Cells,
+    columns: Columns,
+    variable: str,
+    read: dict[str, pl.Series],
+    keep: Collection[str],
+    faults: Faults,
+) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return what each row measures, and a column of values for each of these words, and for those of a run."""
+    if len(read) != 1:
+        raise RequestError(
+            f"{cells.paths[0]}: beside data.variable={variable} one column holds what was measured, and there are "
+            f"{brief(', '.join(read))}. Say which: data.values=[NAME]."
+        )
+    (x,) = read.values()
+    words = cells.frame[variable].cast(pl.String).str.strip_chars().fill_null("")
+    faults.add(
+        ((words == "") & x.is_not_null()).arg_true().to_list(),
+        f"{variable} does not say what is measured",
+        "Fill it in, or take the row out.",
+    )
+    found = sorted(set(words.filter(x.is_not_null()).to_list()) - {""})
+    taken = [name for name in found if name in (*columns.series, *columns.time, *columns.known)]
+    if taken or len(found) > MAX_VARIABLES:
+        what = (
+            f"{taken[0]}, which is a column too"
+            if taken
+            else f"{len(found):,} different words, and not what is measured"
+        )
+        raise RequestError(f"{cells.paths[0]}: {variable} says {what}. Choose another: data.variable=NAME.")
+    asked = [name for name in keep if name.partition("=")[0] not in columns.known]
+    return words, {name: x.set(words != name, None) for name in dict.fromkeys([*found, *asked])}
+
+
+def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
+    """Return what to say of columns of words beside the only column of numbers: they may say what that measures."""
+    notes = []
+    for name in left_out:
+        words = cells.frame[name].cast(pl.String).drop_nulls().unique().sort().to_list()
+        if 1 < len(words) <= MAX_VARIABLES and 2 * len(words) <= len(cells.frame):
+            listed = brief(", ".join(words))
+            notes.append(f"if {name} says what a row measures ({listed}): data.variable={name}")
+    return notes
 
 
 def _known(
@@ -183,22 +245,32 @@ def _arrange(
     faults: Faults,
     average: bool,
     tell: Callable[[float], str],
-) -> tuple[pl.DataFrame, list[str], list[str]]:
-    """Return the rows by series and time, with the number of its series as `code`; the names; what was done.
+    words: Sequence[str],
+) -> tuple[pl.DataFrame, list[str], list[str], list[str]]:
+    """Return the rows by series and time, with the number of its series as `code`; the names, and those of series
+    without any value; what was done.
 
     base   row, name, time, the values `keys`, and controls, of which `changing` make a row of their own
+           and, where a row is one measurement, its `kind`
     tell   returns a time as it is read
+    words  columns that are left out, one of which may tell rows of one time apart
     """
     notes = []
     sound = base.filter(pl.col("name").is_not_null(), pl.col("time").is_not_null())
     is_point = ~pl.all_horizontal(pl.col(keys).is_null())
     names = sound.filter(is_point)["name"].unique().to_list()
     names.sort(key=lambda name: hashlib.blake2b(name.encode()).digest())
+    without = sound.filter(~pl.col("name").is_in(names))["name"].unique(maintain_order=True).to_list()
     points = sound.filter(~pl.all_horizontal(pl.col(keys + changing).is_null()), pl.col("name").is_in(names))
     if empty := len(sound) - len(points):
         notes.append(f"{empty:,} rows without any value passed over")
     codes = points["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
     points = points.with_columns(codes.alias("code")).sort("code", "time", maintain_order=True)
+    if "kind" in points.columns:  # measurements of one time are one point; one that is there twice begins another
+        points = points.with_columns(pl.int_range(pl.len()).over("code", "time", "kind").alias("n"))
+        whole = pl.exclude("code", "time", "n", "row", "name", "kind").drop_nulls().first()
+        points = points.group_by("code", "time", "n", maintain_order=True).agg(pl.col("row", "name").first(), whole)
+        points = points.drop("n").sort("code", "time", maintain_order=True)
     again = (pl.col("code") == pl.col("code").shift(1)) & (pl.col("time") == pl.col("time").shift(1))
     repeats = points.with_columns(pl.col("row").shift(1).alias("before")).filter(again)
     if len(repeats) and average:
@@ -206,20 +278,24 @@ def _arrange(
         points = points.group_by("code", "time", maintain_order=True).agg(pl.col("row", "name").first(), mean)
         notes.append(f"{len(repeats):,} rows at the time of another averaged with it")
     elif len(repeats):
-        _report_repeats(faults, repeats, tell)
+        _report_repeats(faults, repeats, tell, words)
     if not faults.kinds:
         alone = points.filter(is_point).filter(pl.len().over("code") == 1)
         text = f"series {alone['name'][0]} has only this one point; two are the least" if len(alone) else ""
         faults.add(alone["row"].to_list(), text, "Add one, or take it out.")
-    return points, names, notes
+    return points, names, without, notes
 
 
-def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str]) -> None:
+def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str], words: Sequence[str]) -> None:
     later = repeats.with_columns(pl.max_horizontal("row", "before"), pl.min_horizontal("row", "before").alias("before"))
     first = later.sort("row").row(0, named=True)
-    line = faults.cells.frame[LINE][first["before"]]
+    cells, remedy = faults.cells.frame, "Take one of them out, say data.repeats=mean"
+    for name in words:
+        if (cells[name].gather(later["row"]) != cells[name].gather(later["before"])).fill_null(False).all():
+            remedy = f"If {name} says what a row measures, say data.variable={name}; else take one of them out"
+            break
     faults.add(
         later["row"].sort().to_list(),
-        f"series {first['name']} has the time {tell(first['time'])} already in line {line}",
-        "Take one of them out, say data.repeats=mean, or name the column that tells series apart: data.series=NAME.",
+        f"series {first['name']} has the time {tell(first['time'])} already in line {cells[LINE][first['before']]}",
+        f"{remedy}, or name the column that tells series apart: data.series=NAME.",
     )
