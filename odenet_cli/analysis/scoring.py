@@ -14,6 +14,7 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.data import Split
 from odenet_cli.errors import RequestError
+from odenet_cli.models import solvers
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import Over, evaluate, unwatched
 
@@ -52,7 +53,7 @@ class Scorer:
         if not self.split.size:
             raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
-        self.model, self.loss_fn = run.model, run.loss_fn
+        self.model, self.loss_fn, self.solves = run.model, run.loss_fn, bool(solvers(run.model))
         self.title = f"{folder}: {run.weights}, {self.split.size} samples of {data} ({split})"
         evaluate(self.model, self.loss_fn, self.split, limit=1)  # warms up, so that the first row's time is fair
 

@@ -154,8 +154,8 @@ def needs_float64(command: str, config: Config) -> None:
         raise RequestError(f"odenet {command} computes in float64, which device=mps has not. Add device=cpu.")
 
 
-def needs_solver(folder: Path, config: Config) -> None:
-    """Raise if the network of the run in `folder` solves nothing; it is built without memory, and reads no data."""
+def solving_network(folder: Path, config: Config) -> nn.Module:
+    """Return the network of the run in `folder`, built without memory; raise if it solves nothing. Reads no data."""
     with torch.device("meta"):
         network = build.model(config, *datasets.shape(*config.source(), known_data(folder)))
     if not models.solvers(network):
@@ -163,7 +163,12 @@ def needs_solver(folder: Path, config: Config) -> None:
             f"{folder} is a run of model={config.model['name']}, which has no solver: there is nothing to check.\n"
             "  Name a run of a model that solves an ODE, such as model=odenet or model=rknet."
         )
-    if hasattr(network, "linearise"):
+    return network
+
+
+def needs_solver(folder: Path, config: Config) -> None:
+    """Raise unless gradients of the network of the run in `folder` go through a solve."""
+    if hasattr(solving_network(folder, config), "linearise"):
         raise RequestError(
             f"{folder} is a run of model=fit, which has no gradient through a solve to check.\n"
             "  Its paths at other tolerances: odenet eval RUN eval.solver.rtol=1e-6,1e-10."

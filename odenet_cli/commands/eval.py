@@ -43,6 +43,10 @@ MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 def main(request: Namespace) -> int:
     """Check all points, then score them one after the other."""
     points = [changed(request.config, point) for point in _common.combinations(request.overrides)]
+    if any(key in SOLVER_KEYS for key in request.overrides):
+        from odenet_cli.analysis.trained import solving_network
+
+        solving_network(request.folder, points[0])
     with _common.journal(request.folder / "eval.jsonl") as append, Parts(len(points)) as parts:
         for record in score(request.folder, points, request.split, request.checkpoint, parts):
             append(record)
@@ -108,7 +112,9 @@ def score(
         steps = solver.steps if solver.rtol is None else None
         settings = [solver.rtol, solver.atol, steps, *(getattr(solver, name) for name in swept)]
         cost = [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
-        table.row(solver.method, *map(_cell, settings), *shown.values(), *cost)
+        if not scorer.solves:
+            settings = [None] * len(settings)
+        table.row(solver.method if scorer.solves else "-", *map(_cell, settings), *shown.values(), *cost)
         yield record
 
 

@@ -57,6 +57,7 @@ def main(request: Namespace) -> int:
     from odenet_cli.request.overrides import altered
 
     config = altered(request.config, _common.combinations(request.overrides)[0])
+    datasets.check(*config.source())  # a run of a newer version may have other options
     task = datasets.task(*config.source(), known_data(request.folder))
     if task in ("series", "events", "fit"):
         return write_forecast(request, config)

@@ -270,3 +270,12 @@ def test_columns_keep_two_blanks_apart(run_folder, monkeypatch, capsys):
         ["-123456789.00000", "-123456789.10000", "-705.24158", "12345678.0", "0.0", "123456.00 s"],
     ]
     assert re.split(" {2,}", lines[0])[:4] == ["dopri5", "1.23456e-05", "1.23456e-05", "-"]
+
+
+def test_a_network_without_a_solver_has_no_row_for_one(rows, tmp_path, capsys):
+    """What would change nothing is refused by name."""
+    folder = train_run(tmp_path / "run", *WORDS[:2], "model=mlp", "model.hidden=4", *WORDS[4:])
+    rows(folder=folder)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["-"] * 4
+    with pytest.raises(RequestError, match="a run of model=mlp, which has no solver"):
+        command.main([str(folder), "eval.solver.rtol=1e-1,1e-3"])

@@ -72,6 +72,14 @@ def test_new_series_go_on(own, tmp_path):
     assert frame["y"].to_list() == pytest.approx([0, None, 1, 2, 3, None, None, None])
 
 
+def test_an_option_of_a_newer_version_is_refused_by_name(own, tmp_path):
+    folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("  window: 0.5", "  window: 0.5\n  later: 1"))
+    with pytest.raises(RequestError, match=r"data\.later is not an option here"):
+        command.main([str(folder), "out=out.csv"])
+
+
 def test_series_without_a_value_are_named(own, tmp_path, capsys):
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
     new, out = tmp_path / "new.csv", tmp_path / "out.csv"
