@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 
 import pytest
@@ -123,6 +124,19 @@ def test_where_a_run_is_may_change_while_it_goes_on_and_nothing_else(tmp_path):
     for word in ("optim.lr=1", "seed=1", "eval.dtype=float64", "checkpoint=x", "trainer.batch_size=3"):
         with pytest.raises(RequestError, match=r"cannot change while a run goes on; only trainer\.\* can, but"):
             expand_resume(parse([f"resume={tmp_path / 'run'}", word]))
+
+
+def test_the_new_run_that_is_offered_can_be_typed(tmp_path, monkeypatch):
+    """From `last`, in a folder with a blank; what it says goes through the shell and the parser as it was meant."""
+    folder = tmp_path / "runs" / "my run"
+    shutil.copytree(os.path.join(os.path.dirname(__file__), "old_runs", "odenet"), folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="cannot change while a run goes on") as told:
+        expand_resume(parse(["resume=last", "solver.jumps=[0.5, 0.7]"]))
+    command = shlex.split(str(told.value).partition("As a new run: odenet train ")[2])
+    args = parse(command)
+    assert (args.config_dir, args.config_name) == ("runs/my run", "config")
+    assert args.overrides == ["solver.jumps=[0.5, 0.7]"]
 
 
 @pytest.mark.numerics

@@ -121,7 +121,7 @@ def _check_range(key: str, value: Any, metadata: Any) -> None:
             (low is None or number >= low) and (above is None or number > above) and (below is None or number < below)
         ):
             raise RequestError(
-                f"{key}={value} is out of range: it must be {describe_range(metadata)}.\n  It is {metadata['help']}."
+                f"{key}={value} is out of range: it must be {describe_range(metadata)}.\n  {key}: {metadata['help']}."
             )
 
 

@@ -76,11 +76,16 @@ def recipe_line(session: Session) -> str:
     trainer, optim = session.config.trainer, session.config.optim
     if optim.name == LEAST_SQUARES:
         whole = "" if optim.lr == 1 else f", {optim.lr:g} of each"
-        return f"Levenberg-Marquardt, at most {session.total:,} steps{whole}"
-    epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of {session.per_epoch:,} steps"
-    length = f"{session.total:,} steps" if trainer.steps else epochs
+        return f"Levenberg-Marquardt, at most {counted(session.total, 'step')}{whole}"
+    epochs = f"{counted(trainer.epochs or 0, 'epoch')} of {counted(session.per_epoch, 'step')}"
+    length = counted(session.total, "step") if trainer.steps else epochs
     stop = f", stopped after {session.end:,}" if session.end < session.total else ""
     return f"{length}{stop}, batches of {trainer.batch_size}; {optim.name}, learning rate {optim.lr:g}{schedule(optim)}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are: 1 step, 2,000 steps."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def schedule(optim: OptimConfig) -> str:
