@@ -101,6 +101,18 @@ def test_another_sheet_of_a_workbook(tmp_path):
         points.Source(path=str(path)).load(SPEC)
 
 
+def test_dates_are_no_coordinates(tmp_path):
+    """Of a file whose columns have types; days since 1970 were one."""
+    path, x = tmp_path / "own.parquet", normal(d=2)
+    when = pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 2, 9), eager=True)
+    pl.DataFrame({"when": when, "a": x[:, 0], "b": x[:, 1]}).write_parquet(path)
+    record = points.Source(path=str(path)).load(SPEC).record
+    assert record["columns"] == ["a", "b"]
+    assert "left out, no numbers: when" in record["table"]
+    with pytest.raises(RequestError, match="when='2020-01-01' is no finite number"):
+        points.Source(path=str(path), columns=["when", "a"]).load(SPEC)
+
+
 def test_which_points_are_held_out_follows_from_the_numbers_alone(source):
     x = normal()
     first, turned = source(text(x, ["a", "b", "c"])), source(text(x[::-1, ::-1], ["c", "b", "a"]), "turned.csv")

@@ -102,14 +102,16 @@ def test_a_forecast_is_told_in_the_zone_of_the_table(tmp_path):
 def test_a_forecast_by_a_fit_is_told_in_that_zone_too(tmp_path):
     rows = [f"2024-07-{day:02d} 06:00,{50 / (1 + 20 * 2.718**-day):.4f}" for day in range(1, 11)]
     (tmp_path / "own.csv").write_text("\n".join(["time,size", *rows]))
-    words = (
-        "data=table",
-        f"data.path={tmp_path / 'own.csv'}",
-        "data.zone=Europe/Berlin",
-        "compile=false",
-        "device=cpu",
+    words = ("data=table", f"data.path={tmp_path / 'own.csv'}", "data.zone=Europe/Berlin")
+    near = (
+        "model.starts=1",
+        "+model.start.rate=0.9",
+        "+model.start.capacity=45",
+        "trainer.steps=3",
+        "solver.rtol=1e-6",
     )
-    folder = train_run(tmp_path / "run", "model=fit", "model.field=logistic", "model.starts=1", *words)
+    field = ("model=fit", "model.field=logistic", *near, "compile=false", "device=cpu")
+    folder = train_run(tmp_path / "run", *field, *words)
     out = tmp_path / "out.csv"
     assert predict.main([str(folder), f"out={out}", "horizon=1d"]) == 0
     times = polars.read_csv(out)["time"].to_list()

@@ -174,6 +174,8 @@ def looks_like_days(x: pl.Series) -> bool:
 def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, faults: Faults) -> pl.Series | None:
     """Return a column of values, null where they are missing; None for a column without any number."""
     column = cells.frame[name]
+    if column.dtype.is_temporal() and not stated:
+        return None
     x = read_numbers(column, cells.decimal)
     codes = [float(word) for word in missing if is_number(str(word))]
     absent = absent_cells(column, missing) if x.null_count() > column.null_count() else column.is_null()
@@ -198,7 +200,9 @@ def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
 
 
 def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
-    """Return a column as finite numbers, null where it has none; NaN is none."""
+    """Return a column as finite numbers, null where it has none; NaN and dates are none."""
+    if column.dtype.is_temporal():  # of a file whose columns have types; a cast would count days or microseconds
+        return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
     if column.dtype == pl.String and decimal == ".":
         x = column.cast(pl.Float64, strict=False)
         if x.null_count() > column.null_count():
