@@ -83,6 +83,7 @@ class ContinuousFlow(nn.Module):
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """Return log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve back to the noise."""
+        # From data back to noise: ∫ ∇·f from T to 0 is minus the integral of the formula above.
         z, change = self._solve(x, [time * self.horizon, 0.0])
         return log_normal(z, self.base_variance) + change
 
@@ -169,6 +170,7 @@ class PlanarField(nn.Module):
     def _weights(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return g·u (M, D), w (M, D), b (M,) at time t."""
         m, d = self.units, self.dim
+        # One small network of t makes all weights, once an evaluation: they are the same for every sample.
         u, w, b, g = self.of_time(t.reshape(1)).split([m * d, m * d, m, m])
         return u.view(m, d) * torch.sigmoid(g)[:, None], w.view(m, d), b
 
@@ -176,6 +178,7 @@ class PlanarField(nn.Module):
         """Return tanh(w_m·z + b_m), (B, M)."""
         if not torch.compiler.is_compiling():
             return torch.tanh(torch.addmm(b, z, w.T))
+        # Unrolled over the few dimensions: pointwise, which a compiler fuses with the tanh; a matrix product it calls.
         total = b
         for i in range(self.dim):
             total = torch.addcmul(total, z[:, i : i + 1], w[:, i])

@@ -51,12 +51,14 @@ class ODENet(nn.Module):
         if own is None:
             check_no_options(options)
             return (blocks.DenseField if len(shape) == 1 else blocks.ConvField)(channels)
+        # Asked of the stem itself, so that no rule about its sizes is written twice.
         with torch.no_grad():
             size = self.stem(torch.zeros(1, *shape)).shape[2:]
         return own_field(own, options, (channels, *size))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
+        # Zeros as further channels: paths may cross in the first ones, which those of an ODE cannot (Dupont et al.).
         if self.augment:
             x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, self.augment))
         return self.head(self.flow(x))

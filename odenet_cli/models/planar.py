@@ -121,6 +121,7 @@ class Planar(nn.Module):
         """Return Σ_k log |1 + (w·û)_k (1 - tanh²)|, in one pass over all layers."""
         if not hs:
             return torch.zeros_like(like[:, 0])
+        # det (I + û h' wᵀ) = 1 + h' w·û, the matrix determinant lemma; above 0 since w·û > -1.
         w_dot_u = w_dot_u if layers is None else w_dot_u[layers.start : layers.stop]
         return torch.log1p(w_dot_u[:, None] * (1 - torch.stack(hs).square())).sum(0)
 

@@ -62,6 +62,7 @@ def _padding(shape: tuple[int, ...]) -> int:
 
 def _halvings(shape: tuple[int, ...]) -> int:
     """Return how often images of `shape` are halved."""
+    # From the size behind the first convolution of 3 x 3.
     side, count = min(shape[1:]) - 2 + 2 * _padding(shape), 0
     while side >= HALVED_FROM:
         side, count = side // 2, count + 1
@@ -89,6 +90,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(width, width, 1, stride=stride, bias=False) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
+        # With a stride the shortcut starts behind the first activation, as in He et al.'s pre-activation network.
         h = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(h)
         return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h))))
@@ -123,6 +125,7 @@ class TimeConv2d(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         time = F.conv2d(t.expand(1, 1, *x.shape[2:]), self.time_weight, self.bias, padding=1)
+        # In place: the convolution's result is this call's own, and its backward pass does not read it.
         return F.conv2d(x, self.weight, padding=1).add_(time)
 
 

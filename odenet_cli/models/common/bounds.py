@@ -25,6 +25,7 @@ def from_free(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def derivative(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return dx/du (*S) at x (*S)."""
     above, below, both = _kinds(low, high)
+    # d(low + eᵘ)/du = x - low, and of low + (high - low) σ(u) the logistic rule, both written in x.
     slope = torch.where(above, x - low, torch.where(below, high - x, torch.ones_like(x)))
     return torch.where(both, (x - low) * (high - x) / (high - low), slope)
 

@@ -59,6 +59,7 @@ def value_and_vjp(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Cal
     """
     if torch.compiler.is_compiling():
         return f(z), lambda v: torch.func.jvp(f, (z,), (v,))[1]
+    # The divergence is differentiated in training: then the product's own graph is wanted.
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         point = z if z.requires_grad else z.detach().requires_grad_()
