@@ -240,6 +240,33 @@ class TestRows:
         whole = self.solve(lambda t, y: coupled(t, y.reshape(9, 2)).reshape(-1), y0.reshape(-1)).reshape(9, 2)
         assert torch.allclose(self.solve(coupled, y0), whole, rtol=1e-12)
 
+    @pytest.mark.parametrize("name", METHODS)
+    def test_samples_may_come_to_see_each_other_on_the_way(self, name):
+        """At the start ∂f/∂y is diagonal: y_1 enters the first equation by its square."""
+
+        def field(t, y):
+            return torch.stack([-1000 * (y[0] - y[1] ** 2), 1 - y[1]])
+
+        y, stats = Adaptive(method=name, rtol=1e-6, atol=1e-6)(field, doubles(0.0, 0.0), doubles(0.0, 2.0))
+        e, d = math.exp(-2), math.exp(-4)
+        # y_1 = 1 - e^-t, so that y_0 is a sum of 1, e^-t, e^-2t and e^-1000t.
+        exact = [1 - 2 * e / 0.999 + d / 0.998, 1 - e]
+        assert y.tolist() == pytest.approx(exact, abs=1e-5)
+        assert stats.accepted < 100
+
+    @pytest.mark.parametrize("grad", ["backprop", "replay"])
+    def test_gradients_are_those_of_samples_that_see_each_other_later(self, grad):
+        def field(t, y):
+            return -y + torch.where(t > 0.5, 3 * (t - 0.5) ** 3 * y.mean(), 0 * y)
+
+        def end(y0):
+            return Fixed(method="rodas4", steps=3, gradient=grad)(field, y0, doubles(0.0, 2.0)).y
+
+        y0 = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(end, y0)
+        whole = end(y0.detach().T).T  # one sample of three numbers
+        assert torch.allclose(end(y0), whole, rtol=1e-12)
+
     def test_parts_of_a_state_are_one_row(self):
         field, y0 = Swirl(3), torch.randn(5, 3, dtype=torch.float64)
 

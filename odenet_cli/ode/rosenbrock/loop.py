@@ -24,9 +24,9 @@ class _Linearising(RungeKutta):
         self.f0 = None  # a value without its derivatives is of no use
 
     def derivative_at(self, t: float, y: State) -> State:
-        # Whether the rows are independent is looked into at the first step of a solve only.
-        rows = None if self.at is None else self.at.rows
-        self.at = linearise(self.vector_field, self.segment, self.time_gradients, t, y, rows)
+        # Rows that are independent here may depend on each other further on, so only a single row is taken as known.
+        single = self.at.rows if self.at is not None and self.at.rows.count == 1 else None
+        self.at = linearise(self.vector_field, self.segment, self.time_gradients, t, y, single)
         return self.at.f0
 
     def step_function(self) -> StepFunction:
