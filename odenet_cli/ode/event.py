@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.outputs import AcceptedStep, integrate
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.scalars import widest
+from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.settings import OutputTimes
 from odenet_cli.ode.state import Field, State
 from odenet_cli.ode.stats import Stats
+from odenet_cli.ode.transforms import in_forward_mode, to_numbers
 
 EventFunction = Callable[[Tensor, Any], Tensor]
 ITERATIONS = 100  # of the search for the root, which ends where its interval is no longer than rounding
@@ -39,9 +42,9 @@ class Crossing(NamedTuple):
 class _Found(Exception):
     """End a search: there is a zero at `t`, in the step that began at `begin` from the state `y`."""
 
-    def __init__(self, t: float, begin: float, y: State) -> None:
+    def __init__(self, t: float, begin: float, y: State, segment: Segment) -> None:
         super().__init__()
-        self.t, self.begin, self.y = t, begin, y
+        self.t, self.begin, self.y, self.segment = t, begin, y, segment
 
 
 def solve_until(
@@ -60,38 +63,47 @@ def solve_until(
     >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
     >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
 
-    event      returns a tensor of one number, a differentiable function of both; a zero is seen where its sign differs
-               at the two ends of a step, so that `max_step` should be below the time between two of them
+    event      returns a tensor of one real number, a differentiable function of both, computed without autocast; a zero
+               is seen where its sign differs at the two ends of a step, so that `max_step` should be below the time
+               between two of them
     direction  1: where it rises through zero, -1: where it falls, 0: both
 
-    Time and state have the gradients that a solve has, those of the event included, to all inputs. It is solved twice,
-    once to find the zero and once to end there. Raises as a solve does, and `ValueError` where the event touches zero
-    without crossing it.
+    Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
+    and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
+    a solve does, `NotFinite` where the event is not finite, and `ValueError` where it touches zero without crossing it,
+    cannot be differentiated, or writes into the state.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
     2021). A Newton step from the time that was found has this derivative, and its value takes off what the dense output
-    was inaccurate by.
+    was inaccurate by. A second step, along the solution to second order, has the second derivative.
     """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            return solve_until(solver, field, y0, ts, event, args, parameters, direction)
     if direction not in (-1, 0, 1):
         raise ValueError(f"direction={direction} is not one of -1, 0, 1.")
-    rhs, values = RightHandSide(field, y0, args), OutputTimes.read(ts).values
-    if len(values) != 2:
-        raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(values)} times.")
+    ts = ts if isinstance(ts, Tensor) else list(ts)
+    times = OutputTimes.read(ts)
+    if len(times.values) != 2:
+        raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(times.values)} times.")
+    rhs = RightHandSide(field, y0, args)
     with torch.no_grad():
-        found, searched = _search(solver, rhs, values, event, direction)
+        found, searched = _search(solver, rhs, times.values, event, direction)
     # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
         _add(stats, searched)
-        return Crossing(_times(ts, values[1], rhs.device)[1], y, False, stats)
+        end = torch.as_tensor(times.values[1], dtype=torch.float64) if times.tensor is None else times.tensor[1]
+        return Crossing(end.to(rhs.device, rhs.time_dtype), y, False, stats)
     if torch.is_grad_enabled():
         y, stats = solver(field, y0, _times(ts, found.t, rhs.device), args, parameters)
     else:
         # One step or so, from where the step began in which it happened, in place of the interpolation.
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
     _add(stats, searched)
-    return _newton_step(RightHandSide(field, y, args), event, found.t, stats)
+    rhs.stats, rhs.counts_vjps = stats, True
+    return _newton_steps(rhs, event, found, (y,) if rhs.single else y)
 
 
 def _search(
@@ -102,12 +114,11 @@ def _search(
     loop = problem.loop(interpolated=True)
 
     def value(t: float, y: State) -> float:
-        g = event(torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device), rhs.restore(y))
-        if not isinstance(g, Tensor) or g.numel() != 1:
-            raise ValueError("event(t, y) must return a tensor of one number.")
-        return float(g)
+        g: float = to_numbers(_evaluate(rhs, event, torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device), y))
+        if not math.isfinite(g):
+            raise NotFinite(f"event(t, y) is {g} at t = {t:.6g}; let it be finite wherever the solution goes.")
+        return g
 
-    # A copy, since the event may write into what it is given.
     before = value(values[0], tuple(part.clone() for part in rhs.y0))
 
     def on_step(accepted: AcceptedStep) -> None:
@@ -121,8 +132,9 @@ def _search(
                 x = (t - origin) / accepted.h
                 return value(t, tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms)))
 
+            t = _root(inside, accepted.t, accepted.end, before, after)
             # Raised through `integrate`: the solve ends here, and its counts are kept.
-            raise _Found(_root(inside, accepted.t, accepted.end, before, after), accepted.t, accepted.y)
+            raise _Found(t, accepted.t, accepted.y, accepted.segment)
         # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before it.
         before = after or before
 
@@ -132,6 +144,19 @@ def _search(
     except _Found as found:
         return found, rhs.stats
     return None, rhs.stats
+
+
+def _evaluate(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State) -> Tensor:
+    """Return event(t, y), a tensor (), without autocast; raise ValueError if it is none, or has changed the state."""
+    versions = [part._version for part in y]
+    with rhs.torch_settings.for_solver():
+        g = event(t, rhs.restore(y))
+    if not isinstance(g, Tensor) or g.numel() != 1 or not g.is_floating_point():
+        got = f"{tuple(g.shape)} {g.dtype}" if isinstance(g, Tensor) else type(g).__name__
+        raise ValueError(f"event(t, y) must return a tensor of one number, real and floating-point; got {got}.")
+    if [part._version for part in y] != versions:
+        raise ValueError("the event writes into the state that it is given, and the solver still needs it: use y - c.")
+    return g.reshape(())
 
 
 def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb: float) -> float:
@@ -151,23 +176,39 @@ def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb:
     return b
 
 
-def _newton_step(rhs: RightHandSide, event: EventFunction, t: float, stats: Stats) -> Crossing:
-    """Return time and state moved to the zero of the event, given the state `rhs.y0` at a time near it."""
-    now = torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device)
-    rhs.stats = stats
+def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: State) -> Crossing:
+    """Return time and state moved to the zero of the event, given the state at a time near it."""
+    now = torch.scalar_tensor(found.t, dtype=rhs.time_dtype, device=rhs.device)
     with torch.no_grad():
-        slopes = rhs(now, rhs.y0)
+        # On the side of a jump on which the zero was found.
+        k = rhs(found.segment.visible_time(found.t), y)
     with torch.enable_grad():
         # ġ along the solution, as the derivative by s of g(t + s, y + s f).
         s = torch.zeros_like(now, requires_grad=True)
-        moved = tuple(part.detach() + s.to(part.dtype) * k for part, k in zip(rhs.y0, slopes))
-        (rate,) = torch.autograd.grad(event(now + s, rhs.restore(moved)).sum(), s)
-    if not rate:
-        raise ValueError(f"the event only touches zero at t = {t:.6g}: its derivative along the solution is 0 there.")
-    # ġ and f are numbers to autograd and g is not: the value is Newton's, its derivative -dg / ġ.
-    shift = -event(now, rhs.restore(rhs.y0)).reshape(()) / rate
-    y = tuple(part + shift.to(part.dtype) * k for part, k in zip(rhs.y0, slopes))
-    return Crossing(now + shift, rhs.restore(y), True, stats)
+        g = _evaluate(rhs, event, now + s, _moved(tuple(part.detach() for part in y), s, k))
+        (rate,) = torch.autograd.grad(g, s, allow_unused=True) if g.requires_grad else (None,)
+    if rate is None:
+        raise ValueError(
+            "the event has no derivative along the solution: it must be a differentiable function of t and y, without "
+            "detach(), torch.no_grad(), item() or comparisons."
+        )
+    if not rate or not bool(torch.isfinite(rate)):
+        raise ValueError(
+            f"the event only touches zero at t = {found.t:.6g}: its derivative along the solution is {float(rate):g} "
+            "there."
+        )
+    shift = -_evaluate(rhs, event, now, y) / rate
+    if torch.is_grad_enabled() or in_forward_mode():
+        # The shift is all but 0, and has a derivative. The second one needs the solution to second order in it.
+        middle = found.segment.visible_time(found.t) + shift / 2
+        y, t = _moved(y, shift, rhs(middle, _moved(y, shift / 2, k))), now + shift
+        shift = -_evaluate(rhs, event, t, y) / rate
+        return Crossing(t + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
+    return Crossing(now + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
+
+
+def _moved(y: State, s: Tensor, k: State) -> State:
+    return tuple(part + s.to(part.dtype) * dy for part, dy in zip(y, k))
 
 
 def _times(ts: Tensor | Sequence[float], end: float, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ode_cases import Counting, doubles
 
-from odenet_cli.ode import Adaptive, Fixed
+from odenet_cli.ode import Adaptive, Fixed, NotFinite
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-10, atol=1e-10)
 
@@ -94,11 +94,70 @@ def test_time_may_run_backward_and_the_state_be_a_tuple():
     assert (t.item(), a.item(), b.item()) == pytest.approx((-math.log(4), 4.0, 1 / 16))
 
 
+@pytest.mark.parametrize("grad", ["backprop", "replay", "reversible"])
+def test_second_derivatives_are_those_of_the_closed_form(grad):
+    """y' = p cos t from q reaches L where sin t = (L - q) / p."""
+    p, q = doubles(2.0, grad=True), doubles(0.1, grad=True)
+    solver = Adaptive(method="dopri8", rtol=1e-12, atol=1e-12, gradient=grad)
+    t, y, *_ = solver.until(lambda t, y: p * torch.cos(t) + 0 * y, q, [0.0, 1.5], lambda t, y: y - 1.2 - t * t / 9)
+    exact = doubles(t.item())
+    for _ in range(3):  # Newton steps by autograd, from the zero on: each has one derivative more
+        g, rate = q + p * exact.sin() - 1.2 - exact**2 / 9, p * exact.cos() - 2 * exact / 9
+        exact = exact - g / rate
+    for got, want in ((t, exact), (y, q + p * exact.sin())):
+        first = torch.autograd.grad(got.sum(), (p, q), create_graph=True)
+        closed = torch.autograd.grad(want.sum(), (p, q), create_graph=True)
+        assert torch.allclose(torch.cat(first), torch.cat(closed), rtol=1e-8)
+        weight = doubles(1.0, -2.0)
+        second = torch.autograd.grad((torch.cat(first) * weight).sum(), (p, q), retain_graph=True)
+        closed = torch.autograd.grad((torch.cat(closed) * weight).sum(), (p, q), retain_graph=True)
+        assert torch.allclose(torch.cat(second), torch.cat(closed), rtol=1e-7)
+
+
 def test_what_does_not_happen_ends_at_the_end():
     y0 = doubles(1.0, grad=True)
     t, y, happened, _ = TIGHT.until(decay, y0, [0.0, 2.0], lambda t, y: y + 1)
     assert (t.item(), happened) == (2.0, False)
     assert torch.autograd.grad(y, y0)[0].item() == pytest.approx(math.exp(-2))
+    ts = torch.tensor([0.0, 2.0], requires_grad=True)
+    t, *_ = Fixed(method="rk4", steps=4).until(decay, torch.ones(1), ts, lambda t, y: y + 1)
+    assert t.dtype == torch.float32
+    assert torch.autograd.grad(t, ts)[0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_hamiltonian_field_meets_its_event_in_every_mode(mode):
+    """An oscillator begins at (1, 0), and passes 0 after a quarter of its period."""
+
+    def field(t, y):
+        (slope,) = torch.autograd.grad(y.square().sum() / 2, y, create_graph=True)
+        return torch.stack([slope[1], -slope[0]])
+
+    with mode():
+        t, y, *_ = TIGHT.until(field, doubles(1.0, 0.0), [0.0, 3.0], height)
+    assert t.item() == pytest.approx(math.pi / 2)
+    assert y.tolist() == pytest.approx([0.0, -1.0], abs=1e-8)
+
+
+def test_an_event_is_computed_without_autocast():
+    linear = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(linear.weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        t, *_ = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6).until(
+            decay, torch.ones(1), [0.0, 3.0], lambda t, y: linear(y) - 0.3
+        )
+    assert t.item() == pytest.approx(-math.log(0.3), abs=1e-5)
+
+
+def test_an_event_on_a_jump_has_the_slope_before_it():
+    """y' = 1 until t = 1 and 5 behind it: the state at time q = 1 has the derivative 1 by q, as a solve's end has."""
+    q = doubles(1.0, grad=True)
+    solver = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, jumps=(1.0,))
+    t, y, *_ = solver.until(
+        lambda t, y: torch.where(t < 1, 1.0, 5.0) + 0 * y, doubles(0.0), [0.0, 2.0], lambda t, y: t - q
+    )
+    assert torch.autograd.grad(t, q, retain_graph=True)[0].item() == pytest.approx(1.0)
+    assert torch.autograd.grad(y, q)[0].item() == pytest.approx(1.0)
 
 
 def test_a_float32_event_is_found_to_its_rounding():
@@ -124,9 +183,27 @@ def test_evaluations_of_both_solves_are_counted():
         ({"event": lambda t, y: 1.0}, "a tensor of one number"),
         ({"ts": [0.0, 1.0, 2.0]}, "got 3 times"),
         ({"direction": 2}, "direction=2 is not one of"),
+        ({"event": lambda t, y: y < 0.2}, r"real and floating-point; got \(1,\) torch.bool"),
+        ({"event": lambda t, y: y * 1j}, "real and floating-point"),
+        ({"event": lambda t, y: y.sub_(0.2)}, "writes into the state"),
+        ({"event": lambda t, y: y.detach() - 0.2}, "no derivative along the solution"),
+        ({"event": lambda t, y: y.detach() - 0.2 * torch.ones(1, requires_grad=True)}, "no derivative along"),
     ],
 )
 def test_what_is_no_event_is_refused(change, says):
     call = {"event": lambda t, y: y - 0.2, "ts": [0.0, 5.0], **change}
     with pytest.raises(ValueError, match=says):
         TIGHT.until(decay, doubles(1.0), **call)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda t, y: torch.where(t < 1, y * math.nan, y - 0.2),
+        lambda t, y: torch.where(t < 1, y - 0.2, y * math.nan),
+        lambda t, y: torch.where(t < 1, y - 0.2, -y * math.inf),
+    ],
+)
+def test_an_event_that_is_not_finite_is_named(event):
+    with pytest.raises(NotFinite, match=r"event\(t, y\) is (nan|-inf) at t = "):
+        TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
