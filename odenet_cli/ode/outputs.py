@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from odenet_cli.ode.autograd.times import TimeGradients
+from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import State, Time
+from odenet_cli.ode.state import State, Time, norms
 from odenet_cli.ode.step import Step
 
 if TYPE_CHECKING:
@@ -96,7 +99,8 @@ def integrate(
     on_step: Callable[[AcceptedStep], None] | None = None,
     y0: State | None = None,
 ) -> list[State]:
-    """Return the states at the output times of `problem`, the first of which is its y0.
+    """Return the states at the output times of `problem`, the first of which is its y0; raise NotFinite if the last
+    one is not finite.
 
     on_step  is given every accepted step, once its outputs are placed
     y0       a state to begin with in place of the problem's: the pair (y0, y0) of a reversible solve
@@ -119,6 +123,14 @@ def integrate(
     finally:
         # Also where the solve fails: a caller that catches the error still reads what it cost.
         problem.rhs.stats.accepted, problem.rhs.stats.rejected = loop.accepted, loop.rejected
+    # Once a solve: an infinite number has an infinite tolerance, and those that are not controlled have none.
+    with torch.no_grad():
+        (largest,) = norms([states[-1]], [math.inf]) if hasattr(problem.solver, "rtol") else (0.0,)
+    if not math.isfinite(largest):
+        raise NotFinite(
+            f"the state is NaN or infinite at t = {ts[-1]:.6g}. Look for a field that grows without bound, or use a "
+            "wider dtype."
+        )
     return states
 
 

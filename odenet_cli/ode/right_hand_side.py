@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from odenet_cli.ode.field.snapshot import version_of
 from odenet_cli.ode.field.torch_settings import TorchSettings
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.state import Field, State, Time
 from odenet_cli.ode.stats import Stats
 
@@ -56,9 +58,11 @@ class RightHandSide:
         self.single = isinstance(y0, Tensor)
         self.y0: State = tuple(y0) if isinstance(y0, Sequence) else (y0,)
         for part in self.y0:
-            if not isinstance(part, Tensor) or not (part.is_floating_point() or part.is_complex()):
-                kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
-                raise TypeError(f"y0 must be a floating-point or complex tensor, or a tuple of them; got {kind}.")
+            if not isinstance(part, Tensor) or part.dtype not in RESOLUTION or part.layout is not torch.strided:
+                kind: Any = type(part).__name__
+                if isinstance(part, Tensor):
+                    kind = part.dtype if part.layout is torch.strided else part.layout
+                raise TypeError(f"y0 must be a dense floating-point or complex tensor, or a tuple of them; got {kind}.")
         if not self.y0 or len({part.device for part in self.y0}) > 1:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
         self.y0 = tuple(map(_alias, self.y0))
@@ -68,7 +72,7 @@ class RightHandSide:
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
-        self._returned: list[tuple[weakref.ref[Tensor], int]] = []
+        self._returned: list[_Returned] = []
 
     def __call__(self, t: Time, y: State, used: bool = True) -> State:
         if not isinstance(t, Tensor):
@@ -191,11 +195,38 @@ class RightHandSide:
         for part, version in zip(y, versions):
             if part._version != version:
                 raise ValueError(_WRITES)
-        for reference, version in self._returned:
-            if (tensor := reference()) is not None and tensor._version != version:
-                raise ValueError(_REUSES)
-        # Weak references: the check must not keep the stages of a step in memory.
-        self._returned = [(weakref.ref(dy), dy._version) for dy in k if not dy.is_inference()]
+        if any(value.is_overwritten() for value in self._returned):
+            raise ValueError(_REUSES)
+        held = [value.address for value in self._returned if value.reference() is not None]
+        self._returned = [_Returned.note(dy, held) for dy in k]
+
+
+class _Returned(NamedTuple):
+    """Hold a value of the field as it was; by a weak reference, which keeps no stage of a step in memory.
+
+    address   on the CPU; 0: unknown
+    contents  a copy, where a value before it lies in the same memory: numpy and `.data` write without a new version
+    """
+
+    reference: weakref.ref[Tensor]
+    version: int
+    address: int
+    contents: Tensor | None
+
+    @classmethod
+    def note(cls, dy: Tensor, held: Sequence[int]) -> _Returned:
+        """Return `dy` as it is; `held` are the addresses of values that the solver still holds."""
+        plain = type(dy) is Tensor and dy.is_cpu and not torch._C._functorch.is_functorch_wrapped_tensor(dy)
+        address = dy.data_ptr() if plain else 0
+        contents = dy.detach().clone() if address and address in held else None
+        return cls(weakref.ref(dy), version_of(dy), address, contents)
+
+    def is_overwritten(self) -> bool:
+        tensor = self.reference()
+        if tensor is None or (version_of(tensor) == self.version and self.contents is None):
+            return False
+        # A NaN differs from itself.
+        return self.contents is None or bool(((tensor != self.contents) & (tensor == tensor)).any())
 
 
 _WRITES = (
@@ -203,8 +234,8 @@ _WRITES = (
     "solver still needs it. Use torch.relu(y), y = y + x or inplace=False, or begin with y = y.clone()."
 )
 _REUSES = (
-    "the field returns a tensor that it writes into again at its next evaluation, as torch.neg(y, out=buffer) does, "
-    "and the solver still needs it. Return a new tensor, or buffer.clone()."
+    "the field returns a tensor that it writes into again at its next evaluation, as torch.neg(y, out=buffer) does or "
+    "torch.from_numpy(buffer), and the solver still needs it. Return a new tensor, or buffer.clone()."
 )
 
 

@@ -15,6 +15,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Fixed, NotFinite, SolveError, StepLimit, StepTooSmall
 
 ONE, TS = doubles(1.0), doubles(0.0, 2.0)
+EIGHT_BITS = ONE.to(torch.float8_e4m3fn)
 
 
 def solver(**changes):
@@ -45,6 +46,21 @@ def test_a_start_that_is_not_finite_is_named(bad):
         solver()(lambda t, y: -y, doubles(1.0, bad), TS)
     with pytest.raises(NotFinite, match="ts must be finite"):
         solver()(lambda t, y: -y, ONE, [0.0, bad])
+
+
+@pytest.mark.parametrize("ts", [(0.0, 5.0), (0.0, 2.0, 5.0)])
+@pytest.mark.parametrize("name", [*PAIRS, "adams"], ids=label)
+def test_a_state_that_leaves_its_dtype_is_named(name, ts):
+    """The field stays finite, and an infinite number has an infinite tolerance."""
+    with pytest.raises(NotFinite, match="the state is NaN or infinite at t = 5"):
+        solver(rtol=1e-2, atol=1e-2, method=name)(
+            lambda t, y: torch.full_like(y, 1e4), torch.full((1,), 6e4).half(), ts
+        )
+
+
+def test_a_part_that_is_not_controlled_and_not_finite_is_named():
+    with pytest.raises(NotFinite, match="the state is NaN or infinite at t = 2"):
+        solver(n_controlled=1)(lambda t, y: (-y[0], y[1] ** 2), (ONE, ONE), TS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -186,7 +202,9 @@ def test_times_that_are_none_are_refused(ts):
 
 
 @pytest.mark.parametrize(
-    "y0", [1.0, None, [1.0, 2.0], torch.tensor([1, 2]), (), (ONE, 1.0), torch.tensor([True])], ids=str
+    "y0",
+    [1.0, None, [1.0, 2.0], torch.tensor([1, 2]), (), (ONE, 1.0), torch.tensor([True]), ONE.to_sparse(), EIGHT_BITS],
+    ids=str,
 )
 def test_states_that_are_none_are_refused(y0):
     with pytest.raises((ValueError, TypeError), match="y0 must"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from ode_cases import GRADIENTS, doubles
@@ -94,6 +95,52 @@ def test_a_field_that_returns_one_buffer_again_is_refused(kind, later):
             solver(kind)(field, y0, TS)
     with pytest.raises(ValueError, match="the field returns a tensor that it writes into again"):
         solver(kind).dense(Reuses(later=later), doubles(1.0, 2.0), TS)
+
+
+def numpy_buffer():
+    numbers = np.zeros(2)
+
+    def field(t, y):
+        np.negative(y.numpy(), out=numbers)
+        return torch.from_numpy(numbers)
+
+    return field
+
+
+def data_buffer():
+    buffer = torch.zeros(2, dtype=torch.float64)
+
+    def field(t, y):
+        buffer.data.copy_(-y)
+        return buffer
+
+    return field
+
+
+def inference_buffer():
+    with torch.inference_mode():
+        buffer = torch.zeros(2, dtype=torch.float64)
+
+    def field(t, y):
+        with torch.inference_mode():
+            return buffer.copy_(-y)
+
+    return field
+
+
+@pytest.mark.parametrize("make", [numpy_buffer, data_buffer, inference_buffer])
+@pytest.mark.parametrize("kind", [*KINDS, "heun_euler"])
+def test_a_buffer_that_counts_no_versions_is_refused_too(kind, make):
+    for way in (solver(kind), solver(kind).dense):
+        with torch.no_grad(), pytest.raises(ValueError, match="the field returns a tensor that it writes into again"):
+            way(make(), doubles(1.0, 2.0), TS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_that_is_not_written_into_may_be_returned_again(kind):
+    numbers = np.ones(1)
+    y = solver(kind)(lambda t, y: torch.from_numpy(numbers), doubles(1.0), TS).y
+    assert y.item() == pytest.approx(2.0)
 
 
 class Holds(nn.Module):

@@ -85,7 +85,7 @@ class _TensorContents:
     __slots__ = ("address", "bytes", "label", "tensor", "version", "window")
 
     def __init__(self, tensor: Tensor, label: str) -> None:
-        self.tensor, self.label, self.version = ref(tensor), label, _version(tensor)
+        self.tensor, self.label, self.version = ref(tensor), label, version_of(tensor)
         # Of a subclass, or of a sparse tensor, the address need not be where the numbers are.
         dense = type(tensor) in _DENSE_TYPES and tensor.layout is torch.strided
         self.address = tensor.data_ptr() if dense else 0
@@ -100,7 +100,7 @@ class _TensorContents:
         tensor = self.tensor()
         if tensor is None:
             return ""
-        if (version := _version(tensor)) != self.version:
+        if (version := version_of(tensor)) != self.version:
             return f"was changed in place (version {self.version} then, {version} now)"
         if self.address and (tensor.data_ptr() != self.address or self.window.raw != self.bytes):
             return "has other numbers now, by way of `.data`"
@@ -195,7 +195,7 @@ def _without_graph(value: Any) -> Any:
     return ref(value) if isinstance(value, Tensor) and type(value) is not torch.nn.Parameter else value
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     # Tensors of inference mode have no version counter.
     return -1 if tensor.is_inference() else tensor._version
 
