@@ -80,18 +80,23 @@ class AdaptiveBase(LoopBase):
         """Return Hairer's rule for the length of the first step, where the error falls with h^order."""
         return partial(initial_step, order, self.f, self.norm, n_dynamic=self.n_dynamic, n_controlled=self.n_controlled)
 
-    def checked_length(self, t: float, h: float) -> float:
-        """Return the length to try, at least `min_step`; raise NotFinite if it is NaN: no first step was found."""
+    def checked_length(self, t: float, end: float, h: float) -> float:
+        """Return the length to try, at least `min_step` and what times resolve; raise NotFinite if it is NaN: no first
+        step was found."""
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
-        # Only a rejection asks for less than `min_step`; what is proposed may be raised to it.
-        return max(h, self.min_step)
+        # Only a rejection asks for less than `shortest`; what is proposed may be raised to it.
+        return max(h, self.shortest(t, end))
+
+    def shortest(self, t: float, end: float) -> float:
+        """Return the length below which a step that an error asks for is refused."""
+        # Of a step below 4 ulp the stages would lie at times that rounding makes the same.
+        return max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
 
     def check_step(self, t: float, end: float, h: float, y: State) -> None:
         """Raise a SolveError rather than try a step that cannot help. One that goes all the way may be any length."""
-        # Of a step below 4 ulp the stages would lie at times that rounding makes the same.
-        small = h < min(abs(end - t), max(self.min_step, 4 * math.ulp(max(abs(t), abs(end)))))
+        small = h < min(abs(end - t), self.shortest(t, end))
         if small or self.accepted + self.rejected >= self.max_steps:
             self._raise_no_step(t, end, h, y, small)
 
@@ -186,7 +191,7 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
         while t != end:
             # A tuple is true unless it is empty, and a state has at least one component.
             f0 = self.f0 or self.derivative_at(t, y)
-            h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
+            h_next = self.checked_length(t, end, self.h or find_h(t, y, f0, segment.span_end - t))
             remaining, max_growth = abs(end - t), math.inf  # lengths are positive; h below has the sign of time
             while True:  # one attempt after the other, each with one host synchronisation: its error ratio
                 self.check_step(t, end, h_next, y)

@@ -50,6 +50,15 @@ def test_a_first_step_saves_the_evaluation_that_would_choose_it():
     assert (bare.nfe_forward, bare.accepted) == (7, 1)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "adams", "rodas4"])
+@pytest.mark.parametrize("ts", [(0.0, 1e12), (1.7e12, 1.7e12 + 1e3), (-1e12, 1e12), (1e12, 0.0)])
+def test_a_first_step_that_times_do_not_resolve_is_made_longer(method, ts):
+    """A state that begins at 0 has no size, and Hairer's rule then says 1e-6, which is no step at t = 1e12."""
+    span = ts[1] - ts[0]
+    y = Adaptive(method=method, rtol=1e-6, atol=1e-6)(lambda t, y: (1 - y) / span, doubles(0.0), ts).y
+    assert y.item() == pytest.approx(1 - math.exp(-1), abs=1e-5)
+
+
 def test_a_first_step_beyond_the_end_is_cut():
     taken = steps_of(solver(("adaptive", "dopri5"), tol=1e-1, first_step=50.0), Swirl(), Y0, doubles(0.0, 0.1))
     assert [step.h for step in taken] == [0.1]

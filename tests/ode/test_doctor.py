@@ -234,6 +234,11 @@ def test_a_tolerance_that_is_too_loose_is_named():
     assert report.tried is not None
 
 
+def test_a_state_without_dimensions_is_examined():
+    report = doctor(Adaptive(method="dopri5", rtol=1e-3, atol=1e-3), lambda t, y: -y, torch.tensor(1.0), [0.0, 1.0])
+    assert report.kind == "sound"
+
+
 @pytest.mark.parametrize("y0", [torch.ones(2, dtype=torch.complex64), torch.ones(0, 2)])
 def test_what_cannot_be_examined_is_refused(y0):
     with pytest.raises(ValueError, match="complex or empty states"):

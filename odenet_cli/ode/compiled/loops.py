@@ -111,9 +111,9 @@ class WholeLoop(CompiledLoop):
         self.enter(segment)
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
         f0 = self.f0 or self.derivative_at(t, y)
-        h_next = self.checked_length(t, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
+        h_next = self.checked_length(t, end, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
         # The limits of `check_step`, which the kernel tests in its condition and cannot report.
-        floor = max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
+        floor = self.shortest(t, end)
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
         kernel = kernels.whole_loop(self.tableau, self.n_dynamic, self.n_controlled, self._groups(), self.controller)

@@ -188,7 +188,7 @@ def columns(state: State) -> list[Tensor]:
     return [
         part.abs().cpu().double().amax(tuple(d for d in range(part.dim()) if d != keep))
         if part.dim() > 1
-        else part.abs().cpu().double()
+        else part.abs().cpu().double().reshape(-1)
         for part, keep in zip(state, kept)
     ]
 

@@ -128,7 +128,7 @@ class MultistepLoop(AdaptiveBase):
         t, end = segment.start, segment.end
         f0, self.f0 = self.f0 or self.derivative_at(t, y), None
         find_h = self.initial_step_function(2)  # at order 1 the error falls with h²
-        h_next = self.checked_length(t, self.h or find_h(t, y, f0, segment.span_end - t))
+        h_next = self.checked_length(t, end, self.h or find_h(t, y, f0, segment.span_end - t))
         self._restart(y, f0, math.copysign(h_next, end - t))
         # Behind a jump the past belongs to another solution, so every segment starts at order 1.
         self.past, self.wait, self.max_growth, self.previous = [], 2, MAX_FIRST_GROWTH, None
