@@ -19,7 +19,6 @@ def nothing_compiled(monkeypatch):
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 def test_the_error_falls_with_the_tolerance(problem):
-    pytest.importorskip("scipy")
     work = precision.Workload(tolerances=(1e-6, 1e-9))
     coarse, fine = work.points(problem, "odenet", "", "dopri8")
     assert fine.error < 0.1 * coarse.error
@@ -27,7 +26,6 @@ def test_the_error_falls_with_the_tolerance(problem):
 
 
 def test_a_table_of_precision(alone):
-    pytest.importorskip("scipy")
     work = precision.Workload(problems=PROBLEMS[:1], tolerances=(1e-3, 1e-5, 1e-7), target=1e-4, limit=600)
     table, summary = work.run(alone)
     row = dict(zip([cells[0] for cells in table.cells], table.cells))["odenet tsit5"]
