@@ -111,31 +111,29 @@ def restore_on_refusal(folders: Iterable[Path]) -> Iterator[None]:
 
     Hydra writes what was asked, and begins a log, before a job can look at the checkpoint.
     """
-    before = [(folder, _content(folder / "run.json"), _notes(folder)) for folder in folders if holds_run(folder)]
+    before = {folder: _notes(folder) for folder in folders if holds_run(folder)}
     try:
         yield
     finally:
-        for folder, record, notes in before:
+        for folder, notes in before.items():
             # On a full disk, or where another process has the run now, they stay; what is raised says why.
             with suppress(OSError, RequestError), locked(folder):
-                if _content(folder / "run.json") == record:
-                    _put_back(folder, notes)
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes() if path.is_file() else None
-    except OSError:
-        return None
+                now, record = _notes(folder), folder / "run.json"
+                if now.get(record) == notes.get(record):
+                    _put_back(notes, now)
 
 
 def _notes(folder: Path) -> dict[Path, bytes]:
-    contents = {path: _content(path) for name in NOTES for path in folder.rglob(name) if not path.is_symlink()}
-    return {path: content for path, content in contents.items() if content is not None}
+    """Return the contents of the record and the notes in `folder`, as far as they can be read."""
+    contents = {}
+    for path in (path for name in ("run.json", *NOTES) for path in folder.rglob(name)):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                contents[path] = path.read_bytes()
+    return contents
 
 
-def _put_back(folder: Path, notes: dict[Path, bytes]) -> None:
-    now = _notes(folder)
+def _put_back(notes: dict[Path, bytes], now: dict[Path, bytes]) -> None:
     for path in now.keys() - notes.keys():
         path.unlink()
         with suppress(OSError):  # something else is in there

@@ -28,22 +28,22 @@ MIN_COMPILED_STEPS = 5_000  # a run this long earns back a minute of compilation
 
 
 def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solver:
-    """Return an adaptive solver where there is a tolerance, else one of fixed steps."""
+    """Return a solver of fixed steps where their number is set, else an adaptive one."""
     try:
-        if config.rtol is not None and config.atol is not None:
-            return Adaptive(
-                method=config.method,
-                rtol=config.rtol,
-                atol=config.atol,
-                max_steps=config.max_steps,
-                gradient=gradient,
-                **{name: value for name in STEP_CONTROL if (value := getattr(config, name)) is not None},
-            )
         if config.steps is not None:
             return Fixed(method=config.method, steps=config.steps, gradient=gradient)
+        assert config.rtol is not None
+        assert config.atol is not None
+        return Adaptive(
+            method=config.method,
+            rtol=config.rtol,
+            atol=config.atol,
+            max_steps=config.max_steps,
+            gradient=gradient,
+            **{name: value for name in STEP_CONTROL if (value := getattr(config, name)) is not None},
+        )
     except ValueError as error:
         raise RequestError(str(error)) from error
-    raise RequestError(f"solver.method={config.method} needs solver.rtol and solver.atol, or solver.steps.")
 
 
 def gradient(config: Config) -> Gradient:

@@ -26,7 +26,8 @@ from odenet_cli.training.optim import learning_rate
 class Window:
     """Hold the sums since the last record of training; they stay on the device until they are read.
 
-    time_s, opened  time spent before a resume, and when the window's first step since then began
+    time_s, opened  time spent before a resume, less what was not training's, and when the window's first step since
+                    then began
     gradient_error  the largest of the window's certificates, if any
     nfe_certify     function evaluations of these
     """
@@ -48,14 +49,6 @@ class Window:
     def spent(self) -> float:
         """Return the seconds since the first step."""
         return self.time_s + (time.perf_counter() - self.opened if self.opened else 0.0)
-
-    def pause(self, seconds: float) -> None:
-        """Leave out seconds that were not training's."""
-        self.time_s -= seconds
-
-    def certify(self, error: float, nfe: int) -> None:
-        """Add a certificate of the gradient."""
-        self.gradient_error, self.nfe_certify = max(error, self.gradient_error or 0.0), self.nfe_certify + nfe
 
     def add(self, values: dict[str, Tensor], solves: list[Stats]) -> None:
         """Add the loss and metrics of a step, () each, and the cost of its solves."""
@@ -108,10 +101,6 @@ class Certificates:
     latest_s: float = 0.0
     told: list[tuple[str, str]] = field(default_factory=list)
     impossible: str | None = None
-
-    def add(self, error: float, nfe: int) -> None:
-        """Add one."""
-        self.made, self.nfe, self.error = self.made + 1, self.nfe + nfe, max(error, self.error or 0.0)
 
 
 @dataclass

@@ -30,7 +30,7 @@ def certify_when_due(session: Session, batch: Any) -> None:
     """
     if not due(session):
         return
-    start, state = time.perf_counter(), session.certificates
+    start, state, window = time.perf_counter(), session.certificates, session.window
     try:
         # In a short run the search for a cause would take longer than the run.
         above = WARNING if session.step >= MIN_STEPS else ALARM
@@ -39,12 +39,13 @@ def certify_when_due(session: Session, batch: Any) -> None:
         state.impossible = str(reason)
         log.info("no certificate of the gradient: %s", reason, exc_info=reason.__cause__)
     else:
-        session.window.certify(made.error, made.nfe)
-        state.add(made.error, made.nfe)
+        state.made, state.nfe, state.error = state.made + 1, state.nfe + made.nfe, max(made.error, state.error or 0.0)
+        window.gradient_error = max(made.error, window.gradient_error or 0.0)
+        window.nfe_certify += made.nfe
         tell(session, made)
     seconds = time.perf_counter() - start
     state.latest_s, state.time_s = seconds, state.time_s + seconds
-    session.window.pause(seconds)
+    window.time_s -= seconds
 
 
 def due(session: Session) -> bool:
