@@ -45,7 +45,6 @@ def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
     if _completion.is_completion(argv):
         return _completion.main(argv)
-    parse(argv)  # for --version, argparse prints it and exits
     request = prepare(argv)
     if not {"-h", "--help"}.isdisjoint(argv):
         with redirect_stdout(io.StringIO()) as text:

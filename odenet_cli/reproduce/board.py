@@ -18,7 +18,8 @@ from typing import Any
 from odenet_cli.errors import first_line
 from odenet_cli.reproduce.plan import Cell
 from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
-from odenet_cli.training.progress import duration, number, percent, score_text
+from odenet_cli.training.ending import score_text
+from odenet_cli.training.progress import duration, number, percent
 
 STATES = ("done", "running", "failed", "left")
 REDRAW_S = 1.0

@@ -1,4 +1,4 @@
-"""What one sees while a run trains and at its end; `train.log` holds the same lines.
+"""What one sees while a run trains; `train.log` holds the same lines.
 
 On a terminal one live line shows the fields that fit, elsewhere plain lines come after every epoch.
 """
@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from odenet_cli.scores import scores_of
 from odenet_cli.streams import wrapped
 
 QUIET_S = 10.0
@@ -79,6 +78,12 @@ def on_terminal() -> bool:
 def columns() -> int:
     """Return the width of the terminal, or that of plain lines."""
     return shutil.get_terminal_size().columns if on_terminal() else MAX_COLUMNS
+
+
+def short(folder: Path) -> str:
+    """Return the folder relative to the current one, if it is inside."""
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
 
 
 def packed(parts: list[str], separator: str, width: int) -> list[str]:
@@ -280,46 +285,3 @@ class Parts:
 
     def _live_line(self) -> Any:
         return with_bar(self.line()[: self.width], self.total, self.done, self.width)
-
-
-def tell_end(final: dict[str, Any], folder: Path, images: list[Path], beside: str | None = None) -> None:
-    """Print the last line of a run, on a terminal broken between its fields, and its figures there.
-
-    `train.log` holds both, and the line whole.
-
-    beside  what is known of the same data, to print before it
-    """
-    if beside:
-        tell(beside)
-    line = last_line(final, folder)
-    log.info("%s", line)
-    say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
-    if images:
-        names = ", ".join(path.name for path in images)
-        text = "\n".join(labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns()))
-        log.info("%s", text)
-        if on_terminal():
-            say(text)
-
-
-def last_line(final: dict[str, Any], folder: Path) -> str:
-    """Return what the terminal shows at the end of a run."""
-    nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
-    nfe = nfe if final["nfe_forward"] else "no solver"
-    if (error := final.get("gradient_error")) is not None:
-        nfe += f" | gradient error {percent(error) if error >= 1e-4 else f'{error:.0e}'}"
-    peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
-    memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
-    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {short(folder)}"
-
-
-def short(folder: Path) -> str:
-    """Return the folder relative to the current one, if it is inside."""
-    relative = os.path.relpath(folder)
-    return str(folder) if relative.startswith("..") else relative
-
-
-def score_text(final: dict[str, Any]) -> str:
-    """Return the main test scores in words; those of a task that has none: its loss."""
-    scores = [score.sentence(final[score.name]) for score in scores_of(final)]
-    return ("" if "estimates" in final else "test ") + (", ".join(scores) or f"loss {final['loss']:.4g}")

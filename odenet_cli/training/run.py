@@ -27,14 +27,14 @@ from odenet_cli.tasks import optional, task
 from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.costs import account
-from odenet_cli.training.estimates import estimate_lines
+from odenet_cli.training.ending import tell_end
 from odenet_cli.training.evaluate import scoring
 from odenet_cli.training.failure import explain
 from odenet_cli.training.identity import check_same_data, check_same_run, other_run
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
 from odenet_cli.training.optim import LEAST_SQUARES, optimizer
-from odenet_cli.training.progress import Progress, say, short, tell, tell_end
+from odenet_cli.training.progress import Progress, say, short, tell
 from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop
@@ -92,9 +92,7 @@ def run(
             raise raised from error
         cost = account(session, read_metrics(folder), final["nfe_test"])
         write_record(folder, entry | {"status": "done", "final": final, "cost": cost, "finished": record.now()})
-        for line in [*estimate_lines(final), *([] if session.budget is None else [session.budget.outcome()])]:
-            tell(line)
-        tell_end(final, folder, images, session.data.record.get("beside"))
+        tell_end(session, final, folder, images)
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final

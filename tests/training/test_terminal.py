@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from odenet_cli.training.progress import SILENCE_S, Parts, fitting, last_line
+from odenet_cli.training.ending import last_line
+from odenet_cli.training.progress import SILENCE_S, Parts, fitting
 
 WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "solver.rtol=0.1", "trainer.batch_size=64")
 RHYTHM = ("trainer.limit_batches=3", "trainer.epochs=2", "trainer.log_every=1", "optim.milestones=[0.5,0.75]")

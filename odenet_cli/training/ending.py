@@ -1,0 +1,89 @@
+"""What one reads at the end of a run; `train.log` holds the same lines. No torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from odenet_cli.scores import scores_of
+from odenet_cli.training.progress import (
+    INDENT,
+    MAX_COLUMNS,
+    columns,
+    duration,
+    labelled,
+    number,
+    on_terminal,
+    packed,
+    percent,
+    say,
+    short,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from odenet_cli.training.session import Session
+
+SHOWN = 30  # estimates
+
+log = logging.getLogger("odenet")
+
+
+def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list[Path]) -> None:
+    """Print what came of a run: its last line on a terminal broken between its fields, and its figures there."""
+    for line in estimate_lines(final):
+        tell(line)
+    if session.budget is not None:
+        tell(session.budget.outcome())
+    if beside := session.data.record.get("beside"):  # what is known of the same data
+        tell(beside)
+    line = last_line(final, folder)
+    log.info("%s", line)
+    say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
+    if images:
+        names = ", ".join(path.name for path in images)
+        text = "\n".join(labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns()))
+        log.info("%s", text)
+        if on_terminal():
+            say(text)
+
+
+def estimate_lines(final: Mapping[str, Any]) -> list[str]:
+    """Return the estimates of a least-squares fit as a table, with its warnings; nothing for other runs."""
+    estimates = final.get("estimates") or {}
+    if not estimates:
+        return []
+    width = max(map(len, estimates)) + 2
+    lines = [f"{'':<{width}}{'estimate':>12}{'error':>12}    95 % interval"]
+    for name, row in [*estimates.items()][:SHOWN]:
+        error, span = "-", "undetermined"
+        if row["error"] is not None:
+            error, span = f"{row['error']:.4g}", f"[{row['low']:.5g}, {row['high']:.5g}]"
+        lines.append(f"{name:<{width}}{row['value']:>12.6g}{error:>12}    {span}")
+    if len(estimates) > SHOWN:
+        lines.append(f"and {len(estimates) - SHOWN} more in run.json")
+    sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
+    lines += labelled("sigma", f"{sigma}; {final['degrees_of_freedom']:,} degrees of freedom", MAX_COLUMNS)
+    for text in final["warnings"]:
+        lines += wrap(text, MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * INDENT)
+    return lines
+
+
+def last_line(final: dict[str, Any], folder: Path) -> str:
+    """Return what the terminal shows last of a run."""
+    nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
+    nfe = nfe if final["nfe_forward"] else "no solver"
+    if (error := final.get("gradient_error")) is not None:
+        nfe += f" | gradient error {percent(error) if error >= 1e-4 else f'{error:.0e}'}"
+    peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
+    memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
+    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {short(folder)}"
+
+
+def score_text(final: dict[str, Any]) -> str:
+    """Return the main test scores in words; those of a task that has none: its loss."""
+    scores = [score.sentence(final[score.name]) for score in scores_of(final)]
+    return ("" if "estimates" in final else "test ") + (", ".join(scores) or f"loss {final['loss']:.4g}")
