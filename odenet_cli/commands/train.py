@@ -99,7 +99,7 @@ def quiet() -> None:
 
 
 def start(argv: list[str], run: Callable[[Callable[[DictConfig], None]], None] | None = None) -> int:
-    """Start a single run by `run`, else Hydra's own main function on `argv`; Hydra's errors come back as ours."""
+    """Start the jobs by `run`, else Hydra's own main function on `argv`; Hydra's errors come back as ours."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and cli.main explains
     sys.argv = [sys.argv[0], *argv]
     decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)

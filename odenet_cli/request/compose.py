@@ -33,7 +33,7 @@ from odenet_cli.config.schema import PATHS, Config
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 from odenet_cli.request import hydra_internals
-from odenet_cli.request.folders import folder_name, job_folder
+from odenet_cli.request.folders import folder_name
 from odenet_cli.request.hydra_errors import known_keys, translate_hydra_errors
 from odenet_cli.request.overrides import MAX_SWEEP_POINTS, count_values, parse
 from odenet_cli.request.trust import check_file, check_words
@@ -49,7 +49,6 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config, provider="odenet")
     hydra_internals.register_source(FileConfigSource)
     OmegaConf.register_new_resolver("odenet.folder", folder_name, replace=True)
-    OmegaConf.register_new_resolver("odenet.job", job_folder, replace=True)
 
 
 class FileConfigSource(hydra_internals.FileConfigSource):

@@ -1,8 +1,8 @@
 """What only torch and the disk can tell of a request: whether the model can be built, and which data there is.
 
 The process of the command finds it out once; the jobs, in whatever process they run, read it from the variable
-ODENET_REQUEST, where `request/job.py` and `reproduce/plan.py` put it: JSON with what `resolve_runs` returns, the
-`command` and, of a sweep that goes on, the `folders` of its jobs.
+ODENET_REQUEST, where `request/job.py` and `reproduce/plan.py` put it: JSON with what `resolve_runs` returns, and the
+`command`.
 """
 
 from __future__ import annotations

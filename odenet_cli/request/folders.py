@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -98,11 +97,6 @@ def _occupied(key: str, folder: Path) -> bool:
     if occupied and is_locked(folder) and not locked_here(folder):
         raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
     return occupied
-
-
-def job_folder(number: int) -> str:
-    """Return the folder of a sweep's job, below the sweep's, as the request has it."""
-    return str(json.loads(os.environ["ODENET_REQUEST"])["folders"][int(number)])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -18,7 +19,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["FileConfigSource", "apply_overrides", "combinations", "get_args_parser"]
 
@@ -70,3 +71,15 @@ def run(loader: ConfigLoaderImpl, cfg: DictConfig, task: Callable[[DictConfig], 
         task_function=task, config=cfg, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
     )
     _ = returned.return_value  # raises what the task raised
+
+
+def sweep(
+    loader: ConfigLoaderImpl, cfg: DictConfig, points: list[list[str]], task: Callable[[DictConfig], Any]
+) -> None:
+    """Run `task` on the jobs of a sweep by the launcher that `cfg` chooses, as Hydra's basic sweeper does."""
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    OmegaConf.save(cfg, Path(cfg.hydra.sweep.dir) / "multirun.yaml")
+    launcher, size = make_launcher(loader, task, cfg), cfg.hydra.sweeper.get("max_batch_size") or len(points)
+    for first in range(0, len(points), size):
+        for returned in launcher.launch(points[first : first + size], initial_job_idx=first):
+            _ = returned.return_value

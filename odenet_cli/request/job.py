@@ -41,9 +41,7 @@ from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
 from odenet_cli.training.boards import check_installed
 from odenet_cli.training.identity import find_moved_data, identity, may_change
 
-MAX_FOLDERS_BYTES = 100_000  # Linux takes variables of the environment of 128 KiB
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_800  # Linux takes paths of 4,095, and a run has folders of its own
-PIN = "hydra.sweep.subdir='${odenet.job:${hydra.job.num}}'"  # the folders of a sweep's jobs, as the request has them
 PLACES = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("trainer."))
 
 
@@ -63,15 +61,14 @@ class PlannedRun:
 class TrainRequest:
     """Hold a checked request.
 
-    argv         what Hydra is started with, for a sweep and where it only prints
-    run          start a single run, given what to do with its configuration, which is composed already
-    sweep        several jobs, below `folder`
-    job_folders  relative to the sweep's, if a sweep that goes on needs others than Hydra would choose
-    dry_run      it is only to be shown: nothing was downloaded for it
-    data         what `resolve_runs` says of the data; of a dry run also which of them are `missing`
+    argv     what Hydra is started with where it only prints; nothing else is set then
+    run      start the jobs, given what to do with the configuration of each
+    sweep    several jobs, below `folder`
+    dry_run  it is only to be shown: nothing was downloaded for it
+    data     what `resolve_runs` says of the data; of a dry run also which of them are `missing`
     """
 
-    argv: list[str]
+    argv: list[str] = field(default_factory=list)
     composer: Composer | None = None
     dry_run: bool = False
     data: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +76,6 @@ class TrainRequest:
     sweep: bool = False
     folder: Path | None = None
     jobs: list[PlannedRun] = field(default_factory=list)
-    job_folders: list[str] = field(default_factory=list)
 
 
 def prepare(argv: list[str]) -> TrainRequest:
@@ -105,7 +101,7 @@ def prepare(argv: list[str]) -> TrainRequest:
         master, sweep = composer.master()
     check_composed(master)
     request = _sweep(composer, master) if sweep else _run(composer, master)
-    request.argv = to_argv(args, [*args.overrides, *request.argv])
+    request.argv = to_argv(args, args.overrides)
 
     for job in request.jobs:
         check_named_code(job.config, args.overrides)
@@ -117,9 +113,7 @@ def prepare(argv: list[str]) -> TrainRequest:
         print(f"warning: {warning}", file=sys.stderr)
     request.composer, request.dry_run = composer, args.dry_run
     request.data = (look_up_runs if args.dry_run else resolve_runs)({job.folder: job.config for job in request.jobs})
-    os.environ["ODENET_REQUEST"] = json.dumps(
-        {"command": "odenet train " + shlex.join(argv), "folders": request.job_folders, **request.data}
-    )
+    os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet train " + shlex.join(argv), **request.data})
     share_cores(master, len(request.jobs))
     HydraConfig.instance().cfg = None
     return request
@@ -132,12 +126,11 @@ def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
         check_inside(cfg, "hydra.output_subdir")
         folder = _folder(cfg, config, "hydra.run.dir")
     check_run_folder(folder, config.resume)
-    pin = f"hydra.run.dir={quote(str(folder))}"
     with read_write(cfg.hydra):
         cfg.hydra.mode, cfg.hydra.run.dir = RunMode.RUN, str(folder)
-        cfg.hydra.overrides.hydra.append(pin)
+        cfg.hydra.overrides.hydra.append(f"hydra.run.dir={quote(str(folder))}")
     job = PlannedRun(overrides_of(cfg, "task"), folder, config)
-    return TrainRequest(argv=[pin], run=partial(hydra_internals.run, composer.loader, cfg), folder=folder, jobs=[job])
+    return TrainRequest(run=partial(hydra_internals.run, composer.loader, cfg), folder=folder, jobs=[job])
 
 
 def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
@@ -148,16 +141,21 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
         points = composer.points(master)
     keys = {override.partition("=")[0] for point in points for override in point}
     same = ",".join(quote(key_of(key)) for key in sorted(keys - {*differing_keys(points)}))
-    pins = [f"hydra.sweep.dir={quote(str(folder))}", f"hydra.job.config.override_dirname.exclude_keys=[{same}]"]
+    with read_write(master.hydra):
+        master.hydra.sweep.dir = str(folder)
+        master.hydra.overrides.hydra += [
+            "hydra.mode=MULTIRUN",
+            f"hydra.sweep.dir={quote(str(folder))}",
+            f"hydra.job.config.override_dirname.exclude_keys=[{same}]",
+        ]
 
-    jobs, defaults = [], []
+    jobs = []
     for number, point in enumerate(points):
         with translate_hydra_errors(point, composer.keys):
-            cfg = composer.job(master, [*pins, *point], number)
+            cfg = composer.job(master, point, number)
             check_composed(cfg)
             check_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")
             config = to_config(cfg)
-            defaults.append(folder / str(OmegaConf.select(cfg, "hydra.sweep.subdir")))
             jobs.append(PlannedRun(point, _folder(cfg, config, "hydra.sweep.subdir", folder), config))
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
@@ -167,18 +165,10 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
         _find_job_folders(folder, jobs)
     if len({job.folder for job in jobs}) < len(jobs):
         raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
-    request = TrainRequest(argv=pins, sweep=True, folder=folder, jobs=jobs)
-    if [job.folder for job in jobs] == defaults:
-        return request
-    # Hydra is told them one by one, through the environment.
-    request.argv.append(PIN)
-    request.job_folders = [str(job.folder.relative_to(folder)) for job in jobs]
-    if sum(map(len, request.job_folders)) > MAX_FOLDERS_BYTES:
-        raise RequestError(
-            f"hydra.sweep.dir={folder}: {len(jobs):,} jobs whose folders are not in order are too many at once.\n"
-            "  Go on with the very command that the sweep began with, or choose another folder."
-        )
-    return request
+    places = [f"hydra.sweep.subdir={quote(str(job.folder.relative_to(folder)))}" for job in jobs]
+    told = [[*job.overrides, place] for job, place in zip(jobs, places)]
+    start = partial(hydra_internals.sweep, composer.loader, master, told)
+    return TrainRequest(run=start, sweep=True, folder=folder, jobs=jobs)
 
 
 def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
