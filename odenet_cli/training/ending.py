@@ -9,20 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.scores import scores_of
-from odenet_cli.training.progress import (
-    INDENT,
-    MAX_COLUMNS,
-    columns,
-    duration,
-    labelled,
-    number,
-    on_terminal,
-    packed,
-    percent,
-    say,
-    short,
-    tell,
-)
+from odenet_cli.training import progress
 
 if TYPE_CHECKING:
     from odenet_cli.training.session import Session
@@ -35,20 +22,24 @@ log = logging.getLogger("odenet")
 def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list[Path]) -> None:
     """Print what came of a run: its last line on a terminal broken between its fields, and its figures there."""
     for line in estimate_lines(final):
-        tell(line)
+        progress.tell(line)
     if session.budget is not None:
-        tell(session.budget.outcome())
+        progress.tell(session.budget.outcome())
     if beside := session.data.record.get("beside"):  # what is known of the same data
-        tell(beside)
+        progress.tell(beside)
     line = last_line(final, folder)
     log.info("%s", line)
-    say("\n".join(packed(line.split(" | "), " | ", columns())) if on_terminal() else line)
+    progress.say(
+        "\n".join(progress.packed(line.split(" | "), " | ", progress.columns())) if progress.on_terminal() else line
+    )
     if images:
         names = ", ".join(path.name for path in images)
-        text = "\n".join(labelled("figures", f"{names}, in {images[0].parent.name}/ there", columns()))
+        text = "\n".join(
+            progress.labelled("figures", f"{names}, in {images[0].parent.name}/ there", progress.columns())
+        )
         log.info("%s", text)
-        if on_terminal():
-            say(text)
+        if progress.on_terminal():
+            progress.say(text)
 
 
 def estimate_lines(final: Mapping[str, Any]) -> list[str]:
@@ -66,21 +57,23 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
     if len(estimates) > SHOWN:
         lines.append(f"and {len(estimates) - SHOWN} more in run.json")
     sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
-    lines += labelled("sigma", f"{sigma}; {final['degrees_of_freedom']:,} degrees of freedom", MAX_COLUMNS)
+    lines += progress.labelled(
+        "sigma", f"{sigma}; {final['degrees_of_freedom']:,} degrees of freedom", progress.MAX_COLUMNS
+    )
     for text in final["warnings"]:
-        lines += wrap(text, MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * INDENT)
+        lines += wrap(text, progress.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * progress.INDENT)
     return lines
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:
     """Return what the terminal shows last of a run."""
-    nfe = f"NFE {number(final['nfe_forward'])} forward, {number(final['nfe_backward'])} backward"
+    nfe = f"NFE {progress.number(final['nfe_forward'])} forward, {progress.number(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
     if (error := final.get("gradient_error")) is not None:
-        nfe += f" | gradient error {percent(error) if error >= 1e-4 else f'{error:.0e}'}"
+        nfe += f" | gradient error {progress.percent(error) if error >= 1e-4 else f'{error:.0e}'}"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
-    return f"{score_text(final)} | {nfe} | {memory} | {duration(final['time_s'])} | {short(folder)}"
+    return f"{score_text(final)} | {nfe} | {memory} | {progress.duration(final['time_s'])} | {progress.short(folder)}"
 
 
 def score_text(final: dict[str, Any]) -> str:
