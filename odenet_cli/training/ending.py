@@ -27,19 +27,16 @@ def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list
         progress.tell(session.budget.outcome())
     if beside := session.data.record.get("beside"):  # what is known of the same data
         progress.tell(beside)
-    line = last_line(final, folder)
+    line, width = last_line(final, folder), progress.columns()
     log.info("%s", line)
-    progress.say(
-        "\n".join(progress.packed(line.split(" | "), " | ", progress.columns())) if progress.on_terminal() else line
-    )
+    broken = "\n".join(progress.packed(line.split(" | "), " | ", width))
+    progress.say(broken if progress.on_terminal() else line)
     if images:
-        names = ", ".join(path.name for path in images)
-        text = "\n".join(
-            progress.labelled("figures", f"{names}, in {images[0].parent.name}/ there", progress.columns())
-        )
-        log.info("%s", text)
+        text = f"{', '.join(path.name for path in images)}, in {images[0].parent.name}/ there"
+        lines = "\n".join(progress.labelled("figures", text, width))
+        log.info("%s", lines)
         if progress.on_terminal():
-            progress.say(text)
+            progress.say(lines)
 
 
 def estimate_lines(final: Mapping[str, Any]) -> list[str]:
@@ -57,9 +54,8 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
     if len(estimates) > SHOWN:
         lines.append(f"and {len(estimates) - SHOWN} more in run.json")
     sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
-    lines += progress.labelled(
-        "sigma", f"{sigma}; {final['degrees_of_freedom']:,} degrees of freedom", progress.MAX_COLUMNS
-    )
+    sigma += f"; {final['degrees_of_freedom']:,} degrees of freedom"
+    lines += progress.labelled("sigma", sigma, progress.MAX_COLUMNS)
     for text in final["warnings"]:
         lines += wrap(text, progress.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * progress.INDENT)
     return lines
