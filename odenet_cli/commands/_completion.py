@@ -92,8 +92,9 @@ def of_train(words: list[str]) -> list[str]:
         return ["--dry-run", "--help", "--cfg", "--info", "--config-dir", "--config-name", "--multirun", "--resolve"]
     # Hydra takes the first word away as the program, and would read the command as an override.
     os.environ["COMP_LINE"] = " ".join(["odenet", *(word for word in words[2:] if word[:1] != "-")])
+    train = importlib.import_module("odenet_cli.commands.train")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        importlib.import_module("odenet_cli.commands.train").start(["-sc", "query=fish"])
+        train.start(train.prepare(["-sc", "query=fish"]))
     return printed.getvalue().split()
 
 

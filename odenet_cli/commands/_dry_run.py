@@ -52,7 +52,6 @@ def show(request: TrainRequest) -> int:
 def values(request: TrainRequest, configs: list[Config]) -> dict[str, tuple[str, str]]:
     """Return key -> (value as text, where it comes from); where the jobs of a sweep differ, the values of all."""
     composer, overrides = request.composer, request.jobs[0].overrides
-    assert composer is not None
     with composer.translate_errors():
         first = values_and_origins(composer, overrides, composer.compose(overrides), configs[0])
     others = [dict(leaves(config, lists=False)) for config in configs[1:]]

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from shlex import quote
@@ -24,12 +23,10 @@ from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, is_disk_full, message_of
 from odenet_cli.files import write
-from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, Composer, register
+from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
-from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.job import TrainRequest, prepare
-from odenet_cli.request.overrides import parse
 from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, write_record
 from odenet_cli.training.progress import INDENT, on_terminal, say, short
 
@@ -48,11 +45,11 @@ def main(argv: list[str]) -> int:
     request = prepare(argv)
     if not {"-h", "--help"}.isdisjoint(argv):
         with redirect_stdout(io.StringIO()) as text:
-            code = start(request.argv)
+            code = start(request)
         print("\n".join(map(streams.wrapped, text.getvalue().splitlines())))
         return code
     if request.folder is None or not request.jobs:
-        return start(request.argv)
+        return start(request)
     if request.dry_run:
         from odenet_cli.commands import _dry_run
 
@@ -78,7 +75,7 @@ def _run_all(request: TrainRequest, folder: Path, new: bool) -> int:
         (job_folder / FAILED).unlink(missing_ok=True)  # of a command that was killed
     try:
         with restore_on_refusal(jobs):
-            start(request.argv, request.run)
+            start(request)
         if _raised:
             raise _raised.pop()
     except RequestError:
@@ -98,14 +95,16 @@ def quiet() -> None:
     threading.excepthook = lambda failure: log.info("a thread failed", exc_info=failure.exc_value)
 
 
-def start(argv: list[str], run: Callable[[Callable[[DictConfig], None]], None] | None = None) -> int:
-    """Start the jobs by `run`, else Hydra's own main function on `argv`; Hydra's errors come back as ours."""
+def start(request: TrainRequest) -> int:
+    """Start the jobs, or Hydra's own main function where it only prints; Hydra's errors come back as ours."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises, and cli.main explains
-    sys.argv = [sys.argv[0], *argv]
-    decorate = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
     try:
-        with translate_hydra_errors(argv, lambda: Composer(parse(argv)).keys()):
-            run(job) if run else decorate(job)()
+        with request.composer.translate_errors():
+            if request.run is not None:
+                request.run(job)
+            else:
+                sys.argv = [sys.argv[0], *request.argv]
+                hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0

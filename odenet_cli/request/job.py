@@ -35,7 +35,7 @@ from odenet_cli.request.compose import Composer, overrides_of, to_config
 from odenet_cli.request.data import continues, find_auto, look_up_runs, names_recipe, on_gpu, resolve_runs, with_recipe
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
-from odenet_cli.request.overrides import differing_keys, parse, quote, to_argv
+from odenet_cli.request.overrides import differing_keys, parse, quote
 from odenet_cli.request.trust import check_composed, check_inside, check_named_code
 from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
 from odenet_cli.training.boards import check_installed
@@ -68,8 +68,8 @@ class TrainRequest:
     data     what `resolve_runs` says of the data; of a dry run also which of them are `missing`
     """
 
+    composer: Composer
     argv: list[str] = field(default_factory=list)
-    composer: Composer | None = None
     dry_run: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     run: Callable[[Callable[[DictConfig], None]], None] | None = None
@@ -85,7 +85,7 @@ def prepare(argv: list[str]) -> TrainRequest:
         composer = Composer(args)
         with composer.translate_errors():  # Hydra sets up its log for some of these
             check_composed(composer.compose(composer.overrides, RunMode.MULTIRUN))
-        return TrainRequest(argv=to_argv(args, args.overrides))
+        return TrainRequest(composer, argv=args.argv)
     if args.run and args.multirun:
         raise RequestError("--run and --multirun exclude each other.")
     args = expand_resume(args)
@@ -101,7 +101,6 @@ def prepare(argv: list[str]) -> TrainRequest:
         master, sweep = composer.master()
     check_composed(master)
     request = _sweep(composer, master) if sweep else _run(composer, master)
-    request.argv = to_argv(args, args.overrides)
 
     for job in request.jobs:
         check_named_code(job.config, args.overrides)
@@ -111,7 +110,7 @@ def prepare(argv: list[str]) -> TrainRequest:
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
     for warning in dict.fromkeys(warning for job in request.jobs for warning in tolerance_warnings(job.config)):
         print(f"warning: {warning}", file=sys.stderr)
-    request.composer, request.dry_run = composer, args.dry_run
+    request.dry_run = args.dry_run
     request.data = (look_up_runs if args.dry_run else resolve_runs)({job.folder: job.config for job in request.jobs})
     os.environ["ODENET_REQUEST"] = json.dumps({"command": "odenet train " + shlex.join(argv), **request.data})
     share_cores(master, len(request.jobs))
@@ -130,7 +129,7 @@ def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
         cfg.hydra.mode, cfg.hydra.run.dir = RunMode.RUN, str(folder)
         cfg.hydra.overrides.hydra.append(f"hydra.run.dir={quote(str(folder))}")
     job = PlannedRun(overrides_of(cfg, "task"), folder, config)
-    return TrainRequest(run=partial(hydra_internals.run, composer.loader, cfg), folder=folder, jobs=[job])
+    return TrainRequest(composer, run=partial(hydra_internals.run, composer.loader, cfg), folder=folder, jobs=[job])
 
 
 def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
@@ -168,7 +167,7 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
     places = [f"hydra.sweep.subdir={quote(str(job.folder.relative_to(folder)))}" for job in jobs]
     told = [[*job.overrides, place] for job, place in zip(jobs, places)]
     start = partial(hydra_internals.sweep, composer.loader, master, told)
-    return TrainRequest(run=start, sweep=True, folder=folder, jobs=jobs)
+    return TrainRequest(composer, run=start, sweep=True, folder=folder, jobs=jobs)
 
 
 def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:

@@ -28,12 +28,13 @@ NOT_NULL = ("None", "none", "nil", "NONE")  # what other languages write for nul
 MAX_KEY_BYTES = 255  # a file's name takes no more
 MAX_SWEEP_POINTS = 10_000
 DRY_RUN = ("dry-run=true", "dry_run=true")  # as an option of the other commands may be spelled
-SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
-SETTINGS = ("cfg", "package", "config_path", "config_name", "config_dir", "info")
 
 
 def parse(argv: Iterable[str]) -> argparse.Namespace:
-    """Return flags and overrides, in any order, `--key=value` too; path-like values are quoted."""
+    """Return flags and overrides, in any order, `--key=value` too; path-like values are quoted.
+
+    `argv` of the result has them in the order that Hydra's own parser takes.
+    """
     words: list[str] = []
     for word in argv:
         if words and words[-1] in ("--info", "-i") and "=" in word:
@@ -63,21 +64,14 @@ def parse(argv: Iterable[str]) -> argparse.Namespace:
         _check_form(override)
         if args.multirun:
             _check_single_path(override)
+    flags = [word for word in words if word not in (*args.overrides, "--dry-run")]
     args.overrides = [quote_override(override) for override in args.overrides]
+    args.argv = [*flags, *args.overrides]
     return args
 
 
 def _refuse(message: str) -> NoReturn:
     raise RequestError(f"{message}.\n  Say key=value; `odenet train --help` shows what there is.")
-
-
-def to_argv(args: argparse.Namespace, overrides: Iterable[str]) -> list[str]:
-    """Return the command line with the flags of `args` and these overrides."""
-    switches = [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(args, name)]
-    settings = [
-        f"--{name.replace('_', '-')}={value}" for name in SETTINGS if (value := getattr(args, name)) is not None
-    ]
-    return [*switches, *settings, *overrides]
 
 
 def _check_form(override: str) -> None:
