@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from operator import attrgetter
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -80,6 +79,6 @@ class PeakMeter:
             self._before = torch.cuda.memory_allocated(self.device)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.device.type == "cuda":
             self.peak_mib = (torch.cuda.max_memory_allocated(self.device) - self._before) / MIB

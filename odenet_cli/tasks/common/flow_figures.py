@@ -38,7 +38,9 @@ def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
         log_densities = [torch.cat([model.log_prob(chunk, *time) for chunk in chunks]) for time in arguments]
         arrays["density"] = torch.stack(log_densities).exp().reshape(len(times), GRID, GRID)
     if moving:
-        noise = _noise(model, SAMPLES)
+        # The same start for all models of one base.
+        noise = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        noise = noise.to(like) * math.sqrt(getattr(model, "base_variance", 1.0))
         moments = torch.linspace(0, 1, MOMENTS, dtype=torch.float64)[1:].tolist()
         arrays["particles"] = model.flow(noise, times)
         arrays["paths"] = torch.cat((noise[None, :PATHS], model.flow(noise[:PATHS], moments)))
@@ -82,9 +84,3 @@ def round_trip(model: Any, x: Tensor) -> float | None:
     x = x.to(next(model.parameters()))
     back, _ = model.generate(model.to_noise(x))
     return float((back - x).norm(dim=1).max())
-
-
-def _noise(model: Any, n: int) -> Tensor:
-    """Return the start of `n` particles: the same for all models of one base."""
-    noise = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return noise.to(next(model.parameters())) * math.sqrt(getattr(model, "base_variance", 1.0))
