@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -30,18 +30,18 @@ MAX_SWEEP_POINTS = 10_000
 DRY_RUN = ("dry-run=true", "dry_run=true")  # as an option of the other commands may be spelled
 
 
-def parse(argv: Iterable[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return flags and overrides, in any order, `--key=value` too; path-like values are quoted.
 
     `argv` of the result has them in the order that Hydra's own parser takes.
     """
     words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--info", "-i") and "=" in word:
-            words.append("all")  # argparse would take the override for --info's optional value
+    for word, following in zip(argv, [*argv[1:], "="]):
         key = word.partition("=")[0].removeprefix("--")
         is_key = word.startswith("--") and "=" in word and ("." in key or find_field(key) or key in groups())
         words.append("--dry-run" if word in DRY_RUN else word.removeprefix("--") if is_key else word)
+        if word in ("--info", "-i") and "=" in following:
+            words.append("all")  # argparse would take an override for --info's optional value
 
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true")
