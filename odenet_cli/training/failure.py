@@ -53,9 +53,9 @@ def failing_in(session: Session, split: str) -> Iterator[None]:
         raise
 
 
-def check_loss(session: Session, loss: Tensor, step: int) -> None:
+def check_loss(session: Session, loss: Tensor | float, step: int) -> None:
     """Raise `RunFailed` if a loss, (), is NaN or infinite; reading it waits for the device."""
-    value = loss.item()
+    value = float(loss)
     if not math.isfinite(value):
         raise diverged(session, value, step)
     session.last_finite_loss = step, value

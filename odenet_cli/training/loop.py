@@ -116,9 +116,7 @@ def record_window(session: Session, log: Any, progress: Any, rate: float) -> Non
     if session.budget is not None:
         record["rtol"] = session.budget.rtol
     # On a GPU this is the first look at these losses: the steps themselves do not wait for the device.
-    if not math.isfinite(record["loss"]):
-        raise diverged(session, record["loss"], session.step)
-    session.last_finite_loss = session.step, record["loss"]
+    check_loss(session, record["loss"], session.step)
     log.write(record)
     progress.record(record)
     session.window = Window()
