@@ -91,19 +91,20 @@ class WithNorm(Adaptive):
 
 
 def recording_solver(solver: Solver, recording: Recording) -> Solver:
-    """Return `solver` under plain autograd, with its decisions put into `recording`; fixed steps need no norm."""
+    """Return `solver` under plain autograd, with its decisions put into `recording`."""
     plain = replace(solver, gradient=PlainAutograd(solver.gradient_method, recording))
-    return _with_norm(plain, RecordSteps, recording=recording) if isinstance(plain, Adaptive) else plain
+    return _with_norm(plain, RecordSteps, recording=recording)
 
 
 def replaying_solver(solver: Solver, recording: Recording, gradient: str | None = None) -> Solver:
     """Return a solver that takes the recorded steps of `solver`, by the named gradient method or plain autograd."""
     plain = replace(solver, gradient=gradient or PlainAutograd(solver.gradient_method, Recording()))
-    return (
-        _with_norm(plain, ReplaySteps, recorded=iter(recording.scaled_norms)) if isinstance(plain, Adaptive) else plain
-    )
+    return _with_norm(plain, ReplaySteps, recorded=iter(recording.scaled_norms))
 
 
-def _with_norm(solver: Adaptive, kind: Any, **settings: Any) -> WithNorm:
+def _with_norm(solver: Solver, kind: Any, **settings: Any) -> Solver:
+    """Return `solver` with a norm of this kind; fixed steps need none."""
+    if not isinstance(solver, Adaptive):
+        return solver
     norm = kind(solver.rtol, solver.atol, **settings)
     return WithNorm(**{key.name: getattr(solver, key.name) for key in fields(Adaptive)}, norm=norm)
