@@ -25,8 +25,7 @@ from odenet_cli.errors import RequestError, first_line, is_out_of_memory
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import build, device
-from odenet_cli.training.evaluate import converted
-from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     NoExactGradient,
@@ -59,8 +58,8 @@ class Gradcheck:
             raise RequestError(
                 f"batches={batches} is more than the {len(train)} there are, of {batch_size} samples each."
             )
-        self.batches = list(islice(train.epoch(0), batches))
-        self.model, self.loss_fn, self.device = run.model.train(), run.loss_fn, run.device
+        self.model, self.device = run.model.train(), run.device
+        self.objectives = [Objective(self.model, run.loss_fn, batch) for batch in islice(train.epoch(0), batches)]
         self.tolerance, self.references = tolerance, dict[int, Gradient]()
         self.differences: dict[int, float] = {}
         self.about = {"step": run.step, "batch_size": batch_size}
@@ -106,14 +105,11 @@ class Gradcheck:
 
         The first in the run's dtype, or in float64 if `double`.
         """
-        model, loss_fn, solver = self.model, self.loss_fn, solver_of(config)
-        dtype = torch.float64 if double else build.dtype(config)
-        batch = converted(self.batches[n], dtype)
-        with in_dtype(model, dtype):
-            own = compute_gradient(model, loss_fn, batch, solver)
-            recording = record_steps(model, loss_fn, batch, solver)
+        objective, solver = self.objectives[n], solver_of(config)
+        with objective.in_dtype(torch.float64 if double else build.dtype(config)) as in_own:
+            own, recording = compute_gradient(in_own, solver), record_steps(in_own, solver)
         try:
-            return own, gradient_of_steps(model, loss_fn, batch, solver, recording), recording
+            return own, gradient_of_steps(objective, solver, recording), recording
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, SolveError) or is_out_of_memory(error):
                 raise
@@ -127,16 +123,14 @@ class Gradcheck:
         if recording is not None and recording.random:
             raise NoExactGradient(RANDOM)
         if n not in self.references:
-            self.references[n] = gradient_of_equation(self.model, self.loss_fn, self.batches[n], self.tolerance)
+            self.references[n] = gradient_of_equation(self.objectives[n], self.tolerance)
         return self.references[n]
 
     def difference(self, n: int, solver: Solver, recording: Recording, exact: Gradient) -> float:
         """Return the error of autograd on batch `n` by finite differences, computed once, for the first steps given."""
         if n not in self.differences:
-            batch = self.batches[n]
-            self.differences[n] = finite_difference_error(
-                self.model, self.loss_fn, batch, partial(replaying_solver, solver, recording), exact
-            )
+            again = partial(replaying_solver, solver, recording)
+            self.differences[n] = finite_difference_error(self.objectives[n], again, exact)
         return self.differences[n]
 
 

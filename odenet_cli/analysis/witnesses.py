@@ -22,8 +22,7 @@ from odenet_cli.analysis.gradcheck import RANDOM
 from odenet_cli.analysis.trained import Trained
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive, Solution, Solver, Stats, tally
-from odenet_cli.training.evaluate import converted, solved_by
-from odenet_cli.training.exact_gradient.model_contexts import in_dtype, repeatable
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
     compute_gradient,
     finite_difference_error,
@@ -161,6 +160,14 @@ def one_vector(states: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.cat([part.reshape(-1).double() for parts in states for part in parts])
 
 
+def states_of(objective: Objective, solver: Any) -> list[Sequence[Tensor]]:
+    """Return the states of the solves of a loss, without gradients."""
+    calls = Calls()
+    watched: Any = solver if isinstance(solver, Foreign) else calls.watching(solver)
+    objective(watched)
+    return solver.states if isinstance(solver, Foreign) else calls.states
+
+
 class Comparison:
     """Hold the first samples of a run's training data, and the reference: gradient and states at `reference`.
 
@@ -168,15 +175,15 @@ class Comparison:
     """
 
     def __init__(self, net: Trained, solver: Solver, samples: int, reference: float) -> None:
-        self.model, self.loss_fn, self.solver = net.model.train(), net.loss_fn, solver
-        self.batch = next(islice(net.data.train.unshuffled(samples).epoch(0), 1))
-        self.dtype = next(self.model.parameters()).dtype
-        if record_steps(self.model, self.loss_fn, self.batch, solver).random:
+        batch = next(islice(net.data.train.unshuffled(samples).epoch(0), 1))
+        self.objective, self.solver = Objective(net.model.train(), net.loss_fn, batch), solver
+        self.dtype = next(net.model.parameters()).dtype
+        if record_steps(self.objective, solver).random:
             raise RequestError(f"{RANDOM}, and no two libraries can be compared.")
-        self.exact = gradient_of_equation(self.model, self.loss_fn, self.batch, reference)
+        self.exact = gradient_of_equation(self.objective, reference)
         fine = Adaptive(method="dopri5", rtol=reference, atol=reference, max_steps=MAX_EVALUATIONS)
-        with in_dtype(self.model, torch.float64), torch.no_grad():
-            self.states = one_vector(self._solve(fine, converted(self.batch, torch.float64)))
+        with self.objective.in_dtype(torch.float64) as objective, torch.no_grad():
+            self.states = one_vector(states_of(objective, fine))
 
     def distance(self, finer: Comparison) -> float:
         """Return how far this reference is from a finer one, in the states or in the gradient, whichever is more."""
@@ -193,9 +200,9 @@ class Comparison:
                 yield self.foreign(witness, solver, dtype, differences=tight is not None)
 
     def own(self, solver: Solver, dtype: torch.dtype) -> Row:
-        batch, calls = converted(self.batch, dtype), Calls()
-        with in_dtype(self.model, dtype):
-            gradient = compute_gradient(self.model, self.loss_fn, batch, calls.watching(solver))
+        calls = Calls()
+        with self.objective.in_dtype(dtype) as objective:
+            gradient = compute_gradient(objective, calls.watching(solver))
         return self._row("odenet", gradient.cost, calls.states, gradient.error(self.exact))
 
     def foreign(self, witness: Witness, like: Adaptive, dtype: torch.dtype, differences: bool) -> Row:
@@ -203,28 +210,20 @@ class Comparison:
 
         differences  where it has no gradient, of its loss in a few directions: how far the reference is from them
         """
-        batch, solver, error = converted(self.batch, dtype), Foreign(witness.make, like), None
+        solver, error = Foreign(witness.make, like), None
         try:
-            with in_dtype(self.model, dtype):
+            with self.objective.in_dtype(dtype) as objective:
                 if witness.differentiates:
-                    own = compute_gradient(self.model, self.loss_fn, batch, solver)  # type: ignore[arg-type]
+                    own = compute_gradient(objective, solver)  # type: ignore[arg-type]
                     return self._row(witness.name, own.cost, solver.states, own.error(self.exact))
                 with torch.no_grad(), tally() as solves:
-                    self._solve(solver, batch)
+                    states_of(objective, solver)
             if differences:
                 again: Any = partial(Foreign, witness.make, like)
-                error = finite_difference_error(self.model, self.loss_fn, self.batch, again, self.exact, RELATIVE_SHIFT)
+                error = finite_difference_error(self.objective, again, self.exact, RELATIVE_SHIFT)
         except Exception as raised:  # by somebody else's code, anything
             return Row(witness.name, failed=f"{type(raised).__name__}: {' '.join(str(raised).split())}"[:100])
         return self._row(witness.name, sum(solves, start=Stats()), solver.states, error)
-
-    def _solve(self, solver: Any, batch: Any) -> list[Sequence[Tensor]]:
-        """Return the states of the solves of a loss, without gradients."""
-        calls = Calls()
-        watched: Any = solver if isinstance(solver, Foreign) else calls.watching(solver)
-        with solved_by(self.model, watched), repeatable(self.model):
-            self.loss_fn(self.model, batch)
-        return solver.states if isinstance(solver, Foreign) else calls.states
 
     def _row(self, name: str, cost: Stats, states: Sequence[Any], gradient: float | None) -> Row:
         difference, size = one_vector(states) - self.states, self.states.norm()

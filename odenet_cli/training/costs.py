@@ -16,8 +16,7 @@ from odenet_cli.models import solvers
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.exact_gradient.model_contexts import repeatable
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.session import Session
 
 log = logging.getLogger("odenet")
@@ -113,8 +112,7 @@ def flop_of_fields(session: Session) -> tuple[int, int]:
     holders, counts = solvers(session.model), list[tuple[int, int]]()
     once = _EvaluateOnce(counts, [weight for weight in session.model.parameters() if weight.requires_grad])
     solver = replace(holders[0].solver, compile=False, gradient=once)
-    with solved_by(session.model, solver), repeatable(session.model):
-        session.loss_fn(session.model, next(iter(session.data.train.epoch(0))))
+    Objective(session.model, session.loss_fn, next(iter(session.data.train.epoch(0))))(solver)
     forward, backward = (round(sum(column) / len(counts)) for column in zip(*counts))
     return forward, backward
 

@@ -14,7 +14,7 @@ from odenet_cli.ode import Adaptive, Fixed, SolveError
 from odenet_cli.ode.gradient import names
 from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.training import device
-from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     NoExactGradient,
@@ -70,6 +70,11 @@ def batch():
     return torch.randn(5, 4, generator=generator), torch.randn(5, 5, 3, generator=generator)
 
 
+@pytest.fixture
+def objective(network, batch):
+    return Objective(network, loss_fn, batch)
+
+
 SOLVERS = {
     "dopri5": lambda gradient: Adaptive(method="dopri5", rtol=1e-3, atol=1e-3, gradient=gradient),
     "dopri8": lambda gradient: Adaptive(method="dopri8", rtol=1e-5, atol=1e-5, gradient=gradient),
@@ -77,72 +82,64 @@ SOLVERS = {
 }
 
 
-def steps_of(model, batch, solver, loss_fn=loss_fn):
-    return gradient_of_steps(model, loss_fn, batch, solver, record_steps(model, loss_fn, batch, solver))
+def steps_of(objective, solver):
+    return gradient_of_steps(objective, solver, record_steps(objective, solver))
 
 
-def off(model, batch, solver, loss_fn=loss_fn):
+def off(objective, solver):
     """How far the gradient is off its steps, infinite where it is refused, and autograd off finite differences."""
-    recording = record_steps(model, loss_fn, batch, solver)
-    steps = gradient_of_steps(model, loss_fn, batch, solver, recording)
+    recording = record_steps(objective, solver)
+    steps = gradient_of_steps(objective, solver, recording)
     try:
-        error = compute_gradient(model, loss_fn, batch, solver).error(steps)
+        error = compute_gradient(objective, solver).error(steps)
     except SolveError:
         error = math.inf
-    return error, finite_difference_error(model, loss_fn, batch, partial(replaying_solver, solver, recording), steps)
+    return error, finite_difference_error(objective, partial(replaying_solver, solver, recording), steps)
 
 
 @pytest.mark.parametrize("gradient", EXACT)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_an_exact_gradient_is_that_of_its_steps(network, batch, solver, gradient):
+def test_an_exact_gradient_is_that_of_its_steps(objective, network, solver, gradient):
     """Up to the rounding of the precision: the same steps taken again, in float64, by plain autograd."""
     solver = SOLVERS[solver](gradient)
-    single = compute_gradient(network, loss_fn, batch, solver)
-    error, apart = off(network, batch, solver)
+    single = compute_gradient(objective, solver)
+    error, apart = off(objective, solver)
     assert error < 1e-5
     assert apart < 1e-6  # eps of float64 over the shift of the parameters
-    exactly = (batch[0].double(), batch[1].double())
-    with in_dtype(network, torch.float64):
-        own = compute_gradient(network, loss_fn, exactly, solver)
-        assert own.error(steps_of(network, exactly, solver)) < 1e-10
+    with objective.in_dtype(torch.float64) as fine:
+        own = compute_gradient(fine, solver)
+        assert own.error(steps_of(fine, solver)) < 1e-10
     assert own.loss == pytest.approx(single.loss, rel=1e-5)
     assert own.cost.accepted > 0
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-def test_a_pair_of_solutions_takes_other_steps(network, batch):
-    plain, pair = (steps_of(network, batch, SOLVERS["euler"](gradient)) for gradient in ("replay", "reversible"))
+def test_a_pair_of_solutions_takes_other_steps(objective):
+    plain, pair = (steps_of(objective, SOLVERS["euler"](gradient)) for gradient in ("replay", "reversible"))
     assert plain.error(pair) > 1e-3
 
 
-def test_multistep_solves_are_taken_again_too(network, batch):
-    exact = steps_of(network, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint()))
+def test_multistep_solves_are_taken_again_too(objective):
     backprop = Adaptive(method="adams", rtol=1e-3, atol=1e-3)
     adjoint = Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint())
-    assert compute_gradient(network, loss_fn, batch, backprop).error(exact) < 1e-5
-    assert max(off(network, batch, backprop)) < 1e-5
-    adjoint = compute_gradient(
-        network, loss_fn, batch, Adaptive(method="adams", rtol=1e-3, atol=1e-3, gradient=Adjoint())
-    )
-    assert 1e-5 < adjoint.error(exact) < 0.1
+    exact = steps_of(objective, adjoint)
+    assert compute_gradient(objective, backprop).error(exact) < 1e-5
+    assert max(off(objective, backprop)) < 1e-5
+    assert 1e-5 < compute_gradient(objective, adjoint).error(exact) < 0.1
 
 
-def test_the_reference_is_what_fine_steps_come_to(network, batch):
-    reference = gradient_of_equation(network, loss_fn, batch, 1e-11)
-    exactly = (batch[0].double(), batch[1].double())
-    with in_dtype(network, torch.float64):
-        errors = [
-            compute_gradient(network, loss_fn, exactly, Fixed(method="rk4", steps=steps)).error(reference)
-            for steps in (2, 4, 8, 16)
-        ]
+def test_the_reference_is_what_fine_steps_come_to(objective):
+    reference = gradient_of_equation(objective, 1e-11)
+    with objective.in_dtype(torch.float64) as fine:
+        errors = [compute_gradient(fine, Fixed(method="rk4", steps=steps)).error(reference) for steps in (2, 4, 8, 16)]
     assert errors[-1] < 1e-6
     rates = [math.log2(a / b) for a, b in pairwise(errors)]
     assert rates[-1] == pytest.approx(4, abs=0.3)
 
 
-def test_a_coarse_adjoint_is_far_from_its_steps(network, batch):
+def test_a_coarse_adjoint_is_far_from_its_steps(objective):
     """The backward Euler steps solve another equation than the one whose gradient is asked for."""
-    error, apart = off(network, batch, SOLVERS["euler"]("adjoint"))
+    error, apart = off(objective, SOLVERS["euler"]("adjoint"))
     assert error > 0.01
     assert apart < 1e-6
 
@@ -207,7 +204,7 @@ FIXED, LOOSE = Fixed(method="rk4", steps=2), Adaptive(method="heun_euler", rtol=
 @pytest.mark.parametrize("solver", [FIXED, LOOSE])
 def test_what_backprop_gets_right_is_not_faulted(batch, kind, solver):
     model = Planted(kind, solver).train()
-    error, apart = off(model, batch, solver, planted_loss)
+    error, apart = off(Objective(model, planted_loss, batch), solver)
     assert error < 1e-5
     assert apart < 1e-6
     assert (model.calls, model.rate) == (0, 1.0)  # it is as it was
@@ -217,7 +214,7 @@ def test_what_backprop_gets_right_is_not_faulted(batch, kind, solver):
 def test_a_field_that_changes_between_solves_is_noticed(batch):
     """Replay evaluates it with the last rate; plain autograd does not."""
     model = Planted("late", FIXED).train()
-    error, apart = off(model, batch, Fixed(method="rk4", steps=2, gradient="replay"), planted_loss)
+    error, apart = off(Objective(model, planted_loss, batch), Fixed(method="rk4", steps=2, gradient="replay"))
     assert error > 0.1
     assert apart < 1e-6
 
@@ -225,47 +222,45 @@ def test_a_field_that_changes_between_solves_is_noticed(batch):
 @pytest.mark.parametrize("kind", ["detach", "wrong sign", "missing"])
 def test_a_wrong_backward_of_the_network_is_noticed(batch, kind):
     """Autograd agrees with itself there, and not with finite differences."""
-    error, apart = off(Planted(kind, FIXED).train(), batch, FIXED, planted_loss)
+    error, apart = off(Objective(Planted(kind, FIXED).train(), planted_loss, batch), FIXED)
     assert error < 1e-5
     assert apart > 0.05
 
 
 @pytest.mark.parametrize("solver", [FIXED, LOOSE])
 def test_dropout_in_the_field_draws_the_same_again(batch, solver):
-    model = Planted("dropout", solver).train()
-    assert record_steps(model, planted_loss, batch, solver).random
-    error, apart = off(model, batch, solver, planted_loss)
+    objective = Objective(Planted("dropout", solver).train(), planted_loss, batch)
+    assert record_steps(objective, solver).random
+    error, apart = off(objective, solver)
     assert error < 1e-5
     assert apart < 1e-6
-    assert not record_steps(model.eval(), planted_loss, batch, solver).random
+    objective.model.eval()
+    assert not record_steps(objective, solver).random
 
 
 def test_random_numbers_that_depend_on_the_precision_are_told(batch):
     for kind, same in (("noise", False), ("head", True)):
-        model = Planted(kind, FIXED).train()
-        own = compute_gradient(model, planted_loss, batch, FIXED)
-        recording = record_steps(model, planted_loss, batch, FIXED)
-        assert (
-            own.random_state == gradient_of_steps(model, planted_loss, batch, FIXED, recording).random_state
-        ) == same
+        objective = Objective(Planted(kind, FIXED).train(), planted_loss, batch)
+        own, exact = compute_gradient(objective, FIXED), steps_of(objective, FIXED)
+        assert (own.random_state == exact.random_state) == same
 
 
-def test_without_room_the_reference_is_made_by_replay(network, batch, monkeypatch):
-    kept = gradient_of_equation(network, loss_fn, batch, 1e-6)
+def test_without_room_the_reference_is_made_by_replay(objective, batch, monkeypatch):
+    kept = gradient_of_equation(objective, 1e-6)
     monkeypatch.setattr(device, "free_memory", lambda where: 1000)
-    again = gradient_of_equation(network, loss_fn, batch, 1e-6)
+    again = gradient_of_equation(objective, 1e-6)
     assert (kept.cost.nfe_backward, again.cost.nfe_backward > 0) == (0, True)
     assert again.error(kept) < 1e-10
     for solver in ("dopri5", "euler"):
         monkeypatch.undo()
-        steps = steps_of(network, batch, SOLVERS[solver]("adjoint"))
+        steps = steps_of(objective, SOLVERS[solver]("adjoint"))
         monkeypatch.setattr(device, "free_memory", lambda where: 1000)
-        assert steps_of(network, batch, SOLVERS[solver]("adjoint")).error(steps) < 1e-12
+        assert steps_of(objective, SOLVERS[solver]("adjoint")).error(steps) < 1e-12
     with pytest.raises(NoExactGradient, match="evaluated again"):
-        gradient_of_equation(Planted("late", FIXED).train(), planted_loss, batch, 1e-6)
+        gradient_of_equation(Objective(Planted("late", FIXED).train(), planted_loss, batch), 1e-6)
     for solver in (SOLVERS["euler"]("reversible"), Adaptive(method="adams", rtol=1e-3, atol=1e-3)):
         with pytest.raises(NoExactGradient, match="cannot be taken again one by one"):
-            steps_of(network, batch, solver)
+            steps_of(objective, solver)
 
 
 def test_a_closure_sees_the_borrowed_model(batch):
@@ -278,7 +273,7 @@ def test_a_closure_sees_the_borrowed_model(batch):
             self.scale = torch.linspace(1, 2, 8)
 
     model = Closure()
-    assert max(off(model, batch, FIXED, planted_loss)) < 1e-5
+    assert max(off(Objective(model, planted_loss, batch), FIXED)) < 1e-5
     assert model.scale.dtype is torch.float32
 
 
@@ -304,10 +299,6 @@ def test_a_reference_that_fails_names_its_key(batch):
         def forward(self, t, y):
             return 10 * (1 + y * y)
 
+    model = nn.Sequential(ODEBlock(Explodes(), Fixed(method="euler", steps=1)), nn.Linear(4, 3))
     with pytest.raises(RunFailed, match="reference=1e-10"):
-        gradient_of_equation(
-            nn.Sequential(ODEBlock(Explodes(), Fixed(method="euler", steps=1)), nn.Linear(4, 3)),
-            lambda model, batch: (model(batch[0]).sum(), {}),
-            batch,
-            1e-10,
-        )
+        gradient_of_equation(Objective(model, lambda model, batch: (model(batch[0]).sum(), {}), batch), 1e-10)

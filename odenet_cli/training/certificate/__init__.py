@@ -21,6 +21,7 @@ from odenet_cli.ode import Stats, tally
 from odenet_cli.tasks import Loss
 from odenet_cli.training.certificate.causes import find_cause
 from odenet_cli.training.certificate.measure import WARNING, Cause, Check, NotCertified, first_samples, own_solver
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def certify(model: nn.Module, loss_fn: Loss, batch: Any, seed: int = 0, above: f
     with tally() as solves:
         try:
             with torch.enable_grad():
-                check = Check(model, loss_fn, first_samples(batch), own_solver(model), seed)
+                check = Check(Objective(model, loss_fn, first_samples(batch)), own_solver(model), seed)
                 cause = find_cause(check, above)
         except NotCertified:
             raise

@@ -90,7 +90,7 @@ def tolerance(check: Check) -> Cause | None:
     # What is left is the difference between the gradient of the equation and that of these steps.
     fine = tighter(check.solver)
     both = replace(fine, gradient=replace(gradient, solver=replace(tight, **accuracy(fine))))
-    if (error := Check(check.model, check.loss_fn, check.batch, both).off_exact) < CURED * check.error:
+    if (error := Check(check.objective, both).off_exact) < CURED * check.error:
         return Cause(
             "loose tolerance",
             "the adjoint is the gradient of the equation, which these steps follow too loosely; with solver."

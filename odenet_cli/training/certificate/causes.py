@@ -68,7 +68,7 @@ def redrawn(check: Check) -> Cause | None:
     how, looks = "", list(check.looks)
     # Signs drawn anew for eight samples may well be the same ones once; hardly in all of these.
     while max((each.repeated for each in looks), default=0.0) <= REPEATED and len(looks) < LOOKS * len(check.looks):
-        looks += look(check.model, check.loss_fn, check.batch, check.solver)
+        looks += look(check.objective, check.solver)
     worst = max((each.repeated for each in looks), default=0.0)
     if worst > REPEATED:
         how = f"evaluated twice at the same time and state it differs by {percent(worst)}"
@@ -121,7 +121,7 @@ def overwritten(check: Check) -> Cause | None:
     tensors += [("buffer", *pair) for pair in check.model.named_buffers() if id(pair[1]) not in statistics]
     with solved_by(check.model, check.solver), repeatable(check.model), torch.no_grad():
         before = [(kind, name, x, x.detach().clone()) for kind, name, x in tensors]
-        check.loss_fn(check.model, check.batch)
+        check.objective.loss_fn(check.model, check.objective.batch)
         now = {**dict(check.model.named_parameters()), **dict(check.model.named_buffers())}
         written = [(kind, name) for kind, name, _, was in before if not torch.equal(now[name], was)]
     if not written or not (check.misled or check.right(check.backprop())):

@@ -22,10 +22,8 @@ from torch import Tensor, nn
 from odenet_cli.models import solvers
 from odenet_cli.ode import Solver
 from odenet_cli.ode.gradient.backprop import Backprop
-from odenet_cli.tasks import Loss
 from odenet_cli.training.certificate.probe import distance, look
-from odenet_cli.training.evaluate import converted
-from odenet_cli.training.exact_gradient.model_contexts import in_dtype
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
     compute_gradient,
@@ -85,32 +83,28 @@ class Check:
     looks       at the fields in the run's dtype
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, seed: int = 0) -> None:
-        self.model, self.loss_fn, self.solver, self.seed = model, loss_fn, solver, seed
-        self.batch, self.double = batch, converted(batch, torch.float64)
-        self.dtype = self.own_dtype = next(parameter.dtype for parameter in model.parameters())
-        self.looks = look(model, loss_fn, batch, solver)
+    def __init__(self, objective: Objective, solver: Solver, seed: int = 0) -> None:
+        self.objective, self.model, self.solver, self.seed = objective, objective.model, solver, seed
+        self.dtype = self.own_dtype = next(parameter.dtype for parameter in self.model.parameters())
+        self.looks = look(objective, solver)
         if not self.repeats and isinstance(solver.gradient_method, Backprop):
             raise NotCertified("its field has another value whenever it is evaluated, so that no step can be repeated")
-        self.own = compute_gradient(model, loss_fn, batch, solver)
-        self.recording = record_steps(model, loss_fn, batch, solver)
+        self.own, self.recording = compute_gradient(objective, solver), record_steps(objective, solver)
         self.exact = self.exact_by()
         if self.own.random_state != self.exact.random_state and self.dtype != torch.float64:
             self.own_dtype = torch.float64
-            with in_dtype(model, torch.float64):
-                self.own = compute_gradient(model, loss_fn, self.double, solver)
-                self.recording = record_steps(model, loss_fn, self.double, solver)
+            with objective.in_dtype(torch.float64) as fine:
+                self.own, self.recording = compute_gradient(fine, solver), record_steps(fine, solver)
             self.exact = self.exact_by()
 
     def exact_by(self, change: Callable[[Any], Any] = lambda plain: plain) -> Gradient:
         """Return the exact gradient of the recorded steps; by what `change` makes of plain autograd."""
-        return gradient_of_steps(self.model, self.loss_fn, self.batch, self.solver, self.recording, change)
+        return gradient_of_steps(self.objective, self.solver, self.recording, change)
 
     def own_by(self, solver: Solver, dtype: torch.dtype | None = None) -> Gradient:
         """Return the gradient by another solver; in the dtype of `own`, or another."""
-        dtype = dtype or self.own_dtype
-        with in_dtype(self.model, dtype):
-            return compute_gradient(self.model, self.loss_fn, converted(self.batch, dtype), solver)
+        with self.objective.in_dtype(dtype or self.own_dtype) as objective:
+            return compute_gradient(objective, solver)
 
     @cached_property
     def coarse(self) -> frozenset[torch.dtype]:
@@ -128,8 +122,8 @@ class Check:
         draw random numbers, in float64 other ones."""
         if self.dtype == torch.float64:
             return 0.0
-        with in_dtype(self.model, torch.float64):
-            fine = look(self.model, self.loss_fn, self.double, self.solver, self.looks)
+        with self.objective.in_dtype(torch.float64) as objective:
+            fine = look(objective, self.solver, self.looks)
         # The first component alone: a log-density beside it may depend on noise that is drawn before the solve.
         pairs = [(a.value[:1], b.value[:1]) for a, b in zip(self.looks, fine) if not a.random]
         return max((distance(a, b) for a, b in pairs), default=0.0)
@@ -156,7 +150,7 @@ class Check:
         names = list(self.exact.parts if tensors is None else tensors)
         parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
         again = partial(replaying_solver, self.solver, self.recording)
-        differences = finite_differences(parts, self.model, self.loss_fn, self.batch, again, seeds)
+        differences = finite_differences(self.objective, parts, again, seeds)
         size = self.exact.norm() or differences.slope or 1.0
         own, exact = (error if error > 10 * differences.rounding else 0.0 for error in differences.errors)
         return own / size, exact / size

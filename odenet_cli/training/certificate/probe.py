@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,10 +19,8 @@ from odenet_cli.ode.field.random_state import Generator
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
-from odenet_cli.tasks import Loss
 from odenet_cli.training import generators
-from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.exact_gradient.model_contexts import held_generators, repeatable
+from odenet_cli.training.exact_gradient.model_contexts import Objective, held_generators
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,8 @@ def distance(a: State, b: State) -> float:
     return (off / size) ** 0.5 if size else float(off > 0)
 
 
-def look(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver, at: list[Look] | None = None) -> list[Look]:
+def look(objective: Objective, solver: Solver, at: list[Look] | None = None) -> list[Look]:
     """Return what the fields show where the solves of a loss begin, or `at` those points."""
-    probe = Probe([], held_generators(model), iter(at) if at is not None else None)
-    with solved_by(model, replace(solver, gradient=probe)), repeatable(model):
-        loss_fn(model, batch)
+    probe = Probe([], held_generators(objective.model), iter(at) if at is not None else None)
+    objective(replace(solver, gradient=probe))
     return probe.looks

@@ -1,20 +1,44 @@
 """Contexts that change a model in place, without a copy, and restore it: `in_dtype`, `frozen`, `repeatable`.
 
-A copy would leave what the model's code refers to by itself, such as a closure over a module, with the original.
+A copy would leave what the model's code refers to by itself, such as a closure over a module, with the original. An
+`Objective` is a loss that goes with its model through them.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.ode import Solver
 from odenet_cli.ode.field.random_state import Generator, as_generator
+from odenet_cli.tasks import Loss
 from odenet_cli.training import generators
+from odenet_cli.training.evaluate import converted, solved_by
 
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+class Objective(NamedTuple):
+    """Hold the loss of a model on one batch."""
+
+    model: nn.Module
+    loss_fn: Loss
+    batch: Any
+
+    def __call__(self, solver: Solver | None) -> Tensor:
+        """Return the loss when `solver` solves, with the same random numbers at each call."""
+        with solved_by(self.model, solver), repeatable(self.model):
+            return self.loss_fn(self.model, self.batch)[0]
+
+    @contextlib.contextmanager
+    def in_dtype(self, dtype: torch.dtype) -> Iterator[Objective]:
+        """Convert the model to `dtype` for a while, and yield its loss on the batch in it."""
+        with in_dtype(self.model, dtype):
+            yield self._replace(batch=converted(self.batch, dtype))
 
 
 @contextlib.contextmanager

@@ -21,10 +21,9 @@ from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, SolveError, Solver, Stats, tally
 from odenet_cli.ode.gradient.reversible import Reversible
 from odenet_cli.ode.multistep.nordsieck import Multistep
-from odenet_cli.tasks import Loss
 from odenet_cli.training import device, generators
-from odenet_cli.training.evaluate import converted, solved_by
-from odenet_cli.training.exact_gradient.model_contexts import frozen, in_dtype, repeatable
+from odenet_cli.training.evaluate import solved_by
+from odenet_cli.training.exact_gradient.model_contexts import Objective, frozen, repeatable
 from odenet_cli.training.exact_gradient.step_replay import Recording, recording_solver, replaying_solver
 from odenet_cli.training.memory import SavedMeter
 
@@ -65,11 +64,12 @@ class NoExactGradient(RunFailed):
     """A network whose fields give other values when evaluated again, too large to keep the graph of its steps."""
 
 
-def compute_gradient(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver | None) -> Gradient:
-    """Return the gradient of the loss on `batch` when `solver` solves, with the same random numbers at each call."""
+def compute_gradient(objective: Objective, solver: Solver | None) -> Gradient:
+    """Return the gradient of a loss when `solver` solves, with the same random numbers at each call."""
+    model = objective.model
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with tally() as solves, solved_by(model, solver), repeatable(model):
-        loss, _ = loss_fn(model, batch)
+        loss, _ = objective.loss_fn(model, objective.batch)
         random_state = generators.fingerprint(loss.device)
         parts = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     double = {
@@ -79,18 +79,16 @@ def compute_gradient(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver
     return Gradient(loss.item(), double, sum(solves, start=Stats()), random_state)
 
 
-def record_steps(model: nn.Module, loss_fn: Loss, batch: Any, solver: Solver) -> Recording:
+def record_steps(objective: Objective, solver: Solver) -> Recording:
     """Return what `solver` decides in the solves of a loss, in the model's own dtype."""
     recording = Recording()
-    with frozen(model), solved_by(model, recording_solver(solver, recording)), repeatable(model):
-        loss_fn(model, batch)
+    with frozen(objective.model):
+        objective(recording_solver(solver, recording))
     return recording
 
 
 def gradient_of_steps(
-    model: nn.Module,
-    loss_fn: Loss,
-    batch: Any,
+    objective: Objective,
     solver: Solver,
     recording: Recording,
     change: Callable[[Any], Any] = lambda gradient: gradient,
@@ -104,29 +102,24 @@ def gradient_of_steps(
     plain = replaying_solver(solver, recording)
     plain = replace(plain, gradient=change(plain.gradient))
     if isinstance(solver.gradient_method, Reversible) or isinstance(solver.formulas, Multistep):
-        return _in_float64(model, loss_fn, batch, plain, None)
-    return _in_float64(model, loss_fn, batch, plain, replaying_solver(solver, recording, "replay"))
+        return _in_float64(objective, plain, None)
+    return _in_float64(objective, plain, replaying_solver(solver, recording, "replay"))
 
 
-def gradient_of_equation(model: nn.Module, loss_fn: Loss, batch: Any, tolerance: float) -> Gradient:
+def gradient_of_equation(objective: Objective, tolerance: float) -> Gradient:
     """Return the gradient of the differential equation, as near as dopri5 comes to it at `tolerance` in float64.
 
     By plain autograd; if its graph does not fit into memory, by replay, which evaluates the fields again.
     """
     plain, replay = _dopri5(tolerance)
     try:
-        return _in_float64(model, loss_fn, batch, plain, replay, max(tolerance, REPLAY_CHECK_RTOL))
+        return _in_float64(objective, plain, replay, max(tolerance, REPLAY_CHECK_RTOL))
     except SolveError as error:
         raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
 
 
 def finite_difference_error(
-    model: nn.Module,
-    loss_fn: Loss,
-    batch: Any,
-    solver: Callable[[], Solver],
-    exact: Gradient,
-    relative_shift: float = RELATIVE_SHIFT,
+    objective: Objective, solver: Callable[[], Solver], exact: Gradient, relative_shift: float = RELATIVE_SHIFT
 ) -> float:
     """Return the error of `exact`, a gradient g, by finite differences of the loss L, each computed by a new `solver`.
 
@@ -134,9 +127,8 @@ def finite_difference_error(
     deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
     a detach or a wrong backward pass in the network shows here and nowhere else.
     """
-    differences = finite_differences([exact.parts], model, loss_fn, batch, solver, relative_shift=relative_shift)
-    size = exact.norm()
-    return differences.errors[0] / size if size else math.nan
+    errors = finite_differences(objective, [exact.parts], solver, relative_shift=relative_shift).errors
+    return errors[0] / exact.norm() if exact.norm() else math.nan
 
 
 class Differences(NamedTuple):
@@ -152,19 +144,16 @@ class Differences(NamedTuple):
 
 
 def finite_differences(
+    objective: Objective,
     gradients: Sequence[Mapping[str, Tensor]],
-    model: nn.Module,
-    loss_fn: Loss,
-    batch: Any,
     solver: Callable[[], Solver],
     seeds: Sequence[int] = range(DIRECTIONS),
     relative_shift: float = RELATIVE_SHIFT,
 ) -> Differences:
     """Hold the slopes of a loss by `gradients` against finite differences, in a random direction of their parameters
     for each seed. Each value of the loss is computed by a new `solver`, in float64 and without autograd."""
-    batch = converted(batch, torch.float64)
-    with in_dtype(model, torch.float64), frozen(model):
-        weights = {name: weight for name, weight in model.named_parameters() if name in gradients[0]}
+    with objective.in_dtype(torch.float64) as fine, frozen(fine.model):
+        weights = {name: weight for name, weight in fine.model.named_parameters() if name in gradients[0]}
         own = {name: weight.data for name, weight in weights.items()}
         count = sum(weight.numel() for weight in weights.values())
         rms = math.sqrt(sum(weight.square().sum().item() for weight in weights.values()) / max(1, count))
@@ -174,8 +163,7 @@ def finite_differences(
             try:
                 for name, weight in weights.items():
                     weight.data = own[name].add(direction[name], alpha=distance)
-                with solved_by(model, solver()), repeatable(model):
-                    return loss_fn(model, batch)[0].item()
+                return fine(solver()).item()
             finally:
                 for name, weight in weights.items():
                     weight.data = own[name]
@@ -196,33 +184,27 @@ def finite_differences(
 
 
 def _in_float64(
-    model: nn.Module,
-    loss_fn: Loss,
-    batch: Any,
-    plain: Solver,
-    replay: Solver | None,
-    check_rtol: float = REPLAY_CHECK_RTOL,
+    objective: Objective, plain: Solver, replay: Solver | None, check_rtol: float = REPLAY_CHECK_RTOL
 ) -> Gradient:
     """Return the gradient by the solver `plain` or, if its graph does not fit into memory, by `replay`.
 
     That evaluates the fields again. Raise `NoExactGradient` where they then have other values: where the two differ at
     a loose tolerance, at which both fit into memory.
     """
-    batch = converted(batch, torch.float64)
-    with in_dtype(model, torch.float64):
+    with objective.in_dtype(torch.float64) as fine:
         try:
-            with MemoryLimit(model):
-                return compute_gradient(model, loss_fn, batch, plain)
+            with MemoryLimit(fine.model):
+                return compute_gradient(fine, plain)
         except OverLimit:
             if replay is None:
                 raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
         try:
-            loose = [compute_gradient(model, loss_fn, batch, solver) for solver in _dopri5(check_rtol)]
+            loose = [compute_gradient(fine, solver) for solver in _dopri5(check_rtol)]
         except SolveError as error:
             raise NoExactGradient(f"{NO_MEMORY}: {error}") from error
         if not (difference := loose[1].error(loose[0])) <= MAX_REPLAY_ERROR:
             raise NoExactGradient(f"{NO_MEMORY}, and then they are not the same (gradients differ by {difference:.1e})")
-        return compute_gradient(model, loss_fn, batch, replay)
+        return compute_gradient(fine, replay)
 
 
 def _dopri5(tolerance: float) -> tuple[Solver, Solver]:
