@@ -284,6 +284,15 @@ def test_a_damaged_record_is_told_from_a_job_that_was_not_started(odenet, tmp_pa
     assert "| unreadable" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_the_jobs_of_a_sweep_are_handed_out_in_batches(odenet, tmp_path):
+    words = ["device=cpu", "seed=1,2,3", "hydra.sweeper.max_batch_size=2", "hydra.sweep.dir=out"]
+    done = odenet("train", "-m", *words, fakes=True)
+    assert done.returncode == 0, done.stderr
+    jobs = json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]
+    assert [(job["folder"], job["status"]) for job in jobs] == [(f"{n}-seed={n + 1}", "done") for n in range(3)]
+    assert done.stdout.count("Launching") == 2
+
+
 def test_an_interrupt_stops_the_sweep(odenet, tmp_path):
     done = odenet("train", "-m", "device=cpu", "seed=1,9,3", "hydra.sweep.dir=out", fakes=True)
     assert done.returncode == 130

@@ -72,8 +72,7 @@ def beside(model: Any, x: Tensor, units: Any) -> dict[str, Tensor]:
 
 def grid_points(x: Tensor, y: Tensor) -> Tensor:
     """Return the points of the grid, (G, G, 2), rows y."""
-    rows, columns = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack((columns, rows), -1)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 @torch.no_grad()
