@@ -55,7 +55,7 @@ def failing_in(session: Session, split: str) -> Iterator[None]:
 
 def check_loss(session: Session, loss: Tensor | float, step: int) -> None:
     """Raise `RunFailed` if a loss, (), is NaN or infinite; reading it waits for the device."""
-    value = float(loss)
+    value = loss.item() if isinstance(loss, Tensor) else loss
     if not math.isfinite(value):
         raise diverged(session, value, step)
     session.last_finite_loss = step, value
