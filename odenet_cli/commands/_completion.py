@@ -90,11 +90,15 @@ def of_train(words: list[str]) -> list[str]:
         return [prefix + run for run in runs()]
     if words[-1].startswith("-"):
         return ["--dry-run", "--help", "--cfg", "--info", "--config-dir", "--config-name", "--multirun", "--resolve"]
+    from odenet_cli.request.compose import Composer
+    from odenet_cli.request.job import TrainRequest
+    from odenet_cli.request.overrides import parse
+
     # Hydra takes the first word away as the program, and would read the command as an override.
     os.environ["COMP_LINE"] = " ".join(["odenet", *(word for word in words[2:] if word[:1] != "-")])
-    train = importlib.import_module("odenet_cli.commands.train")
+    args = parse(["-sc", "query=fish"])
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        train.start(train.prepare(["-sc", "query=fish"]))
+        importlib.import_module("odenet_cli.commands.train").start(TrainRequest(Composer(args), args.argv))
     return printed.getvalue().split()
 
 
