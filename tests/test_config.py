@@ -160,6 +160,13 @@ def test_a_broken_file_is_refused(tmp_path):
         load(tmp_path)
 
 
+def test_a_file_of_a_run_names_the_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    for part in ("run.json", "checkpoints/best.pt"):
+        with pytest.raises(RequestError, match=f"is not the folder of a run(.|\n)*It is a part of one: {tmp_path}\\."):
+            load(tmp_path / part)
+
+
 def test_what_is_saved_and_cannot_be_read_is_named(tmp_path, monkeypatch):
     def endless(*_, **__):
         raise RecursionError

@@ -74,6 +74,12 @@ def test_names_of_any_language_need_no_quotes(word, values):
         assert (key, json.loads(json.dumps(found, default=str))) == (word.lstrip("+").partition("=")[0], values)
 
 
+def test_bytes_that_are_no_text_are_refused():
+    word = os.fsdecode(b"hydra.run.dir=\xfc2")
+    with pytest.raises(RequestError, match=r"udcfc2' is no text in the encoding of this locale, utf-8(.|\n)*UTF-8"):
+        parse(["model=mlp", word])
+
+
 @pytest.mark.parametrize(
     ("word", "quoted"),
     [

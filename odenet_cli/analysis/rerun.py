@@ -129,9 +129,9 @@ def failed_place(folder: Path) -> tuple[str, int | None]:
         return require("split", place["split"], WHERE), place["step"]
     if reason.startswith(("the run diverged", "in optimiser step")):
         return "train", None
-    reason = f": {first_line(reason)}" if record.get("reason") else ""
+    reason = f": {first_line(reason).removesuffix('.')}" if record.get("reason") else ""
     raise RequestError(
-        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{reason}\n"
+        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{reason}.\n"
         "  A step can be repeated where a loss, a gradient or a solve fails."
     )
 

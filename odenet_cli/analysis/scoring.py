@@ -54,7 +54,7 @@ class Scorer:
             raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
         self.model, self.loss_fn, self.solves = run.model, run.loss_fn, bool(solvers(run.model))
-        self.title = f"{folder}: {run.weights}, {self.split.size} samples of {data} ({split})"
+        self.title = f"{folder}: {run.weights}, {self.split.size:,} samples of {data} ({split})"
         evaluate(self.model, self.loss_fn, self.split, limit=1)  # warms up, so that the first row's time is fair
 
     def row(self, config: Config) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def load(folder: Path) -> Config:
     path, content = folder / "config.yaml", read_saved(folder)
     content.pop("hydra", None)  # of no use here
     if not content:
-        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.")
+        near = next((place for place in folder.parents[:2] if (place / path.name).is_file()), None)
+        hint = f"\n  It is a part of one: {near}." if near else ""
+        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.{hint}")
     for key, value in leaves(content):
         if "${" in str(value):  # it would be resolved a second time
             raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")

@@ -160,6 +160,8 @@ def read_run(folder: Path) -> Run:
         config = dict(flatten(read_saved(folder)))
         check_types(config, CONFIG_TYPES, "config.yaml")
         status = record["status"]
+        if status == "done" and not config:  # of one that failed it may never have been written
+            raise ValueError("there is no config.yaml")
     except Exception as error:  # a damaged file makes its parser raise almost anything
         return Run(folder=folder, status="unreadable", reason=first_line(_why_unreadable(error)))
     reason = first_line(record.get("reason") or "")

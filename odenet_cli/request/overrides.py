@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -37,6 +38,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     words: list[str] = []
     for word, following in zip(argv, [*argv[1:], "="]):
+        if re.search("[\ud800-\udfff]", word):  # it could be written to no file
+            raise RequestError(
+                f"{word!a} is no text in the encoding of this locale, {sys.getfilesystemencoding()}.\n"
+                "  Say it in UTF-8: LC_ALL=C.UTF-8, or PYTHONUTF8=1, before the command."
+            )
         key = word.partition("=")[0].removeprefix("--")
         is_key = word.startswith("--") and "=" in word and ("." in key or find_field(key) or key in groups())
         words.append("--dry-run" if word in DRY_RUN else word.removeprefix("--") if is_key else word)

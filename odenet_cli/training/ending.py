@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
@@ -47,10 +48,11 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
     width = max(map(len, estimates)) + 2
     lines = [f"{'':<{width}}{'estimate':>12}{'error':>12}    95 % interval"]
     for name, row in [*estimates.items()][:SHOWN]:
-        error, span = "-", "undetermined"
+        error, span, n = "-", "undetermined", 5
         if row["error"] is not None:
-            error, span = f"{row['error']:.4g}", f"[{row['low']:.5g}, {row['high']:.5g}]"
-        lines.append(f"{name:<{width}}{row['value']:>12.6g}{error:>12}    {span}")
+            n = digits(row["value"], row["error"])
+            error, span = f"{row['error']:.4g}", f"[{row['low']:.{n}g}, {row['high']:.{n}g}]"
+        lines.append(f"{name:<{width}}{row['value']:>12.{max(n, 6)}g}{error:>12}    {span}")
     if len(estimates) > SHOWN:
         lines.append(f"and {len(estimates) - SHOWN} more in run.json")
     sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
@@ -59,6 +61,12 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
     for text in final["warnings"]:
         lines += wrap(text, progress.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * progress.INDENT)
     return lines
+
+
+def digits(value: float, error: float) -> int:
+    """Return how many digits of a value tell two of its error, 5 at least."""
+    ratio = abs(value) / error if error else 1.0
+    return min(12, max(5, math.ceil(math.log10(ratio)) + 2)) if 0 < ratio < math.inf else 5
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:

@@ -73,6 +73,15 @@ def test_a_damaged_file_makes_its_run_unreadable(tmp_path, write, name):
     assert run.reason
 
 
+def test_a_done_run_without_its_config_is_unreadable(tmp_path, write):
+    """A report would not name it; one that failed early may never have had one."""
+    for status, expected in (("done", ("unreadable", "there is no config.yaml")), ("failed", ("failed", "too early"))):
+        folder = write(tmp_path / status, status=status, reason="too early")
+        (folder / "config.yaml").unlink()
+        run = read_run(folder)
+        assert (run.status, run.reason) == expected
+
+
 def edit(folder, change):
     """Rewrite the records of `metrics.jsonl`."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

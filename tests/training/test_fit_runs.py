@@ -16,6 +16,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.report import pictures
 from odenet_cli.request.compose import compose
 from odenet_cli.training import check
+from odenet_cli.training.ending import estimate_lines
 
 FAST = ("compile=false", "device=cpu", "model.starts=4", "solver.rtol=1e-7")
 LINEAR = """
@@ -53,6 +54,21 @@ def oscillation(tmp_path, monkeypatch):
     sys.modules.pop("oscillators", None)
     field = "model.field=oscillators:Linear"
     return ("model=fit", field, "data=table", f"data.path={tmp_path / 'own.csv'}", *FAST)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (50.0, 1.4e-5, "          50     1.4e-05    [49.999972, 50.000028]"),
+        (0.580654, 0.016, "    0.580654       0.016    [0.54865, 0.61265]"),
+        (0.0, 0.0, "           0           0    [0, 0]"),
+        (2.0, None, "           2           -    undetermined"),
+    ],
+)
+def test_an_interval_is_told_as_finely_as_its_error(value, error, shown):
+    ends = {"low": None, "high": None} if error is None else {"low": value - 2 * error, "high": value + 2 * error}
+    final = {"estimates": {"a": {"value": value, "error": error, **ends}}, "sigma": {}, "degrees_of_freedom": 3}
+    assert estimate_lines({**final, "warnings": []})[1] == f"a  {shown}"
 
 
 def logistic_table(path, n=20):
