@@ -21,7 +21,7 @@ from odenet_cli.data.common.table_controls import pieces_of, scale_of
 from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Units
-from odenet_cli.data.table import Source, TableInUnits
+from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build, device
 from odenet_cli.training.evaluate import scoring
@@ -60,8 +60,8 @@ class Target(NamedTuple):
 def forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
     """Predict every series of a table by the `best` or `last` weights of the run in `folder`."""
     source = Source(**config.source()[1]).in_units_of(known_data(folder))
-    table, units = source.table()
-    targets = list(series_of(table, question, source.source.window))
+    table, units = source.table_of_run()
+    targets = list(series_of(table, question, source.window))
     known = known_at_all_times(source, table, units, targets)
     where, dtype = device.choose(config.device), build.eval_dtype(config)
     model: Any = build.model(config, source.shape, source.classes)
@@ -121,7 +121,7 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
 
 
 def known_at_all_times(
-    source: TableInUnits, table: Table, units: Units, targets: list[Target]
+    source: Source, table: Table, units: Units, targets: list[Target]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the controls of every series, an argument of its network; raise RequestError where they end too soon."""
     controls = table.controls
@@ -132,13 +132,12 @@ def known_at_all_times(
         if last > float(ends[n]):
             given, wanted = (moment(t, table.dates, table.zone) for t in (float(ends[n]), last))
             raise RequestError(
-                f"{source.source.file}: {controls.columns[n]} of series {target.name} is given up to {given}, and the "
+                f"{source.file}: {controls.columns[n]} of series {target.name} is given up to {given}, and the "
                 f"forecast goes to {wanted}. Add rows with {controls.columns[n]} up to there, their values empty, or "
                 "ask for earlier times (horizon=, times=)."
             )
     first, last_row = controls.rows[table.numbers.starts], controls.numbers.ends
-    kind = source.source.interpolation or "linear"
-    return {"control": pieces_of(controls, scale_of(source.run), kind, units.time, first, last_row)}
+    return {"control": pieces_of(controls, scale_of(source.run or {}), source.kind, units.time, first, last_row)}
 
 
 def batch_of(targets: list[Target], units: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

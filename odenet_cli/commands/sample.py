@@ -101,7 +101,7 @@ def log_densities(request: Namespace, source: Path) -> Rows:
 
     with flow(request, "log_prob") as (model, shape, units):
         names = columns(shape, units)
-        points = read_points(source, units and tuple(names), request.config)
+        points = read_points(source, units and names, request.config)
         if points.shape[1] != len(names):
             raise RequestError(
                 f"points= has {points.shape[1]} numbers a line, and this flow has {len(names)} dimensions."
@@ -126,7 +126,7 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
 
     from odenet_cli import data as datasets
     from odenet_cli.analysis.trained import known_data, weights_of_run
-    from odenet_cli.data.common.point_units import PointUnits
+    from odenet_cli.data.common.units import Units
     from odenet_cli.request.overrides import altered
     from odenet_cli.training import build, device
     from odenet_cli.training.evaluate import scoring
@@ -143,23 +143,22 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
         )
     network.load_state_dict(weights_of_run(request.folder, config, request.checkpoint)["model"])
     network.to(device.choose(config.device))
-    units = PointUnits.of(record) if config.data["name"] == "points" else None
+    units = Units.of(record) if config.data["name"] == "points" else None
     with torch.no_grad(), scoring(network, build.solver(eval_solver(config)), build.eval_dtype(config)) as model:
         yield model, shape, units
 
 
-def read_points(source: Path, names: tuple[str, ...] | None, config: Any) -> Tensor:
+def read_points(source: Path, names: list[str] | None, config: Any) -> Tensor:
     """Return the points (N, D) in a table or in arrays, or that a pipe or a terminal gives, in float64.
 
     names  of the columns to take; None: all columns of numbers, in their order
     """
     from odenet_cli.data.common import points
-    from odenet_cli.data.common.table_file import sheet_for
+    from odenet_cli.data.common.places import sheet_for
+    from odenet_cli.data.points import Source
 
     keys = ("decimal", "missing", "skip", *(("sheet",) if sheet_for(str(source), "a sheet") else ()))
     options = {key: config.data[key] for key in keys if names and config.data.get(key) is not None}
-    if "missing" in options and not isinstance(options["missing"], list):
-        options["missing"] = [options["missing"]]
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(source, "rb"))
@@ -174,7 +173,7 @@ def read_points(source: Path, names: tuple[str, ...] | None, config: Any) -> Ten
                 path = copy.name
         except OSError as error:
             raise RequestError(f"points={source} cannot be read: {error.strerror}.") from error
-        return points.read(path, columns=names, asked=True, **options).x
+        return points.read(Source(path=path, columns=names, **options), asked=True).x
 
 
 def columns(shape: tuple[int, ...], units: Any) -> list[str]:

@@ -1,8 +1,9 @@
 """Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
 
-A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`. It checks their ranges when it
-is constructed and reads nothing before it is asked. It names the `shape` of an input, its `classes` (of a regression
-the values to predict) and its `task`; where data of a user's own may set several `tasks`, `task_set` is theirs. It has
+A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`, which `conf/data/NAME.yaml`
+explains. It checks their ranges when it is constructed and reads nothing before it is asked. It names the `shape` of an
+input, its `classes` (of a regression the values to predict) and its `task`; where data of a user's own may set several
+`tasks`, `task_set` is theirs. It has
 
     prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
     load(spec) -> Data         the same, then put it on the device as three splits
@@ -26,8 +27,10 @@ from torch import Tensor
 
 from odenet_cli import registry
 from odenet_cli.data.common.download import Unavailable
-from odenet_cli.data.common.images import ImageSource, check_images_batch
+from odenet_cli.data.common.images import ImageSource
+from odenet_cli.data.common.own import OwnData
 from odenet_cli.data.common.splits import BatchSpec, Data, Split
+from odenet_cli.errors import RequestError
 
 __all__ = [
     "BatchSpec",
@@ -77,7 +80,7 @@ def own_samples(name: str, options: Mapping[str, Any], run: Mapping[str, Any]) -
 
 def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
     """Return whether the data set has units, and a run's record of it does not state them."""
-    return any(key not in record for key in _unit_keys(name))
+    return any(key not in record for key in getattr(_class(name), "UNITS", ()))
 
 
 def tasks(name: str) -> tuple[str, ...]:
@@ -102,8 +105,11 @@ def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
     """Raise RequestError for a batch larger than the training split, of a set whose epoch is one pass over it."""
-    if issubclass(_class(name), ImageSource):
-        check_images_batch(batch_size, dict(record))
+    if issubclass(_class(name), ImageSource) and batch_size > (count := record["sizes"]["train"]):
+        raise RequestError(
+            f"trainer.batch_size={batch_size} is more than the {count:,} training samples of {record['used']}.\n"
+            f"  It may be 1 to {count}."
+        )
 
 
 def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None = None, **batch_spec: Any) -> Data:
@@ -112,6 +118,7 @@ def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None
     run  a run's record of its data, whose units hold
     """
     data: Data = _source(name, options, run).load(BatchSpec(**batch_spec))
+    check_batch(batch_spec["batch_size"], name, data.record)
     if data.record["warning"]:
         log.warning("%s", data.record["warning"])
     return data
@@ -140,12 +147,7 @@ def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None
         options = kind.gathered(options)
     registry.check_options("data", kind, options)
     source = kind(**options)
-    return source.in_units_of(run) if run and _unit_keys(name) and not lacks_units(name, run) else source
-
-
-def _unit_keys(name: str) -> tuple[str, ...]:
-    """Return the keys of a record that state the units."""
-    return getattr(_class(name), "UNITS", ())
+    return source.in_units_of(run) if run and isinstance(source, OwnData) and not lacks_units(name, run) else source
 
 
 def _class(name: str) -> Any:

@@ -8,81 +8,53 @@ headers, before a number is read.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from odenet_cli.data.common.faults import Faults
 from odenet_cli.data.common.labelled import LabelledSource
-from odenet_cli.data.common.npz import Header, file_sha256, read_arrays, read_headers
-from odenet_cli.data.common.samples import SPLITS, WHOLE, Part, check_forms
-from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.npz import Header, read_arrays, read_headers
+from odenet_cli.data.common.own import OwnFile
+from odenet_cli.data.common.places import file_sha256
+from odenet_cli.data.common.samples import WHOLE, Part, check_forms
+from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.understood import Found
-from odenet_cli.errors import RequestError
 
 X_NAMES = ("x", "X", "images", "image", "data", "inputs", "features")
 Y_NAMES = ("y", "Y", "labels", "label", "targets", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(LabelledSource):
-    """Options of `data=arrays`.
+class Source(OwnFile, LabelledSource):
+    """Options of `data=arrays`; x and y name the arrays, or what their names have beside that of a split."""
 
-    path  of the file
-    x, y  name the arrays, or what their names have beside the split's (`images` of train_images); None: by usual names
-    """
+    WANTED: ClassVar = "data=arrays data.path=FILE.npz, which holds x and y, or x_train, y_train …."
 
-    used: ClassVar = "arrays"
-
-    path: str | None = None
     x: str | None = None
     y: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (self.path or "").strip():
-            raise RequestError(
-                "data.path is missing: data=arrays data.path=FILE.npz, which holds x and y, or x_train, y_train …."
-            )
-
-    @property
-    def file(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(str(self.path))))
-
-    def state(self) -> Hashable:
-        try:
-            stat = self.file.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size
-
-    def find(self, by_run: bool) -> Found:
+    def find(self) -> Found:
         headers = read_headers(self.file)
-        chosen = self._choose(headers, by_run)
-        faults = Faults(self.file)
-        check_forms([Part(split, headers[x], headers.get(y), x, y) for split, x, y in chosen], self.layout, faults)
+        parts, faults = self._choose(headers), Faults(self.file)
+        check_forms(parts, self.layout, faults)
         faults.raise_all()
-        names = [name for _, *both in chosen for name in both if name]
+        names = [name for part in parts for name in (part.x_name, part.y_name) if name]
         arrays = dict(zip(names, read_arrays(self.file, names)))
-        parts = [Part(split, arrays[x], arrays.get(y), x, y) for split, x, y in chosen]
+        parts = [part._replace(x=arrays[part.x_name], y=arrays.get(part.y_name)) for part in parts]
         unused = [name for name in headers if name not in names]
         notes = [f"arrays that are not used: {', '.join(unused)}."] if unused else []
         return Found(parts, str(self.file), file_sha256(self.file), notes)
 
-    def _choose(self, headers: dict[str, Header], known: bool) -> list[tuple[str, str, str]]:
-        """Return (split, name of its x, name of its y), training samples first.
-
-        known  x alone will do; the names of y are then empty
-        """
+    def _choose(self, headers: dict[str, Header]) -> list[Part]:
+        """Return the headers of x and y of each split, training samples first; for a run there may be no y."""
         faults = Faults(self.file)
         listing = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
         found = {}
         for key, said, usual in (("x", self.x, X_NAMES), ("y", self.y, Y_NAMES)):
             bases = [said] if said else usual
             found[key] = next((names for base in bases if (names := _splits(headers, base))), {})
-            if not found[key] and key == "y" and known and not said:
+            if not found[key] and key == "y" and self.run and not said:
                 found[key] = dict.fromkeys(found["x"], "")
             elif not found[key]:
                 what = f"data.{key}={said} is not there" if said else f"no array is named {key}, {key}_train or alike"
@@ -98,13 +70,14 @@ class Source(LabelledSource):
             if alone:
                 faults.add(f"{', '.join(alone)} without {other}; there are {listing}", "Each split has an x and a y")
         faults.raise_all()
-        return [(split, found["x"][split], found["y"][split]) for split in (WHOLE, *SPLITS) if split in found["x"]]
+        chosen = [(split, found["x"][split], found["y"][split]) for split in (WHOLE, *PARTS) if split in found["x"]]
+        return [Part(split, headers[x], headers.get(y), x, y) for split, x, y in chosen]
 
 
 def _splits(names: Iterable[str], base: str) -> dict[str, str]:
     """Return the arrays of `names` that are `base`, or that of a split, by split."""
     known = {base: WHOLE}
-    for word, number in WORDS.items():
+    for word, split in WORDS.items():
         for spelled in (f"{base}_{word}", f"{word}_{base}", f"{base}{word}", f"{word}{base}"):
-            known[spelled] = SPLITS[number]
+            known[spelled] = split
     return {known[name]: name for name in names if name in known}

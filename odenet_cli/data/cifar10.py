@@ -16,7 +16,6 @@ from odenet_cli.data.common.downloaded import TorchvisionImages
 class Source(TorchvisionImages):
     """Options of `data=cifar10`."""
 
-    used: ClassVar = "cifar10"
     title: ClassVar = "CIFAR-10"
     place: ClassVar = "cifar-10-batches-py"
 
@@ -26,12 +25,12 @@ class Source(TorchvisionImages):
         meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
         return dict((*CIFAR10.train_list, *CIFAR10.test_list, meta))
 
-    def resources(self) -> tuple[list[tuple[str, str]], str]:
+    def resources(self, missing: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
         from torchvision.datasets import CIFAR10
 
-        return [(CIFAR10.filename, CIFAR10.tgz_md5)], CIFAR10.url.removesuffix(CIFAR10.filename)
+        return [(CIFAR10.filename, CIFAR10.tgz_md5)], [CIFAR10.url.removesuffix(CIFAR10.filename)]
 
-    def read(self, train: bool) -> tuple[Any, Any]:
+    def split(self, train: bool) -> tuple[Any, Any]:
         from torchvision.datasets import CIFAR10
 
         split = CIFAR10(self.folder, train=train)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.checks import check_range
 from odenet_cli.data.common.densities import NoisyCurve, cos_sin, halves
-from odenet_cli.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,7 @@ class Source(NoisyCurve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.factor <= 1:
-            raise RequestError(f"data.factor={self.factor} is out of range; it may be 0 to 1.")
+        check_range("factor", self.factor, 0, 1)
 
     def curve(self, s: Tensor) -> Tensor:
         inner, along = halves(s)

@@ -13,19 +13,18 @@ eval, resume and the other commands want `data.target=` said again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy
 import torch
 
 from odenet_cli import registry
-from odenet_cli.data.common.faults import Faults
 from odenet_cli.data.common.labelled import LabelledSource
-from odenet_cli.data.common.samples import SPLITS, WHOLE, Part, check_forms
-from odenet_cli.data.common.splits import sha256_of
-from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.samples import WHOLE, Part
+from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
@@ -34,13 +33,7 @@ WANTED = "It returns a torch Dataset of (x, y), a pair (x, y), or a dictionary o
 
 @dataclass(frozen=True, kw_only=True)
 class Source(LabelledSource):
-    """Options of `data=custom`.
-
-    target  the class or function, package.module:Name
-    own     its options, (name, value) each
-    """
-
-    used: ClassVar = "custom"
+    """Options of `data=custom`; `own` are those of the target, (name, value) each."""
 
     target: str | None = None
     own: Any = ()
@@ -48,7 +41,7 @@ class Source(LabelledSource):
     @classmethod
     def gathered(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options with all that are not this class's in `own`."""
-        known = {field.name for field in dataclasses.fields(cls)} - {"own"}
+        known = {field.name for field in dataclasses.fields(cls) if field.init} - {"own"}
         own = tuple((key, _hashable(value)) for key, value in options.items() if key not in known)
         return {**{key: value for key, value in options.items() if key in known}, "own": own}
 
@@ -69,7 +62,7 @@ class Source(LabelledSource):
     def state(self) -> Hashable:
         return None  # the code is imported once, and what it gives is kept for as long as the process lives
 
-    def find(self, by_run: bool) -> Found:
+    def find(self) -> Found:
         named = self._load()
         what = f"data.target={self.target}"
         try:
@@ -82,25 +75,24 @@ class Source(LabelledSource):
             raise RequestError(f"{what} failed: {registry.describe(error)}.") from error
         parts = [
             Part(split, *pairs[split], *(f"{axis} of {split}" if split != WHOLE else axis for axis in "xy"))
-            for split in (WHOLE, *SPLITS)
+            for split in (WHOLE, *PARTS)
             if split in pairs
         ]
-        if not parts or (WHOLE in pairs and len(parts) > 1):
+        if not parts or len(pairs) < len(splits) or (WHOLE in pairs and len(parts) > 1):
             raise RequestError(f"{what} gave {', '.join(map(repr, splits)) or 'nothing'}. {WANTED}.")
-        faults = Faults(what)
-        check_forms(parts, self.layout, faults)  # before the numbers are hashed
-        faults.raise_all()
-        numbers = [array for part in parts for array in (part.x, part.y)]
-        digest = sha256_of([torch.from_numpy(numpy.frombuffer(a.tobytes(), numpy.uint8).copy()) for a in numbers])
-        return Found(parts, what, digest, [])
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part.x.tobytes())
+            digest.update(part.y.tobytes())
+        return Found(parts, what, digest.hexdigest(), [])
 
 
 def _split(name: Any, what: str) -> str:
     if name == WHOLE:
         return WHOLE
     if str(name).lower() not in WORDS:
-        raise RequestError(f"{what} gave a split {name!r}. There are: {', '.join(SPLITS)}.")
-    return SPLITS[WORDS[str(name).lower()]]
+        raise RequestError(f"{what} gave a split {name!r}. There are: {', '.join(PARTS)}.")
+    return WORDS[str(name).lower()]
 
 
 def _arrays(value: Any, what: str) -> tuple[Any, Any]:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.images import ImageSource
-from odenet_cli.data.common.splits import BatchSpec, Data, data_record, sha256_of
+from odenet_cli.data.common.images import ImageSource, Samples
+from odenet_cli.data.common.splits import data_record, sha256_of
 
 TRAIN, TEST = 1437, 360
 
@@ -34,17 +34,11 @@ class Source(ImageSource):
         super().__post_init__()
         self.sizes(TRAIN, TEST)
 
-    def prepare(self) -> dict[str, Any]:
-        return self._record(load_small()[0])
-
-    def load(self, spec: BatchSpec) -> Data:
+    def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
         small, labels = load_small()
         images = enlarge(small)
-        train, test = (images[:TRAIN], labels[:TRAIN]), (images[TRAIN:], labels[TRAIN:])
-        return self.image_data(train, test, spec, self._record(small))
-
-    def _record(self, small: Tensor) -> dict[str, Any]:
-        return data_record("digits", self.sizes(TRAIN, TEST), sha256=sha256_of([small]))
+        record = data_record(self, self.sizes(TRAIN, TEST), sha256=sha256_of([small]))
+        return (images[:TRAIN], labels[:TRAIN]), (images[TRAIN:], labels[TRAIN:]), record
 
 
 def enlarge(small: Tensor) -> Tensor:

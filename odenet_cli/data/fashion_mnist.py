@@ -13,17 +13,10 @@ from odenet_cli.data import mnist
 
 @dataclass(frozen=True, kw_only=True)
 class Source(mnist.Source):
-    """Options of `data=fashion_mnist`.
+    """Options of `data=fashion_mnist`."""
 
-    augment  crop, flip: random crops and mirror images of the training images
-    """
-
-    used: ClassVar = "fashion_mnist"
     title: ClassVar = "FashionMNIST"
     place: ClassVar = "FashionMNIST/raw"
+    original: ClassVar = dict.fromkeys(mnist.ORIGINAL)  # what is downloaded is known by torchvision's MD5
 
     augment: list[str] | None = None
-
-    @property
-    def original(self) -> dict[str, str | None]:
-        return dict.fromkeys(mnist.ORIGINAL)  # what is downloaded is known by torchvision's MD5

@@ -19,17 +19,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy
 
-from odenet_cli.data.common.faults import Faults
+from odenet_cli.data.common.checks import memory_lacking
+from odenet_cli.data.common.faults import Faults, few
 from odenet_cli.data.common.labelled import TASKS, LabelledSource
-from odenet_cli.data.common.samples import SPLITS, WHOLE, Part
-from odenet_cli.data.common.table_pieces import WORDS
+from odenet_cli.data.common.own import OwnFile
+from odenet_cli.data.common.samples import WHOLE, Part
+from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow
-MAX_NAMED = 3
 REMEDY = "Put a sound copy of 8 bits a channel there, or take it out"
-GIB = 2**30
 
 
 class File(NamedTuple):
@@ -43,19 +43,14 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(LabelledSource):
-    """Options of `data=images`.
+class Source(OwnFile, LabelledSource):
+    """Options of `data=images`."""
 
-    path  of the folder
-    size  scale every image to this side in pixels, or to [height, width]; None: all have one size
-    """
-
-    used: ClassVar = "images"
     tasks: ClassVar[tuple[str, ...]] = TASKS[:1]
+    WANTED: ClassVar = "data=images data.path=FOLDER, with a sub-folder for each class."
 
     task: str | None = "classify"
     layout: str | None = "hwc"
-    path: str | None = None
     size: int | list[int] | None = None
 
     def __post_init__(self) -> None:
@@ -66,21 +61,15 @@ class Source(LabelledSource):
             raise RequestError(
                 f"data.size={list(sides)} is no size: a side of 1 to 4096 pixels, or [height,width]; null: as they are."
             )
-        if not (self.path or "").strip():
-            raise RequestError("data.path is missing: data=images data.path=FOLDER, with a sub-folder for each class.")
-
-    @property
-    def folder(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(str(self.path))))
 
     def state(self) -> Hashable:
         try:
-            return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in _below(self.folder))
+            return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in _below(self.file))
         except OSError:
             return None
 
-    def find(self, by_run: bool) -> Found:
-        faults = Faults(self.folder)
+    def find(self) -> Found:
+        faults = Faults(self.file)
         files, notes = self._list(faults)
         bad = dict[str, list[str]]()
         files = [known for file in files if (known := _look(file, bad))]
@@ -88,29 +77,29 @@ class Source(LabelledSource):
         self._check_sizes(files, faults)
         faults.raise_all()
         mode = "L" if all(file.mode in GREY for file in files) else "RGB"
-        images, sha256 = _decode(files, self.folder, self._scaled(files), mode, faults)
+        images, sha256 = _decode(files, self.file, self._scaled(files), mode, faults)
         faults.raise_all()
         split = numpy.array([file.split for file in files])
         labels = numpy.array([file.label for file in files])
         parts = [
-            Part(name, images[split == name], labels[split == name], "the images", f"{self.folder.name}")
-            for name in (WHOLE, *SPLITS)
+            Part(name, images[split == name], labels[split == name], "the images", f"{self.file.name}")
+            for name in (WHOLE, *PARTS)
             if (split == name).any()
         ]
-        return Found(parts, str(self.folder), sha256, notes)
+        return Found(parts, str(self.file), sha256, notes)
 
     def _list(self, faults: Faults) -> tuple[list[File], list[str]]:
         """Return the files, split by split, and notes on what is no image."""
-        if not self.folder.is_dir():
-            what = "is no folder" if self.folder.exists() else "is not there"
-            raise RequestError(f"data.path={self.folder} {what}. Name a folder with a sub-folder for each class.")
-        tops = _folders(self.folder)
-        split_of = {folder: SPLITS[WORDS[folder.name.lower()]] for folder in tops if folder.name.lower() in WORDS}
+        if not self.file.is_dir():
+            what = "is no folder" if self.file.exists() else "is not there"
+            raise RequestError(f"data.path={self.file} {what}. Name a folder with a sub-folder for each class.")
+        tops = _folders(self.file)
+        split_of = {folder: WORDS[folder.name.lower()] for folder in tops if folder.name.lower() in WORDS}
         if not {"valid", "test"} & {*split_of.values()}:
             split_of = {}
         elif others := [folder.name for folder in tops if folder not in split_of]:
-            faults.add(f"beside its splits it has {_few(others)}", "Take them out, or into the splits", len(others))
-        holders = split_of or {self.folder: WHOLE}
+            faults.add(f"beside its splits it has {few(others)}", "Take them out, or into the splits", len(others))
+        holders = split_of or {self.file: WHOLE}
         files, notes = list[File](), list[str]()
         for holder, split in holders.items():
             files += self._list_split(holder, split, faults, notes)
@@ -120,19 +109,19 @@ class Source(LabelledSource):
         """Return the files of a split; a class without an image is a fault."""
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
-        files, others = list[File](), list[Path]()
-        stray = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        files = list[File]()
+        others = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
         if not _folders(holder):
             faults.add(f"{holder} has no sub-folders of classes", "Put the images of a class into a folder of its name")
         for folder in _folders(holder):
             paths = _below(folder)
             images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]
-            others += [path for path in paths if path not in {*images}]
+            others += [path for path in paths if path.suffix.lower() not in IMG_EXTENSIONS]
             if not images:
-                faults.add(f"{folder.relative_to(self.folder)} has no image in it", "Fill it, or take it out")
+                faults.add(f"{folder.relative_to(self.file)} has no image in it", "Fill it, or take it out")
             files += [File(path, split, folder.name) for path in images]
-        if stray or others:
-            named = _few([str(path.relative_to(self.folder)) for path in (*stray, *others)])
+        if others:
+            named = few([path.relative_to(self.file) for path in others])
             notes.append(f"left out, as no images of a class: {named}.")
         return files
 
@@ -141,7 +130,7 @@ class Source(LabelledSource):
         counts = Counter(file.size for file in files)
         if len(counts) > 1 and not self.size:
             first = {file.size: file.path for file in reversed(files)}
-            named = _few([f"{h}×{w} ({first[h, w].relative_to(self.folder)})" for (h, w), _ in counts.most_common()])
+            named = few([f"{h}×{w} ({first[h, w].relative_to(self.file)})" for (h, w), _ in counts.most_common()])
             usual = counts.most_common(1)[0][0]
             faults.add(
                 f"its images have {len(counts):,} sizes: {named}",
@@ -149,13 +138,8 @@ class Source(LabelledSource):
                 len(counts) - 1,
             )
         height, width = self._scaled(files)
-        needed, memory = 3 * len(files) * height * width, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > memory:
-            faults.add(
-                f"{len(files):,} images of {height}×{width} need {needed / GIB:,.0f} GiB, and there are "
-                f"{memory / GIB:,.0f} GiB of memory",
-                "Scale them down: data.size=",
-            )
+        if lacking := memory_lacking(3 * len(files) * height * width):
+            faults.add(f"{len(files):,} images of {height}×{width} {lacking}", "Scale them down: data.size=")
 
     def _scaled(self, files: list[File]) -> tuple[int, int]:
         """Return height and width of the images as they are used."""
@@ -172,10 +156,6 @@ def _below(folder: Path) -> list[Path]:
     """Return the files below a folder, in order; hidden ones are no data."""
     walk = ((Path(top), names) for top, _, names in os.walk(folder, followlinks=True))
     return sorted(top / name for top, names in walk for name in names if not name.startswith("."))
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:MAX_NAMED]) + f" and {len(names) - MAX_NAMED:,} more" * (len(names) > MAX_NAMED)
 
 
 def _look(file: File, bad: dict[str, list[str]]) -> File | None:
@@ -207,7 +187,7 @@ def _name(file: File) -> str:
 def _report(bad: dict[str, list[str]], faults: Faults) -> None:
     """Add a fault for each kind of files that cannot be used."""
     for what, names in bad.items():
-        faults.add(f"{what}: {_few(names)}", REMEDY, len(names))
+        faults.add(f"{what}: {few(names)}", REMEDY, len(names))
 
 
 def _decode(files: list[File], folder: Path, size: tuple[int, int], mode: str, faults: Faults) -> tuple[Any, str]:

@@ -7,16 +7,15 @@ are held out for choosing, whatever the seed.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from odenet_cli.data.common.download import Unavailable, download, reason
 from odenet_cli.data.common.downloaded import DownloadedImages
 from odenet_cli.data.common.idx import IMAGES, LABELS, Idx, read_idx
-from odenet_cli.data.common.splits import BatchSpec, Data, data_record
+from odenet_cli.data.common.images import Samples
+from odenet_cli.data.common.splits import data_record
 from odenet_cli.errors import RequestError
 
 # The SHA-256 of the original files, unpacked.
@@ -32,36 +31,25 @@ ORIGINAL = {
 class Source(DownloadedImages):
     """Options of `data=mnist`."""
 
-    used: ClassVar[str] = "mnist"
     title: ClassVar[str] = "MNIST"  # of torchvision's class too
     place: ClassVar[str] = "MNIST/raw"
+    original: ClassVar[Mapping[str, str | None]] = ORIGINAL  # None where any sound file will do
 
-    @property
-    def original(self) -> dict[str, str | None]:
-        """The SHA-256 of each file, unpacked; None where any sound one will do."""
-        return {**ORIGINAL}
-
-    def prepare(self) -> dict[str, Any]:
-        return self._record(self._read())
-
-    def load(self, spec: BatchSpec) -> Data:
+    def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
         files = self._read()
-
-        def pair(part: str) -> tuple[Tensor, Tensor]:
-            return files[f"{part}-images-idx3-ubyte"].values, files[f"{part}-labels-idx1-ubyte"].values
-
-        return self.image_data(pair("train"), pair("t10k"), spec, self._record(files))
-
-    def _record(self, files: dict[str, Idx]) -> dict[str, Any]:
+        train, test = (
+            (files[f"{part}-images-idx3-ubyte"].values, files[f"{part}-labels-idx1-ubyte"].values)
+            for part in ("train", "t10k")
+        )
         others = [name for name in files if self._differs(name, files[name])]
-        train, test = (len(files[f"{part}-labels-idx1-ubyte"].values) for part in ("train", "t10k"))
-        return data_record(
-            self.used,
-            self.sizes(train, test),
+        record = data_record(
+            self,
+            self.sizes(len(train[1]), len(test[1])),
             sha256={name: file.sha256 for name, file in files.items()},
-            root=str(self.folder),
+            root=self.folder,
             warning=f"{self.raw} is sound but not the original {self.title}: {', '.join(others)}." if others else None,
         )
+        return train, test, record
 
     def _read(self) -> dict[str, Idx]:
         """Return the four files, sound and of matching counts; missing ones are fetched where that is allowed."""
@@ -73,9 +61,7 @@ class Source(DownloadedImages):
             # Only the original is completed: MNIST's test set beside another training set would be a silent mixture.
             if any(self._differs(name, file) for name, file in files.items()):
                 raise RequestError(self.incomplete(missing, "its other files are those of another set"))
-            if str(self.download).lower() == "false":
-                raise Unavailable(self.incomplete(missing, "data.download is false"))
-            self._fetch(missing)
+            self.fetch(missing)
             files |= {name: self._read_file(self.raw / name) for name in missing}
 
         for part in ("train", "t10k"):
@@ -98,12 +84,8 @@ class Source(DownloadedImages):
     def _read_file(self, path: Path) -> Idx:
         return read_idx(path, IMAGES if "images" in path.name else LABELS, self.remedy)
 
-    def _fetch(self, missing: list[str]) -> None:
+    def resources(self, missing: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
         from torchvision import datasets
 
         known: type[datasets.MNIST] = getattr(datasets, self.title)
-        resources = [(name, md5) for name, md5 in known.resources if name.removesuffix(".gz") in missing]
-        try:
-            download(resources, known.mirrors, self.raw)
-        except OSError as error:
-            raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
+        return [(name, md5) for name, md5 in known.resources if name.removesuffix(".gz") in missing], known.mirrors

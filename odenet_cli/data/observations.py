@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data import table
+from odenet_cli.data.common.checks import check_choice
 from odenet_cli.data.common.splits import BatchSpec, Data, TensorSplit, data_record
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.table_summary import summary
-from odenet_cli.data.common.units import Units
 from odenet_cli.errors import RequestError
 
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "week": 604800.0, "year": 31557600.0}
@@ -48,16 +48,11 @@ class Observations(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(table.Source):
-    """Options of `data=observations`: those of `data=table` that say how it is read, and
-
-    unit  of times that are dates; None: d
-    test  part of the points of each series, its last ones, that is not fitted
-    """
+    """Options of `data=observations`: those of `data=table` that say how it is read, and two of its own."""
 
     task: ClassVar = "fit"
-    used: ClassVar[str] = "table"
     UNITS: ClassVar[tuple[str, ...]] = ("columns", "time_unit", "series")
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("validation", "test")
+    LEAST_TEST: ClassVar = 0.0
 
     unit: str | None = None
     validation: float = 0.0
@@ -72,24 +67,27 @@ class Source(table.Source):
                 )
         if self.validation:
             raise RequestError(f"data.validation={self.validation}: a fit chooses nothing on it; use data.test.")
-        if self.unit is not None and self.unit not in SECONDS:
-            raise RequestError(f"data.unit={self.unit} is not known. There are: {', '.join(SECONDS)}.")
+        check_choice("unit", self.unit, [*SECONDS])
         super().__post_init__()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return input_shape(self.prepare())
+        return input_shape(self.run or self.prepare())
 
-    def in_units_of(self, record: Mapping[str, Any]) -> OfRun:  # type: ignore[override]
-        """Return this table as the run sees it that `record` is of."""
-        return OfRun(self, dict(record))
+    def check_record(self, record: Mapping[str, Any]) -> None:
+        """Take what is there: `load` compares it with the table."""
 
     def prepare(self) -> dict[str, Any]:
         return self._record(self.table())
 
     def load(self, spec: BatchSpec) -> Data:
         read = self.table()
-        record = self._record(read)
+        record, run = self._record(read), self.run
+        if run and record["content"] != run.get("content"):
+            raise RequestError(
+                f"{self.file} is another table than the run was fitted to, whose series begin elsewhere.\n"
+                "  Fit it: odenet train model=fit …, with the run's parameters as +model.start.NAME=… if you like."
+            )
         rows = self.rows(read, record["time_unit"])
         on_device = tuple(row.to(spec.device, spec.dtype if row.is_floating_point() else None) for row in rows)
         whole = TensorSplit(rows=on_device, batch_size=len(rows.series))
@@ -101,16 +99,12 @@ class Source(table.Source):
     def rows(self, read: Table, unit: float) -> Observations:
         """Return the series of a table side by side, times in `unit`."""
         numbers = read.numbers
-        ends = numbers.times[numbers.starts + numbers.counts - 1]
-        begins, lasts = numbers.times[numbers.starts] / unit, (ends - numbers.times[numbers.starts]) / unit
-        present = torch.arange(int(numbers.counts.max())) < numbers.counts[:, None]
-        times = torch.ones(present.shape, dtype=torch.float64)
-        values = torch.full((*present.shape, numbers.values.shape[1]), torch.nan, dtype=torch.float64)
+        begins, lasts = numbers.times[numbers.starts] / unit, numbers.durations / unit
         of_point = torch.arange(len(numbers.counts)).repeat_interleave(numbers.counts)
-        times[present] = (numbers.times / unit - begins[of_point]) / lasts[of_point]
-        values[present] = numbers.values
+        times = numbers.padded((numbers.times / unit - begins[of_point]) / lasts[of_point], 1.0)
         fitted = (numbers.counts - (self.test * numbers.counts).round()).long()
-        held_out = torch.arange(present.shape[1]) >= fitted[:, None]
+        held_out = torch.arange(times.shape[1]) >= fitted[:, None]
+        values = numbers.padded(numbers.values, torch.nan)
         return Observations(torch.arange(len(begins)), begins, lasts, times, values, held_out)
 
     def _record(self, read: Table) -> dict[str, Any]:
@@ -122,38 +116,11 @@ class Source(table.Source):
         if absent:
             raise RequestError(f"{self.file}: no row has a value of {', '.join(absent)}.")
         count = len(read.names)
-        record = data_record(self.used, {"train": count}, sha256=read.cells.sha256, root=str(self.file))
+        record = data_record(self, {"train": count}, sha256=read.cells.sha256, root=self.file) | {"used": "table"}
         columns = [*read.header, *read.columns]
         record |= {"columns": columns, "time_unit": unit, "series": read.names, "left_out": read.left_out}
         record |= {"dates": read.dates} if read.dates else {}
-        empty = torch.empty(0)
-        record |= {"content": read.digest()}
-        record["table"] = summary(read, Units(read.columns, read.left_out, unit, empty, empty), "linear")
-        return record
-
-
-@dataclass(frozen=True)
-class OfRun:
-    """Hold a table as the run sees it that `run` is the record of; its series have fitted beginnings of their own."""
-
-    source: Source
-    run: dict[str, Any]
-
-    classes: ClassVar = Source.classes
-    task: ClassVar = Source.task
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return input_shape(self.run)
-
-    def load(self, spec: BatchSpec) -> Data:
-        data = self.source.load(spec)
-        if data.record["content"] != self.run.get("content"):
-            raise RequestError(
-                f"{self.source.file} is another table than the run was fitted to, whose series begin elsewhere.\n"
-                "  Fit it: odenet train model=fit …, with the run's parameters as +model.start.NAME=… if you like."
-            )
-        return data
+        return record | {"content": read.digest(), "table": summary(read, read.columns, read.left_out, self.kind)}
 
 
 def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:

@@ -14,10 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.checks import check_range
 from odenet_cli.data.common.events import Events
-from odenet_cli.data.common.splits import epoch_seed
 from odenet_cli.data.common.synthetic import Synthetic
-from odenet_cli.errors import RequestError
 
 END, TICKS, BINS, GRID = 5.0, 500, 25, 201
 AMPLITUDES, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a share of the time
@@ -25,12 +24,7 @@ AMPLITUDES, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a share of the time
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Synthetic):
-    """Options of `data=poisson`.
-
-    expected  events in a sequence, on average
-    count     sequences to train on; `validation` and `test` are held out beside them, with rates of their own
-    seed      of rates and events; the run's `seed` leaves them as they are
-    """
+    """Options of `data=poisson`."""
 
     unit: ClassVar = "sequences"
     shape: ClassVar = (1,)
@@ -42,17 +36,15 @@ class Source(Synthetic):
     test: int = 100
 
     def __post_init__(self) -> None:
-        if not 1 <= self.expected <= 10_000:
-            raise RequestError(f"data.expected={self.expected} is out of range; it may be 1 to 10,000 events.")
+        check_range("expected", self.expected, 1, 10_000, " events")
         super().__post_init__()
 
     @property
     def bytes_per_sample(self) -> float:
         return 8 * (2 * self.expected + 2 * GRID + 2 * BINS)  # times and rates of events, the grid, bins, in float64
 
-    def rows(self) -> Events:
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, 0))
-        rates = Rates.draw(sum(self.sizes.values()), self.expected, generator)
+    def draw(self, count: int, generator: torch.Generator) -> Events:
+        rates = Rates.draw(count, self.expected, generator)
         times, event_mask = thin(rates, generator)
         grid = torch.linspace(0, END, GRID, dtype=torch.float64).expand(len(times), -1)
         mean = self.expected / BINS

@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.checks import check_range
 from odenet_cli.data.common.series import FURTHER, IN_TRAINING_RANGE, WINDOW, Series
-from odenet_cli.data.common.splits import epoch_seed
 from odenet_cli.data.common.synthetic import Synthetic
 from odenet_cli.errors import RequestError
 
@@ -27,13 +27,7 @@ TIMES = 100  # of the window, and as many after it
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Synthetic):
-    """Options of `data=spirals`.
-
-    observed    points kept of the 100 in the window, drawn anew for each trajectory
-    noise       standard deviation of the Gaussian noise on every coordinate
-    count       trajectories to train on; `validation` and `test` are held out beside them
-    seed        of the trajectories; `seed` alone, that of the run, leaves them as they are
-    """
+    """Options of `data=spirals`."""
 
     unit: ClassVar = "trajectories"
     shape: ClassVar = (2,)
@@ -46,8 +40,7 @@ class Source(Synthetic):
     test: int = 200
 
     def __post_init__(self) -> None:
-        if not 2 <= self.observed <= TIMES:
-            raise RequestError(f"data.observed={self.observed} is out of range; it may be 2 to {TIMES} of the points.")
+        check_range("observed", self.observed, 2, TIMES, " of the points")
         if not 0 <= self.noise < math.inf:
             raise RequestError(f"data.noise={self.noise} is out of range; it may be 0 or more.")
         super().__post_init__()
@@ -56,9 +49,7 @@ class Source(Synthetic):
     def bytes_per_sample(self) -> float:
         return 8 * (2 * TIMES * 5 + 3 * self.observed)  # times, noisy and clean points, and those observed, in float64
 
-    def rows(self) -> Series:
-        count = sum(self.sizes.values())
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, 0))
+    def draw(self, count: int, generator: torch.Generator) -> Series:
         starts = torch.randint(*STARTS, (count,), generator=generator)
         clean = trajectories(starts, 2 * TIMES)
         noisy = clean + self.noise * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)

@@ -11,28 +11,27 @@ from typing import Any, ClassVar
 
 from odenet_cli.data.common.downloaded import TorchvisionImages
 
-SPLITS = ("train", "test")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Source(TorchvisionImages):
     """Options of `data=svhn`."""
 
-    used: ClassVar = "svhn"
     title: ClassVar = "SVHN"
     place: ClassVar = "SVHN"
 
     def files(self) -> dict[str, str]:
-        return dict(self.resources()[0])
-
-    def resources(self) -> tuple[list[tuple[str, str]], str]:
         from torchvision.datasets import SVHN
 
-        known = [SVHN.split_list[split] for split in SPLITS]
-        return [(name, md5) for _, name, md5 in known], known[0][0].removesuffix(known[0][1])
+        return {name: md5 for _, name, md5 in (SVHN.split_list["train"], SVHN.split_list["test"])}
 
-    def read(self, train: bool) -> tuple[Any, Any]:
+    def resources(self, missing: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
         from torchvision.datasets import SVHN
 
-        split = SVHN(self.raw, split=SPLITS[not train])
+        url, first, _ = SVHN.split_list["train"]
+        return [(name, md5) for name, md5 in self.files().items() if name in missing], [url.removesuffix(first)]
+
+    def split(self, train: bool) -> tuple[Any, Any]:
+        from torchvision.datasets import SVHN
+
+        split = SVHN(self.raw, split="train" if train else "test")
         return split.data, split.labels

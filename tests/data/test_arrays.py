@@ -155,6 +155,11 @@ BAD = [
     ({"x": BYTES[:, :, :, :].repeat(2, 3), "y": LABELS}, {}, "neither of its axes"),
     ({"x": VECTORS, "y": LABELS - 1}, {}, "y holds 10 numbers that are no labels, first -1 as number 0"),
     ({"x": VECTORS, "y": LABELS * 2}, {}, "3 of the 7 classes 0 to 6 have no training sample: 1, 3, 5"),
+    (
+        {"x": VECTORS, "y": LABELS + (LABELS == 3) * 10**15},
+        {},
+        "1,000,000,000,000,000 of the 1,000,000,000,000,004 classes .*: 3, 4, 5, 6, 7 and 999,999,999,999,995 more",
+    ),
     ({"x": VECTORS, "y": LABELS * 0}, {}, "y has one class only"),
     ({"x": VECTORS, "y": LABELS.astype(float)}, {}, "data.task=classify or data.task=regression"),
     ({"x": VECTORS, "y": LABELS + 0.5}, {"task": "classify"}, "40 numbers that are no labels, first 0.5"),

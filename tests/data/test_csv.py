@@ -5,10 +5,12 @@ import random
 import re
 
 import pytest
+import table_kit
 import torch
+from table_kit import parts, same, write
 
 from odenet_cli import data
-from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
+from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW
 from odenet_cli.errors import RequestError
 
 ROWS = "a,0,1,2 a,2,3,4 a,1,2,3 b,5,0,0 b,9,1,1 c,1,1,1 c,2,5,2 c,4,2,2 c,7,9,2 d,0,5,7 d,1,2,3"
@@ -18,21 +20,11 @@ GOOD = "\n".join(["series,time,x,y", *ROWS.split(), ""])
 
 @pytest.fixture
 def table(tmp_path):
-    def write(text):
-        path = tmp_path / "own.csv"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return {"path": str(path)}
-
-    return write
+    return lambda text: {"path": str(write(tmp_path, text))}
 
 
 def load(options):
-    how = {"batch_size": 50, "eval_batch_size": 50, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
-    return data.load("csv", options, **how)
-
-
-def whole(found):
-    return [Series(*next(iter(split.unshuffled(50).epoch(0)))) for split in (found.train, found.valid, found.test)]
+    return table_kit.load(**options, name="csv")
 
 
 def test_series_of_different_lengths(table):
@@ -41,17 +33,17 @@ def test_series_of_different_lengths(table):
     found = load(options | {"span": 6.0})
     assert (found.shape, found.task, found.record["sizes"]) == ((2,), "series", {"train": 2, "valid": 1, "test": 1})
     assert found.record["columns"] == ["series", "time", "x", "y"]
-    parts = whole(found)
-    lengths = sorted(int(n) for x in parts for n in (x.scope != PADDING).sum(1))
+    every = parts(found)
+    lengths = sorted(int(n) for x in every for n in (x.scope != PADDING).sum(1))
     assert lengths == [2, 2, 3, 4]
-    for x in parts:
+    for x in every:
         assert torch.equal(x.times[:, 0], torch.zeros(len(x.times), dtype=torch.float64))
         assert torch.equal((x.scope == WINDOW).sum(1), x.observed_mask.sum(1))
         assert ((x.scope == FURTHER).sum(1) >= 1).all()
-    spans = sorted(float(x.target_times[i].max()) for x in parts for i in range(len(x.target_times)))
+    spans = sorted(float(x.target_times[i].max()) for x in every for i in range(len(x.target_times)))
     assert spans == [1.0, 2.0, 4.0, 6.0]  # in the order d, a, b, c; the longest lasts six
     mean, spread = (torch.tensor(found.record[key]) for key in ("mean", "standard_deviation"))
-    known = parts[0].values[parts[0].observed_mask]
+    known = every[0].values[every[0].observed_mask]
     assert torch.allclose(known.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-12)
     assert mean.shape == spread.shape == (2,)
 
@@ -61,15 +53,12 @@ def test_the_order_of_rows_says_nothing(table):
     before = load(table(GOOD))
     random.Random(0).shuffle(rows)
     after = load(table("\n".join([head, *rows]) + "\n\n"))
-    assert all(torch.equal(x, y) for a, b in zip(whole(before), whole(after)) for x, y in zip(a, b))
+    assert same(before, after)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "own.csv is empty"),
-        ("\n\n", "own.csv is empty"),
-        ("series,time,x\n", "no rows below it"),
         ("series,time\na,1\n", "series, time are all columns; there must be one of values beside them"),
         ("a,1,2\na,2,3\n", "line 1: numbers"),
         (GOOD.replace("a,2,3,4", "a,2,3"), "line 3: 3 columns, where the first line has 4"),
@@ -117,14 +106,14 @@ def test_a_first_line_that_names_no_columns(table, header, says):
 @pytest.mark.parametrize("mark", [";", "\t", "|"])
 def test_other_separators(table, mark):
     plain, found = load(table(GOOD)), load(table(GOOD.replace(",", mark)))
-    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    assert same(found, plain)
 
 
 def test_a_column_without_a_name_may_number_the_rows(table):
     head, *rows = GOOD.splitlines()
     numbered = "\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))])
     plain, found = load(table(GOOD)), load(table(numbered))
-    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    assert same(found, plain)
     with pytest.raises(RequestError, match=r"line 2: column 1 of 5 has no name, and is no number of the row"):
         load(table(numbered.replace("\n1,", "\n0,")))
 
@@ -142,7 +131,7 @@ def test_columns_are_found_by_name(table, header, order):
     plain = load(table(GOOD))
     rows = [",".join(row.split(",")[place] for place in order) for row in ROWS.split()]
     found = load(table("\n".join([header, *rows])))
-    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    assert same(found, plain)
     names = header.split(",")
     assert found.record["columns"] == [names[order.index(place)] for place in range(4)]
 
@@ -163,7 +152,7 @@ def test_what_is_no_number(table, text, column):
 @pytest.mark.parametrize("text", ["3", "+3", "3.", "03.0", "30e-1", "0.3E1", ".3e+1"])
 def test_what_is_a_number(table, text):
     found, plain = load(table(GOOD.replace("a,2,3,4", f"a,2,{text},4"))), load(table(GOOD))
-    assert torch.equal(whole(found)[0].values, whole(plain)[0].values)
+    assert torch.equal(parts(found)[0].values, parts(plain)[0].values)
 
 
 @pytest.mark.parametrize("text", ["", "NA", "nan", "N/A", "null", "none", "-", "?", " "])
@@ -172,7 +161,7 @@ def test_a_cell_may_be_missing(table, text):
     assert found.record["masked"]
     assert "masked" not in plain.record
     assert found.shape == (2, 2)
-    missing = torch.cat([x.noisy.isnan().flatten() for x in whole(found)])
+    missing = torch.cat([x.noisy.isnan().flatten() for x in parts(found)])
     assert int(missing.sum()) == 1
 
 
@@ -194,7 +183,7 @@ def test_numbers_that_would_overflow(table, text, line, says):
 
 def test_padding_stays_finite_where_a_column_is_large(table):
     rows = "\n".join(f"{row.rpartition(',')[0]},8e60" if row[0] == "a" else row for row in ROWS.split())
-    for x in whole(load(table(f"series,time,x,y\n{rows}"))):
+    for x in parts(load(table(f"series,time,x,y\n{rows}"))):
         assert x.noisy.isfinite().all()
         assert (x.noisy[x.scope == PADDING] == 0).all()
 
@@ -234,7 +223,7 @@ def test_a_file_that_is_no_table(table, text, line, says):
 def test_quotes_that_close(table):
     plain = load(table(GOOD))
     found = load(table(re.sub("[^,\n]+", lambda cell: f'"{cell[0]}"', GOOD)))
-    assert all(torch.equal(x, y) for a, b in zip(whole(found), whole(plain)) for x, y in zip(a, b))
+    assert same(found, plain)
 
 
 def test_a_file_that_is_not_there_or_no_text(table, tmp_path):

@@ -52,6 +52,9 @@ def unknown():
 def both():
     return {"all": PAIR, "test": PAIR}
 
+def twice():
+    return {"train": PAIR, "val": PAIR, "valid": PAIR}
+
 def gaps():
     return X, LABELS * 2
 
@@ -120,6 +123,7 @@ def test_the_numbers_identify_the_data():
         ("Ragged", {}, r"x of item 5 has the shape \(4,\), and that of item 0 \(3,\)"),
         ("unknown", {}, "gave a split 'rest'. There are: train, valid, test"),
         ("both", {}, "gave 'all', 'test'"),
+        ("twice", {}, "gave 'train', 'val', 'valid'. It returns"),
         ("gaps", {}, "1 of the 3 classes 0 to 2 have no training sample: 1"),
         ("holes", {}, "x holds NaN or infinite numbers in 1 of 20 samples, first in number 2"),
         ("Rows", {"augment": ["crop"]}, "is for images"),

@@ -50,9 +50,8 @@ def mirror(tmp_path, sound, monkeypatch):
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in served.iterdir()}
     monkeypatch.setattr(MNIST, "resources", sorted(md5.items()))
     monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{port}/" for port in (closed, server.server_port)])
-    monkeypatch.setattr(
-        mnist, "ORIGINAL", {name: hashlib.sha256(content).hexdigest() for name, content in sound.items()}
-    )
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sound.items()}
+    monkeypatch.setattr(mnist.Source, "original", sums)
     yield served
     server.shutdown()
     server.server_close()

@@ -10,8 +10,8 @@ from scipy.integrate import quad
 
 from odenet_cli.data import points
 from odenet_cli.data.common import point_benchmarks
-from odenet_cli.data.common.point_units import PointUnits
 from odenet_cli.data.common.splits import BatchSpec
+from odenet_cli.data.common.units import Units
 from odenet_cli.errors import RequestError
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.ode import Adaptive
@@ -166,7 +166,13 @@ WRONG = {
     "no split so": ("a,b\n1,2\n", {"split": "c"}, "no column is named c (data.split)"),
     "no such part": ("a,b\n1,new\n2,train\n", {"split": "b"}, "line 2: b='new' is none of train, valid, test"),
     "no test": ("a,b\n1,train\n2,train\n", {"split": "b"}, "no row has b=test"),
-    "two of a name": ("a,a\n1,2\n", {}, "two columns are named a"),
+    "all of the test dropped": (
+        "a,b\n1,train\n2,train\n,test\n",
+        {"split": "b", "incomplete": "drop"},
+        "no row has b=test",
+    ),
+    "two of a name": ("a,a\n1,2\n", {}, "line 1: columns 1 and 2 are both named a. Rename"),
+    "two without a name": ("a,b,,\n1,2,,\n3,4,,\n", {}, "line 1: column 4 of 4 has no name. Name it, or take it out"),
     "no numbers": ("a,b\nx,y\n", {}, "has 0 columns of numbers (a, b), and a flow takes 1 to 64"),
     "too many": (text(normal(3, 65)), {}, "has 65 columns of numbers"),
     "half a name": ("0.5,abc\n1,2\n", {}, "line 1: '0.5,abc' is neither names of columns nor a point"),
@@ -209,6 +215,10 @@ def test_arrays_that_are_no_points_are_refused(tmp_path):
             ({"x": np.zeros((2, 3, 4))}, r"x is an array \(2, 3, 4\) of float64; points are numbers"),
             ({"a": np.zeros((2, 3)), "b": np.zeros((2, 3))}, "holds the arrays a, b. Save the points as one, x"),
             ({"train": np.zeros((2, 3)), "test": np.zeros((2, 4))}, "its arrays have 3 and 4 columns"),
+            (
+                {name: np.zeros((2, 3)) for name in ("train", "val", "valid", "test")},
+                "the arrays train, val, valid, test",
+            ),
             ({"x": np.array(["a"])}, "points are numbers"),
             ({"x": np.zeros((0, 3))}, "holds no points"),
         ]
@@ -216,6 +226,8 @@ def test_arrays_that_are_no_points_are_refused(tmp_path):
         np.savez(tmp_path / f"{number}.npz", **arrays)
         with pytest.raises(RequestError, match=part):
             points.Source(path=str(tmp_path / f"{number}.npz")).prepare()
+    with pytest.raises(RequestError, match="6 files are named so, and arrays are read from one alone"):
+        points.Source(path=str(tmp_path / "*.npz")).prepare()
     np.save(tmp_path / "nan.npy", np.array([[1.0, 2.0], [np.nan, 3.0], [np.inf, 1.0]]))
     with pytest.raises(
         RequestError,
@@ -231,11 +243,11 @@ def test_another_file_is_measured_in_the_units_of_the_run(source):
     new = normal(20, 3, seed=1) * 3
     other = source(text(new[:, [2, 0, 1]], ["c", "a", "b"]), "other.csv")
     data = other.in_units_of(record).load(SPEC)
-    assert np.allclose(raw(data, PointUnits.of(record)), new[new[:, 0].argsort()], rtol=1e-12)
+    assert np.allclose(raw(data, Units.of(record)), new[new[:, 0].argsort()], rtol=1e-12)
     with pytest.raises(RequestError, match=r"no column is named c"):
         source(text(x[:, :2], ["a", "b"]), "narrow.csv").in_units_of(record).load(SPEC)
     with pytest.raises(RequestError, match=r"run\.json: data\.mean is \[0\]"):
-        PointUnits.of({**record, "mean": [0]})
+        Units.of({**record, "mean": [0]})
 
 
 class Linear(torch.nn.Module):

@@ -4,22 +4,19 @@ import math
 
 import numpy
 import pytest
+import table_kit
 import torch
+from table_kit import batches, write
 
-from odenet_cli import data
 from odenet_cli.data.common.series import PADDING, Series, control_of
 from odenet_cli.errors import RequestError
 from odenet_cli.models.common.control import Control
-
-HOW = {"batch_size": 50, "eval_batch_size": 50, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 
 CONTROLLED = {"controls": ["u"], "values": ["y"]}
 
 
 def load(tmp_path, lines, run=None, **options):
-    path = tmp_path / "own.csv"
-    path.write_text("\n".join(lines))
-    return data.load("table", {"path": str(path), **options}, **HOW, run=run)
+    return table_kit.load(write(tmp_path, "\n".join(lines)), run, **options)
 
 
 def u(n, t):
@@ -40,8 +37,7 @@ def pieces(found):
     """The y of each piece, its times, and what is known at them and shortly after, in the table's units."""
     record, every = found.record, []
     mean, sd = torch.tensor(list(record["controls"].values()), dtype=torch.float64).T
-    for split in (found.train, found.valid, found.test):
-        batch = next(iter(split.unshuffled(500).epoch(0)))
+    for batch in batches(found):
         x, control = Series(*batch[:7]), Control(*control_of(batch)["control"])
         at_targets, between = (control.at(t) * sd + mean for t in (x.target_times, x.target_times + 0.03))
         y = x.noisy * record["standard_deviation"][0] + record["mean"][0]
@@ -188,8 +184,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_bad_table_is_refused_with_its_line(tmp_path, name):
     lines, options, says = REFUSED[name]
-    with pytest.raises(RequestError, match=says):
+    with pytest.raises(RequestError, match=says) as caught:
         load(tmp_path, lines, **options)
+    assert "\n" not in str(caught.value)  # one fault is told once
 
 
 def test_another_table_has_the_run_s_controls(tmp_path):

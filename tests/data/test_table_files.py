@@ -3,20 +3,21 @@
 import math
 import re
 import shlex
+import sys
 
 import pytest
+import table_kit
 import torch
+from table_kit import parts, same, series, write
 
 from odenet_cli import data
 from odenet_cli.data import table as module
-from odenet_cli.data.common import table_file
 from odenet_cli.data.common.series import PADDING, Series
 from odenet_cli.data.common.table_dates import DateError, parse_dates
 from odenet_cli.errors import RequestError
 from odenet_cli.request.overrides import parse_values
 from odenet_cli.tasks.series import baselines, errors, negative_log_likelihood
 
-HOW = {"batch_size": 500, "eval_batch_size": 500, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 ROWS = [f"s{n},{t},{n * t},{n - t}" for n in range(8) for t in range(6)]
 GOOD = "\n".join(["series,time,x,y", *ROWS])
 LONG = "\n".join(["time,x", *(f"{t},{math.sin(t):.6f}" for t in range(100))])
@@ -24,27 +25,12 @@ LONG = "\n".join(["time,x", *(f"{t},{math.sin(t):.6f}" for t in range(100))])
 
 @pytest.fixture
 def load(tmp_path):
-    def call(text, run=None, name="own.csv", **options):
-        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return data.load("table", {"path": str(tmp_path / name), **options}, **HOW, run=run)
-
-    return call
-
-
-def parts(found):
-    return [Series(*next(iter(split.unshuffled(500).epoch(0)))) for split in (found.train, found.valid, found.test)]
+    return lambda text, run=None, name="own.csv", **options: table_kit.load(write(tmp_path, text, name), run, **options)
 
 
 def points(found):
     """The values of the first column, series by series, of each part."""
-    mean, sd = found.record["mean"][0], found.record["standard_deviation"][0]
-    return [
-        [(row[there != PADDING, 0] * sd + mean).tolist() for row, there in zip(x.noisy, x.scope)] for x in parts(found)
-    ]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for one, other in zip(parts(a), parts(b)) for x, y in zip(one, other))
+    return [[x[:, 0].tolist() for _, x in part] for part in series(found)]
 
 
 def test_a_point_beside_decimal_commas_is_not_guessed(load):
@@ -75,11 +61,11 @@ def test_all_faults_are_told_at_once(load):
     assert kinds == [
         "  line 5: x='oops' is no finite number, such as -1.5 or 2e-3 (2 such cells or rows, also in line 7). "
         "Correct it, or count it as missing: data.missing=[oops,bad].",
+        "  line 9: 3 columns, where the first line has 4 (series, time, x, y). Complete the row, or take it out.",
         "  line 11: time='later' is no finite number, such as -1.5 or 2e-3. Correct it, or take the row out.",
         "  line 14: y=1e+300 is beyond ±1e+100. Correct it, rescale y, or take the row out.",
         "  line 22: series s3 has the time 1 already in line 21. Take one of them out, say data.repeats=mean, or name "
         "the column that tells series apart: data.series=NAME.",
-        "  line 9: 3 columns, where the first line has 4 (series, time, x, y). Complete the row, or take it out.",
     ]
 
 
@@ -138,16 +124,31 @@ def test_several_files_are_one_table(load, tmp_path):
             else "\n".join(["time,series,y,x", *("{1},{0},{3},{2}".format(*row.split(",")) for row in ROWS[::2])])
         )
         (tmp_path / f"part{n}.csv").write_text(text)
-    found = data.load("table", {"path": str(tmp_path / "part*.csv"), "values": ["x", "y"]}, **HOW)
+    found = table_kit.load(tmp_path / "part*.csv", values=["x", "y"])
     assert same(found, whole)
     (tmp_path / "part1.csv").write_text('series,time,x,y\ns0,1,"1;0",1\n')
     with pytest.raises(RequestError, match=r"part1\.csv, line 2: x='1;0' is"):
         data.prepare("table", {"path": str(tmp_path / "part*.csv")})
+    (tmp_path / "part0.csv").write_text("time,series,y,x\n2,s0,1,a\n3,s0,b,1\n4,s0,1,c\n")
+    with pytest.raises(RequestError) as caught:
+        data.prepare("table", {"path": str(tmp_path / "part*.csv")})
+    head, *kinds = str(caught.value).splitlines()
+    assert head.endswith("has 4 faults of 2 kinds.")
+    assert re.search("line 2 of part0.csv: x='a' .* also in lines 4 of part0.csv, 2 of part1.csv", kinds[0])
+    assert "line 3 of part0.csv: y='b'" in kinds[1]
     for n in range(8):  # one series a file, named as the file
         (tmp_path / f"s{n}.txt").write_text(
             "\n".join(["time,x,y", *(row.partition(",")[2] for row in ROWS[6 * n : 6 * n + 6])])
         )
-    assert same(data.load("table", {"path": str(tmp_path / "*.txt")}, **HOW), whole)
+    assert same(table_kit.load(tmp_path / "*.txt"), whole)
+
+
+def test_files_of_one_name_in_several_folders_are_several_series(tmp_path):
+    for n in range(8):
+        (tmp_path / f"day{n}").mkdir()
+        write(tmp_path / f"day{n}", "\n".join(["time,x", *(f"{10 * n + t},{n * t}" for t in range(4))]))
+    found = table_kit.load(tmp_path / "day*" / "own.csv")
+    assert sum(found.record["sizes"].values()) == 8
 
 
 def test_wide_is_long_laid_out(load):
@@ -194,6 +195,15 @@ def test_dates_are_read(text):
     assert kind == ("clock" if TEXTS[text] < 1e6 else "date")
 
 
+@pytest.mark.parametrize("day", range(1, 29))
+def test_the_first_date_says_how_all_are_written(day):
+    import polars
+
+    text = polars.Series([f"2020-01-{day:02d}", f"{day:02d}.02.2020"])
+    assert parse_dates(text, None)[0].is_null().to_list() == [False, True]
+    assert parse_dates(text.reverse(), None)[0].is_null().to_list() == [False, True]
+
+
 def test_dates_that_can_be_read_in_two_ways():
     import polars
 
@@ -235,7 +245,7 @@ def test_a_column_says_what_is_held_out(load):
     text = "\n".join(["series,time,x,part", *(f"s{n},{t},{100 * n + t},{part[n]}" for n in range(8) for t in range(4))])
     found = load(text, split="part")
     assert [sorted(round(series[0] / 100) for series in one) for one in points(found)] == [[0, 1, 4, 6, 7], [2], [3, 5]]
-    with pytest.raises(RequestError, match=r"line 10: part='dunno' is none of train, valid, test \(4 such rows\)"):
+    with pytest.raises(RequestError, match=r"line 10: part='dunno' is none of .* \(4 such .* lines 11, 12, 13\)"):
         load(text.replace("VAL", "dunno"), split="part")
 
 
@@ -249,6 +259,12 @@ def test_another_table_is_read_in_the_units_and_kinds_of_the_run(load):
     dated = "\n".join(["series,time,x,y", *(f"s{n},2020-01-0{t + 1},{n},{t}" for n in range(8) for t in range(4))])
     with pytest.raises(RequestError, match="its times are dates, and those that the run was trained on numbers"):
         load(dated, run=own.record)
+
+
+def test_a_zero_may_stand_for_a_missing_value(load):
+    missing = [sum(int(x.noisy.isnan().sum()) for x in parts(load(GOOD, missing=code))) for code in (0, [0], None)]
+    zeros = sum(row.split(",")[2:].count("0") for row in ROWS[1:])  # without a value the first row is passed over
+    assert missing == [zeros, zeros, 0]
 
 
 def test_rows_without_a_value_are_passed_over(load):
@@ -314,11 +330,8 @@ def test_what_a_missing_value_holds_changes_nothing():
 
 
 def test_excel_without_its_package_is_refused(tmp_path, monkeypatch):
-    def missing(path):
-        raise ImportError("fastexcel")
-
     (tmp_path / "own.xlsx").write_bytes(b"PK")
-    monkeypatch.setattr(table_file.pl, "read_excel", missing)
+    monkeypatch.setitem(sys.modules, "fastexcel", None)
     with pytest.raises(RequestError, match=r"fastexcel: pip install 'odenet-cli\[tables\]'"):
         data.prepare("table", {"path": str(tmp_path / "own.xlsx")})
 

@@ -6,35 +6,19 @@ import math
 import polars
 import pytest
 import torch
+from table_kit import HOW, load, series, write
 
 from odenet_cli import data
-from odenet_cli.data.common.series import PADDING, Series
 from odenet_cli.errors import RequestError
 
-HOW = {"batch_size": 50, "eval_batch_size": 50, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 DAY0 = datetime.date(2020, 1, 1)
 NAMES = "abcdefgh"
 
 
-def load(path, run=None, **options):
-    return data.load("table", {"path": str(path), **options}, **HOW, run=run)
-
-
-def series(found):
-    """All series with their own values and times: {(first value, …): (times, values)} in the table's units."""
-    record, whole = found.record, []
-    for split in (found.train, found.valid, found.test):
-        x = Series(*next(iter(split.unshuffled(500).epoch(0))))
-        mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in ("mean", "standard_deviation"))
-        for n in range(len(x.times)):
-            there = x.scope[n] != PADDING
-            whole.append((x.target_times[n][there] * record["time_unit"], x.noisy[n][there] * sd + mean))
-    return whole
-
-
 def starting_with(found, value):
     """The one series whose first value of the first column is this."""
-    (one,) = [(t.tolist(), x) for t, x in series(found) if math.isclose(float(x[0, 0]), value, abs_tol=1e-9)]
+    whole = [pair for part in series(found) for pair in part]
+    (one,) = [(t.tolist(), x) for t, x in whole if math.isclose(float(x[0, 0]), value, abs_tol=1e-9)]
     return one
 
 
@@ -191,12 +175,6 @@ SHAPES = {
 }
 
 
-def write(tmp_path, text, name="own.csv"):
-    path = tmp_path / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_table_as_it_is_found(tmp_path, name):
     make, options, count, columns, first, times, values = SHAPES[name]
@@ -260,6 +238,8 @@ def test_another_sheet_of_an_excel_file(tmp_path):
         (book["März"] if "März" in book.sheetnames else book.create_sheet("März")).append(row)
     book.save(path)
     assert starting_with(load(path, sheet="März"), wave(2, 0))[0] == [0, 1, 2, 3]
+    found = data.load("points", {"path": str(path), "sheet": "März", "columns": "x"}, **HOW)
+    assert sum(found.record["sizes"].values()) == 32
     with pytest.raises(RequestError, match=r"data\.sheet=April: there is no such sheet, but Sheet, März"):
         load(path, sheet="April")
     with pytest.raises(RequestError, match=r"data\.sheet=März is for Excel files"):
@@ -293,8 +273,9 @@ def test_rows_of_one_measurement_each_are_points(tmp_path):
         assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs)
     _, other = measured([(name, t, x, "") for name, t, x, _ in rows])  # without any y
     seen = load(write(tmp_path, other, "c.csv"), run=b.record, variable="kind")
-    assert {x.shape[1] for _, x in series(seen)} == {2}
-    assert all(x[:, 1].isnan().all() for _, x in series(seen))
+    values = [x for part in series(seen) for _, x in part]
+    assert {x.shape[1] for x in values} == {2}
+    assert all(x[:, 1].isnan().all() for x in values)
 
 
 def test_measurements_in_one_column_are_noticed(tmp_path):

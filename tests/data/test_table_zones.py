@@ -4,31 +4,28 @@ import datetime
 
 import polars
 import pytest
+import table_kit
 import torch
 from runs_kit import train_run
+from table_kit import write
 
-from odenet_cli import data
 from odenet_cli.commands import predict
 from odenet_cli.data.common.series import Series
 from odenet_cli.errors import RequestError
-
-HOW = {"batch_size": 9, "eval_batch_size": 9, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 
 BERLIN = ["2024-10-27 01:00", "2024-10-27 02:00", "2024-10-27 02:00", "2024-10-27 03:00", "2024-10-27 04:00"]
 
 
 def load(path, **options):
     """The record of a table of one series, and its times to train on in seconds."""
-    options = {"path": str(path), "split": "time", "validation": 0.0, "window": 1.0, **options}
-    found = data.load("table", options, **HOW)
+    found = table_kit.load(path, **{"split": "time", "validation": 0.0, "window": 1.0, **options})
     x = Series(*next(iter(found.train.unshuffled(9).epoch(0))))
     return found.record, (x.target_times[0] * found.record["time_unit"]).tolist()
 
 
 def zoned(tmp_path, times, end="", **options):
-    path = tmp_path / "own.csv"
-    path.write_text("\n".join(["time,y", *(f"{t}{end},{n * n % 7}" for n, t in enumerate(times))]))
-    return load(path, **options)
+    lines = ["time,y", *(f"{t}{end},{n * n % 7}" for n, t in enumerate(times))]
+    return load(write(tmp_path, "\n".join(lines)), **options)
 
 
 @pytest.mark.parametrize("end", ["", " Europe/Berlin", ":00 Europe/Berlin"])

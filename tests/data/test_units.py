@@ -3,14 +3,15 @@
 import math
 
 import pytest
+import table_kit
 import torch
+from table_kit import parts, same
 
 from odenet_cli import data
-from odenet_cli.data.common.series import PADDING, Series
+from odenet_cli.data.common.series import PADDING
 from odenet_cli.errors import RequestError
 
 NAMES = [f"s{n}" for n in range(8)]
-HOW = {"batch_size": 50, "eval_batch_size": 50, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
 
 
 def rows(x=lambda n, t: n + t, y=lambda n, t: n * t, time=lambda n, t: t, names=NAMES, length=4):
@@ -32,15 +33,7 @@ def table(tmp_path):
 
 
 def load(options, run=None):
-    return data.load("csv", options, **HOW, run=run)
-
-
-def series(found, splits=("train", "valid", "test")):
-    return [Series(*next(iter(getattr(found, split).unshuffled(50).epoch(0)))) for split in splits]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for one, other in zip(series(a), series(b)) for x, y in zip(one, other))
+    return table_kit.load(**options, name="csv", run=run)
 
 
 def test_the_order_of_rows_and_columns_makes_no_difference(table):
@@ -61,7 +54,7 @@ def test_another_table_is_measured_in_the_units_of_the_run(table):
         table(rows(x=lambda n, t: 1000.0 * (n + t) + 500, time=lambda n, t: t / 2), name="other.csv"), run=own.record
     )
     mean, sd = own.record["mean"][0], own.record["standard_deviation"][0]
-    for before, after in zip(series(own), series(other)):
+    for before, after in zip(parts(own), parts(other)):
         there = before.scope != PADDING
         x = before.noisy[there][:, 0] * sd + mean
         assert torch.allclose(after.noisy[there][:, 0], (1000 * x + 500 - mean) / sd, rtol=1e-12)
@@ -127,7 +120,7 @@ def test_what_moves_a_little_on_a_large_offset_has_a_unit(table):
     own = load(table(rows(x=lambda n, t: 1e9 + (n + t) / 8)))
     plain = load(table(rows(x=lambda n, t: (n + t) / 8)))
     assert own.record["standard_deviation"] == pytest.approx(plain.record["standard_deviation"], rel=1e-6)
-    for a, b in zip(series(own), series(plain)):
+    for a, b in zip(parts(own), parts(plain)):
         assert torch.allclose(a.noisy, b.noisy, atol=1e-6)
 
 

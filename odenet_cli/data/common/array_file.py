@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from odenet_cli.data.common.npz import file_sha256, read_arrays, read_headers
-from odenet_cli.data.common.table_file import FILE, LINE, Cells, brief, no_ragged
-from odenet_cli.data.common.table_pieces import PARTS, WORDS
+from odenet_cli.data.common.npz import read_arrays, read_headers
+from odenet_cli.data.common.splits import PARTS, WORDS
+from odenet_cli.data.common.table_file import Cells, brief, stored_cells
 from odenet_cli.errors import RequestError
 
 SUFFIXES = (".npy", ".npz")
@@ -39,8 +39,7 @@ def read(path: Path) -> Cells:
     frame = pl.concat(frames, how="vertical_relaxed")
     if frame.is_empty():
         raise RequestError(f"{path} holds no points: a row is a point.")
-    places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(1, len(frame) + 1, dtype=pl.UInt32).alias(LINE)]
-    return Cells(frame.columns, [], frame.with_columns(places), ".", [path], [], no_ragged(), file_sha256(path))
+    return stored_cells(path, frame, 1, [])
 
 
 def _array(path: Path) -> Any:
@@ -53,9 +52,10 @@ def _array(path: Path) -> Any:
 
 def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
     """Return (name, part) of the arrays that hold the points; the part is empty where all are in one."""
-    words = {name: WORDS.get(name.lower().removeprefix("x_").removesuffix("_x")) for name in arrays}
-    parts = {PARTS[part]: name for name, part in words.items() if part is not None}
-    if "train" in parts and "test" in parts:
+    words = [(WORDS.get(name.lower().removeprefix("x_").removesuffix("_x")), name) for name in arrays]
+    named = [(part, name) for part, name in words if part is not None]
+    parts = dict(named)
+    if "train" in parts and "test" in parts and len(parts) == len(named):
         return [(parts[part], part) for part in PARTS if part in parts]
     whole = arrays if len(arrays) == 1 else [name for name in arrays if name.lower() in WHOLE]
     if len(whole) != 1:

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.checks import check_range
 from odenet_cli.data.common.plane import PlaneSource
-from odenet_cli.errors import RequestError
 
 MIN_NODES = 1024  # on a curve
 MAX_NODE_GAP = 0.25  # between neighbouring nodes, in units of the noise
@@ -42,8 +42,7 @@ class NoisyCurve(Density):
     noise: float = 0.06
 
     def __post_init__(self) -> None:
-        if not 1e-3 <= self.noise <= 10:
-            raise RequestError(f"data.noise={self.noise} is out of range; it may be 0.001 to 10.")
+        check_range("noise", self.noise, 0.001, 10)
 
     def curve(self, s: Tensor) -> Tensor:
         """Return the points at fractions s of the curve's length, s (N,) in [0, 1) -> (N, 2)."""

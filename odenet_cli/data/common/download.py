@@ -32,12 +32,8 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def download(
-    resources: list[tuple[str, str]], mirrors: Iterable[str], folder: Path, files: list[str] | None = None
-) -> None:
-    """Fetch and unpack each (file name, md5) into `folder`, which is made where needed.
-
-    files  that are kept of what was unpacked, in whatever folder they are; None: one of each name
+def download(resources: list[tuple[str, str]], mirrors: list[str], folder: Path, files: list[str]) -> None:
+    """Fetch and unpack each (file name, md5), and put `files`, wherever they are in it, into `folder`.
 
     Raise OSError, with nothing left behind, when no mirror has one of them or none answers in time.
     """
@@ -46,7 +42,7 @@ def download(
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder, ignore_cleanup_errors=True) as stage:
             _run_in_time(resources, mirrors, Path(stage))
-            for name in files or [name.removesuffix(".gz") for name, _ in resources]:
+            for name in files:
                 write(folder / name, next(Path(stage).rglob(name)).read_bytes())
     finally:
         with contextlib.suppress(OSError):  # stops at the first folder that holds something

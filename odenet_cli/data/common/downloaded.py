@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from odenet_cli.data.common.download import Unavailable, download, reason
-from odenet_cli.data.common.images import ImageSource
-from odenet_cli.data.common.splits import BatchSpec, Data, data_record
+from odenet_cli.data.common.images import ImageSource, Samples
+from odenet_cli.data.common.places import absolute
+from odenet_cli.data.common.splits import data_record, name_of
 from odenet_cli.errors import RequestError
 
 
@@ -22,14 +22,10 @@ from odenet_cli.errors import RequestError
 class DownloadedImages(ImageSource):
     """Hold the options of a set that is downloaded.
 
-    root      folder that holds `place`; null is $ODENET_DATA, or ~/.cache/odenet
-    download  auto fetches missing files into the default root or a folder that exists, true makes the folder
-
-    A kind of it has its name of `data=` in `used`, its own in `title`, and `place`, the folder of its files below the
-    root, as torchvision lays them.
+    A kind of it has its own name in `title`, and `place`, the folder of its files below the root, as torchvision lays
+    them.
     """
 
-    used: ClassVar[str]
     title: ClassVar[str]
     place: ClassVar[str]
 
@@ -47,7 +43,7 @@ class DownloadedImages(ImageSource):
 
     @property
     def folder(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(self.root))) if self.root is not None else default_root()
+        return absolute(self.root) if self.root is not None else default_root()
 
     @property
     def raw(self) -> Path:
@@ -61,6 +57,19 @@ class DownloadedImages(ImageSource):
             if os.path.lexists(folder) and not folder.is_dir():
                 raise RequestError(f"{folder} is not a folder. Expected data.root to hold {self.place}; set data.root.")
 
+    def resources(self, missing: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return (name, MD5) of what is downloaded for the missing files, and the addresses before the names."""
+        raise NotImplementedError
+
+    def fetch(self, missing: list[str]) -> None:
+        """Download what is missing; raise Unavailable where that is not allowed, or fails."""
+        if str(self.download).lower() == "false":
+            raise Unavailable(self.incomplete(missing, "data.download is false"))
+        try:
+            download(*self.resources(missing), self.raw, missing)
+        except OSError as error:
+            raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
+
     def incomplete(self, missing: list[str], why: str) -> str:
         """Return what is missing, and what to do with and without a network."""
         forms = ", unpacked or as .gz" if self.place.endswith("raw") else ""
@@ -73,7 +82,7 @@ class DownloadedImages(ImageSource):
     @property
     def command(self) -> str:
         root = f" {shlex.quote(f'data.root={self.root}')}" if self.root is not None else ""
-        return f"odenet data {self.used}{root}"
+        return f"odenet data {name_of(self)}{root}"
 
     @property
     def remedy(self) -> str:
@@ -82,15 +91,12 @@ class DownloadedImages(ImageSource):
 
 def default_root() -> Path:
     """Return the folder of all downloaded data: $ODENET_DATA, or ~/.cache/odenet."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("ODENET_DATA") or "~/.cache/odenet")))
+    return absolute(os.environ.get("ODENET_DATA") or "~/.cache/odenet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionImages(DownloadedImages):
-    """Read a set as torchvision does, once every file has the MD5 that torchvision knows: some are pickles.
-
-    augment  crop, flip: random crops and mirror images of the training images
-    """
+    """Read a set as torchvision does, once every file has the MD5 that torchvision knows: some are pickles."""
 
     shape: ClassVar = (3, 32, 32)
 
@@ -100,37 +106,22 @@ class TorchvisionImages(DownloadedImages):
         """Return the MD5 of each file in `raw`."""
         raise NotImplementedError
 
-    def resources(self) -> tuple[list[tuple[str, str]], str]:
-        """Return (name, MD5) of what is downloaded, and the address before the names."""
-        raise NotImplementedError
-
-    def read(self, train: bool) -> tuple[Any, Any]:
+    def split(self, train: bool) -> tuple[Any, Any]:
         """Return images (N, 3, 32, 32) or (N, 32, 32, 3) and labels (N,) of a split."""
         raise NotImplementedError
 
-    def prepare(self) -> dict[str, Any]:
-        return self._read()[2]
-
-    def load(self, spec: BatchSpec) -> Data:
-        train, test, record = self._read()
-        return self.image_data(train, test, spec, record)
-
-    def _read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], dict[str, Any]]:
-        """Return training and test samples, and the record; missing files are fetched where that is allowed."""
+    def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
         self.check_folders()
         missing = [name for name in self.files() if not os.path.lexists(self.raw / name)]
         if missing:
-            if str(self.download).lower() == "false":
-                raise Unavailable(self.incomplete(missing, "data.download is false"))
-            names, mirror = self.resources()
-            try:
-                download(names, [mirror], self.raw, [*self.files()])
-            except OSError as error:
-                raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
+            self.fetch(missing)
         sha256 = {name: self._verified(name, md5) for name, md5 in self.files().items()}
-        train, test = (self._tensors(*self.read(train)) for train in (True, False))
+        train, test = (
+            (x if x.shape[1] == 3 else x.movedim(3, 1).contiguous(), y)
+            for x, y in (map(torch.as_tensor, self.split(train)) for train in (True, False))
+        )
         sizes = self.sizes(len(train[1]), len(test[1]))
-        return train, test, data_record(self.used, sizes, sha256=sha256, root=str(self.folder))
+        return train, test, data_record(self, sizes, sha256=sha256, root=self.folder)
 
     def _verified(self, name: str, md5: str) -> str:
         """Return the SHA-256 of a file; raise RequestError unless its MD5 is the one that is known."""
@@ -143,8 +134,3 @@ class TorchvisionImages(DownloadedImages):
         if found != md5:
             raise RequestError(f"{path} is not sound.\n  Expected the MD5 {md5}; found {found}.\n  {self.remedy}")
         return hashlib.sha256(content).hexdigest()
-
-    @staticmethod
-    def _tensors(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
-        x = torch.as_tensor(images)
-        return x if x.shape[1] == 3 else x.movedim(3, 1).contiguous(), torch.as_tensor(labels)

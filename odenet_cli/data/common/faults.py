@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from odenet_cli.errors import RequestError
 
 MAX_KINDS = 9  # that are told; an error has at most 12 lines
@@ -19,13 +21,20 @@ class Faults:
 
     def raise_all(self) -> None:
         """Raise RequestError if there were any."""
-        if not self.kinds:
-            return
         if len(self.kinds) == 1:
             raise RequestError(f"{self.where}: {self.kinds[0][1]}")
-        total = sum(count for count, _ in self.kinds)
-        listed = [f"  {text}" for _, text in self.kinds[:MAX_KINDS]]
-        more = [f"  and {len(self.kinds) - MAX_KINDS} kinds more"] if len(self.kinds) > MAX_KINDS else []
-        raise RequestError(
-            "\n".join([f"{self.where} has {total:,} faults of {len(self.kinds)} kinds.", *listed, *more])
-        )
+        if self.kinds:
+            raise RequestError(tell(self.where, self.kinds))
+
+
+def tell(where: object, kinds: Sequence[tuple[int, str]]) -> str:
+    """Return what is said of several kinds of faults, how often each and what it is."""
+    total, more = sum(count for count, _ in kinds), len(kinds) - MAX_KINDS
+    lines = [f"{where} has {total:,} faults of {len(kinds)} kinds.", *(f"  {text}" for _, text in kinds[:MAX_KINDS])]
+    return "\n".join([*lines, f"  and {more} kinds more"] if more > 0 else lines)
+
+
+def few(words: Sequence[object], most: int = 3, count: int | None = None) -> str:
+    """Return the first of the words, and how many more there are, of `count` in all."""
+    more = (len(words) if count is None else count) - most
+    return ", ".join(map(str, words[:most])) + (f" and {more:,} more" if more > 0 else "")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odenet_cli.data.common.splits import Batch, BatchSpec, Data, TensorSplit, epoch_seed
+from odenet_cli.data.common.checks import check_choice, check_range
+from odenet_cli.data.common.splits import Batch, BatchSpec, Data, TensorSplit, tensor_data
 from odenet_cli.errors import RequestError
 
 AUGMENTATIONS = ("crop", "flip")
+Samples = tuple[Tensor, Tensor]  # images (N, H, W) or (N, C, H, W), labels (N,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,36 +35,23 @@ class ImageSplit(TensorSplit):
     def __len__(self) -> int:
         return max(self.least, self.size // self.batch_size) if self.train else super().__len__()
 
-    def _in_order(self, start: int) -> Iterator[Batch]:
-        for images, *rest in super()._in_order(start):
-            yield to_unit_interval(images, self.dtype), *rest
-
-    def _shuffled(self, number: int, start: int) -> Iterator[Batch]:
-        images, labels = self.rows
-        extra = () if self.distribution is None else (self.distribution,)
-        batches_per_pass, drawn, order, shifts, mirrored = self.size // self.batch_size, -1, *[torch.empty(0)] * 3
-
-        for batch in range(number * len(self) + start, (number + 1) * len(self)):
-            pass_number, position = divmod(batch, batches_per_pass)
-            if pass_number != drawn:
-                (order, shifts, mirrored), drawn = self._draw(pass_number), pass_number
-            rows = slice(position * self.batch_size, (position + 1) * self.batch_size)
-            x = images.index_select(0, order[rows])
-            if self.crop:
-                x = crop_windows(x, shifts[rows], self.crop)
-            if self.flip:
-                x = torch.where(mirrored[rows, None, None, None], x.flip(-1), x)
-            yield to_unit_interval(x, self.dtype), labels.index_select(0, order[rows]), *extra
-
-    def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw the order of a pass, the shifts of its crops, and which images are mirrored."""
-        # On the CPU, so that every device sees the same epoch, and sent over once.
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
-        order = torch.randperm(self.size, generator=generator)
+        order = super()._draw(generator)
         shifts = torch.randint(2 * self.crop + 1, (self.size, 2), generator=generator)
-        mirrored = torch.rand(self.size, generator=generator) < 0.5 if self.flip else torch.empty(0)
-        device = self.rows[0].device
-        return order.to(device), shifts.to(device), mirrored.to(device)
+        return *order, shifts, torch.rand(self.size, generator=generator) < 0.5
+
+    def _pick(self, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        (images, labels), (shifts, mirrored) = super()._pick(order), more
+        if self.crop:
+            images = crop_windows(images, shifts, self.crop)
+        if self.flip:
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return images, labels
+
+    def _batch(self, *rows: Tensor) -> Batch:
+        images, *rest = rows
+        return super()._batch(images.to(self.dtype).div_(255) if images.dtype == torch.uint8 else images, *rest)
 
 
 def crop_windows(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
@@ -79,18 +68,9 @@ def crop_windows(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
     return padded.gather(2, (corner[:, None, None] + window).expand(-1, channels, -1)).view_as(images)
 
 
-def to_unit_interval(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return bytes 0…255 as numbers in [0, 1]; what is no byte stays."""
-    return images.to(dtype).div_(255) if images.dtype == torch.uint8 else images
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """Hold the options of every set of images with splits of its own.
-
-    crop        padding of the random crop in pixels
-    validation  training samples held out: the last ones, whatever the seed
-    """
+    """Hold the options of every set of images with splits of its own; the last training samples are held out."""
 
     shape: ClassVar = (1, 28, 28)
     classes: ClassVar = 10
@@ -100,10 +80,9 @@ class ImageSource:
     validation: int
 
     def __post_init__(self) -> None:
-        most = min(self.shape[1:]) - 1
-        if not 0 <= self.crop <= most:
-            raise RequestError(f"data.crop={self.crop} is out of range; it may be 0 to {most} pixels of padding.")
-        check_augmentations(self.augmentations)
+        check_range("crop", self.crop, 0, min(self.shape[1:]) - 1, " pixels of padding")
+        for word in self.augmentations:
+            check_choice("augment", word, AUGMENTATIONS)
         if self.validation < 0:
             raise RequestError(
                 f"data.validation={self.validation} is negative; give a number of training samples, or 0."
@@ -123,54 +102,27 @@ class ImageSource:
             )
         return {"train": train - self.validation, "valid": self.validation, "test": test}
 
-    def image_data(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], spec: BatchSpec, record: dict[str, Any]
-    ) -> Data:
-        """Return images (N, H, W) or (N, C, H, W) and labels (N,) as `Data`.
+    def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
+        """Return what there is to train on and to test with, and the record, whose sizes say where the first is cut."""
+        raise NotImplementedError
 
-        `record["sizes"]` says where `train` is cut in two.
-        """
-        check_images_batch(spec.batch_size, record)
-        cut = record["sizes"]["train"]
-        (images, labels), held_out = (
-            ((x.unsqueeze(1) if x.dim() == 3 else x).to(spec.device), y.long().to(spec.device))
-            for x, y in (train, test)
+    def prepare(self) -> dict[str, Any]:
+        return self.read()[2]
+
+    def load(self, spec: BatchSpec) -> Data:
+        *both, record = self.read()
+        (x, labels), (test_x, test_labels) = (
+            (images.unsqueeze(1) if images.dim() == 3 else images, y.long()) for images, y in both
         )
-
-        def in_order(*rows: Tensor) -> ImageSplit:
-            return ImageSplit(rows=rows, batch_size=spec.eval_batch_size, dtype=spec.dtype)
-
-        return Data(
-            train=ImageSplit(
-                rows=(images[:cut], labels[:cut]),
-                batch_size=spec.batch_size,
-                train=True,
-                seed=spec.seed,
-                dtype=spec.dtype,
-                crop=self.crop if "crop" in self.augmentations else 0,
-                flip="flip" in self.augmentations,
-            ),
-            valid=in_order(images[cut:], labels[cut:]),
-            test=in_order(*held_out),
+        cut = record["sizes"]["train"]
+        return tensor_data(
+            [(x[:cut], labels[:cut]), (x[cut:], labels[cut:]), (test_x, test_labels)],
+            spec,
+            kind=partial(ImageSplit, dtype=spec.dtype),
             shape=self.shape,
             classes=self.classes,
             task=self.task,
             record=record,
-        )
-
-
-def check_augmentations(words: Sequence[str]) -> None:
-    """Raise RequestError for one that there is not."""
-    for word in words:
-        if word not in AUGMENTATIONS:
-            raise RequestError(f"data.augment={word} is not known. There are: {', '.join(AUGMENTATIONS)}.")
-
-
-def check_images_batch(batch_size: int, record: dict[str, Any]) -> None:
-    """Raise RequestError for a batch of more samples than there are to train on."""
-    count = record["sizes"]["train"]
-    if batch_size > count:
-        raise RequestError(
-            f"trainer.batch_size={batch_size} is more than the {count:,} training samples of {record['used']}.\n"
-            f"  It may be 1 to {count}."
+            crop=self.crop if "crop" in self.augmentations else 0,
+            flip="flip" in self.augmentations,
         )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import math
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.lib import format as npy
 
+from odenet_cli.data.common.checks import memory_lacking
 from odenet_cli.data.common.download import reason
 from odenet_cli.data.common.faults import Faults
 from odenet_cli.errors import RequestError
 
-GIB = 2**30
 MADE = 'A .npz is made by numpy.savez("FILE.npz", x=x, y=y).'
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".parquet")
 
@@ -63,7 +62,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
         size = file.tell()
-    promised = size + dtype.itemsize * int(numpy.prod(shape, dtype=object))
+    promised = size + dtype.itemsize * math.prod(shape)
     if not dtype.hasobject and member.file_size != promised:
         raise ValueError(f"its header promises {promised:,} bytes, and there are {member.file_size:,}")
     return Header(shape, dtype)
@@ -81,12 +80,9 @@ def _start(path: Path) -> str:
 def read_arrays(path: Path, names: list[str]) -> list[Any]:
     """Return these arrays; raise RequestError for more than the memory, and for damaged ones."""
     headers = read_headers(path)
-    needed = sum(headers[name].dtype.itemsize * int(numpy.prod(headers[name].shape, dtype=object)) for name in names)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise RequestError(
-            f"{path}: its arrays need {needed / GIB:,.0f} GiB, and there are {memory / GIB:,.0f} GiB of memory."
-        )
+    needed = sum(headers[name].dtype.itemsize * math.prod(headers[name].shape) for name in names)
+    if lacking := memory_lacking(needed):
+        raise RequestError(f"{path}: its arrays {lacking}.")
     faults = Faults(path)
     with numpy.load(path, allow_pickle=False) as file:
         arrays = [_read_array(file, name, faults) for name in names]
@@ -100,16 +96,3 @@ def _read_array(file: Any, name: str, faults: Faults) -> Any:
     except Exception as error:  # of the archive, of its compression, of the array: zlib.error is no OSError
         faults.add(f"{name} is damaged ({reason(error)})", "Write the file again")
         return None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()

@@ -22,16 +22,12 @@ class PlaneSource:
     classes: ClassVar = 0
     task: ClassVar[str]
 
-    @property
-    def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
-
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         """Draw n points, (n, 2), on the generator's device."""
         raise NotImplementedError
 
     def prepare(self) -> dict[str, Any]:
-        return data_record(self.name, {"valid": VALID, "test": TEST})
+        return data_record(self, {"valid": VALID, "test": TEST})
 
     def load(self, spec: BatchSpec) -> Data:
         """Return the data; the points to score with are the same for all seeds and devices."""
@@ -67,7 +63,6 @@ class FreshBatches:
         return EPOCH_BATCHES
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, PlaneSource]]:
-        """Yield batches `start, start + 1, …` of epoch `number`, a pure function of (seed, number, position)."""
         for batch in range(number * EPOCH_BATCHES + start, (number + 1) * EPOCH_BATCHES):
             generator = torch.Generator(self.spec.device).manual_seed(epoch_seed(self.spec.seed, batch))
             yield self.source.draw(self.spec.batch_size, generator, self.spec.dtype), self.source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common import array_file, table_file
-from odenet_cli.data.common.table_columns import is_row_number
-from odenet_cli.data.common.table_file import LINE, Cells, brief, find
-from odenet_cli.data.common.table_numbers import Faults, read_values
-from odenet_cli.data.common.table_pieces import PARTS, WORDS
+from odenet_cli.data.common.places import find
+from odenet_cli.data.common.table_columns import check_names, is_row_number
+from odenet_cli.data.common.table_file import Cells, brief
+from odenet_cli.data.common.table_numbers import Faults, check_parts, read_parts, read_values
 from odenet_cli.errors import RequestError
 
+if TYPE_CHECKING:
+    from odenet_cli.data.points import Source
+
 MAX_DIMENSIONS = 64
+IN_ORDER = "order"  # of `data.split`: the last rows are held out
 ROW_NAMES = ("id", "index", "row", "no", "nr", "number", "obs", "sample")  # of columns that may number the rows
 
 
@@ -59,49 +63,39 @@ class Points(NamedTuple):
         return digest.hexdigest()
 
 
-def read(
-    path: str,
-    *,
-    columns: Sequence[str] | None = None,
-    split: str | None = None,
-    decimal: str | None = None,
-    missing: Sequence[str | float] = (),
-    skip: int | None = None,
-    sheet: str | None = None,
-    incomplete: str | None = None,
-    repeats: str | None = None,
-    asked: bool = False,
-) -> Points:
+def read(source: Source, asked: bool = False) -> Points:
     """Return the points of a table or of arrays; raise RequestError for all faults of its rows.
 
-    columns     the coordinates; None: all columns that hold numbers
-    split       column that says train, valid or test
-    missing     words and numbers that stand for no value, beside the usual
-    incomplete  what becomes of points with a missing coordinate: refuse or drop them
-    repeats     of points that are there again: refuse, drop or keep them
-    asked       something is asked of each of the points: all of them stay
+    asked  something is asked of each of the points: all of them stay
     """
+    columns = source.run["columns"] if source.run else source.columns or None
+    split = None if source.split == IN_ORDER else source.split
 
     def choose(file: Path, names: list[str]) -> list[str]:
         return coordinates(file, names, columns, split)
 
-    files = find(path)
-    if files[0].suffix in array_file.SUFFIXES:
-        cells = array_file.read(files[0])
+    file, *others = find(source.path)
+    if file.suffix in array_file.SUFFIXES:
+        if others:
+            raise RequestError(
+                f"data.path={source.path}: {len(others) + 1} files are named so, and arrays are read from one alone. "
+                "Name it, or put the arrays into one."
+            )
+        cells = array_file.read(file)
         split = split or (array_file.SPLIT if array_file.SPLIT in cells.names else None)
     else:
-        cells = table_file.read(path, choose, decimal, skip, sheet, bare=True)
+        cells = table_file.read(source, choose, bare=True)
     faults, notes, found = Faults(cells), list(cells.notes), dict[str, pl.Series]()
-    chosen = choose(cells.paths[0], cells.names)
+    chosen, missing = choose(cells.paths[0], cells.names), [*map(str, source.missing or ())]  # type: ignore[arg-type]
     for name, title in zip(chosen, columns or chosen):
-        column = read_values(cells, name, list(map(str, missing)), asked or columns is not None, faults)
+        column = read_values(cells, name, missing, asked or columns is not None, faults)
         if column is None:
             notes.append(f"left out, no numbers: {brief(name)}")
         elif columns is None and name.lower() in ROW_NAMES and _counts_rows(column):
             notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")
         else:
             found[title] = column
-    words = _parts(cells, split, faults) if split is not None else None
+    words = read_parts(cells, split, faults) if split is not None else None
     if not 1 <= len(found) <= MAX_DIMENSIONS:
         faults.raise_all()
         said = brief(", ".join(found) or ", ".join(cells.names))
@@ -110,10 +104,12 @@ def read(
             "Choose some: data.columns=[…]."
         )
         raise RequestError("\n  ".join([text, *cells.notes]))
-    kept = _kept(pl.DataFrame(found), faults, notes, incomplete, "keep" if asked else repeats, asked)
+    kept = _kept(pl.DataFrame(found), faults, notes, source, asked)
     faults.raise_all()
     x = torch.from_numpy(pl.DataFrame(found).filter(kept).to_numpy(order="c", writable=True))
-    parts = None if words is None else torch.from_numpy(words.filter(kept).to_numpy(writable=True))
+    parts = None if words is None else words.filter(kept).to_torch()
+    if split is not None and parts is not None:
+        check_parts(cells, split, parts)
     return Points([*found], x, parts, notes, cells._replace(frame=cells.frame.filter(kept).drop(chosen)))
 
 
@@ -130,8 +126,7 @@ def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, spli
             raise RequestError(
                 f"{path}: no column is named {name} (data.{key}), but there are {brief(', '.join(names))}."
             )
-    if twice := next((name for n, name in enumerate(names) if name and name in names[:n]), None):
-        raise RequestError(f"{path}: two columns are named {twice}. Rename one of them.")
+    check_names(path, names)
     skipped = {split, array_file.SPLIT if path.suffix == ".npz" else None}
     return list(chosen) if chosen else [name for name in names if not is_row_number(name) and name not in skipped]
 
@@ -142,58 +137,41 @@ def _counts_rows(column: pl.Series) -> bool:
     return first in (0, 1) and bool((column == pl.int_range(first, first + len(column), eager=True)).all())
 
 
-def _parts(cells: Cells, split: str, faults: Faults) -> pl.Series:
-    """Return the part of each row as a column says it."""
-    words = cells.frame[split].cast(pl.String).str.strip_chars().str.to_lowercase()
-    codes = words.replace_strict(WORDS, default=None, return_dtype=pl.Int64)
-    rows = codes.is_null().arg_true()
-    text = f"{split}={cells.frame[split][rows[0]]!r} is none of train, valid, test" if len(rows) else ""
-    faults.add(rows.to_list(), text, "Correct it, or take the row out.")
-    for part in (0, 2):
-        if not (codes == part).any() and not len(rows):
-            raise RequestError(f"{cells.paths[0]}: no row has {split}={PARTS[part]}, and some are needed.")
-    return codes
-
-
-def _kept(
-    found: pl.DataFrame, faults: Faults, notes: list[str], incomplete: str | None, repeats: str | None, asked: bool
-) -> pl.Series:
+def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source, asked: bool) -> pl.Series:
     """Return which rows are points of the data, (N,)."""
     whole = ~found.select(pl.any_horizontal(pl.all().is_null())).to_series()
     lacking = (~whole).arg_true()
     lacking = lacking.filter(~lacking.is_in(list(faults.rows)))  # what is no number is told already
-    if incomplete == "drop":
+    if source.incomplete == "drop":
         notes += [f"{len(lacking):,} rows with a missing coordinate left out"] if len(lacking) else []
     elif len(lacking):
         name = next(name for name in found.columns if found[name][lacking[0]] is None)
         option = "take the row out" if asked else "leave such rows out: data.incomplete=drop"
-        faults.add(lacking.to_list(), f"{name} is missing", f"Fill it in, or {option}.")
+        faults.add(lacking, f"{name} is missing", f"Fill it in, or {option}.")
     first = found.select(pl.struct(pl.all()).is_first_distinct()).to_series()
     again = (whole & ~first).arg_true()
-    if not len(again) or repeats == "keep":
+    if not len(again) or asked or source.repeats == "keep":
         return whole
-    if repeats == "drop":
+    if source.repeats == "drop":
         notes.append(f"{len(again):,} points that are there again left out")
         return whole & first
     row = found.row(again[0])
     before = found.select(pl.all_horizontal(pl.col(name) == x for name, x in zip(found.columns, row))).to_series()
-    line = faults.cells.frame[LINE][before.arg_true()[0]]
     faults.add(
-        again.to_list(),
-        f"the point of line {line} is there again",
+        again,
+        f"the point of {faults.line(int(before.arg_true()[0]))} is there again",
         "Take it out, or say what to do: data.repeats=drop (each once) or keep (numbers were rounded, say).",
     )
     return whole
 
 
-def held_out(points: Points, in_order: bool, validation: float, test: float, *, held: bool) -> Tensor:
+def held_out(points: Points, source: Source) -> Tensor:
     """Return the part of each point, (N,).
 
-    in_order  the last rows are held out; else which ones follows from the numbers alone, not from the order of the rows
-    held      for scoring only: none is needed to train on
+    Where the file and `data.split` say nothing it follows from the numbers alone, not from the order of the rows.
     """
-    count = len(points.x)
-    order = np.arange(count) if in_order else np.argsort(points.hashes(), kind="stable")
+    count, validation, test = len(points.x), source.validation, source.test
+    order = np.arange(count) if source.split == IN_ORDER else np.argsort(points.hashes(), kind="stable")
     parts = torch.zeros(count, dtype=torch.int64) if points.parts is None else points.parts.clone()
     if points.parts is not None:
         order = order[parts.numpy()[order] == 0]  # a file without validation: it is taken from the points to train on
@@ -203,7 +181,7 @@ def held_out(points: Points, in_order: bool, validation: float, test: float, *, 
     n_valid = min(max(1, round(validation * count)) if validation else 0, len(order) - n_test)
     parts[torch.from_numpy(order[len(order) - n_test :].copy())] = 2
     parts[torch.from_numpy(order[len(order) - n_test - n_valid : len(order) - n_test].copy())] = 1
-    if not held and int((parts == 0).sum()) < 2:
+    if source.run is None and int((parts == 0).sum()) < 2:
         raise RequestError(
             f"{points.cells.paths[0]} has {count} points, and data.validation={validation:g} with data.test={test:g} "
             "leave fewer than two to train on. Add points, or hold out fewer."

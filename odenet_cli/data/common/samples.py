@@ -6,6 +6,7 @@ are its shape and dtype, which stand in a file's header: a wrong file is refused
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +14,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.faults import Faults
+from odenet_cli.data.common.faults import Faults, few
 
-SPLITS = ("train", "valid", "test")
 WHOLE = "all"  # of samples that come in one piece
 LAYOUTS = ("chw", "hwc")
 CHANNELS = (1, 2, 3, 4)  # that tell the axis of the channels
@@ -189,7 +189,7 @@ def _numbered(name: str, texts: Any, index: dict[str, int], faults: Faults) -> T
     if odd:
         faults.add(
             f"{name} names {len(odd):,} samples of classes that the training samples lack, first {odd[0]!r}",
-            f"They have {', '.join([*index][:MAX_NAMED])}{' …' * (len(index) > MAX_NAMED)}",
+            f"They have {few([*index], MAX_NAMED)}",
             len(odd),
         )
     return torch.tensor([index.get(word, 0) for word in words], dtype=torch.int64)
@@ -197,18 +197,19 @@ def _numbered(name: str, texts: Any, index: dict[str, int], faults: Faults) -> T
 
 def check_labels(y: Tensor, classes: Sequence[str] | int, name: str, faults: Faults) -> None:
     """Add what is wrong with the labels y (N,) of the training samples: each of the `classes` has one at least."""
-    names = [str(label) for label in range(classes)] if isinstance(classes, int) else classes
-    empty = [names[label] for label, n in enumerate(torch.bincount(y, minlength=len(names)).tolist()) if n == 0]
+    names = range(classes) if isinstance(classes, int) else classes
+    present = {*y.tolist()}
+    lacking = len(names) - len(present)
     if len(names) < 2:
         faults.add(f"{name} has one class only", "To tell classes apart there must be two")
-    elif empty:
-        few = ", ".join(empty[:MAX_NAMED]) + " …" * (len(empty) > MAX_NAMED)
+    elif lacking:
+        empty = itertools.islice((known for label, known in enumerate(names) if label not in present), MAX_NAMED)
         faults.add(
-            f"{name}: {len(empty):,} of the {len(names):,} classes {names[0]} to {names[-1]} have no training sample: "
-            f"{few}",
+            f"{name}: {lacking:,} of the {len(names):,} classes {names[0]} to {names[-1]} have no training sample: "
+            f"{few([*empty], MAX_NAMED, lacking)}",
             "Number the classes without gaps (numpy.unique(y, return_inverse=True)[1]); to predict the numbers say "
             "data.task=regression",
-            len(empty),
+            lacking,
         )
 
 

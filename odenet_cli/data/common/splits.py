@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 EPOCH_BATCHES = 100  # of data that are small or drawn: one pass over them is no useful unit of training
+
+PARTS = ("train", "valid", "test")
+# How they are called, in columns, arrays and folders.
+WORDS = {"train": "train", "training": "train", "test": "test"}
+WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
 
 Batch = tuple[Any, ...]
 
@@ -86,36 +91,39 @@ class TensorSplit:
         return EPOCH_BATCHES if self.train else math.ceil(self.size / self.batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches `start, start + 1, …` of epoch `number`, a pure function of (seed, number, position)."""
         if not 0 <= start <= len(self):
             raise ValueError(f"batch {start} of an epoch of {len(self)}")
         return self._shuffled(number, start) if self.train else self._in_order(start)
 
     def unshuffled(self, batch_size: int) -> TensorSplit:
-        """Return the same samples in order, without augmentation."""
         return replace(self, train=False, batch_size=batch_size)
 
     def _in_order(self, start: int) -> Iterator[Batch]:
         for first in range(start * self.batch_size, self.size, self.batch_size):
-            yield *(row[first : first + self.batch_size] for row in self.rows), *self._extra
-
-    @property
-    def _extra(self) -> tuple[Any, ...]:
-        return () if self.distribution is None else (self.distribution,)
+            yield self._batch(*(row[first : first + self.batch_size] for row in self.rows))
 
     def _shuffled(self, number: int, start: int) -> Iterator[Batch]:
-        batches_per_pass, order, drawn = self.size // self.batch_size, torch.empty(0), -1
-        for batch in range(number * EPOCH_BATCHES + start, (number + 1) * EPOCH_BATCHES):
+        batches_per_pass, drawn = self.size // self.batch_size, -1
+        draws: tuple[Tensor, ...] = ()
+        for batch in range(number * len(self) + start, (number + 1) * len(self)):
             pass_number, position = divmod(batch, batches_per_pass)
             if pass_number != drawn:
-                order, drawn = self._permutation(pass_number), pass_number
-            chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield *(row.index_select(0, chosen) for row in self.rows), *self._extra
+                # Drawn on the CPU, so that every device sees the same order, and sent over once.
+                generator = torch.Generator().manual_seed(epoch_seed(self.seed, pass_number))
+                draws, drawn = tuple(x.to(self.rows[0].device) for x in self._draw(generator)), pass_number
+            some = slice(position * self.batch_size, (position + 1) * self.batch_size)
+            yield self._batch(*self._pick(*(x[some] for x in draws)))
 
-    def _permutation(self, number: int) -> Tensor:
-        # Drawn on the CPU, so that every device sees the same order, and sent over once.
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
-        return torch.randperm(self.size, generator=generator).to(self.rows[0].device)
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw what is random in a pass, one row a sample: the order."""
+        return (torch.randperm(self.size, generator=generator),)
+
+    def _pick(self, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        """Return the samples of a batch, by their share of what was drawn."""
+        return tuple(row.index_select(0, order) for row in self.rows)
+
+    def _batch(self, *rows: Tensor) -> Batch:
+        return rows if self.distribution is None else (*rows, self.distribution)
 
 
 def tensor_data(
@@ -125,25 +133,31 @@ def tensor_data(
     shape: tuple[int, ...],
     task: str,
     record: dict[str, Any],
+    classes: int = 0,
     distribution: Any = None,
+    kind: Callable[..., TensorSplit] = TensorSplit,
+    **of_training: Any,
 ) -> Data:
     """Return training, validation and test rows as `Data` on the device, floating-point rows in the precision wanted.
 
     Where there are fewer training samples than `spec.batch_size`, all of them are one batch.
+
+    kind         makes a split of its rows; `of_training` are further fields of the one to train on
     """
-    on_device = [
+    train, valid, test = (
         tuple(row.to(spec.device, spec.dtype if row.is_floating_point() else row.dtype) for row in rows)
         for rows in splits
-    ]
-    train, valid, test = on_device
-    batches: dict[str, Any] = {"batch_size": spec.eval_batch_size, "distribution": distribution}
-    own = {"batch_size": min(spec.batch_size, len(train[0])), "train": True, "seed": spec.seed}
+    )
+    batch_size = max(1, min(spec.batch_size, len(train[0])))
+    fixed: dict[str, Any] = {"batch_size": spec.eval_batch_size, "distribution": distribution}
     return Data(
-        train=TensorSplit(rows=train, **{**batches, **own}),
-        valid=TensorSplit(rows=valid, **batches),
-        test=TensorSplit(rows=test, **batches),
+        train=kind(
+            rows=train, batch_size=batch_size, train=True, seed=spec.seed, distribution=distribution, **of_training
+        ),
+        valid=kind(rows=valid, **fixed),
+        test=kind(rows=test, **fixed),
         shape=shape,
-        classes=0,
+        classes=classes,
         task=task,
         record=record,
     )
@@ -155,10 +169,16 @@ def split_rows(rows: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tenso
 
 
 def data_record(
-    used: str, sizes: dict[str, int], *, sha256: Any = None, root: str | None = None, warning: str | None = None
+    source: object, sizes: dict[str, int], *, sha256: Any = None, root: object = None, warning: str | None = None
 ) -> dict[str, Any]:
     """Return what `run.json` keeps of the data: plain values."""
-    return {"used": used, "sha256": sha256, "root": root, "sizes": sizes, "warning": warning}
+    where = None if root is None else str(root)
+    return {"used": name_of(source), "sha256": sha256, "root": where, "sizes": sizes, "warning": warning}
+
+
+def name_of(source: object) -> str:
+    """Return the name of a data set, which is that of its module."""
+    return type(source).__module__.rpartition(".")[2]
 
 
 def sha256_of(tensors: Sequence[Tensor]) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from odenet_cli.data.common.splits import BatchSpec, Data, data_record, sha256_of, split_rows, tensor_data
-from odenet_cli.errors import RequestError
+import torch
 
-GIB = 2**30
+from odenet_cli.data.common.checks import check_least, memory_lacking
+from odenet_cli.data.common.splits import BatchSpec, Data, data_record, epoch_seed, sha256_of, split_rows, tensor_data
+from odenet_cli.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
     """Hold the options of a data set with `count` samples to train on, and others held out.
 
-    A kind of it has `rows()`, all samples in the order of the splits, and says in `unit` what a sample is.
+    A kind of it has `draw()`, all samples in the order of the splits, and says in `unit` what a sample is.
     """
 
     unit: ClassVar[str]
@@ -31,18 +31,12 @@ class Synthetic:
 
     def __post_init__(self) -> None:
         for key, least in (("count", 1), ("validation", 0), ("test", 1)):
-            if getattr(self, key) < least:
-                raise RequestError(f"data.{key}={getattr(self, key)} must be at least {least} {self.unit}.")
+            check_least(key, getattr(self, key), least, f" {self.unit}")
         if self.seed < 0:
             raise RequestError(f"data.seed={self.seed} must be 0 or more.")
-        needed = sum(self.sizes.values()) * self.bytes_per_sample
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > memory:
+        if lacking := memory_lacking(sum(self.sizes.values()) * self.bytes_per_sample):
             key = max(("count", "validation", "test"), key=lambda key: getattr(self, key))
-            raise RequestError(
-                f"data.{key}={getattr(self, key)}: so many {self.unit} need {needed / GIB:,.0f} GiB, and there are "
-                f"{memory / GIB:,.0f} GiB of memory."
-            )
+            raise RequestError(f"data.{key}={getattr(self, key)}: so many {self.unit} {lacking}.")
 
     @property
     def bytes_per_sample(self) -> float:
@@ -53,9 +47,13 @@ class Synthetic:
     def sizes(self) -> dict[str, int]:
         return {"train": self.count, "valid": self.validation, "test": self.test}
 
-    def rows(self) -> Any:
-        """Return all samples, drawn on the CPU, so that every device sees the same."""
+    def draw(self, count: int, generator: torch.Generator) -> Any:
+        """Draw so many samples, rows of a batch, on the CPU, so that every device sees the same."""
         raise NotImplementedError
+
+    def rows(self) -> Any:
+        """Return all samples."""
+        return self.draw(sum(self.sizes.values()), torch.Generator().manual_seed(epoch_seed(self.seed, 0)))
 
     def prepare(self) -> dict[str, Any]:
         return self._record(self.rows())
@@ -66,4 +64,4 @@ class Synthetic:
         return tensor_data(splits, spec, shape=self.shape, task=self.task, record=self._record(rows))
 
     def _record(self, rows: Any) -> dict[str, Any]:
-        return data_record(type(self).__module__.rpartition(".")[2], self.sizes, sha256=sha256_of(rows))
+        return data_record(self, self.sizes, sha256=sha256_of(rows))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.data.common.table_file import brief, fault
 from odenet_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from odenet_cli.data.table import Source
 
 SERIES = ("series", "id")  # names that are looked for; where there are several, the first
 TIME = ("time", "t", "date", "datetime", "timestamp")
@@ -32,30 +35,16 @@ class Columns(NamedTuple):
     static: list[str]
 
 
-def choose(
-    path: Path,
-    names: list[str],
-    series: Sequence[str] | None,
-    time: Sequence[str] | None,
-    values: Sequence[str] | None,
-    controls: Sequence[str] | None,
-    static: Sequence[str] | None,
-    wide: bool,
-) -> Columns:
+def choose(source: Source, path: Path, names: list[str]) -> Columns:
     """Return which of the columns are what, by their names; raise RequestError where one that is needed is not there.
 
     A `T` is no time: it may be a temperature.
     """
-    nameless = [n for n, name in enumerate(names) if not name]
-    if len(nameless) > 1:
-        raise fault(path, 1, f"column {nameless[1] + 1} of {len(names)} has no name. Name it, or take it out.")
+    roles: dict[str, Any] = {key: getattr(source, key) for key in ("series", "time", "values", "controls", "static")}
+    series, time, values, controls, static = roles.values()
     folded = [name.lower() if name != "T" else name for name in names]
-    for n, name in enumerate(folded):
-        if name and name in folded[:n] and (name in (*SERIES, *TIME) or names[n] in names[:n]):
-            first = folded.index(name) + 1
-            raise fault(path, 1, f"columns {first} and {n + 1} are both named {names[n]}. Rename one of them.")
-    roles = {"series": series, "time": time, "values": values, "controls": controls, "static": static}
-    _check_roles(path, names, roles)
+    check_names(path, [low if low in (*SERIES, *TIME) else name for low, name in zip(folded, names)])
+    _check_roles(path, names, {**roles, "variable": source.variable and [source.variable]})
     if time is None:
         found = next((names[folded.index(key)] for key in TIME if key in folded), None)
         if found is None:
@@ -66,7 +55,7 @@ def choose(
         time = [found]
         if found.lower() == "time" and "date" in folded and not values:  # a day and, beside it, the time of the day
             time = [names[folded.index("date")], found]
-    if series is None and not wide:
+    if series is None and source.form != "wide":
         series = next(
             ([names[folded.index(key)]] for key in SERIES if key in folded and names[folded.index(key)] not in time), []
         )
@@ -78,7 +67,18 @@ def choose(
         raise RequestError(
             f"{path}: {brief(', '.join(names))} are all columns; there must be one of values beside them."
         )
+    chosen = [name for name in chosen if name not in (source.split, source.variable)]
     return Columns(series, list(time), chosen, stated=bool(values), known=known, static=list(static or ()))
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Raise RequestError for two columns of one name, or of none."""
+    for n, name in enumerate(names):
+        first = names.index(name)
+        if first < n and name:
+            raise fault(path, 1, f"columns {first + 1} and {n + 1} are both named {name}. Rename one of them.")
+        if first < n:
+            raise fault(path, 1, f"column {n + 1} of {len(names)} has no name. Name it, or take it out.")
 
 
 def _check_roles(path: Path, names: list[str], roles: Mapping[str, Sequence[str] | None]) -> None:

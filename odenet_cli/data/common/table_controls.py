@@ -6,7 +6,7 @@ Static columns are controls that do not change, so that a network reads both ali
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.control import coefficients
-from odenet_cli.data.common.table_file import FILE, LINE, brief
+from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.units import Numbers, constant, damaged, moments
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from odenet_cli.data.common.table_numbers import Faults
+    from odenet_cli.data.table import Source
 
 INTERPOLATIONS = ("linear", "hermite", "step")
 FILLS = ("refuse", "interpolate")
@@ -55,17 +56,13 @@ def indicators(
     """
     text = column.cast(pl.String).str.strip_chars().set(absent, None)
     words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
-    other = (~text.is_in(words)).fill_null(False).arg_true()
-    if len(other):
-        known = brief(", ".join(words))
-        faults.add(
-            other.to_list(), f"{name}={text[other[0]]!r} is none of what the run was trained on: {known}", "Correct it."
-        )
+    known = f"is none of what the run was trained on: {brief(', '.join(words))}"
+    faults.add((~text.is_in(words)).fill_null(False), lambda row: f"{name}={text[row]!r} {known}", "Correct it.")
     return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}
 
 
 def complete(
-    rows: pl.DataFrame, every: pl.DataFrame, names: Sequence[str], static: int, fill: str, kind: str, faults: Faults
+    rows: pl.DataFrame, every: pl.DataFrame, names: Sequence[str], static: int, source: Source, faults: Faults
 ) -> tuple[pl.DataFrame, list[int]]:
     """Return the rows, by series and time, with every cell of the controls "c0", "c1", … filled; how many were missing.
 
@@ -76,10 +73,10 @@ def complete(
     changing, fixed = keys[: len(keys) - static], keys[len(keys) - static :]
     missing = [rows[key].null_count() for key in changing]
     for name, key, count in zip(names, changing, missing):
-        gaps = rows.filter(pl.col(key).is_null()).sort("row")
-        if count and fill == "refuse":
+        if count and source.fill != "interpolate":
+            told = pl.col("row").is_in([*faults.rows])  # it is no number
             faults.add(
-                gaps["row"].to_list(),
+                rows.filter(pl.col(key).is_null(), ~told)["row"].sort(),
                 f"{name} is missing; a control is known at all times",
                 "Fill it in, or take it from the rows around it: data.fill=interpolate.",
             )
@@ -88,7 +85,7 @@ def complete(
     if sum(missing) and not faults.kinds:
         # As torchcde does, cubic pieces too take linear values for missing ones.
         column = pl.col(changing)
-        inner = column if kind == "step" else column.interpolate_by("time")
+        inner = column if source.kind == "step" else column.interpolate_by("time")
         rows = rows.with_columns(inner.over("code"))
         rows = rows.with_columns(pl.col(changing).forward_fill().over("code"))
         rows = rows.with_columns(pl.col(changing).backward_fill().over("code"))
@@ -104,13 +101,12 @@ def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.D
     both = given.join(first, on="name", how="left", suffix="_first").filter(pl.col(key) != pl.col(f"{key}_first"))
     if len(both):
         one, shown = both.sort("row").row(0, named=True), name.partition("=")[0]
-        row = faults.cells.frame.select(FILE, LINE).row(one["row_first"])
         # `name=word` is 1 where the word is there
         values = "" if shown != name else f" ({one[key]:g} after {one[f'{key}_first']:g})"
         faults.add(
-            both["row"].sort().to_list(),
-            f"{shown} of series {one['name']} is not what line {row[1]} says{values}; a static column is constant in a "
-            "series",
+            both["row"].sort(),
+            f"{shown} of series {one['name']} is not what {faults.line(one['row_first'])} says{values}; a static "
+            "column is constant in a series",
             f"Correct it, or let it vary: data.controls=[{shown}].",
         )
     series = every.group_by("name", maintain_order=True).agg(pl.col("row").first())
@@ -120,9 +116,12 @@ def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.D
 
 def _report_empty(series: pl.DataFrame, name: str, faults: Faults) -> None:
     """Add the series of which a column is not given at all."""
-    if len(series):
-        text = f"series {series['name'][0]} has no {name.partition('=')[0]} in any row"
-        faults.add(series["row"].to_list(), text, "Fill it in, or take the series out.")
+    shown = name.partition("=")[0]
+    faults.add(
+        series["row"],
+        lambda _: f"series {series['name'][0]} has no {shown} in any row",
+        "Fill it in, or take the series out.",
+    )
 
 
 def table_controls(
@@ -133,21 +132,16 @@ def table_controls(
     given     the same rows before they were filled
     is_point  which of them hold a value
     """
-    keys = [f"c{n}" for n in range(len(names))]
+    keys, changing = [f"c{n}" for n in range(len(names))], len(names) - static
     counts = rows.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
     last = given.group_by("code", maintain_order=True).agg(
-        pl.col("time").filter(pl.col(key).is_not_null()).max().alias(key) for key in keys[: len(keys) - static]
+        pl.col("time").filter(pl.col(key).is_not_null()).max().alias(key) for key in keys[:changing]
     )
     ends = torch.full((len(counts), len(keys)), math.inf, dtype=torch.float64)
-    for n, key in enumerate(keys[: len(keys) - static]):
-        ends[:, n] = torch.from_numpy(last[key].to_numpy(writable=True))
-    numbers = Numbers(
-        torch.from_numpy(rows["time"].to_numpy(writable=True)),
-        torch.from_numpy(rows.select(keys).to_numpy(writable=True)),
-        torch.from_numpy(counts.to_numpy(writable=True)),
-    )
-    points = torch.from_numpy(is_point.arg_true().cast(pl.Int64).to_numpy(writable=True))
-    return Controls(names, static, numbers, points, ends, filled)
+    if changing:
+        ends[:, :changing] = last.select(keys[:changing]).to_torch()
+    numbers = Numbers(rows["time"].to_torch(), rows.select(keys).to_torch(), counts.to_torch())
+    return Controls(names, static, numbers, is_point.arg_true().cast(pl.Int64).to_torch(), ends, filled)
 
 
 def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tuple[Scale, list[str]]:
@@ -216,8 +210,3 @@ def pieces_of(
     chosen = parts[rows]
     chosen[:, :, 1:] = chosen[:, :, 1:].where(~ended[..., None, None], 0.0)  # held behind the last row
     return (numbers.times[rows] - numbers.times[first][:, None]) / unit, chosen
-
-
-def kept_columns(name: str, keep: Collection[str]) -> list[str]:
-    """Return the columns that a run made of the words in the column of that name."""
-    return [key for key in keep if key.startswith(f"{name}=")]

@@ -32,7 +32,7 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
     """
     if form and "%" in form:
         return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("us") / 1e6, "date"
-    unique = text.unique()
+    unique = text.unique(maintain_order=True)  # the first says in which order days, months and years are
     parts = unique.str.extract_groups(PATTERN).struct.unnest()
     clock = _clock(parts)
     if parts["a"].null_count() == len(parts):

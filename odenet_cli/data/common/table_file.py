@@ -7,26 +7,28 @@ there that are asked for: what it refuses is not read further. Then all lines ar
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from odenet_cli.data.common.places import EXCEL, file_sha256, find
 from odenet_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from odenet_cli.data.common.own import OwnTable
 
 HEAD = 1 << 20  # bytes that are looked at first
 ROWS_SEEN = 50  # rows of the head by which the dialect is chosen
 SEPARATORS = ",;\t|"
 FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
-EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
 POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+Check = Callable[[Path, list[str]], object]
 CONTROL = bytes([*range(9), *range(14, 32)])
 
 
@@ -52,6 +54,11 @@ class Cells(NamedTuple):
     ragged: pl.DataFrame
     sha256: str
 
+    def describe(self, name: str, mean: float, sd: float) -> str:
+        """Return in words what a column holds, in the unit that the file states."""
+        unit = dict(zip(self.names, self.units)).get(name)
+        return f"{brief(name)}: {mean:.4g} ± {sd:.3g}{f' {unit}' if unit else ''}"
+
     def where(self, row: int) -> str:
         """Return file and line of a row of `frame`; of Parquet, which has no lines, the row, counted from 1."""
         file, line = self.frame.select(FILE, LINE).row(row)
@@ -69,25 +76,15 @@ class Dialect(NamedTuple):
     notes: list[str]
 
 
-def read(
-    path: str,
-    check: Callable[[Path, list[str]], object],
-    decimal: str | None = None,
-    skip: int | None = None,
-    sheet: str | None = None,
-    bare: bool = False,
-) -> Cells:
-    """Read the table in the file at `path`, or in all that a pattern such as `days/*.csv` finds, one below the other.
+def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
+    """Read the table at `data.path`, or in all files that a pattern such as `days/*.csv` finds, one below the other.
 
-    check    is called with the names of a file's columns before its rows are read
-    decimal  the sign in numbers; None: as the first rows have it
-    skip     lines above the names
-    sheet    of an Excel file, by its name; None: the first
-    bare     a text may have no names, columns are x1, x2, … then, and blanks between its numbers
+    check  is called with the path of a file and the names of its columns before its rows are read
+    bare   a text may have no names, columns are x1, x2, … then, and blanks between its numbers
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(file, check, decimal, skip, sheet, bare) for file in find(path)]
+    parts = [_read_one(source, file, check, bare) for file in find(source.path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -111,36 +108,14 @@ def read(
     )
 
 
-def find(path: str) -> list[Path]:
-    """Return the file at `path`, or those that a pattern finds, by name; raise RequestError where there is none."""
-    whole = os.path.abspath(os.path.expanduser(path))
-    files = [whole] if os.path.exists(whole) or not glob.has_magic(whole) else sorted(glob.glob(whole))
-    if not files:
-        raise RequestError(f"data.path={whole}: no file is named so.")
-    for file in files:
-        if os.path.exists(file) and not os.path.isfile(file):  # a pipe or a device may have no end
-            raise RequestError(
-                f"data.path={file} is not a file but a folder, a pipe or a device. Name a file, or FOLDER/*.csv."
-            )
-    return [Path(file) for file in files]
-
-
-def sheet_for(path: str | None, sheet: str | None) -> str | None:
-    """Return the sheet that a run names, where another file of it is of Excel too; a file of text has none."""
-    return sheet if Path(path or "").suffix.lower() in EXCEL else None
-
-
-def state(path: Path) -> tuple[tuple[int, int], ...]:
-    """Return when each file was written, and its size; empty where there is none."""
-    try:
-        return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, find(str(path))))
-    except (OSError, RequestError):
-        return ()
+def counted(path: Path) -> str:
+    """Return what the rows of a file are called; only text has lines."""
+    return "row" if path.suffix.lower() in (".parquet", ".npy", ".npz") else "line"
 
 
 def place(path: Path, line: int) -> str:
-    """Return where a row stands, for an error; only text has lines."""
-    return f"{path}, {'row' if path.suffix in ('.parquet', '.npy', '.npz') else 'line'} {line}"
+    """Return where a row stands, for an error."""
+    return f"{path}, {counted(path)} {line}"
 
 
 def fault(path: Path, line: int, text: str) -> RequestError:
@@ -158,22 +133,17 @@ def counted_names(what: str, names: Sequence[str]) -> str:
     return f"{len(names):,} {what} ({brief(', '.join(names))})"
 
 
-def _read_one(
-    path: Path,
-    check: Callable[[Path, list[str]], object],
-    decimal: str | None,
-    skip: int | None,
-    sheet: str | None,
-    bare: bool,
-) -> Cells:
-    if sheet is not None and path.suffix.lower() not in EXCEL:
-        raise RequestError(f"{path}: data.sheet={sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
+def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
+    stored = path.suffix.lower() in (".parquet", *EXCEL)
+    if source.sheet is not None and path.suffix.lower() not in EXCEL:
+        raise RequestError(f"{path}: data.sheet={source.sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
     try:
-        if path.suffix.lower() == ".parquet" or path.suffix.lower() in EXCEL:
-            return _read_stored(path, check, sheet, skip)
+        if stored:
+            return _read_stored(path, check, source.sheet, source.skip or 0)
         with open(path, "rb") as file:
             head = file.read(HEAD)
-            dialect = _dialect(path, _decode(path, head, whole=len(head) < HEAD)[0], decimal, skip or 0, bare)
+            text, _ = _decode(path, head, whole=len(head) < HEAD)
+            dialect = _dialect(path, text, source.decimal, source.skip or 0, bare)
             check(path, dialect.names)
             raw = head + file.read()
     except OSError as error:
@@ -181,12 +151,11 @@ def _read_one(
     return _split(path, raw, dialect)
 
 
-def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: str | None, skip: int | None) -> Cells:
+def _read_stored(path: Path, check: Check, sheet: str | None, skip: int) -> Cells:
     """Read a file whose columns have types."""
-    digest, notes = hashlib.sha256(path.read_bytes()).hexdigest(), list[str]()
-    is_parquet = path.suffix.lower() == ".parquet"
+    kind, notes = "Excel" if path.suffix.lower() in EXCEL else "Parquet", list[str]()
     try:
-        frame = pl.read_parquet(path) if is_parquet else _read_excel(path, sheet, skip or 0, notes)
+        frame = pl.read_parquet(path) if kind == "Parquet" else _read_excel(path, sheet, skip, notes)
     except ImportError as error:
         raise RequestError(
             f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
@@ -195,7 +164,6 @@ def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: 
     except RequestError:
         raise
     except Exception as error:  # the readers raise errors of their own, which share no base
-        kind = "Parquet" if is_parquet else "Excel"
         raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
     names = ["" if name.startswith("__UNNAMED__") else name for name in frame.columns]
     try:
@@ -206,10 +174,15 @@ def _read_stored(path: Path, check: Callable[[Path, list[str]], object], sheet: 
         raise RequestError(
             "\n  ".join([f"{path} has names of columns and no rows. Add some: a row is a point.", *notes])
         )
-    first = 1 if is_parquet else 2 + (skip or 0)
-    places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
     frame.columns = names
-    return Cells(names, [], frame.with_columns(places), ".", [path], notes, no_ragged(), digest)
+    return stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes)
+
+
+def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) -> Cells:
+    """Return the cells of a file whose columns have types; `first` is the number of its first row."""
+    places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
+    ragged = pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
+    return Cells(frame.columns, [], frame.with_columns(places), ".", [path], notes, ragged, file_sha256(path))
 
 
 def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> pl.DataFrame:
@@ -222,11 +195,6 @@ def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> p
     if sheet is None and len(there) > 1:
         notes.append(f"sheet {there[0]} was read; there are also (data.sheet=NAME) {brief(', '.join(there[1:]))}")
     return pl.read_excel(path, sheet_name=sheet or there[0], read_options={"header_row": skip})
-
-
-def no_ragged() -> pl.DataFrame:
-    """Return what `Cells.ragged` is where every row has all its cells."""
-    return pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
 
 
 def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:

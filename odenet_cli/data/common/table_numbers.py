@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
+from torch import Tensor
 
+from odenet_cli.data.common.faults import tell
+from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.table_columns import is_row_number
 from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
-from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, place
+from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, counted, place
 from odenet_cli.errors import RequestError
 
 MISSING = ("", "na", "nan", "n/a", "#n/a", "null", "none", "-", "?")
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
 LISTED = 5  # lines of a kind of fault
+Place = tuple[int, int]  # file and line
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # beside decimal commas: 1.234 may be 1234
 
@@ -27,46 +32,50 @@ class Faults:
     """Collect what is wrong with the rows of a table, one entry a kind; `rows` are all those that have a fault."""
 
     cells: Cells
-    kinds: list[tuple[int, int, str]] = field(default_factory=list)  # row, how many, text
+    kinds: list[tuple[Place, int, str]] = field(default_factory=list)  # of the first, how many, text
     rows: set[int] = field(default_factory=set)
 
-    def add(self, rows: Sequence[int], text: str, remedy: str) -> None:
-        """Add a kind of fault: the rows that have it, what is said of the first, and how to mend it."""
-        if not len(rows):
-            return
-        self.rows.update(rows)
-        more = ""
-        if len(rows) > 1:
-            lines = self.cells.frame[LINE].gather(list(rows[1 : LISTED + 1])).to_list()
-            listed = ", ".join(map(str, lines)) + (" …" if len(rows) > LISTED + 1 else "")
-            more = f" ({len(rows):,} such cells or rows, also in line{'s' * (len(lines) > 1)} {listed})"
-        self.kinds.append((int(rows[0]), len(rows), f"{text}{more}. {remedy}"))
+    def add(self, rows: pl.Series, say: str | Callable[[int], str], remedy: str) -> None:
+        """Add a kind of fault: the rows that have it, or which of all do; what is said of the first; how to mend it."""
+        rows = rows.arg_true() if rows.dtype == pl.Boolean else rows
+        if len(rows):
+            self.rows.update(rows)
+            text = say if isinstance(say, str) else say(rows[0])
+            self.kinds.append(self._kind(self._places(rows.head(LISTED + 1)), len(rows), text, remedy))
+
+    def line(self, row: int) -> str:
+        """Return in words where a row is, for an error that is about another."""
+        return self._tell(self._places(pl.Series([row])))
 
     def raise_all(self) -> None:
-        """Raise RequestError if there were any."""
-        kinds = [(self.cells.where(row), count, text) for row, count, text in sorted(self.kinds)]
-        for (line, count, file), group in self._ragged():
-            kinds.append((place(self.cells.paths[file], line), len(group), self._short(count, group)))
-        if not kinds:
-            return
+        """Raise RequestError if there were any, in the order of files and lines."""
+        names, paths, kinds = self.cells.names, self.cells.paths, {*self.kinds}
+        for group in self.cells.ragged.partition_by("cells", maintain_order=True)[:3]:
+            known = f"the first line has {len(names)} ({brief(', '.join(names))})"
+            text = f"{group['cells'][0]} columns, where {known}"
+            places = group.select(FILE, LINE).rows()
+            kinds.add(self._kind(places, len(places), text, "Complete the row, or take it out."))
         if len(kinds) == 1:
-            raise RequestError(f"{kinds[0][0]}: {kinds[0][2]}")
-        total = sum(count for _, count, _ in kinds)
-        listed = [f"  {where.rpartition(', ')[2]}: {text}" for where, _, text in kinds[:10]]
-        raise RequestError("\n".join([f"{self.cells.paths[0]} has {total:,} faults of {len(kinds)} kinds.", *listed]))
+            (file, line), _, text = kinds.pop()
+            raise RequestError(f"{place(paths[file], line)}: {text}")
+        if kinds:
+            where = paths[0] if len(paths) == 1 else f"the table of {len(paths)} files beside {paths[0]}"
+            told = [(count, f"{self._tell([first])}: {text}") for first, count, text in sorted(kinds)]
+            raise RequestError(tell(where, told))
 
-    def _ragged(self) -> list[tuple[tuple[int, int, int], pl.DataFrame]]:
-        groups = self.cells.ragged.partition_by("cells", maintain_order=True) if len(self.cells.ragged) else []
-        return [(group.select(LINE, "cells", FILE).row(0), group) for group in groups[:3]]
+    def _kind(self, places: list[Place], count: int, text: str, remedy: str) -> tuple[Place, int, str]:
+        more = " …" * (count > LISTED + 1)
+        also = f" ({count:,} such cells or rows, also in {self._tell(places[1:])}{more})" if count > 1 else ""
+        return places[0], count, f"{text}{also}. {remedy}"
 
-    def _short(self, count: int, group: pl.DataFrame) -> str:
-        names = self.cells.names
-        lines = ", ".join(map(str, group[LINE][1 : LISTED + 1]))
-        more = f" ({len(group):,} such rows, also in lines {lines} …)" if len(group) > 1 else ""
-        return (
-            f"{count} columns, where the first line has {len(names)} ({brief(', '.join(names))}){more}. Complete the "
-            "row, or take it out."
-        )
+    def _places(self, rows: pl.Series) -> list[Place]:
+        return self.cells.frame.select(FILE, LINE)[rows].rows()
+
+    def _tell(self, places: list[Place]) -> str:
+        """Return lines in words, with their files where the table is of several."""
+        paths = self.cells.paths
+        lines = [f"{line}{f' of {paths[file].name}' * (len(paths) > 1)}" for file, line in places[:LISTED]]
+        return f"{counted(paths[0])}{'s' * (len(lines) > 1)} {', '.join(lines)}"
 
 
 def check_nameless(cells: Cells) -> None:
@@ -87,11 +96,14 @@ def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Ser
     """Return the name of each row's series; without such a column that of its file."""
     if not columns:
         stems = [path.stem for path in cells.paths]
+        if len({*stems}) < len(stems):  # files of one name in several folders
+            top = os.path.commonpath(cells.paths)
+            stems = [str(path.relative_to(top).with_suffix("")) for path in cells.paths]
         return cells.frame[FILE].replace_strict(list(range(len(stems))), stems, return_dtype=pl.String)
     text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
     names = cells.frame.select(pl.concat_str(text, separator=" ")).to_series()
     empty = names.is_null() | (names == "")
-    faults.add(empty.arg_true().to_list(), f"{' '.join(columns)} is empty; every row names its series", "Fill it in.")
+    faults.add(empty, f"{' '.join(columns)} is empty; every row names its series", "Fill it in.")
     return names
 
 
@@ -144,17 +156,14 @@ def in_utc(
         x, twice = localize(local, zones, hour)
     except DateError as error:
         raise RequestError(f"{cells.paths[0]}: {error}.") from error
-    for rows, what, remedy in (
-        (twice, "is there twice, since clocks were put back", "Say data.ambiguous=order, earliest or latest."),
-        (
-            x.is_null() & local.is_not_null() & ~twice,
-            "is not there, since clocks were put forward",
-            "Correct it, or leave data.zone out.",
-        ),
-    ):
-        found = rows.arg_true().to_list()
-        text = f"{' '.join(names)}={moment(local[found[0]], 'date')}" if found else ""
-        faults.add(found, f"{text} {what} (in {zones[found[0]]})" if found else "", remedy)
+
+    def say(row: int, what: str) -> str:
+        return f"{' '.join(names)}={moment(local[row], 'date')} {what} (in {zones[row]})"
+
+    again, gone = "is there twice, since clocks were put back", "is not there, since clocks were put forward"
+    faults.add(twice, lambda row: say(row, again), "Say data.ambiguous=order, earliest or latest.")
+    absent = x.is_null() & local.is_not_null() & ~twice
+    faults.add(absent, lambda row: say(row, gone), "Correct it, or leave data.zone out.")
     return x
 
 
@@ -177,10 +186,9 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     if column.dtype.is_temporal() and not stated:
         return None
     x = read_numbers(column, cells.decimal)
-    codes = [float(word) for word in missing if is_number(str(word))]
+    codes = read_numbers(pl.Series(missing, dtype=pl.String), cells.decimal).drop_nulls()
     absent = absent_cells(column, missing) if x.null_count() > column.null_count() else column.is_null()
-    if codes:
-        absent |= x.is_in(codes).fill_null(False)
+    absent |= x.is_in(codes.to_list()).fill_null(False)
     bad = x.is_null() & ~absent
     if (
         not stated
@@ -192,9 +200,30 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     return x.set(absent, None)
 
 
+def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:
+    """Return the part of each row, as a number, by a column that says train, valid or test."""
+    words = cells.frame[name].cast(pl.String).str.strip_chars().str.to_lowercase()
+    numbers = {word: PARTS.index(part) for word, part in WORDS.items()}
+    parts = words.replace_strict(numbers, default=None, return_dtype=pl.Int64)
+    known = ", ".join(PARTS)
+    faults.add(
+        parts.is_null(),
+        lambda row: f"{name}={cells.frame[name][row]!r} is none of {known}",
+        "Correct it, or take the row out.",
+    )
+    return parts
+
+
+def check_parts(cells: Cells, name: str, parts: Tensor) -> None:
+    """Raise RequestError if nothing is left in one of the parts that are needed."""
+    for part in ("train", "test"):
+        if not bool((parts == PARTS.index(part)).any()):
+            raise RequestError(f"{cells.paths[0]}: no row has {name}={part}, and some are needed.")
+
+
 def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
     """Return which cells hold nothing, or a word that stands for it."""
-    words = [*MISSING, *(str(word).strip().lower() for word in missing)]
+    words = [*MISSING, *(word.strip().lower() for word in missing)]
     plain = column.cast(pl.String).str.strip_chars().str.to_lowercase()
     return column.is_null() | plain.is_in(words).fill_null(False)
 
@@ -232,11 +261,6 @@ def _careful(column: pl.Series, group: str, point: str) -> pl.Series:
     return frame["x"].cast(pl.Float64, strict=False)
 
 
-def is_number(word: str) -> bool:
-    """Return whether a word is a finite number."""
-    return pl.Series([word]).cast(pl.Float64, strict=False).is_finite().fill_null(False)[0]
-
-
 def _remedy(words: pl.Series) -> str:
     """Return how to mend cells that are no numbers."""
     shown = words.cast(pl.String).unique(maintain_order=True).to_list()[:3]
@@ -258,11 +282,11 @@ def list_option(key: str, words: Sequence[str]) -> str:
 
 def _report(faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:
     """Add the cells that are no numbers, and numbers that are too large."""
-    rows = bad.arg_true()
-    if len(rows):
-        text = str(column[rows[0]] if column[rows[0]] is not None else "").strip()
-        faults.add(rows.to_list(), f"{name}={brief(text)!r} {what}", remedy)
-    large = (x.abs() > MAX_NUMBER).fill_null(False).arg_true()
-    if len(large):
-        text = f"{name}={x[large[0]]:g} is beyond ±{MAX_NUMBER:g}"
-        faults.add(large.to_list(), text, f"Correct it, rescale {name}, or take the row out.")
+
+    def shown(row: int) -> str:
+        return repr(brief("" if column[row] is None else str(column[row]).strip()))
+
+    faults.add(bad, lambda row: f"{name}={shown(row)} {what}", remedy)
+    large = (x.abs() > MAX_NUMBER).fill_null(False)
+    too = f"is beyond ±{MAX_NUMBER:g}"
+    faults.add(large, lambda row: f"{name}={x[row]:g} {too}", f"Correct it, rescale {name}, or take the row out.")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
-import torch
 from torch import Tensor
 
 from odenet_cli.data.common import table_controls
-from odenet_cli.data.common.table_columns import Columns
+from odenet_cli.data.common.table_columns import Columns, choose
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
-from odenet_cli.data.common.table_file import LINE, Cells, brief, counted_names
+from odenet_cli.data.common.table_file import Cells, brief, counted_names
 from odenet_cli.data.common.table_numbers import (
     Faults,
     absent_cells,
@@ -29,6 +29,9 @@ from odenet_cli.data.common.table_numbers import (
 )
 from odenet_cli.data.common.units import Numbers
 from odenet_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from odenet_cli.data.table import Source
 
 MAX_VARIABLES = 200  # words that say what is measured
 
@@ -75,47 +78,29 @@ class Table(NamedTuple):
         return hashlib.sha256(f"{values}{known}".encode()).hexdigest()
 
 
-def make(
-    cells: Cells,
-    columns: Columns,
-    *,
-    keep: Collection[str] = (),
-    wide: bool = False,
-    time_format: str | None = None,
-    missing: Sequence[str] = (),
-    average: bool = False,
-    fill: str = "refuse",
-    interpolation: str = "linear",
-    zone: str | None = None,
-    ambiguous: str | None = None,
-    variable: str | None = None,
-) -> Table:
+def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     """Return the series of a table; raise RequestError for all faults of its rows.
 
-    keep     columns of a run: values although they may hold no number, and words that static columns are made of
-    wide     each column of values is a series
-    missing  words and numbers beside `MISSING` that stand for no value
-    average  take the mean of values at the same time of a series, instead of refusing them
-    fill     of cells of a control that are missing, by its `interpolation`: refuse or interpolate
-    zone     of dates that state none, `ambiguous` which hour is meant where clocks were put back
-    variable  column that says what a row measures, of rows of one measurement each: its words become the columns
+    keep  columns of a run: values although they may hold no number, and words that static columns are made of
     """
+    columns, wide = choose(source, cells.paths[0], cells.names), source.form == "wide"
+    missing = [*map(str, source.missing or ())]  # type: ignore[arg-type]
     faults = Faults(cells)
     check_nameless(cells)
     names = series_names(cells, columns.series, faults)
-    time, dates, zones = read_times(cells, columns.time, time_format, zone, faults)
+    time, dates, zones = read_times(cells, columns.time, source.time_format, source.zone, faults)
     if zones is not None:
-        time = in_utc(cells, columns.time, time, zones, which_hour(names, time, ambiguous), faults)
+        time = in_utc(cells, columns.time, time, zones, which_hour(names, time, source.ambiguous), faults)
     read, left_out = _measured(cells, columns, missing, keep, faults)
-    if variable is not None:
-        kinds, read = _by_variable(cells, columns, variable, read, keep, faults)
+    if source.variable is not None:
+        kinds, read = _by_variable(cells, columns, source.variable, read, keep, faults)
     elif len(read) == 1 and not wide:
         cells.notes.extend(_perhaps_variables(cells, left_out))
     known = _known(cells, columns, missing, keep, faults)
     static = sum(name.partition("=")[0] in columns.static for name in known)
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
-    base = base if variable is None else base.with_columns(kinds.alias("kind"))
+    base = base if source.variable is None else base.with_columns(kinds.alias("kind"))
     if wide:
         base = pl.concat([base.with_columns(pl.lit(name).alias("name"), x.alias("0")) for name, x in read.items()])
         value_names = ["value"]
@@ -123,20 +108,23 @@ def make(
         base = base.with_columns(x.alias(f"{n}") for n, x in enumerate(read.values()))
         value_names = list(read)
     header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
-    if not dates and time_format is None and looks_like_days(time):
+    if not dates and source.time_format is None and looks_like_days(time):
         cells.notes.append("times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d")
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
+    average, words = source.repeats == "mean", [] if wide or source.variable else left_out
     given, order, empty, notes = _arrange(
-        base, *keys, faults, average, lambda t: moment(t, dates, only_zone(zones)), [] if wide or variable else left_out
+        base, *keys, faults, average, lambda t: moment(t, dates, only_zone(zones)), words
     )
     every = base.filter(pl.col("name").is_in(order)) if static else base
-    full, filled = table_controls.complete(given, every, list(known), static, fill, interpolation, faults)
+    full, filled = table_controls.complete(given, every, list(known), static, source, faults)
     faults.raise_all()
     is_point = given.select(~pl.all_horizontal(pl.col(keys[0]).is_null())).to_series()
     controls = table_controls.table_controls(full, given, is_point, list(known), static, filled) if known else None
     points = given.filter(is_point)
-    rows, numbers = _tensor(points["row"]), _numbers_of(points, len(value_names))
-    rest = cells._replace(frame=cells.frame.drop(columns.values))
+    values = points.select(keys[0]).fill_null(math.nan).to_torch().contiguous()
+    counts = points.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
+    numbers = Numbers(points["time"].to_torch(), values, counts.to_torch())
+    rest, rows = cells._replace(frame=cells.frame.drop(columns.values)), points["row"].to_torch()
     if empty:
         notes.append(f"left out, no value: {counted_names('series', empty)}")
     empty += left_out if wide else []
@@ -182,7 +170,7 @@ def _by_variable(
     (x,) = read.values()
     words = cells.frame[variable].cast(pl.String).str.strip_chars().fill_null("")
     faults.add(
-        ((words == "") & x.is_not_null()).arg_true().to_list(),
+        (words == "") & x.is_not_null(),
         f"{variable} does not say what is measured",
         "Fill it in, or take the row out.",
     )
@@ -216,7 +204,7 @@ def _known(
     """Return the columns of controls, then those of static columns: numbers, or 0 and 1 for each word."""
     known: dict[str, pl.Series] = {}
     for name in columns.known:
-        kept = table_controls.kept_columns(name, keep)
+        kept = [key for key in keep if key.startswith(f"{name}=")]  # a run's columns of 0 and 1 for its words
         column, absent = cells.frame[name], absent_cells(cells.frame[name], missing)
         if name in columns.static and (kept or (~absent & read_numbers(column, cells.decimal).is_null()).any()):
             known |= table_controls.indicators(column, name, absent, kept, faults)
@@ -225,17 +213,6 @@ def _known(
             assert x is not None
             known[name] = x
     return known
-
-
-def _numbers_of(points: pl.DataFrame, count: int) -> Numbers:
-    """Return points that are in the order of their series as tensors; null becomes NaN."""
-    values = [_tensor(points[f"{n}"].fill_null(float("nan"))) for n in range(count)]
-    counts = points["code"].value_counts().sort("code")["count"].cast(pl.Int64)
-    return Numbers(_tensor(points["time"]), torch.stack(values, 1), _tensor(counts))
-
-
-def _tensor(column: pl.Series) -> Tensor:
-    return torch.from_numpy(column.to_numpy(writable=True))
 
 
 def _arrange(
@@ -281,8 +258,11 @@ def _arrange(
         _report_repeats(faults, repeats, tell, words)
     if not faults.kinds:
         alone = points.filter(is_point).filter(pl.len().over("code") == 1)
-        text = f"series {alone['name'][0]} has only this one point; two are the least" if len(alone) else ""
-        faults.add(alone["row"].to_list(), text, "Add one, or take it out.")
+        faults.add(
+            alone["row"],
+            lambda _: f"series {alone['name'][0]} has only this one point; two are the least",
+            "Add one, or take it out.",
+        )
     return points, names, without, notes
 
 
@@ -295,7 +275,7 @@ def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float
             remedy = f"If {name} says what a row measures, say data.variable={name}; else take one of them out"
             break
     faults.add(
-        later["row"].sort().to_list(),
-        f"series {first['name']} has the time {tell(first['time'])} already in line {cells[LINE][first['before']]}",
+        later["row"].sort(),
+        f"series {first['name']} has the time {tell(first['time'])} already in {faults.line(first['before'])}",
         f"{remedy}, or name the column that tells series apart: data.series=NAME.",
     )

@@ -7,13 +7,13 @@ import torch
 from odenet_cli.data.common.table_dates import length, moment
 from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.table_series import Table
-from odenet_cli.data.common.units import Units, moments
+from odenet_cli.data.common.units import moments
 
 MAX_COLUMNS = 12  # of values, named one by one
 FILLED_BY = {"linear": "linearly", "hermite": "linearly", "step": "with the last before"}
 
 
-def summary(table: Table, units: Units, kind: str) -> list[str]:
+def summary(table: Table, columns: list[str], left_out: list[str], kind: str) -> list[str]:
     """Return the series, times, gaps, and of each column its mean ± sd, unit and missing cells; what is left out.
 
     kind  of interpolation between the rows of controls
@@ -27,18 +27,16 @@ def summary(table: Table, units: Units, kind: str) -> list[str]:
     first, last = (moment(float(t), table.dates, table.zone) for t in (numbers.times.min(), numbers.times.max()))
     usual, longest = (length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
     lines.append(f"{table.header[1]}: {first} to {last}, gaps {usual} (median), {longest} (longest)")
-    stated = dict(zip(table.cells.names, table.cells.units))
-    for name in units.columns[:MAX_COLUMNS]:
+    for name in columns[:MAX_COLUMNS]:
         x = numbers.values[:, [table.columns.index(name)]]
         mean, sd = (float(part[0]) for part in moments(x)) if not x.isnan().all() else (float("nan"),) * 2
         absent = int(torch.isnan(x).sum())
         missing = f", {absent:,} cells missing ({100 * absent / len(x):.2g} %)" if absent else ""
-        unit = f" {stated[name]}" if stated.get(name) else ""
-        lines.append(f"{brief(name)}: {mean:.4g} ± {sd:.3g}{unit}{missing}")
-    if len(units.columns) > MAX_COLUMNS:
-        lines.append(f"and {len(units.columns) - MAX_COLUMNS} columns more")
+        lines.append(f"{table.cells.describe(name, mean, sd)}{missing}")
+    if len(columns) > MAX_COLUMNS:
+        lines.append(f"and {len(columns) - MAX_COLUMNS} columns more")
     lines += _controls(table, kind) if table.controls else []
-    constant = [name for name in units.left_out if name not in table.left_out]
+    constant = [name for name in left_out if name not in table.left_out]
     for names, why in ((table.left_out, "no numbers"), (constant, "no spread")):
         if names:
             lines.append(f"left out, {why}: {brief(', '.join(names))}")
@@ -50,10 +48,9 @@ def _controls(table: Table, kind: str) -> list[str]:
     controls = table.controls
     assert controls is not None
     mean, sd = moments(controls.numbers.values)
-    stated, lines = dict(zip(table.cells.names, table.cells.units)), list[str]()
+    lines = list[str]()
     for n, name in enumerate(controls.columns[:MAX_COLUMNS]):
-        unit = f" {stated[name]}" if stated.get(name) else ""
-        text = f"{brief(name)}: {mean[n]:.4g} ± {sd[n]:.3g}{unit}"
+        text = table.cells.describe(name, float(mean[n]), float(sd[n]))
         if n >= len(controls.columns) - controls.static:
             lines.append(f"{text}, static")
             continue

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from odenet_cli.data.common.faults import Faults
+from odenet_cli.data.common.faults import Faults, few
 from odenet_cli.data.common.samples import (
     MAX_NAMED,
     Part,
@@ -27,6 +26,7 @@ from odenet_cli.data.common.units import constant
 if TYPE_CHECKING:
     from odenet_cli.data.common.labelled import LabelledSource
 
+KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the record, its units
 BYTES = [255.0]  # what images of bytes are measured in
 
 
@@ -61,10 +61,10 @@ def standardised(x: Tensor, mean: Sequence[float], sd: Sequence[float]) -> Tenso
 
 
 @functools.lru_cache(maxsize=2)
-def understand(source: LabelledSource, state: Hashable, run_json: str | None) -> Understood:
+def understand(source: LabelledSource, state: Hashable) -> Understood:
     """Read, check and arrange the samples; `state` tells when they have changed."""
-    run = None if run_json is None else json.loads(run_json)
-    found = source.find(run is not None)
+    found, record = source.find(), source.run
+    run = None if record is None else {key: record[key] for key in KEYS}
     faults, parts = Faults(found.where), found.parts
     layout = check_forms(parts, source.layout, faults)
     faults.raise_all()  # what follows counts on it
@@ -100,7 +100,7 @@ def understand(source: LabelledSource, state: Hashable, run_json: str | None) ->
     faults.raise_all()
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
     more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
-    record = data_record(source.used, sizes, sha256=found.sha256, root=found.where, warning=warning)
+    record = data_record(source, sizes, sha256=found.sha256, root=found.where, warning=warning)
     return Understood(x, y, order, {**record, **more})
 
 
@@ -121,9 +121,11 @@ def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: 
         if not bool((mean.isfinite() & sd.isfinite()).all()):
             faults.add(f"{part.x_name} holds numbers too large to be squared", "Rescale them")
         if bool(same.any()):
-            count, which = int(same.sum()), same.nonzero().flatten().tolist()
-            few = ", ".join(map(str, which[:MAX_NAMED])) + " …" * (count > MAX_NAMED)
-            notes.append(f"{count:,} of {len(same):,} inputs are constant in training and say nothing: {few}.")
+            which = same.nonzero().flatten().tolist()
+            notes.append(
+                f"{len(which):,} of {len(same):,} inputs are constant in training and say nothing: "
+                f"{few(which, MAX_NAMED)}."
+            )
         units |= {"x_mean": mean.tolist(), "x_sd": sd.where(~same, 1.0).tolist()}
     if units["task"] == "regression" and len(y):
         same = constant(y)

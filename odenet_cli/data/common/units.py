@@ -1,7 +1,7 @@
-"""Units that the numbers of a table of series are measured in. They belong to the run that was trained in them.
+"""Units that the numbers of a user's table are measured in, of series or of points. They belong to a run.
 
-They are fitted once, on the series to train on, and kept in `run.json`; whatever the run is shown later, another file
-too, is measured in them, its columns taken by name.
+They are fitted once, on what there is to train on, and kept in `run.json`; whatever the run is shown later, another
+file too, is measured in them, its columns taken by name.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.faults import few
 from odenet_cli.errors import RequestError
 
-KEYS = ("columns", "time_unit", "mean", "standard_deviation")  # of the record
+KEYS = ("columns", "mean", "standard_deviation")  # of the record
 ROUNDING = 32 * torch.finfo(torch.float64).eps
+MAX_DEVIATIONS = 1e15  # standard deviations: their squares stay finite in float32
 OTHER_UNIT = 100.0  # a series so many times as long, or as large, as others is taken to be in another unit
-MAX_NAMES = 3
 
 
 class Units(NamedTuple):
     """Hold the columns that are used, in their order, and what they and the time are measured in.
 
     left_out  columns that were constant where they are seen, and have no unit
-    time      of the model, in the table's
-    mean, sd  (D,) over what is seen of the series to train on
+    mean, sd  (D,) over what is seen of the series, or of the points, to train on
+    time      of the model, in the table's; points have none
     """
 
     columns: list[str]
     left_out: list[str]
-    time: float
     mean: Tensor
     sd: Tensor
+    time: float = 0.0
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Units:
@@ -44,28 +45,72 @@ class Units(NamedTuple):
         for key, names in (("columns", columns), ("left_out", left_out)):
             if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise damaged(key, names)
-        numbers = {"time_unit": [record["time_unit"]], **{key: record[key] for key in ("mean", "standard_deviation")}}
+        timed = "time_unit" in record
+        columns = columns[2 * timed :]
+        numbers = {"time_unit": [record["time_unit"]]} if timed else {}
+        numbers |= {key: record[key] for key in KEYS[1:]}
         for key, values in numbers.items():
-            count = 1 if key == "time_unit" else len(columns) - 2
+            count = 1 if key == "time_unit" else len(columns)
             plain = isinstance(values, list) and len(values) == count and all(type(x) in (int, float) for x in values)
             if not plain or not all(math.isfinite(x) and (key == "mean" or x > 0) for x in values):
                 raise damaged(key, record[key])
-        mean, sd = (torch.tensor(numbers[key], dtype=torch.float64) for key in ("mean", "standard_deviation"))
-        return cls(columns[2:], left_out, float(record["time_unit"]), mean, sd)
+        mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in KEYS[1:])
+        return cls(columns, left_out, mean, sd, float(record.get("time_unit", 0.0)))
 
-    def record(self, header: Sequence[str]) -> dict[str, Any]:
+    @classmethod
+    def fit(
+        cls, path: Path, names: Sequence[str], values: Tensor, where: str, time: float = 0.0, remedy: str = ""
+    ) -> Units:
+        """Return the units in which values (N, D) have mean 0 and standard deviation 1; constant columns have none.
+
+        Raises RequestError where all columns are constant, with `where` they are so and the `remedy`.
+        """
+        flat = constant(values)
+        if bool(flat.all()):
+            raise RequestError(
+                f"{path}: every column is constant {where}: {', '.join(names)}. There is nothing to learn.{remedy}"
+            )
+        if bool(flat.any()):
+            values = values[:, ~flat]
+        left_out = [name for name, still in zip(names, flat.tolist()) if still]
+        return cls([name for name in names if name not in left_out], left_out, *moments(values), time)
+
+    def record(self, header: Sequence[str] = ()) -> dict[str, Any]:
         """Return what `run.json` keeps of the units; `header` names the columns of series and time."""
         return {
-            "columns": [*header[:2], *self.columns],
+            "columns": [*header, *self.columns],
             "left_out": self.left_out,
-            "time_unit": self.time,
+            **({"time_unit": self.time} if header else {}),
             "mean": self.mean.tolist(),
             "standard_deviation": self.sd.tolist(),
         }
 
-    def check_columns(self, path: Path, header: Sequence[str]) -> None:
-        """Raise `RequestError` unless the columns of the file at `path` are those that the run knows, in any order."""
-        values = header[2:]
+    @property
+    def log_scale(self) -> float:
+        """log |det| of the map to the data's units, Σ log sd: by so much a log-density is smaller there."""
+        return float(self.sd.log().sum())
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Return values (N, D) of the data in these units."""
+        return (values - self.mean) / self.sd
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Return x (N, D) as the data have it, in float64."""
+        return x.double().cpu() * self.sd + self.mean
+
+    def find_far(self, values: Tensor, whose: str) -> tuple[int, str] | None:
+        """Return the first row of values (N, D) with one that is too far from the mean, of `whose`, and what to say."""
+        far = (self.scaled(values).abs() > MAX_DEVIATIONS).nonzero()
+        if not len(far):
+            return None
+        row, column = far[0].tolist()
+        return row, (
+            f"{self.columns[column]}={values[row, column]:g} is beyond {MAX_DEVIATIONS:g} standard deviations "
+            f"({self.sd[column]:g}) from the mean {self.mean[column]:g} of the {whose}. Correct it, or take it out."
+        )
+
+    def check_columns(self, path: Path, values: Sequence[str]) -> None:
+        """Raise RequestError unless the columns of the file at `path` are those that the run knows, in any order."""
         missing = [name for name in self.columns if name not in values]
         extra = [name for name in values if name not in (*self.columns, *self.left_out)]
         if missing or extra:
@@ -108,7 +153,14 @@ class Numbers(NamedTuple):
     @property
     def places(self) -> Tensor:
         """Index of each point in its series, (P,)."""
-        return torch.arange(len(self.times)) - self.starts.repeat_interleave(self.counts)
+        return positions(self.counts)
+
+    def padded(self, x: Tensor, fill: float = 0.0) -> Tensor:
+        """Return what x has for each point, (P, *S), series beside series: (N, T, *S), behind the last point `fill`."""
+        present = torch.arange(int(self.counts.max())) < self.counts[:, None]
+        out = x.new_full((*present.shape, *x.shape[1:]), fill)
+        out[present] = x
+        return out
 
     def means(self, x: Tensor) -> Tensor:
         """Return the mean of what is not missing of x over each series, (P, D) -> (N, D); 0 where all is."""
@@ -132,6 +184,11 @@ class Numbers(NamedTuple):
         return digest.hexdigest()
 
 
+def positions(counts: Tensor) -> Tensor:
+    """Return 0, 1, … for each of the groups that have so many members, one behind the other."""
+    return torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+
+
 def fit_units(
     path: Path, names: Sequence[str], time: float, values: Tensor, observed: Tensor
 ) -> tuple[Units, list[str]]:
@@ -139,25 +196,16 @@ def fit_units(
 
     values  (P, D) of the series to train on; observed (P,). Raises RequestError where no column has a unit.
     """
-    is_constant = constant(values[observed]).tolist()
-    left_out = [name for name, flat in zip(names, is_constant) if flat]
-    where = "in what is seen of the series to train on"
-    if all(is_constant):
-        raise RequestError(
-            f"{path}: every column is constant {where}: {', '.join(left_out)}. There is nothing to learn.\n"
-            "  See more of each series (data.window), or measure something that moves."
-        )
-    values = values[:, [not flat for flat in is_constant]] if left_out else values
-    known = values[observed]
-    used = [name for name in names if name not in left_out]
-    units = Units(used, left_out, time, *moments(known))
-    warnings = []
-    if left_out:
-        warnings.append(f"{path}: constant {where}, and left out of model and scores: {_brief(left_out)}.")
+    warnings, where = list[str](), "in what is seen of the series to train on"
+    remedy = "\n  See more of each series (data.window), or measure something that moves."
+    units = Units.fit(path, names, values[observed], where, time, remedy)
+    if units.left_out:
+        warnings.append(f"{path}: constant {where}, and left out of model and scores: {few(units.left_out)}.")
+        values = values[:, [name in units.columns for name in names]]
     further = moments(values)[1] / units.sd
-    if hardly := [name for name, ratio in zip(used, further.tolist()) if ratio > OTHER_UNIT]:
+    if hardly := [name for name, ratio in zip(units.columns, further.tolist()) if ratio > OTHER_UNIT]:
         warnings.append(
-            f"{path}: {_brief(hardly)} hardly moves {where}, and more than {OTHER_UNIT:g} times as much after it. Its "
+            f"{path}: {few(hardly)} hardly moves {where}, and more than {OTHER_UNIT:g} times as much after it. Its "
             "errors, in standard deviations of what is seen, will be large numbers."
         )
     return units, warnings
@@ -196,18 +244,13 @@ def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, 
     for column, ratios, ordinary in zip(("the time", *units.columns), (sizes / usual).T.tolist(), usual.tolist()):
         odd = [(ratio, name) for ratio, name in zip(ratios, series) if OTHER_UNIT < ratio < math.inf]
         if odd:
-            listed = _brief([f"{name} ({ratio:,.0f} times)" for ratio, name in sorted(odd, reverse=True)])
+            listed = few([f"{name} ({ratio:,.0f} times)" for ratio, name in sorted(odd, reverse=True)])
             whose = "what the run was trained on" if span else "the others, which hardly count beside it"
             warnings.append(
                 f"{path}: {column} of series {listed} goes more than {OTHER_UNIT:g} times as far as is usual "
                 f"({ordinary:g}) in {whose}. If it is in another unit, correct it, or take the series out."
             )
     return warnings
-
-
-def _brief(words: Sequence[str]) -> str:
-    more = len(words) - MAX_NAMES
-    return ", ".join(words[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def damaged(key: str, value: Any) -> RequestError:

@@ -1,0 +1,116 @@
+"""Data of a user's own: checks of their options, and the run in whose units they are seen."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from odenet_cli.data.common.checks import check_choice, check_least, check_share
+from odenet_cli.data.common.places import absolute, sheet_for, state
+from odenet_cli.errors import RequestError
+
+Own = TypeVar("Own", bound="OwnData")
+Table = TypeVar("Table", bound="OwnTable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """Hold the shares that are held out, and the run in whose units the data are seen."""
+
+    UNITS: ClassVar[tuple[str, ...]]  # the keys of a run's record that state its units
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    LISTS: ClassVar[tuple[str, ...]] = ()  # options that are a word or several
+    LEAST_TEST: ClassVar[float] = 1e-9
+
+    validation: float = 0.1
+    test: float = 0.1
+    _run: str | None = field(default=None, init=False)  # JSON: a source is hashable, so that it is read once
+
+    def __post_init__(self) -> None:
+        for key in self.LISTS:
+            value = getattr(self, key)
+            if value is not None:
+                words = value if isinstance(value, (list, tuple)) else [value]
+                object.__setattr__(self, key, tuple(word for word in words if word != ""))
+        for key, choices in self.CHOICES.items():
+            value = getattr(self, key)
+            for word in value if isinstance(value, tuple) else [value]:
+                check_choice(key, word, choices)
+        check_share("validation", self.validation)
+        check_share("test", self.test, self.LEAST_TEST)
+
+    @property
+    def run(self) -> dict[str, Any] | None:
+        """What a run's record says of its data; None: they are in units of their own."""
+        return None if self._run is None else json.loads(self._run)
+
+    def in_units_of(self: Own, record: Mapping[str, Any]) -> Own:
+        """Return the same data in the units of the run that `record` is of."""
+        self.check_record(record)
+        seen = copy.copy(self)
+        object.__setattr__(seen, "_run", json.dumps(record))
+        return seen
+
+    def check_record(self, record: Mapping[str, Any]) -> None:
+        """Raise RequestError for what no run writes into its record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile(OwnData):
+    """Hold where the data are: a file, a pattern of several, or a folder."""
+
+    WANTED: ClassVar[str]  # what to say where there is no path
+
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.path or "").strip():
+            raise RequestError(f"data.path is missing: {self.WANTED}")
+
+    @property
+    def file(self) -> Path:
+        return absolute(self.path)
+
+    def state(self) -> Hashable:
+        """Return what changes where the files do."""
+        return state(self.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTable(OwnFile):
+    """Hold how the cells of a table are read, and which of its rows are held out."""
+
+    decimal: str | None = None
+    missing: str | float | list[str | float] | None = None
+    repeats: str | None = None
+    sheet: str | None = None
+    skip: int | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least("skip", self.skip, 0)
+
+    def in_units_of(self: Table, record: Mapping[str, Any]) -> Table:
+        seen = super().in_units_of(record)
+        object.__setattr__(seen, "sheet", sheet_for(seen.path, seen.sheet))
+        return seen
+
+    def prepare(self) -> dict[str, Any]:
+        return dict(_record_of(self, self.state()))
+
+    def read(self) -> tuple[Any, ...]:
+        """Return what a batch is made of, and last what `run.json` keeps of the table."""
+        raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=8)
+def _record_of(source: OwnTable, state: Hashable) -> dict[str, Any]:
+    """Return the record of a table, read once for as long as its files are unchanged."""
+    return source.read()[-1]

@@ -1,0 +1,53 @@
+"""Where a user's data are."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+
+from odenet_cli.errors import RequestError
+
+EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+
+
+def absolute(path: object) -> Path:
+    """Return a path as the user wrote it from the root on, its `~` taken for a home."""
+    return Path(os.path.abspath(os.path.expanduser(str(path))))
+
+
+def find(path: object) -> list[Path]:
+    """Return the file at `path`, or those that a pattern finds, by name; raise RequestError where there is none."""
+    whole = str(absolute(path))
+    files = [whole] if os.path.exists(whole) or not glob.has_magic(whole) else sorted(glob.glob(whole))
+    if not files:
+        raise RequestError(f"data.path={whole}: no file is named so.")
+    for file in files:
+        if os.path.exists(file) and not os.path.isfile(file):  # a pipe or a device may have no end
+            raise RequestError(
+                f"data.path={file} is not a file but a folder, a pipe or a device. Name a file, or FOLDER/*.csv."
+            )
+    return [Path(file) for file in files]
+
+
+def sheet_for(path: str | None, sheet: str | None) -> str | None:
+    """Return the sheet that a run names, where another file of it is of Excel too; a file of text has none."""
+    return sheet if Path(path or "").suffix.lower() in EXCEL else None
+
+
+def state(path: Path) -> tuple[tuple[int, int], ...]:
+    """Return when each file was written, and its size; empty where there is none."""
+    try:
+        return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, find(path)))
+    except (OSError, RequestError):
+        return ()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
