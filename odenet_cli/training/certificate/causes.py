@@ -137,10 +137,10 @@ def overwritten(check: Check) -> Cause | None:
 def unknown(check: Check) -> str:
     """Return what is known of an error without a cause."""
     name = max(check.by_tensor, key=lambda name: check.by_tensor[name])
-    where = f"it is largest in {name}, {percent(check.by_tensor[name])}"
+    where = f"{name}, {percent(check.by_tensor[name])}"
     if check.right(check.backprop()):
-        return f"the backward pass is wrong, {where}.{REPLAY}"
-    return f"{where}; `odenet gradcheck` measures more"
+        return f"the backward pass differs from the exact gradient of the same steps, most in {where}.{REPLAY}"
+    return f"it is largest in {where}; `odenet gradcheck` measures more"
 
 
 def spelled_dtype(dtype: torch.dtype) -> str:
