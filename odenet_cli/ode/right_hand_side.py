@@ -197,8 +197,10 @@ class RightHandSide:
                 raise ValueError(_WRITES)
         if any(value.is_overwritten() for value in self._returned):
             raise ValueError(_REUSES)
-        held = [value.address for value in self._returned if value.reference() is not None]
-        self._returned = [_Returned.note(dy, held) for dy in k]
+        # Those of the last evaluations, for a field may have several buffers and return them by turns.
+        held = [value for value in self._returned if value.reference() is not None][-3 * len(k) :]
+        addresses = [value.address for value in held]
+        self._returned = [*held, *(_Returned.note(dy, addresses) for dy in k)]
 
 
 class _Returned(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_a_field_that_returns_one_buffer_again_is_refused(kind, later):
         solver(kind).dense(Reuses(later=later), doubles(1.0, 2.0), TS)
 
 
+def buffers_by_turns():
+    buffers = itertools.cycle([torch.zeros(2, dtype=torch.float64) for _ in range(3)])
+    return lambda t, y: torch.neg(y, out=next(buffers))
+
+
+def numpy_buffers_by_turns():
+    buffers = itertools.cycle(np.zeros((2, 2)))
+    return lambda t, y: torch.from_numpy(np.negative(y.numpy(), out=next(buffers)))
+
+
 def numpy_buffer():
     numbers = np.zeros(2)
 
@@ -126,6 +137,13 @@ def inference_buffer():
             return buffer.copy_(-y)
 
     return field
+
+
+@pytest.mark.parametrize("make", [buffers_by_turns, numpy_buffers_by_turns])
+@pytest.mark.parametrize("kind", ["dopri5", "rk4"])
+def test_buffers_that_are_returned_by_turns_are_refused_too(kind, make):
+    with torch.no_grad(), pytest.raises(ValueError, match="the field returns a tensor that it writes into again"):
+        solver(kind)(make(), doubles(1.0, 2.0), TS)
 
 
 @pytest.mark.parametrize("make", [numpy_buffer, data_buffer, inference_buffer])
