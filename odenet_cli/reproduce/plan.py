@@ -107,7 +107,7 @@ class Plan:
     about         the preset, in words
     seeds         how many were asked for
     preset_seeds  how many the preset has
-    rows          those that were asked for; none means all
+    rows          which of the item's rows these are, by the shorter list; empty: all
     changes       the user's overrides that change what is computed
     settings      the rest of the experiment's section: what to measure, what to expect
     """
@@ -117,7 +117,7 @@ class Plan:
     about: str
     seeds: int
     preset_seeds: int
-    rows: tuple[str, ...]
+    rows: str
     changes: tuple[str, ...]
     cells: tuple[Cell, ...]
     settings: dict[str, Any]
@@ -132,6 +132,13 @@ class Plan:
     def by_folder(self) -> dict[Path, Cell]:
         """Return the cells by their folders; a cell that stands in two parts has one."""
         return {cell.folder: cell for cell in self.cells}
+
+
+def rows_text(rows: Sequence[str], others: Sequence[str]) -> str:
+    """Return which rows were asked for, as the shorter of what is there and what is left out; empty for all."""
+    if not rows or not others:
+        return ""
+    return f"only {', '.join(rows)}" if len(rows) <= len(others) else f"without {', '.join(others)}"
 
 
 @functools.cache
@@ -180,7 +187,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
         about=about,
         seeds=seeds or preset_seeds,
         preset_seeds=preset_seeds,
-        rows=tuple(rows),
+        rows=rows_text(rows, [row for row in all_rows if row not in rows]),
         changes=tuple(word for word in overrides if not is_incidental(word)),
         cells=tuple(cells),
         settings=settings,

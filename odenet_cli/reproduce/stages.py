@@ -191,7 +191,7 @@ def report(
     result = results.result_of(plan.item, entries, plan.settings)
 
     partial = [f"partial: {plan.seeds} of {plan.preset_seeds} seeds"] if plan.seeds < plan.preset_seeds else []
-    partial += [f"partial: only {', '.join(plan.rows)}"] if plan.rows else []
+    partial += [f"partial: {plan.rows}"] if plan.rows else []
     partial += [f"partial: {len(failed)} of {len(plan.cells)} cells not done"] if failed else []
     partial += [f"changed: {' '.join(plan.changes)}"] if plan.changes else []
     about = results.About(

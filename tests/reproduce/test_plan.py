@@ -15,7 +15,7 @@ from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError
-from odenet_cli.reproduce.plan import digest, is_incidental, plan
+from odenet_cli.reproduce.plan import digest, is_incidental, plan, rows_text
 from odenet_cli.request.compose import compose
 
 PRESETS = ("quick", "cpu", "day", "paper")
@@ -141,6 +141,12 @@ def test_the_words_of_a_cell_are_those_of_odenet_train():
     assert str(cell.folder.parent) == "runs/cells"
 
 
+def test_a_page_of_some_rows_names_the_fewer_of_those_it_has_and_those_it_lacks():
+    assert rows_text([], ["MLP"]) == rows_text(["MLP", "RK-Net"], []) == ""
+    assert rows_text(["MLP"], ["RK-Net"]) == "only MLP"
+    assert rows_text(["MLP", "RK-Net", "ODE-Net"], ["ResNet-1", "no middle"]) == "without ResNet-1, no middle"
+
+
 def test_a_preset_says_words_of_its_own_and_fills_the_braces_in_those_of_the_rows():
     quick, cpu, day, paper = (planned("fig3", preset).cells[0].config for preset in PRESETS)
     assert [one.model["width"] for one in (quick, cpu, day, paper)] == [16, 64, 64, 64]
@@ -189,8 +195,8 @@ def test_an_unknown_name_is_met_with_those_there_are(item, preset, rows, told):
 
 
 def test_rows_are_known_in_any_case_without_hyphens():
-    assert plan("table1", "quick", 1, ["odenet", "resnet 6", "RK-net"], []).rows == ("ODE-Net", "ResNet-6", "RK-Net")
-    assert plan("table2", "quick", 1, ["dt_rnn"], []).rows == ("Δt-RNN",)
+    assert plan("table1", "quick", 1, ["odenet", "resnet 6", "RK-net"], []).rows == "only ODE-Net, ResNet-6, RK-Net"
+    assert plan("table2", "quick", 1, ["dt_rnn"], []).rows == "only Δt-RNN"
 
 
 @pytest.mark.parametrize(
