@@ -7,7 +7,7 @@ import pytest
 
 from odenet_cli.commands import _dry_run
 from odenet_cli.commands import train as command
-from odenet_cli.data import mnist
+from odenet_cli.data.common import downloaded
 
 TINY = ["data=digits", "device=cpu", "model=odenet", "model.width=4", "trainer.limit_batches=2", "trainer.epochs=3"]
 
@@ -92,7 +92,7 @@ def test_a_sweep_shows_its_jobs_and_what_differs(dry):
 
 def test_data_that_are_not_here_are_not_downloaded(dry, tmp_path, monkeypatch):
     monkeypatch.setenv("ODENET_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(mnist, "download", lambda *_: pytest.fail("a download"))
+    monkeypatch.setattr(downloaded, "download", lambda *_: pytest.fail("a download"))
     rows, text = dry("data=mnist", "model=mlp", "device=cpu")
     assert rows["data.download"] == ("auto", "data=mnist")
     assert "MNIST is not complete" in text

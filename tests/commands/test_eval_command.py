@@ -122,7 +122,7 @@ def test_alone_it_scores_as_the_run_was_scored(rows, run_folder):
 def test_every_split(rows, capsys, split, size):
     (record,) = rows(f"split={split}", "trainer.limit_batches=1", "eval.batch_size=16")
     assert record["split"] == split
-    assert f"{size} samples of digits ({split})" in capsys.readouterr().out
+    assert f"{size:,} samples of digits ({split})" in capsys.readouterr().out
 
 
 def test_the_checkpoint_asked_for(rows, capsys):
@@ -238,7 +238,7 @@ def test_a_class_named_in_a_file_does_not_run(tmp_path, monkeypatch, rows):
 
 def test_columns_keep_two_blanks_apart(run_folder, monkeypatch, capsys):
     class Scorer:
-        title = "a run"
+        title, solves = "a run", True
         losses = iter([-705.09692, -123456789.0])
 
         def __init__(self, *_):

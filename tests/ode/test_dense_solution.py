@@ -9,7 +9,7 @@ import pytest
 import torch
 from ode_cases import ADAPTIVE, METHODS, PAIRS, Swirl, doubles, label, solver
 
-from odenet_cli.ode import Adaptive, Fixed, Path, tally
+from odenet_cli.ode import Adaptive, DenseSolution, Fixed, tally
 from odenet_cli.ode.methods import method
 
 EVERY = [*PAIRS, "adams"]
@@ -101,7 +101,7 @@ def test_a_path_costs_at_most_one_evaluation_a_step_and_the_extra_stages(name):
 def test_shapes_follow_the_times_and_the_state():
     solve = solver(("adaptive", "dopri5"))
     path = solve.dense(lambda t, y: -y, torch.ones(2, 3), torch.tensor([0.0, 1.0]))
-    assert isinstance(path, Path)
+    assert isinstance(path, DenseSolution)
     assert path(0.5).shape == (2, 3)
     assert path(torch.tensor(0.5)).shape == (2, 3)
     assert path([0.1, 0.2]).shape == (2, 2, 3)

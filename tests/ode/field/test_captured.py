@@ -313,6 +313,7 @@ def switch():
         return nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))).double()
 
     def case(name, keep):
+        torch.manual_seed(0)
         nets = [make(), make()]
         return pytest.param(keep(nets), nets, id=name)
 
