@@ -72,7 +72,8 @@ class RightHandSide:
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
-        self._returned: list[_Returned] = []
+        self._last: list[_Returned] = []
+        self._by_address: dict[int, _Returned] = {}
 
     def __call__(self, t: Time, y: State, used: bool = True) -> State:
         if not isinstance(t, Tensor):
@@ -195,33 +196,41 @@ class RightHandSide:
         for part, version in zip(y, versions):
             if part._version != version:
                 raise ValueError(_WRITES)
-        if any(value.is_overwritten() for value in self._returned):
-            raise ValueError(_REUSES)
-        # Those of the last evaluations, for a field may have several buffers and return them by turns.
-        held = [value for value in self._returned if value.reference() is not None][-3 * len(k) :]
-        addresses = [value.address for value in held]
-        self._returned = [*held, *(_Returned.note(dy, addresses) for dy in k)]
+        for value in self._last:
+            if value.is_overwritten():
+                raise ValueError(_REUSES)
+        self._last = [self._note(dy, 4 * len(k)) for dy in k]
+
+    def _note(self, dy: Tensor, held: int) -> _Returned:
+        """Return `dy` as it is; raise ValueError if one of the last `held` values lay there and is overwritten.
+
+        A field may have several buffers and return them by turns, so more than the last value is looked for, by its
+        address: one look-up an evaluation.
+        """
+        plain = type(dy) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(dy)
+        address = dy.data_ptr() if plain else 0
+        before, contents = self._by_address.pop(address, None), None
+        if before is not None and before.reference() is not None:  # the memory of a dead one may be anyone's
+            if before.is_overwritten():
+                raise ValueError(_REUSES)
+            contents = dy.detach().clone() if dy.is_cpu else None
+        value = _Returned(weakref.ref(dy), version_of(dy), contents)
+        if address:
+            self._by_address[address] = value
+            if len(self._by_address) > held:
+                del self._by_address[next(iter(self._by_address))]
+        return value
 
 
 class _Returned(NamedTuple):
     """Hold a value of the field as it was; by a weak reference, which keeps no stage of a step in memory.
 
-    address   on the CPU; 0: unknown
     contents  a copy, where a value before it lies in the same memory: numpy and `.data` write without a new version
     """
 
     reference: weakref.ref[Tensor]
     version: int
-    address: int
     contents: Tensor | None
-
-    @classmethod
-    def note(cls, dy: Tensor, held: Sequence[int]) -> _Returned:
-        """Return `dy` as it is; `held` are the addresses of values that the solver still holds."""
-        plain = type(dy) is Tensor and dy.is_cpu and not torch._C._functorch.is_functorch_wrapped_tensor(dy)
-        address = dy.data_ptr() if plain else 0
-        contents = dy.detach().clone() if address and address in held else None
-        return cls(weakref.ref(dy), version_of(dy), address, contents)
 
     def is_overwritten(self) -> bool:
         tensor = self.reference()
