@@ -117,7 +117,7 @@ def at_its_end(folder: Path, config: Config) -> Config:
     rtol = next((record["rtol"] for record in reversed(records) if "rtol" in record), None)
     if rtol is None or solver.rtol is None or solver.atol is None:
         return config
-    return replace(config, solver=replace(solver, rtol=rtol, atol=rtol * solver.atol / solver.rtol))
+    return replace(config, solver=replace(solver, rtol=rtol, atol=rtol * (solver.atol / solver.rtol)))
 
 
 def least_evaluations(config: SolverConfig) -> int:
