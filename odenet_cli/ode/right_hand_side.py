@@ -191,7 +191,7 @@ class RightHandSide:
         return value if recorded else tree_map_only(Tensor, torch.detach, value)
 
     def _check_writes(self, y: State, versions: list[int], k: State) -> None:
-        """Raise ValueError if the field has changed the state, or what it returned last time."""
+        """Raise ValueError if the field has changed the state, or a value that it returned before."""
         # Each write in place raises a tensor's version, by way of any of its views.
         for part, version in zip(y, versions):
             if part._version != version:
