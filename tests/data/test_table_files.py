@@ -89,6 +89,9 @@ def test_all_faults_are_told_at_once(load):
         ),
         ("\n".join(["series,time,x", "a,03/04/2020,1"]), {}, r"line 2: time='03/04/2020': .*data.time_format=dmy, mdy"),
         ("\n".join(["series,time,x", "a,03/04/20,1"]), {}, "the year has two digits.*data.time_format=dmy"),
+        # By the first row's order it would be 20 February 2001.
+        ("\n".join(["series,time,x", "a,2020-01-13,1", "a,01.02.20,2"]), {}, "line 3: time='01.02.20'"),
+        ("\n".join(["series,time,x", "a,13.01.2020,1", "a,14.01.202,2"]), {}, "line 3: time='14.01.202'"),
         (GOOD, {"form": "broad"}, "data.form=broad is not known. There are: long, wide"),
         (GOOD, {"stride": 3}, "data.stride=3 needs data.length"),
         (GOOD, {"length": 1}, "data.length=1 must be at least 2"),

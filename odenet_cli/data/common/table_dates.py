@@ -137,6 +137,11 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
             raise DateError("the year has two digits")
     columns = {"ymd": (a, b, c.fill_null("1")), "dmy": (c, b, a), "mdy": (c, a, b)}
     days = [_epoch_days(*columns[order]) for order in orders]
+    if not form:
+        # A row whose year has another length than the first one's is in another order: no date, and not another day.
+        key = "a" if orders == ["ymd"] else "c"
+        other = parts[key].str.len_bytes() != len(first[key] or "")
+        days = [column.set(other.fill_null(False), None) for column in days]
     if len(days) == 2 and days[0].null_count() == days[1].null_count() and not days[0].equals(days[1]):
         raise DateError("day and month can be taken for each other")
     return min(days, key=lambda column: column.null_count())
