@@ -76,13 +76,15 @@ def locked_here(folder: Path) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether anybody holds the folder's lock."""
+    """Return whether anybody holds the folder's lock; a shared one asks, so that two who ask agree."""
     try:
-        handle = os.open(folder / ".lock", os.O_RDWR)
+        handle = os.open(folder / ".lock", os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError:  # somebody else's, and not to be asked
+        return True
     try:
-        return not try_lock(handle)
+        return not try_lock(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
@@ -94,10 +96,10 @@ def lock_holder(folder: Path) -> str:
     return "another odenet process"
 
 
-def try_lock(handle: int) -> bool:
+def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file and return True, unless it is locked."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
@@ -183,11 +185,26 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def record_or_reason(folder: Path) -> dict[str, Any]:
-    """Return `run.json`, empty if there is none; status `unreadable` and the reason where it cannot be read."""
+    """Return `run.json`, empty if there is none, as `as_it_is` sees it; status `unreadable` and the reason where it
+    cannot be read."""
     try:
-        return read_record(folder)
+        return as_it_is(folder, read_record(folder))
     except RequestError as error:
         return {"status": "unreadable", "reason": str(error)}
+
+
+def as_it_is(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's record with status `killed`, and the reason, where it says `running` and nobody holds the lock.
+
+    What a signal 9 or a power cut ended could not write so itself.
+    """
+    if record.get("status") != "running" or is_locked(folder):
+        return record
+    record = read_record(folder)  # again: it may have ended between the two looks
+    if record.get("status") != "running":
+        return record
+    words = f"odenet train resume={shlex.quote(str(folder))}"
+    return {**record, "status": "killed", "reason": f"it ended without a word (killed, or a power cut). Go on: {words}"}
 
 
 def parse_record(folder: Path) -> dict[str, Any]:

@@ -50,14 +50,10 @@ def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path
     record = record_or_reason(run)
     if run in failed and record.get("status") == "done":
         record = {"status": "failed", "reason": failed[run]}
-    status = record.get("status", "not started")
-    reason = record.get("reason")
-    if status == "running":
-        status, reason = "failed", "it stopped without a word: killed, or out of memory"
     return {
         "overrides": overrides,
-        "status": status,
-        "reason": reason,
+        "status": record.get("status", "not started"),
+        "reason": record.get("reason"),
         "final": record.get("final") or {},
         "folder": str(run.relative_to(folder)),
     }

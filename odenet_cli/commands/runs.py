@@ -1,7 +1,8 @@
 """Find the runs of this folder, newest first: odenet runs [WORD ...]
 
 Lists the runs in `runs` and `sweeps` with their main test score, function evaluations (forward/backward), status and
-age. The name in the first column is a RUN for every command: `odenet eval last`, `odenet report last~1`.
+age; `killed` is a run that ended without a word. The name in the first column is a RUN for every command: `odenet eval
+last`, `odenet report last~1`.
 
   odenet runs odenet digits    those whose name, model, data, status or folder hold all of these words
   odenet runs --paths          their folders alone"""
@@ -20,6 +21,7 @@ from odenet_cli.rundir import recent_runs, record_or_reason
 from odenet_cli.scores import scores_of
 
 SHOWN = 20  # unless all are asked for
+STATUS = 5  # its column
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that hold all of these")
 PARSER.add_argument("--all", action="store_true", help=f"show more than {SHOWN}")
@@ -42,6 +44,9 @@ def main(request: Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if stopped := [row for row in rows if row[STATUS] in ("killed", "interrupted")]:
+        kinds = " or ".join(dict.fromkeys(row[STATUS] for row in stopped))
+        print(f"What was {kinds} goes on: odenet train resume={stopped[0][0]}")
     if len(shown) > len(cut):
         print(f"{len(shown) - len(cut)} more: --all")
     return 0

@@ -17,7 +17,7 @@ from typing import Any
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError, first_line
-from odenet_cli.rundir import check_types, parse_record, read_metrics
+from odenet_cli.rundir import as_it_is, check_types, parse_record, read_metrics
 
 CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.yaml`
 RUN_FILES = {"run.json", "metrics.jsonl"}  # only the folder of a run holds one of these
@@ -155,7 +155,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 def read_run(folder: Path) -> Run:
     """Read the run in `folder`; its status is `unreadable` where a file is damaged or says what no run would."""
     try:
-        record = parse_record(folder)
+        record = as_it_is(folder, parse_record(folder))
         metrics = read_metrics(folder)
         config = dict(flatten(read_saved(folder)))
         check_types(config, CONFIG_TYPES, "config.yaml")
@@ -166,8 +166,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder=folder, status="unreadable", reason=first_line(_why_unreadable(error)))
     reason = first_line(record.get("reason") or "")
     if status == "running":
-        last = f"the last record is of step {metrics[-1]['step']}" if metrics else "no record yet"
-        reason = f"still running, or killed without a word; {last}"
+        reason = f"the last record is of step {metrics[-1]['step']}" if metrics else "no record yet"
     return Run(folder=folder, status=status, reason=reason, config=config, record=record, metrics=metrics)
 
 

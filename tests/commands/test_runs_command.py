@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from odenet_cli.rundir import locked
+
 FIELDS = {"reason": None, "command": None, "git": None, "device": "cpu", "finished": None, "versions": None}
 
 
@@ -48,6 +50,22 @@ def test_last_is_a_run(odenet, runs):
     done = odenet("export", "last~3", "out=w.safetensors")
     assert done.returncode == 2
     assert "last~3 is no run: runs/ and sweeps/ of this folder hold 3." in done.stderr
+
+
+def test_a_killed_run_is_none_that_runs(odenet, runs):
+    """What says `running` and whose lock nobody holds was killed: so it is listed, searched and reported."""
+    for folder in ("runs/2026-01-02/b", "sweeps/2026-01-03/c/0-x"):
+        path = runs / folder / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running", "final": None}))
+    with locked(runs / "runs/2026-01-02/b"):
+        lines = odenet("runs").stdout.splitlines()
+        assert [line.split()[-3] for line in lines[:3]] == ["killed", "running", "done"]
+        assert lines[3:] == ["What was killed goes on: odenet train resume=last"]
+        assert odenet("runs", "running", "--paths").stdout == "runs/2026-01-02/b\n"
+        report = odenet("report", ".").stdout
+    assert "sweeps/2026-01-03/c/0-x: killed: it ended without a word" in report
+    assert "odenet train resume=sweeps/2026-01-03/c/0-x" in report
+    assert "runs/2026-01-02/b: running: no record yet" in report
 
 
 def test_none_yet(odenet):

@@ -49,11 +49,8 @@ def test_runs_that_are_not_done(tmp_path, write, status):
     run = read_run(write(tmp_path / "run", status=status, reason="the loss is nan\n  Lower optim.lr."))
     assert not run.done
     assert run.value("error") is None
-    assert run.reason == (
-        "still running, or killed without a word; the last record is of step 30"
-        if status == "running"
-        else "the loss is nan"
-    )
+    killed = f"it ended without a word (killed, or a power cut). Go on: odenet train resume={tmp_path / 'run'}"
+    assert (run.status, run.reason) == (("killed", killed) if status == "running" else (status, "the loss is nan"))
 
 
 def test_a_record_that_is_being_written_waits(tmp_path, write):

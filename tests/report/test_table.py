@@ -113,9 +113,9 @@ def test_runs_none_of_which_is_done(tmp_path, write):
     (folders[0] / "run.json").write_text("{")
     text = comparison_text(*made(folders))
     (row,) = rows(text)
-    assert (row["runs (seeds)"], row["status"], row["s / epoch"]) == ("0", "1 running", "–")
+    assert (row["runs (seeds)"], row["status"], row["s / epoch"]) == ("0", "1 killed", "–")
     assert f"- {folders[0]}: unreadable: " in text
-    assert f"- {folders[1]}: running: still running" in text
+    assert f"- {folders[1]}: killed: it ended without a word" in text
 
 
 def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
