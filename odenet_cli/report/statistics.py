@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from odenet_cli.errors import RequestError, first_line
 from odenet_cli.report.runs import Run, finite
 
-SIGNED = frozenset(("loss", "nll", "kl", "gap"))  # measures that may be below 0
-SHARES = frozenset(("error", "valid_error", "outside"))  # measures that are at most 1
+SIGNED = frozenset(("loss", "nll", "nll_data", "kl", "gap", "r2", "r2_held_out"))  # measures that may be below 0
+AT_MOST_1 = frozenset(("error", "valid_error", "outside", "r2", "r2_held_out"))
 LEVEL = 0.05  # of significance
 
 Key = TypeVar("Key", bound=Hashable)
@@ -53,7 +53,7 @@ def over_seeds(values: Iterable[tuple[Any, float | None]], name: str) -> Spread 
     Runs of one seed are not independent: their mean counts once.
     """
     seeds = grouped((seed, value) for seed, value in values if value is not None)
-    bounds = (-math.inf if name in SIGNED else 0.0, 1.0 if name in SHARES else math.inf)
+    bounds = (-math.inf if name in SIGNED else 0.0, 1.0 if name in AT_MOST_1 else math.inf)
     return spread([statistics.fmean(same) for same in seeds.values()], *bounds) if seeds else None
 
 
