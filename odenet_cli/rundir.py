@@ -144,6 +144,18 @@ def runs_below(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("run.json"))
 
 
+def where_one_is(folder: Path) -> str:
+    """Return what leads from a folder that is no run's to one: what it is in, or has, or what lists all."""
+    above = [place for place in folder.parents[:2] if (place / "config.yaml").is_file()]
+    if above:
+        return f"It is a part of one: {above[0]}."
+    depths = ("*/", "*/*/", "*/*/*/")  # of a sweep, of runs, of sweeps; / has no end
+    below = sorted(path.parent for depth in depths for path in folder.glob(f"{depth}run.json"))
+    if below:
+        return f"It has {len(below)} below it, such as {shlex.quote(str(below[0]))}."
+    return "`odenet runs` lists those here; last is the newest, last~1 the one before it."
+
+
 def recent_runs() -> list[Path]:
     """Return the runs in `runs` and `sweeps` here, newest first, without the cells of `odenet reproduce`."""
     found = (folder for kind in ("runs", "sweeps") for folder in runs_below(Path(kind)))

@@ -127,9 +127,10 @@ class Parser(argparse.ArgumentParser):
             raise RequestError(f"a flag is set by true or false: {error}") from error
         except argparse.ArgumentError as error:
             name, message = str(error.argument_name), error.message
-            raise RequestError(
-                f"{name} needs a value." if message.startswith("expected") else f"{name.lstrip('-')}={message}"
-            ) from error
+            if message.startswith("expected"):
+                raise RequestError(f"{name} needs a value.") from error
+            option = name.startswith("-")
+            raise RequestError(f"{name.lstrip('-')}={message}" if option else f"{name} {message.lstrip()}") from error
         for word in unknown:
             self.refuse(word)
         request.argv = list(argv)

@@ -26,7 +26,7 @@ from odenet_cli.training.progress import columns, on_terminal
 
 PARSER = _common.Parser(__name__, __doc__)
 add = PARSER.add_argument
-add("paths", metavar="PATH", nargs="+", help="folder of a run, of a sweep, or one above them")
+add("paths", metavar="PATH", nargs="+", type=_common.word, help="folder of a run, of a sweep, or one above them")
 add("--out", metavar="FOLDER", type=_common.path, help="write there too")
 add(
     "--by",

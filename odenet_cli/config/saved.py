@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from odenet_cli import files
+from odenet_cli import files, rundir
 from odenet_cli.config.check import check, leaves
 from odenet_cli.config.presets import written
 from odenet_cli.config.schema import INCIDENTAL, Config
@@ -77,9 +77,7 @@ def load(folder: Path) -> Config:
     path, content = folder / "config.yaml", read_saved(folder)
     content.pop("hydra", None)  # of no use here
     if not content:
-        near = next((place for place in folder.parents[:2] if (place / path.name).is_file()), None)
-        hint = f"\n  It is a part of one: {near}." if near else ""
-        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.{hint}")
+        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.\n  {rundir.where_one_is(folder)}")
     for key, value in leaves(content):
         if "${" in str(value):  # it would be resolved a second time
             raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")

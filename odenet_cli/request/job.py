@@ -37,7 +37,7 @@ from odenet_cli.request.folders import check_run_folder, check_sweep_folder
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.overrides import differing_keys, parse, quote
 from odenet_cli.request.trust import check_composed, check_inside, check_named_code
-from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below
+from odenet_cli.rundir import holds_run, named_run, record_or_reason, runs_below, where_one_is
 from odenet_cli.training.boards import check_installed
 from odenet_cli.training.identity import find_moved_data, identity, may_change
 
@@ -235,7 +235,7 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     if not read_saved(folder):  # one that is damaged is refused by its name
         raise RequestError(
             f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
-            "  resume takes none, auto (the run in hydra.run.dir), last (the newest run here) or the folder of a run."
+            f"  {where_one_is(folder)}\n  resume takes none, auto (the run in hydra.run.dir) or a RUN."
         )
     if args.multirun or args.config_name:
         raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")

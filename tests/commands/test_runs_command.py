@@ -74,6 +74,39 @@ def test_none_yet(odenet):
     assert (done.returncode, done.stdout) == (0, "no run in runs/ and sweeps/ here yet.\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        ("eval runs", "It has 3 below it, such as runs/2026-01-01/a."),
+        ("export sweeps/2026-01-03 out=w", "It has 1 below it, such as sweeps/2026-01-03/c/0-x."),
+        ("train resume=sweeps", "It has 1 below it, such as sweeps/2026-01-03/c/0-x."),
+        ("audit 1", "`odenet runs` lists those here; last is the newest, last~1 the one before it."),
+    ],
+)
+def test_what_is_no_run_leads_to_one(odenet, runs, words, way):
+    """A folder above runs names one of them, anything else what lists them."""
+    done = odenet(*words.split())
+    assert done.returncode == 2
+    assert (
+        f" is not the folder of a run: there is no {words.split()[1].removeprefix('resume=')}/config.yaml.\n  {way}\n"
+        in (done.stderr)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", ""], "RUN needs a value."),
+        (["report", ""], "PATH needs a value."),
+        (["export", "last", "out="], "out= needs a value."),
+    ],
+)
+def test_an_empty_word_is_none(odenet, runs, words, message):
+    """What an unset variable of the shell leaves is not the current folder."""
+    done = odenet(*words)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
 def test_last_is_resumed(odenet, tmp_path):
     """`resume=last` goes on with the newest run; a finished one is told how to get longer."""
     words = ["model=mlp", "data=digits", "device=cpu", "trainer.limit_batches=2", "trainer.epochs=2"]
