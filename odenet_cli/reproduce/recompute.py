@@ -78,6 +78,8 @@ def from_log(run: Run) -> Iterator[Check]:
     here = {name: value for name, value in test.items() if name in final and name not in COUNTS | TIMES}
     here |= {"nfe_test": test["nfe_forward"], "saved_mib": max(record["saved_mib"] for record in train)}
     here |= {name: train[-1][name] for name in ("nfe_forward", "nfe_backward")}
+    if "gradient_error" in final:
+        here["gradient_error"] = max((r["gradient_error"] for r in train if "gradient_error" in r), default=None)
     if valid:
         score = "error" if "error" in valid[0] else "loss"
         best = min(valid, key=lambda record: (record[score], record["loss"]))

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -31,7 +31,7 @@ from odenet_cli.training.progress import duration
 
 PARTS = {"rows": list, "facts": dict, "expected": list}  # of a page's JSON: what follows from the records
 RECORDS_RTOL = 1e-9  # of sums, logarithms and square roots of the same numbers by another library of mathematics
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 
 @dataclass
@@ -129,10 +129,11 @@ def verify_records(planned: Plan, page: Mapping[str, Any], copies: dict[Path, Pa
     for part in PARTS:
         a, b = dict(leaves(committed[part], part)), dict(leaves(here[part], part))
         pairs += [("json", key, a.get(key), b.get(key)) for key in a.keys() | b.keys()]
-    numbers: dict[str, Callable[[str], list[Any]]] = {"csv": csv_values, "md": NUMBER.findall}
-    for kind, read in numbers.items():
-        columns = zip_longest(read(page[kind]), read(texts[kind]))
-        pairs += [(kind, f"number {place}", *pair) for place, pair in enumerate(columns, 1)]
+    verdicts = [NUMBER.findall(content.get("verdict", "")) for content in (committed, here)]
+    numbers = {"json": verdicts, "csv": [csv_values(content["csv"]) for content in (page, texts)]}
+    numbers |= {"md": [NUMBER.findall(content["md"]) for content in (page, texts)]}
+    for kind, columns in numbers.items():
+        pairs += [(kind, f"number {place}", *pair) for place, pair in enumerate(zip_longest(*columns), 1)]
     for kind, key, before, after in pairs:
         check = compare(key, before, after, is_close(before, after, RECORDS_RTOL))
         tally.check(f"{name}.{kind}", check, kind=f"{name}.{kind}, from the records")

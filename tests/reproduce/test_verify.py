@@ -138,10 +138,15 @@ def test_a_flipped_byte_is_refused_by_name(results):
         assert refused.value.code == 2
 
 
-@pytest.mark.parametrize("kind", ["facts", "rows", "expected", "md", "csv"])
+@pytest.mark.parametrize("kind", ["facts", "rows", "expected", "verdict", "md", "sign", "csv"])
 def test_a_changed_number_of_the_table_differs(results, records_only, capsys, kind):
-    path = results / "table1" / f"quick.{kind if kind in ('md', 'csv') else 'json'}"
-    if path.suffix == ".json":
+    ending = {"csv": "csv", "md": "md", "sign": "md"}.get(kind, "json")
+    path = results / "table1" / f"quick.{ending}"
+    if kind == "verdict":
+        whole = json.loads(path.read_text())
+        error = re.search(r"test errors of ([\d.]+)", whole["verdict"])[1]
+        path.write_text(json.dumps({**whole, "verdict": whole["verdict"].replace(error, "0.01", 1)}))
+    elif path.suffix == ".json":
         whole = json.loads(path.read_text())
         part = {"facts": whole["facts"], "rows": whole["rows"][-1], "expected": whole["expected"][0]}[kind]
         key = {"facts": "test error of MLP (%)", "rows": "saved_mib", "expected": "measured"}[kind]
@@ -151,7 +156,7 @@ def test_a_changed_number_of_the_table_differs(results, records_only, capsys, ki
         rows = list(csv.DictReader(path.open()))
         path.write_text(path.read_text().replace(rows[0]["error"], "0.5", 1))
     else:
-        path.write_text(path.read_text().replace(" 13,674 ", " 13,675 ", 1))
+        path.write_text(path.read_text().replace(" 13,674 ", " 13,675 " if kind == "md" else " -13,674 ", 1))
     assert verify.main(["table1"]) == 1
     out = capsys.readouterr().out
     assert re.search(rf"^differs: {re.escape(str(path))}: ", out, re.MULTILINE)
@@ -175,11 +180,13 @@ def test_a_record_that_its_log_contradicts_differs(results, records_only, capsys
     folder = cell_of(results, "ODE-Net")
     record = json.loads((folder / "run.json").read_text())
     record["final"]["valid_loss"] += 0.5
+    record["final"]["gradient_error"] = 0.0
     (folder / "run.json").write_text(json.dumps(record))
     seal(folder)
     assert verify.main(["table1"]) == 1
     out = capsys.readouterr().out
-    assert re.search(rf"^differs: {folder.name}: run\.json, by the log: valid_loss: ", out, re.M)
+    for name in ("valid_loss", "gradient_error"):
+        assert re.search(rf"^differs: {folder.name}: run\.json, by the log: {name}: ", out, re.M)
 
 
 def test_a_config_of_another_cell_is_refused(results):
