@@ -172,7 +172,7 @@ WRONG = {
         "no row has b=test",
     ),
     "two of a name": ("a,a\n1,2\n", {}, "line 1: columns 1 and 2 are both named a. Rename"),
-    "two without a name": ("a,b,,\n1,2,,\n3,4,,\n", {}, "line 1: column 4 of 4 has no name. Name it, or take it out"),
+    "without a name": ("a,b,,\n1,2,,7\n3,4,,7\n", {}, "line 2: column 4 of 4 has no name, and is no number of the row"),
     "no numbers": ("a,b\nx,y\n", {}, "has 0 columns of numbers (a, b), and a flow takes 1 to 64"),
     "too many": (text(normal(3, 65)), {}, "has 65 columns of numbers"),
     "half a name": ("0.5,abc\n1,2\n", {}, "line 1: '0.5,abc' is neither names of columns nor a point"),

@@ -16,7 +16,7 @@ from odenet_cli.data.common import array_file, table_file
 from odenet_cli.data.common.places import find
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_file import Cells, brief
-from odenet_cli.data.common.table_numbers import Faults, check_parts, read_parts, read_values
+from odenet_cli.data.common.table_numbers import Faults, check_nameless, check_parts, read_parts, read_values
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def read(source: Source, asked: bool = False) -> Points:
         split = split or (array_file.SPLIT if array_file.SPLIT in cells.names else None)
     else:
         cells = table_file.read(source, choose, bare=True)
+    if columns is None:
+        check_nameless(cells)
     faults, notes, found = Faults(cells), list(cells.notes), dict[str, pl.Series]()
     chosen, missing = choose(cells.paths[0], cells.names), [*map(str, source.missing or ())]  # type: ignore[arg-type]
     for name, title in zip(chosen, columns or chosen):

@@ -50,7 +50,7 @@ def choose(source: Source, path: Path, names: list[str]) -> Columns:
         if found is None:
             raise RequestError(
                 f"{path}: no column is named time (or {', '.join(TIME[1:])}); there are {brief(', '.join(names))}. "
-                "Say which one it is: data.time=NAME."
+                "Say which one it is: data.time=NAME; or how many lines stand above the names: data.skip=LINES."
             )
         time = [found]
         if found.lower() == "time" and "date" in folded and not values:  # a day and, beside it, the time of the day
@@ -72,13 +72,11 @@ def choose(source: Source, path: Path, names: list[str]) -> Columns:
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """Raise RequestError for two columns of one name, or of none."""
+    """Raise RequestError for two columns of one name."""
     for n, name in enumerate(names):
         first = names.index(name)
-        if first < n and name:
-            raise fault(path, 1, f"columns {first + 1} and {n + 1} are both named {name}. Rename one of them.")
         if first < n:
-            raise fault(path, 1, f"column {n + 1} of {len(names)} has no name. Name it, or take it out.")
+            raise fault(path, 1, f"columns {first + 1} and {n + 1} are both named {name}. Rename one of them.")
 
 
 def _check_roles(path: Path, names: list[str], roles: Mapping[str, Sequence[str] | None]) -> None:

@@ -1,5 +1,7 @@
 """The cells of a table in a file, as it is found: text in any usual dialect, Parquet, Excel; with file and line.
 
+A text may be compressed, by gzip or alone in a zip archive.
+
 Text is looked at twice. The head tells encoding, separator, decimal sign, names and units, and whether the columns are
 there that are asked for: what it refuses is not read further. Then all lines are split at once (by polars).
 """
@@ -7,11 +9,16 @@ there that are asked for: what it refuses is not read further. Then all lines ar
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
+import logging
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 HEAD = 1 << 20  # bytes that are looked at first
 ROWS_SEEN = 50  # rows of the head by which the dialect is chosen
 SEPARATORS = ",;\t|"
+BLANK = SEPARATORS + ' "\r'  # a row of empty cells is a blank line
+DAY_0 = datetime(1899, 12, 31)  # of Excel, where times without a date are
 FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -139,23 +148,43 @@ def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
         raise RequestError(f"{path}: data.sheet={source.sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
     try:
         if stored:
-            return _read_stored(path, check, source.sheet, source.skip or 0)
-        with open(path, "rb") as file:
+            return _read_stored(source, path, check)
+        with _opened(path) as file:
             head = file.read(HEAD)
             text, _ = _decode(path, head, whole=len(head) < HEAD)
             dialect = _dialect(path, text, source.decimal, source.skip or 0, bare)
             check(path, dialect.names)
             raw = head + file.read()
-    except OSError as error:
-        raise RequestError(f"data.path={path} cannot be read: {error.strerror}.") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise RequestError(f"data.path={path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     return _split(path, raw, dialect)
 
 
-def _read_stored(path: Path, check: Check, sheet: str | None, skip: int) -> Cells:
+def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Return a file to read, or what is compressed in it."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic[:2] == b"\x1f\x8b":
+        return gzip.open(path)
+    if magic != b"PK\x03\x04":
+        return open(path, "rb")
+    archive = zipfile.ZipFile(path)
+    members = [member.filename for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        listed = counted_names("files", members)
+        raise RequestError(f"{path} is an archive of {listed}. Unpack it, and name the table in it.")
+    try:
+        return archive.open(members[0])
+    except (RuntimeError, NotImplementedError) as error:  # a password, a method that zipfile does not know
+        raise RequestError(f"{path} cannot be unpacked: {error}. Unpack it yourself.") from error
+
+
+def _read_stored(source: OwnTable, path: Path, check: Check) -> Cells:
     """Read a file whose columns have types."""
     kind, notes = "Excel" if path.suffix.lower() in EXCEL else "Parquet", list[str]()
+    skip = source.skip or 0
     try:
-        frame = pl.read_parquet(path) if kind == "Parquet" else _read_excel(path, sheet, skip, notes)
+        frame = pl.read_parquet(path) if kind == "Parquet" else _read_excel(path, source.sheet, skip, notes)
     except ImportError as error:
         raise RequestError(
             f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
@@ -165,7 +194,7 @@ def _read_stored(path: Path, check: Check, sheet: str | None, skip: int) -> Cell
         raise
     except Exception as error:  # the readers raise errors of their own, which share no base
         raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
-    names = ["" if name.startswith("__UNNAMED__") else name for name in frame.columns]
+    names = _all_named(["" if name.startswith("__UNNAMED__") else name for name in frame.columns])
     try:
         check(path, names)
     except RequestError as error:
@@ -175,14 +204,34 @@ def _read_stored(path: Path, check: Check, sheet: str | None, skip: int) -> Cell
             "\n  ".join([f"{path} has names of columns and no rows. Add some: a row is a point.", *notes])
         )
     frame.columns = names
-    return stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes)
+    texts = frame.head(ROWS_SEEN).select(pl.col(pl.String).fill_null(""))
+    decimal = source.decimal or _decimal("", texts.rows())
+    return stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes, decimal)
 
 
-def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) -> Cells:
-    """Return the cells of a file whose columns have types; `first` is the number of its first row."""
+def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str], decimal: str = ".") -> Cells:
+    """Return the cells of a file whose columns have types; `first` is the number of its first row.
+
+    Categories are words, and what can be neither number, text nor date stands as the name of its type.
+    """
+    names, plain = frame.columns, []
+    for name, dtype in frame.schema.items():
+        if isinstance(dtype, (pl.Categorical, pl.Enum)):
+            plain.append(pl.col(name).cast(pl.String))
+        elif dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+            plain.append(pl.when(pl.col(name).is_not_null()).then(pl.lit(f"{dtype}")).alias(name))
     places = [pl.lit(0, pl.UInt32).alias(FILE), pl.int_range(first, first + len(frame), dtype=pl.UInt32).alias(LINE)]
+    frame = frame.with_columns(*plain, *places)
+    there = frame.select(names).with_columns(pl.col(pl.String).str.strip_chars().replace("", None))
+    blank = there.select(pl.all_horizontal(pl.all().is_null())).to_series()
     ragged = pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
-    return Cells(frame.columns, [], frame.with_columns(places), ".", [path], notes, ragged, file_sha256(path))
+    frame = frame.filter(~blank) if blank.any() else frame
+    return Cells(names, [], frame, decimal, [path], notes, ragged, file_sha256(path))
+
+
+def _all_named(names: list[str]) -> list[str]:
+    """Return the names of columns, those without one but for the first called as pandas calls them."""
+    return [name or ("" if n == names.index("") else f"Unnamed: {n}") for n, name in enumerate(names)]
 
 
 def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> pl.DataFrame:
@@ -194,7 +243,22 @@ def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> p
         raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet, but {brief(', '.join(there))}.")
     if sheet is None and len(there) > 1:
         notes.append(f"sheet {there[0]} was read; there are also (data.sheet=NAME) {brief(', '.join(there[1:]))}")
-    return pl.read_excel(path, sheet_name=sheet or there[0], read_options={"header_row": skip})
+    logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it warns of columns that are empty
+    # All rows say what a column holds: by the first thousand, words below them would be read as missing numbers.
+    frame = pl.read_excel(
+        path,
+        sheet_name=sheet or there[0],
+        infer_schema_length=None,
+        drop_empty_rows=False,  # they have numbers
+        read_options={"header_row": skip},
+    )
+    clock = [name for name, dtype in frame.schema.items() if dtype == pl.Datetime and _is_clock(frame[name])]
+    return frame.with_columns(pl.col(clock) - DAY_0)
+
+
+def _is_clock(column: pl.Series) -> bool:
+    """Return whether Excel's dates are all of its first days: they are times of a day, or durations."""
+    return column.null_count() < len(column) and bool(column.is_between(DAY_0, DAY_0 + timedelta(60)).all())
 
 
 def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
@@ -218,7 +282,9 @@ def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
 
 def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) -> Dialect:
     """Return what the head of a file tells of it; raise RequestError where it names no columns."""
-    lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip()]
+    lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip(BLANK)]
+    if lines and re.match(r'\s*(\{\s*"|\[\s*[\[{]|<[!?A-Za-z])', lines[0][1]):
+        raise fault(path, lines[0][0], "this is JSON, HTML or XML, and no table. Save it as CSV or Parquet.")
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0][1].strip(" ")) if lines else None
     comments = [(n, line.lstrip("# ")) for n, line in lines if line.startswith("#")]
     rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
@@ -237,7 +303,8 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
         names = [f"x{n + 1}" for n in range(len(names))]
     else:
         rows = rows[1:]
-    if not bare and any(names) and all(not name or LIKE_NUMBER.match(name) for name in names[1:]):
+    numbers = [bool(LIKE_NUMBER.match(name)) for name in names]
+    if not bare and any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:]):
         raise fault(path, number, "numbers, where the first line names the columns: series, time, values …. Add it.")
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     if body and all(len(row) == len(names) + 1 for _, row in body):
@@ -248,6 +315,7 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
         units, notes = body[0][1], [f"line {body[0][0]} taken as a row of units"]
         body = body[1:]
     first = body[0][0] - 1 if body else number
+    names = _all_named(names)
     return Dialect(names, units, separator, decimal or _decimal(separator, [row for _, row in body]), first, notes)
 
 
@@ -299,7 +367,7 @@ def _separator(lines: list[str], marks: str) -> str:
     return max(marks, key=score)
 
 
-def _decimal(separator: str, rows: list[list[str]]) -> str:
+def _decimal(separator: str, rows: Sequence[Sequence[str]]) -> str:
     flat = [cell for row in rows for cell in row]
     commas = separator != "," and any(map(COMMA_NUMBER.fullmatch, flat))
     return "," if commas and not any(map(POINT_NUMBER.fullmatch, flat)) else "."
@@ -332,7 +400,7 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
         notes.append(f"{len(passed)} comments (#) passed over, the first in line {passed[LINE][0]}")
     plain = pl.col("text").str.replace_all('"[^"]*"', "") if quoted else pl.col("text")
     count = plain.str.count_matches(separator, literal=True) + 1
-    rows = lines.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0, ~is_comment)
+    rows = lines.filter(pl.col("text").str.strip_chars(BLANK).str.len_bytes() > 0, ~is_comment)
     rows = rows.with_columns(count.alias("cells"))
     ragged = rows.filter(pl.col("cells") != len(dialect.names)).select(LINE, "cells", pl.lit(0, pl.UInt32).alias(FILE))
     if len(ragged):

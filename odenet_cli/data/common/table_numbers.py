@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, time
 
 import polars as pl
 from torch import Tensor
@@ -117,9 +118,12 @@ def read_times(
     label = " ".join(names)
     column, zones = cells.frame[names[0]], None
     if len(names) > 1:
-        column = cells.frame.select(pl.concat_str(pl.col(names).cast(pl.String), separator=" ")).to_series()
+        texts = [_words(cells.frame[name]) for name in names]
+        column = cells.frame.select(pl.concat_str(texts, separator=" ").alias(label))[label]
     if column.dtype == pl.Time:
         x, kind = column.cast(pl.Int64) / 1e9, "clock"
+    elif column.dtype == pl.Duration:
+        x, kind = column.dt.total_microseconds() / 1e6, "clock"
     elif column.dtype.is_temporal():
         x, kind = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, "date"
         if zone and getattr(column.dtype, "time_zone", None) is None:
@@ -146,6 +150,15 @@ def read_times(
             "how they are written: data.time_format=."
         )
     return x, kind, None if zones is None or zones.null_count() == len(zones) else zones
+
+
+def _words(column: pl.Series) -> pl.Series:
+    """Return the days or times of day in a column as text, to be read beside those of another."""
+    if column.dtype == pl.Datetime and (column.dt.time().drop_nulls() == time()).all():
+        column = column.dt.date()
+    elif column.dtype == pl.Duration:
+        column = (pl.Series([datetime(1970, 1, 1)]) + column).dt.time()
+    return column.cast(pl.String)
 
 
 def in_utc(
@@ -224,6 +237,8 @@ def check_parts(cells: Cells, name: str, parts: Tensor) -> None:
 def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
     """Return which cells hold nothing, or a word that stands for it."""
     words = [*MISSING, *(word.strip().lower() for word in missing)]
+    if column.dtype.is_temporal():
+        return column.is_null()
     plain = column.cast(pl.String).str.strip_chars().str.to_lowercase()
     return column.is_null() | plain.is_in(words).fill_null(False)
 
@@ -263,7 +278,7 @@ def _careful(column: pl.Series, group: str, point: str) -> pl.Series:
 
 def _remedy(words: pl.Series) -> str:
     """Return how to mend cells that are no numbers."""
-    shown = words.cast(pl.String).unique(maintain_order=True).to_list()[:3]
+    shown = [str(word) for word in words.unique(maintain_order=True).to_list()[:3]]
     if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):
         return "If the comma is the decimal sign, say data.decimal=','; else correct it."
     if any(re.match(THOUSANDS, word.strip()) for word in shown):

@@ -191,7 +191,10 @@ def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
     """Return what to say of columns of words beside the only column of numbers: they may say what that measures."""
     notes = []
     for name in left_out:
-        words = cells.frame[name].cast(pl.String).drop_nulls().unique().sort().to_list()
+        column = cells.frame[name]
+        if column.dtype.is_temporal():
+            continue
+        words = column.cast(pl.String).drop_nulls().unique().sort().to_list()
         if 1 < len(words) <= MAX_VARIABLES and 2 * len(words) <= len(cells.frame):
             listed = brief(", ".join(words))
             notes.append(f"if {name} says what a row measures ({listed}): data.variable={name}")

@@ -1,0 +1,158 @@
+"""Tables as programs export them: each is read as it is meant, or refused by name."""
+
+import datetime
+import gzip
+import io
+import math
+import zipfile
+from decimal import Decimal
+
+import polars
+import pytest
+from table_kit import write
+
+from odenet_cli import data
+from odenet_cli.data.table import Source
+from odenet_cli.errors import RequestError
+
+
+def read(path, **options):
+    return Source(path=str(path), **options).table()
+
+
+def rows(table):
+    """The times and values of each series."""
+    counts = table.numbers.counts.tolist()
+    pairs = zip(table.numbers.times.split(counts), table.numbers.values.split(counts), strict=True)
+    return {name: (t.tolist(), x.tolist()) for name, (t, x) in zip(table.names, pairs, strict=True)}
+
+
+def only(table):
+    (pair,) = rows(table).values()
+    return pair
+
+
+def excel(path, table):
+    pytest.importorskip("fastexcel")
+    book = pytest.importorskip("openpyxl").Workbook()
+    for row in table:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+PLAIN = "time,x,y\n0,1,2\n1,2,3\n2,3,5\n"
+VALUES = [[1, 2], [2, 3], [3, 5]]
+
+
+@pytest.mark.parametrize("blank", ["", ",,", " , ,", '"","",""', "\t"])
+def test_a_row_of_empty_cells_is_a_blank_line(tmp_path, blank):
+    text = f"{blank}\n" + PLAIN.replace("1,2,3", f"{blank}\n1,2,3") + f"{blank}\n{blank}"
+    assert only(read(write(tmp_path, text))) == ([0, 1, 2], VALUES)
+    with pytest.raises(RequestError, match="line 6: x='a'"):
+        read(write(tmp_path, text.replace("2,3,5", "2,a,5")))
+
+
+def test_empty_rows_and_text_far_down_a_sheet(tmp_path):
+    """What stands below the first thousand rows counts too: words were read as missing numbers."""
+    table = [["time", "x", None], *([t, 2 * t] for t in range(1500)), [], [1500, 1], [None, None, " "]]
+    table.insert(10, [])
+    t, x = only(read(excel(tmp_path / "a.xlsx", table)))
+    assert t == [*range(1501)]
+    assert x[1499] == [2998]
+    table[1400] = [1399, "A12"]
+    with pytest.raises(RequestError, match=r"line 1401: x='A12' is no finite number"):
+        read(excel(tmp_path / "b.xlsx", table))
+
+
+def test_compressed_text_is_read(tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("folder/", "")
+        archive.writestr("folder/a.csv", PLAIN)
+    for name, raw in {"a.csv.gz": gzip.compress(PLAIN.encode()), "a.zip": packed.getvalue()}.items():
+        assert only(read(write(tmp_path, raw, name))) == ([0, 1, 2], VALUES)
+        with pytest.raises(RequestError, match=r"data\.path=.* cannot be read: "):
+            read(write(tmp_path, raw[: len(raw) // 2], name))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("b.csv", PLAIN)
+    with pytest.raises(RequestError, match=r"an archive of 2 files \(folder/a\.csv, b\.csv\)"):
+        read(write(tmp_path, packed.getvalue(), "a.zip"))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"time": 0, "x": 1}\n{"time": 1, "x": 2}', '[{"time":0,\n"x":1}]', "<!DOCTYPE html>", "<table><tr>"]
+)
+def test_what_is_no_table_is_named(tmp_path, text):
+    with pytest.raises(RequestError, match="line 1: this is JSON, HTML or XML, and no table"):
+        read(write(tmp_path, text))
+
+
+def test_lines_above_the_names_are_asked_about(tmp_path):
+    for above in ("Station 12,,\nmade 2023-01-01,,", "Station: 12\nmade: 2023-01-01", "Report"):
+        path = write(tmp_path, f"{above}\n{PLAIN}")
+        with pytest.raises(RequestError, match=r"no column is named time .* data\.skip=LINES"):
+            read(path)
+        assert only(read(path, skip=above.count("\n") + 1)) == ([0, 1, 2], VALUES)
+
+
+def test_types_of_parquet_are_numbers_words_or_left_out(tmp_path):
+    hour = datetime.timedelta(hours=1)
+    frame = polars.DataFrame(
+        {
+            "time": [0, 1, 2],
+            "id": polars.Series(["a"] * 3, dtype=polars.Categorical),
+            "price": [Decimal("1.50"), Decimal("2.25"), None],
+            "on": [True, False, True],
+            "words": polars.Series(["10", "20", "5"], dtype=polars.Enum(["5", "10", "20"])),
+            "list": [[1], [2], [3]],
+            "pair": [{"a": 1, "b": 2}] * 3,
+            "raw": [b"1", b"2", b"3"],
+            "lasts": [hour, 2 * hour, hour],
+            "nothing": polars.Series([None] * 3, dtype=polars.Null),
+        }
+    )
+    frame.write_parquet(path := tmp_path / "a.parquet")
+    table = read(path)
+    assert table.columns == ["price", "on", "words"]
+    assert table.left_out == ["list", "pair", "raw", "lasts", "nothing"]
+    _, x = only(table)
+    assert x[:2] == [[1.5, 1, 10], [2.25, 0, 20]]
+    assert math.isnan(x[2][0])
+    for name in ("list", "raw", "lasts"):
+        with pytest.raises(RequestError, match=f"row 1: {name}=.* is no finite number"):
+            read(path, values=[name])
+
+
+def test_times_of_day_and_durations_are_no_dates(tmp_path):
+    """Excel's times without a date are stored as those of 31 December 1899."""
+    hour, day = datetime.timedelta(hours=1), datetime.date(2023, 1, 1)
+    at = [datetime.time(1, 30), datetime.time(2), datetime.time(23, 59, 59)]
+    lasts = [hour, 25 * hour, 100 * hour]
+    for n, (times, seconds) in enumerate([(at, [5400, 7200, 86399]), (lasts, [3600, 90000, 360000])]):
+        polars.DataFrame({"time": times, "x": [1, 2, 3]}).write_parquet(tmp_path / f"{n}.parquet")
+        excel(tmp_path / f"{n}.xlsx", [["time", "x"], *zip(times, [1, 2, 3], strict=True)])
+        for kind in ("parquet", "xlsx"):
+            table = read(tmp_path / f"{n}.{kind}")
+            assert (table.dates, only(table)[0]) == ("clock", seconds)
+    both = [["Date", "Time", "x"], *([day + 24 * n * hour, time, n] for n, time in enumerate(at))]
+    table = read(excel(tmp_path / "both.xlsx", both))
+    start = datetime.datetime(2023, 1, 1, tzinfo=datetime.timezone.utc).timestamp()
+    assert only(table)[0] == [start + 5400, start + 86400 + 7200, start + 2 * 86400 + 86399]
+    frame = polars.DataFrame({"Date": [day] * 3, "Time": [hour, 2 * hour, 3 * hour], "x": [1, 2, 3]})
+    frame.write_parquet(tmp_path / "both.parquet")
+    assert only(read(tmp_path / "both.parquet"))[0] == [start + 3600 * n for n in (1, 2, 3)]
+
+
+def test_text_in_typed_files_has_a_decimal_sign_too(tmp_path):
+    polars.DataFrame({"time": [0, 1], "x": ["1,5", "2,25"]}).write_parquet(path := tmp_path / "a.parquet")
+    assert only(read(path))[1] == [[1.5], [2.25]]
+    polars.DataFrame({"time": [0, 1], "x": ["1,5", "2.5"]}).write_parquet(path)
+    with pytest.raises(RequestError, match=r"row 1: x='1,5'.* data\.decimal=','"):
+        read(path)
+    assert only(read(path, decimal=","))[1] == [[1.5], [2.5]]
+
+
+def test_columns_without_a_name_are_no_coordinates(tmp_path):
+    text = "a,b,\n" + "".join(f"{n},{n * n},\n" for n in range(30))
+    assert data.prepare("points", {"path": str(write(tmp_path, text))})["columns"] == ["a", "b"]
