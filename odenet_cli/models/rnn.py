@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -21,8 +23,10 @@ from odenet_cli.models.common.series import (
     stratified_normal,
 )
 
-MAX_FREE_STEPS = 1000  # beyond the window
+MAX_FREE_STEPS = 1000  # beyond the window, or as many as there are times to predict: a gap may be next to nothing
 PACES = ("gap", "time")
+
+log = logging.getLogger("odenet")
 
 
 class RNN(nn.Module):
@@ -137,8 +141,11 @@ class RNN(nn.Module):
         # one alone it is the state that every series begins with.
         before = gather_times(states, (last - 1).clamp_min(0))
         state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
-        steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax().clamp(0, MAX_FREE_STEPS))
-        for step in range(1, steps + 1):
+        steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax())
+        most = max(MAX_FREE_STEPS, target_times.shape[1])
+        if steps > most:
+            _warn_cut(most)
+        for step in range(1, min(steps, most) + 1):
             output, state = self.cell(self.inputs(value, gap, end + (step - 1) * gap, control), state)
             value, log_sd = self.head(output).chunk(2, 2)
             knots.append(end + step * gap)
@@ -147,6 +154,14 @@ class RNN(nn.Module):
             if generator is not None:
                 value = value + spreads[-1] * torch.randn(value.shape, generator=generator).to(value)
         return torch.cat(knots, 1), torch.cat(path, 1), torch.cat(spreads, 1)
+
+
+@cache
+def _warn_cut(most: int) -> None:
+    log.warning(
+        f"A free run of {most:,} steps, each as long as a series' observations are apart, does not reach its last time "
+        "to predict; behind them the prediction stays as it is. model.pace=time goes in longer steps."
+    )
 
 
 def spread_of(log_sd: Tensor) -> Tensor:

@@ -89,6 +89,24 @@ def test_the_pace_of_a_free_run():
     assert torch.allclose(by_gap[:, 3], by_time[:, 1])
 
 
+@pytest.mark.parametrize("pace", ["gap", "time"])
+def test_a_free_run_reaches_all_that_is_to_be_predicted(pace, caplog):
+    """1,100 times behind the window take 1,100 steps: the prediction changes up to the last of them."""
+    network, values, seen = build("rnn", pace=pace), batch(1, 3)[1], torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        network.cell.weight_hh_l0.copy_(1.2 * torch.linalg.qr(torch.randn(25, 25).double())[0])  # it never settles
+        whole = network.forecast(torch.arange(3).double()[None], values, seen, torch.arange(1103).double()[None]).path
+    assert (whole[0].diff(dim=0).abs().amax(1) > 1e-6).all()
+    assert not caplog.messages
+
+
+def test_a_free_run_that_is_cut_says_so(caplog):
+    network, values, seen = build("rnn"), batch(1, 3)[1], torch.ones(1, 3, dtype=torch.bool)
+    network.forecast(torch.arange(3).double()[None], values, seen, torch.tensor([[1.0, 5000.0]], dtype=torch.float64))
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("A free run of 1,000 steps")
+
+
 def test_straight_lines_between():
     times = torch.tensor([[0.0, 1.0, 1.0, 3.0]])
     values = torch.tensor([[[0.0], [2.0], [2.0], [4.0]]])
