@@ -24,6 +24,10 @@ class RequestError(OdenetError):
     code = 2
 
 
+class HasNoMeaning(RequestError):
+    """Say that a key has no meaning beside the others."""
+
+
 class RunFailed(OdenetError):
     """Say that a run that started could not finish: it diverged, met the step limit, or ran out of memory."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from argparse import Namespace
 from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from odenet_cli.commands import _common
-from odenet_cli.config.check import describe_range
+from odenet_cli.config.check import check, describe_range
 from odenet_cli.config.presets import conf_dir, options, written
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import Config, find_field, schema_keys
-from odenet_cli.errors import RequestError
-from odenet_cli.registry import describe_type, nearest
+from odenet_cli.errors import HasNoMeaning, RequestError, first_line
+from odenet_cli.registry import describe_type, has_type, nearest
 from odenet_cli.streams import hanging
 
 PARSER = _common.Parser(
@@ -46,10 +48,17 @@ def main(request: Namespace) -> int:
     with composer.translate_errors():
         cfg = composer.compose(composer.overrides)
         config = to_config(cfg)
+    if key in ("model", "data"):
+        for name in (name for name in written(key, getattr(config, key)["name"]) if name != "name"):
+            print(hanging(f"{key}.{name:<{27 - len(key)}} ", _preset_option(f"{key}.{name}", config)[0]))
+        return 0
+    values = values_and_origins(composer, composer.overrides, cfg, complete(config, gpu=False))
     meaning, rows = describe_key(key) if found is not None else _preset_option(key, config)
     print(hanging(f"{key}: ", meaning))
-    value, origin = values_and_origins(composer, composer.overrides, cfg, complete(config, gpu=False))[key]
-    rows["here"] = f"{spell(value)} ({origin}{', on a CPU' * origin.startswith('recipe')})"
+    if key in values:
+        value, origin = values[key]
+        here = f"{spell(value)} ({origin}{', on a CPU' * origin.startswith('recipe')})"
+        rows["here"] = why_unused(key, config) or here
     for name, text in rows.items():
         if text:
             print(hanging(f"  {name:<8} ", text))
@@ -69,6 +78,32 @@ def describe_key(key: str) -> tuple[str, dict[str, str]]:
         "unit": field.metadata["unit"],
         "default": spell(default),
     }
+
+
+def why_unused(key: str, config: Config) -> str:
+    """Return why a key that is at its default has no meaning beside the others; empty where it has one.
+
+    It is set to another value, and the rules of the configuration speak.
+    """
+    found = find_field(key)
+    if found is None:
+        return ""
+    field, hint = found
+    *sections, name = key.split(".")
+    other = copy.deepcopy(config)
+    section = functools.reduce(getattr, sections, other)
+    values = [*field.metadata["choices"], not field.default, 0.5, 1, [0.5]]
+    value = next((value for value in values if value != field.default and has_type(value, hint)), None)
+    if value is None or getattr(section, name) != field.default:
+        return ""
+    setattr(section, name, value)
+    try:
+        check(other)
+    except HasNoMeaning as error:
+        return re.sub(rf"^({re.escape(key)})=\S+?(,.*?)?(?= (?:does|has|steers))", r"\1", first_line(error))
+    except RequestError:  # it has one, and other values
+        pass
+    return ""
 
 
 def _presets(key: str) -> str:

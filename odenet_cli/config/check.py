@@ -14,7 +14,7 @@ from typing import Any
 from odenet_cli.config.presets import adaptive, options, preset, written
 from odenet_cli.config.resolve import eval_config, eval_solver, gradient_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config, GradientConfig, OptimConfig, SolverConfig, find_field
-from odenet_cli.errors import RequestError
+from odenet_cli.errors import HasNoMeaning, RequestError
 from odenet_cli.precision import check_tolerance
 from odenet_cli.registry import describe_type, has_type, nearest, require
 
@@ -197,24 +197,24 @@ def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
     kind_is_adaptive = adaptive(solver.method, f"{key}.method")
     control = [f"{key}.{name}={value}" for name in STEP_CONTROL if (value := getattr(solver, name)) is not None]
     if control and not kind_is_adaptive:
-        raise RequestError(
+        raise HasNoMeaning(
             f"{', '.join(control)} has no meaning for {solver.method}, which takes fixed steps; leave it out."
         )
     if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
         raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
     if not kind_is_adaptive:
         if solver.budget is not None:
-            raise RequestError(
+            raise HasNoMeaning(
                 f"{key}.budget={solver.budget} steers a tolerance, and {solver.method} takes fixed steps. "
                 f"Set {key}.steps, or choose an adaptive method such as dopri5."
             )
         if solver.rtol is not None or solver.atol is not None:
-            raise RequestError(_wrong_kind(key, solver, "takes fixed steps, so it has no rtol or atol"))
+            raise HasNoMeaning(_wrong_kind(key, solver, f"takes fixed steps, {key}.steps, so it has no rtol or atol"))
         if solver.steps is None:
             raise RequestError(f"{key}.steps is missing: {solver.method} takes fixed steps. Add {key}.steps=10.")
         return
     if solver.steps is not None:
-        raise RequestError(_wrong_kind(key, solver, "chooses its own steps, so it has no steps"))
+        raise HasNoMeaning(_wrong_kind(key, solver, f"chooses its own steps by {key}.rtol, so it has no steps"))
     for name in ("rtol", "atol"):
         if getattr(solver, name) is None:
             raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
@@ -250,7 +250,7 @@ def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
 def _check_gradient(gradient: GradientConfig) -> None:
     """Refuse an option that the gradient method's preset does not list."""
     listed = preset("gradient", gradient.method, "gradient.method")
-    unused = [key for key, value in leaves(gradient.solver, "solver") if value is not None]
+    unused = [key for key, value in leaves(gradient.solver, "solver", lists=False) if value is not None]
     unused += [
         item.name
         for item in fields(gradient)
@@ -258,7 +258,7 @@ def _check_gradient(gradient: GradientConfig) -> None:
     ]
     for key in unused:
         if key.split(".")[0] not in listed:
-            raise RequestError(f"gradient.{key} has no meaning for gradient={gradient.method}; leave it out.")
+            raise HasNoMeaning(f"gradient.{key} has no meaning for gradient={gradient.method}; leave it out.")
 
 
 def _check_optim(optim: OptimConfig) -> None:
@@ -266,6 +266,6 @@ def _check_optim(optim: OptimConfig) -> None:
     if optim.name == "lm" and (optim.weight_decay or optim.clip is not None):
         raise RequestError("optim.weight_decay and optim.clip have no meaning for optim=lm; leave them out.")
     if optim.momentum is not None and "momentum" not in preset("optim", optim.name):
-        raise RequestError(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
+        raise HasNoMeaning(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
     if sorted(optim.milestones) != list(optim.milestones):
         raise RequestError(f"optim.milestones={optim.milestones} must be rising fractions of the run.")

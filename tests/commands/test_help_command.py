@@ -2,15 +2,27 @@
 
 import pytest
 
-from odenet_cli.commands.help import main
-from odenet_cli.config.schema import schema_keys
+from odenet_cli.commands.help import main, why_unused
+from odenet_cli.config.schema import STEP_CONTROL, schema_keys
 from odenet_cli.errors import RequestError
+from odenet_cli.request.compose import compose
 
 
 def test_every_key_of_the_schema_has_a_line_of_help():
     meanings = dict(schema_keys())
     assert {"seed", "solver.rtol", "eval.solver.jumps", "gradient.norm", "optim.lr"} <= meanings.keys()
     assert all(meaning and "\n" not in meaning for meaning in meanings.values())
+
+
+def test_keys_without_a_meaning_are_those_that_are_refused():
+    """Of fixed steps all of the step control, of a gradient that is not the adjoint all that is the adjoint's."""
+    config = compose(["solver=rk4", "gradient=replay", "optim=adam"])
+    unused = {key for key, _ in schema_keys() if why_unused(key, config)}
+    solver = {"rtol", "atol", *STEP_CONTROL}
+    expected = {f"solver.{name}" for name in {*solver, "budget"}} | {f"eval.solver.{name}" for name in solver}
+    expected |= {f"gradient.solver.{name}" for name in solver | {"steps", "max_steps"}}
+    expected |= {"gradient.norm", "gradient.control_parameters", "gradient.coupling", "optim.momentum"}
+    assert unused == expected
 
 
 @pytest.mark.parametrize(
@@ -34,12 +46,23 @@ def test_every_key_of_the_schema_has_a_line_of_help():
         ("gradient.solver.max_steps", ["10000 (solver.max_steps)"]),
         ("data.noise data=moons", ["standard deviation around", "0.06 (data=moons)"]),
         ("optim", ["optim.lr", "optim.clip"]),
+        ("solver.rtol solver=rk4", ["solver.rtol does not fit rk4: it takes fixed steps, solver.steps, so"]),
+        ("eval.solver.steps data=digits", ["eval.solver.steps does not fit dopri5", "by eval.solver.rtol"]),
+        ("gradient.norm gradient=replay", ["here     gradient.norm has no meaning for gradient=replay"]),
+        ("gradient.coupling", ["here     gradient.coupling has no meaning for gradient=adjoint"]),
+        ("optim.momentum optim=adam", ["here     optim.momentum has no meaning for optim=adam"]),
+        ("solver.jumps", ["null (default)"]),
+        ("model", ["model.width ", "channels of the feature maps", "model.field_args "]),
+        ("data data=moons", ["data.noise "]),
+        ("model.name model=fit data=table data.path=x", ["fit (model=fit)"]),
+        ("reproduce", ["no run uses it"]),
+        ("model.field_args", ["its options"]),
         ("seed", ["0 or more", "0 (default)"]),
     ],
 )
 def test_a_key_is_explained(capsys, words, lines):
     assert main(words.split()) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split()).replace(" here ", " here     ")
     assert [line for line in lines if line not in printed] == []
 
 
