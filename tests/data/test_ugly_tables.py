@@ -12,6 +12,7 @@ import pytest
 from table_kit import write
 
 from odenet_cli import data
+from odenet_cli.data.common.table_dates import parse_dates
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
 
@@ -156,3 +157,88 @@ def test_text_in_typed_files_has_a_decimal_sign_too(tmp_path):
 def test_columns_without_a_name_are_no_coordinates(tmp_path):
     text = "a,b,\n" + "".join(f"{n},{n * n},\n" for n in range(30))
     assert data.prepare("points", {"path": str(write(tmp_path, text))})["columns"] == ["a", "b"]
+
+
+def stamp(text):
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+SPELLED = {
+    "1. Januar 2023": "2023-01-01",
+    "2 März 2023": "2023-03-02",
+    "3-mai-2023": "2023-05-03",
+    "4 août 2023": "2023-08-04",
+    "5 dic. 2023": "2023-12-05",
+    "Mon, 02 Jan 2023 05:06:07 GMT": "2023-01-02T05:06:07",
+    "Jan 2023": "2023-01-01",
+    "03/2023": "2023-03-01",
+    "2020-W01": "2019-12-30",
+    "2020W537": "2021-01-03",
+    "2021-Q3": "2021-07-01",
+    "2021 Q4": "2021-10-01",
+    "20230102T150405": "2023-01-02T15:04:05",
+}
+
+
+@pytest.mark.parametrize("text", SPELLED)
+def test_dates_in_other_words(text):
+    seconds, kind = parse_dates(polars.Series([text, "Marble 3, 2023", "2020-W54", "jui 3, 2023"]), None)
+    assert (seconds.to_list(), kind) == ([stamp(SPELLED[text]), None, None, None], "date")
+
+
+def test_a_day_more_than_a_time_of_day():
+    texts = polars.Series(["0 days 00:30:00", "1 day, 2:30:00", "10 days 02:30:00.5", "3:00"])
+    assert parse_dates(texts, None)[0].to_list() == [1800, 95400, 873000.5, 10800]
+
+
+def test_times_that_are_neither_number_nor_date(tmp_path):
+    for text in ("2023-01-01 00:00 CEST", "PT1H", "Jan-20", "1.2.2023 13.30"):
+        with pytest.raises(RequestError, match=rf"time='{text}' is neither a number nor a date .*data\.time_format="):
+            read(write(tmp_path, f"time,x\n{text},1\n{text},2\n"))
+
+
+def test_numbers_that_may_be_months_or_weeks_are_noticed(tmp_path):
+    """202012 and 202101 are a month apart, and 89 as numbers."""
+    for times, says in {
+        ("202011", "202012", "202101"): "data.time_format=%Y%m",
+        ("202051", "202053", "202101"): "weeks are written 2020-W51",
+        ("20201231235959", "20210101000000", "20210101000001"): "data.time_format=%Y%m%d%H%M%S",
+    }.items():
+        path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
+        (note,) = read(path).cells.notes
+        assert note.startswith(f"times such as {times[0]} taken as numbers; ")
+        assert note.endswith(says)
+    months = write(tmp_path, "time,x\n202011,0\n202012,1\n202101,2\n")
+    assert only(read(months, time_format="%Y%m"))[0] == [
+        stamp(f"{day}-01") for day in ("2020-11", "2020-12", "2021-01")
+    ]
+    for times in (["2019", "2020", "2021"], ["201", "202", "20211"], ["202099", "202110", "202111"]):
+        assert not read(write(tmp_path, "time,x\n" + "".join(f"{t},{t}\n" for t in times))).cells.notes
+
+
+@pytest.mark.parametrize(
+    "times", [["23:30", "23:45", "00:15"], ["11:30 PM", "12:15 AM", "1:30 AM"], ["00:10", "00:05", "23:50"]]
+)
+def test_times_of_day_past_midnight_are_not_sorted(tmp_path, times):
+    path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
+    with pytest.raises(RequestError, match=r"line [34]: time=(00:15|23:50) is past midnight, behind .* data\.time="):
+        read(path)
+    day = write(
+        tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(["05:00", "06:00", "23:00", "22:00"]))
+    )
+    assert only(read(day))[0] == [18000, 21600, 79200, 82800]
+
+
+def test_a_zone_that_is_stated_is_the_zone_that_is_told(tmp_path):
+    stated = ["2023-03-26T01:30:00+01:00", "2023-03-26T03:00:00+02:00", "2023-03-26T01:30:00Z"]
+    seconds = [stamp(f"2023-03-26T{t}") for t in ("00:30", "01:00", "01:30")]
+    path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(stated)))
+    for zone in (None, "Europe/Berlin"):
+        table = read(path, zone=zone)
+        assert (table.zone, only(table)[0]) == (zone or "UTC", seconds)
+    column = polars.from_epoch(polars.Series(seconds), time_unit="s").dt.replace_time_zone("UTC")
+    column = column.dt.convert_time_zone("Asia/Tokyo")
+    polars.DataFrame({"time": column, "x": [0, 1, 2]}).write_parquet(tmp_path / "a.parquet")
+    table = read(tmp_path / "a.parquet")
+    assert (table.zone, only(table)[0]) == ("Asia/Tokyo", seconds)
+    assert read(write(tmp_path, "time,x\n2023-03-26 01:00,1\n2023-03-26 02:00,2\n")).zone == ""

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+import unicodedata
+from collections.abc import Iterable
+from datetime import date, datetime, timezone
 
 import polars as pl
 
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTHS = (  # in English, German, French, Spanish, Italian, Portuguese and Dutch
+    "january januar janner janvier enero gennaio janeiro januari",
+    "february februar fevrier febrero febbraio fevereiro februari",
+    "march marz mrz mars marzo marco maart mrt",
+    "april avril abril aprile",
+    "may mai mayo maggio maio mei",
+    "june juni juin junio giugno junho",
+    "july juli juillet julio luglio julho",
+    "august aout agosto augustus",
+    "september septembre septiembre settembre setembro",
+    "october oktober octobre octubre ottobre outubro",
+    "november novembre noviembre novembro",
+    "december dezember decembre diciembre dicembre dezembro",
+)
 PATTERN = (
-    r"^\s*(?:(?<a>\d{1,4}|[A-Za-z]{3,9})(?<mark>[-/. ])(?<b>\d{1,2}|[A-Za-z]{3,9})(?:[-/., ]+(?<c>\d{1,4}))?)?"
+    r"^\s*(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
+    r"(?:(?<a>\d{1,4}|\p{L}{3,10})(?<mark>\.?\s|[-/.])(?<b>\d{1,2}|\d{4}|\p{L}{3,10})\.?(?:[-/., ]+(?<c>\d{1,4}))?)?"
     r"(?:(?:^|[T ,]\s*)(?<h>\d{1,5}):(?<min>\d{1,2})(?::(?<s>\d{1,2}(?:[.,]\d+)?))?\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?"
     r"\s*(?<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2}|[A-Z]\w+/[\w/+-]+)?(?:\[[\w/+-]+\])?)?\s*$"
 )
 NAMED_ZONE = "^[A-Z]\\w+/"  # Europe/Berlin, as in the time zone database
+# Weeks (of which the Monday is meant), quarters, dates without signs, and days before a duration.
+OTHERWISE = r"^\s*(\d{4}([ -]?Q\d|-?W\d{1,2}(-?\d)?)|\d{8}T\d.*|\d+ days?,? .*)\s*$"
 AMBIGUOUS = ("earliest", "latest", "order")
 
 
@@ -31,9 +49,11 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
     Raises DateError where day and month cannot be told apart, or the year has two digits.
     """
     if form and "%" in form:
+        if re.search("%[mbBh]", form) and not re.search("%[dej]", form):  # a month is its first day
+            text, form = text + " 1", f"{form} %d"
         return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("us") / 1e6, "date"
     unique = text.unique(maintain_order=True)  # the first says in which order days, months and years are
-    parts = unique.str.extract_groups(PATTERN).struct.unnest()
+    parts = _parts(unique)
     clock = _clock(parts)
     if parts["a"].null_count() == len(parts):
         seconds, kind = clock, "clock"
@@ -43,15 +63,17 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
 
 
 def zones_of(text: pl.Series, form: str | None, zone: str | None) -> pl.Series:
-    """Return the name of the zone in which each time is local, null for one that needs none.
+    """Return the name of the zone in which each time is local, UTC where it states its offset, null where nothing says.
 
-    zone  of times that state no zone or offset; None: they are UTC
+    zone  of times that state no zone or offset; None: they are UTC without saying so
     """
     if form and "%" in form:
-        return pl.Series([None if "%z" in form.lower() else zone], dtype=pl.String).new_from_index(0, len(text))
-    stated = text.str.extract_groups(PATTERN).struct.field("zone")
+        return pl.Series(["UTC" if "%z" in form.lower() else zone], dtype=pl.String).new_from_index(0, len(text))
+    unique = text.unique(maintain_order=True)
+    stated = text.replace_strict(unique, _parts(unique)["zone"], default=None, return_dtype=pl.String)
     named = stated.str.contains(NAMED_ZONE).fill_null(False)
-    return pl.select(pl.when(named).then(stated).when(stated.is_null()).then(pl.lit(zone, pl.String))).to_series()
+    other = pl.when(stated.is_null()).then(pl.lit(zone, pl.String)).otherwise(pl.lit("UTC"))
+    return pl.select(pl.when(named).then(stated).otherwise(other)).to_series()
 
 
 def check_zone(zone: str) -> None:
@@ -121,8 +143,55 @@ def _clock(parts: pl.DataFrame) -> pl.Series:
     return hours * 3600 + minutes * 60 + seconds - (sign * offset).fill_null(0)
 
 
+def _parts(texts: pl.Series) -> pl.DataFrame:
+    """Return the groups of `PATTERN` in each text, null where it is neither date nor time of day."""
+    if texts.str.contains(OTHERWISE).any():
+        texts = pl.Series([text and _respelled(text.strip()) for text in texts], dtype=pl.String)
+    return texts.str.extract_groups(PATTERN).struct.unnest()
+
+
+def _respelled(text: str) -> str | None:
+    """Return a week, a quarter, a date without signs, or days and hours, as `PATTERN` has dates and times of day."""
+    if found := re.fullmatch(r"(\d{4})[ -]?Q([1-4])", text):
+        return f"{found[1]}-{3 * int(found[2]) - 2}-1"
+    if found := re.fullmatch(r"(\d{4})-?W(\d{1,2})(?:-?(\d))?", text):
+        try:
+            return date.fromisocalendar(int(found[1]), int(found[2]), int(found[3] or 1)).isoformat()
+        except ValueError:
+            return None
+    if found := re.fullmatch(r"(\d{4})(\d\d)(\d\d)T(\d\d):?(\d\d)(:?)(\d\d)?(.*)", text):
+        year, month, day, hour, minute, _, second, rest = found.groups()
+        return f"{year}-{month}-{day} {hour}:{minute}:{second or '00'}{rest}"
+    if found := re.fullmatch(r"(\d+) days?,? (\d+)(:.*)", text):
+        return f"{24 * int(found[1]) + int(found[2])}{found[3]}"
+    return text
+
+
+def _month(word: str) -> str:
+    """Return the number of a month by its name, or the first three or more letters of it; else the word."""
+    plain = unicodedata.normalize("NFKD", word.lower()).encode("ascii", "ignore").decode()
+    found = {n for n, names in enumerate(MONTHS, 1) if any(name.startswith(plain) for name in names.split())}
+    return str(found.pop()) if len(found) == 1 and len(plain) >= 3 else word
+
+
+def only_zone(zones: Iterable[str | None]) -> str:
+    """Return the zone in which times are told: that of all of them, UTC where they have several, or none."""
+    names = {*zones} - {None}
+    return "UTC" if len(names) > 1 else str(*names)
+
+
 def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
     """Return days since 1970."""
+    # A month and a year, 03/2020 or Mar 2020, are the first day of the month.
+    whole = pl.col("b").str.len_bytes() != 4, pl.col("b").str.contains(r"^\d+$").not_()
+    day = pl.when(whole[0] | whole[1])
+    mark = pl.col("mark").str.slice(0, 1)
+    parts = parts.with_columns(
+        day.then("a").otherwise(pl.lit("1")).alias("a"),
+        day.then("b").otherwise("a").alias("b"),
+        day.then("c").otherwise("b").alias("c"),
+        day.then(mark).otherwise(pl.lit(".")).alias("mark"),
+    )
     a, b, c = (parts[key] for key in "abc")
     first = parts.drop_nulls("a").row(0, named=True)
     if not first["a"].isdigit():
@@ -148,8 +217,8 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
 
 
 def _epoch_days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
-    short = month.str.slice(0, 3).str.to_lowercase()
-    number = short.replace_strict(dict(zip(MONTHS, map(str, range(1, 13)))), default=month)
+    words = month.filter(month.str.contains(r"^\d").not_()).unique().to_list()
+    number = month.replace_strict({word: _month(word) for word in words}, default=month) if words else month
     full = year.cast(pl.Int32, strict=False)
     full = pl.select(
         pl.when(year.str.len_bytes() > 2).then(full).when(full < 70).then(full + 2000).otherwise(full + 1900)
@@ -164,7 +233,7 @@ LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 def moment(t: float, dates: str, zone: str = "") -> str:
     """Return a time as it is read: a date (UTC, or in `zone`), a time of day, or a number, by a table's `dates`."""
     if dates != "date":
-        return length(t, dates)
+        return length(t, dates) if dates else f"{t:.15g}"
     if zone:
         there = pl.Series([round(t * 1e6)]).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
         return str(there.dt.strftime("%Y-%m-%d %H:%M:%S%:z")[0])

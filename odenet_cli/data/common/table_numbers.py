@@ -16,7 +16,7 @@ from torch import Tensor
 from odenet_cli.data.common.faults import tell
 from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.table_columns import is_row_number
-from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_dates import DateError, localize, moment, only_zone, parse_dates, zones_of
 from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, counted, place
 from odenet_cli.errors import RequestError
 
@@ -110,12 +110,12 @@ def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Ser
 
 def read_times(
     cells: Cells, names: list[str], form: str | None, zone: str | None, faults: Faults
-) -> tuple[pl.Series, str, pl.Series | None]:
+) -> tuple[pl.Series, str, pl.Series | None, str]:
     """Return the times, null where they are none, and what they are: "" (numbers), "date" or "clock" (of a day).
 
-    Returns also the zones in which dates are local; None where all are in UTC.
+    Returns also the zones in which dates are local, None where nothing says, and the one in which they are told.
     """
-    label = " ".join(names)
+    label, stored = " ".join(names), None
     column, zones = cells.frame[names[0]], None
     if len(names) > 1:
         texts = [_words(cells.frame[name]) for name in names]
@@ -126,7 +126,8 @@ def read_times(
         x, kind = column.dt.total_microseconds() / 1e6, "clock"
     elif column.dtype.is_temporal():
         x, kind = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, "date"
-        if zone and getattr(column.dtype, "time_zone", None) is None:
+        stored = getattr(column.dtype, "time_zone", None)
+        if stored is None and zone:
             zones = pl.Series([zone]).new_from_index(0, len(column))
     else:
         x, kind = read_numbers(column, cells.decimal), ""
@@ -143,13 +144,20 @@ def read_times(
                 x, kind = dates, found
                 zones = zones_of(text, form, zone) if kind == "date" else None
     what = "is no finite number, such as -1.5 or 2e-3" if not kind else f"is no {kind} that can be read"
-    _report(faults, label, column, x, x.is_null(), what, "Correct it, or take the row out.")
+    remedy = "Correct it, or take the row out."
+    if not kind and x.null_count() == len(x):
+        what = "is neither a number nor a date that can be read"
+        remedy = (
+            "Say how dates are written: 'data.time_format=\"%d/%m/%y %H:%M\"'; or which column it is: data.time=NAME."
+        )
+    _report(faults, label, column, x, x.is_null(), what, remedy)
     if zone and kind != "date":
         raise RequestError(
             f"{cells.where(0)}: {label}={column[0]!r}: data.zone={zone} is for dates. Leave it out, or say "
             "how they are written: data.time_format=."
         )
-    return x, kind, None if zones is None or zones.null_count() == len(zones) else zones
+    zones = None if zones is None or zones.null_count() == len(zones) else zones
+    return x, kind, zones, zone or stored or only_zone(() if zones is None else zones.unique())
 
 
 def _words(column: pl.Series) -> pl.Series:
@@ -180,17 +188,40 @@ def in_utc(
     return x
 
 
-def only_zone(zones: pl.Series | None) -> str:
-    """Return the zone of a table whose dates have one."""
-    names = [] if zones is None else zones.drop_nulls().unique().to_list()
-    return names[0] if len(names) == 1 else ""
+def check_midnight(cells: Cells, label: str, names: pl.Series, seconds: pl.Series, faults: Faults) -> None:
+    """Add times of day that go past midnight: 00:15 behind 23:45 is another day, and would be sorted to its begin.
+
+    Rows may go up or down in time; what jumps by more than half a day against their direction has passed midnight.
+    """
+    half = 43200
+    steps = pl.DataFrame({"name": names, "t": seconds}).with_columns(pl.col("t").diff().over("name").alias("step"))
+    usual = pl.when(pl.col("step").abs() <= half).then(pl.col("step").sign())
+    past = (pl.col("step") * usual.sum().over("name").sign() < -half) & (pl.col("t").max() < 2 * half)
+
+    def shown(t: float) -> str:
+        return f"{int(t // 3600):02d}:{int(t % 3600 // 60):02d}"
+
+    faults.add(
+        steps.select(past.fill_null(False)).to_series(),
+        lambda row: (
+            f"{label}={shown(seconds[row])} is past midnight, behind {shown(seconds[row] - steps['step'][row])}"
+        ),
+        "Add a column of dates, data.time=[date,time], or sort the rows of each series.",
+    )
 
 
-def looks_like_days(x: pl.Series) -> bool:
-    """Return whether all times read as year, month and day without anything between."""
-    if x.is_empty() or x.null_count() or not x.is_between(19000101, 21001231).all():
-        return False
-    return not x.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count()
+def perhaps_dates(time: pl.Series) -> str:
+    """Return what to say of times that all read as dates without anything between: 20200131, 202001."""
+    if time.null_count() or not bool(((time == time.floor()) & time.is_between(190001, 1e14)).all()):
+        return ""
+    text = time.cast(pl.Int64).cast(pl.String)
+    if (text.n_unique() < 2) or text.str.len_bytes().n_unique() > 1 or not text.str.contains("^(19|20)").all():
+        return ""
+    for form, length in (("%Y%m%d%H%M%S", 14), ("%Y%m%d", 8), ("%Y%m", 6)):
+        if not parse_dates(text, form)[0].null_count() and len(text[0]) == length:
+            return f"times such as {text[0]} taken as numbers; if they are dates: data.time_format={form}"
+    weeks = len(text[0]) == 6 and bool((time % 100).is_between(1, 53).all())
+    return f"times such as {text[0]} taken as numbers; weeks are written {text[0][:4]}-W{text[0][4:]}" if weeks else ""
 
 
 def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, faults: Faults) -> pl.Series | None:

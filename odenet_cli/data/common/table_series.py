@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -18,10 +19,10 @@ from odenet_cli.data.common.table_file import Cells, brief, counted_names
 from odenet_cli.data.common.table_numbers import (
     Faults,
     absent_cells,
+    check_midnight,
     check_nameless,
     in_utc,
-    looks_like_days,
-    only_zone,
+    perhaps_dates,
     read_numbers,
     read_times,
     read_values,
@@ -88,9 +89,12 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     faults = Faults(cells)
     check_nameless(cells)
     names = series_names(cells, columns.series, faults)
-    time, dates, zones = read_times(cells, columns.time, source.time_format, source.zone, faults)
+    time, dates, zones, zone = read_times(cells, columns.time, source.time_format, source.zone, faults)
     if zones is not None:
         time = in_utc(cells, columns.time, time, zones, which_hour(names, time, source.ambiguous), faults)
+    tell = functools.partial(moment, dates=dates, zone=zone)
+    if dates == "clock":
+        check_midnight(cells, " ".join(columns.time), names, time, faults)
     read, left_out = _measured(cells, columns, missing, keep, faults)
     if source.variable is not None:
         kinds, read = _by_variable(cells, columns, source.variable, read, keep, faults)
@@ -108,13 +112,11 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         base = base.with_columns(x.alias(f"{n}") for n, x in enumerate(read.values()))
         value_names = list(read)
     header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
-    if not dates and source.time_format is None and looks_like_days(time):
-        cells.notes.append("times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d")
+    if not dates and source.time_format is None and (note := perhaps_dates(time)):
+        cells.notes.append(note)
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
     average, words = source.repeats == "mean", [] if wide or source.variable else left_out
-    given, order, empty, notes = _arrange(
-        base, *keys, faults, average, lambda t: moment(t, dates, only_zone(zones)), words
-    )
+    given, order, empty, notes = _arrange(base, *keys, faults, average, tell, words)
     every = base.filter(pl.col("name").is_in(order)) if static else base
     full, filled = table_controls.complete(given, every, list(known), static, source, faults)
     faults.raise_all()
@@ -129,7 +131,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         notes.append(f"left out, no value: {counted_names('series', empty)}")
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
-    return Table(*told, controls, only_zone(zones), tuple(empty))
+    return Table(*told, controls, zone, tuple(empty))
 
 
 def _measured(
