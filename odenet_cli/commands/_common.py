@@ -324,7 +324,9 @@ class Table:
 
     def __init__(self, columns: Sequence[tuple[str, int]], left: int = 1) -> None:
         self.widths, self.left = [width for _, width in columns], left
-        self.folded = on_terminal() and sum(self.widths) + 2 * (len(columns) - 1) > terminal_columns()
+        width, numbers = terminal_columns() if on_terminal() else math.inf, self.widths[left:]
+        self.folded = sum(self.widths) + 2 * (len(columns) - 1) > width
+        self.gap = " " if self.folded and sum(numbers) + 2 * len(numbers) > width else "  "
         self.words: list[str] | None = None
         self.row(*(head for head, _ in columns))
 
@@ -335,7 +337,7 @@ class Table:
         if self.folded and padded[: self.left] != self.words:
             self.words = padded[: self.left]
             say("  ".join(self.words).rstrip())
-        say("  ".join(["", *padded[self.left :]] if self.folded else padded).rstrip())
+        say(self.gap.join(["", *padded[self.left :]] if self.folded else padded).rstrip())
 
 
 @contextlib.contextmanager

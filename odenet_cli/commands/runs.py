@@ -19,9 +19,10 @@ from typing import Any
 from odenet_cli.commands import _common
 from odenet_cli.rundir import recent_runs, record_or_reason
 from odenet_cli.scores import scores_of
+from odenet_cli.training.progress import columns, on_terminal
 
 SHOWN = 20  # unless all are asked for
-STATUS = 5  # its column
+STATUS, DROPPED_FIRST = 5, (6, 4, 2)  # columns: the status; age, evaluations and data, where a terminal is narrow
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that hold all of these")
 PARSER.add_argument("--all", action="store_true", help=f"show more than {SHOWN}")
@@ -41,9 +42,12 @@ def main(request: Namespace) -> int:
         print("\n".join(str(folder) for _, folder, _ in cut))
         return 0
     rows = [_row(number, record) for number, _, record in cut]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = {column: max(len(row[column]) for row in rows) for column in range(len(rows[0]))}
+    for column in DROPPED_FIRST:
+        if on_terminal() and sum(widths.values()) + 2 * (len(widths) - 1) > columns():
+            del widths[column]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        print("  ".join(row[column].ljust(width) for column, width in widths.items()).rstrip())
     if stopped := [row for row in rows if row[STATUS] in ("killed", "interrupted")]:
         kinds = " or ".join(dict.fromkeys(row[STATUS] for row in stopped))
         print(f"What was {kinds} goes on: odenet train resume={stopped[0][0]}")

@@ -46,15 +46,17 @@ class Group:
 class Comparison:
     """Hold runs in groups.
 
-    keys    what distinguishes the groups
-    common  what all runs share, as far as they have it
-    mixed   keys that differ inside a group, because `by` left them out
+    keys     what distinguishes the groups
+    common   what all runs share
+    partial  what those runs share that have it, and not all have
+    mixed    keys that differ inside a group, because `by` left them out
     """
 
     runs: list[Run]
     keys: list[str]
     groups: list[Group]
     common: Setting
+    partial: Setting
     mixed: list[str]
 
     @property
@@ -112,6 +114,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
     mixed = [
         key for key in differing if any(len({settings[i].get(key) for i in same}) > 1 for same in members.values())
     ]
+    common, partial = _shared(settings, keys)
     return Comparison(
         runs=list(runs),
         keys=keys,
@@ -119,7 +122,8 @@ def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
             Group(values=dict(zip(keys, values)), runs=[readable[i] for i in members[values]])
             for values in _sorted_rows(list(members))
         ],
-        common={key: value for key, value in _shared(settings).items() if key not in keys},
+        common=common,
+        partial=partial,
         mixed=mixed,
     )
 
@@ -177,10 +181,16 @@ def _section_rank(key: str) -> int:
     return SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
 
 
-def _shared(settings: Sequence[Setting]) -> Setting:
+def _shared(settings: Sequence[Setting], keys: Sequence[str]) -> tuple[Setting, Setting]:
+    """Return what all settings share apart from `keys`, and what those share that have it."""
     every = sorted(dict.fromkeys(key for setting in settings for key in setting), key=_section_rank)
-    values = {key: {setting.get(key) for setting in settings} - {None} for key in every}
-    return {key: next(iter(same)) for key, same in values.items() if len(same) == 1}
+    common: Setting = {}
+    partial: Setting = {}
+    for key in (key for key in every if key not in keys):
+        values = {setting.get(key) for setting in settings}
+        if len(same := values - {None}) == 1:
+            (common if values == same else partial)[key] = next(iter(same))
+    return common, partial
 
 
 def _sorted_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

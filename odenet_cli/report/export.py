@@ -51,7 +51,12 @@ def as_json(comparison: Comparison, provenance: Provenance) -> str:
         for run in comparison.runs
     ]
     content: dict[str, Any] = {"source": asdict(provenance), "units": UNITS, "keys": comparison.keys}
-    content |= {"mixed": comparison.mixed, "common": comparison.common, "groups": group_records(comparison)}
+    content |= {
+        "mixed": comparison.mixed,
+        "common": comparison.common,
+        "partial": comparison.partial,
+        "groups": group_records(comparison),
+    }
     return json.dumps({**content, "runs": runs}, indent=1, ensure_ascii=False)
 
 

@@ -16,6 +16,7 @@ from odenet_cli.report.provenance import MAX_LISTED, Provenance
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.text import bullets, config_sentence, config_value, mean_count, seed_range
 from odenet_cli.scores import ERROR, Score, scores_among, scores_of
+from odenet_cli.streams import wrapped
 
 Cell = Callable[[Group], str]
 
@@ -119,7 +120,8 @@ def comparison_text(
     """
     cells = columns(comparison)
     rows = [[cell(group) for cell in cells.values()] for group in comparison.groups]
-    parts = [f"In common: {config_sentence(comparison.common)}"] if comparison.common else []
+    shared = {"In common": comparison.common, "Where a run has it": comparison.partial}
+    parts = [f"{head}: {text}" for head, setting in shared.items() if (text := config_sentence(setting))]
     if rows:
         words = [*comparison.keys, "#", "runs (seeds)"]
         shown = _picked(list(cells), picked) if picked else _fitting(list(cells), rows, width)
@@ -136,6 +138,8 @@ def comparison_text(
         f"{run.folder}: {run.status}: {run.reason or 'no reason given'}" for run in comparison.runs if not run.done
     ]
     parts += ["Not done, and in no mean:", bullets(undone)] if undone else []
+    if width is not None:  # a terminal would break words; lists, of folders and commands to copy, are its own to break
+        parts = [part if part.startswith(("|", "- ")) else wrapped(part, width) for part in parts]
     return "\n\n".join([*parts, bullets(provenance.lines())])
 
 

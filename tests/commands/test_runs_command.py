@@ -1,9 +1,11 @@
 """`odenet runs` lists what is here, newest first, and `last` names it for every command."""
 
 import json
+import re
 
 import pytest
 
+from odenet_cli.commands import runs as command
 from odenet_cli.rundir import locked
 
 FIELDS = {"reason": None, "command": None, "git": None, "device": "cpu", "finished": None, "versions": None}
@@ -35,6 +37,19 @@ def test_newest_first(odenet, runs):
     assert [line[:2] for line in lines] == [["last", "third"], ["last~1", "second"], ["last~2", "first"]]
     assert lines[0][3:8] == ["error", "%", "4.00", "8/0", "done"]
     assert lines[1][3:6] == ["-", "-", "failed"]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(53, 6), (46, 5), (100, 7)])
+def test_a_narrow_terminal_is_shown_what_matters(runs, monkeypatch, capsys, width, columns):
+    """The status stays; age, evaluations and data go, in this order."""
+    monkeypatch.chdir(runs)
+    monkeypatch.setattr(command, "on_terminal", lambda: True)
+    monkeypatch.setattr(command, "columns", lambda: width)
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert {len(re.split(" {2,}", line)) for line in lines} == {columns}
+    assert all(status in line for status, line in zip(("done", "failed", "done"), lines))
 
 
 def test_words_choose(odenet, runs):

@@ -128,6 +128,13 @@ def test_a_table_that_is_too_wide_has_its_words_above_the_numbers(width, monkeyp
     assert lines == [words[0], f"  {numbers[0]}", words[1], *(f"  {row}" for row in numbers[1:])]
 
 
+def test_numbers_stand_closer_where_even_they_are_too_wide(monkeypatch, capsys):
+    monkeypatch.setattr(_common, "on_terminal", lambda: True)
+    monkeypatch.setattr(_common, "terminal_columns", lambda: 17)
+    _common.Table(COLUMNS, left=2).row("adjoint relative", "dopri5 0.001", "1", "0.5")
+    assert capsys.readouterr().out.splitlines()[1::2] == [f" {'NFE':>6} {'error':>9}", f" {1:>6} {0.5:>9}"]
+
+
 def test_sentences_are_broken_between_words_on_a_terminal(monkeypatch, capsys):
     text = "run: best weights, 360 samples\nof digits"
     for terminal, shown in ((False, text), (True, "run: best weights,\n360 samples\nof digits")):

@@ -50,8 +50,10 @@ def test_options_of_other_models_are_no_columns(runs):
     found = compare([*runs({}, {"gradient.method": "backprop"}), *runs(MLP, final=NO_SOLVER)])
     assert found.keys == ["model.name", "gradient.method"]
     assert shape(found) == [(("odenet", "adjoint"), 1), (("odenet", "backprop"), 1), (("mlp", None), 1)]
-    assert found.common["model.hidden"] == 300
-    assert found.common["solver.rtol"] == 0.001
+    assert found.partial["model.hidden"] == 300
+    assert found.partial["solver.rtol"] == 0.001
+    assert found.common["data.name"] == "digits"
+    assert not {"model.hidden", "solver.rtol"} & set(found.common)
 
 
 def test_an_option_of_one_run_counts_where_nothing_else_differs(runs):
