@@ -74,12 +74,21 @@ def test_the_stem_of_mnist_has_the_layers_and_the_numbers_it_always_had(kind):
 
 @pytest.mark.parametrize("kind", ["conv", "res"])
 @pytest.mark.parametrize(
-    "shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 4, 5), (2, 1, 1), (1, 64, 48), (3, 13, 100), (3, 96, 96)]
+    "shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 4, 5), (2, 1, 2), (1, 64, 48), (3, 13, 100), (3, 96, 96)]
 )
 def test_the_stem_fits_any_image_and_says_what_it_makes(kind, shape):
     made = tuple(blocks.stem(kind, shape, 4)(torch.zeros(2, *shape)).shape)
     assert blocks.describe_stem(kind, shape, 4).endswith(f" → {'×'.join(map(str, made[1:]))}")
     assert min(min(shape[1:]), 6) <= min(made[2:]) <= 12
+
+
+@pytest.mark.parametrize("name", ["resnet", "odenet", "rknet"])
+def test_a_norm_of_single_numbers_is_refused(name):
+    """It would be 0 whatever the image."""
+    with pytest.raises(RequestError, match=r"model\.width=7: images of 1×1 pixels have nothing to normalise"):
+        build(name, shape=(5, 1, 1), classes=3, width=7)
+    network, x = build(name, shape=(5, 1, 1), classes=3, width=64), torch.randn(6, 5, 1, 1)
+    assert (network(x).std(0) > 1e-3).all()
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("odenet", 8_963), ("rknet", 8_963), ("resnet", 50_435)])

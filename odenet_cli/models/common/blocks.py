@@ -37,6 +37,12 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
         raise ValueError(f"model.width={width} must be at least 1 channel.")
     if len(shape) == 1:
         return nn.Sequential(nn.Linear(shape[0], width))
+    if math.prod(shape[1:]) == 1 and group_norm(width).num_groups == width:
+        # A group of one channel has one number then, which is its own mean: all images would have the same answer.
+        raise ValueError(
+            f"model.width={width}: images of 1×1 pixels have nothing to normalise a channel by. Give them as vectors "
+            f"(N, {shape[0]}), or take model.width=64."
+        )
     layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=_padding(shape))]
     for _ in range(_halvings(shape)):
         if kind == "res":
