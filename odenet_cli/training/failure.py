@@ -27,6 +27,7 @@ from odenet_cli.errors import (
 from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError
 from odenet_cli.training.memory import MIB
+from odenet_cli.training.progress import short
 from odenet_cli.training.session import Session
 
 WHERE = {"train": "optimiser step", "valid": "the validation after step", "test": "the test after step"}
@@ -105,9 +106,9 @@ def describe_progress(session: Session) -> str:
 
 def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
     """Return status and reason for `run.json`, and what to raise. `session.failed` says whether it can be repeated."""
-    again = f"odenet train {shlex.quote(f'resume={folder}')}"
+    again = f"odenet train {shlex.quote(f'resume={short(folder)}')}"
     if isinstance(error, Interrupted):
-        text = f"{error}; the checkpoint is kept. Go on with: {again}"
+        text = f"{error}; the checkpoint is kept. Go on with:\n  {again}"
         return "interrupted", str(error), Interrupted(text, error.code)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
@@ -137,7 +138,7 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
         words = f"{message_of(error)}\n  It arose with the network of {own}; train.log has the traceback."
     if words is None:
         return None
-    where = shlex.quote(str(folder))
+    where = shlex.quote(short(folder))
     hint = f"\n  What is wrong: odenet doctor {where}; repeat it with: odenet rerun {where}"
     return words + (hint if session.failed else "")
 

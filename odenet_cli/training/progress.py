@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -126,9 +126,13 @@ def with_bar(line: str, total: float, done: float, width: int) -> Any:
 
 
 class Progress:
-    """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made."""
+    """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made.
 
-    def __init__(self, total: int, done: int, per_epoch: int) -> None:
+    stopping  whether a signal has come, which the run acts on where it can
+    """
+
+    def __init__(self, total: int, done: int, per_epoch: int, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.stopping = stopping
         self.total, self.first, self.done, self.per_epoch = total, done, done, per_epoch
         self.marked = self.printed = time.perf_counter()
         self.step_s = 0.0
@@ -206,6 +210,8 @@ class Progress:
         epoch = max(1, -(-self.done // self.per_epoch))  # the one that is being trained
         at = {"epoch": f"epoch {epoch}", "step": f"step {self.done}/{self.total}"}
         end = {"eta": self.doing} if self.doing else self._eta(self.done)
+        if self.stopping():
+            end = {"eta": f"{self.doing or 'stopping'}; Ctrl-C: at once"}
         width = columns() - 1  # some terminals wrap a line that is full
         return with_bar(fitting(at | self.train | self.scored | end, width), self.total, self.done, width)
 

@@ -423,7 +423,7 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path, same_bits, train, n
     assert "Traceback" not in err
     assert json.loads((folder / "run.json").read_text())["status"] == ("running" if code == -9 else "interrupted")
     if code != -9:
-        assert f"Go on with: odenet train 'resume={folder}'" in err
+        assert err.endswith(f"Go on with:\n  odenet train 'resume={folder.name}'\n")
         again = subprocess.run(
             [sys.executable, "-m", "odenet_cli", "train", f"resume={folder}"],
             cwd=tmp_path,

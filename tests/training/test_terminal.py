@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from odenet_cli.training import progress
 from odenet_cli.training.ending import last_line
 from odenet_cli.training.progress import SILENCE_S, Parts, fitting
 
@@ -79,6 +80,19 @@ def test_fields_are_dropped_by_importance():
     assert fitting(fields, 46) == "step 7/20  loss 0.5000  NFE 20/14  eta 1:05"
     assert fitting(fields, 35) == "step 7/20  loss 0.5000  eta 1:05"
     assert fitting(fields, 10) == "loss 0.5000  eta 1:05"
+
+
+def test_a_signal_is_seen_before_the_run_acts_on_it(monkeypatch):
+    """A step, or the scoring, may take minutes: the live line says that it was heard, and what a second one does."""
+    monkeypatch.setattr(progress, "columns", lambda: 80)
+    monkeypatch.setattr(progress, "with_bar", lambda line, *_: line)
+    signals = []
+    shown = progress.Progress(20, 3, 10, lambda: bool(signals))
+    assert shown._live_line() == "epoch 1  step 3/20"
+    signals.append("SIGINT")
+    assert shown._live_line() == "epoch 1  step 3/20  stopping; Ctrl-C: at once"
+    shown.phase("scoring the test data")
+    assert shown._live_line() == "epoch 1  step 3/20  scoring the test data; Ctrl-C: at once"
 
 
 COST = {"nfe_forward": 20, "nfe_backward": 14.5, "saved_mib": 3.84, "peak_mib": None, "time_s": 141.0}
