@@ -242,3 +242,70 @@ def test_a_zone_that_is_stated_is_the_zone_that_is_told(tmp_path):
     table = read(tmp_path / "a.parquet")
     assert (table.zone, only(table)[0]) == ("Asia/Tokyo", seconds)
     assert read(write(tmp_path, "time,x\n2023-03-26 01:00,1\n2023-03-26 02:00,2\n")).zone == ""
+
+
+def column(tmp_path, cells, separator=",", **options):
+    """The values of a column x of these cells, and what was noted of it."""
+    quoted = (f'"{cell}"' if separator in cell else cell for cell in cells)
+    text = f"time{separator}x\n" + "".join(f"{t}{separator}{cell}\n" for t, cell in enumerate(quoted))
+    table = read(write(tmp_path, text), values="x", **options)
+    return [x for (x,) in only(table)[1]], [note for note in table.cells.notes if note.startswith("x: ")]
+
+
+NUMERALS = {
+    "thousands": (["1,234.5", "987", "12,345"], [1234.5, 987, 12345], ["x: 12,345 taken as 12345"]),
+    "millions": (["1,234,567", "987", "1,234"], [1234567, 987, 1234], ["x: 1,234 taken as 1234"]),
+    "German": (["1.234,56", "12.345", "0,5"], [1234.56, 12345, 0.5], ["x: 12.345 taken as 12345"]),
+    "German millions": (["1.234.567", "987", "1.234"], [1234567, 987, 1234], ["x: 1.234 taken as 1234"]),
+    "French": (["1 234,5", "1\u00a0234,5", "1\u202f234 567,25"], [1234.5, 1234.5, 1234567.25], []),
+    "Swiss": (["1'234.5", "12’345", "0.5"], [1234.5, 12345, 0.5], []),
+    "dollars": (["$1,234.50", "-$2", "$-3.5", "($4.25)"], [1234.5, -2, -3.5, -4.25], ["x: $ stands in every cell"]),
+    "euros": (["1.234,56 €", "1,5 €", "-3,00 €"], [1234.56, 1.5, -3], ["x: € stands in every cell"]),
+    "percent": (["1.5%", "-0.25 %", "100%"], [1.5, -0.25, 100], ["x: % stands in every cell"]),
+    "units": (["1.5 W/m2", "2 W/m2", "1e3 W/m2"], [1.5, 2, 1000], ["x: W/m2 stands in every cell"]),
+    "accounts": (["(1.5)", "2", "3-", "\u22124"], [-1.5, 2, -3, -4], ["x: (1.5) taken as -1.5"]),
+    "truth": (["TRUE", "FALSE", "true"], [1, 0, 1], []),
+}
+
+
+@pytest.mark.parametrize("name", NUMERALS)
+def test_numbers_in_other_words(tmp_path, name):
+    cells, values, notes = NUMERALS[name]
+    found, said = column(tmp_path, cells, separator=";")
+    assert found == pytest.approx(values, abs=1e-12)
+    assert said[: len(notes)] == notes
+    if name != "French":
+        assert column(tmp_path, cells)[0] == found
+
+
+NO_NUMERALS = {
+    "two units": (["1 kg", "2 g"], "Write the numbers alone, or one unit in every cell"),
+    "a unit now and then": (["1 kg", "2"], "Write the numbers alone, or one unit in every cell"),
+    "hours": (["11 PM", "10 PM"], "is no finite number"),
+    "two signs": (["-(5)", "3"], "is no finite number"),
+    "an address": (["10.0.0.1", "10.0.0.2"], "is no finite number"),
+    "grouped by two": (["1,23,4", "2"], "is no finite number"),
+    "a date": (["2020-01-01", "2020-01-02"], "is no finite number"),
+    "thousands, or not": (["1,234", "2"], r"data\.decimal=\',\'; if it stands between thousands, data\.decimal=\."),
+    "truth, or not": (["true", "maybe"], "is no finite number"),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMERALS)
+def test_what_may_be_no_number_is_refused(tmp_path, name):
+    cells, says = NO_NUMERALS[name]
+    with pytest.raises(RequestError, match=f"line 2: x=.*{says}"):
+        column(tmp_path, cells)
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_a_decimal_sign_that_may_stand_between_thousands(tmp_path, mark):
+    """1.230 and 987 in one column: no program writes decimal numbers so. It was read as 1.23 without a word."""
+    cells, other = [f"1{mark}230", "987", f"12{mark}345"], ",."[mark == ","]
+    with pytest.raises(RequestError, match=rf"line 2: x=\'1{mark}230\' may be a number of thousands.*also in line 4"):
+        column(tmp_path, cells, separator=";")
+    assert column(tmp_path, cells, separator=";", decimal=mark)[0] == [1.23, 987, 12.345]
+    assert column(tmp_path, cells, separator=";", decimal=other)[0] == [1230, 987, 12345]
+    for plain in (["1.230", "987.000"], ["1.23", "987", "12.345"], ["1.230", "987", "0.125"], ["1.234", "987"]):
+        found, _ = column(tmp_path, [cell.replace(".", mark) for cell in plain], separator=";")
+        assert found == [float(cell) for cell in plain]

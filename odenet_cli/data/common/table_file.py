@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from odenet_cli.data.common import numerals
 from odenet_cli.data.common.places import EXCEL, file_sha256, find
 from odenet_cli.errors import RequestError
 
@@ -36,7 +37,6 @@ DAY_0 = datetime(1899, 12, 31)  # of Excel, where times without a date are
 FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
-POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
 Check = Callable[[Path, list[str]], object]
 CONTROL = bytes([*range(9), *range(14, 32)])
 
@@ -48,6 +48,7 @@ class Cells(NamedTuple):
     units    of each column, where a row of units stands below the names; else empty
     frame    the rows: text or, of Parquet and Excel, what is stored there; and FILE, LINE of each
     decimal  the sign in numbers: "." or ","
+    grouped  the other sign is known to stand between thousands; None: nothing says so, and `decimal` was guessed
     paths    of the files, FILE their index
     notes    what was passed over or assumed, for the reader
     ragged   (row, cells) of rows that have more or fewer cells than there are names; they are not in `frame`
@@ -62,6 +63,7 @@ class Cells(NamedTuple):
     notes: list[str]
     ragged: pl.DataFrame
     sha256: str
+    grouped: bool | None = None
 
     def describe(self, name: str, mean: float, sd: float) -> str:
         """Return in words what a column holds, in the unit that the file states."""
@@ -81,6 +83,7 @@ class Dialect(NamedTuple):
     units: list[str]
     separator: str
     decimal: str
+    grouped: bool | None
     first: int
     notes: list[str]
 
@@ -114,6 +117,7 @@ def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         ragged=pl.concat(ragged),
         sha256=hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest(),
+        grouped=None if any(part.grouped is None for part in parts) else all(part.grouped for part in parts),
     )
 
 
@@ -204,12 +208,13 @@ def _read_stored(source: OwnTable, path: Path, check: Check) -> Cells:
             "\n  ".join([f"{path} has names of columns and no rows. Add some: a row is a point.", *notes])
         )
     frame.columns = names
-    texts = frame.head(ROWS_SEEN).select(pl.col(pl.String).fill_null(""))
-    decimal = source.decimal or _decimal("", texts.rows())
-    return stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes, decimal)
+    cells = stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes)
+    texts = cells.frame.head(ROWS_SEEN).select(pl.col(pl.String).fill_null(""))
+    decimal, grouped = numerals.signs([cell.strip() for row in texts.rows() for cell in row], source.decimal, "")
+    return cells._replace(decimal=decimal, grouped=grouped)
 
 
-def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str], decimal: str = ".") -> Cells:
+def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) -> Cells:
     """Return the cells of a file whose columns have types; `first` is the number of its first row.
 
     Categories are words, and what can be neither number, text nor date stands as the name of its type.
@@ -226,7 +231,7 @@ def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str], 
     blank = there.select(pl.all_horizontal(pl.all().is_null())).to_series()
     ragged = pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
     frame = frame.filter(~blank) if blank.any() else frame
-    return Cells(names, [], frame, decimal, [path], notes, ragged, file_sha256(path))
+    return Cells(names, [], frame, ".", [path], notes, ragged, file_sha256(path))
 
 
 def _all_named(names: list[str]) -> list[str]:
@@ -316,7 +321,8 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
         body = body[1:]
     first = body[0][0] - 1 if body else number
     names = _all_named(names)
-    return Dialect(names, units, separator, decimal or _decimal(separator, [row for _, row in body]), first, notes)
+    decimal, grouped = numerals.signs([cell for _, row in body for cell in row], decimal, separator)
+    return Dialect(names, units, separator, decimal, grouped, first, notes)
 
 
 def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
@@ -365,12 +371,6 @@ def _separator(lines: list[str], marks: str) -> str:
         return sum(abs(count - counts[0]) <= 1 for count in counts) / len(counts), numbers, counts[0]
 
     return max(marks, key=score)
-
-
-def _decimal(separator: str, rows: Sequence[Sequence[str]]) -> str:
-    flat = [cell for row in rows for cell in row]
-    commas = separator != "," and any(map(COMMA_NUMBER.fullmatch, flat))
-    return "," if commas and not any(map(POINT_NUMBER.fullmatch, flat)) else "."
 
 
 def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
@@ -424,4 +424,4 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
     )
     frame = frame.with_columns(pl.lit(0, pl.UInt32).alias(FILE), numbers)
     frame.columns = [*dialect.names, FILE, LINE]
-    return Cells(dialect.names, dialect.units, frame, dialect.decimal, [path], notes, ragged, digest)
+    return Cells(dialect.names, dialect.units, frame, dialect.decimal, [path], notes, ragged, digest, dialect.grouped)

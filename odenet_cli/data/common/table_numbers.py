@@ -13,19 +13,19 @@ from datetime import datetime, time
 import polars as pl
 from torch import Tensor
 
+from odenet_cli.data.common import numerals
 from odenet_cli.data.common.faults import tell
+from odenet_cli.data.common.numerals import MISSING
 from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.table_columns import is_row_number
 from odenet_cli.data.common.table_dates import DateError, localize, moment, only_zone, parse_dates, zones_of
 from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, counted, place
 from odenet_cli.errors import RequestError
 
-MISSING = ("", "na", "nan", "n/a", "#n/a", "null", "none", "-", "?")
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
 LISTED = 5  # lines of a kind of fault
 Place = tuple[int, int]  # file and line
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
-THOUSANDS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # beside decimal commas: 1.234 may be 1234
 
 
 @dataclass
@@ -130,7 +130,7 @@ def read_times(
         if stored is None and zone:
             zones = pl.Series([zone]).new_from_index(0, len(column))
     else:
-        x, kind = read_numbers(column, cells.decimal), ""
+        x, kind = read_numbers(column, cells, label), ""
         if form is not None or 2 * x.null_count() > len(x):
             text = column.cast(pl.String).str.strip_chars()
             try:
@@ -229,8 +229,8 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     column = cells.frame[name]
     if column.dtype.is_temporal() and not stated:
         return None
-    x = read_numbers(column, cells.decimal)
-    codes = read_numbers(pl.Series(missing, dtype=pl.String), cells.decimal).drop_nulls()
+    x = read_numbers(column, cells, name)
+    codes = read_numbers(pl.Series(missing, dtype=pl.String), cells).drop_nulls()
     absent = absent_cells(column, missing) if x.null_count() > column.null_count() else column.is_null()
     absent |= x.is_in(codes.to_list()).fill_null(False)
     bad = x.is_null() & ~absent
@@ -241,6 +241,14 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     ):
         return None
     _report(faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad)))
+    if cells.grouped is None and column.dtype == pl.String and numerals.may_be_thousands(column, cells.decimal):
+        mark = cells.decimal
+        faults.add(
+            column.str.contains(mark, literal=True).fill_null(False),
+            lambda row: f"{name}={shown(column, row)} may be a number of thousands, as others have no {mark}",
+            f"Say which: data.decimal='{mark}', or if it stands between thousands data.decimal="
+            f"'{'.' if mark == ',' else ','}'.",
+        )
     return x.set(absent, None)
 
 
@@ -274,47 +282,35 @@ def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
     return column.is_null() | plain.is_in(words).fill_null(False)
 
 
-def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
-    """Return a column as finite numbers, null where it has none; NaN and dates are none."""
+def read_numbers(column: pl.Series, cells: Cells, name: str = "") -> pl.Series:
+    """Return a column as finite numbers, null where it has none; NaN and dates are none.
+
+    name  of the column: what is assumed of its numbers is added to the notes
+    """
     if column.dtype.is_temporal():  # of a file whose columns have types; a cast would count days or microseconds
         return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
-    if column.dtype == pl.String and decimal == ".":
-        x = column.cast(pl.Float64, strict=False)
-        if x.null_count() > column.null_count():
-            x = _careful(column, ",", ".")
-    elif column.dtype == pl.String:
-        x = _careful(column, ".", ",")
+    if column.dtype == pl.String:
+        x, notes = numerals.read(column, cells.decimal, cells.grouped)
+        cells.notes.extend(f"{name}: {note}" for note in notes if name)
     else:
         x = column.cast(pl.Float64, strict=False)
     return x.set(~x.is_finite(), None)
 
 
-def _careful(column: pl.Series, group: str, point: str) -> pl.Series:
-    """Return the numbers of a column with blanks around them, or with signs between thousands: 1.234.567,8."""
-    text = column.str.strip_chars()
-    grouped = rf"^[+-]?\d{{1,3}}(\{group}\d{{3}})+\{point}\d+$"
-    frame = pl.DataFrame({"x": text}).with_columns(
-        pl.when(pl.col("x").str.contains(grouped))
-        .then(pl.col("x").str.replace_all(group, "", literal=True))
-        .otherwise(pl.col("x"))
-    )
-    if point == ",":
-        plain = ~pl.col("x").str.contains(".", literal=True)
-        clear = ~pl.col("x").str.contains(THOUSANDS)
-        frame = frame.with_columns(
-            pl.when(plain).then(pl.col("x").str.replace(",", ".", literal=True)).when(clear).then(pl.col("x"))
-        )
-    return frame["x"].cast(pl.Float64, strict=False)
-
-
-def _remedy(words: pl.Series) -> str:
+def _remedy(column: pl.Series) -> str:
     """Return how to mend cells that are no numbers."""
-    shown = [str(word) for word in words.unique(maintain_order=True).to_list()[:3]]
+    words = pl.Series([str(word) for word in column.unique(maintain_order=True).to_list()], dtype=pl.String)
+    shown = words.head(3).to_list()
     if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):
-        return "If the comma is the decimal sign, say data.decimal=','; else correct it."
-    if any(re.match(THOUSANDS, word.strip()) for word in shown):
+        return (
+            "If the comma is the decimal sign, say data.decimal=','; if it stands between thousands, data.decimal=.; "
+            "else correct it."
+        )
+    if any(re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+", word.strip()) for word in shown):
         return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
-    if words.len() > 20 and words.n_unique() > 3:
+    if words.head(1000).str.strip_chars().str.contains(numerals.NUMERAL).all():
+        return "Write the numbers alone, or one unit in every cell of the column."
+    if len(column) > 20 and len(words) > 3:
         return "Correct it, or say which columns hold the values: data.values=[…]."
     return f"Correct it, or count it as missing: {list_option('data.missing', shown)}."
 
@@ -326,13 +322,14 @@ def list_option(key: str, words: Sequence[str]) -> str:
     return shlex.quote(f"{key}=[{','.join(json.dumps(word, ensure_ascii=False) for word in words)}]")
 
 
+def shown(column: pl.Series, row: int) -> str:
+    """Return a cell, in quotes."""
+    return repr(brief("" if column[row] is None else str(column[row]).strip()))
+
+
 def _report(faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:
     """Add the cells that are no numbers, and numbers that are too large."""
-
-    def shown(row: int) -> str:
-        return repr(brief("" if column[row] is None else str(column[row]).strip()))
-
-    faults.add(bad, lambda row: f"{name}={shown(row)} {what}", remedy)
+    faults.add(bad, lambda row: f"{name}={shown(column, row)} {what}", remedy)
     large = (x.abs() > MAX_NUMBER).fill_null(False)
     too = f"is beyond ±{MAX_NUMBER:g}"
     faults.add(large, lambda row: f"{name}={x[row]:g} {too}", f"Correct it, rescale {name}, or take the row out.")

@@ -211,7 +211,7 @@ def _known(
     for name in columns.known:
         kept = [key for key in keep if key.startswith(f"{name}=")]  # a run's columns of 0 and 1 for its words
         column, absent = cells.frame[name], absent_cells(cells.frame[name], missing)
-        if name in columns.static and (kept or (~absent & read_numbers(column, cells.decimal).is_null()).any()):
+        if name in columns.static and (kept or (~absent & read_numbers(column, cells).is_null()).any()):
             known |= table_controls.indicators(column, name, absent, kept, faults)
         else:
             x = read_values(cells, name, missing, True, faults)
