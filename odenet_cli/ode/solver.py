@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.autograd.times import TimeGradients
+from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, WholeLoop
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.dense_solution import DenseSolution
@@ -30,8 +31,9 @@ from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.rosenbrock.loop import FixedRosenbrockLoop, RosenbrockLoop
 from odenet_cli.ode.settings import OutputTimes, as_jumps, check_count, check_positive, check_tensors, unwrap_scalars
-from odenet_cli.ode.state import CountedField, Field
+from odenet_cli.ode.state import CountedField, Field, State
 from odenet_cli.ode.stats import Stats
+from odenet_cli.ode.step import rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import check_transforms, in_forward_mode
 
@@ -141,8 +143,9 @@ class _Solver:
         rhs.stats = Stats.begin()
         # A Rosenbrock step takes the field's derivatives on its way forward, whether or not a gradient is wanted.
         rhs.counts_vjps = isinstance(self.formulas, Rosenbrock)
-        # Equal output times are solved for once; what they share of a gradient, the first of them gets.
+        # Equal output times are solved for once. `again` keeps the arguments, of which the solve's own lets go.
         distinct, times, index = output_times.merge()
+        again = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
         ends_only = len(index) == 2
         problem = Problem(rhs, distinct, times, self, ends_only, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
@@ -159,6 +162,8 @@ class _Solver:
             # Solved for once each; given back once for each time that was asked for.
             if 1 < len(distinct) < len(index):
                 y = tuple(part[index] for part in y)
+            if again is not None:
+                y = _moved_to_equal_times(problem, again, cast(Tensor, output_times.tensor), index, y)
         return Solution(rhs.restore(y), rhs.stats)
 
     @torch.no_grad()
@@ -373,6 +378,25 @@ class Fixed(_Solver):
         return FixedPairLoop(
             tableau=self.tableau, vector_field=vector_field, steps=self.steps, coupling=coupling, n_dynamic=parts
         )
+
+
+def _moved_to_equal_times(
+    problem: Problem, rhs: RightHandSide, times: Tensor, index: Sequence[int], y: State
+) -> tuple[Tensor, ...]:
+    """Return the outputs `y`, each with the gradient of its own time, given the index of its distinct one."""
+    rhs.stats, rhs.counts_vjps, times = problem.rhs.stats, True, times.to(rhs.device, rhs.time_dtype)
+    # The outputs that share a time are functions of the first of them. A step from there, of a length that is 0 and
+    # has a gradient, changes no value: of order 4, it has the derivatives up to the fourth.
+    tableau = cast(Tableau, method("rk4"))
+    states = [y, y] if problem.ends_only else list(zip(*(part.unbind() for part in y)))
+    for n, j in enumerate(index):
+        if (first := index.index(j)) < n:
+            # On a jump, the field is that of the side from which the solve came.
+            segments = problem.segments(max(j, 1) - 1, max(j, 1)) if len(problem.ts) > 1 else []
+            f = restrict_to_segment(rhs, segments[-1 if j else 0]) if segments else rhs
+            t, h = times[first], times[n] - times[first]
+            states[n] = rk_step(tableau, f, t, states[n], h, f(t, states[n])).y
+    return problem.stack(states)
 
 
 Solver = Adaptive | Fixed

@@ -233,7 +233,7 @@ def test_backprop_is_autograd_through_the_steps_in_another_form(tol, times):
     assert torch.allclose(y, twin, rtol=1e-10, atol=1e-10)
     found = torch.autograd.grad((weight * y.cos()).sum(), inputs)
     known = torch.autograd.grad((weight * twin.cos()).sum(), inputs)
-    # How equal times share their derivative is a convention; their sum is not.
+    # The twin gives what equal times share to one of them; their sum is the same.
     same = (ts[:, None] == ts).double()
     for x, z in zip(found, known):
         x, z = (same @ x, same @ z) if x is found[1] else (x, z)

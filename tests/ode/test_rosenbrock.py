@@ -342,3 +342,14 @@ def test_random_numbers_are_not_drawn_again():
     y0 = torch.ones(3, requires_grad=True)
     with pytest.raises(RandomField, match="a method such as dopri5"):
         Fixed(method="rodas4", steps=1, gradient="replay")(lambda t, y: -y * torch.rand(3), y0, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("grad", ["backprop", "replay"])
+def test_a_state_without_dimensions_is_one_number(grad):
+    w, y0 = torch.tensor(0.4, dtype=torch.float64, requires_grad=True), torch.tensor(0.7, dtype=torch.float64)
+    solve = Adaptive(method="rodas4", rtol=1e-8, atol=1e-8, gradient=grad)
+    y = solve(lambda t, y: w * torch.cos(t) * y, y0, [0.0, 0.5, 1.0]).y
+    exact = y0 * torch.exp(w * torch.sin(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)))
+    assert torch.allclose(y, exact, atol=1e-7)
+    (found,), (known,) = torch.autograd.grad(y.sum(), w), torch.autograd.grad(exact.sum(), w)
+    assert torch.allclose(found, known, atol=1e-6)

@@ -46,7 +46,7 @@ class Rows:
         """Return rows (…, B, D) as the parts of a state, (…, *S)."""
         parts = torch.split(rows, [math.prod(shape) // self.count for shape in self.shapes], dim=-1)
         lead = rows.shape[:-2]
-        return tuple(x.reshape(*lead, *part.shape).to(part.dtype) for x, part in zip(parts, like))
+        return tuple(x.reshape((*lead, *part.shape)).to(part.dtype) for x, part in zip(parts, like))
 
 
 class Linearisation(NamedTuple):
