@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -38,9 +40,11 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
     else:
         more, line = _classes(output, truth, record.get("classes") or [], judged)
     if net.data.record.get("unlabelled"):
-        more = {name: column for name, column in more.items() if name.endswith("predicted") or name[0] in "cp"}
+        more = {name: column for name, column in more.items() if name not in ("label", *value_names(record))}
         line = "without y there is nothing to compare with"
-    frame = pl.DataFrame(columns | more)[places.argsort().numpy()].with_row_index("sample")
+    frame = (
+        pl.DataFrame(columns | more | {"sample": places.numpy()}).select("sample", pl.exclude("sample")).sort("sample")
+    )
     return frame, line + (f" ({len(output[judged]):,} samples of the test)" if not net.other_data else "")
 
 
@@ -68,14 +72,19 @@ def _classes(logits: Tensor, label: Tensor, names: list[str], judged: slice) -> 
     return columns, f"{wrong:.2%} wrong; the class is given {chosen:.2%} on average"
 
 
+def value_names(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the values that a regression predicts."""
+    count = record["outputs"]
+    return record.get("target") or (["y"] if count == 1 else [f"y{k + 1}" for k in range(count)])
+
+
 def _values(
-    output: Tensor, truth: Tensor, record: dict[str, list[float]], judged: slice
+    output: Tensor, truth: Tensor, record: Mapping[str, Any], judged: slice
 ) -> tuple[dict[str, list[object]], str]:
     """Return columns of the truth and of what is predicted, in the data's units, and the root mean square error."""
     mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in ("y_mean", "y_sd"))
     predicted, y = output.double() * sd + mean, truth
     columns: dict[str, list[object]] = {}
-    for k in range(y.shape[1]):
-        name = f"y{k + 1}" if y.shape[1] > 1 else "y"
+    for k, name in enumerate(value_names(record)):
         columns |= {name: y[:, k].tolist(), f"{name}_predicted": predicted[:, k].tolist()}
     return columns, f"RMSE {(predicted - y)[judged].square().mean().sqrt():.4g}"

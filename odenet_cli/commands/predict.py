@@ -13,8 +13,8 @@ A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart
 With data.controls they are the rows of the table that hold controls and no values, without horizon= all of them.
 Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
 predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
-written, of a regression its values; of arrays or images of your own those of all samples. Of a fit (model=fit) the band
-is that of its parameters, by the delta method, and of an observation."""
+written, of a regression its values; of arrays, images or rows of your own those of all samples. Of a fit (model=fit)
+the band is that of its parameters, by the delta method, and of an observation."""
 
 from __future__ import annotations
 

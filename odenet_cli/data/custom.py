@@ -74,7 +74,7 @@ class Source(LabelledSource):
         except (Exception, SystemExit) as error:
             raise RequestError(f"{what} failed: {registry.describe(error)}.") from error
         parts = [
-            Part(split, *pairs[split], *(f"{axis} of {split}" if split != WHOLE else axis for axis in "xy"))
+            Part(split, *pairs[split], *((f"x of {split}", f"y of {split}") if split != WHOLE else "xy"))
             for split in (WHOLE, *PARTS)
             if split in pairs
         ]

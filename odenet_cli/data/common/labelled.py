@@ -39,9 +39,9 @@ class LabelledSource(OwnData):
     """Hold the options that all such sets share."""
 
     tasks: ClassVar[tuple[str, ...]] = TASKS
-    UNITS: ClassVar = KEYS
-    LISTS: ClassVar = ("augment",)
-    CHOICES: ClassVar = {"task": TASKS, "layout": LAYOUTS, "augment": AUGMENTATIONS}
+    UNITS: ClassVar[tuple[str, ...]] = KEYS
+    LISTS: ClassVar[tuple[str, ...]] = ("augment",)
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"task": TASKS, "layout": LAYOUTS, "augment": AUGMENTATIONS}
 
     task: str | None = None
     layout: str | None = None

@@ -34,9 +34,8 @@ def read_headers(path: Path) -> dict[str, Header]:
         raise RequestError(f"data.path={path} is no file but a folder, a pipe or a device. {MADE}")
     if path.suffix.lower() in TABLES:
         raise RequestError(
-            f"{path} is a table, and samples are read from arrays. {MADE}\n  Of a table, with polars: "
-            "x = table.select(…).to_dummies(…).to_numpy(), y = table[…].to_numpy().astype(str) for classes.\n"
-            "  Tables themselves are read by data=table (series) and data=points (densities)."
+            f"{path} is a table, and samples are read from arrays. Tables are read by data=features data.y=NAME, "
+            "data=table (series) and data=points (densities)."
         )
     faults, headers = Faults(path), dict[str, Header]()
     try:

@@ -93,7 +93,7 @@ def read(source: Source, asked: bool = False) -> Points:
         column = read_values(cells, name, missing, asked or columns is not None, faults)
         if column is None:
             notes.append(f"left out, no numbers: {brief(name)}")
-        elif columns is None and name.lower() in ROW_NAMES and _counts_rows(column):
+        elif columns is None and counts_rows(name, column):
             notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")
         else:
             found[title] = column
@@ -133,9 +133,9 @@ def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, spli
     return list(chosen) if chosen else [name for name in names if not is_row_number(name) and name not in skipped]
 
 
-def _counts_rows(column: pl.Series) -> bool:
-    """Return whether a column is 0, 1, 2, … or 1, 2, 3, …, of ten rows or more."""
-    first = column[0] if len(column) >= 10 else None
+def counts_rows(name: str, column: pl.Series) -> bool:
+    """Return whether a column has the name of one that numbers rows, and is 0, 1, 2, … or 1, 2, 3, …, of ten."""
+    first = column[0] if name.lower() in ROW_NAMES and len(column) >= 10 else None
     return first in (0, 1) and bool((column == pl.int_range(first, first + len(column), eager=True)).all())
 
 

@@ -26,7 +26,7 @@ REAL = "buif"  # kinds of dtypes
 class Part(NamedTuple):
     """Hold the samples of a split, or of all: x (N, *S) and y (N,) or (N, K), arrays or what a header says of them.
 
-    y is None where there is none, in samples to be predicted.
+    y is None where there is none, in samples to be predicted; `columns` name features, where they have names.
     """
 
     split: str
@@ -34,6 +34,7 @@ class Part(NamedTuple):
     y: Any
     x_name: str = "x"
     y_name: str = "y"
+    columns: tuple[str, ...] = ()
 
 
 def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> str | None:

@@ -36,12 +36,16 @@ class Found(NamedTuple):
     where    the file, folder or class, for messages
     sha256   of it
     notes    what was passed over
+    rows     (N,) where each sample of the parts, one behind the other, stands in the data; None: in this order
+    more     what else is recorded
     """
 
     parts: list[Part]
     where: str
     sha256: Any
     notes: list[str]
+    rows: Tensor | None = None
+    more: Mapping[str, Any] = {}
 
 
 class Understood(NamedTuple):
@@ -101,7 +105,7 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
     more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
     record = data_record(source, sizes, sha256=found.sha256, root=found.where, warning=warning)
-    return Understood(x, y, order, {**record, **more})
+    return Understood(x, y, order if found.rows is None else found.rows[order], {**record, **more, **found.more})
 
 
 def _unknown(count: int, run: Mapping[str, Any]) -> Tensor:
@@ -124,7 +128,7 @@ def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: 
             which = same.nonzero().flatten().tolist()
             notes.append(
                 f"{len(which):,} of {len(same):,} inputs are constant in training and say nothing: "
-                f"{few(which, MAX_NAMED)}."
+                f"{few([part.columns[n] for n in which] if part.columns else which, MAX_NAMED)}."
             )
         units |= {"x_mean": mean.tolist(), "x_sd": sd.where(~same, 1.0).tolist()}
     if units["task"] == "regression" and len(y):

@@ -1,0 +1,225 @@
+"""A table of features: `data=features data.path=FILE data.y=NAME`, a row is a sample, y a column (see `table_file`).
+
+The other columns are the features, or those that `x` names: numbers, and words as one feature of 0 and 1 for each word.
+y are classes, words or a few whole numbers, or numbers to predict, in one column or several. What is standardised and
+held out is as of arrays (see `common/labelled`). Features and words belong to the run: in another table its columns are
+taken by name, and y may be missing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import torch
+
+from odenet_cli.data.common import table_file
+from odenet_cli.data.common.labelled import LabelledSource
+from odenet_cli.data.common.own import OwnTable
+from odenet_cli.data.common.points import counts_rows
+from odenet_cli.data.common.samples import WHOLE, Part
+from odenet_cli.data.common.splits import PARTS
+from odenet_cli.data.common.table_columns import check_names, is_row_number
+from odenet_cli.data.common.table_controls import indicators
+from odenet_cli.data.common.table_file import Cells, brief
+from odenet_cli.data.common.table_numbers import (
+    Faults,
+    absent_cells,
+    check_nameless,
+    check_parts,
+    read_numbers,
+    read_parts,
+    read_values,
+)
+from odenet_cli.data.common.understood import Found
+from odenet_cli.errors import RequestError
+
+MAX_WORDS = 50  # of a column that is a feature without being asked for
+MAX_CLASSES = 20  # that whole numbers are without being asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(OwnTable, LabelledSource):
+    """Options of `data=features`."""
+
+    UNITS: ClassVar = (*LabelledSource.UNITS, "columns", "target")
+    LISTS: ClassVar = (*LabelledSource.LISTS, "x", "y", "missing")
+    CHOICES: ClassVar = {**LabelledSource.CHOICES, "incomplete": ("refuse", "drop"), "decimal": (".", ",")}
+    WANTED: ClassVar = "data=features data.path=FILE data.y=NAME, a table with a row for each sample."
+
+    x: str | list[str] | None = None
+    y: str | list[str] | None = None
+    incomplete: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("repeats", "layout", "augment"):
+            if getattr(self, key) is not None:
+                raise RequestError(
+                    f"data.{key}={getattr(self, key)} has no meaning for rows of features; leave it out."
+                )
+
+    def prepare(self) -> dict[str, Any]:
+        return dict(self.understand().record)
+
+    def state(self) -> Hashable:
+        return OwnTable.state(self)
+
+    def check_record(self, record: Mapping[str, Any]) -> None:
+        LabelledSource.check_record(self, record)
+        for key in ("columns", "target"):
+            if not (isinstance(record[key], list) and all(isinstance(name, str) for name in record[key])):
+                raise RequestError(f"run.json: data.{key} is {record[key]!r:.60}. Put back what the run wrote there.")
+
+    def find(self) -> Found:
+        cells = table_file.read(self, self._check)
+        target = [name for name in self._target() if name in cells.names]
+        if not self._target():
+            raise RequestError(
+                f"{cells.paths[0]}: which column is to be predicted? There are {brief(', '.join(cells.names))}. "
+                "Say which: data.y=NAME."
+            )
+        faults, notes = Faults(cells), list(cells.notes)
+        missing = [*map(str, self.missing or ())]  # type: ignore[arg-type]
+        check_nameless(cells)
+        x = self._features(cells, target, missing, faults, notes)
+        y = self._values(cells, target, missing, faults)
+        words = read_parts(cells, self.split, faults) if self.split is not None else None
+        lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
+        if self.incomplete == "drop":
+            notes += [f"{lacking.sum():,} rows with a missing feature left out"] if lacking.any() else []
+        else:
+            untold = lacking & ~pl.int_range(len(x), eager=True).is_in([*faults.rows])
+            name = next((name for name in x.columns if x[name].is_null().any()), "").partition("=")[0]
+            faults.add(untold, f"{name} is missing", "Fill it in, or leave such rows out: data.incomplete=drop.")
+        faults.raise_all()
+        unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else lacking
+        if self.run and unknown.any():
+            y = pl.DataFrame()  # some rows are to be predicted: nothing is compared
+        elif unknown.any():
+            notes.append(f"{(unknown & ~lacking).sum():,} rows without {' '.join(target)} left out")
+        kept = ~(lacking | unknown) if y.width else ~lacking
+        if not kept.any():
+            raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")
+        rows, parts = torch.arange(len(kept))[kept.to_torch()], []
+        for split in PARTS if words is not None else (WHOLE,):
+            here = kept if words is None else kept & (words == PARTS.index(split))
+            if here.any():
+                values = y.filter(here).to_numpy() if y.width else None
+                if values is not None and values.dtype == object:
+                    values = values.astype(str)
+                values = values[:, 0] if values is not None and y.width == 1 else values
+                parts.append(
+                    Part(split, x.filter(here).to_numpy(), values, "x", " ".join(target) or "y", tuple(x.columns))
+                )
+        if words is not None:
+            check_parts(cells, str(self.split), words.filter(kept).to_torch())
+            rows = torch.cat([torch.arange(len(kept))[(kept & (words == n)).to_torch()] for n in range(len(PARTS))])
+        more = {
+            "columns": x.columns,
+            "target": self._target(),
+            "table": [f"features: {brief(', '.join(x.columns))}", *notes],
+        }
+        return Found(parts, str(self.file), cells.sha256, [], rows, more)
+
+    def _target(self) -> list[str]:
+        return list(self.run["target"] if self.run else self.y or ())
+
+    def _check(self, path: Path, names: list[str]) -> None:
+        """Raise RequestError for a column that is not there."""
+        check_names(path, names)
+        asked = {"x": self.x or (), "y": self.y or (), "split": [self.split] if self.split else []}
+        if self.run:
+            known = dict.fromkeys(name if name in names else name.partition("=")[0] for name in self.run["columns"])
+            asked = {"x": [*known], "split": asked["split"]}
+        for key, wanted in asked.items():
+            for name in wanted:
+                if name not in names:
+                    who = "the run was trained with it" if self.run and key == "x" else f"data.{key}={name}"
+                    raise RequestError(f"{path}: there is no column {name} ({who}), but {brief(', '.join(names))}.")
+        twice = {*self._target()} & {*(self.x or ())}
+        if twice:
+            raise RequestError(f"{path}: {', '.join(twice)} is in data.x and in data.y; take it out of one.")
+
+    def _features(
+        self, cells: Cells, target: list[str], missing: list[str], faults: Faults, notes: list[str]
+    ) -> pl.DataFrame:
+        """Return the features, null where they are missing: numbers, and 0 and 1 for each word of a column of words."""
+        found, known = dict[str, pl.Series](), self.run["columns"] if self.run else None
+        chosen = known and dict.fromkeys(name if name in cells.names else name.partition("=")[0] for name in known)
+        others = [name for name in cells.names if name not in (*target, self.split) and not is_row_number(name)]
+        for name in chosen or self.x or others:
+            column = cells.frame[name]
+            kept = [key for key in known or () if key.startswith(f"{name}=")]
+            absent = absent_cells(column, missing)
+            words = not kept and not column.dtype.is_temporal() and _is_words(column, cells, absent)
+            count = column.filter(~absent).n_unique() if words else 0
+            if kept or (words and (count <= 1000 if self.x else 1 < count <= min(MAX_WORDS, len(column) // 2))):
+                found |= indicators(column, name, absent, kept, faults)
+            elif words and self.x:
+                raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
+            elif words:
+                notes.append(f"left out, {count:,} different words: {brief(name)}")
+            elif (x := read_values(cells, name, missing, bool(chosen or self.x), faults)) is None:
+                notes.append(f"left out, no numbers: {brief(name)}")
+            elif not (chosen or self.x) and counts_rows(name, x):
+                notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.x=[…]")
+            else:
+                found[name] = x
+        if not found:
+            faults.raise_all()
+            raise RequestError(f"{cells.paths[0]}: no column is left for the features. Choose some: data.x=[…].")
+        return pl.DataFrame(found).select(known) if known else pl.DataFrame(found)
+
+    def _values(self, cells: Cells, target: list[str], missing: list[str], faults: Faults) -> pl.DataFrame:
+        """Return what is to be predicted, null where it is missing: words of classes, or numbers."""
+        if not target:
+            return pl.DataFrame()
+        task = self.run["task"] if self.run else self.task
+        columns = [cells.frame[name] for name in target]
+        absent = [absent_cells(column, missing) for column in columns]
+        if task is None and len(target) == 1:
+            task = self._guess(cells, columns[0], absent[0], target[0])
+        if task != "classify":
+            values = [read_values(cells, name, missing, True, faults) for name in target]
+            return pl.DataFrame({name: x for name, x in zip(target, values) if x is not None})
+        if len(target) > 1:
+            raise RequestError(
+                f"data.y=[{','.join(target)}]: classes are one column; numbers say data.task=regression."
+            )
+        words = columns[0].cast(pl.String).str.strip_chars()
+        numbers = words.cast(pl.Float64, strict=False)
+        if numbers.is_null().equals(words.is_null() | absent[0]) and bool((numbers == numbers.floor()).all()):
+            words = numbers.cast(pl.Int64).cast(pl.String)  # 1.0 is 1, as a missing cell makes it
+        return pl.DataFrame({target[0]: words.set(absent[0], None)})
+
+    def _guess(self, cells: Cells, column: pl.Series, absent: pl.Series, name: str) -> str:
+        """Return the task that a column sets: words are classes, and so are a few whole numbers without gaps."""
+        if column.dtype == pl.Boolean or _is_words(column, cells, absent):
+            return "classify"
+        numbers = read_numbers(column, cells).set(absent, None).drop_nulls()
+        if numbers.is_empty() or not bool((numbers == numbers.floor()).all()):
+            return "regression"
+        values = numbers.unique().sort().to_list()
+        count, low, high = len(values), values[0], values[-1]
+        if count > MAX_CLASSES or high - low != count - 1 or 4 * count > len(numbers):
+            raise RequestError(
+                f"{cells.paths[0]}: {name} holds whole numbers, {low:g} to {high:g}, {count:,} different ones. Say "
+                "what they are: data.task=classify or data.task=regression."
+            )
+        return "classify"
+
+
+def _is_words(column: pl.Series, cells: Cells, absent: pl.Series) -> bool:
+    """Return whether no cell of a column is a number, and some are words."""
+    if column.dtype != pl.String or absent.all():
+        return False
+    plain = column.filter(~absent).str.strip_chars()
+    return (
+        plain.str.to_lowercase().is_in(["true", "false"]).all()
+        or not plain.str.contains(r"\d").any()
+        or bool(read_numbers(plain, cells).is_null().all())
+    )

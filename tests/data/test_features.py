@@ -1,0 +1,170 @@
+"""Tables of features: rows are samples, a column is predicted, words are features or classes, and rows come back."""
+
+import json
+
+import numpy
+import polars
+import pytest
+import torch
+from runs_kit import train_run
+from table_kit import HOW, write
+
+from odenet_cli import data
+from odenet_cli.commands import predict
+from odenet_cli.errors import RequestError
+
+RNG = numpy.random.default_rng(0)
+KINDS = ["Adelie", "Chin strap", "Gentoo"]
+ROWS = [
+    {
+        "id": n + 1,
+        "length": round(float(5 * (n % 3) + RNG.normal()), 3),
+        "island": "AB"[n % 2],
+        "note": f"bird {n}",
+        "species": KINDS[n % 3],
+        "price": round(float(10 * (n % 3) + RNG.normal()), 2),
+        "wings": 1 + n % 4,
+    }
+    for n in range(60)
+]
+
+
+def text(rows=ROWS, without=(), **cells):
+    """The rows as CSV; `cells` replace those of the first row."""
+    rows = [{**rows[0], **cells}, *rows[1:]]
+    names = [name for name in rows[0] if name not in without]
+    return "\n".join([",".join(names), *(",".join(str(row[name]) for name in names) for row in rows)])
+
+
+def load(path, run=None, **options):
+    return data.load("features", {"path": str(path), **options}, run=run, **HOW)
+
+
+def whole(found):
+    return [torch.cat(rows) for rows in zip(found.train.rows, found.valid.rows, found.test.rows, strict=True)]
+
+
+def test_columns_are_features_and_words_are_0_and_1(tmp_path):
+    path = write(tmp_path, text())
+    found = load(path, y="species")
+    assert found.record["columns"] == ["length", "island=A", "island=B", "price", "wings"]
+    assert (found.shape, found.classes, found.task) == ((5,), 3, "classify")
+    assert found.record["classes"] == KINDS
+    assert [found.train.size, found.valid.size, found.test.size] == [49, 5, 6]
+    x, y = whole(found)
+    x = x * torch.tensor(found.record["x_sd"]) + torch.tensor(found.record["x_mean"])
+    places, _ = data.own_samples("features", {"path": str(path), "y": "species"}, found.record)
+    expected = [[ROWS[n]["length"], n % 2 == 0, n % 2 == 1, ROWS[n]["price"], 1 + n % 4] for n in places.tolist()]
+    assert torch.allclose(x, torch.tensor(expected, dtype=x.dtype), atol=1e-6)
+    assert y.tolist() == [n % 3 for n in places.tolist()]
+    assert sorted(places.tolist()) == [*range(60)]
+    told = "\n".join(found.record["table"])
+    assert "left out, it counts the rows: id; to take it in say data.x=[…]" in told
+    assert "left out, 60 different words: note" in told
+
+
+def test_the_same_rows_are_held_out_as_of_arrays(tmp_path):
+    x = numpy.array([[row["length"], row["price"]] for row in ROWS])
+    numpy.savez(tmp_path / "a.npz", x=x, y=numpy.array([row["species"] for row in ROWS]))
+    arrays = data.load("arrays", {"path": str(tmp_path / "a.npz")}, **HOW)
+    found = load(write(tmp_path, text()), y="species", x=["length", "price"])
+    for part in ("train", "valid", "test"):
+        pairs = zip(getattr(arrays, part).rows, getattr(found, part).rows, strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_what_y_is(tmp_path):
+    path = write(tmp_path, text())
+    tasks = {}
+    for y in ("species", "price", "wings", "island"):
+        tasks[y] = (found := load(path, y=y)).task
+        assert found.record["target"] == [y]
+    assert tasks == {"species": "classify", "price": "regression", "wings": "classify", "island": "classify"}
+    assert load(path, y="wings").record["classes"] == ["1", "2", "3", "4"]
+    both = load(path, y=["price", "wings"], task="regression")
+    assert (both.task, both.classes) == ("regression", 2)
+    with pytest.raises(RequestError, match=r"id holds whole numbers, 1 to 60, 60 different ones. Say what they are"):
+        load(path, y="id")
+    assert load(path, y="id", task="regression").task == "regression"
+
+
+def test_a_column_says_what_is_held_out(tmp_path):
+    part = ["train", "test", "val"]
+    lines = text().splitlines()
+    lines = [f"{lines[0]},part", *(f"{line},{part[n % 3]}" for n, line in enumerate(lines[1:]))]
+    found = load(path := write(tmp_path, "\n".join(lines)), y="wings", split="part")
+    assert [found.train.size, found.valid.size, found.test.size] == [20, 20, 20]
+    assert "part=test" not in found.record["columns"]
+    options = {"path": str(path), "y": "wings", "split": "part"}
+    places, _ = data.own_samples("features", options, found.record)
+    assert [n % 3 for n in places.tolist()] == [0] * 20 + [2] * 20 + [1] * 20
+    assert whole(found)[1].tolist() == [n % 4 for n in places.tolist()]
+
+
+WRONG = {
+    "no y": (text(), {}, r"which column is to be predicted\? There are id, length, .* data\.y=NAME"),
+    "no such column": (text(), {"y": "kind"}, r"there is no column kind \(data\.y=kind\), but id"),
+    "both": (text(), {"y": "price", "x": ["price", "length"]}, r"price is in data\.x and in data\.y"),
+    "a hole": (text(length=""), {"y": "species"}, r"line 2: length is missing\. .* data\.incomplete=drop"),
+    "a hole in words": (text(island="NA"), {"y": "species"}, "line 2: island is missing"),
+    "a word": (text(price="much"), {"y": "species"}, r"line 2: price='much' is no finite number"),
+    "many words": (text(), {"y": "price", "split": "species"}, "species='Adelie' is none of train, valid, test"),
+    "two classes": (text(), {"y": ["species", "island"], "task": "classify"}, "classes are one column"),
+    "images": (text(), {"y": "species", "augment": ["flip"]}, r"data\.augment=.* has no meaning for rows of features"),
+    "nothing": (text(without=("length", "island", "price", "wings")), {"y": "species"}, "no column is left"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(tmp_path, name):
+    content, options, says = WRONG[name]
+    with pytest.raises(RequestError, match=says):
+        load(write(tmp_path, content), **options)
+
+
+def test_rows_that_lack_something_are_counted(tmp_path):
+    rows = [dict(row) for row in ROWS]
+    rows[3]["length"], rows[7]["species"], rows[9]["island"] = "", "", "NA"
+    found = load(path := write(tmp_path, text(rows)), y="species", incomplete="drop")
+    assert sum(found.record["sizes"].values()) == 57
+    assert "2 rows with a missing feature left out" in found.record["table"]
+    assert "1 rows without species left out" in found.record["table"]
+    options = {"path": str(path), "y": "species", "incomplete": "drop"}
+    places, _ = data.own_samples("features", options, load(write(tmp_path, text(), "b.csv"), y="species").record)
+    assert sorted({*range(60)} - {*places.tolist()}) == [3, 9]
+
+
+def test_another_table_is_read_as_the_run_knows_it(tmp_path):
+    run = load(write(tmp_path, text()), y="species").record
+    new = write(tmp_path, text(ROWS[:5], without=("species", "id", "note")), "new.csv")
+    found = load(new, run=run)
+    assert found.record["unlabelled"]
+    assert found.record["columns"] == run["columns"]
+    part = load(write(tmp_path, text(ROWS[::-1], island="B")), run=run)
+    assert part.classes == 3
+    for content, says in {
+        text(island="C"): r"line 2: island='C' is none of what the run was trained on: A, B",
+        text(without=("price",)): r"there is no column price \(the run was trained with it\)",
+        text(species="Emu"): r"names 1 samples of classes that the training samples lack, first 'Emu'",
+    }.items():
+        with pytest.raises(RequestError, match=says):
+            load(write(tmp_path, content), run=run)
+
+
+@pytest.mark.parametrize("y", ["species", "price"])
+def test_a_network_trains_on_a_table_and_answers_with_its_rows(tmp_path, y):
+    frame = polars.DataFrame(ROWS)
+    frame.write_parquet(tmp_path / "own.parquet")
+    frame.head(4).drop(y).reverse().write_parquet(tmp_path / "new.parquet")
+    words = ("data=features", f"data.path={tmp_path / 'own.parquet'}", f"data.y={y}", "model=odenet", "model.width=4")
+    folder = train_run(tmp_path / "run", *words, "trainer.max_steps=3", "device=cpu", "logger=none")
+    assert json.loads((folder / "run.json").read_text())["data"]["target"] == [y]
+    own, new = tmp_path / "own.csv", tmp_path / "new.csv"
+    assert predict.main([str(folder), f"out={own}"]) == 0
+    assert predict.main([str(folder), f"data.path={tmp_path / 'new.parquet'}", f"out={new}"]) == 0
+    answers = [polars.read_csv(path) for path in (own, new)]
+    assert answers[0]["label" if y == "species" else y].to_list() == frame[y].to_list()
+    said = "class" if y == "species" else f"{y}_predicted"
+    assert answers[1].columns == ["sample", *(["class", *(f"p_{k}" for k in KINDS)] if y == "species" else [said])]
+    a, b = answers[0][said][:4].to_list(), answers[1][said].to_list()[::-1]
+    assert a == (b if y == "species" else pytest.approx(b, rel=1e-5))
