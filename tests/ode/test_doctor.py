@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from scipy.integrate import solve_ivp
 from sick_problems import PROBLEMS, Net
 
-from odenet_cli.ode import Adaptive, SolveError, doctor, tally
+from odenet_cli.ode import Adaptive, Fixed, SolveError, doctor, tally
 from odenet_cli.ode.diagnosis import in_words
 
 QUICK = (
@@ -106,6 +107,64 @@ def test_steps_that_follow_the_solution_are_not_called_stiff():
     y0 = torch.tensor([2.0, 0.0], dtype=torch.float64)
     report = doctor(Adaptive(method="dopri5", rtol=1e-8, atol=1e-8), van_der_pol(10.0), y0, [0.0, 20.0])
     assert report.kind == "sound"
+
+
+def test_stiffness_shows_backward_in_time_too():
+    """There the modes that grow with t decay, and hold the step."""
+    solver = Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, max_steps=300)
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    report = doctor(solver, lambda t, y: 2e3 * (y - torch.cos(t)), y0, [2.0, 0.0])
+    assert (report.kind, report.cure) == ("stiff", {"method": "rodas4"})
+    assert report.tried["error"] < 1e-4
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+def test_moderate_stiffness_is_named(method):
+    """The solution turns once in about a hundred of the steps that are stable."""
+    solver = Adaptive(method=method, rtol=1e-3, atol=1e-3, max_steps=300)
+    y0 = torch.tensor([0.0], dtype=torch.float64)
+    report = doctor(solver, lambda t, y: -60 * (y - torch.sin(t)), y0, [0.0, 30.0])
+    assert (report.kind, report.tried is not None) == ("stiff", True)
+    fast = doctor(solver, lambda t, y: -60 * (y - torch.sin(15 * t)), y0, [0.0, 30.0])
+    assert fast.kind == "step_limit"
+
+
+@pytest.mark.parametrize(("steps", "ts"), [(40, [0.0, 1.0]), (10, [0.0, 0.25, 0.5, 1.0])])
+def test_fixed_steps_that_end_in_numbers_without_meaning_are_named(steps, ts):
+    """rk4 grows the mode of -500 in each step; the state stays finite, but is none of the equation's. The steps are
+    those between two output times."""
+    y0, field = torch.tensor([0.0], dtype=torch.float64), lambda t, y: -500 * (y - torch.cos(t))
+    report = doctor(Fixed(method="rk4", steps=steps), field, y0, ts)
+    assert (report.kind, report.failure) == ("stiff", None)
+    longest = max(b - a for a, b in pairwise(ts)) / steps
+    assert report.evidence["h times it"] == pytest.approx(500 * longest, rel=1e-3)
+    assert report.tried["error"] < 1e-2
+    assert doctor(Fixed(method="rk4", steps=report.cure["steps"]), field, y0, ts).kind == "sound"
+
+
+def test_a_blow_up_in_fixed_steps_is_named():
+    """They go on with what is infinite; those of an unstable method are stiffness still."""
+    y0, ts = torch.tensor([1.0], dtype=torch.float64), [0.0, 2.0]
+    report = doctor(Fixed(method="rk4", steps=200), lambda t, y: y * y, y0, ts)
+    assert report.kind == "blow_up"
+    assert report.evidence["ends at t"] == pytest.approx(1.0, abs=0.05)
+    assert doctor(Fixed(method="rk4", steps=200), lambda t, y: -2000 * y, y0, ts).kind == "stiff"
+
+
+def test_noise_that_comes_with_time_is_named():
+    solver = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)
+    field = lambda t, y: -y + (t > 0.5) * 0.05 * torch.randn_like(y)  # noqa: E731
+    report = doctor(solver, field, torch.ones(3, dtype=torch.float64), [0.0, 1.0])
+    assert report.kind == "noise"
+    assert "at t = 1 differ" in report.reason
+
+
+def test_a_setting_that_did_not_do_is_no_cure():
+    """The state slides along the switch, and no number of steps is enough."""
+    solver = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, max_steps=100)
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    report = doctor(solver, lambda t, y: 0.5 - torch.sign(y), y0, [0.0, 3.0])
+    assert (report.kind, report.tried, [*report.cure]) == ("jump", None, ["field"])
 
 
 def test_of_a_sound_solve_nothing_is_wrong():

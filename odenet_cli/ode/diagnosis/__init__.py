@@ -34,7 +34,7 @@ from odenet_cli.ode.solver import Solver
 from odenet_cli.ode.state import Field
 
 # In the order in which they are asked: a spoilt weight or a noisy field shows as many of the others too.
-CAUSES = (optimiser, noise, resolution, tolerance, blow_up, stiff, jump, scale, step_limit)
+CAUSES = (optimiser, noise, resolution, tolerance, stiff, blow_up, jump, scale, step_limit)
 KINDS = ("sound", *(cause.__name__.rpartition(".")[2] for cause in CAUSES), "unknown")
 MAX_ROUNDS = 8  # a jump may lie behind those that are declared
 MAX_TRIAL = 60_000  # evaluations of a cure on trial, some seconds on a CPU
@@ -167,7 +167,9 @@ def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, flo
             best = best if tried is None else (cure, tried)
         if best is not None:
             return best
-    return (finding.cures[0] if finding.cures else {}), None
+    first = finding.cures[0] if finding.cures else {}
+    # Settings beside a change of the field were tried and did not do: what is left is that change.
+    return ({"field": first["field"]} if "field" in first else first), None
 
 
 def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float] | None, Cure | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import takewhile
 
 import torch
 
@@ -11,12 +12,14 @@ from odenet_cli.ode.diagnosis.finding import Finding, Look
 
 def find(look: Look) -> Finding | None:
     """Find growth of |f| by a thousand up to where the solve ends: its rate rises like 1/(t* - t), or f overflows."""
-    sizes, t = look.trace.f_size, look.trace.t
+    t, end = look.trace.t, look.trace.end[0]
+    sizes = [*takewhile(math.isfinite, look.trace.f_size)]
     if not look.failed or len(sizes) < 8 or not min(sizes) > 0.0:
         return None
-    # Where |f| is largest; a value that is not finite counts as the largest of all.
-    peak = max(range(len(sizes)), key=lambda n: sizes[n] if math.isfinite(sizes[n]) else math.inf)
-    done, passed = abs(t[peak] - look.t0), abs(look.trace.end[0] - t[peak])
+    if len(sizes) < len(t):  # fixed steps go on with what is infinite
+        end = t[len(sizes)]
+    peak = max(range(len(sizes)), key=sizes.__getitem__)
+    done, passed = abs(t[peak] - look.t0), abs(end - t[peak])
     # The last place with a quarter of the peak: from there |f| grew fourfold, in the time `since`.
     rise = max((n for n in range(peak) if sizes[n] <= sizes[peak] / 4), default=peak)
     growth, since = sizes[peak] / min(sizes[: peak + 1]), abs(t[peak] - t[rise])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
+from itertools import pairwise
 
 import torch
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up
+from odenet_cli.ode.diagnosis.trace import OverBudget, observe, relative_error
 from odenet_cli.ode.errors import NotFinite, StepLimit
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.resolution import RESOLUTION
@@ -17,6 +20,7 @@ from odenet_cli.ode.state import State, dot, rms
 from odenet_cli.ode.tableau import Tableau
 
 MANY_STEPS = 300  # of a solve that reached its end: fewer are no matter, whatever holds them
+MAX_DEGREE = 5  # of a polynomial through equally spaced states; beyond, it enlarges what is left of rounding and noise
 LESS_STIFF = ("bosh3", "heun_euler")  # 2.5 and 2 of the negative axis for 3 and 2 evaluations a step; dopri5: 3.3 for 6
 
 
@@ -27,18 +31,21 @@ def find(look: Look) -> Finding | None:
     the bound is where |R(z)| = 1 in the direction of that eigenvalue (Hairer & Wanner II, IV.2).
     """
     trace, solver = look.trace, look.solver
-    ended = not look.failed and isinstance(solver, Adaptive) and trace.accepted >= MANY_STEPS
+    ended = not look.failed and (isinstance(solver, Fixed) or trace.accepted >= MANY_STEPS)
     if not ended and not isinstance(trace.error, (StepLimit, NotFinite)):
         return None
     # Fixed steps were overrun by growth: the Jacobian is taken where the state was still sound.
     t, y = (look.t0, look.rhs.y0) if isinstance(solver, Fixed) else trace.end
     radius, real = spectral_radius(look, t, y)
-    h = look.span / solver.steps if isinstance(solver, Fixed) else look.h
+    real *= look.direction  # backward in time it is the modes that grow with t which decay
+    h = max(abs(b - a) for a, b in pairwise(look.times)) / solver.steps if isinstance(solver, Fixed) else look.h
     bound = stability_bound(solver.formulas, real)
     if not math.isfinite(radius) or real > -0.05 or not h * radius > 0.5 * bound:
         return None
     if isinstance(solver, Fixed):
         steps = math.ceil(solver.steps * h * radius / (0.5 * bound))
+        if ended and not (h * radius > bound and _astray(look, steps)):
+            return None
         evidence = {"spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
         reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times as long as is stable"
         return Finding("stiff", reason, evidence, [{"steps": steps}])
@@ -110,14 +117,24 @@ def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -
     return 40.0
 
 
+def _astray(look: Look, steps: int) -> bool:
+    """Tell whether fixed steps came to their end with a state that is off by half its size, or more."""
+    with contextlib.suppress(OverBudget), look.case.under({"steps": steps}) as treated:
+        exact = observe(treated, 1000 + 20 * look.trace.nfe)
+        return exact.error is None and not relative_error(look.trace, exact) <= 0.5
+    return False
+
+
 def _smooth(look: Look) -> bool:
-    """Tell whether a cubic through four states of the last steps meets those between within ten tolerances."""
+    """Tell whether a polynomial of the method's order through a few of the last states meets those between within ten
+    tolerances: for accuracy alone a step could then be many times as long."""
     steps = [*look.trace.window]
     if len(steps) < 16:
         return False
-    last = len(steps) - 1
-    # Lagrange's cubic through the ends and the thirds of the window, held against the states in the middles between.
-    nodes, tests = [round(last * x) for x in (0, 1 / 3, 2 / 3, 1)], [round(last * x) for x in (1 / 6, 1 / 2, 5 / 6)]
+    last, degree = len(steps) - 1, min(MAX_DEGREE, getattr(look.solver.formulas, "order", MAX_DEGREE))
+    # Lagrange's polynomial through evenly chosen states, held against those in the middles between.
+    nodes = [round(last * n / degree) for n in range(degree + 1)]
+    tests = [round(last * (n + 0.5) / degree) for n in range(degree)]
     worst = 0.0
     for n in tests:
         t, total = steps[n].t, [torch.zeros_like(part) for part in steps[n].y]
