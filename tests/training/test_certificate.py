@@ -14,8 +14,11 @@ from odenet_cli.ode.gradient import names as gradient_names
 from odenet_cli.ode.gradient.adjoint import AugmentedField
 from odenet_cli.ode.methods import names as method_names
 from odenet_cli.training.certificate import Certificate, certify, schedule
-from odenet_cli.training.certificate.measure import ALARM, NotCertified
+from odenet_cli.training.certificate.backward import outputs
+from odenet_cli.training.certificate.causes import find_cause
+from odenet_cli.training.certificate.measure import ALARM, Check, NotCertified, own_solver
 from odenet_cli.training.certificate.schedule import due
+from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Certificates
 
@@ -31,6 +34,18 @@ def test_a_planted_fault_is_named(planted, monkeypatch):
     made = certify(planted.plant(monkeypatch), planted.loss_fn, batch())
     assert made.cause is not None
     assert made.cause.kind == planted.kind
+
+
+def test_a_tensor_with_little_of_the_gradient_is_no_cause():
+    """It may be far off its own part; of the whole gradient that is 6 %."""
+    check = SimpleNamespace(error=0.06, by_tensor={"bias": 0.9}, repeats=True, missing=[], coarse=(), solver=None)
+    assert find_cause(check) is None
+
+
+def test_a_loss_that_no_output_reaches_has_no_wrong_jump():
+    model = Net(times=(0.0, 0.5, 1.0))
+    torch.nn.init.zeros_(model.head.weight)
+    assert outputs(Check(Objective(model, loss_fn, batch()), own_solver(model))) is None
 
 
 EPOCHS = ("data=digits", "trainer.batch_size=4", "trainer.limit_batches=4", "trainer.epochs=1")

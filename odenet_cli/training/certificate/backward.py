@@ -128,6 +128,8 @@ def sign(check: Check) -> Cause | None:
 def outputs(check: Check) -> Cause | None:
     """Name output times whose gradient enters with another weight than 1, by least squares over their shares."""
     share = shares_of_outputs(check)
+    if not share:  # no gradient enters through an output of a solve: what is wrong lies elsewhere
+        return None
     columns = torch.stack([flat(each) for each in share], 1)
     wrong = flat(check.own - check.exact)
     weights = torch.linalg.lstsq(columns, wrong[:, None], driver="gelsd").solution[:, 0] if columns.is_cpu else None

@@ -46,6 +46,9 @@ def certify_when_due(session: Session, batch: Any) -> None:
     seconds = time.perf_counter() - start
     state.latest_s, state.time_s = seconds, state.time_s + seconds
     window.time_s -= seconds
+    share = state.time_s / (session.elapsed_s + seconds)
+    if session.step + 1 == session.total and share > SHARE:
+        log.info("certificates took %s of so short a run, %.2f s", percent(share), state.time_s)
 
 
 def due(session: Session) -> bool:
