@@ -35,8 +35,7 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
     undone = [record for record in records if record["status"] != "done"]
     say(f"\n{table}\n")
     for record in undone:
-        reason = first_line(record["reason"] or "")
-        say(f"{record['folder']}: {record['status']}: {reason}")
+        say(": ".join(filter(None, (record["folder"], record["status"], first_line(record["reason"] or "")))))
     say(f"{len(records) - len(undone)} of {len(records)} done; {folder / 'summary.json'}")
     return sum(record["status"] != "done" for record in records[len(earlier) :])
 

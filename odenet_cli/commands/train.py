@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,8 +20,8 @@ from odenet_cli import streams
 from odenet_cli.commands import _completion
 from odenet_cli.config.presets import conf_dir
 from odenet_cli.config.resolve import eval_solver
-from odenet_cli.config.schema import Config
-from odenet_cli.errors import RequestError, is_disk_full, message_of
+from odenet_cli.config.schema import Config, key_of
+from odenet_cli.errors import Interrupted, RequestError, is_disk_full, message_of
 from odenet_cli.files import write
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register
 from odenet_cli.request.data import finished, resolve_job
@@ -62,10 +62,10 @@ def main(argv: list[str]) -> int:
             if request.folder.exists() or is_disk_full(error):
                 raise
             raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
-        return _run_all(request, request.folder, new)
+        return _run_all(request, request.folder, new, argv)
 
 
-def _run_all(request: TrainRequest, folder: Path, new: bool) -> int:
+def _run_all(request: TrainRequest, folder: Path, new: bool, argv: list[str]) -> int:
     """Run the jobs through Hydra in the `folder` that is locked; if it is `new`, a refusal removes it."""
     if not new:  # another process may have written there since it was checked
         check = check_sweep_folder if request.sweep else check_run_folder
@@ -78,6 +78,12 @@ def _run_all(request: TrainRequest, folder: Path, new: bool) -> int:
             start(request)
         if _raised:
             raise _raised.pop()
+    except Interrupted as stop:
+        if not request.sweep:
+            raise
+        words = [word for word in argv if key_of(word) not in ("resume", "hydra.sweep.dir")]
+        again = join(["odenet", "train", *words, f"hydra.sweep.dir={short(folder)}", "resume=auto"])
+        raise Interrupted(f"{str(stop).partition(';')[0]}; the sweep goes on with:\n  {again}", stop.code) from stop
     except RequestError:
         if new and not (request.sweep and any(map(record_or_reason, jobs))):
             remove_run(folder, jobs)

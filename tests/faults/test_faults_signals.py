@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -75,7 +76,11 @@ def test_a_signal_stops_a_whole_sweep(start, tmp_path, number):
     child = start("train", "-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=out")
     child.until_records(tmp_path / "out" / "0-seed=1", 2)
     child.send(number)
-    assert child.wait(60).code == CODES[number]
+    done = child.wait(60)
+    assert done.code == CODES[number]
+    again = ["odenet", "train", "-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=out", "resume=auto"]
+    assert shlex.split(done.err.splitlines()[-1]) == again  # the sweep, not one run of it
+    assert "2-seed=3: not started\n" in done.out
     statuses = [job["status"] for job in json.loads((tmp_path / "out" / "summary.json").read_text())["jobs"]]
     assert statuses == ["interrupted", "not started", "not started"]
 

@@ -117,15 +117,17 @@ def test_certificates_change_no_bit_of_a_run(words, every_step, train, metrics, 
     assert torch.equal(x["generator"], y["generator"])
 
 
+@pytest.mark.parametrize("gradient", ["adjoint", "backprop"])
 @pytest.mark.parametrize("error", [0.2, 0.05])
-def test_a_warning_without_a_cause_says_where_to_look(error, monkeypatch, capsys):
-    """In a short run none is looked for."""
+def test_a_warning_without_a_cause_says_where_to_look(error, gradient, monkeypatch, capsys):
+    """In a short run none is looked for; what has no error of a way back of its own is named."""
     monkeypatch.setattr(schedule, "on_terminal", lambda: True)
-    session = SimpleNamespace(certificates=Certificates(), step=0, total=5, elapsed_s=1.0)
+    config = SimpleNamespace(gradient=SimpleNamespace(method=gradient))
+    session = SimpleNamespace(certificates=Certificates(), step=0, total=5, elapsed_s=1.0, config=config)
     schedule.tell(session, Certificate(error, ("weight", error), None, 10, 0.1))
     text = " ".join(capsys.readouterr().out.split())
-    said = "not looked for; `odenet gradcheck RUN` measures more."
-    assert (said in text) == ("is 20 % off" in text) == (error > 0.1)
+    assert ("`odenet gradcheck RUN` measures more." in text) == ("is 20 % off" in text) == (error > 0.1)
+    assert ("gradient=replay differentiates the steps" in text) == (error > 0.1 and gradient == "adjoint")
 
 
 def test_a_run_that_goes_on_makes_the_same_certificates(every_step, train, metrics):

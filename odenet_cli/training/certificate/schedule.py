@@ -18,6 +18,8 @@ SHARE = 0.01  # of the wall time, at most, for all certificates but the last
 MIN_STEPS = 300  # of a run that looks for the cause of a warning; that of an alarm any run looks for
 EXPECTED_STEPS = 6  # the time of the first one, in optimiser steps: measured 1.2 to 5
 
+SOLVES_AGAIN = ("adjoint", "reversible")  # gradients that come from steps of their own
+
 PREFIX = "WARNING: "  # which stands before a warning
 
 log = logging.getLogger("odenet")
@@ -89,7 +91,8 @@ def tell(session: Session, made: Certificate) -> None:
     off = f"the gradient at step {step} is {percent(made.error)} off the exact one of its own steps"
     what = [f"{off} (float64, {SAMPLES} samples)."] if made.error > WARNING else []
     if what and not made.cause:
-        what.append("In so short a run its cause is not looked for; `odenet gradcheck RUN` measures more.")
+        exact = "gradient=replay differentiates the steps themselves; "
+        what.append(exact * (session.config.gradient.method in SOLVES_AGAIN) + "`odenet gradcheck RUN` measures more.")
     if made.cause:
         state.cause = made.cause.text
         what.append(f"Likely cause, {kind}: {made.cause.text}.")
