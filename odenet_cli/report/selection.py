@@ -139,9 +139,11 @@ def learning_curve(cells: Iterable[Entry], name: str, tried: str, setting: Setti
     points: dict[int, list[tuple[float, float]]] = {}  # step -> (seconds, value) of each run
     runs = [cell.run for cell in cells if cell.run.done and setting(cell.run) == tried]
     for run in runs:
-        seconds = 0.0
+        before_s, epochs = 0.0, 0
         for record in run.records("valid"):
-            seconds += finite(record.get("epoch_s")) or 0.0
+            seconds = before_s + (finite(record.get("epoch_s")) or 0.0)
+            if record["epoch"] > epochs:  # else in the middle of one, and the next record has all of it
+                before_s, epochs = seconds, record["epoch"]
             if (value := finite(record.get(name))) is not None:
                 points.setdefault(record["step"], []).append((seconds, value))
     steps = sorted(points)

@@ -28,9 +28,11 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
     session.started = time.perf_counter() - session.elapsed_s
     # A run that was stopped between an epoch's last step and its validation goes on with the validation.
     while session.step < session.end or session.validated < session.step:
-        start = time.perf_counter()
+        if not session.position:
+            session.epoch_began_s = time.perf_counter() - session.started
         train_epoch(session, log, checkpoints, stop, progress)
-        validate(session, log, checkpoints, progress, epoch_s=time.perf_counter() - start)
+        spent_s = time.perf_counter() - session.started
+        validate(session, log, checkpoints, progress, epoch_s=spent_s - session.epoch_began_s)
         # After the validation, which draws random numbers in some tasks and is not made twice.
         checkpoints.last(session)
 

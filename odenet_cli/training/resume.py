@@ -48,6 +48,7 @@ class CheckpointWriter:
             "validated": session.validated,
             "best": session.best,
             "elapsed_s": session.elapsed_s,
+            "epoch_began_s": session.epoch_began_s,
             "window": session.window.state(),
             "certificates": vars(session.certificates),
             "metrics_bytes": self.logbook.flush(),
@@ -90,6 +91,7 @@ def restore(session: Session, state: Content) -> None:
     session.step, session.epoch, session.validated = state["step"], state["epoch"], state["validated"]
     session.position = min(state["position"], session.per_epoch)  # trainer.limit_batches may be smaller now
     session.best, session.elapsed_s = state["best"], state["elapsed_s"]
+    session.epoch_began_s = state.get("epoch_began_s", session.elapsed_s)  # an older version did not keep it
     if session.budget is not None:
         session.budget.restore(state["budget"])
     if session.config.optim.name == LEAST_SQUARES:

@@ -113,6 +113,7 @@ class Session:
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
     last_finite_loss       the step and the value of the last loss that was looked at
     elapsed_s              seconds of training, over all starts of the run; `started` is their zero on this clock
+    epoch_began_s          elapsed_s when this epoch began
     predicted_s            what all of them will be, by the first steps
     budget                 what steers the tolerance, where there is a `solver.budget`
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
@@ -132,6 +133,7 @@ class Session:
     best: dict[str, Any] | None = None
     started: float = 0.0
     elapsed_s: float = 0.0
+    epoch_began_s: float = 0.0
     predicted_s: float | None = None
     check_every_step: bool = True
     last_finite_loss: tuple[int, float] | None = None

@@ -1,5 +1,7 @@
 """Validation over training, as figures of several seeds show it."""
 
+import json
+
 import pytest
 
 from odenet_cli.report.result import Entry
@@ -19,3 +21,14 @@ def test_a_learning_curve_is_mean_and_range_of_finished_runs(tmp_path, write):
     assert over.mean == pytest.approx([0.4, 0.3, 0.8 / 3])
     assert over.low == pytest.approx([0.2, 0.15, 0.4 / 3])
     assert over.high == pytest.approx([0.6, 0.45, 0.4])
+
+
+def test_a_validation_within_an_epoch_takes_no_time_of_its_own(tmp_path, write):
+    """Where trainer.max_steps ended a run that then went on, the record of the whole epoch has that time again."""
+    folder = write(tmp_path / "run", {"optim.lr": 0.05}, epoch_s=8.0)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    at = next(n for n, record in enumerate(records) if record["split"] == "valid" and record["step"] == 20)
+    records.insert(at, {**records[at], "step": 15, "epoch": 1, "epoch_s": 3.0})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    curve = learning_curve([Entry("part", "row", read_run(folder))], "loss", "0.05")
+    assert (curve.steps, curve.seconds) == ([10, 15, 20, 30], [8.0, 11.0, 16.0, 24.0])

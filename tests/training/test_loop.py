@@ -216,6 +216,28 @@ def test_the_time_of_a_step_is_not_that_of_validation(train, metrics, monkeypatc
     assert all(record["epoch_s"] < 0.5 for record in metrics(folder, "valid"))
 
 
+@pytest.mark.parametrize("stopped", [2, 4])
+def test_the_time_of_an_epoch_is_that_of_all_its_starts(train, metrics, monkeypatch, stopped):
+    """Stopped within the epoch, and between its last step and its validation."""
+    real = loop.loss_and_gradients
+
+    def slow(*arguments):
+        time.sleep(0.1)
+        return real(*arguments)
+
+    def fail(*arguments, **named):
+        raise RunFailed("killed")
+
+    monkeypatch.setattr(loop, "loss_and_gradients", slow)
+    words = ("trainer.epochs=1", "trainer.limit_batches=4", f"trainer.checkpoint_every={stopped}")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", fail)
+        with pytest.raises(RunFailed, match="killed"):
+            train(*words, f"trainer.max_steps={stopped}", name="run")
+    (record,) = metrics(train(*words, name="run"), "valid")
+    assert 0.4 < record["epoch_s"] < 4
+
+
 def test_a_users_own_network_with_dropout_and_buffers(train, metrics, tmp_path, monkeypatch):
     text = "from torch import nn\nclass Net(nn.Sequential):\n  def __init__(self, shape, classes):\n"
     text += (
