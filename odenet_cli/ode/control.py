@@ -33,8 +33,8 @@ def error_scale(y: State, y1: State, rtol: Scalar, atol: Scalar) -> State:
         # The same tensor twice, as in Hairer's rule for the first step, needs no maximum.
         size = low.abs() if high is low else torch.maximum(low.abs(), high.abs())
         eps = RESOLUTION[low.dtype]
-        # `size` is a tensor of this function's own, so that it may be scaled in place.
-        scale.append(size.mul_(rtol.clamp(min=eps) if isinstance(rtol, Tensor) else max(rtol, eps)).add_(atol))
+        # Not in place: under forward mode in forward mode `size` may lack a batch of tangents that its own tangent has.
+        scale.append(size * (rtol.clamp(min=eps) if isinstance(rtol, Tensor) else max(rtol, eps)) + atol)
     return tuple(scale)
 
 

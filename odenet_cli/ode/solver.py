@@ -35,7 +35,7 @@ from odenet_cli.ode.state import CountedField, Field, State
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.step import rk_step
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.ode.transforms import check_transforms, in_forward_mode
+from odenet_cli.ode.transforms import check_nested_forward_mode, check_transforms, in_forward_mode
 
 
 class Solution(NamedTuple):
@@ -153,7 +153,11 @@ class _Solver:
             if len(distinct) == 1:
                 y = problem.stack([rhs.y0] * len(index))
             elif torch.is_grad_enabled() or in_forward_mode():
-                y = self.gradient_method.solve(problem)
+                try:
+                    y = self.gradient_method.solve(problem)
+                except RuntimeError as error:
+                    check_nested_forward_mode(error)
+                    raise
             else:
                 # Without grad no gradient method takes part: no node, no capture of what the field depends on.
                 y = problem.stack(integrate(problem.loop(single_steps=False), problem))

@@ -37,6 +37,16 @@ def check_transforms(what: str, way_out: str) -> None:
         )
 
 
+def check_nested_forward_mode(error: RuntimeError) -> None:
+    """Raise NotImplementedError if `error` is PyTorch's own for a sum in place under forward mode in forward mode."""
+    # Of a field that is linear in y the tangents of tangents are zeros without memory, which no stage can be added to.
+    if "ZeroTensors" in str(error):
+        raise NotImplementedError(
+            "a solve whose field is linear in y does not go through forward mode inside forward mode (jacfwd of jacfwd, "
+            "jvp of jvp); use torch.func.hessian(f), which is jacfwd(jacrev(f))."
+        ) from error
+
+
 def to_numbers(values: Tensor) -> Any:
     """Return the numbers of `values` as a float or a list of them; raise NotImplementedError where vmap hides them."""
     try:

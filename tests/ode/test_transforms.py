@@ -65,6 +65,15 @@ def test_second_derivatives_by_transforms(kind, place, x):
     function = of_one(run(kind), place)
     expected = torch.autograd.functional.hessian(lambda x: function(x).square().sum(), x)
     assert_close(func.hessian(lambda x: function(x).square().sum())(x), expected)
+    assert_close(func.jacfwd(func.jacfwd(lambda x: function(x).square().sum()))(x), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_linear_field_refuses_forward_mode_in_forward_mode_by_name(kind):
+    function = lambda y0: solver(kind)(lambda t, y: -y, y0, TS).y  # noqa: E731
+    with pytest.raises(NotImplementedError, match=r"torch\.func\.hessian"):
+        func.jacfwd(func.jacfwd(function))(Y0)
+    assert_close(func.hessian(function)(Y0), torch.zeros(3, 2, 2, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", KINDS)
