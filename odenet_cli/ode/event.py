@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.autograd.node import as_leaves
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.outputs import AcceptedStep, integrate
 from odenet_cli.ode.problem import Problem
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.settings import OutputTimes
-from odenet_cli.ode.state import Field, State
+from odenet_cli.ode.state import Field, State, vjp
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.transforms import in_forward_mode, to_numbers
 
@@ -71,7 +73,7 @@ def solve_until(
     Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
     and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
     a solve does, `NotFinite` where the event is not finite, and `ValueError` where it touches zero without crossing it,
-    cannot be differentiated, or writes into the state.
+    changes its sign by a jump or a pole, cannot be differentiated, or writes into the state.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
@@ -128,11 +130,12 @@ def _search(
         if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
             origin, terms = loop.polynomial(accepted)
 
-            def inside(t: float) -> float:
+            def inside(t: float) -> State:
                 x = (t - origin) / accepted.h
-                return value(t, tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms)))
+                return tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms))
 
-            t = _root(inside, accepted.t, accepted.end, before, after)
+            t = _root(lambda t: value(t, inside(t)), accepted.t, accepted.end, before, after)
+            _check_zero(rhs, event, t, inside(t), accepted, max(abs(before), abs(after)))
             # Raised through `integrate`: the solve ends here, and its counts are kept.
             raise _Found(t, accepted.t, accepted.y, accepted.segment)
         # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before it.
@@ -174,6 +177,34 @@ def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb:
             a, fa = b, fb
         b, fb = t, f
     return b
+
+
+def _check_zero(
+    rhs: RightHandSide, event: EventFunction, t: float, y: State, accepted: AcceptedStep, largest: float
+) -> None:
+    """Raise ValueError if the event changes its sign at t without being zero there: it jumps, or has a pole.
+
+    largest  |event| at the ends of the step
+    """
+    with torch.enable_grad():
+        now = torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device)
+        leaves = as_leaves((now, *y))
+        g = _evaluate(rhs, event, leaves[0], leaves[1:])
+        slopes = vjp([g], [torch.ones_like(g)], leaves)
+    # Rounding of t and y, which are as large as in the whole step, moves the event by its derivative times that.
+    steps = zip((now, *accepted.y), (now, *accepted.step.y), slopes)
+    moved = [(slope.abs() * torch.maximum(a.abs(), b.abs())).sum() for a, b, slope in steps if slope is not None]
+    # Without a derivative nothing can be said of it; `_newton_steps` refuses it by name.
+    if not moved:
+        return
+    rounding = max(RESOLUTION[part.dtype] for part in y) * sum(map(to_numbers, moved))
+    size = abs(to_numbers(g.detach()))
+    # Towards a pole the derivative, and with it what rounding might explain, grows faster than the event.
+    if size > 1e3 * rounding or size > 10 * largest:
+        raise ValueError(
+            f"the event changes its sign at t = {t:.6g} without being zero there (it is {size:.3g} in size): it jumps "
+            "or has a pole. Let it be continuous, or choose the direction of its zero, direction=1 or -1."
+        )
 
 
 def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: State) -> Crossing:

@@ -42,8 +42,8 @@ def check_nested_forward_mode(error: RuntimeError) -> None:
     # Of a field that is linear in y the tangents of tangents are zeros without memory, which no stage can be added to.
     if "ZeroTensors" in str(error):
         raise NotImplementedError(
-            "a solve whose field is linear in y does not go through forward mode inside forward mode (jacfwd of jacfwd, "
-            "jvp of jvp); use torch.func.hessian(f), which is jacfwd(jacrev(f))."
+            "a solve whose field is linear in y does not go through forward mode inside forward mode (jacfwd of "
+            "jacfwd, jvp of jvp); use torch.func.hessian(f), which is jacfwd(jacrev(f))."
         ) from error
 
 

@@ -207,3 +207,41 @@ def test_what_is_no_event_is_refused(change, says):
 def test_an_event_that_is_not_finite_is_named(event):
     with pytest.raises(NotFinite, match=r"event\(t, y\) is (nan|-inf) at t = "):
         TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda t, y: 1 / (y - 0.3),
+        lambda t, y: torch.tan(3 * y),
+        lambda t, y: torch.where(y > 0.3, y - 5, y),
+        lambda t, y: torch.where(y > 0.3, y - 0.3 + 1e-9, y - 0.3 - 1e-9),
+        lambda t, y: torch.sign(y - 0.3),
+    ],
+)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_sign_that_changes_without_a_zero_is_refused(event, wanted):
+    """A pole was found as a zero; and Newton steps from a jump led out of the span of the solve."""
+    with torch.set_grad_enabled(wanted), pytest.raises(ValueError, match="without being zero there"):
+        TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda t, y: torch.sign(y - 0.3) * (y - 0.3).abs().sqrt(),
+        lambda t, y: torch.tanh(1e8 * (y - 0.3)),
+        lambda t, y: 1e200 * (y - 0.3),
+        lambda t, y: y**20 - 0.3**20,
+    ],
+)
+def test_steep_and_flat_zeros_are_no_jumps(event):
+    t, *_ = TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
+    assert t.item() == pytest.approx(-math.log(0.3), abs=1e-7)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_a_float32_zero_is_no_jump(size):
+    f32 = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)
+    t, *_ = f32.until(lambda t, y: 0 * y + size, torch.full((1,), size), [0.0, 3.0], lambda t, y: y - 2.3 * size)
+    assert t.item() == pytest.approx(1.3, rel=1e-4)
