@@ -27,8 +27,9 @@ from odenet_cli.analysis.trained import known_data, weights_of_run
 from odenet_cli.config.saved import load as load_config
 from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
-from odenet_cli.errors import OdenetError
+from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.ode import Solver, doctor
+from odenet_cli.registry import require
 from odenet_cli.rundir import holds_run, named_run, read_metrics, read_record
 from odenet_cli.training import build
 from odenet_cli.training.budget import at_its_end
@@ -88,6 +89,7 @@ def load(run: str | Path, *, weights: str = "best", device: str | torch.device =
 
     Raises `RequestError` if there is no such run, or its files are damaged.
     """
+    require("weights", weights, ("best", "last"))
     folder = named_run(str(run)).absolute()
     config = at_its_end(folder, load_config(folder))
     state = weights_of_run(folder, config, weights)
@@ -106,8 +108,12 @@ def train(words: Sequence[str]) -> LoadedRun:
     words  as behind `odenet train`, one run (no `-m`): ["model=odenet", "data=digits", "solver.rtol=1e-4"]
 
     An interrupt (Ctrl-C, the stop button of a notebook) stops the run, which keeps its checkpoint. Raises
-    `OdenetError` if the command fails, whose lines have said why, and where the words do not train one run.
+    `OdenetError` if the command fails, with its error, and where the words do not train one run.
     """
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f'words={words!r:.60} must be a list of texts, ["model=odenet", "data=digits"].')
+    if {"-m", "--multirun"} & set(words):  # before hours are spent
+        raise RequestError("these words train a sweep, not one run to load: leave out -m, and call once for each run.")
     command = [sys.executable, "-m", "odenet_cli", "train", *words]
     lines: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -120,7 +126,9 @@ def train(words: Sequence[str]) -> LoadedRun:
             process.wait()  # the same interrupt has reached it
             raise
     if process.returncode:
-        raise OdenetError(f"odenet train ended with exit code {process.returncode}: {lines[-1] if lines else ''}")
+        begin = max((at for at, line in enumerate(lines) if line.startswith("error: ")), default=-1)
+        said = "\n  ".join(lines[begin:]).removeprefix("error: ")
+        raise OdenetError(f"odenet train ended with exit code {process.returncode}: {said}")
     folder = Path(lines[-1].rpartition("| ")[2] if lines else "")
     if not holds_run(folder):
         raise OdenetError("these words train no run to load. Give those of one run, without -m, --dry-run or --cfg.")

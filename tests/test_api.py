@@ -65,10 +65,30 @@ def test_loading_draws_no_random_numbers(run):
 
 
 def test_a_failed_command_raises(tmp_path, monkeypatch):
-    """The error ends with the command's own last words."""
+    """The error is the command's own, from its first line on."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OdenetError, match="exit code 2"):
+    with pytest.raises(OdenetError, match=r"exit code 2: model=nothing is not known\.\n  There are: cnf, "):
         odenet.train(["model=nothing"])
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ("model=mlp data=digits", TypeError, "must be a list of texts"),
+        (["model=mlp", 3], TypeError, "must be a list of texts"),
+        (["-m", "model=mlp", "seed=0,1"], RequestError, "leave out -m"),
+    ],
+)
+def test_wrong_words_start_nothing(tmp_path, monkeypatch, words, error, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(error, match=message):
+        odenet.train(words)
+
+
+def test_weights_are_the_best_or_the_last(run):
+    with pytest.raises(RequestError, match=r"weights=bset is not known. Did you mean `best`"):
+        odenet.load(run.folder, weights="bset")
 
 
 def test_words_that_train_no_run_are_refused(tmp_path, monkeypatch):
