@@ -33,6 +33,7 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
         train_epoch(session, log, checkpoints, stop, progress)
         spent_s = time.perf_counter() - session.started
         validate(session, log, checkpoints, progress, epoch_s=spent_s - session.epoch_began_s)
+        session.elapsed_s = time.perf_counter() - session.started
         # After the validation, which draws random numbers in some tasks and is not made twice.
         checkpoints.last(session)
 

@@ -112,7 +112,7 @@ class Session:
     best                   {step, epoch, loss, …}: the record of the best validation so far
     check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
     last_finite_loss       the step and the value of the last loss that was looked at
-    elapsed_s              seconds of training, over all starts of the run; `started` is their zero on this clock
+    elapsed_s              seconds of training and validation, over all starts of the run; `started` is their zero
     epoch_began_s          elapsed_s when this epoch began
     predicted_s            what all of them will be, by the first steps
     budget                 what steers the tolerance, where there is a `solver.budget`

@@ -214,6 +214,8 @@ def test_the_time_of_a_step_is_not_that_of_validation(train, metrics, monkeypatc
     folder = train("trainer.epochs=2")
     assert all(record["step_ms"] < 90 for record in metrics(folder, "train"))
     assert all(record["epoch_s"] < 0.5 for record in metrics(folder, "valid"))
+    # That of the run it is, of the last one too.
+    assert json.loads((folder / "run.json").read_text())["final"]["time_s"] > 1.0
 
 
 @pytest.mark.parametrize("stopped", [2, 4])
