@@ -166,7 +166,7 @@ class EvalConfig:
     """Hold how a model is scored; null comes from the data set's recipe, and else is *as in training*."""
 
     solver: SolverChange = field(default_factory=SolverChange)
-    batch_size: int | None = option(None, "samples a batch; null: as in training", low=1, unit="samples")
+    batch_size: int | None = option(None, "samples a batch; null: as in training, 200 at least", low=1, unit="samples")
     dtype: str | None = option(
         None, "dtype used for evaluation; null: from the recipe, else as in training", choices=DTYPES
     )
