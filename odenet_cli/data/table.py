@@ -28,6 +28,7 @@ from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
 from odenet_cli.data.common.table_controls import Scale
 from odenet_cli.data.common.table_dates import AMBIGUOUS, DateError, check_zone
+from odenet_cli.data.common.table_file import counted_names
 from odenet_cli.data.common.table_numbers import MAX_NUMBER
 from odenet_cli.data.common.table_pieces import Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
 from odenet_cli.data.common.table_series import Table
@@ -151,6 +152,8 @@ class Source(OwnTable):
         numbers = numbers._replace(values=numbers.values[:, [table.columns.index(name) for name in units.columns]])
         warnings += warn_odd(self.file, cut.names, numbers, units, self.span if run else None)
         scale, known, more = self._known(table, cut, units.time)
+        if run and table.empty:
+            warnings.append(f"{self.file}: left out, no value: {counted_names('series', table.empty)}.")
         warning = "\n".join([*warnings, *more]) or None
         sizes = dict(zip(PARTS, cut.sizes))
         record = data_record(self, sizes, sha256=table.cells.sha256, root=self.file, warning=warning)

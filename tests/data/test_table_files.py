@@ -275,6 +275,8 @@ def test_rows_without_a_value_are_passed_over(load):
     assert same(found, load(GOOD))
     assert "2 rows without any value passed over" in found.record["table"]
     assert "left out, no value: 1 series (s9)" in found.record["table"]
+    other = load("\n".join([GOOD, "s9,0,,"]), run=found.record, name="other.csv")
+    assert "other.csv: left out, no value: 1 series (s9)." in other.record["warning"]
 
 
 def test_a_word_that_stands_for_nothing_is_told_with_its_option(load):

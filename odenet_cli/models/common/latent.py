@@ -81,6 +81,7 @@ class LatentVAE(nn.Module):
             own = own_field(field, field_args, (latent,), controls)
             self.field = Controlled(own) if controls else own
         self.solver, self.latent, self.kl, self.warmup = solver, latent, kl, warmup
+        self.said: set[str] = set()  # warnings
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def encode(
@@ -129,4 +130,4 @@ class LatentVAE(nn.Module):
             return self.solver, ()
         # Behind the samples stand their best guesses (`encode`), or more draws of each: every time the same batch.
         known = control.repeat(size // len(control.knots))
-        return known.solver(self.solver), (known,)
+        return known.solver(self.solver, self.said), (known,)
