@@ -159,6 +159,19 @@ def test_noise_that_comes_with_time_is_named():
     assert "at t = 1 differ" in report.reason
 
 
+def test_float32_inside_a_float64_solve_is_named():
+    """Its rounding holds the steps, which no number of them mends; a tolerance above it does. A float32 constant does
+    no harm."""
+    y0 = torch.ones(3, dtype=torch.float64)
+    solver = Adaptive(method="dopri5", rtol=1e-12, atol=1e-12, max_steps=300)
+    report = doctor(solver, lambda t, y: -(y.float() * torch.cos(3 * t.float())).double(), y0, [0.0, 3.0])
+    assert (report.kind, [*report.cure]) == ("resolution", ["rtol", "atol"])
+    assert "rounding in float32" in report.reason
+    assert report.tried["error"] < 1e-4
+    few = Adaptive(method="dopri5", rtol=1e-9, atol=1e-9, max_steps=20)
+    assert doctor(few, lambda t, y: torch.tensor(-1.0) * y * torch.cos(3 * t), y0, [0.0, 3.0]).kind == "step_limit"
+
+
 def test_a_setting_that_did_not_do_is_no_cure():
     """The state slides along the switch, and no number of steps is enough."""
     solver = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, max_steps=100)

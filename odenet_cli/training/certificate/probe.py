@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from odenet_cli.ode import Solver
+from odenet_cli.ode.field.dtypes import Dtypes
 from odenet_cli.ode.field.random_state import Generator
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
@@ -45,19 +43,6 @@ class Look:
     outputs: int
 
 
-class _Dtypes(TorchFunctionMode):
-    """Note the floating-point dtypes of what is computed inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[torch.dtype] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.seen |= {x.dtype for x in tree_leaves(result) if isinstance(x, Tensor) and x.is_floating_point()}
-        return result
-
-
 @dataclass(frozen=True)
 class Probe:
     """Stand in for a gradient method: look at the field, and return y0 for the solution.
@@ -77,7 +62,7 @@ class Probe:
         y = tuple(a.to(b.dtype) for a, b in zip(point.y, rhs.y0)) if point else problem.y0
         before, place = generators.state(rhs.device), generators.fingerprint(rhs.device)
         own = [generator.get_state() for generator in self.held]
-        dtypes = _Dtypes()
+        dtypes = Dtypes()
         with dtypes:
             first = rhs(t, y)
         random, after = generators.fingerprint(rhs.device) != place, generators.state(rhs.device)

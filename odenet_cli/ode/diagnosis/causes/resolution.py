@@ -10,6 +10,7 @@ import torch
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
 from odenet_cli.ode.diagnosis.trace import SeenStep
+from odenet_cli.ode.field.dtypes import Dtypes
 from odenet_cli.ode.resolution import NAMES, RESOLUTION
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.solver import Adaptive
@@ -19,10 +20,8 @@ ROUNDED = 0.5  # tolerances
 
 def find(look: Look) -> Finding | None:
     """Find rounding that the error estimate takes for an error: of y and t by one or two units in the last place."""
-    dtypes = [part.dtype for part in look.rhs.y0]
-    dtype = max(dtypes, key=RESOLUTION.__getitem__)
+    dtype = max((part.dtype for part in look.rhs.y0), key=RESOLUTION.__getitem__)
     eps, double = RESOLUTION[dtype], RESOLUTION[dtype] <= RESOLUTION[torch.float64]
-    rtol = max(look.case.norm.rtol, 10 * eps)
     cures: list[Cure] = [] if double else [{"dtype": "float64"}]
     cures.append({"rtol": 100 * eps, "atol": max(look.case.norm.atol, 100 * eps)})
     if look.trace.refused:
@@ -32,6 +31,9 @@ def find(look: Look) -> Finding | None:
     troubled = look.failed or look.trace.rejected > 0.2 * look.trace.accepted
     if not steps or not troubled or not isinstance(look.solver, Adaptive):
         return None
+    # What the field computes in a coarser dtype has the rounding of that one.
+    dtype = max((dtype, *_inside(look, steps[-1])), key=RESOLUTION.__getitem__)
+    eps = RESOLUTION[dtype]
     error = statistics.median(_moved(look, seen, eps) for seen in steps)
     # Rounding inside the field, of an inner product say, may be far more than that of y: float64 tells.
     if error < ROUNDED and not double:
@@ -44,8 +46,16 @@ def find(look: Look) -> Finding | None:
         f"solver.rtol={look.case.norm.rtol:g}, solver.atol={look.case.norm.atol:g} allow"
     )
     # Rounding is then a quarter of what the tolerance allows.
-    cures[-1] = {"rtol": min(0.1, 4 * error * rtol), "atol": min(0.1, 4 * error * max(look.case.norm.atol, eps))}
+    coarser = [min(0.1, max(10 * eps, 4 * error * tol)) for tol in (look.case.norm.rtol, look.case.norm.atol)]
+    cures[-1] = dict(zip(("rtol", "atol"), (float(f"{tol:.2g}") for tol in coarser)))
     return Finding("resolution", reason, evidence, cures)
+
+
+def _inside(look: Look, seen: SeenStep) -> set[torch.dtype]:
+    """Return the dtypes in which the field computes; those of single numbers, as of constants, left out."""
+    with Dtypes(least_dim=1) as dtypes:
+        look.f(seen.t, seen.y)
+    return {dtype for dtype in dtypes.seen if dtype in RESOLUTION}
 
 
 def _moved(look: Look, seen: SeenStep, eps: float) -> float:
