@@ -7,7 +7,7 @@ from typing import Any
 
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, RungeKutta, StepFunction
 from odenet_cli.ode.outputs import AcceptedStep
-from odenet_cli.ode.rosenbrock.step import Linearisation, linearise, rosenbrock_step
+from odenet_cli.ode.rosenbrock.step import Linearisation, check_derivatives, linearise, rosenbrock_step
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State
 
@@ -26,7 +26,11 @@ class _Linearising(RungeKutta):
     def derivative_at(self, t: float, y: State) -> State:
         # Rows that are independent here may depend on each other further on, so only a single row is taken as known.
         single = self.at.rows if self.at is not None and self.at.rows.count == 1 else None
+        begins = self.at is None
         self.at = linearise(self.vector_field, self.segment, self.time_gradients, t, y, single)
+        # Once a solve: an autonomous field pays one evaluation, one whose ∂f/∂t is seen none.
+        if begins:
+            check_derivatives(self.vector_field, self.segment, t, y, self.at)
         return self.at.f0
 
     def step_function(self) -> StepFunction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.field.captured import ancestors
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, VectorField, combine, vjp
@@ -95,6 +96,44 @@ def linearise(
             jacobian, _ = _jacobian(f0, leaves, layout, create_graph=differentiable, check=False)
         dfdt = _time_derivative(f0, shift, layout, create_graph=differentiable)
     return Linearisation(layout, f0 if differentiable else tuple(part.detach() for part in f0), jacobian, dfdt)
+
+
+@torch.no_grad()
+def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: State, at: Linearisation) -> None:
+    """Raise ValueError if the field changes with the time, or with the state, and autograd sees no derivative at all.
+
+    A step without ∂f/∂t or J is of order 1, and misses its tolerance: y' = a cos(float(t)) - y was 65 tolerances off.
+    """
+    f, share = restrict_to_segment(vector_field, segment), math.sqrt(RESOLUTION[y[0].dtype])
+    span, hidden = segment.end - t, ""
+    # Two neighbours are compared: what is constant piece by piece, as a control that is held, differs far away alone.
+    if at.dfdt is None:
+        far, nearby = t + 0.6180339887 * span, share * span
+        if _differs(value := f(far, y), at.f0) and _is_function(lambda x: f(far + x * nearby, y), value):
+            hidden = "the time"
+    if not bool(at.jacobian.any()):
+
+        def moved(x: float) -> State:
+            return f(t, tuple(part + x * share * (1 + part.abs()) for part in y))
+
+        if _differs(value := moved(0.5), at.f0) and _is_function(moved, value):
+            hidden = "the state"
+    if hidden:
+        raise ValueError(
+            f"the field changes with {hidden}, and autograd does not see how: it reads numbers (float(t), item(), "
+            "numpy), or computes under detach() or torch.no_grad(). A Rosenbrock method needs this derivative: compute "
+            "with tensors, or use an explicit method such as solver.method=dopri5."
+        )
+
+
+def _differs(one: State, other: State) -> bool:
+    # A NaN differs from itself.
+    return any(bool(((a != b) & (a == a)).any()) for a, b in zip(one, other))
+
+
+def _is_function(f: Callable[[float], State], value: State) -> bool:
+    """Return whether f(1) is another one than `value`, and the same when it is asked for again: no noise."""
+    return _differs(once := f(1.0), value) and not _differs(f(1.0), once)
 
 
 def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: float, at: Linearisation) -> Step:
