@@ -127,7 +127,7 @@ class RNN(nn.Module):
         mean, spread, states = predicted
         last = observed_mask.sum(1, keepdim=True) - 1
         end, value = times.gather(1, last), gather_times(values, last)
-        remaining = target_times.amax(1, keepdim=True) - end
+        remaining = (target_times.amax(1, keepdim=True) - end).clamp_min(0)  # a series may end within its window
         gap = remaining / (target_times > end).sum(1, keepdim=True).clamp_min(1)
         if self.pace == "gap":  # which a single observation does not have
             gap = torch.where(last > 0, (end - times[:, :1]) / last.clamp_min(1), gap)

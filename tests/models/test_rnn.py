@@ -100,6 +100,15 @@ def test_a_free_run_reaches_all_that_is_to_be_predicted(pace, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.parametrize("pace", ["gap", "time"])
+def test_a_series_asked_of_its_window_alone_has_no_free_run(pace):
+    """Beside one that has: its path is the one that it has by itself."""
+    network, times, values = build("rnn", pace=pace), torch.arange(3).double().repeat(2, 1), batch(2, 3)[1]
+    at, seen = torch.stack((torch.linspace(0.1, 1.7, 21), torch.linspace(0.5, 8, 21))).double(), values[..., 0] != 9
+    beside = network.forecast(times, values, seen, at).path[:1]
+    assert torch.allclose(beside, network.forecast(times[:1], values[:1], seen[:1], at[:1]).path, atol=1e-12)
+
+
 def test_a_free_run_that_is_cut_says_so(caplog):
     network, values, seen = build("rnn"), batch(1, 3)[1], torch.ones(1, 3, dtype=torch.bool)
     network.forecast(torch.arange(3).double()[None], values, seen, torch.tensor([[1.0, 5000.0]], dtype=torch.float64))
