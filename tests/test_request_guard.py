@@ -127,6 +127,14 @@ def test_a_preset_in_the_same_folder_is_no_better(saved, tmp_path, group, text, 
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize(("mode", "key"), [([], "hydra.run.dir"), (["-m"], "hydra.sweep.dir")])
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, mode, key):
+    """What an unset variable of the shell leaves would strew a run's files."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=f"{key}= names no folder"):
+        prepare([*mode, *TINY, "seed=1", f"{key}="])
+
+
 def test_what_the_command_line_says_itself_passes(saved, tmp_path):
     words = ["hydra.job_logging.formatters.simple.format='x %(message)s'", "hydra.verbose=true"]
     assert prepare([*TINY, *words]).jobs

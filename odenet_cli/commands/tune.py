@@ -193,7 +193,7 @@ def train_words(folder: Path, run: Config, config: Config) -> list[str]:
         {key: value for name in names for key, value in leaves(getattr(c, name), name, lists=False)}
         for c in (run, config)
     )
-    tied = run.solver.atol == run.solver.rtol  # then config.yaml says so
+    tied = run.solver.atol == run.solver.rtol is not None  # then config.yaml says so; of fixed steps it says neither
     differing = [key for key in after if after[key] != before[key] and not (tied and key == "solver.atol")]
     words = [f"{key}={'null' if after[key] is None else after[key]}" for key in differing]
     if run.solver.method != config.solver.method and run.name.endswith(f"-{run.solver.method}"):

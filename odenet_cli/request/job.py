@@ -189,6 +189,8 @@ def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None
     if config is not None and names_recipe(cfg, key):
         cfg = with_recipe(cfg, config, complete(config, on_gpu(config), data=find_auto(config)))
     name = str(OmegaConf.select(cfg, key))
+    if not name:  # as an unset variable of the shell leaves it
+        raise RequestError(f"{key}= names no folder; leave it out, or say . for this one.")
     if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
         raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")
     folder = Path(above or "", name)

@@ -14,9 +14,10 @@ from odenet_cli.analysis.tuned_settings import Measured, Setting, front, halve, 
 from odenet_cli.analysis.tuning import Tuner
 from odenet_cli.commands import gradcheck, tune
 from odenet_cli.config.resolve import complete
-from odenet_cli.config.saved import load
+from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import compose
+from odenet_cli.request.job import prepare
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,20 @@ def test_the_command_prints_a_command_that_trains_so(folder, capsys, tmp_path):
     assert (folder / "figures" / "tune.png").stat().st_size > 10_000
     assert "metric" in content
     assert any(line.startswith("figure: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("rk4", "bosh3"), ("dopri5", "rk4"), ("dopri5", "tsit5"), ("rk4", "rk38")]
+)
+def test_the_printed_words_are_the_setting_from_any_solver(tmp_path, monkeypatch, before, after):
+    """A saved config of fixed steps has no atol that follows rtol: the words say both."""
+    monkeypatch.chdir(tmp_path)
+    words = ["data=digits", "model=rknet", "model.width=4"]
+    run, wanted = (compose([*words, f"solver={name}"]) for name in (before, after))
+    (tmp_path / "run").mkdir()
+    save(run, tmp_path / "run", tied=run.solver.rtol is not None)
+    command = tune.train_words(tmp_path / "run", run, wanted)
+    assert prepare(command[1:]).jobs[0].config.solver == wanted.solver
 
 
 def test_nothing_fits_where_too_much_is_asked(folder, capsys):
