@@ -21,7 +21,7 @@ TAGS = {  # of all but the metrics of the task, whose tags are name/split
     "nfe_forward": "nfe/forward",
     "nfe_backward": "nfe/backward",
     "nfe_certify": "nfe/certify",
-    "gradient_error": "gradient/error",
+    "gradient_error": "gradient/relative_error",
     "accepted": "steps/accepted",
     "rejected": "steps/rejected",
     "saved_mib": "memory/saved_mib",

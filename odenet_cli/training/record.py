@@ -82,7 +82,8 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        git = ["git", "-C", str(root)]
+        # Else `status` writes what it learns to the index; a kill, or a full disk, would leave the checkout locked.
+        git = ["git", "--no-optional-locks", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10).stdout.strip()
         dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):

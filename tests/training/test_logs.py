@@ -34,7 +34,7 @@ def test_the_board_shows_the_records(train, metrics):
     assert shown.keys() == {
         *(f"{name}/{split}" for name in ("loss", "error_percent") for split in ("train", "valid", "test")),
         *("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected"),
-        *("memory/saved_mib", "time/step_ms", "lr", "gradient/error", "nfe/certify"),
+        *("memory/saved_mib", "time/step_ms", "lr", "gradient/relative_error", "nfe/certify"),
     }
     for split in ("train", "valid", "test"):
         expected = [(r["step"], pytest.approx(100 * r["error"], rel=1e-6)) for r in records if r["split"] == split]

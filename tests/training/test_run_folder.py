@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import resource
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+import odenet_cli
 from odenet_cli.analysis.trained import trained
 from odenet_cli.commands._summary import summarise
 from odenet_cli.config.resolve import eval_solver
@@ -135,6 +137,24 @@ def test_without_room_the_file_before_stays(tiny, tmp_path, name):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / name).read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+def test_to_look_at_the_commit_writes_nothing(tmp_path, monkeypatch):
+    """Git would refresh the index; stopped in that, by a full disk or a kill, it leaves a lock in the checkout."""
+    source = tmp_path / "odenet_cli" / "__init__.py"
+    source.parent.mkdir()
+    source.write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    os.utime(source, (1e9, 1e9))  # the index knows another time
+    before = (tmp_path / ".git" / "index").stat().st_mtime_ns
+    monkeypatch.setattr(odenet_cli, "__file__", str(source))
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert COMMIT() == head
+    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == before
+    source.write_text("changed = True")
+    assert COMMIT() == f"{head}+"
 
 
 def test_run_json_says_what_the_design_promises(train):
