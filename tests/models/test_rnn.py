@@ -121,6 +121,7 @@ def test_straight_lines_between():
     values = torch.tensor([[[0.0], [2.0], [2.0], [4.0]]])
     at = torch.tensor([[-1.0, 0.5, 1.0, 2.0, 9.0]])
     assert interpolate(times, values, at).flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert interpolate(times[:, :1], values[:, 1:2], at).flatten().tolist() == [2.0] * 5  # one place has no neighbour
 
 
 def test_bad_options_are_refused():

@@ -132,6 +132,8 @@ def stratified_normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def interpolate(times: Tensor, values: Tensor, t: Tensor) -> Tensor:
     """Return values (B, K, D) at rising times (B, K), interpolated at t (B, M), constant outside: (B, M, D)."""
+    if times.shape[1] == 1:
+        return values.expand(-1, t.shape[1], -1)
     right = torch.searchsorted(times, t.contiguous()).clamp(1, times.shape[1] - 1)
     t0, t1 = times.gather(1, right - 1), times.gather(1, right)
     share = ((t - t0) / (t1 - t0).clamp_min(1e-12)).clamp(0, 1)[..., None]
