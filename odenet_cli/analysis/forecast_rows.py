@@ -94,6 +94,8 @@ def frame_of(forecast: Forecast) -> pl.DataFrame:
         times = (times * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
         if forecast.zone:
             times = times.dt.replace_time_zone("UTC").dt.convert_time_zone(forecast.zone)
+    elif forecast.dates == "clock":
+        times = _clock(times)
     names = [name for one in series for name in [one.name] * len(one.times)]
     columns: dict[str, Any] = {forecast.header[0]: names, forecast.header[1]: times}
     columns["seen"] = torch.cat([one.seen for one in series]).tolist()
@@ -102,6 +104,16 @@ def frame_of(forecast: Forecast) -> pl.DataFrame:
         columns[name] = pl.Series(truth[:, k].numpy()).fill_nan(None)
         columns |= {f"{name}_{kind}": part[:, k].numpy() for kind, part in zip(KINDS, summary)}
     return pl.DataFrame(columns)
+
+
+def _clock(seconds: pl.Series) -> pl.Series:
+    """Return times of day, or since a beginning, as hours, minutes and seconds."""
+    whole = (seconds * 1e6).round().cast(pl.Int64)
+    parts = [whole // 3_600_000_000, whole // 60_000_000 % 60, whole // 1_000_000 % 60]
+    texts = [part.cast(pl.String).str.zfill(2) for part in parts]
+    text = pl.select(pl.concat_str(texts, separator=":")).to_series()
+    fraction = whole % 1_000_000
+    return text if not (fraction != 0).any() else text + "." + fraction.cast(pl.String).str.zfill(6)
 
 
 def describe_coverage(forecast: Forecast) -> str:
@@ -122,6 +134,10 @@ def describe_coverage(forecast: Forecast) -> str:
 
 
 def first_series(forecast: Forecast, frame: pl.DataFrame) -> dict[str, Any]:
-    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`; dates as local."""
+    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`; dates as local.
+
+    Times of day are seconds.
+    """
     first = frame.head(len(forecast.series[0].times)).with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None))
-    return {key: column.to_numpy() for key, column in first.to_dict().items()}
+    arrays = {key: column.to_numpy() for key, column in first.to_dict().items()}
+    return arrays | ({forecast.header[1]: forecast.series[0].times.numpy()} if forecast.dates == "clock" else {})

@@ -9,9 +9,11 @@ from decimal import Decimal
 
 import polars
 import pytest
+from runs_kit import train_run
 from table_kit import write
 
 from odenet_cli import data
+from odenet_cli.commands import predict
 from odenet_cli.data.common.table_dates import parse_dates
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
@@ -309,3 +311,36 @@ def test_a_decimal_sign_that_may_stand_between_thousands(tmp_path, mark):
     for plain in (["1.230", "987.000"], ["1.23", "987", "12.345"], ["1.230", "987", "0.125"], ["1.234", "987"]):
         found, _ = column(tmp_path, [cell.replace(".", mark) for cell in plain], separator=";")
         assert found == [float(cell) for cell in plain]
+
+
+def test_a_decimal_comma_makes_points_signs_between_thousands(tmp_path):
+    """Where no number has a decimal point: 1.003 cases beside 3,1 %."""
+    rows = [f"{t};{t},5 %;{t + 1}.003" for t in range(4)]
+    table = read(write(tmp_path, "\n".join(["time;share;cases", *rows])))
+    assert only(table)[1] == [[t + 0.5, 1000 * (t + 1) + 3] for t in range(4)]
+    assert "cases: 1.003 taken as 1003" in table.cells.notes
+    with pytest.raises(RequestError, match=r"cases='1\.003' is no finite number"):
+        read(write(tmp_path, "\n".join(["time;share;cases", *rows, "5;0,5 %;0.25"])), decimal=",")
+
+
+def test_times_in_the_first_line_are_named(tmp_path):
+    with pytest.raises(RequestError, match=r"line 1: numbers, where .* turn the table, so that a column is a series"):
+        read(write(tmp_path, "city,2020-01-01,2020-02-01\na,1,2\nb,2,3\n"))
+
+
+def test_a_forecast_has_the_times_of_the_table(tmp_path):
+    """Durations in hours and minutes, a name with zeros before it, a unit in the cells, static truth values."""
+    rows = [f"{n:03d},{3 * t + n % 3}:15:00,{n % 2 == 1},{120 + n + t} mmHg," for n in range(8) for t in range(6)]
+    path = write(tmp_path, "\n".join(["id,time,smoker,bp,", *rows, ",,,,"]))
+    words = ("model=rnn", "data=table", f"data.path={path}", "data.static=smoker", "trainer.epochs=null")
+    folder = train_run(tmp_path / "run", *words, "trainer.steps=2", "compile=false", "device=cpu")
+    for kind in ("csv", "parquet"):
+        out = tmp_path / f"out.{kind}"
+        assert predict.main([str(folder), f"out={out}", "horizon=12h", "draws=5"]) == 0
+        found = (polars.read_csv(out, infer_schema=False) if kind == "csv" else polars.read_parquet(out)).filter(
+            id="007"
+        )
+        assert found["time"].to_list() == [f"{hour:02d}:15:00" for hour in (1, 4, 7, 10, 13, 16, 19, 22, 25, 28)]
+        assert [float(x) for x in found["bp"][:6]] == [127 + t for t in range(6)]
+        assert all(80 < float(x) < 180 for x in found["bp_50"])
+    assert (tmp_path / "out.png").is_file()

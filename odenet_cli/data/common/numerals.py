@@ -43,7 +43,10 @@ def signs(cells: Iterable[str], stated: str | None, separator: str) -> tuple[str
         clear[point] = any(map(certain.fullmatch, numbers))
         others = [cell for cell in numbers if cell.count(group) == 1 and point not in cell]
         plain[group] = any(not maybe.fullmatch(cell) for cell in others)
-    known = [point for point, other in ((".", ","), (",", ".")) if clear[point] and not clear[other]]
+    # 1.234,5 says it, and so does 0,5 where no point is a decimal one.
+    pairs = ((".", ","), (",", "."))
+    known = [point for point, other in pairs if clear[point] and not clear[other]]
+    known = known or [point for point, other in pairs if plain[point] and not plain[other] and separator != point]
     commas = separator != "," and any("," in cell for cell in numbers)
     guess = known[0] if known else "," if commas and not any("." in cell for cell in numbers) else "."
     decimal = stated or guess

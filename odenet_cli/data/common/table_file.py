@@ -310,7 +310,12 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
         rows = rows[1:]
     numbers = [bool(LIKE_NUMBER.match(name)) for name in names]
     if not bare and any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:]):
-        raise fault(path, number, "numbers, where the first line names the columns: series, time, values …. Add it.")
+        raise fault(
+            path,
+            number,
+            "numbers, where the first line names the columns: series, time, values …. Add it; or, where these are the "
+            "times, turn the table, so that a column is a series (data.form=wide).",
+        )
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     if body and all(len(row) == len(names) + 1 for _, row in body):
         # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
