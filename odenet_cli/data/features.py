@@ -30,6 +30,7 @@ from odenet_cli.data.common.table_numbers import (
     absent_cells,
     check_nameless,
     check_parts,
+    check_totals,
     read_numbers,
     read_parts,
     read_values,
@@ -162,6 +163,7 @@ class Source(OwnTable, LabelledSource):
             elif words and self.x:
                 raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
             elif words:
+                check_totals(cells, name, faults)
                 notes.append(f"left out, {count:,} different words: {brief(name)}")
             elif (x := read_values(cells, name, missing, bool(chosen or self.x), faults)) is None:
                 notes.append(f"left out, no numbers: {brief(name)}")

@@ -161,6 +161,18 @@ def test_columns_without_a_name_are_no_coordinates(tmp_path):
     assert data.prepare("points", {"path": str(write(tmp_path, text))})["columns"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", ["points", "features"])
+def test_a_last_row_of_totals_is_no_sample(tmp_path, name):
+    """It was a point a hundred times as far away as the others."""
+    rows = [f"shop {n},{n * n % 17},{n % 5 + n / 7:.3f}" for n in range(60)]
+    options = {"y": "b"} if name == "features" else {}
+    whole = write(tmp_path, "\n".join(["shop,a,b", *rows]))
+    assert sum(data.prepare(name, {"path": str(whole), **options})["sizes"].values()) == 60
+    total = write(tmp_path, "\n".join(["shop,a,b", *rows, "Total:,473,420.5"]), "total.csv")
+    with pytest.raises(RequestError, match="line 62: shop='Total:' is no sample but sums others up"):
+        data.prepare(name, {"path": str(total), **options})
+
+
 def stamp(text):
     return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.timezone.utc).timestamp()
 

@@ -16,7 +16,14 @@ from odenet_cli.data.common import array_file, table_file
 from odenet_cli.data.common.places import find
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_file import Cells, brief
-from odenet_cli.data.common.table_numbers import Faults, check_nameless, check_parts, read_parts, read_values
+from odenet_cli.data.common.table_numbers import (
+    Faults,
+    check_nameless,
+    check_parts,
+    check_totals,
+    read_parts,
+    read_values,
+)
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -97,6 +104,7 @@ def read(source: Source, asked: bool = False) -> Points:
     for name, title in zip(chosen, columns or chosen):
         column = read_values(cells, name, missing, asked or columns is not None, faults)
         if column is None:
+            check_totals(cells, name, faults)
             notes.append(f"left out, no numbers: {brief(name)}")
         elif columns is None and counts_rows(name, column):
             notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")

@@ -24,6 +24,19 @@ from odenet_cli.errors import RequestError
 
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
 LISTED = 5  # lines of a kind of fault
+TOTALS = (
+    "total",
+    "totals",
+    "grand total",
+    "sum",
+    "mean",
+    "average",
+    "summe",
+    "gesamt",
+    "mittelwert",
+    "moyenne",
+    "totale",
+)
 Place = tuple[int, int]  # file and line
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 
@@ -91,6 +104,15 @@ def check_nameless(cells: Cells) -> None:
                     f"{cells.where(0)}: column {n + 1} of {len(cells.names)} has no name, and is no number of the row. "
                     "Name it in the first line, or take it out."
                 )
+
+
+def check_totals(cells: Cells, name: str, faults: Faults) -> None:
+    """Add a last row that a column of words calls a total: it sums the others up, and is none of them."""
+    column = cells.frame[name]
+    if column.dtype == pl.String and len(column):
+        last = pl.int_range(len(column), eager=True) >= len(column) - 2
+        totals = last & column.str.strip_chars(" :").str.to_lowercase().is_in(TOTALS).fill_null(False)
+        faults.add(totals, lambda row: f"{name}={column[row]!r} is no sample but sums others up", "Take the row out.")
 
 
 def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
