@@ -292,6 +292,12 @@ def test_numbers_in_other_words(tmp_path, name):
         assert column(tmp_path, cells)[0] == found
 
 
+def test_a_code_for_nothing_needs_no_unit(tmp_path):
+    path = write(tmp_path, "id,time,x,y\n" + "a,0,1.5 kg,1\na,1,-999,2\na,2,n.b.,3\na,3,2 kg,4\n")
+    _, x = only(read(path, missing=[-999, "n.b."]))
+    assert [row[0] for row in x] == pytest.approx([1.5, math.nan, math.nan, 2], nan_ok=True)
+
+
 NO_NUMERALS = {
     "two units": (["1 kg", "2 g"], "Write the numbers alone, or one unit in every cell"),
     "a unit now and then": (["1 kg", "2"], "Write the numbers alone, or one unit in every cell"),

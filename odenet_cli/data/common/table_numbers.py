@@ -251,7 +251,10 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     column = cells.frame[name]
     if column.dtype.is_temporal() and not stated:
         return None
-    x = read_numbers(column, cells, name)
+    given = column
+    if missing and column.dtype == pl.String:  # -999 among 1.5 kg has no unit
+        given = column.set(column.str.strip_chars().is_in(missing).fill_null(False), None)
+    x = read_numbers(given, cells, name)
     codes = read_numbers(pl.Series(missing, dtype=pl.String), cells).drop_nulls()
     absent = absent_cells(column, missing) if x.null_count() > column.null_count() else column.is_null()
     absent |= x.is_in(codes.to_list()).fill_null(False)
