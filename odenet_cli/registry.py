@@ -89,11 +89,17 @@ def _bare(name: str) -> str:
 
 
 def check_options(
-    key: str, function: Callable[..., Any], options: Mapping[str, Any], given: Iterable[str] = (), sign: str = ""
+    key: str,
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    given: Iterable[str] = (),
+    sign: str = "",
+    of: str = "",
 ) -> None:
     """Check `options` against the signature of `function`; arguments in `given` come from elsewhere.
 
     sign  what is written before the key of an option that no preset has: `+`
+    of    the preset whose options they are
 
     Names must exist, nothing required may be missing, and values must have the annotated type. A `RequestError` names
     the full key (`model.width`), the value and what is allowed.
@@ -105,7 +111,10 @@ def check_options(
     for name, value in options.items():
         if name not in allowed:
             listing = ", ".join(allowed) or "none"
-            raise RequestError(f"{key}.{name} is not an option here.{nearest(name, allowed)}\n  There are: {listing}.")
+            where = f"of {key}={of}" if of else "here"
+            raise RequestError(
+                f"{key}.{name} is not an option {where}.{nearest(name, allowed)}\n  There are: {listing}."
+            )
         if name in hints and not has_type(value, hints[name]):
             raise RequestError(f"{key}.{name}={value!r} is not {describe_type(hints[name])}.")
     for name, parameter in allowed.items():

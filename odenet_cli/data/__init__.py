@@ -145,7 +145,7 @@ def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None
     kind = _class(name)
     if hasattr(kind, "gathered"):  # its options are those of the user's own code too
         options = kind.gathered(options)
-    registry.check_options("data", kind, options)
+    registry.check_options("data", kind, options, of=name)
     source = kind(**options)
     return source.in_units_of(run) if run and isinstance(source, OwnData) and not lacks_units(name, run) else source
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from odenet_cli.errors import RequestError
 from odenet_cli.markdown import MISSING, markdown_table, three_digits
 from odenet_cli.registry import nearest
-from odenet_cli.report.compare import Comparison, Group
+from odenet_cli.report.compare import PRESETS, Comparison, Group
 from odenet_cli.report.provenance import MAX_LISTED, Provenance
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.text import bullets, config_sentence, config_value, mean_count, seed_range
@@ -119,11 +119,13 @@ def comparison_text(
     picked  show only the columns of these names
     """
     cells = columns(comparison)
+    if width is not None:
+        cells = {"#": cells["#"]} | _one_score(comparison, cells) | cells
     rows = [[cell(group) for cell in cells.values()] for group in comparison.groups]
     shared = {"In common": comparison.common, "Where a run has it": comparison.partial}
     parts = [f"{head}: {text}" for head, setting in shared.items() if (text := config_sentence(setting))]
     if rows:
-        words = [*comparison.keys, "#", "runs (seeds)"]
+        words = [*comparison.keys, "#", "runs (seeds)", "test score"]
         shown = _picked(list(cells), picked) if picked else _fitting(list(cells), rows, width)
         head = [title for place, title in enumerate(cells) if place in shown]
         body = [[row[place] for place in shown] for row in rows]
@@ -143,12 +145,26 @@ def comparison_text(
     return "\n\n".join([*parts, bullets(provenance.lines())])
 
 
+def _one_score(comparison: Comparison, cells: dict[str, Cell]) -> dict[str, Cell]:
+    """Return a column with the main score of each group's own task, where the groups have several."""
+    scores = [scores_of(run.final)[:1] for group in comparison.groups for run in group.done]
+    titles = list(dict.fromkeys(f"test {score.title}" for (score,) in filter(None, scores)))
+
+    def cell(group: Group) -> str:
+        texts = ((title.removeprefix("test "), cells[title](group)) for title in titles)
+        return next((f"{title} {text}" for title, text in texts if text != MISSING), MISSING)
+
+    return {"test score": cell} if len(titles) > 1 else {}
+
+
 def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
-    """Return the places of the columns that fit into `width`: the main score has precedence, then the first one."""
+    """Return the places of the columns that fit into `width`: first the number and the main score, then the names of
+    models, data and solvers."""
     widths = [max(map(len, column)) + 3 for column in zip(titles, *rows)]
     main = next((place for place, title in enumerate(titles) if title.startswith("test ")), 0)
+    names = [place for place, title in enumerate(titles) if title.rpartition(".")[2] in PRESETS]
     shown, used = [], 1  # the last bar
-    for place in dict.fromkeys((0, main, *range(len(titles)))):
+    for place in dict.fromkeys((0, main, *names, *range(len(titles)))):
         if width is None or used + widths[place] <= width:
             shown.append(place)
             used += widths[place]

@@ -76,7 +76,7 @@ def test_an_option_of_a_newer_version_is_refused_by_name(own, tmp_path):
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
     path = folder / "config.yaml"
     path.write_text(path.read_text().replace("  window: 0.5", "  window: 0.5\n  later: 1"))
-    with pytest.raises(RequestError, match=r"data\.later is not an option here"):
+    with pytest.raises(RequestError, match=r"data\.later is not an option of data=table"):
         command.main([str(folder), "out=out.csv"])
 
 

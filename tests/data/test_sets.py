@@ -78,7 +78,7 @@ def test_the_default_root_is_odenet_data(raw, monkeypatch):
         ({"validation": 60}, "(?s)data.validation=60 leaves nothing.* 60 training samples.*0 to 59"),
         ({"download": "maybe"}, "data.download=maybe is not one of auto, true, false"),
         ({"root": " "}, "data.root=' ' names no folder"),
-        ({"rot": "x"}, "data.rot is not an option here. Did you mean `root`"),
+        ({"rot": "x"}, "data.rot is not an option of data=mnist. Did you mean `root`"),
     ],
 )
 def test_options_out_of_range_are_refused(raw, options, says):

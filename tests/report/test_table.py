@@ -148,6 +148,20 @@ def test_a_table_fits_the_terminal(sweep, width):
     assert "Left out" not in whole
 
 
+def test_runs_of_several_tasks_show_a_score_each_on_a_terminal(tmp_path, write):
+    """And the names of models and data before what else differs."""
+    flow = {"model": {"name": "cnf", "units": 64}, "data.name": "moons", "optim.name": "adam"}
+    folders = [
+        write(tmp_path / "a"),
+        write(tmp_path / "b", flow, error=None, final={"nll": 1.5, "nll_sd": 0.5, "gap": 0.1}),
+    ]
+    comparison, origin = made(folders)
+    text = comparison_text(comparison, origin, 80)
+    assert heads(text)[:4] == ["#", "test score", "model.name", "data.name"]
+    assert [row["test score"] for row in rows(text)] == ["error % 5.00", "NLL, nat 1.500"]
+    assert "test score" not in comparison_text(comparison, origin)
+
+
 def test_columns_by_name(sweep):
     comparison, origin = made(sweep)
     text = comparison_text(comparison, origin, 20, ["RTOL", "error", "nfe"])
