@@ -86,6 +86,9 @@ class RightHandSide:
             return tuple(k.clone() for k in self._traced(t, tuple(part.clone() for part in y)))
         # In-place writes are found by autograd's version counters, which costs nothing on the device.
         versions = [part._version for part in y]
+        # Those by way of numpy or `.data` show in the numbers alone, which are looked at once, at the first evaluation.
+        looks = not self._last and self.device.type == "cpu" and all(map(_is_plain, y))
+        before = tuple(part.detach().clone() for part in y) if looks else ()
         state = y[0] if self.single else y
         # That a field takes derivatives by its state shows when its first call fails; from then on it is called so.
         field = self._call_differentiating if self._differentiates else self.field
@@ -98,7 +101,7 @@ class RightHandSide:
         except RuntimeError as error:
             value = self._call_again(error, t, state)
         k = self._check_shapes(value, y)
-        self._check_writes(y, versions, k)
+        self._check_writes(y, versions, before, k)
         self.count(1)
         return self.count_vjps(k, 1) if self.counts_vjps else k
 
@@ -190,11 +193,16 @@ class RightHandSide:
             value = self.field(t, self.restore(parts), *args)
         return value if recorded else tree_map_only(Tensor, torch.detach, value)
 
-    def _check_writes(self, y: State, versions: list[int], k: State) -> None:
-        """Raise ValueError if the field has changed the state, or a value that it returned before."""
+    def _check_writes(self, y: State, versions: list[int], before: State, k: State) -> None:
+        """Raise ValueError if the field has changed the state, of which `before` is a copy, or a value that it returned
+        before."""
         # Each write in place raises a tensor's version, by way of any of its views.
         for part, version in zip(y, versions):
             if part._version != version:
+                raise ValueError(_WRITES)
+        for part, contents in zip(y, before):
+            if _differs(part, contents):
+                part.data.copy_(contents)  # it may be the caller's
                 raise ValueError(_WRITES)
         for value in self._last:
             if value.is_overwritten():
@@ -207,8 +215,7 @@ class RightHandSide:
         A field may have several buffers and return them by turns, so more than the last value is looked for, by its
         address: one look-up an evaluation.
         """
-        plain = type(dy) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(dy)
-        address = dy.data_ptr() if plain else 0
+        address = dy.data_ptr() if _is_plain(dy) else 0
         before, contents = self._by_address.pop(address, None), None
         if before is not None and before.reference() is not None:  # the memory of a dead one may be anyone's
             if before.is_overwritten():
@@ -236,8 +243,18 @@ class _Returned(NamedTuple):
         tensor = self.reference()
         if tensor is None or (version_of(tensor) == self.version and self.contents is None):
             return False
-        # A NaN differs from itself.
-        return self.contents is None or bool(((tensor != self.contents) & (tensor == tensor)).any())
+        return self.contents is None or _differs(tensor, self.contents)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether the numbers of `tensor` lie at its address."""
+    kinds = (Tensor, torch.nn.Parameter)
+    return type(tensor) in kinds and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _differs(tensor: Tensor, contents: Tensor) -> bool:
+    # One pass where nothing differs; a NaN differs from itself.
+    return not torch.equal(tensor, contents) and bool(((tensor != contents) & (tensor == tensor)).any())
 
 
 _WRITES = (

@@ -65,6 +65,30 @@ def test_a_field_that_writes_into_the_state_is_refused(kind, gradient, field):
         solver(kind, gradient)(lambda t, y: (-y[0], y[1].neg_()), (doubles(1.0), y0), TS)
 
 
+def writes_through_data(t, y):
+    k = -y
+    y.data.mul_(2.0)
+    return k
+
+
+def writes_through_numpy(t, y):
+    k = -y
+    y.detach().numpy()[...] *= 2.0
+    return k
+
+
+@pytest.mark.parametrize("field", [writes_through_data, writes_through_numpy])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_write_that_counts_no_version_is_refused(kind, gradient, field):
+    """Its solution was 6e155 for 0.37, and y0 was written into where it requires a gradient."""
+    for y0 in (doubles(1.0, -0.5), doubles(1.0, -0.5, grad=True)):
+        for way in ways(kind, gradient, field, y0):
+            with pytest.raises(ValueError, match="the field writes into the state"):
+                way()
+            assert torch.equal(y0.detach(), doubles(1.0, -0.5))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_leaf_that_is_written_into_is_left_alone(kind):
     y0 = nn.Parameter(doubles(1.0, -0.5))
