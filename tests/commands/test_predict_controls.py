@@ -82,7 +82,7 @@ def test_a_forecast_beyond_the_control_is_refused_by_name(own, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
     says = (
-        r"own\.csv: u of series s\d is given up to 7\.63636, and the forecast goes to 30\. Add rows with u up to there"
+        r"own\.csv: u of series s\d is given up to 7\.636364, and the forecast goes to 30\. Add rows with u up to there"
     )
     with pytest.raises(RequestError, match=says):
         command.main([str(folder), "out=a.csv", "times=30"])
