@@ -15,6 +15,7 @@ from odenet_cli.ode.field.captured import Captured
 from odenet_cli.ode.field.random_state import Draw, Draws
 from odenet_cli.ode.outputs import AcceptedStep, Loop, StepRecord
 from odenet_cli.ode.right_hand_side import RightHandSide
+from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.segment import Segment, split_at_jumps
 from odenet_cli.ode.state import State
 from odenet_cli.ode.stats import Tallies, open_tallies
@@ -132,5 +133,6 @@ class Problem:
 
     def make_time_gradients(self, times: Tensor | None) -> TimeGradients | None:
         """Return what makes steps depend on `times`, the problem's own or their leaves in a backward pass."""
-        # In the dtype in which the field sees the time: a finer one would be rounded there, value and gradient.
-        return None if times is None else TimeGradients(times.to(self.rhs.device, self.rhs.time_dtype))
+        # In the widest dtype, though the field sees the time in its own: far from 0 a span of rounded times is another
+        # one, and the share of it that a step is would have the gradient of that.
+        return None if times is None else TimeGradients(times.to(self.rhs.device, widest(self.rhs.device)))
