@@ -97,7 +97,7 @@ FAULTS = (
     Fault(
         "no lock",
         "odenet_cli/rundir.py",
-        "        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        fcntl.flock(handle, kind | fcntl.LOCK_NB)\n",
         "        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         KILLS + "test_a_second_process_is_refused",
     ),

@@ -128,21 +128,7 @@ class _Solver:
             # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():
                 return self(field, y0, ts, args, parameters)
-        # Inside a kernel, or in the Jacobian of a Rosenbrock step, functorch and forward mode would not see the field.
-        if self.compile:
-            check_transforms(f"compile={self.compile}", "compile=False")
-        if isinstance(self.formulas, Rosenbrock):
-            check_transforms(f"solver.method={self.method}", "an explicit method such as dopri5")
-        rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
-        self.check_resolution(rhs, output_times.values)
-        # The adjoint's backward solve may have a solver of its own, with a tolerance of its own.
-        backward = getattr(self.gradient_method, "solver", None)
-        if backward is not None and torch.is_grad_enabled():
-            backward.check_resolution(rhs, output_times.values, "gradient.solver")
-        # Only now: a request that is refused above leaves no entry in the caller's tally.
-        rhs.stats = Stats.begin()
-        # A Rosenbrock step takes the field's derivatives on its way forward, whether or not a gradient is wanted.
-        rhs.counts_vjps = isinstance(self.formulas, Rosenbrock)
+        rhs, output_times = self._begin(field, y0, ts, args)
         # Equal output times are solved for once. `again` keeps the arguments, of which the solve's own lets go.
         distinct, times, index = output_times.merge()
         again = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
@@ -182,13 +168,32 @@ class _Solver:
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return self.dense(field, y0, ts, args)
-        rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
-        self.check_resolution(rhs, output_times.values)
-        rhs.stats = Stats.begin()
+        rhs, output_times = self._begin(field, y0, ts, args)
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
             # No tensor of times: a dense solution has gradients of the time that it is asked for, and of none else.
             return DenseSolution(Problem(rhs, distinct, None, self._for_dense_output()), output_times.resolution)
+
+    def _begin(
+        self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any]
+    ) -> tuple[RightHandSide, OutputTimes]:
+        """Return the counted field and the times of a solve; raise for what does not fit."""
+        # Inside a kernel, or in the Jacobian of a Rosenbrock step, functorch and forward mode would not see the field.
+        if self.compile:
+            check_transforms(f"compile={self.compile}", "compile=False")
+        if isinstance(self.formulas, Rosenbrock):
+            check_transforms(f"solver.method={self.method}", "an explicit method such as dopri5")
+        rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
+        self.check_resolution(rhs, output_times.values)
+        # The adjoint's backward solve may have a solver of its own, with a tolerance of its own.
+        backward = getattr(self.gradient_method, "solver", None)
+        if backward is not None and torch.is_grad_enabled():
+            backward.check_resolution(rhs, output_times.values, "gradient.solver")
+        # Only now: a request that is refused above leaves no entry in the caller's tally.
+        rhs.stats = Stats.begin()
+        # A Rosenbrock step takes the field's derivatives on its way forward, whether or not a gradient is wanted.
+        rhs.counts_vjps = isinstance(self.formulas, Rosenbrock)
+        return rhs, output_times
 
     until = solve_until
 
