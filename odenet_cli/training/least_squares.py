@@ -16,10 +16,12 @@ from odenet_cli.ode import SolveError
 TOLERANCE = 1e-6  # of the relative offset
 # Or of a step near the minimum that lowers the sum of squares so little that the solver may hide what the next would.
 NEAR, SETTLED = 1e-3, 1e-9
+# A step of a logarithm: a factor of 1,100, of which slopes foretell nothing, and at which a field may take any time.
+LEAP = 7.0
 
 
 class LevenbergMarquardt(Optimizer):
-    """Fit a model that has `linearise(problem) -> residuals (n,), Jacobian (n, p)` and `get_free`, `set_free`.
+    """Fit a model that has `linearise(problem) -> residuals (n,), Jacobian (n, p)` and a free vector, as `model=fit`.
 
     problem    the batch of the step, which the loss has left in `model.problem`
     damping, converged, …  are in the parameter group, so that a checkpoint has them: a run that goes on
@@ -42,8 +44,11 @@ class LevenbergMarquardt(Optimizer):
         group, model, problem = self.param_groups[0], self.model, self.model.problem
         r, jacobian = model.linearise(problem)
         u, before = model.get_free(problem), [weight.clone() for weight in model.parameters()]
+        bounded = model.has_bounds(len(problem.series))
 
         def evaluate(moved: Tensor) -> Tensor | None:
+            if bool(((moved - u).abs() > LEAP)[bounded].any()):
+                return None
             model.set_free(problem, moved)
             try:
                 tried, slopes = model.linearise(problem)

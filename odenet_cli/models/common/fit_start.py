@@ -55,9 +55,7 @@ def _drawn(model: Any, problem: Any, given: Tensor, generator: torch.Generator) 
     hidden = torch.isin(model.free_states.nonzero().flatten(), model.columns, invert=True)
     moves = torch.cat((torch.ones(p, dtype=torch.bool), hidden.repeat(series)))
     # A number with bounds is drawn in its logarithm or logit, whose unit is 1; any other relative to itself.
-    bounded = model.has_bounds()
-    bounded = torch.cat((bounded[:p], bounded[p:].repeat(series)))
-    width = SPREAD * moves * torch.where(bounded | (given == 0), 1.0, given.abs())
+    width = SPREAD * moves * torch.where(model.has_bounds(series) | (given == 0), 1.0, given.abs())
     return given + width * torch.randn(model.starts - 1, len(given), generator=generator, dtype=given.dtype)
 
 

@@ -95,8 +95,8 @@ class FreeVector(nn.Module):
         states = derivative(self.initial.detach()[problem.series], low, high)[:, self.free_states]
         return torch.cat((shared, states.flatten()))
 
-    def has_bounds(self) -> Tensor:
-        """Return which of the numbers of a series' free vector, (p + d,), are logarithms or logits."""
+    def has_bounds(self, series: int = 1) -> Tensor:
+        """Return which of the numbers of a free vector of so many series, (p + S·d,), are logarithms or logits."""
         bounded = self.low.isfinite() | self.high.isfinite()
         names = len(self.names)
-        return torch.cat((bounded[:names][self.free], bounded[names:][self.free_states]))
+        return torch.cat((bounded[:names][self.free], bounded[names:][self.free_states].repeat(series)))
