@@ -207,6 +207,15 @@ def test_the_first_date_says_how_all_are_written(day):
     assert parse_dates(text.reverse(), None)[0].is_null().to_list() == [False, True]
 
 
+@pytest.mark.parametrize("first", ["n/a", "", "12:00", None])
+def test_a_first_cell_that_is_no_date_says_nothing_of_the_others(first):
+    import polars
+
+    for text, seconds in {"2020-01-31": 1580428800, "31.01.2020": 1580428800, "Mar 2020": 1583020800}.items():
+        found, kind = parse_dates(polars.Series([first, text]), None)
+        assert (found.to_list(), kind) == ([None, seconds], "date")
+
+
 def test_dates_that_can_be_read_in_two_ways():
     import polars
 

@@ -193,7 +193,7 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
         day.then(mark).otherwise(pl.lit(".")).alias("mark"),
     )
     a, b, c = (parts[key] for key in "abc")
-    first = parts.drop_nulls("a").row(0, named=True)
+    first = parts.drop_nulls(["a", "b"]).row(0, named=True)  # of what is no date a is "1" here, and b is null
     if not first["a"].isdigit():
         orders = ["mdy"]
     elif not first["b"].isdigit():
