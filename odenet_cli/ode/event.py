@@ -191,19 +191,25 @@ def _check_zero(
         leaves = as_leaves((now, *y))
         g = _evaluate(rhs, event, leaves[0], leaves[1:])
         slopes = vjp([g], [torch.ones_like(g)], leaves)
-    # Rounding of t and y, which are as large as in the whole step, moves the event by its derivative times that.
-    steps = zip((now, *accepted.y), (now, *accepted.step.y), slopes)
-    moved = [(slope.abs() * torch.maximum(a.abs(), b.abs())).sum() for a, b, slope in steps if slope is not None]
     # Without a derivative nothing can be said of it; `_newton_steps` refuses it by name.
-    if not moved:
+    if all(slope is None for slope in slopes):
         return
-    rounding = max(RESOLUTION[part.dtype] for part in y) * sum(map(to_numbers, moved))
+    # Rounding of t and y, which are as large as in the whole step, moves the event by its derivative times that; that
+    # of t moves y as well, by y' times it.
+    rounding, eps, t_slope = 0.0, max(RESOLUTION[part.dtype] for part in y), slopes[0]
+    if t_slope is not None:
+        rounding += eps * abs(t * to_numbers(t_slope))
+    for a, b, slope in zip(accepted.y, accepted.step.y, slopes[1:]):
+        if slope is not None:
+            rounding += eps * to_numbers((slope.abs() * torch.maximum(a.abs(), b.abs())).sum())
+            rounding += math.ulp(t) * to_numbers((slope.abs() * (b - a).abs()).sum()) / abs(accepted.h)
     size = abs(to_numbers(g.detach()))
-    # Towards a pole the derivative, and with it what rounding might explain, grows faster than the event.
-    if size > 1e3 * rounding or size > 10 * largest:
+    # What the event itself rounds, a difference of large numbers say, is not known: it is little beside its change over
+    # the step. Towards a pole the derivative, and with it what rounding might explain, grows faster than the event.
+    if size > max(1e3 * rounding, 1e-4 * largest) or size > 10 * largest:
         raise ValueError(
             f"the event changes its sign at t = {t:.6g} without being zero there (it is {size:.3g} in size): it jumps "
-            "or has a pole. Let it be continuous, or choose the direction of its zero, direction=1 or -1."
+            "or has a pole. Let it be continuous."
         )
 
 

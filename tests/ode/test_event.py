@@ -215,7 +215,7 @@ def test_an_event_that_is_not_finite_is_named(event):
         lambda t, y: 1 / (y - 0.3),
         lambda t, y: torch.tan(3 * y),
         lambda t, y: torch.where(y > 0.3, y - 5, y),
-        lambda t, y: torch.where(y > 0.3, y - 0.3 + 1e-9, y - 0.3 - 1e-9),
+        lambda t, y: torch.where(y > 0.3, y - 0.3 + 1e-3, y - 0.3 - 1e-3),
         lambda t, y: torch.sign(y - 0.3),
     ],
 )
@@ -238,6 +238,22 @@ def test_a_sign_that_changes_without_a_zero_is_refused(event, wanted):
 def test_steep_and_flat_zeros_are_no_jumps(event):
     t, *_ = TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
     assert t.item() == pytest.approx(-math.log(0.3), abs=1e-7)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "adams"])
+@pytest.mark.parametrize("start", [0.0, 3e3, -1e5, 1.6e9])
+def test_a_zero_far_from_time_0_is_no_jump(start, method):
+    """What rounding of the time does to the event goes by way of the state."""
+    solver = Adaptive(method=method, rtol=1e-6, atol=1e-6)
+    t, *_ = solver.until(decay, doubles(1.0), [start, start + 3], lambda t, y: (y - 0.3).sum())
+    assert t.item() - start == pytest.approx(-math.log(0.3), abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(torch.float64, 1e4), (torch.float32, 10.0)])
+def test_a_difference_of_large_numbers_is_no_jump(dtype, large):
+    solver = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6)
+    t, *_ = solver.until(decay, doubles(1.0).to(dtype), [0.0, 3.0], lambda t, y: ((y + large) - large - 0.3).sum())
+    assert t.item() == pytest.approx(-math.log(0.3), abs=1e-4)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4])

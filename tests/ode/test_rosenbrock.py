@@ -383,6 +383,21 @@ def test_a_derivative_that_autograd_does_not_see_is_refused(field, hidden, grad,
 
 
 @pytest.mark.parametrize(
+    ("field", "start", "end"),
+    [
+        (lambda t, y: 1 - (1 + y).square() + y * 2, 0.0, 0.0),
+        (lambda t, y: y.square(), 0.0, 0.0),
+        (lambda t, y: torch.relu(y - 1) + 1, 1.0, math.e),
+    ],
+)
+@pytest.mark.parametrize("method", ["rodas4", "rodas5p"])
+def test_a_jacobian_that_is_zero_where_the_solve_begins_is_not_hidden(field, start, end, method):
+    solve = Adaptive(method=method, rtol=1e-8, atol=1e-8)
+    y = solve(field, torch.full((1,), start, dtype=torch.float64), [0.0, 1.0]).y
+    assert y.item() == pytest.approx(end, abs=1e-6)
+
+
+@pytest.mark.parametrize(
     ("field", "extra"),
     [
         (lambda t, y: -y.square(), 1),  # autonomous
