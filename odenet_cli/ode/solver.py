@@ -18,7 +18,7 @@ from odenet_cli.ode.compiled.loops import CompiledFixedLoop, CompiledLoop, Whole
 from odenet_cli.ode.control import GAINS, Controller, Norm
 from odenet_cli.ode.dense_solution import DenseSolution
 from odenet_cli.ode.event import solve_until
-from odenet_cli.ode.gradient import Gradient, gradient
+from odenet_cli.ode.gradient import Gradient, gradient, supporting, supports
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop
 from odenet_cli.ode.methods import method
 from odenet_cli.ode.multistep.loop import MultistepLoop
@@ -80,14 +80,13 @@ class _Solver:
     def _check_parts(self) -> None:
         """Raise ValueError if method, gradient and compile do not go together."""
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
-        # A gradient that does not say what it supports is taken to know Runge-Kutta steps alone.
-        if not isinstance(self.formulas, getattr(self.gradient_method, "supports", (Tableau,))):
-            why, use = f"a step of solver.method={self.method} leans on those before it", "backprop or adjoint"
+        if not supports(self.gradient_method, self.formulas):
+            why = f"a step of solver.method={self.method} leans on those before it"
             if isinstance(self.formulas, Rosenbrock):
-                why, use = f"solver.method={self.method} needs the Jacobian of what it solves", "replay or backprop"
+                why = f"solver.method={self.method} needs the Jacobian of what it solves"
             raise ValueError(
-                f"gradient={name} does not go back through such steps: {why}; use gradient={use}, or a Runge-Kutta "
-                "method such as dopri5."
+                f"gradient={name} does not go back through such steps: {why}; use "
+                f"gradient={' or '.join(supporting(self.formulas))}, or a Runge-Kutta method such as dopri5."
             )
         if self.compile not in (False, True, "loop"):
             raise ValueError(f"compile={self.compile} is not one of False, True, 'loop'.")

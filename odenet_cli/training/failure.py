@@ -25,16 +25,14 @@ from odenet_cli.errors import (
     message_of,
 )
 from odenet_cli.models import solvers
-from odenet_cli.ode import SolveError
+from odenet_cli.ode import SolveError, method
+from odenet_cli.ode.gradient import exact_gradients, supporting
 from odenet_cli.training.memory import MIB
 from odenet_cli.training.progress import short
 from odenet_cli.training.session import Session
 
 WHERE = {"train": "optimiser step", "valid": "the validation after step", "test": "the test after step"}
-NEEDS_LESS = {
-    "backprop": "gradient=replay, adjoint or reversible need",
-    "replay": "gradient=adjoint or reversible need",
-}
+NEEDS_LESS = {"backprop": ("replay", "adjoint", "reversible"), "replay": ("adjoint", "reversible")}  # of memory
 
 
 class Diverged(RunFailed):
@@ -74,7 +72,8 @@ def check_gradients(session: Session) -> None:
             f"the run diverged: the gradient of {name} is not finite at step {session.step + 1}, with the loss at "
             f"{session.last_finite_loss[1] if session.last_finite_loss else math.nan:.6g} and learning rate "
             f"{session.optimizer.param_groups[0]['lr']:g}.\n"
-            "  Lower optim.lr, or solve the gradient more accurately (gradient.solver.rtol, gradient=replay)."
+            "  Lower optim.lr, or solve the gradient more accurately (gradient.solver.rtol, "
+            f"{exact_gradients(method(session.config.solver.method))})."
         )
 
 
@@ -150,9 +149,10 @@ def out_of_memory(session: Session) -> str:
         peak = torch.cuda.max_memory_allocated(session.device)
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    less = NEEDS_LESS.get(config.gradient.method) if solvers(session.model) else None
+    offered = NEEDS_LESS.get(config.gradient.method, ()) if solvers(session.model) else ()
+    less = " or ".join(name for name in offered if name in supporting(method(config.solver.method)))
     return (
         f"out of memory on {session.device} after step {session.step}: the peak was {peak / MIB:,.0f} MiB with "
         f"trainer.batch_size={config.trainer.batch_size} and gradient={config.gradient.method}.\n"
-        f"  Use a smaller trainer.batch_size or eval.batch_size{f'; {less} less' if less else ''}."
+        f"  Use a smaller trainer.batch_size or eval.batch_size{f'; gradient={less} takes less' if less else ''}."
     )

@@ -308,8 +308,8 @@ def test_nothing_is_kept_where_no_gradient_is_wanted():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"gradient": "adjoint"}, "use gradient=replay or backprop"),
-        ({"gradient": "reversible"}, "use gradient=replay or backprop"),
+        ({"gradient": "adjoint"}, "use gradient=backprop or replay"),
+        ({"gradient": "reversible"}, "use gradient=backprop or replay"),
         ({"compile": True}, "compile=True and solver.method=rodas4 do not go together"),
     ],
 )

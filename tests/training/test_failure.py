@@ -13,7 +13,7 @@ from odenet_cli.training.failure import explain, first_nonfinite
 from odenet_cli.training.run import assemble
 
 ODE = ("model=odenet", "model.width=4", "solver=heun", "solver.steps=2")
-LEAN = {"backprop": "gradient=replay, adjoint or reversible need less", "replay": "gradient=adjoint or reversible need"}
+LEAN = {"backprop": "gradient=replay or adjoint or reversible takes", "replay": "gradient=adjoint or reversible takes"}
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint"])
@@ -27,7 +27,18 @@ def test_out_of_memory_names_peak_batch_and_what_needs_less(tiny, tmp_path, grad
     assert str(raised) == reason
     for part in ("out of memory on cpu", "the peak was ", " MiB with trainer.batch_size=8", f"gradient={gradient}"):
         assert part in reason
-    assert (LEAN.get(gradient, "need less") in reason) is (gradient in LEAN)
+    assert (LEAN.get(gradient, "takes less") in reason) is (gradient in LEAN)
+
+
+@pytest.mark.parametrize(
+    ("solver", "gradient", "less"),
+    [("adams", "backprop", "gradient=adjoint takes less"), ("rodas4", "backprop", "gradient=replay takes less")],
+)
+def test_what_needs_less_memory_fits_the_method(tiny, tmp_path, solver, gradient, less):
+    """A pair that is refused is no way out."""
+    words = ("model=odenet", "model.width=4", f"solver={solver}", f"gradient={gradient}")
+    session = assemble(tiny(*words), torch.device("cpu"))
+    assert f"; {less}." in explain(MemoryError(), session, tmp_path)[1]
 
 
 def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):

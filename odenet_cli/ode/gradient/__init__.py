@@ -17,6 +17,7 @@ from torch import Tensor
 from odenet_cli import registry
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
+from odenet_cli.ode.tableau import Tableau
 
 MaybeTensor = Tensor | None  # None stands for a gradient of zeros that nobody has to make
 Cotangents = Sequence[list[MaybeTensor]]  # by output time, then by component of the state
@@ -35,6 +36,8 @@ class Gradient(Protocol):
 
     solve     the states at the output times, stacked, with their gradient
     supports  the kinds of methods that it differentiates; one that does not say so has Tableau alone
+    exact     whether it differentiates the very steps that any gradient's forward solve takes; one that does not say so
+              does not
     """
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
@@ -76,6 +79,22 @@ def options(name: str) -> list[str]:
     """Return the names of the options of a gradient."""
     # Gradients are dataclasses: their fields are the keys `gradient.*` of the command line.
     return [option.name for option in fields(_class(name))]
+
+
+def supports(method: Any, formulas: Any) -> bool:
+    """Return whether a gradient, or its class, goes back through steps of such formulas."""
+    return isinstance(formulas, getattr(method, "supports", (Tableau,)))
+
+
+def exact_gradients(formulas: Any) -> str:
+    """Return `gradient=NAME or NAME`: those that differentiate the very steps of such formulas."""
+    exact = (name for name in supporting(formulas) if getattr(_class(name), "exact", False))
+    return f"gradient={' or '.join(exact)}"
+
+
+def supporting(formulas: Any) -> list[str]:
+    """Return the names of the gradients that go back through steps of such formulas."""
+    return [name for name in names() if supports(_class(name), formulas)]
 
 
 def _class(name: str) -> Any:

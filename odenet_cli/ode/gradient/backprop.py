@@ -23,6 +23,7 @@ class Backprop:
     """Let autograd keep the accepted steps."""
 
     supports = (Tableau, Multistep, Rosenbrock)
+    exact = True
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         # No backward pass of ours will see the evaluations again, so each is hooked now.

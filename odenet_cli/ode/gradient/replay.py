@@ -35,6 +35,7 @@ class Replay:
     saves_outputs = False
     repeats_steps = True
     supports = (Tableau, Rosenbrock)
+    exact = True
     solve = solve_as_node
 
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import Solver
+from odenet_cli.ode.gradient import exact_gradients
 from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.ode.problem import Problem
 from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, percent
@@ -20,7 +21,6 @@ TIGHTER = 1e-2  # times the tolerance
 MAX_STEPS = 60  # of a solve at that tolerance
 MAX_GROUPS = 8  # of output times through which a gradient enters
 OPPOSITE = -0.7  # cosine of a tensor's gradient and the exact one
-REPLAY = " gradient=replay and backprop differentiate the steps themselves"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def rounding(check: Check) -> Cause | None:
     return Cause(
         "rounding",
         "in float64 the same backward pass is right: float32 is too coarse for it. Use dtype=float64, or "
-        "gradient=replay",
+        f"{exact_gradients(check.solver.formulas)}",
     )
 
 
@@ -94,7 +94,8 @@ def tolerance(check: Check) -> Cause | None:
         return Cause(
             "loose tolerance",
             "the adjoint is the gradient of the equation, which these steps follow too loosely; with solver."
-            f"{spelled(fine)} and the same backward it is {percent(error)} off; gradient=replay is exact for the steps",
+            f"{spelled(fine)} and the same backward it is {percent(error)} off; "
+            f"{exact_gradients(check.solver.formulas)} is exact for the steps",
         )
     return None
 
@@ -108,7 +109,7 @@ def time(check: Check) -> Cause | None:
     return Cause(
         "time",
         "with the field's time held still the gradient is right: the backward pass evaluates the field at other times "
-        f"than the forward one, reversed or shifted.{REPLAY}",
+        f"than the forward one, reversed or shifted. {exact_steps(check)}",
     )
 
 
@@ -122,7 +123,9 @@ def sign(check: Check) -> Cause | None:
             against.append(name)
     if not against or not check.cures({name: -check.own.parts[name] for name in against}):
         return None
-    return Cause("wrong sign", f"the gradient of {named(against)} points the other way: a sign is wrong.{REPLAY}")
+    return Cause(
+        "wrong sign", f"the gradient of {named(against)} points the other way: a sign is wrong. {exact_steps(check)}"
+    )
 
 
 def outputs(check: Check) -> Cause | None:
@@ -140,7 +143,7 @@ def outputs(check: Check) -> Cause | None:
         where = f"an output time before the last enters {weight:.2g} times instead of once"
     else:
         where = f"the last output time enters {float(weights[-1]) + 1:.2g} times instead of once"
-    return Cause("wrong jump", f"the gradient of {where}: the adjoint's jump there is wrong.{REPLAY}")
+    return Cause("wrong jump", f"the gradient of {where}: the adjoint's jump there is wrong. {exact_steps(check)}")
 
 
 def shares_of_outputs(check: Check) -> list[Gradient]:
@@ -172,6 +175,11 @@ def tighter(solver: Solver) -> Any:
     if hasattr(solver, "max_steps"):  # a trial is not to take longer than a good many steps of training
         changes["max_steps"] = min(solver.max_steps, MAX_STEPS)
     return replace(solver, **changes)
+
+
+def exact_steps(check: Check) -> str:
+    """Return what differentiates the steps of the check's solver, in words."""
+    return f"{exact_gradients(check.solver.formulas)} differentiates the steps themselves"
 
 
 def accuracy(solver: Solver) -> dict[str, float]:

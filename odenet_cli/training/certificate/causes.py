@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.ode import SolveError
-from odenet_cli.training.certificate.backward import REPLAY, outputs, rounding, sign, time, tolerance
+from odenet_cli.training.certificate.backward import exact_steps, outputs, rounding, sign, time, tolerance
 from odenet_cli.training.certificate.measure import MAX_FIELD_ERROR, REPEATED, WARNING, Cause, Check, named, percent
 from odenet_cli.training.certificate.probe import look
 from odenet_cli.training.evaluate import solved_by
@@ -138,7 +138,8 @@ def unknown(check: Check) -> str:
     name = max(check.by_tensor, key=lambda name: check.by_tensor[name])
     where = f"{name}, {percent(check.by_tensor[name])}"
     if check.right(check.backprop()):
-        return f"the backward pass differs from the exact gradient of the same steps, most in {where}.{REPLAY}"
+        off = f"the backward pass differs from the exact gradient of the same steps, most in {where}"
+        return f"{off}. {exact_steps(check)}"
     return f"it is largest in {where}; `odenet gradcheck` measures more"
 
 

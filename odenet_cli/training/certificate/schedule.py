@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 from odenet_cli.models import solvers
+from odenet_cli.ode import method
+from odenet_cli.ode.gradient import exact_gradients, gradient
 from odenet_cli.streams import hanging
 from odenet_cli.training.certificate import Certificate, certify
 from odenet_cli.training.certificate.measure import ALARM, SAMPLES, WARNING, NotCertified, percent
@@ -17,8 +19,6 @@ from odenet_cli.training.session import Session
 SHARE = 0.01  # of the wall time, at most, for all certificates but the last
 MIN_STEPS = 300  # of a run that looks for the cause of a warning; that of an alarm any run looks for
 EXPECTED_STEPS = 6  # the time of the first one, in optimiser steps: measured 1.2 to 5
-
-SOLVES_AGAIN = ("adjoint", "reversible")  # gradients that come from steps of their own
 
 PREFIX = "WARNING: "  # which stands before a warning
 
@@ -91,8 +91,10 @@ def tell(session: Session, made: Certificate) -> None:
     off = f"the gradient at step {step} is {percent(made.error)} off the exact one of its own steps"
     what = [f"{off} (float64, {SAMPLES} samples)."] if made.error > WARNING else []
     if what and not made.cause:
-        exact = "gradient=replay differentiates the steps themselves; "
-        what.append(exact * (session.config.gradient.method in SOLVES_AGAIN) + "`odenet gradcheck RUN` measures more.")
+        if not getattr(gradient(session.config.gradient.method), "exact", False):
+            exact = exact_gradients(method(session.config.solver.method))
+            what.append(f"{exact} differentiates the steps themselves;")
+        what.append("`odenet gradcheck RUN` measures more.")
     if made.cause:
         state.cause = made.cause.text
         what.append(f"Likely cause, {kind}: {made.cause.text}.")
