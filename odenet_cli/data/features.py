@@ -31,6 +31,7 @@ from odenet_cli.data.common.table_numbers import (
     check_nameless,
     check_parts,
     check_totals,
+    first_missing,
     read_numbers,
     read_parts,
     read_values,
@@ -88,14 +89,17 @@ class Source(OwnTable, LabelledSource):
         check_nameless(cells)
         x = self._features(cells, target, missing, faults, notes)
         y = self._values(cells, target, missing, faults)
-        words = read_parts(cells, self.split, faults) if self.split is not None else None
+        words = read_parts(cells, self.split, faults) if self.split in cells.names else None
         lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
         if self.incomplete == "drop":
             notes += [f"{lacking.sum():,} rows with a missing feature left out"] if lacking.any() else []
         else:
             untold = lacking & ~pl.int_range(len(x), eager=True).is_in([*faults.rows])
-            name = next((name for name in x.columns if x[name].is_null().any()), "").partition("=")[0]
-            faults.add(untold, f"{name} is missing", "Fill it in, or leave such rows out: data.incomplete=drop.")
+            faults.add(
+                untold,
+                lambda row: f"{_column(first_missing(x, row), cells.names)} is missing",
+                "Fill it in, or leave such rows out: data.incomplete=drop.",
+            )
         faults.raise_all()
         unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else lacking
         if self.run and unknown.any():
@@ -132,10 +136,9 @@ class Source(OwnTable, LabelledSource):
     def _check(self, path: Path, names: list[str]) -> None:
         """Raise RequestError for a column that is not there."""
         check_names(path, names)
-        asked = {"x": self.x or (), "y": self.y or (), "split": [self.split] if self.split else []}
-        if self.run:
-            known = dict.fromkeys(name if name in names else name.partition("=")[0] for name in self.run["columns"])
-            asked = {"x": [*known], "split": asked["split"]}
+        asked = {"x": self._chosen(names)}
+        if not self.run:
+            asked |= {"y": [*(self.y or ())], "split": [self.split] if self.split else []}
         for key, wanted in asked.items():
             for name in wanted:
                 if name not in names:
@@ -145,29 +148,33 @@ class Source(OwnTable, LabelledSource):
         if twice:
             raise RequestError(f"{path}: {', '.join(twice)} is in data.x and in data.y; take it out of one.")
 
+    def _chosen(self, names: list[str]) -> list[str]:
+        """Return the columns of the run's features, or of `x`; none: all may be features."""
+        return [*dict.fromkeys(_column(key, names) for key in self.run["columns"])] if self.run else [*(self.x or ())]
+
     def _features(
         self, cells: Cells, target: list[str], missing: list[str], faults: Faults, notes: list[str]
     ) -> pl.DataFrame:
         """Return the features, null where they are missing: numbers, and 0 and 1 for each word of a column of words."""
         found, known = dict[str, pl.Series](), self.run["columns"] if self.run else None
-        chosen = known and dict.fromkeys(name if name in cells.names else name.partition("=")[0] for name in known)
+        chosen = self._chosen(cells.names)
         others = [name for name in cells.names if name not in (*target, self.split) and not is_row_number(name)]
-        for name in chosen or self.x or others:
+        for name in chosen or others:
             column = cells.frame[name]
             kept = [key for key in known or () if key.startswith(f"{name}=")]
             absent = absent_cells(column, missing)
-            words = not kept and not column.dtype.is_temporal() and _is_words(column, cells, absent)
+            words = not known and not column.dtype.is_temporal() and _is_words(column, cells, absent)
             count = column.filter(~absent).n_unique() if words else 0
-            if kept or (words and (count <= 1000 if self.x else 1 < count <= min(MAX_WORDS, len(column) // 2))):
+            if kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
                 found |= indicators(column, name, absent, kept, faults)
-            elif words and self.x:
+            elif words and chosen:
                 raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
             elif words:
                 check_totals(cells, name, faults)
                 notes.append(f"left out, {count:,} different words: {brief(name)}")
-            elif (x := read_values(cells, name, missing, bool(chosen or self.x), faults)) is None:
+            elif (x := read_values(cells, name, missing, bool(chosen), faults)) is None:
                 notes.append(f"left out, no numbers: {brief(name)}")
-            elif not (chosen or self.x) and counts_rows(name, x):
+            elif not chosen and counts_rows(name, x):
                 notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.x=[…]")
             else:
                 found[name] = x
@@ -213,6 +220,11 @@ class Source(OwnTable, LabelledSource):
                 "what they are: data.task=classify or data.task=regression."
             )
         return "classify"
+
+
+def _column(key: str, names: list[str]) -> str:
+    """Return the column that a feature is from, of that name or of `name=word`."""
+    return key if key in names else key.partition("=")[0]
 
 
 def _is_words(column: pl.Series, cells: Cells, absent: pl.Series) -> bool:

@@ -151,6 +151,36 @@ def test_another_table_is_read_as_the_run_knows_it(tmp_path):
             load(write(tmp_path, content), run=run)
 
 
+@pytest.mark.parametrize("word", ["high", "true"])
+def test_words_where_the_run_had_numbers_are_named(tmp_path, word):
+    run = load(write(tmp_path, text()), y="species").record
+    rows = [{**row, "price": word if word == "high" else ["true", "false"][n % 2]} for n, row in enumerate(ROWS)]
+    if word == "high":
+        with pytest.raises(RequestError, match=r"line 2: price='high' is no finite number"):
+            load(write(tmp_path, text(rows), "new.csv"), run=run)
+    else:
+        assert load(write(tmp_path, text(rows), "new.csv"), run=run).record["columns"] == run["columns"]
+
+
+def test_what_a_row_lacks_is_named(tmp_path):
+    """Of `length` a row is told for another fault, and it was named for `wings`."""
+    rows = [dict(row) for row in ROWS]
+    rows[0]["length"], rows[1]["wings"], rows[2]["island"] = "x", "", "NA"
+    with pytest.raises(RequestError, match=r"line 2: length='x'") as error:
+        load(write(tmp_path, text(rows)), y="species", x=["length", "wings", "island"])
+    assert "line 3: wings is missing (2 such cells or rows, also in line 4)" in str(error.value)
+
+
+def test_another_table_needs_no_column_of_the_split(tmp_path):
+    lines = text().splitlines()
+    lines = [f"{lines[0]},part", *(f"{line},{['train', 'test'][n // 4 % 2]}" for n, line in enumerate(lines[1:]))]
+    run = load(write(tmp_path, "\n".join(lines)), y="wings", split="part").record
+    found = load(write(tmp_path, text(without=("wings",)), "new.csv"), run=run, split="part", y="wings")
+    assert len(whole(found)[0]) == 60
+    with pytest.raises(RequestError, match=r"no column part \(data\.split=part\)"):
+        load(write(tmp_path, text(), "own.csv"), y="wings", split="part")
+
+
 @pytest.mark.parametrize("y", ["species", "price"])
 def test_a_network_trains_on_a_table_and_answers_with_its_rows(tmp_path, y):
     frame = polars.DataFrame(ROWS)

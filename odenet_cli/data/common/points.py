@@ -21,6 +21,7 @@ from odenet_cli.data.common.table_numbers import (
     check_nameless,
     check_parts,
     check_totals,
+    first_missing,
     read_parts,
     read_values,
 )
@@ -161,9 +162,8 @@ def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source,
     if source.incomplete == "drop":
         notes += [f"{len(lacking):,} rows with a missing coordinate left out"] if len(lacking) else []
     elif len(lacking):
-        name = next(name for name in found.columns if found[name][lacking[0]] is None)
         option = "take the row out" if asked else "leave such rows out: data.incomplete=drop"
-        faults.add(lacking, f"{name} is missing", f"Fill it in, or {option}.")
+        faults.add(lacking, lambda row: f"{first_missing(found, row)} is missing", f"Fill it in, or {option}.")
     again = _again(found, whole)
     if not len(again) or asked or source.repeats == "keep":
         return whole

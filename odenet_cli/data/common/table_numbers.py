@@ -340,6 +340,11 @@ def _remedy(column: pl.Series) -> str:
     return f"Correct it, or count it as missing: {list_option('data.missing', shown)}."
 
 
+def first_missing(columns: pl.DataFrame, row: int) -> str:
+    """Return the name of the first column that is null in a row."""
+    return next(column.name for column in columns if column[row] is None)
+
+
 def list_option(key: str, words: Sequence[str]) -> str:
     """Return what to type for a list of words: key=[a,b], in quotes where the shell or Hydra would misread it."""
     if all(re.fullmatch(r"[\w.+/%-]+", word) for word in words):
