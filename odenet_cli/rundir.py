@@ -96,6 +96,12 @@ def lock_holder(folder: Path) -> str:
     return "another odenet process"
 
 
+def _held_elsewhere(folder: Path) -> bool:
+    """Return whether the lock names a process of another machine as its holder; one that let go has named none."""
+    host = lock_holder(folder).partition(" on ")[2]
+    return bool(host) and host != socket.gethostname()
+
+
 def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file and return True, unless it is locked."""
     try:
@@ -208,15 +214,27 @@ def record_or_reason(folder: Path) -> dict[str, Any]:
 def as_it_is(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return a run's record with status `killed`, and the reason, where it says `running` and nobody holds the lock.
 
-    What a signal 9 or a power cut ended could not write so itself.
+    What a signal 9 or a power cut ended could not write so itself. A lock need not be seen on another machine of a
+    cluster: what a process there held last is left as the record says.
     """
-    if record.get("status") != "running" or is_locked(folder):
+    if record.get("status") != "running" or is_locked(folder) or _held_elsewhere(folder):
         return record
     record = read_record(folder)  # again: it may have ended between the two looks
     if record.get("status") != "running":
         return record
-    words = f"odenet train resume={shlex.quote(str(folder))}"
-    return {**record, "status": "killed", "reason": f"it ended without a word (killed, or a power cut). Go on: {words}"}
+    reason = f"it ended without a word (killed, or a power cut). Go on: {resume_command(short(folder))}"
+    return {**record, "status": "killed", "reason": reason}
+
+
+def resume_command(run: str) -> str:
+    """Return the command that goes on with a run, by its folder or a name such as `last`."""
+    return f"odenet train {shlex.quote(f'resume={run}')}"
+
+
+def short(folder: Path) -> str:
+    """Return the folder relative to the current one, if it is inside."""
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
 
 
 def parse_record(folder: Path) -> dict[str, Any]:

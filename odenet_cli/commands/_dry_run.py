@@ -11,10 +11,11 @@ from odenet_cli.config.schema import Config
 from odenet_cli.request.data import complete_for
 from odenet_cli.request.job import TrainRequest
 from odenet_cli.request.origins import values_and_origins
+from odenet_cli.rundir import short
 from odenet_cli.streams import hanging
 from odenet_cli.training.build import solves
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import columns, duration, number, say, short
+from odenet_cli.training.progress import columns, duration, number, say
 
 MAX_LISTED = 20  # jobs of a sweep
 MIN_VALUE = 11  # columns: tensorboard

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands import _common
-from odenet_cli.rundir import recent_runs, record_or_reason
+from odenet_cli.rundir import recent_runs, record_or_reason, resume_command
 from odenet_cli.scores import scores_of
 from odenet_cli.training.progress import columns, on_terminal
 
@@ -50,7 +50,7 @@ def main(request: Namespace) -> int:
         print("  ".join(row[column].ljust(width) for column, width in widths.items()).rstrip())
     if stopped := [row for row in rows if row[STATUS] in ("killed", "interrupted")]:
         kinds = " or ".join(dict.fromkeys(row[STATUS] for row in stopped))
-        print(f"What was {kinds} goes on: odenet train resume={stopped[0][0]}")
+        print(f"What was {kinds} goes on: {resume_command(stopped[0][0])}")
     if len(shown) > len(cut):
         print(f"{len(shown) - len(cut)} more: --all")
     return 0

@@ -27,8 +27,8 @@ from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
 from odenet_cli.request.job import TrainRequest, prepare
-from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, write_record
-from odenet_cli.training.progress import INDENT, on_terminal, say, short
+from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, short, write_record
+from odenet_cli.training.progress import INDENT, on_terminal, say
 
 log = logging.getLogger("odenet")
 

@@ -204,7 +204,7 @@ def train_words(folder: Path, run: Config, config: Config) -> list[str]:
 def draw(folder: Path, rows: list[dict[str, Any]], limits: Mapping[str, float]) -> None:
     """Draw the settings in the run's figures; where that takes no file, say so."""
     from odenet_cli.report import tuning
-    from odenet_cli.training.progress import short
+    from odenet_cli.rundir import short
 
     try:
         paths = tuning.write(folder / "figures", rows, limits, f"odenet tune {short(folder)}")

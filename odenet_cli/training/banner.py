@@ -8,9 +8,10 @@ from odenet_cli import threads
 from odenet_cli.config.resolve import eval_solver, gradient_solver
 from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
 from odenet_cli.models import solvers
+from odenet_cli.rundir import short
 from odenet_cli.training import device
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import INDENT, MAX_COLUMNS, columns, labelled, short
+from odenet_cli.training.progress import INDENT, MAX_COLUMNS, columns, labelled
 from odenet_cli.training.session import Session
 
 

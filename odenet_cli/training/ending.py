@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from odenet_cli.rundir import short
 from odenet_cli.scores import scores_of
 from odenet_cli.training import progress
 
@@ -77,7 +78,7 @@ def last_line(final: dict[str, Any], folder: Path) -> str:
         nfe += f" | gradient error {progress.percent(error) if error >= 1e-4 else f'{error:.0e}'}"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
-    return f"{score_text(final)} | {nfe} | {memory} | {progress.duration(final['time_s'])} | {progress.short(folder)}"
+    return f"{score_text(final)} | {nfe} | {memory} | {progress.duration(final['time_s'])} | {short(folder)}"
 
 
 def score_text(final: dict[str, Any]) -> str:

@@ -27,8 +27,8 @@ from odenet_cli.errors import (
 from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError, method
 from odenet_cli.ode.gradient import exact_gradients, supporting
+from odenet_cli.rundir import resume_command, short
 from odenet_cli.training.memory import MIB
-from odenet_cli.training.progress import short
 from odenet_cli.training.session import Session
 
 WHERE = {"train": "optimiser step", "valid": "the validation after step", "test": "the test after step"}
@@ -105,7 +105,7 @@ def describe_progress(session: Session) -> str:
 
 def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
     """Return status and reason for `run.json`, and what to raise. `session.failed` says whether it can be repeated."""
-    again = f"odenet train {shlex.quote(f'resume={short(folder)}')}"
+    again = resume_command(short(folder))
     if isinstance(error, Interrupted):
         text = f"{error}; the checkpoint is kept. Go on with:\n  {again}"
         return "interrupted", str(error), Interrupted(text, error.code)

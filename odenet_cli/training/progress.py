@@ -6,13 +6,11 @@ On a terminal one live line shows the fields that fit, elsewhere plain lines com
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 from odenet_cli.streams import wrapped
@@ -78,12 +76,6 @@ def on_terminal() -> bool:
 def columns() -> int:
     """Return the width of the terminal, or that of plain lines."""
     return shutil.get_terminal_size().columns if on_terminal() else MAX_COLUMNS
-
-
-def short(folder: Path) -> str:
-    """Return the folder relative to the current one, if it is inside."""
-    relative = os.path.relpath(folder)
-    return str(folder) if relative.startswith("..") else relative
 
 
 def packed(parts: list[str], separator: str, width: int) -> list[str]:

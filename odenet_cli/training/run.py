@@ -22,7 +22,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
-from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, write_record
+from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, short, write_record
 from odenet_cli.tasks import optional, task
 from odenet_cli.training import budget, build, checkpoint, device, generators, record
 from odenet_cli.training.banner import banner
@@ -34,7 +34,7 @@ from odenet_cli.training.identity import check_same_data, check_same_run, other_
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
 from odenet_cli.training.optim import LEAST_SQUARES, optimizer
-from odenet_cli.training.progress import Progress, say, short, tell
+from odenet_cli.training.progress import Progress, say, tell
 from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop

@@ -2,11 +2,12 @@
 
 import json
 import re
+import socket
 
 import pytest
 
 from odenet_cli.commands import runs as command
-from odenet_cli.rundir import locked
+from odenet_cli.rundir import locked, record_or_reason
 
 FIELDS = {"reason": None, "command": None, "git": None, "device": "cpu", "finished": None, "versions": None}
 
@@ -81,6 +82,29 @@ def test_a_killed_run_is_none_that_runs(odenet, runs):
     assert "sweeps/2026-01-03/c/0-x: killed: it ended without a word" in report
     assert "odenet train resume=sweeps/2026-01-03/c/0-x" in report
     assert "runs/2026-01-02/b: running: no record yet" in report
+
+
+def test_a_run_of_another_machine_is_not_called_killed(runs):
+    """Its lock may not be seen here: who held it last decides, and one that let go of it named nobody."""
+    folder = runs / "runs/2026-01-02/b"
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    for holder, status in [
+        (f"process 7 on {socket.gethostname()}", "killed"),
+        ("process 7 on another-node", "running"),
+        ("", "killed"),
+    ]:
+        (folder / ".lock").write_text(holder)
+        assert record_or_reason(folder)["status"] == status, holder
+
+
+def test_the_way_on_is_short_and_quoted(runs, monkeypatch):
+    folder = runs / "runs/2026-01-02/b c"
+    (runs / "runs/2026-01-02/b").rename(folder)
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    monkeypatch.chdir(runs)
+    assert record_or_reason(folder)["reason"].endswith("Go on: odenet train 'resume=runs/2026-01-02/b c'")
 
 
 def test_none_yet(odenet):
