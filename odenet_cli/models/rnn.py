@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from typing import ClassVar
 
 import torch
@@ -22,11 +20,14 @@ from odenet_cli.models.common.series import (
     series_features,
     stratified_normal,
 )
+from odenet_cli.models.common.warn_once import WarnOnce
 
 MAX_FREE_STEPS = 1000  # beyond the window, or as many as there are times to predict: a gap may be next to nothing
 PACES = ("gap", "time")
-
-log = logging.getLogger("odenet")
+CUT = (
+    "A free run of %s steps, each as long as a series' observations are apart, does not reach its last time to "
+    "predict; behind them the prediction stays as it is. model.pace=time goes in longer steps."
+)
 
 
 class RNN(nn.Module):
@@ -49,7 +50,7 @@ class RNN(nn.Module):
         inputs = series_features(shape, classes)
         if pace not in PACES:
             raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
-        self.pace, self.masked = pace, has_missing(shape)
+        self.pace, self.masked, self.warn = pace, has_missing(shape), WarnOnce()
         self.start = nn.Parameter(torch.zeros(hidden))
         read = inputs * (1 + self.masked) + self.reads_gaps + 2 * count_controls(shape)
         self.cell = recurrent_layer(cell, read, hidden)
@@ -144,7 +145,7 @@ class RNN(nn.Module):
         steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax())
         most = max(MAX_FREE_STEPS, target_times.shape[1])
         if steps > most:
-            _warn_cut(most)
+            self.warn(CUT, f"{most:,}")
         for step in range(1, min(steps, most) + 1):
             output, state = self.cell(self.inputs(value, gap, end + (step - 1) * gap, control), state)
             value, log_sd = self.head(output).chunk(2, 2)
@@ -154,14 +155,6 @@ class RNN(nn.Module):
             if generator is not None:
                 value = value + spreads[-1] * torch.randn(value.shape, generator=generator).to(value)
         return torch.cat(knots, 1), torch.cat(path, 1), torch.cat(spreads, 1)
-
-
-@cache
-def _warn_cut(most: int) -> None:
-    log.warning(
-        f"A free run of {most:,} steps, each as long as a series' observations are apart, does not reach its last time "
-        "to predict; behind them the prediction stays as it is. model.pace=time goes in longer steps."
-    )
 
 
 def spread_of(log_sd: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Controls: between rows as scipy has them, seen by the field at t, exact gradients, jumps that the solver knows."""
 
+import copy
 import math
 import re
 
@@ -15,6 +16,7 @@ from odenet_cli.data.common.control import coefficients
 from odenet_cli.errors import RequestError
 from odenet_cli.models.common.control import MAX_JUMPS, Control
 from odenet_cli.models.common.latent import LatentField
+from odenet_cli.models.common.warn_once import WarnOnce
 from odenet_cli.ode import Adaptive, Fixed, Stats, tally
 
 COUNTS = torch.tensor([7, 2, 1, 3, 12])
@@ -182,7 +184,7 @@ def solved(control, rtol, declared):
     z0 = torch.randn(20, 4, dtype=torch.float64)
     solver = Adaptive(method="dopri5", rtol=rtol, atol=rtol)
     with torch.no_grad(), tally() as solves:
-        y = (control.solver(solver, set()) if declared else solver)(field, z0, [0.0, 2.5, 5.0], (control,)).y
+        y = (control.solver(solver, WarnOnce()) if declared else solver)(field, z0, [0.0, 2.5, 5.0], (control,)).y
     return y, sum(solves, start=Stats())
 
 
@@ -207,24 +209,26 @@ def test_a_step_control_does_not_ruin_an_adaptive_solve():
 def test_which_jumps_are_declared():
     solver = Adaptive(method="dopri5", rtol=1e-3, atol=1e-3, jumps=(4.5,))
     control = switched(3, shared=False)
-    assert control.solver(solver, set()).jumps == tuple(sorted({4.5, *control.knots[:, 1:].flatten().tolist()}))
+    assert control.solver(solver, WarnOnce()).jumps == tuple(sorted({4.5, *control.knots[:, 1:].flatten().tolist()}))
     constant = Control(control.knots, torch.ones_like(control.parts))
-    assert constant.solver(solver, set()) is solver
+    assert constant.solver(solver, WarnOnce()) is solver
     smooth = Control(control.knots, torch.cat((control.parts, control.parts), 2))
-    assert smooth.solver(solver, set()) is solver
+    assert smooth.solver(solver, WarnOnce()) is solver
     assert len(switched(MAX_JUMPS, shared=False).jumps()) > MAX_JUMPS
-    assert switched(MAX_JUMPS, shared=False).solver(solver, set()) is solver
+    assert switched(MAX_JUMPS, shared=False).solver(solver, WarnOnce()) is solver
     fixed = Fixed(method="rk4", steps=2)
-    assert control.solver(fixed, set()) is fixed
+    assert control.solver(fixed, WarnOnce()) is fixed
 
 
 def test_jumps_that_are_too_many_are_warned_of_once(caplog):
     network = build(controls=1, solver=Adaptive(method="dopri5", rtol=1e-3, atol=1e-3))
     for count in (2, MAX_JUMPS, MAX_JUMPS):
         control = switched(count, shared=False)
-        network.solving(control, len(control.knots))
+        for copied in (network, copy.deepcopy(network)):  # which scoring solves with
+            copied.solving(control, len(control.knots))
     (warning,) = caplog.messages
     assert re.search(r"switch at [\d,]+ times \(data\.interpolation=step\).*by 0\.06 in root mean square", warning)
+    assert f"of more than {MAX_JUMPS} no step" in warning
 
 
 def test_series_of_the_prior_follow_a_control():

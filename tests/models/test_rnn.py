@@ -110,9 +110,14 @@ def test_a_series_asked_of_its_window_alone_has_no_free_run(pace):
 
 
 def test_a_free_run_that_is_cut_says_so(caplog):
-    network, values, seen = build("rnn"), batch(1, 3)[1], torch.ones(1, 3, dtype=torch.bool)
-    network.forecast(torch.arange(3).double()[None], values, seen, torch.tensor([[1.0, 5000.0]], dtype=torch.float64))
-    assert len(caplog.messages) == 1
+    """Once for each model: the next job of a sweep, in the same process, has a log of its own."""
+    values, seen = batch(1, 3)[1], torch.ones(1, 3, dtype=torch.bool)
+    at = torch.tensor([[1.0, 5000.0]], dtype=torch.float64)
+    for jobs in (1, 2):
+        network = build("rnn")
+        for _ in range(2):
+            network.forecast(torch.arange(3).double()[None], values, seen, at)
+        assert len(caplog.messages) == jobs
     assert caplog.messages[0].startswith("A free run of 1,000 steps")
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from odenet_cli.models.common.warn_once import WarnOnce
 from odenet_cli.ode import Adaptive, Solver
 
 MAX_JUMPS = 100  # of a batch; each takes a step, about 7 evaluations
 TOO_MANY = (
-    "the controls of a batch switch at %s times (data.interpolation=step), and of more than 100 no step ends at any. "
-    "Behind them the solver errs by far more than its tolerance: by 0.06 in root mean square and 0.4 at worst, "
+    f"the controls of a batch switch at %s times (data.interpolation=step), and of more than {MAX_JUMPS} no step ends "
+    "at any. Behind them the solver errs by far more than its tolerance: by 0.06 in root mean square and 0.4 at worst, "
     "measured at rtol 1e-3, where ending a step at each made 0.0002 and 0.002 by 3 times the evaluations.\n"
     "  Take fewer series into a batch (trainer.batch_size, eval.batch_size), shorter pieces (data.length), or "
     "data.interpolation=linear."
 )
-
-log = logging.getLogger("odenet")
 
 
 class Control(NamedTuple):
@@ -57,8 +55,8 @@ class Control(NamedTuple):
         times: list[float] = torch.unique(self.knots[:, 1:][changed]).tolist()
         return times
 
-    def solver(self, solver: Solver, said: set[str]) -> Solver:
-        """Return the solver, told where u jumps; where it does so too often, warn of it if it was not `said` yet.
+    def solver(self, solver: Solver, warn: WarnOnce) -> Solver:
+        """Return the solver, told where u jumps; where it does so too often, `warn` of it.
 
         Behind a jump that it is not told of, the error of a step is of order h, and its estimate too: at rtol 1e-3
         three jumps made errors of 1.4, and 0.02 where they were declared, by as many evaluations. The kinks of linear
@@ -68,8 +66,6 @@ class Control(NamedTuple):
         if not isinstance(solver, Adaptive) or not (jumps := self.jumps()):
             return solver
         if len(jumps) > MAX_JUMPS:
-            if TOO_MANY not in said:
-                log.warning(TOO_MANY, f"{len(jumps):,}")
-                said.add(TOO_MANY)
+            warn(TOO_MANY, f"{len(jumps):,}")
             return solver
         return dataclasses.replace(solver, jumps=tuple(sorted({*solver.jumps, *jumps})))

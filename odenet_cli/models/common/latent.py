@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.own_field import check_no_options, own_field
 from odenet_cli.models.common.series import Recognition, check_counts, kl_to_standard_normal, perceptron
+from odenet_cli.models.common.warn_once import WarnOnce
 from odenet_cli.ode import Solver
 from odenet_cli.ode.own_times import outputs
 
@@ -81,7 +82,7 @@ class LatentVAE(nn.Module):
             own = own_field(field, field_args, (latent,), controls)
             self.field = Controlled(own) if controls else own
         self.solver, self.latent, self.kl, self.warmup = solver, latent, kl, warmup
-        self.said: set[str] = set()  # warnings
+        self.warn = WarnOnce()
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def encode(
@@ -130,4 +131,4 @@ class LatentVAE(nn.Module):
             return self.solver, ()
         # Behind the samples stand their best guesses (`encode`), or more draws of each: every time the same batch.
         known = control.repeat(size // len(control.knots))
-        return known.solver(self.solver, self.said), (known,)
+        return known.solver(self.solver, self.warn), (known,)
