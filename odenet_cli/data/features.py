@@ -87,6 +87,7 @@ class Source(OwnTable, LabelledSource):
         faults, notes = Faults(cells), list(cells.notes)
         missing = [*map(str, self.missing or ())]  # type: ignore[arg-type]
         check_nameless(cells)
+        check_totals(cells, [*self._chosen(cells.names), *target] if self.run else (), faults)
         x = self._features(cells, target, missing, faults, notes)
         y = self._values(cells, target, missing, faults)
         words = read_parts(cells, self.split, faults) if self.split in cells.names else None
@@ -170,7 +171,6 @@ class Source(OwnTable, LabelledSource):
             elif words and chosen:
                 raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
             elif words:
-                check_totals(cells, name, faults)
                 notes.append(f"left out, {count:,} different words: {brief(name)}")
             elif (x := read_values(cells, name, missing, bool(chosen), faults)) is None:
                 notes.append(f"left out, no numbers: {brief(name)}")
@@ -193,6 +193,7 @@ class Source(OwnTable, LabelledSource):
         if task is None and len(target) == 1:
             task = self._guess(cells, columns[0], absent[0], target[0])
         if task != "classify":
+            self._check_names(target)
             values = [read_values(cells, name, missing, True, faults) for name in target]
             return pl.DataFrame({name: x for name, x in zip(target, values) if x is not None})
         if len(target) > 1:
@@ -204,6 +205,16 @@ class Source(OwnTable, LabelledSource):
         if numbers.is_null().equals(words.is_null() | absent[0]) and bool((numbers == numbers.floor()).all()):
             words = numbers.cast(pl.Int64).cast(pl.String)  # 1.0 is 1, as a missing cell makes it
         return pl.DataFrame({target[0]: words.set(absent[0], None)})
+
+    def _check_names(self, target: list[str]) -> None:
+        """Raise RequestError for numbers named as another column that `predict` writes beside them."""
+        taken = {"sample", "split", *(f"{name}_predicted" for name in target)}
+        for name in target:
+            if name in taken:
+                raise RequestError(
+                    f"{self.file}: data.y={name}: predictions have a column of that name beside it. Rename it in the "
+                    "file."
+                )
 
     def _guess(self, cells: Cells, column: pl.Series, absent: pl.Series, name: str) -> str:
         """Return the task that a column sets: words are classes, and so are a few whole numbers without gaps."""

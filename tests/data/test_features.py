@@ -101,6 +101,17 @@ def test_a_column_says_what_is_held_out(tmp_path):
     assert whole(found)[1].tolist() == [n % 4 for n in places.tolist()]
 
 
+def test_numbers_named_as_a_column_of_the_predictions_are_refused(tmp_path):
+    for name in ("sample", "split"):
+        content = text().replace("price", name, 1)
+        with pytest.raises(RequestError, match=f"={name}: predictions have a column of that name"):
+            load(write(tmp_path, content), y=name)
+    content = text().replace("length", "price_predicted", 1)
+    with pytest.raises(RequestError, match=r"data\.y=price_predicted"):
+        load(write(tmp_path, content), y=["price", "price_predicted"], task="regression")
+    assert load(write(tmp_path, text().replace("species", "split", 1)), y="split").classes == 3  # a label there
+
+
 WRONG = {
     "no y": (text(), {}, r"which column is to be predicted\? There are id, length, .* data\.y=NAME"),
     "no such column": (text(), {"y": "kind"}, r"there is no column kind \(data\.y=kind\), but id"),

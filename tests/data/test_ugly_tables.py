@@ -10,7 +10,7 @@ from decimal import Decimal
 import polars
 import pytest
 from runs_kit import train_run
-from table_kit import write
+from table_kit import HOW, write
 
 from odenet_cli import data
 from odenet_cli.commands import predict
@@ -171,6 +171,37 @@ def test_a_last_row_of_totals_is_no_sample(tmp_path, name):
     total = write(tmp_path, "\n".join(["shop,a,b", *rows, "Total:,473,420.5"]), "total.csv")
     with pytest.raises(RequestError, match="line 62: shop='Total:' is no sample but sums others up"):
         data.prepare(name, {"path": str(total), **options})
+
+
+TOTAL = "line 62: region='Total' is no sample but sums others up"
+
+
+@pytest.mark.parametrize("name", ["points", "features"])
+def test_a_total_is_told_in_any_column_of_words(tmp_path, name):
+    """Of few words it was one more word, and of a column that was not asked for nothing was seen."""
+    lines = [f"{'north' if n % 2 else 'south'},{n * n % 17},{n % 5 + n / 7:.3f}" for n in range(60)]
+    total = write(tmp_path, "\n".join(["region,a,b", *lines, "Total,473,420.5"]))
+    asked = {"columns": ["a", "b"]} if name == "points" else {"x": ["a"]}
+    for options in ({}, asked):
+        with pytest.raises(RequestError, match=TOTAL):
+            data.prepare(name, {"path": str(total), **options, **({"y": "b"} if name == "features" else {})})
+
+
+@pytest.mark.parametrize("name", ["points", "features"])
+def test_words_that_are_there_again_are_no_totals(tmp_path, name):
+    """A column of mean and sum was refused for the last two rows."""
+    lines = [f"{['max', 'mean', 'sum'][n % 3]},{n * n % 17},{n % 5 + n / 7:.3f}" for n in range(60)]
+    path = write(tmp_path, "\n".join(["of,a,b", *lines]))
+    options = {"y": "b"} if name == "features" else {}
+    run = data.prepare(name, {"path": str(path), **options})
+    assert sum(run["sizes"].values()) == 60
+    if name == "features":
+        few = write(tmp_path, "of,a\nmax,3\nmean,4\n", "new.csv")
+        assert sum(data.load(name, {"path": str(few)}, run=run, **HOW).record["sizes"].values()) == 2
+    for day in (1, 2):  # once in each file
+        write(tmp_path, "\n".join(["of,a,b", *lines[day:], "Total,473,420.5"]), f"day{day}.csv")
+    with pytest.raises(RequestError, match="of='Total' is no sample but sums others up"):
+        data.prepare(name, {"path": str(tmp_path / "day*.csv"), **options})
 
 
 def stamp(text):

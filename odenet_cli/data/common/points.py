@@ -101,11 +101,11 @@ def read(source: Source, asked: bool = False) -> Points:
     if columns is None:
         check_nameless(cells)
     faults, notes, found = Faults(cells), list(cells.notes), dict[str, pl.Series]()
+    check_totals(cells, (), faults)
     chosen, missing = choose(cells.paths[0], cells.names), [*map(str, source.missing or ())]  # type: ignore[arg-type]
     for name, title in zip(chosen, columns or chosen):
         column = read_values(cells, name, missing, asked or columns is not None, faults)
         if column is None:
-            check_totals(cells, name, faults)
             notes.append(f"left out, no numbers: {brief(name)}")
         elif columns is None and counts_rows(name, column):
             notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")

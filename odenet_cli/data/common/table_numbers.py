@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
 
@@ -37,6 +37,7 @@ TOTALS = (
     "moyenne",
     "totale",
 )
+ROW = "\0row"
 Place = tuple[int, int]  # file and line
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 
@@ -106,13 +107,28 @@ def check_nameless(cells: Cells) -> None:
                 )
 
 
-def check_totals(cells: Cells, name: str, faults: Faults) -> None:
-    """Add a last row that a column of words calls a total: it sums the others up, and is none of them."""
-    column = cells.frame[name]
-    if column.dtype == pl.String and len(column):
-        last = pl.int_range(len(column), eager=True) >= len(column) - 2
-        totals = last & column.str.strip_chars(" :").str.to_lowercase().is_in(TOTALS).fill_null(False)
-        faults.add(totals, lambda row: f"{name}={column[row]!r} is no sample but sums others up", "Take the row out.")
+def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
+    """Add the last row of a file that a column calls a total, and no other row: it sums the others up.
+
+    known  columns whose words are known, and may be such: of an aggregate, sum and mean
+    """
+    last = cells.frame.with_row_index(ROW).group_by(FILE, maintain_order=True).last()
+    for name in cells.names:
+        if name in known or last[name].dtype != pl.String:
+            continue
+        ends = last.select(FILE, ROW, _folded(name)).filter(pl.col(name).is_in(TOTALS))
+        totals = []
+        for file, row, word in ends.rows():  # few: all cells are looked at for these alone
+            alike = cells.frame.filter(pl.col(FILE) == file).select(_folded(name) == word).to_series()
+            if alike.sum() == 1 < len(alike):
+                totals.append(row)
+        if totals:
+            text = f"{name}={cells.frame[name][totals[0]]!r} is no sample but sums others up"
+            faults.add(pl.Series(totals), text, "Take the row out.")
+
+
+def _folded(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_chars(" :").str.to_lowercase()
 
 
 def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
