@@ -18,6 +18,7 @@ import torch
 
 from odenet_cli.data.common import table_file
 from odenet_cli.data.common.labelled import LabelledSource
+from odenet_cli.data.common.numerals import TRUTH
 from odenet_cli.data.common.own import OwnTable
 from odenet_cli.data.common.points import counts_rows
 from odenet_cli.data.common.samples import WHOLE, Part
@@ -77,7 +78,8 @@ class Source(OwnTable, LabelledSource):
                 raise RequestError(f"run.json: data.{key} is {record[key]!r:.60}. Put back what the run wrote there.")
 
     def find(self) -> Found:
-        cells = table_file.read(self, self._check)
+        asked = [*self._target(), *(self.run["columns"] if self.run else self.x or ())]
+        cells = table_file.read(self, self._check, asked=asked)
         target = [name for name in self._target() if name in cells.names]
         if not self._target():
             raise RequestError(
@@ -239,12 +241,16 @@ def _column(key: str, names: list[str]) -> str:
 
 
 def _is_words(column: pl.Series, cells: Cells, absent: pl.Series) -> bool:
-    """Return whether no cell of a column is a number, and some are words."""
+    """Return whether a column holds words: no more of its cells are numbers.
+
+    Numbers with a unit count once each: 2XL beside S and M is a word in any number of rows, 5 kg, 6 kg … are not.
+    """
     if column.dtype != pl.String or absent.all():
         return False
     plain = column.filter(~absent).str.strip_chars()
-    return (
-        plain.str.to_lowercase().is_in(["true", "false"]).all()
-        or not plain.str.contains(r"\d").any()
-        or bool(read_numbers(plain, cells).is_null().all())
-    )
+    if plain.str.to_lowercase().is_in([*TRUTH]).all() or not plain.str.contains(r"\d").any():
+        return True
+    numbers = read_numbers(plain, cells).is_not_null()
+    if numbers.any() and plain.filter(numbers).str.contains(r"\p{L}").all():
+        numbers = numbers.filter(plain.is_first_distinct())
+    return bool(2 * numbers.sum() <= len(numbers))

@@ -112,6 +112,45 @@ def test_numbers_named_as_a_column_of_the_predictions_are_refused(tmp_path):
     assert load(write(tmp_path, text().replace("species", "split", 1)), y="split").classes == 3  # a label there
 
 
+@pytest.mark.parametrize("words", [["S", "M", "XL", "2XL"], ["2XL", "3XL", "2XL", "XL", "S"], ["small", "big", "2x"]])
+def test_words_with_a_digit_are_words(tmp_path, words):
+    rows = [{**row, "size": words[n % len(words)]} for n, row in enumerate(ROWS)]
+    found = load(path := write(tmp_path, text(rows)), y="species")
+    assert found.record["columns"][-len({*words}) :] == [f"size={word}" for word in sorted({*words})]
+    assert load(path, y="size").task == "classify"
+
+
+@pytest.mark.parametrize("cell", ["{n}", "{n} kg", "{n}.5"])
+def test_a_word_among_numbers_is_told(tmp_path, cell):
+    rows = [{**row, "weight": cell.format(n=n)} for n, row in enumerate(ROWS)]
+    rows[7]["weight"] = "broken"
+    with pytest.raises(RequestError, match="line 9: weight='broken' is no finite number"):
+        load(write(tmp_path, text(rows)), y="species")
+
+
+def test_truth_in_another_spelling_is_what_the_run_had(tmp_path):
+    def table(false, true, name):
+        rows = [{**row, "wild": (false, true)[n // 3 % 2]} for n, row in enumerate(ROWS)]
+        return write(tmp_path, text(rows), name)
+
+    run = load(own := table("false", "true", "own.csv"), y="species").record
+    assert run["columns"][-2:] == ["wild=false", "wild=true"]
+    for n, spelled in enumerate([("FALSE", "TRUE"), ("False", "True")]):
+        pairs = zip(whole(load(own, run=run)), whole(load(table(*spelled, f"{n}.csv"), run=run)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_names_of_columns_may_be_numbers(tmp_path):
+    """Spectra: it was refused with advice for times."""
+    lines = [f"{n / 7},{n * n % 11},{n % 5},{n % 3}" for n in range(40)]
+    found = load(write(tmp_path, "\n".join(["target,400,500,600", *lines])), y="target")
+    assert found.record["columns"] == ["400", "500", "600"]
+    new = write(tmp_path, "\n".join(["400,500,600", *(line.partition(",")[2] for line in lines)]), "new.csv")
+    assert sum(load(new, run=found.record).record["sizes"].values()) == 40
+    with pytest.raises(RequestError, match=r"line 1: numbers, where the first line names the columns\. Add it\.$"):
+        load(write(tmp_path, "\n".join(lines)), y="target")
+
+
 WRONG = {
     "no y": (text(), {}, r"which column is to be predicted\? There are id, length, .* data\.y=NAME"),
     "no such column": (text(), {"y": "kind"}, r"there is no column kind \(data\.y=kind\), but id"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.control import coefficients
+from odenet_cli.data.common.numerals import TRUTH
 from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.units import Numbers, constant, damaged, moments
 from odenet_cli.errors import RequestError
@@ -56,6 +57,11 @@ def indicators(
     """
     text = column.cast(pl.String).str.strip_chars().set(absent, None)
     words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
+    for word in words:  # programs write true, True and TRUE
+        if word.lower() in TRUTH:
+            text = text.replace(
+                [form for form in (word.lower(), word.title(), word.upper()) if form not in words], word
+            )
     known = f"is none of what the run was trained on: {brief(', '.join(words))}"
     faults.add((~text.is_in(words)).fill_null(False), lambda row: f"{name}={text[row]!r} {known}", "Correct it.")
     return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}

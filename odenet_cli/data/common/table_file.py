@@ -15,7 +15,7 @@ import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -88,15 +88,16 @@ class Dialect(NamedTuple):
     notes: list[str]
 
 
-def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
+def read(source: OwnTable, check: Check, bare: bool = False, asked: Collection[str] = ()) -> Cells:
     """Read the table at `data.path`, or in all files that a pattern such as `days/*.csv` finds, one below the other.
 
     check  is called with the path of a file and the names of its columns before its rows are read
     bare   a text may have no names, columns are x1, x2, … then, and blanks between its numbers
+    asked  names of columns: with one of them the first line is one of names, even if the others are numbers
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(source, file, check, bare) for file in find(source.path)]
+    parts = [_read_one(source, file, check, bare, asked) for file in find(source.path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -146,7 +147,7 @@ def counted_names(what: str, names: Sequence[str]) -> str:
     return f"{len(names):,} {what} ({brief(', '.join(names))})"
 
 
-def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
+def _read_one(source: OwnTable, path: Path, check: Check, bare: bool, asked: Collection[str]) -> Cells:
     stored = path.suffix.lower() in (".parquet", *EXCEL)
     if source.sheet is not None and path.suffix.lower() not in EXCEL:
         raise RequestError(f"{path}: data.sheet={source.sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
@@ -156,7 +157,7 @@ def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
         with _opened(path) as file:
             head = file.read(HEAD)
             text, _ = _decode(path, head, whole=len(head) < HEAD)
-            dialect = _dialect(path, text, source.decimal, source.skip or 0, bare)
+            dialect = _dialect(path, text, source, bare, asked)
             check(path, dialect.names)
             raw = head + file.read()
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -285,8 +286,9 @@ def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) -> Dialect:
+def _dialect(path: Path, text: str, source: OwnTable, bare: bool, asked: Collection[str]) -> Dialect:
     """Return what the head of a file tells of it; raise RequestError where it names no columns."""
+    skip = source.skip or 0
     lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip(BLANK)]
     if lines and re.match(r'\s*(\{\s*"|\[\s*[\[{]|<[!?A-Za-z])', lines[0][1]):
         raise fault(path, lines[0][0], "this is JSON, HTML or XML, and no table. Save it as CSV or Parquet.")
@@ -309,12 +311,13 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
     else:
         rows = rows[1:]
     numbers = [bool(LIKE_NUMBER.match(name)) for name in names]
-    if not bare and any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:]):
+    named = bare or not {*asked}.isdisjoint(names)
+    if not named and any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:]):
+        wide = "; or, where these are the times, turn the table, so that a column is a series (data.form=wide)"
         raise fault(
             path,
             number,
-            "numbers, where the first line names the columns: series, time, values …. Add it; or, where these are the "
-            "times, turn the table, so that a column is a series (data.form=wide).",
+            f"numbers, where the first line names the columns. Add it{wide if hasattr(source, 'form') else ''}.",
         )
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     if body and all(len(row) == len(names) + 1 for _, row in body):
@@ -326,7 +329,7 @@ def _dialect(path: Path, text: str, decimal: str | None, skip: int, bare: bool) 
         body = body[1:]
     first = body[0][0] - 1 if body else number
     names = _all_named(names)
-    decimal, grouped = numerals.signs([cell for _, row in body for cell in row], decimal, separator)
+    decimal, grouped = numerals.signs([cell for _, row in body for cell in row], source.decimal, separator)
     return Dialect(names, units, separator, decimal, grouped, first, notes)
 
 
