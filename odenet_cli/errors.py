@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 143}  # exit codes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,7 +26,19 @@ class RequestError(OdenetError):
 
 
 class HasNoMeaning(RequestError):
-    """Say that a key has no meaning beside the others."""
+    """Say that keys have no meaning beside the others.
+
+    given    key -> value, as they were set
+    reason   what follows on their names: has no meaning for rk4
+    way_out  what follows on the reason
+    """
+
+    def __init__(self, given: Mapping[str, Any], reason: str, way_out: str = "; leave it out.") -> None:
+        super().__init__(given, reason, way_out)
+        self.given, self.reason, self.way_out = given, reason, way_out
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{key}={value}' for key, value in self.given.items())} {self.reason}{self.way_out}"
 
 
 class RunFailed(OdenetError):
@@ -35,15 +48,17 @@ class RunFailed(OdenetError):
 class Interrupted(BaseException):
     """Stop a run on a signal, its checkpoint kept. Not an `Exception`: it must stop a whole sweep.
 
-    code  130 for SIGINT, 143 for SIGTERM
+    reason  the signal, and where it came
+    code    130 for SIGINT, 143 for SIGTERM
+    way_on  what is kept, and the command that goes on
     """
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+    def __init__(self, reason: str, code: int, way_on: str = "") -> None:
+        super().__init__(reason, code, way_on)  # jobs in other processes send it home, by these
+        self.reason, self.code, self.way_on = reason, code, way_on
 
-    def __reduce__(self) -> tuple[type, tuple[str, int]]:  # jobs in other processes send it home
-        return type(self), (str(self), self.code)
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.way_on}" if self.way_on else self.reason
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from odenet_cli.config.check import check, describe_range
 from odenet_cli.config.presets import conf_dir, options, written
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import Config, find_field, schema_keys
-from odenet_cli.errors import HasNoMeaning, RequestError, first_line
+from odenet_cli.errors import HasNoMeaning, RequestError
 from odenet_cli.registry import describe_type, has_type, nearest
 from odenet_cli.streams import hanging
 
@@ -100,7 +100,7 @@ def why_unused(key: str, config: Config) -> str:
     try:
         check(other)
     except HasNoMeaning as error:
-        return re.sub(rf"^({re.escape(key)})=\S+?(,.*?)?(?= (?:does|has|steers))", r"\1", first_line(error))
+        return f"{key} {error.reason}." if key in error.given else ""
     except RequestError:  # it has one, and other values
         pass
     return ""

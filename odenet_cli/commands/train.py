@@ -83,7 +83,7 @@ def _run_all(request: TrainRequest, folder: Path, new: bool, argv: list[str]) ->
             raise
         words = [word for word in argv if key_of(word) not in ("resume", "hydra.sweep.dir")]
         again = join(["odenet", "train", *words, f"hydra.sweep.dir={short(folder)}", "resume=auto"])
-        raise Interrupted(f"{str(stop).partition(';')[0]}; the sweep goes on with:\n  {again}", stop.code) from stop
+        raise Interrupted(stop.reason, stop.code, f"the sweep goes on with:\n  {again}") from stop
     except RequestError:
         if new and not (request.sweep and any(map(record_or_reason, jobs))):
             remove_run(folder, jobs)

@@ -195,26 +195,25 @@ def _check_mps(config: Config) -> None:
 def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
     """Refuse a solver whose settings do not fit its kind (adaptive, fixed steps), or a tolerance far below `dtype`."""
     kind_is_adaptive = adaptive(solver.method, f"{key}.method")
-    control = [f"{key}.{name}={value}" for name in STEP_CONTROL if (value := getattr(solver, name)) is not None]
+    control = {f"{key}.{name}": value for name in STEP_CONTROL if (value := getattr(solver, name)) is not None}
     if control and not kind_is_adaptive:
-        raise HasNoMeaning(
-            f"{', '.join(control)} has no meaning for {solver.method}, which takes fixed steps; leave it out."
-        )
+        raise HasNoMeaning(control, f"has no meaning for {solver.method}, which takes fixed steps")
     if solver.max_step is not None and (solver.min_step or 0) > solver.max_step:
         raise RequestError(f"{key}.min_step={solver.min_step:g} is above {key}.max_step={solver.max_step:g}.")
     if not kind_is_adaptive:
         if solver.budget is not None:
             raise HasNoMeaning(
-                f"{key}.budget={solver.budget} steers a tolerance, and {solver.method} takes fixed steps. "
-                f"Set {key}.steps, or choose an adaptive method such as dopri5."
+                {f"{key}.budget": solver.budget},
+                f"steers a tolerance, and {solver.method} takes fixed steps",
+                f". Set {key}.steps, or choose an adaptive method such as dopri5.",
             )
         if solver.rtol is not None or solver.atol is not None:
-            raise HasNoMeaning(_wrong_kind(key, solver, f"takes fixed steps, {key}.steps, so it has no rtol or atol"))
+            raise _wrong_kind(key, solver, f"takes fixed steps, {key}.steps, so it has no rtol or atol")
         if solver.steps is None:
             raise RequestError(f"{key}.steps is missing: {solver.method} takes fixed steps. Add {key}.steps=10.")
         return
     if solver.steps is not None:
-        raise HasNoMeaning(_wrong_kind(key, solver, f"chooses its own steps by {key}.rtol, so it has no steps"))
+        raise _wrong_kind(key, solver, f"chooses its own steps by {key}.rtol, so it has no steps")
     for name in ("rtol", "atol"):
         if getattr(solver, name) is None:
             raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
@@ -231,11 +230,11 @@ def _check_tolerance(key: str, solver: SolverConfig, dtype: str) -> str | None:
         raise RequestError(str(error)) from error
 
 
-def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
-    """Return the message for `rtol` with a fixed method or `steps` with an adaptive one, with a complete remedy."""
+def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> HasNoMeaning:
+    """Return the error for `rtol` with a fixed method or `steps` with an adaptive one, with a complete remedy."""
     own = preset("solver", solver.method)
     nulls = [name for name in ("rtol", "atol", "steps") if getattr(solver, name) is not None and name not in own]
-    given = ", ".join(f"{key}.{name}={getattr(solver, name):g}" for name in nulls)
+    given = {f"{key}.{name}": getattr(solver, name) for name in nulls}
     if key == "solver":
         ways = f"choose the preset solver={solver.method} and leave out {', '.join(f'{key}.{n}' for n in nulls)}"
         missing = [f"{key}.{n}={own[n]:g}" for n in own if n != "method" and getattr(solver, n) is None]
@@ -244,28 +243,30 @@ def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> str:
         kind = not adaptive(solver.method)
         ways = f"leave it out, or choose {key}.method="
         ways += "|".join(name for name in options("solver") if adaptive(name) is kind)
-    return f"{given} does not fit {solver.method}: it {reason}.\n  Way out: {ways}."
+    return HasNoMeaning(given, f"does not fit {solver.method}: it {reason}", f".\n  Way out: {ways}.")
 
 
 def _check_gradient(gradient: GradientConfig) -> None:
     """Refuse an option that the gradient method's preset does not list."""
     listed = preset("gradient", gradient.method, "gradient.method")
-    unused = [key for key, value in leaves(gradient.solver, "solver", lists=False) if value is not None]
-    unused += [
-        item.name
+    given = {key: value for key, value in leaves(gradient.solver, "solver", lists=False) if value is not None}
+    given |= {
+        item.name: value
         for item in fields(gradient)
-        if item.name not in ("method", "solver") and getattr(gradient, item.name) != item.default
-    ]
-    for key in unused:
-        if key.split(".")[0] not in listed:
-            raise HasNoMeaning(f"gradient.{key} has no meaning for gradient={gradient.method}; leave it out.")
+        if item.name not in ("method", "solver") and (value := getattr(gradient, item.name)) != item.default
+    }
+    unused = {f"gradient.{key}": value for key, value in given.items() if key.split(".")[0] not in listed}
+    if unused:
+        raise HasNoMeaning(unused, f"has no meaning for gradient={gradient.method}")
 
 
 def _check_optim(optim: OptimConfig) -> None:
     require("optim.name", optim.name, options("optim"))
-    if optim.name == "lm" and (optim.weight_decay or optim.clip is not None):
-        raise RequestError("optim.weight_decay and optim.clip have no meaning for optim=lm; leave them out.")
-    if optim.momentum is not None and "momentum" not in preset("optim", optim.name):
-        raise HasNoMeaning(f"optim.momentum={optim.momentum} has no meaning for optim={optim.name}; leave it out.")
+    given = {"weight_decay": optim.weight_decay or None, "clip": optim.clip} if optim.name == "lm" else {}
+    if "momentum" not in preset("optim", optim.name):
+        given["momentum"] = optim.momentum
+    unused = {f"optim.{key}": value for key, value in given.items() if value is not None}
+    if unused:
+        raise HasNoMeaning(unused, f"has no meaning for optim={optim.name}")
     if sorted(optim.milestones) != list(optim.milestones):
         raise RequestError(f"optim.milestones={optim.milestones} must be rising fractions of the run.")

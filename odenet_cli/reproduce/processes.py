@@ -65,7 +65,7 @@ def launch(
                             failed[job.folder] = failure_reason(job, process.returncode)
                 update({job.folder for job, _ in running.values()})
                 if stop.name:
-                    raise Interrupted(f"{stop.name}; the same command goes on where it was", stop.code)
+                    raise Interrupted(stop.name, stop.code, "the same command goes on where it was")
                 time.sleep(POLL_S)
         finally:
             end([process for _, process in running.values()])

@@ -107,8 +107,8 @@ def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, 
     """Return status and reason for `run.json`, and what to raise. `session.failed` says whether it can be repeated."""
     again = resume_command(short(folder))
     if isinstance(error, Interrupted):
-        text = f"{error}; the checkpoint is kept. Go on with:\n  {again}"
-        return "interrupted", str(error), Interrupted(text, error.code)
+        kept = f"the checkpoint is kept. Go on with:\n  {again}"
+        return "interrupted", error.reason, Interrupted(error.reason, error.code, kept)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
     if isinstance(error, Diverged) and session.failed is None:

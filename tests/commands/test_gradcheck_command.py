@@ -264,7 +264,7 @@ def test_how_gradients_are_judged():
 
 WRONG = {
     "gradient.norm=relativ": ["gradient.norm=relativ", "relative"],
-    "gradient.method=replay gradient.norm=absolute": ["gradient.norm has no meaning for gradient=replay"],
+    "gradient.method=replay gradient.norm=absolute": ["gradient.norm=absolute has no meaning for gradient=replay"],
     "gradient.method=reply": ["replay"],
     "gradient=replay": ["gradient is not a key here", "gradient.method"],
     "solver.rtol=-1": ["solver.rtol=-1", "above 0"],

@@ -14,6 +14,16 @@ def test_every_key_of_the_schema_has_a_line_of_help():
     assert all(meaning and "\n" not in meaning for meaning in meanings.values())
 
 
+def test_why_is_said_of_the_key_alone():
+    """No value that was only tried, and no advice to leave out what nobody set."""
+    config = compose(["solver=rk4", "gradient=replay", "optim=lm"])
+    for key in ("optim.clip", "optim.weight_decay", "optim.momentum"):
+        assert why_unused(key, config) == f"{key} has no meaning for optim=lm."
+    assert why_unused("solver.budget", config) == "solver.budget steers a tolerance, and rk4 takes fixed steps."
+    assert why_unused("solver.jumps", config) == "solver.jumps has no meaning for rk4, which takes fixed steps."
+    assert why_unused("gradient.norm", config) == "gradient.norm has no meaning for gradient=replay."
+
+
 def test_keys_without_a_meaning_are_those_that_are_refused():
     """Of fixed steps all of the step control, of a gradient that is not the adjoint all that is the adjoint's."""
     config = compose(["solver=rk4", "gradient=replay", "optim=adam"])

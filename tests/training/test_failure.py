@@ -1,13 +1,14 @@
 """What a run says and keeps when it cannot go on."""
 
 import errno
+import pickle
 import random
 
 import numpy
 import pytest
 import torch
 
-from odenet_cli.errors import is_disk_full
+from odenet_cli.errors import HasNoMeaning, Interrupted, is_disk_full
 from odenet_cli.training import generators
 from odenet_cli.training.failure import explain, first_nonfinite
 from odenet_cli.training.run import assemble
@@ -49,6 +50,23 @@ def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):
     assert f"resume={tmp_path}" in reason
     assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
     assert not is_disk_full(ValueError())
+
+
+def test_an_interruption_keeps_its_reason_by_itself(tiny, tmp_path):
+    """Also behind a `;`, and on its way home from another process."""
+    session = assemble(tiny(), torch.device("cpu"))
+    status, reason, raised = explain(Interrupted("SIGTERM; or so", 143), session, tmp_path)
+    assert (status, reason) == ("interrupted", "SIGTERM; or so")
+    home = pickle.loads(pickle.dumps(raised))
+    assert (home.reason, home.code, str(home)) == (reason, 143, str(raised))
+    assert str(home).startswith("SIGTERM; or so; the checkpoint is kept. Go on with:\n  odenet train resume=")
+
+
+def test_a_refusal_comes_home_from_another_process():
+    refused = HasNoMeaning({"solver.rtol": 1e-3}, "has no meaning for rk4")
+    home = pickle.loads(pickle.dumps(refused))
+    assert str(home) == str(refused) == "solver.rtol=0.001 has no meaning for rk4; leave it out."
+    assert (home.given, home.reason) == (refused.given, refused.reason)
 
 
 def test_every_generator_goes_on_where_it_was():

@@ -172,7 +172,7 @@ def test_the_end_of_each_series_can_be_held_out(tmp_path):
         (("model.field=null",), "model.field is missing: fitzhugh_nagumo, logistic, lotka_volterra"),
         (("optim=adam",), "optim=adam and model=fit do not go together"),
         (("solver.budget=500",), "solver.budget has no meaning for model=fit"),
-        (("optim.weight_decay=0.1",), "have no meaning for optim=lm"),
+        (("optim.weight_decay=0.1",), "optim.weight_decay=0.1 has no meaning for optim=lm"),
         (("data.window=0.4",), "data.window=0.4 has no meaning for model=fit"),
         (("data.split=series",), "data.split=series has no meaning for model=fit"),
         (("data.validation=0.2",), "a fit chooses nothing on it"),
