@@ -86,7 +86,7 @@ class Source(OwnTable, LabelledSource):
                 f"{cells.paths[0]}: which column is to be predicted? There are {brief(', '.join(cells.names))}. "
                 "Say which: data.y=NAME."
             )
-        faults, notes = Faults(cells), list(cells.notes)
+        faults, notes = Faults(cells), cells.notes
         missing = [*map(str, self.missing or ())]  # type: ignore[arg-type]
         check_nameless(cells)
         check_totals(cells, [*self._chosen(cells.names), *target] if self.run else (), faults)

@@ -173,6 +173,24 @@ def test_a_last_row_of_totals_is_no_sample(tmp_path, name):
         data.prepare(name, {"path": str(total), **options})
 
 
+@pytest.mark.parametrize("name", ["points", "features", "table"])
+def test_what_was_assumed_of_numbers_is_told(tmp_path, name):
+    """Points and features said nothing of it, and a guessed decimal sign was told nowhere."""
+    lines = [f"{n};{n % 13 + 1},{37 * n % 900 + 100};{n % 7 + 1},{n + 100};(3);{n} kg" for n in range(60)]
+    content = "\n".join(["time;x;y;z;w", *lines])
+    options = {"points": {}, "features": {"y": "y", "task": "regression"}, "table": {"split": "time"}}[name]
+    path = write(tmp_path, content)
+    told = "x: '1,100' taken as 1.1, the , as decimal sign; if it stands between thousands data.decimal='.'"
+    assert {told, told.replace("x: ", "y: "), "w: kg stands in every cell", "z: (3) taken as -3"} <= {
+        *data.prepare(name, {"path": str(path), **options})["table"]
+    }
+    for decimal in (",", "."):
+        record = data.prepare(name, {"path": str(path), "decimal": decimal, **options})
+        assert not any("decimal sign" in note for note in record["table"])
+    path = write(tmp_path, content.replace("1,100", "0,5", 1))  # this says what the comma is
+    assert not any("decimal sign" in note for note in data.prepare(name, {"path": str(path), **options})["table"])
+
+
 TOTAL = "line 62: region='Total' is no sample but sums others up"
 
 

@@ -135,16 +135,18 @@ def _truth(words: pl.Series) -> pl.Series:
     return x if others.is_in(MISSING).all() else x.clear(len(x))
 
 
-def may_be_thousands(text: pl.Series, decimal: str) -> bool:
-    """Return whether a column's decimal sign may be one between thousands: 1.230 and 12.345 beside 987.
+def like_thousands(text: pl.Series, decimal: str) -> bool:
+    """Return whether every decimal sign of a column may be one between thousands: 1.230, 12.345."""
+    like = rf"^\s*({between_thousands(decimal, '')[1].pattern})\s*$"
+    numbers = text.filter(text.str.contains(decimal, literal=True))
+    return not numbers.is_empty() and all(part.str.contains(like).all() for part in (numbers.head(1000), numbers))
+
+
+def likely_thousands(text: pl.Series, decimal: str) -> bool:
+    """Return whether a column that is `like_thousands` holds 1.230 and 12.345 beside 987.
 
     No program writes 1.230 and 987 into one column, if they are decimal numbers.
     """
-    like = rf"^\s*({between_thousands(decimal, '')[1].pattern})\s*$"
     marked = text.str.contains(decimal, literal=True)
-    numbers = text.filter(marked)
-    if numbers.is_empty() or not all(part.str.contains(like).all() for part in (numbers.head(1000), numbers)):
-        return False
-    return bool(
-        numbers.str.contains(r"0\s*$").any() and text.filter(~marked).str.contains(r"^\s*[+-]?\d{1,3}\s*$").any()
-    )
+    whole = text.filter(~marked).str.contains(r"^\s*[+-]?\d{1,3}\s*$")
+    return bool(text.filter(marked).str.contains(r"0\s*$").any() and whole.any())

@@ -100,7 +100,7 @@ def read(source: Source, asked: bool = False) -> Points:
         cells = table_file.read(source, choose, bare=True)
     if columns is None:
         check_nameless(cells)
-    faults, notes, found = Faults(cells), list(cells.notes), dict[str, pl.Series]()
+    faults, notes, found = Faults(cells), cells.notes, dict[str, pl.Series]()
     check_totals(cells, (), faults)
     chosen, missing = choose(cells.paths[0], cells.names), [*map(str, source.missing or ())]  # type: ignore[arg-type]
     for name, title in zip(chosen, columns or chosen):

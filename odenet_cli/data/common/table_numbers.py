@@ -282,14 +282,20 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     ):
         return None
     _report(faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad)))
-    if cells.grouped is None and column.dtype == pl.String and numerals.may_be_thousands(column, cells.decimal):
-        mark = cells.decimal
-        faults.add(
-            column.str.contains(mark, literal=True).fill_null(False),
-            lambda row: f"{name}={shown(column, row)} may be a number of thousands, as others have no {mark}",
-            f"Say which: data.decimal='{mark}', or if it stands between thousands data.decimal="
-            f"'{'.' if mark == ',' else ','}'.",
-        )
+    if cells.grouped is None and column.dtype == pl.String and numerals.like_thousands(column, cells.decimal):
+        mark, other = (".", ",") if cells.decimal == "." else (",", ".")
+        marked = column.str.contains(mark, literal=True).fill_null(False)
+        between = f"if it stands between thousands data.decimal='{other}'"
+        if numerals.likely_thousands(column, mark):
+            faults.add(
+                marked,
+                lambda row: f"{name}={shown(column, row)} may be a number of thousands, as others have no {mark}",
+                f"Say which: data.decimal='{mark}', or {between}.",
+            )
+        else:
+            row = marked.arg_true()[0]
+            text = f"{name}: {shown(column, row)} taken as {x[row]:.15g}, the {mark} as decimal sign; {between}"
+            cells.notes.append(text)
     return x.set(absent, None)
 
 
