@@ -150,9 +150,11 @@ def out_of_memory(session: Session) -> str:
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     offered = NEEDS_LESS.get(config.gradient.method, ()) if solvers(session.model) else ()
-    less = " or ".join(name for name in offered if name in supporting(method(config.solver.method)))
+    lean = [name for name in offered if name in supporting(method(config.solver.method))]
+    names = " or ".join(filter(None, (", ".join(lean[:-1]), *lean[-1:])))
+    less = f"; gradient={names} need{'s' if len(lean) == 1 else ''} less" if lean else ""
     return (
         f"out of memory on {session.device} after step {session.step}: the peak was {peak / MIB:,.0f} MiB with "
         f"trainer.batch_size={config.trainer.batch_size} and gradient={config.gradient.method}.\n"
-        f"  Use a smaller trainer.batch_size or eval.batch_size{f'; gradient={less} takes less' if less else ''}."
+        f"  Use a smaller trainer.batch_size or eval.batch_size{less}."
     )
