@@ -112,20 +112,17 @@ class Source(OwnTable, LabelledSource):
         kept = ~(lacking | unknown) if y.width else ~lacking
         if not kept.any():
             raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")
-        rows, parts = torch.arange(len(kept))[kept.to_torch()], []
-        for split in PARTS if words is not None else (WHOLE,):
-            here = kept if words is None else kept & (words == PARTS.index(split))
-            if here.any():
-                values = y.filter(here).to_numpy() if y.width else None
-                if values is not None and values.dtype == object:
-                    values = values.astype(str)
-                values = values[:, 0] if values is not None and y.width == 1 else values
-                parts.append(
-                    Part(split, x.filter(here).to_numpy(), values, "x", " ".join(target) or "y", tuple(x.columns))
-                )
+        masks = {WHOLE: kept}
         if words is not None:
             check_parts(cells, str(self.split), words.filter(kept).to_torch())
-            rows = torch.cat([torch.arange(len(kept))[(kept & (words == n)).to_torch()] for n in range(len(PARTS))])
+            masks = {split: kept & (words == n) for n, split in enumerate(PARTS)}
+        rows = torch.cat([mask.to_torch().nonzero().flatten() for mask in masks.values()])
+        name = " ".join(target) or "y"
+        parts = [
+            Part(split, x.filter(mask).to_numpy(), _answers(y, mask), "x", name, tuple(x.columns))
+            for split, mask in masks.items()
+            if mask.any()
+        ]
         more = {
             "columns": x.columns,
             "target": self._target(),
@@ -233,6 +230,15 @@ class Source(OwnTable, LabelledSource):
                 "what they are: data.task=classify or data.task=regression."
             )
         return "classify"
+
+
+def _answers(y: pl.DataFrame, mask: pl.Series) -> Any:
+    """Return what is to be predicted in some rows, (N,) of one column or (N, K) of several; None if unknown."""
+    if not y.width:
+        return None
+    values = y.filter(mask).to_numpy()
+    values = values.astype(str) if values.dtype == object else values
+    return values[:, 0] if y.width == 1 else values
 
 
 def _column(key: str, names: list[str]) -> str:
