@@ -18,6 +18,7 @@ the band is that of its parameters, by the delta method, and of an observation."
 
 from __future__ import annotations
 
+import datetime
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -103,9 +104,25 @@ def write_forecast(request: Namespace, config: Config) -> int:
 
 
 def write_frame(out: Path, frame: DataFrame) -> None:
-    """Write a frame as its name ends, and say how long it is."""
-    write_output(out, frame.write_csv() if out.suffix == ".csv" else lambda path: frame.write_parquet(path))
+    """Write a frame as its name ends, and say how long it is; text has dates as short as they are."""
+    if out.suffix == ".csv":
+        write_output(out, frame.write_csv(datetime_format=date_format(frame)))
+    else:
+        write_output(out, lambda path: frame.write_parquet(path))
     print(f"{len(frame):,} rows in {out}")
+
+
+def date_format(frame: DataFrame) -> str | None:
+    """Return how the dates of a frame are written: without fractions and hours of which there are none."""
+    import polars
+
+    dates = frame.select(polars.col(polars.Datetime))
+    if not dates.width or dates.select(polars.any_horizontal(polars.all().dt.microsecond() != 0).any()).item():
+        return None
+    if dates.dtypes[0].time_zone:  # type: ignore[attr-defined]
+        return "%Y-%m-%dT%H:%M:%S%:z"
+    days = dates.select(polars.all_horizontal(polars.all().dt.time() == datetime.time()).all()).item()
+    return "%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S"
 
 
 def check_target(out: Path | None) -> None:

@@ -24,7 +24,7 @@ from odenet_cli.data.common.points import counts_rows
 from odenet_cli.data.common.samples import WHOLE, Part
 from odenet_cli.data.common.splits import PARTS
 from odenet_cli.data.common.table_columns import check_names, is_row_number
-from odenet_cli.data.common.table_controls import indicators
+from odenet_cli.data.common.table_controls import indicators, spelled_as
 from odenet_cli.data.common.table_file import Cells, brief
 from odenet_cli.data.common.table_numbers import (
     Faults,
@@ -78,8 +78,7 @@ class Source(OwnTable, LabelledSource):
                 raise RequestError(f"run.json: data.{key} is {record[key]!r:.60}. Put back what the run wrote there.")
 
     def find(self) -> Found:
-        asked = [*self._target(), *(self.run["columns"] if self.run else self.x or ())]
-        cells = table_file.read(self, self._check, asked=asked)
+        cells = table_file.read(self, self._check)
         target = [name for name in self._target() if name in cells.names]
         if not self._target():
             raise RequestError(
@@ -130,16 +129,19 @@ class Source(OwnTable, LabelledSource):
         }
         return Found(parts, str(self.file), cells.sha256, [], rows, more)
 
+    def are_names(self, names: list[str]) -> bool:
+        return not {*self._target(), *(self.run["columns"] if self.run else self.x or ())}.isdisjoint(names)
+
     def _target(self) -> list[str]:
         return list(self.run["target"] if self.run else self.y or ())
 
     def _check(self, path: Path, names: list[str]) -> None:
         """Raise RequestError for a column that is not there."""
-        check_names(path, names)
         asked = {"x": self._chosen(names)}
         if not self.run:
             asked |= {"y": [*(self.y or ())], "split": [self.split] if self.split else []}
         for key, wanted in asked.items():
+            check_names(path, names, wanted)
             for name in wanted:
                 if name not in names:
                     who = "the run was trained with it" if self.run and key == "x" else f"data.{key}={name}"
@@ -203,6 +205,7 @@ class Source(OwnTable, LabelledSource):
         numbers = words.cast(pl.Float64, strict=False)
         if numbers.is_null().equals(words.is_null() | absent[0]) and bool((numbers == numbers.floor()).all()):
             words = numbers.cast(pl.Int64).cast(pl.String)  # 1.0 is 1, as a missing cell makes it
+        words = spelled_as(words, self.run["classes"] if self.run else ())
         return pl.DataFrame({target[0]: words.set(absent[0], None)})
 
     def _check_names(self, target: list[str]) -> None:

@@ -1,13 +1,14 @@
 """A user's own series: `data=table data.path=FILE`, a table as it is found (text, Parquet, Excel; see `table_file`).
 
 Rows are points: the columns series, time, values…, in any order (`data.form=long`); or columns are series, one value
-each (`wide`). Series may be irregular and of different lengths, and cells may be missing (NaN in a batch). Of each, the
-first `window` of its points are what a model sees, the others are to be predicted. Which series are held out follows
-from their names alone; one long series is split by time, and cut into pieces. Time begins at 0 with each series or
-piece, and its unit is chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is
-seen of the training series, and errors are in units of that. A column that is constant there has no unit, and is left
-out. Columns that are known in advance (`controls`, and `static` ones, constant in a series) go with each series as
-pieces of polynomials in time.
+each (`wide`); or rows are series, and columns are named by times (`across`, also unasked where these are dates). Series
+may be irregular and of different lengths, and cells may be missing (NaN in a batch). Of each, the first `window` of its
+points are what a model sees, the others are to be predicted. Which series are held out follows from their names alone;
+one long series is split by time, and cut into pieces. Time begins at 0 with each series or piece, and its unit is
+chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is seen of the training
+series, and errors are in units of that. A column that is constant there has no unit, and is left out. Columns that are
+known in advance (`controls`, and `static` ones, constant in a series) go with each series as pieces of polynomials in
+time.
 
 The units belong to the run (`run.json` has them): another file that it is scored on is measured in them.
 """
@@ -22,12 +23,13 @@ from typing import Any, ClassVar
 import torch
 
 from odenet_cli.data.common import table_columns, table_controls, table_file, table_series
-from odenet_cli.data.common.checks import check_least, check_share
+from odenet_cli.data.common.checks import check_choice, check_least, check_share
 from odenet_cli.data.common.own import OwnTable
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
+from odenet_cli.data.common.table_across import times_across
 from odenet_cli.data.common.table_controls import Scale
-from odenet_cli.data.common.table_dates import AMBIGUOUS, DateError, check_zone
+from odenet_cli.data.common.table_dates import AMBIGUOUS, ORDERS, SERIALS, DateError, check_zone
 from odenet_cli.data.common.table_file import counted_names
 from odenet_cli.data.common.table_numbers import MAX_NUMBER
 from odenet_cli.data.common.table_pieces import Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
@@ -46,7 +48,7 @@ class Source(OwnTable):
     UNITS: ClassVar[tuple[str, ...]] = (*KEYS, "time_unit")
     LISTS: ClassVar = ("series", "time", "values", "controls", "static", "missing")
     CHOICES: ClassVar = {
-        "form": ("long", "wide"),
+        "form": ("long", "wide", "across"),
         "repeats": ("refuse", "mean"),
         "decimal": (".", ","),
         "ambiguous": AMBIGUOUS,
@@ -79,12 +81,18 @@ class Source(OwnTable):
         check_least("length", self.length, 2)
         check_least("stride", self.stride, 1)
         check_share("window", self.window, 1e-9, 1)
+        if self.form == "across" and (key := next((k for k in ("values", "controls") if getattr(self, k)), None)):
+            raise RequestError(
+                f"data.{key} goes with data.form=long or wide: here a row is a series, its cells values."
+            )
         if self.variable and self.form == "wide":
             raise RequestError("data.variable goes with data.form=long: in a wide table a column is a series.")
         if self.static and self.form == "wide":
             raise RequestError("data.static goes with data.form=long: in a wide table no row is of one series.")
         if self.stride is not None and self.length is None:
             raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
+        if "%" not in (self.time_format or "%"):
+            check_choice("time_format", self.time_format, (*ORDERS, *SERIALS, "a pattern such as '%d/%m/%y %H:%M'"))
         if self.zone is not None:
             try:
                 check_zone(self.zone)
@@ -110,9 +118,13 @@ class Source(OwnTable):
     def check_record(self, record: Mapping[str, Any]) -> None:
         Units.of(record)
 
+    def are_names(self, names: list[str]) -> bool:
+        return bool(times_across(self, names, table_columns.TIME))
+
     def table(self) -> Table:
         """Return the series of the file."""
-        cells = table_file.read(self, functools.partial(table_columns.choose, self))
+        cells = table_file.read(self, functools.partial(table_columns.check_head, self))
+        cells = table_columns.with_times_as_rows(self, cells)
         return table_series.make(cells, self, columns_of(self.run) if self.run else ())
 
     def table_of_run(self) -> tuple[Table, Units]:

@@ -26,7 +26,7 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str) -> Figure:
     header  the names of series and time, and of the values
     known   what the truth is: observations are dots, anything else is a line
     """
-    _, time, *columns = header
+    name_column, time, *columns = header
     columns, dots = columns[:MAX_PANELS], known == "observations"
     rows = min(2, len(columns))
     figure, panels = style.panel_grid(len(columns), -(-len(columns) // rows), 1.9, extra=0.3, sharex=True)
@@ -41,8 +41,12 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str) -> Figure:
             there = ~numpy.isnan(series[name])
             axes.plot(t[there], series[name][there], **TRUE)
         axes.set_ylabel(name)
-    for axes in panels[-1]:
+    for column in panels.T:
+        axes = next(axes for axes in reversed(column) if axes.axison)  # below it there may be no panel
         axes.set_xlabel(time)
+        axes.tick_params(labelbottom=True)
+        axes.xaxis.get_offset_text().set_visible(True)
+    figure.suptitle(f"{name_column} {series[name_column][0]}")
     entries = {"mean": {"color": MEAN, "linewidth": 1.3}, "5 to 95 %": {"color": BAND, "linewidth": 5}}
     if not dots:
         entries["true"] = TRUE

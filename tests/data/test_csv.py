@@ -78,7 +78,6 @@ def test_a_fault_is_named_by_file_and_line(table, text, says):
 
 
 HEADERS = [
-    ("series,time,x,x", "columns 3 and 4 are both named x. Rename"),
     ("series,time,time", "columns 2 and 3 are both named time"),
     ("series,Time,x,time", "columns 2 and 4 are both named time"),
     ("series,hours,x", "no column is named time (or t, .*); there are series, hours, x. .* data.time=NAME"),

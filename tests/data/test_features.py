@@ -133,11 +133,12 @@ def test_truth_in_another_spelling_is_what_the_run_had(tmp_path):
         rows = [{**row, "wild": (false, true)[n // 3 % 2]} for n, row in enumerate(ROWS)]
         return write(tmp_path, text(rows), name)
 
-    run = load(own := table("false", "true", "own.csv"), y="species").record
-    assert run["columns"][-2:] == ["wild=false", "wild=true"]
-    for n, spelled in enumerate([("FALSE", "TRUE"), ("False", "True")]):
-        pairs = zip(whole(load(own, run=run)), whole(load(table(*spelled, f"{n}.csv"), run=run)), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
+    for y in ("species", "wild"):  # the words of a feature, and the classes
+        run = load(own := table("false", "true", "own.csv"), y=y).record
+        assert run["columns"][-2:] == ["wild=false", "wild=true"] or run["classes"] == ["false", "true"]
+        for n, spelled in enumerate([("FALSE", "TRUE"), ("False", "True")]):
+            pairs = zip(whole(load(own, run=run)), whole(load(table(*spelled, f"{n}.csv"), run=run)), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_names_of_columns_may_be_numbers(tmp_path):

@@ -172,7 +172,7 @@ WRONG = {
         {"split": "b", "incomplete": "drop"},
         "no row has b=test",
     ),
-    "two of a name": ("a,a\n1,2\n", {}, "line 1: columns 1 and 2 are both named a. Rename"),
+    "two of a name": ("a,a\n1,2\n", {"columns": ["a"]}, "line 1: columns 1 and 2 are both named a. Rename"),
     "without a name": ("a,b,,\n1,2,,7\n3,4,,7\n", {}, "line 2: column 4 of 4 has no name, and is no number of the row"),
     "no numbers": ("a,b\nx,y\n", {}, "has 0 columns of numbers (a, b), and a flow takes 1 to 64"),
     "too many": (text(normal(3, 65)), {}, "has 65 columns of numbers"),

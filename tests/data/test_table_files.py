@@ -165,8 +165,12 @@ def test_wide_is_long_laid_out(load):
         ),
         form="wide",
     )
-    assert same(long, wide)
-    assert long.record["content"] == wide.record["content"]
+    rows = [f"s{n},{n % 3}," + ",".join(f"{n * t}" for t in range(6)) for n in range(8)]
+    across = load("\n".join(["series,city,0,1,2,3,4,5", *rows]), form="across")
+    assert across.record["table"][-1] == "left out: city; to take in what is constant in a series data.static=[…]"
+    for other in (wide, across):
+        assert same(long, other)
+        assert long.record["content"] == other.record["content"]
 
 
 TEXTS = {

@@ -87,12 +87,12 @@ def test_a_forecast_is_told_in_the_zone_of_the_table(tmp_path):
     folder, out = train_run(tmp_path / "run", "model=rnn", *words, *few), tmp_path / "out.csv"
     assert predict.main([str(folder), f"out={out}", "horizon=3h", "draws=5", "times=2024-10-27T05:00"]) == 0
     times = polars.read_csv(out)["time"].to_list()[-5:]
-    assert [time[11:16] + time[-5:] for time in times] == [
-        "01:00+0200",
-        "02:00+0200",
-        "02:00+0100",
-        "03:00+0100",
-        "05:00+0100",
+    assert [time[11:16] + time[-6:] for time in times] == [
+        "01:00+02:00",
+        "02:00+02:00",
+        "02:00+01:00",
+        "03:00+01:00",
+        "05:00+01:00",
     ]
 
 
@@ -112,4 +112,4 @@ def test_a_forecast_by_a_fit_is_told_in_that_zone_too(tmp_path):
     out = tmp_path / "out.csv"
     assert predict.main([str(folder), f"out={out}", "horizon=1d"]) == 0
     times = polars.read_csv(out)["time"].to_list()
-    assert [time[:16] + time[-5:] for time in times] == [f"2024-07-{n:02d}T06:00+0200" for n in range(1, 12)]
+    assert [time[:16] + time[-6:] for time in times] == [f"2024-07-{n:02d}T06:00+02:00" for n in range(1, 12)]

@@ -390,9 +390,137 @@ def test_a_decimal_comma_makes_points_signs_between_thousands(tmp_path):
         read(write(tmp_path, "\n".join(["time;share;cases", *rows, "5;0,5 %;0.25"])), decimal=",")
 
 
-def test_times_in_the_first_line_are_named(tmp_path):
-    with pytest.raises(RequestError, match=r"line 1: numbers, where .* turn the table, so that a column is a series"):
-        read(write(tmp_path, "city,2020-01-01,2020-02-01\na,1,2\nb,2,3\n"))
+# name -> (first line, a row for each series n, options, times of a series, columns)
+DAY = 86400.0
+ACROSS = {
+    "clock": ("meter,city,00:00,00:15,00:30", "m{n},x,{n},1,3", {}, [0, 900, 1800], ["value"]),
+    "static": ("meter,city,00:00,00:15,00:30", "m{n},{n},{n},1,3", {"static": "city"}, [0, 900, 1800], ["value"]),
+    "dates": ("city,2020-01-01,2020-02-01", "c{n},{n},3", {}, [1577836800, 1577836800 + 31 * DAY], ["value"]),
+    "months": ("city;Jan 2020;Feb 2020", "c{n};{n},5;3", {}, [1577836800, 1577836800 + 31 * DAY], ["value"]),
+    "Johns Hopkins": (
+        "Province/State,Country/Region,Lat,1/22/20,1/23/20",
+        ",c{n},2.5,{n},3",
+        {"time_format": "mdy", "series": ["Province/State", "Country/Region"]},
+        [1579651200, 1579651200 + DAY],
+        ["value"],
+    ),
+    "World Bank": (
+        "Country,Indicator,1990,1991,1992",
+        "c{n},gdp,{n},2,..\nc{n},people,1,{n},..",
+        {"form": "across", "variable": "Indicator", "missing": [".."]},
+        [1990, 1991],
+        ["gdp", "people"],
+    ),
+    "days": (
+        "Date;00:00;12:00",
+        "{n:02d}.01.2020;1,5;{n},5",
+        {"form": "across", "split": "time"},
+        [1577836800 + n * DAY / 2 for n in range(2, 18)],
+        ["value"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_a_row_may_be_a_series_and_its_times_names_of_columns(tmp_path, name):
+    first, row, options, times, columns = ACROSS[name]
+    path = write(tmp_path, "\n".join([first, *(row.format(n=n) for n in range(2, 10))]))
+    table = read(path, **options)
+    assert table.columns == columns
+    assert len(table.names) == (1 if name == "days" else 8)
+    assert all(t == times for t, _ in rows(table).values())
+    values = [x[-1][-1] for _, x in rows(table).values()]
+    assert sorted(values) == [*{"days": [9.5], "World Bank": range(2, 10)}.get(name, [3] * 8)]
+    assert data.load("table", {"path": str(path), **options}, **HOW).record["content"] == table.digest()
+
+
+ASKED = {
+    "numbers": ("city,1990,1991", {}, r"line 1: numbers, where .* say data\.form=across"),
+    "numbers beside others": ("Zeit,x,1990", {}, r"no column is named time .* data\.form=across"),
+    "no time": ("city,x,y", {"form": "across"}, r"no column is named by a time; .* data\.time_format="),
+    "chosen": ("city,0:00,0:15", {"values": "0:00", "form": "across"}, r"data\.values goes with data\.form=long"),
+    "again": ("city,00:00,00:00", {}, "columns 2 and 3 are both named 00:00"),
+    "two digits": (
+        "city,1/2/20,1/3/20",
+        {},
+        r"line 2: time=\'1/2/20\': the year has two digits. .* data\.time_format=",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_columns_that_may_be_no_times_are_asked_about(tmp_path, name):
+    first, options, says = ASKED[name]
+    with pytest.raises(RequestError, match=says):
+        read(write(tmp_path, f"{first}\na,1,2\nb,2,3\n"), **options)
+
+
+PASSED = {
+    "a source": (PLAIN + '\n"Source: World Bank, 2020",,\n', "words below the table, passed over: "),
+    "a sentence": (
+        PLAIN + "Exported by hand\nData from: a, b\n* provisional\n",
+        "words below the table, passed over: ",
+    ),
+    "names again": (PLAIN.replace("2,3,5", "time,x,y\n2,3,5"), "the names again, passed over: time,x,y (line 4)"),
+    "units again": (
+        PLAIN.replace("y\n", "y\ns,m,m\n").replace("2,3,5", "time,x,y\ns,m,m\n2,3,5"),
+        "the names again, passed over: time,x,y (lines 5, 6)",
+    ),
+    "a total": (PLAIN + "Summe,6,10\n", "rows that sum others up, passed over: Summe"),
+}
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_what_is_no_row_is_passed_over_and_told(tmp_path, name):
+    text, says = PASSED[name]
+    table = read(write(tmp_path, text))
+    assert only(table) == ([0, 1, 2], VALUES)
+    assert any(note.startswith(says) for note in table.cells.notes)
+
+
+@pytest.mark.parametrize("last", ["3,4", "abc", "3", "a b,4", "3,,"])
+def test_a_row_that_is_cut_off_is_no_footer(tmp_path, last):
+    path = write(tmp_path, PLAIN + last)
+    if last == "3,,":  # a time without values
+        assert only(read(path)) == ([0, 1, 2], VALUES)
+    else:
+        with pytest.raises(RequestError, match=r"line 5: [12] columns, where the first line has 3"):
+            read(path)
+
+
+def test_words_below_a_sheet_are_passed_over(tmp_path):
+    day = datetime.datetime(2023, 1, 1)
+    sheet = [["date", "x"], *([day + n * datetime.timedelta(1), n] for n in range(3)), [], ["Source: a clerk", None]]
+    table = read(excel(tmp_path / "a.xlsx", sheet))
+    assert (table.dates, only(table)[1]) == ("date", [[0], [1], [2]])
+
+
+def test_columns_of_one_name_are_told_apart(tmp_path):
+    table = read(write(tmp_path, PLAIN.replace("x,y", "x,x")))
+    assert (table.columns, only(table)[1]) == (["x", "x_1"], VALUES)
+    assert table.cells.notes == ["2 columns are named x: one is x_1 here"]
+
+
+SERIAL = {
+    "excel": (["45123.5", "45123.54167", "45124"], ["2023-07-16T12:00:00", "2023-07-16T13:00:00", "2023-07-17"]),
+    "unix": (["1700000000", "1700000060.5"], ["2023-11-14T22:13:20", "2023-11-14T22:14:20.500"]),
+    "unix_ms": (["1700000000000", "1700000060500"], ["2023-11-14T22:13:20", "2023-11-14T22:14:20.500"]),
+}
+
+
+@pytest.mark.parametrize("form", SERIAL)
+def test_numbers_may_be_dates(tmp_path, form):
+    times, dates = SERIAL[form]
+    path = write(tmp_path, "date,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
+    plain, table = read(path), read(path, time_format=form)
+    assert plain.cells.notes == [
+        f"times such as {times[0]} taken as numbers; if they are dates: data.time_format={form}"
+    ]
+    assert (plain.dates, only(plain)[0]) == ("", [float(t) for t in times])
+    assert (table.dates, only(table)[0]) == ("date", [stamp(day) for day in dates])
+    shift = {"excel": 7200.0}.get(form, 0.0)  # days of Excel are local
+    local = read(path, time_format=form, zone="Europe/Berlin")
+    assert (local.zone, only(local)[0]) == ("Europe/Berlin", [stamp(day) - shift for day in dates])
 
 
 def test_a_forecast_has_the_times_of_the_table(tmp_path):

@@ -105,6 +105,10 @@ class OwnTable(OwnFile):
     def prepare(self) -> dict[str, Any]:
         return dict(_record_of(self, self.state()))
 
+    def are_names(self, names: list[str]) -> bool:
+        """Return whether numbers in the first line are names of columns."""
+        return False
+
     def read(self) -> tuple[Any, ...]:
         """Return what a batch is made of, and last what `run.json` keeps of the table."""
         raise NotImplementedError

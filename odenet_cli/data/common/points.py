@@ -143,7 +143,7 @@ def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, spli
             raise RequestError(
                 f"{path}: no column is named {name} (data.{key}), but there are {brief(', '.join(names))}."
             )
-    check_names(path, names)
+    check_names(path, names, [name for _, name in wanted])
     skipped = {split, array_file.SPLIT if path.suffix == ".npz" else None}
     return list(chosen) if chosen else [name for name in names if not is_row_number(name) and name not in skipped]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from odenet_cli.data.common.table_file import brief, fault
+from odenet_cli.data.common.table_across import times_across, turned, turned_names
+from odenet_cli.data.common.table_file import Cells, brief, fault
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -35,22 +36,44 @@ class Columns(NamedTuple):
     static: list[str]
 
 
-def choose(source: Source, path: Path, names: list[str]) -> Columns:
+def check_head(source: Source, path: Path, names: list[str]) -> None:
+    """Raise RequestError for the names of columns among which one that is needed is not there."""
+    times = times_across(source, names, TIME)
+    if source.form == "across" and not times:
+        raise RequestError(
+            f"{path}: data.form=across: no column is named by a time; there are {brief(', '.join(names))}. Say how "
+            "times are written: data.time_format=."
+        )
+    check_names(path, names, times)
+    choose(source, path, turned_names(names, times) if times else names, bool(times))
+
+
+def with_times_as_rows(source: Source, cells: Cells) -> Cells:
+    """Return the cells of a table; of one whose names of columns are times, with a row for each of them."""
+    times = times_across(source, cells.names, TIME)
+    return turned(cells, times) if times else cells
+
+
+def choose(source: Source, path: Path, names: list[str], across: bool) -> Columns:
     """Return which of the columns are what, by their names; raise RequestError where one that is needed is not there.
 
     A `T` is no time: it may be a temperature.
+
+    across  the last two are the times that were names of columns, and the values; the series is the first column then
     """
     roles: dict[str, Any] = {key: getattr(source, key) for key in ("series", "time", "values", "controls", "static")}
     series, time, values, controls, static = roles.values()
     folded = [name.lower() if name != "T" else name for name in names]
-    check_names(path, [low if low in (*SERIES, *TIME) else name for low, name in zip(folded, names)])
+    check_names(path, folded, (*SERIES, *TIME))
+    check_names(path, names, [name for key in roles.values() for name in key or ()])
     _check_roles(path, names, {**roles, "variable": source.variable and [source.variable]})
     if time is None:
         found = next((names[folded.index(key)] for key in TIME if key in folded), None)
         if found is None:
             raise RequestError(
                 f"{path}: no column is named time (or {', '.join(TIME[1:])}); there are {brief(', '.join(names))}. "
-                "Say which one it is: data.time=NAME; or how many lines stand above the names: data.skip=LINES."
+                "Say which one it is: data.time=NAME; how many lines stand above the names: data.skip=LINES; or, where "
+                "a row is a series and these are its times, data.form=across."
             )
         time = [found]
         if found.lower() == "time" and "date" in folded and not values:  # a day and, beside it, the time of the day
@@ -59,10 +82,12 @@ def choose(source: Source, path: Path, names: list[str]) -> Columns:
         series = next(
             ([names[folded.index(key)]] for key in SERIES if key in folded and names[folded.index(key)] not in time), []
         )
-    series = list(series or [])
     known = [*(controls or ()), *(static or ())]
+    if across and not series:
+        series = [name for name in names[:-2] if name not in (*time, *known, source.variable, source.split)][:1]
+    series = list(series or [])
     rest = [name for name in names if not is_row_number(name) and name not in (*series, *time, *known)]
-    chosen = list(values) if values else rest
+    chosen = list(values) if values else names[-1:] if across else rest
     if not chosen:
         raise RequestError(
             f"{path}: {brief(', '.join(names))} are all columns; there must be one of values beside them."
@@ -71,11 +96,11 @@ def choose(source: Source, path: Path, names: list[str]) -> Columns:
     return Columns(series, list(time), chosen, stated=bool(values), known=known, static=list(static or ()))
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
-    """Raise RequestError for two columns of one name."""
+def check_names(path: Path, names: Sequence[str], wanted: Collection[str]) -> None:
+    """Raise RequestError for two columns of one name that is wanted; the others are told apart (`table_file`)."""
     for n, name in enumerate(names):
         first = names.index(name)
-        if first < n:
+        if first < n and name in wanted:
             raise fault(path, 1, f"columns {first + 1} and {n + 1} are both named {name}. Rename one of them.")
 
 

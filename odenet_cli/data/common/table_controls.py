@@ -57,14 +57,20 @@ def indicators(
     """
     text = column.cast(pl.String).str.strip_chars().set(absent, None)
     words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
-    for word in words:  # programs write true, True and TRUE
+    text = spelled_as(text, words)
+    known = f"is none of what the run was trained on: {brief(', '.join(words))}"
+    faults.add((~text.is_in(words)).fill_null(False), lambda row: f"{name}={text[row]!r} {known}", "Correct it.")
+    return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}
+
+
+def spelled_as(text: pl.Series, words: Sequence[str]) -> pl.Series:
+    """Return a column with true and false written as `words` have them: programs write true, True and TRUE."""
+    for word in words:
         if word.lower() in TRUTH:
             text = text.replace(
                 [form for form in (word.lower(), word.title(), word.upper()) if form not in words], word
             )
-    known = f"is none of what the run was trained on: {brief(', '.join(words))}"
-    faults.add((~text.is_in(words)).fill_null(False), lambda row: f"{name}={text[row]!r} {known}", "Correct it.")
-    return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}
+    return text
 
 
 def complete(

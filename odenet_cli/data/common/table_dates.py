@@ -32,6 +32,9 @@ PATTERN = (
 NAMED_ZONE = "^[A-Z]\\w+/"  # Europe/Berlin, as in the time zone database
 # Weeks (of which the Monday is meant), quarters, dates without signs, and days before a duration.
 OTHERWISE = r"^\s*(\d{4}([ -]?Q\d|-?W\d{1,2}(-?\d)?)|\d{8}T\d.*|\d+ days?,? .*)\s*$"
+# Numbers that are dates, by `data.time_format`: seconds of their unit, and what to add for 1970 to be 0.
+SERIALS = {"excel": (86400.0, -25569.0), "unix": (1.0, 0.0), "unix_ms": (1e-3, 0.0)}
+ORDERS = ("dmy", "mdy", "ymd")
 AMBIGUOUS = ("earliest", "latest", "order")
 
 
@@ -167,7 +170,7 @@ def _respelled(text: str) -> str | None:
     return text
 
 
-def _month(word: str) -> str:
+def month_of(word: str) -> str:
     """Return the number of a month by its name, or the first three or more letters of it; else the word."""
     plain = unicodedata.normalize("NFKD", word.lower()).encode("ascii", "ignore").decode()
     found = {n for n, names in enumerate(MONTHS, 1) if any(name.startswith(plain) for name in names.split())}
@@ -218,7 +221,7 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
 
 def _epoch_days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
     words = month.filter(month.str.contains(r"^\d").not_()).unique().to_list()
-    number = month.replace_strict({word: _month(word) for word in words}, default=month) if words else month
+    number = month.replace_strict({word: month_of(word) for word in words}, default=month) if words else month
     full = year.cast(pl.Int32, strict=False)
     full = pl.select(
         pl.when(year.str.len_bytes() > 2).then(full).when(full < 70).then(full + 2000).otherwise(full + 1900)

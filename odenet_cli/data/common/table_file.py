@@ -15,7 +15,7 @@ import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from odenet_cli.data.common import numerals
+from odenet_cli.data.common.faults import few
 from odenet_cli.data.common.places import EXCEL, file_sha256, find
 from odenet_cli.errors import RequestError
 
@@ -37,6 +38,8 @@ DAY_0 = datetime(1899, 12, 31)  # of Excel, where times without a date are
 FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
+FOOTER = re.compile(r"[*†©]|[^\W\d][^\d:]*:(\s|$)")  # Source: …, * provisional
+MAX_FOOTERS = 20
 Check = Callable[[Path, list[str]], object]
 CONTROL = bytes([*range(9), *range(14, 32)])
 
@@ -49,6 +52,7 @@ class Cells(NamedTuple):
     frame    the rows: text or, of Parquet and Excel, what is stored there; and FILE, LINE of each
     decimal  the sign in numbers: "." or ","
     grouped  the other sign is known to stand between thousands; None: nothing says so, and `decimal` was guessed
+    turned   a row of the file is a series, and here every cell of it is one (see `table_across`)
     paths    of the files, FILE their index
     notes    what was passed over or assumed, for the reader
     ragged   (row, cells) of rows that have more or fewer cells than there are names; they are not in `frame`
@@ -64,6 +68,7 @@ class Cells(NamedTuple):
     ragged: pl.DataFrame
     sha256: str
     grouped: bool | None = None
+    turned: bool = False
 
     def describe(self, name: str, mean: float, sd: float) -> str:
         """Return in words what a column holds, in the unit that the file states."""
@@ -77,7 +82,11 @@ class Cells(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """Hold what the head of a text tells: `first` is the number of lines above the first row."""
+    """Hold what the head of a text tells.
+
+    first  the number of lines above the first row
+    again  the lines of names and units, which stand again below where files were put one behind the other
+    """
 
     names: list[str]
     units: list[str]
@@ -85,19 +94,19 @@ class Dialect(NamedTuple):
     decimal: str
     grouped: bool | None
     first: int
+    again: list[str]
     notes: list[str]
 
 
-def read(source: OwnTable, check: Check, bare: bool = False, asked: Collection[str] = ()) -> Cells:
+def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
     """Read the table at `data.path`, or in all files that a pattern such as `days/*.csv` finds, one below the other.
 
     check  is called with the path of a file and the names of its columns before its rows are read
     bare   a text may have no names, columns are x1, x2, … then, and blanks between its numbers
-    asked  names of columns: with one of them the first line is one of names, even if the others are numbers
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(source, file, check, bare, asked) for file in find(source.path)]
+    parts = [_read_one(source, file, check, bare) for file in find(source.path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -147,7 +156,7 @@ def counted_names(what: str, names: Sequence[str]) -> str:
     return f"{len(names):,} {what} ({brief(', '.join(names))})"
 
 
-def _read_one(source: OwnTable, path: Path, check: Check, bare: bool, asked: Collection[str]) -> Cells:
+def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
     stored = path.suffix.lower() in (".parquet", *EXCEL)
     if source.sheet is not None and path.suffix.lower() not in EXCEL:
         raise RequestError(f"{path}: data.sheet={source.sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
@@ -157,8 +166,9 @@ def _read_one(source: OwnTable, path: Path, check: Check, bare: bool, asked: Col
         with _opened(path) as file:
             head = file.read(HEAD)
             text, _ = _decode(path, head, whole=len(head) < HEAD)
-            dialect = _dialect(path, text, source, bare, asked)
+            dialect = _dialect(path, text, source, bare)
             check(path, dialect.names)
+            dialect = dialect._replace(names=_told_apart(dialect.names, dialect.notes))
             raw = head + file.read()
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise RequestError(f"data.path={path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
@@ -232,6 +242,10 @@ def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) 
     blank = there.select(pl.all_horizontal(pl.all().is_null())).to_series()
     ragged = pl.DataFrame(schema={LINE: pl.UInt32, "cells": pl.UInt32, FILE: pl.UInt32})
     frame = frame.filter(~blank) if blank.any() else frame
+    tail = [["" if x is None else str(x).strip() for x in row] for row in frame.select(names).tail(MAX_FOOTERS).rows()]
+    if count := _footers(tail, len(names)):
+        notes.append(f"words below the table, passed over: {brief(tail[-count][0])}")
+        frame = frame.head(len(frame) - count)
     return Cells(names, [], frame, ".", [path], notes, ragged, file_sha256(path))
 
 
@@ -286,7 +300,7 @@ def _decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def _dialect(path: Path, text: str, source: OwnTable, bare: bool, asked: Collection[str]) -> Dialect:
+def _dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect:
     """Return what the head of a file tells of it; raise RequestError where it names no columns."""
     skip = source.skip or 0
     lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip(BLANK)]
@@ -300,7 +314,7 @@ def _dialect(path: Path, text: str, source: OwnTable, bare: bool, asked: Collect
     separator = stated[1] if stated else _separator([line for _, line in rows], SEPARATORS + " " * bare)
     comments, rows = ([(n, _joined(line, separator)) for n, line in kind] for kind in (comments, rows))
     number, header = rows[0]
-    names, notes = cells(path, number, header, separator), []
+    names, notes, again = cells(path, number, header, separator), [], list[str]()
     above = [(n, cells(path, n, line, separator)) for n, line in comments if n < number]
     if all(map(LIKE_NUMBER.match, names)) and above and len(above[-1][1]) == len(names):
         names = above[-1][1]  # numpy.savetxt writes the names as a comment
@@ -309,28 +323,54 @@ def _dialect(path: Path, text: str, source: OwnTable, bare: bool, asked: Collect
             raise fault(path, number, f"{brief(header)!r} is neither names of columns nor a point. Correct it.")
         names = [f"x{n + 1}" for n in range(len(names))]
     else:
-        rows = rows[1:]
+        again, rows = [header], rows[1:]
     numbers = [bool(LIKE_NUMBER.match(name)) for name in names]
-    named = bare or not {*asked}.isdisjoint(names)
-    if not named and any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:]):
-        wide = "; or, where these are the times, turn the table, so that a column is a series (data.form=wide)"
+    all_like = any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:])
+    if all_like and not bare and not source.are_names(names):
+        across = "; or, where these are the times and a row is a series, say data.form=across"
         raise fault(
             path,
             number,
-            f"numbers, where the first line names the columns. Add it{wide if hasattr(source, 'form') else ''}.",
+            f"numbers, where the first line names the columns. Add it{across if hasattr(source, 'form') else ''}.",
         )
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
+    body = body[: len(body) - _footers([row for _, row in body], len(names))]
     if body and all(len(row) == len(names) + 1 for _, row in body):
         # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
         names = [*names, ""] if not any(row[-1] for _, row in body) else ["", *names]
     units: list[str] = []
     if len(body) > 1 and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
         units, notes = body[0][1], [f"line {body[0][0]} taken as a row of units"]
-        body = body[1:]
+        again, body = [*again, rows[0][1]] if again else again, body[1:]
     first = body[0][0] - 1 if body else number
     names = _all_named(names)
     decimal, grouped = numerals.signs([cell for _, row in body for cell in row], source.decimal, separator)
-    return Dialect(names, units, separator, decimal, grouped, first, notes)
+    return Dialect(names, units, separator, decimal, grouped, first, again, notes)
+
+
+def _footers(rows: Sequence[list[str]], width: int) -> int:
+    """Return how many of the last rows are no rows of a table of `width` columns, but say something in words."""
+    count = 0
+    for row in reversed(rows[-MAX_FOOTERS:]):
+        first, *others = row or [""]
+        words = len(row) == 1 < width and first[:1].isalpha() and " " in first
+        if width < 2 or not (words or (FOOTER.match(first) and (len(row) != width or not any(others)))):
+            break
+        count += 1
+    return count
+
+
+def _told_apart(names: list[str], notes: list[str]) -> list[str]:
+    """Return names of columns that differ: of several of one name the second is name_1, as in Excel files."""
+    apart: list[str] = []
+    for name in names:
+        n, new = 0, name
+        while new in apart or (n and new in names):
+            n, new = n + 1, f"{name}_{n + 1}"
+        if n:
+            notes.append(f"{len([*filter(name.__eq__, names)])} columns are named {name}: one is {new} here")
+        apart.append(new)
+    return apart
 
 
 def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
@@ -381,6 +421,23 @@ def _separator(lines: list[str], marks: str) -> str:
     return max(marks, key=score)
 
 
+def _rows(path: Path, lines: pl.DataFrame, dialect: Dialect, notes: list[str]) -> pl.DataFrame:
+    """Return the lines that are rows of the table; what else is passed over goes to the notes."""
+    is_comment = pl.col("text").str.starts_with("#")
+    passed = lines.filter(is_comment)
+    if len(passed):
+        notes.append(f"{len(passed)} comments (#) passed over, the first in line {passed[LINE][0]}")
+    rows = lines.filter(pl.col("text").str.strip_chars(BLANK).str.len_bytes() > 0, ~is_comment)
+    tail = [cells(path, n, line, dialect.separator) for n, line in rows.tail(MAX_FOOTERS).rows()]
+    below = pl.int_range(pl.len()) >= len(rows) - _footers(tail, len(dialect.names))
+    for what, which in (("words below the table", below), ("the names again", pl.col("text").is_in(dialect.again))):
+        if len(passed := rows.filter(which)):
+            where = f"line{'s' * (len(passed) > 1)} {few(passed[LINE].to_list())}"
+            notes.append(f"{what}, passed over: {brief(passed['text'][0])} ({where})")
+            rows = rows.filter(~which)
+    return rows
+
+
 def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
     """Split all lines of a text into its cells."""
     digest = hashlib.sha256(raw).hexdigest()
@@ -402,14 +459,9 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
         if len(odd):
             line, content = odd.row(0)
             raise _open_quote(path, line, content[content.rindex('"') + 1 :])
-    is_comment = pl.col("text").str.starts_with("#")
-    passed = lines.filter(is_comment)
-    if len(passed):
-        notes.append(f"{len(passed)} comments (#) passed over, the first in line {passed[LINE][0]}")
+    rows = _rows(path, lines, dialect, notes)
     plain = pl.col("text").str.replace_all('"[^"]*"', "") if quoted else pl.col("text")
-    count = plain.str.count_matches(separator, literal=True) + 1
-    rows = lines.filter(pl.col("text").str.strip_chars(BLANK).str.len_bytes() > 0, ~is_comment)
-    rows = rows.with_columns(count.alias("cells"))
+    rows = rows.with_columns((plain.str.count_matches(separator, literal=True) + 1).alias("cells"))
     ragged = rows.filter(pl.col("cells") != len(dialect.names)).select(LINE, "cells", pl.lit(0, pl.UInt32).alias(FILE))
     if len(ragged):
         rows = rows.filter(pl.col("cells") == len(dialect.names))

@@ -18,7 +18,7 @@ from odenet_cli.data.common.faults import tell
 from odenet_cli.data.common.numerals import MISSING
 from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.table_columns import is_row_number
-from odenet_cli.data.common.table_dates import DateError, localize, moment, only_zone, parse_dates, zones_of
+from odenet_cli.data.common.table_dates import SERIALS, DateError, localize, moment, only_zone, parse_dates, zones_of
 from odenet_cli.data.common.table_file import COMMA_NUMBER, FILE, LINE, Cells, brief, counted, place
 from odenet_cli.errors import RequestError
 
@@ -80,11 +80,12 @@ class Faults:
 
     def _kind(self, places: list[Place], count: int, text: str, remedy: str) -> tuple[Place, int, str]:
         more = " …" * (count > LISTED + 1)
-        also = f" ({count:,} such cells or rows, also in {self._tell(places[1:])}{more})" if count > 1 else ""
+        others = f", also in {self._tell(places[1:])}{more}" if len(places) > 1 else ""
+        also = f" ({count:,} such cells or rows{others})" if count > 1 else ""
         return places[0], count, f"{text}{also}. {remedy}"
 
     def _places(self, rows: pl.Series) -> list[Place]:
-        return self.cells.frame.select(FILE, LINE)[rows].rows()
+        return self.cells.frame.select(FILE, LINE)[rows].unique(maintain_order=True).rows()
 
     def _tell(self, places: list[Place]) -> str:
         """Return lines in words, with their files where the table is of several."""
@@ -127,6 +128,17 @@ def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
             faults.add(pl.Series(totals), text, "Take the row out.")
 
 
+def without_totals(cells: Cells, name: str) -> Cells:
+    """Return the cells without rows whose time is a word such as total: they are of no time."""
+    if cells.frame[name].dtype != pl.String:
+        return cells
+    total = cells.frame.select(_folded(name).is_in(TOTALS).fill_null(False)).to_series()
+    if not total.any():
+        return cells
+    cells.notes.append(f"rows that sum others up, passed over: {brief(', '.join(cells.frame[name].filter(total)))}")
+    return cells._replace(frame=cells.frame.filter(~total))
+
+
 def _folded(name: str) -> pl.Expr:
     return pl.col(name).str.strip_chars(" :").str.to_lowercase()
 
@@ -140,9 +152,10 @@ def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Ser
             stems = [str(path.relative_to(top).with_suffix("")) for path in cells.paths]
         return cells.frame[FILE].replace_strict(list(range(len(stems))), stems, return_dtype=pl.String)
     text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
-    names = cells.frame.select(pl.concat_str(text, separator=" ")).to_series()
-    empty = names.is_null() | (names == "")
-    faults.add(empty, f"{' '.join(columns)} is empty; every row names its series", "Fill it in.")
+    names = cells.frame.select(pl.concat_str(text, separator=" ", ignore_nulls=True).str.strip_chars()).to_series()
+    names = names.replace("", None)
+    remedy = "Fill it in, or name series by other columns too: data.series=[…]."
+    faults.add(names.is_null(), f"{' '.join(columns)} is empty; every row names its series", remedy)
     return names
 
 
@@ -169,21 +182,21 @@ def read_times(
             zones = pl.Series([zone]).new_from_index(0, len(column))
     else:
         x, kind = read_numbers(column, cells, label), ""
-        if form is not None or 2 * x.null_count() > len(x):
+        note_decimal_sign(column, x, cells, label, faults)
+        if form in SERIALS:
+            (unit, zero), kind = SERIALS[form], "date"
+            rough = form == "excel" and not (x.round(5) != x).any()  # 1e-5 d are a second
+            x = ((x + zero) * unit).round() if rough else (x + zero) * unit
+            zones = pl.Series([zone if form == "excel" else "UTC"], dtype=pl.String).new_from_index(0, len(x))
+        elif form is not None or 2 * x.null_count() > len(x):
             text = column.cast(pl.String).str.strip_chars()
-            try:
-                dates, found = parse_dates(text, form)
-            except DateError as error:
-                raise RequestError(
-                    f"{cells.where(0)}: {label}={column[0]!r}: {error}. Say how dates are written: "
-                    "data.time_format=dmy, mdy or ymd, or a pattern such as '%d/%m/%y %H:%M'."
-                ) from error
+            dates, found = _read_dates(cells, label, column, text, form)
             if form is not None or dates.null_count() < x.null_count():
                 x, kind = dates, found
                 zones = zones_of(text, form, zone) if kind == "date" else None
     what = "is no finite number, such as -1.5 or 2e-3" if not kind else f"is no {kind} that can be read"
     remedy = "Correct it, or take the row out."
-    if not kind and x.null_count() == len(x):
+    if x.null_count() == len(x):
         what = "is neither a number nor a date that can be read"
         remedy = (
             "Say how dates are written: 'data.time_format=\"%d/%m/%y %H:%M\"'; or which column it is: data.time=NAME."
@@ -196,6 +209,19 @@ def read_times(
         )
     zones = None if zones is None or zones.null_count() == len(zones) else zones
     return x, kind, zones, zone or stored or only_zone(() if zones is None else zones.unique())
+
+
+def _read_dates(
+    cells: Cells, label: str, column: pl.Series, text: pl.Series, form: str | None
+) -> tuple[pl.Series, str]:
+    """Return the dates or times of day in a column, and which of them; raise RequestError where they are ambiguous."""
+    try:
+        return parse_dates(text, form)
+    except DateError as error:
+        raise RequestError(
+            f"{cells.where(0)}: {label}={column[0]!r}: {error}. Say how dates are written: data.time_format=dmy, mdy "
+            "or ymd, or a pattern such as '%d/%m/%y %H:%M'."
+        ) from error
 
 
 def _words(column: pl.Series) -> pl.Series:
@@ -248,9 +274,14 @@ def check_midnight(cells: Cells, label: str, names: pl.Series, seconds: pl.Serie
     )
 
 
-def perhaps_dates(time: pl.Series) -> str:
-    """Return what to say of times that all read as dates without anything between: 20200131, 202001."""
-    if time.null_count() or not bool(((time == time.floor()) & time.is_between(190001, 1e14)).all()):
+def perhaps_dates(time: pl.Series, label: str) -> str:
+    """Return what to say of times that may be dates: 20200131, 202001, seconds since 1970, days of Excel."""
+    if time.null_count() or time.is_empty():
+        return ""
+    for form, low, high in (("excel", 20_000, 60_000), ("unix", 0.9e9, 2.5e9), ("unix_ms", 0.9e12, 2.5e12)):
+        if time.is_between(low, high).all() and (form != "excel" or re.search("dat|fecha", label.lower())):
+            return f"times such as {time[0]:.15g} taken as numbers; if they are dates: data.time_format={form}"
+    if not bool(((time == time.floor()) & time.is_between(190001, 1e14)).all()):
         return ""
     text = time.cast(pl.Int64).cast(pl.String)
     if (text.n_unique() < 2) or text.str.len_bytes().n_unique() > 1 or not text.str.contains("^(19|20)").all():
@@ -282,6 +313,12 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     ):
         return None
     _report(faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad)))
+    note_decimal_sign(column, x, cells, name, faults)
+    return x.set(absent, None)
+
+
+def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, faults: Faults) -> None:
+    """Say of numbers x what was guessed of their decimal sign, where all may have signs between thousands."""
     if cells.grouped is None and column.dtype == pl.String and numerals.like_thousands(column, cells.decimal):
         mark, other = (".", ",") if cells.decimal == "." else (",", ".")
         marked = column.str.contains(mark, literal=True).fill_null(False)
@@ -296,7 +333,6 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
             row = marked.arg_true()[0]
             text = f"{name}: {shown(column, row)} taken as {x[row]:.15g}, the {mark} as decimal sign; {between}"
             cells.notes.append(text)
-    return x.set(absent, None)
 
 
 def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:

@@ -27,6 +27,7 @@ from odenet_cli.data.common.table_numbers import (
     read_times,
     read_values,
     series_names,
+    without_totals,
 )
 from odenet_cli.data.common.units import Numbers
 from odenet_cli.errors import RequestError
@@ -84,8 +85,9 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
 
     keep  columns of a run: values although they may hold no number, and words that static columns are made of
     """
-    columns, wide = choose(source, cells.paths[0], cells.names), source.form == "wide"
+    columns, wide = choose(source, cells.paths[0], cells.names, cells.turned), source.form == "wide"
     missing = [*map(str, source.missing or ())]  # type: ignore[arg-type]
+    cells = without_totals(cells, columns.time[0])
     faults = Faults(cells)
     check_nameless(cells)
     names = series_names(cells, columns.series, faults)
@@ -101,21 +103,22 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     elif len(read) == 1 and not wide:
         cells.notes.extend(_perhaps_variables(cells, left_out))
     known = _known(cells, columns, missing, keep, faults)
-    static = sum(name.partition("=")[0] in columns.static for name in known)
+    static = len(known) - len(columns.known) + len(columns.static)  # of words there are several
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
-    base = base if source.variable is None else base.with_columns(kinds.alias("kind"))
+    if source.variable is not None:
+        base = base.with_columns(kinds.alias("kind"))
     if wide:
         base = pl.concat([base.with_columns(pl.lit(name).alias("name"), x.alias("0")) for name, x in read.items()])
-        value_names = ["value"]
     else:
         base = base.with_columns(x.alias(f"{n}") for n, x in enumerate(read.values()))
-        value_names = list(read)
+    value_names = ["value"] if wide else list(read)
+    words = _beside(cells, columns, source) if cells.turned else left_out * (not wide)
     header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
-    if not dates and source.time_format is None and (note := perhaps_dates(time)):
+    if not dates and source.time_format is None and (note := perhaps_dates(time, header[1])):
         cells.notes.append(note)
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
-    average, words = source.repeats == "mean", [] if wide or source.variable else left_out
+    average, words = source.repeats == "mean", [] if source.variable else words
     given, order, empty, notes = _arrange(base, *keys, faults, average, tell, words)
     every = base.filter(pl.col("name").is_in(order)) if static else base
     full, filled = table_controls.complete(given, every, list(known), static, source, faults)
@@ -127,11 +130,20 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     counts = points.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
     numbers = Numbers(points["time"].to_torch(), values, counts.to_torch())
     rest, rows = cells._replace(frame=cells.frame.drop(columns.values)), points["row"].to_torch()
-    if empty:
-        notes.append(f"left out, no value: {counted_names('series', empty)}")
+    notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
     return Table(*told, controls, zone, tuple(empty))
+
+
+def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
+    """Return the columns of which nothing is taken, beside those whose names are times; they are noted."""
+    used = (*columns.series, *columns.time, *columns.known, *columns.values, source.split, source.variable)
+    words = [name for name in cells.names if name not in used]
+    if words:
+        told = "to take in what is constant in a series data.static=[…]"
+        cells.notes.append(f"left out: {brief(', '.join(words))}; {told}")
+    return words
 
 
 def _measured(

@@ -1,0 +1,57 @@
+"""Tables in which a row is a series and the names of columns are times: meter, city, 00:00, 00:15 …"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from odenet_cli.data.common.table_dates import DateError, month_of, parse_dates
+from odenet_cli.data.common.table_file import FILE, LINE, Cells
+
+if TYPE_CHECKING:
+    from odenet_cli.data.table import Source
+
+TIME, VALUE = "time", "value"  # names of the columns that such a table is turned into
+
+
+def times_across(source: Source, names: Sequence[str], usual: Collection[str]) -> list[str]:
+    """Return the names of columns that are times, where a row is a series; none: it is a point.
+
+    usual  names of a column of times, in lower case: with one of them a row is not taken for a series without being
+           asked, nor where the names are numbers, which may be of sensors
+    """
+    if source.form not in (None, "across"):
+        return []
+    asked = source.form is not None
+    if not asked and (source.time or {name.lower() for name in names} & {*usual}):
+        return []
+    text = pl.Series(names, dtype=pl.String)
+    numbers = text.cast(pl.Float64, strict=False).is_not_null()
+    if asked and numbers.any():
+        return text.filter(numbers).to_list()
+    if source.time_format is None:
+        text = pl.Series([name for name in text.filter(~numbers) if _like_date(name)], dtype=pl.String)
+    try:
+        found = text.filter(parse_dates(text, source.time_format)[0].is_not_null()).to_list() if len(text) else []
+    except DateError:  # they are dates, and reading them says what is lacking
+        found = text.to_list()
+    return found if asked or len(found) > 1 else []
+
+
+def _like_date(name: str) -> bool:
+    """Return whether a name begins with a number, or with the name of a month."""
+    return name[:1].isdigit() or month_of(name.replace("-", " ").split(" ")[0]).isdigit()
+
+
+def turned_names(names: Sequence[str], times: Collection[str]) -> list[str]:
+    """Return the names of the columns with two for all that are times."""
+    return [*(name for name in names if name not in times), TIME, VALUE]
+
+
+def turned(cells: Cells, times: Collection[str]) -> Cells:
+    """Return a table of which every cell below a time is a row."""
+    names = turned_names(cells.names, times)
+    frame = cells.frame.unpivot(list(times), index=[*names[:-2], FILE, LINE], variable_name=TIME, value_name=VALUE)
+    return cells._replace(names=names, units=[], frame=frame, turned=True)
