@@ -245,10 +245,12 @@ class FixedLoop(RungeKutta):
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
         self.enter(segment)
         take_step, start, end = self.step_function(), segment.start, segment.end
-        h = (end - start) / self.steps
+        h, before_end = (end - start) / self.steps, math.nextafter(end, start)
         for n in range(self.steps):
             # From the start of the segment, not by adding h up, whose rounding would grow with the number of steps.
-            t, t1 = start + n * h, end if n == self.steps - 1 else start + (n + 1) * h
+            t, t1 = start + n * h, start + (n + 1) * h
+            # The last step alone ends at `end`, where the output is: of steps below an ulp others would round to it.
+            t1 = end if n == self.steps - 1 else before_end if t1 == end else t1
             # f0 is known only at t0, or where a dense solution has evaluated it. With no error to estimate, f1 of an
             # FSAL method is left to the next step: that of the last one would be for nothing.
             f0 = self.f0 or self.derivative_at(t, y)
