@@ -7,6 +7,7 @@ No torch here: listing and checking names must stay instant.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -105,7 +106,9 @@ def check_options(
     the full key (`model.width`), the value and what is allowed.
     """
     signature = inspect.signature(function)
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    plain = inspect.isclass(function) and not dataclasses.is_dataclass(function)
+    # Of a dataclass each field is annotated in the words of the module that has it.
+    hints = typing.get_type_hints(function.__init__ if plain else function)
     named = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     allowed = {name: p for name, p in named.items() if name not in given}
     for name, value in options.items():
@@ -119,7 +122,8 @@ def check_options(
             raise RequestError(f"{key}.{name}={value!r} is not {describe_type(hints[name])}.")
     for name, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
-            raise RequestError(f"{key}.{name} is missing; give it a value: {sign}{key}.{name}=…")
+            known = f"; by themselves come {', '.join(given)}" if given else ""
+            raise RequestError(f"{key}.{name} is missing; give it a value: {sign}{key}.{name}=…{known}.")
 
 
 def has_type(value: object, hint: Any) -> bool:

@@ -8,7 +8,7 @@ taken by name, and y may be missing there.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ import torch
 from odenet_cli.data.common import table_file
 from odenet_cli.data.common.labelled import LabelledSource
 from odenet_cli.data.common.numerals import TRUTH
-from odenet_cli.data.common.own import OwnTable
+from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import counts_rows
 from odenet_cli.data.common.samples import WHOLE, Part
 from odenet_cli.data.common.splits import PARTS
@@ -38,6 +38,7 @@ from odenet_cli.data.common.table_numbers import (
     read_values,
 )
 from odenet_cli.data.common.understood import Found
+from odenet_cli.data.common.units import damaged
 from odenet_cli.errors import RequestError
 
 MAX_WORDS = 50  # of a column that is a feature without being asked for
@@ -53,8 +54,8 @@ class Source(OwnTable, LabelledSource):
     CHOICES: ClassVar = {**LabelledSource.CHOICES, "incomplete": ("refuse", "drop"), "decimal": (".", ",")}
     WANTED: ClassVar = "data=features data.path=FILE data.y=NAME, a table with a row for each sample."
 
-    x: str | list[str] | None = None
-    y: str | list[str] | None = None
+    x: Names | None = None
+    y: Names | None = None
     incomplete: str | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class Source(OwnTable, LabelledSource):
         LabelledSource.check_record(self, record)
         for key in ("columns", "target"):
             if not (isinstance(record[key], list) and all(isinstance(name, str) for name in record[key])):
-                raise RequestError(f"run.json: data.{key} is {record[key]!r:.60}. Put back what the run wrote there.")
+                raise damaged(key, record[key])
 
     def find(self) -> Found:
         cells = table_file.read(self, self._check)
@@ -86,11 +87,10 @@ class Source(OwnTable, LabelledSource):
                 "Say which: data.y=NAME."
             )
         faults, notes = Faults(cells), cells.notes
-        missing = [*map(str, self.missing or ())]  # type: ignore[arg-type]
         check_nameless(cells)
         check_totals(cells, [*self._chosen(cells.names), *target] if self.run else (), faults)
-        x = self._features(cells, target, missing, faults, notes)
-        y = self._values(cells, target, missing, faults)
+        x = self._features(cells, target, faults, notes)
+        y = self._values(cells, target, faults)
         words = read_parts(cells, self.split, faults) if self.split in cells.names else None
         lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
         if self.incomplete == "drop":
@@ -129,8 +129,9 @@ class Source(OwnTable, LabelledSource):
         }
         return Found(parts, str(self.file), cells.sha256, [], rows, more)
 
-    def are_names(self, names: list[str]) -> bool:
-        return not {*self._target(), *(self.run["columns"] if self.run else self.x or ())}.isdisjoint(names)
+    @property
+    def asked(self) -> Sequence[str]:
+        return [*self._target(), *(self.run["columns"] if self.run else self.x or ())]
 
     def _target(self) -> list[str]:
         return list(self.run["target"] if self.run else self.y or ())
@@ -154,9 +155,7 @@ class Source(OwnTable, LabelledSource):
         """Return the columns of the run's features, or of `x`; none: all may be features."""
         return [*dict.fromkeys(_column(key, names) for key in self.run["columns"])] if self.run else [*(self.x or ())]
 
-    def _features(
-        self, cells: Cells, target: list[str], missing: list[str], faults: Faults, notes: list[str]
-    ) -> pl.DataFrame:
+    def _features(self, cells: Cells, target: list[str], faults: Faults, notes: list[str]) -> pl.DataFrame:
         """Return the features, null where they are missing: numbers, and 0 and 1 for each word of a column of words."""
         found, known = dict[str, pl.Series](), self.run["columns"] if self.run else None
         chosen = self._chosen(cells.names)
@@ -164,7 +163,7 @@ class Source(OwnTable, LabelledSource):
         for name in chosen or others:
             column = cells.frame[name]
             kept = [key for key in known or () if key.startswith(f"{name}=")]
-            absent = absent_cells(column, missing)
+            absent = absent_cells(column, self.absent)
             words = not known and not column.dtype.is_temporal() and _is_words(column, cells, absent)
             count = column.filter(~absent).n_unique() if words else 0
             if kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
@@ -173,7 +172,7 @@ class Source(OwnTable, LabelledSource):
                 raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
             elif words:
                 notes.append(f"left out, {count:,} different words: {brief(name)}")
-            elif (x := read_values(cells, name, missing, bool(chosen), faults)) is None:
+            elif (x := read_values(cells, name, self.absent, bool(chosen), faults)) is None:
                 notes.append(f"left out, no numbers: {brief(name)}")
             elif not chosen and counts_rows(name, x):
                 notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.x=[…]")
@@ -184,18 +183,18 @@ class Source(OwnTable, LabelledSource):
             raise RequestError(f"{cells.paths[0]}: no column is left for the features. Choose some: data.x=[…].")
         return pl.DataFrame(found).select(known) if known else pl.DataFrame(found)
 
-    def _values(self, cells: Cells, target: list[str], missing: list[str], faults: Faults) -> pl.DataFrame:
+    def _values(self, cells: Cells, target: list[str], faults: Faults) -> pl.DataFrame:
         """Return what is to be predicted, null where it is missing: words of classes, or numbers."""
         if not target:
             return pl.DataFrame()
         task = self.run["task"] if self.run else self.task
         columns = [cells.frame[name] for name in target]
-        absent = [absent_cells(column, missing) for column in columns]
+        absent = [absent_cells(column, self.absent) for column in columns]
         if task is None and len(target) == 1:
             task = self._guess(cells, columns[0], absent[0], target[0])
         if task != "classify":
             self._check_names(target)
-            values = [read_values(cells, name, missing, True, faults) for name in target]
+            values = [read_values(cells, name, self.absent, True, faults) for name in target]
             return pl.DataFrame({name: x for name, x in zip(target, values) if x is not None})
         if len(target) > 1:
             raise RequestError(

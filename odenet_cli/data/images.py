@@ -112,7 +112,8 @@ class Source(OwnFile, LabelledSource):
         files = list[File]()
         others = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
         if not _folders(holder):
-            faults.add(f"{holder} has no sub-folders of classes", "Put the images of a class into a folder of its name")
+            what = "it" if holder == self.file else holder.name
+            faults.add(f"{what} has no sub-folders of classes", "Put the images of a class into a folder of its name")
         for folder in _folders(holder):
             paths = _below(folder)
             images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]

@@ -10,7 +10,7 @@ log-densities are told in the data's own units too, `nll_data`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common import point_benchmarks, points
-from odenet_cli.data.common.own import OwnTable
+from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import Points
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
 from odenet_cli.data.common.table_file import brief
@@ -41,12 +41,16 @@ class Source(OwnTable):
     CHOICES: ClassVar = {"incomplete": ("refuse", "drop"), "repeats": ("refuse", "drop", "keep"), "decimal": (".", ",")}
     WANTED: ClassVar = "data=points data.path=FILE, a table with a row for each point, or .npy or .npz."
 
-    columns: str | list[str] | None = None
+    columns: Names | None = None
     incomplete: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (len((self.run or self.prepare())["columns"]),)
+
+    @property
+    def asked(self) -> Sequence[str]:
+        return self.run["columns"] if self.run else self.columns or ()
 
     def check_record(self, record: Mapping[str, Any]) -> None:
         Units.of(record)

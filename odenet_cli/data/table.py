@@ -16,7 +16,7 @@ The units belong to the run (`run.json` has them): another file that it is score
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ import torch
 
 from odenet_cli.data.common import table_columns, table_controls, table_file, table_series
 from odenet_cli.data.common.checks import check_choice, check_least, check_share
-from odenet_cli.data.common.own import OwnTable
+from odenet_cli.data.common.own import Name, Names, OwnTable
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
 from odenet_cli.data.common.table_across import times_across
@@ -47,6 +47,7 @@ class Source(OwnTable):
     task: ClassVar = "series"
     UNITS: ClassVar[tuple[str, ...]] = (*KEYS, "time_unit")
     LISTS: ClassVar = ("series", "time", "values", "controls", "static", "missing")
+    NAMES: ClassVar = (*OwnTable.NAMES, "variable")
     CHOICES: ClassVar = {
         "form": ("long", "wide", "across"),
         "repeats": ("refuse", "mean"),
@@ -58,12 +59,12 @@ class Source(OwnTable):
     WANTED: ClassVar = "data=table data.path=FILE, a table whose first line names its columns: series, time, values …."
 
     form: str | None = None
-    series: str | list[str] | None = None
-    time: str | list[str] | None = None
-    values: str | list[str] | None = None
-    variable: str | None = None
-    controls: str | list[str] | None = None
-    static: str | list[str] | None = None
+    series: Names | None = None
+    time: Names | None = None
+    values: Names | None = None
+    variable: Name | None = None
+    controls: Names | None = None
+    static: Names | None = None
     interpolation: str | None = None
     fill: str | None = None
     time_format: str | None = None
@@ -118,8 +119,12 @@ class Source(OwnTable):
     def check_record(self, record: Mapping[str, Any]) -> None:
         Units.of(record)
 
+    @property
+    def asked(self) -> Sequence[str]:
+        return [*(self.time or ()), *(self.values or ())]
+
     def are_names(self, names: list[str]) -> bool:
-        return bool(times_across(self, names, table_columns.TIME))
+        return super().are_names(names) or bool(times_across(self, names, table_columns.TIME))
 
     def table(self) -> Table:
         """Return the series of the file."""

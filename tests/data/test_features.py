@@ -146,6 +146,14 @@ def test_names_of_columns_may_be_numbers(tmp_path):
     lines = [f"{n / 7},{n * n % 11},{n % 5},{n % 3}" for n in range(40)]
     found = load(write(tmp_path, "\n".join(["target,400,500,600", *lines])), y="target")
     assert found.record["columns"] == ["400", "500", "600"]
+    some = load(own := tmp_path / "own.csv", y="target", x=[400, 600])  # as a command line has them
+    assert some.record["columns"] == ["400", "600"]
+    assert data.prepare("points", {"path": str(own), "columns": 500, "repeats": "keep"})["columns"] == ["500"]
+    options = {"time": "target", "values": [400, 500], "split": "time"}
+    for name in ("table", "csv"):
+        assert data.prepare(name, {"path": str(own), **options})["columns"][2:] == ["400", "500"]
+    fit = {"path": str(own), "time": "target", "values": 600}
+    assert data.prepare("observations", fit)["columns"][2:] == ["600"]
     new = write(tmp_path, "\n".join(["400,500,600", *(line.partition(",")[2] for line in lines)]), "new.csv")
     assert sum(load(new, run=found.record).record["sizes"].values()) == 40
     with pytest.raises(RequestError, match=r"line 1: numbers, where the first line names the columns\. Add it\.$"):

@@ -5,15 +5,21 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from odenet_cli.data.common.checks import check_choice, check_least, check_share
 from odenet_cli.data.common.places import absolute, sheet_for, state
 from odenet_cli.errors import RequestError
 
+if TYPE_CHECKING:  # what a source makes of the names of columns
+    Name: TypeAlias = str
+    Names: TypeAlias = Sequence[str]
+else:  # what they may be given as: a name may be a number
+    Name = str | float
+    Names = Name | list[Name]
 Own = TypeVar("Own", bound="OwnData")
 Table = TypeVar("Table", bound="OwnTable")
 
@@ -25,6 +31,7 @@ class OwnData:
     UNITS: ClassVar[tuple[str, ...]]  # the keys of a run's record that state its units
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     LISTS: ClassVar[tuple[str, ...]] = ()  # options that are a word or several
+    NAMES: ClassVar[tuple[str, ...]] = ()  # and those that are one
     LEAST_TEST: ClassVar[float] = 1e-9
 
     validation: float = 0.1
@@ -36,7 +43,10 @@ class OwnData:
             value = getattr(self, key)
             if value is not None:
                 words = value if isinstance(value, (list, tuple)) else [value]
-                object.__setattr__(self, key, tuple(word for word in words if word != ""))
+                object.__setattr__(self, key, tuple(str(word) for word in words if word != ""))
+        for key in self.NAMES:
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, str(getattr(self, key)))
         for key, choices in self.CHOICES.items():
             value = getattr(self, key)
             for word in value if isinstance(value, tuple) else [value]:
@@ -86,16 +96,23 @@ class OwnFile(OwnData):
 class OwnTable(OwnFile):
     """Hold how the cells of a table are read, and which of its rows are held out."""
 
+    NAMES: ClassVar[tuple[str, ...]] = ("sheet", "split")
+
     decimal: str | None = None
-    missing: str | float | list[str | float] | None = None
+    missing: Names | None = None
     repeats: str | None = None
-    sheet: str | None = None
+    sheet: Name | None = None
     skip: int | None = None
-    split: str | None = None
+    split: Name | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least("skip", self.skip, 0)
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """Words that stand for a missing cell, beside those that always do."""
+        return self.missing or ()
 
     def in_units_of(self: Table, record: Mapping[str, Any]) -> Table:
         seen = super().in_units_of(record)
@@ -105,9 +122,14 @@ class OwnTable(OwnFile):
     def prepare(self) -> dict[str, Any]:
         return dict(_record_of(self, self.state()))
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """Names of columns that are asked for."""
+        return ()
+
     def are_names(self, names: list[str]) -> bool:
         """Return whether numbers in the first line are names of columns."""
-        return False
+        return not {*self.asked}.isdisjoint(names)
 
     def read(self) -> tuple[Any, ...]:
         """Return what a batch is made of, and last what `run.json` keeps of the table."""

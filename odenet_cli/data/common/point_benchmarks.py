@@ -2,7 +2,7 @@
 
 Dimensions and numbers of points are those of Papamakarios, Pavlakou & Murray, "Masked autoregressive flow for density
 estimation" (2017), whose preprocessing all use. It standardises all but BSDS300, whose numbers are in the units of its
-patches.
+patches. The README of the TAN authors (github.com/lupalab/tan) has the same five, as log-likelihoods.
 """
 
 from __future__ import annotations

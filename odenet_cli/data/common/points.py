@@ -102,9 +102,9 @@ def read(source: Source, asked: bool = False) -> Points:
         check_nameless(cells)
     faults, notes, found = Faults(cells), cells.notes, dict[str, pl.Series]()
     check_totals(cells, (), faults)
-    chosen, missing = choose(cells.paths[0], cells.names), [*map(str, source.missing or ())]  # type: ignore[arg-type]
+    chosen = choose(cells.paths[0], cells.names)
     for name, title in zip(chosen, columns or chosen):
-        column = read_values(cells, name, missing, asked or columns is not None, faults)
+        column = read_values(cells, name, source.absent, asked or columns is not None, faults)
         if column is None:
             notes.append(f"left out, no numbers: {brief(name)}")
         elif columns is None and counts_rows(name, column):

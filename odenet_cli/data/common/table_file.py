@@ -318,7 +318,7 @@ def _dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect:
     above = [(n, cells(path, n, line, separator)) for n, line in comments if n < number]
     if all(map(LIKE_NUMBER.match, names)) and above and len(above[-1][1]) == len(names):
         names = above[-1][1]  # numpy.savetxt writes the names as a comment
-    elif bare and any(map(_is_number, names)):
+    elif bare and any(map(_is_number, names)) and not source.are_names(names):
         if not all(map(_is_number, names)):
             raise fault(path, number, f"{brief(header)!r} is neither names of columns nor a point. Correct it.")
         names = [f"x{n + 1}" for n in range(len(names))]

@@ -94,10 +94,10 @@ class Faults:
         return f"{counted(paths[0])}{'s' * (len(lines) > 1)} {', '.join(lines)}"
 
 
-def check_nameless(cells: Cells) -> None:
-    """Raise RequestError for a column that has no name and is neither empty nor the numbers or names of the rows."""
+def check_nameless(cells: Cells, known: Collection[str] = ()) -> None:
+    """Raise RequestError for a column that has no name and is neither empty, known, nor numbers or names of rows."""
     for n, name in enumerate(cells.names):
-        if is_row_number(name):
+        if is_row_number(name) and name not in known:
             column = cells.frame[name].drop_nulls().cast(pl.String)
             numbers = column.cast(pl.Int64, strict=False)
             whole = not numbers.null_count() and numbers.n_unique() == len(numbers)

@@ -86,10 +86,9 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     keep  columns of a run: values although they may hold no number, and words that static columns are made of
     """
     columns, wide = choose(source, cells.paths[0], cells.names, cells.turned), source.form == "wide"
-    missing = [*map(str, source.missing or ())]  # type: ignore[arg-type]
     cells = without_totals(cells, columns.time[0])
     faults = Faults(cells)
-    check_nameless(cells)
+    check_nameless(cells, columns.series)
     names = series_names(cells, columns.series, faults)
     time, dates, zones, zone = read_times(cells, columns.time, source.time_format, source.zone, faults)
     if zones is not None:
@@ -97,12 +96,12 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     tell = functools.partial(moment, dates=dates, zone=zone)
     if dates == "clock":
         check_midnight(cells, " ".join(columns.time), names, time, faults)
-    read, left_out = _measured(cells, columns, missing, keep, faults)
+    read, left_out = _measured(cells, columns, source.absent, keep, faults)
     if source.variable is not None:
         kinds, read = _by_variable(cells, columns, source.variable, read, keep, faults)
     elif len(read) == 1 and not wide:
         cells.notes.extend(_perhaps_variables(cells, left_out))
-    known = _known(cells, columns, missing, keep, faults)
+    known = _known(cells, columns, source.absent, keep, faults)
     static = len(known) - len(columns.known) + len(columns.static)  # of words there are several
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
@@ -114,7 +113,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         base = base.with_columns(x.alias(f"{n}") for n, x in enumerate(read.values()))
     value_names = ["value"] if wide else list(read)
     words = _beside(cells, columns, source) if cells.turned else left_out * (not wide)
-    header = [columns.series[0] if columns.series else "series", " ".join(columns.time)]
+    header = [columns.series[0] if any(columns.series) else "series", " ".join(columns.time)]
     if not dates and source.time_format is None and (note := perhaps_dates(time, header[1])):
         cells.notes.append(note)
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
