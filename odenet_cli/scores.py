@@ -1,19 +1,25 @@
-"""Which test scores each task is judged by, and how they are written."""
+"""Which test scores each task is judged by, how they are written, and whether two networks' errors differ."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 
 class Score(NamedTuple):
-    """Hold one of the final metrics of a run, and how it is written: with so many places, of form `g` digits."""
+    """Hold one of the final metrics of a run, and how it is written: with so many places, of form `g` digits.
+
+    low, high  between which every value of it lies
+    """
 
     title: str
     name: str
     places: int
     factor: float = 1
     form: str = "f"
+    low: float = 0.0
+    high: float = math.inf
 
     def text(self, value: float) -> str:
         """Return the value without its unit, as a cell of a table."""
@@ -25,23 +31,42 @@ class Score(NamedTuple):
         return f"{name} {self.text(value)} {unit}".strip()
 
 
-ERROR = Score("error %", "error", 2, 100)
+SIGNED = -math.inf  # the `low` of what may be below 0
+ERROR = Score("error %", "error", 2, 100, high=1)
 # A task is known by the first of these metrics that it has: a latent variable has a `kl` too, beside an `nll`.
 TASK_SCORES = {
     "error": (ERROR,),
-    "rmse": (Score("RMSE", "rmse", 4, form="g"), Score("R²", "r2", 3)),
-    "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4)),
+    "rmse": (Score("RMSE", "rmse", 4, form="g"), Score("R²", "r2", 3, low=SIGNED, high=1)),
+    "rate_error": (Score("rate error", "rate_error", 3), Score("gap, nats an event", "gap", 4, low=SIGNED)),
     "rmse_further_clean": (Score("RMSE, clean", "rmse_further_clean", 3),),
     "rmse_further_noisy": (Score("RMSE, noisy", "rmse_further_noisy", 3),),
-    "r2": (Score("R²", "r2", 4), Score("R², held out", "r2_held_out", 4)),
-    "nll": (
-        Score("NLL, nat", "nll", 3),
-        Score("in the data's units, nat", "nll_data", 3),
-        Score("gap, nat", "gap", 3),
+    "r2": (
+        Score("R²", "r2", 4, low=SIGNED, high=1),
+        Score("R², held out", "r2_held_out", 4, low=SIGNED, high=1),
     ),
-    "kl": (Score("KL, nat", "kl", 4),),
+    "nll": (
+        Score("NLL, nat", "nll", 3, low=SIGNED),
+        Score("in the data's units, nat", "nll_data", 3, low=SIGNED),
+        Score("gap, nat", "gap", 3, low=SIGNED),
+    ),
+    "kl": (Score("KL, nat", "kl", 4, low=SIGNED),),  # as estimated from samples
 }
-SCORE_NAMES = tuple(dict.fromkeys(score.name for scores in TASK_SCORES.values() for score in scores))
+RANGES = {score.name: (score.low, score.high) for scores in TASK_SCORES.values() for score in scores}
+SCORE_NAMES = tuple(RANGES)
+RANGES |= {"loss": (SIGNED, math.inf), "valid_error": (0.0, 1.0), "outside": (0.0, 1.0)}
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """Return the least and the largest value that a measure of a run can have."""
+    return RANGES.get(name, (0.0, math.inf))
+
+
+def mcnemar_p(first: int, second: int) -> float:
+    """Return the exact two-sided p-value of McNemar (1947), where so many samples only the first, and only the second
+    of two networks has wrong: by chance either has half of these."""
+    from scipy.special import bdtr  # the distribution of scipy.stats.binom, without its second of import
+
+    return min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
 
 
 def scores_of(final: Mapping[str, Any]) -> list[Score]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.special import bdtr
 from torch import Tensor
 
 from odenet_cli.analysis.trained import Trained
@@ -23,6 +22,7 @@ from odenet_cli.config.schema import SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import SolveError, Stats, method, tally
 from odenet_cli.precision import EPS
+from odenet_cli.scores import mcnemar_p
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import Over, mean_cost, solved_by, unwatched
 
@@ -93,7 +93,7 @@ class Audit:
         except SolveError as error:
             return {**solver.record(), "finer": False, "failed": str(error)}
         lost, gained = int((self.correct & ~correct).sum()), int((correct & ~self.correct).sum())
-        p = mcnemar(lost, gained)
+        p = mcnemar_p(lost, gained)
         return {**record, "lost": lost, "gained": gained, "p": p, "finer": is_finer(record, self.baseline)}
 
     @torch.no_grad()
@@ -135,14 +135,9 @@ def is_finer(row: dict[str, Any], own: dict[str, Any]) -> bool:
     return bool(row["accepted"] > own["accepted"] and row["order"] >= own["order"])
 
 
-def mcnemar(lost: int, gained: int) -> float:
-    """Return the exact two-sided p-value of McNemar (1947): of the answers that changed, either has half by chance."""
-    return min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
-
-
 def least_significant_loss(count: int) -> float:
     """Return the smallest loss, as a fraction of `count` samples, that can be significant: nothing is gained beside."""
-    return next(lost for lost in range(1, 100) if mcnemar(lost, 0) < SIGNIFICANT) / count
+    return next(lost for lost in range(1, 100) if mcnemar_p(lost, 0) < SIGNIFICANT) / count
 
 
 def conclude(rows: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any] | None]:

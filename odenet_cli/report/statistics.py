@@ -1,7 +1,7 @@
 """Statistics of the reports: spread over seeds, straight lines, and McNemar's test between networks.
 
 McNemar, "Note on the sampling error of the difference between correlated proportions or percentages", Psychometrika 12
-(1947), in its exact form: of the samples that only one of two networks has wrong, either has half by chance.
+(1947), in its exact form.
 numpy and scipy are slow to import, so only the functions that need them do: a table in the terminal needs none.
 """
 
@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from odenet_cli.errors import RequestError, first_line
 from odenet_cli.report.runs import Run, finite
+from odenet_cli.scores import mcnemar_p, range_of
 
-SIGNED = frozenset(("loss", "nll", "nll_data", "kl", "gap", "r2", "r2_held_out"))  # measures that may be below 0
-AT_MOST_1 = frozenset(("error", "valid_error", "outside", "r2", "r2_held_out"))
 LEVEL = 0.05  # of significance
 
 Key = TypeVar("Key", bound=Hashable)
@@ -53,8 +52,7 @@ def over_seeds(values: Iterable[tuple[Any, float | None]], name: str) -> Spread 
     Runs of one seed are not independent: their mean counts once.
     """
     seeds = grouped((seed, value) for seed, value in values if value is not None)
-    bounds = (-math.inf if name in SIGNED else 0.0, 1.0 if name in AT_MOST_1 else math.inf)
-    return spread([statistics.fmean(same) for same in seeds.values()], *bounds) if seeds else None
+    return spread([statistics.fmean(same) for same in seeds.values()], *range_of(name)) if seeds else None
 
 
 def spread(values: list[float], least: float = -math.inf, most: float = math.inf) -> Spread:
@@ -112,9 +110,7 @@ class Discordant(NamedTuple):
     @property
     def p(self) -> float:
         """Return the two-sided p-value of both networks being wrong equally often."""
-        from scipy.stats import binomtest
-
-        return float(binomtest(self.first, sum(self)).pvalue) if sum(self) else 1.0
+        return mcnemar_p(*self)
 
 
 class Pair(NamedTuple):

@@ -64,7 +64,8 @@ def several_seeds(comparison: Comparison, name: str) -> bool:
 def _score(group: Group, score: Score) -> str:
     """Return the score of those runs of the group whose task it belongs to."""
     runs = [run for run in group.done if score in scores_of(run.final)]
-    return plus_minus(over_seeds([(run.seed, run.value(score.name)) for run in runs], score.name), *score[2:])
+    spread = over_seeds([(run.seed, run.value(score.name)) for run in runs], score.name)
+    return plus_minus(spread, score.places, score.factor, score.form)
 
 
 def plus_minus(spread: Spread | None, places: int, factor: float = 1, form: str = "f") -> str:
