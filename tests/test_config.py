@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import odenet_cli
-from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.check import warnings
 from odenet_cli.config.presets import adaptive, groups, headline, options, preset
 from odenet_cli.config.resolve import changed, complete, eval_solver, gradient_solver
 from odenet_cli.config.saved import load, read_saved, save
@@ -135,10 +135,31 @@ def test_another_method_to_score_with_brings_its_preset(words, expected):
     assert (solver.rtol, solver.atol, solver.steps) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (
+            "optim.schedule=cosine optim.milestones=[0.5]",
+            "optim.milestones=[0.5] has no meaning for optim.sch",
+        ),
+        ("optim.schedule=onecycle optim.decay=0.5", "optim.decay=0.5 has no meaning for optim.schedule=onecycle"),
+        ("optim=adam optim.decay=0.5", "optim.decay=0.5 has no meaning for a schedule without milestones"),
+        ("optim=adam optim.decay=0.5 optim.milestones=[0.5]", None),
+        ("optim.schedule=cosine", None),
+        ("optim.schedule=cosine optim.milestones=[]", None),
+        ("optim.milestones=[0.5] optim.decay=0.5", None),
+        ("optim.milestones=[]", None),
+    ],
+)
+def test_what_a_schedule_does_not_use_is_told(words, unused):
+    (*told,) = warnings(compose(["data=mnist", "model=mlp", *words.split()]))
+    assert [text.startswith(str(unused)) for text in told] == ([True] if unused else [])
+
+
 def test_a_tolerance_below_the_resolution_warns():
-    assert not tolerance_warnings(compose(["solver.rtol=1e-6"]))
-    assert "float32" in tolerance_warnings(compose(["solver.rtol=1e-8"]))[0]
-    assert not tolerance_warnings(compose(["solver.rtol=1e-12", "dtype=float64"]))
+    assert not warnings(compose(["solver.rtol=1e-6"]))
+    assert "float32" in warnings(compose(["solver.rtol=1e-8"]))[0]
+    assert not warnings(compose(["solver.rtol=1e-12", "dtype=float64"]))
     for key in ("", "eval."):
         with pytest.raises(RequestError, match=rf"float32: use {re.escape(key)}dtype=float64"):
             compose([f"{key}solver.rtol=1e-10"])

@@ -61,14 +61,28 @@ def check(config: Config) -> Config:
     return config
 
 
-def tolerance_warnings(config: Config) -> list[str]:
-    """Return a warning for each tolerance below the resolution of the dtype that it is used with."""
-    warnings = [
+def warnings(config: Config) -> list[str]:
+    """Return a warning for each tolerance below the resolution of its dtype, and for what the schedule does not use."""
+    texts = [
         _check_tolerance(key, solver, dtype)
         for key, solver, dtype in _solvers(config)
         if key == "solver" or solver != config.solver
     ]
-    return [text for text in warnings if text]
+    return [text for text in (*texts, _unused_of_schedule(config.optim)) if text]
+
+
+def _unused_of_schedule(optim: OptimConfig) -> str | None:
+    """Return a warning for milestones, or a decay, of one's own where the learning rate has no use for them.
+
+    No refusal: in a sweep over schedules they are for some of its jobs.
+    """
+    if optim.schedule == "steps" and optim.milestones:
+        return None
+    unused = ("decay",) if optim.schedule == "steps" else ("milestones", "decay")
+    own = preset("optim", optim.name)
+    given = {f"optim.{key}": value for key in unused if (value := getattr(optim, key)) not in ([], own[key])}
+    beside = "a schedule without milestones" if optim.schedule == "steps" else f"optim.schedule={optim.schedule}"
+    return str(HasNoMeaning(given, f"has no meaning for {beside}", " and is not used.")) if given else None
 
 
 def _solvers(config: Config) -> Iterator[tuple[str, SolverConfig, str]]:

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from odenet_cli import threads
-from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.check import warnings
 from odenet_cli.config.presets import groups
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, read_saved
@@ -108,7 +108,7 @@ def prepare(argv: list[str]) -> TrainRequest:
     for path in {job.config.checkpoint for job in request.jobs if not continues(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
             raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
-    for warning in dict.fromkeys(warning for job in request.jobs for warning in tolerance_warnings(job.config)):
+    for warning in dict.fromkeys(warning for job in request.jobs for warning in warnings(job.config)):
         print(f"warning: {warning}", file=sys.stderr)
     request.dry_run = args.dry_run
     request.data = (look_up_runs if args.dry_run else resolve_runs)({job.folder: job.config for job in request.jobs})

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from odenet_cli.config.check import tolerance_warnings
+from odenet_cli.config.check import warnings
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError, RunFailed
@@ -181,8 +181,8 @@ def test_what_is_not_said_of_scoring_is_the_recipes(words, expected):
     assert eval_solver(asked) == solver
     assert solver.max_steps == (100_000 if "max_steps" in words else config.solver.max_steps)
     assert complete(config, gpu=False) == config
-    assert tolerance_warnings(config) == tolerance_warnings(asked)
-    assert bool(tolerance_warnings(asked)) is (words == "eval.dtype=float32")
+    assert warnings(config) == warnings(asked)
+    assert bool(warnings(asked)) is (words == "eval.dtype=float32")
 
 
 @pytest.mark.parametrize(
