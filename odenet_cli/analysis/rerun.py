@@ -25,7 +25,7 @@ from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, describe_progress, failing_in, first_nonfinite
 from odenet_cli.training.loop import loss_and_gradients, score, train_epoch, validate
 from odenet_cli.training.progress import number
-from odenet_cli.training.resume import best_weights, restore, starting_weights
+from odenet_cli.training.resume import begin_from_checkpoint, best_weights, restore
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop
@@ -96,8 +96,8 @@ def approach(
     session = assemble(run, where, known_data(folder))
     session.check_every_step = True
     state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))
-    if state is None and run.checkpoint is not None:
-        session.model.load_state_dict(starting_weights(run, Path(run.checkpoint)))
+    if state is None:
+        begin_from_checkpoint(session.model, run)
     if trouble:
         say(f"{trouble}\n  Taking the checkpoint before it.")
     if optim is not None:

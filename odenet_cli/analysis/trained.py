@@ -21,7 +21,7 @@ from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.rundir import read_record
 from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, device, weights
-from odenet_cli.training.resume import starting_weights, validate, weight_shapes
+from odenet_cli.training.resume import begin_from_checkpoint, validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
 # Written into a run's folder, not in one move.
@@ -77,8 +77,7 @@ def starting_state(config: Config, net: Trained) -> dict[str, Any]:
     """Return the weights that the training of a run began with, on the device of its network."""
     with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
         model = build.model(config, net.data.shape, net.data.classes)
-    if config.checkpoint is not None:
-        model.load_state_dict(starting_weights(config, Path(config.checkpoint)))
+    begin_from_checkpoint(model, config)
     state: dict[str, Any] = model.to(net.device).state_dict()
     return state
 

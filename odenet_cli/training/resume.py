@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odenet_cli import data as datasets
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import default_options
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
+from odenet_cli.models.common.latent import LatentVAE
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.checkpoint import Content, OtherConfig
 from odenet_cli.training.failure import Diverged, describe_progress, first_nonfinite
@@ -161,6 +162,18 @@ def starting_weights(config: Config, path: Path) -> dict[str, Any]:
     validate(state, config, weight_shapes(config), prefixes=("model.", "dtype"))
     weights: dict[str, Any] = state["model"]
     return weights
+
+
+def begin_from_checkpoint(model: nn.Module, config: Config) -> None:
+    """Give the model of a new run the weights of `checkpoint`, where there is one.
+
+    What a latent ODE counts, by which the weight of its KL divergence rises, is of the training before.
+    """
+    if config.checkpoint is not None:
+        model.load_state_dict(starting_weights(config, Path(config.checkpoint)))
+        for module in model.modules():
+            if isinstance(module, LatentVAE):
+                module.updates.zero_()
 
 
 def weight_shapes(config: Config, data_record: Mapping[str, Any] | None = None) -> dict[str, Tensor]:

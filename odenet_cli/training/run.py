@@ -35,7 +35,7 @@ from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
 from odenet_cli.training.optim import LEAST_SQUARES, optimizer
 from odenet_cli.training.progress import Progress, say, tell
-from odenet_cli.training.resume import CheckpointWriter, best_weights, restore, starting_weights
+from odenet_cli.training.resume import CheckpointWriter, begin_from_checkpoint, best_weights, restore
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop
 
@@ -143,8 +143,8 @@ def find_start(
         log.warning("%s\n  Going on from the checkpoint before it.", trouble)
         # Out of the way: the next write would put it in the place of the sound one.
         path.replace(path.with_name("damaged-last.pt"))
-    if state is None and session.config.checkpoint is not None:
-        session.model.load_state_dict(starting_weights(session.config, Path(session.config.checkpoint)))
+    if state is None:
+        begin_from_checkpoint(session.model, session.config)
     return state, None
 
 

@@ -7,11 +7,15 @@ import math
 import numpy
 import pytest
 import torch
+from runs_kit import configure
 
 from odenet_cli.commands import eval as command
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import compose
+from odenet_cli.training import checkpoint
 from odenet_cli.training.check import check
+from odenet_cli.training.resume import begin_from_checkpoint
+from odenet_cli.training.run import assemble
 
 FEW = ("data.count=12", "data.validation=4", "data.test=5", "trainer.batch_size=4")
 SHORT = ("trainer.epochs=null", "trainer.steps=7", "trainer.limit_batches=3", "compile=false")
@@ -35,6 +39,15 @@ def test_a_run_on_spirals(train, metrics, capsys, model):
     with numpy.load(folder / "figures" / "series.npz") as arrays:
         assert arrays["path"].shape == (5, 400, 2)
         assert numpy.isfinite(arrays["path"]).all()
+
+    if model == "latent_ode":  # a new run from these weights: the weight of its KL divergence rises again
+        path = folder / "checkpoints" / "last.pt"
+        config = configure(f"model={model}", *SPIRALS, f"checkpoint={path}")
+        session, before = assemble(config, torch.device("cpu")), checkpoint.load(path)["model"]
+        begin_from_checkpoint(session.model, config)
+        after = session.model.state_dict()
+        assert (int(before.pop("updates")), int(after.pop("updates"))) == (7, 0)
+        assert all(torch.equal(weight, after[name]) for name, weight in before.items())
 
     capsys.readouterr()
     assert command.main([str(folder)]) == 0
