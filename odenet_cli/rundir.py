@@ -11,7 +11,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +337,12 @@ def latest_metrics(folder: Path) -> dict[str, Any] | None:
         return dict(json.loads((folder / "metrics.jsonl").read_bytes().split(b"\n")[-2]))
     except (OSError, ValueError, IndexError):
         return None
+
+
+def steps_of(train: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return how many optimiser steps each record of training holds the means of: those since the one before it."""
+    steps = [record["step"] for record in train]
+    return [now - before for before, now in zip([0, *steps], steps)]
 
 
 def check_metrics(folder: Path, size: int) -> None:

@@ -16,6 +16,7 @@ from odenet_cli.models import solvers
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.tableau import Tableau
+from odenet_cli.rundir import steps_of
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.session import Session
 
@@ -69,10 +70,9 @@ def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float
     nfe_test  evaluations of a batch of test samples
     """
     train = [record for record in records if record["split"] == "train"]
-    steps = [now["step"] - before["step"] for before, now in zip([{"step": 0}, *train], train)]
 
     def total(name: str) -> int:
-        counted: int = round(sum(record[name] * count for record, count in zip(train, steps)))
+        counted: int = round(sum(record[name] * count for record, count in zip(train, steps_of(train))))
         return counted
 
     forward, backward, rejected = total("nfe_forward"), total("nfe_backward"), total("rejected")

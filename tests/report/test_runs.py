@@ -97,6 +97,22 @@ def test_seconds_per_epoch_are_the_median_of_whole_epochs(tmp_path, write):
     assert read_run(folder).epoch_s == 3.5  # of 9, 2, 3, 4: epoch 5 was cut, at step 20 one had just ended
 
 
+def test_evaluations_of_a_step_do_not_follow_the_rhythm_of_the_log(tmp_path, write):
+    """Two epochs of 7 steps with 1, 2, … 14 evaluations: those of the second are 11 in the mean, however logged."""
+    for every in (1, 2, 3, 50):
+        lines, first = [], 1
+        for step in range(1, 15):
+            if step % every == 0 or step % 7 == 0:
+                nfe = (first + step) / 2
+                at = {"step": step, "epoch": step // 7, "split": "train", "step_ms": 1.0}
+                lines.append({**at, "nfe_forward": nfe, "nfe_backward": 2 * nfe})
+                first = step + 1
+        folder = write(tmp_path / str(every), final={"nfe_forward": lines[-1]["nfe_forward"]})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = read_run(folder)
+        assert (run.value("nfe_forward"), run.value("nfe_backward")) == (11, 22)
+
+
 def test_without_validation_the_whole_time_is_divided(tmp_path, write):
     folder = write(tmp_path / "run")
     edit(folder, lambda record: record["split"] != "valid")

@@ -26,9 +26,9 @@ LABELS = {
 NUMBERS = ("error", "valid_error", "parameters", "saved_mib", "peak_mib", "epoch_s", "nfe_forward", "nfe_backward")
 ABOUT = (
     "±: standard deviation over seeds; interval: 95 %, of the mean, by Student's t, as far as it lies within 0 and "
-    "100 %. Saved: what autograd holds for the backward pass at its peak. NFE: function evaluations of a training step "
-    "at the end of training, forward / backward; RK-Net evaluates nothing again backward. The test error is that of "
-    "the weights with the smallest error on the validation digits. Seconds an epoch: {times}."
+    "100 %. Saved: what autograd holds for the backward pass at its peak. NFE: function evaluations of a training "
+    "step, a mean over the last epoch, forward / backward; RK-Net evaluates nothing again backward. The test error is "
+    "that of the weights with the smallest error on the validation digits. Seconds an epoch: {times}."
 )
 ALONE = "the median step of a few hundred with nothing else on the machine, times the steps of an epoch"
 SHARED = "of the trainings themselves, which may have shared the machine"
