@@ -24,6 +24,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, first_line, is_out_of_memory
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
+from odenet_cli.ode.gradient import rounding
 from odenet_cli.training import build, device
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
@@ -38,9 +39,6 @@ from odenet_cli.training.exact_gradient.reference_gradient import (
 )
 from odenet_cli.training.exact_gradient.step_replay import Recording, replaying_solver
 
-# Methods that are exact for their own steps, and how many times the rounding error they may be off: the backward pass
-# of reversible steps amplifies it.
-EXACT = {"backprop": 1.0, "replay": 1.0, "reversible": 100.0}
 ROUNDING = {"float32": 1e-4, "float64": 1e-8}
 RANDOM = "a field draws random numbers whenever it is evaluated: it belongs to no differential equation"
 
@@ -197,11 +195,12 @@ def judge(records: Sequence[dict[str, Any]], limits: Limits) -> Outcome:
                 f"autograd is off finite differences of the loss by {record['error_difference']:.1e}, not at most "
                 f"difference={limits.difference:g}. Look for a detach, or for a backward of one's own",
             )
-        rounding = (limits.rounding or ROUNDING[record["precision"]]) * EXACT.get(record["gradient"], math.inf)
-        if record["gradient"] in EXACT and not record["error_steps"] <= rounding:
+        times = rounding(record["gradient"])
+        most = None if times is None else times * (limits.rounding or ROUNDING[record["precision"]])
+        if most is not None and not record["error_steps"] <= most:
             return Outcome(
                 False,
-                f"the error against its own steps is {record['error_steps']:.1e}, not at most rounding={rounding:g}. "
+                f"the error against its own steps is {record['error_steps']:.1e}, not at most rounding={most:g}. "
                 "The field is not the same in the backward pass",
             )
     by_reference = failed or "no_reference" not in records[0]

@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from odenet_cli.config.presets import options
 from odenet_cli.report import scales, style
 
-GRADIENTS = ("backprop", "replay", "adjoint", "reversible")
 PANELS = (
     ("time", "ms a training step", "gradient"),
     ("memory", "MiB saved for the backward pass", "gradient"),
@@ -42,7 +42,7 @@ def draw(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Figu
         axes.set(xscale="log", xlabel=label, title=ERRORS[error])
         scales.log_ticks(axes.xaxis, [_cost(row, cost) for row in rows])
         scales.log_limits(axes, [100 * row[error] for row in rows])
-    used = [name for name in GRADIENTS if any(row["gradient_method"] == name for row in rows)]
+    used = [name for name in options("gradient") if any(row["gradient_method"] == name for row in rows)]
     entries = [(name, _look({"gradient_method": name, "front": True})) for name in used]
     entries += [(text, RING | {"marker": ring}) for mark, ring, text in RINGS if any(row.get(mark) for row in rows)]
     style.legend(figure, entries)
@@ -61,7 +61,7 @@ def _cost(row: Mapping[str, Any], name: str) -> float:
 
 
 def _look(row: Mapping[str, Any]) -> style.Look:
-    place = GRADIENTS.index(row["gradient_method"])
+    place = options("gradient").index(row["gradient_method"]) % len(style.CYCLE)
     color = style.CYCLE[place]
     face = color if row.get("front") else "none"
     return {"color": color, "linestyle": "", "marker": style.MARKERS[place], "markerfacecolor": face}

@@ -26,13 +26,12 @@ from odenet_cli.errors import (
 )
 from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError, method
-from odenet_cli.ode.gradient import exact_gradients, supporting
+from odenet_cli.ode.gradient import exact_gradients, leaner
 from odenet_cli.rundir import resume_command, short
 from odenet_cli.training.memory import MIB
 from odenet_cli.training.session import Session
 
 WHERE = {"train": "optimiser step", "valid": "the validation after step", "test": "the test after step"}
-NEEDS_LESS = {"backprop": ("replay", "adjoint", "reversible"), "replay": ("adjoint", "reversible")}  # of memory
 
 
 class Diverged(RunFailed):
@@ -149,8 +148,7 @@ def out_of_memory(session: Session) -> str:
         peak = torch.cuda.max_memory_allocated(session.device)
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    offered = NEEDS_LESS.get(config.gradient.method, ()) if solvers(session.model) else ()
-    lean = [name for name in offered if name in supporting(method(config.solver.method))]
+    lean = leaner(config.gradient.method, method(config.solver.method)) if solvers(session.model) else []
     names = " or ".join(filter(None, (", ".join(lean[:-1]), *lean[-1:])))
     less = f"; gradient={names} need{'s' if len(lean) == 1 else ''} less" if lean else ""
     return (

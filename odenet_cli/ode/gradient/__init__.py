@@ -38,6 +38,10 @@ class Gradient(Protocol):
     supports  the kinds of methods that it differentiates; one that does not say so has Tableau alone
     exact     whether it differentiates the very steps that any gradient's forward solve takes; one that does not say so
               does not
+    rounding  by how many times the rounding of its dtype it may be off the exact gradient of its own steps; one that
+              does not say so solves another equation backward, and may be off by more
+    grows     what it keeps by accepted step: 2 for the graphs of evaluations, 1 for a state; one that does not say so
+              keeps numbers alone
     """
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
@@ -90,6 +94,17 @@ def exact_gradients(formulas: Any) -> str:
     """Return `gradient=NAME or NAME`: those that differentiate the very steps of such formulas."""
     exact = (name for name in supporting(formulas) if getattr(_class(name), "exact", False))
     return f"gradient={' or '.join(exact)}"
+
+
+def rounding(name: str) -> float | None:
+    """Return how many times rounding a gradient may be off the exact one of its steps; None: by errors of a solve."""
+    return getattr(_class(name), "rounding", None)
+
+
+def leaner(name: str, formulas: Any) -> list[str]:
+    """Return the gradients through steps of such formulas that keep less than this one, those that keep more first."""
+    own = {other: getattr(_class(other), "grows", 0) for other in (name, *supporting(formulas))}
+    return sorted((other for other in own if own[other] < own[name]), key=lambda other: (-own[other], other))
 
 
 def supporting(formulas: Any) -> list[str]:

@@ -36,6 +36,8 @@ class Replay:
     repeats_steps = True
     supports = (Tableau, Rosenbrock)
     exact = True
+    rounding = 1.0
+    grows = 1
     solve = solve_as_node
 
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:

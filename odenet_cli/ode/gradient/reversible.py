@@ -36,6 +36,7 @@ class Reversible:
     coupling: float = 0.999
     saves_outputs = False
     repeats_steps = True
+    rounding = 100.0  # undoing the steps amplifies it
     solve = solve_as_node
 
     def __post_init__(self) -> None:
