@@ -142,15 +142,15 @@ class Measured:
         }
 
 
-def halve(arms: Sequence[T], rungs: Sequence[Any], score: Callable[[T, Any], float]) -> list[T]:
+def halve(arms: Sequence[T], rungs: Sequence[Any], scores: Callable[[Sequence[T], Any], Sequence[float]]) -> list[T]:
     """Return the arms that are left of a race, the smallest score first; all that are left are scored at each rung.
 
     Behind each rung but the last the better half is kept (successive halving, Jamieson & Talwalkar 2016).
     """
     left = list(arms)
     for number, rung in enumerate(rungs, 1):
-        scores = [score(arm, rung) for arm in left]
-        order = sorted(range(len(left)), key=scores.__getitem__)
+        values = scores(left, rung)
+        order = sorted(range(len(left)), key=values.__getitem__)
         left = [left[n] for n in order[: len(left) if number == len(rungs) else -(-len(left) // 2)]]
     return left
 

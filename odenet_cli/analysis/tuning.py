@@ -4,7 +4,10 @@ A setting is measured at the weights that training began with and at those it ca
 are against a float64 reference, which is refined until it changes far less than the errors that are wanted; its cost
 is that of a training step. Errors fall along a method's ladder of tolerances: the loosest that fits is found from
 above, first by backprop, by which the methods are compared, then by the other gradients for the better half of them.
-What fits then races on larger and larger parts of a batch.
+What fits then races on larger and larger parts of a batch, a step of each in turn: what slows the machine slows all.
+
+The same measurements tell how good the search is: `check` climbs all ladders to where nothing can win, and times what
+may be the best, what the search has found and the run's own against each other.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ STEPS = (1, 2, 4, 8, 16, 32)  # of methods of fixed steps
 # Gradients beside backprop, with the tolerance of an adjoint's own solve by bosh3; None: it goes backward as forward.
 OTHERS = (("replay", None), ("reversible", None), ("adjoint", None), ("adjoint", 3e-2), ("adjoint", 1e-1))
 REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these must be over
+HOPELESS = 2.0  # times the cost of the best: an estimate that may be off by less
 COARSEST, FINEST = 1e-3, 1e-11  # references
 MARGIN = 20  # how many times smaller than a wanted error the last change of the reference is to be
 MAX_RACERS, SHORT_S, LONG_S = 8, 0.02, 0.5  # a step that takes so long is timed more often, or once
@@ -57,7 +61,7 @@ class Tuner:
     weights  state dicts; those first that need the finer solves
     change   returns a config with these keys set
     metric   what is to be small
-    seconds  that all of it may take; infinite: every setting is measured on the whole batch
+    seconds  that the search may take, by `clock`
     own      the row of the run's own setting
     """
 
@@ -77,7 +81,7 @@ class Tuner:
     reference_error: float = math.inf
 
     def __post_init__(self) -> None:
-        self.started, self.model = time.perf_counter(), self.net.model.train()
+        self.started, self.model = clock(self.net.device), self.net.model.train()
         self.resident = [*self.model.parameters(), *self.model.buffers()]
         self.batch_size = self.run.trainer.batch_size or self.samples
         self.samples = min(self.samples, self.batch_size)
@@ -90,19 +94,33 @@ class Tuner:
     def own(self) -> Measured:
         return self.rows[self.own_key]
 
+    @property
+    def spent(self) -> float:
+        """The seconds since the start, by `clock`."""
+        return clock(self.net.device) - self.started
+
     def tune(self) -> Measured | None:
         """Measure until all is known, or the time is over; return the cheapest setting that fits, if one does."""
         try:
             self.find_references()
             self.measure_own()
-            if self.seconds == math.inf:
-                self.measure_all()
-            else:
-                self.climb_ladders()
-                self.race()
-                self.complete_front()
+            self.climb_ladders()
+            self.race()
+            self.complete_front()
         except OutOfTime:
             pass
+        return self.best()
+
+    def check(self, found: Measured | None) -> Measured | None:
+        """Measure all that may be the best, whatever the time, and in turn with what was `found`; return the best."""
+        self.seconds = math.inf
+        for method in self.methods:
+            for gradient, backward in (("backprop", None), *OTHERS):
+                self.climb(method, gradient, backward, beyond=True)
+        rows = [row for row in self.rows.values() if row.samples and row.fits(self.limits, ERRORS)]
+        near = [row for row in rows if not self.hopeless(row) or row is self.own or (found and row.name == found.name)]
+        for size in self.sizes[-1:] or [self.samples]:
+            self.measure_costs(near, size)
         return self.best()
 
     def best(self) -> Measured | None:
@@ -112,7 +130,7 @@ class Tuner:
 
     def check_time(self, share: float = 1.0) -> None:
         """Raise `OutOfTime` where a share of the time is over."""
-        if time.perf_counter() - self.started > share * self.seconds:
+        if self.spent > share * self.seconds:
             raise OutOfTime
 
     # --- references, and the run's own setting
@@ -123,14 +141,13 @@ class Tuner:
         rtol = COARSEST
         while rtol >= FINEST:
             self.note(f"reference at {rtol:g}")
-            began, before, self.references = time.perf_counter(), self.references, []
+            began, before, self.references = self.spent, self.references, []
             for weights in self.weights:
                 self.model.load_state_dict(weights)
                 self.references.append(Comparison(self.net, solver_of(self.run), self.samples, rtol))
             changes = [old.distance(new) for old, new in zip(before, self.references)]
             self.reference_rtol, self.reference_error = rtol, max(changes, default=math.inf)
-            now = time.perf_counter()
-            too_long = now - self.started + 3 * (now - began) > REFERENCE_SHARE * self.seconds
+            too_long = self.spent + 3 * (self.spent - began) > REFERENCE_SHARE * self.seconds
             if self.reference_error <= wanted / MARGIN or too_long:
                 break
             rtol /= 10
@@ -141,7 +158,8 @@ class Tuner:
         if own.failed is not None:
             raise RequestError(f"the run's own solver fails on these samples: {own.failed}")
         for size in self.sizes:
-            self.measure_cost(own, size)
+            self.check_time()
+            self.measure_costs([own], size)
 
     # --- measuring one setting
 
@@ -182,47 +200,57 @@ class Tuner:
             costs.append(result.cost)
             memory = max(memory, meter.peak_mib)
             row.gradient, row.state = (max(column) for column in zip(*errors))
-            if not row.fits(self.limits, ERRORS) and self.seconds < math.inf and setting != self.own_key:
+            if not row.fits(self.limits, ERRORS) and setting != self.own_key:
                 return row  # at the other weights it need not be tried
-        self._set_cost(row, self.samples, costs, memory)
+        self._set_cost(row, self.samples, costs, memory, self.time_steps([row.solver], self.samples)[0])
         return row
 
-    def measure_cost(self, row: Measured, samples: int) -> float:
-        """Measure the cost of a row on so many samples, and return the metric; infinite where it does not fit."""
-        self.check_time()
-        self.note(f"{', '.join(row.name)}, {samples} samples")
-        if samples > row.samples:
-            costs, memory = [], 0.0
-            for weights in self.weights:
-                self.model.load_state_dict(weights)
-                with SavedMeter(self.resident) as meter:
-                    costs.append(self._step(row.solver, self.batch(samples)))
-                memory = max(memory, meter.peak_mib)
-            self._set_cost(row, samples, costs, memory)
-        whole = self.whole(row)
-        return getattr(whole, self.metric) if whole.fits(self.limits) else math.inf
-
-    def _set_cost(self, row: Measured, samples: int, costs: Sequence[Stats], memory: float) -> None:
-        total = sum(costs, start=Stats())
-        row.nfe_forward, row.nfe_backward = total.nfe_forward / len(costs), total.nfe_backward / len(costs)
-        row.samples, row.memory, row.time = samples, memory, self.time_steps(row.solver, samples)
-        row.costs[samples] = row.time, memory
-
-    def time_steps(self, solver: Solver, samples: int) -> float:
-        """Return the ms of a step on so many samples: of each of the weights the shortest of a few, their mean."""
-        total, batch = 0.0, self.batch(samples)
+    def measure_costs(self, rows: Sequence[Measured], samples: int) -> list[float]:
+        """Measure the costs of rows on so many samples, and return the metric; infinite where it does not fit."""
+        self.note(f"{len(rows)} settings on {samples} samples")
+        costs: list[list[Stats]] = [[] for _ in rows]
+        memory = [0.0] * len(rows)
         for weights in self.weights:
             self.model.load_state_dict(weights)
-            times: list[float] = []
+            for n, row in enumerate(rows):
+                self.check_time()
+                with SavedMeter(self.resident) as meter:
+                    costs[n].append(self._step(row.solver, self.batch(samples)))
+                memory[n] = max(memory[n], meter.peak_mib)
+        times = self.time_steps([row.solver for row in rows], samples)
+        for row, *values in zip(rows, costs, memory, times):
+            self._set_cost(row, samples, *values)
+        return [self.score(row) for row in rows]
+
+    def score(self, row: Measured) -> float:
+        """Return the metric of a row, as of a whole batch; infinite where it does not fit."""
+        whole = self.whole(row)
+        value: float = getattr(whole, self.metric)
+        return value if whole.fits(self.limits) else math.inf
+
+    def _set_cost(self, row: Measured, samples: int, costs: Sequence[Stats], memory: float, time_ms: float) -> None:
+        total = sum(costs, start=Stats())
+        row.nfe_forward, row.nfe_backward = total.nfe_forward / len(costs), total.nfe_backward / len(costs)
+        row.samples, row.memory, row.time = samples, memory, time_ms
+        row.costs[samples] = row.time, memory
+
+    def time_steps(self, solvers: Sequence[Solver], samples: int) -> list[float]:
+        """Return the ms of a step by each solver, in turn: of each of the weights the shortest of a few, their mean."""
+        totals, batch = [0.0] * len(solvers), self.batch(samples)
+        for weights in self.weights:
+            self.model.load_state_dict(weights)
+            times: list[list[float]] = [[] for _ in solvers]
             repeats = 1
-            while len(times) < repeats:
-                start = clock(self.net.device)
-                self._step(solver, batch)
-                times.append(clock(self.net.device) - start)
-                if len(times) == 1:
-                    repeats = 8 if times[0] < SHORT_S else 3 if times[0] < LONG_S else 1
-            total += min(times)
-        return 1e3 * total / len(self.weights)
+            while len(times[0]) < repeats:
+                for solver, own in zip(solvers, times):
+                    start = clock(self.net.device)
+                    self._step(solver, batch)
+                    own.append(clock(self.net.device) - start)
+                if len(times[0]) == 1:
+                    longest = max(own[0] for own in times)
+                    repeats = 8 if longest < SHORT_S else 3 if longest < LONG_S else 1 if len(times) == 1 else 2
+            totals = [total + min(own) for total, own in zip(totals, times)]
+        return [1e3 * total / len(self.weights) for total in totals]
 
     def _step(self, solver: Solver, batch: Any) -> Stats:
         """Compute a gradient as training does, and return its cost."""
@@ -263,17 +291,30 @@ class Tuner:
         least = 4 * EPS[self.run.dtype]
         return [rtol for rtol in TOLERANCES if rtol >= least] if adaptive(method) else STEPS
 
-    def climb(self, method: str, gradient: str, backward: float | None = None, start: int = 0) -> int | None:
-        """Return which level of a ladder is the loosest that fits, beginning at `start`; None where none does."""
+    def climb(
+        self, method: str, gradient: str, backward: float | None = None, start: int = 0, beyond: bool = False
+    ) -> int | None:
+        """Return which level of a ladder is the loosest that fits, beginning at `start`; None where none does.
+
+        beyond  go on to where the cost is hopeless
+        """
+        loosest = None
         for number, level in enumerate(self.levels(method)[start:], start):
             self.check_time(LADDER_SHARE)
             row = self.measure_errors(Setting(method, level, gradient, backward))
             if row.fits(self.limits, (*ERRORS, "nfe")):
-                return number
-            beyond = row.samples and not row.fits(self.limits, ("nfe",))
-            if beyond or (row.failed or "").startswith(StepLimit.__name__):  # further down it takes yet more
-                return None
-        return None
+                loosest = number if loosest is None else loosest
+                if not beyond or self.hopeless(row):
+                    return loosest
+            too_many = row.samples and not row.fits(self.limits, ("nfe",))
+            if too_many or (row.failed or "").startswith(StepLimit.__name__):  # further down it takes yet more
+                return loosest
+        return loosest
+
+    def hopeless(self, row: Measured) -> bool:
+        """Return whether a row costs far more than the best that is known."""
+        best = self.best()
+        return best is not None and self.score(row) > HOPELESS * getattr(best, self.metric)
 
     def climb_ladders(self) -> None:
         """Find what fits: of every method by backprop, then of the better half of them by the other gradients."""
@@ -293,7 +334,7 @@ class Tuner:
         keys = [key for key, row in fitting.items() if row.fits(self.limits) and key != self.own_key]
         racers = sorted(keys, key=lambda key: getattr(fitting[key], self.metric))[:MAX_RACERS]
         if racers and self.sizes:
-            halve(racers, self.sizes, lambda key, size: self.measure_cost(self.rows[key], size))
+            halve(racers, self.sizes, lambda keys, size: self.measure_costs([self.rows[key] for key in keys], size))
 
     def complete_front(self) -> None:
         """Measure the tighter levels of what was found, to show what more accuracy costs."""
@@ -304,14 +345,6 @@ class Tuner:
                 self.check_time()
                 if level < key.level or not adaptive(key.method):
                     self.measure_errors(key._replace(level=level))
-
-    def measure_all(self) -> None:
-        for method in self.methods:
-            for gradient, backward in (("backprop", None), *OTHERS):
-                for level in self.levels(method):
-                    row = self.measure_errors(Setting(method, level, gradient, backward))
-                    if row.failed is None and self.sizes:
-                        self.measure_cost(row, self.batch_size)
 
 
 def clock(device: torch.device) -> float:

@@ -14,11 +14,11 @@ less than the errors that are wanted.
 
   odenet tune last metric=memory              what is to be small: time, nfe or memory
   odenet tune last methods=dopri5,rk4,rk38    of conf/solver; those of fixed steps are tried if they are named
-  odenet tune last all=true                   every setting on the whole batch, however long it takes
+  odenet tune last all=true                   then all that may be better, however long it takes: was the search right?
 
 The loosest tolerance that fits is found from above, and what fits races on larger and larger parts of a batch, within
-seconds=60. Ctrl-C ends it, with what is known. RUN/tune.json has the numbers, RUN/figures/tune.png the figure. Exit
-code 1 where nothing fits."""
+seconds=60, of CPU time where one thread computes. Ctrl-C ends it, with what is known. RUN/tune.json has the numbers,
+RUN/figures/tune.png the figure. Exit code 1 where nothing fits."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ add = PARSER.add_argument
 add("--want", metavar="LIMITS", type=_common.word, default="gradient<=10%", help="what a setting must keep to")
 add("--metric", metavar="time|nfe|memory", type=_common.one_of("time", "nfe", "memory"), default="time", help="cost")
 add("--methods", metavar="A,B", type=_common.several(str), help="left out: those that follow a tolerance")
-add("--seconds", metavar="N", type=_common.positive, default=60.0, help="the time it may take; left out: 60")
+add("--seconds", metavar="N", type=_common.positive, default=60.0, help="that the search may take; left out: 60")
 add("--samples", metavar="N", type=_common.whole(1), default=8, help="that errors are measured on; left out: 8")
-add("--all", action="store_true", help="measure everything")
+add("--all", action="store_true", help="measure also what the search leaves out")
 _common.add_checkpoint(PARSER)
 
 
@@ -66,11 +66,15 @@ def main(request: Namespace) -> int:
     limits = parse_want(request.want)
     for method in request.methods or ():
         require("methods", method, [name for name in options("solver") if name != "adams"])
-    wall, cpu, stopped = time.perf_counter(), time.process_time(), False
+    wall, cpu, stopped, search = time.perf_counter(), time.process_time(), False, None
     with Parts(1) as parts:
         tuner = assemble(request, limits, parts)
         try:
             best = tuner.tune()
+            if request.all:
+                found, seconds, count = best, tuner.spent, len(tuner.rows)
+                best = tuner.check(found)
+                search = {**searched(tuner, found, best), "seconds": seconds, "settings": count}
         except KeyboardInterrupt:
             best, stopped = tuner.best(), True
             if not tuner.whole_rows():
@@ -83,10 +87,11 @@ def main(request: Namespace) -> int:
         say(line)
     print_table(rows)
     print_verdict(tuner, best, words, spent["seconds"])
+    print_search(search)
     content = {
         **{"step": tuner.net.step, "want": limits, "metric": request.metric, "stopped": stopped, **spent},
         **{"samples": tuner.samples, "batch_size": tuner.batch_size, "reference_rtol": tuner.reference_rtol},
-        **{"reference_error": tuner.reference_error, "command": words, "rows": rows},
+        **{"reference_error": tuner.reference_error, "command": words, "search": search, "rows": rows},
     }
     with _common.journal(request.folder / "tune.json", write_json) as put:
         put({key: None if value == math.inf else value for key, value in content.items()})
@@ -114,7 +119,7 @@ def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> T
         change=gradcheck.changed,
         limits=limits,
         metric=request.metric,
-        seconds=math.inf if request.all else request.seconds,
+        seconds=request.seconds,
         methods=request.methods or METHODS,
         samples=request.samples,
         note=parts.note,
@@ -181,6 +186,22 @@ def print_verdict(tuner: Tuner, best: Measured | None, words: list[str], seconds
             )
         )
         say(f"  odenet {shlex.join(words)}")
+
+
+def searched(tuner: Tuner, found: Measured | None, best: Measured | None) -> dict[str, Any]:
+    """Return what the search had found, and its cost over that of the best, both timed in turn; None: it found none."""
+    if found is None or best is None:
+        return {"name": None, "share": None if best else 1.0}
+    again = next(row for row in tuner.whole_rows() if row.name == found.name)
+    return {"name": found.name, "share": getattr(again, tuner.metric) / getattr(best, tuner.metric)}
+
+
+def print_search(search: dict[str, Any] | None) -> None:
+    """Print how good the search was, where all else was measured too."""
+    if search is not None:
+        name = ", ".join(search["name"]) if search["name"] else "nothing"
+        cost = "" if search["share"] is None else f": {search['share']:.3f} of the cost of the cheapest of all"
+        say(wrapped(f"the search found {name} in {search['seconds']:.0f} s, of {search['settings']} settings{cost}"))
 
 
 def train_words(folder: Path, run: Config, config: Config) -> list[str]:

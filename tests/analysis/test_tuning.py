@@ -67,11 +67,11 @@ def test_a_race_halves_the_field_at_each_rung():
     }
     scored = []
 
-    def score(arm, rung):
-        scored.append((arm, rung))
-        return table[arm][rung]
+    def scores(arms, rung):
+        scored.extend((arm, rung) for arm in arms)
+        return [table[arm][rung] for arm in arms]
 
-    assert halve("abcde", (8, 32, 128), score) == ["b", "a"]
+    assert halve("abcde", (8, 32, 128), scores) == ["b", "a"]
     assert scored == [*((arm, 8) for arm in "abcde"), *((arm, 32) for arm in "cba"), ("a", 128), ("b", 128)]
 
 
@@ -79,7 +79,7 @@ def test_a_race_finds_the_best_of_a_table_whose_order_holds():
     random.seed(0)
     for count in (1, 2, 3, 7, 16):
         costs = {arm: random.random() for arm in range(count)}
-        best = halve(list(costs), (1, 2, 4), lambda arm, rung, costs=costs: costs[arm] * rung)
+        best = halve(list(costs), (1, 2, 4), lambda arms, rung, costs=costs: [costs[arm] * rung for arm in arms])
         assert best[0] == min(costs, key=costs.get)
 
 
@@ -120,7 +120,7 @@ def _short_ladder():
 def tuner_of(folder, limits, **options):
     """A tuner whose times are made up."""
     tuner = tune.assemble(tune.PARSER.parse([str(folder)]), limits, tune.Parts(1))
-    for name, value in {"time_steps": lambda solver, samples: 1e-3 * samples, **options}.items():
+    for name, value in {"time_steps": lambda solvers, samples: [1e-3 * samples] * len(solvers), **options}.items():
         setattr(tuner, name, value)
     return tuner
 
@@ -148,12 +148,16 @@ def test_the_loosest_tolerance_that_fits_is_found(tuned):
 @pytest.mark.numerics
 def test_the_cheapest_that_fits_is_the_one_of_exhaustive_search(folder, tuned):
     tuner, best = tuned
-    exhaustive = tuner_of(folder, {"gradient": 0.002}, metric="nfe", seconds=math.inf)
-    everything = exhaustive.tune()
-    assert len(exhaustive.rows) > len(tuner.rows)
-    assert best.fits({"gradient": 0.002, "nfe": everything.nfe * 1.1})
     assert best.nfe < tuner.own.nfe
     assert (best.samples, best.estimate) == (32, False)
+    count = len(tuner.rows)
+    everything = tuner.check(best)
+    assert len(tuner.rows) > count
+    assert best.fits({"gradient": 0.002, "nfe": everything.nfe * 1.1})
+    assert tune.searched(tuner, best, everything) == {
+        "name": best.name,
+        "share": pytest.approx(best.nfe / everything.nfe),
+    }
 
 
 def test_backprop_and_replay_have_one_gradient_and_two_costs(tuned):
@@ -176,11 +180,11 @@ def test_a_limit_on_memory_is_one_of_the_whole_batch(folder):
     whole = tuner.whole(row)
     assert whole.estimate
     assert whole.memory > few
-    tuner.measure_cost(row, 32)
+    tuner.measure_costs([row], 32)
     assert not tuner.whole(row).estimate
     assert tuner.whole(row).memory == pytest.approx(row.memory)
     tuner.limits = {"gradient": 0.05, "memory": (few + row.memory) / 2}
-    assert tuner.measure_cost(row, 32) == math.inf
+    assert tuner.measure_costs([row], 32) == [math.inf]
 
 
 def test_without_time_there_is_the_run_s_own_at_least(folder):
