@@ -218,8 +218,8 @@ class Tuner:
                     costs[n].append(self._step(row.solver, self.batch(samples)))
                 memory[n] = max(memory[n], meter.peak_mib)
         times = self.time_steps([row.solver for row in rows], samples)
-        for row, *values in zip(rows, costs, memory, times):
-            self._set_cost(row, samples, *values)
+        for row, stats, most, time_ms in zip(rows, costs, memory, times):
+            self._set_cost(row, samples, stats, most, time_ms)
         return [self.score(row) for row in rows]
 
     def score(self, row: Measured) -> float:
