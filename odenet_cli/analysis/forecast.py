@@ -82,7 +82,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
     factors, series = band_factors(folder, which, len(units.columns)), []
     for target, summary in zip(targets, parts):
         seen = seen_points(target)
-        summary = with_factors(summary, factors, target.times > target.times[seen][-1])
+        summary = with_factors(summary, factors, (target.times - target.times[seen][-1]) / units.time)
         series.append(Predicted(target.name, target.times, seen, target.truth, summary))
     header = [*table.header[:2], *units.columns]
     return Forecast(header, series, table.dates, calibrated=factors is not None, zone=table.zone, empty=table.empty)

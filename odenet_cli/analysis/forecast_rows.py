@@ -57,33 +57,36 @@ def summarize(draws: Tensor) -> Tensor:
     return torch.cat((draws.mean(0, keepdim=True), band.quantiles(draws))).cpu()
 
 
-def band_factors(folder: Path, which: str, features: int) -> Tensor | None:
-    """Return by how much the band of each column is scaled, inside the window and after it: (2, D).
+def band_factors(folder: Path, which: str, features: int) -> band.Factors | None:
+    """Return by how much the band of each column is scaled, inside the window and at times behind it.
 
     As the run in `folder` measured it on its validation series, with its best weights; None where it could not, and for
-    other weights than the `best`. Where too little was held out of one part, the other has to do.
+    other weights than the `best`. Where too little was held out of one part, the one before or behind it has to do.
     """
     record: dict[str, Any] = (which == "best" and read_record(folder).get("band")) or {}
+    if not record:
+        return None
     try:
-        if all(x is None for part in record.values() for x in part):
+        # Older runs have one factor of a column for all times behind the window.
+        leads, further = (record["leads"], record["further"]) if "leads" in record else ([0.0], [record["further"]])
+        known = pl.DataFrame([record["window"], *further], orient="row").cast(pl.Float64)
+        if known.null_count().sum_horizontal().item() == known.height * known.width:
             return None
-        window, further = record["window"], record["further"]
-        pairs = [list(zip(window, further, strict=True)), list(zip(further, window, strict=True))]
-        rows = [[next(x for x in (*pair, 1.0) if x is not None) for pair in row] for row in pairs]
-        factors = torch.tensor(rows, dtype=torch.float64)
-        fits = factors.shape == (2, features) and bool((factors.isfinite() & (factors >= 0)).all())
-    except (AttributeError, KeyError, TypeError, ValueError):
+        rows = known.select(pl.all().forward_fill().backward_fill().fill_null(1.0)).to_torch()
+        factors = band.Factors(rows[0], torch.tensor(leads, dtype=torch.float64), rows[1:])
+        fits = rows.shape == (1 + len(leads), features) and bool((rows.isfinite() & (rows >= 0)).all())
+    except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
         fits = False
     if not fits:
         raise RequestError(f"{folder / 'run.json'}: band is {record!r:.80}. Put back what the run wrote there.")
     return factors
 
 
-def with_factors(summary: Tensor, factors: Tensor | None, after: Tensor) -> Tensor:
-    """Return a summary (4, M, D) with its band scaled; `after` (M,) says which times are after the window."""
+def with_factors(summary: Tensor, factors: band.Factors | None, lead: Tensor) -> Tensor:
+    """Return a summary (4, M, D) with its band scaled; `lead` (M,) is the time behind the window, of the model."""
     if factors is None:
         return summary
-    return torch.cat((summary[:1], band.scaled(summary[1:], factors[after.long()])))
+    return torch.cat((summary[:1], band.scaled(summary[1:], factors.at(lead.double()))))
 
 
 def frame_of(forecast: Forecast) -> pl.DataFrame:

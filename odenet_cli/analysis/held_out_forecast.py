@@ -83,8 +83,8 @@ def held_out_forecast(folder: Path, config: Config, which: str, question: Questi
             draws = net.draw(x.times, x.values, x.mask, asked, question.draws, generator)
             end = x.times.where(x.mask, 0).amax(1)
             for n, summary in enumerate(summarize(draws).double().unbind(1)):
-                after, truth = (asked[n] > end[n]).cpu(), x.truth[n].double().cpu()
-                summary = with_factors(summary, factors, after)
+                truth = x.truth[n].double().cpu()
+                summary = with_factors(summary, factors, (asked[n] - end[n]).cpu())
                 series.append(Predicted(str(len(series)), x.target_times.cpu(), x.seen[n].cpu(), truth, summary))
     names = ["rate"] if events else [f"x{k + 1}" for k in range(run.data.shape[-1])]
     known = "true rates" if events else "observations"

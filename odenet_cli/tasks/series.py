@@ -125,7 +125,7 @@ def _compact(times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tens
 
 @torch.no_grad()
 def calibrate(model: Any, data: Any) -> dict[str, Any]:
-    """Return by how much the band of 90 % has to be scaled for each column, inside the window and after it.
+    """Return by how much the band of 90 % has to be scaled for each column, inside the window and at times behind it.
 
     As the validation series show; empty where there are none, or the model draws none.
     """
@@ -136,12 +136,11 @@ def calibrate(model: Any, data: Any) -> dict[str, Any]:
         batch = [part.to(dtype) if part.is_floating_point() else part for part in batch]
         x = Series(*batch[:7])
         draws = model.draw(*x[:4], DRAWS, generator, **control_of(batch))
-        parts.append((x.noisy, band.quantiles(draws), x.scope))
-    truth, bands, scope = (torch.cat(part, dim) for part, dim in zip(zip(*parts), (0, 1, 0)))
-    return {
-        "window": band.factors(truth, bands, scope == WINDOW),
-        "further": band.factors(truth, bands, scope >= FURTHER),
-    }
+        lead = x.target_times - x.times.where(x.observed_mask, 0).amax(1, keepdim=True)
+        parts.append((x.noisy, band.quantiles(draws), x.scope, lead))
+    truth, bands, scope, lead = (torch.cat(part, dim) for part, dim in zip(zip(*parts), (0, 1, 0, 0)))
+    leads, further = band.factors_behind(truth, bands, scope >= FURTHER, lead)
+    return {"window": band.factors(truth, bands, scope == WINDOW), "leads": leads, "further": further}
 
 
 @torch.no_grad()

@@ -122,8 +122,9 @@ def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
 
     # The band is scaled by what the run says it was on its validation series.
     record = json.loads((folder / "run.json").read_text())
-    assert [len(record["band"][part]) for part in ("window", "further")] == [2, 2]
-    record["band"] = {"window": [1.0, 1.0], "further": [1.0, None]}
+    assert [len(part) for part in (record["band"]["window"], *record["band"]["further"])] == [2] * 6
+    assert len(record["band"]["leads"]) == 5
+    record["band"] = {"window": [1.0, 1.0], "further": [1.0, None]}  # of an older run
     (folder / "run.json").write_text(json.dumps(record))
     raw, widths = None, []
     for factors in ([1.0, 1.0], [2.0, None]):

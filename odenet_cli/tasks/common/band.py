@@ -3,10 +3,15 @@
 A model's likelihood is fitted to the window that it sees, with one standard deviation for all times. Behind the window
 it may err by more, or by less. So the band is scaled around the median, by the factor with which it would have held
 90 % of the observations of the validation series (conformal prediction: Romano, Patterson & Candès, "Conformalized
-quantile regression", 2019). The factor is one for the window and one for the times behind it, and one for each column.
+quantile regression", 2019). Of each column the factor is one for the window; behind it, where errors grow, it goes by
+the time from its end: one for each fifth of what is known there, linear between their middles.
 """
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +19,28 @@ from torch import Tensor
 SHARE = 0.9
 LEVELS = (0.05, 0.5, 0.95)
 MIN_OBSERVATIONS = 20  # of fewer the factor would be chance
+MAX_LEADS = 5  # times behind the window that have factors of their own
+
+
+class Factors(NamedTuple):
+    """Hold by how much the band of each of D columns is scaled.
+
+    window   (D,)    in the window
+    leads    (K,)    times behind its end, rising, in the model's units
+    further  (K, D)  at these
+    """
+
+    window: Tensor
+    leads: Tensor
+    further: Tensor
+
+    def at(self, lead: Tensor) -> Tensor:
+        """Return the factors (M, D) so far behind the window's end (M,): linear between, held outside."""
+        right = torch.searchsorted(self.leads, lead.contiguous()).clamp_max(len(self.leads) - 1)
+        left = (right - 1).clamp_min(0)
+        share = ((lead - self.leads[left]) / (self.leads[right] - self.leads[left])).nan_to_num().clamp(0, 1)
+        behind = self.further[left].lerp(self.further[right], share[:, None])
+        return torch.where(lead[:, None] > 0, behind, self.window)
 
 
 def quantiles(draws: Tensor, levels: tuple[float, ...] = LEVELS) -> Tensor:
@@ -32,6 +59,23 @@ def factors(truth: Tensor, band: Tensor, mask: Tensor) -> list[float | None]:
     away = torch.where(truth < middle, (middle - truth) / (middle - low), (truth - middle) / (high - middle))
     known = mask[..., None] & ~away.isnan()
     return [_factor(*column) for column in zip(away.unbind(2), known.unbind(2))]
+
+
+def factors_behind(
+    truth: Tensor, band: Tensor, mask: Tensor, lead: Tensor
+) -> tuple[list[float], list[list[float | None]]]:
+    """Return times behind the window and the factors there, (K,) and (K, D), as `factors` has them.
+
+    lead  (B, M) time behind the end of the window
+    """
+    known = mask[..., None] & ~truth.isnan()
+    least, ordered = int(known.sum((0, 1)).min()), lead[known.any(2)].sort().values
+    count = max(1, min(MAX_LEADS, least // (2 * MIN_OBSERVATIONS)))
+    ends = [len(ordered) * (k + 1) // count - 1 for k in range(count)] if len(ordered) else []
+    edges = [-math.inf, *sorted({*ordered[ends].tolist()})] if ends else [-math.inf, math.inf]
+    parts = [mask & (lead > low) & (lead <= high) for low, high in pairwise(edges)]
+    middles = [float(lead[part & known.any(2)].mean().nan_to_num()) for part in parts]
+    return middles, [factors(truth, band, part) for part in parts]
 
 
 def _factor(away: Tensor, known: Tensor) -> float | None:
