@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet_cli.models import solvers
+from odenet_cli.models.common.latent import noise_by_sample
 from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.ode.scalars import widest
 from odenet_cli.tasks import Loss
@@ -79,7 +80,7 @@ def evaluate(
     """
     totals: dict[str, Score] = {}
     batches, cost, start = 0, Stats(), time.perf_counter()
-    with scoring(model, solver, dtype) as net:
+    with scoring(model, solver, dtype) as net, noise_by_sample(net):
         for batch in over(islice(split.epoch(0), limit), min(len(split), limit or len(split))):
             with tally() as solves:
                 loss, extra = loss_fn(net, converted(batch, dtype))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class LatentVAE(nn.Module):
 
     updates: Tensor
     field: nn.Module
+    scored: int | None = None  # samples of the batches before this one, where `noise_by_sample` counts them
 
     def __init__(
         self,
@@ -91,20 +93,30 @@ class LatentVAE(nn.Module):
         """Return z0 drawn from q, (B, L), KL(q ‖ p), (B,), and its weight in the loss.
 
         Outside of training the best guess, the mean, follows the samples: (2B, L). The noise is then always the same,
-        so that a score can be repeated.
+        so that a score can be repeated, whatever its batches (`noise_by_sample`).
         """
         mean, log_sd = self.recognition(times, values, observed_mask, control)
         weight: Tensor | float = self.kl
         if self.warmup and self.training:
             weight = self.kl * (self.updates / self.warmup).clamp(max=1)
         # On the CPU: checkpoints keep the state of its generator.
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        z0 = mean + log_sd.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        noise = torch.randn(mean.shape) if self.training else self._scoring_noise(len(mean))
+        z0 = mean + log_sd.exp() * noise.to(mean)
         if self.training:
             self.updates += 1
         else:
             z0 = torch.cat((z0, mean))
         return z0, kl_to_standard_normal(mean, log_sd), weight
+
+    def _scoring_noise(self, size: int) -> Tensor:
+        """Return the noise (size, L) of the next samples that are scored."""
+        begin = self.scored or 0
+        end = begin + size
+        # torch draws 16 numbers at a time, so that of whole sixteens a longer draw begins with any shorter one.
+        noise = torch.randn(-(-end // 16) * 16, self.latent, generator=torch.Generator().manual_seed(0))
+        if self.scored is not None:
+            self.scored = end
+        return noise[begin:end]
 
     def draw_starts(
         self,
@@ -132,3 +144,16 @@ class LatentVAE(nn.Module):
         # Behind the samples stand their best guesses (`encode`), or more draws of each: every time the same batch.
         known = control.repeat(size // len(control.knots))
         return known.solver(self.solver, self.warn), (known,)
+
+
+@contextlib.contextmanager
+def noise_by_sample(model: nn.Module) -> Iterator[None]:
+    """Give each sample that is scored noise of its own for a while: that which it has in one batch of all of them."""
+    latent = [module for module in model.modules() if isinstance(module, LatentVAE)]
+    for module in latent:
+        module.scored = 0
+    try:
+        yield
+    finally:
+        for module in latent:
+            module.scored = None
