@@ -16,6 +16,7 @@ from odenet_cli.analysis.measures import Row, Rows, config_of, rounded
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.data.common.events import Events
+from odenet_cli.models.common.latent import noise_by_sample
 from odenet_cli.tasks.events import negative_log_likelihood, rate_error
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
@@ -27,7 +28,8 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
     shown, complete = options["shown"], {"kind": "whole", **options}
     if rows.get(complete) is None:
         net, count = trained(folder, config, "best", eval_batch(config)), 0
-        with torch.no_grad(), solved_by(net.model.eval(), build.solver(eval_solver(config))):
+        scored = solved_by(net.model.eval(), build.solver(eval_solver(config)))
+        with torch.no_grad(), scored, noise_by_sample(net.model):
             for batch in net.data.test.epoch(0):
                 for sequence, (values, rate) in enumerate(infer(net.model, Events._make(batch)), count):
                     rows.put({"kind": "sequence", "sequence": sequence}, values)
