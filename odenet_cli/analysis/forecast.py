@@ -20,7 +20,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.data.common.table_controls import pieces_of, scale_of
 from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
 from odenet_cli.data.common.table_series import Table
-from odenet_cli.data.common.units import Units
+from odenet_cli.data.common.units import Units, median
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
 from odenet_cli.training import build, device
@@ -106,7 +106,7 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
     for name, t, x, row in zip(table.names, times, values, rows):
         more = [asked, row[(row > t[0]) & (row <= t[-1] + (1 + 1e-9) * (horizon or math.inf))]]
         if horizon is not None and not bool(row[-1] > t[-1]):
-            gap = float(t.diff().median())
+            gap = median(t.diff())
             if horizon / gap > MAX_AHEAD:
                 raise RequestError(
                     f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."

@@ -256,6 +256,11 @@ def test_days_without_a_sign_between_are_asked_about(load):
     assert found[1] == "time: 2020-01-31 to 2020-02-01, gaps 1 d (median), 1 d (longest)"
 
 
+def test_the_median_gap_of_an_even_number_is_between_two(load):
+    text = "\n".join(["series,time,x", *(f"s{n},{t},{n + t}" for n in range(8) for t in (0, 1, 4))])
+    assert load(text).record["table"][1] == "time: 0 to 4, gaps 2 (median), 3 (longest)"
+
+
 def test_a_column_says_what_is_held_out(load):
     part = ["train", "train", "VAL", "test", "train", "test", "train", "train"]
     text = "\n".join(["series,time,x,part", *(f"s{n},{t},{100 * n + t},{part[n]}" for n in range(8) for t in range(4))])

@@ -7,7 +7,7 @@ import torch
 from odenet_cli.data.common.table_dates import length, moment
 from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.table_series import Table
-from odenet_cli.data.common.units import moments
+from odenet_cli.data.common.units import median, moments
 
 MAX_COLUMNS = 12  # of values, named one by one
 FILLED_BY = {"linear": "linearly", "hermite": "linearly", "step": "with the last before"}
@@ -25,7 +25,7 @@ def summary(table: Table, columns: list[str], left_out: list[str], kind: str) ->
     lines = [f"{len(counts):,} series{name} of {points} points, {len(numbers.times):,} in all"]
     gaps = numbers.times.diff()[(numbers.places > 0)[1:]]
     first, last = (moment(float(t), table.dates, table.zone) for t in (numbers.times.min(), numbers.times.max()))
-    usual, longest = (length(float(gap), table.dates) for gap in (gaps.median(), gaps.max()))
+    usual, longest = (length(gap, table.dates) for gap in (median(gaps), float(gaps.max())))
     lines.append(f"{table.header[1]}: {first} to {last}, gaps {usual} (median), {longest} (longest)")
     for name in columns[:MAX_COLUMNS]:
         x = numbers.values[:, [table.columns.index(name)]]

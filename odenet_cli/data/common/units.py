@@ -219,6 +219,15 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x.mean() for x in known]), torch.stack([x.std(unbiased=False) for x in known])
 
 
+def median(x: Tensor) -> float:
+    """Return the median of x (N,): of an even number the mean of the two in the middle, of which torch's is the lower.
+
+    Not torch.quantile, which takes 16 million numbers at most.
+    """
+    ordered = x.sort().values
+    return float(ordered[(len(x) - 1) // 2] + ordered[len(x) // 2]) / 2
+
+
 def constant(values: Tensor) -> Tensor:
     """Return which columns of (N, D) have no spread beyond the rounding of their numbers, or are missing: (D,)."""
     absent = values.isnan()
@@ -234,6 +243,7 @@ def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, 
     numbers  whose columns are those of `units`
     span     of a run that was trained on another table: what is usual there counts; None: the median of these series
     """
+    # Of two series torch's median, the lower, is one of them, and the other is held beside it: not to a mean of both.
     middle = units.mean if span else numbers.means(numbers.values).median(0).values
     away = numbers.means((numbers.values - middle).square()).sqrt()
     sizes = torch.cat((numbers.durations[:, None], away), 1)
