@@ -156,7 +156,8 @@ class Source(OwnTable):
         In the units of the run; without one in units of their own, fitted on the training series.
         """
         table, run = self.table(), self.run
-        cut = self._cut(table)
+        split = self._held_out(table)
+        cut = self._cut(table, split)
         numbers, warnings = cut.numbers, list[str]()
         observed = numbers.in_window(self.window)
         if run is None:
@@ -176,6 +177,7 @@ class Source(OwnTable):
         record = data_record(self, sizes, sha256=table.cells.sha256, root=self.file, warning=warning)
         units = units._replace(left_out=list(dict.fromkeys((*units.left_out, *table.left_out))))
         record |= {"content": table.digest(), **units.record(table.header)}
+        record |= {"split": split} if split != (self.split or "series") else {}
         record |= {"dates": table.dates} if table.dates else {}
         record |= {"masked": True} if bool(numbers.values.isnan().any()) else {}
         record |= {"controls": scale} if scale else {}
@@ -208,15 +210,24 @@ class Source(OwnTable):
                 f"{run.get('dates') or 'number'}s. Write them alike."
             )
 
-    def _cut(self, table: Table) -> Pieces:
+    def _held_out(self, table: Table) -> str:
+        """Return what is held out: series, the end of each (time), or the name of a column that says it."""
+        known = self.split or (self.run or {}).get("split")
+        if known is None and self.run is None and len(table.names) == 1:  # nothing else can be held out of one series
+            cut = "" if self.length else "; data.length=N cuts it into pieces of N points"
+            table.notes.append(f"one series, whose end is held out (data.split=time){cut}")
+            return "time"
+        return str(known or "series")
+
+    def _cut(self, table: Table, split: str) -> Pieces:
         """Return the pieces of the series in each split; only a table to train on needs some to train on."""
         counts = table.numbers.counts
-        if self.split == "time":
+        if split == "time":
             parts = parts_by_time(table, self.validation, self.test)
-        elif self.split in (None, "series"):
+        elif split == "series":
             parts = parts_by_series(self, len(counts)).repeat_interleave(counts)
         else:
-            parts = parts_by_words(table, str(self.split))
+            parts = parts_by_words(table, split)
         return pieces(self.file, table, parts, self.length, self.stride)
 
     def _unit(self, table: Table, cut: Pieces) -> float:

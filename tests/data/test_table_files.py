@@ -81,7 +81,7 @@ def test_all_faults_are_told_at_once(load):
             {},
             "line 8: series own has the time 0 already in line 2 .*data.series=NAME",
         ),
-        (LONG, {}, "1 series, and .* leave none to train on.*data.split=time"),
+        (LONG, {"split": "series"}, "1 series, and .* leave none to train on.*data.split=time"),
         (
             GOOD.replace(",", ";").replace("s0;1;0", 's0;1;"0,5"'),
             {"decimal": "."},
@@ -243,6 +243,12 @@ def test_a_single_series_is_split_by_time_and_cut(load):
     for part, whole, at in zip(points(found), cut, starts):
         assert part == [pytest.approx(whole[k : k + 20], abs=2e-6) for k in at]
     assert found.record["sizes"] == {"train": 5, "valid": 1, "test": 1}
+    unasked = load(LONG, length=20, stride=15)
+    assert same(unasked, found)
+    assert "one series, whose end is held out (data.split=time)" in unasked.record["table"]
+    assert same(load(LONG, length=20, stride=15, run=unasked.record), found)
+    of_many = load("\n".join(["id,time,x", *(f"{n},{t},{n + t}" for n in range(8) for t in range(6))])).record
+    assert load(LONG, run=of_many).record["sizes"] == {"train": 0, "valid": 0, "test": 1}
 
 
 def test_days_without_a_sign_between_are_asked_about(load):

@@ -411,6 +411,17 @@ ACROSS = {
         [1990, 1991],
         ["gdp", "people"],
     ),
+    "months of years": (
+        "Year Jan  Feb Mar",
+        "199{n}  {n}.5   1 3.5",
+        {},
+        [
+            int(datetime.datetime(1990 + n, m, 1, tzinfo=datetime.timezone.utc).timestamp())
+            for n in range(2, 10)
+            for m in (1, 2, 3)
+        ],
+        ["value"],
+    ),
     "days": (
         "Date;00:00;12:00",
         "{n:02d}.01.2020;1,5;{n},5",
@@ -427,10 +438,11 @@ def test_a_row_may_be_a_series_and_its_times_names_of_columns(tmp_path, name):
     path = write(tmp_path, "\n".join([first, *(row.format(n=n) for n in range(2, 10))]))
     table = read(path, **options)
     assert table.columns == columns
-    assert len(table.names) == (1 if name == "days" else 8)
+    assert len(table.names) == (1 if name in ("days", "months of years") else 8)
     assert all(t == times for t, _ in rows(table).values())
     values = [x[-1][-1] for _, x in rows(table).values()]
-    assert sorted(values) == [*{"days": [9.5], "World Bank": range(2, 10)}.get(name, [3] * 8)]
+    last = {"days": [9.5], "months of years": [3.5], "World Bank": range(2, 10)}
+    assert sorted(values) == [*last.get(name, [3] * 8)]
     assert data.load("table", {"path": str(path), **options}, **HOW).record["content"] == table.digest()
 
 
@@ -493,6 +505,12 @@ def test_words_below_a_sheet_are_passed_over(tmp_path):
     sheet = [["date", "x"], *([day + n * datetime.timedelta(1), n] for n in range(3)), [], ["Source: a clerk", None]]
     table = read(excel(tmp_path / "a.xlsx", sheet))
     assert (table.dates, only(table)[1]) == ("date", [[0], [1], [2]])
+
+
+@pytest.mark.parametrize("above", ["  time x   y\n", "# time x y\n"])
+def test_blanks_separate_columns_where_nothing_else_does(tmp_path, above):
+    text = above + PLAIN.partition("\n")[2].replace(",", "   ").replace("2   3", " 2.0  3e0")
+    assert only(read(write(tmp_path, text, "run.dat"))) == ([0, 1, 2], VALUES)
 
 
 def test_columns_of_one_name_are_told_apart(tmp_path):

@@ -13,6 +13,7 @@ from odenet_cli.data.common.table_file import FILE, LINE, Cells
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
+YEAR = "year"  # name of the column beside those that are months
 TIME, VALUE = "time", "value"  # names of the columns that such a table is turned into
 
 
@@ -31,6 +32,9 @@ def times_across(source: Source, names: Sequence[str], usual: Collection[str]) -
     numbers = text.cast(pl.Float64, strict=False).is_not_null()
     if asked and numbers.any():
         return text.filter(numbers).to_list()
+    months = [name for name in names if month_of(name).isdigit()]
+    if months and (asked or YEAR in map(str.lower, names)):
+        return months
     if source.time_format is None:
         text = pl.Series([name for name in text.filter(~numbers) if _like_date(name)], dtype=pl.String)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from odenet_cli.data.common.table_across import times_across, turned, turned_names
+from odenet_cli.data.common.table_across import YEAR, times_across, turned, turned_names
 from odenet_cli.data.common.table_file import Cells, brief, fault
 from odenet_cli.errors import RequestError
 
@@ -76,8 +76,9 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
                 "a row is a series and these are its times, data.form=across."
             )
         time = [found]
-        if found.lower() == "time" and "date" in folded and not values:  # a day and, beside it, the time of the day
-            time = [names[folded.index("date")], found]
+        day = next((key for key in ("date", YEAR) if key in folded and (key == "date" or across)), None)
+        if found.lower() == "time" and day and not values:  # a day and, beside it, the time of the day
+            time = [names[folded.index(day)], found]
     if series is None and source.form != "wide":
         series = next(
             ([names[folded.index(key)]] for key in SERIES if key in folded and names[folded.index(key)] not in time), []

@@ -102,7 +102,7 @@ def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
     """Read the table at `data.path`, or in all files that a pattern such as `days/*.csv` finds, one below the other.
 
     check  is called with the path of a file and the names of its columns before its rows are read
-    bare   a text may have no names, columns are x1, x2, … then, and blanks between its numbers
+    bare   a text may have no names, columns are x1, x2, … then
 
     Raises RequestError for what is no table, with file and line.
     """
@@ -311,7 +311,8 @@ def _dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect:
     rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
     if not rows:
         raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
-    separator = stated[1] if stated else _separator([line for _, line in rows], SEPARATORS + " " * bare)
+    blanks = bare or 2 * sum(any(mark in line for mark in SEPARATORS) for _, line in rows) < len(rows)
+    separator = stated[1] if stated else _separator([line for _, line in rows], SEPARATORS + " " * blanks)
     comments, rows = ([(n, _joined(line, separator)) for n, line in kind] for kind in (comments, rows))
     number, header = rows[0]
     names, notes, again = cells(path, number, header, separator), [], list[str]()
