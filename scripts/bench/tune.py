@@ -24,6 +24,7 @@ from odenet_cli.bench.machine import facts
 from odenet_cli.bench.table import opening
 from odenet_cli.files import write, write_json
 from odenet_cli.markdown import markdown_table
+from odenet_cli.training.record import git_commit
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "bench" / "tune-cpu.json"
 WORKLOADS = {
@@ -32,7 +33,7 @@ WORKLOADS = {
     "moons": ("model=cnf", "data=moons"),
     "latent ODE": ("model=latent_ode", "data=spirals"),
     "Lotka-Volterra": ("model=latent_ode", "data=table", "data.path={}"),
-    "stiff": ("model=odenet", "data=digits", "model.width=4", "solver.max_steps=2000"),
+    "stiff": ("model=odenet", "data=digits", "model.width=4", "gradient=backprop"),
 }
 CODE = {"stiff": ("model.field=stiff_field:Stiff",)}  # beside this file; said to both commands
 STEPS = 50  # of training
@@ -102,7 +103,8 @@ def main() -> None:
         if row(name, folder) is None:
             measure(name, folder)
     rows = [found for name in WORKLOADS if (found := row(name, folder))]
-    about = {**facts(torch.device("cpu"), [], {}), "command": "python scripts/bench/tune.py FOLDER"}
+    about = {**facts(torch.device("cpu"), [], {}), "commit": git_commit() or "unknown"}
+    about["command"] = "python scripts/bench/tune.py FOLDER"
     write_json(OUT, {"facts": about, "rows": rows})
     write(OUT.with_suffix(".md"), page(about, rows))
 
