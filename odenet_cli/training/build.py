@@ -22,9 +22,9 @@ from odenet_cli.ode.gradient import Gradient
 from odenet_cli.ode.gradient import gradient as make_gradient
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.training import device
+from odenet_cli.training.measured import steps_to_earn
 
 FLOWS = ("density", "likelihood")  # tasks of flows
-MIN_COMPILED_STEPS = 5_000  # a run this long earns back a minute of compilation
 
 
 def solver(config: SolverConfig, gradient: str | Gradient = "backprop") -> Solver:
@@ -101,14 +101,13 @@ def compiled(config: Config, network: nn.Module) -> nn.Module:
 
 
 def compiling_pays(config: Config, module: nn.Module) -> bool:
-    """Return whether `compile=auto` means this module's solves: fields without convolutions, on a CPU, in long runs."""
+    """Return whether `compile=auto` means this module's solves: on a CPU, in runs that earn back the compilation."""
     methods = (config.solver.method, gradient_solver(config).method)
     possible = config.gradient.method != "reversible" and all(isinstance(method(name), Tableau) for name in methods)
     convolves = any(weight.dim() > 2 for weight in module.parameters())
     return (
-        planned_steps(config) >= MIN_COMPILED_STEPS
-        and possible
-        and not convolves
+        possible
+        and planned_steps(config) >= steps_to_earn(config.gradient.method, convolves)
         and device.choose(config.device).type == "cpu"
     )
 

@@ -1,18 +1,20 @@
 """`compile=auto` compiles where that pays and there is a compiler; `compile=true` without one is refused."""
 
+import math
+
 import pytest
 import torch
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config.presets import preset
+from odenet_cli.config.presets import options, preset
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Adaptive
 from odenet_cli.request.compose import compose
-from odenet_cli.training import build
+from odenet_cli.training import build, measured
 from odenet_cli.training import check as check_module
 from odenet_cli.training.check import check
 
@@ -54,7 +56,37 @@ def ways(*words):
 )
 def test_the_steps_that_will_be_made_decide(words, steps):
     assert build.planned_steps(configure(*CNF, *words)) == steps
-    assert ways(*CNF, *words) == {steps >= build.MIN_COMPILED_STEPS}
+    assert ways(*CNF, *words) == {steps >= measured.steps_to_earn("backprop", convolves=False)}
+
+
+def test_the_gain_of_a_step_says_how_many_earn_back_the_compilation(monkeypatch):
+    """Of the gradient's own workloads the median gain counts; what was not measured gains as the others do."""
+    times = {
+        ("backprop", False): [(30, 10), (50, 40), (9, 5)],
+        ("replay", False): [(80, 50)],
+        ("backprop", True): [(5, 6)],
+    }
+    rows = [
+        {"gradient": gradient, "convolves": convolves, "plain_ms": plain, "compiled_ms": compiled}
+        for (gradient, convolves), pairs in times.items()
+        for plain, compiled in pairs
+    ]
+    monkeypatch.setattr(measured, "measurements", lambda: {"compile": {"compilation_s": 60, "rows": rows}})
+    assert measured.steps_to_earn("backprop", convolves=False) == 6000  # 10 ms a step
+    assert measured.steps_to_earn("replay", convolves=False) == 2000
+    assert measured.steps_to_earn("adjoint", convolves=False) == 4000  # between 10 and 20 ms
+    assert measured.steps_to_earn("backprop", convolves=True) == math.inf
+
+
+def test_the_backward_solve_of_images_is_what_was_measured_to_be_enough():
+    """The recipe of all data of images is the cheapest solve no further off than the gradient of the forward steps."""
+    rows = measured.measurements()["backward"]["rows"]
+    assert {row["step"] for row in rows} > {0}
+    best = measured.cheapest_backward(rows)
+    recipes = {name: (preset("data", name).get("recipe") or {}).get("gradient") for name in options("data")}
+    found = {name: (recipe["method"], recipe["rtol"]) for name, recipe in recipes.items() if recipe}
+    assert "mnist" in found
+    assert found == dict.fromkeys(found, best)
 
 
 def test_an_epoch_of_images_is_not_known():
