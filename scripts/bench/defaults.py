@@ -91,7 +91,11 @@ def backward(folder: str) -> list[dict[str, Any]]:
             assert row.cost is not None
             rows.append(
                 {
-                    **{"data": tuner.run.data["name"], "step": tuner.net.step if weights == "best" else 0},
+                    **{
+                        "run": Path(folder).name,
+                        "data": tuner.run.data["name"],
+                        "step": tuner.net.step if weights == "best" else 0,
+                    },
                     **{"method": method, "rtol": rtol, "nfe_backward": row.cost.nfe_backward, "error": row.gradient},
                     **{"replay_error": replay.gradient},
                 }
