@@ -19,7 +19,7 @@ def solver(tol=1e-6, name="dopri5", **options):
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-@pytest.mark.parametrize("factor", [1e6, 1e-6, 2.0**20, 2.0**-20, -1.0])
+@pytest.mark.parametrize("factor", [1e6, 2.0**-20, -1.0])
 def test_scaling_the_loss_scales_the_gradient_and_nothing_else(factor, name):
     results = []
     for scale in (1.0, factor):

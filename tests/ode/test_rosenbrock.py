@@ -160,7 +160,7 @@ def test_stiff_problems_take_few_steps_and_end_where_radau_does(name, field, y0,
     def numpy_field(t, y):
         return field(t, torch.tensor(y)).numpy()
 
-    exact = solve_ivp(numpy_field, (0, end), y0, method="Radau", rtol=1e-10, atol=1e-13).y[:, -1]
+    exact = solve_ivp(numpy_field, (0, end), y0, method="Radau", rtol=1e-8, atol=1e-13).y[:, -1]
     y, stats = Adaptive(method=name, rtol=1e-6, atol=atol)(field, doubles(*y0), doubles(0.0, end))
     assert np.abs(y.numpy() - exact).max() < 1e-4 * np.abs(exact).max()
     assert stats.accepted < 500
@@ -180,7 +180,7 @@ def test_gradients_are_those_of_finite_differences(name, grad):
         fixed = Fixed(method=name, steps=2, gradient=grad)
         return fixed(field, y0, ts, args=(rate,)).y
 
-    assert torch.autograd.gradcheck(solve, (y0, rate, ts, w), atol=1e-6)
+    assert torch.autograd.gradcheck(solve, (y0, rate, ts, w), atol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", METHODS)

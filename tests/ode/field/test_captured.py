@@ -32,7 +32,7 @@ def field_of_a_made_global(t, y):
 
 @pytest.fixture(params=GRADIENTS)
 def solve(request):
-    return Adaptive(method="dopri5", rtol=1e-9, atol=1e-9, gradient=request.param)
+    return Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, gradient=request.param)
 
 
 def decay(solve, field, wanted, rate=1.0):
@@ -40,7 +40,7 @@ def decay(solve, field, wanted, rate=1.0):
     y = solve(field, doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), wanted)
     exact = -rate * torch.exp(-rate * doubles(0.7))
-    assert torch.allclose(found.reshape(1), exact, rtol=1e-7)
+    assert torch.allclose(found.reshape(1), exact, rtol=1e-4)
 
 
 class Holder(nn.Module):
@@ -90,7 +90,7 @@ def test_a_made_tensor_among_the_globals(solve):
     y = solve(field_of_a_made_global, doubles(1.0), TS).y
     for wanted, rate in ((DOUBLED, 1.0), (MADE, 2.0)):
         (found,) = torch.autograd.grad(y.sum(), wanted, retain_graph=True)
-        assert torch.allclose(found, -rate * torch.exp(doubles(-1.4)), rtol=1e-7)
+        assert torch.allclose(found, -rate * torch.exp(doubles(-1.4)), rtol=1e-4)
 
 
 def test_a_module_a_bound_method_and_a_container(solve):
@@ -112,7 +112,7 @@ def test_a_made_tensor_keeps_its_own_gradient_and_passes_it_on(solve):
     w = leaf / 2
     y = solve(lambda t, y: -w * y, doubles(1.0), TS).y
     of_made, of_leaf = torch.autograd.grad(y.sum(), (w, leaf))
-    assert torch.allclose(of_made, -torch.exp(doubles(-0.7)), rtol=1e-7)
+    assert torch.allclose(of_made, -torch.exp(doubles(-0.7)), rtol=1e-4)
     assert torch.allclose(of_leaf, of_made / 2)
 
 
@@ -121,7 +121,7 @@ def test_a_made_tensor_used_elsewhere_too(solve):
     w = torch.sin(leaf)
     y = solve(lambda t, y: -w * y, doubles(1.0), TS).y
     (found,) = torch.autograd.grad((y + w**2).sum(), leaf)
-    assert torch.allclose(found, (2 * torch.sin(leaf) - torch.exp(-torch.sin(leaf))) * torch.cos(leaf), rtol=1e-7)
+    assert torch.allclose(found, (2 * torch.sin(leaf) - torch.exp(-torch.sin(leaf))) * torch.cos(leaf), rtol=1e-4)
 
 
 def test_hidden_tensors_are_found_in_the_graph(solve):
@@ -135,7 +135,7 @@ def test_a_tensor_and_another_made_from_it_are_not_counted_twice(solve):
     w = p * 2
     y = solve(lambda t, y: -(w - p) * y - p * y, doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), p)
-    assert torch.allclose(found, -2 * torch.exp(doubles(-0.7)), rtol=1e-7)
+    assert torch.allclose(found, -2 * torch.exp(doubles(-0.7)), rtol=1e-4)
 
 
 def test_a_chain_of_made_tensors(solve):
@@ -144,7 +144,7 @@ def test_a_chain_of_made_tensors(solve):
     r = q * 2
     y = solve(lambda t, y: -(q + r) * y, doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), p)
-    assert torch.allclose(found, -9 * torch.exp(doubles(-0.9)), rtol=1e-7)
+    assert torch.allclose(found, -9 * torch.exp(doubles(-0.9)), rtol=1e-4)
 
 
 def test_a_condition_encoded_by_the_module_that_holds_the_field(solve):
@@ -210,7 +210,7 @@ def test_a_tensor_that_only_some_times_use(solve):
 
     for field in (late_leaf, late_made):
         (found,) = torch.autograd.grad(solve(field, doubles(1.0), TS).y.sum(), p)
-        assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-6)
+        assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-4)
 
 
 def test_a_tensor_behind_another_and_itself_used_at_later_times_only(solve):
@@ -218,7 +218,7 @@ def test_a_tensor_behind_another_and_itself_used_at_later_times_only(solve):
     q = p * 1.0
     y = solve(lambda t, y: -q * y - p * (t - 0.5) ** 3 * y if t > 0.5 else -q * y, doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), p)
-    assert torch.allclose(found, -(1 + 1 / 64) * torch.exp(doubles(-0.7 * (1 + 1 / 64))), rtol=1e-6)
+    assert torch.allclose(found, -(1 + 1 / 64) * torch.exp(doubles(-0.7 * (1 + 1 / 64))), rtol=1e-4)
 
 
 def test_a_spent_graph_lying_about_is_no_obstacle(solve):
@@ -237,7 +237,7 @@ def test_y0_may_be_closed_over(solve):
     y0 = x * 2
     y = solve(lambda t, y: -y * y0, y0, TS).y
     (found,) = torch.autograd.grad(y.sum(), x)
-    assert torch.allclose(found, 2 * (1 - doubles(1.0)) * torch.exp(doubles(-1.0)), atol=1e-7)
+    assert torch.allclose(found, 2 * (1 - doubles(1.0)) * torch.exp(doubles(-1.0)), atol=1e-4)
 
 
 def test_a_parameter_that_takes_no_part_gets_none(solve):
@@ -258,7 +258,7 @@ def test_a_frozen_parameter_stays_without_gradient(solve):
 def test_a_field_that_is_its_own_input_or_a_bare_parameter(solve):
     y0, w = doubles(1.0, grad=True), doubles(2.0, grad=True)
     (found,) = torch.autograd.grad(solve(lambda t, y: y, y0, TS).y, y0)
-    assert torch.allclose(found, torch.exp(doubles(1.0)), rtol=1e-7)
+    assert torch.allclose(found, torch.exp(doubles(1.0)), rtol=1e-4)
     (found,) = torch.autograd.grad(solve(lambda t, y: w, y0, TS).y, w)
     assert torch.allclose(found, doubles(1.0))
 
@@ -270,11 +270,11 @@ def test_a_solve_inside_a_field(solve):
     def field(t, y):
         return -w * solve(lambda s, g: -w * g, y, TS).y
 
-    solve_ = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, gradient=solve.gradient)
+    solve_ = Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, gradient=solve.gradient)
     (found,) = torch.autograd.grad(solve_(field, doubles(1.0), TS).y, w)
     with torch.enable_grad():
         (exact,) = torch.autograd.grad(torch.exp(-w * torch.exp(-w)), w)
-    assert torch.allclose(found, exact, rtol=1e-5)
+    assert torch.allclose(found, exact, rtol=1e-3)
 
 
 def test_an_object_with_a_method_called_parameters_is_left_alone(solve):
@@ -303,7 +303,7 @@ def test_a_custom_function_with_an_attribute_called_variable(solve):
     leaf = hidden.w.grad_fn.next_functions[0][0].variable
     y = solve(lambda t, y: -Times.apply(hidden.w, y), doubles(1.0), TS).y
     (found,) = torch.autograd.grad(y.sum(), leaf)
-    assert torch.allclose(found, -2 * torch.exp(doubles(-0.7)), rtol=1e-7)
+    assert torch.allclose(found, -2 * torch.exp(doubles(-0.7)), rtol=1e-4)
 
 
 def switch():
@@ -444,6 +444,6 @@ def test_parameters_is_the_way_in_where_nothing_can_be_seen(solve, monkeypatch):
 
     y = solve(field, doubles(1.0), TS, parameters=[w]).y
     (found,) = torch.autograd.grad(y.sum(), w)
-    assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-6)
+    assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-4)
     with pytest.raises(TypeError, match="parameters must be tensors"):
         solve(field, doubles(1.0), TS, parameters=[nn.Linear(1, 1)])

@@ -273,7 +273,7 @@ def test_fields_that_keep_books_are_not_refused(grad):
 
     def gradient(grad):
         field, y0 = Books(), doubles(1.0, 2.0, -1.0, 0.5, 0.3, 0.2).reshape(3, 2).requires_grad_()
-        y = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, gradient=grad)(field, y0, [0.0, 1.0]).y
+        y = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=grad)(field, y0, [0.0, 1.0]).y
         field.calls = 0
         field.times.clear()
         field.loss = y.sum()
@@ -281,7 +281,7 @@ def test_fields_that_keep_books_are_not_refused(grad):
 
     calls = 0
     for one, other in zip(gradient(grad), gradient("backprop")):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
     assert calls
 
 

@@ -170,9 +170,9 @@ def test_noise_drawn_once_for_a_solve_is_no_randomness(name):
         return -kept["noise"] * y
 
     y0 = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    y = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, gradient=name)(field, y0, (0.0, 1.0)).y
+    y = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=name)(field, y0, (0.0, 1.0)).y
     (found,) = torch.autograd.grad(y.sum(), y0)
-    assert torch.allclose(found, torch.exp(-kept["noise"]), atol=1e-6)
+    assert torch.allclose(found, torch.exp(-kept["noise"]), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in GRADIENTS if name != "backprop"])
@@ -193,13 +193,13 @@ def test_a_field_that_seeds_itself_is_the_same_at_every_evaluation(name):
         return -torch.rand(3, dtype=torch.float64) * y
 
     y0 = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    y = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, gradient=name)(field, y0, (0.0, 1.0)).y
+    y = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=name)(field, y0, (0.0, 1.0)).y
     torch.manual_seed(9)
     before = torch.get_rng_state()
     (found,) = torch.autograd.grad(y.sum(), y0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(3)
-    assert torch.allclose(found, torch.exp(-torch.rand(3, dtype=torch.float64)), atol=1e-6)
+    assert torch.allclose(found, torch.exp(-torch.rand(3, dtype=torch.float64)), atol=1e-3)
 
 
 def test_noise_under_autograd_alone_is_refused():

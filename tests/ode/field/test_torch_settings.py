@@ -72,14 +72,14 @@ def test_no_autocast_forward_is_none_backward(kind, name, off):
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_many_evaluations_do_not_add_up_in_half_precision(name):
-    """The sum over 1,000 evaluations of shared casts stood still at a third: 64 % off."""
+    """The sum over evaluations of shared casts stood still at what 300 of them add up to."""
     torch.manual_seed(0)
     linear, y0 = torch.nn.Linear(4, 4), torch.rand(8, 4)
 
     def gradient(enabled):
         linear.zero_grad()
         with torch.autocast(**BF16, enabled=enabled):
-            solve = Fixed(method="euler", steps=1000, gradient=name)
+            solve = Fixed(method="euler", steps=500, gradient=name)
             y = solve(lambda t, y: 0.1 * torch.tanh(linear(y)).float(), y0, ENDS).y
         y.sum().backward()
         return linear.weight.grad.clone()
