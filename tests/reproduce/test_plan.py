@@ -209,7 +209,7 @@ def test_rows_are_known_in_any_case_without_hyphens():
         ("table1 hydra.sweep.dir=x", "hydra.sweep.dir=x is for reproduce"),
         ("table1 resume=auto", "resume=auto is for reproduce"),
         ("tabel1", "tabel1 cannot be reproduced. Did you mean `table1`?"),
-        ("device=cpu", "no item given. There are: fig3, "),
+        ("device=cpu", "no item given. There are: budget, fig3, "),
         ("table1 --seeds 0", "--seeds 0 must be a whole number from 1"),
         ("table1 --jobs x", "--jobs x must be a whole number from 1"),
         ("table1 --jobs=-2", "--jobs -2 must be a whole number from 1"),
