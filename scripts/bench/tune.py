@@ -28,7 +28,7 @@ from odenet_cli.training.record import git_commit
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "bench" / "tune-cpu.json"
 WORKLOADS = {
-    "MNIST": ("model=odenet", "data=mnist"),
+    "MNIST": ("model=odenet", "data=mnist", "trainer.batch_size=32"),
     "digits": ("model=odenet", "data=digits"),
     "moons": ("model=cnf", "data=moons"),
     "latent ODE": ("model=latent_ode", "data=spirals"),
