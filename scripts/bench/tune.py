@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hold the search of `odenet tune` against all settings, on six workloads, and write results/bench/tune-cpu.md:
+"""Hold the search of `odenet tune` against all settings, on six workloads, and write results/tune/cpu.md:
 
     python scripts/bench/tune.py FOLDER [NAME,…]     trains and tunes in FOLDER what is not there; an hour on one core
 
@@ -26,7 +26,7 @@ from odenet_cli.files import write, write_json
 from odenet_cli.markdown import markdown_table
 from odenet_cli.training.record import git_commit
 
-OUT = Path(__file__).resolve().parents[2] / "results" / "bench" / "tune-cpu.json"
+OUT = Path(__file__).resolve().parents[2] / "results" / "tune" / "cpu.json"
 WORKLOADS = {
     "MNIST": ("model=odenet", "data=mnist", "trainer.batch_size=32"),
     "digits": ("model=odenet", "data=digits"),
@@ -105,6 +105,7 @@ def main() -> None:
     rows = [found for name in WORKLOADS if (found := row(name, folder))]
     about = {**facts(torch.device("cpu"), [], {}), "commit": git_commit() or "unknown"}
     about["command"] = "python scripts/bench/tune.py FOLDER"
+    OUT.parent.mkdir(exist_ok=True)
     write_json(OUT, {"facts": about, "rows": rows})
     write(OUT.with_suffix(".md"), page(about, rows))
 

@@ -33,9 +33,10 @@ ABOUT = (
     "test error above theirs, in points, with its standard error over the seeds."
 )
 PANELS = (
-    "a: test error against the mean NFE of training; bars are standard deviations over the seeds, small marks the "
-    "seeds. b, c: NFE and tolerance over the first seed's training, each point a mean over the steps between two "
-    "records; for the tolerance the value at the record."
+    "a: test error against the mean NFE of training, budgets shifted to the left and tolerances to the right by a "
+    "quarter; bars are standard deviations over the seeds, small marks the seeds. b, c: NFE and tolerance over the "
+    "first seed's training, each point a mean over the steps between two records; for the tolerance the value at the "
+    "record."
 )
 NUMBERS = ("error", "loss", "valid_error", "nfe_test", "time_s", "parameters")
 
@@ -162,6 +163,7 @@ LOOKS: dict[str, style.Look] = {
     "solver.budget": {"color": style.CYCLE[0], "marker": "o"},
     "solver.rtol": {"color": style.CYCLE[1], "marker": "s"},
 }
+SHIFT = {"solver.budget": -0.25, "solver.rtol": 0.25}  # evaluations, that equal means stay apart
 
 
 @style.styled
@@ -172,8 +174,9 @@ def draw(cases: Cases) -> Figure:
         look, spread, nfe = LOOKS[case[0]], errors(runs), evaluations(runs)
         first = min(runs, key=lambda run: run.seed)
         if spread is not None:
-            style.point(error_axes, (nfe.mean, 100 * spread.mean), (nfe.sd or 0, 100 * (spread.sd or 0)), **look)
-            at = [mean_nfe(run) for run in runs], [100 * (run.value("error") or 0) for run in runs]
+            shift = SHIFT[case[0]]
+            style.point(error_axes, (nfe.mean + shift, 100 * spread.mean), (0, 100 * (spread.sd or 0)), **look)
+            at = [mean_nfe(run) + shift for run in runs], [100 * (run.value("error") or 0) for run in runs]
             error_axes.plot(*at, **look | {"linestyle": "", "markersize": 2, "alpha": 0.5})
         draw_path(nfe_axes, first, "nfe_forward", look["color"])
         if case[0] == "solver.budget":
