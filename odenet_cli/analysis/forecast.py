@@ -18,7 +18,7 @@ from odenet_cli.analysis.trained import known_data, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.data.common.table_controls import pieces_of, scale_of
-from odenet_cli.data.common.table_dates import DateError, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_dates import DateError, dates_ahead, localize, moment, parse_dates, zones_of
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Units, median
 from odenet_cli.data.table import Source
@@ -111,7 +111,9 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
                 raise RequestError(
                     f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."
                 )
-            more.append(t[-1] + gap * torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype))
+            dates = dates_ahead(pl.Series(t.tolist()), gap, horizon, table.zone) if table.dates == "date" else None
+            steps = torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype)
+            more.append(t[-1] + gap * steps if dates is None else dates.to_torch().to(t))
         if early := [word for word, time in zip(question.times, asked) if time < t[0]]:
             raise RequestError(f"times={early[0]}: series {name} begins later; there is nothing to predict from.")
         every = torch.unique(torch.cat((t, *more)))

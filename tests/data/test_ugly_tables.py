@@ -14,7 +14,7 @@ from table_kit import HOW, write
 
 from odenet_cli import data
 from odenet_cli.commands import predict
-from odenet_cli.data.common.table_dates import parse_dates
+from odenet_cli.data.common.table_dates import dates_ahead, parse_dates
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
 
@@ -539,6 +539,38 @@ def test_numbers_may_be_dates(tmp_path, form):
     shift = {"excel": 7200.0}.get(form, 0.0)  # days of Excel are local
     local = read(path, time_format=form, zone="Europe/Berlin")
     assert (local.zone, only(local)[0]) == ("Europe/Berlin", [stamp(day) - shift for day in dates])
+
+
+# dates, their usual gap and a horizon in days, a zone, the dates ahead
+AHEAD = {
+    "months": (["2009-11-01", "2009-12-01", "2010-01-01"], 30.5, 60, "", ["2010-02-01", "2010-03-01"]),
+    "ends of months": (["2009-11-30", "2009-12-31"], 31, 92, "", ["2010-01-31", "2010-02-28", "2010-03-31"]),
+    "years": (["2006-07-01", "2007-07-01"], 365, 800, "", ["2008-07-01", "2009-07-01"]),
+    "days": (["2024-03-04", "2024-03-06", "2024-03-09"], 2.5, 4, "", ["2024-03-11", "2024-03-13"]),
+    "clocks": (
+        ["2024-03-28T23:00", "2024-03-29T23:00"],
+        1,
+        2,
+        "Europe/Berlin",
+        ["2024-03-30T23:00", "2024-03-31T22:00"],
+    ),
+    "an hour that is not there": (
+        ["2024-03-28T01:30", "2024-03-29T01:30"],
+        1,
+        2.5,
+        "Europe/Berlin",
+        ["2024-03-30T01:30"],
+    ),
+    "hours": (["2024-03-28", "2024-03-28T01:00"], 1 / 24, 1, "", None),
+}
+
+
+@pytest.mark.parametrize("name", AHEAD)
+def test_a_forecast_goes_on_in_steps_of_the_calendar(name):
+    """Months were 31 days each, and a median of days had hours."""
+    known, gap, horizon, zone, dates = AHEAD[name]
+    found = dates_ahead(polars.Series(map(stamp, known)), gap * DAY, horizon * DAY, zone)
+    assert (found if found is None else found.to_list()) == (dates and [stamp(day) for day in dates])
 
 
 def test_a_forecast_has_the_times_of_the_table(tmp_path):

@@ -230,6 +230,30 @@ def _epoch_days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
     return text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Int32).cast(pl.Float64)
 
 
+def dates_ahead(seconds: pl.Series, gap: float, horizon: float, zone: str) -> pl.Series | None:
+    """Return the dates up to a horizon behind the last, in steps of the calendar; None for times without such a step.
+
+    Dates of one day of the month, or of its end, go on by months, others of one time of day by days: both are usually
+    `gap` apart, but months are of several lengths, and so are days where clocks are put forward. A time that is not
+    there then is left out.
+    """
+    zone = zone or "UTC"
+    at = (seconds * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
+    at = at.dt.replace_time_zone(None)
+    if at.dt.time().n_unique() > 1:
+        return None
+    ends = bool((at.dt.month_end() == at).all())
+    by_months = ends or at.dt.day().n_unique() == 1
+    months = at.dt.year() * 12 + at.dt.month()
+    step = max(1, round(float(months.diff().median() if by_months else gap / 86400)))
+    count = int(horizon / (step * 86400 * (28 if by_months else 1))) + 2
+    offsets = pl.Series([f"{step * n}{'mo' if by_months else 'd'}" for n in range(1, count)])
+    ahead = at.tail(1).new_from_index(0, len(offsets)).dt.offset_by(offsets)
+    ahead = ahead.dt.month_end() if ends else ahead
+    utc = ahead.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us") / 1e6
+    return utc.filter(utc <= seconds[-1] + (1 + 1e-9) * horizon)
+
+
 LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
