@@ -158,7 +158,9 @@ def test_an_experiment_wins_over_the_model_preset(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a b", "é", "a=b,c", "x[1]", "it's", '"', "back\\slash", "{a}", "(a", "'", "a\\'b"])
-def test_paths_of_any_spelling_arrive(path):
+def test_paths_of_any_spelling_arrive(path, tmp_path, monkeypatch):
+    """Of the folder the command is called in, whatever was composed elsewhere before."""
+    monkeypatch.chdir(tmp_path)
     config = compose([f"checkpoint={path}", "data=mnist", f"data.root={path}"])
     assert config.data["root"] == config.checkpoint == os.path.abspath(path)
 
