@@ -63,13 +63,14 @@ def agree(field, y0, times, *, wanted=True, make=Adaptive, **settings):
                 torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("times", [ENDS, (1.5, 0.3, 0.2)], ids=["ends", "inside"])
-@pytest.mark.parametrize("name", ["dopri5", "dopri8", "heun_euler"])
+@pytest.mark.parametrize(
+    ("name", "times"), [("dopri5", ENDS), ("dopri8", (1.5, 0.3, 0.2)), ("heun_euler", (1.5, 0.3, 0.2))], ids=str
+)
 def test_without_gradients(name, times):
     agree(SWIRL, Y0, times, wanted=False, method=name, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "times"), [("dopri5", ENDS), ("dopri5", MANY), ("heun_euler", MANY)], ids=str)
+@pytest.mark.parametrize(("name", "times"), [("dopri5", MANY), ("heun_euler", ENDS)], ids=str)
 @pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint"])
 def test_with_gradients(name, grad, times):
     tol = 1e-3 if name == "heun_euler" else 1e-5

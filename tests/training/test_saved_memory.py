@@ -133,12 +133,11 @@ def test_saved_mib_is_flat_for_the_adjoint(train, metrics):
 
 
 def test_saved_mib_is_a_straight_line_for_backprop(train, metrics):
-    two, four, eight, sixteen = (logged(train, metrics, "backprop", steps) for steps in (2, 4, 8, 16))
+    two, four, eight = (logged(train, metrics, "backprop", steps) for steps in (2, 4, 8))
     per_step = (four - two) / 2
     # Every step adds its four evaluations, each of which keeps at least the state (8 × 4 × 6 × 6 numbers).
     assert per_step * MIB >= 4 * 4 * 8 * 4 * 36
     assert eight - four == pytest.approx(4 * per_step, rel=1e-9)
-    assert sixteen - eight == pytest.approx(8 * per_step, rel=1e-9)
     assert logged(train, metrics, "adjoint", 2) < two
 
 
