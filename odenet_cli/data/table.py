@@ -27,7 +27,7 @@ from odenet_cli.data.common.checks import check_choice, check_least, check_share
 from odenet_cli.data.common.own import Name, Names, OwnTable
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
-from odenet_cli.data.common.table_across import times_across
+from odenet_cli.data.common.table_across import times_across, turned
 from odenet_cli.data.common.table_controls import Scale
 from odenet_cli.data.common.table_dates import AMBIGUOUS, ORDERS, SERIALS, DateError, check_zone
 from odenet_cli.data.common.table_file import counted_names
@@ -37,6 +37,11 @@ from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.table_summary import summary
 from odenet_cli.data.common.units import KEYS, Numbers, Units, fit_units, warn_odd
 from odenet_cli.errors import RequestError
+
+UNFIT = {
+    "wide": (("variable", "static"), "a column is a series, and no row is of one"),
+    "across": (("values", "controls"), "a row is a series, and its cells are the values"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +87,9 @@ class Source(OwnTable):
         check_least("length", self.length, 2)
         check_least("stride", self.stride, 1)
         check_share("window", self.window, 1e-9, 1)
-        if self.form == "across" and (key := next((k for k in ("values", "controls") if getattr(self, k)), None)):
-            raise RequestError(
-                f"data.{key} goes with data.form=long or wide: here a row is a series, its cells values."
-            )
-        if self.variable and self.form == "wide":
-            raise RequestError("data.variable goes with data.form=long: in a wide table a column is a series.")
-        if self.static and self.form == "wide":
-            raise RequestError("data.static goes with data.form=long: in a wide table no row is of one series.")
+        for form, (keys, why) in UNFIT.items():
+            if self.form == form and (key := next((key for key in keys if getattr(self, key)), None)):
+                raise RequestError(f"data.{key} does not go with data.form={form}: {why}.")
         if self.stride is not None and self.length is None:
             raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
         if "%" not in (self.time_format or "%"):
@@ -124,13 +124,12 @@ class Source(OwnTable):
         return [*(self.time or ()), *(self.values or ())]
 
     def are_names(self, names: list[str]) -> bool:
-        return super().are_names(names) or bool(times_across(self, names, table_columns.TIME))
+        return super().are_names(names) or bool(times_across(self, names))
 
     def table(self) -> Table:
         """Return the series of the file."""
         cells = table_file.read(self, functools.partial(table_columns.check_head, self))
-        cells = table_columns.with_times_as_rows(self, cells)
-        return table_series.make(cells, self, columns_of(self.run) if self.run else ())
+        return table_series.make(turned(self, cells), self, columns_of(self.run) if self.run else ())
 
     def table_of_run(self) -> tuple[Table, Units]:
         """Return the series of the file as they are, in the columns of the run, and its units.

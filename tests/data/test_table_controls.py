@@ -170,7 +170,7 @@ REFUSED = {
         CONTROLLED,
         r"u is 7 throughout the series to train on, .* Take it out of data\.controls",
     ),
-    "static and wide": (SHORT, {"form": "wide", "static": ["k"]}, r"data\.static goes with data\.form=long"),
+    "static and wide": (SHORT, {"form": "wide", "static": ["k"]}, r"data\.static does not go with data\.form=wide"),
     "interpolation": (SHORT, {**CONTROLLED, "interpolation": "cubic"}, r"data\.interpolation=cubic is not known"),
     "fill": (SHORT, {**CONTROLLED, "fill": "zero"}, r"data\.fill=zero is not known. There are: refuse, interpolate"),
     "empty": (

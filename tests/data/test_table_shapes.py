@@ -292,7 +292,7 @@ def test_measurements_in_one_column_are_noticed(tmp_path):
     assert "if kind says what a row measures (x, y): data.variable=kind" in load(apart).record["table"]
     wrong = {
         "no such column": {"variable": "sort"},
-        "in a wide table": {"variable": "kind", "form": "wide"},
+        "does not go with data.form=wide": {"variable": "kind", "form": "wide"},
         "one column holds what was measured, and there are x, y": {"variable": "k"},
     }
     for text, options in wrong.items():
@@ -308,7 +308,7 @@ def test_what_was_understood_is_told(tmp_path):
     assert lines[0] == "1 series of 60 points, 60 in all"
     assert lines[1] == "Time: 0 to 29.5, gaps 0.5 (median), 0.5 (longest)"
     assert lines[2].startswith("Temp: ")
-    assert lines[2].endswith(" °C, 1 cells missing (1.7 %)")
+    assert lines[2].endswith(" °C, 1 cell missing (1.7 %)")
     assert "line 4 taken as a row of units" in lines
     assert "1 comments (#) passed over, the first in line 35" in lines
     text = "\n".join(load(write(tmp_path, clinic()), **SHAPES["clinic"][1]).record["table"])

@@ -450,7 +450,11 @@ ASKED = {
     "numbers": ("city,1990,1991", {}, r"line 1: numbers, where .* say data\.form=across"),
     "numbers beside others": ("Zeit,x,1990", {}, r"no column is named time .* data\.form=across"),
     "no time": ("city,x,y", {"form": "across"}, r"no column is named by a time; .* data\.time_format="),
-    "chosen": ("city,0:00,0:15", {"values": "0:00", "form": "across"}, r"data\.values goes with data\.form=long"),
+    "chosen": (
+        "city,0:00,0:15",
+        {"values": "0:00", "form": "across"},
+        r"data\.values does not go with data\.form=across",
+    ),
     "again": ("city,00:00,00:00", {}, "columns 2 and 3 are both named 00:00"),
     "two digits": (
         "city,1/2/20,1/3/20",

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
 YEAR = "year"  # name of the column beside those that are months
-TIME, VALUE = "time", "value"  # names of the columns that such a table is turned into
+TIME = ("time", "t", "date", "datetime", "timestamp")  # names of a column of times
+TURNED = ["time", "value"]  # columns that such a table is turned into
 
 
-def times_across(source: Source, names: Sequence[str], usual: Collection[str]) -> list[str]:
+def times_across(source: Source, names: Sequence[str]) -> list[str]:
     """Return the names of columns that are times, where a row is a series; none: it is a point.
 
-    usual  names of a column of times, in lower case: with one of them a row is not taken for a series without being
-           asked, nor where the names are numbers, which may be of sensors
+    Unasked a row is none beside a column of times, nor where the names are numbers, which may be of sensors.
     """
     if source.form not in (None, "across"):
         return []
     asked = source.form is not None
-    if not asked and (source.time or {name.lower() for name in names} & {*usual}):
+    if not asked and (source.time or {name.lower() for name in names} & {*TIME}):
         return []
     text = pl.Series(names, dtype=pl.String)
     numbers = text.cast(pl.Float64, strict=False).is_not_null()
     if asked and numbers.any():
         return text.filter(numbers).to_list()
     months = [name for name in names if month_of(name).isdigit()]
-    if months and (asked or YEAR in map(str.lower, names)):
+    if len(months) > 1 and (asked or YEAR in map(str.lower, names)):
         return months
     if source.time_format is None:
         text = pl.Series([name for name in text.filter(~numbers) if _like_date(name)], dtype=pl.String)
@@ -51,11 +51,14 @@ def _like_date(name: str) -> bool:
 
 def turned_names(names: Sequence[str], times: Collection[str]) -> list[str]:
     """Return the names of the columns with two for all that are times."""
-    return [*(name for name in names if name not in times), TIME, VALUE]
+    return [*(name for name in names if name not in times), *TURNED]
 
 
-def turned(cells: Cells, times: Collection[str]) -> Cells:
-    """Return a table of which every cell below a time is a row."""
-    names = turned_names(cells.names, times)
-    frame = cells.frame.unpivot(list(times), index=[*names[:-2], FILE, LINE], variable_name=TIME, value_name=VALUE)
+def turned(source: Source, cells: Cells) -> Cells:
+    """Return the cells of a table; of one whose names of columns are times, with a row for each cell below them."""
+    times = times_across(source, cells.names)
+    if not times:
+        return cells
+    names, (time, value) = turned_names(cells.names, times), TURNED
+    frame = cells.frame.unpivot(times, index=[*names[:-2], FILE, LINE], variable_name=time, value_name=value)
     return cells._replace(names=names, units=[], frame=frame, turned=True)

@@ -6,15 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from odenet_cli.data.common.table_across import YEAR, times_across, turned, turned_names
-from odenet_cli.data.common.table_file import Cells, brief, fault
+from odenet_cli.data.common.table_across import TIME, YEAR, times_across, turned_names
+from odenet_cli.data.common.table_file import brief, fault
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
 SERIES = ("series", "id")  # names that are looked for; where there are several, the first
-TIME = ("time", "t", "date", "datetime", "timestamp")
 
 
 class Columns(NamedTuple):
@@ -38,7 +37,7 @@ class Columns(NamedTuple):
 
 def check_head(source: Source, path: Path, names: list[str]) -> None:
     """Raise RequestError for the names of columns among which one that is needed is not there."""
-    times = times_across(source, names, TIME)
+    times = times_across(source, names)
     if source.form == "across" and not times:
         raise RequestError(
             f"{path}: data.form=across: no column is named by a time; there are {brief(', '.join(names))}. Say how "
@@ -46,12 +45,6 @@ def check_head(source: Source, path: Path, names: list[str]) -> None:
         )
     check_names(path, names, times)
     choose(source, path, turned_names(names, times) if times else names, bool(times))
-
-
-def with_times_as_rows(source: Source, cells: Cells) -> Cells:
-    """Return the cells of a table; of one whose names of columns are times, with a row for each of them."""
-    times = times_across(source, cells.names, TIME)
-    return turned(cells, times) if times else cells
 
 
 def choose(source: Source, path: Path, names: list[str], across: bool) -> Columns:
@@ -76,7 +69,7 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
                 "a row is a series and these are its times, data.form=across."
             )
         time = [found]
-        day = next((key for key in ("date", YEAR) if key in folded and (key == "date" or across)), None)
+        day = next((key for key in ("date", *[YEAR] * across) if key in folded), None)
         if found.lower() == "time" and day and not values:  # a day and, beside it, the time of the day
             time = [names[folded.index(day)], found]
     if series is None and source.form != "wide":

@@ -31,7 +31,7 @@ def summary(table: Table, columns: list[str], left_out: list[str], kind: str) ->
         x = numbers.values[:, [table.columns.index(name)]]
         mean, sd = (float(part[0]) for part in moments(x)) if not x.isnan().all() else (float("nan"),) * 2
         absent = int(torch.isnan(x).sum())
-        missing = f", {absent:,} cells missing ({100 * absent / len(x):.2g} %)" if absent else ""
+        missing = f", {absent:,} cell{'s' * (absent > 1)} missing ({100 * absent / len(x):.2g} %)" if absent else ""
         lines.append(f"{table.cells.describe(name, mean, sd)}{missing}")
     if len(columns) > MAX_COLUMNS:
         lines.append(f"and {len(columns) - MAX_COLUMNS} columns more")
