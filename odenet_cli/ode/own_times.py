@@ -13,14 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.solver import Adaptive, Solver
 from odenet_cli.ode.state import Field
+from odenet_cli.ode.tableau import Tableau
 
 FEW = 1000  # output times, which cost no more than interpolation would
 
@@ -63,7 +65,8 @@ def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], arg
     end = float(distinct[-1])
     if not isinstance(solver, Adaptive):
         # Every step is an output: between them interpolation of the method's order adds an error of that order.
-        pieces = _equal_pieces(end, most * solver.steps, max(3, solver.tableau.order))
+        formulas = cast("Tableau | Rosenbrock", solver.formulas)  # a multistep method takes no fixed steps
+        pieces = _equal_pieces(end, most * solver.steps, max(3, formulas.order))
         return _interpolated(pieces, replace(solver, steps=1)(field, y0, pieces.times, args).y, times)
     # Output times change no step of an adaptive solve: the second one takes the steps of the first, and is inside each
     # the polynomial that as many outputs as it has coefficients define.

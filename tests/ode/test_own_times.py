@@ -99,6 +99,12 @@ def test_states_and_gradients_are_those_of_single_solves(solver, alone):
         torch.testing.assert_close(x, y, rtol=10 * tol, atol=10 * tol)
 
 
+def test_linearly_implicit_steps_may_be_fixed():
+    solver, times = Fixed(method="rodas4", steps=4), torch.tensor([[0.1, 0.4], [0.3, 1.0]], dtype=torch.float64)
+    (found,) = solve_at(solver, lambda t, y: -y, torch.ones(2, 1, dtype=torch.float64), [times])
+    assert torch.allclose(found[..., 0], torch.exp(-times), atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["heun_euler", "bosh3", "dopri5", "tsit5", "dopri8", "adams"])
 def test_between_the_steps_it_is_the_dense_output(method):
     """At a tolerance that the interpolation could be told by, and with a jump that ends a step."""
