@@ -54,7 +54,10 @@ class Scorer:
             raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
         self.model, self.loss_fn, self.solves = run.model, run.loss_fn, bool(solvers(run.model))
-        self.title = f"{folder}: {run.weights}, {self.split.size:,} samples of {data} ({split})"
+        sizes = [min(batch_size, part.size - at) for part in self.split.parts for at in range(0, part.size, batch_size)]
+        scored = sum(sizes[: config.trainer.limit_batches])
+        count = f"{scored:,} of {self.split.size:,}" if scored < self.split.size else f"{scored:,}"
+        self.title = f"{folder}: {run.weights}, {count} samples of {data} ({split})"
         evaluate(self.model, self.loss_fn, self.split, limit=1)  # warms up, so that the first row's time is fair
 
     def row(self, config: Config) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_evaluations_rise_as_the_tolerance_falls(rows, capsys):
     keys = {"split", "method", "rtol", "atol", "steps", "max_steps", "loss", "error", "time_s"}
     assert keys | {"nfe_forward", "nfe_backward", "vjps", "accepted", "rejected"} == records[0].keys()
     table = capsys.readouterr().out.splitlines()
-    assert "best weights, step 1, 360 samples of digits (test)" in table[0]
+    assert "best weights, step 1, 200 of 360 samples of digits (test)" in table[0]
     assert table[1].split() == ["method", "rtol", "atol", "steps", "error", "NFE", "rejected", "time"]
     assert len(table) == 5
     assert all(f"{record['error']:.2%}" in line for record, line in zip(records, table[2:]))
@@ -122,7 +122,7 @@ def test_alone_it_scores_as_the_run_was_scored(rows, run_folder):
 def test_every_split(rows, capsys, split, size):
     (record,) = rows(f"split={split}", "trainer.limit_batches=1", "eval.batch_size=16")
     assert record["split"] == split
-    assert f"{size:,} samples of digits ({split})" in capsys.readouterr().out
+    assert f" 16 of {size:,} samples of digits ({split})" in capsys.readouterr().out
 
 
 def test_the_checkpoint_asked_for(rows, capsys):
