@@ -40,6 +40,7 @@ from odenet_cli.request.overrides import parse, quote_override
 from odenet_cli.request.trust import check_composed
 
 CELLS = Path("runs/cells")
+RHYTHM = "trainer.log_every"  # not in the hash of a cell
 # Keys that came later, with the value that every cell before them had: they are left out of the hash.
 ADDED_KEYS = {"optim.schedule": "steps"}
 
@@ -178,8 +179,10 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
                 # Of two overrides of a key the later one counts: a row's own before its part's, the user's before all.
                 layers = [*common, *of_row.get(row, ()), *part.get("words", ()), *part["rows"][row]]
                 last = {key_of(word): word.format_map(values) for word in layers}
-                words = [word for key, word in last.items() if key not in users]
-                words = [f"experiment={item}", *words, f"seed={seed}", *overrides]
+                # Where a part says how often a record is written, its page has the numbers of single records.
+                typed = [word for word in overrides if not (key_of(word) == RHYTHM and RHYTHM in last)]
+                words = [word for key, word in last.items() if key not in map(key_of, typed)]
+                words = [f"experiment={item}", *words, f"seed={seed}", *typed]
                 cells += _cells(composer, words, part=name, row=row, seed=seed, alone=part.get("alone", False))
     return Plan(
         item=item,

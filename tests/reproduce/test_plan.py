@@ -250,6 +250,10 @@ def test_words_that_change_results_are_named_and_others_leave_the_cells():
         found = planned("table1", "quick", ("MLP",), words)
         assert found.changes == changes
         assert (found.cells[0].folder == plain.folder) is (not changes)
+    # Of the scaling every record is a step of the page: its own rhythm stays.
+    cells = planned("table1", "quick", ("ODE-Net",), words).cells
+    rhythms = {cell.part: cell.config.trainer.log_every for cell in cells}
+    assert rhythms == {"compare": 5, "scaling": 1}
 
 
 @pytest.mark.parametrize(
