@@ -6,7 +6,7 @@ Also what validation says over training: at the tested weights, towards the end,
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from odenet_cli.markdown import markdown_table
@@ -132,6 +132,14 @@ class LearningCurve(NamedTuple):
     mean: list[float]
     low: list[float]
     high: list[float]
+
+
+def learning_curves(
+    cells: Sequence[Entry], choice: Choice | None, name: str, setting: Setting = learning_rate
+) -> Iterator[tuple[bool, LearningCurve]]:
+    """Yield the curve of each setting that was tried, and whether it is the chosen one."""
+    for tried in choice.tried if choice else ():
+        yield choice is not None and tried == choice.setting, learning_curve(cells, name, tried, setting)
 
 
 def learning_curve(cells: Iterable[Entry], name: str, tried: str, setting: Setting = learning_rate) -> LearningCurve:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table, three_digits
+from odenet_cli.markdown import markdown_table, mean_count, three_digits
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry
 from odenet_cli.report.runs import Run
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.table import parameters, runs_and_seeds
-from odenet_cli.report.text import mean_count, seeds_text
+from odenet_cli.report.text import seeds_text
 
 RATES = "Learning rates, by the loss on validation samples (nat, mean over seeds):"
 COSTS = ("rate", "parameters", "updates", "NFE", "time, s", "runs (seeds)")
@@ -99,10 +99,8 @@ def curves(
     for axes, target in zip(grid.flat, names):
         heights: list[float] = []
         for flow in flows(choices):
-            choice = choices.get((target, flow))
-            for setting in choice.tried if choice else ():
-                best = choice is not None and setting == choice.setting
-                curve = selection.learning_curve(cells[target, flow], name, setting)
+            key = target, flow
+            for best, curve in selection.learning_curves(cells.get(key, ()), choices.get(key), name):
                 width, alpha = (1.2, 1.0) if best else (0.5, 0.35)
                 axes.plot(curve.seconds, curve.mean, **look(flow), linewidth=width, alpha=alpha, zorder=2 + best)
                 heights += [height for height in curve.mean if height > 0]
