@@ -26,9 +26,7 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
     """
     net, record = trained(folder, config, which, eval_batch(config), predicted=True), known_data(folder)
     own = datasets.own_samples(*config.source(), record)
-    splits: dict[str, Split] = {"test": net.data.test}
-    if own is not None:
-        splits = {"train": net.data.train.unshuffled(eval_batch(config)), "valid": net.data.valid, **splits}
+    splits = {"test": net.data.test} if own is None else net.splits(eval_batch(config))
     parts = {name: _ask(net, split, config) for name, split in splits.items()}
     output, truth = (torch.cat([part[n] for part in parts.values()]) for n in (0, 1))
     judged = slice(None) if net.other_data else slice(len(output) - len(parts["test"][0]), None)

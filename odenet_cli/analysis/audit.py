@@ -75,9 +75,9 @@ class Audit:
     def __init__(self, run: Trained, own: SolverConfig, batch_size: int, over: Over = unwatched) -> None:
         if run.data.task != "classify":
             raise RequestError(f"this run's task is {run.data.task}: there are no right answers to count.")
-        splits = {"test": run.data.test}
-        if run.data.test.size < MIN_SAMPLES:
-            splits |= {"valid": run.data.valid, "train": run.data.train.unshuffled(batch_size)}
+        splits = dict(reversed(run.splits(batch_size).items()))  # the test first
+        if run.data.test.size >= MIN_SAMPLES:
+            splits = {"test": run.data.test}
         self.samples = {name: split.size for name, split in splits.items() if split.size}
         if (count := sum(self.samples.values())) < MIN_SAMPLES:
             raise RequestError(f"this run has {count} samples in all; an audit needs {MIN_SAMPLES:,} or more.")

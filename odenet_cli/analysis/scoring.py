@@ -48,8 +48,8 @@ class Scorer:
         if run.other_data and config.data.get("path") != load(folder).data.get("path"):
             data, split = str(config.data["path"]), split or "all"
         split = split or "test"
-        splits = {"train": run.data.train.unshuffled(batch_size), "valid": run.data.valid, "test": run.data.test}
-        self.split, self.over = Chained([part for name, part in splits.items() if split in (name, "all")]), over
+        parts = [part for name, part in run.splits(batch_size).items() if split in (name, "all")]
+        self.split, self.over = Chained(parts), over
         if not self.split.size:
             raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}

@@ -15,7 +15,7 @@ from odenet_cli import data as datasets
 from odenet_cli import models
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import CODE_KEYS, Config
-from odenet_cli.data import Data
+from odenet_cli.data import Data, Split
 from odenet_cli.errors import RequestError
 from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.rundir import read_record
@@ -31,7 +31,7 @@ log = logging.getLogger("odenet")
 
 
 class Trained(NamedTuple):
-    """Hold what a run leaves behind.
+    """Hold what a run leaves behind; `splits(batch_size)` are its samples, those of training in their own order.
 
     weights     which ones the model has, in words
     step        the optimiser step they are from
@@ -45,6 +45,9 @@ class Trained(NamedTuple):
     weights: str
     step: int
     other_data: bool = False
+
+    def splits(self, batch_size: int) -> dict[str, Split]:
+        return {"train": self.data.train.unshuffled(batch_size), "valid": self.data.valid, "test": self.data.test}
 
 
 def trained(folder: Path, config: Config, which: str, batch_size: int, predicted: bool = False) -> Trained:
