@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from odenet_cli.models import solvers
-from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.rundir import steps_of
+from odenet_cli.training.certificate.probe import AtStart
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.session import Session
 
@@ -40,27 +40,22 @@ class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
-class _EvaluateOnce:
-    """Stand in for a gradient method: count one evaluation of the field and its vector-Jacobian product, and return
-    y0 for the solution."""
+class _EvaluateOnce(AtStart):
+    """Count the FLOP of one evaluation of the field and of its vector-Jacobian product."""
 
     counts: list[tuple[int, int]]
     weights: list[Tensor]
-    supports = Backprop.supports
 
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        rhs = problem.rhs
-        y = tuple(part.detach().requires_grad_() for part in rhs.y0)
-        start = problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
+    def look(self, problem: Problem, t: float) -> None:
+        y = tuple(part.detach().requires_grad_() for part in problem.rhs.y0)
         forward, backward = _Flop(), _Flop()  # type: ignore[no-untyped-call]
         with forward:
-            value = [part for part in rhs(start, y) if part.requires_grad]
+            value = [part for part in problem.rhs(t, y) if part.requires_grad]
         with backward:
             if value:
                 ones = [torch.ones_like(part) for part in value]
                 torch.autograd.grad(value, (*y, *self.weights), ones, allow_unused=True)
         self.counts.append((forward.total, backward.total))
-        return problem.stack([rhs.y0] * len(problem.ts))
 
 
 def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float) -> dict[str, Any]:

@@ -44,8 +44,22 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Stand in for a gradient method: look at the field, and return y0 for the solution.
+class AtStart:
+    """Stand in for a gradient method: look at the start (t, y0) of each solve, and return y0 for the solution."""
+
+    supports = Backprop.supports
+
+    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+        self.look(problem, problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0]))
+        return problem.stack([problem.rhs.y0] * len(problem.ts))
+
+    def look(self, problem: Problem, t: float) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Probe(AtStart):
+    """Add what the field shows to `looks`.
 
     held  random generators of the network's own
     at    where to look; None: where the solve begins
@@ -54,11 +68,10 @@ class Probe:
     looks: list[Look]
     held: list[Generator]
     at: Iterator[Look] | None = None
-    supports = Backprop.supports
 
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+    def look(self, problem: Problem, t: float) -> None:
         rhs, point = problem.rhs, next(self.at, None) if self.at else None
-        t = point.t if point else problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
+        t = point.t if point else t
         y = tuple(a.to(b.dtype) for a, b in zip(point.y, rhs.y0)) if point else problem.y0
         before, place = generators.state(rhs.device), generators.fingerprint(rhs.device)
         own = [generator.get_state() for generator in self.held]
@@ -76,7 +89,6 @@ class Probe:
         held, value = (tuple(part.detach().clone() for part in state) for state in (y, first))
         times = problem.times is not None
         self.looks.append(Look(t, held, value, coarse, distance(second, first), random, times, len(problem.ts)))
-        return problem.stack([rhs.y0] * len(problem.ts))
 
 
 def distance(a: State, b: State) -> float:
