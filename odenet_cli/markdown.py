@@ -1,4 +1,4 @@
-"""Write tables as Markdown, and the numbers in them: whatever stands in a cell stays in it."""
+"""Write tables as Markdown, and the numbers in them: whatever stands in a cell stays in it. Also lists of words."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ def three_digits(value: float | None) -> str:
         return MISSING
     decimals = next((decimals for bound, decimals in ((100, 0), (10, 1), (1, 2)) if abs(value) >= bound), 3)
     return f"{value:.{decimals}f}"
+
+
+def mean_count(value: float | None) -> str:
+    """Return a mean of counts: 20 or 20.5."""
+    return MISSING if value is None else f"{value:.1f}".removesuffix(".0")
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are: 1 step, 2,000 steps."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    """Return a, b and c."""
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:

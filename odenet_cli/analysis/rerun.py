@@ -16,15 +16,14 @@ from typing import Any
 
 from odenet_cli.analysis.trained import known_data
 from odenet_cli.config.schema import Config, OptimConfig
-from odenet_cli.errors import RequestError, RunFailed, first_line
+from odenet_cli.errors import RequestError, first_line
 from odenet_cli.ode import Stats
 from odenet_cli.registry import require
 from odenet_cli.rundir import read_record
 from odenet_cli.training import build, checkpoint, device, generators
 from odenet_cli.training.evaluate import converted
-from odenet_cli.training.failure import WHERE, describe_progress, failing_in, first_nonfinite
-from odenet_cli.training.loop import loss_and_gradients, score, train_epoch, validate
-from odenet_cli.training.progress import number
+from odenet_cli.training.failure import WHERE, check_finite
+from odenet_cli.training.loop import make_step, score, train_epoch, validate
 from odenet_cli.training.resume import begin_from_checkpoint, best_weights, restore
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Session
@@ -40,7 +39,7 @@ class Quiet:
 
     def step(self, done: int) -> None:
         """Keep the states between two steps; raise `RunFailed` if the update broke the weights."""
-        check_update(self.session)
+        check_finite(self.session, self.session.model.state_dict())
         self.states = generators.state(self.session.device)
 
     def last(self, session: Session) -> None:
@@ -168,20 +167,8 @@ def train_step(session: Session) -> str:
     session.model.train()
     session.set_learning_rate()
     batch = converted(next(session.batches()), build.dtype(session.config))
-    with failing_in(session, "train"):
-        values, solves = loss_and_gradients(session, batch)
-    session.optimizer.step()
-    session.step += 1
-    check_update(session)
+    values, solves = make_step(session, batch)
+    check_finite(session, session.model.state_dict())
     cost = sum(solves, start=Stats())
-    nfe = f", {number(cost.nfe_forward)} evaluations forward, {number(cost.nfe_backward)} backward" if solves else ""
+    nfe = f", {cost.nfe_forward} evaluations forward, {cost.nfe_backward} backward" if solves else ""
     return f"It passes: loss {values['loss'].item():.6g}{nfe}."
-
-
-def check_update(session: Session) -> None:
-    """Raise `RunFailed` if the last optimiser step made a weight NaN or infinite."""
-    name = first_nonfinite(session.model.state_dict())
-    if name is not None:
-        raise RunFailed(
-            f"the update of step {session.step} makes {name} NaN or infinite, at {describe_progress(session)}."
-        )

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from odenet_cli.config.schema import Config
-from odenet_cli.ode import tally
 from odenet_cli.training import build, device
-from odenet_cli.training.loop import loss_and_gradients
+from odenet_cli.training.loop import make_step
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Session
 
@@ -24,16 +23,13 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
     """
     where = device.choose(config.device)
     device.configure_backends(where, config.deterministic, build.tightest(config))
-    session = assemble(replace(config, compile="false"), where)
+    trainer = replace(config.trainer, certify=0)
+    session = assemble(replace(config, compile="false", trainer=trainer), where)
     session.model.train()
     started = opened = time.perf_counter()
     for batch in batches(session):
         session.set_learning_rate()
-        values, solves = loss_and_gradients(session, batch)
-        with tally() as tried:  # least squares solves to try a step
-            session.optimizer.step()
-        session.step += 1
-        session.window.add(values, solves + tried)
+        session.window.add(*make_step(session, batch))
         if session.step == 1:
             session.window.means()  # waits for the device
             opened = time.perf_counter()

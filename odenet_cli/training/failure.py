@@ -24,6 +24,7 @@ from odenet_cli.errors import (
     is_out_of_memory,
     message_of,
 )
+from odenet_cli.markdown import join_words
 from odenet_cli.models import solvers
 from odenet_cli.ode import SolveError, method
 from odenet_cli.ode.gradient import exact_gradients, leaner
@@ -73,6 +74,16 @@ def check_gradients(session: Session) -> None:
             f"{session.optimizer.param_groups[0]['lr']:g}.\n"
             "  Lower optim.lr, or solve the gradient more accurately (gradient.solver.rtol, "
             f"{exact_gradients(method(session.config.solver.method))})."
+        )
+
+
+def check_finite(session: Session, state: dict[str, Any], what: str = "") -> None:
+    """Raise `Diverged` if a weight, or a number in another `state` of the session, is NaN or infinite."""
+    name = first_nonfinite(state)
+    if name is not None:
+        raise Diverged(
+            f"the run diverged: {what}{name} is NaN or infinite after step {session.step}, "
+            f"at {describe_progress(session)}.\n  Lower optim.lr."
         )
 
 
@@ -149,8 +160,7 @@ def out_of_memory(session: Session) -> str:
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     lean = leaner(config.gradient.method, method(config.solver.method)) if solvers(session.model) else []
-    names = " or ".join(filter(None, (", ".join(lean[:-1]), *lean[-1:])))
-    less = f"; gradient={names} need{'s' if len(lean) == 1 else ''} less" if lean else ""
+    less = f"; gradient={join_words(lean, 'or')} need{'s' if len(lean) == 1 else ''} less" if lean else ""
     return (
         f"out of memory on {session.device} after step {session.step}: the peak was {peak / MIB:,.0f} MiB with "
         f"trainer.batch_size={config.trainer.batch_size} and gradient={config.gradient.method}.\n"

@@ -77,14 +77,18 @@ def check_same_run(folder: Path, config: Config) -> dict[str, str]:
 
 def other_run(folder: Path, differing: Mapping[str, str]) -> RequestError:
     """Return the error for a folder that holds another run than the one that was asked for."""
+    return RequestError(
+        f"{folder} holds another run than this one (there → here):{listed(differing)}\n"
+        "  Say what it was made with to go on with it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
+    )
+
+
+def listed(differing: Mapping[str, str]) -> str:
+    """Return how two configs differ as the first lines of a list."""
     lines = [f"{key}: {change}" for key, change in differing.items()]
     if len(lines) > MAX_DIFFERENCES:
         lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
-    listing = "\n  ".join(lines)
-    return RequestError(
-        f"{folder} holds another run than this one (there → here):\n  {listing}\n"
-        "  Say what it was made with to go on with it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
-    )
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -45,17 +45,10 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
     for batch in session.batches():
         session.window.open()
         rate = session.set_learning_rate()
+        values, solves = make_step(session, batch)
 
-        # What fails in here leaves the weights as they were: the step can be repeated.
-        with failing_in(session, "train"):
-            values, solves = loss_and_gradients(session, batch)
-        certify_when_due(session, batch)
-        with tally() as tried:  # least squares tries a step before it takes it; other optimisers solve nothing
-            session.optimizer.step()
-
-        session.step, session.position = session.step + 1, session.position + 1
+        session.position += 1
         session.elapsed_s = time.perf_counter() - session.started
-        solves += tried
         session.window.add(values, solves)
         if session.budget is not None:
             session.budget.add(sum(stats.nfe_forward for stats in solves))
@@ -74,6 +67,18 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
 
     if session.position == session.per_epoch:
         session.epoch, session.position = session.epoch + 1, 0
+
+
+def make_step(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
+    """Make one optimiser step; return loss and metrics of `batch` before it, () each, and what its solves cost."""
+    # What fails in here leaves the weights as they were: the step can be repeated.
+    with failing_in(session, "train"):
+        values, solves = loss_and_gradients(session, batch)
+    certify_when_due(session, batch)
+    with tally() as tried:  # least squares tries a step before it takes it; other optimisers solve nothing
+        session.optimizer.step()
+    session.step += 1
+    return values, solves + tried
 
 
 def loss_and_gradients(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:

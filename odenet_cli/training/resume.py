@@ -18,8 +18,8 @@ from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.common.latent import LatentVAE
 from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.checkpoint import Content, OtherConfig
-from odenet_cli.training.failure import Diverged, describe_progress, first_nonfinite
-from odenet_cli.training.identity import sets_weights
+from odenet_cli.training.failure import check_finite, first_nonfinite
+from odenet_cli.training.identity import listed, sets_weights
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.session import Certificates, Session, Window
@@ -41,9 +41,11 @@ class CheckpointWriter:
 
     def last(self, session: Session) -> None:
         """Write everything that a run needs to go on to the same bits."""
+        weights, optimizer = self._weights(session), session.optimizer.state_dict()
+        check_finite(session, optimizer, "the optimiser's state ")
         content = {
-            **self._weights(session),
-            "optimizer": self._finite(session, session.optimizer.state_dict(), "the optimiser's state "),
+            **weights,
+            "optimizer": optimizer,
             **generators.state(session.device),
             "position": session.position,
             "validated": session.validated,
@@ -62,19 +64,10 @@ class CheckpointWriter:
         checkpoint.save(self.folder / "best.pt", self._weights(session))
 
     def _weights(self, session: Session) -> dict[str, Any]:
-        weights = self._finite(session, session.model.state_dict())
+        weights = session.model.state_dict()
+        check_finite(session, weights)
         config = fingerprint(session.config)
         return {"config": config, "model": weights, "step": session.step, "epoch": session.epoch}
-
-    @staticmethod
-    def _finite(session: Session, state: dict[str, Any], what: str = "") -> dict[str, Any]:
-        name = first_nonfinite(state)
-        if name is not None:
-            raise Diverged(
-                f"the run diverged: {what}{name} is NaN or infinite after step {session.step}, "
-                f"at {describe_progress(session)}.\n  Lower optim.lr."
-            )
-        return state
 
 
 def restore(session: Session, state: Content) -> None:
@@ -139,15 +132,14 @@ def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free
     # An option that an older version did not know had its default.
     known = leaves(default_options(asdict(config)), lists=False)
     theirs = {**{key: value for key, value in known if key in ours}, **state["config"]}
-    differences = [
-        f"{key}: {theirs.get(key)} in the checkpoint, {ours.get(key)} here"
+    differing = {
+        key: f"{theirs.get(key)} in the checkpoint, {ours.get(key)} here"
         for key in sorted(ours.keys() | theirs.keys())
         if key.startswith(prefixes) and key not in free and sets_weights(key) and ours.get(key) != theirs.get(key)
-    ]
-    if differences:
-        listing = "\n  ".join(differences[:8])
+    }
+    if differing:
         raise OtherConfig(
-            f"the config does not agree with {state.path}:\n  {listing}\n  Set these back, or start a new run."
+            f"the config does not agree with {state.path}:{listed(differing)}\n  Set these back, or start a new run."
         )
 
 
