@@ -19,11 +19,12 @@ from odenet_cli.commands import _common
 from odenet_cli.commands.report import make_folder
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
-from odenet_cli.registry import require
+from odenet_cli.registry import headlines, require
 from odenet_cli.training.progress import Parts
 
 MAX_REPEATS = 100_000
-TITLES = "\n".join(f"  {name:<10} {workloads.title(name)}" for name in workloads.names())
+TITLES = headlines("odenet_cli.bench.workloads")
+LISTING = "\n".join(f"  {name:<10} {title}" for name, title in TITLES.items())
 PEERS = 'The peers: pip install -e ".[bench]"; diffrax: pip install diffrax'
 
 
@@ -34,7 +35,7 @@ def device(text: str) -> str:
     return text
 
 
-PARSER = _common.Parser(__name__, f"{__doc__}\n\n{TITLES}\n\n{PEERS}")
+PARSER = _common.Parser(__name__, f"{__doc__}\n\n{LISTING}\n\n{PEERS}")
 PARSER.offers = workloads.names
 PARSER.add_argument("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
 PARSER.add_argument(
@@ -79,7 +80,7 @@ def main(request: Namespace) -> int:
             peers=tuple(present), device=device, repeats=request.repeats, log=log, note=parts.note
         )
         for name in names:
-            heading = f"{name}: {workloads.title(name).rstrip('.')}"
+            heading = f"{name}: {TITLES[name].rstrip('.')}"
             print(f"\n## {heading}\n", flush=True)
             parts.begin(name)
             tables = workloads.workload(name).run(settings)

@@ -5,11 +5,9 @@ A module has a class `Workload`, a frozen dataclass whose fields are the sizes, 
 
 from __future__ import annotations
 
-import ast
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli import registry
@@ -40,12 +38,6 @@ class Settings:
 
 def names() -> list[str]:
     return registry.names(__name__)
-
-
-def title(name: str) -> str:
-    """Return the first line of the module's docstring; nothing is imported."""
-    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def workload(name: str) -> Any:
