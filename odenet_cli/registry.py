@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import RequestError, user_frame
+from odenet_cli.markdown import join_words
 
 MAX_OFFERED = 3
 
@@ -66,8 +67,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def offer(names: Sequence[str]) -> str:
     """Return ' Did you mean `x` or `y`?', an empty string without names."""
-    *others, last = [f"`{name}`" for name in names] or [""]
-    return f" Did you mean {', '.join(others)}{' or ' * bool(others)}{last}?" if names else ""
+    return f" Did you mean {join_words([f'`{name}`' for name in names], 'or')}?" if names else ""
 
 
 def require(key: str, name: str, choices: Iterable[str]) -> str:

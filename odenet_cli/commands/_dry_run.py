@@ -8,6 +8,7 @@ from odenet_cli.commands.help import spell
 from odenet_cli.config.check import leaves
 from odenet_cli.config.presets import written
 from odenet_cli.config.schema import Config
+from odenet_cli.markdown import counted, mean_count
 from odenet_cli.request.data import complete_for
 from odenet_cli.request.job import TrainRequest
 from odenet_cli.request.origins import values_and_origins
@@ -15,7 +16,7 @@ from odenet_cli.rundir import short
 from odenet_cli.streams import hanging
 from odenet_cli.training.build import solves
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import columns, duration, number, say
+from odenet_cli.training.progress import columns, duration, say
 
 MAX_LISTED = 20  # jobs of a sweep
 MIN_VALUE = 11  # columns: tensorboard
@@ -96,7 +97,7 @@ def cost(config: Config) -> dict[str, str]:
     from odenet_cli.training.estimate import first_steps
 
     session, step = first_steps(config)
-    made = f"in {session.step} step{'s' * (session.step != 1)} made now, in memory, not compiled"
+    made = f"in {counted(session.step, 'step')} made now, in memory, not compiled"
     fits = config.optim.name == LEAST_SQUARES
     converged = fits and session.optimizer.converged  # type: ignore[attr-defined]
     lines = {
@@ -108,7 +109,7 @@ def cost(config: Config) -> dict[str, str]:
         most = f"at most {session.end:,}; a fit ends where it has converged"
         lines["steps"] = f"{session.end:,}, in which it converges" if converged else most
     if step["nfe_forward"]:
-        lines["NFE"] = f"{number(step['nfe_forward'])} forward, {number(step['nfe_backward'])} backward a step"
+        lines["NFE"] = f"{mean_count(step['nfe_forward'])} forward, {mean_count(step['nfe_backward'])} backward a step"
     training = duration(session.end * step["step_ms"] / 1e3)
     about = "at most" if fits and not converged else "about"
     rest = "the search for a start and scoring come" if fits else "scoring comes"

@@ -34,6 +34,7 @@ from odenet_cli.commands import _common
 from odenet_cli.commands.report import make_folder
 from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
+from odenet_cli.markdown import counted
 from odenet_cli.registry import nearest
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def describe(plan: Plan, at_once: int) -> list[str]:
     """Return a line for each cell: whether it is done, and the command that runs it."""
     from odenet_cli.rundir import record_or_reason
 
-    many = f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}" + (f", {at_once} at a time" if at_once > 1 else "")
+    many = counted(len(plan.cells), "cell") + (f", {at_once} at a time" if at_once > 1 else "")
     lines = [f"{plan.item}, {plan.preset} preset: {many}: {plan.about}"]
     for cell in plan.cells:
         status = record_or_reason(cell.folder).get("status") or ("kept" if cell.kept else "missing")

@@ -24,7 +24,7 @@ MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 20_000, 50
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 # ${key} and the resolvers of `conf/`, without another ${…} inside.
 INTERPOLATION = re.compile(r"\$\{([^:${}]+|(now|hydra|oc\.select):[^${}]*)\}")
-SECTIONS = ("solver", "gradient", "model", "data", "optim", "trainer", "eval")  # in every version
+SECTIONS = ("model", "solver", "gradient", "data", "optim", "trainer", "eval")  # in every version, in reading order
 _reported: set[tuple[str, ...]] = set()
 
 

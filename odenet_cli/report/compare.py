@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from odenet_cli.config.saved import SECTIONS
 from odenet_cli.config.schema import INCIDENTAL
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
@@ -17,7 +18,6 @@ IGNORED = INCIDENTAL | {"seed"}  # may differ between two runs of the same exper
 SOLVER_KEYS = ("solver.", "gradient.", "eval.solver.")
 IDENTITY = ("model", "data", "trainer")  # sections that no mean is taken over, nor over the presets of others
 PRESETS = ("name", "method")  # RK-Net and ODE-Net differ in gradient.method alone
-SECTIONS = ("model", "solver", "gradient", "data", "optim", "trainer", "eval")  # in reading order
 
 Setting = dict[str, Any]  # full key -> value, of what was computed
 

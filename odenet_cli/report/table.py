@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.markdown import MISSING, markdown_table, three_digits
+from odenet_cli.markdown import MISSING, markdown_table, mean_count, three_digits
 from odenet_cli.registry import nearest
 from odenet_cli.report.compare import PRESETS, Comparison, Group
 from odenet_cli.report.provenance import MAX_LISTED, Provenance
 from odenet_cli.report.statistics import Spread, over_seeds
-from odenet_cli.report.text import bullets, config_sentence, config_value, mean_count, seed_range
+from odenet_cli.report.text import bullets, config_sentence, config_value, seed_range
 from odenet_cli.scores import ERROR, Score, scores_among, scores_of
 from odenet_cli.streams import wrapped
 

@@ -39,11 +39,6 @@ def keys_title(keys: Sequence[str], following: Sequence[str] = ()) -> str:
     return ", ".join(keys) + (f" (and {more})" if following else "")
 
 
-def mean_count(value: float | None) -> str:
-    """Return a mean of counts: 20 or 20.5."""
-    return MISSING if value is None else f"{value:.1f}".removesuffix(".0")
-
-
 def seed_range(values: Iterable[int]) -> str:
     """Return seeds as 0–9, or 0, 3, 7."""
     seeds = sorted(set(values))
@@ -56,11 +51,6 @@ def seeds_text(values: Iterable[int]) -> str:
     """Return seed 0, or seeds 0–2."""
     seeds = set(values)
     return f"seed{'s' * (len(seeds) != 1)} {seed_range(seeds)}"
-
-
-def join_words(words: Sequence[str]) -> str:
-    """Return a, b and c."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import first_line
+from odenet_cli.markdown import counted, mean_count
 from odenet_cli.reproduce.plan import Cell
 from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
 from odenet_cli.training.ending import score_text
-from odenet_cli.training.progress import duration, number, percent
+from odenet_cli.training.progress import duration, percent
 
 STATES = ("done", "running", "failed", "left")
 REDRAW_S = 1.0
@@ -46,7 +47,7 @@ class Board:
                 self._set_done(folder, record)
         before = self.count("done")
         text = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
-        print(f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {text}", flush=True)
+        print(f"{counted(len(self.cells), 'cell')}: {text}", flush=True)
 
     def __enter__(self) -> Board:
         if sys.stdout.isatty() and self.count("left"):
@@ -122,7 +123,11 @@ class Board:
         if self.state[folder] == "failed":
             return f"{title}: failed" + (f", {first_line(record['reason'])}" if record.get("reason") else "")
         final = record["final"]
-        nfe = f", NFE {number(final['nfe_forward'])}/{number(final['nfe_backward'])}" if final["nfe_forward"] else ""
+        nfe = (
+            f", NFE {mean_count(final['nfe_forward'])}/{mean_count(final['nfe_backward'])}"
+            if final["nfe_forward"]
+            else ""
+        )
         return f"{title}: {score_text(final)}{nfe}, {duration(self.seconds[folder])}"
 
     def _describe_rest(self) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError, first_line, message_of
+from odenet_cli.markdown import counted
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
@@ -197,7 +198,7 @@ def report(
     about = results.About(
         item=plan.item,
         preset=plan.preset,
-        text=f"{plan.about}; {plan.seeds} seed{'s' * (plan.seeds != 1)}",
+        text=f"{plan.about}; {counted(plan.seeds, 'seed')}",
         partial=tuple(partial),
         missing=tuple(f"{plan.by_folder[folder].title}: {reason}" for folder, reason in failed.items()),
     )

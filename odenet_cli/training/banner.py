@@ -7,6 +7,7 @@ from pathlib import Path
 from odenet_cli import threads
 from odenet_cli.config.resolve import eval_solver, gradient_solver
 from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
+from odenet_cli.markdown import counted
 from odenet_cli.models import solvers
 from odenet_cli.rundir import short
 from odenet_cli.training import device
@@ -50,7 +51,7 @@ def banner(session: Session, folder: Path) -> list[str]:
 def describe_solver(solver: SolverConfig) -> str:
     """Return the method with its tolerance, or its number of steps."""
     if solver.rtol is None:
-        return f"{solver.method}, {solver.steps} step{'s' * (solver.steps != 1)}"
+        return f"{solver.method}, {counted(solver.steps or 0, 'step')}"
     atol = f", atol {solver.atol:g}" if solver.atol != solver.rtol else ""
     return f"{solver.method}, rtol {solver.rtol:g}{atol}"
 
@@ -82,11 +83,6 @@ def recipe_line(session: Session) -> str:
     length = counted(session.total, "step") if trainer.steps else epochs
     stop = f", stopped after {session.end:,}" if session.end < session.total else ""
     return f"{length}{stop}, batches of {trainer.batch_size}; {optim.name}, learning rate {optim.lr:g}{schedule(optim)}"
-
-
-def counted(number: int, thing: str) -> str:
-    """Return how many there are: 1 step, 2,000 steps."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def schedule(optim: OptimConfig) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from odenet_cli import collector, threads
 from odenet_cli.errors import RequestError
+from odenet_cli.markdown import counted
 
 
 def choose(name: str, job: int = 0) -> torch.device:
@@ -98,5 +99,4 @@ def describe(device: torch.device) -> str:
         return "Apple GPU (mps)"
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"cpu ({count} thread{'s' * (count != 1)})"
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})"

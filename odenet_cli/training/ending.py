@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from odenet_cli.markdown import mean_count
 from odenet_cli.rundir import short
 from odenet_cli.scores import scores_of
 from odenet_cli.training import progress
@@ -72,7 +73,7 @@ def digits(value: float, error: float) -> int:
 
 def last_line(final: dict[str, Any], folder: Path) -> str:
     """Return what the terminal shows last of a run."""
-    nfe = f"NFE {progress.number(final['nfe_forward'])} forward, {progress.number(final['nfe_backward'])} backward"
+    nfe = f"NFE {mean_count(final['nfe_forward'])} forward, {mean_count(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
     if (error := final.get("gradient_error")) is not None:
         nfe += f" | gradient error {progress.percent(error) if error >= 1e-4 else f'{error:.0e}'}"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
+from odenet_cli.markdown import mean_count
 from odenet_cli.streams import wrapped
 
 QUIET_S = 10.0
@@ -31,11 +32,6 @@ log = logging.getLogger("odenet")
 def percent(value: float) -> str:
     """Return a fraction as 12.34 %."""
     return f"{100 * value:.2f} %"
-
-
-def number(value: float) -> str:
-    """Return a mean of counts, without a digit where it is whole."""
-    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
 def duration(seconds: float) -> str:
@@ -171,7 +167,7 @@ class Progress:
         loss = f"loss {record['loss']:.4f}"
         error = f"error {percent(record['error'])}" if "error" in record else ""
         if record["split"] == "train":
-            nfe = f"NFE {number(record['nfe_forward'])}/{number(record['nfe_backward'])}"
+            nfe = f"NFE {mean_count(record['nfe_forward'])}/{mean_count(record['nfe_backward'])}"
             fields = {"loss": loss, "error": error, "nfe": nfe if record["nfe_forward"] else ""}
             fields["step_ms"] = f"{record['step_ms']:.0f} ms/step"
             self.train = {name: text for name, text in fields.items() if text}

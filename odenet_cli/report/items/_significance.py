@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import join_words, markdown_table
 from odenet_cli.report.compare import Group
 from odenet_cli.report.statistics import LEVEL, Pair, grouped
-from odenet_cli.report.text import join_words
 
 Pairs = Sequence[Pair]
 NO_PREDICTIONS = (

@@ -13,12 +13,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import MISSING, markdown_table
+from odenet_cli.markdown import MISSING, markdown_table, mean_count
 from odenet_cli.report import scales, style
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.statistics import fit_exponent, fit_line, grouped
-from odenet_cli.report.text import bullets, compact, mean_count, seeds_text
+from odenet_cli.report.text import bullets, compact, seeds_text
 
 TITLE = "Figure 3, error control of a trained ODE-Net"
 LABELS = {

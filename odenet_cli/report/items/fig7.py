@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import markdown_table, three_digits
+from odenet_cli.markdown import markdown_table, mean_count, three_digits
 from odenet_cli.report import style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.pictures import events
@@ -18,7 +18,7 @@ from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run
 from odenet_cli.report.statistics import Spread, over_seeds
 from odenet_cli.report.table import interval, plus_minus
-from odenet_cli.report.text import bullets, mean_count, seeds_text
+from odenet_cli.report.text import bullets, seeds_text
 
 TITLE = "Figure 7, inferred rates of Poisson processes"
 LABELS = {

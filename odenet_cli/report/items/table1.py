@@ -7,14 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import MISSING, markdown_table, three_digits
+from odenet_cli.markdown import MISSING, join_words, markdown_table, mean_count, three_digits
 from odenet_cli.report import style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.items import _significance
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.statistics import Pair, fit_line, grouped, mcnemar
 from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
-from odenet_cli.report.text import bullets, compact, join_words, mean_count, seeds_text
+from odenet_cli.report.text import bullets, compact, seeds_text
 
 TITLE = "Table 1, MLP, ResNets, RK-Net and ODE-Net"
 LABELS = {

@@ -8,14 +8,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from odenet_cli.markdown import MISSING, markdown_table, three_digits
+from odenet_cli.markdown import MISSING, markdown_table, mean_count, three_digits
 from odenet_cli.report import scales, selection, style
 from odenet_cli.report.result import Entry, Facts, Result
 from odenet_cli.report.runs import Run, finite
 from odenet_cli.report.selection import Choice
 from odenet_cli.report.statistics import over_seeds
 from odenet_cli.report.table import interval, parameters, plus_minus, runs_and_seeds
-from odenet_cli.report.text import bullets, compact, mean_count
+from odenet_cli.report.text import bullets, compact
 
 TITLE = "Table 2, latent ODE against RNNs on spirals"
 ODE, FURTHER, VALID = "latent ODE", "rmse_further_clean", "rmse_further_noisy"
@@ -143,16 +143,14 @@ def details(choices: Choices) -> str:
 
 def paces(choices: Choices, models: Sequence[str], sizes: Sequence[int]) -> str:
     """Return the error of the free run at another pace than that of the table; empty where it was not measured."""
-    rows = []
-    for model in models:
-        cells = [model]
-        for size in sizes:
-            choice = choices.get((model, size))
-            measured = [(cell.run.seed, row) for cell in choice.entries for row in cell.measured] if choice else []
-            values = [(seed, finite(row.get(FURTHER))) for seed, row in measured]
-            cells.append(plus_minus(over_seeds(values, FURTHER), 3))
-        if set(cells[1:]) != {MISSING}:
-            rows.append([*cells, "clean"])
+
+    def cell(choice: Choice | None) -> str:
+        entries = choice.entries if choice else ()
+        values = [(entry.run.seed, finite(row.get(FURTHER))) for entry in entries for row in entry.measured]
+        return plus_minus(over_seeds(values, FURTHER), 3)
+
+    rows = [[model, *(cell(choices.get((model, size))) for size in sizes), "clean"] for model in models]
+    rows = [row for row in rows if set(row[1:-1]) != {MISSING}]
     return markdown_table(["", *(f"{size}/100" for size in sizes), "targets"], rows, left=1) if rows else ""
 
 
@@ -221,10 +219,8 @@ def curves(cells: Cells, choices: Choices, sizes: Sequence[int]) -> Figure | Non
     heights: list[float] = []
     for axes, size in zip(panels, sizes):
         for model, look in LOOKS.items():
-            choice = choices.get((model, size))
-            for name in choice.tried if choice else ():
-                best, color = choice is not None and name == choice.setting, look["color"]
-                curve = selection.learning_curve(cells[model, size], VALID, name, setting)
+            key, color = (model, size), look["color"]
+            for best, curve in selection.learning_curves(cells.get(key, ()), choices.get(key), VALID, setting):
                 width, alpha = (1.4, 1.0) if best else (0.6, 0.45)
                 axes.plot(curve.steps, curve.mean, color=color, linewidth=width, alpha=alpha, zorder=2 + best)
                 if best and curve.runs > 1:

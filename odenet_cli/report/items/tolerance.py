@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import MISSING, markdown_table, three_digits
+from odenet_cli.markdown import MISSING, markdown_table, mean_count, three_digits
 from odenet_cli.report import scales, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import finite
 from odenet_cli.report.statistics import LEVEL, Discordant, combined_p, grouped, holm
-from odenet_cli.report.text import bullets, compact, mean_count
+from odenet_cli.report.text import bullets, compact
 
 TITLE = "Training and evaluating an ODE-Net at different tolerances"
 LABELS = {
