@@ -189,7 +189,7 @@ class Parser(argparse.ArgumentParser):
         """Raise for a word that means nothing, and name the nearest that does."""
         name, *_ = word.partition("=")
         known = [*self.options, *self.keys]
-        near = nearest(name, [*known, *(option.lstrip("-") for option in self.options)])
+        near = nearest(name, known if name.startswith("-") else [option.lstrip("-") for option in known])
         listing = f"\n  There are: {', '.join(known)}." if known else ""
         raise RequestError(f"{name} is not {'a key' if self.keys else 'an option'} here.{near}{listing}")
 
@@ -215,6 +215,13 @@ def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
         places = {key.partition(".")[2]: place for key, place in find_moved_data(folder, run).items()}
         return replace(run, data={**run.data, **places}) if places else run
     return run
+
+
+def overridden(config: Config, overrides: Overrides) -> Config:
+    """Return the config of a run with these keys set, one value of each."""
+    from odenet_cli.request.overrides import altered
+
+    return altered(config, combinations(overrides)[0])
 
 
 def combinations(overrides: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -273,14 +280,6 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def counted(name: str, text: str, most: int) -> int:
-    """Return the whole number from 1 to `most` that is given after `name`."""
-    try:
-        return whole(1, most)(text)
-    except ArgumentTypeError as error:
-        raise RequestError(f"{name}{error}") from error
-
-
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return a reader of one of these names."""
 
@@ -295,6 +294,18 @@ def one_of(*choices: str) -> Callable[[str], str]:
 def several(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """Return a reader of values with commas between them, of which each counts once."""
     return lambda text: list(dict.fromkeys(read(part.strip()) for part in word(text).split(",") if part.strip()))
+
+
+def check_out(out: Path | None, *suffixes: str) -> None:
+    """Raise unless `out` is the name of a file, one that ends so, that can be made."""
+    if out is None:
+        raise RequestError(f"no file given: say {' or '.join(f'out=FILE{suffix}' for suffix in suffixes)}.")
+    if suffixes and out.suffix not in suffixes:
+        raise RequestError(f"out={out} must end with {' or '.join(suffixes)}.")
+    if not os.path.isdir(out.parent):
+        raise RequestError(f"out={out}: there is no folder {out.parent}.")
+    if os.path.isdir(out):
+        raise RequestError(f"out={out} is a folder.")
 
 
 def add_checkpoint(parser: Parser) -> None:

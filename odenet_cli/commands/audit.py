@@ -47,9 +47,8 @@ def main(request: Namespace) -> int:
     from odenet_cli.analysis.trained import needs_solver, trained
     from odenet_cli.config.resolve import eval_batch
     from odenet_cli.files import write_json
-    from odenet_cli.request.overrides import altered
 
-    config = altered(run, _common.combinations(request.overrides)[0])
+    config = _common.overridden(run, request.overrides)
     solvers = solvers_to_try(config.solver, config.dtype, request.rtol, request.steps)
     needs_solver(folder, config)
     net = trained(folder, config, request.checkpoint, eval_batch(config))

@@ -10,7 +10,6 @@ In Python: model.load_state_dict(safetensors.torch.load_file("odenet.safetensors
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError, is_disk_full
@@ -23,13 +22,12 @@ _common.add_checkpoint(PARSER)
 @PARSER.command
 def main(request: Namespace) -> int:
     """Read the weights of the run and write them."""
-    check_target(request.out)
+    _common.check_out(request.out, ".safetensors")
     from odenet_cli.analysis.trained import weights_of_run
     from odenet_cli.reproduce.plan import digest
-    from odenet_cli.request.overrides import altered
     from odenet_cli.training import weights
 
-    config = altered(request.config, _common.combinations(request.overrides)[0])
+    config = _common.overridden(request.config, request.overrides)
     state = weights_of_run(request.folder, config, request.checkpoint)
     try:
         weights.save(request.out, state, config, digest(request.config))
@@ -40,15 +38,3 @@ def main(request: Namespace) -> int:
     numbers = sum(tensor.numel() for tensor in state["model"].values())
     print(f"{request.out}: {weights.which(state)} weights, step {state['step']}, {numbers:,} numbers")
     return 0
-
-
-def check_target(out: Path | None) -> None:
-    """Raise unless `out` is the name of a file that can be made."""
-    if out is None:
-        raise RequestError("no file given: say out=FILE.safetensors.")
-    if out.suffix != ".safetensors":
-        raise RequestError(f"out={out} must end with .safetensors, the format that is written.")
-    if not out.parent.is_dir():
-        raise RequestError(f"out={out}: there is no folder {out.parent}.")
-    if out.is_dir():
-        raise RequestError(f"out={out} is a folder.")

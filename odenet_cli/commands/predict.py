@@ -19,7 +19,6 @@ the band is that of its parameters, by the delta method, and of an observation."
 from __future__ import annotations
 
 import datetime
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,14 +49,13 @@ _common.add_checkpoint(PARSER)
 @PARSER.command
 def main(request: Namespace) -> int:
     """Predict, write, and print how well the band holds."""
-    check_target(request.out)
+    _common.check_out(request.out, ".csv", ".parquet")
     if request.seen is not None and request.seen > 1:
         raise RequestError(f"seen={request.seen:g} is a share of the points of a series, at most 1.")
     from odenet_cli import data as datasets
     from odenet_cli.analysis.trained import known_data
-    from odenet_cli.request.overrides import altered
 
-    config = altered(request.config, _common.combinations(request.overrides)[0])
+    config = _common.overridden(request.config, request.overrides)
     datasets.check(*config.source())  # a run of a newer version may have other options
     task = datasets.task(*config.source(), known_data(request.folder))
     if task in ("series", "events", "fit"):
@@ -123,13 +121,3 @@ def date_format(frame: DataFrame) -> str | None:
         return "%Y-%m-%dT%H:%M:%S%:z"
     days = dates.select(polars.all_horizontal(polars.all().dt.time() == datetime.time()).all()).item()
     return "%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S"
-
-
-def check_target(out: Path | None) -> None:
-    """Raise unless `out` is the name of a file that can be made."""
-    if out is None:
-        raise RequestError("no file given: say out=FILE.csv or out=FILE.parquet.")
-    if out.suffix not in (".csv", ".parquet"):
-        raise RequestError(f"out={out} must end with .csv or .parquet, the formats that are written.")
-    if not out.parent.is_dir() or os.path.isdir(out):
-        raise RequestError(f"out={out}: there is no folder {out.parent}, or it is one itself.")

@@ -25,7 +25,6 @@ from __future__ import annotations
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +42,12 @@ if TYPE_CHECKING:
 MAX_COUNT = 1_000  # seeds, or runs side by side
 RESERVED = ("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")  # what the plan says of each run
 PARSER = _common.Parser(__name__, __doc__.format(items=", ".join(options("experiment"))))
-add, number = PARSER.add_argument, partial(_common.counted, most=MAX_COUNT)
+add, number = PARSER.add_argument, _common.whole(1, MAX_COUNT)
 add("words", metavar="ITEM", nargs="+", help="what to rebuild, and key=value for all runs")
 add("--preset", metavar="NAME", default="quick", help="quick, cpu, paper; table1 and fig3 have day, between the two")
-add("--seeds", metavar="N", type=partial(number, "--seeds "), help="seeds 0 to N-1, not as many as the preset has")
+add("--seeds", metavar="N", type=number, help="seeds 0 to N-1, not as many as the preset has")
 add("--rows", metavar="A,B", type=_common.several(str), default=[], help="only these rows")
-add("--jobs", metavar="N", type=partial(number, "--jobs "), default=1, help="runs side by side, each on its own GPU")
+add("--jobs", metavar="N", type=number, default=1, help="runs side by side, each on its own GPU")
 add("--out", metavar="DIR", type=_common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
 add("--overwrite", action="store_true", help="let a partial page take the place of a fuller or committed one")
 add("--redraw", action="store_true", help="run nothing; make the committed page again from its own numbers")
@@ -116,10 +115,12 @@ def to_request(words: Namespace) -> ReproduceRequest:
 
     arguments = {name: value for name, value in vars(words).items() if name not in ("argv", "words")}
     items, overrides = ([word for word in words.words if ("=" in word) is pair] for pair in (False, True))
-    check_items(items, [*experiments(), "all"], "reproduced")
+    known = [*experiments(), "all"]
+    for item in (item for item in items if item not in known):
+        raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  There are: {', '.join(known)}.")
     request = ReproduceRequest(items=list(experiments()) if "all" in items else items, overrides=overrides, **arguments)
     if not items:
-        raise RequestError(f"no item given. There are: {', '.join([*experiments(), 'all'])}.")
+        raise RequestError(f"no item given. There are: {', '.join(known)}.")
     if request.rows and len(request.items) > 1:
         raise RequestError(f"--rows is of one item, and there are {len(request.items)}: {', '.join(request.items)}.")
     if request.uses_launcher and request.jobs > 1:
@@ -128,10 +129,3 @@ def to_request(words: Namespace) -> ReproduceRequest:
         if word.lstrip("+").startswith(RESERVED):
             raise RequestError(f"{word} is for reproduce to say. Seeds are chosen by --seeds N.")
     return request
-
-
-def check_items(items: Sequence[str], known: Sequence[str], verb: str) -> None:
-    """Raise for an item that is not one of the known."""
-    for item in items:
-        if item not in known:
-            raise RequestError(f"{item} cannot be {verb}.{nearest(item, known)}\n  There are: {', '.join(known)}.")

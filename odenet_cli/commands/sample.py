@@ -52,8 +52,8 @@ def main(request: Namespace) -> int:
     source, out = request.points, request.out
     if source is not None and (request.n, request.seed) != (None, None):
         raise RequestError("n= and seed= are for drawing, and points= asks for log-densities: say one or the other.")
-    if out is not None and not os.path.isdir(out.parent):
-        raise RequestError(f"out={out}: there is no folder {out.parent}.")
+    if out is not None:
+        _common.check_out(out)
     if out is not None and source is not None and os.path.realpath(out) == os.path.realpath(source):
         raise RequestError(f"out={out} is the file of the points: choose another name.")
     if source is None:
@@ -127,11 +127,10 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
     from odenet_cli import data as datasets
     from odenet_cli.analysis.trained import known_data, weights_of_run
     from odenet_cli.data.common.units import Units
-    from odenet_cli.request.overrides import altered
     from odenet_cli.training import build, device
     from odenet_cli.training.evaluate import scoring
 
-    config = altered(request.config, _common.combinations(request.overrides)[0])
+    config = _common.overridden(request.config, request.overrides)
     record = known_data(request.folder)
     shape, classes = datasets.shape(*config.source(), record)
     network: Any = build.model(config, shape, classes)

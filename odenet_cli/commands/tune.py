@@ -38,7 +38,6 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.files import write_json
 from odenet_cli.registry import require
-from odenet_cli.streams import wrapped
 from odenet_cli.training.progress import Parts, say, say_text
 
 if TYPE_CHECKING:
@@ -83,8 +82,7 @@ def main(request: Namespace) -> int:
     rows = marked(tuner, best)
     words = [] if best is None else train_words(request.folder, load(request.folder), best.config)
     say_text(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
-    for line in reference_lines(tuner):
-        say(line)
+    say_text(describe_reference(tuner))
     print_table(rows)
     print_verdict(tuner, best, words, spent["seconds"])
     print_search(search)
@@ -103,9 +101,8 @@ def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> T
     """Return what measures the run of a request, at its trained weights and at those it began with."""
     from odenet_cli.analysis.trained import needs_float64, needs_solver, starting_state, trained
     from odenet_cli.analysis.tuning import METHODS, Tuner
-    from odenet_cli.request.overrides import altered
 
-    run = altered(request.config, _common.combinations(request.overrides)[0])
+    run = _common.overridden(request.config, request.overrides)
     run = replace(run, solver=replace(run.solver, budget=None))  # which would steer what is tried
     needs_float64("tune", run)
     needs_solver(request.folder, run)
@@ -140,12 +137,13 @@ def marked(tuner: Tuner, best: Measured | None) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["time"])
 
 
-def reference_lines(tuner: Tuner) -> list[str]:
+def describe_reference(tuner: Tuner) -> str:
     """Return what the errors are held against, and what the costs are of."""
     change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
-    batch = f"costs: a training step on {tuner.batch_size} samples, eager"
-    about = f"errors: {tuner.samples} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}"
-    return [wrapped(about), batch, ""]
+    return (
+        f"errors: {tuner.samples} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"
+        f"costs: a training step on {tuner.batch_size} samples, eager\n"
+    )
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -174,16 +172,14 @@ def print_verdict(tuner: Tuner, best: Measured | None, words: list[str], seconds
     fits = "fits" if own.fits(tuner.limits) else "does not fit"
     say("")
     if best is None:
-        say(wrapped("nothing that was tried fits: ask for less, give it more seconds=, or name other methods="))
+        say_text("nothing that was tried fits: ask for less, give it more seconds=, or name other methods=")
     elif best.name == own.name:
         say(f"as trained is the cheapest that fits, of {len(tuner.rows)} settings in {seconds:.0f} s")
     else:
         share = getattr(best, tuner.metric) / getattr(own, tuner.metric)
-        say(
-            wrapped(
-                f"{', '.join(best.name)}: {share:.2f} of {cost[tuner.metric]} of the run's own setting, which {fits} "
-                f"({len(tuner.rows)} settings, {seconds:.0f} s)"
-            )
+        say_text(
+            f"{', '.join(best.name)}: {share:.2f} of {cost[tuner.metric]} of the run's own setting, which {fits} "
+            f"({len(tuner.rows)} settings, {seconds:.0f} s)"
         )
         say(f"  odenet {shlex.join(words)}")
 
@@ -201,7 +197,7 @@ def print_search(search: dict[str, Any] | None) -> None:
     if search is not None:
         name = ", ".join(search["name"]) if search["name"] else "nothing"
         cost = "" if search["share"] is None else f": {search['share']:.3f} of the cost of the cheapest of all"
-        say(wrapped(f"the search found {name} in {search['seconds']:.0f} s, of {search['settings']} settings{cost}"))
+        say_text(f"the search found {name} in {search['seconds']:.0f} s, of {search['settings']} settings{cost}")
 
 
 def train_words(folder: Path, run: Config, config: Config) -> list[str]:

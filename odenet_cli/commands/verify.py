@@ -46,7 +46,6 @@ from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 from odenet_cli.rundir import holds_run, named_run
-from odenet_cli.streams import wrapped
 from odenet_cli.training.progress import Parts, say, say_text
 
 MAX_LISTED = 20  # differences
@@ -144,11 +143,10 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
     from odenet_cli.analysis.trained import needs_float64, needs_solver, trained
     from odenet_cli.analysis.witnesses import Comparison
     from odenet_cli.config.saved import load
-    from odenet_cli.request.overrides import altered
     from odenet_cli.training.budget import at_its_end
 
     run = _common.locate_data(folder, at_its_end(folder, load(folder)), overrides)
-    config = altered(run, _common.combinations(overrides)[0])
+    config = _common.overridden(run, overrides)
     needs_float64("verify", config)
     needs_solver(folder, config)
     witnesses, absent = find_witnesses(request.against)
@@ -186,16 +184,14 @@ def conclude(
     """Print what one must know of the witnesses, and the verdict on ours; return the exit code."""
     say("")
     for library in dict.fromkeys(witness.name.partition(" ")[0] for witness in witnesses):
-        say(wrapped(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.library(library).TRAIT}"))
+        say_text(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.library(library).TRAIT}")
     for library, reason in absent.items():
         say(f"{library} {reason}. Install it: {peers.library(library).INSTALL}")
     passed = max(ours["state"], ours["gradient"]) <= request.threshold
-    say(
-        wrapped(
-            f"{'agreed' if passed else 'not agreed'}: at {tight} ours is {ours['state']:.1e} from the reference in the "
-            f"states and {ours['gradient']:.1e} in the gradient, {'' if passed else 'not '}at most "
-            f"threshold={request.threshold:g}"
-        )
+    say_text(
+        f"{'agreed' if passed else 'not agreed'}: at {tight} ours is {ours['state']:.1e} from the reference in the "
+        f"states and {ours['gradient']:.1e} in the gradient, {'' if passed else 'not '}at most "
+        f"threshold={request.threshold:g}"
     )
     missing = any(library in (request.against or ()) for library in absent)
     return int(not passed or missing)

@@ -83,7 +83,7 @@ def test_numbers_have_a_bound(run_folder, command, word, allowed):
 def test_counts_have_a_bound(number):
     with pytest.raises(RequestError, match=r"^repeats=\d+…? must be a whole number from 1 to 100,000\.$"):
         bench.main(["w2", f"repeats={number}"])
-    with pytest.raises(RequestError, match=r"^--seeds \d+…? must be a whole number from 1 to 1,000\.$"):
+    with pytest.raises(RequestError, match=r"^seeds=\d+…? must be a whole number from 1 to 1,000\.$"):
         reproduce.main(["fig3", "--seeds", number])
 
 

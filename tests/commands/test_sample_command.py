@@ -80,7 +80,7 @@ WRONG = {
     "points=three.csv": "3 numbers a line, and this flow has 2",
     "points=three.csv n=4": "one or the other",
     "out=nowhere/points.csv": "there is no folder nowhere",
-    "out=.": "cannot be written",
+    "out=.": "is a folder",
     "out=a out=b": "once",
 }
 

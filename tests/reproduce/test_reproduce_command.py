@@ -219,7 +219,7 @@ def test_what_is_refused_leaves_nothing(reproduce, tmp_path, words, reason):
 def test_a_refusal_ends_in_exit_code_two(odenet, tmp_path):
     done = odenet("reproduce", "table1", "--seeds", "0")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --seeds 0 must be a whole number from 1 to 1,000.\n"
+    assert done.stderr == "error: seeds=0 must be a whole number from 1 to 1,000.\n"
     assert not list(tmp_path.iterdir())
 
 
