@@ -129,6 +129,8 @@ def report(error: BaseException, text: str, code: int) -> int:
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)
+    if sys.stderr.isatty():  # a command stays in one line, to be copied
+        lines = [line if re.search(r"(?<!`)\bodenet \w", line) else streams.wrapped(line) for line in lines]
     sys.stdout.flush()
     print("\n".join(lines), file=sys.stderr, flush=True)
     return code

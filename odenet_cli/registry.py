@@ -26,7 +26,7 @@ from typing import Any
 from odenet_cli.errors import RequestError, user_frame
 from odenet_cli.markdown import join_words
 
-MAX_OFFERED = 3
+MAX_OFFERED, MIN_BEGINNING = 3, 3  # names; letters
 
 
 def names(package: str) -> list[str]:
@@ -53,15 +53,18 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string.
 
     A key is known by its last word: `rtol` may be any that ends so, the shortest first, `solver.tol` is `solver.rtol`.
+    Case, blanks and hyphens do not count, and a beginning stands for all that begin so.
     """
     by_end: dict[str, list[str]] = {}
     for choice in choices:
-        by_end.setdefault(choice.rpartition(".")[2], []).append(choice)
-    section, _, end = str(name).rpartition(".")
-    close = difflib.get_close_matches(end, by_end, n=1, cutoff=0.7)
-    keys = by_end[close[0]] if close else [key for keys in by_end.values() for key in keys]
+        by_end.setdefault(_bare(choice.rpartition(".")[2]), []).append(choice)
+    section, _, last = str(name).rpartition(".")
+    end = _bare(last)
+    begun = [other for other in by_end if len(end) >= MIN_BEGINNING and other.startswith(end)]
+    close = [end] if end in by_end else begun or difflib.get_close_matches(end, by_end, n=1, cutoff=0.7)
+    keys = [key for other in close or by_end for key in by_end[other]]
     if section or not close:
-        keys = difflib.get_close_matches(str(name), keys, n=1, cutoff=0.6)
+        keys = difflib.get_close_matches(str(name), keys, n=1, cutoff=0.8 if section and not close else 0.6)
     return offer(sorted(keys, key=lambda key: key.count("."))[:MAX_OFFERED])
 
 

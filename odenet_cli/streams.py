@@ -14,6 +14,7 @@ import select
 import shutil
 import sys
 import textwrap
+from functools import partial
 from typing import Any
 
 _REPLACED: list[io.TextIOWrapper] = []  # kept: one that is collected closes its descriptor
@@ -78,10 +79,19 @@ def hanging(head: str, text: str) -> str:
     )
 
 
-def wrapped(line: str, width: int | None = None) -> str:
-    """Return a line wrapped at `width`, else the terminal's, below its indentation or its first word and two spaces."""
-    hang = re.match(r" *(\S+ {2,})?", line).end()  # type: ignore[union-attr]
-    return textwrap.fill(line, width or shutil.get_terminal_size().columns, subsequent_indent=" " * hang)
+def wrapped(line: str, width: int = 0) -> str:
+    """Return a line wrapped at `width`, else the terminal's, below its indentation, or behind a first gap in it.
+
+    A gap is two spaces. What is before it stays whole; what is behind it and does not fit gets lines of its own. No
+    word is broken: it may be a path, or a command's option.
+    """
+    width = width or shutil.get_terminal_size().columns
+    fill = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+    head, text = re.fullmatch(r"( *(?:\S+(?: \S+)*? {2,}(?=\S))?)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    if len(line) > width and len(head) > width // 2:
+        indent = " " * (len(head) - len(head.lstrip()) + 4)
+        return f"{head.rstrip()}\n{fill(text, initial_indent=indent, subsequent_indent=indent)}"
+    return fill(text, initial_indent=head, subsequent_indent=" " * len(head)) or line
 
 
 def unprinted() -> OSError | None:

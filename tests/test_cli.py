@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from odenet_cli import __version__
+from odenet_cli import __version__, cli
 from odenet_cli.cli import commands
 from odenet_cli.commands._completion import offers
+from odenet_cli.errors import RequestError
 from odenet_cli.registry import names
 
 
@@ -48,6 +49,15 @@ def test_an_unknown_command_names_the_nearest(odenet):
     assert done.returncode == 2
     assert "Did you mean `train`?" in done.stderr
     assert "list" in done.stderr
+
+
+def test_an_error_wraps_on_a_terminal_and_a_command_stays_one_line(monkeypatch, capsys):
+    text = f"error: {'word ' * 7}--config-dir/here.\n  Try it: odenet train resume=runs/a-long-name"
+    monkeypatch.setenv("COLUMNS", "50")
+    cli.report(RequestError(), text, 2)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    cli.report(RequestError(), text, 2)
+    assert capsys.readouterr().err == f"{text}\n{text.replace(' --', chr(10) + '--')}\n"
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "solvers"], ["list", "--help"], ["data", "--help"]])

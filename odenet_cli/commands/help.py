@@ -9,6 +9,7 @@ from argparse import Namespace
 from dataclasses import MISSING, is_dataclass
 from typing import Any
 
+from odenet_cli.cli import commands
 from odenet_cli.commands import _common
 from odenet_cli.config.check import check, describe_range
 from odenet_cli.config.presets import conf_dir, options, written
@@ -117,9 +118,8 @@ def _preset_option(key: str, config: Config) -> tuple[str, dict[str, str]]:
     group, _, name = key.partition(".")
     if group not in ("model", "data"):
         known = [name for name, _ in schema_keys()]
-        raise RequestError(
-            f"{key} is not a key of the configuration.{nearest(key, known)}\n  A section: odenet help solver"
-        )
+        else_where = f"A command: odenet {key} --help" if key in commands() else "A section: odenet help solver"
+        raise RequestError(f"{key} is not a key of the configuration.{nearest(key, known)}\n  {else_where}")
     preset = str(getattr(config, group)["name"])
     values = written(group, preset)
     if name.partition(".")[0] not in values:

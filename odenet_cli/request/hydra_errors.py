@@ -17,6 +17,7 @@ from odenet_cli.config.schema import key_of, schema_keys
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, offer
 
+PARSER_WORDS = "LexerNoViable|Error parsing|mismatched|missing|extraneous|no viable|token recognition"
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a word"}
 
 
@@ -86,10 +87,8 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _unparsed(override: str, text: str) -> str:
-    if "=" not in override:
-        return f"{override!r} is not of the form key=value. `odenet train --help` shows the keys."
     reason = text.split("\n")[0]
-    reason = "this is not Hydra's grammar" if reason.startswith(("LexerNoViable", "Error parsing")) else reason
+    reason = "this is not Hydra's grammar" if re.match(PARSER_WORDS, reason) else reason
     key, _, value = override.partition("=")
     text = value if re.fullmatch(r"[^'\"$`\\!,]+", value) else "value"
     example = f"\"{key}=['one (1)','another']\"" if value.startswith("[") else f"\"{key}='{text}'\""

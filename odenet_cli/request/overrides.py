@@ -17,17 +17,20 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Rang
 from omegaconf import OmegaConf
 
 from odenet_cli.config.check import check
-from odenet_cli.config.presets import groups
-from odenet_cli.config.schema import PATHS, Config, find_field, key_of
+from odenet_cli.config.presets import groups, options
+from odenet_cli.config.schema import PATHS, Config, find_field, key_of, schema_keys
 from odenet_cli.errors import RequestError
+from odenet_cli.registry import nearest, offer
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.hydra_internals import get_args_parser
+from odenet_cli.rundir import named_run
 
 QUOTED = (*PATHS, "resume", "name", "hydra.run.dir", "hydra.sweep.dir")  # values that are taken as they are
 WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
 NOT_NULL = ("None", "none", "nil", "NONE")  # what other languages write for null
 MAX_KEY_BYTES = 255  # a file's name takes no more
 MAX_SWEEP_POINTS = 10_000
+CONFIG_DIR = ("--config-dir", "-cd")
 DRY_RUN = ("dry-run=true", "dry_run=true")  # as an option of the other commands may be spelled
 
 
@@ -43,7 +46,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 f"{word!a} is no text in the encoding of this locale, {sys.getfilesystemencoding()}.\n"
                 "  Say it in UTF-8: LC_ALL=C.UTF-8, or PYTHONUTF8=1, before the command."
             )
-        key = word.partition("=")[0].removeprefix("--")
+        option, equals, value = word.partition("=")
+        if option in CONFIG_DIR and equals:
+            word = f"{option}={named_run(value)}"
+        elif words and words[-1] in CONFIG_DIR:
+            word = str(named_run(word))
+        key = option.removeprefix("--")
         is_key = word.startswith("--") and "=" in word and ("." in key or find_field(key) or key in groups())
         words.append("--dry-run" if word in DRY_RUN else word.removeprefix("--") if is_key else word)
         if word in ("--info", "-i") and "=" in following:
@@ -77,16 +85,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise RequestError(f"{message}.\n  Say key=value; `odenet train --help` shows what there is.")
+    option = re.search(r"(?<=arguments: --)[\w-]+", message)
+    near = nearest(option[0], [key for key, _ in schema_keys()]) if option else ""
+    raise RequestError(f"{message}.{near}\n  Say key=value; `odenet train --help` shows what there is.")
 
 
 def _check_form(override: str) -> None:
-    """Refuse a word that begins with no key, one that takes a key away, and a `None` that means null."""
-    key, _, value = override.partition("=")
+    """Refuse a word that is no key and its value, one that takes a key away, and a `None` that means null."""
+    key, equals, value = override.partition("=")
     bare = key_of(override)
-    if not re.match(r"[^\W\d]|\$", bare):
+    if not re.match(r"[^\W\d]|\$", bare) or not (equals or key.startswith("~")):
+        near = offer([f"{group}={override}" for group in groups() if override in options(group)])
         raise RequestError(
-            f"{override!r} is not of the form key=value: it does not begin with a key.\n"
+            f"{override!r} is not of the form key=value, in one word without blanks.{near}\n"
             "  `odenet train --help` shows the keys."
         )
     if len(os.fsencode(bare)) > MAX_KEY_BYTES:  # Hydra would look for a file of this name

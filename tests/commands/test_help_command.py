@@ -80,6 +80,7 @@ def test_a_key_is_explained(capsys, words, lines):
     ("words", "message"),
     [
         ("solver.rtoll", "Did you mean `solver.rtol`"),
+        ("train", "A command: odenet train --help"),
         ("model.layers model=mlp", "planar"),
         ("model.nothing", "model=odenet has: "),
     ],

@@ -18,6 +18,9 @@ from odenet_cli.request.overrides import parse, quote_override
 
 WRONG = {
     "model=odenett": ["model=odenett", "Did you mean `odenet`?", "resnet"],
+    "model=ODE-Net": ["Did you mean `odenet`?"],
+    "solver=dopri": ["Did you mean `dopri5` or `dopri8`?"],
+    "model.units=64": ["model.units is not a key of the configuration.\n"],
     "modle=odenet": ["modle", "Did you mean `model`?"],
     "lr=0.1": ["lr is not a key", "Did you mean `optim.lr`?"],
     "rtol=1e-4": ["Did you mean `solver.rtol`, `gradient.solver.rtol` or `eval.solver.rtol`?"],
@@ -73,7 +76,11 @@ WRONG = {
     "+foo=1": ["foo", "not a key"],
     "+solver.foo=1": ["solver.foo", "not a key"],
     "model.wdth=3": ["Did you mean `model.width`?"],
-    "odenet": ["'odenet' is not of the form key=value"],
+    "odenet": ["'odenet' is not of the form key=value", "Did you mean `model=odenet`?"],
+    "resume": ["'resume' is not of the form key=value"],
+    "solver.rtol = 1": ["'solver.rtol' is not of the form key=value", "without blanks"],
+    "--rtol 1e-3": ["arguments: --rtol. Did you mean `solver.rtol`"],
+    "model=odenet,": ["model=odenet, cannot be read: this is not Hydra's grammar"],
     "model.width=[1": ["model.width=[1 cannot be read"],
     "resume=nowhere": ["nowhere", "config.yaml"],
     "checkpoint=no.pt": ["checkpoint=/", "/no.pt: there is no such file"],
@@ -172,6 +179,17 @@ def test_home_is_expanded_and_quoted_values_stay(monkeypatch):
     assert quote_override("checkpoint=null") == "checkpoint=null"
     assert quote_override("solver.rtol=1e-3") == "solver.rtol=1e-3"
     assert parse(["seed=1", "-m", "seed=2"]).overrides == ["seed=1", "seed=2"]
+
+
+def test_the_folder_of_a_configuration_may_be_the_last_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    for words in (["--config-dir", "last"], ["--config-dir=last"], ["-cd", "last"]):
+        args = parse([*words, "--config-name", "config"])
+        assert args.config_dir == "runs/a"
+        assert not [word for word in args.argv if "last" in word]
 
 
 def test_a_key_may_have_hyphens_as_an_option_has():

@@ -9,6 +9,7 @@ import pytest
 from odenet_cli.cli import commands, overview
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
+from odenet_cli.streams import wrapped
 from odenet_cli.training import progress
 
 
@@ -91,6 +92,7 @@ def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     assert sum(line.startswith("        ") for line in lines) == 1  # the rest of what it is, below its own text
+    assert wrapped(f"  {'word ' * 7}  {'text ' * 6}", 60) == f"  {'word ' * 6}word\n      {'text ' * 5}text"
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
