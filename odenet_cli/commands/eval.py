@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from odenet_cli.commands import _common
 from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config
-from odenet_cli.training.progress import Parts, say_text
+from odenet_cli.scores import scores_of
+from odenet_cli.training.progress import Parts, columns, on_terminal, say_text
 
 SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
@@ -35,6 +36,10 @@ PARSER = _common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["eval.s
 PARSER.add_argument("--split", metavar="|".join(SPLITS), type=_common.one_of(*SPLITS), help="left out: test")
 _common.add_checkpoint(PARSER)
 
+SETTINGS = (("method", 10), ("rtol", 8), ("atol", 8), ("steps", 5))
+COST = (("NFE", 6), ("rejected", 8), ("time", 8))
+JOURNAL = "eval.jsonl"
+Columns = list[tuple[str, int]]  # head and width of each
 # Spreads, and what would be the same for another model, are in the file and not worth a column.
 MINOR = re.compile("_sd$|_se$|^relative_|^rmse_last_value$|^rmse_velocity$")
 
@@ -47,7 +52,7 @@ def main(request: Namespace) -> int:
         from odenet_cli.analysis.trained import solving_network
 
         solving_network(request.folder, points[0])
-    with _common.journal(request.folder / "eval.jsonl") as append, Parts(len(points)) as parts:
+    with _common.journal(request.folder / JOURNAL) as append, Parts(len(points)) as parts:
         for record in score(request.folder, points, request.split, request.checkpoint, parts):
             append(record)
     return 0
@@ -100,22 +105,32 @@ def score(
         record = scorer.row(config)
         shown = metrics(record)
         if table is None:
-            columns = [
-                ("method", 10),
-                ("rtol", 8),
-                ("atol", 8),
-                ("steps", 5),
-                *((name, len(name) + 2) for name in swept),
-            ]
-            columns += [(name, max(8, len(name), len(cell))) for name, cell in shown.items()]
-            table = _common.Table([*columns, ("NFE", 6), ("rejected", 8), ("time", 8)])
+            settled = [*SETTINGS, *((name, len(name) + 2) for name in swept)]
+            scores = [(name, max(8, len(name), len(cell))) for name, cell in shown.items()]
+            kept = fitting(scores, [width for _, width in (*settled[1:], *COST)])
+            if len(kept) < len(scores):
+                say_text(f"{', '.join(name for name, _ in scores if name not in dict(kept))}: in {folder / JOURNAL}")
+            table = _common.Table([*settled, *kept, *COST])
         steps = solver.steps if solver.rtol is None else None
         settings = [solver.rtol, solver.atol, steps, *(getattr(solver, name) for name in swept)]
         cost = [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]
         if not scorer.solves:
             settings = [None] * len(settings)
-        table.row(solver.method if scorer.solves else "-", *map(_cell, settings), *shown.values(), *cost)
+        scores_shown = [shown[name] for name, _ in kept]
+        table.row(solver.method if scorer.solves else "-", *map(_cell, settings), *scores_shown, *cost)
         yield record
+
+
+def fitting(scores: Columns, beside: Sequence[int]) -> Columns:
+    """Return the columns of scores that a terminal has room for beside others of these widths; at least the main one.
+
+    Elsewhere all of them are shown.
+    """
+    main = [score.name for score in scores_of(dict(scores))[:1]]
+    kept = sorted(scores, key=lambda column: column[0] not in main)
+    while on_terminal() and len(kept) > 1 and sum(beside) + sum(w + 2 for _, w in kept) + 2 * len(beside) > columns():
+        kept.pop()
+    return [column for column in scores if column in kept]
 
 
 def metrics(record: dict[str, Any]) -> dict[str, str]:

@@ -91,5 +91,5 @@ def schedule(optim: OptimConfig) -> str:
     rising = f", rising over the first {100 * warmup:g} %" if warmup else ""
     if optim.schedule != "steps":
         return f"{rising}, {optim.schedule}"
-    places = " and ".join(f"{part:.3g}" for part in optim.milestones)
+    places = ", ".join(f"{part:.3g}" for part in optim.milestones)
     return rising + (f", times {optim.decay:g} at {places} of the run" if places else "")

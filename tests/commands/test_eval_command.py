@@ -279,3 +279,11 @@ def test_a_network_without_a_solver_has_no_row_for_one(rows, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["-"] * 4
     with pytest.raises(RequestError, match="a run of model=mlp, which has no solver"):
         command.main([str(folder), "eval.solver.rtol=1e-1,1e-3"])
+
+
+def test_a_narrow_terminal_keeps_the_main_score(monkeypatch):
+    monkeypatch.setattr(command, "columns", lambda: 80)
+    scores = [("loss", 8), ("rmse_window_clean", 17), ("rmse_further_clean", 18)]
+    for terminal, kept in ((True, scores[2:]), (False, scores)):
+        monkeypatch.setattr(command, "on_terminal", lambda terminal=terminal: terminal)
+        assert command.fitting(scores, [8, 8, 5, 6, 8, 8]) == kept
