@@ -1,7 +1,9 @@
 """Make the page of an item again from its committed rows, where the runs behind it are not at hand.
 
 The rows hold the numbers of every cell, and neither its log nor its arrays. So tables are made again, and those figures
-that need no more, which an item names in FROM_ROWS; the other figures, the CSV and the JSON stay as they are.
+that need no more, which an item names in FROM_ROWS; the other figures, the CSV and the JSON stay as they are. An item
+may also name the validation number that it chooses by (CHOSEN_BY, else the loss), and the columns that hold what was
+measured on the networks (MEASURED).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from odenet_cli.errors import RequestError
@@ -39,7 +42,7 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
         raise RequestError(
             f"{path} has other cells than this version plans.\n  Run them: {content['source']['command']}"
         )
-    entries = [results.Entry(cell.part, cell.row, _run(cell, rows[cell.folder.name])) for cell in plan.cells]
+    entries = [_entry(cell, rows[cell.folder.name], module) for cell in plan.cells]
     result = results.result_of(plan.item, entries, plan.settings)
 
     labels = {result.label(name): name for name in result.facts}
@@ -59,9 +62,14 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
     return [text, *replace(page, result=drawn).draw(path.parent)]
 
 
-def _run(cell: Cell, row: Mapping[str, Any]) -> Run:
-    """Return the run of a cell as far as its row tells: what was scored, and the validation that chose the weights."""
+def _entry(cell: Cell, row: Mapping[str, Any], module: ModuleType) -> results.Entry:
+    """Return a cell and its run as far as its row tells: what was scored and measured, and the validation that chose
+    the weights."""
     record = {"final": dict(row), "parameters": row.get("parameters"), "git": row.get("commit")}
-    valid = {"split": "valid", "step": row.get("step"), "epoch": row.get("best_epoch"), "loss": row.get("validation")}
+    valid = {"split": "valid", "step": row.get("step", 0), "epoch": row.get("best_epoch")}
+    valid[getattr(module, "CHOSEN_BY", "loss")] = row.get("validation")
+    columns = getattr(module, "MEASURED", {})
+    measured = [{name: row[column]} for column, name in columns.items() if column in row]
     config = dict(flatten(asdict(cell.config)))
-    return Run(folder=cell.folder, status=str(row["status"]), config=config, record=record, metrics=[valid])
+    run = Run(folder=cell.folder, status=str(row["status"]), config=config, record=record, metrics=[valid])
+    return results.Entry(cell.part, cell.row, run, measured)

@@ -48,6 +48,24 @@ def test_tables_and_one_figure_are_made_again(planned, page, tmp_path):
     assert page.with_name("quick-densities.svg").read_text() == "as it was"
 
 
+def test_settings_and_what_was_measured_come_from_the_rows(tmp_path):
+    """The learning rate with the least validation error is shown, and its error at the other pace."""
+    planned = plan("table2", "quick", 1, ["RNN"], [])
+    rows = []
+    for number, cell in enumerate(planned.cells):
+        row = {"part": cell.part, "row": cell.row, "seed": 0, "status": "done", "cell": cell.folder.name}
+        row |= {"rmse_further_clean": 0.2 + 0.01 * number, "rmse_further_clean_pace_time": 0.4 + 0.01 * number}
+        rows.append({**row, "best_epoch": 7, "validation": 0.3 if number % 3 == 1 else 0.5, "parameters": 9})
+    content = {"item": "table2", "preset": "quick", "text": "1 seed", "partial": [], "missing": [], "facts": {}}
+    path = tmp_path / "table2" / "quick.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**content, "source": {**SOURCE, "data": ["spirals"]}, "rows": rows}))
+    assert [file.name for file in redraw(planned, tmp_path)] == ["quick.md", "quick-scores.svg", "quick-scores.png"]
+    lines = [line.split("|") for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("| RNN ")]
+    assert [cell.strip() for cell in lines[0][2:8:2]] == ["0.210", "0.240", "0.270"]
+    assert ["0.410", "0.440", "0.470"] in [[cell.strip() for cell in line[2:5]] for line in lines]
+
+
 def test_rows_of_other_cells_are_refused(planned, page, tmp_path):
     page.write_text(page.read_text().replace(planned.cells[0].folder.name, "0" * 16))
     with pytest.raises(RequestError, match=r"has other cells than this version plans(.|\n)*odenet reproduce fig4"):

@@ -25,6 +25,8 @@ LABELS = {
     "rmse_familiar": f"RMSE of {ODE} where training windows reach, {{}} points",
     "validation_fall": "largest fall of a validation error over the last tenth of training (%)",
 }
+FROM_ROWS, CHOSEN_BY = ("scores",), VALID  # figures that need the rows of the CSV alone, in which it is `validation`
+MEASURED = {f"{FURTHER}_pace_time": FURTHER}  # column of the CSV: what is measured on the networks
 CONFIG_KEYS = {"observed": "data.observed", "lr": "optim.lr", "kl_weight": "model.kl"}
 BASELINES = {"last value": "rmse_last_value", "constant velocity": "rmse_velocity"}
 NUMBERS = (
@@ -93,7 +95,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         body += ["## Training", CURVES, "![curves]"]
     rows = selection.csv_rows(entries, choices, score, NUMBERS, CONFIG_KEYS)
     for row, entry in zip(rows, entries):
-        row |= {f"{FURTHER}_pace_time": pace[FURTHER] for pace in entry.measured if FURTHER in pace}
+        row |= {column: pace[name] for pace in entry.measured for column, name in MEASURED.items() if name in pace}
     return Result(
         body=body,
         rows=rows,
