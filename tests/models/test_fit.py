@@ -194,6 +194,15 @@ def test_a_bad_start_is_recovered():
     assert found[1] != pytest.approx([*TRUE.values()], rel=0.2)
 
 
+def test_a_rate_that_is_best_at_zero_is_no_start():
+    """A pendulum that swings higher and higher: matched to it, its damping, a positive number, goes down to 0."""
+    t = numpy.arange(12.0)
+    grows = numpy.exp(0.05 * t)[:, None] * numpy.stack([numpy.sin(t), numpy.cos(t)], 1)
+    model = model_of(problem := problem_of((t, grows)), "pendulum", ["angle", "velocity"])
+    assert model.begun == "the best of 4 starts"
+    assert bool(model.get_free(problem).isfinite().all())
+
+
 @pytest.mark.numerics
 def test_a_state_that_nobody_saw_is_found_from_a_bad_start():
     """Of the predators only their effect is known; how many they are, and how much each eats, is not."""

@@ -119,7 +119,8 @@ def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _matched(model: Any, problem: Any, vectors: Tensor) -> Tensor | None:
-    """Return the free vector whose parameters match the field to the observations; None if a state is not observed."""
+    """Return the free vector whose parameters match the field to the observations; None if a state is not observed
+    or a parameter lies on its bound."""
     p = int(model.free.sum())
     if len(set(model.columns.tolist())) < len(model.states) or not p:
         return None
@@ -134,7 +135,11 @@ def _matched(model: Any, problem: Any, vectors: Tensor) -> Tensor | None:
 
     matches = [_minimum(residuals, vector[:p]) for vector in vectors]
     u, _ = min(matches, key=lambda match: match[1])
-    return torch.cat((u, vectors[0, p:]))
+    vector = torch.cat((u, vectors[0, p:]))
+    # A positive parameter that is best at 0: its logarithm went down without end, and nothing can begin there.
+    theta, names = model.split_free(problem, vector[None])[0][0], len(model.names)
+    inside = (theta > model.low[:names]) & (theta < model.high[:names])
+    return vector if bool(inside[model.free].all()) else None
 
 
 def _minimum(residuals: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, float]:
