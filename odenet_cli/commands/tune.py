@@ -83,6 +83,7 @@ def main(request: Namespace) -> int:
     words = [] if best is None else train_words(request.folder, load(request.folder), best.config)
     say_text(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
     say_text(describe_reference(tuner))
+    say("")
     print_table(rows)
     print_verdict(tuner, best, words, spent["seconds"])
     print_search(search)
@@ -142,7 +143,7 @@ def describe_reference(tuner: Tuner) -> str:
     change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
     return (
         f"errors: {tuner.samples} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"
-        f"costs: a training step on {tuner.batch_size} samples, eager\n"
+        f"costs: a training step on {tuner.batch_size} samples, eager"
     )
 
 
