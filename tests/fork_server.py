@@ -25,6 +25,8 @@ from odenet_cli.report import pictures  # noqa: F401
 from odenet_cli.request.compose import compose
 from odenet_cli.training import run  # noqa: F401
 
+WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY
+
 
 def start(request):
     """The number of a new process that does what `request` says.
@@ -44,7 +46,7 @@ def start(request):
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        out, err = (os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in ("out", "err"))
+        out, err = (os.open(request[name], WRITTEN, 0o644) for name in ("out", "err"))
         null = os.open(os.devnull, os.O_RDONLY)
         for old, new in ((null, 0), (out, 1), (err, 2)):
             os.dup2(old, new)

@@ -14,9 +14,11 @@ from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import save
 from odenet_cli.data import digits
 from odenet_cli.request.compose import compose
+from odenet_cli.tasks.common import flow_figures
 from odenet_cli.training import record
 from odenet_cli.training import run as runs
 
+QUICK = ("trainer.certify=0",)  # a certificate at its end takes as long as a short run
 TINY = ("data=digits", "device=cpu", "model=mlp", "model.hidden=4", "trainer.limit_batches=5", "trainer.epochs=3")
 
 
@@ -33,10 +35,13 @@ enlarge, load_small = functools.cache(digits.enlarge), functools.cache(digits.lo
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """What takes longer than these runs: asking git for the commit, and enlarging the digits once more."""
+    """What takes longer than these runs: asking git for the commit, enlarging the digits once more, and large figures
+    of flows."""
     monkeypatch.setattr(record, "git_commit", lambda: None)
     monkeypatch.setattr(digits, "enlarge", enlarge)
     monkeypatch.setattr(digits, "load_small", load_small)
+    for name, value in {"GRID": 6, "SAMPLES": 50, "PATHS": 3, "MOMENTS": 5}.items():
+        monkeypatch.setattr(flow_figures, name, value)
 
 
 @functools.lru_cache(maxsize=64)
@@ -48,7 +53,7 @@ def configure(*words):
     """The config of `odenet train`: a tiny perceptron on digits, and these words."""
     said = {word.partition("=")[0] for word in words}
     said |= {"model.hidden"} if "model" in said else set()
-    return copy.deepcopy(composed((*(word for word in TINY if word.partition("=")[0] not in said), *words)))
+    return copy.deepcopy(composed((*(word for word in TINY + QUICK if word.partition("=")[0] not in said), *words)))
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def train(tmp_path):
 
 def train_run(folder: Path, *words: str) -> Path:
     """Train by these words in `folder`, with its config saved as `odenet train` saves it."""
-    config = complete(compose(list(words)), gpu=False)
+    config = complete(compose([*QUICK, *words]), gpu=False)
     folder.mkdir(exist_ok=True)
     save(config, folder, tied=True)
     runs.run(config, folder, "", list(words))

@@ -97,11 +97,12 @@ def every_step(monkeypatch):
 
 
 RANDOM = (*FLOW, "model.divergence=hutchinson", "gradient=replay")
+TWO = ("trainer.max_steps=2", "trainer.log_every=1")
 
 
 @pytest.mark.parametrize("words", [(*DIGITS, "dtype=float64"), RANDOM, SERIES], ids=["float64", "noise", "latent"])
 def test_certificates_change_no_bit_of_a_run(words, every_step, train, metrics, checkpoint_of):
-    a, b = (train(*words, f"trainer.certify={n}", "trainer.log_every=1", name=f"run{n}") for n in (0, 1))
+    a, b = (train(*words, *TWO, f"trainer.certify={n}", name=f"run{n}") for n in (0, 1))
     own = ("gradient_error", "nfe_certify")
     made = [record for record in metrics(b, "train") if "gradient_error" in record]
     assert len(made) == len(metrics(b, "train"))
@@ -210,7 +211,7 @@ def test_certificates_take_at_most_a_hundredth_of_the_time(step, end, made, spen
 def test_an_alarm_is_told_once_and_kept(every_step, train, monkeypatch, caplog):
     true = AugmentedField.__call__
     monkeypatch.setattr(AugmentedField, "__call__", lambda *args, **more: wrong_sign(args[0], true, *args[1:], **more))
-    folder = train(*DIGITS, "gradient=adjoint", "trainer.certify=1")
+    folder = train(*DIGITS, *TWO, "gradient=adjoint", "trainer.certify=1")
     alarms = [line for line in caplog.messages if "Likely cause, wrong sign" in line]
     assert len(alarms) == 1
     final = json.loads((folder / "run.json").read_text())["final"]

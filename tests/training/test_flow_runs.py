@@ -14,19 +14,12 @@ from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.planar import Planar
 from odenet_cli.report import pictures
 from odenet_cli.request.compose import compose
-from odenet_cli.tasks.common import flow_figures
 from odenet_cli.training.check import check
 from odenet_cli.training.evaluate import evaluate
 
 SHORT = ("trainer.epochs=null", "trainer.steps=3", "trainer.limit_batches=1", "trainer.batch_size=32", "compile=false")
 PLANAR = ("model=planar", "model.layers=2", *SHORT)
 CNF = ("model=cnf", "model.units=2", "model.hidden=4", *SHORT)
-
-
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch):
-    for name, value in {"GRID": 6, "SAMPLES": 50, "PATHS": 3, "MOMENTS": 5}.items():
-        monkeypatch.setattr(flow_figures, name, value)
 
 
 def record(folder):

@@ -1,14 +1,14 @@
 """A run tells its story on a terminal of any width, and to train.log."""
 
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -22,25 +22,35 @@ RHYTHM = ("trainer.limit_batches=3", "trainer.epochs=2", "trainer.log_every=1", 
 LABELS = ("model:", "data:", "solver:", "gradient:", "recipe:", "device:", "folder:")
 
 
-def screen(folder, width, *words):
+@pytest.fixture
+def screen(fork_server, tmp_path):
     """Run `odenet` in a terminal of so many columns; return all lines that it wrote, each state of a live line too."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "ODENET_REQUEST")}
-    env |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "odenet_cli", *words]
-    with subprocess.Popen(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as child:
+
+    def run(width, *words):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+        env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "ODENET_REQUEST")}
+        terminal, content = os.ttyname(theirs), []
+
+        def read():
+            with contextlib.suppress(OSError):  # its end, on Linux
+                while part := os.read(ours, 65536):
+                    content.append(part)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        request = {"argv": words, "cwd": str(tmp_path), "env": env | {"TERM": "xterm-256color"}, "figures": True}
+        child = fork_server.ask(**request, out=terminal, err=terminal)["pid"]
+        code = fork_server.ask(wait=child)["code"]
         os.close(theirs)
-        content = b""
-        try:
-            while part := os.read(ours, 65536):
-                content += part
-        except OSError:  # its end, on Linux
-            pass
-    os.close(ours)
-    assert child.returncode == 0, content.decode()
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", content.decode())
-    return [line for line in re.split(r"[\r\n]+", text) if line]
+        reader.join()
+        os.close(ours)
+        written = b"".join(content).decode()
+        assert code == 0, written
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+        return [line for line in re.split(r"[\r\n]+", text) if line]
+
+    return run
 
 
 slow = pytest.mark.slow
@@ -50,9 +60,9 @@ slow = pytest.mark.slow
     "width",
     [60, pytest.param(80, marks=pytest.mark.numerics), pytest.param(100, marks=slow), pytest.param(120, marks=slow)],
 )
-def test_no_line_is_wider_than_the_terminal(tmp_path, width):
+def test_no_line_is_wider_than_the_terminal(screen, tmp_path, width):
     """Banner, live line and end fit; loss and time to go are there at any width, the rest where there is room."""
-    lines = screen(tmp_path, width, "train", *WORDS, *RHYTHM)
+    lines = screen(width, "train", *WORDS, *RHYTHM)
     assert max(map(len, lines)) <= width
     assert [line.split()[0] for line in lines if line.startswith(LABELS)] == list(LABELS)
     live = [line for line in lines if re.search(r"loss \d.*  eta \d+:\d\d$", line)]
@@ -143,15 +153,15 @@ def test_a_finished_run_says_how_to_train_longer(train, capsys, limit, advice, s
 
 
 @pytest.mark.numerics
-def test_a_command_shows_its_parts_below_its_rows(train, tmp_path):
+def test_a_command_shows_its_parts_below_its_rows(train, screen, odenet):
     """The live line fits, and the rows are what they are elsewhere."""
     folder = train("model=rknet", "model.width=4", "solver=euler", "solver.steps=1", "trainer.max_steps=1")
     words = ("audit", str(folder), "steps=1,2", "rtol=1e-1")
-    lines = list(map(str.rstrip, screen(tmp_path, 80, *words)))
+    lines = list(map(str.rstrip, screen(80, *words)))
     live = [line for line in lines if "/7  " in line]
     assert max(map(len, live)) < 80
     assert any(re.search(r" 3/7  eta \d+:\d\d  midpoint 1 step", line) for line in live)
-    table = subprocess.run([sys.executable, "-m", "odenet_cli", *words], capture_output=True, text=True)
+    table = odenet(*words)
     assert table.stderr == ""
     # A sentence is folded at the terminal's width, and nowhere else.
     words_shown = " ".join(" ".join(lines).split())

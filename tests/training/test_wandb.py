@@ -85,7 +85,7 @@ def test_nobody_is_logged_in(odenet, tmp_path):
     """The request is wrong, and leaves no folder behind."""
     pytest.importorskip("wandb")
     words = ("train", "data=digits", *WORDS, "device=cpu", "hydra.run.dir=run")
-    done = odenet(*words, fresh=True, HOME=str(tmp_path), WANDB_API_KEY="", WANDB_MODE="online")
+    done = odenet(*words, HOME=str(tmp_path), WANDB_API_KEY="", WANDB_MODE="online")
     assert done.returncode == 2, done.stderr
     assert "logger=wandb: " in done.stderr
     assert "logger=tensorboard" in done.stderr
