@@ -14,7 +14,7 @@ from odenet_cli.report import scales, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
 from odenet_cli.report.runs import Run
-from odenet_cli.report.statistics import Spread, grouped, over_seeds
+from odenet_cli.report.statistics import Spread, grouped, over_seeds, spread
 from odenet_cli.report.table import plus_minus
 from odenet_cli.report.text import bullets, compact
 
@@ -30,7 +30,7 @@ ABOUT = (
     "NFE: function evaluations of a forward solve, the mean over all steps of training, then over the seeds, with the "
     "least and the most of a seed. Beside each budget the fixed tolerance of the smallest test error among those whose "
     "mean NFE lies within {same:g} of its own: the choice is by test error, so it favours the fixed ones. Difference: "
-    "test error above theirs, in points, with its standard error over the seeds."
+    "test error above theirs in points, seed by seed, the mean and its standard error."
 )
 PANELS = (
     "a: test error against the mean NFE of training, budgets shifted to the left and tolerances to the right by a "
@@ -71,9 +71,9 @@ def mean_nfe(run: Run) -> float:
 
 
 def evaluations(runs: Sequence[Run]) -> Spread:
-    spread = over_seeds([(run.seed, mean_nfe(run)) for run in runs], "nfe_forward")
-    assert spread is not None
-    return spread
+    means = over_seeds([(run.seed, mean_nfe(run)) for run in runs], "nfe_forward")
+    assert means is not None
+    return means
 
 
 def errors(runs: Sequence[Run]) -> Spread | None:
@@ -84,21 +84,26 @@ def rival(cases: Cases, budget: Case) -> Case | None:
     """Return the fixed tolerance with the smallest test error among those of the same mean NFE; None without one."""
     mean = evaluations(cases[budget]).mean
     near = [
-        (spread.mean, case)
+        (error.mean, case)
         for case, runs in cases.items()
-        if case[0] == "solver.rtol" and abs(evaluations(runs).mean - mean) <= SAME and (spread := errors(runs))
+        if case[0] == "solver.rtol" and abs(evaluations(runs).mean - mean) <= SAME and (error := errors(runs))
     ]
     return min(near)[1] if near else None
 
 
 def excess(cases: Cases, budget: Case) -> tuple[float, float | None] | None:
-    """Return by how much the test error of a budget is above its rival's, and the standard error of that (Welch)."""
+    """Return how far the test error of a budget is above its rival's, seed by seed: the mean and its standard error.
+
+    Runs of one seed begin with the same weights and batches, and err alike.
+    """
     other = rival(cases, budget)
-    a, b = errors(cases[budget]), errors(cases[other]) if other else None
-    if a is None or b is None:
+    pairs = [(run, twin) for run in cases[budget] for twin in cases[other] if run.seed == twin.seed] if other else []
+    known = [(run.value("error"), twin.value("error")) for run, twin in pairs]
+    differences = [a - b for a, b in known if a is not None and b is not None]
+    if not differences:
         return None
-    known = None not in (a.sd, b.sd)
-    return a.mean - b.mean, math.sqrt(sum((s.sd or 0) ** 2 / s.n for s in (a, b))) if known else None
+    above = spread(differences)
+    return above.mean, None if above.sd is None else above.sd / math.sqrt(above.n)
 
 
 def budgets(cases: Cases) -> list[Case]:
@@ -127,14 +132,14 @@ def table(cases: Cases) -> str:
 
 def facts(cases: Cases) -> Facts:
     steered = budgets(cases)
-    ratios = [more[0] / more[1] for case in steered if (more := excess(cases, case)) and more[1]]
+    ratios = [more[0] / (more[1] or 1e-9) for case in steered if (more := excess(cases, case)) and more[1] is not None]
     numbers: Facts = {
         "largest_miss": max((abs(mean_nfe(run) - c[1]) for c in steered for run in cases[c]), default=None),
         "largest_excess": max(ratios) if len(ratios) == len(steered) > 0 else None,
     }
     for case, runs in cases.items():
-        spread = errors(runs)
-        numbers[f"test_error/{label(case)}"] = 100 * spread.mean if spread else None
+        error = errors(runs)
+        numbers[f"test_error/{label(case)}"] = 100 * error.mean if error else None
         numbers[f"mean_nfe/{label(case)}"] = evaluations(runs).mean
     return numbers
 
@@ -171,11 +176,11 @@ def draw(cases: Cases) -> Figure:
     """Draw test error against mean NFE, and NFE and tolerance over the training of the first seed."""
     figure, ((error_axes, nfe_axes, rtol_axes),) = style.panel_grid(3, 3, style.HEIGHT + 0.35)
     for case, runs in cases.items():
-        look, spread, nfe = LOOKS[case[0]], errors(runs), evaluations(runs)
+        look, error, nfe = LOOKS[case[0]], errors(runs), evaluations(runs)
         first = min(runs, key=lambda run: run.seed)
-        if spread is not None:
+        if error is not None:
             shift = SHIFT[case[0]]
-            style.point(error_axes, (nfe.mean + shift, 100 * spread.mean), (0, 100 * (spread.sd or 0)), **look)
+            style.point(error_axes, (nfe.mean + shift, 100 * error.mean), (0, 100 * (error.sd or 0)), **look)
             at = [mean_nfe(run) + shift for run in runs], [100 * (run.value("error") or 0) for run in runs]
             error_axes.plot(*at, **look | {"linestyle": "", "markersize": 2, "alpha": 0.5})
         draw_path(nfe_axes, first, "nfe_forward", look["color"])
