@@ -8,14 +8,15 @@ is written to results/ or runs/, unless --retrain asks for it.
   odenet verify table1 --preset day --retrain 5bd2a77d   train one cell again as well, in runs/retrained
 
 From the weights: test and validation error, parameters, function evaluations, memory saved for a backward pass. From
-the first steps, taken again: those of cells that only measure steps. From the records: means, intervals, verdicts.
-Figures are not compared.
+the first steps, 20 at most, taken again: those of cells that only measure steps. From the records: means, intervals,
+verdicts. Figures are not compared. On a CPU several cells are computed side by side, a process and a thread for each
+core; OMP_NUM_THREADS says how many threads a process has.
 
 Equal is the same number, or one that rounding on another CPU explains; what rounding can do is measured where a number
 is not the same. Predictions may differ of digits whose two largest logits are nearer than 8 times the error of float32;
 evaluations as they do for a tolerance changed by 0.1 %, and by one step of one batch. Of a GPU the rounding is that of
-TF32. A cell trained again on the same machine and versions has the same bits; on others its test error may differ as
-those of two networks that err independently: by 1.96 times the root of their wrong answers.
+TF32. A cell trained again on the same machine, with the same threads and versions, has the same bits; otherwise its
+test error may differ as those of two networks that err independently: by 1.96 times the root of their wrong answers.
 
 Of a RUN, other libraries solve the run's own vector field on its first training samples, with its best weights: at the
 run's tolerance, and at a tight one in float64. States and gradients stand beside ours, each as its difference from a
@@ -117,8 +118,7 @@ def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
         title = f"{planned.item}, {planned.preset} preset"
         print(f"{title}: {len(copies)} kept cells, every file as its SHA-256 says", flush=True)
         tally = verification.verify_records(planned, page, copies)
-        for folder, copy in copies.items():
-            verification.verify_cell(planned.by_folder[folder], copy, places, tally)
+        verification.verify_cells(planned, copies, places, tally)
         verification.verify_measurement(planned, copies, tally)
     print(f"\n{tally.table()}\n\n{time.perf_counter() - started:.0f} s", flush=True)
     if chosen is not None:

@@ -11,12 +11,14 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from odenet_cli import threads
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
@@ -26,11 +28,16 @@ from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce import kept_cells, processes, recompute
 from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest, digest, plan
 from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, TIMES, UNCHECKED, Check, compare, is_close
+from odenet_cli.reproduce.side_by_side import side_by_side
 from odenet_cli.reproduce.stages import measurement, report
+from odenet_cli.rundir import read_record
+from odenet_cli.training import device
 from odenet_cli.training.progress import duration
 
 PARTS = {"rows": list, "facts": dict, "expected": list}  # of a page's JSON: what follows from the records
 RECORDS_RTOL = 1e-9  # of sums, logarithms and square roots of the same numbers by another library of mathematics
+MIN_CELLS = 8  # for each process: to start one takes some 4 s
+MAX_CELL_BYTES = 3 * 2**30  # memory of a process; an RK-Net at 1e-6 keeps 1 GiB for its backward pass
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 
@@ -157,21 +164,45 @@ def _number(text: str) -> Any:
         return text
 
 
-def verify_cell(cell: Cell, copy: Path, places: Mapping[str, str], tally: Tally) -> None:
-    """Compute the numbers of a cell again, and print them."""
+def verify_cells(planned: Plan, copies: Mapping[Path, Path], places: Mapping[str, str], tally: Tally) -> None:
+    """Compute the numbers of the cells again, several cells at once on a CPU, and print them."""
+    again = partial(check_cell, places=places)
+    results = side_by_side(again, list(copies.values()), how_many_at_once(copies.values(), places))
+    for (checks, time_s), (folder, copy) in zip(results, copies.items()):  # in this order, so that `results` ends
+        cell = planned.by_folder[folder]
+        texts = [tally.check(f"{cell.part}, {cell.title} ({copy.name})", check) for check in checks]
+        print(f"{cell.part}, {cell.title}: {'; '.join(texts)}; {time_s:.0f} s", flush=True)
+
+
+def check_cell(copy: Path, places: Mapping[str, str]) -> tuple[list[Check], float]:
+    """Return the numbers of a cell, computed again and compared, and the seconds that it took."""
     started, run = time.perf_counter(), read_run(copy)
-    config = config_here(load(copy), str(run.record.get("device")), places)
     again = recompute.from_steps if kept_cells.only_times_steps(copy) else recompute.from_weights
-    checks = again(copy, config, run)
-    texts = [tally.check(f"{cell.part}, {cell.title} ({copy.name})", check) for check in checks]
-    print(f"{cell.part}, {cell.title}: {'; '.join(texts)}; {time.perf_counter() - started:.0f} s", flush=True)
+    return list(again(copy, config_here(load(copy), run.record, places), run)), time.perf_counter() - started
 
 
-def config_here(config: Config, trained_on: str, places: Mapping[str, str]) -> Config:
-    """Return the config for this machine: `data.root` and `device` from `places`, else the kind of device it had."""
+def how_many_at_once(copies: Collection[Path], places: Mapping[str, str]) -> int:
+    """Return how many cells to compute side by side: 1 where any is for a GPU, or where they are too few."""
+    names = {device_here(read_record(copy), places) for copy in copies}
+    if any(device.choose(name).type != "cpu" for name in names):
+        return 1
+    most = (
+        threads.cores() // (threads.chosen() or 1),
+        len(copies) // MIN_CELLS,
+        device.memory("cpu") // MAX_CELL_BYTES,
+    )
+    return max(1, min(most))
+
+
+def config_here(config: Config, record: Mapping[str, Any], places: Mapping[str, str]) -> Config:
+    """Return the config of a run for this machine, with `data.root` and `device` from `places`."""
     root = {"root": os.path.expanduser(places["data.root"])} if "data.root" in places and "root" in config.data else {}
-    device = "cpu" if trained_on.startswith("cpu") else "auto"
-    return replace(config, data={**config.data, **root}, device=places.get("device", device))
+    return replace(config, data={**config.data, **root}, device=device_here(record, places))
+
+
+def device_here(record: Mapping[str, Any], places: Mapping[str, str]) -> str:
+    """Return the name of the device to compute on: that of `places`, else of the kind that a run was trained on."""
+    return places.get("device", "cpu" if str(record.get("device")).startswith("cpu") else "auto")
 
 
 def verify_measurement(planned: Plan, copies: Mapping[Path, Path], tally: Tally) -> None:
@@ -190,11 +221,11 @@ def verify_measurement(planned: Plan, copies: Mapping[Path, Path], tally: Tally)
 
 
 def retrain(cell: Cell, places: Mapping[str, str], tally: Tally) -> None:
-    """Train a cell again, in `runs/retrained`, and compare it with the kept one."""
+    """Train a cell again, in `runs/retrained`, on the kind of device that it had, and compare it with the kept one."""
     before = read_run(kept_cells.FOLDER / cell.folder.name)
-    job = processes.CellProcess(
-        Path("runs/retrained") / cell.folder.name, (*cell.overrides, *map("=".join, places.items()))
-    )
+    here = map("=".join, {**places, "device": device_here(before.record, places)}.items())
+    words = {word.partition("=")[0]: word for word in (*cell.overrides, *here)}  # the last of each key
+    job = processes.CellProcess(Path("runs/retrained") / cell.folder.name, tuple(words.values()))
     seconds = duration(before.value("time_s") or 0)
     print(f"\ntraining {cell.title} again in {job.folder}, log in {job.log}; the kept one took {seconds}", flush=True)
     if failed := processes.launch([job], 1, 0, lambda running: None):

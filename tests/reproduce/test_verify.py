@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce import kept_cells, recompute, stages, verification
 from odenet_cli.reproduce import processes as launching
 from odenet_cli.reproduce.processes import is_done
-from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, Check, is_close
+from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, UNCHECKED, Check, is_close
 from odenet_cli.reproduce.verification import Tally
 from odenet_cli.request.compose import compose
 from odenet_cli.training import weights
@@ -70,7 +71,7 @@ def results(committed, tmp_path, monkeypatch):
 @pytest.fixture
 def records_only(monkeypatch):
     """Leave the weights alone, which takes most of the time."""
-    monkeypatch.setattr(verification, "verify_cell", lambda *_: None)
+    monkeypatch.setattr(verification, "verify_cells", lambda *_: None)
 
 
 def table(out):
@@ -163,7 +164,8 @@ def test_a_changed_number_of_the_table_differs(results, records_only, capsys, ki
     assert table(out)[f"{path}, from the records"][1] == 1
 
 
-def test_other_weights_differ_though_their_files_are_whole(results, capsys):
+def test_other_weights_differ_though_their_files_are_whole(results, capsys, monkeypatch):
+    monkeypatch.setattr(verification, "how_many_at_once", lambda *_: 2)
     folder = cell_of(results, "MLP")
     state = weights.load(folder / "model.safetensors", load(folder))
     for tensor in state["model"].values():
@@ -174,6 +176,26 @@ def test_other_weights_differ_though_their_files_are_whole(results, capsys):
     out = capsys.readouterr().out
     assert re.search(rf"^differs: compare, MLP, seed 0 \({folder.name}\): test error: .* predictions differ", out, re.M)
     assert table(out)["test error"] == [3, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "gib", "places", "at_once"),
+    [
+        (2, None, 8, {}, 2),
+        (64, None, 512, {}, 7),  # of 62 cells, 8 each
+        (64, None, 16, {}, 5),
+        (1, None, 8, {}, 1),
+        (2, "2", 8, {}, 1),  # OMP_NUM_THREADS: all cores for one
+        (64, None, 512, {"device": "mps"}, 1),
+    ],
+)
+def test_as_many_cells_at_once_as_there_are_cores_and_memory(monkeypatch, cores, threads, gib, places, at_once):
+    monkeypatch.setattr(verification.threads, "cores", lambda: cores)
+    monkeypatch.setattr(verification.threads, "chosen", lambda: threads and int(threads))
+    monkeypatch.setattr(verification.device, "memory", lambda name: gib * 2**30)
+    monkeypatch.setattr(verification.device, "choose", torch.device)
+    monkeypatch.setattr(verification, "read_record", lambda folder: {"device": "cpu (2 threads)"})
+    assert verification.how_many_at_once([Path(str(number)) for number in range(62)], places) == at_once
 
 
 def test_a_record_that_its_log_contradicts_differs(results, records_only, capsys):
@@ -234,7 +256,19 @@ def test_a_table_that_is_none_is_refused(results):
 
 
 def test_a_cell_trained_again_has_the_same_bits(results, capsys, monkeypatch):
-    monkeypatch.setattr(launching, "launch", in_process)
+    """It goes where it was trained before, a CPU, though no word says so."""
+    chosen, jobs = verification.choose_cell, []
+
+    def without_device(*args):
+        cell = chosen(*args)
+        return replace(cell, overrides=tuple(word for word in cell.overrides if not word.startswith("device=")))
+
+    def launch(*args):
+        jobs.extend(args[0])
+        return in_process(*args)
+
+    monkeypatch.setattr(verification, "choose_cell", without_device)
+    monkeypatch.setattr(launching, "launch", launch)
     name = cell_of(results, "MLP").name
     assert verify.main(["table1", "--retrain", name[:6]]) == 0
     out = capsys.readouterr().out
@@ -242,6 +276,18 @@ def test_a_cell_trained_again_has_the_same_bits(results, capsys, monkeypatch):
         r"^trained again: test error [\d.]+ equal \(bit for bit: \d+ records but for their times\)$", out, re.M
     )
     assert (Path("runs/retrained") / name / "run.json").exists()
+    assert "device=cpu" in jobs[0].overrides
+
+
+def test_only_the_first_steps_are_taken_again(monkeypatch):
+    """Cells of more steps are there for their times, which are not compared."""
+    same = {"loss": 1.0, "nfe_forward": 0, "nfe_backward": 0, "saved_mib": 1.0, "accepted": 0, "rejected": 0}
+    train, taken = [{**same, "step": step, "step_ms": 10.0} for step in (20, 40, 60)], []
+    monkeypatch.setattr(recompute, "first_steps", lambda *args: taken.append(args[-1]) or train[:1])
+    run = SimpleNamespace(records=lambda split: train, record={"device": "cpu (1 thread)"})
+    left, *steps = recompute.from_steps(Path(), None, run)
+    assert (taken, left.verdict, left.committed) == ([20], UNCHECKED, 2)
+    assert [check.verdict for check in steps] == 4 * [EQUAL]
 
 
 def test_a_cell_trained_elsewhere_may_differ_as_two_networks_do(results):
@@ -279,6 +325,7 @@ def test_a_digit_is_in_doubt_where_its_largest_logits_are_equal(session):
     assert len(recompute.near_ties(session, "test")) == 360
     some = recompute.near_ties(session, "test", samples={200})
     assert some == set(range(200, 360))  # the batch of it
+    assert recompute.near_ties(session, "test", enough=3) == set(range(200))  # the first batch has them
     with torch.no_grad():
         layer.bias[3] = 1.0
     assert recompute.near_ties(session, "test") == set()
@@ -311,6 +358,8 @@ def test_evaluations_may_differ_as_they_do_for_a_tolerance_changed_a_little():
     session = assemble(complete(compose(list(words)), gpu=False), CPU)
     found = recompute.scores(session, "test")
     solver = eval_solver(session.config)
+    nfe = found["nfe_forward"]
+    assert recompute.nfe_range(session, solver, found) == (nfe - 7, nfe + 7)  # 32 in 5 steps
     low, high = recompute.nfe_range(session, solver, found, 1e-3)
     assert low <= found["nfe_forward"] - 6  # one step of dopri5, in one batch of one
     assert found["nfe_forward"] + 6 <= high <= found["nfe_forward"] + 13
