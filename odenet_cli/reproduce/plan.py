@@ -221,7 +221,9 @@ def is_for_hydra(override: str) -> bool:
 def _settings(item: str, composer: Composer) -> dict[str, Any]:
     """Return the section `reproduce` of an experiment, composed by Hydra, so that one may build on another."""
     with composer.translate_errors():
-        cfg = composer.compose([f"experiment={item}", *filter(is_for_hydra, composer.overrides)])
+        for_hydra = [*filter(is_for_hydra, composer.overrides)]
+        words = [f"experiment={item}", *for_hydra]
+        cfg = composer.compose(words) if for_hydra else composer.point(words)
         content: Any = OmegaConf.to_container(cfg.reproduce[item], resolve=True)
     return {str(key): value for key, value in content.items()}
 
