@@ -95,7 +95,8 @@ def write_forecast(request: Namespace, config: Config) -> int:
     if result.empty:
         print(hanging("left out, no value: ", counted_names("series", result.empty)))
     print(describe_coverage(result))
-    figure = forecast_figure.draw(first_series(result, frame), result.header, result.known)
+    clock = result.dates == "clock"
+    figure = forecast_figure.draw(first_series(result, frame), result.header, result.known, clock)
     *_, image = style.save(figure, request.out.with_suffix(""))
     print(f"series {result.series[0].name}: {image}")
     return 0

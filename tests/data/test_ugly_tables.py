@@ -7,6 +7,7 @@ import math
 import zipfile
 from decimal import Decimal
 
+import numpy
 import polars
 import pytest
 from runs_kit import train_run
@@ -17,6 +18,7 @@ from odenet_cli.commands import predict
 from odenet_cli.data.common.table_dates import dates_ahead, parse_dates
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
+from odenet_cli.report import forecast_figure
 
 
 def read(path, **options):
@@ -593,3 +595,16 @@ def test_a_forecast_has_the_times_of_the_table(tmp_path):
         assert [float(x) for x in found["bp"][:6]] == [127 + t for t in range(6)]
         assert all(80 < float(x) < 180 for x in found["bp_50"])
     assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("hours", "marks"), [(24, ["00:00", "06:00", "12:00", "18:00", "24:00"]), (400, ["00:00", "72:00"])]
+)
+def test_a_figure_of_times_of_day_has_hours(hours, marks):
+    """Its axis counted seconds, and named no series."""
+    t = numpy.linspace(0, hours * 3600 + 60, 4)
+    series = {"id": ["b"] * 4, "time": t, "seen": t < 1, **dict.fromkeys(("x", "x_mean", "x_5", "x_95"), t)}
+    figure = forecast_figure.draw(series, ["id", "time", "x"], "observations", True)
+    axis = figure.axes[0].xaxis
+    assert {*marks} <= {axis.get_major_formatter()(at) for at in axis.get_major_locator().tick_values(0, t[-1])}
+    assert figure.get_suptitle() == "id b"
