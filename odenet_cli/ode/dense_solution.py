@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odenet_cli.ode.outputs import AcceptedStep, integrate
+from odenet_cli.ode.outputs import steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.settings import as_times
@@ -37,13 +37,10 @@ class DenseSolution:
         loop = problem.loop(interpolated=True)
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
-
-        def on_step(accepted: AcceptedStep) -> None:
+        # A loop interpolates its last step alone, so each is turned into its polynomial as it comes.
+        for accepted in steps(loop, problem, [problem.y0]):
             self.ends.append(accepted.end)
             pieces.append((accepted.h, *loop.polynomial(accepted)))
-
-        # A loop interpolates its last step alone, so each is turned into its polynomial as it comes.
-        integrate(loop, problem, on_step)
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
         # The times that were solved for may have been rounded, as those that are asked for may be.

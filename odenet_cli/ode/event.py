@@ -11,7 +11,7 @@ from torch import Tensor
 
 from odenet_cli.ode.autograd.node import as_leaves
 from odenet_cli.ode.errors import NotFinite
-from odenet_cli.ode.outputs import AcceptedStep, integrate
+from odenet_cli.ode.outputs import AcceptedStep, Loop, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.right_hand_side import RightHandSide
@@ -41,12 +41,13 @@ class Crossing(NamedTuple):
     stats: Stats
 
 
-class _Found(Exception):
-    """End a search: there is a zero at `t`, in the step that began at `begin` from the state `y`."""
+class _Found(NamedTuple):
+    """Hold a zero at `t`, in the step that began at `begin` from the state `y`."""
 
-    def __init__(self, t: float, begin: float, y: State, segment: Segment) -> None:
-        super().__init__()
-        self.t, self.begin, self.y, self.segment = t, begin, y, segment
+    t: float
+    begin: float
+    y: State
+    segment: Segment
 
 
 def solve_until(
@@ -111,42 +112,65 @@ def solve_until(
 def _search(
     solver: Any, rhs: RightHandSide, values: list[float], event: EventFunction, direction: int
 ) -> tuple[_Found | None, Stats]:
-    """Return the first step over a zero, with the root inside it; None where there is no such step."""
+    """Return the first zero behind the start, found in the dense output of the step over it; None where there is none.
+
+    A zero where the solve begins is no event: what is thrown from the ground has not come down yet.
+    """
     problem = Problem(rhs, values, None, solver._for_dense_output())
     loop = problem.loop(interpolated=True)
 
     def value(t: float, y: State) -> float:
-        g: float = to_numbers(_evaluate(rhs, event, torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device), y))
+        g: float = to_numbers(_evaluate(rhs, event, _as_time(rhs, t), y))
         if not math.isfinite(g):
             raise NotFinite(f"event(t, y) is {g} at t = {t:.6g}; let it be finite wherever the solution goes.")
         return g
 
-    before = value(values[0], tuple(part.clone() for part in rhs.y0))
-
-    def on_step(accepted: AcceptedStep) -> None:
-        nonlocal before
-        after = value(accepted.end, accepted.step.y)
-        # A zero where the solve begins is no event: what is thrown from the ground has not come down yet.
-        if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
-            origin, terms = loop.polynomial(accepted)
-
-            def inside(t: float) -> State:
-                x = (t - origin) / accepted.h
-                return tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms))
-
-            t = _root(lambda t: value(t, inside(t)), accepted.t, accepted.end, before, after)
-            _check_zero(rhs, event, t, inside(t), accepted, max(abs(before), abs(after)))
-            # Raised through `integrate`: the solve ends here, and its counts are kept.
-            raise _Found(t, accepted.t, accepted.y, accepted.segment)
-        # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before it.
-        before = after or before
-
-    try:
-        with rhs.torch_settings.for_solver():
-            integrate(loop, problem, on_step)
-    except _Found as found:
-        return found, rhs.stats
+    with rhs.torch_settings.for_solver():
+        before = value(values[0], tuple(part.clone() for part in rhs.y0))
+        for accepted in steps(loop, problem, [problem.y0]):
+            begin, after = accepted.t, value(accepted.end, accepted.step.y)
+            # Behind that zero the event has the sign of its derivative. If it has another where the step ends, the
+            # search begins where it still has this one: halfway back to the zero, and again.
+            if not before and (sign := _sign_behind(rhs, event, accepted)) and after * sign <= 0:
+                inside = _dense_output(loop, accepted)
+                places = (begin + accepted.h / 2**n for n in range(1, ITERATIONS))
+                found = ((t, value(t, inside(t))) for t in places)
+                begin, before = next(((t, g) for t, g in found if g * sign > 0), (begin, 0.0))
+            if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
+                inside = _dense_output(loop, accepted)
+                t = _root(lambda t: value(t, inside(t)), begin, accepted.end, before, after)  # noqa: B023
+                _check_zero(rhs, event, t, inside(t), accepted, max(abs(before), abs(after)))
+                return _Found(t, accepted.t, accepted.y, accepted.segment), rhs.stats
+            # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before.
+            before = after or before
     return None, rhs.stats
+
+
+def _dense_output(loop: Loop, accepted: AcceptedStep) -> Callable[[float], State]:
+    """Return the solution inside the last step as a function of time."""
+    origin, terms = loop.polynomial(accepted)
+
+    def inside(t: float) -> State:
+        x = (t - origin) / accepted.h
+        return tuple(sum(c * x**p for p, c in enumerate(part)) for part in zip(*terms))
+
+    return inside
+
+
+def _sign_behind(rhs: RightHandSide, event: EventFunction, accepted: AcceptedStep) -> float:
+    """Return the sign of an event just behind the start of a step, at which it is zero; 0 where that is unknown."""
+    k = rhs(accepted.segment.visible_time(accepted.t), accepted.y)
+    rate = _derivative_along(rhs, event, _as_time(rhs, accepted.t), accepted.y, k)
+    return 0.0 if rate is None else float(rate.sign()) * math.copysign(1.0, accepted.h)
+
+
+def _derivative_along(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State, k: State) -> Tensor | None:
+    """Return ġ, the event's derivative along a solution with y' = k; None where autograd sees none."""
+    with torch.enable_grad():
+        # As the derivative by s of g(t + s, y + s k).
+        s = torch.zeros_like(t, requires_grad=True)
+        g = _evaluate(rhs, event, t + s, _moved(tuple(part.detach() for part in y), s, k))
+        return torch.autograd.grad(g, s, allow_unused=True)[0] if g.requires_grad else None
 
 
 def _evaluate(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State) -> Tensor:
@@ -187,8 +211,7 @@ def _check_zero(
     largest  |event| at the ends of the step
     """
     with torch.enable_grad():
-        now = torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device)
-        leaves = as_leaves((now, *y))
+        leaves = as_leaves((_as_time(rhs, t), *y))
         g = _evaluate(rhs, event, leaves[0], leaves[1:])
         slopes = vjp([g], [torch.ones_like(g)], leaves)
     # Without a derivative nothing can be said of it; `_newton_steps` refuses it by name.
@@ -215,15 +238,11 @@ def _check_zero(
 
 def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: State) -> Crossing:
     """Return time and state moved to the zero of the event, given the state at a time near it."""
-    now = torch.scalar_tensor(found.t, dtype=rhs.time_dtype, device=rhs.device)
+    now = _as_time(rhs, found.t)
     with torch.no_grad():
         # On the side of a jump on which the zero was found.
         k = rhs(found.segment.visible_time(found.t), y)
-    with torch.enable_grad():
-        # ġ along the solution, as the derivative by s of g(t + s, y + s f).
-        s = torch.zeros_like(now, requires_grad=True)
-        g = _evaluate(rhs, event, now + s, _moved(tuple(part.detach() for part in y), s, k))
-        (rate,) = torch.autograd.grad(g, s, allow_unused=True) if g.requires_grad else (None,)
+    rate = _derivative_along(rhs, event, now, y, k)
     if rate is None:
         raise ValueError(
             "the event has no derivative along the solution: it must be a differentiable function of t and y, without "
@@ -242,6 +261,11 @@ def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: St
         shift = -_evaluate(rhs, event, t, y) / rate
         return Crossing(t + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
     return Crossing(now + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
+
+
+def _as_time(rhs: RightHandSide, t: float) -> Tensor:
+    """Return a time as the event sees it, and the field."""
+    return torch.scalar_tensor(t, dtype=rhs.time_dtype, device=rhs.device)
 
 
 def _moved(y: State, s: Tensor, k: State) -> State:

@@ -7,7 +7,7 @@ Adaptive loops run over all output times and interpolate; fixed and reversible o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -93,20 +93,21 @@ class Loop(Protocol):
         ...
 
 
-def integrate(
-    loop: Loop,
-    problem: Problem,
-    on_step: Callable[[AcceptedStep], None] | None = None,
-    y0: State | None = None,
-) -> list[State]:
-    """Return the states at the output times of `problem`, the first of which is its y0; raise NotFinite if the last
-    one is not finite.
+def integrate(loop: Loop, problem: Problem) -> list[State]:
+    """Return the states at the output times of `problem`, the first of which is its y0."""
+    states = [problem.y0]
+    for _ in steps(loop, problem, states):
+        pass
+    return states
 
-    on_step  is given every accepted step, once its outputs are placed
-    y0       a state to begin with in place of the problem's: the pair (y0, y0) of a reversible solve
+
+def steps(loop: Loop, problem: Problem, states: list[State]) -> Iterator[AcceptedStep]:
+    """Solve to the output times of `problem`, yielding every accepted step once its outputs are placed; raise NotFinite
+    if the last state is not finite.
+
+    states  holds the state to begin with, and is given those at the other output times
     """
-    # y0 is asked for first: it is copied only where f0, the field at y0, is not known yet.
-    ts, states = problem.ts, [problem.y0 if y0 is None else y0]
+    ts = problem.ts
     # f0 is handed to the loop once. A node keeps the problem until its backward pass, and would keep f0 in memory.
     loop.f0, problem.f0 = problem.f0, None
     try:
@@ -117,9 +118,10 @@ def integrate(
             for segment in problem.segments(i, j):
                 for accepted in loop.run(segment, y):
                     y = accepted.step.y
-                    _place_outputs(loop, accepted, ts, j, states)
-                    if on_step is not None:
-                        on_step(accepted)
+                    # Where only the end is asked for, most steps have no output.
+                    if accepted.end == ts[j] or len(states) < j:
+                        _place_outputs(loop, accepted, ts, j, states)
+                    yield accepted
     finally:
         # Also where the solve fails: a caller that catches the error still reads what it cost.
         problem.rhs.stats.accepted, problem.rhs.stats.rejected = loop.accepted, loop.rejected
@@ -131,7 +133,6 @@ def integrate(
             f"the state is NaN or infinite at t = {ts[-1]:.6g}. Look for a field that grows without bound, or use a "
             "wider dtype."
         )
-    return states
 
 
 def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last: int, states: list[State]) -> None:

@@ -34,7 +34,7 @@ class Problem:
     solver      an `Adaptive` or a `Fixed`
     inputs      the tensors whose gradients its backward pass gathers beside those of y0 and times: the captured ones,
                 and in a backward pass (`resume`) those in args behind them
-    f0          the field at y0, where it is already known; `integrate` hands it to the loop and sets it to None
+    f0          the field at y0, where it is already known; `steps` hands it to the loop and sets it to None
     tallies     that were open when the solve began: what a backward pass solves is theirs
     """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import Adaptive, Fixed, Tableau, gradient, method, methods
-from odenet_cli.ode.outputs import integrate
+from odenet_cli.ode.outputs import steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.right_hand_side import RightHandSide
 
@@ -66,11 +66,9 @@ class Swirl(torch.nn.Module):
 
 def steps_of(solve, field, y0, ts):
     """Return the accepted steps of a solve."""
-    accepted = []
     problem = Problem(RightHandSide(field, y0), ts.tolist(), None, solve)
     with torch.no_grad():
-        integrate(problem.loop(), problem, accepted.append)
-    return accepted
+        return list(steps(problem.loop(), problem, [problem.y0]))
 
 
 def naive(tableau: Tableau, taken, field, y0, ts: Tensor):

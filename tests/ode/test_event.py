@@ -86,6 +86,22 @@ def test_the_first_of_several_zeros_and_the_direction():
     assert solve(0.0, 0) == pytest.approx(math.pi)  # the zero where it begins is none
 
 
+@pytest.mark.parametrize("method", ["dopri5", "dopri8", "adams", "rodas4"])
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_zero_at_the_start_and_again_in_the_first_step(method, way):
+    """Thrown up from the ground at v a body is back at 2v/g; the first step goes far beyond."""
+    solver = Adaptive(method=method, rtol=1e-8, atol=1e-8, first_step=9.0)
+    times = [0.0, way * 9.0]
+    t, y, happened, _ = solver.until(fall, doubles(0.0, way * 5.0), times, height, direction=-1)
+    assert happened
+    assert t.item() == pytest.approx(way * 10 / 9.81)
+    assert y.tolist() == pytest.approx([0.0, -way * 5.0], abs=1e-7)
+    # It does not rise again; nor is there a zero behind one that it leaves for good, nor at one where it stays.
+    assert not solver.until(fall, doubles(0.0, way * 5.0), times, height, direction=1).happened
+    assert not solver.until(fall, doubles(0.0, -way * 5.0), times, height).happened
+    assert not solver.until(fall, doubles(0.0, 0.0), times, lambda t, y: 0 * y[0]).happened
+
+
 def test_time_may_run_backward_and_the_state_be_a_tuple():
     t, (a, b), happened, _ = TIGHT.until(
         lambda t, y: (-y[0], 2 * y[1]), (doubles(1.0), doubles(1.0)), [0.0, -3.0], lambda t, y: y[0] - 4

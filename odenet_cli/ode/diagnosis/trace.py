@@ -16,7 +16,7 @@ from torch import Tensor
 from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import SolveError
 from odenet_cli.ode.field.reachable import reachable
-from odenet_cli.ode.outputs import AcceptedStep, integrate
+from odenet_cli.ode.outputs import AcceptedStep, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.settings import OutputTimes
@@ -71,6 +71,21 @@ class Trace:
     @property
     def attempts(self) -> int:
         return self.accepted + self.rejected
+
+    def add(self, accepted: AcceptedStep, rejected: int) -> None:
+        """Note a step, before which the solve had rejected so many attempts in all."""
+        # Those since the last accepted step: the attempts that this one took.
+        resisted, self.rejected = rejected - self.rejected, rejected
+        f, y1 = accepted.step.k[0], accepted.step.y
+        seen = SeenStep(accepted.t, accepted.h, accepted.y, f, resisted)
+        self.t.append(accepted.t)
+        self.f_size.append(norms([f], [math.inf])[0])
+        self.window.append(seen)
+        if resisted:
+            self.resisted.append(seen)
+        # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
+        self.largest = tuple(map(torch.maximum, self.largest, (part.abs() for part in y1)))
+        self.end = accepted.end, y1
 
 
 @dataclass
@@ -136,7 +151,7 @@ class Case:
 
 def observe(case: Case, budget: int | None = None) -> Trace:
     """Make a solve without gradients and return what was seen of it; raise OverBudget after `budget` evaluations."""
-    # `integrate` itself with a look at each step: no part of the solver knows that it is watched.
+    # The steps of any solve, looked at one by one: no part of the solver knows that it is watched.
     rhs, times, trace = RightHandSide(case.field, case.y0, case.args), OutputTimes.read(case.ts), Trace()
     # Plain steps of the forward solve: each can be looked at, and compiled ones are the same.
     solver = replace(case.solver, compile=False, gradient="backprop")
@@ -144,32 +159,19 @@ def observe(case: Case, budget: int | None = None) -> Trace:
     distinct, _, _ = times.merge()
     problem = Problem(rhs, distinct, None, solver, len(distinct) == 2)
     loop = problem.loop()
-
-    def on_step(accepted: AcceptedStep) -> None:
-        # A cure on trial must not take longer than the patient.
-        if budget is not None and rhs.stats.nfe_forward > budget:
-            raise OverBudget
-        # Those since the last accepted step: the attempts that this one took.
-        rejected = loop.rejected - trace.rejected
-        f, y1 = accepted.step.k[0], accepted.step.y
-        seen = SeenStep(accepted.t, accepted.h, accepted.y, f, rejected)
-        trace.rejected = loop.rejected
-        trace.t.append(accepted.t)
-        trace.f_size.append(norms([f], [math.inf])[0])
-        trace.window.append(seen)
-        if rejected:
-            trace.resisted.append(seen)
-        # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
-        trace.largest = tuple(map(torch.maximum, trace.largest, (part.abs() for part in y1)))
-        trace.end = accepted.end, y1
-
+    states = [problem.y0]
     # The solver warns once where its user calls it; here it is called again and again.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             solver.check_resolution(rhs, times.values)
             with rhs.torch_settings.for_solver():
-                trace.outputs = integrate(loop, problem, on_step)[-1]
+                for accepted in steps(loop, problem, states):
+                    # A cure on trial must not take longer than the patient.
+                    if budget is not None and rhs.stats.nfe_forward > budget:
+                        raise OverBudget
+                    trace.add(accepted, loop.rejected)
+            trace.outputs = states[-1]
         # Before the first evaluation the solver itself has refused; after it the error is the field's.
         except ValueError as error:
             if rhs.stats.nfe_forward:

@@ -62,7 +62,7 @@ class Adjoint:
         if isinstance(getattr(self.solver, "formulas", None), Rosenbrock):
             raise ValueError(
                 f"gradient.solver.method={self.solver.method} needs the Jacobian of what it solves, which the adjoint "
-                "equation does not give; use an explicit method such as dopri5, or gradient=replay."
+                "equation does not give; use an explicit method such as dopri5, or gradient=backprop."
             )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:

@@ -19,7 +19,7 @@ from odenet_cli.ode.autograd.node import VJPAccumulator, accumulate, as_leaves, 
 from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.compiled.loops import advance, on_gpu
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.outputs import AcceptedStep, StepRecord, integrate
+from odenet_cli.ode.outputs import StepRecord, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.rosenbrock.step import take_step as rosenbrock_step
@@ -43,13 +43,12 @@ class Replay:
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:
         records: list[StepRecord] = []
         kept: list[Tensor] = []
-
-        def on_step(accepted: AcceptedStep) -> None:
+        states = [problem.y0]
+        for accepted in steps(problem.loop(), problem, states):
             records.append(problem.record(accepted, accepted.step.k))
             # The states at the starts of the steps: those of step n are kept[n * parts : (n + 1) * parts].
             kept.extend(accepted.y)
-
-        return integrate(problem.loop(), problem, on_step), records, kept
+        return states, records, kept
 
     def backward(
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents

@@ -17,7 +17,7 @@ from odenet_cli.ode.autograd.node import VJPAccumulator, accumulate, as_leaves, 
 from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
 from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
-from odenet_cli.ode.outputs import AcceptedStep, StepRecord, integrate
+from odenet_cli.ode.outputs import StepRecord, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.reversible_pair import halves, pair_step
 from odenet_cli.ode.settings import unwrap_scalars
@@ -47,19 +47,14 @@ class Reversible:
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:
         records: list[StepRecord] = []
         count = repeated_evaluations(problem)
-        pair = (*problem.rhs.y0, *problem.rhs.y0)
+        pairs = [(*problem.rhs.y0, *problem.rhs.y0)]
         loop = problem.solver.pair_loop(problem.vector_field, self.coupling, len(problem.rhs.y0))
-
-        def on_step(accepted: AcceptedStep) -> None:
-            nonlocal pair
+        for accepted in steps(loop, problem, pairs):
             k = accepted.step.k
             # The draws of what goes backward again: the stages from z, and those from y₁; not f1, which is the error's.
             records.append(problem.record(accepted, [*k[:count], *k[-count:]]))
-            pair = accepted.step.y
-
-        states = integrate(loop, problem, on_step, pair)
         # Detached: an output that autograd knows would hold itself through what is kept for it.
-        return [halves(state)[1] for state in states], records, [part.detach() for part in pair]
+        return [halves(pair)[1] for pair in pairs], records, [part.detach() for part in pairs[-1]]
 
     def backward(
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents
