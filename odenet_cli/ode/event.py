@@ -257,9 +257,8 @@ def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: St
     if torch.is_grad_enabled() or in_forward_mode():
         # The shift is all but 0, and has a derivative. The second one needs the solution to second order in it.
         middle = found.segment.visible_time(found.t) + shift / 2
-        y, t = _moved(y, shift, rhs(middle, _moved(y, shift / 2, k))), now + shift
-        shift = -_evaluate(rhs, event, t, y) / rate
-        return Crossing(t + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
+        y, now = _moved(y, shift, rhs(middle, _moved(y, shift / 2, k))), now + shift
+        shift = -_evaluate(rhs, event, now, y) / rate
     return Crossing(now + shift, rhs.restore(_moved(y, shift, k)), True, rhs.stats)
 
 

@@ -94,11 +94,22 @@ class AdaptiveBase(LoopBase):
         # Of a step below 4 ulp the stages would lie at times that rounding makes the same.
         return max(self.min_step, 4 * math.ulp(max(abs(t), abs(end))))
 
-    def check_step(self, t: float, end: float, h: float, y: State) -> None:
-        """Raise a SolveError rather than try a step that cannot help. One that goes all the way may be any length."""
-        small = h < min(abs(end - t), self.shortest(t, end))
+    def fit_step(self, t: float, h: float, y: State) -> tuple[float, float, float]:
+        """Return the length to try, at most `max_step`; the signed step, cut to end on the segment's end; and its end.
+
+        Raises a SolveError rather than try a step that cannot help. One that goes all the way may be any length.
+        """
+        end = self.segment.end
+        remaining = abs(end - t)
+        small = h < min(remaining, self.shortest(t, end))
         if small or self.accepted + self.rejected >= self.max_steps:
             self._raise_no_step(t, end, h, y, small)
+        h = min(h, self.max_step)
+        # The last step ends on `end` itself: t + h could miss it by rounding, and leave a remainder.
+        if h >= remaining:
+            return h, end - t, end
+        step = math.copysign(h, end - t)
+        return h, step, t + step
 
     def _raise_no_step(self, t: float, end: float, h: float, y: State, small: bool) -> NoReturn:
         tried = f"{self.accepted} accepted and {self.rejected} rejected steps"
@@ -192,13 +203,9 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
             # A tuple is true unless it is empty, and a state has at least one component.
             f0 = self.f0 or self.derivative_at(t, y)
             h_next = self.checked_length(t, end, self.h or find_h(t, y, f0, segment.span_end - t))
-            remaining, max_growth = abs(end - t), math.inf  # lengths are positive; h below has the sign of time
+            max_growth = math.inf
             while True:  # one attempt after the other, each with one host synchronisation: its error ratio
-                self.check_step(t, end, h_next, y)
-                h_next = min(h_next, self.max_step)
-                # The last step ends on `end` itself: t + h could miss it by rounding, and leave a remainder.
-                last = h_next >= remaining
-                h = end - t if last else math.copysign(h_next, end - t)
+                h_next, h, t1 = self.fit_step(t, h_next, y)  # lengths are positive; h has the sign of time
                 step = take_step(t, y, h, f0)
                 ratio = self.error_ratio(y, h, step)
                 factor = min(max_growth, self.controller.factor(ratio))
@@ -210,12 +217,11 @@ class AdaptiveLoop(RungeKutta, AdaptiveBase):
                 max_growth, h_next = 1.0, abs(h) * factor
             self.accepted += 1
             # The length of a step that was cut says nothing about the solution: go on with the one that was proposed.
-            self.h = h_next if h_next > remaining else h_next * factor
-            self.f0 = step.f1
-            accepted = AcceptedStep(t, h, end if last else t + h, segment, y=y, step=step)
+            self.h = h_next if h_next > abs(h) else h_next * factor
             # f0 is set before the yield: who interpolates a step without FSAL evaluates f1, and leaves it there.
-            yield accepted
-            t, y = accepted.end, step.y
+            self.f0 = step.f1
+            yield AcceptedStep(t, h, t1, segment, y=y, step=step)
+            t, y = t1, step.y
         if segment.ends_at_jump:
             self.f0 = None
 

@@ -93,5 +93,5 @@ def _next_to_jump(jump: float, side: int, dtype: torch.dtype) -> float:
 
 def _time_tolerance(t: float) -> float:
     """Return the distance below which two times count as one, in the solver's own float64."""
-    # As long as the shortest step that is tried (`AdaptiveBase.check_step`).
+    # As long as the shortest step that is tried (`AdaptiveBase.fit_step`).
     return 4 * math.ulp(t)

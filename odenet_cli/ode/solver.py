@@ -277,6 +277,7 @@ class Adaptive(_Solver):
         interior_outputs: bool = True,
         single_steps: bool = True,
         time_gradients: TimeGradients | None = None,
+        coupling: float | None = None,
     ) -> AdaptiveLoop | MultistepLoop:
         """Return the loop over the steps of a solve, ready to run.
 
@@ -288,9 +289,15 @@ class Adaptive(_Solver):
         single_steps      the caller needs every accepted step (a graph, a tape, dense output), so that they cannot all
                           run in one kernel
         time_gradients    of the output times, where they are wanted; such steps are not compiled
+        coupling          of a reversible pair, whose steps are taken then: a state is (*z, *y), and f is called with z
         """
-        settings = {
-            **self._settings(vector_field, norm),
+        settings: dict[str, Any] = {
+            "vector_field": vector_field,
+            "norm": norm or Norm(self.rtol, self.atol),
+            "max_steps": self.max_steps,
+            "min_step": self.min_step,
+            "max_step": self.max_step,
+            "h": self.first_step,
             "n_dynamic": n_dynamic,
             "n_controlled": n_controlled,
             "time_gradients": time_gradients,
@@ -298,9 +305,13 @@ class Adaptive(_Solver):
         # It chooses order and step together, by formulas of its own: there is no tableau and no controller.
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
-        settings |= self._runge_kutta()
+        # The estimate is the error of the lower order q: it falls with h^(q+1) (Hairer II.4).
+        controller = Controller(self.formulas.embedded_order + 1, self.controller, self.safety)
+        settings |= {"tableau": self.formulas, "controller": controller}
         if isinstance(self.formulas, Rosenbrock):
             return RosenbrockLoop(**settings)
+        if coupling is not None:
+            return PairLoop(**settings, coupling=coupling)
         # Times with gradients are tensors in autograd's graph, and a kernel is given plain numbers.
         if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
@@ -308,27 +319,6 @@ class Adaptive(_Solver):
         # PI and PID need them.
         whole = not single_steps and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, interior_outputs=interior_outputs)
-
-    def pair_loop(self, vector_field: CountedField, coupling: float, parts: int, norm: Norm | None = None) -> PairLoop:
-        """Return the loop over a reversible pair of states of `parts` components."""
-        # f is called with the first half of the pair, z, and the error that is controlled is that of its step.
-        settings = self._runge_kutta() | self._settings(vector_field, norm)
-        return PairLoop(**settings, coupling=coupling, n_dynamic=parts, n_controlled=self.n_controlled or parts)
-
-    def _runge_kutta(self) -> dict[str, Any]:
-        # The estimate is the error of the lower order q: it falls with h^(q+1) (Hairer II.4).
-        pair: Any = self.formulas
-        return {"tableau": pair, "controller": Controller(pair.embedded_order + 1, self.controller, self.safety)}
-
-    def _settings(self, vector_field: CountedField, norm: Norm | None) -> dict[str, Any]:
-        return {
-            "vector_field": vector_field,
-            "norm": norm or Norm(self.rtol, self.atol),
-            "max_steps": self.max_steps,
-            "min_step": self.min_step,
-            "max_step": self.max_step,
-            "h": self.first_step,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,30 +352,27 @@ class Fixed(_Solver):
         n_dynamic: int | None = None,
         n_controlled: int | None = None,
         time_gradients: TimeGradients | None = None,
+        coupling: float | None = None,
         **_: bool,
     ) -> FixedLoop:
         """Return the loop over the steps: there is no error to be controlled, and every step is taken singly."""
-        loop = CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop
+        settings: dict[str, Any] = {
+            "tableau": self.formulas,
+            "vector_field": vector_field,
+            "time_gradients": time_gradients,
+            "steps": self.steps,
+            "n_dynamic": n_dynamic,
+        }
+        if coupling is not None:
+            return FixedPairLoop(**settings, coupling=coupling)
         if isinstance(self.formulas, Rosenbrock):
-            loop = FixedRosenbrockLoop
-        return loop(
-            tableau=cast(Any, self.formulas),
-            vector_field=vector_field,
-            time_gradients=time_gradients,
-            steps=self.steps,
-            n_dynamic=n_dynamic,
-        )
+            return FixedRosenbrockLoop(**settings)
+        return (CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop)(**settings)
 
     def _for_dense_output(self) -> Fixed:
         # A compiled fixed step gives its end alone, which is all that outputs ask for: they are ends of steps. A
         # polynomial inside it needs its stages.
         return replace(self, compile=False)
-
-    def pair_loop(self, vector_field: CountedField, coupling: float, parts: int) -> FixedPairLoop:
-        """Return the loop over a reversible pair of states of `parts` components."""
-        return FixedPairLoop(
-            tableau=self.tableau, vector_field=vector_field, steps=self.steps, coupling=coupling, n_dynamic=parts
-        )
 
 
 def _moved_to_equal_times(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any, cast
 
 import torch
@@ -78,28 +79,26 @@ class SolveNode(torch.autograd.Function):
         # Not read backward: saved, captured tensors with a graph are checked by autograd for changes in place.
         held = [x for x in problem.inputs if x.grad_fn is not None]
         outputs = y if gradient.saves_outputs else ()
-        # What is saved, in this order: y0, times, args | held | outputs | kept | draws; each n says where a part ends.
-        ctx.n_given = len(inputs) - len(problem.inputs)
-        ctx.n_held = ctx.n_given + len(held)
-        ctx.n_kept = ctx.n_held + len(outputs) + len(kept)
-        ctx.save_for_backward(*inputs[: ctx.n_given], *held, *outputs, *kept, *draws.take_saved())
+        given = inputs[: len(inputs) - len(problem.inputs)]  # y0, times, args
+        groups = given, held, outputs, kept, draws.take_saved()
+        ctx.counts = [len(group) for group in groups]
+        ctx.save_for_backward(*chain.from_iterable(groups))
         return y
 
     @staticmethod
     def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-        gradient, problem, saved = ctx.gradient, ctx.problem, ctx.saved_tensors
-        y0, args = saved[: ctx.parts], saved[ctx.parts + 1 : ctx.n_given]  # between them lies `times`
-        problem.captured.draws.put_saved(saved[ctx.n_kept :])
+        gradient, problem, saved = ctx.gradient, ctx.problem, iter(ctx.saved_tensors)
+        given, _, outputs, kept, draws = [tuple(islice(saved, count)) for count in ctx.counts]
+        y0, args = given[: ctx.parts], given[ctx.parts + 1 :]  # between them lies `times`
+        problem.captured.draws.put_saved(draws)
         rows = _by_output(problem, cotangents)
         # Autograd is on in a backward pass only under create_graph=True.
         if torch.is_grad_enabled():
             result = _backward_with_graph(gradient, problem, ctx.tape, y0, args, rows)
         else:
             with _resumed(gradient, problem, y0, args) as resumed:
-                kept = saved[ctx.n_held : ctx.n_kept]
                 if gradient.saves_outputs:
-                    outputs = _by_output(problem, kept[: ctx.parts])
-                    kept = [resumed.rhs.y0, *outputs[1:], *kept[ctx.parts :]]
+                    kept = (resumed.rhs.y0, *_by_output(problem, outputs)[1:], *kept)
                 result = gradient.backward(resumed, ctx.tape, kept, rows)
         n_captured = len(problem.inputs)
         of_args = iter(result.inputs[n_captured:])

@@ -112,7 +112,7 @@ class WholeLoop(CompiledLoop):
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
         f0 = self.f0 or self.derivative_at(t, y)
         h_next = self.checked_length(t, end, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
-        # The limits of `check_step`, which the kernel tests in its condition and cannot report.
+        # The limits of `fit_step`, which the kernel tests in its condition and cannot report.
         floor = self.shortest(t, end)
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
@@ -128,7 +128,7 @@ class WholeLoop(CompiledLoop):
         # The very first attempt may have ended it, and then there is no step.
         if t1 != t:
             yield AcceptedStep(t, t1 - t, t1, segment, y=y, step=Step(y1, [f0], f1))
-        if t1 != end:  # the loop has given up, and `check_step` says why
+        if t1 != end:  # the loop has given up, and `fit_step` says why
             yield from super().run(segment._replace(start=t1), y1)
         if segment.ends_at_jump:
             self.f0 = None

@@ -133,12 +133,11 @@ def _examine(case: Case) -> Report:
     findings = (cause.find(look) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
-    if finding is None and trace.error is None:
-        reason = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
-        return Report(kind="sound", reason=reason, time_s=time.perf_counter() - started - solving)
     if finding is None:
-        reason = "the solve failed, and none of the known causes shows in it"
-        return Report(kind="unknown", reason=reason, failure=failure, time_s=time.perf_counter() - started - solving)
+        finding = Finding("unknown", "the solve failed, and none of the known causes shows in it")
+        if failure is None:
+            took = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
+            finding = Finding("sound", took)
     began = time.perf_counter()
     cure, tried = _first_that_works(case, finding)
     solving += time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from odenet_cli.ode.diagnosis.trace import Case, Trace
+from odenet_cli.ode.diagnosis.trace import Case, OverBudget, Trace, observe
 from odenet_cli.ode.errors import StepLimit
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.solver import Adaptive
@@ -73,6 +74,13 @@ class Look:
         scale = self.case.norm.error_scale(y[self.controlled], y[self.controlled])
         ratio: float = self.case.norm.scaled_norms([x[self.controlled]], scale)[0]
         return ratio
+
+    def solved_under(self, cure: Cure, budget: int) -> Trace | None:
+        """Return the same solve under a cure; None where it fails, or takes more than `budget` evaluations."""
+        with contextlib.suppress(OverBudget), self.case.under(cure) as treated:
+            trace = observe(treated, budget)
+            return trace if trace.error is None else None
+        return None
 
 
 def take_longer(cure: Cure, again: Look) -> Cure | None:

@@ -47,8 +47,10 @@ class Reversible:
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:
         records: list[StepRecord] = []
         count = repeated_evaluations(problem)
-        pairs = [(*problem.rhs.y0, *problem.rhs.y0)]
-        loop = problem.solver.pair_loop(problem.vector_field, self.coupling, len(problem.rhs.y0))
+        pairs, parts, solver = [(*problem.rhs.y0, *problem.rhs.y0)], len(problem.rhs.y0), problem.solver
+        # The error that is controlled is that of z's step.
+        controlled = getattr(solver, "n_controlled", None) or parts
+        loop = solver.loop(problem.vector_field, n_dynamic=parts, n_controlled=controlled, coupling=self.coupling)
         for accepted in steps(loop, problem, pairs):
             k = accepted.step.k
             # The draws of what goes backward again: the stages from z, and those from y₁; not f1, which is the error's.

@@ -46,13 +46,11 @@ BIAS_LOWER_ORDER, BIAS_SAME_ORDER, BIAS_HIGHER_ORDER = 6.0, 6.0, 10.0
 class MultistepStep(AcceptedStep):
     """Hold an accepted step with the array at its end.
 
-    restarted    the array was made anew before it, from the state and its derivative
-    corrections  evaluations of the field
+    restarted  the array was made anew before it, from the state and its derivative: the first of the stages
     """
 
     z: Nordsieck
     restarted: bool
-    corrections: int
 
 
 class Errors(NamedTuple):
@@ -145,16 +143,11 @@ class MultistepLoop(AdaptiveBase):
     def _advance(self, t: float, h_next: float) -> tuple[AcceptedStep, float]:
         """Try steps from `t` until one is accepted; return it, and the length of the next one to try."""
         # z_0 is the state itself.
-        y, failures, end = self.z[0][: self.n_controlled], 0, self.segment.end
-        remaining = abs(end - t)
+        y, failures = self.z[0][: self.n_controlled], 0
         with torch.no_grad():
             error_scale = self.norm.error_scale(y, y)
         while True:
-            self.check_step(t, end, h_next, y)
-            h_next = min(h_next, self.max_step)
-            last = h_next >= remaining
-            h = end - t if last else math.copysign(h_next, end - t)
-            t1 = end if last else t + h
+            h_next, h, t1 = self.fit_step(t, h_next, y)
             # Variable coefficients: the formula is made for this very grid, not for equal steps and then interpolated.
             formula = self.method.formula(distances([h, *self.past], h, self.order + 1))
             corrected = self._correct(t1, h, formula, error_scale)
@@ -237,11 +230,8 @@ class MultistepLoop(AdaptiveBase):
         )
         # The formula of the highest order looks back over as many points.
         self.scale, self.past = h, [h, *self.past[: self.method.max_order]]
-        step = Step(self.z[0], [*self.restart_f0, *corrected.k])
-        restarted, corrections = bool(self.restart_f0), len(corrected.k)
-        accepted = MultistepStep(
-            t, h, end, self.segment, y=y, step=step, z=self.z, restarted=restarted, corrections=corrections
-        )
+        step, restarted = Step(self.z[0], [*self.restart_f0, *corrected.k]), bool(self.restart_f0)
+        accepted = MultistepStep(t, h, end, self.segment, y=y, step=step, z=self.z, restarted=restarted)
         self.restart_f0 = []
         self.wait -= 1
         # The step before the one that may change the order: what order q + 1 is compared with there.

@@ -86,9 +86,6 @@ class WithNorm(Adaptive):
     def loop(self, vector_field: Any, norm: Norm | None = None, *args: Any, **settings: Any) -> Any:
         return super().loop(vector_field, norm or self.norm, *args, **settings)
 
-    def pair_loop(self, vector_field: Any, coupling: float, parts: int, norm: Norm | None = None) -> Any:
-        return super().pair_loop(vector_field, coupling, parts, norm or self.norm)
-
 
 def recording_solver(solver: Solver, recording: Recording) -> Solver:
     """Return `solver` under plain autograd, with its decisions put into `recording`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
-from odenet_cli.ode.diagnosis.trace import OverBudget, observe
 from odenet_cli.ode.solver import Adaptive
 
 
@@ -14,13 +13,9 @@ def find(look: Look) -> Finding | None:
         return None
     # A finer solve that is cheaper than the failed one: nothing but a wrong path can explain that.
     cure: Cure = {"rtol": finer.rtol, "atol": finer.atol}
-    try:
-        with look.case.under(cure) as treated:
-            # A budget of its own, since a solve that failed early says little about what a sound one costs.
-            exact = observe(treated, min(1000 + look.trace.nfe, 3000))
-    except OverBudget:
-        return None
-    if exact.error is not None or exact.nfe > look.trace.nfe:
+    # A budget of its own, since a solve that failed early says little about what a sound one costs.
+    exact = look.solved_under(cure, min(1000 + look.trace.nfe, 3000))
+    if exact is None or exact.nfe > look.trace.nfe:
         return None
     evidence = {"evaluations": look.trace.nfe, "at a hundredth of the tolerance": exact.nfe}
     reason = (
