@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -28,6 +29,8 @@ from odenet_cli.ode.tableau import Tableau
 
 MAX_DRIFT = 300.0
 """So many tolerances may lie between y and z: a decay by exp(5), whose partner grows by 150, passes."""
+FIXED = Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT)
+"""Fixed steps have no tolerance to measure drift by: it may reach 1 + |y|."""
 
 
 def pair_step(
@@ -89,7 +92,7 @@ class PairLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class FixedPairLoop(FixedLoop):
-    """Take fixed steps of the pair. There is no tolerance to measure their drift by: it may reach 1 + |y|."""
+    """Take fixed steps of the pair."""
 
     coupling: float
 
@@ -102,11 +105,11 @@ class FixedPairLoop(FixedLoop):
             pair = accepted.step.y
             yield accepted
         # One look at the device a segment, as for finiteness.
-        largest = norms([drift(pair, Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT))], [math.inf])[0] / MAX_DRIFT
-        if not largest <= 1:
+        (largest,) = norms([drift(pair, FIXED)], [math.inf])
+        if not largest <= MAX_DRIFT:
             raise NotReversible(
-                f"the two solutions of gradient=reversible are {largest:.3g} (1 + |y|) apart: the field decays too "
-                "fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
+                f"the two solutions of gradient=reversible are {largest / MAX_DRIFT:.3g} (1 + |y|) apart: the field "
+                "decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling."
             )
 
 
@@ -124,4 +127,18 @@ def check_drift(largest: float) -> None:
             f"the two solutions of gradient=reversible are {largest:.3g} tolerances apart (more than {MAX_DRIFT:g}): "
             "the field decays too fast to be run backward. Use gradient=replay, or try a smaller gradient.coupling; "
             "the tolerance is not the cause."
+        )
+
+
+def check_restored(y: State, y0: State, solver: Any) -> None:
+    """Raise NotReversible if the steps that were undone led to `y`, and not back to `y0`."""
+    # Rounding grows on the way back, by 1/λ a step and where the solution decays. What it has come to shows at the end.
+    norm = Norm(solver.rtol, solver.atol) if hasattr(solver, "rtol") else FIXED
+    (largest,) = norms([drift((*y, *y0), norm)], [math.inf])
+    if not largest <= MAX_DRIFT:
+        away = f"{largest / MAX_DRIFT:.3g} (1 + |y|)" if norm is FIXED else f"{largest:.3g} tolerances"
+        raise NotReversible(
+            f"gradient=reversible did not come back to y0: with all steps undone it is {away} away, and the gradient "
+            "is wrong. Rounding errors grow by 1 / gradient.coupling a step on the way back: raise it, use "
+            "dtype=float64, or gradient=replay."
         )

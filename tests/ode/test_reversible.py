@@ -133,6 +133,28 @@ def test_first_and_second_derivatives_agree_with_finite_differences(case):
     assert gradgradcheck(run, inputs, atol=1e-6, fast_mode=True)
 
 
+@pytest.mark.parametrize("kind", ["fixed", "adaptive"])
+def test_steps_that_rounding_does_not_let_undo_are_refused(kind):
+    """At a coupling of 0.9 rounding grows by 0.9^-400 = 2e18 over the steps, at 0.999 by 1.5."""
+
+    def solve(coupling):
+        options = {"gradient": Reversible(coupling=coupling)}
+        if kind == "fixed":
+            options |= {"method": "rk4", "steps": 400}
+        else:
+            options |= {"method": "heun_euler", "rtol": 1e-5, "atol": 1e-5}
+        y0 = doubles(1.0, grad=True)
+        y, stats = (Fixed if kind == "fixed" else Adaptive)(**options)(
+            lambda t, y: torch.cos(t) * y, y0, doubles(0.0, 10.0)
+        )
+        assert stats.accepted >= 400
+        return torch.autograd.grad(y.sum(), y0)[0].item()
+
+    assert solve(0.999) == pytest.approx(math.exp(math.sin(10.0)), rel=1e-2)
+    with pytest.raises(NotReversible, match=r"come back to y0.*gradient\.coupling"):
+        solve(0.9)
+
+
 @pytest.mark.numerics
 def test_float32_comes_back_to_where_it_began():
     """A thousand steps undone: y0's gradient of a quadratic loss is right to float32, so the states were."""

@@ -2,7 +2,7 @@
 
 The forward solve is another one: that of a pair (y, z), see `odenet_cli.ode.reversible_pair`, about twice the
 evaluations. Kept are the step sizes, as floats, and the final pair. Backward, each step is undone exactly, and its
-graph consumed on the way.
+graph consumed on the way; whether that has led back to y0 is looked at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.outputs import StepRecord, steps
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.reversible_pair import halves, pair_step
+from odenet_cli.ode.reversible_pair import check_restored, halves, pair_step
 from odenet_cli.ode.settings import unwrap_scalars
 from odenet_cli.ode.state import State, weighted_sum
 from odenet_cli.ode.step import rk_step
@@ -90,6 +90,7 @@ class Reversible:
             bar_y = [None if x is None else coupling * x for x in bar_y]
             # Each division by λ < 1 makes rounding errors grow on the way back, the price of stability forward.
             y = tuple((a - (1 - coupling) * b - c.detach()) / coupling for a, b, c in zip(y, z, forward))
+        check_restored(y, problem.rhs.y0, problem.solver)
         accumulate(bar_y, bar_z)  # the pair began as (y0, y0)
         accumulate(bar_y, cotangents[0])
         return vjps.gradients(bar_y)
