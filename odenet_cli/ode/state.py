@@ -82,14 +82,13 @@ def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host)
     # One kernel for each tensor, and then one look at the device for all of them: each look waits for it.
     pairs = zip(states, orders)
     tensors = [torch.linalg.vector_norm(x, order) for state, order in pairs for x in state if x.numel()]
-    zero = scalars.zero(next((x for state in states for x in state), None))
     values = iter(scalars.read(tensors) if tensors else ())
     result = []
     for state, order in zip(states, orders):
         # Empty components have no norm to read; a state may hold them (a batch of 0).
         parts = [next(values) for x in state if x.numel()]
         if not parts:
-            result.append(zero)
+            result.append(scalars.zero(next((x for any_state in states for x in any_state), None)))
         elif order == math.inf:
             result.append(functools.reduce(scalars.maximum, parts))
         else:

@@ -75,7 +75,7 @@ class Tableau:
         # Some pairs are printed with b - b* in place of b*, DOP853 among them.
         if "e" in weights:
             weights["b*"] = tuple(b - e for b, e in zip(weights["b"], weights["e"]))
-        table = cls(
+        return cls(
             c=tuple(c for c, _ in stages),
             a=tuple(row for _, row in stages),
             b=weights["b"],
@@ -86,16 +86,17 @@ class Tableau:
             dense=None if dense is None else tuple(parse_numbers(right) for _, right in table_lines(dense)),
             extra=tuple(extra),
         )
-        table._check_shape()
-        return table
 
-    def _check_shape(self) -> None:
+    def __post_init__(self) -> None:
         stages, rows = len(self.c), [*self.a, *(row for _, row in self.extra)]
         # Explicit: the row of a stage has an entry for each stage before it, and no other.
         lengths = [len(row) for row in rows] == list(range(len(rows))) and len(self.b) == stages
         pair = all(other is None or len(other) == stages for other in (self.b_star, self.b_third))
         if not (lengths and pair and (self.dense is None or len(self.dense) == len(rows))):
             raise ValueError(f"a tableau with {stages} nodes needs rows of 0, 1, … {stages - 1} entries and {stages} b")
+        # What a step uses is derived now: a compiler does not see into what is derived when first asked for.
+        for name in ("rows", "solution_weights", "error_weights", "error_weights_3", "used_stages", "fsal"):
+            getattr(self, name)
 
     @property
     def stages(self) -> int:

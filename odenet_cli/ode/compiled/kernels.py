@@ -39,7 +39,6 @@ def attempt(
 ) -> Any:
     """Return a kernel (f, [t, h, low, high, rtol, *atol], y, f0) -> the state, the new stages (or only the last), the
     error ratio."""
-    derive_constants(tableau)
 
     def kernel(f: VectorField, numbers: Tensor, y: State, f0: State) -> tuple[State, list[State], Tensor]:
         # 0-d tensors: a Python float would be a constant of the code, and each new step size a new compilation.
@@ -81,7 +80,6 @@ def initial_step(
 @lru_cache
 def advance(tableau: Tableau, n_dynamic: int | None, cuda_graph: bool = False) -> Any:
     """Return a kernel (f, [t, h, low, high], y, f0) -> the state at the end; without `f0` it is evaluated too."""
-    derive_constants(tableau)
 
     def kernel(f: VectorField, numbers: Tensor, y: State, f0: State | None = None) -> State:
         t, h, low, high = numbers.unbind()
@@ -102,8 +100,6 @@ def whole_loop(
     It is `AdaptiveLoop.run` without branches: a rejected attempt keeps the old state.
     """
     from torch._higher_order_ops.while_loop import while_loop
-
-    derive_constants(tableau)
 
     def loop(f: VectorField, numbers: Tensor, state: Tensor, y: State, f0: State) -> Any:
         def condition(state: Tensor, y: State, f0: State) -> Tensor:
@@ -162,12 +158,6 @@ def norm_on_device(groups: Slices, rtol: Tensor, atol: Any) -> Norm:
 def restrict(f: VectorField, low: Tensor, high: Tensor) -> VectorField:
     """Return `f` at times that do not look across a jump: `restrict_to_segment` for numbers on the device."""
     return lambda t, y, used=True: f(t.clamp(low, high), y, used)
-
-
-def derive_constants(tableau: Tableau) -> None:
-    """Derive now what a step uses of a tableau: a compiler does not see into what is derived when first asked for."""
-    for name in ("rows", "solution_weights", "error_weights", "error_weights_3", "used_stages", "fsal"):
-        getattr(tableau, name)
 
 
 def compile_kernel(kernel: Callable[..., Any], cuda_graph: bool = False, **options: bool) -> Any:
