@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_choice
 from odenet_cli.models.common.concat_squash import ConcatSquashField
 from odenet_cli.models.common.flow import (
     DIVERGENCES,
@@ -245,9 +246,8 @@ class CNF(ContinuousFlow):
 
 
 def _check(field: nn.Module, divergence: str, noise: str, horizon: float) -> None:
-    for key, value, known in (("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES)):
-        if value not in known:
-            raise ValueError(f"model.{key}={value} is not known. There are: {', '.join(known)}.")
+    check_choice("divergence", divergence, DIVERGENCES)
+    check_choice("noise", noise, NOISES)
     if divergence == "analytic" and not hasattr(field, "with_divergence"):
         raise ValueError(
             f"model.divergence=analytic needs {type(field).__name__}.with_divergence(t, z) -> (dz/dt, divergence); "

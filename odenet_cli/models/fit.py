@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from odenet_cli import fields, registry
 from odenet_cli.errors import RequestError
+from odenet_cli.models.common import check_counts
 from odenet_cli.models.common.fit_data import check_columns, check_values, deviations, first_values, shown_states
 from odenet_cli.models.common.fit_keys import flat_names
 from odenet_cli.models.common.fit_start import find_start
@@ -71,8 +72,7 @@ class Fit(FreeVector):
             raise ValueError(f"model.field is missing: {named}, or package.module:Class, an equation of your own.")
         for key, value, choices in (("y0", y0, Y0), ("noise", noise, NOISES)):
             registry.require(f"model.{key}", value, choices)
-        if starts < 1:
-            raise ValueError(f"model.starts={starts} must be at least 1.")
+        check_counts(starts=starts)
         series, columns = shape
         loaded = load_field(field, field_args, columns).double()  # float32 would round what is known of it
         if not flat_names(loaded):

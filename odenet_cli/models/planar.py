@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.models.common.flow import check_variance, log_normal
 
 DIRECTIONS = ("noise_to_data", "data_to_noise")
@@ -34,10 +35,8 @@ class Planar(nn.Module):
         super().__init__()
         if len(shape) != 1:
             raise ValueError(f"model=planar is for points, and inputs here are {shape}; use data=moons or data=u1.")
-        if layers < 1:
-            raise ValueError(f"model.layers={layers} must be at least 1.")
-        if direction not in DIRECTIONS:
-            raise ValueError(f"model.direction={direction} is not known. There are: {', '.join(DIRECTIONS)}.")
+        check_counts(layers=layers)
+        check_choice("direction", direction, DIRECTIONS)
         check_variance(base_variance)
         self.shape, self.base_variance, self.to_data = shape, base_variance, direction == "noise_to_data"
         bound = 1 / math.sqrt(shape[0])

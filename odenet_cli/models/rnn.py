@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.series import (
     Forecast,
-    check_counts,
     count_controls,
     gather_times,
     has_missing,
@@ -48,8 +48,7 @@ class RNN(nn.Module):
         super().__init__()
         check_counts(hidden=hidden)
         inputs = series_features(shape, classes)
-        if pace not in PACES:
-            raise ValueError(f"model.pace={pace} is not known. There are: {', '.join(PACES)}.")
+        check_choice("pace", pace, PACES)
         self.pace, self.masked, self.warn = pace, has_missing(shape), WarnOnce()
         self.start = nn.Parameter(torch.zeros(hidden))
         read = inputs * (1 + self.masked) + self.reads_gaps + 2 * count_controls(shape)

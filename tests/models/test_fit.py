@@ -9,7 +9,7 @@ from scipy.optimize import curve_fit
 from odenet_cli import fields
 from odenet_cli.data.observations import Observations
 from odenet_cli.errors import RequestError
-from odenet_cli.models.common.bounds import derivative, from_free, to_free
+from odenet_cli.models.common.free_vector import derivative, from_free, to_free
 from odenet_cli.models.common.levenberg_marquardt import relative_offset
 from odenet_cli.models.fit import Fit
 from odenet_cli.ode import Adaptive

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_choice
 from odenet_cli.ode import Solver
 
 STEMS = ("conv", "res")
@@ -31,8 +32,7 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
     long as the smaller side has `HALVED_FROM` pixels. 28×28 become 6×6 (`conv`) or 7×7 (`res`). A vector (B, D)
     becomes (B, width) by one linear layer.
     """
-    if kind not in STEMS:
-        raise ValueError(f"model.stem={kind} is not known. There are: {', '.join(STEMS)}.")
+    check_choice("stem", kind, STEMS)
     if width < 1:
         raise ValueError(f"model.width={width} must be at least 1 channel.")
     if len(shape) == 1:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common.series import check_counts
+from odenet_cli.models.common import check_counts
 
 
 class ConcatSquash(nn.Module):

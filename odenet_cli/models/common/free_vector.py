@@ -1,14 +1,17 @@
-"""What is fitted of a parametric ODE, as one vector of free numbers."""
+"""What is fitted of a parametric ODE, as one vector of free numbers.
+
+A number x between bounds is free as u = log(x - low) above one, as the logit between two, as itself without any.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
-from odenet_cli.models.common.bounds import derivative, from_free, to_free
 from odenet_cli.models.common.fit_keys import bounds_of, check_names, flat_names, start_of
 
 
@@ -41,14 +44,9 @@ class FreeVector(nn.Module):
         self.register_buffer("free_states", torch.ones(len(self.states), dtype=torch.bool))
         self.initial = nn.Parameter(torch.zeros(series, len(self.states)))
 
-    @property
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """Bounds of the states, (D,) each."""
-        return self.low[len(self.names) :], self.high[len(self.names) :]
-
     def natural(self) -> Tensor:
         """Return all parameters of the field, (P,)."""
-        return torch.cat([weight.detach().flatten() for weight in self.field.parameters()])
+        return parameters_to_vector(self.field.parameters()).detach()
 
     def count(self, problem: Any) -> int:
         """Return the length of a free vector."""
@@ -62,41 +60,72 @@ class FreeVector(nn.Module):
 
     def get_free(self, problem: Any) -> Tensor:
         """Return the free vector of the present parameters."""
-        count, (low, high) = len(self.names), self.bounds
-        shared = to_free(self.natural(), self.low[:count], self.high[:count])[self.free]
-        states = to_free(self.initial.detach()[problem.series], low, high)[:, self.free_states]
-        return torch.cat((shared, states.flatten()))
+        return self._vector(problem, to_free)
 
     @torch.no_grad()
     def set_free(self, problem: Any, u: Tensor) -> None:
         """Set the parameters from a free vector."""
         theta, initial = (part[0] for part in self.split_free(problem, u[None]))
-        place = 0
-        for weight in self.field.parameters():
-            weight.copy_(theta[place : place + weight.numel()].view_as(weight))
-            place += weight.numel()
+        weights = list(self.field.parameters())
+        for weight, part in zip(weights, torch.split(theta, [weight.numel() for weight in weights])):
+            weight.copy_(part.view_as(weight))
         self.initial[problem.series] = initial
 
     def split_free(self, problem: Any, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return parameters (K, P) and states at the beginning (K, S, D) of free vectors (K, p + S·d)."""
-        count, p, (low, high) = len(self.names), int(self.free.sum()), self.bounds
+        count, p = len(self.names), int(self.free.sum())
+        low, high = self.low[count:][self.free_states], self.high[count:][self.free_states]
         # What is not fitted stays as it is in every copy.
         theta = self.natural().repeat(len(u), 1)
         theta[:, self.free] = from_free(u[:, :p], self.low[:count][self.free], self.high[:count][self.free])
         initial = self.initial.detach()[problem.series].repeat(len(u), 1, 1)
         states = u[:, p:].reshape(len(u), len(problem.series), -1)
-        initial[..., self.free_states] = from_free(states, low[self.free_states], high[self.free_states])
+        initial[..., self.free_states] = from_free(states, low, high)
         return theta, initial
 
     def slopes(self, problem: Any) -> Tensor:
         """Return the derivative of each fitted number by its place in the free vector, (p + S·d,)."""
-        count, (low, high) = len(self.names), self.bounds
-        shared = derivative(self.natural(), self.low[:count], self.high[:count])[self.free]
-        states = derivative(self.initial.detach()[problem.series], low, high)[:, self.free_states]
-        return torch.cat((shared, states.flatten()))
+        return self._vector(problem, derivative)
+
+    def _vector(self, problem: Any, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Return `function(x, low, high)` of each fitted number x, (p + S·d,)."""
+        count = len(self.names)
+        shared = function(self.natural(), self.low[:count], self.high[:count])[self.free]
+        states = function(self.initial.detach()[problem.series], self.low[count:], self.high[count:])
+        return torch.cat((shared, states[:, self.free_states].flatten()))
 
     def has_bounds(self, series: int = 1) -> Tensor:
         """Return which of the numbers of a free vector of so many series, (p + S·d,), are logarithms or logits."""
         bounded = self.low.isfinite() | self.high.isfinite()
         names = len(self.names)
         return torch.cat((bounded[:names][self.free], bounded[names:][self.free_states].repeat(series)))
+
+
+def to_free(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return u (*S) of x (*S), which lies inside the bounds; an open side is infinite."""
+    above, below, both = _kinds(low, high)
+    u = torch.where(above, (x - low).log(), x)
+    u = torch.where(below, -(high - x).log(), u)
+    return torch.where(both, ((x - low) / (high - x)).log(), u)
+
+
+def from_free(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return x (*S) of u (*S)."""
+    above, below, both = _kinds(low, high)
+    x = torch.where(above, low + u.exp(), u)
+    x = torch.where(below, high - (-u).exp(), x)
+    return torch.where(both, low + (high - low) * u.sigmoid(), x)
+
+
+def derivative(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return dx/du (*S) at x (*S)."""
+    above, below, both = _kinds(low, high)
+    # d(low + eᵘ)/du = x - low, and of low + (high - low) σ(u) the logistic rule, both written in x.
+    slope = torch.where(above, x - low, torch.where(below, high - x, torch.ones_like(x)))
+    return torch.where(both, (x - low) * (high - x) / (high - low), slope)
+
+
+def _kinds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is bounded below alone, above alone, and on both sides."""
+    has_low, has_high = low.isfinite(), high.isfinite()
+    return has_low & ~has_high, has_high & ~has_low, has_low & has_high

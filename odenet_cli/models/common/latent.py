@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_counts
 from odenet_cli.models.common.control import Control
 from odenet_cli.models.common.own_field import check_no_options, own_field
-from odenet_cli.models.common.series import Recognition, check_counts, kl_to_standard_normal, perceptron
+from odenet_cli.models.common.series import Recognition, kl_to_standard_normal, perceptron
 from odenet_cli.models.common.warn_once import WarnOnce
 from odenet_cli.ode import Solver
 from odenet_cli.ode.own_times import outputs

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_choice
 from odenet_cli.models.common.control import Control
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU}
@@ -33,13 +34,6 @@ def perceptron(inputs: int, hidden: int, layers: int, outputs: int, activation: 
     """Return a perceptron with `layers` hidden layers of `hidden` units each."""
     inner = [part for n in range(layers) for part in (nn.Linear(hidden if n else inputs, hidden), activation())]
     return nn.Sequential(*inner, nn.Linear(hidden, outputs))
-
-
-def check_counts(**options: int) -> None:
-    """Raise ValueError for a count below 1, by the name of its option."""
-    for name, value in options.items():
-        if value < 1:
-            raise ValueError(f"model.{name}={value} must be at least 1.")
 
 
 def series_features(shape: tuple[int, ...], classes: int, controlled: bool = True) -> int:
@@ -76,8 +70,7 @@ def network_inputs(values: Tensor, masked: bool) -> Tensor:
 
 def recurrent_layer(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
     """Return a recurrent layer, batch first. torch projects the inputs of all times by one product, then steps."""
-    if name not in CELLS:
-        raise ValueError(f"model.cell={name} is not known. There are: {', '.join(CELLS)}.")
+    check_choice("cell", name, CELLS)
     return CELLS[name](inputs, hidden, batch_first=True)
 
 
