@@ -96,16 +96,14 @@ def solve_until(
     # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
-        _add(stats, searched)
         end = torch.as_tensor(times.values[1], dtype=torch.float64) if times.tensor is None else times.tensor[1]
-        return Crossing(end.to(rhs.device, rhs.time_dtype), y, False, stats)
+        return Crossing(end.to(rhs.device, rhs.time_dtype), y, False, stats.add(searched))
     if torch.is_grad_enabled():
         y, stats = solver(field, y0, _times(ts, found.t, rhs.device), args, parameters)
     else:
         # One step or so, from where the step began in which it happened, in place of the interpolation.
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
-    _add(stats, searched)
-    rhs.stats, rhs.counts_vjps = stats, True
+    rhs.stats, rhs.counts_vjps = stats.add(searched), True
     return _newton_steps(rhs, event, found, (y,) if rhs.single else y)
 
 
@@ -275,10 +273,3 @@ def _times(ts: Tensor | Sequence[float], end: float, device: torch.device) -> Te
     """Return ts[0], with its gradient, and `end`, as a tensor."""
     start = torch.as_tensor(ts[0], dtype=widest(device), device=device)
     return torch.stack([start, start.new_tensor(end)])
-
-
-def _add(stats: Stats, searched: Stats) -> None:
-    """Add the cost of the search to the counts that the caller's tallies hold."""
-    stats.nfe_forward += searched.nfe_forward
-    stats.accepted += searched.accepted
-    stats.rejected += searched.rejected

@@ -66,12 +66,17 @@ def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], arg
     if not isinstance(solver, Adaptive):
         # Every step is an output: between them interpolation of the method's order adds an error of that order.
         formulas = cast("Tableau | Rosenbrock", solver.formulas)  # a multistep method takes no fixed steps
-        pieces = _equal_pieces(end, most * solver.steps, max(3, formulas.order))
+        degree = max(3, formulas.order)
+        count = math.ceil(most * solver.steps / degree)
+        pieces = Pieces([end * n / count for n in range(count + 1)], [i / degree for i in range(degree + 1)])
         return _interpolated(pieces, replace(solver, steps=1)(field, y0, pieces.times, args).y, times)
     # Output times change no step of an adaptive solve: the second one takes the steps of the first, and is inside each
     # the polynomial that as many outputs as it has coefficients define.
     path = solver.dense(field, y0, [0.0, end], args)
-    pieces = Pieces(path.ends, _lobatto(path.degree))
+    # Their nodes are the extrema of Chebyshev's polynomial: between them errors grow by (2/π) log n, between equal
+    # distances by 2^n.
+    nodes = [0.5 - 0.5 * math.cos(math.pi * i / path.degree) for i in range(path.degree + 1)]
+    pieces = Pieces(path.ends, nodes)
     y = solver(field, y0, pieces.times, args).y if torch.is_grad_enabled() else path(pieces.times)
     return _interpolated(pieces, y, times)
 
@@ -85,18 +90,6 @@ def outputs(solver: Solver, field: Field, y0: Any, ts: Sequence[float], args: Se
     y = solver(field, y0, [0.0, *ts], args).y
     parts = tuple(part[None] if len(ts) == 1 else part[1:] for part in (y if isinstance(y, tuple) else (y,)))
     return parts if isinstance(y, tuple) else parts[0]
-
-
-def _lobatto(degree: int) -> list[float]:
-    """Return degree + 1 nodes from 0 to 1, between which interpolation adds little to the errors at them."""
-    # The extrema of Chebyshev's polynomial: errors at them grow by (2/π) log n in between, at equal distances by 2^n.
-    return [0.5 - 0.5 * math.cos(math.pi * i / degree) for i in range(degree + 1)]
-
-
-def _equal_pieces(end: float, steps: int, degree: int) -> Pieces:
-    """Return pieces of `degree` equal steps each, in all `steps` or a few more."""
-    count = math.ceil(steps / degree)
-    return Pieces([end * n / count for n in range(count + 1)], [i / degree for i in range(degree + 1)])
 
 
 def _interpolated(pieces: Pieces, y: Any, times: Sequence[Tensor]) -> list[Any]:

@@ -47,7 +47,7 @@ class Problem:
     captured: Captured | None = None
     inputs: tuple[Tensor, ...] = ()
     f0: State | None = None
-    tallies: Tallies = field(default_factory=open_tallies)
+    tallies: Tallies = field(default_factory=open_tallies.get)
 
     @property
     def y0(self) -> State:

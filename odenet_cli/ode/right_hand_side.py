@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from odenet_cli.ode.field.snapshot import version_of
 from odenet_cli.ode.field.torch_settings import TorchSettings
 from odenet_cli.ode.resolution import RESOLUTION
-from odenet_cli.ode.state import Field, State, Time
+from odenet_cli.ode.state import Field, State, Time, differs
 from odenet_cli.ode.stats import Stats
 
 
@@ -201,7 +201,7 @@ class RightHandSide:
             if part._version != version:
                 raise ValueError(_WRITES)
         for part, contents in zip(y, before):
-            if _differs(part, contents):
+            if differs(part, contents):
                 part.data.copy_(contents)  # it may be the caller's
                 raise ValueError(_WRITES)
         for value in self._last:
@@ -243,18 +243,13 @@ class _Returned(NamedTuple):
         tensor = self.reference()
         if tensor is None or (version_of(tensor) == self.version and self.contents is None):
             return False
-        return self.contents is None or _differs(tensor, self.contents)
+        return self.contents is None or differs(tensor, self.contents)
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return whether the numbers of `tensor` lie at its address."""
     kinds = (Tensor, torch.nn.Parameter)
     return type(tensor) in kinds and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def _differs(tensor: Tensor, contents: Tensor) -> bool:
-    # One pass where nothing differs; a NaN differs from itself.
-    return not torch.equal(tensor, contents) and bool(((tensor != contents) & (tensor == tensor)).any())
 
 
 _WRITES = (

@@ -128,6 +128,12 @@ def vjp(
     return torch.autograd.grad([k for k, _ in pairs], inputs, [x for _, x in pairs], allow_unused=True, **options)
 
 
+def differs(tensor: Tensor, contents: Tensor) -> bool:
+    """Return whether a number of `tensor` is another one than in `contents`; a NaN is taken for no change."""
+    # One pass where nothing differs; a NaN differs from itself.
+    return not torch.equal(tensor, contents) and bool(((tensor != contents) & (tensor == tensor)).any())
+
+
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Return the real inner product, which pairs a cotangent with a tangent; complex numbers count as two reals."""
     # Re(x̄ y): autograd's convention for complex numbers. A lazy conjugate has no real view, and is resolved first.

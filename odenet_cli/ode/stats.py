@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 Tallies = tuple["list[Stats]", ...]
 
 # A context variable, so that each thread and each asyncio task collects its own solves.
-_open: ContextVar[Tallies] = ContextVar("tallies", default=())  # each thread has its own
+open_tallies: ContextVar[Tallies] = ContextVar("tallies", default=())
 
 
 @dataclass
@@ -31,14 +31,20 @@ class Stats:
 
     # A sum is another object: later backward passes add to the parts, not to it.
     def __add__(self, other: Stats) -> Stats:
-        return Stats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return replace(self).add(other)
+
+    def add(self, other: Stats) -> Stats:
+        """Add the cost of another solve to this one's, which whoever holds it sees."""
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+        return self
 
     @classmethod
     def begin(cls) -> Stats:
         """Return fresh counters, seen by every open `tally`."""
         # Into every open tally: an inner one hides no solve from the one around it.
         stats = cls()
-        for solves in _open.get():
+        for solves in open_tallies.get():
             solves.append(stats)
         return stats
 
@@ -54,26 +60,21 @@ def tally() -> Iterator[list[Stats]]:
     >>> sum(solves, start=Stats()).nfe_backward
     """
     solves: list[Stats] = []
-    _open.set((*_open.get(), solves))
+    open_tallies.set((*open_tallies.get(), solves))
     try:
         yield solves
     finally:
         # By identity: two tallies without a solve are equal lists.
-        _open.set(tuple(tally for tally in _open.get() if tally is not solves))
-
-
-def open_tallies() -> Tallies:
-    """Return what collects the solves that are begun now."""
-    return _open.get()
+        open_tallies.set(tuple(tally for tally in open_tallies.get() if tally is not solves))
 
 
 @contextmanager
 def collect_into(tallies: Tallies) -> Iterator[None]:
     """Let `tallies` collect what is begun inside, on whatever thread: autograd goes backward in threads of its own."""
     # A thread of autograd's has no tallies of its own. What it had before is put back all the same: it may be reused.
-    before = _open.get()
-    _open.set(tallies)
+    before = open_tallies.get()
+    open_tallies.set(tallies)
     try:
         yield
     finally:
-        _open.set(before)
+        open_tallies.set(before)

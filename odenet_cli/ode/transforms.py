@@ -65,7 +65,9 @@ def to_numbers(values: Tensor) -> Any:
 def is_finite(values: Tensor) -> bool:
     """Return whether all numbers are finite, those of every sample under vmap."""
     # Under vmap the tensor inside has all samples: of one that is not finite the whole solve is told.
-    return bool(torch.isfinite(_unwrapped(values)).all())
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        values = torch._C._functorch.get_unwrapped(values)
+    return bool(torch.isfinite(values).all())
 
 
 def is_batched(values: Tensor) -> bool:
@@ -75,9 +77,3 @@ def is_batched(values: Tensor) -> bool:
     while functorch.is_functorch_wrapped_tensor(values) and not functorch.is_batchedtensor(values):
         values = functorch.get_unwrapped(values)
     return functorch.is_batchedtensor(values) or functorch.is_legacy_batchedtensor(values)
-
-
-def _unwrapped(values: Tensor) -> Tensor:
-    while torch._C._functorch.is_functorch_wrapped_tensor(values):
-        values = torch._C._functorch.get_unwrapped(values)
-    return values

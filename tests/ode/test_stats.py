@@ -109,7 +109,7 @@ def test_tally_closes_when_the_solve_fails():
     with pytest.raises(ZeroDivisionError), tally() as solves:
         solver(("fixed", "rk4"))(lambda t, y: 1 / 0, doubles(1.0), [0.0, 1.0])
     assert len(solves) == 1
-    assert stats.open_tallies() == ()
+    assert stats.open_tallies.get() == ()
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ class Snapshot:
                     continue
                 if isinstance(value, Tensor):
                     self._contents[id(value)] = _TensorContents(value, holder.label(holder.keys[n]))
-                elif _is_array(value):
+                elif isinstance(value, (bytearray, array, memoryview)) or type(value).__name__ == "ndarray":
                     self._contents[id(value)] = _ArrayContents(value, holder.label(holder.keys[n]))
             holder.values = list(map(_without_graph, holder.values))
 
@@ -198,10 +198,6 @@ def _without_graph(value: Any) -> Any:
 def version_of(tensor: Tensor) -> int:
     # Tensors of inference mode have no version counter.
     return -1 if tensor.is_inference() else tensor._version
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (bytearray, array, memoryview)) or type(value).__name__ == "ndarray"
 
 
 def _checksum(numbers: Any) -> int:

@@ -6,7 +6,8 @@
 
 The backward pass runs outside of the block, and evaluates the field again: `TorchSettings` notes what is in force where
 a solve begins, and restores it there. The solver itself is never autocast: its states, steps and vector-Jacobian
-products keep the precision of the state. Other modes (deterministic algorithms, TF32) are not restored.
+products keep the precision of the state. Other modes (deterministic algorithms, TF32) are not restored. `Dtypes` shows
+in which dtypes a field computes, whatever that of its state.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 
 class Autocast(NamedTuple):
@@ -101,3 +105,17 @@ def _autocast_all(autocasts: Sequence[Autocast]) -> Iterator[None]:
         else:
             with torch.autocast(*autocasts[1]):
                 yield
+
+
+class Dtypes(TorchFunctionMode):
+    """Note the floating-point dtypes of what is computed inside, of tensors that have `least_dim` dimensions."""
+
+    def __init__(self, least_dim: int = 0) -> None:
+        super().__init__()
+        self.least_dim, self.seen = least_dim, set[torch.dtype]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves(result) if isinstance(x, Tensor) and x.dim() >= self.least_dim]
+        self.seen |= {x.dtype for x in tensors if x.is_floating_point()}
+        return result

@@ -16,7 +16,7 @@ from odenet_cli.ode.field.captured import ancestors
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import State, VectorField, combine, vjp
+from odenet_cli.ode.state import State, VectorField, combine, differs, vjp
 from odenet_cli.ode.step import Step
 
 LARGEST_JACOBIAN = 2**27  # numbers in all rows' Jacobians: half a GiB in float32
@@ -109,14 +109,14 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
     # Two neighbours are compared: what is constant piece by piece, as a control that is held, differs far away alone.
     if at.dfdt is None:
         far, nearby = t + 0.6180339887 * span, share * span
-        if _differs(value := f(far, y), at.f0) and _is_function(lambda x: f(far + x * nearby, y), value):
+        if any(map(differs, value := f(far, y), at.f0)) and _is_function(lambda x: f(far + x * nearby, y), value):
             hidden = "the time"
     if not bool(at.jacobian.any()):
 
         def moved(x: float) -> State:
             return tuple(part + x * share * (1 + part.abs()) for part in y)
 
-        if _differs(value := f(t, moved(0.5)), at.f0) and _is_function(lambda x: f(t, moved(x)), value):
+        if any(map(differs, value := f(t, moved(0.5)), at.f0)) and _is_function(lambda x: f(t, moved(x)), value):
             # That of y² is 0 at 0, and is not hidden: beside it there is one.
             beside = linearise(vector_field, segment, None, t, moved(0.5), at.rows)
             hidden = hidden if bool(beside.jacobian.any()) else "the state"
@@ -128,14 +128,9 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
         )
 
 
-def _differs(one: State, other: State) -> bool:
-    # A NaN differs from itself.
-    return any(bool(((a != b) & (a == a)).any()) for a, b in zip(one, other))
-
-
 def _is_function(f: Callable[[float], State], value: State) -> bool:
     """Return whether f(1) is another one than `value`, and the same when it is asked for again: no noise."""
-    return _differs(once := f(1.0), value) and not _differs(f(1.0), once)
+    return any(map(differs, once := f(1.0), value)) and not any(map(differs, f(1.0), once))
 
 
 def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: float, at: Linearisation) -> Step:

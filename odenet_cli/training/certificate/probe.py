@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode import Solver
-from odenet_cli.ode.field.dtypes import Dtypes
 from odenet_cli.ode.field.random_state import Generator
+from odenet_cli.ode.field.torch_settings import Dtypes
 from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from odenet_cli.ode.diagnosis.finding import Finding, Look
 from odenet_cli.ode.diagnosis.trace import Case
@@ -26,7 +25,8 @@ def find(look: Look) -> Finding | None:
     weights = look.case.weights()
     spoilt = {name: int((~torch.isfinite(x)).sum()) for name, x in {**names, **weights}.items() if not is_finite(x)}
     # RMS · √fan-in is by how much a layer enlarges a vector of independent numbers.
-    gains = {name: _gain(x) for name, x in weights.items() if isinstance(x, torch.nn.Parameter) and x.dim() > 1}
+    layers = {n: x for n, x in weights.items() if isinstance(x, torch.nn.Parameter) and x.dim() > 1 and x.numel()}
+    gains = {name: rms((x,)) * math.sqrt(x[0].numel()) for name, x in layers.items()}
     huge = {name: gain for name, gain in gains.items() if gain > HUGE_WEIGHTS}
     if not spoilt and not huge:
         return None
@@ -53,7 +53,3 @@ def find(look: Look) -> Finding | None:
 
     remedy = f"lower optim.lr, or set optim.clip=1, and go on from weights that were good; tried {how}"
     return Finding("optimiser", f"{reason}: the solver is innocent", evidence, [{"field": remedy}], repair)
-
-
-def _gain(weight: Tensor) -> float:
-    return rms((weight,)) * math.sqrt(weight[0].numel()) if weight.numel() else 0.0

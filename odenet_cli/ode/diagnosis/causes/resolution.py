@@ -10,7 +10,7 @@ import torch
 
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
 from odenet_cli.ode.diagnosis.trace import SeenStep
-from odenet_cli.ode.field.dtypes import Dtypes
+from odenet_cli.ode.field.torch_settings import Dtypes
 from odenet_cli.ode.resolution import NAMES, RESOLUTION
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.solver import Adaptive
