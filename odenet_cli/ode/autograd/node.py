@@ -19,7 +19,7 @@ from torch import Tensor
 
 from odenet_cli.ode.autograd.inputs import cut, without_hooks
 from odenet_cli.ode.autograd.times import TimeGradients
-from odenet_cli.ode.field.captured import Captured, capture
+from odenet_cli.ode.field.captured import Captured, LateTensors, capture
 from odenet_cli.ode.field.random_state import refuse
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, NodeGradient
 from odenet_cli.ode.outputs import integrate
@@ -162,11 +162,13 @@ class VJPAccumulator:
         self.time_gradients = problem.make_time_gradients(None if problem.times is None else problem.times.detach())
         # A leaf of this backward pass alone: the caller's times get what it gathers, once, from autograd.
         self._time_leaves = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
+        self._late = LateTensors(problem.inputs)
 
     def vjp(self, values: Sequence[Tensor], cotangents: Sequence[MaybeTensor], leaves: State) -> list[MaybeTensor]:
         """Return the cotangents of `leaves`, given those of the values made from them; gather those of the inputs."""
         # Inputs that this step does not use, a layer that is switched on later say, get None.
         inputs = (*leaves, *self._time_leaves, *self.problem.inputs)
+        self._late.look(values, inputs)
         products = vjp(values, cotangents, inputs, retain_graph=self.problem.retain_graph)
         # The products come in the order of what was asked for: leaves, times, inputs.
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])

@@ -13,7 +13,8 @@ made from others stands for them, and its own graph is left to the caller's back
 those others too. Then they stand for it, and every evaluation goes back through the graph between them, which has to be
 retained.
 
-Not found: what hides from inspection and is not used at (t, y0). `parameters=` of a solve names it.
+Not found: what hides from inspection and is not used at (t, y0). `parameters=` of a solve names it; a backward pass
+whose first evaluations use it raises (`LateTensors`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from odenet_cli.ode.errors import FieldChanged
 from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.field.reachable import reachable
 from odenet_cli.ode.field.snapshot import Snapshot
@@ -110,6 +112,38 @@ def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[i
     left_out = own.union(*(its.keys() for its, _ in behind.values()))
     hidden = any(i not in readable and i not in unnamed and i not in own for i in direct)
     return {i: x for i, x in inputs.items() if i not in left_out}, shares_graph or hidden or len(used) < len(made)
+
+
+class LateTensors:
+    """Look in the graphs of a backward pass for tensors with gradients that are none of its `inputs`: they hide from
+    inspection and were not used at t0, and would get no gradient.
+
+    The first graph is looked at, at the end of the solve. A tensor that the field makes anew at each evaluation, to
+    differentiate by it, is in the next graph another one, so that a second look tells.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self._known = {id(tensor) for tensor in inputs}
+        self._made: dict[Edge, Tensor] = {(x.grad_fn, x.output_nr): x for x in inputs if x.grad_fn is not None}
+        self._before: Tensors | None = None
+        self._done = False
+
+    def look(self, values: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+        """Raise FieldChanged if `values`, evaluated from the leaves `own`, depend on such a tensor."""
+        if self._done:
+            return
+        edges = [get_gradient_edge(value) for value in values if value.requires_grad]
+        leaves, _ = ancestors([(edge.node, edge.output_nr) for edge in edges], self._made)
+        known, before = self._known.union(map(id, own)), self._before
+        late = {i: tensor for i, tensor in leaves.items() if i not in known}
+        if again := [tensor for i, tensor in late.items() if before and i in before]:
+            raise FieldChanged(
+                f"the field depends on a tensor of shape {tuple(again[0].shape)} that it did not use at the first time "
+                "and that hides from inspection: it would get no gradient. Name it to the solve, parameters=(tensor,), "
+                "or use gradient=backprop."
+            )
+        self._done = before is not None or not late
+        self._before = None if self._done else late
 
 
 def ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, set[Edge]]:

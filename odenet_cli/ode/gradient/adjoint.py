@@ -17,7 +17,8 @@ from torch import Tensor
 
 from odenet_cli.ode.autograd.node import as_leaves, solve_as_node
 from odenet_cli.ode.control import Norm
-from odenet_cli.ode.errors import NotFinite, SolveError
+from odenet_cli.ode.errors import FieldChanged, NotFinite, SolveError
+from odenet_cli.ode.field.captured import LateTensors
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.outputs import Loop, integrate
@@ -72,6 +73,8 @@ class Adjoint:
     def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
         try:
             return _BackwardSolve(self, problem).run(kept, cotangents)
+        except FieldChanged:
+            raise
         # Named: its settings may be others than those of the forward solve, which succeeded.
         except SolveError as error:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
@@ -93,6 +96,7 @@ class AugmentedField:
         self.rhs.counts_vjps = False  # this field counts them itself: no hook per evaluation
         self.zeros = [torch.zeros_like(tensor) for tensor in self.inputs]
         self.uses_input, self.has_gradient = [False] * len(self.inputs), False
+        self._late = LateTensors(self.inputs)
 
     def __call__(self, t: Time, y: State, used: bool = True) -> State:
         z, a = y[: self.parts], y[self.parts :]
@@ -102,6 +106,8 @@ class AugmentedField:
             # Cut off here: the product needs the graph of this one evaluation, and nothing of the solve before it.
             leaves = as_leaves(z)
             dz = self.rhs(t, leaves)
+            if not torch.compiler.is_compiling():
+                self._late.look(dz, leaves)
             # -aᵀ ∂f/∂(z, θ) of equations 4 and 5: the sign goes with the cotangent.
             minus_a = [part.neg() if k.requires_grad else None for k, part in zip(dz, a)]
             products = vjp(dz, minus_a, (*leaves, *inputs), retain_graph=self.retain_graph)

@@ -14,7 +14,7 @@ import torch
 from ode_cases import GRADIENTS, doubles
 from torch import nn
 
-from odenet_cli.ode import Adaptive, Fixed
+from odenet_cli.ode import Adaptive, FieldChanged, Fixed
 
 SCALE = doubles(0.7, grad=True)
 MADE = doubles(0.7, grad=True)
@@ -447,3 +447,14 @@ def test_parameters_is_the_way_in_where_nothing_can_be_seen(solve, monkeypatch):
     assert torch.allclose(found, -torch.exp(doubles(-1 - 0.7 / 64)) / 64, rtol=1e-4)
     with pytest.raises(TypeError, match="parameters must be tensors"):
         solve(field, doubles(1.0), TS, parameters=[nn.Linear(1, 1)])
+    if solve.gradient != "backprop":  # w would get no gradient, and no word
+        with pytest.raises(FieldChanged, match=r"of shape \(1,\) .* hides from inspection"):
+            solve(field, doubles(1.0, grad=True), TS).y.sum().backward()
+
+
+def test_a_leaf_that_is_made_in_the_field_does_not_hide(solve):
+    def field(t, y):
+        return -y + doubles(0.0, grad=True) if t > 0.5 else -y
+
+    y0 = doubles(1.0, grad=True)
+    assert torch.allclose(torch.autograd.grad(solve(field, y0, TS).y.sum(), y0)[0], torch.exp(doubles(-1.0)), rtol=1e-5)
