@@ -73,7 +73,7 @@ def main(request: Namespace) -> int:
             if request.all:
                 found, seconds, count = best, tuner.spent, len(tuner.rows)
                 best = tuner.check(found)
-                search = {**searched(tuner, found, best), "seconds": seconds, "settings": count}
+                search = {**searched(tuner, found, best), "seconds": seconds, "settings": count, "of": len(tuner.rows)}
         except KeyboardInterrupt:
             best, stopped = tuner.best(), True
             if not tuner.whole_rows():

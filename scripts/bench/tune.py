@@ -74,7 +74,7 @@ def row(name: str, folder: Path) -> dict[str, Any] | None:
     search = content["search"]
     found = next(row for row in content["rows"] if row["name"] == search["name"])
     return {
-        **{"workload": name, "search": search, "settings": len(content["rows"]), "cpu_seconds": content["cpu_seconds"]},
+        **{"workload": name, "search": search, "cpu_seconds": content["cpu_seconds"]},
         **{"best": best["name"], "best_ms": best["time"], "found_ms": found["time"], "own_ms": own["time"]},
         **{"own": own["name"], "own_gradient": own["gradient"], "found_gradient": found["gradient"]},
     }
@@ -87,7 +87,7 @@ def page(about: dict[str, str], rows: list[dict[str, Any]]) -> str:
         [
             *(row["workload"], ", ".join(row["search"]["name"]), f"{row['search']['seconds']:.0f}"),
             *(str(row["search"]["settings"]), f"{row['found_ms']:.3g}", f"{row['search']['share']:.3f}"),
-            *(", ".join(row["best"]), str(row["settings"]), f"{row['found_ms'] / row['own_ms']:.2f}"),
+            *(", ".join(row["best"]), str(row["search"]["of"]), f"{row['found_ms'] / row['own_ms']:.2f}"),
         ]
         for row in rows
     ]
