@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from odenet_cli.report.text import bullets, compact
 TITLE = "Function evaluations as a budget, beside fixed tolerances"
 LABELS = {
     "largest_miss": "largest distance of a seed's mean NFE from its budget",
-    "largest_excess": "largest test error above that of the best fixed tolerance near by (standard errors)",
+    "least_excess": "test error above that of the best fixed tolerance near by, lower end of the interval (points)",
     "test_error": "test error, {} (%)",
     "mean_nfe": "mean NFE of a training step, {}",
 }
@@ -30,7 +29,7 @@ ABOUT = (
     "NFE: function evaluations of a forward solve, the mean over all steps of training, then over the seeds, with the "
     "least and the most of a seed. Beside each budget the fixed tolerance of the smallest test error among those whose "
     "mean NFE lies within {same:g} of its own: the choice is by test error, so it favours the fixed ones. Difference: "
-    "test error above theirs in points, seed by seed, the mean and its standard error."
+    "test error above theirs in points, seed by seed, the mean and its 95 % interval by Student's t."
 )
 PANELS = (
     "a: test error against the mean NFE of training, budgets shifted to the left and tolerances to the right by a "
@@ -91,19 +90,21 @@ def rival(cases: Cases, budget: Case) -> Case | None:
     return min(near)[1] if near else None
 
 
-def excess(cases: Cases, budget: Case) -> tuple[float, float | None] | None:
-    """Return how far the test error of a budget is above its rival's, seed by seed: the mean and its standard error.
+def excess(cases: Cases, budget: Case) -> Spread | None:
+    """Return how far the test error of a budget is above its rival's, in points, seed by seed; None without a rival.
 
     Runs of one seed begin with the same weights and batches, and err alike.
     """
     other = rival(cases, budget)
     pairs = [(run, twin) for run in cases[budget] for twin in cases[other] if run.seed == twin.seed] if other else []
     known = [(run.value("error"), twin.value("error")) for run, twin in pairs]
-    differences = [a - b for a, b in known if a is not None and b is not None]
-    if not differences:
-        return None
-    above = spread(differences)
-    return above.mean, None if above.sd is None else above.sd / math.sqrt(above.n)
+    differences = [100 * (a - b) for a, b in known if a is not None and b is not None]
+    return spread(differences) if differences else None
+
+
+def lowest(difference: Spread) -> float:
+    """Return the lower end of the interval; where all seeds are equal there is none, and it is the mean."""
+    return difference.mean if difference.low is None else difference.low
 
 
 def budgets(cases: Cases) -> list[Case]:
@@ -122,7 +123,7 @@ def table(cases: Cases) -> str:
         other, more = (rival(cases, case), excess(cases, case)) if case[0] == "solver.budget" else (None, None)
         difference = ""
         if more is not None:
-            difference = f"{100 * more[0]:+.2f}" + ("" if more[1] is None else f" ± {100 * more[1]:.2f}")
+            difference = f"{more.mean:+.2f}" + ("" if more.low is None else f" ({more.low:+.2f} to {more.high:+.2f})")
         name = label(other) if other else MISSING if case in budgets(cases) else ""
         nfe = [f"{evaluations(runs).mean:.2f}", f"{min(means):.2f} to {max(means):.2f}"]
         rows.append([label(case), str(len(runs)), *nfe, plus_minus(errors(runs), 2, 100), name, difference])
@@ -132,10 +133,10 @@ def table(cases: Cases) -> str:
 
 def facts(cases: Cases) -> Facts:
     steered = budgets(cases)
-    ratios = [more[0] / (more[1] or 1e-9) for case in steered if (more := excess(cases, case)) and more[1] is not None]
+    lows = [lowest(more) for case in steered if (more := excess(cases, case)) and more.n > 1]
     numbers: Facts = {
         "largest_miss": max((abs(mean_nfe(run) - c[1]) for c in steered for run in cases[c]), default=None),
-        "largest_excess": max(ratios) if len(ratios) == len(steered) > 0 else None,
+        "least_excess": max(lows) if len(lows) == len(steered) > 0 else None,
     }
     for case, runs in cases.items():
         error = errors(runs)
@@ -152,9 +153,13 @@ def verdict(cases: Cases) -> str:
         return ""
     asked = ", ".join(compact(case[1]) for case in steered)
     means = ", ".join(f"{evaluations(cases[case]).mean:.2f}" for case in steered)
-    points = ", ".join(f"{100 * more[0]:+.2f}" for _, more in compared)
-    bars = [more[1] for _, more in compared]
-    known = "" if None in bars else f" (standard errors {', '.join(f'{100 * (bar or 0):.2f}' for bar in bars)})"
+    points = ", ".join(f"{more.mean:+.2f}" for _, more in compared)
+    apart = [label(case) for case, more in compared if lowest(more) > 0]
+    known = ""
+    if numbers["least_excess"] is not None:
+        known = (
+            f": more than the seeds explain at {' and '.join(apart)}" if apart else ": no more than the seeds explain"
+        )
     return (
         f"Asked for {asked} evaluations a step, training took {means}; no seed was off by more than "
         f"{numbers['largest_miss']:.2f}. Its test error is {points} points above that of the best fixed tolerance of "
