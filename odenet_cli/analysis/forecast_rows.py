@@ -74,7 +74,8 @@ def band_factors(folder: Path, which: str, features: int) -> band.Factors | None
             return None
         rows = known.select(pl.all().forward_fill().backward_fill().fill_null(1.0)).to_torch()
         factors = band.Factors(rows[0], torch.tensor(leads, dtype=torch.float64), rows[1:])
-        fits = rows.shape == (1 + len(leads), features) and bool((rows.isfinite() & (rows >= 0)).all())
+        fits = bool(leads) and rows.shape == (1 + len(leads), features)
+        fits = fits and bool((rows.isfinite() & (rows >= 0)).all())
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
         fits = False
     if not fits:

@@ -44,7 +44,10 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], at_o
             for process in multiprocessing.active_children():
                 process.terminate()
             if isinstance(error, BrokenProcessPool):
-                raise RunFailed(f"one of {at_once} processes was killed, perhaps for want of memory.") from error
+                raise RunFailed(
+                    f"one of {at_once} processes was killed, perhaps for want of memory.\n"
+                    f"  One alone, of all cores: OMP_NUM_THREADS={threads.cores()}."
+                ) from error
             raise
 
 

@@ -139,10 +139,10 @@ def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
     capsys.readouterr()
     command.main([str(folder), f"out={out}", "draws=50", "checkpoint=last"])
     assert "as drawn: no validation series showed" in capsys.readouterr().out
-    record["band"] = {"window": [1.0], "further": "none"}
-    (folder / "run.json").write_text(json.dumps(record))
-    with pytest.raises(RequestError, match=r"run.json: band is .* Put back what the run wrote there"):
-        command.main([str(folder), f"out={out}"])
+    for damaged in ({"window": [1.0], "further": "none"}, {"window": [1.0, 1.0], "leads": [], "further": []}):
+        (folder / "run.json").write_text(json.dumps({**record, "band": damaged}))
+        with pytest.raises(RequestError, match=r"run.json: band is .* Put back what the run wrote there"):
+            command.main([str(folder), f"out={out}"])
 
 
 def test_rates_of_events_are_predicted(tmp_path, capsys):

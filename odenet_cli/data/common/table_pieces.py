@@ -55,10 +55,12 @@ def parts_by_time(table: Table, validation: float, test: float) -> Tensor:
     short = (counts - n_valid - n_test < 2).nonzero()
     if len(short):
         index = int(short[0])
+        others = "Take it out, or hold out whole series: data.split=series"
+        remedy = others if len(counts) > 1 else "Add points, or series"  # one alone cannot be held out
         raise table.fault(
             int(table.numbers.starts[index]),
             f"series {table.names[index]} has {int(counts[index])} points, too few for two in each split "
-            f"({len(short)} such series). Take it out, or hold out whole series: data.split=series.",
+            f"({len(short)} such series). {remedy}.",
         )
     left = counts.repeat_interleave(counts) - table.numbers.places  # points of the series from this one on
     held_test, held = n_test.repeat_interleave(counts), (n_test + n_valid).repeat_interleave(counts)
