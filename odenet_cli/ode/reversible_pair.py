@@ -22,6 +22,7 @@ from odenet_cli.ode.control import Norm
 from odenet_cli.ode.errors import NotReversible
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, StepFunction
 from odenet_cli.ode.outputs import AcceptedStep
+from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, VectorField, combine, norms
 from odenet_cli.ode.step import Step, error_estimates, rk_step
@@ -130,15 +131,18 @@ def check_drift(largest: float) -> None:
         )
 
 
-def check_restored(y: State, y0: State, solver: Any) -> None:
-    """Raise NotReversible if the steps that were undone led to `y`, and not back to `y0`."""
-    # Rounding grows on the way back, by 1/λ a step and where the solution decays. What it has come to shows at the end.
-    norm = Norm(solver.rtol, solver.atol) if hasattr(solver, "rtol") else FIXED
-    (largest,) = norms([drift((*y, *y0), norm)], [math.inf])
-    if not largest <= MAX_DRIFT:
-        away = f"{largest / MAX_DRIFT:.3g} (1 + |y|)" if norm is FIXED else f"{largest:.3g} tolerances"
-        raise NotReversible(
-            f"gradient=reversible did not come back to y0: with all steps undone it is {away} away, and the gradient "
-            "is wrong. Rounding errors grow by 1 / gradient.coupling a step on the way back: raise it, use "
-            "dtype=float64, or gradient=replay."
-        )
+def check_restored(y: State, y0: State, y1: State, solver: Any) -> None:
+    """Raise NotReversible if the steps that were undone, from `y1` on, led to `y` and not back to `y0`."""
+    # Rounding grows on the way back, by 1/λ a step and where the solution decays. What it has come to shows at the end,
+    # in tolerances of each tensor's largest number: one that begins at 0 has the rounding of those it is mixed with.
+    norm, count = Norm(solver.rtol, solver.atol) if hasattr(solver, "rtol") else FIXED, len(y)
+    parts = [*(a - b for a, b in zip(y, y0)), *y0, *y1]
+    values = norms([(part,) for part in parts], [math.inf] * len(parts))
+    for part, away, *sizes in zip(y0, values[:count], values[count : 2 * count], values[2 * count :]):
+        size = max(sizes)
+        if not away <= MAX_DRIFT * (norm.atol + max(norm.rtol, RESOLUTION[part.dtype]) * size):
+            raise NotReversible(
+                f"gradient=reversible did not come back to y0: with all steps undone it is {away:.3g} away, with "
+                f"numbers up to {size:.3g}, and the gradient is wrong. Rounding errors grow by 1 / gradient.coupling a "
+                "step on the way back: raise it, use dtype=float64, or gradient=replay."
+            )

@@ -155,6 +155,15 @@ def test_steps_that_rounding_does_not_let_undo_are_refused(kind):
         solve(0.9)
 
 
+def test_numbers_that_begin_at_zero_come_back_up_to_the_rounding_of_the_others():
+    """float32 holds a coordinate of 0 that a rotation mixes with one of 30 to 1e-6, a thousand times atol here."""
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    y0 = torch.tensor([30.0, 0.0], requires_grad=True)
+    y = Adaptive(method="dopri5", rtol=1e-5, atol=1e-9, gradient="reversible")(lambda t, y: y @ turn, y0, [0.0, 7.0]).y
+    (gradient,) = torch.autograd.grad(y[0], y0)
+    assert torch.allclose(gradient, torch.tensor([math.cos(7.0), -math.sin(7.0)]), atol=1e-4)
+
+
 @pytest.mark.numerics
 def test_float32_comes_back_to_where_it_began():
     """A thousand steps undone: y0's gradient of a quadratic loss is right to float32, so the states were."""
