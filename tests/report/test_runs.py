@@ -137,7 +137,7 @@ ODD = {
         f"seed: one\n{REST}": "seed is 'one'",
         f"seed: [1]\n{REST}": "seed is (1,)",
         f"seed: true\n{REST}": "seed is True",
-        "seed: 1\n": "config.yaml is damaged: there is no section `solver` in it",
+        "seed: 1\n": "config.yaml is damaged: there is no section `model` in it",
         "": "config.yaml is damaged: there are no keys in it",
     },
 }
