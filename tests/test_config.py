@@ -79,6 +79,13 @@ def test_the_backward_solve_of_the_adjoint_is_the_recipes_unless_said(words, exp
     assert (solver.method, solver.rtol) == (solver.method, solver.atol) == expected
 
 
+def test_a_group_with_a_sign_is_a_preset_too():
+    """As Hydra has it: one that may be absent is taken away, and one that is there is not chosen again."""
+    assert compose(["~experiment", "model=mlp"]) == compose(["model=mlp"])
+    with pytest.raises(RequestError, match="experiment is chosen more than once"):
+        compose(["+experiment=tolerance"])
+
+
 def test_auto_passes_its_options_on():
     config = compose(["data=auto", "data.root=/x", "data.validation=10"])
     assert complete(config, gpu=False, data="digits").data == {"name": "digits", "crop": 2, "validation": 10}

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from odenet_cli.config.check import check
 from odenet_cli.config.presets import conf_dir, groups
 from odenet_cli.config.saved import SECTIONS, add_new_options, check_interpolation, check_yaml
-from odenet_cli.config.schema import PATHS, Config
+from odenet_cli.config.schema import PATHS, Config, key_of
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 from odenet_cli.request import hydra_internals
@@ -196,8 +196,8 @@ def compose(overrides: list[str]) -> Config:
 
 
 def presets_among(overrides: list[str]) -> list[str]:
-    """Return those of the overrides that choose a preset."""
-    return [override for override in overrides if override.partition("=")[0] in groups()]
+    """Return those of the overrides that choose a preset, or take one away."""
+    return [override for override in overrides if key_of(override) in groups()]
 
 
 def overrides_of(cfg: DictConfig, part: str) -> list[str]:
