@@ -34,6 +34,7 @@ RECORD: dict[str, Any] = {
     "resumed": list | None,
 }
 METRICS: dict[str, Any] = {"step": int, "epoch": int | float, "split": str}
+NFE = ("nfe_forward", "nfe_backward")  # of a training step
 
 PARENTS_TO_SYNC = 2  # folders above a run's that may be as new: runs/DATE, sweeps/DATE/TIME
 LOCK_WAIT_S = 0.5  # within this, whoever only asks whether a folder is locked has let go of it
@@ -343,6 +344,19 @@ def steps_of(train: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return how many optimiser steps each record of training holds the means of: those since the one before it."""
     steps = [record["step"] for record in train]
     return [now - before for before, now in zip([0, *steps], steps)]
+
+
+def mean_nfe(train: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the function evaluations of a training step, forward and backward, as means over the last epoch.
+
+    A record holds the mean over 50 steps or over one, by `trainer.log_every`. Of an epoch that was cut short, as far as
+    it came.
+    """
+    before = [0, *(record["epoch"] for record in train)][: len(train)]  # epochs finished when each record began
+    last = [(count, record) for count, record, epoch in zip(steps_of(train), train, before) if epoch == before[-1]]
+    steps = sum(count for count, _ in last)
+    means = {name: sum(count * record[name] for count, record in last) / steps for name in NFE}
+    return {name: int(mean) if mean.is_integer() else mean for name, mean in means.items()}
 
 
 def check_metrics(folder: Path, size: int) -> None:

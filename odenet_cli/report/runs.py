@@ -17,7 +17,7 @@ from typing import Any
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError, first_line
-from odenet_cli.rundir import as_it_is, check_types, parse_record, read_metrics, steps_of
+from odenet_cli.rundir import NFE, as_it_is, check_types, mean_nfe, parse_record, read_metrics
 
 CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.yaml`
 RUN_FILES = {"run.json", "metrics.jsonl"}  # only the folder of a run holds one of these
@@ -79,25 +79,14 @@ class Run:
     def value(self, name: str) -> float | None:
         """Return one number of the run: `parameters`, `epoch_s`, `step_ms`, or a name in its final metrics.
 
-        Of the evaluations of a training step these hold the mean over the last record, which is of 50 steps or of one,
-        by `trainer.log_every`; returned is the mean over the last epoch.
+        Of the evaluations of a training step older runs keep the mean over the last record there, so the log is asked.
         """
         if name in ("epoch_s", "step_ms"):
             number: float | None = getattr(self, name)
             return number
-        if name in ("nfe_forward", "nfe_backward") and self.last_epoch and "nfe_total" not in self.final:
-            steps = sum(count for count, _ in self.last_epoch)
-            mean: float = sum(count * record[name] for count, record in self.last_epoch) / steps
-            return int(mean) if mean.is_integer() else mean
+        if name in NFE and "nfe_total" not in self.final and (train := self.records("train")):
+            return mean_nfe(train)[name]
         return finite(self.record.get(name) if name == "parameters" else self.final.get(name))
-
-    @cached_property
-    def last_epoch(self) -> list[tuple[int, dict[str, Any]]]:
-        """Return (optimiser steps, record) of training in the last epoch, as far as that came."""
-        train = self.records("train")
-        before = [0, *(record["epoch"] for record in train)][: len(train)]  # epochs finished when each record began
-        rows = zip(steps_of(train), train, before)
-        return [(count, record) for count, record, epoch in rows if epoch == before[-1]]
 
     @cached_property
     def step_ms(self) -> float | None:

@@ -14,7 +14,7 @@ import torch
 import odenet_cli
 from odenet_cli import threads
 from odenet_cli.ode import Stats
-from odenet_cli.rundir import FORMAT, read_metrics, steps_of
+from odenet_cli.rundir import FORMAT, mean_nfe, read_metrics, steps_of
 from odenet_cli.training import device
 from odenet_cli.training.identity import file_sha256
 from odenet_cli.training.session import Session
@@ -52,11 +52,11 @@ def opening(
 
 
 def final(session: Session, scores: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the run's numbers: test scores of the best weights, and the cost of training by the end of its log."""
+    """Return the run's numbers: test scores of the best weights, and the cost of training by its log."""
     train = [record for record in read_metrics(folder) if record["split"] == "train"]
     peaks = [record["peak_mib"] for record in train if record["peak_mib"] is not None]
     best = session.best or {}
-    cost = {"nfe_forward": train[-1]["nfe_forward"], "nfe_backward": train[-1]["nfe_backward"]}
+    cost = mean_nfe(train)
     if "estimates" in scores:  # a fit's steps differ, and the last one only sees that it is done
         total = round(sum(record["nfe_forward"] * count for record, count in zip(train, steps_of(train))))
         cost |= {"nfe_forward": total / session.step, "nfe_total": total}

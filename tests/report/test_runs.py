@@ -10,6 +10,7 @@ from odenet_cli.commands import report as command
 from odenet_cli.config.saved import SECTIONS
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import find_runs, read_run
+from odenet_cli.rundir import mean_nfe
 
 
 def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):
@@ -111,6 +112,7 @@ def test_evaluations_of_a_step_do_not_follow_the_rhythm_of_the_log(tmp_path, wri
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         run = read_run(folder)
         assert (run.value("nfe_forward"), run.value("nfe_backward")) == (11, 22)
+        assert mean_nfe(lines) == {"nfe_forward": 11, "nfe_backward": 22}  # which newer runs keep in `final`
 
 
 def test_without_validation_the_whole_time_is_divided(tmp_path, write):
