@@ -227,7 +227,7 @@ def test_alone_it_prints_its_help(reproduce):
     code, out = reproduce()
     assert code == 2
     text = " ".join(out.split())
-    assert "ITEM is one of fig3, " in text
+    assert "ITEM is one of budget, fig3, " in text
     assert "table2, tolerance, or all." in text
     assert reproduce("--help") == (0, out)
 
