@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from odenet_cli.markdown import MISSING, markdown_table
+from odenet_cli.markdown import MISSING, join_words, markdown_table
 from odenet_cli.report import scales, style
 from odenet_cli.report.compare import Group
 from odenet_cli.report.result import Entry, Facts, Result, csv_row
@@ -157,9 +157,7 @@ def verdict(cases: Cases) -> str:
     apart = [label(case) for case, more in compared if lowest(more) > 0]
     known = ""
     if numbers["least_excess"] is not None:
-        known = (
-            f": more than the seeds explain at {' and '.join(apart)}" if apart else ": no more than the seeds explain"
-        )
+        known = f": more than the seeds explain at {join_words(apart)}" if apart else ": no more than the seeds explain"
     return (
         f"Asked for {asked} evaluations a step, training took {means}; no seed was off by more than "
         f"{numbers['largest_miss']:.2f}. Its test error is {points} points above that of the best fixed tolerance of "

@@ -58,6 +58,14 @@ def test_a_budget_is_held_against_the_best_tolerance_of_the_same_mean(entries):
     assert [row["mean_nfe"] for row in made.rows][-2:] == [19.5, 20.5]
 
 
+def test_budgets_that_every_seed_of_which_errs_more_are_named(training):
+    steered = [training("solver.budget", nfe, nfe, 0.06 + 0.01 * seed, seed) for nfe in (19, 20) for seed in range(3)]
+    fixed = [training("solver.rtol", 1e-2, 20, 0.04 + 0.01 * seed, seed) for seed in range(3)]
+    made = budget.result([*steered, *fixed], {"notes": []})
+    assert made.facts["least_excess"] == pytest.approx(2)
+    assert made.verdict.endswith("more than the seeds explain at solver.budget=19 and solver.budget=20.")
+
+
 def test_without_a_tolerance_of_the_same_mean_there_is_no_verdict(entries):
     made = budget.result([entry for entry in entries if entry.run.config["solver.rtol"] != 1e-2][-3:], {"notes": []})
     assert made.facts["least_excess"] is None
