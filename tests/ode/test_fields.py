@@ -317,8 +317,8 @@ def test_compiled_steps_copy_what_a_field_writes_into(compile, wanted):
     with torch.set_grad_enabled(wanted):
         y = solve(writes_once, y0, TS).y
     assert torch.equal(y0, doubles(2.0, -0.5))
-    torch.testing.assert_close(y, doubles(1 + math.e, -1.5), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(y, doubles(1 + math.e, -1.5), rtol=1e-5, atol=1e-5)
     buffer = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         y = solve(lambda t, y: torch.neg(y, out=buffer), y0, TS).y
-    torch.testing.assert_close(y, y0 * math.exp(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(y, y0 * math.exp(-1), rtol=1e-5, atol=1e-5)

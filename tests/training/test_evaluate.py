@@ -65,7 +65,7 @@ def test_the_noise_of_a_score_does_not_depend_on_the_batches(name, source):
     options = {key: value for key, value in preset("model", name)["model"].items() if key != "name"}
     network = models.model(name, options, shape=(2,) if source == "spirals" else (1,), classes=0, solver=FINE)
     how = {"batch_size": 8, "seed": 0, "device": torch.device("cpu"), "dtype": torch.float64}
-    small = {"count": 10, "validation": 2, "test": 20} | ({"expected": 20.0} if source == "poisson" else {})
+    small = {"count": 10, "validation": 2, "test": 21} | ({"expected": 20.0} if source == "poisson" else {})
     splits = [data.load(source, small, eval_batch_size=batch, **how).test for batch in (20, 7)]
     whole, parts = (evaluate(network.double(), task(data.task(source, small)), split) for split in splits)
     for key in whole.keys() - {"time_s", *vars(Stats())}:

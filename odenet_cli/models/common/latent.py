@@ -55,7 +55,7 @@ class LatentVAE(nn.Module):
 
     updates: Tensor
     field: nn.Module
-    scored: int | None = None  # samples of the batches before this one, where `noise_by_sample` counts them
+    noise_left: Tensor | None = None  # (N, L), of the N samples that are still to be scored, in `noise_by_sample`
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class LatentVAE(nn.Module):
 
     def _scoring_noise(self, size: int) -> Tensor:
         """Return the noise (size, L) of the next samples that are scored."""
-        begin = self.scored or 0
-        end = begin + size
-        # torch draws 16 numbers at a time, so that of whole sixteens a longer draw begins with any shorter one.
-        noise = torch.randn(-(-end // 16) * 16, self.latent, generator=torch.Generator().manual_seed(0))
-        if self.scored is not None:
-            self.scored = end
-        return noise[begin:end]
+        if self.noise_left is None:
+            return self._fixed_noise(size)
+        noise, self.noise_left = self.noise_left[:size], self.noise_left[size:]
+        return noise
+
+    def _fixed_noise(self, size: int) -> Tensor:
+        return torch.randn(size, self.latent, generator=torch.Generator().manual_seed(0))
 
     def draw_starts(
         self,
@@ -148,13 +148,13 @@ class LatentVAE(nn.Module):
 
 
 @contextlib.contextmanager
-def noise_by_sample(model: nn.Module) -> Iterator[None]:
-    """Give each sample that is scored noise of its own for a while: that which it has in one batch of all of them."""
+def noise_by_sample(model: nn.Module, count: int) -> Iterator[None]:
+    """Give each of `count` samples that are scored noise of its own: that which it has in one batch of all of them."""
     latent = [module for module in model.modules() if isinstance(module, LatentVAE)]
     for module in latent:
-        module.scored = 0
+        module.noise_left = module._fixed_noise(count)
     try:
         yield
     finally:
         for module in latent:
-            module.scored = None
+            module.noise_left = None
