@@ -80,7 +80,7 @@ def evaluate(
     """
     totals: dict[str, Score] = {}
     batches, cost, start = 0, Stats(), time.perf_counter()
-    with scoring(model, solver, dtype) as net, noise_by_sample(net, split.size):
+    with scoring(model, solver, dtype) as net, noise_by_sample(net, split):
         for batch in over(islice(split.epoch(0), limit), min(len(split), limit or len(split))):
             with tally() as solves:
                 loss, extra = loss_fn(net, converted(batch, dtype))

@@ -203,8 +203,6 @@ def test_a_model_is_scored_in_the_precision_asked_for_and_keeps_its_own():
         return model(batch[0]).mean(), {}
 
     class Split:
-        size = 3
-
         def __len__(self):
             return 1
 

@@ -29,7 +29,7 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
     if rows.get(complete) is None:
         net, count = trained(folder, config, "best", eval_batch(config)), 0
         scored = solved_by(net.model.eval(), build.solver(eval_solver(config)))
-        with torch.no_grad(), scored, noise_by_sample(net.model, net.data.test.size):
+        with torch.no_grad(), scored, noise_by_sample(net.model, net.data.test):
             for batch in net.data.test.epoch(0):
                 for sequence, (values, rate) in enumerate(infer(net.model, Events._make(batch)), count):
                     rows.put({"kind": "sequence", "sequence": sequence}, values)

@@ -148,11 +148,11 @@ class LatentVAE(nn.Module):
 
 
 @contextlib.contextmanager
-def noise_by_sample(model: nn.Module, count: int) -> Iterator[None]:
-    """Give each of `count` samples that are scored noise of its own: that which it has in one batch of all of them."""
+def noise_by_sample(model: nn.Module, split: Any) -> Iterator[None]:
+    """Give each sample of `split` that is scored noise of its own: that which it has in one batch of all of them."""
     latent = [module for module in model.modules() if isinstance(module, LatentVAE)]
     for module in latent:
-        module.noise_left = module._fixed_noise(count)
+        module.noise_left = module._fixed_noise(split.size)
     try:
         yield
     finally:
