@@ -42,7 +42,7 @@ def test_the_guide_is_built_strictly_and_is_complete(odenet, tmp_path):
     assert [name for name in chosen if name not in page["solvers"]] == []
     assert "<strong>rtol</strong>" in page["api"] or "<strong>max_steps</strong>" in page["api"]
     assert not [name for name, text in page.items() if re.search("<!-- (presets|bench|keys)", text)]
-    assert (tmp_path / "site" / "results" / "fig3" / "cpu.html").is_file()
+    assert (tmp_path / "site" / "results" / "fig3" / "day.html").is_file()
 
 
 def test_the_guide_without_mkdocs_or_into_a_used_folder(tmp_path, monkeypatch):
