@@ -83,7 +83,7 @@ def write_forecast(request: Namespace, config: Config) -> int:
     from odenet_cli.analysis.forecast import Question, forecast
     from odenet_cli.analysis.forecast_rows import describe_coverage, first_series, frame_of
     from odenet_cli.analysis.held_out_forecast import held_out_forecast
-    from odenet_cli.data.common.table_file import counted_names
+    from odenet_cli.data.common.table_cells import counted_names
     from odenet_cli.report import forecast_figure, style
 
     question = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)

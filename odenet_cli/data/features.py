@@ -23,20 +23,19 @@ from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import counts_rows
 from odenet_cli.data.common.samples import WHOLE, Part
 from odenet_cli.data.common.splits import PARTS
+from odenet_cli.data.common.table_cells import Cells, brief
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_controls import indicators, spelled_as
-from odenet_cli.data.common.table_file import Cells, brief
+from odenet_cli.data.common.table_faults import Faults, first_missing
 from odenet_cli.data.common.table_numbers import (
-    Faults,
     absent_cells,
     check_nameless,
     check_parts,
-    check_totals,
-    first_missing,
     read_numbers,
     read_parts,
     read_values,
 )
+from odenet_cli.data.common.table_totals import check_totals
 from odenet_cli.data.common.understood import Found
 from odenet_cli.data.common.units import damaged
 from odenet_cli.errors import RequestError

@@ -21,7 +21,7 @@ from odenet_cli.data.common import point_benchmarks, points
 from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import Points
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
-from odenet_cli.data.common.table_file import brief
+from odenet_cli.data.common.table_cells import brief
 from odenet_cli.data.common.units import KEYS, Units
 from odenet_cli.errors import RequestError
 

@@ -28,9 +28,9 @@ from odenet_cli.data.common.own import Name, Names, OwnTable
 from odenet_cli.data.common.series import FURTHER, PADDING, WINDOW, Series
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
 from odenet_cli.data.common.table_across import times_across, turned
+from odenet_cli.data.common.table_cells import counted_names
 from odenet_cli.data.common.table_controls import Scale
 from odenet_cli.data.common.table_dates import AMBIGUOUS, ORDERS, SERIALS, DateError, check_zone
-from odenet_cli.data.common.table_file import counted_names
 from odenet_cli.data.common.table_numbers import MAX_NUMBER
 from odenet_cli.data.common.table_pieces import Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
 from odenet_cli.data.common.table_series import Table

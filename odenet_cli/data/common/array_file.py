@@ -10,7 +10,8 @@ import polars as pl
 
 from odenet_cli.data.common.npz import read_arrays, read_headers
 from odenet_cli.data.common.splits import PARTS, WORDS
-from odenet_cli.data.common.table_file import Cells, brief, stored_cells
+from odenet_cli.data.common.table_cells import Cells, brief
+from odenet_cli.data.common.table_stored import stored_cells
 from odenet_cli.errors import RequestError
 
 SUFFIXES = (".npy", ".npz")

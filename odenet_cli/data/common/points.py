@@ -14,17 +14,11 @@ from torch import Tensor
 
 from odenet_cli.data.common import array_file, table_file
 from odenet_cli.data.common.places import find
+from odenet_cli.data.common.table_cells import Cells, brief
 from odenet_cli.data.common.table_columns import check_names, is_row_number
-from odenet_cli.data.common.table_file import Cells, brief
-from odenet_cli.data.common.table_numbers import (
-    Faults,
-    check_nameless,
-    check_parts,
-    check_totals,
-    first_missing,
-    read_parts,
-    read_values,
-)
+from odenet_cli.data.common.table_faults import Faults, first_missing
+from odenet_cli.data.common.table_numbers import check_nameless, check_parts, read_parts, read_values
+from odenet_cli.data.common.table_totals import check_totals
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odenet_cli.data.common.table_across import TIME, YEAR, times_across, turned_names
-from odenet_cli.data.common.table_file import brief, fault
+from odenet_cli.data.common.table_cells import brief, fault
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from odenet_cli.data.common.control import coefficients
 from odenet_cli.data.common.numerals import TRUTH
-from odenet_cli.data.common.table_file import brief
+from odenet_cli.data.common.table_cells import brief
 from odenet_cli.data.common.units import Numbers, constant, damaged, moments
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from odenet_cli.data.common.table_numbers import Faults
+    from odenet_cli.data.common.table_faults import Faults
     from odenet_cli.data.table import Source
 
 INTERPOLATIONS = ("linear", "hermite", "step")

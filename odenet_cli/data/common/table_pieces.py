@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.data.common.checks import memory_lacking
-from odenet_cli.data.common.table_numbers import Faults, check_parts, read_parts
+from odenet_cli.data.common.table_faults import Faults
+from odenet_cli.data.common.table_numbers import check_parts, read_parts
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Numbers, positions
 from odenet_cli.errors import RequestError

@@ -12,23 +12,14 @@ import polars as pl
 from torch import Tensor
 
 from odenet_cli.data.common import table_controls
+from odenet_cli.data.common.table_cells import Cells, brief, counted_names
 from odenet_cli.data.common.table_columns import Columns, choose
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
-from odenet_cli.data.common.table_file import Cells, brief, counted_names
-from odenet_cli.data.common.table_numbers import (
-    Faults,
-    absent_cells,
-    check_midnight,
-    check_nameless,
-    in_utc,
-    perhaps_dates,
-    read_numbers,
-    read_times,
-    read_values,
-    series_names,
-    without_totals,
-)
+from odenet_cli.data.common.table_faults import Faults
+from odenet_cli.data.common.table_numbers import absent_cells, check_nameless, read_numbers, read_values, series_names
+from odenet_cli.data.common.table_times import check_midnight, in_utc, perhaps_dates, read_times
+from odenet_cli.data.common.table_totals import without_totals
 from odenet_cli.data.common.units import Numbers
 from odenet_cli.errors import RequestError
 

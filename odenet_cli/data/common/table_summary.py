@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from odenet_cli.data.common.table_cells import brief
 from odenet_cli.data.common.table_dates import length, moment
-from odenet_cli.data.common.table_file import brief
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import median, moments
 

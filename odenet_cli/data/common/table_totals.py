@@ -1,0 +1,60 @@
+"""Rows of a table that are no samples: they sum the others up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import polars as pl
+
+from odenet_cli.data.common.table_cells import FILE, Cells, brief
+from odenet_cli.data.common.table_faults import Faults
+
+TOTALS = (
+    "total",
+    "totals",
+    "grand total",
+    "sum",
+    "mean",
+    "average",
+    "summe",
+    "gesamt",
+    "mittelwert",
+    "moyenne",
+    "totale",
+)
+ROW = "\0row"
+
+
+def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
+    """Add the last row of a file that a column calls a total, and no other row: it sums the others up.
+
+    known  columns whose words are known, and may be such: of an aggregate, sum and mean
+    """
+    last = cells.frame.with_row_index(ROW).group_by(FILE, maintain_order=True).last()
+    for name in cells.names:
+        if name in known or last[name].dtype != pl.String:
+            continue
+        ends = last.select(FILE, ROW, _folded(name)).filter(pl.col(name).is_in(TOTALS))
+        totals = []
+        for file, row, word in ends.rows():  # few: all cells are looked at for these alone
+            alike = cells.frame.filter(pl.col(FILE) == file).select(_folded(name) == word).to_series()
+            if alike.sum() == 1 < len(alike):
+                totals.append(row)
+        if totals:
+            text = f"{name}={cells.frame[name][totals[0]]!r} is no sample but sums others up"
+            faults.add(pl.Series(totals), text, "Take the row out.")
+
+
+def without_totals(cells: Cells, name: str) -> Cells:
+    """Return the cells without rows whose time is a word such as total: they are of no time."""
+    if cells.frame[name].dtype != pl.String:
+        return cells
+    total = cells.frame.select(_folded(name).is_in(TOTALS).fill_null(False)).to_series()
+    if not total.any():
+        return cells
+    cells.notes.append(f"rows that sum others up, passed over: {brief(', '.join(cells.frame[name].filter(total)))}")
+    return cells._replace(frame=cells.frame.filter(~total))
+
+
+def _folded(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_chars(" :").str.to_lowercase()
