@@ -101,10 +101,11 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
     times, values = (part.split(table.numbers.counts.tolist()) for part in (table.numbers.times, table.numbers.values))
     known = table.controls.numbers if table.controls else table.numbers
     rows = known.times.split(known.counts.tolist())
-    goes_on = any(bool(row[-1] > t[-1]) for row, t in zip(rows, times))
-    share = question.seen or (1.0 if horizon or goes_on else window)
-    for name, t, x, row in zip(table.names, times, values, rows):
-        more = [asked, row[(row > t[0]) & (row <= t[-1] + (1 + 1e-9) * (horizon or math.inf))]]
+    blank = table.blank or [t[:0] for t in times]
+    for name, t, x, row, empty in zip(table.names, times, values, rows, blank):
+        rest = torch.cat((row, empty))
+        more = [asked, rest[(rest > t[0]) & (rest <= t[-1] + (1 + 1e-9) * (horizon or math.inf))]]
+        share = question.seen or (1.0 if horizon or bool(rest.max() > t[-1]) else window)
         if horizon is not None and not bool(row[-1] > t[-1]):
             gap = median(t.diff())
             if horizon / gap > MAX_AHEAD:

@@ -11,6 +11,7 @@ it is printed how often it lies inside. A figure of the first series is drawn be
 
 A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
 With data.controls they are the rows of the table that hold controls and no values, without horizon= all of them.
+Rows without any value ask for one: they are predicted too, and a series that ends in them is seen as a whole.
 Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
 predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
 written, of a regression its values; of arrays, images or rows of your own those of all samples. Of a fit (model=fit)

@@ -90,6 +90,34 @@ def test_series_without_a_value_are_named(own, tmp_path, capsys):
     assert set(polars.read_csv(out)["name"]) == {"z"}
 
 
+def test_rows_without_a_value_ask_for_one(own, tmp_path):
+    folder = train_run(tmp_path / "run", "model=latent_ode", *own, *SHORT)
+    new, out = tmp_path / "new.csv", tmp_path / "out.parquet"
+    rows = [f"{name},2021-05-{t:02d},{t},{t}" for name in "yz" for t in (2, 3, 5, 6)]
+    empty = [f"z,2021-05-{t:02d},," for t in (1, 4, 7, 9)]  # nothing is predicted before the first value
+    new.write_text("\n".join(["name,day,x,y", *rows, *empty]))
+    assert command.main([str(folder), f"data.path={new}", f"out={out}", "draws=20"]) == 0
+    found = {name: polars.read_parquet(out).filter(polars.col("name") == name) for name in "yz"}
+    assert [when.day for when in found["y"]["day"]] == [2, 3, 5, 6]
+    assert found["y"]["seen"].to_list() == [True, True, False, False]  # the window of the run
+    assert [when.day for when in found["z"]["day"]] == [2, 3, 4, 5, 6, 7, 9]
+    assert found["z"]["seen"].to_list() == [True, True, False, True, True, False, False]
+    assert found["z"]["x"].to_list() == [2, 3, None, 5, 6, None, None]
+    assert found["z"]["x_mean"].is_finite().all()
+
+
+def test_of_wide_tables_a_row_without_any_value_asks_for_all_series(tmp_path):
+    cells = [f"{t},{'' if t == 5 else wave(0, t)},{wave(1, t)},{wave(2, t)},{wave(3, t)}" for t in range(9)]
+    path, out = tmp_path / "wide.csv", tmp_path / "out.parquet"
+    path.write_text("\n".join(["t,a,b,c,d", *cells, "9,,,,", "12,,,,"]))
+    words = ("data=table", f"data.path={path}", "data.form=wide", "data.time=t")
+    folder = train_run(tmp_path / "run", "model=rnn", *words, *SHORT)
+    assert command.main([str(folder), f"out={out}", "draws=20"]) == 0
+    frame = polars.read_parquet(out)
+    times = {name: frame.filter(polars.col("series") == name)["t"].to_list() for name in "ab"}
+    assert times == {"a": [0, 1, 2, 3, 4, 6, 7, 8, 9, 12], "b": [*range(10), 12]}
+
+
 def test_a_figure_of_the_first_series_is_drawn_beside_the_file(own, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = train_run(tmp_path / "run", "model=latent_ode", *own, *SHORT)

@@ -43,6 +43,7 @@ class Table(NamedTuple):
     controls  columns that are known at all times; None: there are none
     zone      in which dates are told; empty: UTC
     empty     names of series without any value, which are left out
+    blank     times of each series in rows without any value, where nothing is known at all times: to be predicted
     """
 
     header: list[str]
@@ -57,6 +58,7 @@ class Table(NamedTuple):
     controls: Controls | None = None
     zone: str = ""
     empty: tuple[str, ...] = ()
+    blank: tuple[Tensor, ...] = ()
 
     def fault(self, point: int, text: str) -> RequestError:
         """Return the error for one point."""
@@ -109,7 +111,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         cells.notes.append(note)
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
     average, words = source.repeats == "mean", [] if source.variable else words
-    given, order, empty, notes = _arrange(base, *keys, faults, average, tell, words)
+    given, order, empty, blank, notes = _arrange(base, *keys, faults, average, tell, words)
     every = base.filter(pl.col("name").is_in(order)) if static else base
     full, filled = table_controls.complete(given, every, list(known), static, source, faults)
     faults.raise_all()
@@ -123,7 +125,9 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
-    return Table(*told, controls, zone, tuple(empty))
+    parts = blank.partition_by("name", as_dict=True)
+    times = tuple(parts.get((name,), blank[:0])["time"].to_torch() for name in order)
+    return Table(*told, controls, zone, tuple(empty), () if known else times)
 
 
 def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
@@ -230,9 +234,9 @@ def _arrange(
     average: bool,
     tell: Callable[[float], str],
     words: Sequence[str],
-) -> tuple[pl.DataFrame, list[str], list[str], list[str]]:
+) -> tuple[pl.DataFrame, list[str], list[str], pl.DataFrame, list[str]]:
     """Return the rows by series and time, with the number of its series as `code`; the names, and those of series
-    without any value; what was done.
+    without any value; names and times of the rows without any; what was done.
 
     base   row, name, time, the values `keys`, and controls, of which `changing` make a row of their own
            and, where a row is one measurement, its `kind`
@@ -245,7 +249,8 @@ def _arrange(
     names = sound.filter(is_point)["name"].unique().to_list()
     names.sort(key=lambda name: hashlib.blake2b(name.encode()).digest())
     without = sound.filter(~pl.col("name").is_in(names))["name"].unique(maintain_order=True).to_list()
-    points = sound.filter(~pl.all_horizontal(pl.col(keys + changing).is_null()), pl.col("name").is_in(names))
+    is_blank, known = pl.all_horizontal(pl.col(keys + changing).is_null()), pl.col("name").is_in(names)
+    points, blank = sound.filter(~is_blank, known), sound.filter(is_blank.all().over("row"), known)
     if empty := len(sound) - len(points):
         notes.append(f"{empty:,} rows without any value passed over")
     codes = points["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
@@ -270,7 +275,7 @@ def _arrange(
             lambda _: f"series {alone['name'][0]} has only this one point; two are the least",
             "Add one, or take it out.",
         )
-    return points, names, without, notes
+    return points, names, without, blank, notes
 
 
 def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str], words: Sequence[str]) -> None:
