@@ -99,6 +99,7 @@ def page(about: dict[str, str], rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure what is missing, and write the table."""
     folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[2].split(",") if len(sys.argv) > 2 else WORKLOADS:
         if row(name, folder) is None:
             measure(name, folder)
