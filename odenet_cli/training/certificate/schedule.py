@@ -19,8 +19,8 @@ from odenet_cli.training.session import Session
 SHARE = 0.01  # of the wall time, at most, for all certificates but the last
 MIN_STEPS = 300  # of a run that looks for the cause of a warning; that of an alarm any run looks for
 EXPECTED_STEPS = 6  # the time of the first one, in optimiser steps: measured 1.2 to 5
-
-PREFIX = "WARNING: "  # which stands before a warning
+LEVELS = {"warning": logging.WARNING, "alarm": logging.WARNING + 5}
+logging.addLevelName(LEVELS["alarm"], "ALARM")
 
 log = logging.getLogger("odenet")
 
@@ -98,10 +98,10 @@ def tell(session: Session, made: Certificate) -> None:
     if made.cause:
         state.cause = made.cause.text
         what.append(f"Likely cause, {kind}: {made.cause.text}.")
-    text = "alarm: " * (level == "alarm") + " ".join(what)
-    shown = hanging(PREFIX, text)
+    prefix = f"{level.upper()}: "
+    shown = hanging(prefix, " ".join(what))
     if on_terminal():  # above the live line, which a warning on standard error would run into
         say(shown)
         log.info("%s", shown)
     else:
-        log.warning("%s", shown.removeprefix(PREFIX))
+        log.log(LEVELS[level], "%s", shown.removeprefix(prefix))
