@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from odenet_cli.ode.field.snapshot import version_of
@@ -205,7 +206,7 @@ class RightHandSide:
                 part.data.copy_(contents)  # it may be the caller's
                 raise ValueError(_WRITES)
         for value in self._last:
-            if value.is_overwritten():
+            if _is_overwritten(*value):
                 raise ValueError(_REUSES)
         self._last = [self._note(dy, 4 * len(k)) for dy in k]
 
@@ -215,41 +216,38 @@ class RightHandSide:
         A field may have several buffers and return them by turns, so more than the last value is looked for, by its
         address: one look-up an evaluation.
         """
-        address = dy.data_ptr() if _is_plain(dy) else 0
-        before, contents = self._by_address.pop(address, None), None
-        if before is not None and before.reference() is not None:  # the memory of a dead one may be anyone's
-            if before.is_overwritten():
-                raise ValueError(_REUSES)
-            contents = dy.detach().clone() if dy.is_cpu else None
-        value = _Returned(weakref.ref(dy), version_of(dy), contents)
+        address, by_address, contents = dy.data_ptr() if _is_plain(dy) else 0, self._by_address, None
+        if address in by_address:
+            before = by_address.pop(address)
+            if before[0]() is not None:  # the memory of a dead one may be anyone's
+                if _is_overwritten(*before):
+                    raise ValueError(_REUSES)
+                contents = dy.detach().clone() if dy.is_cpu else None
+        value = weakref.ref(dy), version_of(dy), contents
         if address:
-            self._by_address[address] = value
-            if len(self._by_address) > held:
-                del self._by_address[next(iter(self._by_address))]
+            by_address[address] = value
+            if len(by_address) > held:
+                del by_address[next(iter(by_address))]
         return value
 
 
-class _Returned(NamedTuple):
-    """Hold a value of the field as it was; by a weak reference, which keeps no stage of a step in memory.
+_PLAIN = Tensor, torch.nn.Parameter
+# A value of the field as it was: a weak reference, which keeps no stage of a step in memory; its version; and a copy,
+# where a value before it lies in the same memory: numpy and `.data` write without a new version. A plain tuple, since
+# one is made at each evaluation.
+_Returned = tuple[weakref.ref[Tensor], int, Tensor | None]
 
-    contents  a copy, where a value before it lies in the same memory: numpy and `.data` write without a new version
-    """
 
-    reference: weakref.ref[Tensor]
-    version: int
-    contents: Tensor | None
-
-    def is_overwritten(self) -> bool:
-        tensor = self.reference()
-        if tensor is None or (version_of(tensor) == self.version and self.contents is None):
-            return False
-        return self.contents is None or differs(tensor, self.contents)
+def _is_overwritten(reference: weakref.ref[Tensor], version: int, contents: Tensor | None) -> bool:
+    tensor = reference()
+    if tensor is None or (contents is None and version_of(tensor) == version):
+        return False
+    return contents is None or differs(tensor, contents)
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return whether the numbers of `tensor` lie at its address."""
-    kinds = (Tensor, torch.nn.Parameter)
-    return type(tensor) in kinds and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return type(tensor) in _PLAIN and not is_functorch_wrapped_tensor(tensor)
 
 
 _WRITES = (

@@ -196,8 +196,10 @@ def _without_graph(value: Any) -> Any:
 
 
 def version_of(tensor: Tensor) -> int:
-    # Tensors of inference mode have no version counter.
-    return -1 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:  # a tensor of inference mode has no version counter
+        return -1
 
 
 def _checksum(numbers: Any) -> int:
