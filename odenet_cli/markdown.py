@@ -45,3 +45,16 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int
 
     rule = "|".join("-" * (w + 2) if text else "-" * (w + 1) + ":" for w, text in zip(widths, is_text))
     return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
+
+
+def fitting_columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, first: Sequence[int]
+) -> list[int]:
+    """Return the places of the columns of a table that fit into `width` (None: all), those of `first` before others."""
+    widths = [max(map(len, column)) + 3 for column in zip(head, *rows)]
+    shown, used = [], 1  # the last bar
+    for place in dict.fromkeys((*first, *range(len(head)))):
+        if width is None or used + widths[place] <= width:
+            shown.append(place)
+            used += widths[place]
+    return sorted(shown)

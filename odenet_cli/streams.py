@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import re
 import select
@@ -92,6 +93,14 @@ def wrapped(line: str, width: int = 0) -> str:
         indent = " " * (len(head) - len(head.lstrip()) + 4)
         return f"{head.rstrip()}\n{fill(text, initial_indent=indent, subsequent_indent=indent)}"
     return fill(text, initial_indent=head, subsequent_indent=" " * len(head)) or line
+
+
+class Wrapped(logging.Formatter):
+    """Break what Hydra says of a sweep between words, on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record).replace("\t#", "#", 1)
+        return wrapped(text) if sys.stdout is not None and sys.stdout.isatty() else text
 
 
 def unprinted() -> OSError | None:

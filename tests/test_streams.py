@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import sys
 import threading
@@ -64,3 +65,15 @@ def test_secured_twice_is_secured_once(stdout):
     first = stdout(os.open(os.devnull, os.O_WRONLY))
     streams.secure()
     assert sys.stdout is first
+
+
+def test_what_hydra_says_is_broken_between_words_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    record = logging.LogRecord(
+        "hydra", logging.INFO, "", 0, "\t#0 : model=cnf solver.rtol=0.01 model.units=8", (), None
+    )
+    formatter = streams.Wrapped("%(message)s")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert formatter.format(record) == "#0 : model=cnf solver.rtol=0.01\nmodel.units=8"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert formatter.format(record) == "#0 : model=cnf solver.rtol=0.01 model.units=8"

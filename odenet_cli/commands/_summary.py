@@ -8,11 +8,11 @@ from typing import Any
 
 from odenet_cli.errors import first_line
 from odenet_cli.files import write, write_json
-from odenet_cli.markdown import markdown_table
+from odenet_cli.markdown import fitting_columns, markdown_table
 from odenet_cli.request.overrides import differing_keys
 from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.scores import Score, scores_among, scores_of
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import columns, on_terminal, say, say_text
 
 COSTS = (
     Score("NFE forward", "nfe_forward", 1),
@@ -29,13 +29,13 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
     records = [_outcome(overrides, run, folder, failed or {}) for overrides, run in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", {"jobs": records})
-    table = markdown(records, differing_keys(record["overrides"] for record in records))
-    write(folder / "summary.md", table + "\n")
+    swept = differing_keys(record["overrides"] for record in records)
+    write(folder / "summary.md", markdown(records, swept) + "\n")
 
     undone = [record for record in records if record["status"] != "done"]
-    say(f"\n{table}\n")
+    say(f"\n{markdown(records, swept, columns() if on_terminal() else None)}\n")
     for record in undone:
-        say(": ".join(filter(None, (record["folder"], record["status"], first_line(record["reason"] or "")))))
+        say_text(": ".join(filter(None, (record["folder"], record["status"], first_line(record["reason"] or "")))))
     say(f"{len(records) - len(undone)} of {len(records)} done; {folder / 'summary.json'}")
     return sum(record["status"] != "done" for record in records[len(earlier) :])
 
@@ -58,8 +58,11 @@ def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path
     }
 
 
-def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
-    """Return a table of the swept keys, the scores that any of the runs has, and its costs."""
+def markdown(records: list[dict[str, Any]], swept: list[str], width: int | None = None) -> str:
+    """Return a table of the swept keys, the scores that any of the runs has, and its costs.
+
+    Of a terminal `width` columns wide the number, the main score, the status and the swept keys come first.
+    """
     finals = [record["final"] for record in records]
     shown = [*scores_among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
     head = ["job", *(key.lstrip("+") for key in swept), *(column.title for column in shown), "status"]
@@ -70,4 +73,7 @@ def markdown(records: list[dict[str, Any]], swept: list[str]) -> str:
         own = [column for column in (*scores_of(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
         cells = [column.text(final[column.name]) if column in own else "" for column in shown]
         rows.append([str(number), *(values.get(key, "") for key in swept), *cells, record["status"]])
-    return markdown_table(head, rows, left=1 + len(swept))
+    main, status = 1 + len(swept), len(head) - 1
+    fit = fitting_columns(head, rows, width, first=(0, main, status, *range(1, main)))
+    left = sum(place <= len(swept) for place in fit)
+    return markdown_table([head[place] for place in fit], [[row[place] for place in fit] for row in rows], left)

@@ -28,7 +28,7 @@ from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
 from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, short, write_record
-from odenet_cli.training.progress import INDENT, on_terminal, say
+from odenet_cli.training.progress import INDENT, on_terminal, say, say_text
 
 log = logging.getLogger("odenet")
 
@@ -144,7 +144,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
     try:
         config, data_record, command = resolve_job(cfg, folder)
         if number is not None and config.resume == "auto" and finished(folder, config, data_record):
-            say(f"#{number}: finished before, left as it is: {folder}")
+            say_text(f"#{number}: finished before, left as it is: {short(folder)}")
             return
         tied = OmegaConf.is_interpolation(cfg.solver, "atol")
         final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied, draw=_draw)

@@ -48,11 +48,11 @@ class Provenance:
 
 
 def data_of(run: Run) -> str:
-    """Return the data set a run used, and the SHA-256 of each of its files."""
+    """Return the data set a run used, and the SHA-256 of each of its files; what is drawn anew has none."""
     record = run.record.get("data") or {}
     digest = record.get("sha256")
     text = _named_values(digest) if isinstance(digest, dict) else digest
-    return f"{record['used']} ({text})" if record.get("used") else ""
+    return f"{record['used']} ({text})" if text and record.get("used") else record.get("used") or ""
 
 
 def _named_values(values: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.markdown import MISSING, markdown_table, mean_count, three_digits
+from odenet_cli.markdown import MISSING, fitting_columns, markdown_table, mean_count, three_digits
 from odenet_cli.registry import nearest
 from odenet_cli.report.compare import PRESETS, Comparison, Group
 from odenet_cli.report.provenance import MAX_LISTED, Provenance
@@ -161,15 +161,9 @@ def _one_score(comparison: Comparison, cells: dict[str, Cell]) -> dict[str, Cell
 def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
     """Return the places of the columns that fit into `width`: first the number and the main score, then the names of
     models, data and solvers."""
-    widths = [max(map(len, column)) + 3 for column in zip(titles, *rows)]
     main = next((place for place, title in enumerate(titles) if title.startswith("test ")), 0)
     names = [place for place, title in enumerate(titles) if title.rpartition(".")[2] in PRESETS]
-    shown, used = [], 1  # the last bar
-    for place in dict.fromkeys((0, main, *names, *range(len(titles)))):
-        if width is None or used + widths[place] <= width:
-            shown.append(place)
-            used += widths[place]
-    return sorted(shown)
+    return fitting_columns(titles, rows, width, first=(0, main, *names))
 
 
 def _picked(titles: Sequence[str], names: Sequence[str]) -> list[int]:

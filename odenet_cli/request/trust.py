@@ -28,6 +28,7 @@ CLASSES = (  # exact: `hydra.core.utils.os.system` begins with `hydra.` too
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "logging.StreamHandler",
     "logging.FileHandler",
+    "odenet_cli.streams.Wrapped",
     "ext://sys.stdout",
     "ext://sys.stderr",
 )

@@ -417,3 +417,17 @@ def test_a_summary_shows_what_each_task_is_judged_by():
         {},
     ]
     assert [row[:3] for row in found] == [[str(n), str(n), r"a\|b"] for n in range(7)]
+
+
+def test_the_table_of_a_sweep_fits_the_terminal():
+    """The number, the main score, the status and the swept keys stay; `summary.md` has all columns."""
+    final = {"nll": 1.378, "gap": 0.901, "nfe_forward": 76.9, "nfe_backward": 0, "saved_mib": 2.3, "time_s": 16.3}
+    records = [{"overrides": ["solver.rtol=1e-06", "model.units=8"], "status": "done", "final": final}]
+    whole = markdown(records, ["solver.rtol", "model.units"])
+    assert max(map(len, whole.splitlines())) > 100
+    for width in (60, 80, 100):
+        head, *rows = markdown(records, ["solver.rtol", "model.units"], width).splitlines()
+        assert max(map(len, [head, *rows])) <= width
+        titles = [title.strip() for title in head.strip("| ").split(" | ")]
+        assert {"job", "solver.rtol", "model.units", "NLL, nat", "status"} <= set(titles)
+        assert [cell.strip() for cell in rows[-1].strip("| ").split(" | ")][titles.index("NLL, nat")] == "1.378"

@@ -84,6 +84,8 @@ def test_data_in_several_files_are_told_apart_by_any_of_them(runs):
     assert sorted(len(group.runs) for group in found.groups) == [1, 2]
     assert found.keys == ["data.sha256"]
     assert data_of(found.runs[0]) == "mnist (images ab, labels cd)"
+    found.runs[0].record["data"] = {"used": "moons", "sha256": None}  # drawn anew
+    assert data_of(found.runs[0]) == "moons"
 
 
 def test_starting_from_other_weights_is_told_apart(runs):
