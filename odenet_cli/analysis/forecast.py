@@ -18,7 +18,8 @@ from odenet_cli.analysis.trained import known_data, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.data.common.table_controls import pieces_of, scale_of
-from odenet_cli.data.common.table_dates import DateError, dates_ahead, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_dates import dates_ahead, localize, moment, parse_dates, zones_of
+from odenet_cli.data.common.table_patterns import DateError
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import Units, median
 from odenet_cli.data.table import Source

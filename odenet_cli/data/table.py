@@ -30,8 +30,9 @@ from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, s
 from odenet_cli.data.common.table_across import times_across, turned
 from odenet_cli.data.common.table_cells import counted_names
 from odenet_cli.data.common.table_controls import Scale
-from odenet_cli.data.common.table_dates import AMBIGUOUS, ORDERS, SERIALS, DateError, check_zone
+from odenet_cli.data.common.table_dates import AMBIGUOUS, ORDERS, SERIALS, check_zone
 from odenet_cli.data.common.table_numbers import MAX_NUMBER
+from odenet_cli.data.common.table_patterns import DateError, check_pattern
 from odenet_cli.data.common.table_pieces import Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.table_summary import summary
@@ -94,11 +95,12 @@ class Source(OwnTable):
             raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
         if "%" not in (self.time_format or "%"):
             check_choice("time_format", self.time_format, (*ORDERS, *SERIALS, "a pattern such as '%d/%m/%y %H:%M'"))
-        if self.zone is not None:
-            try:
-                check_zone(self.zone)
-            except DateError as error:
-                raise RequestError(f"data.zone={error}.") from error
+        for key, check in (("zone", check_zone), ("time_format", check_pattern)):
+            if (value := getattr(self, key)) is not None:
+                try:
+                    check(value)
+                except DateError as error:
+                    raise RequestError(f"data.{key}={error}.") from error
         if not 0 < self.span < 1e6:
             raise RequestError(f"data.span={self.span} must be above 0; usual are 1 to 10.")
 

@@ -13,7 +13,8 @@ from table_kit import parts, same, series, write
 from odenet_cli import data
 from odenet_cli.data import table as module
 from odenet_cli.data.common.series import PADDING, Series
-from odenet_cli.data.common.table_dates import DateError, parse_dates
+from odenet_cli.data.common.table_dates import parse_dates
+from odenet_cli.data.common.table_patterns import DateError
 from odenet_cli.errors import RequestError
 from odenet_cli.request.overrides import parse_values
 from odenet_cli.tasks.series import baselines, errors, negative_log_likelihood

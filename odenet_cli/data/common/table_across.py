@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from odenet_cli.data.common.table_cells import FILE, LINE, Cells
-from odenet_cli.data.common.table_dates import DateError, month_of, parse_dates
+from odenet_cli.data.common.table_dates import month_of, parse_dates
+from odenet_cli.data.common.table_patterns import DateError
 
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source

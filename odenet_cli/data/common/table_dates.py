@@ -9,6 +9,8 @@ from datetime import date, datetime, timezone
 
 import polars as pl
 
+from odenet_cli.data.common.table_patterns import DateError, parse_pattern, zone_of
+
 MONTHS = (  # in English, German, French, Spanish, Italian, Portuguese and Dutch
     "january januar janner janvier enero gennaio janeiro januari",
     "february februar fevrier febrero febbraio fevereiro februari",
@@ -38,10 +40,6 @@ ORDERS = ("dmy", "mdy", "ymd")
 AMBIGUOUS = ("earliest", "latest", "order")
 
 
-class DateError(ValueError):
-    """Say that dates can be read in more than one way."""
-
-
 def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
     """Return seconds, null for what is no time, and what the texts are: "date" (since 1970, UTC) or "clock".
 
@@ -49,12 +47,10 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
 
     Times without a zone, or with the name of one, are taken as they stand: see `zones_of` and `localize`.
 
-    Raises DateError where day and month cannot be told apart, or the year has two digits.
+    Raises DateError where day and month cannot be told apart, or the year has two digits, and for a bad pattern.
     """
     if form and "%" in form:
-        if re.search("%[mbBh]", form) and not re.search("%[dej]", form):  # a month is its first day
-            text, form = text + " 1", f"{form} %d"
-        return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("us") / 1e6, "date"
+        return parse_pattern(text, form)
     unique = text.unique(maintain_order=True)  # the first says in which order days, months and years are
     parts = _parts(unique)
     clock = _clock(parts)
@@ -69,9 +65,11 @@ def zones_of(text: pl.Series, form: str | None, zone: str | None) -> pl.Series:
     """Return the name of the zone in which each time is local, UTC where it states its offset, null where nothing says.
 
     zone  of times that state no zone or offset; None: they are UTC without saying so
+
+    Raises DateError where a pattern meets the abbreviation of a zone, and `zone` is None.
     """
     if form and "%" in form:
-        return pl.Series(["UTC" if "%z" in form.lower() else zone], dtype=pl.String).new_from_index(0, len(text))
+        return pl.Series([zone_of(text, form, zone)], dtype=pl.String).new_from_index(0, len(text))
     unique = text.unique(maintain_order=True)
     stated = text.replace_strict(unique, _parts(unique)["zone"], default=None, return_dtype=pl.String)
     named = stated.str.contains(NAMED_ZONE).fill_null(False)

@@ -20,12 +20,13 @@ from odenet_cli.data.common.table_faults import Faults
 from odenet_cli.data.common.table_numbers import absent_cells, check_nameless, read_numbers, read_values, series_names
 from odenet_cli.data.common.table_times import check_midnight, in_utc, perhaps_dates, read_times
 from odenet_cli.data.common.table_totals import without_totals
-from odenet_cli.data.common.units import Numbers
+from odenet_cli.data.common.units import Numbers, median
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
+EPS, ROUGH = 2.0**-52, 0.01  # of float64, and of a gap
 MAX_VARIABLES = 200  # words that say what is measured
 
 
@@ -121,6 +122,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     values = points.select(keys[0]).fill_null(math.nan).to_torch().contiguous()
     counts = points.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
     numbers = Numbers(points["time"].to_torch(), values, counts.to_torch())
+    check_rounding(cells, header[1], numbers, tell)
     rest, rows = cells._replace(frame=cells.frame.drop(columns.values)), points["row"].to_torch()
     notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
@@ -128,6 +130,20 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     parts = blank.partition_by("name", as_dict=True)
     times = tuple(parts.get((name,), blank[:0])["time"].to_torch() for name in order)
     return Table(*told, controls, zone, tuple(empty), () if known else times)
+
+
+def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[float], str]) -> None:
+    """Raise RequestError where rounding moves times by more than ROUGH of their gap: 1 µs of 1970.
+
+    Times are in float64, of 16 digits; nanoseconds since 1970 have 19.
+    """
+    gaps = numbers.times.diff()
+    gap = median(gaps[gaps > 0]) if bool((gaps > 0).any()) else math.inf
+    if EPS * float(numbers.times.abs().max()) > ROUGH * gap:
+        raise RequestError(
+            f"{cells.paths[0]}: {label} is {gap:g} apart, and numbers as large as {tell(float(numbers.times[0]))} are "
+            "rounded to more than a hundredth of that. Count it from the beginning of the table, or in a larger unit."
+        )
 
 
 def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:

@@ -8,10 +8,13 @@ from datetime import datetime, time
 import polars as pl
 
 from odenet_cli.data.common.table_cells import Cells
-from odenet_cli.data.common.table_dates import SERIALS, DateError, localize, moment, only_zone, parse_dates, zones_of
+from odenet_cli.data.common.table_dates import SERIALS, localize, moment, only_zone, parse_dates, zones_of
 from odenet_cli.data.common.table_faults import Faults
 from odenet_cli.data.common.table_numbers import note_decimal_sign, read_numbers, report_numbers
+from odenet_cli.data.common.table_patterns import DateError
 from odenet_cli.errors import RequestError
+
+CALENDAR = -62_135_596_800, 253_402_300_799  # seconds since 1970 of the years 1 to 9999
 
 
 def read_times(
@@ -42,20 +45,14 @@ def read_times(
             (unit, zero), kind = SERIALS[form], "date"
             rough = form == "excel" and not (x.round(5) != x).any()  # 1e-5 d are a second
             x = ((x + zero) * unit).round() if rough else (x + zero) * unit
+            x = x.set(~x.is_between(*CALENDAR).fill_null(True), None)
             zones = pl.Series([zone if form == "excel" else "UTC"], dtype=pl.String).new_from_index(0, len(x))
         elif form is not None or 2 * x.null_count() > len(x):
             text = column.cast(pl.String).str.strip_chars()
-            dates, found = _read_dates(cells, label, column, text, form)
+            dates, found, stated = _read_dates(cells, label, column, text, form, zone)
             if form is not None or dates.null_count() < x.null_count():
-                x, kind = dates, found
-                zones = zones_of(text, form, zone) if kind == "date" else None
-    what = "is no finite number, such as -1.5 or 2e-3" if not kind else f"is no {kind} that can be read"
-    remedy = "Correct it, or take the row out."
-    if x.null_count() == len(x):
-        what = "is neither a number nor a date that can be read"
-        remedy = (
-            "Say how dates are written: 'data.time_format=\"%d/%m/%y %H:%M\"'; or which column it is: data.time=NAME."
-        )
+                x, kind, zones = dates, found, stated
+    what, remedy = _unread(form, kind, x.null_count() == len(x))
     report_numbers(faults, label, column, x, x.is_null(), what, remedy)
     if zone and kind != "date":
         raise RequestError(
@@ -66,17 +63,41 @@ def read_times(
     return x, kind, zones, zone or stored or only_zone(() if zones is None else zones.unique())
 
 
+def _unread(form: str | None, kind: str, nothing: bool) -> tuple[str, str]:
+    """Return what to say of a cell that is no time, and the way out; `nothing`: no cell is one."""
+    kinds = {"": "finite number, such as -1.5 or 2e-3", "date": "date that can be read", "clock": "time of day"}
+    what, remedy = f"is no {kinds[kind]}", "Correct it, or take the row out."
+    if form in SERIALS:
+        remedy = f"Correct it, or data.time_format={form}: excel counts days, unix seconds, unix_ms milliseconds."
+    elif "%" in (form or ""):
+        remedy = (
+            f"Correct it, or data.time_format={form}, by which %Y has four digits, %y two, and numbers side by side "
+            "have all of theirs: 0930 is %H%M, 930 is not."
+        )
+    elif nothing:
+        what = "is neither a number nor a date that can be read"
+        remedy = (
+            "Say how dates are written: 'data.time_format=\"%d/%m/%y %H:%M\"'; or which column it is: data.time=NAME."
+        )
+    elif kind == "date":
+        remedy = "Correct it, take the row out, or say how all are written: 'data.time_format=\"%Y %j\"'."
+    return what, remedy
+
+
 def _read_dates(
-    cells: Cells, label: str, column: pl.Series, text: pl.Series, form: str | None
-) -> tuple[pl.Series, str]:
-    """Return the dates or times of day in a column, and which of them; raise RequestError where they are ambiguous."""
+    cells: Cells, label: str, column: pl.Series, text: pl.Series, form: str | None, zone: str | None
+) -> tuple[pl.Series, str, pl.Series | None]:
+    """Return the dates or times of day in a column, which of them, and the zones of dates.
+
+    Raises RequestError where they are ambiguous.
+    """
     try:
-        return parse_dates(text, form)
+        x, kind = parse_dates(text, form)
+        return x, kind, zones_of(text, form, zone) if kind == "date" else None
     except DateError as error:
-        raise RequestError(
-            f"{cells.where(0)}: {label}={column[0]!r}: {error}. Say how dates are written: data.time_format=dmy, mdy "
-            "or ymd, or a pattern such as '%d/%m/%y %H:%M'."
-        ) from error
+        how = " Say how dates are written: data.time_format=dmy, mdy or ymd, or a pattern such as '%d/%m/%y %H:%M'."
+        remedy = "" if "%" in (form or "") else how
+        raise RequestError(f"{cells.where(0)}: {label}={column[0]!r}: {error}.{remedy}") from error
 
 
 def _words(column: pl.Series) -> pl.Series:
@@ -133,16 +154,16 @@ def perhaps_dates(time: pl.Series, label: str) -> str:
     """Return what to say of times that may be dates: 20200131, 202001, seconds since 1970, days of Excel."""
     if time.null_count() or time.is_empty():
         return ""
+    note = f"times such as {time[0]:.15g} taken as numbers; "
+    whole = bool(((time == time.floor()) & time.is_between(190001, 1e14)).all())
+    text = time.cast(pl.Int64).cast(pl.String) if whole else pl.Series([""])
+    if whole and text.n_unique() > 1 and text.str.contains("^(19|20)").all():
+        for form in ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m"):
+            if not parse_dates(text, form)[0].null_count():
+                return f"{note}if they are dates: data.time_format={form}"
+        if text.str.len_bytes().eq(6).all() and bool((time % 100).is_between(1, 53).all()):
+            return f"{note}weeks are written {text[0][:4]}-W{text[0][4:]}"
     for form, low, high in (("excel", 20_000, 60_000), ("unix", 0.9e9, 2.5e9), ("unix_ms", 0.9e12, 2.5e12)):
         if time.is_between(low, high).all() and (form != "excel" or re.search("dat|fecha", label.lower())):
-            return f"times such as {time[0]:.15g} taken as numbers; if they are dates: data.time_format={form}"
-    if not bool(((time == time.floor()) & time.is_between(190001, 1e14)).all()):
-        return ""
-    text = time.cast(pl.Int64).cast(pl.String)
-    if (text.n_unique() < 2) or text.str.len_bytes().n_unique() > 1 or not text.str.contains("^(19|20)").all():
-        return ""
-    for form, length in (("%Y%m%d%H%M%S", 14), ("%Y%m%d", 8), ("%Y%m", 6)):
-        if not parse_dates(text, form)[0].null_count() and len(text[0]) == length:
-            return f"times such as {text[0]} taken as numbers; if they are dates: data.time_format={form}"
-    weeks = len(text[0]) == 6 and bool((time % 100).is_between(1, 53).all())
-    return f"times such as {text[0]} taken as numbers; weeks are written {text[0][:4]}-W{text[0][4:]}" if weeks else ""
+            return f"{note}if they are dates: data.time_format={form}"
+    return ""
