@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import random
 import statistics
 from dataclasses import replace
 from itertools import pairwise
@@ -154,6 +156,83 @@ def test_a_blow_up_in_fixed_steps_is_named():
     assert report.kind == "blow_up"
     assert report.evidence["ends at t"] == pytest.approx(1.0, abs=0.05)
     assert doctor(Fixed(method="rk4", steps=50), lambda t, y: -500 * y, y0, ts).kind == "stiff"
+
+
+@pytest.mark.parametrize("method", ["adams", "rodas4"])
+def test_a_blow_up_in_float32_is_named_whatever_the_method(method):
+    """The first derivative of a step of theirs is not f where it begins, and no measure of what float32 rounds."""
+    y0 = torch.tensor([1.0, 0.5])
+    report = doctor(Adaptive(method=method, rtol=1e-4, atol=1e-4), lambda t, y: y * y, y0, [0.0, 3.0])
+    assert report.kind == "blow_up"
+    assert report.evidence["ends at t"] == pytest.approx(1.0, abs=1e-2)
+    assert report.tried is not None
+
+
+def test_what_the_solver_warns_of_is_named():
+    """float32 does not resolve 1e-8, nor times of today's clock in seconds; both solves come to their end."""
+    y0, solver = torch.ones(2), Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
+    report = doctor(solver, lambda t, y: -y, y0, [0.0, 1.0])
+    assert (report.kind, report.cure, report.failure) == ("resolution", {"dtype": "float64"}, None)
+    assert report.tried["error"] < 1e-6
+    clock = doctor(replace(solver, rtol=1e-6, atol=1e-6), lambda t, y: -y, y0, [1.7e9, 1.7e9 + 10])
+    assert clock.kind == "resolution"
+    assert "tells times apart" in clock.reason
+
+
+def test_a_cure_brings_the_steps_that_it_needs():
+    """With a tolerance that can be met there are still more steps than max_steps allows."""
+    solver = Adaptive(method="dopri5", rtol=0.0, atol=1e-7, max_steps=100)
+    y0 = torch.tensor([1e5, 0.0], dtype=torch.float64)
+    report = doctor(solver, lambda t, y: torch.stack([y[1], -y[0]]), y0, [0.0, 10.0])
+    assert (report.kind, [*report.cure]) == ("scale", ["rtol", "max_steps"])
+    assert report.tried["error"] < 1e-6
+
+
+def test_stiffness_that_nothing_cheapens_is_no_fault():
+    """Steps of Adams at 1e-9 are about as long as is stable, and an implicit method needs more."""
+    rates = -torch.arange(1.0, 10.0, dtype=torch.float64)
+    decay = lambda t, y: torch.cat([rates[:1] * y[:1], rates[1:] * y[1:] - rates[:-1] * y[:-1]])  # noqa: E731
+    y0 = torch.zeros(9, dtype=torch.float64)
+    y0[0] = 1.0
+    report = doctor(Adaptive(method="adams", rtol=1e-9, atol=1e-9), decay, y0, [0.0, 20.0])
+    assert report.kind == "sound"
+    assert "mildly stiff" in report.reason
+
+
+def test_weights_that_are_all_infinite_are_mended_on_trial():
+    net = Net()
+    with torch.no_grad():
+        net.net[3].weight.fill_(torch.inf)
+    report = doctor(Adaptive(method="dopri5", rtol=1e-4, atol=1e-4), net, torch.ones(4, 2), [0.0, 1.0])
+    assert (report.kind, report.tried is not None) == ("optimiser", True)
+
+
+@pytest.mark.parametrize("kind", ["Python", "numpy"])
+def test_any_generator_of_noise_is_named_and_held(kind):
+    """While the cure is tried each evaluation draws the same; afterwards the generator stands where it stood."""
+    own = np.random.default_rng(0)
+    fields = {
+        "Python": lambda t, y: -y * (1 + 0.1 * random.random()),
+        "numpy": lambda t, y: -y * (1 + 0.1 * own.random()),
+    }
+    before = random.getstate(), own.bit_generator.state
+    report = doctor(Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, max_steps=200), fields[kind], torch.ones(2), [0, 1])
+    assert (report.kind, report.tried is not None) == ("noise", True)
+    assert "it draws from" in report.reason
+    assert (random.getstate(), own.bit_generator.state) == before
+
+
+def test_a_state_that_no_copy_holds_is_not_tried():
+    """Each trial would be as noisy as the solve, and take tens of thousands of evaluations."""
+    calls = itertools.count()
+    report = doctor(
+        Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, max_steps=200),
+        lambda t, y: -y * (1 + 0.1 * (next(calls) % 3)),
+        torch.ones(2),
+        [0.0, 1.0],
+    )
+    assert (report.kind, report.tried, [*report.cure]) == ("noise", None, ["field"])
+    assert next(calls) < 3000
 
 
 def test_noise_that_comes_with_time_is_named():

@@ -30,6 +30,7 @@ from odenet_cli.ode.diagnosis.causes import (
 )
 from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
 from odenet_cli.ode.diagnosis.trace import Case, OverBudget, observe, relative_error
+from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.solver import Solver
 from odenet_cli.ode.state import Field
 
@@ -112,15 +113,19 @@ def doctor(
     """Return what is wrong with the forward solve `solver(field, y0, ts, args)`, and what mends it.
 
     The solve is made once and watched; a cure is tried by solving again. The field is evaluated in between, without
-    gradients. Random generators of torch are left as they were. Errors of the field pass through.
+    gradients. Random generators are left as they were. Errors of the field pass through.
     """
     parts = [y0] if isinstance(y0, Tensor) else y0
     if any(part.is_complex() or not part.numel() for part in parts):
         raise ValueError("y0 must hold real numbers: of complex or empty states nothing can be said here.")
-    devices = [part.device for part in parts if part.is_cuda]
+    case = Case(solver, field, y0, ts, args)
     # A field that draws would otherwise leave the caller's generators elsewhere than the solve alone does.
-    with torch.random.fork_rng(devices=devices):
-        return _examine(Case(solver, field, y0, ts, args))
+    draws = Draws(case.reads().generators)
+    states = draws.states()
+    try:
+        return _examine(case)
+    finally:
+        draws.restore(states)
 
 
 def _examine(case: Case) -> Report:
@@ -133,14 +138,17 @@ def _examine(case: Case) -> Report:
     findings = (cause.find(look) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
+    took = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
     if finding is None:
         finding = Finding("unknown", "the solve failed, and none of the known causes shows in it")
         if failure is None:
-            took = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
             finding = Finding("sound", took)
     began = time.perf_counter()
     cure, tried = _first_that_works(case, finding)
     solving += time.perf_counter() - began
+    if tried is None and finding.budget is not None:
+        # What only costs is no fault where nothing costs less.
+        finding, cure = Finding("sound", f"{took}; it is mildly {finding.kind}, and nothing tried costs less"), {}
     return Report(
         kind=finding.kind,
         reason=finding.reason,
@@ -156,6 +164,8 @@ def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, flo
     """Return the first cure under which the problem is solved, and what it took; else the first one, and None."""
     # A cure that is not enough is made longer, round by round, before the next kind of cure has its turn.
     for cure in finding.cures:
+        if not finding.repair and set(cure) == {"field"}:
+            continue  # a change of the field that cannot be made here
         best: tuple[Cure, dict[str, float]] | None = None
         longer: Cure | None = cure
         for _ in range(MAX_ROUNDS):
@@ -179,7 +189,7 @@ def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float]
         except (OverBudget, RuntimeError, TypeError, ValueError):
             return None, None
         # The cure may have worked as far as it goes: behind one jump lies the next.
-        longer = finding.extend(cure, Look(treated, trace)) if finding.extend else None
+        longer = finding.extend(cure, Look(treated, trace))
         # Solved, but a longer cure is known: then this one has not found all that is wrong.
         if trace.error is not None or longer is not None:
             return None, longer

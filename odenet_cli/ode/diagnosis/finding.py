@@ -19,6 +19,15 @@ from odenet_cli.ode.state import State
 Cure = dict[str, Any]
 
 
+def take_longer(cure: Cure, again: Look) -> Cure | None:
+    """Return a cure of more steps as well, where some were accepted and it was their number that ended the solve."""
+    if not isinstance(again.trace.error, StepLimit) or not again.trace.accepted:
+        return None
+    assert isinstance(again.solver, Adaptive)
+    # Three times as many, so that a few rounds reach any number.
+    return {**cure, "max_steps": round_up(3 * again.solver.max_steps)}
+
+
 @dataclass
 class Finding:
     """Hold what one cause shows.
@@ -26,7 +35,7 @@ class Finding:
     cures      to try, the best first
     repair     what the field or the state of the problem is replaced by while a cure is tried
     extend     returns a longer cure where one was not enough, or None
-    budget     evaluations below which a cure is one, where the solve did not fail
+    budget     evaluations below which a cure is one, where the solve did not fail: without such a cure it is sound
     by_column  judge a cure by the error of each column of the state
     """
 
@@ -35,7 +44,7 @@ class Finding:
     evidence: dict[str, Any] = field(default_factory=dict)
     cures: list[Cure] = field(default_factory=list)
     repair: Callable[[Case], Case] | None = None
-    extend: Callable[[Cure, Look], Cure | None] | None = None
+    extend: Callable[[Cure, Look], Cure | None] = take_longer
     budget: int | None = None
     by_column: bool = False
 
@@ -81,15 +90,6 @@ class Look:
             trace = observe(treated, budget)
             return trace if trace.error is None else None
         return None
-
-
-def take_longer(cure: Cure, again: Look) -> Cure | None:
-    """Return a cure of more steps, where some were accepted and it was their number that ended the solve."""
-    if not isinstance(again.trace.error, StepLimit) or not again.trace.accepted:
-        return None
-    assert isinstance(again.solver, Adaptive)
-    # Three times as many, so that a few rounds reach any number.
-    return {**cure, "max_steps": round_up(3 * again.solver.max_steps)}
 
 
 def round_up(number: float) -> int:

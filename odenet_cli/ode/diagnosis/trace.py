@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.control import Norm
-from odenet_cli.ode.errors import SolveError
-from odenet_cli.ode.field.reachable import reachable
+from odenet_cli.ode.errors import PrecisionWarning, SolveError
+from odenet_cli.ode.field.reachable import Reachable, reachable
 from odenet_cli.ode.outputs import AcceptedStep, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.right_hand_side import RightHandSide
@@ -31,12 +31,11 @@ class OverBudget(Exception):
 
 
 class SeenStep(NamedTuple):
-    """Hold where an accepted step began, with f there, and how many attempts were rejected before it."""
+    """Hold where an accepted step began, and how many attempts were rejected before it."""
 
     t: float
     h: float
     y: State
-    f: State
     rejected: int
 
 
@@ -44,11 +43,12 @@ class SeenStep(NamedTuple):
 class Trace:
     """Hold a watched solve.
 
-    t, f_size              where each accepted step began, and the largest modulus of f there
+    t, f_size              where each accepted step began, and the largest modulus of its first derivative
     window, resisted       the last steps, and the last ones that were accepted only after a rejection
     largest                the largest modulus that each number of the state had
     end                    the state behind the last step, and its time; `outputs` where the solve reached its end
     error                  how it failed; `refused` before its first evaluation
+    warned                 what the solver warns of, of what the dtype does not resolve
     """
 
     t: list[float] = field(default_factory=list)
@@ -61,6 +61,7 @@ class Trace:
     outputs: State | None = None
     error: Exception | None = None
     refused: bool = False
+    warned: str = ""
     nfe: int = 0
     rejected: int = 0
 
@@ -76,10 +77,10 @@ class Trace:
         """Note a step, before which the solve had rejected so many attempts in all."""
         # Those since the last accepted step: the attempts that this one took.
         resisted, self.rejected = rejected - self.rejected, rejected
-        f, y1 = accepted.step.k[0], accepted.step.y
-        seen = SeenStep(accepted.t, accepted.h, accepted.y, f, resisted)
+        seen, y1 = SeenStep(accepted.t, accepted.h, accepted.y, resisted), accepted.step.y
         self.t.append(accepted.t)
-        self.f_size.append(norms([f], [math.inf])[0])
+        # Of Adams and Rosenbrock methods it is about f there, and not f.
+        self.f_size.append(norms([accepted.step.k[0]], [math.inf])[0])
         self.window.append(seen)
         if resisted:
             self.resisted.append(seen)
@@ -107,9 +108,13 @@ class Case:
     def times(self) -> list[float]:
         return OutputTimes.read(self.ts).values
 
+    def reads(self) -> Reachable:
+        """Return what the field can read."""
+        return reachable([("field", self.field), ("args", self.args)])
+
     def weights(self) -> dict[str, Tensor]:
         """Return the floating-point tensors that the field reads, by their names."""
-        named = reachable([("field", self.field), ("args", self.args)]).snapshot.named_tensors()
+        named = self.reads().snapshot.named_tensors()
         return {name: x for name, x in named.items() if x.is_floating_point() and not x.is_inference()}
 
     @contextlib.contextmanager
@@ -161,8 +166,8 @@ def observe(case: Case, budget: int | None = None) -> Trace:
     loop = problem.loop()
     states = [problem.y0]
     # The solver warns once where its user calls it; here it is called again and again.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PrecisionWarning)
         try:
             solver.check_resolution(rhs, times.values)
             with rhs.torch_settings.for_solver():
@@ -179,6 +184,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
             trace.error, trace.refused = error, True
         except SolveError as error:
             trace.error = error
+    trace.warned = next((str(x.message) for x in caught if issubclass(x.category, PrecisionWarning)), "")
     trace.nfe, trace.rejected = rhs.stats.nfe_forward, loop.rejected
     return trace
 

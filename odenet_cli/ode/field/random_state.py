@@ -111,7 +111,7 @@ class Draws:
             self._generators += torch.cuda.default_generators
         if torch.backends.mps.is_available():
             self._generators.append(torch.mps._get_default_mps_generator())
-        self._before_first = self._after_first = self._last = self._states()
+        self._before_first = self._after_first = self._last = self.states()
         self._evaluated_again = False
         self.recording = False
         self.saved: list[States] = []
@@ -120,8 +120,8 @@ class Draws:
     def begin(self, f0: State, repeatable: bool) -> State:
         """Return the first value `f0`; if the field drew for it, and steps are `repeatable`, begin to record."""
         # Most fields draw nothing: they pay for this look and for the one in `began_late`.
-        drew = self._changed(self._before_first)
-        self._after_first = self._states() if drew else self._before_first
+        drew = self.changed(self._before_first)
+        self._after_first = self.states() if drew else self._before_first
         self.recording = bool(drew) and repeatable
         return self._drawn(f0, self._before_first) if self.recording else f0
 
@@ -131,7 +131,7 @@ class Draws:
         If only the first evaluation drew, it did so for the whole solve (noise that is kept): nothing is to be
         repeated, and recording ends.
         """
-        drew = self._changed(self._after_first)
+        drew = self.changed(self._after_first)
         # Drawn since the first value, and unseen: the solve has to be made again.
         late = "" if self.recording else drew
         self.recording = self.recording and (bool(drew) or not self._evaluated_again)
@@ -139,7 +139,7 @@ class Draws:
 
     def begin_again(self, f0: State) -> State:
         """Put the generators back to where they were after the first value `f0`, and record; return it as `begin`."""
-        self._restore(self._after_first)
+        self.restore(self._after_first)
         self.recording = True
         return self._drawn(f0, self._before_first)
 
@@ -150,7 +150,7 @@ class Draws:
             self._evaluated_again = True
             # The solver itself draws nothing, but other threads may: then the states are not those after the last
             # evaluation.
-            before = self._states() if self._changed(self._last) else self._last
+            before = self.states() if self.changed(self._last) else self._last
             return self._drawn(function(t, y, used), before)
 
         return evaluate
@@ -167,9 +167,9 @@ class Draws:
         def evaluate(t: Time, y: State, used: bool = True) -> State:
             # Put back before each evaluation: in the forward solve rejected attempts have drawn between them.
             draw = next(remaining)
-            self._restore(self.saved[draw.before])
+            self.restore(self.saved[draw.before])
             value = function(t, y, used)
-            if drew := self._changed(self.saved[draw.after]):
+            if drew := self.changed(self.saved[draw.after]):
                 raise RandomField(
                     f"the vector field drew fewer or more random numbers from {drew} at t = {float(t):.6g} in the "
                     "backward pass than in the forward solve. Draw the same at every evaluation, or use "
@@ -186,14 +186,14 @@ class Draws:
         A field that seeds a generator at every evaluation leaves it where the first one did, and is no such field.
         """
         # What is drawn backward repeats what was drawn: afterwards the caller's next number is what it would have been.
-        before, expected = self._states(), self.recording
+        before, expected = self.states(), self.recording
         try:
             yield
         finally:
-            drew = self._changed(before)
-            expected = expected or (bool(drew) and not self._changed(self._after_first))
+            drew = self.changed(before)
+            expected = expected or (bool(drew) and not self.changed(self._after_first))
             if drew:
-                self._restore(before)
+                self.restore(before)
         if drew and not expected:
             raise RandomField(
                 f"the vector field drew random numbers from {drew} in the backward pass of gradient={gradient}, and "
@@ -215,7 +215,7 @@ class Draws:
     def _drawn(self, value: State, before: States) -> _Drawn:
         drawn = _Drawn(value)
         drawn.before = before
-        drawn.after = self._last = self._states() if self._changed(before) else before
+        drawn.after = self._last = self.states() if self.changed(before) else before
         return drawn
 
     def _save(self, states: States) -> int:
@@ -225,14 +225,16 @@ class Draws:
             self.saved.append(states)
         return self._places[id(states)]
 
-    def _states(self) -> States:
+    def states(self) -> States:
+        """Return the states of the generators, as they are now."""
         return tuple(generator.get_state() for generator in self._generators)
 
-    def _restore(self, states: States) -> None:
+    def restore(self, states: States) -> None:
+        """Put the generators back to `states`."""
         for generator, state in zip(self._generators, states):
             generator.set_state(state)
 
-    def _changed(self, states: States) -> str:
+    def changed(self, states: States) -> str:
         """Return the names of the generators that are not at `states`."""
         pairs = zip(self._generators, states)
         # Compared as bytes: torch.equal takes twice as long.

@@ -37,7 +37,8 @@ def find(look: Look) -> Finding | None:
     before = look.t0 + 0.95 * (until - look.t0)
     evidence = {"ends at t": until, "growth of |f|": growth, "doubling time": math.log(2) / rate}
     if len(look.rhs.y0[0].shape) > 1:
-        evidence["sample"] = int(look.trace.window[-1].f[0].abs().flatten(1).amax(1).argmax())
+        last = look.trace.window[-1]
+        evidence["sample"] = int(look.f(last.t, last.y)[0].abs().flatten(1).amax(1).argmax())
     reason = f"the solution grows without bound: it ends at about t = {until:.3g}, before {look.t1:.6g}"
     remedy = "bound the field (tanh, a smaller last layer), or stop before that time"
     times = [s for s in look.times if (before - s) * look.direction > 0]

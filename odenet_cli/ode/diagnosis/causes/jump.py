@@ -28,7 +28,7 @@ def find(look: Look) -> Finding | None:
     reason = f"the field {many} at t = {at[0]:.6g}, and steps are rejected until they are short enough there"
     if not any(found.values()):
         cure = {"max_steps": 4 * solver.max_steps, "field": SMOOTH}
-        return Finding("jump", f"{reason}; it switches with y, not t", evidence, [cure], extend=take_longer)
+        return Finding("jump", f"{reason}; it switches with y, not t", evidence, [cure])
     return Finding("jump", reason, evidence, [_declared(solver, found)], extend=_more_jumps)
 
 
@@ -44,7 +44,8 @@ def _more_jumps(cure: Cure, again: Look) -> Cure | None:
     """Return a cure that declares also those jumps that are met once others are declared; None if there are none."""
     assert isinstance(again.solver, Adaptive)
     longer = _declared(again.solver, jumps_along(again))
-    return longer if len(cure["jumps"]) < len(longer["jumps"]) <= MAX_JUMPS else None
+    more = len(cure["jumps"]) < len(longer["jumps"]) <= MAX_JUMPS
+    return {**cure, **longer} if more else take_longer(cure, again)
 
 
 def jumps_along(look: Look) -> dict[float, bool]:
@@ -52,14 +53,13 @@ def jumps_along(look: Look) -> dict[float, bool]:
     as it is."""
     known, found = getattr(look.solver, "jumps", ()), dict[float, bool]()
     end_t, end_y = look.trace.end
-    stuck = SeenStep(end_t, look.h * look.direction, end_y, (), 1)  # where the solve failed, the next attempt's window
+    stuck = SeenStep(end_t, look.h * look.direction, end_y, 1)  # where the solve failed, the next attempt's window
     for seen in [*([stuck] if look.failed else []), *reversed(look.trace.resisted)]:
         # Each rejection shortens a step to a fifth at the most: the first attempt reached so far, over the jump.
         reach = min(abs(seen.h) * 5.0**seen.rejected, abs(look.t1 - seen.t)) * look.direction
         if any(0 <= (t - seen.t) * look.direction <= abs(reach) for t in found):
             continue  # it was rejected for a jump that a later, shorter step has shown better
-        f0 = seen.f or look.f(seen.t, seen.y)
-        met = _discontinuity(look, seen.t, seen.y, f0, reach)
+        met = _discontinuity(look, seen.t, seen.y, look.f(seen.t, seen.y), reach)
         if met is not None and all(abs(met[0] - other) > 1e-6 * look.span for other in (*known, *found)):
             found[met[0]] = met[1]
     return found

@@ -6,11 +6,11 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from odenet_cli.ode.diagnosis.finding import Finding, Look
 from odenet_cli.ode.diagnosis.trace import Case
+from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.state import State, rms
 from odenet_cli.ode.transforms import is_finite
@@ -25,37 +25,43 @@ def find(look: Look) -> Finding | None:
 
 def _at(look: Look, t: float, y: State) -> Finding | None:
     """Find evaluations at (t, y) that differ."""
-    before = torch.random.get_rng_state()
-    # Clones, so that a field which writes into its state is not taken for a noisy one.
-    values = [look.f(t, tuple(part.clone() for part in y)) for _ in range(4)]
-    if not all(is_finite(part) for value in values for part in value):
+    draws = Draws(look.case.reads().generators)
+    states = draws.states()
+    size, apart = _spread(look, t, y, 4)
+    if apart == 0.0:
         return None
+    generators = draws.changed(states)
+    source = f"it draws from {generators} at each evaluation" if generators else "it changes from call to call"
+    remedy = (
+        "draw once a solve and hand it over in args; switch dropout off inside the field (field.eval(), p=0)"
+        if generators
+        else "let the field keep no state of its own: what changes from solve to solve goes into args"
+    )
+
+    # While the cure is tried the field is what its user would make it: each evaluation draws the same numbers.
+    def repair(case: Case) -> Case:
+        def frozen(t: Tensor, y: Any, *args: Any) -> Any:
+            draws.restore(states)
+            return (case.field if generators else copy.deepcopy(case.field))(t, y, *args)
+
+        return replace(case, field=frozen)
+
+    # A state that no copy holds, a variable of a closure say, goes on changing: then there is nothing to try.
+    held = _spread(Look(repair(look.case), look.trace), t, y, 2)[1] == 0.0
+    evidence = {"difference of two evaluations, relative": apart / size}
+    reason = f"two evaluations at t = {t:.6g} differ: {source}, and is no field of an equation"
+    return Finding("noise", reason, evidence, [{"field": remedy}], repair if held else None)
+
+
+def _spread(look: Look, t: float, y: State, count: int) -> tuple[float, float]:
+    """Return the size of `count` evaluations at (t, y), and by how much they differ; 0 if by rounding alone."""
+    # Clones, so that a field which writes into its state is not taken for a noisy one.
+    values = [look.f(t, tuple(part.clone() for part in y)) for _ in range(count)]
+    if not all(is_finite(part) for value in values for part in value):
+        return 0.0, 0.0
     size = max(map(rms, values))
     apart = max(
         rms(tuple(a.cpu().double() - b.cpu().double() for a, b in zip(value, values[0]))) for value in values[1:]
     )
-    eps = max(RESOLUTION[part.dtype] for part in y)
     # A reduction on a GPU may round differently each time: a thousand roundings are no noise yet.
-    if apart <= 1e3 * eps * size:
-        return None
-    # On a GPU it is the device's generator that moves, which is not looked at: noise there is taken for drawn.
-    random = not torch.equal(before, torch.random.get_rng_state()) or any(part.is_cuda for part in y)
-    source = "it draws random numbers at each evaluation" if random else "it changes from call to call"
-    remedy = (
-        "draw once a solve and hand it over in args; switch dropout off inside the field (field.eval(), p=0)"
-        if random
-        else "let the field keep no state of its own: what changes from solve to solve goes into args"
-    )
-    # While the cure is tried the field is what its user would make it: each evaluation draws the same numbers.
-    state = torch.random.get_rng_state()
-
-    def repair(case: Case) -> Case:
-        def frozen(t: Tensor, y: Any, *args: Any) -> Any:
-            torch.random.set_rng_state(state)
-            return (case.field if random else copy.deepcopy(case.field))(t, y, *args)
-
-        return replace(case, field=frozen)
-
-    evidence = {"difference of two evaluations, relative": apart / size}
-    reason = f"two evaluations at t = {t:.6g} differ: {source}, and is no field of an equation"
-    return Finding("noise", reason, evidence, [{"field": remedy}], repair)
+    return size, apart if apart > 1e3 * max(RESOLUTION[part.dtype] for part in y) * size else 0.0

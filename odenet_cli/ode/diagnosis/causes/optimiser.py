@@ -45,10 +45,10 @@ def find(look: Look) -> Finding | None:
         # On trial only: the solve is made with sound weights, to show that nothing else is wrong.
         parts = tuple(torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in look.rhs.y0)
         for name, tensor in case.weights().items():
-            if name in huge:
-                tensor.data = tensor.data * (0.58 / huge[name])
-            elif name in spoilt:
+            if name in spoilt:
                 tensor.data = torch.nan_to_num(tensor.data, 0.0, 0.0, 0.0)
+            elif name in huge:
+                tensor.data = tensor.data * (0.58 / huge[name])
         return replace(case, y0=look.rhs.restore(parts))
 
     remedy = f"lower optim.lr, or set optim.clip=1, and go on from weights that were good; tried {how}"

@@ -24,8 +24,10 @@ def find(look: Look) -> Finding | None:
     eps, double = RESOLUTION[dtype], RESOLUTION[dtype] <= RESOLUTION[torch.float64]
     cures: list[Cure] = [] if double else [{"dtype": "float64"}]
     cures.append({"rtol": 100 * eps, "atol": max(look.case.norm.atol, 100 * eps)})
-    if look.trace.refused:
-        return Finding("resolution", str(look.trace.error), {"rtol": look.case.norm.rtol, "eps": eps}, cures)
+    # What the solver refuses, or warns of, it does for this reason; the steps of the others tell.
+    if look.trace.refused or (look.trace.warned and not look.failed):
+        text = (str(look.trace.error) if look.failed else look.trace.warned).rstrip(".")
+        return Finding("resolution", text, {"rtol": look.case.norm.rtol, "eps": eps}, cures)
     # Eight of the last steps are enough, two evaluations each.
     steps = [*look.trace.window][::6]
     troubled = look.failed or look.trace.rejected > 0.2 * look.trace.accepted
@@ -75,7 +77,8 @@ def _rounded(look: Look, steps: Sequence[SeenStep]) -> list[float]:
             values = [rhs(seen.t, tuple(part.double() for part in seen.y)) for seen in steps]
     except (RuntimeError, TypeError, ValueError):  # a field that computes in one dtype alone
         return [0.0]
-    changes = [tuple((a.double() - b).to(a) for a, b in zip(seen.f, f)) for seen, f in zip(steps, values)]
+    single = [look.f(seen.t, seen.y) for seen in steps]
+    changes = [tuple((a.double() - b).to(a) for a, b in zip(f, exact)) for f, exact in zip(single, values)]
     return [
         look.tolerances(tuple(abs(seen.h) * part for part in change), seen.y) for seen, change in zip(steps, changes)
     ]

@@ -49,7 +49,7 @@ def _held_by_zeros(look: Look) -> bool:
     if isinstance(look.solver.formulas, Multistep):
         return False
     # h f stands for the error, to which it is in proportion: only the ratio of the two norms counts.
-    change = tuple(abs(seen.h) * part for part in seen.f)
+    change = tuple(abs(seen.h) * part for part in look.f(seen.t, seen.y))
     own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, seen.y))
     fair = tuple(part / (norm.rtol * size + norm.atol) for part, size in zip(change, trace.largest))
     return not rms(own) <= 10 * rms(fair)

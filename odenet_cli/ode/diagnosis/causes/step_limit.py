@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up, take_longer
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up
 from odenet_cli.ode.errors import StepLimit, StepTooSmall
 from odenet_cli.ode.solver import Adaptive
 
@@ -31,4 +31,4 @@ def find(look: Look) -> Finding | None:
     evidence = {"steps": trace.attempts, "reached t": trace.end[0], "of": look.t1, "h": look.h}
     limits = ", ".join(f"solver.{key}={getattr(solver, key):g}" for key in cure)
     reason = f"the steps are as long as the tolerance allows, and {limits} is too narrow for it"
-    return Finding("step_limit", reason, evidence, [cure], extend=take_longer)
+    return Finding("step_limit", reason, evidence, [cure])
