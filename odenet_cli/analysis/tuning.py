@@ -4,7 +4,8 @@ A setting is measured at the weights that training began with and at those it ca
 are against a float64 reference, which is refined until it changes far less than the errors that are wanted; its cost
 is that of a training step. Errors fall along a method's ladder of tolerances: the loosest that fits is found from
 above, first by backprop, by which the methods are compared, then by the other gradients for the better half of them.
-What fits then races on larger and larger parts of a batch, a step of each in turn: what slows the machine slows all.
+What fits then races on larger and larger parts of a batch, a step of each in turn: what slows the machine slows all;
+and so are at the end those timed that come near the best.
 
 The same measurements tell how good the search is: `check` climbs all ladders to where nothing can win, and times what
 may be the best, what the search has found and the run's own against each other.
@@ -107,6 +108,7 @@ class Tuner:
             self.climb_ladders()
             self.race()
             self.complete_front()
+            self.compare(DOUBT)
         except OutOfTime:
             pass
         return self.best()
@@ -117,11 +119,16 @@ class Tuner:
         for method in self.methods:
             for gradient, backward in (("backprop", None), *OTHERS):
                 self.climb(method, gradient, backward, beyond=True)
-        rows = [row for row in self.rows.values() if row.samples and row.fits(self.limits, ERRORS)]
-        near = [row for row in rows if not self.hopeless(row) or row is self.own or (found and row.name == found.name)]
-        for size in self.sizes[-1:] or [self.samples]:
-            self.measure_costs(near, size)
+        self.compare(HOPELESS, [self.own, *([found] if found else [])])
         return self.best()
+
+    def compare(self, within: float, others: Sequence[Measured] = ()) -> None:
+        """Time in turn, on a whole batch, what costs at most so many times as much as the best, and `others`."""
+        best, names = self.best(), [row.name for row in others]
+        most = within * (getattr(best, self.metric) if best else math.inf)
+        rows = [row for row in self.rows.values() if row.samples and row.fits(self.limits, ERRORS)]
+        size = (self.sizes or [self.samples])[-1]
+        self.measure_costs([row for row in rows if self.score(row) <= most or row.name in names], size)
 
     def best(self) -> Measured | None:
         """Return the cheapest row that fits; one that is estimated must be cheaper by as much as it may be off."""

@@ -187,6 +187,19 @@ def test_a_limit_on_memory_is_one_of_the_whole_batch(folder):
     assert tuner.measure_costs([row], 32) == [math.inf]
 
 
+def test_what_may_be_the_best_is_timed_in_turn(folder):
+    """Alone, at different moments, the tighter tolerance seems cheaper; beside each other the looser one is."""
+
+    def times(solvers, samples):
+        sign = 1 if len(solvers) == 1 else -1
+        return [10.0 + 0.1 * sign * math.log10(solver.rtol) for solver in solvers]
+
+    tuner = tuner_of(folder, {"gradient": 0.05}, seconds=math.inf, metric="time", time_steps=times, sizes=[])
+    best = tuner.tune()
+    fitting = [row.solver.rtol for row in tuner.rows.values() if row.samples and row.fits(tuner.limits)]
+    assert min(fitting) < best.solver.rtol == max(fitting)
+
+
 def test_without_time_there_is_the_run_s_own_at_least(folder):
     tuner = tuner_of(folder, {"gradient": 0.5}, seconds=1e-3)
     best = tuner.tune()
