@@ -18,7 +18,7 @@ from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.scalars import widest
 from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.settings import OutputTimes
-from odenet_cli.ode.state import Field, State, vjp
+from odenet_cli.ode.state import Field, State, norms, vjp
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.transforms import in_forward_mode, to_numbers
 
@@ -124,16 +124,26 @@ def _search(
         return g
 
     with rhs.torch_settings.for_solver():
-        before = value(values[0], tuple(part.clone() for part in rhs.y0))
+        start = tuple(part.clone() for part in rhs.y0)
+        before = value(values[0], start)
+        # Zero up to rounding is zero too: where a ball has bounced it may lie below the ground by 1e-17, and does not
+        # come up through it. Rounding is that of the largest number, and moves the zero no further than that of times.
+        _, slopes = _slopes(rhs, event, values[0], start)
+        near = abs(before) <= 4 * _rounding(values[0], start, norms([start], [math.inf]) * len(start), slopes)
+        shortest = 4 * RESOLUTION[rhs.time_dtype] * max(map(abs, values))
         for accepted in steps(loop, problem, [problem.y0]):
             begin, after = accepted.t, value(accepted.end, accepted.step.y)
             # Behind that zero the event has the sign of its derivative. If it has another where the step ends, the
             # search begins where it still has this one: halfway back to the zero, and again.
-            if not before and (sign := _sign_behind(rhs, event, accepted)) and after * sign <= 0:
-                inside = _dense_output(loop, accepted)
-                places = (begin + accepted.h / 2**n for n in range(1, ITERATIONS))
-                found = ((t, value(t, inside(t))) for t in places)
-                begin, before = next(((t, g) for t, g in found if g * sign > 0), (begin, 0.0))
+            if near or not before:
+                rate, near = _rate_behind(rhs, event, accepted), False
+                if abs(before) <= shortest * abs(rate):
+                    before = 0.0
+                if not before and rate and after * rate <= 0:
+                    inside = _dense_output(loop, accepted)
+                    places = (begin + accepted.h / 2**n for n in range(1, ITERATIONS))
+                    found = ((t, value(t, inside(t))) for t in places)
+                    begin, before = next(((t, g) for t, g in found if g * rate > 0), (begin, 0.0))
             if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
                 inside = _dense_output(loop, accepted)
                 t = _root(lambda t: value(t, inside(t)), begin, accepted.end, before, after)  # noqa: B023
@@ -155,11 +165,12 @@ def _dense_output(loop: Loop, accepted: AcceptedStep) -> Callable[[float], State
     return inside
 
 
-def _sign_behind(rhs: RightHandSide, event: EventFunction, accepted: AcceptedStep) -> float:
-    """Return the sign of an event just behind the start of a step, at which it is zero; 0 where that is unknown."""
+def _rate_behind(rhs: RightHandSide, event: EventFunction, accepted: AcceptedStep) -> float:
+    """Return the rate at which an event changes where a step starts, in the direction of the solve; 0 where that is
+    unknown."""
     k = rhs(accepted.segment.visible_time(accepted.t), accepted.y)
     rate = _derivative_along(rhs, event, _as_time(rhs, accepted.t), accepted.y, k)
-    return 0.0 if rate is None else float(rate.sign()) * math.copysign(1.0, accepted.h)
+    return 0.0 if rate is None else float(rate) * math.copysign(1.0, accepted.h)
 
 
 def _derivative_along(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State, k: State) -> Tensor | None:
@@ -201,6 +212,21 @@ def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb:
     return b
 
 
+def _slopes(rhs: RightHandSide, event: EventFunction, t: float, y: State) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Return the event, and its derivatives by the time and the parts of the state; None where autograd sees none."""
+    with torch.enable_grad():
+        leaves = as_leaves((_as_time(rhs, t), *y))
+        g = _evaluate(rhs, event, leaves[0], leaves[1:])
+        return g, vjp([g], [torch.ones_like(g)], leaves)
+
+
+def _rounding(t: float, y: State, sizes: Iterable[Any], slopes: Sequence[Tensor | None]) -> float:
+    """Return by how much the rounding of the time, and of numbers of these sizes, moves an event with such slopes."""
+    eps = max(RESOLUTION[part.dtype] for part in y)
+    moved = [slope.abs() * size for slope, size in zip(slopes, (abs(t), *sizes)) if slope is not None]
+    return eps * sum(float(part.sum()) for part in moved)
+
+
 def _check_zero(
     rhs: RightHandSide, event: EventFunction, t: float, y: State, accepted: AcceptedStep, largest: float
 ) -> None:
@@ -208,21 +234,15 @@ def _check_zero(
 
     largest  |event| at the ends of the step
     """
-    with torch.enable_grad():
-        leaves = as_leaves((_as_time(rhs, t), *y))
-        g = _evaluate(rhs, event, leaves[0], leaves[1:])
-        slopes = vjp([g], [torch.ones_like(g)], leaves)
+    g, slopes = _slopes(rhs, event, t, y)
     # Without a derivative nothing can be said of it; `_newton_steps` refuses it by name.
     if all(slope is None for slope in slopes):
         return
     # Rounding of t and y, which are as large as in the whole step, moves the event by its derivative times that; that
     # of t moves y as well, by y' times it.
-    rounding, eps, t_slope = 0.0, max(RESOLUTION[part.dtype] for part in y), slopes[0]
-    if t_slope is not None:
-        rounding += eps * abs(t * to_numbers(t_slope))
+    rounding = _rounding(t, y, [torch.maximum(a.abs(), b.abs()) for a, b in zip(accepted.y, accepted.step.y)], slopes)
     for a, b, slope in zip(accepted.y, accepted.step.y, slopes[1:]):
         if slope is not None:
-            rounding += eps * to_numbers((slope.abs() * torch.maximum(a.abs(), b.abs())).sum())
             rounding += math.ulp(t) * to_numbers((slope.abs() * (b - a).abs()).sum()) / abs(accepted.h)
     size = abs(to_numbers(g.detach()))
     # What the event itself rounds, a difference of large numbers say, is not known: it is little beside its change over

@@ -102,6 +102,25 @@ def test_a_zero_at_the_start_and_again_in_the_first_step(method, way):
     assert not solver.until(fall, doubles(0.0, 0.0), times, lambda t, y: 0 * y[0]).happened
 
 
+@pytest.mark.parametrize("below", [-1e-17, 1e-17, -1e-15])
+@pytest.mark.parametrize("first_step", [None, 9.0])
+def test_a_zero_at_the_start_up_to_rounding_is_none_either(below, first_step):
+    """A ball that bounces off the ground begins where its landing was found: there it may lie a little below."""
+    solver = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, first_step=first_step)
+    for direction in (0, -1):
+        t, _, happened, _ = solver.until(fall, doubles(below, 5.0), [0.0, 9.0], height, direction=direction)
+        assert happened
+        assert t.item() == pytest.approx(10 / 9.81)
+
+
+def test_a_zero_soon_after_the_start_is_found_beside_large_numbers():
+    """Rounding of 1e4 in float32 is 1e-3, which what begins at 0.4999 and rises by 0.01 goes through in 0.01."""
+    solver = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6)
+    y0 = torch.tensor([1e4, 0.4999])
+    t, *_ = solver.until(lambda t, y: 0.01 * (y < 1), y0, [0.0, 9.0], lambda t, y: y[1] - 0.5)
+    assert t.item() == pytest.approx(0.01, rel=1e-2)
+
+
 def test_time_may_run_backward_and_the_state_be_a_tuple():
     t, (a, b), happened, _ = TIGHT.until(
         lambda t, y: (-y[0], 2 * y[1]), (doubles(1.0), doubles(1.0)), [0.0, -3.0], lambda t, y: y[0] - 4
