@@ -5,12 +5,18 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import odenet_cli as odenet
+from odenet_cli import api, ode
 from odenet_cli.cli import commands
 from odenet_cli.commands import docs
 from odenet_cli.config.presets import options
 from odenet_cli.config.schema import schema_keys
 from odenet_cli.errors import RequestError
+from odenet_cli.ode import diagnosis
+from odenet_cli.ode.event import solve_until
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "scripts" / "docs" / "pages").glob("*.md"))
@@ -87,3 +93,42 @@ def test_runs_in_readme_and_guide_can_be_composed():
     assert len(single) > 10
     for words in single:
         compose([word for word in words if not re.match(r"(\w+)=[A-Z…]|model\.target|\+", word)])
+
+
+def python_of(text):
+    """The Python of a text: its blocks, or the examples of a docstring."""
+    prompts = re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", text, re.MULTILINE)
+    return ["\n".join(prompts)] if prompts else re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run, and words that make another as short."""
+    folder = tmp_path_factory.mktemp("python")
+    words = ["model=odenet", "model.width=4", "data=digits", "device=cpu", "logger=none", "trainer.max_steps=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        odenet.train([*words, "trainer.limit_batches=2"])
+    return folder, words[1:]
+
+
+DOCSTRINGS = [module.__doc__ for module in (ode, api, diagnosis)]
+DOCSTRINGS += [item.__doc__ for item in (ode.Adaptive, ode.Fixed, ode.DenseSolution, solve_until, ode.tally)]
+SNIPPETS = {path.name: python_of(path.read_text(encoding="utf-8")) for path in TEXTS}
+SNIPPETS |= {text.splitlines()[0][:40]: python_of(text) for text in DOCSTRINGS}
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("name", [name for name, blocks in SNIPPETS.items() if blocks])
+def test_the_python_of_readme_guide_and_docstrings_runs(name, trained, monkeypatch):
+    """Each text from top to bottom; what it leaves to the reader is here, and training is short."""
+    folder, short = trained
+    monkeypatch.chdir(folder)
+    train, solver = odenet.train, ode.Adaptive(method="dopri5", rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(odenet, "train", lambda words: train([*words, *short]))
+    known = {"torch": torch, "nn": nn, "Adaptive": ode.Adaptive, "Fixed": ode.Fixed, "x": torch.rand(2, 1, 28, 28)}
+    known |= {"tally": ode.tally, "Stats": ode.Stats, "doctor": ode.doctor, "solver": solver, "ts": [0.0, 1.0]}
+    known |= {"field": lambda t, y: -y, "y0": torch.ones(3), "model": nn.Linear(3, 1), "batch": torch.ones(2, 3)}
+    known |= {"loss": lambda model, batch: solver(lambda t, y: -y, model(batch), [0.0, 1.0]).y.sum()}
+    for block in SNIPPETS[name]:
+        exec(block, known)

@@ -62,7 +62,7 @@ def solve_until(
 ) -> Crossing:
     """Solve from ts[0] until event(t, y) is zero for the first time, or else to ts[1]; a method of every solver.
 
-    >>> fall = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8)
+    >>> fall = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6)
     >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
     >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
 

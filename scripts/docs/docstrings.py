@@ -22,7 +22,11 @@ def paragraph(text: str) -> str:
     """Return a paragraph: an example as code, lines of `name  meaning` as a list, anything else as it is."""
     lines = text.splitlines()
     if lines and lines[0].lstrip().startswith(">>>"):
-        return "```python\n" + "\n".join(line.lstrip().removeprefix(">>> ") for line in lines) + "\n```"
+        return (
+            "```python\n"
+            + "\n".join(line.lstrip().removeprefix(">>> ").removeprefix("... ") for line in lines)
+            + "\n```"
+        )
     if not lines or not ITEM.match(lines[0]):
         return text
     items: list[str] = []
