@@ -104,7 +104,7 @@ class RightHandSide:
         k = self._check_shapes(value, y)
         self._check_writes(y, versions, before, k)
         self.count(1)
-        return self.count_vjps(k, 1) if self.counts_vjps else k
+        return self.count_vjps(k, 1)
 
     def count(self, evaluations: int) -> None:
         """Add evaluations of the field, as forward or as backward work."""
@@ -115,7 +115,7 @@ class RightHandSide:
 
     def count_vjps(self, values: State, evaluations: int) -> State:
         """Return `values`, made by so many evaluations; a backward pass that comes to them counts as many products."""
-        if not self.counts_vjps:
+        if not self.counts_vjps or not any(k.requires_grad for k in values):
             return values
         # Counted by a hook, as nobody else sees whether a backward pass comes this way, or how often.
         stats, last_pass = self.stats, [-1]
@@ -198,9 +198,8 @@ class RightHandSide:
         """Raise ValueError if the field has changed the state, of which `before` is a copy, or a value that it returned
         before."""
         # Each write in place raises a tensor's version, by way of any of its views.
-        for part, version in zip(y, versions):
-            if part._version != version:
-                raise ValueError(_WRITES)
+        if [part._version for part in y] != versions:
+            raise ValueError(_WRITES)
         for part, contents in zip(y, before):
             if differs(part, contents):
                 part.data.copy_(contents)  # it may be the caller's
