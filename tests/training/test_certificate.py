@@ -1,11 +1,12 @@
 """The certificate of a gradient: what it catches and names, and that it leaves everything as it was."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from planted_gradients import PLANTED, Net, loss_fn, wrong_sign
+from planted_gradients import DOPRI5, PLANTED, RK4, Field, Net, loss_fn, wrong_sign
 from runs_kit import configure, same_tensors
 
 from odenet_cli.ode import method
@@ -36,9 +37,71 @@ def test_a_planted_fault_is_named(planted, monkeypatch):
     assert made.cause.kind == planted.kind
 
 
+class Hidden(Field):
+    """Reads a weight behind autograd's back: its gradient is 3 % of the whole."""
+
+    def forward(self, t, y):
+        inner = torch.nn.functional.linear(y, self.inner.weight.data, self.inner.bias)
+        return self.outer(torch.tanh(inner + self.rhythm * torch.sin(3 * t)))
+
+
+class Averaging(Field):
+    """Writes a buffer at each evaluation, and reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, t, y):
+        self.mean.add_(0.02 * y.detach().mean(0))
+        return super().forward(t, y) + self.mean
+
+
+class StraightThrough(Field):
+    """Rounds on the way forward; the gradient passes through, as it is meant to."""
+
+    def forward(self, t, y):
+        hidden = torch.tanh(self.inner(y) + self.rhythm * torch.sin(3 * t))
+        return 2 * self.outer(hidden + ((4 * hidden).round() / 4 - hidden).detach())
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "name"), [(Hidden, "detached", "field.inner.weight"), (Averaging, "stale buffer", "field.mean")]
+)
+@pytest.mark.parametrize("method", ["adjoint", "replay"])
+def test_what_a_field_does_behind_autograd_is_named(field, kind, name, method):
+    torch.manual_seed(0)
+    cause = certify(Net(replace(DOPRI5, gradient=method), field), loss_fn, batch()).cause
+    assert cause.kind == kind
+    assert name in cause.text
+
+
+@pytest.mark.parametrize("solver", [DOPRI5, RK4])
+def test_a_straight_through_estimator_is_no_fault(solver):
+    """Between its jumps the loss has another slope than across them: differences over short ways do not judge it."""
+    torch.manual_seed(0)
+    made = certify(Net(replace(solver, gradient="replay"), StraightThrough), loss_fn, batch())
+    assert made.cause is None
+    assert made.error < 1e-4
+
+
+def test_hooks_of_parameters_are_no_fault_and_stay():
+    """They clip what training uses; what the solve gives them is right."""
+    torch.manual_seed(0)
+    model = Net(replace(DOPRI5, gradient="replay"))
+    for parameter in model.parameters():
+        parameter.register_hook(lambda g: g.clamp(-1e-3, 1e-3))
+    made = certify(model, loss_fn, batch())
+    assert made.cause is None
+    assert made.error < 1e-4
+    loss_fn(model, batch())[0].backward()
+    assert max(float(parameter.grad.abs().max()) for parameter in model.parameters()) < 1.001e-3
+
+
 def test_a_tensor_with_little_of_the_gradient_is_no_cause():
     """It may be far off its own part; of the whole gradient that is 6 %."""
-    check = SimpleNamespace(error=0.06, by_tensor={"bias": 0.9}, repeats=True, missing=[], coarse=(), solver=None)
+    nothing = {"missing": [], "unseen": [], "coarse": (), "solver": None}
+    check = SimpleNamespace(error=0.06, by_tensor={"bias": 0.9}, repeats=True, **nothing)
     assert find_cause(check) is None
 
 

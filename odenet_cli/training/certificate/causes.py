@@ -27,7 +27,7 @@ def find_cause(check: Check, above: float = WARNING) -> Cause | None:
     if check.coarse:
         return half_precision(check)
     # Of the whole gradient: a tensor that has little of it may be far off its own, and the step is hardly another one.
-    if check.error <= above and check.repeats and not check.missing:
+    if check.error <= above and check.repeats and not check.missing and not check.unseen:
         return coarse_products(check)
     trials = (redrawn, misled, missing, overwritten, rounding, tolerance, time, sign, outputs)
     for trial in trials:
@@ -75,6 +75,8 @@ def redrawn(check: Check) -> Cause | None:
         how = "it draws random numbers, and where nothing is evaluated again (gradient=backprop) the gradient is right"
     if not how:
         return None
+    if not check.recording.random and (cause := overwritten(check)) is not None:
+        return cause
     drops = [n for n, m in check.model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     what = f"dropout ({named(drops)})" if drops else "noise"
     return Cause(
@@ -86,18 +88,20 @@ def redrawn(check: Check) -> Cause | None:
 
 def misled(check: Check) -> Cause | None:
     """Name what autograd is misled by: a tensor written behind its back, or a detach."""
-    if not check.misled:
+    if not check.misled and not check.unseen:
         return None
     if (cause := overwritten(check)) is not None:
         return cause
-    wrong = {name: check.errors_along((0, 1), [name])[0] for name in check.own.parts}
-    names = [name for name in sorted(wrong, key=lambda name: -wrong[name]) if wrong[name] > WARNING / 2]
-    zero = [name for name in names if not check.own.parts[name].any()]
+    names = check.unseen
+    if not names:
+        wrong = {name: check.errors_along((0, 1), [name])[0] for name in check.own.parts}
+        names = [name for name in sorted(wrong, key=lambda name: -wrong[name]) if wrong[name] > WARNING / 2]
     time = " (output times have a gradient, and the field may detach t)" if any(e.times for e in check.looks) else ""
     return Cause(
         "detached",
-        f"by finite differences the loss follows {named(zero or names)} otherwise than autograd says{time}: look for a "
-        "detach, a number made of a tensor (.item(), float()), or a backward of one's own",
+        f"by finite differences the loss follows {named(names)} otherwise than autograd says{time}: look for a "
+        "detach, a number made of a tensor (.item(), float()), or a backward of one's own. Where it is meant, "
+        "trainer.certify=0 asks no more",
     )
 
 
@@ -123,7 +127,7 @@ def overwritten(check: Check) -> Cause | None:
         check.objective.loss_fn(check.model, check.objective.batch)
         now = {**dict(check.model.named_parameters()), **dict(check.model.named_buffers())}
         written = [(kind, name) for kind, name, _, was in before if not torch.equal(now[name], was)]
-    if not written or not (check.misled or check.right(check.backprop())):
+    if not written or not (check.misled or not check.repeats or check.right(check.backprop())):
         return None
     kinds = {kind for kind, _ in written}
     return Cause(

@@ -11,6 +11,7 @@ changed behind its back, between these and the third. Nothing of the network, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,6 +26,8 @@ from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.training.certificate.probe import distance, look
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
+    RELATIVE_SHIFT,
+    Differences,
     Gradient,
     compute_gradient,
     finite_differences,
@@ -37,6 +40,7 @@ SAMPLES = 8
 WARNING, ALARM = 0.1, 0.5
 SUSPICIOUS = 0.02  # an error by finite differences above which more directions are taken
 DIRECTIONS = 4
+SHIFTS = (RELATIVE_SHIFT, 1e-3)  # of the parameters: over a long way a loss jumps as often as it should
 CURED = 1 / 3  # of the error: a trial that leaves less has found the cause
 MAX_NAMES = 3
 REPEATED = 1e-5  # relative difference of two evaluations at one point
@@ -143,22 +147,52 @@ class Check:
         if self.coarse or not self.repeats:
             return 0.0, 0.0
         errors = self.errors_along([self.seed])
-        return errors if errors[1] <= SUSPICIOUS else self.errors_along(range(self.seed, self.seed + DIRECTIONS))
+        if errors[1] > SUSPICIOUS:
+            errors = self.errors_along(range(self.seed, self.seed + DIRECTIONS))
+        return errors if errors[1] <= WARNING or self.smooth(self.exact.parts) else (0.0, 0.0)
+
+    def smooth(self, tensors: Iterable[str]) -> bool:
+        """Return whether finite differences over long ways say of the gradient what they do over short ones.
+
+        Between the jumps of a rounding, through which a straight-through estimator passes a gradient on purpose, the
+        loss has another slope than across them.
+        """
+        names, seeds = list(tensors), range(self.seed, self.seed + DIRECTIONS)
+        short, long = (self.differences_along(seeds, names, shift) for shift in SHIFTS)
+        apart = math.dist(short.slopes, long.slopes) / math.sqrt(DIRECTIONS)
+        return apart <= CURED * short.errors[1]
 
     def errors_along(self, seeds: Sequence[int], tensors: Iterable[str] | None = None) -> tuple[float, float]:
         """Return the errors of `own` and of `exact` by finite differences, over these tensors; None: over all."""
-        names = list(self.exact.parts if tensors is None else tensors)
-        parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
-        again = partial(replaying_solver, self.solver, self.recording)
-        differences = finite_differences(self.objective, parts, again, seeds)
-        size = self.exact.norm() or differences.slope or 1.0
+        differences = self.differences_along(seeds, self.exact.parts if tensors is None else tensors)
+        size = self.exact.norm() or max(map(abs, differences.slopes)) or 1.0
         own, exact = (error if error > 10 * differences.rounding else 0.0 for error in differences.errors)
         return own / size, exact / size
+
+    def differences_along(
+        self, seeds: Sequence[int], tensors: Iterable[str], shift: float = RELATIVE_SHIFT
+    ) -> Differences:
+        """Return what finite differences say of `own` and of `exact`, over these tensors."""
+        names = list(tensors)
+        parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
+        again = partial(replaying_solver, self.solver, self.recording)
+        return finite_differences(self.objective, parts, again, seeds, shift)
 
     @cached_property
     def misled(self) -> bool:
         """Autograd itself is wrong: finite differences of the loss do not confirm the exact gradient."""
         return self.differences[1] > WARNING
+
+    @cached_property
+    def unseen(self) -> list[str]:
+        """The tensors that autograd sees no way to, and that the loss depends on."""
+        if self.coarse or not self.repeats or not self.exact.norm():
+            return []
+        names = [name for name, part in self.exact.parts.items() if not part.any()]
+        # All at once: there are seldom any, and those that there are rarely matter.
+        if not names or self.errors_along([self.seed], names)[1] <= SUSPICIOUS or not self.smooth(names):
+            return []
+        return [name for name in names if self.errors_along([self.seed], [name])[1] > SUSPICIOUS / 2]
 
     @property
     def error(self) -> float:

@@ -1,4 +1,4 @@
-"""Contexts that change a model in place, without a copy, and restore it: `in_dtype`, `frozen`, `repeatable`.
+"""Change a model in place, without a copy, for a while: `in_dtype`, `frozen`, `without_hooks`, `repeatable`.
 
 A copy would leave what the model's code refers to by itself, such as a closure over a module, with the original. An
 `Objective` is a loss that goes with its model through them.
@@ -7,7 +7,7 @@ A copy would leave what the model's code refers to by itself, such as a closure 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +76,19 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_()
+
+
+@contextlib.contextmanager
+def without_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Have no parameter's own hooks change its gradient."""
+    hooked = [(parameter, parameter._backward_hooks) for parameter in parameters if parameter._backward_hooks]
+    try:
+        for parameter, _ in hooked:
+            parameter._backward_hooks = None
+        yield
+    finally:
+        for parameter, hooks in hooked:
+            parameter._backward_hooks = hooks
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from odenet_cli.ode.gradient.reversible import Reversible
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.training import device, generators
 from odenet_cli.training.evaluate import solved_by
-from odenet_cli.training.exact_gradient.model_contexts import Objective, frozen, repeatable
+from odenet_cli.training.exact_gradient.model_contexts import Objective, frozen, repeatable, without_hooks
 from odenet_cli.training.exact_gradient.step_replay import Recording, recording_solver, replaying_solver
 from odenet_cli.training.memory import SavedMeter
 
@@ -65,10 +65,13 @@ class NoExactGradient(RunFailed):
 
 
 def compute_gradient(objective: Objective, solver: Solver | None) -> Gradient:
-    """Return the gradient of a loss when `solver` solves, with the same random numbers at each call."""
+    """Return the gradient of a loss when `solver` solves, with the same random numbers at each call.
+
+    Hooks of the parameters are left out: what they make of the gradient, clip it say, is no part of it.
+    """
     model = objective.model
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with tally() as solves, solved_by(model, solver), repeatable(model):
+    with tally() as solves, solved_by(model, solver), repeatable(model), without_hooks(parameters.values()):
         loss, _ = objective.loss_fn(model, objective.batch)
         random_state = generators.fingerprint(loss.device)
         parts = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -134,12 +137,12 @@ def finite_difference_error(
 class Differences(NamedTuple):
     """Hold the errors of gradients by finite differences of a loss, root mean squares over a few directions.
 
-    slope     the largest by finite differences
+    slopes    by finite differences, in each direction
     rounding  by how much the rounding of the loss may put that off
     """
 
     errors: list[float]
-    slope: float
+    slopes: list[float]
     rounding: float
 
 
@@ -180,7 +183,7 @@ def finite_differences(
             rounding = max(rounding, LOSS_ROUNDING * abs(above) / shift)
             by_gradients.append([sum(float((g[name] * direction[name]).sum()) for name in weights) for g in gradients])
     squares = [[(x - slope) ** 2 for x, slope in zip(column, slopes)] for column in zip(*by_gradients)]
-    return Differences([math.sqrt(sum(row) / len(row)) for row in squares], max(map(abs, slopes)), rounding)
+    return Differences([math.sqrt(sum(row) / len(row)) for row in squares], slopes, rounding)
 
 
 def _in_float64(
