@@ -27,6 +27,11 @@ from odenet_cli.errors import RequestError, user_frame
 from odenet_cli.markdown import join_words
 
 MAX_OFFERED, MIN_BEGINNING = 3, 3  # names; letters
+ELSEWHERE = {  # what scipy, MATLAB, torchdiffeq, PyTorch and YAML call it
+    **{"rk45": "dopri5", "ode45": "dopri5", "rk23": "bosh3", "ode23": "bosh3", "dop853": "dopri8"},
+    **{"adaptiveheun": "heun_euler", "implicitadams": "adams", "bdf": "rodas5p", "radau": "rodas5p"},
+    **{"autograd": "backprop", "double": "float64", "yes": "true", "on": "true", "no": "false", "off": "false"},
+}
 
 
 def names(package: str) -> list[str]:
@@ -53,8 +58,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string.
 
     A key is known by its last word: `rtol` may be any that ends so, the shortest first, `solver.tol` is `solver.rtol`.
-    Case, blanks and hyphens do not count, and a beginning stands for all that begin so.
+    Case, blanks and hyphens do not count, and a beginning stands for all that begin so. Other libraries' names
+    are known.
     """
+    choices = list(choices)
+    if (ours := ELSEWHERE.get(_bare(str(name)))) in choices:
+        return offer([ours])
     by_end: dict[str, list[str]] = {}
     for choice in choices:
         by_end.setdefault(_bare(choice.rpartition(".")[2]), []).append(choice)

@@ -13,8 +13,9 @@ import pytest
 from odenet_cli import __version__, cli
 from odenet_cli.cli import commands
 from odenet_cli.commands._completion import offers
+from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
-from odenet_cli.registry import names
+from odenet_cli.registry import ELSEWHERE, names, nearest
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["--version"], ["nonsense"]])
@@ -42,6 +43,18 @@ def test_help_lists_every_command(odenet):
 
 def test_version(odenet):
     assert odenet("--version", fresh=True).stdout == f"odenet {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "ours"),
+    [("solver", "RK45", "dopri5"), ("solver", "DOP853", "dopri8"), ("gradient", "autograd", "backprop")],
+)
+def test_a_name_of_another_library_is_known(group, name, ours):
+    """scipy's RK45 is Dormand & Prince's pair, not the rk4 that is spelled most alike."""
+    assert nearest(name, options(group)) == f" Did you mean `{ours}`?"
+    words = [*options("solver"), *options("gradient"), "float64", "true", "false"]
+    assert set(ELSEWHERE.values()) <= set(words)
+    assert set(words).isdisjoint(ELSEWHERE)
 
 
 def test_an_unknown_command_names_the_nearest(odenet):

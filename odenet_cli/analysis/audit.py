@@ -74,7 +74,10 @@ class Audit:
 
     def __init__(self, run: Trained, own: SolverConfig, batch_size: int, over: Over = unwatched) -> None:
         if run.data.task != "classify":
-            raise RequestError(f"this run's task is {run.data.task}: there are no right answers to count.")
+            raise RequestError(
+                f"this run's task is {run.data.task}: there are no right answers to count.\n"
+                "  Name a run of classes, such as one of data=mnist or data=digits."
+            )
         splits = dict(reversed(run.splits(batch_size).items()))  # the test first
         if run.data.test.size >= MIN_SAMPLES:
             splits = {"test": run.data.test}

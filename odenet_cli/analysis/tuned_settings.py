@@ -45,6 +45,8 @@ def parse_want(text: str) -> dict[str, float]:
             raise RequestError(f"want: {word} needs a number, with {units}.") from None
         if not 0 < value < math.inf or name in limits:
             raise RequestError(f"want: {word} must be above 0, and said once.")
+        if name in ERRORS and value >= 1:  # as large as what it is the error of
+            raise RequestError(f"want: {word} must be below 100 %. Of percents say the sign: {name}<=5%.")
         limits[name] = value
     if not limits:
         raise RequestError("want= needs limits, such as want='gradient<=5% memory<=1GiB'.")

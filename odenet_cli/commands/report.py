@@ -55,9 +55,10 @@ def main(request: Namespace) -> int:
     provenance = Provenance.of(shlex.join(["odenet", "report", *request.argv]), runs)
     axes = [require_axis(request.x, comparison.numeric)] if request.x else comparison.axes
     width = columns() if on_terminal() and not request.all else None
-    print(comparison_text(comparison, provenance, width, request.columns, request.all), flush=True)
-    if request.out:
-        folder = make_folder(request.out)
+    text = comparison_text(comparison, provenance, width, request.columns, request.all)
+    folder = make_folder(request.out) if request.out else None
+    print(text, flush=True)
+    if folder:
         files = export.write_table(folder, comparison, provenance)
         files += export.write_figures(folder, comparison, provenance, axes)
         print(f"\n{len(files)} files in {folder}: {', '.join(path.name for path in files)}")
@@ -86,7 +87,7 @@ def make_folder(folder: Path, option: str = "--out ") -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{option}{folder} cannot be made: {error.strerror}.") from error
+        raise RequestError(f"{option}{folder} cannot be made: {error.strerror}. Name another folder.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"{option}{folder} cannot be written: no permission.")
+        raise RequestError(f"{option}{folder} cannot be written: no permission. Name another folder.")
     return folder

@@ -45,6 +45,8 @@ def test_limits_are_read(text, limits):
         ("time<=5", "with ms or s"),
         ("nfe<=5%", "no unit"),
         ("gradient<=-5%", "above 0"),
+        ("gradient<5", "below 100 %.*gradient<=5%"),
+        ("state<=1", "state<=5%"),
         ("gradient<=5% gradient<=6%", "said once"),
         ("gradient<=1e400", "above 0"),
         ("gradient<=1e", "needs a number"),

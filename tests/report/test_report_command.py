@@ -57,9 +57,11 @@ def test_a_folder_of_results(odenet, sweep):
         (["sweep", "by=a", "by=b"], "by is said more than once"),
         (["--out", "y"], "no PATH given"),
         (["sweep", "--out", "file"], "--out file cannot be made"),
+        (["sweep", "--columns", "colour", "--out", "y"], "--columns colour is no column here"),
     ],
 )
-def test_what_is_refused(sweep, monkeypatch, words, reason):
+def test_what_is_refused(sweep, monkeypatch, capsys, words, reason):
+    """Before anything is printed or made."""
     monkeypatch.chdir(sweep.parent)
     (sweep.parent / "empty").mkdir()
     (sweep.parent / "file").touch()
@@ -67,6 +69,7 @@ def test_what_is_refused(sweep, monkeypatch, words, reason):
         command.main(words)
     assert reason in str(refused.value)
     assert not (sweep.parent / "y").exists()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_refusal_is_exit_code_two(odenet, sweep):
