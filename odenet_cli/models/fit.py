@@ -32,6 +32,7 @@ FAR = 1e8  # times the scale of a state: so far out a path is held, and costs no
 MAX_NAMES = 12  # in the banner
 MAX_NUMBERS = 2**25  # of the paths of one solve
 EXACT = 1e-14  # share of the variance
+AT_BOUND = 1e-3  # standard errors
 SIGMA_FLOOR = 1e-9  # of a column's own standard deviation
 SIGMA_TOLERANCE = 1e-4  # relative
 
@@ -81,6 +82,7 @@ class Fit(FreeVector):
         check_columns(columns, states, observed)
         super().__init__(loaded, states, series, start, bounds, fixed)
         self.solver, self.y0, self.noise, self.starts, self.observed = solver, y0, noise, starts, observed
+        self.begins = self.natural()  # of parameters, before any start is sought
         self.register_buffer("columns", torch.zeros(columns, dtype=torch.long))
         self.register_buffer("scale", torch.ones(len(states)))
         self.register_buffer("sigma", torch.ones(columns))
@@ -233,7 +235,15 @@ class Fit(FreeVector):
         # States at the beginning of a series move that series alone: its block stands behind those of the others.
         place = p + own * fitted.nonzero()[:, :1] + torch.arange(own, device=local.device)
         jacobian.scatter_(1, place, local[:, p:])
-        return self.path_residuals(problem, path[None])[0], jacobian
+        r = self.path_residuals(problem, path[None])[0]
+        # At its bound a number stays. Its column is of the rounding of a difference, and would spoil those of others.
+        spread = float(r @ r) / max(1, len(r) - jacobian.shape[1])
+        held = ~self.bounds_reached(problem).isnan() & (jacobian.square().sum(0) < AT_BOUND**2 * spread)
+        return r, jacobian.masked_fill_(held, 0.0)
+
+    def bounds_reached(self, problem: Any) -> Tensor:
+        """Return the bound that each number of the free vector has come close to, NaN for others, (p + S·d,)."""
+        return self.near_bound(problem, torch.cat((self.begins, self.scale)))
 
     @torch.no_grad()
     def sensitivities(self, problem: Any) -> tuple[Tensor, Tensor]:

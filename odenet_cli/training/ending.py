@@ -50,7 +50,7 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
     width = max(map(len, estimates)) + 2
     lines = [f"{'':<{width}}{'estimate':>12}{'error':>12}    95 % interval"]
     for name, row in [*estimates.items()][:SHOWN]:
-        error, span, n = "-", "undetermined", 5
+        error, span, n = "-", "at its bound" if "bound" in row else "undetermined", 5
         if row["error"] is not None:
             n = digits(row["value"], row["error"])
             error, span = f"{row['error']:.4g}", f"[{row['low']:.{n}g}, {row['high']:.{n}g}]"

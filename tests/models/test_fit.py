@@ -236,6 +236,62 @@ def test_what_the_data_do_not_determine_is_named():
     ]
 
 
+class Leak(torch.nn.Module):
+    """y' = inflow - k y"""
+
+    states, positive = ("y",), ("k", "inflow")
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.inflow = (torch.nn.Parameter(torch.tensor(x)) for x in (1.0, 0.2))
+
+    def forward(self, t, y):
+        return self.inflow - self.k * y
+
+
+@pytest.mark.parametrize("case", ["between two", "above one"])
+def test_at_a_bound_the_others_are_those_of_a_fit_that_holds_it_there(case):
+    """Its column was rounding: errors were twice too large, and the fit did not end, or its data said nothing of it."""
+    t, noise = numpy.linspace(0, 6, 30), numpy.random.default_rng(3).normal(0, 0.5, 30)
+    if case == "between two":
+        x = logistic(t, 0.9, 50.0, 3.0) + noise
+        options, names, bound = (
+            {"field": "logistic", "bounds": {"rate": [0, 0.7]}},
+            ["capacity", "size(0)"],
+            ("rate", 0.7),
+        )
+
+        def curve(t, *free):
+            return logistic(t, 0.7, *free)
+
+    else:
+        x = 9 * numpy.exp(-0.7 * t) - 2 + 0.1 * noise
+        options, names, bound = {"field": f"{__name__}:Leak"}, ["k", "y(0)"], ("inflow", 0.0)
+
+        def curve(t, k, y0):
+            return y0 * numpy.exp(-k * t)
+
+    problem = problem_of((t, x[:, None]))
+    model = fit(problem, **options, names=["y"], starts=1)
+    best, covariance = curve_fit(curve, t, x, [1, 8] if case == "above one" else [50, 3], xtol=1e-14, ftol=1e-14)
+    found, rows = estimates(model, problem)
+    assert found.freedom == 28
+    assert rows[bound[0]] == {"value": bound[1], "error": None, "low": None, "high": None, "bound": bound[1]}
+    assert [rows[name]["value"] for name in names] == pytest.approx(best, rel=1e-5)
+    assert [rows[name]["error"] for name in names] == pytest.approx(numpy.diag(covariance) ** 0.5, rel=1e-4)
+    assert model.offset(problem) < 1e-4
+    (line,) = inference.warnings(found, [*rows], {}, 30)
+    assert line.startswith(f"{bound[0]} is at its bound {bound[1]:g}, ")
+
+
+@pytest.mark.parametrize(("pair", "begun"), [([0, 0.4], 0.2), ([2, None], 4.0), ([None, -3], -6.0), ([0, 2], 1.0)])
+def test_a_start_of_the_field_outside_its_bounds_is_moved_inside(pair, begun):
+    """It was NaN, and the fit ended in an error of shapes."""
+    model = Fit((1, 1), 0, Adaptive(method="dopri8", rtol=1e-6, atol=1e-6), field="logistic", bounds={"rate": pair})
+    assert model.natural().tolist() == [begun, 1.0]
+    assert bool(to_free(model.natural(), model.low[:2], model.high[:2]).isfinite().all())
+
+
 def test_errors_that_follow_each_other_are_warned_of():
     t = numpy.linspace(0, 10, 60)
     x = logistic(t, 0.9, 50.0, 3.0) + numpy.sin(2 * t)

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from odenet_cli.models.common.fit_keys import bounds_of, check_names, flat_names, start_of
+
+NEAR = 1e-6  # a share of the room inside bounds
 
 
 class FreeVector(nn.Module):
@@ -39,10 +41,21 @@ class FreeVector(nn.Module):
         both = bounds_of(field, self.names, self.states, bounds or {}, start or {})
         self.register_buffer("low", torch.tensor([low for low, _ in both], dtype=torch.float64), persistent=False)
         self.register_buffer("high", torch.tensor([high for _, high in both], dtype=torch.float64), persistent=False)
+        self._move_inside()
         free = [name.partition("[")[0] not in (fixed or ()) for name in self.names]
         self.register_buffer("free", torch.tensor(free), persistent=False)
         self.register_buffer("free_states", torch.ones(len(self.states), dtype=torch.bool))
         self.initial = nn.Parameter(torch.zeros(series, len(self.states)))
+
+    @torch.no_grad()
+    def _move_inside(self) -> None:
+        """Begin parameters that lie outside their bounds between them, or beside the only one."""
+        x, low, high = self.natural(), self.low[: len(self.names)], self.high[: len(self.names)]
+        above, below, both = _kinds(low, high)
+        inside = torch.where(above, low + torch.where(low == 0, 1.0, low.abs()), x)
+        inside = torch.where(below, high - torch.where(high == 0, 1.0, high.abs()), inside)
+        inside = torch.where(both, (low + high) / 2, inside)
+        vector_to_parameters(torch.where((low < x) & (x < high), x, inside), self.field.parameters())
 
     def natural(self) -> Tensor:
         """Return all parameters of the field, (P,)."""
@@ -96,9 +109,23 @@ class FreeVector(nn.Module):
 
     def has_bounds(self, series: int = 1) -> Tensor:
         """Return which of the numbers of a free vector of so many series, (p + S·d,), are logarithms or logits."""
-        bounded = self.low.isfinite() | self.high.isfinite()
+        return self._each(self.low.isfinite() | self.high.isfinite(), series)
+
+    def near_bound(self, problem: Any, usual: Tensor) -> Tensor:
+        """Return the bound that each fitted number has come close to, NaN where it is away from any, (p + S·d,).
+
+        By a share NEAR of the room between two bounds, or, of one alone, of the distance to a `usual` number, (P + D,).
+        """
+        low, high, usual = (self._each(x, len(problem.series)) for x in (self.low, self.high, usual.double()))
+        x = self._vector(problem, lambda x, *_: x)
+        room = torch.where(_kinds(low, high)[2], high - low, torch.minimum((usual - low).abs(), (usual - high).abs()))
+        bound = torch.where(x - low < high - x, low, high)
+        return bound.where((x - bound).abs() < NEAR * torch.where(room > 0, room, 1.0), torch.nan)
+
+    def _each(self, known: Tensor, series: int) -> Tensor:
+        """Return for each number of a free vector what is known of parameters and states, (P + D,) -> (p + S·d,)."""
         names = len(self.names)
-        return torch.cat((bounded[:names][self.free], bounded[names:][self.free_states].repeat(series)))
+        return torch.cat((known[:names][self.free], known[names:][self.free_states].repeat(series)))
 
 
 def to_free(x: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Inference(NamedTuple):
     correlation   (p, p)
     determined    (p,) whether the data determine it
     combinations  the numbers in each direction that is not determined
+    bounds        (p,) the bound at which a number is held as if it were fixed; NaN: none
     variance      of a residual, in units of sigma²
     freedom       degrees of freedom, n - p
     residuals     (n,) in units of sigma
@@ -37,6 +38,7 @@ class Inference(NamedTuple):
     correlation: Tensor
     determined: Tensor
     combinations: list[list[int]]
+    bounds: Tensor
     variance: float
     freedom: int
     residuals: Tensor
@@ -48,7 +50,10 @@ class Inference(NamedTuple):
 
 def infer(model: Any, problem: Any) -> Inference:
     """Return what a fit at its minimum says."""
-    r, jacobian = model.linearise(problem)
+    r, whole = model.linearise(problem)
+    bounds = model.bounds_reached(problem).where(whole.norm(dim=0) == 0, torch.nan)
+    inside = bounds.isnan().nonzero().flatten()
+    jacobian, total = whole[:, inside], whole.shape[1]
     n, p = jacobian.shape
     size = jacobian.norm(dim=0)
     unit = size.where(size > 0, 1.0)
@@ -56,12 +61,13 @@ def infer(model: Any, problem: Any) -> Inference:
     known = singular > UNDETERMINED * singular[0]
     variance = float(r @ r) / (n - p)
     root = (axes[known].T / singular[known]) / unit[:, None]
-    covariance = variance * root @ root.T
-    loose = (axes[~known].square().sum(0) > UNDETERMINED) | (size == 0)
+    covariance, determined = whole.new_zeros(total, total), torch.zeros(total, dtype=torch.bool)
+    covariance[inside[:, None], inside] = variance * root @ root.T
+    determined[inside] = (axes[~known].square().sum(0) <= UNDETERMINED) & (size > 0)
     errors = covariance.diagonal().sqrt()
     correlation = covariance / errors[:, None].clamp_min(1e-300) / errors.clamp_min(1e-300)
-    combinations = [(axis.square() > SHARE).nonzero().flatten().tolist() for axis in axes[~known]]
-    return Inference(covariance, correlation, ~loose, combinations, variance, n - p, r)
+    combinations = [inside[axis.square() > SHARE].tolist() for axis in axes[~known]]
+    return Inference(covariance, correlation, determined, combinations, bounds, variance, n - p, r)
 
 
 def estimates(model: Any, problem: Any, inference: Inference, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -72,13 +78,17 @@ def estimates(model: Any, problem: Any, inference: Inference, names: Sequence[st
     # As by the parameters themselves: the Gauss-Newton matrix follows them.
     natural_errors = (errors * model.slopes(problem)).tolist()
     rows = zip(names, values.tolist(), natural_errors, low.tolist(), high.tolist(), inference.determined.tolist())
-    return {
+    found = {
         name: {
             "value": value,
             **({"error": e, "low": a, "high": b} if known else dict.fromkeys(("error", "low", "high"))),
         }
         for name, value, e, a, b, known in rows
     }
+    for n, bound in enumerate(inference.bounds.tolist()):
+        if not math.isnan(bound):
+            found[names[n]] |= {"value": bound, "bound": bound}
+    return found
 
 
 def natural(model: Any, problem: Any, u: Tensor) -> Tensor:
@@ -89,7 +99,12 @@ def natural(model: Any, problem: Any, u: Tensor) -> Tensor:
 
 def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[str, float], count: int) -> list[str]:
     """Return what makes the errors doubtful, in words."""
-    lines = []
+    lines = [
+        f"{name} is at its bound {bound:g}, and the others have the values and errors that they have there. If it may "
+        f"lie beyond, say '+model.bounds.{name.partition('(')[0]}=[LOW,HIGH]', null for an open side."
+        for name, bound in zip(names, inference.bounds.tolist())
+        if not math.isnan(bound)
+    ]
     for members in inference.combinations:
         listed = ", ".join(names[n] for n in members)
         if len(members) == 1:
