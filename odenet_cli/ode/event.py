@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.autograd.node import as_leaves
-from odenet_cli.ode.errors import NotFinite
+from odenet_cli.ode.errors import NotFinite, RandomField
+from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.outputs import AcceptedStep, Loop, steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.resolution import RESOLUTION
@@ -73,8 +74,9 @@ def solve_until(
 
     Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
     and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
-    a solve does, `NotFinite` where the event is not finite, and `ValueError` where it touches zero without crossing it,
-    changes its sign by a jump or a pole, cannot be differentiated, or writes into the state.
+    a solve does, `NotFinite` where the event is not finite, `RandomField` where numbers are drawn, and `ValueError`
+    where the event touches zero without crossing it, changes its sign by a jump or a pole, cannot be differentiated, or
+    writes into the state.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
@@ -91,14 +93,21 @@ def solve_until(
     if len(times.values) != 2:
         raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(times.values)} times.")
     rhs = RightHandSide(field, y0, args)
+    draws = Draws(())
+    states = draws.states()
     with torch.no_grad():
         found, searched = _search(solver, rhs, times.values, event, direction)
+    if source := draws.changed(states):
+        raise RandomField(
+            f"the vector field or the event draws random numbers from {source} (dropout in training mode, noise): what "
+            "is solved up to the zero that was found would have others. Draw them once, and hand them over in args."
+        )
     # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
         end = torch.as_tensor(times.values[1], dtype=torch.float64) if times.tensor is None else times.tensor[1]
         return Crossing(end.to(rhs.device, rhs.time_dtype), y, False, stats.add(searched))
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or in_forward_mode():
         y, stats = solver(field, y0, _times(ts, found.t, rhs.device), args, parameters)
     else:
         # One step or so, from where the step began in which it happened, in place of the interpolation.

@@ -179,8 +179,8 @@ class RungeKutta(LoopBase):
         """Return the stages that the dense output of the last step needs: those that are missing are evaluated, and
         the one at its end is the next step's f0."""
         k, tableau = accepted.step.k, self.tableau
-        # One stage is missing where f1 was not evaluated with the step: fixed FSAL steps, and all methods without.
-        if len(k) == tableau.stages - tableau.fsal:
+        # Of fixed FSAL steps the last stage, f1, was not evaluated with the step.
+        if len(k) < tableau.stages + tableau.interpolates_f1:
             self.f0 = self.f0 or self.f(accepted.end, accepted.step.y[: self.n_dynamic])
             k.append(self.f0)
         if len(k) < len(tableau.dense_rows):

@@ -77,9 +77,8 @@ def error_estimates(
 
 
 def interpolation_stages(tableau: Tableau, f: VectorField, t: float, y: State, h: float, k: list[State]) -> list[State]:
-    """Return the stages of a step, the derivative at its end the last, and behind them those that only the dense
-    output needs."""
-    # They may use f1, which stands behind the stages (without FSAL as a row of its own).
+    """Return the stages of a step, f1 the last of an FSAL method, and after them those that only the dense output
+    needs."""
     k = list(k)
     for c, row in tableau.extra_rows:
         k.append(f(t + c * h, combine(y, h, row, k)))

@@ -135,6 +135,11 @@ class Tableau:
         return tuple((float(c), nonzero(row)) for c, row in self.extra)
 
     @cached_property
+    def interpolates_f1(self) -> bool:
+        """Whether the dense output needs f at the new point beside the stages: Hermite's cubic, without FSAL."""
+        return self.dense is None and not self.fsal
+
+    @cached_property
     def used_stages(self) -> tuple[bool, ...]:
         """Which stages enter the solution or the error, so that a pure quadrature is needed there."""
         # The last stage of an FSAL method has no weight in the solution, but is the next step's f0.
@@ -147,12 +152,12 @@ class Tableau:
     def dense_rows(self) -> tuple[Row, ...]:
         """`dense`, or cubic Hermite written in stages: y + h((θ-2θ²+θ³)k(0) + (θ³-θ²)k(1) + (3θ²-2θ³) Σ b_i k_i).
 
-        Without FSAL there is one row more than stages: that of f1, at the step's end.
+        Hermite's without FSAL has one row more than stages: that of f1, at the step's end.
         """
         if self.dense is not None:
             return self.dense
         # Hermite's cubic needs the slopes at both ends: k(0) is the first stage, k(1) is f1.
-        b = self.b if self.fsal else (*self.b, Fraction(0))
+        b = (*self.b, Fraction(0)) if self.interpolates_f1 else self.b
         # The change over the step, h Σ b_i k_i, comes in as 3θ² - 2θ³, whose slope at both ends is 0.
         rows = [[Fraction(0), 3 * weight, -2 * weight] for weight in b]
         # And each end's slope by the cubic with that slope there, slope 0 at the other end, and value 0 at both.

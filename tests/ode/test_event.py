@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from ode_cases import Counting, doubles
+from torch.autograd import forward_ad
 
-from odenet_cli.ode import Adaptive, Fixed, NotFinite
+from odenet_cli.ode import Adaptive, Fixed, NotFinite, RandomField
 
 TIGHT = Adaptive(method="dopri5", rtol=1e-10, atol=1e-10)
 
@@ -119,6 +120,30 @@ def test_a_zero_soon_after_the_start_is_found_beside_large_numbers():
     y0 = torch.tensor([1e4, 0.4999])
     t, *_ = solver.until(lambda t, y: 0.01 * (y < 1), y0, [0.0, 9.0], lambda t, y: y[1] - 0.5)
     assert t.item() == pytest.approx(0.01, rel=1e-2)
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint"])
+def test_a_field_that_draws_is_refused(gradient):
+    """The search would follow one path, and the solve to its zero another."""
+    solver = Adaptive(method="bosh3", rtol=1e-2, atol=1e-2, gradient=gradient)
+
+    def noisy(t, y):
+        return torch.nn.functional.dropout(torch.ones_like(y), 0.1)
+
+    with pytest.raises(RandomField, match="draws random numbers from torch"):
+        solver.until(noisy, torch.zeros(4, requires_grad=True), [0.0, 9.0], lambda t, y: y[0] - 1)
+
+
+def test_the_start_has_its_tangent_where_nothing_is_recorded():
+    """y' = y from 1 at t0 reaches 2 at t0 + log 2: dt/dt0 = 1."""
+    with torch.no_grad(), forward_ad.dual_level():
+        ts = forward_ad.make_dual(doubles(0.0, 9.0), doubles(1.0, 0.0))
+        t, *_ = Adaptive(method="dopri5", rtol=1e-8, atol=1e-8, gradient="backprop").until(
+            lambda t, y: y, doubles(1.0), ts, lambda t, y: y[0] - 2
+        )
+        value, tangent = forward_ad.unpack_dual(t)
+    assert value.item() == pytest.approx(math.log(2))
+    assert tangent.item() == pytest.approx(1.0)
 
 
 def test_time_may_run_backward_and_the_state_be_a_tuple():

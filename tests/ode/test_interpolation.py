@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from ode_cases import METHODS, PAIRS, Swirl, doubles, label, solver, steps_of
 
-from odenet_cli.ode import Fixed
+from odenet_cli.ode import Adaptive, Fixed, Tableau
 
 
 @pytest.mark.parametrize("name", PAIRS, ids=label)
@@ -46,6 +47,42 @@ def test_between_the_steps_the_error_stays_that_of_their_ends(name, tol):
     between = solve(field, y0, dense).y[:, 0]
     known = (at_ends - torch.exp(torch.sin(doubles(*ends)))).abs().max().item()
     assert (between - torch.exp(torch.sin(dense))).abs().max() <= 10 * max(tol, known)
+
+
+# Heun's method with Euler's, and the two stages that its Hermite interpolant is written out in: one that it does not
+# use, and f at the new point.
+HEUN = """
+0  |
+1  | 1
+---+--------
+b  | 1/2 1/2
+b* | 1   0
+"""
+EXTRA = """
+1/2 | 1/2 0
+1   | 1/2 1/2 0
+"""
+HERMITE = """
+1 -1/2 0
+0  3/2 -1
+0  0   0
+0 -1   1
+"""
+
+
+@pytest.mark.parametrize("make", [partial(Fixed, steps=1), partial(Adaptive, rtol=1e-3, atol=1e-3)])
+@pytest.mark.parametrize("gradient", ["backprop", "replay"])
+def test_extra_stages_need_no_method_with_first_same_as_last(make, gradient):
+    implied = Tableau.parse(HEUN, order=2, embedded_order=1)
+    written = Tableau.parse(HEUN + EXTRA, order=2, embedded_order=1, dense=HERMITE)
+    y0, ts, results = torch.ones(3, dtype=torch.float64), torch.linspace(0, 2, 9, dtype=torch.float64), []
+    for tableau in (implied, written):
+        start, solve = y0.clone().requires_grad_(), make(method=tableau, gradient=gradient)
+        states = solve(Swirl(), start, ts).y
+        states.square().sum().backward()
+        results.append((states, start.grad, solve.dense(Swirl(), y0, [0.0, 2.0])(ts)))
+    for one, other in zip(*results):
+        assert torch.allclose(one, other, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", PAIRS, ids=label)

@@ -100,8 +100,7 @@ class CompiledLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
-    """Take all steps in one compiled loop, controller included; one call a segment, so one
-    an output in the adjoint's backward solve. The host asks whether to go on.
+    """Take all steps in one compiled loop, controller included, one call a segment; the host asks whether to go on.
 
     It yields one step for all of them, so it is for solves of which no single step is needed: no graph, no tape, no
     outputs inside. Its step has f0 and f1 and no other stages. For FSAL pairs under the I controller.

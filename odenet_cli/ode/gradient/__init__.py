@@ -85,9 +85,9 @@ def options(name: str) -> list[str]:
     return [option.name for option in fields(_class(name))]
 
 
-def supports(method: Any, formulas: Any) -> bool:
+def supports(gradient: Any, formulas: Any) -> bool:
     """Return whether a gradient, or its class, goes back through steps of such formulas."""
-    return isinstance(formulas, getattr(method, "supports", (Tableau,)))
+    return isinstance(formulas, getattr(gradient, "supports", (Tableau,)))
 
 
 def exact_gradients(formulas: Any) -> str:

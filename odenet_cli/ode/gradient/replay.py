@@ -64,15 +64,14 @@ class Replay:
                 accumulate(a, cotangents[record.output_at_end])
             # Outputs inside the step are functions of its start too, by the weights b_i(θ) of dense output.
             interior = [x for j, _ in record.interior_outputs for x in cotangents[j]]
-            if any(x is not None for x in (*a, *interior)):
-                start = as_leaves(kept[n * parts : (n + 1) * parts])
-                with torch.enable_grad():
-                    # The graph of one step at a time, gone through and dropped: memory does not grow with the steps.
-                    end, states = take_again(problem, record, start, vjps.time_gradients)
-                    values = [*end, *(part for state in states for part in state)]
-                    a = vjps.vjp(values, [*a, *interior], start)
-                if problem.solver.compile and on_gpu(start):  # the next step's CUDA graph writes over this one's
-                    a = [None if part is None else part.clone() for part in a]
+            start = as_leaves(kept[n * parts : (n + 1) * parts])
+            with torch.enable_grad():
+                # The graph of one step at a time, gone through and dropped: memory does not grow with the steps.
+                end, states = take_again(problem, record, start, vjps.time_gradients)
+                values = [*end, *(part for state in states for part in state)]
+                a = vjps.vjp(values, [*a, *interior], start)
+            if problem.solver.compile and on_gpu(start):  # the next step's CUDA graph writes over this one's
+                a = [None if part is None else part.clone() for part in a]
         # The output at ts[0] is y0 itself, and lies in no step.
         accumulate(a, cotangents[0])
         return vjps.gradients(a)
@@ -109,7 +108,7 @@ def take_again(
     step = rk_step(tableau, f, t, y, h, f(t, y), with_f1=bool(record.interior_outputs))
     if not record.interior_outputs:
         return step.y, []
-    f1 = [] if tableau.fsal else [f(record.end, step.y)]
+    f1 = [f(record.end, step.y)] if tableau.interpolates_f1 else []
     k = interpolation_stages(tableau, f, t, y, h, [*step.k, *f1])
     return step.y, interpolation.interpolate(tableau, y, h, k, record.thetas(time_gradients))
 
