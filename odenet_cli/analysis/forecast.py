@@ -21,10 +21,10 @@ from odenet_cli.data.common.table_controls import pieces_of, scale_of
 from odenet_cli.data.common.table_dates import dates_ahead, localize, moment, parse_dates, zones_of
 from odenet_cli.data.common.table_patterns import DateError
 from odenet_cli.data.common.table_series import Table
-from odenet_cli.data.common.units import Units, median
+from odenet_cli.data.common.units import Units, median, seen_counts
 from odenet_cli.data.table import Source
 from odenet_cli.errors import RequestError
-from odenet_cli.training import build, device
+from odenet_cli.training import build
 from odenet_cli.training.evaluate import scoring
 
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
@@ -64,7 +64,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
     table, units = source.table_of_run()
     targets = list(series_of(table, question, source.window))
     known = known_at_all_times(source, table, units, targets)
-    where, dtype = device.choose(config.device), build.eval_dtype(config)
+    where, dtype = build.choose_device(config), build.eval_dtype(config)
     model: Any = build.model(config, source.shape, source.classes)
     check_draws(config, model)
     model.load_state_dict(weights_of_run(folder, config, which)["model"])
@@ -121,7 +121,7 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
         every = torch.unique(torch.cat((t, *more)))
         truth = x.new_full((len(every), x.shape[1]), float("nan"))
         truth[torch.searchsorted(every, t)] = x
-        yield Target(name, every, truth, max(1, int(share * len(t) + 1e-9)))
+        yield Target(name, every, truth, int(seen_counts(share, torch.tensor(len(t)))))
 
 
 def known_at_all_times(

@@ -25,7 +25,7 @@ from odenet_cli.errors import RequestError, first_line, is_out_of_memory
 from odenet_cli.ode import SolveError, Solver
 from odenet_cli.ode.gradient import options as gradient_options
 from odenet_cli.ode.gradient import rounding
-from odenet_cli.training import build, device
+from odenet_cli.training import build
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
     Gradient,
@@ -65,7 +65,7 @@ class Gradcheck:
     def row(self, config: Config, n: int) -> dict[str, Any]:
         """Return the errors of the gradient of `config` on batch `n`; how a solve `failed`, if one did, and why there
         is `no_reference`, if there is none."""
-        device.configure_backends(self.device, config.deterministic, build.tightest(config))
+        build.configure_backends(config, self.device)
         record = {**self.about, **setting(config), "batch": n + 1}
         try:
             own, exact, recording = self.gradients(config, n)

@@ -20,7 +20,7 @@ from odenet_cli.errors import RequestError, first_line
 from odenet_cli.ode import Stats
 from odenet_cli.registry import require
 from odenet_cli.rundir import read_record
-from odenet_cli.training import build, checkpoint, device, generators
+from odenet_cli.training import build, checkpoint, generators
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, check_finite
 from odenet_cli.training.loop import make_step, score, train_epoch, validate
@@ -90,8 +90,7 @@ def approach(
     optim  to go there with, in the place of the run's own
     """
     split, step = failed_place(folder)
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
+    where = build.choose_device(config)
     session = assemble(run, where, known_data(folder))
     session.check_every_step = True
     state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))

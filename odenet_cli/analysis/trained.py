@@ -20,7 +20,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.rundir import WEIGHTS as WEIGHTS_FILE
 from odenet_cli.rundir import read_record
 from odenet_cli.tasks import Loss, task
-from odenet_cli.training import build, checkpoint, device, weights
+from odenet_cli.training import build, checkpoint, weights
 from odenet_cli.training.resume import begin_from_checkpoint, validate, weight_shapes
 
 WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
@@ -58,8 +58,7 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
     for name in APPENDED:
         check_file(folder / name)
     state, trained_on = weights_of_run(folder, config, which), known_data(folder)
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
+    where = build.choose_device(config)
     name, options = config.source()
     settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)

@@ -24,7 +24,7 @@ from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.ode import Stats
 from odenet_cli.report.runs import Run
-from odenet_cli.training import build, device
+from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted, evaluate, scoring, unwatched
 from odenet_cli.training.identity import check_same_data
 from odenet_cli.training.loop import fit, loss_and_gradients
@@ -91,8 +91,7 @@ def from_log(run: Run) -> Iterator[Check]:
 def open_session(folder: Path, config: Config, run: Run) -> Session:
     """Return network and data of a cell on this machine; raises where the data are others."""
     needs_float64("verify", config)
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
+    where = build.choose_device(config)
     session = assemble(config, where)
     check_same_data(run.record.get("data") or {}, session.data.record, folder)
     return session

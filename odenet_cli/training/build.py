@@ -163,6 +163,19 @@ def eval_dtype(config: Config) -> torch.dtype:
     return DTYPES[config.eval.dtype or config.dtype]
 
 
+def choose_device(config: Config, job: int = 0) -> torch.device:
+    """Return the device that a run of `config` computes on, for a sweep's job that of its number, and set what is
+    global to the process for it."""
+    where = device.choose(config.device, job)
+    configure_backends(config, where)
+    return where
+
+
+def configure_backends(config: Config, where: torch.device) -> None:
+    """Set what is global to the process for a run of `config` (see `device.configure_backends`)."""
+    device.configure_backends(where, config.deterministic, tightest(config))
+
+
 def tightest(config: Config) -> float | None:
     """Return the smallest tolerance of any solve of the run; None without one."""
     solvers = (config.solver, gradient_solver(config), eval_solver(config))

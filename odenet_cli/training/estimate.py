@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from odenet_cli.config.schema import Config
-from odenet_cli.training import build, device
+from odenet_cli.training import build
 from odenet_cli.training.loop import make_step
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Session
@@ -21,8 +21,7 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
 
     The first step, which pays for warming up, counts in `step_ms` only where there is no other.
     """
-    where = device.choose(config.device)
-    device.configure_backends(where, config.deterministic, build.tightest(config))
+    where = build.choose_device(config)
     trainer = replace(config.trainer, certify=0)
     session = assemble(replace(config, compile="false", trainer=trainer), where)
     session.model.train()

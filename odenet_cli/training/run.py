@@ -24,7 +24,7 @@ from odenet_cli.files import write
 from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, short, write_record
 from odenet_cli.tasks import optional, task
-from odenet_cli.training import budget, build, checkpoint, device, generators, record
+from odenet_cli.training import budget, build, checkpoint, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.costs import account
 from odenet_cli.training.ending import tell_end
@@ -65,8 +65,7 @@ def run(
         longer = check_same_run(folder, config)
         if new:
             save(config, folder, tied)
-        where = device.choose(config.device, job)
-        device.configure_backends(where, config.deterministic, build.tightest(config))
+        where = build.choose_device(config, job)
         session = assemble(config, where, before.get("data"))
         check_same_data(before.get("data") or {}, session.data.record, folder)
         state, final = find_start(session, folder, before, longer)

@@ -1,6 +1,7 @@
 """Units are those of the run: fitted on what is seen of its training series, and held to for every other table."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import table_kit
@@ -9,6 +10,7 @@ from table_kit import parts, same
 
 from odenet_cli import data
 from odenet_cli.data.common.series import PADDING
+from odenet_cli.data.common.units import seen_counts
 from odenet_cli.errors import RequestError
 
 NAMES = [f"s{n}" for n in range(8)]
@@ -16,6 +18,14 @@ NAMES = [f"s{n}" for n in range(8)]
 
 def rows(x=lambda n, t: n + t, y=lambda n, t: n * t, time=lambda n, t: t, names=NAMES, length=4):
     return [(name, time(n, t), x(n, t), y(n, t)) for n, name in enumerate(names) for t in range(length)]
+
+
+def test_so_many_points_are_seen_as_the_window_says():
+    """By rational arithmetic: 53 of 100 by 0.53, where a float32 or an unrounded product has 52."""
+    counts = torch.arange(1, 400)
+    for share in range(1, 101):
+        exact = [max(1, int(Fraction(share, 100) * n)) for n in counts.tolist()]
+        assert seen_counts(share / 100, counts).tolist() == exact
 
 
 @pytest.fixture

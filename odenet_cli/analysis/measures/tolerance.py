@@ -18,7 +18,7 @@ from odenet_cli.analysis.measures import Row, Rows, config_of
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.schema import Config, SolverChange
-from odenet_cli.training import build, device
+from odenet_cli.training import build
 from odenet_cli.training.evaluate import evaluate
 
 
@@ -36,7 +36,7 @@ def score(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> 
         net = trained(folder, config, "best", eval_batch(config))
         for key in missing:
             at = replace(config, eval=replace(config.eval, solver=SolverChange(rtol=key["rtol"], atol=key["rtol"])))
-            device.configure_backends(net.device, config.deterministic, build.tightest(at))
+            build.configure_backends(at, net.device)
             answers: dict[str, Tensor] = {}
             solver, limit = build.solver(eval_solver(at)), config.trainer.limit_batches
             scores = evaluate(net.model, net.loss_fn, net.data.test, solver, limit, build.eval_dtype(at), answers)

@@ -173,7 +173,7 @@ class Numbers(NamedTuple):
 
     def in_window(self, window: float) -> Tensor:
         """Return which points lie in the first `window` of their series, at least one of each, (P,)."""
-        return self.places < (window * self.counts).floor().long().clamp_min(1).repeat_interleave(self.counts)
+        return self.places < seen_counts(window, self.counts).repeat_interleave(self.counts)
 
     def digest(self, columns: Sequence[str], series: Sequence[str]) -> str:
         """Return a SHA-256 of numbers and names, the same for any order of the columns."""
@@ -182,6 +182,12 @@ class Numbers(NamedTuple):
         for part in (self.times, self.values[:, order].contiguous()):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
+
+
+def seen_counts(window: float, counts: Tensor) -> Tensor:
+    """Return how many points the first `window` of a series of so many has, at least one."""
+    # In float64, and 53 where rounding leaves 0.53 * 100 a little below.
+    return (window * counts.double() + 1e-9).long().clamp_min(1)
 
 
 def positions(counts: Tensor) -> Tensor:
