@@ -77,8 +77,11 @@ class Source(OwnFile, LabelledSource):
         self._check_sizes(files, faults)
         faults.raise_all()
         mode = "L" if all(file.mode in GREY for file in files) else "RGB"
-        images, sha256 = _decode(files, self.file, self._scaled(files), mode, faults)
+        images, sha256, transparent = _decode(files, self.file, self._scaled(files), mode, faults)
         faults.raise_all()
+        if transparent:
+            named = few(transparent)
+            notes.append(f"transparent pixels are taken as opaque, in the colour that lies below them: {named}.")
         split = numpy.array([file.split for file in files])
         labels = numpy.array([file.label for file in files])
         parts = [
@@ -119,7 +122,9 @@ class Source(OwnFile, LabelledSource):
             images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]
             others += [path for path in paths if path.suffix.lower() not in IMG_EXTENSIONS]
             if not images:
-                faults.add(f"{folder.relative_to(self.file)} has no image in it", "Fill it, or take it out")
+                held = f", but {few([path.name for path in paths])}" if paths else ""
+                remedy = f"Fill it ({' '.join(IMG_EXTENSIONS)}), or take it out"
+                faults.add(f"{folder.relative_to(self.file)} has no image in it{held}", remedy)
             files += [File(path, split, folder.name) for path in images]
         if others:
             named = few([path.relative_to(self.file) for path in others])
@@ -191,16 +196,20 @@ def _report(bad: dict[str, list[str]], faults: Faults) -> None:
         faults.add(f"{what}: {few(names)}", REMEDY, len(names))
 
 
-def _decode(files: list[File], folder: Path, size: tuple[int, int], mode: str, faults: Faults) -> tuple[Any, str]:
-    """Return the images, (N, H, W) or (N, H, W, 3) uint8, and one SHA-256 of all names and bytes."""
+def _decode(
+    files: list[File], folder: Path, size: tuple[int, int], mode: str, faults: Faults
+) -> tuple[Any, str, list[str]]:
+    """Return the images, (N, H, W) or (N, H, W, 3) uint8, a SHA-256 of names and bytes, and which are transparent."""
     from PIL import Image, ImageOps
 
     images = numpy.empty((len(files), *size) + (3,) * (mode == "RGB"), dtype=numpy.uint8)
-    digest, bad = hashlib.sha256(), dict[str, list[str]]()
+    digest, bad, transparent = hashlib.sha256(), dict[str, list[str]](), list[str]()
     for n, file in enumerate(files):
         try:
             content = file.path.read_bytes()
             with Image.open(io.BytesIO(content)) as opened:
+                if opened.has_transparency_data and opened.convert("RGBA").getextrema()[3][0] < 255:
+                    transparent.append(_name(file))
                 image = ImageOps.exif_transpose(opened).convert(mode)
                 if image.size != size[::-1]:
                     image = image.resize(size[::-1], Image.Resampling.BILINEAR)
@@ -210,4 +219,4 @@ def _decode(files: list[File], folder: Path, size: tuple[int, int], mode: str, f
             continue
         digest.update(str(file.path.relative_to(folder)).encode() + hashlib.sha256(content).digest())
     _report(bad, faults)
-    return images, digest.hexdigest()
+    return images, digest.hexdigest(), transparent

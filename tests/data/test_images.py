@@ -99,6 +99,25 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path):
     assert load(tmp_path).record["warning"].endswith("left out, as no images of a class: readme.txt, ant/notes.md.")
 
 
+def test_transparent_images_are_told(tmp_path):
+    """Of black drawings on nothing all pixels are black, without a word."""
+    fill(tmp_path, 4)
+    drawing = numpy.zeros((8, 6, 4), numpy.uint8)
+    Image.fromarray(drawing).save(tmp_path / "bee" / "0.png")
+    drawing[..., 3] = 255
+    Image.fromarray(drawing).save(tmp_path / "bee" / "1.png")
+    says = "transparent pixels are taken as opaque, in the colour that lies below them: bee/0.png."
+    assert load(tmp_path).record["warning"].endswith(says)
+
+
+def test_a_class_of_other_files_is_told(tmp_path):
+    fill(tmp_path, 4)
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(PIXELS[0]).save(tmp_path / "cat" / "0.gif")
+    with pytest.raises(RequestError, match=r"cat has no image in it, but 0\.gif\. Fill it \(\.jpg \.jpeg \.png "):
+        load(tmp_path)
+
+
 def test_all_faults_are_told_at_once(tmp_path):
     fill(tmp_path, 4)
     whole = (tmp_path / "ant" / "0.png").read_bytes()
