@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -56,10 +57,11 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
     # Without jumps a span is one segment, whose field may look anywhere.
     if not jumps:
         return [Segment(t, end, i, j, -math.inf, math.inf, end)]
-    direction = math.copysign(1.0, end - t)
+    direction, ordered = math.copysign(1.0, end - t), sorted(jumps)
     # Jumps are met in the order of the solve, which may run backwards in time.
+    inside = ordered[bisect_right(ordered, min(t, end)) : bisect_left(ordered, max(t, end))]
     stops = [t]
-    for jump in sorted(jumps, key=lambda jump: direction * jump):
+    for jump in inside if direction > 0 else reversed(inside):
         # A jump within rounding of a stop makes no segment of its own: nothing could be solved in it.
         if min(direction * (jump - stops[-1]), direction * (end - jump)) > _time_tolerance(jump):
             stops.append(jump)
@@ -67,19 +69,22 @@ def split_at_jumps(ts: Sequence[float], i: int, j: int, jumps: Collection[float]
 
     def follows_output(n: int) -> bool:
         """Return whether a stop at output n has the gradient of its time: at the ends of a solve, and off all jumps."""
-        return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in jumps)
+        k = bisect_left(ordered, ts[n])
+        nearest = ordered[max(0, k - 1) : k + 1]
+        return ts[n] in (ts[0], ts[-1]) or all(abs(ts[n] - jump) > _time_tolerance(jump) for jump in nearest)
 
     # Only the span's own ends can move; a jump between them stands still.
     indices = [i if follows_output(i) else None, *[None] * (len(stops) - 2), j if follows_output(j) else None]
     ends = zip(pairwise(stops), pairwise(indices))
-    return [Segment(a, b, k, m, *_visible_range(min(a, b), max(a, b), jumps, dtype), end) for (a, b), (k, m) in ends]
+    return [Segment(a, b, k, m, *_visible_range(min(a, b), max(a, b), ordered, dtype), end) for (a, b), (k, m) in ends]
 
 
-def _visible_range(a: float, b: float, jumps: Collection[float], dtype: torch.dtype) -> tuple[float, float]:
+def _visible_range(a: float, b: float, jumps: Sequence[float], dtype: torch.dtype) -> tuple[float, float]:
     """Return the first and the last time that a field sees from a to b: behind the last jump until a, and before the
-    first one from b. Where `dtype` has no time between them, both are the middle."""
-    low = max((_next_to_jump(jump, 1, dtype) for jump in jumps if jump <= a + _time_tolerance(a)), default=-math.inf)
-    high = min((_next_to_jump(jump, -1, dtype) for jump in jumps if jump >= b - _time_tolerance(b)), default=math.inf)
+    first one from b, of jumps that rise. Where `dtype` has no time between them, both are the middle."""
+    behind, ahead = bisect_right(jumps, a + _time_tolerance(a)), bisect_left(jumps, b - _time_tolerance(b))
+    low = _next_to_jump(jumps[behind - 1], 1, dtype) if behind else -math.inf
+    high = _next_to_jump(jumps[ahead], -1, dtype) if ahead < len(jumps) else math.inf
     return (low, high) if low <= high else ((a + b) / 2, (a + b) / 2)
 
 

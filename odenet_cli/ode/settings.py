@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import fields
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -101,11 +101,10 @@ class OutputTimes(NamedTuple):
     def merge(self) -> tuple[list[float], Tensor | None, list[int]]:
         """Return the distinct times, the same as a tensor, and for each output time the index of its distinct one."""
         # Times run one way, so that equal ones are neighbours.
-        first = [n for n, t in enumerate(self.values) if n == 0 or t != self.values[n - 1]]
-        distinct = [self.values[n] for n in first]
-        index = [distinct.index(t) for t in self.values] if len(first) < len(self.values) else range(len(first))
+        new = [n == 0 or t != self.values[n - 1] for n, t in enumerate(self.values)]
+        first = [n for n, is_new in enumerate(new) if is_new]
         tensor = self.tensor if self.tensor is None or len(first) == len(self.values) else self.tensor[first]
-        return distinct, tensor, list(index)
+        return [self.values[n] for n in first], tensor, [count - 1 for count in accumulate(new)]
 
 
 def check_tensors(name: str, values: Iterable[Any]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ode_cases import ADAPTIVE
 
-from odenet_cli.ode import Adaptive
+from odenet_cli.ode import Adaptive, segment
 from odenet_cli.ode.gradient.adjoint import Adjoint
 
 F64 = torch.float64
@@ -252,3 +252,14 @@ def test_the_adjoint_stops_at_jumps_of_the_forward_solve(backward):
     (found,) = torch.autograd.grad(y.sum(), strength)
     assert found.item() == pytest.approx(0.5 * math.exp(-0.5 + 1.0), rel=1e-5)
     assert stats.nfe_backward < 400, "no step has to search for the jump"
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_segment_looks_at_its_own_jumps_alone(monkeypatch, way):
+    """With a control that is held for an hour a solve has thousands of jumps."""
+    looked_at, next_to_jump = [], segment._next_to_jump
+    monkeypatch.setattr(segment, "_next_to_jump", lambda *jump: looked_at.append(jump) or next_to_jump(*jump))
+    ends = [0.0, 100.0][::way]
+    segments = segment.split_at_jumps(ends, 0, 1, [n + 0.5 for n in range(100)], torch.float64)
+    assert len(segments) == 101
+    assert len(looked_at) == 200
