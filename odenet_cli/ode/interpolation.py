@@ -22,11 +22,13 @@ def weights(tableau: OneStepMethod, theta: Any) -> tuple[Any, ...]:
 
 
 def interpolate(
-    tableau: OneStepMethod, y: State, h: float, k: Sequence[State], thetas: Sequence[float | Tensor]
+    tableau: OneStepMethod, y: State, h: float, k: Sequence[State], thetas: Sequence[float] | Tensor
 ) -> list[State]:
-    """Return y(t + θh) for each θ; tensors pass their gradients on."""
-    table = [[h * w for w in weights(tableau, theta)] for theta in thetas]
-    return linear_combinations(y, table, k[: len(tableau.dense_floats)])
+    """Return y(t + θh) for each θ; a tensor (n,) passes its gradients on."""
+    k = k[: len(tableau.dense_floats)]
+    if isinstance(thetas, Tensor):
+        return linear_combinations(y, h * torch.stack(weights(tableau, thetas), dim=1), k)
+    return linear_combinations(y, [[h * w for w in weights(tableau, theta)] for theta in thetas], k)
 
 
 def polynomial(tableau: OneStepMethod, y: State, h: float, k: Sequence[State]) -> list[State]:
@@ -37,27 +39,21 @@ def polynomial(tableau: OneStepMethod, y: State, h: float, k: Sequence[State]) -
     return [y, *linear_combinations(zeros, table, k[: len(tableau.dense_floats)])]
 
 
-def linear_combinations(y: State, table: Sequence[Sequence[Any]], terms: Sequence[State]) -> list[State]:
-    """Return y + Σ w_j x_j for each row of weights in `table`."""
-    # Weights of times with gradients are tensors, whose graph `torch.tensor` below would cut off.
-    if any(isinstance(w, Tensor) for row in table for w in row):
-        return [tuple(_with_gradients(part, row, xs) for part, xs in zip(y, zip(*terms))) for row in table]
+def linear_combinations(y: State, table: Sequence[Sequence[float]] | Tensor, terms: Sequence[State]) -> list[State]:
+    """Return y + Σ w_j x_j for each row of weights in `table`; as a tensor (rows, terms) it passes its gradients on."""
     # Stages without weight at any θ, as four of DOP853's, are not stacked.
-    used = [j for j in range(len(terms)) if any(row[j] for row in table)]
+    used = [j for j in range(len(terms)) if isinstance(table, Tensor) or any(row[j] for row in table)]
     if not used:
         return [y] * len(table)
     # One matrix product over the stacked terms: a step may hold hundreds of outputs.
     parts: list[Sequence[Tensor]] = []
     for i, part in enumerate(y):
         # Weights are real also where the state is complex; a matrix is made in the real dtype and then cast.
-        matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
+        if isinstance(table, Tensor):
+            matrix = table.to(part.real.dtype)
+        else:
+            matrix = torch.tensor([[row[j] for j in used] for row in table], dtype=part.real.dtype, device=part.device)
         # (outputs, terms) · (terms, *S) -> (outputs, *S)
         stacked = torch.stack([terms[j][i] for j in used])
         parts.append((part + torch.tensordot(matrix.to(part.dtype), stacked, 1)).unbind())
     return list(zip(*parts))
-
-
-def _with_gradients(y: Tensor, row: Sequence[Any], terms: Sequence[Tensor]) -> Tensor:
-    """Return y + Σ w_j x_j with weights that carry gradients."""
-    total: Tensor = y + sum(torch.as_tensor(w).to(y.real.dtype) * x for w, x in zip(row, terms))
-    return total

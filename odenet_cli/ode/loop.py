@@ -9,6 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from odenet_cli.ode import interpolation
 from odenet_cli.ode.autograd.times import TimeGradients, restrict_to_segment
@@ -17,7 +18,7 @@ from odenet_cli.ode.errors import NotFinite, StepLimit, StepTooSmall
 from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import CountedField, State, Time, VectorField, rms
+from odenet_cli.ode.state import CountedField, State, VectorField, rms
 from odenet_cli.ode.step import Step, interpolation_stages, rk_step
 from odenet_cli.ode.tableau import Tableau
 from odenet_cli.ode.transforms import is_finite
@@ -168,7 +169,7 @@ class RungeKutta(LoopBase):
         """Return a step within the present segment: `rk_step` itself, so that no frame lies between."""
         return partial(rk_step, self.tableau, self.f, n_dynamic=self.n_dynamic)
 
-    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float] | Tensor) -> list[State]:
         return interpolation.interpolate(self.tableau, accepted.y, accepted.h, self._all_stages(accepted), thetas)
 
     def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:

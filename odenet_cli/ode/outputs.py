@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
 from odenet_cli.ode.autograd.times import TimeGradients
 from odenet_cli.ode.errors import NotFinite
 from odenet_cli.ode.field.random_state import Draw
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import State, Time, norms
+from odenet_cli.ode.state import State, norms
 from odenet_cli.ode.step import Step
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class StepRecord:
     output_at_end: int | None = None
     draws: Sequence[Draw] = ()
 
-    def thetas(self, time_gradients: TimeGradients | None) -> list[Time]:
-        """Return where in the step its interior outputs lie; as tensors where their times have gradients."""
-        if time_gradients is None:
-            return [theta for _, theta in self.interior_outputs]
-        return [time_gradients.theta(self.segment, j, theta, self.h) for j, theta in self.interior_outputs]
+    def thetas(self, time_gradients: TimeGradients | None) -> Sequence[float] | Tensor:
+        """Return where in the step its interior outputs lie; as a tensor where their times have gradients."""
+        thetas = [theta for _, theta in self.interior_outputs]
+        if time_gradients is None or not thetas:
+            return thetas
+        return time_gradients.thetas(self.segment, self.interior_outputs[0][0], thetas, self.h)
 
 
 @dataclass(kw_only=True)
@@ -83,7 +85,7 @@ class Loop(Protocol):
         """Solve over a segment, either way in time, yielding every accepted step."""
         ...
 
-    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[Time]) -> list[State]:
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float] | Tensor) -> list[State]:
         """Return the states at t + θh inside the step that was accepted last."""
         ...
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from ode_cases import METHODS, PAIRS, Swirl, doubles, label, solver, steps_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet_cli.ode import Adaptive, Fixed, Tableau
 
@@ -124,3 +125,28 @@ def test_three_times_give_all_states_and_two_the_last():
     y0, solve = torch.ones(4, 2, dtype=torch.float64), solver(("adaptive", "dopri5"))
     assert solve(Swirl(2), y0, doubles(0.0, 1.0)).y.shape == (4, 2)
     assert solve(Swirl(2), y0, doubles(0.0, 0.5, 1.0)).y.shape == (3, 4, 2)
+
+
+class Operations(TorchDispatchMode):
+    """Count the operations on tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["dopri5", "adams", "rodas4"])
+def test_outputs_inside_a_step_are_one_product_also_where_their_times_have_gradients(name):
+    solve = Adaptive(method=name, rtol=1e-3, atol=1e-3)
+
+    def operations(count):
+        ts = torch.linspace(0.0, 1.0, count, dtype=torch.float64, requires_grad=True)
+        with Operations() as seen:
+            stats = solve(lambda t, y: -y, doubles(1.0), ts).stats
+        return seen.count, stats.accepted
+
+    (few, steps), (many, again) = operations(200), operations(400)
+    assert steps == again
+    assert many - few < 2 * 200

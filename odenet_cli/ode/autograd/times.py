@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from odenet_cli.ode.segment import Segment
@@ -49,14 +50,15 @@ class TimeGradients:
         one = span / span.detach()
         return tuple(part * one.to(part.real.dtype) for part in dy)
 
-    def theta(self, segment: Segment, j: int, theta: float, h: float) -> Time:
-        """Return θ of output j in a step of length h: it depends on the output's time and on
-        the ends of the segment."""
+    def thetas(self, segment: Segment, first: int, thetas: list[float], h: float) -> Tensor:
+        """Return θ of neighbouring outputs in a step of length h, `first` being the first of them: each depends on the
+        output's time and on the ends of the segment."""
         # h is a constant share h / span of the segment, so θ is the share of the segment up to the output over that;
         # the share up to the step's start is a constant, and has no part in the gradient.
         start, end = self._ends(segment)
-        fraction = (self.times[j] - start) / (end - start)
-        return _with_gradient(theta, fraction * ((segment.end - segment.start) / h))
+        fraction = (self.times[first : first + len(thetas)] - start) / (end - start)
+        share = fraction * ((segment.end - segment.start) / h)
+        return torch.tensor(thetas, dtype=share.dtype, device=share.device) + (share - share.detach())
 
 
 def _with_gradient(value: Time, source: Time) -> Time:

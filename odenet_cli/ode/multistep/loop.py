@@ -114,9 +114,10 @@ class MultistepLoop(AdaptiveBase):
     def order(self) -> int:
         return len(self.z) - 1
 
-    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float | Tensor]) -> list[State]:
+    def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float] | Tensor) -> list[State]:
         """Return the corrected polynomial of the step, which meets the states at both its ends."""
-        return interpolate(cast(MultistepStep, accepted).z, [theta - 1.0 for theta in thetas])
+        xs = thetas - 1.0 if isinstance(thetas, Tensor) else [theta - 1.0 for theta in thetas]
+        return interpolate(cast(MultistepStep, accepted).z, xs)
 
     def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
         return accepted.end, cast(MultistepStep, accepted).z

@@ -106,7 +106,9 @@ def change_order(z: Nordsieck, e: State, polynomial: Sequence[float], up: float 
     return changed if up is None else [*changed, top]
 
 
-def interpolate(z: Nordsieck, xs: Sequence[float | Tensor]) -> list[State]:
+def interpolate(z: Nordsieck, xs: Sequence[float] | Tensor) -> list[State]:
     """Return the array's polynomial at x steps from its point, for each x."""
     # Taylor's series about the array's point, whose coefficients it holds: Σ z_k x^k.
-    return interpolation.linear_combinations(z[0], [[x**k for k in range(1, len(z))] for x in xs], z[1:])
+    powers = range(1, len(z))
+    table = torch.stack([xs**k for k in powers], 1) if isinstance(xs, Tensor) else [[x**k for k in powers] for x in xs]
+    return interpolation.linear_combinations(z[0], table, z[1:])
