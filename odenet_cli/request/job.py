@@ -138,8 +138,12 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
         config = to_config(master) if names_recipe(master, "hydra.sweep.dir") else None
         folder = _folder(master, config, "hydra.sweep.dir")
         points = composer.points(master)
+    # A sweep that goes on names its new jobs also by what tells them from those that are there.
+    earlier = runs_below(folder) if OmegaConf.select(master, "resume") == "auto" else []
+    there = [list(record_or_reason(run).get("overrides") or []) for run in earlier]
     keys = {override.partition("=")[0] for point in points for override in point}
-    same = ",".join(quote(key_of(key)) for key in sorted(keys - {*differing_keys(points)}))
+    told_apart = {key for key in differing_keys([*points, *there]) if key_of(key) not in INCIDENTAL}
+    same = ",".join(quote(key_of(key)) for key in sorted(keys - told_apart))
     with read_write(master.hydra):
         master.hydra.sweep.dir = str(folder)
         master.hydra.overrides.hydra += [
