@@ -162,6 +162,8 @@ BAD = [
     ),
     ({"x": VECTORS, "y": LABELS * 0}, {}, "y has one class only"),
     ({"x": VECTORS, "y": LABELS.astype(float)}, {}, "data.task=classify or data.task=regression"),
+    ({"x": VECTORS, "y": LABELS.astype(float)[:, None]}, {}, "data.task=classify or data.task=regression"),
+    ({"x": VECTORS, "y": numpy.eye(4)[LABELS]}, {}, "as a one-hot code does, but stored as float64. .* argmax"),
     ({"x": VECTORS, "y": LABELS + 0.5}, {"task": "classify"}, "40 numbers that are no labels, first 0.5"),
     ({"x": VECTORS, "y": numpy.eye(4, dtype=int)[LABELS]}, {}, "one-hot code"),
     ({"x": VECTORS, "y": VECTORS[:, 0] * 0}, {"task": "regression"}, "y is constant .0. in training"),

@@ -131,17 +131,15 @@ def choose_task(parts: Sequence[Part], asked: str | None, faults: Faults) -> str
     columns = [part.y.shape[1] for part in parts if part.y.ndim == 2]
     if asked == "regression" and kinds & set("US"):
         faults.add(f"{name} is text", "Numbers are predicted; for classes leave out data.task=regression")
-    if asked is None and "f" in kinds and not columns and _like_labels(parts):
-        faults.add(
-            f"{name} holds whole numbers from 0, as labels do, but stored as {parts[0].y.dtype}",
-            "Say what they are: data.task=classify or data.task=regression",
-        )
+    wide = any(count > 1 for count in columns)
+    remedy = "Of a one-hot code take argmax(1); to predict the numbers say data.task=regression"
+    if asked is None and "f" in kinds and (_like_one_hot(parts) if wide else _like_labels(parts)):
+        held = "a 1 and else 0 in each row, as a one-hot code does" if wide else "whole numbers from 0, as labels do"
+        either = "Say what they are: data.task=classify or data.task=regression"
+        faults.add(f"{name} holds {held}, but stored as {parts[0].y.dtype}", remedy if wide else either)
     task = asked or ("regression" if "f" in kinds else "classify")
-    if task == "classify" and any(count > 1 for count in columns):
-        faults.add(
-            f"{name} is {_form(parts[0].y)}, and labels are (N,)",
-            "Of a one-hot code take argmax(1); to predict the numbers say data.task=regression",
-        )
+    if task == "classify" and wide:
+        faults.add(f"{name} is {_form(parts[0].y)}, and labels are (N,)", remedy)
     return task
 
 
@@ -152,6 +150,12 @@ def _like_labels(parts: Sequence[Part]) -> bool:
         return False
     known = numpy.unique(y)
     return bool(len(known) > 1 and len(y) >= 4 * len(known) and (known == numpy.arange(len(known))).all())
+
+
+def _like_one_hot(parts: Sequence[Part]) -> bool:
+    """Return whether each row of all y (N, K) is 0 but for one 1."""
+    y = numpy.concatenate([part.y for part in parts])
+    return bool(numpy.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
 
 
 def targets(parts: Sequence[Part], task: str, known: list[str], faults: Faults) -> tuple[Tensor, list[str]]:
