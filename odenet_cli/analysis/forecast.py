@@ -116,6 +116,12 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
             dates = dates_ahead(pl.Series(t.tolist()), gap, horizon, table.zone) if table.dates == "date" else None
             steps = torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype)
             more.append(t[-1] + gap * steps if dates is None else dates.to_torch().to(t))
+        elif horizon is not None and row[-1] + median(row.diff()) <= t[-1] + (1 + 1e-9) * horizon:
+            wanted, given = (moment(float(x), table.dates, table.zone) for x in (t[-1] + horizon, row[-1]))
+            raise RequestError(
+                f"horizon={question.horizon} goes to {wanted}, and the controls of series {name} are given up to "
+                f"{given}. Add rows with them up to there, their values empty, or ask for less."
+            )
         if early := [word for word, time in zip(question.times, asked) if time < t[0]]:
             raise RequestError(f"times={early[0]}: series {name} begins later; there is nothing to predict from.")
         every = torch.unique(torch.cat((t, *more)))

@@ -86,6 +86,11 @@ def test_a_forecast_beyond_the_control_is_refused_by_name(own, tmp_path, monkeyp
     )
     with pytest.raises(RequestError, match=says):
         command.main([str(folder), "out=a.csv", "times=30"])
+    # Rows go a part of the way: the forecast ended with them, without a word.
+    with pytest.raises(
+        RequestError, match=r"horizon=30 goes to 36, and the controls of series s\d are given up to 7\.6"
+    ):
+        command.main([str(folder), "out=a.csv", "horizon=30"])
     bare = tmp_path / "bare.csv"
     bare.write_text("series,time,y,kind\na,0,1,A\na,1,2,A\n")
     with pytest.raises(RequestError, match=r"data\.controls=u: there is no such column, but series, time, y, kind"):
