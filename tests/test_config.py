@@ -58,6 +58,12 @@ def test_the_recipe_fills_only_what_is_open(words, data, gpu, expected):
     assert "recipe" not in config.data
 
 
+@pytest.mark.parametrize("words", ["+data.recipe.learning_rate=0.1", "+data.recipe.gradient.tol=0.1"])
+def test_a_recipe_with_a_key_that_nothing_reads_is_refused(words):
+    with pytest.raises(RequestError, match=r"data\.recipe(\.gradient)?=(learning_rate|tol) is not known"):
+        complete(compose(["data=digits", words]), gpu=False)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

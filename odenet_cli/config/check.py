@@ -26,6 +26,7 @@ RECIPE: dict[str, Any] = {  # what a data set may recommend, and the key that ea
     "epochs": {"gpu": "trainer.epochs", "cpu": "trainer.epochs"},
     "lr": "optim.lr",
     "rtol": "solver.rtol",
+    "direction": "model.direction",
     "gradient": {"method": "gradient.solver.method", "rtol": "gradient.solver.rtol"},
     "eval": {
         **{name: f"eval.solver.{name}" for name in ("method", "rtol", "atol", "steps", "max_steps")},
@@ -163,6 +164,9 @@ def _check_group(group: str, section: dict[str, Any]) -> None:
 
 def _check_section(key: str, section: dict[str, Any], like: dict[str, Any]) -> None:
     """Compare a section with `like`: for each key a section or any value; below `recipe` a key of the schema."""
+    if key.startswith("data.recipe"):  # what else stands in a model or a data set is checked by its class
+        for name in section:
+            require(key, name, like)
     for name in filter(like.__contains__, section):
         full, value, known = f"{key}.{name}", section[name], like[name]
         if isinstance(known, dict):

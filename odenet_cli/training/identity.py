@@ -3,7 +3,7 @@
 Where it happens, what it is called and how often it reports may change, and an unfinished run may be made longer.
 
 Who asks whether two configs are the same, and of what:
-request.expand_resume  may this word stand beside `resume=RUN`? Where `may_change`, and what is Hydra's
+job.expand_resume      may this word stand beside `resume=RUN`? Where `may_change`, and what is Hydra's
 check_same_run         may this run go on in that folder? All keys but those that `may_change`
 resume.fingerprint     is this checkpoint of this run? Of these, the keys that its weights follow from (`sets_weights`)
 identity               which folder of a sweep is this job's? All but INCIDENTAL, the whole of `trainer.*` too

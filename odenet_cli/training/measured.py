@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,3 @@ def steps_to_earn(gradient: str, convolves: bool) -> float:
     own = [row for row in rows if row["gradient"] == gradient] or rows
     gain_ms = statistics.median(row["plain_ms"] - row["compiled_ms"] for row in own)
     return 1e3 * compiled["compilation_s"] / gain_ms if gain_ms > 0 else math.inf
-
-
-def cheapest_backward(rows: Iterable[Mapping[str, Any]]) -> tuple[str, float]:
-    """Return (method, rtol) of the backward solve that evaluates least, of those whose gradient is, at all weights, no
-    further from the equation's than the exact gradient of the forward steps: the forward solve errs by as much."""
-    by_solve: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_solve.setdefault((row["method"], row["rtol"]), []).append(row)
-    enough = {key: same for key, same in by_solve.items() if all(row["error"] <= row["replay_error"] for row in same)}
-    return min(enough, key=lambda key: sum(row["nfe_backward"] for row in enough[key]))

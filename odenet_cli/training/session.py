@@ -26,8 +26,8 @@ from odenet_cli.training.optim import learning_rate
 class Window:
     """Hold the sums since the last record of training; they stay on the device until they are read.
 
-    time_s, opened  time spent before a resume, less what was not training's, and when the window's first step since
-                    then began
+    time_s          seconds of training before a resume
+    opened          when the first step of the window, or the first after a resume, began; None: not yet
     gradient_error  the largest of the window's certificates, if any
     nfe_certify     function evaluations of these
     """

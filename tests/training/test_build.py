@@ -79,10 +79,15 @@ def test_the_gain_of_a_step_says_how_many_earn_back_the_compilation(monkeypatch)
 
 
 def test_the_backward_solve_of_images_is_what_was_measured_to_be_enough():
-    """The recipe of all data of images is the cheapest solve no further off than the gradient of the forward steps."""
+    """The recipe of all data of images is the solve that evaluates least of those whose gradient is, at all weights, no
+    further from the equation's than the exact gradient of the forward steps: the forward solve errs by as much."""
     rows = measured.measurements()["backward"]["rows"]
     assert {row["step"] for row in rows} > {0}
-    best = measured.cheapest_backward(rows)
+    by_solve = {}
+    for row in rows:
+        by_solve.setdefault((row["method"], row["rtol"]), []).append(row)
+    enough = {key: same for key, same in by_solve.items() if all(row["error"] <= row["replay_error"] for row in same)}
+    best = min(enough, key=lambda key: sum(row["nfe_backward"] for row in enough[key]))
     recipes = {name: (preset("data", name).get("recipe") or {}).get("gradient") for name in options("data")}
     found = {name: (recipe["method"], recipe["rtol"]) for name, recipe in recipes.items() if recipe}
     assert "mnist" in found
