@@ -46,6 +46,7 @@ REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these must be
 HOPELESS = 2.0  # times the cost of the best: an estimate that may be off by less
 COARSEST, FINEST = 1e-3, 1e-11  # references
 MARGIN = 20  # how many times smaller than a wanted error the last change of the reference is to be
+FEW, QUICK_SHARE = 8, 1 / 400  # samples that are taken in any case; of the time, for a gradient of more
 MAX_RACERS, SHORT_S, LONG_S = 8, 0.02, 0.5  # a step that takes so long is timed more often, or once
 DOUBT = 1.25  # an estimated cost counts for so much more
 PATIENCE = 8  # a setting may take so many times the evaluations that the run's own takes
@@ -63,6 +64,7 @@ class Tuner:
     change   returns a config with these keys set
     metric   what is to be small
     seconds  that the search may take, by `clock`
+    samples  on which errors are measured; None: as many as are quick. `few` of them it came to
     own      the row of the run's own setting
     """
 
@@ -74,7 +76,7 @@ class Tuner:
     metric: str = "time"
     seconds: float = 60.0
     methods: Sequence[str] = METHODS
-    samples: int = 8
+    samples: int | None = None
     note: Callable[[str], None] = lambda text: None
     rows: dict[Setting | None, Measured] = field(default_factory=dict)
     references: list[Comparison] = field(default_factory=list)
@@ -84,9 +86,8 @@ class Tuner:
     def __post_init__(self) -> None:
         self.started, self.model = clock(self.net.device), self.net.model.train()
         self.resident = [*self.model.parameters(), *self.model.buffers()]
-        self.batch_size = self.run.trainer.batch_size or self.samples
-        self.samples = min(self.samples, self.batch_size)
-        self.sizes = [size for size in (self.batch_size // 4, self.batch_size) if size > self.samples]
+        self.batch_size = self.run.trainer.batch_size or self.samples or FEW
+        self.few = min(self.samples or FEW, self.batch_size)
         self.batches: dict[int, Any] = {}
         # A run's own setting has a row of its own only where it is none of those that are tried.
         self.own_key = setting_of(self.run)
@@ -127,7 +128,7 @@ class Tuner:
         best, names = self.best(), [row.name for row in others]
         most = within * (getattr(best, self.metric) if best else math.inf)
         rows = [row for row in self.rows.values() if row.samples and row.fits(self.limits, ERRORS)]
-        size = (self.sizes or [self.samples])[-1]
+        size = (self.sizes or [self.few])[-1]
         self.measure_costs([row for row in rows if self.score(row) <= most or row.name in names], size)
 
     def best(self) -> Measured | None:
@@ -142,8 +143,31 @@ class Tuner:
 
     # --- references, and the run's own setting
 
+    def take_samples(self) -> None:
+        """Measure errors on as much of a batch as is quick: the gradients of its samples cancel more than their errors
+        do, so that on a few of them the relative error is a smaller one."""
+        if self.samples is not None or self.few == self.batch_size:
+            return
+        # The first gradient of all takes longer than others, and its time is of no use.
+        sizes = [self.few, self.few, *(4**n * self.few for n in range(1, 20) if 4**n * self.few < self.batch_size)]
+        allowed = math.inf
+        for size in (*sizes, self.batch_size):
+            began = self.spent
+            Comparison(self.net, solver_of(self.run), size, COARSEST)
+            if size > self.few and self.spent - began > allowed:
+                break
+            self.few = size
+            # Four times the samples of a small network take hardly longer.
+            allowed = max(QUICK_SHARE * self.seconds, 1.5 * (self.spent - began))
+
+    @property
+    def sizes(self) -> list[int]:
+        """The parts of a batch that costs are measured on, beside the samples that errors are measured on."""
+        return [size for size in (self.batch_size // 4, self.batch_size) if size > self.few]
+
     def find_references(self) -> None:
         """Solve ever finer, until the reference changes far less than the wanted errors, or its time is over."""
+        self.take_samples()
         wanted = min((self.limits[name] for name in ERRORS if name in self.limits), default=0.01)
         rtol = COARSEST
         while rtol >= FINEST:
@@ -151,7 +175,7 @@ class Tuner:
             began, before, self.references = self.spent, self.references, []
             for weights in self.weights:
                 self.model.load_state_dict(weights)
-                self.references.append(Comparison(self.net, solver_of(self.run), self.samples, rtol))
+                self.references.append(Comparison(self.net, solver_of(self.run), self.few, rtol))
             changes = [old.distance(new) for old, new in zip(before, self.references)]
             self.reference_rtol, self.reference_error = rtol, max(changes, default=math.inf)
             too_long = self.spent + 3 * (self.spent - began) > REFERENCE_SHARE * self.seconds
@@ -209,7 +233,7 @@ class Tuner:
             row.gradient, row.state = (max(column) for column in zip(*errors))
             if not row.fits(self.limits, ERRORS) and setting != self.own_key:
                 return row  # at the other weights it need not be tried
-        self._set_cost(row, self.samples, costs, memory, self.time_steps([row.solver], self.samples)[0])
+        self._set_cost(row, self.few, costs, memory, self.time_steps([row.solver], self.few)[0])
         return row
 
     def measure_costs(self, rows: Sequence[Measured], samples: int) -> list[float]:
@@ -248,7 +272,7 @@ class Tuner:
             self.model.load_state_dict(weights)
             times: list[list[float]] = [[] for _ in solvers]
             repeats = 1
-            while len(times[0]) < repeats:
+            while times and len(times[0]) < repeats:
                 for solver, own in zip(solvers, times):
                     start = clock(self.net.device)
                     self._step(solver, batch)

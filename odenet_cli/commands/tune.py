@@ -7,10 +7,10 @@ Fitting is to keep, at both weights, to
   want="gradient<=10%"                 left out: this
   want="gradient<=5% memory<=1GiB"     and time<=200ms, nfe<=60, state<=1%
 
-gradient is the relative error of the gradient on the first samples, in training mode, against that of the differential
-equation in float64; state that of the states in which solves end; time and memory are those of a training step on a
-whole batch, eager; NFE its function evaluations, forward and backward. The reference is refined until it changes far
-less than the errors that are wanted.
+gradient is the relative error of the gradient on a batch, or the first samples of one that takes long, in training
+mode, against that of the differential equation in float64; state that of the states in which solves end; time and
+memory are those of a training step on a whole batch, eager; NFE its function evaluations, forward and backward. The
+reference is refined until it changes far less than the errors that are wanted.
 
   odenet tune last metric=memory              what is to be small: time, nfe or memory
   odenet tune last methods=dopri5,rk4,rk38    of conf/solver; those of fixed steps are tried if they are named
@@ -52,7 +52,12 @@ add("--want", metavar="LIMITS", type=_common.word, default="gradient<=10%", help
 add("--metric", metavar="time|nfe|memory", type=_common.one_of("time", "nfe", "memory"), default="time", help="cost")
 add("--methods", metavar="A,B", type=_common.several(str), help="left out: those that follow a tolerance")
 add("--seconds", metavar="N", type=_common.positive, default=60.0, help="that the search may take; left out: 60")
-add("--samples", metavar="N", type=_common.whole(1), default=8, help="that errors are measured on; left out: 8")
+add(
+    "--samples",
+    metavar="N",
+    type=_common.whole(1),
+    help="of the errors; left out: a batch, or 8",
+)
 add("--all", action="store_true", help="measure also what the search leaves out")
 _common.add_checkpoint(PARSER)
 
@@ -89,7 +94,7 @@ def main(request: Namespace) -> int:
     print_search(search)
     content = {
         **{"step": tuner.net.step, "want": limits, "metric": request.metric, "stopped": stopped, **spent},
-        **{"samples": tuner.samples, "batch_size": tuner.batch_size, "reference_rtol": tuner.reference_rtol},
+        **{"samples": tuner.few, "batch_size": tuner.batch_size, "reference_rtol": tuner.reference_rtol},
         **{"reference_error": tuner.reference_error, "command": words, "search": search, "rows": rows},
     }
     with _common.journal(request.folder / "tune.json", write_json) as put:
@@ -101,14 +106,14 @@ def main(request: Namespace) -> int:
 def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> Tuner:
     """Return what measures the run of a request, at its trained weights and at those it began with."""
     from odenet_cli.analysis.trained import needs_float64, needs_solver, starting_state, trained
-    from odenet_cli.analysis.tuning import METHODS, Tuner
+    from odenet_cli.analysis.tuning import FEW, METHODS, Tuner
 
     run = _common.overridden(request.config, request.overrides)
     run = replace(run, solver=replace(run.solver, budget=None))  # which would steer what is tried
     needs_float64("tune", run)
     needs_solver(request.folder, run)
     parts.begin("tune")
-    net = trained(request.folder, run, request.checkpoint, request.samples)
+    net = trained(request.folder, run, request.checkpoint, request.samples or FEW)
     now = {name: value.clone() for name, value in net.model.state_dict().items()}
     return Tuner(
         net=net,
@@ -142,7 +147,7 @@ def describe_reference(tuner: Tuner) -> str:
     """Return what the errors are held against, and what the costs are of."""
     change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
     return (
-        f"errors: {tuner.samples} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"
+        f"errors: {tuner.few} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"
         f"costs: a training step on {tuner.batch_size} samples, eager"
     )
 
