@@ -25,7 +25,7 @@ from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 from odenet_cli.streams import wrapped
 from odenet_cli.training.progress import columns as terminal_columns
-from odenet_cli.training.progress import on_terminal, say
+from odenet_cli.training.progress import on_terminal, packed, say
 
 Overrides = dict[str, list[Any]]  # key -> its values
 
@@ -335,20 +335,24 @@ class Table:
 
     def __init__(self, columns: Sequence[tuple[str, int]], left: int = 1) -> None:
         self.widths, self.left = [width for _, width in columns], left
-        width, numbers = terminal_columns() if on_terminal() else math.inf, self.widths[left:]
-        self.folded = sum(self.widths) + 2 * (len(columns) - 1) > width
-        self.gap = " " if self.folded and sum(numbers) + 2 * len(numbers) > width else "  "
+        self.width = terminal_columns() if on_terminal() else sys.maxsize
+        numbers = self.widths[left:]
+        self.folded = sum(self.widths) + 2 * (len(columns) - 1) > self.width
+        self.gap = " " if self.folded and sum(numbers) + 2 * len(numbers) > self.width else "  "
         self.words: list[str] | None = None
         self.row(*(head for head, _ in columns))
 
     def row(self, *cells: str) -> None:
-        """Print a row; cells beyond the columns are notes."""
+        """Print a row; cells beyond the columns are notes. Where it does not fit it is broken between cells."""
         widths = [*self.widths, *(0 for _ in cells)]
         padded = [c.ljust(w) if n < self.left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))]
         if self.folded and padded[: self.left] != self.words:
             self.words = padded[: self.left]
             say("  ".join(self.words).rstrip())
-        say(self.gap.join(["", *padded[self.left :]] if self.folded else padded).rstrip())
+        shown = ["", *padded[self.left :]] if self.folded else padded
+        while len(shown) > 1 and not shown[-1].strip():
+            shown.pop()
+        say("\n".join(line.rstrip() for line in packed(shown, self.gap, self.width)))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from typing import Any
 from odenet_cli.commands import _common, gradcheck
 from odenet_cli.commands import eval as scoring
 from odenet_cli.config.schema import Config
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True, goes_on=True)
 
@@ -36,8 +36,8 @@ def main(request: Namespace) -> int:
     from odenet_cli.analysis.doctor import examine
     from odenet_cli.ode.diagnosis import in_words
 
-    report, keys, outcome = examine(request.folder, request.config, say, change)
-    print(report)
+    report, keys, outcome = examine(request.folder, request.config, say_text, change)
+    say_text(str(report))
     if keys:
         where = shlex.quote(str(request.folder))
         anew = f"train --config-dir {where} --config-name config" if "optim.lr" in keys else f"rerun {where}"

@@ -13,6 +13,7 @@ from argparse import Namespace
 
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError, is_disk_full
+from odenet_cli.training.progress import say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
 PARSER.add_argument("--out", metavar="FILE", type=_common.path, help="the file to write, which ends with .safetensors")
@@ -36,5 +37,5 @@ def main(request: Namespace) -> int:
             raise
         raise RequestError(f"out={request.out} cannot be written: {error.strerror}.") from error
     numbers = sum(tensor.numel() for tensor in state["model"].values())
-    print(f"{request.out}: {weights.which(state)} weights, step {state['step']}, {numbers:,} numbers")
+    say_text(f"{request.out}: {weights.which(state)} weights, step {state['step']}, {numbers:,} numbers")
     return 0

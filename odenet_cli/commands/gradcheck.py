@@ -38,7 +38,7 @@ from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange
-from odenet_cli.training.progress import Parts, say, say_text
+from odenet_cli.training.progress import Parts, say_text
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
 BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)
@@ -81,7 +81,7 @@ def main(request: Namespace) -> int:
     net = trained(folder, points[0], request.checkpoint, size)
     check = Gradcheck(net, size, request.batches, request.reference)
     say_text(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
-    say(f"reference: the differential equation in float64, dopri5 at {request.reference:g}")
+    say_text(f"reference: the differential equation in float64, dopri5 at {request.reference:g}")
     labels = [describe(config) for config in points]
     heads = ("gradient", "backward", "forward")
     widths = [max(map(len, column)) for column in zip(heads, *labels)]

@@ -28,6 +28,7 @@ from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.streams import hanging
+from odenet_cli.training.progress import say_text
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -74,7 +75,7 @@ def main(request: Namespace) -> int:
             raise RequestError(f"{key}= is for series, and {request.folder} is {what}.")
     frame, line = answers(request.folder, config, request.checkpoint)
     write_frame(request.out, frame)
-    print(line)
+    say_text(line)
     return 0
 
 
@@ -95,11 +96,11 @@ def write_forecast(request: Namespace, config: Config) -> int:
     write_frame(request.out, frame)
     if result.empty:
         print(hanging("left out, no value: ", counted_names("series", result.empty)))
-    print(describe_coverage(result))
+    say_text(describe_coverage(result))
     clock = result.dates == "clock"
     figure = forecast_figure.draw(first_series(result, frame), result.header, result.known, clock)
     *_, image = style.save(figure, request.out.with_suffix(""))
-    print(f"series {result.series[0].name}: {image}")
+    say_text(f"series {result.series[0].name}: {image}")
     return 0
 
 
@@ -109,7 +110,7 @@ def write_frame(out: Path, frame: DataFrame) -> None:
         write_output(out, frame.write_csv(datetime_format=date_format(frame)))
     else:
         write_output(out, lambda path: frame.write_parquet(path))
-    print(f"{len(frame):,} rows in {out}")
+    say_text(f"{len(frame):,} rows in {out}")
 
 
 def date_format(frame: DataFrame) -> str | None:

@@ -19,7 +19,7 @@ from shlex import quote
 from odenet_cli.commands import _common, doctor, gradcheck
 from odenet_cli.commands import eval as scoring
 from odenet_cli.errors import RunFailed
-from odenet_cli.training.progress import say
+from odenet_cli.training.progress import say_text
 
 PARSER = _common.Parser(
     __name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype", "eval.dtype"], goes_on=True
@@ -35,7 +35,7 @@ def main(request: Namespace) -> int:
     from odenet_cli.analysis.rerun import repeat
 
     try:
-        print(repeat(request.folder, request.config, config, say))
+        print(repeat(request.folder, request.config, config, say_text))
     except RunFailed as error:
         doctor_run = f"odenet doctor {quote(str(request.folder))}"
         raise RunFailed(f"{error}\n  What is wrong, and what mends it: {doctor_run}") from error

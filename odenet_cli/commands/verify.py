@@ -116,7 +116,7 @@ def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="odenet-verify-") as scratch:
         copies = verification.unpack(planned, Path(scratch))
         title = f"{planned.item}, {planned.preset} preset"
-        print(f"{title}: {len(copies)} kept cells, every file as its SHA-256 says", flush=True)
+        say_text(f"{title}: {len(copies)} kept cells, every file as its SHA-256 says")
         tally = verification.verify_records(planned, page, copies)
         verification.verify_cells(planned, copies, places, tally)
         verification.verify_measurement(planned, copies, tally)
@@ -124,7 +124,7 @@ def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
     if chosen is not None:
         verification.retrain(chosen, places, tally)
     for line in tally.differences[:MAX_LISTED]:
-        print(f"differs: {line}")
+        say_text(f"differs: {line}")
     if len(tally.differences) > MAX_LISTED:
         print(f"and {len(tally.differences) - MAX_LISTED} more")
     return int(bool(tally.differences))
@@ -163,7 +163,7 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
         say_text(f"{folder}: {net.weights}, {request.samples} training samples of {config.data['name']}")
         comparison = Comparison(net, solver_of(config), request.samples, request.reference)
         nfe = comparison.exact.cost.nfe_forward
-        say(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")
+        say_text(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")
         for heading, tolerance in headings.items():
             say(f"\n{heading}")
             table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
