@@ -31,6 +31,7 @@ from odenet_cli.data.common.table_numbers import (
     absent_cells,
     check_nameless,
     check_parts,
+    perhaps_parts,
     read_numbers,
     read_parts,
     read_values,
@@ -165,7 +166,9 @@ class Source(OwnTable, LabelledSource):
             absent = absent_cells(column, self.absent)
             words = not known and not column.dtype.is_temporal() and _is_words(column, cells, absent)
             count = column.filter(~absent).n_unique() if words else 0
-            if kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
+            if words and not chosen and (told := perhaps_parts(cells, [name])):
+                notes += told
+            elif kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
                 found |= indicators(column, name, absent, kept, faults)
             elif words and chosen:
                 raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")

@@ -101,6 +101,17 @@ def test_a_column_says_what_is_held_out(tmp_path):
     assert whole(found)[1].tolist() == [n % 4 for n in places.tolist()]
 
 
+def test_a_column_of_splits_is_no_feature(tmp_path):
+    """Its words were features of 0 and 1."""
+    lines = text().splitlines()
+    lines = [f"{lines[0]},part", *(f"{line},{['train', 'Test', 'val '][n % 3]}" for n, line in enumerate(lines[1:]))]
+    found = load(path := write(tmp_path, "\n".join(lines)), y="wings")
+    assert not [name for name in found.record["columns"] if name.startswith("part")]
+    says = "part says what is held out, and is passed over; to go by it data.split=part"
+    assert says in found.record["table"]
+    assert "part=val" in load(path, y="wings", x=["length", "part"]).record["columns"]
+
+
 def test_numbers_named_as_a_column_of_the_predictions_are_refused(tmp_path):
     for name in ("sample", "split"):
         content = text().replace("price", name, 1)

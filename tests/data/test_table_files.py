@@ -277,6 +277,12 @@ def test_a_column_says_what_is_held_out(load):
         load(text.replace("VAL", "dunno"), split="part")
 
 
+def test_a_column_of_splits_that_is_not_asked_for_is_told(load):
+    rows = [f"{'abcdef'[n // 3]},{n % 3},{n},{'test' if n > 11 else 'train'}" for n in range(18)]
+    notes = load("\n".join(["series,time,x,part", *rows])).record["table"]
+    assert notes[-1] == "part says what is held out, and is passed over; to go by it data.split=part"
+
+
 def test_another_table_is_read_in_the_units_and_kinds_of_the_run(load):
     gaps = GOOD.replace("s1,1,1,0", "s1,1,,0")
     own = load(gaps)

@@ -17,7 +17,7 @@ from odenet_cli.data.common.places import find
 from odenet_cli.data.common.table_cells import Cells, brief
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_faults import Faults, first_missing
-from odenet_cli.data.common.table_numbers import check_nameless, check_parts, read_parts, read_values
+from odenet_cli.data.common.table_numbers import check_nameless, check_parts, perhaps_parts, read_parts, read_values
 from odenet_cli.data.common.table_totals import check_totals
 from odenet_cli.errors import RequestError
 
@@ -100,7 +100,7 @@ def read(source: Source, asked: bool = False) -> Points:
     for name, title in zip(chosen, columns or chosen):
         column = read_values(cells, name, source.absent, asked or columns is not None, faults)
         if column is None:
-            notes.append(f"left out, no numbers: {brief(name)}")
+            notes += perhaps_parts(cells, [name]) or [f"left out, no numbers: {brief(name)}"]
         elif columns is None and counts_rows(name, column):
             notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")
         else:

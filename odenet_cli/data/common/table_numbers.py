@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 from torch import Tensor
@@ -94,6 +94,18 @@ def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, 
             row = marked.arg_true()[0]
             text = f"{name}: {shown(column, row)} taken as {x[row]:.15g}, the {mark} as decimal sign; {between}"
             cells.notes.append(text)
+
+
+def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
+    """Return what to say of columns that hold only words of splits, such as train and test, and are not asked for."""
+    notes = []
+    for name in names:
+        column = cells.frame[name]
+        words = column.drop_nulls().unique() if column.dtype == pl.String else ()
+        parts = {WORDS.get(word.strip().lower()) for word in words}
+        if len(parts) > 1 and PARTS[0] in parts and None not in parts:
+            notes.append(f"{name} says what is held out, and is passed over; to go by it data.split={name}")
+    return notes
 
 
 def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:

@@ -17,7 +17,14 @@ from odenet_cli.data.common.table_columns import Columns, choose
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
 from odenet_cli.data.common.table_faults import Faults
-from odenet_cli.data.common.table_numbers import absent_cells, check_nameless, read_numbers, read_values, series_names
+from odenet_cli.data.common.table_numbers import (
+    absent_cells,
+    check_nameless,
+    perhaps_parts,
+    read_numbers,
+    read_values,
+    series_names,
+)
 from odenet_cli.data.common.table_times import check_midnight, in_utc, perhaps_dates, read_times
 from odenet_cli.data.common.table_totals import without_totals
 from odenet_cli.data.common.units import Numbers, median
@@ -166,6 +173,7 @@ def _measured(
         x = read_values(cells, name, missing, columns.stated or name in keep, faults)
         if x is None:
             left_out.append(name)
+            cells.notes.extend(perhaps_parts(cells, [name]))
         else:
             read[name] = x
     if not read:
@@ -216,7 +224,7 @@ def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
     notes = []
     for name in left_out:
         column = cells.frame[name]
-        if column.dtype.is_temporal():
+        if column.dtype.is_temporal() or perhaps_parts(cells, [name]):
             continue
         words = column.cast(pl.String).drop_nulls().unique().sort().to_list()
         if 1 < len(words) <= MAX_VARIABLES and 2 * len(words) <= len(cells.frame):
