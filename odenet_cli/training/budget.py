@@ -23,6 +23,7 @@ from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, Solver, Tableau, method
+from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.precision import EPS
 from odenet_cli.rundir import read_metrics
 
@@ -123,7 +124,9 @@ def at_its_end(folder: Path, config: Config) -> Config:
 def least_evaluations(config: SolverConfig) -> int:
     """Return the fewest evaluations of a solve: those of one step, and one to choose its length."""
     formulas = method(config.method)
-    return (formulas.stages if isinstance(formulas, Tableau) else 2) + (config.first_step is None)
+    # Adams' first step is a prediction and a correction.
+    least = 2 if isinstance(formulas, Multistep) else formulas.stages
+    return (least if isinstance(least, int) else len(least)) + (config.first_step is None)
 
 
 def check(config: Config, network: nn.Module) -> None:
