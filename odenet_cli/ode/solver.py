@@ -123,6 +123,10 @@ class _Solver:
         Raises `SolveError` where the solve fails or ts is not finite, `ValueError` and `TypeError` for arguments that
         do not fit; errors of the field pass through.
         """
+        if torch.compiler.is_dynamo_compiling():
+            # A model that is compiled around a solve breaks its graph here: a loop of attempts is not traced.
+            disable: Any = torch.compiler.disable
+            return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
         if torch.is_inference_mode_enabled():
             # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():

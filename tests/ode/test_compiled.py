@@ -239,3 +239,18 @@ def test_compile_is_checked_by_name():
         Adaptive(method="adams", rtol=1e-4, atol=1e-4, compile=True)
     with pytest.raises(ValueError, match=r"compile=True.*reversible"):
         Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, compile=True, gradient="reversible")
+
+
+@pytest.mark.parametrize("grad", ["replay", "adjoint"])
+def test_a_model_may_be_compiled_around_a_solve(grad):
+    """The graph breaks at the solve; TorchDynamo ended in an error of its own where it traced one."""
+    rate, y0 = torch.tensor(0.7, requires_grad=True), torch.ones(3, requires_grad=True)
+    solve = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5, gradient=grad)
+
+    def model(y):
+        return 3 * solve(lambda t, y: -rate * y, torch.sin(y), [0.0, 1.0]).y
+
+    plain, compiled = model(y0), torch.compile(model, backend="eager")(y0)
+    assert torch.equal(plain, compiled)
+    slopes = (torch.autograd.grad(y.sum(), (rate, y0)) for y in (plain, compiled))
+    assert all(map(torch.equal, *slopes))
