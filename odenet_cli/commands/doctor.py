@@ -41,7 +41,9 @@ def main(request: Namespace) -> int:
     if keys:
         where = shlex.quote(str(request.folder))
         anew = f"train --config-dir {where} --config-name config" if "optim.lr" in keys else f"rerun {where}"
-        print(f"  command   odenet {anew} {shlex.join(in_words(keys))}\n            {outcome}")
+        # A class of the user's own is named anew by each command.
+        words = [*in_words(request.config.named_code()), *in_words(keys)]
+        print(f"  command   odenet {anew} {shlex.join(words)}\n            {outcome}")
     return 0 if report.kind == "sound" else 1
 
 

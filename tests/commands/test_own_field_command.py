@@ -42,3 +42,16 @@ def test_an_option_of_the_field_without_its_plus_says_so(odenet):
     done = odenet("train", "model=cnf", *SHORT, "model.field_args.width=3")
     assert done.returncode == 2
     assert "by a plus: +model.field_args.width=" in done.stderr
+
+
+def test_the_command_that_doctor_prints_names_the_field(odenet, tmp_path):
+    (tmp_path / "mine.py").write_text(FIELD)
+    own = "model.field=mine:Field"
+    words = ("train", "model=cnf", *SHORT, *QUICK, own, "solver.max_steps=1", "solver.first_step=0.01")
+    assert odenet(*words, "hydra.run.dir=run").returncode == 1
+    done = odenet("doctor", "run", own)
+    assert "step_limit: " in done.stdout
+    command = next(line for line in done.stdout.splitlines() if line.startswith("  command")).split()[2:]
+    assert own in command
+    again = odenet(*command)
+    assert again.returncode == 0, again.stderr
