@@ -221,7 +221,8 @@ def train_words(folder: Path, run: Config, config: Config) -> list[str]:
     words = [f"{key}={'null' if after[key] is None else after[key]}" for key in differing]
     if run.solver.method != config.solver.method and run.name.endswith(f"-{run.solver.method}"):
         words.append(f"name={run.name.removesuffix(run.solver.method)}{config.solver.method}")
-    return ["train", "--config-dir", str(folder), "--config-name", "config", *words]
+    own = [f"{key}={target}" for key, target in run.named_code().items()]  # named anew by each command
+    return ["train", "--config-dir", str(folder), "--config-name", "config", *own, *words]
 
 
 def draw(folder: Path, rows: list[dict[str, Any]], limits: Mapping[str, float]) -> None:

@@ -291,6 +291,21 @@ def test_the_printed_words_are_the_setting_from_any_solver(tmp_path, monkeypatch
     assert prepare(command[1:]).jobs[0].config.solver == wanted.solver
 
 
+def test_the_printed_words_name_a_field_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import torch\nclass Field(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
+        "    def forward(self, t, y):\n        return super().forward(y)\n"
+    )
+    words = ["data=moons", "model=cnf", "model.field=mine:Field"]
+    run, wanted = (compose([*words, f"solver={name}"]) for name in ("dopri5", "bosh3"))
+    (tmp_path / "run").mkdir()
+    save(run, tmp_path / "run", tied=True)
+    command = tune.train_words(tmp_path / "run", run, wanted)
+    assert prepare(command[1:]).jobs[0].config.model["field"] == "mine:Field"
+
+
 def test_nothing_fits_where_too_much_is_asked(folder, capsys):
     assert tune.main([str(folder), "want=gradient<=10% nfe<=2", "seconds=600"]) == 1
     assert "nothing that was tried fits" in capsys.readouterr().out
