@@ -30,6 +30,8 @@ def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list
         progress.tell(session.budget.outcome())
     if beside := session.data.record.get("beside"):  # what is known of the same data
         progress.tell(beside)
+    if "rmse_last_value" in final:
+        progress.tell(beside_trivial(final))
     line, width = last_line(final, folder), progress.columns()
     log.info("%s", line)
     broken = "\n".join(progress.packed(line.split(" | "), " | ", width))
@@ -40,6 +42,14 @@ def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list
         log.info("%s", lines)
         if progress.on_terminal():
             progress.say(lines)
+
+
+def beside_trivial(final: Mapping[str, Any]) -> str:
+    """Return the error after the window beside those of predictors without a model, and whether it is above them."""
+    ours = final.get("rmse_further_clean", final["rmse_further_noisy"])
+    last, line = final["rmse_last_value"], final["rmse_velocity"]
+    text = f"after the window: RMSE {ours:.3g}; the last value repeated {last:.3g}, a straight line {line:.3g}"
+    return text if ours < min(last, line) else f"{text}. No better: train longer (trainer.steps), or on more series"
 
 
 def estimate_lines(final: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from odenet_cli.training import progress
-from odenet_cli.training.ending import last_line
+from odenet_cli.training.ending import beside_trivial, last_line
 from odenet_cli.training.progress import SILENCE_S, Parts, fitting
 
 WORDS = ("data=digits", "device=cpu", "model=odenet", "model.width=4", "solver.rtol=0.1", "trainer.batch_size=64")
@@ -150,6 +150,16 @@ def test_a_finished_run_says_how_to_train_longer(train, capsys, limit, advice, s
     kept = [word for word in [*words, *limit] if word.partition("=")[0] not in {a.partition("=")[0] for a in advice}]
     train(*kept, *advice, "resume=auto")
     assert json.loads((folder / "run.json").read_text())["final"]["step"] == steps
+
+
+@pytest.mark.parametrize(("ours", "better"), [(0.2, True), (0.5, False), (23.1, False)])
+def test_a_forecast_stands_beside_those_without_a_model(ours, better):
+    text = beside_trivial({"rmse_further_noisy": ours, "rmse_last_value": 1.34, "rmse_velocity": 0.5})
+    assert text.startswith(f"after the window: RMSE {ours}; the last value repeated 1.34, a straight line 0.5")
+    assert ("train longer" in text) is not better
+    assert beside_trivial(
+        {"rmse_further_clean": 0.1, "rmse_further_noisy": 9, "rmse_last_value": 1, "rmse_velocity": 1}
+    )
 
 
 @pytest.mark.numerics
