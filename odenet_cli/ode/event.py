@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -93,15 +94,8 @@ def solve_until(
     if len(times.values) != 2:
         raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(times.values)} times.")
     rhs = RightHandSide(field, y0, args)
-    draws = Draws(())
-    states = draws.states()
-    with torch.no_grad():
+    with torch.no_grad(), _nothing_drawn():
         found, searched = _search(solver, rhs, times.values, event, direction)
-    if source := draws.changed(states):
-        raise RandomField(
-            f"the vector field or the event draws random numbers from {source} (dropout in training mode, noise): what "
-            "is solved up to the zero that was found would have others. Draw them once, and hand them over in args."
-        )
     # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
@@ -114,6 +108,19 @@ def solve_until(
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
     rhs.stats, rhs.counts_vjps = stats.add(searched), True
     return _newton_steps(rhs, event, found, (y,) if rhs.single else y)
+
+
+@contextmanager
+def _nothing_drawn() -> Iterator[None]:
+    """Raise RandomField if what is done here has drawn random numbers."""
+    draws = Draws(())
+    states = draws.states()
+    yield
+    if source := draws.changed(states):
+        raise RandomField(
+            f"the vector field or the event draws random numbers from {source} (dropout in training mode, noise): what "
+            "is solved up to the zero that was found would have others. Draw them once, and hand them over in args."
+        )
 
 
 def _search(

@@ -125,8 +125,7 @@ class _Solver:
         """
         if torch.compiler.is_dynamo_compiling():
             # A model that is compiled around a solve breaks its graph here: a loop of attempts is not traced.
-            disable: Any = torch.compiler.disable
-            return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
+            return cast(Any, torch.compiler.disable)(self.__call__)(field, y0, ts, args, parameters)  # type: ignore[no-any-return]
         if torch.is_inference_mode_enabled():
             # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():
@@ -135,8 +134,7 @@ class _Solver:
         # Equal output times are solved for once. `again` keeps the arguments, of which the solve's own lets go.
         distinct, times, index = output_times.merge()
         again = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
-        ends_only = len(index) == 2
-        problem = Problem(rhs, distinct, times, self, ends_only, check_tensors("parameters", parameters))
+        problem = Problem(rhs, distinct, times, self, len(index) == 2, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
             # No time passes: the solution is y0, at every output.
             if len(distinct) == 1:
@@ -148,9 +146,8 @@ class _Solver:
                     check_nested_forward_mode(error)
                     raise
             else:
-                # Without grad no gradient method takes part: no node, no capture of what the field depends on.
+                # No gradient method takes part. A field may switch autograd on inside, and return what has a graph.
                 y = problem.stack(integrate(problem.loop(single_steps=False), problem))
-                # A field may switch autograd on inside, and return what has a graph.
                 y = tuple(part.detach() for part in y)
             # Solved for once each; given back once for each time that was asked for.
             if 1 < len(distinct) < len(index):

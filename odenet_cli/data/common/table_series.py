@@ -134,9 +134,13 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
+    return Table(*told, controls, zone, tuple(empty), () if known else _times_of(blank, order))
+
+
+def _times_of(blank: pl.DataFrame, names: Sequence[str]) -> tuple[Tensor, ...]:
+    """Return the times of each series in the rows without any value."""
     parts = blank.partition_by("name", as_dict=True)
-    times = tuple(parts.get((name,), blank[:0])["time"].to_torch() for name in order)
-    return Table(*told, controls, zone, tuple(empty), () if known else times)
+    return tuple(parts.get((name,), blank[:0])["time"].to_torch() for name in names)
 
 
 def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[float], str]) -> None:
