@@ -75,9 +75,8 @@ def solve_until(
 
     Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
     and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
-    a solve does, `NotFinite` where the event is not finite, `RandomField` where numbers are drawn, and `ValueError`
-    where the event touches zero without crossing it, changes its sign by a jump or a pole, cannot be differentiated, or
-    writes into the state.
+    a solve does, `NotFinite` where the event is not finite, `RandomField` where numbers are drawn, `ValueError` where
+    it touches zero without crossing, changes its sign by a jump or a pole, has no derivative, or writes into the state.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR

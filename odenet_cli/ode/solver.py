@@ -120,12 +120,12 @@ class _Solver:
         Gradients reach y0, ts, the tensors in args, the field's parameters and whatever tensors it closes over. A
         gradient that evaluates the field again in the backward pass (all but backprop) raises `FieldChanged` if it is
         not what it was. What differs from solve to solve, a control or a condition, goes into args, which are held.
-        Raises `SolveError` where the solve fails or ts is not finite, `ValueError` and `TypeError` for arguments that
-        do not fit; errors of the field pass through.
+        Raises `SolveError` where the solve fails, `ValueError` or `TypeError` for arguments; the field's pass through.
         """
         if torch.compiler.is_dynamo_compiling():
             # A model that is compiled around a solve breaks its graph here: a loop of attempts is not traced.
-            return cast(Any, torch.compiler.disable)(self.__call__)(field, y0, ts, args, parameters)  # type: ignore[no-any-return]
+            disable: Any = torch.compiler.disable
+            return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
         if torch.is_inference_mode_enabled():
             # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
             with torch.inference_mode(False), torch.no_grad():
