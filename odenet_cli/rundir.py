@@ -48,8 +48,8 @@ _LOCKED: set[tuple[int, Path]] = set()  # (thread, folder)
 def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
     """Hold the folder's lock for this thread, which may take it again; raise `RequestError` if another holds it.
 
-    The kernel releases it when the process ends. Yields whether the folder was made here: only who made it, and still
-    holds it, may remove it.
+    The kernel releases it when the process ends. Yields whether the folder was made here and nobody has written in it
+    since: only then may its holder remove it.
     """
     if locked_here(folder):
         yield False
@@ -63,7 +63,7 @@ def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
         new |= _make(folder)
     _LOCKED.add(mine)
     try:
-        yield new
+        yield new and all(path.name == ".lock" for path in folder.iterdir())  # another may have had the lock first
     finally:
         _LOCKED.remove(mine)
         with contextlib.suppress(OSError):

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from odenet_cli import rundir
 from odenet_cli.errors import RequestError
 from odenet_cli.report.runs import read_run
-from odenet_cli.rundir import read_record, record_or_reason
+from odenet_cli.rundir import locked, read_record, record_or_reason
 
 
 def test_what_is_there_is_read_and_nothing_where_there_is_none(tmp_path):
@@ -55,6 +56,27 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(RequestError, match=r"run\.json cannot be read: run\.json is no file"):
         read_record(tmp_path)
+
+
+def test_a_folder_that_another_filled_before_it_was_locked_is_not_new(tmp_path, monkeypatch):
+    """Who made a folder may remove it, unless another run had the lock first, and finished, while this one waited."""
+    acquire, tries = rundir._acquire, []
+
+    def late(lock):
+        tries.append(lock)
+        if len(tries) == 1:
+            (lock.parent / "run.json").write_text("{}")  # the other's
+            return None
+        return acquire(lock)
+
+    with locked(tmp_path / "alone") as new:
+        assert new
+    with locked(tmp_path / "alone") as new:
+        assert not new
+    monkeypatch.setattr(rundir, "_acquire", late)
+    with locked(tmp_path / "met") as new:
+        assert not new
+    assert len(tries) == 2
 
 
 def test_reading_a_record_takes_no_torch():
