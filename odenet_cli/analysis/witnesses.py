@@ -96,7 +96,7 @@ class FlatField(nn.Module):
             self.stats.nfe_backward += 1
         else:
             self.stats.nfe_forward += 1
-        if self.stats.nfe_forward + self.stats.nfe_backward > MAX_EVALUATIONS:
+        if self.stats.nfe > MAX_EVALUATIONS:
             raise RuntimeError(f"not done after {MAX_EVALUATIONS:,} evaluations")
         dy = self.call[0](t.reshape(-1)[0].to(y.dtype), self.split(y.reshape(-1)), *self.args)
         return flat(dy).reshape(y.shape)

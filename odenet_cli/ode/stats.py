@@ -29,6 +29,11 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
 
+    @property
+    def nfe(self) -> int:
+        """All evaluations, those of the backward pass included."""
+        return self.nfe_forward + self.nfe_backward
+
     # A sum is another object: later backward passes add to the parts, not to it.
     def __add__(self, other: Stats) -> Stats:
         return replace(self).add(other)

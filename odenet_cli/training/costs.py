@@ -59,7 +59,7 @@ class _EvaluateOnce(AtStart):
 
 
 def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float) -> dict[str, Any]:
-    """Return the evaluations of all splits and of certificates, the FLOP of the fields in training, and the seconds.
+    """Return the evaluations of every kind, the FLOP of the fields in training, and the seconds.
 
     records   of the log
     nfe_test  evaluations of a batch of test samples
@@ -84,11 +84,12 @@ def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float
     evaluation, product = 0, 0
     if forward:
         try:
-            evaluation, product = flop_of_fields(session)
+            with session.counting():
+                evaluation, product = flop_of_fields(session)
         except Exception as error:  # a run that is over does not fail by what is counted
             log.info("the FLOP were not counted: %s", error, exc_info=error)
     return {
-        "evaluations": evaluations,
+        "evaluations": evaluations | {"other": session.nfe_other},
         "flop": {
             "evaluation": evaluation,
             "vjp": product,

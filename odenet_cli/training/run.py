@@ -196,7 +196,7 @@ def ask_task(session: Session, part: str, *arguments: Any) -> Any:
     function = optional(session.data.task, part)
     if function is None:
         return None
-    with scoring(session.model, session.scorer, session.precision) as net:
+    with session.counting(), scoring(session.model, session.scorer, session.precision) as net:
         return function(net, session.data, *arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from odenet_cli.config.schema import Config
 from odenet_cli.models import solvers
-from odenet_cli.ode import Solver, Stats
+from odenet_cli.ode import Solver, Stats, tally
 from odenet_cli.tasks import Loss
 from odenet_cli.training.budget import Budget
 from odenet_cli.training.build import eval_dtype
@@ -29,7 +30,7 @@ class Window:
     time_s          seconds of training before a resume
     opened          when the first step of the window, or the first after a resume, began; None: not yet
     gradient_error  the largest of the window's certificates, if any
-    nfe_certify     function evaluations of these
+    nfe_certify     function evaluations of these, and of those that were given up
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -58,16 +59,14 @@ class Window:
 
     def means(self) -> dict[str, Any]:
         """Return the means per step; reading them waits for the device."""
-        certified: dict[str, Any] = {}
-        if self.gradient_error is not None:
-            certified = {"gradient_error": self.gradient_error, "nfe_certify": self.nfe_certify}
+        certified = {"gradient_error": self.gradient_error, "nfe_certify": self.nfe_certify or None}
         return {
             **{name: total.item() / self.steps for name, total in self.sums.items()},
             **mean_cost(self.cost, self.steps),
             "step_ms": 1e3 * self.spent() / self.steps,
             "peak_mib": self.peak_mib,
             "saved_mib": self.saved_mib,
-            **certified,
+            **{name: value for name, value in certified.items() if value is not None},
         }
 
     def state(self) -> dict[str, Any]:
@@ -116,6 +115,7 @@ class Session:
     epoch_began_s          elapsed_s when this epoch began
     predicted_s            what all of them will be, by the first steps
     budget                 what steers the tolerance, where there is a `solver.budget`
+    nfe_other              evaluations beside training, certificates and scores: checks of these, figures, bands, FLOP
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
     """
 
@@ -141,6 +141,7 @@ class Session:
     failed: dict[str, Any] | None = None
     window: Window = field(default_factory=Window)
     certificates: Certificates = field(default_factory=Certificates)
+    nfe_other: int = 0
 
     @property
     def precision(self) -> torch.dtype:
@@ -163,6 +164,15 @@ class Session:
         if getattr(self.optimizer, "converged", False):
             return self.step
         return min(self.total, self.config.trainer.max_steps or self.total)
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the evaluations of what is solved inside as `nfe_other`."""
+        with tally() as solves:
+            try:
+                yield
+            finally:
+                self.nfe_other += sum(solves, start=Stats()).nfe
 
     def steer(self) -> None:
         """Give the network's solvers, and the scorer where it scores as in training, the tolerance of the next step."""

@@ -1,5 +1,6 @@
 """The certificate of a gradient: what it catches and names, and that it leaves everything as it was."""
 
+import itertools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ import torch
 from planted_gradients import DOPRI5, PLANTED, RK4, Field, Net, loss_fn, wrong_sign
 from runs_kit import configure, same_tensors
 
+from odenet_cli.models.cnf import PlanarField
+from odenet_cli.models.common.blocks import ConvField
 from odenet_cli.ode import method
 from odenet_cli.ode.gradient import gradient, supports
 from odenet_cli.ode.gradient import names as gradient_names
@@ -193,7 +196,7 @@ def test_a_warning_without_a_cause_says_where_to_look(error, solver, gradient, e
     monkeypatch.setattr(schedule, "on_terminal", lambda: True)
     config = SimpleNamespace(gradient=SimpleNamespace(method=gradient), solver=SimpleNamespace(method=solver))
     session = SimpleNamespace(certificates=Certificates(), step=0, total=5, elapsed_s=1.0, config=config)
-    schedule.tell(session, Certificate(error, ("weight", error), None, 10, 0.1))
+    schedule.tell(session, Certificate(error, ("weight", error), None, 0.1))
     text = " ".join(capsys.readouterr().out.split())
     assert ("`odenet gradcheck RUN` measures more." in text) == ("is 20 % off" in text) == (error > 0.1)
     assert ("differentiates the steps" in text) == (error > 0.1 and bool(exact))
@@ -227,6 +230,39 @@ def test_what_a_run_has_cost_adds_up(every_step, train, metrics):
     whole = cost["flop"]["evaluation"] * 32 + cost["flop"]["vjp"] * 16
     assert cost["flop"]["training"] == whole
     assert 0 < cost["seconds"]["certificates"] < cost["seconds"]["measured"]
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint", "reversible"])
+def test_every_call_of_the_field_is_in_one_column(gradient, every_step, train, monkeypatch):
+    """A field that counts its own calls: in training, certificates, scores, and the figures of a flow."""
+    calls, weights = [0], PlanarField._weights
+
+    def counted(self, t):
+        calls[0] += 1
+        return weights(self, t)
+
+    monkeypatch.setattr(PlanarField, "_weights", counted)
+    fixed = ("solver=heun", "solver.steps=2", "eval.solver.method=heun", "eval.solver.steps=2")
+    folder = train(*FLOW, *fixed, f"gradient={gradient}", "trainer.certify=2", "compile=false", "logger=none")
+    columns = json.loads((folder / "run.json").read_text())["cost"]["evaluations"]
+    assert columns.pop("in_rejected_steps") <= columns["forward"]
+    assert sum(columns.values()) == calls[0]
+    assert min(columns[name] for name in ("forward", "certificates", "validation", "test", "other")) > 0
+
+
+def test_the_evaluations_of_a_certificate_given_up_are_counted(every_step, train, monkeypatch):
+    forward, calls = ConvField.forward, [0]
+
+    def noisy(self, t, y):
+        calls[0] += 1
+        return forward(self, t, y) + next(noise)
+
+    noise = itertools.count(0.0, 1e-3)
+    monkeypatch.setattr(ConvField, "forward", noisy)
+    folder = train(*DIGITS, "solver=heun", "solver.steps=2", "gradient=backprop", "trainer.certify=1", "logger=none")
+    columns = json.loads((folder / "run.json").read_text())["cost"]["evaluations"]
+    assert (columns["certificates"], columns["other"]) == (2, 1)  # the FLOP are those of one evaluation
+    assert sum(columns.values()) == calls[0]
 
 
 def test_a_network_without_a_solver_has_none(train, metrics):

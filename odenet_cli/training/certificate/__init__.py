@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from odenet_cli.errors import is_out_of_memory
-from odenet_cli.ode import Stats, tally
 from odenet_cli.tasks import Loss
 from odenet_cli.training.certificate.causes import find_cause
 from odenet_cli.training.certificate.measure import WARNING, Cause, Check, NotCertified, first_samples, own_solver
@@ -30,14 +29,12 @@ class Certificate:
 
     worst   the tensor whose gradient is most wrong, and by how much
     cause   what is likely wrong; None: nothing
-    nfe     function evaluations that all this took
-    time_s  and its seconds
+    time_s  seconds that all this took
     """
 
     error: float
     worst: tuple[str, float]
     cause: Cause | None
-    nfe: int
     time_s: float
 
 
@@ -49,18 +46,16 @@ def certify(model: nn.Module, loss_fn: Loss, batch: Any, seed: int = 0, above: f
     above  an error of which the cause is looked for
     """
     start = time.perf_counter()
-    with tally() as solves:
-        try:
-            with torch.enable_grad():
-                check = Check(Objective(model, loss_fn, first_samples(batch)), own_solver(model), seed)
-                cause = find_cause(check, above)
-        except NotCertified:
-            raise
-        except Exception as error:  # a network may fail in float64, or on few samples: the run goes on
-            reason = "there is not the memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
-            raise NotCertified(reason or type(error).__name__) from error
+    try:
+        with torch.enable_grad():
+            check = Check(Objective(model, loss_fn, first_samples(batch)), own_solver(model), seed)
+            cause = find_cause(check, above)
+    except NotCertified:
+        raise
+    except Exception as error:  # a network may fail in float64, or on few samples: the run goes on
+        reason = "there is not the memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
+        raise NotCertified(reason or type(error).__name__) from error
     if not check.error < float("inf"):
         raise NotCertified("the gradient is NaN or infinite")
-    cost = sum(solves, start=Stats())
     worst = max(check.by_tensor.items(), key=lambda item: item[1])
-    return Certificate(check.error, worst, cause, cost.nfe_forward + cost.nfe_backward, time.perf_counter() - start)
+    return Certificate(check.error, worst, cause, time.perf_counter() - start)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from odenet_cli.models import solvers
-from odenet_cli.ode import method
+from odenet_cli.ode import Stats, method, tally
 from odenet_cli.ode.gradient import exact_gradients, gradient
 from odenet_cli.streams import hanging
 from odenet_cli.training.certificate import Certificate, certify
@@ -36,15 +36,17 @@ def certify_when_due(session: Session, batch: Any) -> None:
     try:
         # In a short run the search for a cause would take longer than the run.
         above = WARNING if session.step >= MIN_STEPS else ALARM
-        made = certify(session.model, session.loss_fn, batch, session.step, above)
+        with tally() as solves:  # also where it is given up on the way
+            made = certify(session.model, session.loss_fn, batch, session.step, above)
     except NotCertified as reason:
         state.impossible = str(reason)
         log.info("no certificate of the gradient: %s", reason, exc_info=reason.__cause__)
     else:
-        state.made, state.nfe, state.error = state.made + 1, state.nfe + made.nfe, max(made.error, state.error or 0.0)
+        state.made, state.error = state.made + 1, max(made.error, state.error or 0.0)
         window.gradient_error = max(made.error, window.gradient_error or 0.0)
-        window.nfe_certify += made.nfe
         tell(session, made)
+    nfe = sum(solves, start=Stats()).nfe
+    state.nfe, window.nfe_certify = state.nfe + nfe, window.nfe_certify + nfe
     seconds = time.perf_counter() - start
     state.latest_s, state.time_s = seconds, state.time_s + seconds
     window.time_s -= seconds
@@ -78,8 +80,8 @@ def tell(session: Session, made: Certificate) -> None:
     state, step = session.certificates, session.step + 1
     name, largest = made.worst
     log.info(
-        "certificate at step %d: the gradient is %s off the exact one of its steps, %s %s; %d evaluations, %.2f s",
-        *(step, percent(made.error), name, percent(largest), made.nfe, made.time_s),
+        "certificate at step %d: the gradient is %s off the exact one of its steps, %s %s; %.2f s",
+        *(step, percent(made.error), name, percent(largest), made.time_s),
     )
     if state.made == 1 and 1 < step < session.total:
         steps = made.time_s * session.step / session.elapsed_s
