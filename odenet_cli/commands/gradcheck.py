@@ -14,6 +14,7 @@ finite differences of the loss, along a few directions of all parameters. Exit c
   backprop, replay or reversible is off its own steps: above rounding=1e-4, or 1e-8 in float64, which is asked where
     float32 is above its own; reversible 100 times that, as its way back magnifies rounding;
   autograd is off the finite differences, above difference=1e-3: a detach, or a backward of one's own that is wrong.
+    A loss that jumps, as under a straight-through estimator, is not judged by them.
 
   odenet gradcheck RUN gradient.norm=relative,absolute solver.rtol=1e-2,1e-3
   odenet gradcheck RUN gradient.method=replay
@@ -151,6 +152,12 @@ def notes(records: Sequence[dict[str, Any]], outcome: Any, alone: bool) -> Itera
     reasons = [record["no_reference"] for record in records if "no_reference" in record]
     if reasons:
         yield f"no reference: {reasons[0]}"
+    if jumps := [record["error_difference"] for record in records if "jumps" in record]:
+        yield (
+            f"autograd is off finite differences of the loss by {max(jumps):.1e}, and is not judged by them: the loss "
+            "jumps, as under a straight-through estimator, y + (round(y) - y).detach(), whose gradient is meant to be "
+            "another one; no fault of the solver"
+        )
     rounded = [record["error_float32"] for record in records if "error_float32" in record]
     if rounded:
         yield f"in float64; in float32 it is {max(rounded, key=abs):.1e} off its own steps"

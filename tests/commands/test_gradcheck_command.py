@@ -157,6 +157,8 @@ class Field(nn.Module):
         inner = torch.tanh(self.inner(y))
         if self.kind == "detach":
             inner = inner + inner.detach()
+        if self.kind == "rounded":
+            inner = inner + ((4 * inner).round() / 4 - inner).detach()
         if self.kind == "dropout":
             inner = self.dropout(inner)
         if self.kind == "float":
@@ -218,6 +220,16 @@ def test_a_detach_is_found_by_finite_differences(check, planted):
     assert records[0]["error_difference"] > 0.05
     assert "failed: autograd is off finite differences of the loss by" in lines[-1]
     assert check(TARGET, "batches=1", "difference=10", folder=planted("detach"))[0] == 0
+
+
+def test_a_straight_through_estimator_is_named_and_no_fault(check, planted):
+    """Its gradient is not that of finite differences by design; that of a detach is wrong over any way."""
+    code, (record,), lines = check(TARGET, "batches=1", folder=planted("rounded"))
+    assert code == 0
+    assert record["error_difference"] > 0.05
+    assert record["jumps"]
+    assert "as under a straight-through estimator" in " ".join(lines[-2:])
+    assert "jumps" not in check(TARGET, "batches=1", folder=planted("detach"))[1][0]
 
 
 def test_dropout_in_the_field_is_held_against_its_own_steps(check, planted):

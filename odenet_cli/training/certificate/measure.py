@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -26,12 +26,12 @@ from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.training.certificate.probe import distance, look
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.exact_gradient.reference_gradient import (
-    RELATIVE_SHIFT,
     Differences,
     Gradient,
     compute_gradient,
     finite_differences,
     gradient_of_steps,
+    judged_by_differences,
     record_steps,
 )
 from odenet_cli.training.exact_gradient.step_replay import replaying_solver
@@ -40,7 +40,6 @@ SAMPLES = 8
 WARNING, ALARM = 0.1, 0.5
 SUSPICIOUS = 0.02  # an error by finite differences above which more directions are taken
 DIRECTIONS = 4
-SHIFTS = (RELATIVE_SHIFT, 1e-3)  # of the parameters: over a long way a loss jumps as often as it should
 CURED = 1 / 3  # of the error: a trial that leaves less has found the cause
 MAX_NAMES = 3
 REPEATED = 1e-5  # relative difference of two evaluations at one point
@@ -152,15 +151,10 @@ class Check:
         return errors if errors[1] <= WARNING or self.smooth(self.exact.parts) else (0.0, 0.0)
 
     def smooth(self, tensors: Iterable[str]) -> bool:
-        """Return whether finite differences over long ways say of the gradient what they do over short ones.
-
-        Between the jumps of a rounding, through which a straight-through estimator passes a gradient on purpose, the
-        loss has another slope than across them.
-        """
-        names, seeds = list(tensors), range(self.seed, self.seed + DIRECTIONS)
-        short, long = (self.differences_along(seeds, names, shift) for shift in SHIFTS)
-        apart = math.dist(short.slopes, long.slopes) / math.sqrt(DIRECTIONS)
-        return apart <= CURED * short.errors[1]
+        """Return whether finite differences may judge the gradient of these tensors."""
+        parts = {name: self.exact.parts[name] for name in tensors}
+        seeds = range(self.seed, self.seed + DIRECTIONS)
+        return judged_by_differences(self.objective, parts, self._again, seeds)
 
     def errors_along(self, seeds: Sequence[int], tensors: Iterable[str] | None = None) -> tuple[float, float]:
         """Return the errors of `own` and of `exact` by finite differences, over these tensors; None: over all."""
@@ -169,14 +163,15 @@ class Check:
         own, exact = (error if error > 10 * differences.rounding else 0.0 for error in differences.errors)
         return own / size, exact / size
 
-    def differences_along(
-        self, seeds: Sequence[int], tensors: Iterable[str], shift: float = RELATIVE_SHIFT
-    ) -> Differences:
+    def _again(self) -> Solver:
+        """Return a solver that takes the recorded steps once."""
+        return replaying_solver(self.solver, self.recording)
+
+    def differences_along(self, seeds: Sequence[int], tensors: Iterable[str]) -> Differences:
         """Return what finite differences say of `own` and of `exact`, over these tensors."""
         names = list(tensors)
         parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
-        again = partial(replaying_solver, self.solver, self.recording)
-        return finite_differences(self.objective, parts, again, seeds, shift)
+        return finite_differences(self.objective, parts, self._again, seeds)
 
     @cached_property
     def misled(self) -> bool:

@@ -29,6 +29,7 @@ from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences
 RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference, whose solves take the same steps
+LONG_SHIFT = 1e-3  # over which a loss that jumps does so as often as it should
 LOSS_ROUNDING = 1e-14  # of a loss in float64, relative
 REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
 MAX_REPLAY_ERROR = 1e-6
@@ -184,6 +185,24 @@ def finite_differences(
             by_gradients.append([sum(float((g[name] * direction[name]).sum()) for name in weights) for g in gradients])
     squares = [[(x - slope) ** 2 for x, slope in zip(column, slopes)] for column in zip(*by_gradients)]
     return Differences([math.sqrt(sum(row) / len(row)) for row in squares], slopes, rounding)
+
+
+def judged_by_differences(
+    objective: Objective,
+    gradient: Mapping[str, Tensor],
+    solver: Callable[[], Solver],
+    seeds: Sequence[int] = range(DIRECTIONS),
+) -> bool:
+    """Return whether finite differences over long ways say of a gradient what they do over short ones.
+
+    Between the jumps of a rounding, through which a straight-through estimator passes a gradient on purpose, the loss
+    has another slope than across them.
+    """
+    short, long = (
+        finite_differences(objective, [gradient], solver, seeds, shift) for shift in (RELATIVE_SHIFT, LONG_SHIFT)
+    )
+    # By what a third of the error does not explain.
+    return math.dist(short.slopes, long.slopes) / math.sqrt(len(seeds)) <= short.errors[0] / 3
 
 
 def _in_float64(
