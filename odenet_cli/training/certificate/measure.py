@@ -11,7 +11,6 @@ changed behind its back, between these and the third. Nothing of the network, th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
