@@ -73,6 +73,7 @@ class RightHandSide:
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
+        self._to_watch = WATCHED
         self._last: list[_Returned] = []
         self._by_address: dict[int, _Returned] = {}
 
@@ -88,7 +89,7 @@ class RightHandSide:
         # In-place writes are found by autograd's version counters, which costs nothing on the device.
         versions = [part._version for part in y]
         # Those by way of numpy or `.data` show in the numbers alone, which are looked at once, at the first evaluation.
-        looks = not self._last and self.device.type == "cpu" and all(map(_is_plain, y))
+        looks = self._to_watch == WATCHED and self.device.type == "cpu" and all(map(_is_plain, y))
         before = tuple(part.detach().clone() for part in y) if looks else ()
         state = y[0] if self.single else y
         # That a field takes derivatives by its state shows when its first call fails; from then on it is called so.
@@ -102,9 +103,12 @@ class RightHandSide:
         except RuntimeError as error:
             value = self._call_again(error, t, state)
         k = self._check_shapes(value, y)
-        self._check_writes(y, versions, before, k)
+        if [part._version for part in y] != versions:  # raised by a write to any view of the tensor
+            raise ValueError(_WRITES)
+        if self._to_watch:
+            self._watch(y, before, k)
         self.count(1)
-        return self.count_vjps(k, 1)
+        return self.count_vjps(k, 1) if self.counts_vjps else k
 
     def count(self, evaluations: int) -> None:
         """Add evaluations of the field, as forward or as backward work."""
@@ -194,12 +198,10 @@ class RightHandSide:
             value = self.field(t, self.restore(parts), *args)
         return value if recorded else tree_map_only(Tensor, torch.detach, value)
 
-    def _check_writes(self, y: State, versions: list[int], before: State, k: State) -> None:
+    def _watch(self, y: State, before: State, k: State) -> None:
         """Raise ValueError if the field has changed the state, of which `before` is a copy, or a value that it returned
         before."""
-        # Each write in place raises a tensor's version, by way of any of its views.
-        if [part._version for part in y] != versions:
-            raise ValueError(_WRITES)
+        self._to_watch -= 1
         for part, contents in zip(y, before):
             if differs(part, contents):
                 part.data.copy_(contents)  # it may be the caller's
@@ -230,6 +232,9 @@ class RightHandSide:
         return value
 
 
+# Who returns a buffer does so from the first evaluation on: so many of a solve are looked at, several steps of any
+# method. To look at each would cost a small field a fifth of its time.
+WATCHED = 64
 _PLAIN = Tensor, torch.nn.Parameter
 # A value of the field as it was: a weak reference, which keeps no stage of a step in memory; its version; and a copy,
 # where a value before it lies in the same memory: numpy and `.data` write without a new version. A plain tuple, since
