@@ -127,7 +127,7 @@ class Source(OwnTable, LabelledSource):
             "target": self._target(),
             "table": [f"features: {brief(', '.join(x.columns))}", *notes],
         }
-        return Found(parts, str(self.file), cells.sha256, [], rows, more)
+        return Found(parts, str(self.file), cells.sha256, [], rows, more, faults.line)
 
     @property
     def asked(self) -> Sequence[str]:

@@ -22,7 +22,8 @@ from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import Points
 from odenet_cli.data.common.splits import PARTS, BatchSpec, Data, data_record, split_rows, tensor_data
 from odenet_cli.data.common.table_cells import brief
-from odenet_cli.data.common.units import KEYS, Units
+from odenet_cli.data.common.table_faults import Faults
+from odenet_cli.data.common.units import KEYS, Units, far_alone, say_alone
 from odenet_cli.errors import RequestError
 
 MAX_COLUMNS = 12  # that are described one by one
@@ -38,6 +39,7 @@ class Source(OwnTable):
     UNITS: ClassVar[tuple[str, ...]] = KEYS
 
     LISTS: ClassVar = ("columns", "missing")
+    CHOSEN: ClassVar = "columns"
     CHOICES: ClassVar = {"incomplete": ("refuse", "drop"), "repeats": ("refuse", "drop", "keep"), "decimal": (".", ",")}
     WANTED: ClassVar = "data=points data.path=FILE, a table with a row for each point, or .npy or .npz."
 
@@ -77,6 +79,8 @@ class Source(OwnTable):
             raise RequestError(f"{found.cells.where(far[0])}: {far[1]}")
         x = units.scaled(raw)
         warnings = [] if self.run else warn_degenerate(raw, x[parts == 0], units)
+        for n, k, ratio in far_alone(raw):
+            warnings.append(f"{Faults(found.cells).line(n)}: {say_alone(units.columns[k], float(raw[n, k]), ratio)}")
         sizes = {name: int((parts == part).sum()) for part, name in enumerate(PARTS)}
         warning = "\n".join(f"{self.file}: {text}" for text in warnings) or None
         record = data_record(self, sizes, sha256=found.cells.sha256, root=self.file, warning=warning)

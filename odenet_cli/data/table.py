@@ -36,7 +36,16 @@ from odenet_cli.data.common.table_patterns import DateError, check_pattern
 from odenet_cli.data.common.table_pieces import Pieces, parts_by_series, parts_by_time, parts_by_words, pieces
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.table_summary import summary
-from odenet_cli.data.common.units import KEYS, Numbers, Units, fit_units, warn_odd
+from odenet_cli.data.common.units import (
+    KEYS,
+    Numbers,
+    Units,
+    far_alone,
+    fit_units,
+    say_alone,
+    warn_odd,
+    warn_still,
+)
 from odenet_cli.errors import RequestError
 
 UNFIT = {
@@ -169,7 +178,7 @@ class Source(OwnTable):
             units = Units.of(run)
             self._check_kind(table, units)
         numbers = numbers._replace(values=numbers.values[:, [table.columns.index(name) for name in units.columns]])
-        warnings += warn_odd(self.file, cut.names, numbers, units, self.span if run else None)
+        warnings += self._warn_far(table, cut, numbers, units)
         scale, known, more = self._known(table, cut, units.time)
         if run and table.empty:
             warnings.append(f"{self.file}: left out, no value: {counted_names('series', table.empty)}.")
@@ -187,6 +196,21 @@ class Source(OwnTable):
             raise table.fault(int(cut.points[far[0]]), far[1])
         rows = pad(numbers._replace(values=units.scaled(numbers.values)), observed, units.time)
         return (*rows, *known), record
+
+    def _warn_far(self, table: Table, cut: Pieces, numbers: Numbers, units: Units) -> list[str]:
+        """Return what to warn of values far from all others: one alone, or those of a series in another unit."""
+        warnings, usual = list[str](), numbers.values.clone()
+        every = table.numbers.values[:, [table.columns.index(name) for name in units.columns]]
+        for point, n, ratio in far_alone(every):
+            x = float(every[point, n])
+            text = f"{say_alone(units.columns[n], x, ratio)} It counts as missing by data.missing={x:.15g}."
+            warnings.append(f"{table.cells.where(int(table.rows[point]))}: {text}")
+            usual[cut.points == point, n] = torch.nan
+        if self.run is None:
+            train = int(numbers.counts[: cut.sizes[0]].sum())
+            warnings += warn_still(self.file, usual[:train], units)
+        span = self.span if self.run else None
+        return warnings + warn_odd(self.file, cut.names, numbers._replace(values=usual), units, span)
 
     def _known(self, table: Table, cut: Pieces, unit: float) -> tuple[Scale, tuple[torch.Tensor, ...], list[str]]:
         """Return the scale of the controls, what each piece has of them, and what to warn of."""

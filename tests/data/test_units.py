@@ -1,8 +1,10 @@
 """Units are those of the run: fitted on what is seen of its training series, and held to for every other table."""
 
 import math
+import statistics
 from fractions import Fraction
 
+import numpy
 import pytest
 import table_kit
 import torch
@@ -159,6 +161,34 @@ def test_a_series_in_another_unit_is_named(table, factor, named):
         assert (f"{'the time' if key == 'time' else 'x'} of series {name} (" in warning) == named
         assert not any(f"{other} (" in warning for other in MANY if other != name)
         assert "y of series" not in warning
+
+
+def test_a_single_number_far_off_is_named_with_its_line(table):
+    """It is no matter of its series, nor of what is seen of each: of all 32 numbers one is in another unit."""
+    for far in (1e6, -1e9):
+        place = table(rows(y=lambda n, t, far=far: far if n == 5 and t == 3 else n * t % 7))
+        warning = load(place).record["warning"]
+        others = [n * t % 7 for n in range(8) for t in range(4) if (n, t) != (5, 3)]
+        times = (far - statistics.fmean(others)) / statistics.pstdev(others)
+        assert warning.startswith(
+            f"{place['path']}, line 25: y={far:g} is {abs(times):,.3g} times as far from the mean of "
+        )
+        assert warning.endswith(f" It counts as missing by data.missing={far:.15g}.")
+        assert "\n" not in warning
+        assert load({**place, "missing": [f"{far:.15g}"]}).record["warning"] is None
+
+
+def test_features_and_points_far_off_are_named_too(tmp_path):
+    numbers = numpy.random.default_rng(0).normal(size=(60, 3))
+    numbers[17, 1] = 1e9
+    path = table_kit.write(tmp_path, "\n".join(["a,b,c", *(",".join(map(str, row)) for row in numbers)]))
+    says = "line 19: b=1e+09 is "
+    assert says in table_kit.load(path, name="features", y="c").record["warning"]
+    assert says in table_kit.load(path, name="features", y="b").record["warning"]
+    assert says in table_kit.load(path, name="points").record["warning"]
+    numpy.savez(tmp_path / "a.npz", x=numbers[:, :2], y=numbers[:, 2])
+    arrays = table_kit.load(tmp_path / "a.npz", name="arrays").record["warning"]
+    assert "sample number 17: x[1]=1e+09 is " in arrays
 
 
 def test_only_a_few_are_named(table):

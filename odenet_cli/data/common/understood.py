@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from odenet_cli.data.common.samples import (
     targets,
 )
 from odenet_cli.data.common.splits import data_record
-from odenet_cli.data.common.units import constant
+from odenet_cli.data.common.units import constant, far_alone, say_alone
 
 if TYPE_CHECKING:
     from odenet_cli.data.common.labelled import LabelledSource
@@ -38,6 +38,7 @@ class Found(NamedTuple):
     notes    what was passed over
     rows     (N,) where each sample of the parts, one behind the other, stands in the data; None: in this order
     more     what else is recorded
+    place    what to call the sample that stands there
     """
 
     parts: list[Part]
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     notes: list[str]
     rows: Tensor | None = None
     more: Mapping[str, Any] = {}
+    place: Callable[[int], str] = "sample number {}".format
 
 
 class Understood(NamedTuple):
@@ -102,10 +104,22 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
             f"Bring more, or hold out fewer: data.validation={source.validation:g} data.test={source.test:g}",
         )
     faults.raise_all()
+    row = order if found.rows is None else found.rows[order]
+    notes += _say_alone(x, y, row, found)
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
     more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
     record = data_record(source, sizes, sha256=found.sha256, root=found.where, warning=warning)
-    return Understood(x, y, order if found.rows is None else found.rows[order], {**record, **more, **found.more})
+    return Understood(x, y, row, {**record, **more, **found.more})
+
+
+def _say_alone(x: Tensor, y: Tensor, row: Tensor, found: Found) -> list[str]:
+    """Return what to say of single numbers far from all others, of vectors x (N, D) and values y (N, K)."""
+    first, said = found.parts[0], list[str]()
+    for values, name, columns in ((x, first.x_name, first.columns), (y, first.y_name, ())):
+        for n, k, ratio in far_alone(values.double()) if values.dim() == 2 else ():
+            title = columns[k] if columns else f"{name}[{k}]" if values.shape[1] > 1 else name
+            said.append(f"{found.place(int(row[n]))}: {say_alone(title, float(values[n, k]), ratio)}")
+    return said
 
 
 def _unknown(count: int, run: Mapping[str, Any]) -> Tensor:

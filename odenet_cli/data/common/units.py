@@ -21,6 +21,7 @@ from odenet_cli.errors import RequestError
 KEYS = ("columns", "mean", "standard_deviation")  # of the record
 ROUNDING = 32 * torch.finfo(torch.float64).eps
 MAX_DEVIATIONS = 1e15  # standard deviations: their squares stay finite in float32
+SEEN = "in what is seen of the series to train on"
 OTHER_UNIT = 100.0  # a series so many times as long, or as large, as others is taken to be in another unit
 
 
@@ -202,19 +203,51 @@ def fit_units(
 
     values  (P, D) of the series to train on; observed (P,). Raises RequestError where no column has a unit.
     """
-    warnings, where = list[str](), "in what is seen of the series to train on"
     remedy = "\n  See more of each series (data.window), or measure something that moves."
-    units = Units.fit(path, names, values[observed], where, time, remedy)
+    units, warnings = Units.fit(path, names, values[observed], SEEN, time, remedy), list[str]()
     if units.left_out:
-        warnings.append(f"{path}: constant {where}, and left out of model and scores: {few(units.left_out)}.")
-        values = values[:, [name in units.columns for name in names]]
-    further = moments(values)[1] / units.sd
-    if hardly := [name for name, ratio in zip(units.columns, further.tolist()) if ratio > OTHER_UNIT]:
-        warnings.append(
-            f"{path}: {few(hardly)} hardly moves {where}, and more than {OTHER_UNIT:g} times as much after it. Its "
-            "errors, in standard deviations of what is seen, will be large numbers."
-        )
+        warnings.append(f"{path}: constant {SEEN}, and left out of model and scores: {few(units.left_out)}.")
     return units, warnings
+
+
+def warn_still(path: Path, values: Tensor, units: Units) -> list[str]:
+    """Return a warning of the columns of values (P, D) that spread far more than where their unit was fitted."""
+    further = moments(values)[1] / units.sd
+    hardly = [name for name, ratio in zip(units.columns, further.tolist()) if ratio > OTHER_UNIT]
+    said = (
+        f"{path}: {few(hardly)} hardly moves {SEEN}, and more than {OTHER_UNIT:g} times as much after it. Its errors, "
+        "in standard deviations of what is seen, will be large numbers."
+    )
+    return [said] if hardly else []
+
+
+def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
+    """Return row and column of each value of (N, D) that lies alone, and how many times as far away.
+
+    Of ten or more in its column it is more than OTHER_UNIT times as far from the mean of the others as they are, in
+    root mean square.
+    """
+    alone = []
+    mean, sd = moments(values)
+    least = OTHER_UNIT / (1 + OTHER_UNIT**2 / (~values.isnan()).sum(0)).sqrt()  # of its distance, in sd of all
+    most = (values - mean).abs().nan_to_num().amax(0) / sd
+    for n in (most > 0.9 * least).nonzero().flatten().tolist():
+        rows = (~values[:, n].isnan()).nonzero().flatten()
+        x = values[rows, n]
+        k = int((x - x.median()).abs().argmax())
+        others = torch.cat((x[:k], x[k + 1 :]))
+        ratio = float((x[k] - others.mean()).abs() / others.std(unbiased=False))
+        if len(x) >= 10 and ratio > OTHER_UNIT and not bool(constant(others[:, None])):
+            alone.append((int(rows[k]), n, ratio))
+    return alone
+
+
+def say_alone(name: str, value: float, ratio: float) -> str:
+    """Return what to warn of a value that lies alone."""
+    return (
+        f"{name}={value:g} is {ratio:,.3g} times as far from the mean of the others as they are, which hardly count "
+        f"beside it. If it is no measurement, correct it or take it out."
+    )
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
