@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
 YEAR = "year"  # name of the column beside those that are months
+SERIES = ("series", "id")  # names of a column of series that are looked for; where there are several, the first
 TIME = ("time", "t", "date", "datetime", "timestamp")  # names of a column of times
 TURNED = ["time", "value"]  # columns that such a table is turned into
 
@@ -42,7 +44,17 @@ def times_across(source: Source, names: Sequence[str]) -> list[str]:
         found = text.filter(parse_dates(text, source.time_format)[0].is_not_null()).to_list() if len(text) else []
     except DateError:  # they are dates, and reading them says what is lacking
         found = text.to_list()
+    if asked and not found and source.time_format is None:
+        return _counted(names)
     return found if asked or len(found) > 1 else []
+
+
+def _counted(names: Sequence[str]) -> list[str]:
+    """Return the names that count times by a number behind one word, the most common: W0, W1 … or d_1, d_2 …."""
+    found = [re.fullmatch(r"([^\W\d]+[ _.-]?)\d+", name) for name in names]
+    words = [match[1] for match in found if match and not month_of(match[1].strip(" _.-")).isdigit()]
+    word = max(words, key=words.count, default="")
+    return [match[0] for match in found if match and match[1] == word] if words.count(word) > 1 else []
 
 
 def _like_date(name: str) -> bool:
@@ -62,4 +74,6 @@ def turned(source: Source, cells: Cells) -> Cells:
         return cells
     names, (time, value) = turned_names(cells.names, times), TURNED
     frame = cells.frame.unpivot(times, index=[*names[:-2], FILE, LINE], variable_name=time, value_name=value)
+    if _counted(times) == times:
+        frame = frame.with_columns(pl.col(time).str.extract(r"(\d+)$"))
     return cells._replace(names=names, units=[], frame=frame, turned=True)

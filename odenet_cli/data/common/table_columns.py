@@ -6,14 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from odenet_cli.data.common.table_across import TIME, YEAR, times_across, turned_names
+from odenet_cli.data.common.table_across import SERIES, TIME, YEAR, times_across, turned_names
 from odenet_cli.data.common.table_cells import brief, fault
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
-
-SERIES = ("series", "id")  # names that are looked for; where there are several, the first
 
 
 class Columns(NamedTuple):
@@ -65,8 +63,8 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
         if found is None:
             raise RequestError(
                 f"{path}: no column is named time (or {', '.join(TIME[1:])}); there are {brief(', '.join(names))}. "
-                "Say which one it is: data.time=NAME; how many lines stand above the names: data.skip=LINES; or, where "
-                "a row is a series and these are its times, data.form=across."
+                "Say which one it is: data.time=NAME, or several: data.time=[DAY,HOUR]; how many lines stand above the "
+                "names: data.skip=LINES; or, where a row is a series and these are its times, data.form=across."
             )
         time = [found]
         day = next((key for key in ("date", *[YEAR] * across) if key in folded), None)

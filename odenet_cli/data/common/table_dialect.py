@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from odenet_cli.data.common import numerals
+from odenet_cli.data.common.table_across import SERIES, TIME
 from odenet_cli.data.common.table_cells import brief, fault
 from odenet_cli.errors import RequestError
 
@@ -20,6 +21,7 @@ SEPARATORS = ",;\t|"
 BLANK = SEPARATORS + ' "\r'  # a row of empty cells is a blank line
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 FOOTER = re.compile(r"[*†©]|[^\W\d][^\d:]*:(\s|$)")  # Source: …, * provisional
 MAX_FOOTERS = 20
 
@@ -52,14 +54,17 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
     rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
     if not rows:
         raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
-    blanks = bare or 2 * sum(any(mark in line for mark in SEPARATORS) for _, line in rows) < len(rows)
+    marked = [line for _, line in rows if any(mark in line for mark in SEPARATORS)]
+    decimal_commas = not any(mark in DECIMAL_COMMA.sub("", line) for mark in SEPARATORS for line in marked)
+    blanks = bare or 2 * len(marked) < len(rows) or decimal_commas
     separator = stated[1] if stated else _separator([line for _, line in rows], SEPARATORS + " " * blanks)
     comments, rows = ([(n, _joined(line, separator)) for n, line in kind] for kind in (comments, rows))
     number, header = rows[0]
-    names, notes, again = cells(path, number, header, separator), [], list[str]()
-    above = [(n, cells(path, n, line, separator)) for n, line in comments if n < number]
-    if all(map(LIKE_NUMBER.match, names)) and above and len(above[-1][1]) == len(names):
-        names = above[-1][1]  # numpy.savetxt writes the names as a comment
+    names, units, notes, again = cells(path, number, header, separator), list[str](), [], list[str]()
+    above = [cells(path, n, line, separator) for n, line in comments if n < number]
+    if commented := _commented_names(source, above, names):
+        names, *below = commented
+        units = below[0] if below else []
     elif bare and any(map(_is_number, names)) and not source.are_names(names):
         if not all(map(_is_number, names)):
             raise fault(path, number, f"{brief(header)!r} is neither names of columns nor a point. Correct it.")
@@ -80,14 +85,29 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
     if body and all(len(row) == len(names) + 1 for _, row in body):
         # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
         names = [*names, ""] if not any(row[-1] for _, row in body) else ["", *names]
-    units: list[str] = []
-    if len(body) > 1 and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
+    if len(body) > 1 and not units and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
         units, notes = body[0][1], [f"line {body[0][0]} taken as a row of units"]
         again, body = [*again, rows[0][1]] if again else again, body[1:]
     first = body[0][0] - 1 if body else number
     names = all_named(names)
     decimal, grouped = numerals.signs([cell for _, row in body for cell in row], source.decimal, separator)
     return Dialect(names, units, separator, decimal, grouped, first, again, notes)
+
+
+def _commented_names(source: OwnTable, above: list[list[str]], first: list[str]) -> list[list[str]]:
+    """Return the names of columns in the comments above the first row, and units below them; none are there.
+
+    numpy.savetxt writes names as a comment, and NOAA names and, in another, units.
+    """
+    rows = above[-1:] if above and len(above[-1]) == len(first) else []
+    if rows and len(above) > 1 and len(above[-2]) == len(first) and not _are_known(source, rows[0]):
+        rows = above[-2:]
+    return rows if all(map(LIKE_NUMBER.match, first)) or (rows and _are_known(source, rows[0])) else []
+
+
+def _are_known(source: OwnTable, names: list[str]) -> bool:
+    """Return whether names are asked for, or those that are looked for."""
+    return not {*source.asked, *SERIES, *TIME}.isdisjoint([*names, *map(str.lower, names)])
 
 
 def _separator(lines: list[str], marks: str) -> str:

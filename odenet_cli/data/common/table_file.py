@@ -51,7 +51,7 @@ def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
 
     Raises RequestError for what is no table, with file and line.
     """
-    parts = [_read_one(source, file, check, bare) for file in find(source.path)]
+    parts = [_read_one(source, file, check, bare)._replace(chosen=source.CHOSEN) for file in find(source.path)]
     first = parts[0]
     for other in parts[1:]:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
@@ -130,6 +130,11 @@ def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         if not whole and error.start >= len(raw) - 3:
             return raw[: error.start].decode("utf-8-sig"), "utf-8"
+    odd = next((run for run in re.finditer(rb"[\x80-\xff]{4,}", raw) if len({*run[0]}) > 2), None)
+    if odd:  # as in Russian or Chinese; in Windows-1252 letters of ASCII stand between the others
+        line = 1 + len(re.findall(rb"\r\n?|\n", raw[: odd.start()]))
+        shown = brief(odd[0].decode("cp1252", errors="replace"))
+        raise fault(path, line, f"{shown!r} is no text in UTF-8 or Windows-1252. Save the table as CSV in UTF-8.")
     return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 

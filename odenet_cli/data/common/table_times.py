@@ -43,8 +43,8 @@ def read_times(
         note_decimal_sign(column, x, cells, label, faults)
         if form in SERIALS:
             (unit, zero), kind = SERIALS[form], "date"
-            rough = form == "excel" and not (x.round(5) != x).any()  # 1e-5 d are a second
-            x = ((x + zero) * unit).round() if rough else (x + zero) * unit
+            places = None if form != "excel" else 3 if (x.round(5) != x).any() else 0  # 1e-5 d are a second
+            x = (x + zero) * unit if places is None else ((x + zero) * unit).round(places)
             x = x.set(~x.is_between(*CALENDAR).fill_null(True), None)
             zones = pl.Series([zone if form == "excel" else "UTC"], dtype=pl.String).new_from_index(0, len(x))
         elif form is not None or 2 * x.null_count() > len(x):
