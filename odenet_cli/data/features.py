@@ -26,6 +26,7 @@ from odenet_cli.data.common.splits import PARTS
 from odenet_cli.data.common.table_cells import Cells, brief
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_controls import indicators, spelled_as
+from odenet_cli.data.common.table_dates import are_dates
 from odenet_cli.data.common.table_faults import Faults, first_missing
 from odenet_cli.data.common.table_numbers import (
     absent_cells,
@@ -35,6 +36,7 @@ from odenet_cli.data.common.table_numbers import (
     read_numbers,
     read_parts,
     read_values,
+    refuse_dates,
 )
 from odenet_cli.data.common.table_totals import check_totals
 from odenet_cli.data.common.understood import Found
@@ -51,6 +53,7 @@ class Source(OwnTable, LabelledSource):
 
     UNITS: ClassVar = (*LabelledSource.UNITS, "columns", "target")
     LISTS: ClassVar = (*LabelledSource.LISTS, "x", "y", "missing")
+    CHOSEN: ClassVar = "x"
     CHOICES: ClassVar = {**LabelledSource.CHOICES, "incomplete": ("refuse", "drop"), "decimal": (".", ",")}
     WANTED: ClassVar = "data=features data.path=FILE data.y=NAME, a table with a row for each sample."
 
@@ -164,9 +167,13 @@ class Source(OwnTable, LabelledSource):
             column = cells.frame[name]
             kept = [key for key in known or () if key.startswith(f"{name}=")]
             absent = absent_cells(column, self.absent)
-            words = not known and not column.dtype.is_temporal() and _is_words(column, cells, absent)
+            words = not known and (column.dtype.is_temporal() or _is_words(column, cells, absent))
+            if words and chosen:
+                refuse_dates(column, absent, cells, name)
             count = column.filter(~absent).n_unique() if words else 0
-            if words and not chosen and (told := perhaps_parts(cells, [name])):
+            if words and are_dates(column.filter(~absent)):
+                notes.append(f"left out, dates or times: {brief(name)}; to take it in write days since the first")
+            elif words and not chosen and (told := perhaps_parts(cells, [name])):
                 notes += told
             elif kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
                 found |= indicators(column, name, absent, kept, faults)
@@ -189,9 +196,12 @@ class Source(OwnTable, LabelledSource):
         """Return what is to be predicted, null where it is missing: words of classes, or numbers."""
         if not target:
             return pl.DataFrame()
-        task = self.run["task"] if self.run else self.task
+        cells, task = cells._replace(chosen="y"), self.run["task"] if self.run else self.task
         columns = [cells.frame[name] for name in target]
         absent = [absent_cells(column, self.absent) for column in columns]
+        for name, column, empty in zip(target, columns, absent):
+            if _is_words(column, cells, empty) or column.dtype.is_temporal():
+                refuse_dates(column, empty, cells, name)
         if task is None and len(target) == 1:
             task = self._guess(cells, columns[0], absent[0], target[0])
         if task != "classify":

@@ -1,5 +1,6 @@
 """Tables of features: rows are samples, a column is predicted, words are features or classes, and rows come back."""
 
+import datetime
 import json
 
 import numpy
@@ -137,6 +138,36 @@ def test_a_word_among_numbers_is_told(tmp_path, cell):
     rows[7]["weight"] = "broken"
     with pytest.raises(RequestError, match="line 9: weight='broken' is no finite number"):
         load(write(tmp_path, text(rows)), y="species")
+
+
+DAYS = [datetime.date(2020, 1, 1) + datetime.timedelta(n // 3) for n in range(60)]
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d/%m/%Y", "%d %b %Y", "%H:%M"])
+def test_dates_are_no_words(tmp_path, form):
+    """Each would be a column of 0 and 1: they are left out, and refused where they are asked for."""
+    rows = [{**row, "day": day.strftime(form)} for row, day in zip(ROWS, DAYS)]
+    path = write(tmp_path, text(rows))
+    record = load(path, y="price").record
+    assert "day" not in " ".join(record["columns"])
+    assert "left out, dates or times: day; to take it in write days since the first" in record["table"]
+    for options in ({"y": "price", "x": ["day", "length"]}, {"y": "day"}):
+        key = "x" if "x" in options else "y"
+        with pytest.raises(RequestError, match=rf"day holds dates or times \('.*'\)\. .* out of data\.{key}\."):
+            load(path, **options)
+
+
+def test_dates_that_are_stored_as_dates_are_refused_too(tmp_path):
+    polars.DataFrame(ROWS).with_columns(day=polars.Series(DAYS)).write_parquet(tmp_path / "a.parquet")
+    for options in ({"y": "price", "x": ["day", "length"]}, {"y": "day"}):
+        with pytest.raises(RequestError, match="day holds dates or times"):
+            load(tmp_path / "a.parquet", **options)
+
+
+@pytest.mark.parametrize("words", [("18-25", "26-40"), ("16:9", "4:3"), ("2019-20", "2020-21"), ("1-2", "3-1")])
+def test_words_that_look_like_dates_are_words(tmp_path, words):
+    path = write(tmp_path, text([{**row, "kind": words[n % 2]} for n, row in enumerate(ROWS)]))
+    assert f"kind={words[0]}" in load(path, y="price").record["columns"]
 
 
 def test_truth_in_another_spelling_is_what_the_run_had(tmp_path):

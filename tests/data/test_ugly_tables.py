@@ -424,6 +424,13 @@ ACROSS = {
         ],
         ["value"],
     ),
+    "weeks that are counted": (
+        "code,MIN 1,W0,W1,W10",
+        "p{n},0,{n},1,3",
+        {"form": "across"},
+        [0, 1, 10],
+        ["value"],
+    ),
     "days": (
         "Date;00:00;12:00",
         "{n:02d}.01.2020;1,5;{n},5",
@@ -517,6 +524,85 @@ def test_words_below_a_sheet_are_passed_over(tmp_path):
 def test_blanks_separate_columns_where_nothing_else_does(tmp_path, above):
     text = above + PLAIN.partition("\n")[2].replace(",", "   ").replace("2   3", " 2.0  3e0")
     assert only(read(write(tmp_path, text, "run.dat"))) == ([0, 1, 2], VALUES)
+
+
+BUOY = """#YY  MM DD hh WDIR WVHT
+#yr  mo dy hr degT m
+2023 01 31 22  120 99.0
+2023 01 31 23  130  1.5
+2023 02 01 00   MM  1.25
+"""
+
+
+def test_comments_of_names_and_of_units_above_the_rows(tmp_path):
+    asked = {"time": ["YY", "MM", "DD", "hh"], "time_format": "%Y %m %d %H", "missing": ["99", "MM"]}
+    table = read(write(tmp_path, BUOY), **asked)
+    hour = datetime.datetime(2023, 1, 31, 22, tzinfo=datetime.timezone.utc).timestamp()
+    assert table.numbers.times.tolist() == [hour, hour + 3600, hour + 7200]
+    assert str(only(table)[1]) == "[[120.0, nan], [130.0, 1.5], [nan, 1.25]]"
+    assert table.cells.units[-2:] == ["degT", "m"]
+    # A sentence of as many words is no row of names.
+    table = read(write(tmp_path, "# measured by hand\n# time x y\n" + PLAIN.partition("\n")[2].replace(",", " ")))
+    assert (table.columns, only(table)) == (["x", "y"], ([0, 1, 2], VALUES))
+
+
+@pytest.mark.parametrize("first", ["time x y", "  time   x  y", "# time x y"])
+def test_decimal_commas_beside_blanks(tmp_path, first):
+    table = read(write(tmp_path, f"{first}\n0,0 1,5  -2,25\n 0,5 2,0 1e-3\n1,0 10,25 3\n"))
+    assert only(table) == ([0, 0.5, 1], [[1.5, -2.25], [2, 0.001], [10.25, 3]])
+    # Between numbers a comma separates columns, if it does so between their names.
+    assert only(read(write(tmp_path, "time of a day,x in m\n1,5\n2,5\n"), time="time of a day"))[1] == [[5], [5]]
+
+
+@pytest.mark.parametrize(("encoding", "city"), [("gb18030", "北京"), ("cp1251", "Омск"), ("shift-jis", "東京")])
+def test_bytes_that_are_no_western_letters_are_refused(tmp_path, encoding, city):
+    text = "id,time,x\na,0,1\na,1,2\n" + f"{city},0,1\n{city},1,3\n"
+    assert sorted(read(write(tmp_path, text)).names) == ["a", city]
+    with pytest.raises(RequestError, match=r"line 4: .* is no text in UTF-8 or Windows-1252"):
+        read(write(tmp_path, text.encode(encoding)))
+    western = text.replace(city, "Çãé GRÖSSE ————").encode("cp1252")
+    assert sorted(read(write(tmp_path, western)).names) == ["a", "Çãé GRÖSSE ————"]
+
+
+def test_hours_of_excel_are_hours(tmp_path):
+    """As days since 1900 with the digits that a float has, and with ten: neither is off by a rounding."""
+    days = [44621 + n / 24 for n in range(60)]
+    for text in (str, "{:.10f}".format):
+        path = write(tmp_path, "\n".join(["date,x", *(f"{text(day)},{n}" for n, day in enumerate(days))]))
+        times = only(read(path, time_format="excel"))[0]
+        assert times == [1646092800 + 3600 * n for n in range(60)]
+
+
+def test_files_are_told_to_be_series(tmp_path):
+    for n in range(2):
+        write(tmp_path, PLAIN, f"log{n}.csv")
+    notes = read(tmp_path / "log*.csv").cells.notes
+    assert notes == ["each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv"]
+
+
+def test_what_may_be_a_total_is_told_with_the_option_that_leaves_it_out(tmp_path):
+    text = "date,North,South,Total\n2020-01-01,1,2,3\n2020-01-02,2,2,4\n"
+    says = "if Total sums others up, leave it out: data.values=[North,South]"
+    for form in ("wide", "long"):
+        assert says in read(write(tmp_path, text), form=form).notes
+    left = read(write(tmp_path, text), form="wide", values=["North", "South"])
+    assert (sorted(left.names), left.notes) == (["North", "South"], [])
+    across = "region,2020-01-01,2020-01-02\nNorth,1,2\nTotal,3,4\n"
+    assert read(write(tmp_path, across)).notes == ["if series Total sums others up, take its rows out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [("x", "01067 01099 10115"), ("zip_code", "8001 8002 3000"), ("ID", "5 7 9")]
+)
+def test_numbers_that_may_be_codes_are_told(tmp_path, name, cells):
+    text = "\n".join([f"series,time,{name},y", *(f"a,{n},{cell},{n}" for n, cell in enumerate(cells.split()))])
+    table = read(write(tmp_path, text))
+    first = cells.split()[0]
+    code = f"{name}: '{first}' taken as the number {int(first)}; if it is a code, leave {name} out of data.values=[…]"
+    assert table.cells.notes == [code]
+    assert only(table)[1] == [[int(cell), n] for n, cell in enumerate(cells.split())]
+    plain = write(tmp_path, text.replace(name, "paid").replace(" 0", " ").replace(",0", ",1"))
+    assert not any("code" in note for note in read(plain, repeats="mean").cells.notes)
 
 
 def test_columns_of_one_name_are_told_apart(tmp_path):

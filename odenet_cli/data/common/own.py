@@ -97,6 +97,7 @@ class OwnTable(OwnFile):
     """Hold how the cells of a table are read, and which of its rows are held out."""
 
     NAMES: ClassVar[tuple[str, ...]] = ("sheet", "split")
+    CHOSEN: ClassVar[str] = "values"  # the option that says which columns are taken
 
     decimal: str | None = None
     missing: Names | None = None

@@ -21,6 +21,7 @@ class Cells(NamedTuple):
     frame    the rows: text or, of Parquet and Excel, what is stored there; and FILE, LINE of each
     decimal  the sign in numbers: "." or ","
     grouped  the other sign is known to stand between thousands; None: nothing says so, and `decimal` was guessed
+    chosen   the option that says which columns are taken
     turned   a row of the file is a series, and here every cell of it is one (see `table_across`)
     paths    of the files, FILE their index
     notes    what was passed over or assumed, for the reader
@@ -38,6 +39,7 @@ class Cells(NamedTuple):
     sha256: str
     grouped: bool | None = None
     turned: bool = False
+    chosen: str = "values"
 
     def describe(self, name: str, mean: float, sd: float) -> str:
         """Return in words what a column holds, in the unit that the file states."""

@@ -61,6 +61,19 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
     return text.replace_strict(unique, seconds, default=None, return_dtype=pl.Float64), kind
 
 
+def are_dates(column: pl.Series) -> bool:
+    """Return whether a column that holds no numbers holds dates or times of day: most of it can be read so."""
+    if column.dtype != pl.String:
+        return column.dtype.is_temporal()
+    words = column.unique().head(1000)
+    try:
+        seconds, kind = parse_dates(words, None)
+    except DateError:  # in an order that nothing tells: 01/02/2020; but 18-25 are numbers
+        seconds, kind = words.str.extract(r"^\s*(\d+)[-/.]\d+[-/.]\d+"), "date"
+    clear = kind == "date" or bool(words.str.contains(r"\d:\d\d").all())  # 16:9 is no time
+    return clear and 2 * seconds.null_count() < len(words)
+
+
 def zones_of(text: pl.Series, form: str | None, zone: str | None) -> pl.Series:
     """Return the name of the zone in which each time is local, UTC where it states its offset, null where nothing says.
 

@@ -14,11 +14,13 @@ from odenet_cli.data.common.numerals import MISSING
 from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.table_cells import FILE, Cells
 from odenet_cli.data.common.table_columns import is_row_number
+from odenet_cli.data.common.table_dates import are_dates
 from odenet_cli.data.common.table_dialect import COMMA_NUMBER
 from odenet_cli.data.common.table_faults import Faults, list_option, shown
 from odenet_cli.errors import RequestError
 
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
+CODES = re.compile(r"(^|[_\s-])(id|sku|plz|cap|zip|(zip|post|postal)[_\s-]?code)$", re.IGNORECASE)
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 
 
@@ -72,8 +74,9 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     ):
         return None
     report_numbers(
-        faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad))
+        faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad), cells)
     )
+    note_codes(column, x, cells, name)
     note_decimal_sign(column, x, cells, name, faults)
     return x.set(absent, None)
 
@@ -94,6 +97,16 @@ def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, 
             row = marked.arg_true()[0]
             text = f"{name}: {shown(column, row)} taken as {x[row]:.15g}, the {mark} as decimal sign; {between}"
             cells.notes.append(text)
+
+
+def note_codes(column: pl.Series, x: pl.Series, cells: Cells, name: str) -> None:
+    """Say of numbers x that they may be codes: some begin with 0, as no count does, or the column is named so."""
+    zeros = column.str.contains(r"^\s*0\d+\s*$") if column.dtype == pl.String else pl.Series([False])
+    like = zeros.fill_null(False) if zeros.any() else x.is_not_null()
+    if zeros.any() or (CODES.search(name) and x.is_not_null().any() and (x == x.floor()).all()):
+        row = like.arg_true()[0]
+        taken = f"{shown(column, row)} taken as the number {x[row]:.15g}"
+        cells.notes.append(f"{name}: {taken}; if it is a code, leave {name} out of data.{cells.chosen}=[…]")
 
 
 def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
@@ -153,6 +166,15 @@ def read_numbers(column: pl.Series, cells: Cells, name: str = "") -> pl.Series:
     return x.set(~x.is_finite(), None)
 
 
+def refuse_dates(column: pl.Series, absent: pl.Series, cells: Cells, name: str) -> None:
+    """Raise RequestError for a column of dates, each of which would be a word of its own."""
+    if are_dates(column.filter(~absent)):
+        raise RequestError(
+            f"{cells.paths[0]}: {name} holds dates or times ({shown(column, absent.not_().arg_true()[0])}). Write them "
+            f"as numbers, such as days since the first, or take it out of data.{cells.chosen}."
+        )
+
+
 def report_numbers(
     faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str
 ) -> None:
@@ -163,7 +185,7 @@ def report_numbers(
     faults.add(large, lambda row: f"{name}={x[row]:g} {too}", f"Correct it, rescale {name}, or take the row out.")
 
 
-def _remedy(column: pl.Series) -> str:
+def _remedy(column: pl.Series, cells: Cells) -> str:
     """Return how to mend cells that are no numbers."""
     words = pl.Series([str(word) for word in column.unique(maintain_order=True).to_list()], dtype=pl.String)
     shown = words.head(3).to_list()
@@ -177,5 +199,5 @@ def _remedy(column: pl.Series) -> str:
     if words.head(1000).str.strip_chars().str.contains(numerals.NUMERAL).all():
         return "Write the numbers alone, or one unit in every cell of the column."
     if len(column) > 20 and len(words) > 3:
-        return "Correct it, or say which columns hold the values: data.values=[…]."
+        return f"Correct it, or say which columns are taken: data.{cells.chosen}=[…]."
     return f"Correct it, or count it as missing: {list_option('data.missing', shown)}."

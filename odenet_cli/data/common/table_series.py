@@ -13,7 +13,7 @@ from torch import Tensor
 
 from odenet_cli.data.common import table_controls
 from odenet_cli.data.common.table_cells import Cells, brief, counted_names
-from odenet_cli.data.common.table_columns import Columns, choose
+from odenet_cli.data.common.table_columns import Columns, choose, is_row_number
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
 from odenet_cli.data.common.table_faults import Faults
@@ -23,10 +23,11 @@ from odenet_cli.data.common.table_numbers import (
     perhaps_parts,
     read_numbers,
     read_values,
+    refuse_dates,
     series_names,
 )
 from odenet_cli.data.common.table_times import check_midnight, in_utc, perhaps_dates, read_times
-from odenet_cli.data.common.table_totals import without_totals
+from odenet_cli.data.common.table_totals import perhaps_totals, without_totals
 from odenet_cli.data.common.units import Numbers, median
 from odenet_cli.errors import RequestError
 
@@ -91,6 +92,8 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     faults = Faults(cells)
     check_nameless(cells, columns.series)
     names = series_names(cells, columns.series, faults)
+    if len(cells.paths) > 1 and not wide and not columns.series:
+        cells.notes.append("each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv")
     time, dates, zones, zone = read_times(cells, columns.time, source.time_format, source.zone, faults)
     if zones is not None:
         time = in_utc(cells, columns.time, time, zones, which_hour(names, time, source.ambiguous), faults)
@@ -131,6 +134,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     numbers = Numbers(points["time"].to_torch(), values, counts.to_torch())
     check_rounding(cells, header[1], numbers, tell)
     rest, rows = cells._replace(frame=cells.frame.drop(columns.values)), points["row"].to_torch()
+    notes += perhaps_totals([] if columns.stated else [*read], [] if wide else order)
     notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
@@ -160,7 +164,7 @@ def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[f
 def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
     """Return the columns of which nothing is taken, beside those whose names are times; they are noted."""
     used = (*columns.series, *columns.time, *columns.known, *columns.values, source.split, source.variable)
-    words = [name for name in cells.names if name not in used]
+    words = [name for name in cells.names if name not in used and not is_row_number(name)]
     if words:
         told = "to take in what is constant in a series data.static=[…]"
         cells.notes.append(f"left out: {brief(', '.join(words))}; {told}")
@@ -245,7 +249,9 @@ def _known(
     for name in columns.known:
         kept = [key for key in keep if key.startswith(f"{name}=")]  # a run's columns of 0 and 1 for its words
         column, absent = cells.frame[name], absent_cells(cells.frame[name], missing)
+        cells = cells._replace(chosen="static" if name in columns.static else "controls")
         if name in columns.static and (kept or (~absent & read_numbers(column, cells).is_null()).any()):
+            refuse_dates(column, absent, cells, name)
             known |= table_controls.indicators(column, name, absent, kept, faults)
         else:
             x = read_values(cells, name, missing, True, faults)

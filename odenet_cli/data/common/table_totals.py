@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from odenet_cli.data.common.table_cells import FILE, Cells, brief
-from odenet_cli.data.common.table_faults import Faults
+from odenet_cli.data.common.table_faults import Faults, list_option
 
 TOTALS = (
     "total",
@@ -54,6 +54,20 @@ def without_totals(cells: Cells, name: str) -> Cells:
         return cells
     cells.notes.append(f"rows that sum others up, passed over: {brief(', '.join(cells.frame[name].filter(total)))}")
     return cells._replace(frame=cells.frame.filter(~total))
+
+
+def perhaps_totals(columns: Sequence[str], series: Sequence[str]) -> list[str]:
+    """Return what to say of columns of values and series that are called totals: they may sum others up."""
+    others = [name for name in columns if not _is_total(name)]
+    notes = [f"if series {name} sums others up, take its rows out" for name in series if _is_total(name)]
+    if 0 < len(others) < len(columns):
+        totals = ", ".join(filter(_is_total, columns))
+        notes.append(f"if {totals} sums others up, leave it out: {list_option('data.values', others)}")
+    return notes
+
+
+def _is_total(name: str) -> bool:
+    return name.strip(" :").lower() in TOTALS
 
 
 def _folded(name: str) -> pl.Expr:
