@@ -20,6 +20,7 @@ from odenet_cli.files import sync, to_json, write_json
 
 FORMAT = 2  # of a run's folder, in `run.json`; none stands for 1, in which paths are as they were typed
 WEIGHTS = "model.safetensors"  # of a run that came from a kept cell, in the place of checkpoints
+RUN_FILES = {"run.json", "metrics.jsonl"}  # only the folder of a run holds one of these
 OURS = {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "train.log", "figures", ".hydra"}
 OURS |= {"wandb", "predictions.npz", "eval.jsonl", "gradcheck.jsonl", "audit.json", "verify.jsonl", "tune.json"}
 # What a job of a sweep raised, which may be in no record: its process leaves it to the command that sums up.
@@ -147,8 +148,17 @@ def holds_run(folder: Path) -> bool:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the folders of runs in `folder`, at any depth, sorted."""
-    return sorted(path.parent for path in folder.rglob("run.json"))
+    """Return the folders of runs in `folder`, at any depth, job 10 behind job 2; links are followed."""
+    runs, visited = list[Path](), set[Path]()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        here, real = Path(name), Path(name).resolve()
+        is_run, looped = not RUN_FILES.isdisjoint(files), real in visited
+        visited.add(real)
+        folders[:] = [] if is_run or looped else [inner for inner in folders if not inner.startswith(".")]
+        runs += [here] * (is_run and not looped)
+    return sorted(
+        runs, key=lambda run: [(int(x), "") if x.isdecimal() else (-1, x) for x in re.split(r"(\d+)", str(run))]
+    )
 
 
 def where_one_is(folder: Path) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,9 @@ from typing import Any
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError, first_line
-from odenet_cli.rundir import NFE, as_it_is, check_types, mean_nfe, parse_record, read_metrics
+from odenet_cli.rundir import NFE, as_it_is, check_types, mean_nfe, parse_record, read_metrics, runs_below
 
 CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.yaml`
-RUN_FILES = {"run.json", "metrics.jsonl"}  # only the folder of a run holds one of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not os.path.isdir(path):  # Path.is_dir would raise where a name is too long
             raise RequestError(f"{path} is not a folder." if os.path.exists(path) else f"There is no folder {path}.")
-        below = sorted(_walk(path), key=_natural_order)
+        below = runs_below(path)
         if not below:
             raise RequestError(
                 f"{path} holds no run: there is no run.json in it or below it.\n"
@@ -132,29 +130,6 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         for folder in below:
             folders.setdefault(folder.resolve(), folder)
     return list(folders.values())
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield the run folders, and folders that may not be entered, for they may hide one."""
-    closed: list[Path] = []
-    visited: set[Path] = set()
-    for name, folders, files in os.walk(
-        path, onerror=lambda error: closed.append(Path(error.filename)), followlinks=True
-    ):
-        folder = Path(name)
-        is_run = bool(RUN_FILES & set(files))
-        looped = folder.resolve() in visited
-        visited.add(folder.resolve())
-        folders[:] = [] if is_run or looped else [name for name in folders if not name.startswith(".")]
-        if is_run and not looped:
-            yield folder
-    yield from closed
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """Return a sort key by which job 10 comes after job 2."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def read_run(folder: Path) -> Run:

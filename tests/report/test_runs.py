@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -165,24 +164,6 @@ def test_a_pipe_is_not_waited_for(tmp_path, write, name):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     assert read_run(folder).reason == f"{name} is no file"
-
-
-def test_a_folder_that_may_not_be_entered_is_named(tmp_path, write, monkeypatch):
-    """It may hold runs, and the means would be others."""
-    write(tmp_path / "runs" / "a", {"seed": 1})
-    closed = write(tmp_path / "runs" / "b", {"seed": 2})
-    scandir, opened = os.scandir, Path.read_text
-
-    def refuse(path, *_, **__):
-        if Path(path) == closed or closed in Path(path).parents:
-            raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or scandir(path))
-    monkeypatch.setattr(Path, "read_text", lambda path, **how: refuse(path) or opened(path, **how))
-    runs = [read_run(folder) for folder in find_runs([tmp_path / "runs"])]
-    assert [(run.folder.name, run.status) for run in runs] == [("a", "done"), ("b", "unreadable")]
-    assert "Permission denied" in runs[1].reason
-    assert str(closed) in runs[1].reason
 
 
 def test_runs_without_record_or_behind_a_link_are_found(tmp_path, write):
