@@ -79,7 +79,6 @@ def printed() -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Run one command and return its exit code."""
     if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(overview())
         return 0

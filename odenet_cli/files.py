@@ -90,7 +90,6 @@ def without_nan(value: Any) -> Any:
 
 
 def _is_json_object(line: bytes) -> bool:
-    """Return whether a line holds one whole JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

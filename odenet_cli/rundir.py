@@ -73,7 +73,6 @@ def locked(folder: Path, key: str = "hydra.run.dir") -> Iterator[bool]:
 
 
 def locked_here(folder: Path) -> bool:
-    """Return whether this thread holds the folder's lock."""
     return (threading.get_ident(), folder.resolve()) in _LOCKED
 
 
@@ -322,13 +321,11 @@ class MetricsFile:
         return os.path.getsize(self.path)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and hand it to the system."""
         with name_file(self.path):
             self._file.write((to_json(record) + "\n").encode())
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 

@@ -100,7 +100,6 @@ class Parser(argparse.ArgumentParser):
             self.description = f"{doc}\n\n{textwrap.indent(RUN_HELP, '  ')}"
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """Add an argument as `argparse` does."""
         action = super().add_argument(*names, **settings)
         self.options |= dict.fromkeys(action.option_strings, action)
         self.needs_words |= not action.option_strings and settings.get("nargs") not in ("*", "?")
@@ -247,7 +246,6 @@ def word(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """Read the name of a file or a folder."""
     return Path(os.path.expanduser(word(text)))
 
 
@@ -281,8 +279,6 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of these names."""
-
     def read(text: str) -> str:
         if text not in choices:
             raise ArgumentTypeError(f"{text} is not known.{nearest(text, choices)}\n  There are: {', '.join(choices)}.")
@@ -309,7 +305,6 @@ def check_out(out: Path | None, *suffixes: str) -> None:
 
 
 def add_checkpoint(parser: Parser) -> None:
-    """Add the choice of weights."""
     parser.add_argument(
         "--checkpoint", metavar="best|last", type=one_of("best", "last"), default="best", help="weights"
     )

@@ -23,7 +23,6 @@ MIN_VALUE = 11  # columns: tensorboard
 
 
 def show(request: TrainRequest) -> int:
-    """Print what the request would do."""
     assert request.folder is not None
     configs = [complete_for(job.config, job.folder, request.data["auto"]) for job in request.jobs]
     rows = values(request, configs)
@@ -93,7 +92,6 @@ def table(rows: Mapping[str, tuple[str, str]]) -> str:
 
 
 def cost(config: Config) -> dict[str, str]:
-    """Return what the run will cost, from its first steps."""
     from odenet_cli.training.estimate import first_steps
 
     session, step = first_steps(config)

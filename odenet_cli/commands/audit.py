@@ -38,7 +38,6 @@ COLUMNS = (("steps", 8), ("NFE", 6), ("error", 8), ("lost", 5), ("gained", 6), (
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Try every solver, then say what they tell."""
     folder, run = request.folder, request.config
     for rtol in request.rtol:
         if rtol < EPS[run.dtype] / 100:
@@ -74,7 +73,6 @@ def main(request: Namespace) -> int:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Return the numbers of a row as text."""
     if "failed" in row:
         return [f"failed: {row['failed']}"]
     numbers = [f"{row['accepted']:g}", f"{row['nfe_forward']:.1f}", f"{row['error']:.2%}"]
@@ -101,5 +99,4 @@ def p_value(p: float) -> str:
 
 
 def solver_of(row: dict[str, Any]) -> str:
-    """Return the solver of a row as text."""
     return describe_solver(SolverConfig(**{key: row[key] for key in ("method", "rtol", "atol", "steps")}))

@@ -29,7 +29,6 @@ PEERS = 'The peers: pip install -e ".[bench]"; diffrax: pip install diffrax'
 
 
 def device(text: str) -> str:
-    """Read the name of a device."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise ArgumentTypeError(f"{text} is not known; it may be auto, cpu, cuda or cuda:N.")
     return text

@@ -32,7 +32,6 @@ PARSER = _common.Parser(__name__, __doc__, run=True, goes_on=True)
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Examine the run."""
     from odenet_cli.analysis.doctor import examine
     from odenet_cli.ode.diagnosis import in_words
 

@@ -22,7 +22,6 @@ _common.add_checkpoint(PARSER)
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Read the weights of the run and write them."""
     _common.check_out(request.out, ".safetensors")
     from odenet_cli.analysis.trained import weights_of_run
     from odenet_cli.reproduce.plan import digest

@@ -140,7 +140,6 @@ def describe(config: Config) -> tuple[str, str, str]:
 
 
 def cells(record: dict[str, Any]) -> list[str]:
-    """Return the numbers of one row as text."""
     if "failed" in record:
         return [str(record["batch"]), f"failed: {record['failed']}"]
     values = [record.get(key, "") for key in COLUMNS]

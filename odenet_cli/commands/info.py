@@ -20,7 +20,6 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "hydra-joblib-lau
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Print them."""
     if request.json:
         print(json.dumps(facts(), indent=1))
         return 0

@@ -32,7 +32,6 @@ PARSER.offers = lambda: [*KINDS, FIELDS, PAIRS]
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Print the kinds."""
     plural = {group: kind for kind, group in KINDS.items()} | {"field": FIELDS}
     known = (*KINDS, FIELDS)
     for kind in [require("kind", plural.get(word, word), (*known, PAIRS)) for word in request.kinds] or known:

@@ -42,7 +42,6 @@ PARSER.offers = _completion.runs
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Print the table; write the files."""
     check(request)
     from odenet_cli.report import export
     from odenet_cli.report.compare import compare

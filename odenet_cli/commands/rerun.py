@@ -28,7 +28,6 @@ PARSER = _common.Parser(
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Make the step."""
     changes = _common.combinations(request.overrides)[0]
     config = doctor.change(request.config, changes)
 

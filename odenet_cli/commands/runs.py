@@ -31,7 +31,6 @@ PARSER.add_argument("--paths", action="store_true", help="print the folders alon
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Print the runs."""
     runs = [(number, folder, record_or_reason(folder)) for number, folder in enumerate(recent_runs())]
     shown = [run for run in runs if all(word.lower() in _searched(*run[1:]) for word in request.words)]
     if not shown:

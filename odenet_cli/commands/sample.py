@@ -48,7 +48,6 @@ Rows = tuple[list[str], list[list[float]]]  # names of the columns, values
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Draw, or score."""
     source, out = request.points, request.out
     if source is not None and (request.n, request.seed) != (None, None):
         raise RequestError("n= and seed= are for drawing, and points= asks for log-densities: say one or the other.")
@@ -176,7 +175,6 @@ def read_points(source: Path, names: list[str] | None, config: Any) -> Tensor:
 
 
 def columns(shape: tuple[int, ...], units: Any) -> list[str]:
-    """Return the names of the coordinates."""
     return [f"x{i + 1}" for i in range(math.prod(shape))] if units is None else list(units.columns)
 
 

@@ -84,7 +84,6 @@ COLUMNS = (("NFE", 6), ("back", 6), ("state max", 9), ("state", 8), ("gradient",
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Verify one item, or one run."""
     targets = [word for word in request.words if "=" not in word]
     places = {key: value for key in PLACES if (value := getattr(request, key)) is not None}
     if len(targets) != 1:
@@ -104,7 +103,6 @@ def main(request: Namespace) -> int:
 
 
 def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
-    """Compute a committed page again."""
     from odenet_cli.reproduce import verification
 
     page = verification.load_page(item, request.preset)
@@ -131,7 +129,6 @@ def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
 
 
 def experiments() -> list[str]:
-    """Return the items that can be verified."""
     from odenet_cli.reproduce import plan
 
     return list(plan.experiments())
@@ -216,7 +213,6 @@ def find_witnesses(against: Sequence[str] | None) -> tuple[list[Any], dict[str, 
 
 
 def cells(row: Any) -> list[str]:
-    """Return the numbers of a row as text."""
     if row.failed:
         return [f"failed: {row.failed}"]
     numbers = [f"{row.state_max:.1e}", f"{row.state:.1e}", "-" if row.gradient is None else f"{row.gradient:.1e}"]

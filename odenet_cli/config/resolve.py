@@ -59,7 +59,6 @@ def eval_solver(config: Config) -> SolverConfig:
 
 
 def eval_batch(config: Config) -> int:
-    """Return the batch size of scoring."""
     return config.eval.batch_size or max(config.trainer.batch_size or 0, 200)
 
 

@@ -206,7 +206,6 @@ class Config:
         self.compile = self.compile.lower()  # `compile=true` is read as a truth value and arrives here as "True"
 
     def source(self) -> tuple[str, dict[str, Any]]:
-        """Return the data set's name and its options."""
         return self.data["name"], {key: value for key, value in self.data.items() if key not in ("name", "recipe")}
 
     def named_code(self) -> dict[str, str]:

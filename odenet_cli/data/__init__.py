@@ -54,7 +54,6 @@ log = logging.getLogger("odenet")
 
 
 def names() -> list[str]:
-    """Return the names of all data sets."""
     return registry.names(__name__)
 
 

@@ -21,12 +21,10 @@ from odenet_cli import registry
 
 
 def names() -> list[str]:
-    """Return the names of all fields."""
     return registry.names(__name__)
 
 
 def field_class(name: str) -> type[nn.Module]:
-    """Return the class of the field of that name."""
     registry.require("model.field", name, names())
     kind: type[nn.Module] = importlib.import_module(f"{__name__}.{name}").FIELD
     return kind

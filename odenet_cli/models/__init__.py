@@ -23,7 +23,6 @@ FLOW_OPTIONS = tuple(inspect.signature(ContinuousFlow).parameters)[3:]
 
 
 def names() -> list[str]:
-    """Return the names of all models."""
     return registry.names(__name__)
 
 

@@ -30,7 +30,6 @@ RECORD_KEYS = ("name", "command", "git", "device", "versions", "data", "started"
 
 
 def group_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the groups as plain values."""
     records = []
     for group in comparison.groups:
         spreads = {name: spread._asdict() for name in MEASURES if (spread := group.spread(name))}

@@ -122,7 +122,6 @@ def point(axes: Axes, at: tuple[float, float], bars: tuple[float, float], **look
 
 
 def colorbar(figure: Figure, panels: Any, shades: ScalarMappable, label: str, **options: Any) -> Colorbar:
-    """Draw a colour bar beside these panels."""
     bar = figure.colorbar(shades, ax=panels, label=label, **options)
     bar.outline.set_linewidth(0.5)
     return bar

@@ -54,7 +54,6 @@ def seeds_text(values: Iterable[int]) -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """Return a Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 

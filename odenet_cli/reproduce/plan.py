@@ -214,7 +214,6 @@ def is_incidental(override: str) -> bool:
 
 
 def is_for_hydra(override: str) -> bool:
-    """Return whether an override is for Hydra, not for a run."""
     return key_of(override).startswith(("hydra.", "hydra/"))
 
 

@@ -61,7 +61,6 @@ def needs_data(plan: Plan) -> bool:
 
 
 def count_kept(plan: Plan) -> str:
-    """Return how many cells of a plan are kept, in words."""
     cells = plan.by_folder.values()
     return f"kept: {sum(cell.kept for cell in cells)} of {len(cells)}"
 

@@ -172,7 +172,6 @@ def with_recipe(cfg: DictConfig, config: Config, completed: Config) -> DictConfi
 
 
 def data_key(data: dict[str, Any]) -> str:
-    """Return a data set's options as a key."""
     return json.dumps(data, sort_keys=True, default=str)
 
 

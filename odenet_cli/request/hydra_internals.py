@@ -43,12 +43,10 @@ def sources(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) ->
 
 
 def register_source(source: type[FileConfigSource]) -> None:
-    """Have Hydra read YAML files with `source`."""
     SourcesRegistry.instance().types[source.scheme()] = source
 
 
 def apply_overrides(values: list[Override], cfg: DictConfig) -> None:
-    """Set parsed overrides in a composed configuration."""
     ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
 
 

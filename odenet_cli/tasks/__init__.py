@@ -26,7 +26,6 @@ Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]]
 
 
 def task(name: str) -> Loss:
-    """Return the loss of the task."""
     return _module(name).loss
 
 

@@ -82,11 +82,9 @@ class Budget:
             self.debt = debt
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
         return {name: getattr(self, name) for name in ("rtol", "debt", "steps", "evaluations")}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
         for name, value in state.items():
             setattr(self, name, value)
 

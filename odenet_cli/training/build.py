@@ -78,13 +78,11 @@ def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def solves(config: Config) -> bool:
-    """Return whether the network of `config` is given a solver."""
     kind = models.network_class(config.model["name"], config.model, is_flow(config))
     return "solver" in inspect.signature(kind).parameters
 
 
 def is_flow(config: Config) -> bool:
-    """Return whether the data ask for a flow."""
     return datasets.tasks(config.data["name"])[0] in FLOWS
 
 
@@ -154,12 +152,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def dtype(config: Config) -> torch.dtype:
-    """Return the dtype of training."""
     return DTYPES[config.dtype]
 
 
 def eval_dtype(config: Config) -> torch.dtype:
-    """Return the dtype of evaluation."""
     return DTYPES[config.eval.dtype or config.dtype]
 
 

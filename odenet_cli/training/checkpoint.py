@@ -46,7 +46,6 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Return where the checkpoint before `path` is kept."""
     return path.with_name(f"previous-{path.name}")
 
 

@@ -31,12 +31,10 @@ def choose(name: str, job: int = 0) -> torch.device:
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def memory(name: str) -> int:
-    """Return the bytes of memory that the device `name` has."""
     where = choose(name)
     if where.type == "cuda":
         return int(torch.cuda.get_device_properties(where).total_memory)

@@ -40,7 +40,6 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
 
 
 def batches(session: Session) -> Iterator[Any]:
-    """Yield the batches of the run, epoch after epoch."""
     while session.step < session.end:
         yield from session.batches()
         session.epoch += 1

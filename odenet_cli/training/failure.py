@@ -97,7 +97,6 @@ def first_nonfinite(state: Any, name: str = "") -> str | None:
 
 
 def diverged(session: Session, loss: float, step: int) -> Diverged:
-    """Return the error for a loss that is NaN or infinite."""
     return Diverged(
         f"the run diverged: the loss is {loss} at step {step} with {describe_progress(session)}.\n"
         "  Lower optim.lr, or solve more accurately (solver.rtol)."
@@ -105,7 +104,6 @@ def diverged(session: Session, loss: float, step: int) -> Diverged:
 
 
 def describe_progress(session: Session) -> str:
-    """Return learning rate and last finite loss in words."""
     rate = f"learning rate {session.optimizer.param_groups[0]['lr']:g}"
     if session.last_finite_loss is None:
         return f"{rate}; no loss came before it"

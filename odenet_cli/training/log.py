@@ -24,7 +24,6 @@ class Logbook:
         self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Write one record of one (step, split)."""
         self.metrics.write(record)
         self.board.add(record)
 
@@ -34,6 +33,5 @@ class Logbook:
         return self.metrics.size
 
     def close(self) -> None:
-        """Close both."""
         self.metrics.close()
         self.board.close()

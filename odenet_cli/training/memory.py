@@ -39,7 +39,6 @@ class SavedMeter(saved_tensors_hooks):
 
     @property
     def peak_mib(self) -> float:
-        """The peak so far."""
         return self.peak / MIB
 
     def __enter__(self) -> SavedMeter:  # type: ignore[override]

@@ -49,7 +49,6 @@ def clock(seconds: float) -> str:
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """Print at once."""
     print(line, file=stream, flush=True)
 
 

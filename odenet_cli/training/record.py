@@ -92,5 +92,4 @@ def git_commit() -> str | None:
 
 
 def now() -> str:
-    """Return local time with its zone."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

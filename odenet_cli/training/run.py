@@ -243,7 +243,6 @@ def save_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays to one compressed file."""
     file = io.BytesIO()
     numpy.savez_compressed(file, **arrays)
     write(path, file.getvalue())

@@ -145,7 +145,6 @@ class Session:
 
     @property
     def precision(self) -> torch.dtype:
-        """The dtype of evaluation."""
         return eval_dtype(self.config)
 
     @property

@@ -19,7 +19,6 @@ class Stop:
 
     @property
     def code(self) -> int:
-        """The exit code of the signal that came."""
         return SIGNAL_CODES[self.name or "SIGTERM"]
 
     def __enter__(self) -> Stop:

@@ -62,7 +62,6 @@ class FreeVector(nn.Module):
         return parameters_to_vector(self.field.parameters()).detach()
 
     def count(self, problem: Any) -> int:
-        """Return the length of a free vector."""
         return int(self.free.sum()) + len(problem.series) * int(self.free_states.sum())
 
     def free_names(self, series: Sequence[str]) -> list[str]:
@@ -72,12 +71,10 @@ class FreeVector(nn.Module):
         return shared + [f"{state}(0)" + (f" of {s}" if len(series) > 1 else "") for s in series for state in states]
 
     def get_free(self, problem: Any) -> Tensor:
-        """Return the free vector of the present parameters."""
         return self._vector(problem, to_free)
 
     @torch.no_grad()
     def set_free(self, problem: Any, u: Tensor) -> None:
-        """Set the parameters from a free vector."""
         theta, initial = (part[0] for part in self.split_free(problem, u[None]))
         weights = list(self.field.parameters())
         for weight, part in zip(weights, torch.split(theta, [weight.numel() for weight in weights])):

@@ -174,7 +174,6 @@ def cost(groups: Groups, seconds: Seconds) -> str:
 
 
 def by_depth(entries: Sequence[Entry]) -> dict[str, Steps]:
-    """Return the measured steps of each network."""
     measured = [(entry.row, step) for entry in entries if (step := measured_step(entry))]
     return {
         name: sorted((step for row, step in measured if row == name), key=lambda step: step["depth"]) for name in LOOKS
