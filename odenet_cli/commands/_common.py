@@ -225,13 +225,9 @@ def overridden(config: Config, overrides: Overrides) -> Config:
 
 def combinations(overrides: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     """Return every combination of the values; they are counted before they are made."""
-    from odenet_cli.request.overrides import MAX_SWEEP_POINTS
+    from odenet_cli.request.overrides import check_points
 
-    if (total := math.prod(map(len, overrides.values()))) > MAX_SWEEP_POINTS:
-        many = ", ".join(f"{key} {len(values):,}" for key, values in overrides.items() if len(values) > 1)
-        raise RequestError(
-            f"{many}: together {total:,} combinations, more than {MAX_SWEEP_POINTS:,}. Say fewer values."
-        )
+    check_points({key: len(values) for key, values in overrides.items()})
     return [dict(zip(overrides, point)) for point in itertools.product(*overrides.values())]
 
 

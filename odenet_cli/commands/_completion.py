@@ -44,11 +44,6 @@ UNINSTALL = {
 MAX_RUNS = 20  # that are offered
 
 
-def is_completion(argv: list[str]) -> bool:
-    """Return whether the shell asks for completions."""
-    return bool(argv) and argv[0] in ("-sc", "--shell-completion")
-
-
 def main(argv: list[str]) -> int:
     """Print the script of `-sc install=SHELL`, its removal for `uninstall=`, or what is offered for `query`."""
     what, _, shell = " ".join(argv[1:]).partition("=")

@@ -25,7 +25,8 @@ COSTS = (
 def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[Path, str] | None = None) -> int:
     """Write and print what became of the `jobs` (overrides, folder) and of those that the sweep had before; return how
     many of the `jobs` are not done. Those that `failed`, and why, are not, whatever run their folders hold."""
-    earlier = _earlier(folder, [run for _, run in jobs])
+    own = [run for _, run in jobs]
+    earlier = [(record_or_reason(run).get("overrides") or [], run) for run in runs_below(folder) if run not in own]
     records = [_outcome(overrides, run, folder, failed or {}) for overrides, run in (*earlier, *jobs)]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", {"jobs": records})
@@ -38,11 +39,6 @@ def summarise(folder: Path, jobs: list[tuple[list[str], Path]], failed: Mapping[
         say_text(": ".join(filter(None, (record["folder"], record["status"], first_line(record["reason"] or "")))))
     say(f"{len(records) - len(undone)} of {len(records)} done; {folder / 'summary.json'}")
     return sum(record["status"] != "done" for record in records[len(earlier) :])
-
-
-def _earlier(folder: Path, jobs: list[Path]) -> list[tuple[list[str], Path]]:
-    """Return overrides and folder of the jobs that are in the sweep's folder beside these."""
-    return [(list(record_or_reason(run).get("overrides") or []), run) for run in runs_below(folder) if run not in jobs]
 
 
 def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path, str]) -> dict[str, Any]:

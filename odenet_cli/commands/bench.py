@@ -36,22 +36,23 @@ def device(text: str) -> str:
 
 PARSER = _common.Parser(__name__, f"{__doc__}\n\n{LISTING}\n\n{PEERS}")
 PARSER.offers = workloads.names
-PARSER.add_argument("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
-PARSER.add_argument(
+add = PARSER.add_argument
+add("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
+add(
     "--against",
     metavar="PEER,PEER",
     type=_common.several(str),
     help="whom to compare with: torchdiffeq, torchode, torchdyn, diffrax; left out: those that are installed",
 )
-PARSER.add_argument(
+add(
     "--repeats",
     metavar="N",
     type=_common.whole(1, MAX_REPEATS),
     help="measurements of each subject, or steps of `train`",
 )
-PARSER.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-PARSER.add_argument("--out", metavar="FOLDER", type=_common.path, help="also write Markdown and JSON there")
-PARSER.add_argument("--draw", metavar="FOLDER", type=_common.path, help="measure nothing; draw what is in FOLDER there")
+add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+add("--out", metavar="FOLDER", type=_common.path, help="also write Markdown and JSON there")
+add("--draw", metavar="FOLDER", type=_common.path, help="measure nothing; draw what is in FOLDER there")
 
 
 @PARSER.command

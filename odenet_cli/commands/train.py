@@ -40,7 +40,7 @@ register()  # also where a launcher imports this module in another process
 
 def main(argv: list[str]) -> int:
     """Check the whole request, then hand it to Hydra."""
-    if _completion.is_completion(argv):
+    if argv and argv[0] in ("-sc", "--shell-completion"):
         return _completion.main(argv)
     request = prepare(argv)
     if not {"-h", "--help"}.isdisjoint(argv):

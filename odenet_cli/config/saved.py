@@ -99,8 +99,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _remedy(path: Path) -> str:
-    overrides = path.parent / ".hydra" / "overrides.yaml"
-    return f"  Put back what the run wrote there; its overrides are in {overrides}."
+    return f"  Put back what the run wrote there; its overrides are in {path.with_name('run.json')}."
 
 
 def check_yaml(path: Path) -> Any:

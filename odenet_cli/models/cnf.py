@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odenet_cli.models.common import check_choice
+from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.models.common.concat_squash import ConcatSquashField
 from odenet_cli.models.common.flow import (
     DIVERGENCES,
@@ -219,8 +219,7 @@ class CNF(ContinuousFlow):
     ) -> None:
         if len(shape) != 1:
             raise ValueError(f"model=cnf is for points, and inputs of this data set are {shape}; use data=moons or u1.")
-        if min(units, hidden) < 1:
-            raise ValueError(f"model.units={units} and model.hidden={hidden} must be at least 1.")
+        check_counts(units=units, hidden=hidden)
         if layers is not None and field != CONCATSQUASH:
             raise ValueError(f"model.layers={layers} is an option of model.field={CONCATSQUASH}.")
         if field is None or field == CONCATSQUASH:

@@ -6,14 +6,15 @@ import math
 
 from torch import Tensor, nn
 
+from odenet_cli.models.common import check_counts
+
 
 class MLP(nn.Module):
     """Map by one hidden layer of `hidden` units: x (B, *S) -> logits, or values, (B, classes)."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"model.hidden={hidden} must be at least 1 unit.")
+        check_counts(hidden=hidden)
         self.layers = nn.Sequential(
             nn.Flatten(), nn.Linear(math.prod(shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
         )

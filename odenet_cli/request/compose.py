@@ -6,7 +6,6 @@ import argparse
 import copy
 import errno
 import functools
-import math
 import os
 import re
 from contextlib import AbstractContextManager, suppress
@@ -35,7 +34,7 @@ from odenet_cli.registry import require
 from odenet_cli.request import hydra_internals
 from odenet_cli.request.folders import folder_name
 from odenet_cli.request.hydra_errors import known_keys, translate_hydra_errors
-from odenet_cli.request.overrides import MAX_SWEEP_POINTS, count_values, parse
+from odenet_cli.request.overrides import check_points, count_values, parse
 from odenet_cli.request.trust import check_file, check_words
 
 MODULE = "odenet_cli.commands.train"
@@ -166,10 +165,7 @@ class Composer:
     def split(self, overrides: list[str]) -> list[list[str]]:
         """Return every combination of the values in `overrides`, counted before any is made."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
-        numbers = {override.get_key_element(): count_values(override) for override in parsed}
-        if (total := math.prod(numbers.values())) > MAX_SWEEP_POINTS:
-            factors = ", ".join(f"{key} {number:,}" for key, number in numbers.items() if number > 1)
-            raise RequestError(f"{factors}: together {total:,} points, more than the {MAX_SWEEP_POINTS:,} of a sweep.")
+        check_points({override.get_key_element(): count_values(override) for override in parsed})
         return hydra_internals.combinations(parsed)
 
     def job(self, master: DictConfig, point: list[str], number: int) -> DictConfig:

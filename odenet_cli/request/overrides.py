@@ -206,6 +206,13 @@ def count_values(override: Override) -> int:
     return number
 
 
+def check_points(numbers: Mapping[str, int]) -> None:
+    """Refuse more combinations than a sweep takes, given how many values each key has, before any is made."""
+    if (total := math.prod(numbers.values())) > MAX_SWEEP_POINTS:
+        factors = ", ".join(f"{key} {number:,}" for key, number in numbers.items() if number > 1)
+        raise RequestError(f"{factors}: together {total:,} points, more than the {MAX_SWEEP_POINTS:,} of a sweep.")
+
+
 def altered(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return `config` with these keys set, typed and checked."""
     with translate_hydra_errors([f"{key}={value}" for key, value in changes.items()]):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odenet_cli.models.common import check_choice
+from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.ode import Solver
 
 STEMS = ("conv", "res")
@@ -33,8 +33,7 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
     becomes (B, width) by one linear layer.
     """
     check_choice("stem", kind, STEMS)
-    if width < 1:
-        raise ValueError(f"model.width={width} must be at least 1 channel.")
+    check_counts(width=width)
     if len(shape) == 1:
         return nn.Sequential(nn.Linear(shape[0], width))
     if math.prod(shape[1:]) == 1 and group_norm(width).num_groups == width:
