@@ -28,9 +28,10 @@ from odenet_cli.config.saved import load as load_config
 from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
 from odenet_cli.errors import OdenetError, RequestError
+from odenet_cli.metrics import read_metrics
 from odenet_cli.ode import Solver, doctor
 from odenet_cli.registry import require
-from odenet_cli.rundir import holds_run, named_run, read_metrics, read_record
+from odenet_cli.rundir import holds_run, named_run, read_record
 from odenet_cli.training import build
 from odenet_cli.training.budget import at_its_end
 

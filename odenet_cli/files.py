@@ -1,6 +1,6 @@
 """Write a file in one move, so that neither a kill nor a loss of power leaves half of one.
 
-Logs that grow are appended to instead: `append_json`, `rundir.MetricsFile`.
+Logs that grow are appended to instead: `append_json`, `metrics.MetricsFile`.
 """
 
 from __future__ import annotations

@@ -96,14 +96,14 @@ FAULTS = (
     ),
     Fault(
         "no lock",
-        "odenet_cli/rundir.py",
+        "odenet_cli/lock.py",
         "        fcntl.flock(handle, kind | fcntl.LOCK_NB)\n",
         "        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         KILLS + "test_a_second_process_is_refused",
     ),
     Fault(
         "doubled metrics",
-        "odenet_cli/rundir.py",
+        "odenet_cli/metrics.py",
         "        self._file.truncate(min(size, os.path.getsize(self.path)))\n",
         "",
         KILLS + "test_one_kill_of_each_kind",

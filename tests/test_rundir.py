@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from odenet_cli import rundir
+from odenet_cli import lock
 from odenet_cli.errors import RequestError
+from odenet_cli.lock import locked
 from odenet_cli.report.runs import read_run
-from odenet_cli.rundir import locked, read_record, record_or_reason
+from odenet_cli.rundir import read_record, record_or_reason
 
 
 def test_what_is_there_is_read_and_nothing_where_there_is_none(tmp_path):
@@ -60,20 +61,20 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 
 def test_a_folder_that_another_filled_before_it_was_locked_is_not_new(tmp_path, monkeypatch):
     """Who made a folder may remove it, unless another run had the lock first, and finished, while this one waited."""
-    acquire, tries = rundir._acquire, []
+    acquire, tries = lock._acquire, []
 
-    def late(lock):
-        tries.append(lock)
+    def late(path):
+        tries.append(path)
         if len(tries) == 1:
-            (lock.parent / "run.json").write_text("{}")  # the other's
+            (path.parent / "run.json").write_text("{}")  # the other's
             return None
-        return acquire(lock)
+        return acquire(path)
 
     with locked(tmp_path / "alone") as new:
         assert new
     with locked(tmp_path / "alone") as new:
         assert not new
-    monkeypatch.setattr(rundir, "_acquire", late)
+    monkeypatch.setattr(lock, "_acquire", late)
     with locked(tmp_path / "met") as new:
         assert not new
     assert len(tries) == 2

@@ -16,9 +16,10 @@ from odenet_cli.analysis.rerun import Failure, approach
 from odenet_cli.analysis.trained import trained
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RunFailed, first_line
+from odenet_cli.metrics import read_metrics
 from odenet_cli.ode import DenseSolution, Report, Solution, SolveError, Solver, StepLimit, doctor
 from odenet_cli.ode.diagnosis import in_words
-from odenet_cli.rundir import read_metrics, read_record
+from odenet_cli.rundir import read_record
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.session import Session

@@ -23,11 +23,12 @@ from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config, key_of
 from odenet_cli.errors import Interrupted, RequestError, is_disk_full, message_of
 from odenet_cli.files import write
+from odenet_cli.lock import locked
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register
 from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run
 from odenet_cli.request.job import TrainRequest, prepare
-from odenet_cli.rundir import FAILED, holds_run, locked, recent_runs, record_or_reason, short, write_record
+from odenet_cli.rundir import FAILED, holds_run, recent_runs, record_or_reason, short, write_record
 from odenet_cli.training.progress import INDENT, on_terminal, say, say_text
 
 log = logging.getLogger("odenet")

@@ -16,7 +16,8 @@ from typing import Any
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import read_saved
 from odenet_cli.errors import RequestError, first_line
-from odenet_cli.rundir import NFE, as_it_is, check_types, mean_nfe, parse_record, read_metrics, runs_below
+from odenet_cli.metrics import NFE, mean_nfe, read_metrics
+from odenet_cli.rundir import as_it_is, check_types, parse_record, runs_below
 
 CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.yaml`
 

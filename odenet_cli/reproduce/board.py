@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.errors import first_line
+from odenet_cli.lock import is_locked
 from odenet_cli.markdown import counted, mean_count
+from odenet_cli.metrics import latest_metrics
 from odenet_cli.reproduce.plan import Cell
-from odenet_cli.rundir import is_locked, latest_metrics, record_or_reason
+from odenet_cli.rundir import record_or_reason
 from odenet_cli.training.ending import score_text
 from odenet_cli.training.progress import duration, percent
 

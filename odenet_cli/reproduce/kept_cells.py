@@ -18,8 +18,9 @@ from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write, write_json
+from odenet_cli.lock import locked
 from odenet_cli.registry import names
-from odenet_cli.rundir import WEIGHTS, holds_run, locked, names_place, read_record, without_places
+from odenet_cli.rundir import WEIGHTS, holds_run, names_place, read_record, without_places
 
 FOLDER = Path("results/cells")
 SUMS = "SHA256SUMS"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from odenet_cli.lock import is_locked
 from odenet_cli.reproduce.plan import is_for_hydra
 from odenet_cli.reproduce.processes import CellProcess
 from odenet_cli.request import hydra_internals
@@ -18,7 +19,6 @@ from odenet_cli.request.compose import Composer
 from odenet_cli.request.job import shared_cores
 from odenet_cli.request.overrides import parse
 from odenet_cli.request.trust import check_composed
-from odenet_cli.rundir import is_locked
 
 POLL_S = 1.0
 log = logging.getLogger("odenet")

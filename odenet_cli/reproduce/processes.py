@@ -15,7 +15,8 @@ from pathlib import Path
 
 from odenet_cli import threads
 from odenet_cli.errors import Interrupted, first_line
-from odenet_cli.rundir import is_locked, read_record
+from odenet_cli.lock import is_locked
+from odenet_cli.rundir import read_record
 from odenet_cli.training.signals import Stop
 
 POLL_S = 0.2

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from odenet_cli.config.resolve import complete
 from odenet_cli.errors import RequestError, first_line, message_of
+from odenet_cli.lock import locked
 from odenet_cli.markdown import counted
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
@@ -21,7 +22,7 @@ from odenet_cli.reproduce.destination import destination
 from odenet_cli.reproduce.plan import Plan, ReproduceRequest
 from odenet_cli.reproduce.processes import CellProcess, is_done, launch
 from odenet_cli.request.data import on_gpu
-from odenet_cli.rundir import holds_run, locked, record_or_reason
+from odenet_cli.rundir import holds_run, record_or_reason
 from odenet_cli.training.device import gpu_count
 from odenet_cli.training.identity import check_same_run, other_run
 

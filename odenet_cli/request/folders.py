@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.rundir import OURS, is_locked, lock_holder, locked_here, read_record
+from odenet_cli.lock import is_locked, lock_holder, locked_here
+from odenet_cli.rundir import OURS, read_record
 
 MAX_NAME_BYTES = 100
 

@@ -21,11 +21,11 @@ from torch import nn
 from odenet_cli.config.resolve import eval_config
 from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.errors import RequestError
+from odenet_cli.metrics import read_metrics
 from odenet_cli.models import solvers
 from odenet_cli.ode import Adaptive, Solver, Tableau, method
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.precision import EPS
-from odenet_cli.rundir import read_metrics
 
 GAIN = 0.2  # of what a step is off; the sum has a quarter of its square, which is the double pole
 MEMORY = 0.98  # of the sum, from step to step: what cannot be made up for loosens the tolerance no further

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from odenet_cli.metrics import steps_of
 from odenet_cli.models import solvers
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.rundir import steps_of
 from odenet_cli.training.certificate.probe import AtStart
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.session import Session

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odenet_cli.config.schema import Config
-from odenet_cli.rundir import MetricsFile, read_metrics
+from odenet_cli.metrics import MetricsFile, read_metrics
 from odenet_cli.training.boards import BOARDS
 
 

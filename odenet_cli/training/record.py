@@ -13,8 +13,9 @@ import torch
 
 import odenet_cli
 from odenet_cli import threads
+from odenet_cli.metrics import mean_nfe, read_metrics, steps_of
 from odenet_cli.ode import Stats
-from odenet_cli.rundir import FORMAT, mean_nfe, read_metrics, steps_of
+from odenet_cli.rundir import FORMAT
 from odenet_cli.training import device
 from odenet_cli.training.identity import file_sha256
 from odenet_cli.training.session import Session

@@ -21,8 +21,10 @@ from odenet_cli.config.saved import save
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
 from odenet_cli.files import write
+from odenet_cli.lock import locked
+from odenet_cli.metrics import check_metrics, read_metrics
 from odenet_cli.ode import PrecisionWarning, SolveError
-from odenet_cli.rundir import check_metrics, holds_run, locked, read_metrics, read_record, short, write_record
+from odenet_cli.rundir import holds_run, read_record, short, write_record
 from odenet_cli.tasks import optional, task
 from odenet_cli.training import budget, build, checkpoint, generators, record
 from odenet_cli.training.banner import banner

@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from odenet_cli.commands import runs as command
-from odenet_cli.rundir import locked, record_or_reason
+from odenet_cli.lock import locked
+from odenet_cli.rundir import record_or_reason
 
 FIELDS = {"reason": None, "command": None, "git": None, "device": "cpu", "finished": None, "versions": None}
 

@@ -8,8 +8,8 @@ import pytest
 from odenet_cli.commands import report as command
 from odenet_cli.config.saved import SECTIONS
 from odenet_cli.errors import RequestError
+from odenet_cli.metrics import mean_nfe
 from odenet_cli.report.runs import find_runs, read_run
-from odenet_cli.rundir import mean_nfe
 
 
 def test_a_run_a_sweep_and_what_is_above_them(tmp_path, write):

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from odenet_cli.lock import locked
 from odenet_cli.reproduce import board as _board
 from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.plan import Cell
-from odenet_cli.rundir import locked
 
 FINAL = {"error": 0.05, "nfe_forward": 20.0, "nfe_backward": 26.5}
 

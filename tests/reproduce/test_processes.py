@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from odenet_cli.errors import Interrupted
+from odenet_cli.lock import is_locked, locked, try_lock
 from odenet_cli.reproduce import processes as launching
 from odenet_cli.reproduce.processes import CellProcess, environment, launch
-from odenet_cli.rundir import is_locked, locked, try_lock
 
 DONE = "open('run.json', 'w').write('{\"status\": \"done\"}')\n"
 TOLD = """

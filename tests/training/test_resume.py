@@ -17,7 +17,7 @@ import torch
 
 from odenet_cli.analysis.rerun import repeat
 from odenet_cli.errors import Interrupted, RequestError, RunFailed
-from odenet_cli.rundir import MetricsFile
+from odenet_cli.metrics import MetricsFile
 from odenet_cli.training import checkpoint, loop
 
 # Five steps an epoch: checkpoints at 2 and 4 fall inside an epoch, those at 5 and 10 on its last step.

@@ -23,7 +23,9 @@ from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.files import without_nan
-from odenet_cli.rundir import MetricsFile, locked, write_record
+from odenet_cli.lock import locked
+from odenet_cli.metrics import MetricsFile
+from odenet_cli.rundir import write_record
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.record import git_commit as COMMIT
@@ -42,7 +44,7 @@ def elsewhere(act):
 
 def test_a_second_writer_is_refused(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from odenet_cli.rundir import locked; "
+        "import sys; from pathlib import Path; from odenet_cli.lock import locked; "
         "from odenet_cli.errors import RequestError\n"
         "try:\n with locked(Path(sys.argv[1])): pass\n"
         "except RequestError as error: print(error); sys.exit(2)"
