@@ -11,7 +11,7 @@ import odenet_cli
 
 ROOT = Path(odenet_cli.__file__).parent
 FOUNDATION = {"", "errors", "registry", "precision", "config", "rundir", "threads", "files", "streams", "scores"}
-FOUNDATION |= {"markdown", "collector", "lock", "metrics"}
+FOUNDATION |= {"markdown", "collector", "lock", "metrics", "terminal"}
 
 # Each layer, and what of our own it may import. Commands, the request and the dispatcher stand on top.
 ALLOWED = {

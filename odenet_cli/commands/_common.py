@@ -24,8 +24,8 @@ from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 from odenet_cli.streams import wrapped
-from odenet_cli.training.progress import columns as terminal_columns
-from odenet_cli.training.progress import on_terminal, packed, say
+from odenet_cli.terminal import columns as terminal_columns
+from odenet_cli.terminal import on_terminal, packed, say
 
 Overrides = dict[str, list[Any]]  # key -> its values
 

@@ -14,9 +14,9 @@ from odenet_cli.request.job import TrainRequest
 from odenet_cli.request.origins import values_and_origins
 from odenet_cli.rundir import short
 from odenet_cli.streams import hanging
+from odenet_cli.terminal import columns, duration, say
 from odenet_cli.training.build import solves
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import columns, duration, say
 
 MAX_LISTED = 20  # jobs of a sweep
 MIN_VALUE = 11  # columns: tensorboard

@@ -12,7 +12,7 @@ from odenet_cli.markdown import fitting_columns, markdown_table
 from odenet_cli.request.overrides import differing_keys
 from odenet_cli.rundir import record_or_reason, runs_below
 from odenet_cli.scores import Score, scores_among, scores_of
-from odenet_cli.training.progress import columns, on_terminal, say, say_text
+from odenet_cli.terminal import columns, on_terminal, say, say_text
 
 COSTS = (
     Score("NFE forward", "nfe_forward", 1),

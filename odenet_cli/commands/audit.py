@@ -25,7 +25,8 @@ from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
-from odenet_cli.training.progress import Parts, say_text
+from odenet_cli.terminal import say_text
+from odenet_cli.training.progress import Parts
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
 add = PARSER.add_argument

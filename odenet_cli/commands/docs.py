@@ -13,7 +13,7 @@ from pathlib import Path
 
 from odenet_cli.commands import _common
 from odenet_cli.errors import OdenetError, RequestError
-from odenet_cli.training.progress import say
+from odenet_cli.terminal import say
 
 PAGES = Path(__file__).resolve().parents[2] / "scripts" / "docs" / "mkdocs.yml"
 NEEDED = ("mkdocs", "material", "mkdocstrings_handlers")  # mkdocs, mkdocs-material, mkdocstrings[python]

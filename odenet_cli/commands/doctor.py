@@ -25,7 +25,7 @@ from typing import Any
 from odenet_cli.commands import _common, gradcheck
 from odenet_cli.commands import eval as scoring
 from odenet_cli.config.schema import Config
-from odenet_cli.training.progress import say_text
+from odenet_cli.terminal import say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True, goes_on=True)
 

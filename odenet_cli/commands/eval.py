@@ -27,7 +27,8 @@ from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import STEP_CONTROL, Config
 from odenet_cli.scores import scores_of
-from odenet_cli.training.progress import Parts, columns, on_terminal, say_text
+from odenet_cli.terminal import columns, on_terminal, say_text
+from odenet_cli.training.progress import Parts
 
 SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")

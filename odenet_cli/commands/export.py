@@ -13,7 +13,7 @@ from argparse import Namespace
 
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError, is_disk_full
-from odenet_cli.training.progress import say_text
+from odenet_cli.terminal import say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
 PARSER.add_argument("--out", metavar="FILE", type=_common.path, help="the file to write, which ends with .safetensors")

@@ -39,7 +39,8 @@ from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange
-from odenet_cli.training.progress import Parts, say_text
+from odenet_cli.terminal import say_text
+from odenet_cli.training.progress import Parts
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
 BACKWARD_KEYS = tuple(f"gradient.{key}" for key in SOLVER_KEYS)

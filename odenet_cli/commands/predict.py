@@ -28,7 +28,7 @@ from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.streams import hanging
-from odenet_cli.training.progress import say_text
+from odenet_cli.terminal import say_text
 
 if TYPE_CHECKING:
     from polars import DataFrame

@@ -22,7 +22,7 @@ from odenet_cli.commands import _common, _completion
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
-from odenet_cli.training.progress import columns, on_terminal
+from odenet_cli.terminal import columns, on_terminal
 
 PARSER = _common.Parser(__name__, __doc__)
 add = PARSER.add_argument

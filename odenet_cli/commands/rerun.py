@@ -19,7 +19,7 @@ from shlex import quote
 from odenet_cli.commands import _common, doctor, gradcheck
 from odenet_cli.commands import eval as scoring
 from odenet_cli.errors import RunFailed
-from odenet_cli.training.progress import say_text
+from odenet_cli.terminal import say_text
 
 PARSER = _common.Parser(
     __name__, __doc__, run=True, keys=[*gradcheck.KEYS, *scoring.SOLVER_KEYS, "dtype", "eval.dtype"], goes_on=True

@@ -19,7 +19,7 @@ from typing import Any
 from odenet_cli.commands import _common
 from odenet_cli.rundir import recent_runs, record_or_reason, resume_command
 from odenet_cli.scores import scores_of
-from odenet_cli.training.progress import columns, on_terminal
+from odenet_cli.terminal import columns, on_terminal
 
 SHOWN = 20  # unless all are asked for
 STATUS, DROPPED_FIRST = 5, (6, 4, 2)  # columns: the status; age, evaluations and data, where a terminal is narrow

@@ -29,7 +29,7 @@ from odenet_cli.request.data import finished, resolve_job
 from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run
 from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.rundir import FAILED, holds_run, recent_runs, record_or_reason, short, write_record
-from odenet_cli.training.progress import INDENT, on_terminal, say, say_text
+from odenet_cli.terminal import INDENT, on_terminal, say, say_text
 
 log = logging.getLogger("odenet")
 

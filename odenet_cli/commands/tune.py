@@ -38,7 +38,8 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.files import write_json
 from odenet_cli.registry import require
-from odenet_cli.training.progress import Parts, say, say_text
+from odenet_cli.terminal import say, say_text
+from odenet_cli.training.progress import Parts
 
 if TYPE_CHECKING:
     from odenet_cli.analysis.tuned_settings import Measured

@@ -47,7 +47,8 @@ from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 from odenet_cli.rundir import holds_run, named_run
-from odenet_cli.training.progress import Parts, say, say_text
+from odenet_cli.terminal import say, say_text
+from odenet_cli.training.progress import Parts
 
 MAX_LISTED = 20  # differences
 PLACES = ("data.root", "device")

@@ -21,8 +21,8 @@ from odenet_cli.markdown import counted, mean_count
 from odenet_cli.metrics import latest_metrics
 from odenet_cli.reproduce.plan import Cell
 from odenet_cli.rundir import record_or_reason
+from odenet_cli.terminal import duration, percent
 from odenet_cli.training.ending import score_text
-from odenet_cli.training.progress import duration, percent
 
 STATES = ("done", "running", "failed", "left")
 REDRAW_S = 1.0

@@ -31,8 +31,8 @@ from odenet_cli.reproduce.recompute import DIFFERS, EQUAL, TIMES, UNCHECKED, Che
 from odenet_cli.reproduce.side_by_side import side_by_side
 from odenet_cli.reproduce.stages import measurement, report
 from odenet_cli.rundir import read_record
+from odenet_cli.terminal import duration
 from odenet_cli.training import device
-from odenet_cli.training.progress import duration
 
 PARTS = {"rows": list, "facts": dict, "expected": list}  # of a page's JSON: what follows from the records
 RECORDS_RTOL = 1e-9  # of sums, logarithms and square roots of the same numbers by another library of mathematics

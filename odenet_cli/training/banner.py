@@ -10,9 +10,9 @@ from odenet_cli.config.schema import Config, OptimConfig, SolverConfig
 from odenet_cli.markdown import counted
 from odenet_cli.models import solvers
 from odenet_cli.rundir import short
+from odenet_cli.terminal import INDENT, MAX_COLUMNS, columns, labelled
 from odenet_cli.training import device
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import INDENT, MAX_COLUMNS, columns, labelled
 from odenet_cli.training.session import Session
 
 

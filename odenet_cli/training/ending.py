@@ -9,10 +9,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from odenet_cli import terminal
 from odenet_cli.markdown import mean_count
 from odenet_cli.rundir import short
 from odenet_cli.scores import scores_of
-from odenet_cli.training import progress
 
 if TYPE_CHECKING:
     from odenet_cli.training.session import Session
@@ -25,23 +25,23 @@ log = logging.getLogger("odenet")
 def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list[Path]) -> None:
     """Print what came of a run: its last line on a terminal broken between its fields, and its figures there."""
     for line in estimate_lines(final):
-        progress.tell(line)
+        terminal.tell(line)
     if session.budget is not None:
-        progress.tell(session.budget.outcome())
+        terminal.tell(session.budget.outcome())
     if beside := session.data.record.get("beside"):  # what is known of the same data
-        progress.tell(beside)
+        terminal.tell(beside)
     if "rmse_last_value" in final:
-        progress.tell(beside_trivial(final))
-    line, width = last_line(final, folder), progress.columns()
+        terminal.tell(beside_trivial(final))
+    line, width = last_line(final, folder), terminal.columns()
     log.info("%s", line)
-    broken = "\n".join(progress.packed(line.split(" | "), " | ", width))
-    progress.say(broken if progress.on_terminal() else line)
+    broken = "\n".join(terminal.packed(line.split(" | "), " | ", width))
+    terminal.say(broken if terminal.on_terminal() else line)
     if images:
         text = f"{', '.join(path.name for path in images)}, in {images[0].parent.name}/ there"
-        lines = "\n".join(progress.labelled("figures", text, width))
+        lines = "\n".join(terminal.labelled("figures", text, width))
         log.info("%s", lines)
-        if progress.on_terminal():
-            progress.say(lines)
+        if terminal.on_terminal():
+            terminal.say(lines)
 
 
 def beside_trivial(final: Mapping[str, Any]) -> str:
@@ -69,9 +69,9 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
         lines.append(f"and {len(estimates) - SHOWN} more in run.json")
     sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
     sigma += f"; {final['degrees_of_freedom']:,} degrees of freedom"
-    lines += progress.labelled("sigma", sigma, progress.MAX_COLUMNS)
+    lines += terminal.labelled("sigma", sigma, terminal.MAX_COLUMNS)
     for text in final["warnings"]:
-        lines += wrap(text, progress.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * progress.INDENT)
+        lines += wrap(text, terminal.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * terminal.INDENT)
     return lines
 
 
@@ -86,10 +86,10 @@ def last_line(final: dict[str, Any], folder: Path) -> str:
     nfe = f"NFE {mean_count(final['nfe_forward'])} forward, {mean_count(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
     if (error := final.get("gradient_error")) is not None:
-        nfe += f" | gradient error {progress.percent(error) if error >= 1e-4 else f'{error:.0e}'}"
+        nfe += f" | gradient error {terminal.percent(error) if error >= 1e-4 else f'{error:.0e}'}"
     peak = f", {final['peak_mib']:.0f} MiB peak" if final["peak_mib"] is not None else ""
     memory = f"{final['saved_mib']:.1f} MiB saved for backward{peak}"
-    return f"{score_text(final)} | {nfe} | {memory} | {progress.duration(final['time_s'])} | {short(folder)}"
+    return f"{score_text(final)} | {nfe} | {memory} | {terminal.duration(final['time_s'])} | {short(folder)}"
 
 
 def score_text(final: dict[str, Any]) -> str:

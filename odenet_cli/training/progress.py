@@ -6,86 +6,23 @@ On a terminal one live line shows the fields that fit, elsewhere plain lines com
 from __future__ import annotations
 
 import logging
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from odenet_cli.markdown import mean_count
-from odenet_cli.streams import wrapped
+from odenet_cli.terminal import MAX_COLUMNS, clock, columns, duration, on_terminal, percent, say
 
 QUIET_S = 10.0
 REFRESH_S, SILENCE_S = 0.2, 60.0  # of a command's progress: on a terminal, elsewhere
 WARM_UP_STEPS, TIMED_STEPS = 5, 10  # the first steps pay for warming up
-MAX_COLUMNS = 80  # of plain lines
-INDENT = 10  # of the text behind a label
 BAR_COLUMNS = 8, 20  # at least, at most
 UNBROKEN = 10_000  # columns in which rich breaks no row that passes a live line: the terminal does
 # Fields of the live line, the least important first. The loss and the time to go stay at any width.
 DROPPED_FIRST = ("epoch", "error", "score", "step_ms", "nfe", "step")
 
 log = logging.getLogger("odenet")
-
-
-def percent(value: float) -> str:
-    """Return a fraction as 12.34 %."""
-    return f"{100 * value:.2f} %"
-
-
-def duration(seconds: float) -> str:
-    """Return 1:02:03, or 2:03 min, or 3.1 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return clock(seconds) + " min" * (round(seconds) < 3600)
-
-
-def clock(seconds: float) -> str:
-    """Return 1:02:03 or 2:03, as short as a live line needs it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def say(line: str, stream: TextIO | None = None) -> None:
-    print(line, file=stream, flush=True)
-
-
-def say_text(text: str) -> None:
-    """Print sentences, on a terminal broken between words."""
-    say("\n".join(wrapped(line, columns()) for line in text.splitlines()) if on_terminal() else text)
-
-
-def tell(line: str) -> None:
-    """Print a line at once, and write it to `train.log`."""
-    say(line)
-    log.info("%s", line)
-
-
-def on_terminal() -> bool:
-    """Return whether standard output is a terminal; it is None where it was closed."""
-    return sys.stdout is not None and sys.stdout.isatty()
-
-
-def columns() -> int:
-    """Return the width of the terminal, or that of plain lines."""
-    return shutil.get_terminal_size().columns if on_terminal() else MAX_COLUMNS
-
-
-def packed(parts: list[str], separator: str, width: int) -> list[str]:
-    """Return lines of at most `width` columns, each of as many parts as fit; no part is broken."""
-    lines: list[str] = []
-    for part in parts:
-        joined = f"{lines[-1]}{separator}{part}" if lines else part
-        lines[-1:] = [joined] if len(joined) <= width or not lines else [lines[-1], part]
-    return lines
-
-
-def labelled(label: str, text: str, width: int) -> list[str]:
-    """Return `label: text` as lines of at most `width` columns, broken after commas, the text in one column."""
-    lines = packed(re.split(r"(?<=[,;]) ", text), " ", width - INDENT)
-    return [f"{label + ':' if label and number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
 
 
 def fitting(fields: dict[str, str], width: int) -> str:

@@ -26,6 +26,7 @@ from odenet_cli.metrics import check_metrics, read_metrics
 from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import holds_run, read_record, short, write_record
 from odenet_cli.tasks import optional, task
+from odenet_cli.terminal import say, tell
 from odenet_cli.training import budget, build, checkpoint, generators, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.costs import account
@@ -36,7 +37,7 @@ from odenet_cli.training.identity import check_same_data, check_same_run, other_
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
 from odenet_cli.training.optim import LEAST_SQUARES, optimizer
-from odenet_cli.training.progress import Progress, say, tell
+from odenet_cli.training.progress import Progress
 from odenet_cli.training.resume import CheckpointWriter, begin_from_checkpoint, best_weights, restore
 from odenet_cli.training.session import Session
 from odenet_cli.training.signals import Stop

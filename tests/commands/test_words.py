@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from odenet_cli import terminal
 from odenet_cli.cli import commands, overview
 from odenet_cli.commands import _common
 from odenet_cli.errors import RequestError
 from odenet_cli.streams import wrapped
-from odenet_cli.training import progress
 
 
 def parser():
@@ -154,8 +154,8 @@ def test_a_row_is_broken_between_cells(monkeypatch, capsys):
 
 def test_sentences_are_broken_between_words_on_a_terminal(monkeypatch, capsys):
     text = "run: best weights, 360 samples\nof digits"
-    for terminal, shown in ((False, text), (True, "run: best weights,\n360 samples\nof digits")):
-        monkeypatch.setattr(progress, "on_terminal", lambda terminal=terminal: terminal)
-        monkeypatch.setattr(progress, "columns", lambda: 18)
-        progress.say_text(text)
+    for is_one, shown in ((False, text), (True, "run: best weights,\n360 samples\nof digits")):
+        monkeypatch.setattr(terminal, "on_terminal", lambda is_one=is_one: is_one)
+        monkeypatch.setattr(terminal, "columns", lambda: 18)
+        terminal.say_text(text)
         assert capsys.readouterr().out == f"{shown}\n"

@@ -10,10 +10,10 @@ from odenet_cli.models import solvers
 from odenet_cli.ode import Stats, method, tally
 from odenet_cli.ode.gradient import exact_gradients, gradient
 from odenet_cli.streams import hanging
+from odenet_cli.terminal import on_terminal, say
 from odenet_cli.training.certificate import Certificate, certify
 from odenet_cli.training.certificate.measure import ALARM, SAMPLES, WARNING, NotCertified, percent
 from odenet_cli.training.optim import LEAST_SQUARES
-from odenet_cli.training.progress import on_terminal, say
 from odenet_cli.training.session import Session
 
 SHARE = 0.01  # of the wall time, at most, for all certificates but the last
