@@ -237,7 +237,9 @@ class Tuner:
         return row
 
     def measure_costs(self, rows: Sequence[Measured], samples: int) -> list[float]:
-        """Measure the costs of rows on so many samples, and return the metric; infinite where it does not fit."""
+        """Measure the costs of rows on so many samples, and return the metric; infinite where it does not fit, or where
+        there was not the time: the cheapest come first."""
+        rows, given = self.affordable(rows, samples), rows
         self.note(f"{len(rows)} settings on {samples} samples")
         costs: list[list[Stats]] = [[] for _ in rows]
         memory = [0.0] * len(rows)
@@ -251,7 +253,20 @@ class Tuner:
         times = self.time_steps([row.solver for row in rows], samples)
         for row, stats, most, time_ms in zip(rows, costs, memory, times):
             self._set_cost(row, samples, stats, most, time_ms)
-        return [self.score(row) for row in rows]
+        return [self.score(row) if row in rows else math.inf for row in given]
+
+    def affordable(self, rows: Sequence[Measured], samples: int) -> list[Measured]:
+        """Return the cheapest rows, whose costs can be measured in the time that is left; raise `OutOfTime` if none."""
+        left, chosen, step_s = self.seconds - self.spent, list[Measured](), 0.0
+        for row in sorted(rows, key=self.score):
+            own_s = self.whole(row).time / 1e3 * samples / self.batch_size
+            step_s, repeats = step_s + own_s, repeats_of(own_s, len(rows))
+            if len(self.weights) * (1 + repeats) * step_s > left:
+                break
+            chosen.append(row)
+        if not chosen:
+            raise OutOfTime
+        return chosen
 
     def score(self, row: Measured) -> float:
         """Return the metric of a row, as of a whole batch; infinite where it does not fit."""
@@ -278,8 +293,7 @@ class Tuner:
                     self._step(solver, batch)
                     own.append(clock(self.net.device) - start)
                 if len(times[0]) == 1:
-                    longest = max(own[0] for own in times)
-                    repeats = 8 if longest < SHORT_S else 3 if longest < LONG_S else 1 if len(times) == 1 else 2
+                    repeats = repeats_of(max(own[0] for own in times), len(times))
             totals = [total + min(own) for total, own in zip(totals, times)]
         return [1e3 * total / len(self.weights) for total in totals]
 
@@ -376,6 +390,11 @@ class Tuner:
                 self.check_time()
                 if level < key.level or not adaptive(key.method):
                     self.measure_errors(key._replace(level=level))
+
+
+def repeats_of(step_s: float, count: int) -> int:
+    """Return how often a step that takes so long is timed, in turn with so many others."""
+    return 8 if step_s < SHORT_S else 3 if step_s < LONG_S else 1 if count == 1 else 2
 
 
 def clock(device: torch.device) -> float:
