@@ -169,6 +169,27 @@ def test_what_a_schedule_does_not_use_is_told(words, unused):
     assert [text.startswith(str(unused)) for text in told] == ([True] if unused else [])
 
 
+def test_milestones_of_a_models_preset_are_no_ones_own():
+    words = ["model=cnf", "data=moons", "optim.schedule=cosine"]
+    assert list(warnings(compose(words))) == []
+    (told,) = warnings(compose([*words, "optim.milestones=[0.5]"]))
+    assert told.startswith("optim.milestones=[0.5] has no meaning for optim.schedule=cosine")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", ("dopri8", 1e-8, 1e-8)),
+        ("solver=dopri5", ("dopri5", 1e-8, 1e-8)),
+        ("solver.rtol=1e-5", ("dopri8", 1e-5, 1e-5)),
+        ("solver=heun", ("heun", None, None)),
+    ],
+)
+def test_a_fit_asks_for_a_tolerance_where_the_solver_has_one(words, expected):
+    solver = compose(["model=fit", "data=table", *words.split()]).solver
+    assert (solver.method, solver.rtol, solver.atol) == expected
+
+
 def test_a_tolerance_below_the_resolution_warns():
     assert not warnings(compose(["solver.rtol=1e-6"]))
     assert "float32" in warnings(compose(["solver.rtol=1e-8"]))[0]

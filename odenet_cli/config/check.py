@@ -69,19 +69,24 @@ def warnings(config: Config) -> list[str]:
         for key, solver, dtype in _solvers(config)
         if key == "solver" or solver != config.solver
     ]
-    return [text for text in (*texts, _unused_of_schedule(config.optim)) if text]
+    return [text for text in (*texts, _unused_of_schedule(config)) if text]
 
 
-def _unused_of_schedule(optim: OptimConfig) -> str | None:
+def _unused_of_schedule(config: Config) -> str | None:
     """Return a warning for milestones, or a decay, of one's own where the learning rate has no use for them.
 
     No refusal: in a sweep over schedules they are for some of its jobs.
     """
+    optim = config.optim
     if optim.schedule == "steps" and optim.milestones:
         return None
     unused = ("decay",) if optim.schedule == "steps" else ("milestones", "decay")
-    own = preset("optim", optim.name)
-    given = {f"optim.{key}": value for key in unused if (value := getattr(optim, key)) not in ([], own[key])}
+    presets = preset("optim", optim.name), preset("model", config.model["name"]).get("optim", {})
+    given = {
+        f"optim.{key}": value
+        for key in unused
+        if (value := getattr(optim, key)) not in ([], *(of_preset.get(key) for of_preset in presets))
+    }
     beside = "a schedule without milestones" if optim.schedule == "steps" else f"optim.schedule={optim.schedule}"
     return str(HasNoMeaning(given, f"has no meaning for {beside}", " and is not used.")) if given else None
 
