@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
 EPS, ROUGH = 2.0**-52, 0.01  # of float64, and of a gap
+EACH_FILE = ["each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv"]
 MAX_VARIABLES = 200  # words that say what is measured
 
 
@@ -92,8 +93,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     faults = Faults(cells)
     check_nameless(cells, columns.series)
     names = series_names(cells, columns.series, faults)
-    if len(cells.paths) > 1 and not wide and not columns.series:
-        cells.notes.append("each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv")
+    cells.notes.extend(EACH_FILE * (len(cells.paths) > 1 and not wide and not columns.series))
     time, dates, zones, zone = read_times(cells, columns.time, source.time_format, source.zone, faults)
     if zones is not None:
         time = in_utc(cells, columns.time, time, zones, which_hour(names, time, source.ambiguous), faults)
@@ -109,8 +109,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     static = len(known) - len(columns.known) + len(columns.static)  # of words there are several
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
-    if source.variable is not None:
-        base = base.with_columns(kinds.alias("kind"))
+    base = base.with_columns(kinds.alias("kind")) if source.variable is not None else base
     if wide:
         base = pl.concat([base.with_columns(pl.lit(name).alias("name"), x.alias("0")) for name, x in read.items()])
     else:
