@@ -199,12 +199,13 @@ class Source(OwnTable):
 
     def _warn_far(self, table: Table, cut: Pieces, numbers: Numbers, units: Units) -> list[str]:
         """Return what to warn of values far from all others: one alone, or those of a series in another unit."""
-        warnings, usual = list[str](), numbers.values.clone()
+        warnings, usual = list[str](), numbers.values
         every = table.numbers.values[:, [table.columns.index(name) for name in units.columns]]
         for point, n, ratio in far_alone(every):
             x = float(every[point, n])
             text = f"{say_alone(units.columns[n], x, ratio)} It counts as missing by data.missing={x:.15g}."
             warnings.append(f"{table.cells.where(int(table.rows[point]))}: {text}")
+            usual = usual.clone()
             usual[cut.points == point, n] = torch.nan
         if self.run is None:
             train = int(numbers.counts[: cut.sizes[0]].sum())

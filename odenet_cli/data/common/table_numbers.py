@@ -101,9 +101,11 @@ def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, 
 
 def note_codes(column: pl.Series, x: pl.Series, cells: Cells, name: str) -> None:
     """Say of numbers x that they may be codes: some begin with 0, as no count does, or the column is named so."""
+    if x.null_count() == len(x) or not (x == x.floor()).all():
+        return
     zeros = column.str.contains(r"^\s*0\d+\s*$") if column.dtype == pl.String else pl.Series([False])
     like = zeros.fill_null(False) if zeros.any() else x.is_not_null()
-    if zeros.any() or (CODES.search(name) and x.is_not_null().any() and (x == x.floor()).all()):
+    if zeros.any() or CODES.search(name):
         row = like.arg_true()[0]
         taken = f"{shown(column, row)} taken as the number {x[row]:.15g}"
         cells.notes.append(f"{name}: {taken}; if it is a code, leave {name} out of data.{cells.chosen}=[…]")

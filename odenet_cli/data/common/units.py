@@ -228,9 +228,9 @@ def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
     root mean square.
     """
     alone = []
-    mean, sd = moments(values)
+    (mean, sd), (low, high) = moments(values), extremes(values)
     least = OTHER_UNIT / (1 + OTHER_UNIT**2 / (~values.isnan()).sum(0)).sqrt()  # of its distance, in sd of all
-    most = (values - mean).abs().nan_to_num().amax(0) / sd
+    most = torch.maximum(high - mean, mean - low) / sd
     for n in (most > 0.9 * least).nonzero().flatten().tolist():
         rows = (~values[:, n].isnan()).nonzero().flatten()
         x = values[rows, n]
@@ -269,9 +269,14 @@ def median(x: Tensor) -> float:
 
 def constant(values: Tensor) -> Tensor:
     """Return which columns of (N, D) have no spread beyond the rounding of their numbers, or are missing: (D,)."""
+    low, high = extremes(values)
+    return (low > high) | (high - low <= ROUNDING * torch.maximum(low.abs(), high.abs()))
+
+
+def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest number in each column of (N, D), NaN left out; of none inf and -inf."""
     absent = values.isnan()
-    low, high = values.where(~absent, torch.inf).amin(0), values.where(~absent, -torch.inf).amax(0)
-    return absent.all(0) | (high - low <= ROUNDING * torch.maximum(low.abs(), high.abs()))
+    return values.where(~absent, torch.inf).amin(0), values.where(~absent, -torch.inf).amax(0)
 
 
 def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, span: float | None = None) -> list[str]:
