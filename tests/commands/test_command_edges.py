@@ -69,7 +69,7 @@ def test_the_exit_code_is_the_same_when_the_reader_leaves(run_folder):
     ("command", "word", "allowed"),
     [
         (audit, f"steps=1,{10**12}", "steps=1000000000000 must be a whole number from 1 to 100,000"),
-        (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "together 10,201 combinations"),
+        (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "together 10,201 points"),
         (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "more than 10,000"),
     ],
 )
