@@ -573,6 +573,25 @@ def test_hours_of_excel_are_hours(tmp_path):
         assert times == [1646092800 + 3600 * n for n in range(60)]
 
 
+def test_rows_of_no_time_and_no_value_are_passed_over(tmp_path):
+    """As a glucose meter's export begins with the name of its owner; a value without a time is refused."""
+    text = "time,what,x\n,owner,\n , device, \n0,a,1\n1,a,2\n"
+    table = read(write(tmp_path, text), values=["x"])
+    assert only(table) == ([0, 1], [[1], [2]])
+    assert "2 rows without a time and a value passed over" in table.cells.notes
+    with pytest.raises(RequestError, match="line 2: time='' is no finite number"):
+        read(write(tmp_path, text.replace("owner,", "owner,3")), values=["x"])
+
+
+def test_what_may_be_missing_is_no_number_with_a_mark(tmp_path):
+    """The option named 4.9 p as a word for nothing, where only the colon is one."""
+    text = "time,x\n0,4.9 p\n1,:\n2,7.1\n"
+    with pytest.raises(RequestError, match=r"Correct it, or count it as missing: 'data\.missing=\[\":\"\]'\.$"):
+        read(write(tmp_path, text))
+    with pytest.raises(RequestError, match=r"Write the numbers alone, or one unit in every cell of the column\.$"):
+        read(write(tmp_path, text), missing=[":"])
+
+
 def test_files_are_told_to_be_series(tmp_path):
     for n in range(2):
         write(tmp_path, PLAIN, f"log{n}.csv")

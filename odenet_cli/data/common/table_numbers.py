@@ -198,8 +198,10 @@ def _remedy(column: pl.Series, cells: Cells) -> str:
         )
     if any(re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+", word.strip()) for word in shown):
         return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
-    if words.head(1000).str.strip_chars().str.contains(numerals.NUMERAL).all():
+    others = words.head(1000)
+    others = others.filter(~others.str.strip_chars().str.contains(numerals.NUMERAL))
+    if others.is_empty():
         return "Write the numbers alone, or one unit in every cell of the column."
     if len(column) > 20 and len(words) > 3:
         return f"Correct it, or say which columns are taken: data.{cells.chosen}=[…]."
-    return f"Correct it, or count it as missing: {list_option('data.missing', shown)}."
+    return f"Correct it, or count it as missing: {list_option('data.missing', others.head(3).to_list())}."

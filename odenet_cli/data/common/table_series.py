@@ -89,7 +89,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     keep  columns of a run: values although they may hold no number, and words that static columns are made of
     """
     columns, wide = choose(source, cells.paths[0], cells.names, cells.turned), source.form == "wide"
-    cells = without_totals(cells, columns.time[0])
+    cells = without_totals(cells, columns.time[0], columns.values)
     faults = Faults(cells)
     check_nameless(cells, columns.series)
     names = series_names(cells, columns.series, faults)

@@ -45,10 +45,15 @@ def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
             faults.add(pl.Series(totals), text, "Take the row out.")
 
 
-def without_totals(cells: Cells, name: str) -> Cells:
-    """Return the cells without rows whose time is a word such as total: they are of no time."""
+def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
+    """Return the cells without rows that are of no time: it is a word such as total, or they have no value either."""
     if cells.frame[name].dtype != pl.String:
         return cells
+    timeless = cells.frame.select(_empty(name)).to_series()
+    if timeless.any():
+        rows = cells.frame.select(pl.all_horizontal(_empty(key) for key in (name, *values))).to_series()
+        cells = cells._replace(frame=cells.frame.filter(~rows))
+        cells.notes.extend([f"{rows.sum():,} rows without a time and a value passed over"] * bool(rows.any()))
     total = cells.frame.select(_folded(name).is_in(TOTALS).fill_null(False)).to_series()
     if not total.any():
         return cells
@@ -68,6 +73,10 @@ def perhaps_totals(columns: Sequence[str], series: Sequence[str]) -> list[str]:
 
 def _is_total(name: str) -> bool:
     return name.strip(" :").lower() in TOTALS
+
+
+def _empty(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.String).str.strip_chars().fill_null("") == ""
 
 
 def _folded(name: str) -> pl.Expr:
