@@ -108,6 +108,11 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
         return f"{key}={match[1]} is not {KINDS['Boolean']}."
     if "is not optional" in message.lower() or "non-optional" in message.lower():
         return f"{key}=null is not allowed: it needs a value."
+    if "is not a ListConfig" in message:
+        return f"{override} is not a list, which has brackets: {key}=[{override.partition('=')[2]}]."
+    if message.startswith("Missing mandatory value"):
+        example = f"{key}=package.module:Class, a class of your own" if key.endswith(".target") else f"{key}=…"
+        return f"{key} is missing: {example}."
     if re.search(r"not in '\w+'|not in struct", message):
         return _unknown(key, keys())
     if message.startswith("Invalid type assigned"):

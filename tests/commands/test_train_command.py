@@ -52,6 +52,8 @@ WRONG = {
     "optim.milestones=[0.5,0.2]": ["rising"],
     "optim.schedule=cosin": ["optim.schedule=cosin", "cosine"],
     "optim.warmup=1": ["optim.warmup=1", "[0, 1)"],
+    "solver.jumps=0.5": ["solver.jumps=0.5 is not a list, which has brackets: solver.jumps=[0.5]"],
+    "data=custom": ["data.target is missing: data.target=package.module:Class"],
     "trainer.epochs=2.5": ["trainer.epochs=2.5 is not a whole number"],
     "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
     "trainer.epochs=3 trainer.steps=4": ["trainer.epochs=3", "trainer.steps=4"],
