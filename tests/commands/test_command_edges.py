@@ -70,7 +70,7 @@ def test_the_exit_code_is_the_same_when_the_reader_leaves(run_folder):
     [
         (audit, f"steps=1,{10**12}", "steps=1000000000000 must be a whole number from 1 to 100,000"),
         (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "together 10,201 points"),
-        (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "more than 10,000"),
+        (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "more than the 10,000"),
     ],
 )
 def test_numbers_have_a_bound(run_folder, command, word, allowed):
