@@ -79,7 +79,7 @@ def main(words: Namespace) -> int:
         for planned in plans:
             keep(planned)
         return 0
-    unpack_kept(plans)
+    unpack_kept(cell for planned in plans for cell in planned.cells)
     make_folder(CELLS, "the runs' folder ")
     data_records = check_cells([cell for planned in plans if needs_data(planned) for cell in planned.cells])
     for planned in plans:

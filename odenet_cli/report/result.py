@@ -140,21 +140,23 @@ class Page:
     def markdown(self, there: Collection[str] = ()) -> str:
         """Return the report: title, tables, figures, expected beside measured, and where the numbers come from.
 
-        there  names of figures that are in the folder already
+        there  names of files that are in the folder already
         """
         result, about = self.result, self.about
         partial = f" ({'; '.join(about.partial)})" if about.partial else ""
         parts = [f"# {result.title}: {about.preset} preset{partial}", *[f"**{result.verdict}**"] * bool(result.verdict)]
         parts += [f"{about.text[:1].upper()}{about.text[1:]}."]
         for text in result.body:
-            name = text[2:-1] if text.startswith("![") and text.endswith("]") else None
-            if name is None:
-                parts.append(text)
-            elif name in result.films:
-                parts.append(f"![{name}]({about.preset}-{name}.gif)")
-            else:
-                has_figure = name in there or result.figures.get(name) is not None
-                parts.append(f"![{name}]({about.preset}-{name}.svg)" if has_figure else NO_FIGURE)
+            if text.startswith("![") and text.endswith("]"):
+                name = text[2:-1]
+                film, figure = (f"{about.preset}-{name}.{kind}" for kind in ("gif", "svg"))
+                if name in result.films or film in there:
+                    text = f"![{name}]({film})"
+                elif result.figures.get(name) is not None or figure in there:
+                    text = f"![{name}]({figure})"
+                else:
+                    text = NO_FIGURE
+            parts.append(text)
         if self.checks:
             table = markdown_table(["", "expected", "measured", ""], [check.cells for check in self.checks], left=1)
             parts += ["## Expected and measured", table]

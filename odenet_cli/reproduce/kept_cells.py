@@ -25,6 +25,8 @@ from odenet_cli.rundir import WEIGHTS, holds_run, names_place, read_record, with
 FOLDER = Path("results/cells")
 SUMS = "SHA256SUMS"
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl")
+# Of flows: score in the record -> what the figures are drawn from, a megabyte, which follows from the weights.
+FROM_WEIGHTS = {"kl": "figures/density.npz", "nll": "figures/likelihood.npz"}
 ABSOLUTE_PATH = re.compile(r"(?:^|[\s='\"])(?:/[^\s/]|~/)")
 
 
@@ -81,7 +83,7 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
     copied += [f"{name}.jsonl" for name in names("odenet_cli.analysis.measures")]
     copied += [path.relative_to(run).as_posix() for path in (run / "figures").glob("*.npz")]
     for name in copied:
-        if (run / name).is_file():
+        if (run / name).is_file() and name not in FROM_WEIGHTS.values():
             (part / name).parent.mkdir(exist_ok=True)
             write(part / name, (run / name).read_bytes())
     files = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())

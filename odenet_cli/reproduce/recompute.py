@@ -21,14 +21,16 @@ from torch import Tensor
 
 from odenet_cli.analysis.trained import needs_float64, weights_of_run
 from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config, SolverConfig
 from odenet_cli.ode import Stats
-from odenet_cli.report.runs import Run
+from odenet_cli.report.runs import Run, read_run
+from odenet_cli.reproduce import kept_cells
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted, evaluate, scoring, unwatched
 from odenet_cli.training.identity import check_same_data
 from odenet_cli.training.loop import fit, loss_and_gradients
-from odenet_cli.training.run import assemble, close
+from odenet_cli.training.run import assemble, close, save_figure_data
 from odenet_cli.training.session import Session
 
 EQUAL, DIFFERS, UNCHECKED = "equal", "differs", "cannot be checked here"
@@ -116,6 +118,16 @@ def from_weights(folder: Path, config: Config, run: Run) -> Iterator[Check]:
     if session.data.valid.size:
         yield compare_validation(session, run)
     yield compare_saved_memory(session, run)
+
+
+def make_arrays(folder: Path) -> None:
+    """Write what the figures of a flow are drawn from, which kept cells leave out, from the weights in `folder`."""
+    run = read_run(folder)
+    if any(score in run.final and not (folder / name).exists() for score, name in kept_cells.FROM_WEIGHTS.items()):
+        config = replace(load(folder), compile="false")
+        session = open_session(folder, config, run)
+        session.model.load_state_dict(weights_of_run(folder, config, "best")["model"])
+        save_figure_data(folder, session, {})
 
 
 def scores(

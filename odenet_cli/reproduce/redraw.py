@@ -1,16 +1,19 @@
 """Make the page of an item again from its committed rows, where the runs behind it are not at hand.
 
 The rows hold the numbers of every cell, and neither its log nor its arrays. So tables are made again, and those figures
-that need no more, which an item names in FROM_ROWS; the other figures, the CSV and the JSON stay as they are. An item
-may also name the validation number that it chooses by (CHOSEN_BY, else the loss), and the columns that hold what was
-measured on the networks (MEASURED).
+that need no more, which an item names in FROM_ROWS. The other figures are drawn of the kept cells, if they hold all
+that is shown of a seed; else they stay as they are, as do the CSV and the JSON. A kept cell may have been trained a
+second time: then its score must be what `recompute.trained_again` allows, and the page says how far it is off.
+
+An item may also name the validation number that it chooses by (CHOSEN_BY, else the loss), and the columns that hold
+what was measured on the networks (MEASURED).
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -20,19 +23,22 @@ from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
-from odenet_cli.report.runs import Run, flatten
+from odenet_cli.report.runs import Run, flatten, read_run
+from odenet_cli.report.text import bullets
+from odenet_cli.reproduce import kept_cells, recompute
 from odenet_cli.reproduce.plan import Cell, Plan
+from odenet_cli.reproduce.stages import unpack_kept
 
 
 def redraw(plan: Plan, out: Path) -> list[Path]:
-    """Write the Markdown and the figures of FROM_ROWS again, and return the files.
+    """Write the Markdown and the figures again, those that neither rows nor kept cells tell left out; return the files.
 
     Raises if the item needs more than rows, or if the rows are of other cells than the plan's.
     """
     module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
-    path = out / plan.item / f"{plan.preset}.json"
     if not hasattr(module, "FROM_ROWS"):
         raise RequestError(f"{plan.item} cannot be redrawn: its tables need the runs, not their numbers alone.")
+    path = out / plan.item / f"{plan.preset}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = {row["cell"]: row for row in content["rows"]}
@@ -55,11 +61,42 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
         checks=results.check_expectations(result, plan.expected),
         source=Provenance(**content["source"]),
     )
-    there = [name for name in result.figures if path.with_name(f"{path.stem}-{name}.svg").exists()]
-    note = f"drawn from {path.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"
-    drawn = replace(result, figures={name: result.figures.get(name) for name in module.FROM_ROWS}, films={})
-    text = write_output(path.with_suffix(".md"), f"{page.markdown(there)}- {note}\n")
-    return [text, *replace(page, result=drawn).draw(path.parent)]
+    from_rows = {name: result.figures.get(name) for name in module.FROM_ROWS}
+    files = replace(page, result=replace(result, figures=from_rows, films={})).draw(path.parent)
+    notes = [f"drawn from {path.name}: odenet reproduce {plan.item} --preset {plan.preset} --redraw"]
+    if kept := _kept_of_shown(plan, rows):
+        off = _check_scores(kept, entries)
+        of_kept = results.result_of(plan.item, kept, plan.settings)
+        figures = {name: figure for name, figure in of_kept.figures.items() if name not in from_rows}
+        files += replace(page, result=replace(of_kept, figures=figures)).draw(path.parent)
+        notes.append(f"of kept cells, with their numbers and times: {', '.join([*figures, *of_kept.films])}; {off}")
+    there = {file.name for file in path.parent.iterdir()}
+    return [write_output(path.with_suffix(".md"), page.markdown(there) + bullets(notes) + "\n"), *files]
+
+
+def _kept_of_shown(plan: Plan, rows: Mapping[str, Mapping[str, Any]]) -> list[results.Entry]:
+    """Return the kept cells of the settings that are shown, of those seeds of which all are kept."""
+    shown = [cell for cell in plan.cells if rows[cell.folder.name].get("shown")]
+    absent = {cell.seed for cell in shown if not cell.kept}
+    whole = [cell for cell in shown if cell.seed not in absent]
+    unpack_kept(whole)
+    return [results.Entry(cell.part, cell.row, read_run(cell.folder)) for cell in whole]
+
+
+def _check_scores(kept: Sequence[results.Entry], entries: Sequence[results.Entry]) -> str:
+    """Return how far the test losses of kept cells are from those of their rows; raise where that is too far."""
+    of_rows = {entry.run.folder.name: entry.run for entry in entries}
+    most = 0.0
+    for entry in kept:
+        name = entry.run.folder.name
+        check = recompute.trained_again(of_rows[name], entry.run)
+        if check.verdict != recompute.EQUAL:
+            raise RequestError(
+                f"{kept_cells.FOLDER / name} ({entry.row}) is no network of its row: test loss {check.here:.6g}, and "
+                f"{check.committed:.6g} in the row.\n  {check.reason}."
+            )
+        most = max(most, abs(check.here / check.committed - 1))
+    return f"test losses within {100 * most:.2g} % of the rows'"
 
 
 def _entry(cell: Cell, row: Mapping[str, Any], module: ModuleType) -> results.Entry:

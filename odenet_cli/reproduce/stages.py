@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from odenet_cli.markdown import counted
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
-from odenet_cli.reproduce import kept_cells, launcher
+from odenet_cli.reproduce import kept_cells, launcher, recompute
 from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.destination import destination
-from odenet_cli.reproduce.plan import Plan, ReproduceRequest
+from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest
 from odenet_cli.reproduce.processes import CellProcess, is_done, launch
 from odenet_cli.request.data import on_gpu
 from odenet_cli.rundir import holds_run, record_or_reason
@@ -49,11 +49,12 @@ def keep(plan: Plan) -> None:
     print(f"{plan.item}, {plan.preset} preset: {count_kept(plan)}, {size}; {written} new", *left_out, sep="\n")
 
 
-def unpack_kept(plans: Sequence[Plan]) -> None:
+def unpack_kept(cells: Iterable[Cell]) -> None:
     """Make finished runs of the kept cells of which there is no run here."""
-    for folder in {folder: None for plan in plans for folder in plan.by_folder}:
+    for folder in dict.fromkeys(cell.folder for cell in cells):
         if kept_cells.is_kept(folder) and not holds_run(folder):
             kept_cells.unpack(folder)
+            recompute.make_arrays(folder)
 
 
 def needs_data(plan: Plan) -> bool:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import safetensors
 import torch
@@ -21,6 +23,7 @@ from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
 from odenet_cli.reproduce import kept_cells
 from odenet_cli.reproduce.plan import digest
+from odenet_cli.reproduce.stages import unpack_kept
 from odenet_cli.request.compose import compose
 from odenet_cli.training import weights
 from odenet_cli.training.run import assemble, run
@@ -37,14 +40,31 @@ MODELS = {
 ROOT = "/home/somebody/mnist"
 
 
-def cell(words, command="odenet train", overrides=()):
+FLOW = ("model=planar", "model.layers=2", "data=u1", "device=cpu", "trainer.steps=2", "trainer.batch_size=8")
+
+
+def cell(words, command="odenet train", overrides=(), base=TINY):
     """A finished run in `runs/cells/<hash>`."""
-    config = complete(compose([*TINY, *words]), gpu=False)
+    config = complete(compose([*base, *words]), gpu=False)
     folder = Path("runs/cells") / digest(config)
     folder.mkdir(parents=True)
     save(config, folder, tied=True)
     run(config, folder, command, list(overrides))
     return folder
+
+
+def test_what_a_flow_is_drawn_from_is_made_again_from_its_weights(here):
+    folder = cell((), base=FLOW)
+    with numpy.load(folder / "figures/density.npz") as file:
+        before = dict(file)
+    assert kept_cells.keep(folder)
+    assert not (kept_cells.FOLDER / folder.name / "figures").exists()
+    shutil.rmtree(folder)
+    unpack_kept([SimpleNamespace(folder=folder)])
+    with numpy.load(folder / "figures/density.npz") as file:
+        assert file.files == [*before]
+        for name in before:
+            numpy.testing.assert_array_equal(file[name], before[name])
 
 
 @pytest.fixture

@@ -1,10 +1,16 @@
 """A page is made again from its own numbers, and only where they are enough."""
 
+import hashlib
 import json
+import re
 
+import numpy
 import pytest
 
+from odenet_cli.config.resolve import complete
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
+from odenet_cli.reproduce import kept_cells, recompute
 from odenet_cli.reproduce.plan import plan
 from odenet_cli.reproduce.redraw import redraw
 
@@ -64,6 +70,68 @@ def test_settings_and_what_was_measured_come_from_the_rows(tmp_path):
     lines = [line.split("|") for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("| RNN ")]
     assert [cell.strip() for cell in lines[0][2:8:2]] == ["0.210", "0.240", "0.270"]
     assert ["0.410", "0.440", "0.470"] in [[cell.strip() for cell in line[2:5]] for line in lines]
+
+
+@pytest.fixture
+def keep(planned, page, tmp_path, monkeypatch):
+    """Keep the two cells that are shown, as if trained again to a loss that is `off` by that much."""
+    monkeypatch.chdir(tmp_path)
+    content = json.loads(page.read_text())
+    for row in content["rows"]:
+        row |= {"loss": -1.0, "shown": row["validation"] == -1.0}
+    page.write_text(json.dumps(content))
+
+    def arrays(folder):
+        (folder / "figures").mkdir()
+        grid = {"x": [-4, 4], "y": [-4, 4], "target": numpy.eye(2), "density": numpy.ones((1, 2, 2))}
+        numpy.savez(folder / "figures" / "density.npz", times=[1.0], **grid)
+
+    monkeypatch.setattr(recompute, "make_arrays", arrays)
+
+    def make(off):
+        for cell in [planned.cells[1], planned.cells[4]]:
+            folder = kept_cells.FOLDER / cell.folder.name
+            folder.mkdir(parents=True)
+            save(complete(cell.config, gpu=False), folder, tied=True)
+            final = {"kl": 0.5, "kl_se": 0.01, "loss": -1.0 + off, "best_epoch": 1, "time_s": 9.0}
+            (folder / "run.json").write_text(
+                json.dumps({"format": 2, "status": "done", "parameters": 10, "final": final})
+            )
+            lines = [{"split": "valid", "step": 100, "epoch": 1, "loss": -1.0, "kl": 0.5, "epoch_s": 2.0}]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (folder / kept_cells.WEIGHTS).write_bytes(b"weights")
+            sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+            (folder / kept_cells.SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sums))
+
+    return make
+
+
+def test_what_rows_do_not_tell_is_drawn_of_kept_cells(planned, page, keep, tmp_path):
+    """Their own scores stand in the figures, those of the rows in the tables, and how far they are apart below."""
+    keep(off=0.02)
+    names = [path.name for path in redraw(planned, tmp_path)]
+    figures = ["loss", "densities", "curves"]
+    assert names == ["quick.md", *(f"quick-{name}.{kind}" for name in figures for kind in ("svg", "png"))]
+    text = page.with_suffix(".md").read_text()
+    assert re.search(r"^\| U1 +\| planar 2 +\| +0\.1100 \|", text, re.MULTILINE)
+    assert text.endswith(
+        "- of kept cells, with their numbers and times: densities, curves; test losses within 2 % of the rows'\n"
+    )
+
+
+def test_a_kept_cell_that_is_not_as_its_row_is_refused(planned, page, keep, tmp_path):
+    keep(off=0.2)
+    with pytest.raises(
+        RequestError, match=r"cells/[0-9a-f]{16} \(planar 2\) is no network of its row: test loss -0\.8"
+    ):
+        redraw(planned, tmp_path)
+    assert not page.with_suffix(".md").exists()
+
+
+def test_of_a_seed_that_is_kept_in_part_nothing_is_drawn(planned, page, keep, tmp_path):
+    keep(off=0.0)
+    (kept_cells.FOLDER / planned.cells[4].folder.name / kept_cells.SUMS).unlink()
+    assert [path.name for path in redraw(planned, tmp_path)] == ["quick.md", "quick-loss.svg", "quick-loss.png"]
 
 
 def test_rows_of_other_cells_are_refused(planned, page, tmp_path):

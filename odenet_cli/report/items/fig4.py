@@ -44,7 +44,7 @@ LOSS = (
     "KL against K or M, the same against parameters and against time of training and scoring, each mark with its K or "
     "M. Bars: standard deviation over seeds."
 )
-CURVES = "KL on validation samples over training; thick at the learning rate that is shown, thin at the others."
+CURVES = "KL on validation samples over training; thick at the rate that is shown, thin at others that are drawn."
 
 NUMBER: dict[str, Any] = {"fontsize": 6, "xytext": (4, 2), "textcoords": "offset points"}
 FROM_ROWS = ("loss",)  # figures that need the rows of the CSV alone

@@ -42,8 +42,10 @@ TABLE = (
     "training and scoring, beside another run."
 )
 CURVES = (
-    "NLL above the entropy on validation samples over training; thick at the rate that is shown, thin at the others."
+    "NLL above the entropy on validation samples over training; thick at the rate that is shown, thin at others that "
+    "are drawn."
 )
+FROM_ROWS = ()  # no figure: each needs logs or arrays
 COLORS = {CNF: style.CYCLE[0], PLANAR: style.CYCLE[1]}
 HOLD_FRAMES = 12  # of the film, at noise and at data
 
@@ -63,8 +65,8 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
         cells, choices, "gap", "NLL above the entropy (nat)", lambda flow: {"color": COLORS[flow]}, len(targets)
     )
     body = [part for data in targets for part in (f"![{data}]", STRIP.format(data=data))]
-    body += ["![film]", FILM] if drawn else []
-    body += [_flows.table(choices, "data", SCORES), TABLE, bullets(rest["notes"]), *_flows.training(choices, CURVES)]
+    body += ["![film]", FILM, _flows.table(choices, "data", SCORES), TABLE, bullets(rest["notes"])]
+    body += _flows.training(choices, CURVES)
     return Result(
         body=body,
         rows=rows,

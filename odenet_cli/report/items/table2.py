@@ -52,8 +52,8 @@ TRIED = (
 PACE = "The same weights, when a step of the free run is one time to predict (`model.pace=time`):"
 SCORES = "Mean and standard deviation over seeds; crosses are the paper's numbers, whose targets it does not describe."
 CURVES = (
-    "RMSE after the window on validation trajectories (noisy targets) over training; the mean over seeds, thick at the "
-    "setting that was chosen, thin at the others; the range over seeds is shaded."
+    "RMSE after the window on validation trajectories (noisy targets) over training; the mean over the seeds named, "
+    "thick at the setting that was chosen, thin at others that are drawn; the range over seeds is shaded."
 )
 
 Cells = Mapping[tuple[str, int], Sequence[Entry]]  # (model, points observed) -> all its cells
