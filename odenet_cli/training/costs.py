@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from odenet_cli.metrics import steps_of
 from odenet_cli.models import solvers
@@ -26,7 +25,11 @@ log = logging.getLogger("odenet")
 class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the floating-point operations of products and convolutions, by torch's own formulas."""
 
-    total = 0
+    def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports triton: not before the banner
+
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.formulas, self.total = flop_registry, 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -34,7 +37,7 @@ class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        if (formula := self.formulas.get(func._overloadpacket)) is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
@@ -48,7 +51,7 @@ class _EvaluateOnce(AtStart):
 
     def look(self, problem: Problem, t: float) -> None:
         y = tuple(part.detach().requires_grad_() for part in problem.rhs.y0)
-        forward, backward = _Flop(), _Flop()  # type: ignore[no-untyped-call]
+        forward, backward = _Flop(), _Flop()
         with forward:
             value = [part for part in problem.rhs(t, y) if part.requires_grad]
         with backward:
