@@ -133,7 +133,9 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
     if is_out_of_memory(error):
         return out_of_memory(session)
     if is_disk_full(error):
-        return f"{describe_disk_full(error)}\n  The last checkpoint is as it was. Make room, and go on with: {again}"
+        kept = (folder / "checkpoints" / "last.pt").exists()
+        way_on = "The last checkpoint is as it was. Make room, and go on" if kept else "Make room, and start it again"
+        return f"{describe_disk_full(error)}\n  {way_on} with: {again}"
     if isinstance(error, SystemExit):  # a user's network would end the process, as if all were done
         code = "" if error.code is None else repr(error.code)
         return f"the model called sys.exit({code}).\n  Let it raise an error instead."

@@ -50,7 +50,10 @@ def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):
     error = OSError(errno.ENOSPC, "No space left on device", "here/metrics.jsonl")
     _, reason, _ = explain(error, session, tmp_path)
     assert reason.startswith("no space left for here/metrics.jsonl (No space left on device).")
-    assert f"resume={tmp_path}" in reason
+    assert f"  Make room, and start it again with: odenet train resume={tmp_path}" in reason
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").touch()
+    assert "The last checkpoint is as it was. Make room, and go on with" in explain(error, session, tmp_path)[1]
     assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
     assert not is_disk_full(ValueError())
 
