@@ -30,7 +30,7 @@ def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]],
         frame = pl.read_parquet(path) if kind == "Parquet" else _read_excel(path, source.sheet, skip, notes)
     except ImportError as error:
         raise RequestError(
-            f"{path}: Excel files need the package fastexcel: pip install 'odenet-cli[tables]'. "
+            f"{path}: Excel files need the package fastexcel: pip install -e '.[tables]'. "
             f"({brief(str(error).strip().splitlines()[0])})"
         ) from error
     except RequestError:
