@@ -22,7 +22,7 @@ from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.settings import OutputTimes
 from odenet_cli.ode.state import Field, State, norms, vjp
 from odenet_cli.ode.stats import Stats
-from odenet_cli.ode.transforms import in_forward_mode, to_numbers
+from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, to_numbers
 
 EventFunction = Callable[[Tensor, Any], Tensor]
 ITERATIONS = 100  # of the search for the root, which ends where its interval is no longer than rounding
@@ -76,7 +76,8 @@ def solve_until(
     Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
     and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
     a solve does, `NotFinite` where the event is not finite, `RandomField` where numbers are drawn, `ValueError` where
-    it touches zero without crossing, changes its sign by a jump or a pole, has no derivative, or writes into the state.
+    it touches zero without crossing, changes its sign by a jump or a pole, has no derivative, or writes into the state,
+    `NotImplementedError` inside a transform of torch.func.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
@@ -86,6 +87,11 @@ def solve_until(
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
             return solve_until(solver, field, y0, ts, event, args, parameters, direction)
+    if in_function_transform():  # the search differentiates the event, by autograd
+        raise NotImplementedError(
+            "an event is not found inside the transforms of torch.func (grad, jacrev, jvp, vmap, ...); use "
+            "torch.autograd.grad, or forward_ad.dual_level() for tangents."
+        )
     if direction not in (-1, 0, 1):
         raise ValueError(f"direction={direction} is not one of -1, 0, 1.")
     ts = ts if isinstance(ts, Tensor) else list(ts)

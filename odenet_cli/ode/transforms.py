@@ -24,13 +24,19 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def in_function_transform() -> bool:
+    """Return whether a transform of torch.func is open."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
 def check_transforms(what: str, way_out: str) -> None:
     """Raise NotImplementedError inside a transform of torch.func, a level of forward-mode AD, or torch.jit.trace.
 
     Nothing else is safe there: a tensor that the vector field closes over does not show that it is wrapped or dual.
     """
     # Refused wherever a transform is open, although some fields would pass: a wrong derivative would not show.
-    if torch._C._are_functorch_transforms_active() or in_forward_mode() or torch._C._is_tracing():
+    if in_function_transform() or in_forward_mode() or torch._C._is_tracing():
         raise NotImplementedError(
             f"{what} does not go through the transforms of torch.func (grad, jacrev, jvp, vmap, ...), forward-mode AD "
             f"or torch.jit.trace, where derivatives would be lost; use {way_out}."

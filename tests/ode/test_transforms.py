@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from ode_cases import GRADIENTS, doubles
@@ -39,6 +41,23 @@ def of_one(function, place):
 
 def assert_close(one, other):
     assert (one - other).abs().max() <= 1e-9 * max(1.0, other.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "rodas5p"])
+def test_an_event_is_refused_inside_torch_func_and_has_tangents(kind):
+    """e^{-kt} is a half at t = ln 2 / k."""
+    k = torch.tensor(1.0, dtype=torch.float64)
+
+    def time(k):
+        return solver(kind).until(lambda t, y: -k * y, Y0, [0.0, 5.0], lambda t, y: y[0] - 0.35).t
+
+    for transformed, x in ((func.grad(time), k), (func.jacfwd(time), k), (func.vmap(time), k[None])):
+        with pytest.raises(NotImplementedError, match=r"torch\.func.*use torch\.autograd\.grad"):
+            transformed(x)
+    if kind != "rodas5p":
+        with forward_ad.dual_level():
+            t = forward_ad.unpack_dual(time(forward_ad.make_dual(k, torch.ones_like(k))))
+        assert float(t.tangent) == pytest.approx(-math.log(2), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
