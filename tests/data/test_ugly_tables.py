@@ -544,6 +544,10 @@ def test_comments_of_names_and_of_units_above_the_rows(tmp_path):
     # A sentence of as many words is no row of names.
     table = read(write(tmp_path, "# measured by hand\n# time x y\n" + PLAIN.partition("\n")[2].replace(",", " ")))
     assert (table.columns, only(table)) == (["x", "y"], ([0, 1, 2], VALUES))
+    # Nor is a comment one above the names, which are no row.
+    for names in ("time,x,y", "time,2m,wind"):
+        table = read(write(tmp_path, "# time,first run,of 2\n" + PLAIN.replace("time,x,y", names)))
+        assert (table.columns, only(table)) == (names.split(",")[1:], ([0, 1, 2], VALUES))
 
 
 @pytest.mark.parametrize("first", ["time x y", "  time   x  y", "# time x y"])

@@ -65,7 +65,7 @@ def are_dates(column: pl.Series) -> bool:
     """Return whether a column that holds no numbers holds dates or times of day: most of it can be read so."""
     if column.dtype != pl.String:
         return column.dtype.is_temporal()
-    words = column.unique().head(1000)
+    words = column.head(1000).unique(maintain_order=True)  # the first says in which order days and months are
     try:
         seconds, kind = parse_dates(words, None)
     except DateError:  # in an order that nothing tells: 01/02/2020; but 18-25 are numbers

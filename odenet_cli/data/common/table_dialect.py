@@ -102,7 +102,8 @@ def _commented_names(source: OwnTable, above: list[list[str]], first: list[str])
     rows = above[-1:] if above and len(above[-1]) == len(first) else []
     if rows and len(above) > 1 and len(above[-2]) == len(first) and not _are_known(source, rows[0]):
         rows = above[-2:]
-    return rows if all(map(LIKE_NUMBER.match, first)) or (rows and _are_known(source, rows[0])) else []
+    is_row = any(map(_is_number, first)) and not _are_known(source, first)
+    return rows if all(map(LIKE_NUMBER.match, first)) or (rows and is_row and _are_known(source, rows[0])) else []
 
 
 def _are_known(source: OwnTable, names: list[str]) -> bool:

@@ -20,7 +20,7 @@ from odenet_cli.data.common.table_faults import Faults, list_option, shown
 from odenet_cli.errors import RequestError
 
 MAX_NUMBER = 1e100  # of a time or a value: spans and sums of squares stay finite
-CODES = re.compile(r"(^|[_\s-])(id|sku|plz|cap|zip|(zip|post|postal)[_\s-]?code)$", re.IGNORECASE)
+CODES = re.compile(r"(^|[_\s-])(id|sku|plz|zip|(zip|post|postal)[_\s-]?code)$", re.IGNORECASE)
 NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 
 
