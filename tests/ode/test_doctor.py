@@ -361,7 +361,16 @@ def test_forty_sick_problems():
 
 @pytest.mark.numerics
 @pytest.mark.parametrize(
-    ("method", "tol"), [("dopri5", 1e-3), ("dopri5", 1e-6), ("bosh3", 1e-3), ("dopri8", 1e-6), ("adams", 1e-6)]
+    ("method", "tol"),
+    [
+        ("dopri5", 1e-3),
+        ("dopri5", 1e-6),
+        ("bosh3", 1e-3),
+        ("dopri8", 1e-6),
+        ("adams", 1e-6),
+        ("adams", 1e-9),
+        ("heun_euler", 1e-3),
+    ],
 )
 def test_no_problem_of_detest_is_called_sick(method, tol):
     called = {}
