@@ -227,17 +227,21 @@ def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
     Of ten or more in its column it is more than OTHER_UNIT times as far from the mean of the others as they are, in
     root mean square.
     """
-    alone = []
-    (mean, sd), (low, high) = moments(values), extremes(values)
-    least = OTHER_UNIT / (1 + OTHER_UNIT**2 / (~values.isnan()).sum(0)).sqrt()  # of its distance, in sd of all
+    counts = (~values.isnan()).sum(0)
+    enough = (counts >= 10).nonzero().flatten()
+    if not len(enough):
+        return []
+    alone, some = [], values[:, enough]
+    (mean, sd), (low, high) = moments(some), extremes(some)
+    least = OTHER_UNIT / (1 + OTHER_UNIT**2 / counts[enough]).sqrt()  # of its distance, in sd of all
     most = torch.maximum(high - mean, mean - low) / sd
-    for n in (most > 0.9 * least).nonzero().flatten().tolist():
+    for n in enough[most > 0.9 * least].tolist():
         rows = (~values[:, n].isnan()).nonzero().flatten()
         x = values[rows, n]
         k = int((x - x.median()).abs().argmax())
         others = torch.cat((x[:k], x[k + 1 :]))
         ratio = float((x[k] - others.mean()).abs() / others.std(unbiased=False))
-        if len(x) >= 10 and ratio > OTHER_UNIT and not bool(constant(others[:, None])):
+        if ratio > OTHER_UNIT and not bool(constant(others[:, None])):
             alone.append((int(rows[k]), n, ratio))
     return alone
 
