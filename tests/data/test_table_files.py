@@ -368,7 +368,7 @@ def test_what_a_missing_value_holds_changes_nothing():
 def test_excel_without_its_package_is_refused(tmp_path, monkeypatch):
     (tmp_path / "own.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "fastexcel", None)
-    with pytest.raises(RequestError, match=r"fastexcel: pip install 'odenet-cli\[tables\]'"):
+    with pytest.raises(RequestError, match=r"fastexcel: pip install -e '\.\[tables\]'"):
         data.prepare("table", {"path": str(tmp_path / "own.xlsx")})
 
 
