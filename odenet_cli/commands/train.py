@@ -26,7 +26,7 @@ from odenet_cli.files import write
 from odenet_cli.lock import locked
 from odenet_cli.request.compose import CONFIG_NAME, VERSION_BASE, register
 from odenet_cli.request.data import finished, resolve_job
-from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run
+from odenet_cli.request.folders import check_run_folder, check_sweep_folder, remove_run, restore_on_refusal
 from odenet_cli.request.job import TrainRequest, prepare
 from odenet_cli.rundir import FAILED, holds_run, recent_runs, record_or_reason, short, write_record
 from odenet_cli.terminal import INDENT, on_terminal, say, say_text
@@ -75,7 +75,8 @@ def _run_all(request: TrainRequest, folder: Path, new: bool, argv: list[str]) ->
     for job_folder in jobs:
         (job_folder / FAILED).unlink(missing_ok=True)  # of a command that was killed
     try:
-        start(request)
+        with restore_on_refusal(jobs):
+            start(request)
         if _raised:
             raise _raised.pop()
     except Interrupted as stop:

@@ -16,6 +16,7 @@ from odenet_cli.reproduce.plan import is_for_hydra
 from odenet_cli.reproduce.processes import CellProcess
 from odenet_cli.request import hydra_internals
 from odenet_cli.request.compose import Composer
+from odenet_cli.request.folders import restore_on_refusal
 from odenet_cli.request.job import shared_cores
 from odenet_cli.request.overrides import parse
 from odenet_cli.request.trust import check_composed
@@ -43,7 +44,8 @@ def launch(
         check_composed(master)
         launcher = hydra_internals.make_launcher(composer.loader, train, master)
     points = [[*job.overrides, f"hydra.sweep.subdir={job.folder.name}", "resume=auto"] for job in jobs]
-    with polling([job.folder for job in jobs], update), shared_cores(master, len(jobs)):
+    folders = [job.folder for job in jobs]
+    with polling(folders, update), restore_on_refusal(folders), shared_cores(master, len(jobs)):
         try:
             launcher.launch(points, initial_job_idx=0)
         except Exception as error:  # a job's process was killed; how the others ended stands in their folders

@@ -1,4 +1,4 @@
-"""The folders a request writes to: their names, and whether they are free."""
+"""The folders a request writes to: their names, whether they are free, and how they are left after a refusal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odenet_cli.errors import RequestError
-from odenet_cli.lock import is_locked, lock_holder, locked_here
-from odenet_cli.rundir import OURS, read_record
+from odenet_cli.files import write
+from odenet_cli.lock import is_locked, lock_holder, locked, locked_here
+from odenet_cli.rundir import OURS, holds_run, read_record
 
 MAX_NAME_BYTES = 100
+NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml", "*.log")  # wherever `hydra.output_subdir` has them
 
 
 def folder_name(number: int, overrides: str = "") -> str:
@@ -95,3 +98,42 @@ def _occupied(key: str, folder: Path) -> bool:
     if occupied and is_locked(folder) and not locked_here(folder):
         raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
     return occupied
+
+
+@contextmanager
+def restore_on_refusal(folders: Iterable[Path]) -> Iterator[None]:
+    """Around what may go on with the runs in `folders`: one that did not has its notes back, byte for byte.
+
+    Hydra writes what was asked, and begins a log, before a job can look at the checkpoint.
+    """
+    before = {folder: _notes(folder) for folder in folders if holds_run(folder)}
+    try:
+        yield
+    finally:
+        for folder, notes in before.items():
+            # On a full disk, or where another process has the run now, they stay; what is raised says why.
+            with suppress(OSError, RequestError), locked(folder):
+                now, record = _notes(folder), folder / "run.json"
+                if now.get(record) == notes.get(record):
+                    _put_back(notes, now)
+
+
+def _notes(folder: Path) -> dict[Path, bytes]:
+    """Return the contents of the record and the notes in `folder`, as far as they can be read."""
+    contents = {}
+    for path in (path for name in ("run.json", *NOTES) for path in folder.rglob(name)):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                contents[path] = path.read_bytes()
+    return contents
+
+
+def _put_back(notes: dict[Path, bytes], now: dict[Path, bytes]) -> None:
+    for path in now.keys() - notes.keys():
+        path.unlink()
+        with suppress(OSError):  # something else is in there
+            path.parent.rmdir()
+    for path, content in notes.items():
+        if now.get(path) != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, content)

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from odenet_cli import threads
 from odenet_cli.config.check import warnings
+from odenet_cli.config.presets import groups
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.saved import load, read_saved
 from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, INCIDENTAL, Config, key_of
@@ -93,6 +94,7 @@ def prepare(argv: list[str]) -> TrainRequest:
 
     if args.config_dir and args.config_name == "config" and holds_run(Path(args.config_dir)):
         read_saved(Path(args.config_dir))  # one that is damaged is refused by its name
+        check_no_preset(args)
 
     composer = Composer(args)
     with composer.translate_errors():
@@ -203,6 +205,28 @@ def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None
             f"{MAX_PATH_BYTES:,}."
         )
     return folder
+
+
+def check_no_preset(args: argparse.Namespace) -> None:
+    """Refuse a preset beside the saved config of a run, which has no place for one; say the words that have."""
+    typed = {word: key_of(word) for word in args.overrides}
+    presets = set(typed.values()) & {*groups()}
+    if not presets:
+        return
+    record = record_or_reason(Path(args.config_dir))
+    # Of a run that went on, or came from a saved config itself, the words do not say all.
+    whole = not re.search(r"--config-name|resume=(?!auto)", record.get("command") or "resume=")
+    before = {word: key_of(word) for word in record.get("overrides") or [] if whole}
+    kept = [
+        word
+        for word, key in before.items()
+        if key not in (*typed.values(), "resume") and key.partition(".")[0] not in presets
+    ]
+    raise RequestError(
+        f"{', '.join(word for word, key in typed.items() if key in presets)} chooses a preset, which the saved "
+        "configuration of a run has no place for: it would be ignored.\n"
+        f"  With the run's own words: odenet train {shlex.join([*kept, *typed])}{'' if whole else ' …'}"
+    )
 
 
 def expand_resume(args: argparse.Namespace) -> argparse.Namespace:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from odenet_cli.commands._summary import markdown, summarise
+from odenet_cli.config.saved import save
 from odenet_cli.errors import RequestError
 from odenet_cli.request.compose import compose
 from odenet_cli.request.folders import folder_name
@@ -213,6 +215,31 @@ def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
+def advised(text: str) -> list[str]:
+    """The words of the command that a message advises."""
+    return shlex.split(text.strip().rpartition("odenet train ")[2])
+
+
+def test_a_preset_beside_a_saved_config_is_refused_with_words_that_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["data=digits", "device=cpu", "solver=rk4", "solver.steps=3", "name=a b", "resume=auto"]
+    save(compose(words), tmp_path, tied=False)
+
+    def refused(*added, **record):
+        content = {"status": "done", "command": "odenet train", "overrides": words, **record}
+        (tmp_path / "run.json").write_text(json.dumps(content))
+        with pytest.raises(RequestError, match="no place for") as error:
+            prepare(["--config-dir", str(tmp_path), "--config-name", "config", *added])
+        return advised(str(error.value))
+
+    advice = refused("model=rknet", "device=auto")
+    config = compose(advice)
+    assert (config.gradient.method, config.solver.steps, config.name) == ("backprop", 3, "a b")
+    assert (config.device, config.resume) == ("auto", "none")
+    assert compose(refused("solver=dopri5")).solver.rtol == 1e-3  # no steps of rk4 are left
+    assert refused("solver=dopri5", command="odenet train resume=runs/x") == ["solver=dopri5", "…"]
+
+
 def test_a_run_is_saved_and_can_be_repeated_and_continued(odenet, tmp_path):
     def train(*words):
         return odenet("train", *words, fakes=True)
@@ -234,7 +261,7 @@ def test_a_run_is_saved_and_can_be_repeated_and_continued(odenet, tmp_path):
     assert "rtol: 1.0e-05\n  atol: ${.rtol}" in (again / "config.yaml").read_text()
     done = train("--config-dir", "my run", "--config-name", "config", "solver=euler")
     assert done.returncode == 2
-    assert "solver.method=…" in done.stderr
+    assert advised(done.stderr) == ["device=cpu", "solver=euler"]
 
     assert train("resume=my run", "trainer.epochs=31").returncode == 0
     assert record(first)["final"]["epochs"] == 31

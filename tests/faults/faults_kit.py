@@ -69,11 +69,10 @@ def board(folder):
     return [event.step for event in accumulator.Scalars("loss/train")]
 
 
-def content(folder):
-    """Every file of a folder with its bytes, but for Hydra's notes of what was asked."""
+def content(folder, but=()):
+    """Every file of a folder with its bytes."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    names = [path for path in files if path.name != "train.log" and path.parent.name != ".hydra"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in but}
 
 
 def tiny_mnist(root):

@@ -115,13 +115,15 @@ def test_a_finished_run_is_left_alone(odenet, tmp_path, whole):
     """resume=auto of a finished run: exit 0, and no number, weight or curve changes; without it: exit 2."""
     place = tmp_path / "run"
     shutil.copytree(whole[0], place)
-    before = content(place)
+    ours = ("train.log", "overrides.yaml", "hydra.yaml", "config.yaml")  # Hydra's notes of what was asked
+    before, config = content(place, ours), (place / "config.yaml").read_bytes()
     assert odenet(*TRAIN, "hydra.run.dir=run", "resume=auto").code == 0
-    assert content(place) == before
+    assert content(place, ours) == before
+    assert (place / "config.yaml").read_bytes() == config
     refused = odenet(*TRAIN, "hydra.run.dir=run")
     assert refused.code == 2
     assert "holds a finished run" in refused.err
-    assert content(place) == before
+    assert content(place, ours) == before
 
 
 @slow

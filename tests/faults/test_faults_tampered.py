@@ -70,7 +70,7 @@ TO_GO_ON = {
 
 def test_a_checkpoint_of_wrong_content_is_refused(odenet, tmp_path, victim):
     """A checkpoint with a right digest and wrong content, and none before it: exit 2 naming file and fault, from all
-    that read one; the run stays as it was, byte for byte."""
+    that read one; the folder stays as it was, byte for byte."""
     shutil.copytree(victim, tmp_path / "sound")
     for name, (change, says) in {**ANYWHERE, **TO_GO_ON}.items():
         shutil.rmtree(victim)
@@ -111,6 +111,18 @@ def test_a_checkpoint_of_wrong_content_gives_way_to_the_one_before(odenet, tmp_p
             assert done.code == 0, (name, words, done)
             assert all(part in done.err for part in (f"run/checkpoints/{file}", says, so)), (name, words, done)
         assert [record["step"] for record in records(victim) if record["split"] == "valid"] == [2, 4, 6]
+
+
+def test_a_refused_resume_leaves_other_notes_too(odenet, tmp_path, victim):
+    """Hydra's notes in a folder of another name, and a folder without them: a refusal leaves both as they were."""
+    resealed(victim, reshaped)
+    shutil.rmtree(victim / ".hydra")
+    (victim / "train.log").unlink(missing_ok=True)
+    before, folders = content(victim), sorted(path.name for path in victim.iterdir())
+    for words in (["hydra.output_subdir=notes"], ["hydra.job.name=other"], []):
+        assert odenet("train", "resume=run", "trainer.epochs=5", *words).code == 2
+        assert content(victim) == before
+        assert sorted(path.name for path in victim.iterdir()) == folders
 
 
 def test_a_job_that_is_refused_in_a_sweep_is_left_as_it_was(odenet, tmp_path):
