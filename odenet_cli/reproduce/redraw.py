@@ -3,7 +3,7 @@
 The rows hold the numbers of every cell, and neither its log nor its arrays. So tables are made again, and those figures
 that need no more, which an item names in FROM_ROWS. The other figures are drawn of the kept cells, if they hold all
 that is shown of a seed; else they stay as they are, as do the CSV and the JSON. A kept cell may have been trained a
-second time: then its score must be what `recompute.trained_again` allows, and the page says how far it is off.
+second time: then its test loss must be that of its row to MAX_OFF, and the page says how far it is off.
 
 An item may also name the validation number that it chooses by (CHOSEN_BY, else the loss), and the columns that hold
 what was measured on the networks (MEASURED).
@@ -25,9 +25,13 @@ from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, flatten, read_run
 from odenet_cli.report.text import bullets
-from odenet_cli.reproduce import kept_cells, recompute
+from odenet_cli.reproduce import kept_cells
 from odenet_cli.reproduce.plan import Cell, Plan
 from odenet_cli.reproduce.stages import unpack_kept
+
+# Relative, of a test loss. Seen of flows trained again where compiled kernels round otherwise: 0.4 % and less by those
+# that came out alike, 1.4 to 2.5 % by those that a reader would see to be others (a KL of 0.06 where it was 0.01).
+MAX_OFF = 0.01
 
 
 def redraw(plan: Plan, out: Path) -> list[Path]:
@@ -89,13 +93,13 @@ def _check_scores(kept: Sequence[results.Entry], entries: Sequence[results.Entry
     most = 0.0
     for entry in kept:
         name = entry.run.folder.name
-        check = recompute.trained_again(of_rows[name], entry.run)
-        if check.verdict != recompute.EQUAL:
+        committed, here = of_rows[name].value("loss") or 0.0, entry.run.value("loss") or 0.0
+        if abs(here - committed) > MAX_OFF * abs(committed):
             raise RequestError(
-                f"{kept_cells.FOLDER / name} ({entry.row}) is no network of its row: test loss {check.here:.6g}, and "
-                f"{check.committed:.6g} in the row.\n  {check.reason}."
+                f"{kept_cells.FOLDER / name} ({entry.row}) is not the network of its row: its test loss is {here:.6g}, "
+                f"and {committed:.6g} in the row; trained again they may differ by {MAX_OFF:.0%}."
             )
-        most = max(most, abs(check.here / check.committed - 1))
+        most = max(most, abs(here - committed) / abs(committed or 1.0))
     return f"test losses within {100 * most:.2g} % of the rows'"
 
 
