@@ -100,7 +100,7 @@ def _check_scores(kept: Sequence[results.Entry], entries: Sequence[results.Entry
                 f"and {committed:.6g} in the row; trained again they may differ by {MAX_OFF:.0%}."
             )
         most = max(most, abs(here - committed) / abs(committed or 1.0))
-    return f"test losses within {100 * most:.2g} % of the rows'"
+    return f"test losses within {100 * most:.2g} % of the rows'" if most else "test losses equal to the rows'"
 
 
 def _entry(cell: Cell, row: Mapping[str, Any], module: ModuleType) -> results.Entry:
