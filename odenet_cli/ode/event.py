@@ -87,17 +87,8 @@ def solve_until(
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
             return solve_until(solver, field, y0, ts, event, args, parameters, direction)
-    if in_function_transform():  # the search differentiates the event, by autograd
-        raise NotImplementedError(
-            "an event is not found inside the transforms of torch.func (grad, jacrev, jvp, vmap, ...); use "
-            "torch.autograd.grad, or forward_ad.dual_level() for tangents."
-        )
-    if direction not in (-1, 0, 1):
-        raise ValueError(f"direction={direction} is not one of -1, 0, 1.")
     ts = ts if isinstance(ts, Tensor) else list(ts)
-    times = OutputTimes.read(ts)
-    if len(times.values) != 2:
-        raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(times.values)} times.")
+    times = _checked_times(ts, direction)
     rhs = RightHandSide(field, y0, args)
     with torch.no_grad(), _nothing_drawn():
         found, searched = _search(solver, rhs, times.values, event, direction)
@@ -113,6 +104,21 @@ def solve_until(
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
     rhs.stats, rhs.counts_vjps = stats.add(searched), True
     return _newton_steps(rhs, event, found, (y,) if rhs.single else y)
+
+
+def _checked_times(ts: Tensor | Sequence[float], direction: int) -> OutputTimes:
+    """Return the times to begin and to end at; refuse what `solve_until` cannot do with its arguments."""
+    if in_function_transform():  # the search differentiates the event, by autograd
+        raise NotImplementedError(
+            "an event is not found inside the transforms of torch.func (grad, jacrev, jvp, vmap, ...); use "
+            "torch.autograd.grad, or forward_ad.dual_level() for tangents."
+        )
+    if direction not in (-1, 0, 1):
+        raise ValueError(f"direction={direction} is not one of -1, 0, 1.")
+    times = OutputTimes.read(ts)
+    if len(times.values) != 2:
+        raise ValueError(f"ts must be the time to begin at and the time to end at; got {len(times.values)} times.")
+    return times
 
 
 @contextmanager
