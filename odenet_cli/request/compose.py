@@ -35,7 +35,7 @@ from odenet_cli.request import hydra_internals
 from odenet_cli.request.folders import folder_name
 from odenet_cli.request.hydra_errors import known_keys, translate_hydra_errors
 from odenet_cli.request.overrides import check_points, count_values, parse
-from odenet_cli.request.trust import check_file, check_words
+from odenet_cli.request.trust import check_file, check_names, check_words
 
 MODULE = "odenet_cli.commands.train"
 VERSION_BASE = "1.3"
@@ -84,6 +84,8 @@ class Composer:
         folder = None if args.config_dir is None else os.path.realpath(str(args.config_dir))
         if folder is not None and not os.path.isdir(folder):
             raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
+        if folder is not None:
+            check_names(Path(folder))
         self.loader = hydra_internals.make_loader(MODULE, str(conf_dir()), folder)
         self.composed: dict[tuple[str, ...], DictConfig] = {} if folder or args.config_name else _shipped
 

@@ -6,6 +6,7 @@ Hydra's other keys are for the command line. Wherever it comes from, a class is 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
@@ -15,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from odenet_cli.config.check import leaves
-from odenet_cli.config.presets import groups
+from odenet_cli.config.presets import conf_dir, groups, options
 from odenet_cli.config.schema import Config, key_of
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest
@@ -58,6 +59,19 @@ def check_file(path: Path, group: str, package: str | None, content: Any) -> Non
                 raise _for_the_command_line(f"{path}: {key}")
         elif section not in (*known, "hydra"):
             raise RequestError(f"{path}: {section} is not a key of the configuration.{nearest(section, known)}")
+
+
+def check_names(folder: Path) -> None:
+    """Refuse a folder of presets in which one has the name of a shipped preset: Hydra would pass over it in silence."""
+    if folder == Path(os.path.realpath(conf_dir())):
+        return
+    for group in groups():
+        for path in sorted((folder / group).glob("*.yaml")):
+            if path.stem in options(group):
+                raise RequestError(
+                    f"{path} has the name of a preset that comes with odenet, which would be taken in its place.\n"
+                    f"  Give it another name, and choose it by that: {group}=NAME."
+                )
 
 
 def _check_default(path: Path, default: Any) -> None:

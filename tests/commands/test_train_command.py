@@ -166,6 +166,18 @@ def test_an_experiment_wins_over_the_model_preset(tmp_path):
     assert (config.gradient.method, config.seed) == ("backprop", 6)
 
 
+def test_a_preset_of_ones_own_has_a_name_of_its_own(tmp_path):
+    """One of a shipped name was passed over without a word."""
+    (tmp_path / "solver").mkdir()
+    text = "method: dopri5\nrtol: 0.5\natol: ${.rtol}\n"
+    (tmp_path / "solver" / "mine.yaml").write_text(text)
+    words = ["--config-dir", str(tmp_path), "data=digits"]
+    assert compose([*words, "solver=mine"]).solver.rtol == 0.5
+    (tmp_path / "solver" / "dopri5.yaml").write_text(text)
+    with pytest.raises(RequestError, match=r"solver/dopri5\.yaml has the name of a preset that comes with odenet"):
+        compose([*words, "solver=dopri5"])
+
+
 @pytest.mark.parametrize("path", ["a b", "é", "a=b,c", "x[1]", "it's", '"', "back\\slash", "{a}", "(a", "'", "a\\'b"])
 def test_paths_of_any_spelling_arrive(path, tmp_path, monkeypatch):
     """Of the folder the command is called in, whatever was composed elsewhere before."""
