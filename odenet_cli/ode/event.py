@@ -25,6 +25,7 @@ from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, to_numbers
 
 EventFunction = Callable[[Tensor, Any], Tensor]
+ROUNDINGS = 100  # of the largest number of the event so far: what a solve may add up to where it should be zero
 ITERATIONS = 100  # of the search for the root, which ends where its interval is no longer than rounding
 
 
@@ -44,12 +45,13 @@ class Crossing(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Hold a zero at `t`, in the step that began at `begin` from the state `y`."""
+    """Hold a zero at `t`, in the step that began at `begin` from the state `y`; at a rate up to `flat` it is none."""
 
     t: float
     begin: float
     y: State
     segment: Segment
+    flat: float
 
 
 def solve_until(
@@ -153,6 +155,7 @@ def _search(
     with rhs.torch_settings.for_solver():
         start = tuple(part.clone() for part in rhs.y0)
         before = value(values[0], start)
+        largest, eps = abs(before), max(RESOLUTION[part.dtype] for part in start)
         # Zero up to rounding is zero too: where a ball has bounced it may lie below the ground by 1e-17, and does not
         # come up through it. Rounding is that of the largest number, and moves the zero no further than that of times.
         _, slopes = _slopes(rhs, event, values[0], start)
@@ -160,6 +163,7 @@ def _search(
         shortest = 4 * RESOLUTION[rhs.time_dtype] * max(map(abs, values))
         for accepted in steps(loop, problem, [problem.y0]):
             begin, after = accepted.t, value(accepted.end, accepted.step.y)
+            largest = max(largest, abs(after))
             # Behind that zero the event has the sign of its derivative. If it has another where the step ends, the
             # search begins where it still has this one: halfway back to the zero, and again.
             if near or not before:
@@ -174,8 +178,13 @@ def _search(
             if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
                 inside = _dense_output(loop, accepted)
                 t = _root(lambda t: value(t, inside(t)), begin, accepted.end, before, after)  # noqa: B023
-                _check_zero(rhs, event, t, inside(t), accepted, max(abs(before), abs(after)))
-                return _Found(t, accepted.t, accepted.y, accepted.segment), rhs.stats
+                size = max(abs(before), abs(after))
+                _check_zero(rhs, event, t, inside(t), accepted, size)
+                # Where a step ends on a zero up to rounding r, the sign may be that of rounding, of a mere touch: a
+                # parabola of that size which dips by r has this rate at its zeros, or less.
+                rounding = ROUNDINGS * eps * largest
+                flat = 4 * math.sqrt(rounding * size) / abs(accepted.h) if abs(after) <= rounding else 0.0
+                return _Found(t, accepted.t, accepted.y, accepted.segment, flat), rhs.stats
             # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before.
             before = after or before
     return None, rhs.stats
@@ -293,7 +302,7 @@ def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: St
             "the event has no derivative along the solution: it must be a differentiable function of t and y, without "
             "detach(), torch.no_grad(), item() or comparisons."
         )
-    if not rate or not bool(torch.isfinite(rate)):
+    if abs(float(rate)) <= found.flat or not bool(torch.isfinite(rate)):
         raise ValueError(
             f"the event only touches zero at t = {found.t:.6g}: its derivative along the solution is {float(rate):g} "
             "there."

@@ -300,6 +300,32 @@ def test_steep_and_flat_zeros_are_no_jumps(event):
     assert t.item() == pytest.approx(-math.log(0.3), abs=1e-7)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_touch_at_the_end_of_a_step_is_no_zero_by_rounding(sign, dtype):
+    """y = (t - 1)², exact for rk4 but for rounding; its zero came out with a derivative of 1e8 by the start."""
+
+    def outcome(steps):
+        solver, y0 = Fixed(method="rk4", steps=steps), torch.full((1,), sign, dtype=dtype)
+        try:
+            happened = solver.until(lambda t, y: sign * 2 * (t - 1) + 0 * y, y0, [0.0, 2.0], lambda t, y: y)[2]
+        except ValueError as error:
+            return str(error)[:29]
+        return happened
+
+    assert {outcome(steps) for steps in range(2, 60)} == {False, "the event only touches zero a"}
+
+
+@pytest.mark.parametrize("steps", range(2, 40, 2))
+def test_a_zero_at_the_end_of_a_step_is_found_with_its_gradient(steps):
+    """y = y0 - t: the zero is at y0."""
+    y0 = doubles(1.0).requires_grad_()
+    t, *_ = Fixed(method="rk4", steps=steps).until(lambda t, y: 0 * y - 1, y0, [0.0, 2.0], lambda t, y: y)
+    t.backward()
+    assert t.item() == pytest.approx(1.0, abs=1e-12)
+    assert y0.grad.item() == pytest.approx(1.0, abs=1e-12)
+
+
 @pytest.mark.parametrize("method", ["dopri5", "adams"])
 @pytest.mark.parametrize("start", [0.0, 3e3, -1e5, 1.6e9])
 def test_a_zero_far_from_time_0_is_no_jump(start, method):
