@@ -40,9 +40,16 @@ def holds_run(folder: Path) -> bool:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the folders of runs in `folder`, at any depth, job 10 behind job 2; links are followed."""
+    """Return the folders of runs in `folder`, at any depth, job 10 behind job 2; links are followed.
+
+    One that may not be entered is among them, for it may hold a run.
+    """
     runs, visited = list[Path](), set[Path]()
-    for name, folders, files in os.walk(folder, followlinks=True):
+
+    def closed(error: OSError) -> None:
+        runs.append(Path(error.filename))
+
+    for name, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         here, real = Path(name), Path(name).resolve()
         is_run, looped = not RUN_FILES.isdisjoint(files), real in visited
         visited.add(real)

@@ -16,7 +16,7 @@ from odenet_cli.markdown import counted
 from odenet_cli.report import result as results
 from odenet_cli.report.provenance import Provenance
 from odenet_cli.report.runs import Run, read_run
-from odenet_cli.reproduce import kept_cells, launcher, recompute
+from odenet_cli.reproduce import kept_cells, launcher
 from odenet_cli.reproduce.board import Board
 from odenet_cli.reproduce.destination import destination
 from odenet_cli.reproduce.plan import Cell, Plan, ReproduceRequest
@@ -53,6 +53,8 @@ def unpack_kept(cells: Iterable[Cell]) -> None:
     """Make finished runs of the kept cells of which there is no run here."""
     for folder in dict.fromkeys(cell.folder for cell in cells):
         if kept_cells.is_kept(folder) and not holds_run(folder):
+            from odenet_cli.reproduce import recompute  # torch and the models, which a plan does without
+
             kept_cells.unpack(folder)
             recompute.make_arrays(folder)
 

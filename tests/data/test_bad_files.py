@@ -25,16 +25,16 @@ HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 
 # name of the row: (file, what becomes of its bytes, what the message says)
 ROWS = {
-    "empty": (IMAGES, lambda good: b"", "0x00000803 of idx images; found 0x"),
-    "one byte": (IMAGES, lambda good: good[:1], "found 0x00"),
+    "empty": (IMAGES, lambda good: b"", "0x00000803 of idx images; found 0 bytes in all"),
+    "one byte": (IMAGES, lambda good: good[:1], "found 1 byte in all"),
     "header cut": (IMAGES, lambda good: good[:12], "a header of 16 bytes; found 12 bytes in all"),
     "truncated": (IMAGES, lambda good: good[:-1], "Expected 47,056 bytes, as its header .*; found 47,055 bytes"),
     "too long": (LABELS, lambda good: good + b"\0", "Expected 68 bytes.*; found more"),
     "wrong magic": (IMAGES, lambda good: b"\0\0\x0d\x03" + good[4:], "0x00000803.*; found 0x00000d03"),
-    "labels for images": (IMAGES, lambda good: with_labels(), "found 0x00000801"),
-    "wrong byte order": (IMAGES, lambda good: struct.pack("<4I", 0x803, 60, 28, 28) + good[16:], "found 0x03080000"),
-    "HTML": (IMAGES, lambda good: HTML, "found 0x3c21444f"),
-    "gzip without .gz": (IMAGES, lambda good: gzip.compress(good), "found 0x1f8b"),
+    "labels for images": (IMAGES, lambda good: with_labels(), "found 0x00000801, the magic number of idx labels"),
+    "wrong byte order": (IMAGES, lambda good: struct.pack("<4I", 0x803, 60, 28, 28) + good[16:], "little-endian"),
+    "HTML": (IMAGES, lambda good: HTML, "found text that begins like a web page"),
+    "gzip without .gz": (IMAGES, lambda good: gzip.compress(good), "found gzip data"),
     "other size": (IMAGES, lambda good: struct.pack(">4I", 0x803, 60, 32, 32), "28×28 pixels; found 32×32"),
     "count too high": (IMAGES, lambda good: good[:4] + struct.pack(">I", 61) + good[8:], "47,840 .*; found 47,056"),
     "count too low": (IMAGES, lambda good: good[:4] + struct.pack(">I", 59) + good[8:], "46,272 .*; found more"),

@@ -111,8 +111,8 @@ def test_without_a_network_it_says_what_to_put_where(tmp_path, monkeypatch, name
 
 
 def test_what_is_fetched_lies_under_its_final_names(tmp_path, monkeypatch):
-    def fetch(name, md5, mirrors, folder):
-        assert name == "cifar-10-python.tar.gz"
+    def fetch(resources, mirrors, folder, stop):
+        assert resources == [("cifar-10-python.tar.gz", resources[0][1])]
         assert mirrors == ["https://www.cs.toronto.edu/~kriz/"]
         made.rename(folder / "cifar-10-batches-py")
 

@@ -1,12 +1,15 @@
-"""Downloads with a timeout: whole files under their final names, or nothing there at all."""
+"""Downloads that end: in time, with whole files under their final names, or with nothing there at all."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +17,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.files import write
 
 SOCKET_S = 10.0  # one connection or one read
+STALL_S = 20.0  # without another byte: there is no network worth waiting for
 
 
 class Unavailable(RequestError):
@@ -28,37 +32,79 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def download(resources: Sequence[tuple[str, str]], mirrors: Sequence[str], folder: Path, files: Sequence[str]) -> None:
+def download(resources: list[tuple[str, str]], mirrors: list[str], folder: Path, files: list[str]) -> None:
     """Fetch and unpack each (file name, md5), and put `files`, wherever they are in it, into `folder`.
 
     Raise OSError, with nothing left behind, when no mirror has one of them or none answers in time.
     """
-    created, before = [path for path in (folder, *folder.parents) if not path.exists()], socket.getdefaulttimeout()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    socket.setdefaulttimeout(SOCKET_S)
     try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as stage:
-            for name, md5 in resources:
-                fetch(name, md5, mirrors, Path(stage))
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder, ignore_cleanup_errors=True) as stage:
+            _run_in_time(resources, mirrors, Path(stage))
             for name in files:
                 write(folder / name, next(Path(stage).rglob(name)).read_bytes())
     finally:
-        socket.setdefaulttimeout(before)
         with contextlib.suppress(OSError):  # stops at the first folder that holds something
             for path in created:
                 path.rmdir()
 
 
-def fetch(name: str, md5: str, mirrors: Sequence[str], folder: Path) -> None:
-    """Fetch and unpack a file from the first mirror that has it; OSError names every mirror when none does."""
+def fetch(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: Path, stop: threading.Event) -> None:
+    """Fetch and unpack each file from the first mirror that has it; OSError names every mirror when none does."""
     from torchvision.datasets.utils import download_and_extract_archive, download_url
 
-    get, failures = download_and_extract_archive if name.endswith((".gz", ".zip")) else download_url, []
-    for mirror in mirrors:
-        host = urlsplit(mirror).netloc
+    for name, md5 in resources:
+        failures = []
+        for mirror in mirrors:
+            if stop.is_set():
+                return
+            try:
+                get = download_and_extract_archive if name.endswith((".gz", ".zip")) else download_url
+                get(f"{mirror}{name}", folder, filename=name, md5=md5)
+                break
+            except (OSError, RuntimeError, http.client.HTTPException) as error:
+                failures.append(f"{urlsplit(mirror).netloc}: {reason(error)}")
+        else:
+            raise OSError("; ".join(failures))
+
+
+def _run_in_time(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: Path) -> None:
+    """Run `fetch` for as long as `folder` grows.
+
+    In a thread, because neither looking up a name nor trying a host's addresses one by one obeys a timeout. When given
+    up it finds `stop` set and its folder gone.
+    """
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def guarded() -> None:
         try:
-            get(f"{mirror}{name}", folder, filename=name, md5=md5)
-            return
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            failures.append(f"{host}: {reason(error)}")
-    raise OSError("; ".join(failures))
+            fetch(resources, mirrors, folder, stop)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, name="odenet-download", daemon=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SOCKET_S)
+    try:
+        thread.start()
+        size, grown = 0, time.monotonic()
+        while thread.is_alive():
+            thread.join(0.05)
+            size_before, size = size, _size(folder)
+            if size > size_before:
+                grown = time.monotonic()
+            elif time.monotonic() - grown > STALL_S:
+                raise OSError(f"no answer for {STALL_S:g} s")
+    finally:
+        stop.set()
+        socket.setdefaulttimeout(before)
+    if failures:
+        raise failures[0]
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes in `folder`, which is being written to."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries)
+    return 0

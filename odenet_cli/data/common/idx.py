@@ -67,7 +67,7 @@ def _check_header(header: bytes, magic: int) -> list[int]:
     """Return the dimensions that a header states, (N, 28, 28) or (N,)."""
     length = 16 if magic == IMAGES else 8
     if header[:4] != magic.to_bytes(4, "big"):
-        raise _Mismatch(f"the magic number 0x{magic:08x} of idx {KINDS[magic]}", f"0x{header[:4].hex()}")
+        raise _Mismatch(f"the magic number 0x{magic:08x} of idx {KINDS[magic]}", _describe_start(header))
     if len(header) < length:
         raise _Mismatch(f"a header of {length} bytes", f"{len(header)} bytes in all")
     count, *shape = numpy.frombuffer(header, ">u4")[1:].tolist()
@@ -76,3 +76,18 @@ def _check_header(header: bytes, magic: int) -> list[int]:
     if not 1 <= count <= MAX_SAMPLES:
         raise _Mismatch(f"1 to {MAX_SAMPLES:,} {KINDS[magic]}", f"{count:,} in its header")
     return [count, *shape]
+
+
+def _describe_start(header: bytes) -> str:
+    """Guess from its first bytes what a file is."""
+    if len(header) < 4:
+        return f"{len(header)} byte{'s' * (len(header) != 1)} in all"
+    if header.lstrip().startswith(b"<"):
+        return "text that begins like a web page (HTML), perhaps a server's error message"
+    if header.startswith(b"\x1f\x8b"):
+        return "gzip data; its name should end in .gz"
+    number = int.from_bytes(header[:4], "big")
+    if number in KINDS:
+        return f"0x{number:08x}, the magic number of idx {KINDS[number]}"
+    swapped = KINDS.get(int.from_bytes(header[:4], "little"))
+    return f"0x{number:08x}" + (f", that of idx {swapped} in the wrong byte order (little-endian)" if swapped else "")
