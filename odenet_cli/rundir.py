@@ -47,7 +47,8 @@ def runs_below(folder: Path) -> list[Path]:
     runs, visited = list[Path](), set[Path]()
 
     def closed(error: OSError) -> None:
-        runs.append(Path(error.filename))
+        if isinstance(error, PermissionError):
+            runs.append(Path(error.filename))
 
     for name, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         here, real = Path(name), Path(name).resolve()
