@@ -182,7 +182,7 @@ def _search(
                 _check_zero(rhs, event, t, inside(t), accepted, size)
                 # Where a step ends on a zero up to rounding r, the sign may be that of rounding, of a mere touch: a
                 # parabola of that size which dips by r has this rate at its zeros, or less.
-                rounding = ROUNDINGS * eps * largest
+                rounding = min(ROUNDINGS * eps * largest, 1e-3 * size)
                 flat = 4 * math.sqrt(rounding * size) / abs(accepted.h) if abs(after) <= rounding else 0.0
                 return _Found(t, accepted.t, accepted.y, accepted.segment, flat), rhs.stats
             # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before.

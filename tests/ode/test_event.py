@@ -316,6 +316,16 @@ def test_a_touch_at_the_end_of_a_step_is_no_zero_by_rounding(sign, dtype):
     assert {outcome(steps) for steps in range(2, 60)} == {False, "the event only touches zero a"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("level", [1e-3, 1e-4, 1e-5])
+def test_a_small_number_at_the_end_of_a_decay_is_no_rounding(dtype, level):
+    """An event of 10 at the start: a step may end nearer to zero than 100 roundings of that."""
+    solver = Adaptive(method="dopri5", rtol=1e-5, atol=1e-9)
+    for start in torch.linspace(9, 11, 21, dtype=dtype):
+        t, *_ = solver.until(decay, start[None], [0.0, 20.0], lambda t, y: y - level)
+        assert t.item() == pytest.approx(math.log(start / level), abs=1e-3)
+
+
 @pytest.mark.parametrize("steps", range(2, 40, 2))
 def test_a_zero_at_the_end_of_a_step_is_found_with_its_gradient(steps):
     """y = y0 - t: the zero is at y0."""
