@@ -110,7 +110,7 @@ def unprinted() -> OSError | None:
     return None if end is None or end.lost is None or end.lost.errno == errno.EPIPE else end.lost
 
 
-def forgive() -> None:
+def forget_lost_output() -> None:
     """Forget that some of standard output was lost: files hold all of it."""
     sys.stdout.flush()
     end = sink(sys.stdout)

@@ -24,12 +24,12 @@ def stdout(monkeypatch):
     return put
 
 
-def test_a_full_disk_is_remembered_and_may_be_forgiven(stdout):
+def test_a_full_disk_is_remembered_and_may_be_forgotten(stdout):
     stdout(os.open("/dev/full", os.O_WRONLY))
     for line in range(3):
         print(line, flush=True)
     assert streams.unprinted().errno == errno.ENOSPC
-    streams.forgive()
+    streams.forget_lost_output()
     assert streams.unprinted() is None
 
 

@@ -87,7 +87,7 @@ def main(words: Namespace) -> int:
         make_folder(request.out / planned.item)
     command = shlex.join(["odenet", "reproduce", *words.argv])
     code = max(reproduce(planned, request, command, train.job) for planned in plans)
-    streams.forgive()
+    streams.forget_lost_output()
     return code
 
 

@@ -92,7 +92,7 @@ def _run_all(request: TrainRequest, folder: Path, new: bool, argv: list[str]) ->
     finally:
         if request.sweep and folder.exists():
             code = _finish(request)
-    streams.forgive()
+    streams.forget_lost_output()
     return code
 
 

@@ -153,7 +153,7 @@ class _Solver:
             if 1 < len(distinct) < len(index):
                 y = tuple(part[index] for part in y)
             if again is not None:
-                y = _moved_to_equal_times(problem, again, cast(Tensor, output_times.tensor), index, y)
+                y = _add_gradients_of_equal_times(problem, again, cast(Tensor, output_times.tensor), index, y)
         return Solution(rhs.restore(y), rhs.stats)
 
     @torch.no_grad()
@@ -376,7 +376,7 @@ class Fixed(_Solver):
         return replace(self, compile=False)
 
 
-def _moved_to_equal_times(
+def _add_gradients_of_equal_times(
     problem: Problem, rhs: RightHandSide, times: Tensor, index: Sequence[int], y: State
 ) -> tuple[Tensor, ...]:
     """Return the outputs `y`, each with the gradient of its own time, given the index of its distinct one."""

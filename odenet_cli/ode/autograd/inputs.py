@@ -43,25 +43,27 @@ class _Cut(torch.autograd.Function):
         function, count, tensors = ctx.function, ctx.count, ctx.saved_tensors
         # With respect to `inputs` the graph begins at leaves; with respect to what is `read` it goes on as it is.
         inputs, read = tensors[:count], tensors[count:]
-        arriving = [x for x in cotangents if x is not None]
+        incoming = [x for x in cotangents if x is not None]
 
-        def pull(leaves: Sequence[Tensor], values: Values, arriving: Sequence[Tensor], create_graph: bool) -> Values:
+        def products(
+            leaves: Sequence[Tensor], values: Values, incoming: Sequence[Tensor], create_graph: bool
+        ) -> Values:
             reached = [part for part, x in zip(values, cotangents) if x is not None]
             with without_hooks(read):
                 # The graph is retained, since it may go on behind what is read.
-                return vjp(reached, arriving, (*leaves, *read), retain_graph=True, create_graph=create_graph)
+                return vjp(reached, incoming, (*leaves, *read), retain_graph=True, create_graph=create_graph)
 
         # create_graph=True: this backward pass is itself a function to be differentiated, and so again a node.
         if torch.is_grad_enabled():
 
             def again(given: Sequence[Tensor]) -> Values:
                 leaves = given[:count]
-                return pull(leaves, function(leaves), given[count:], True)
+                return products(leaves, function(leaves), given[count:], True)
 
-            return None, None, *cut(again, (*inputs, *arriving), read)
+            return None, None, *cut(again, (*inputs, *incoming), read)
         # The graph of the forward pass serves once, and is recorded anew for further backward passes.
         (leaves, values), ctx.graph = ctx.graph or _with_graph(function, inputs), None
-        return None, None, *pull(leaves, values, arriving, False)
+        return None, None, *products(leaves, values, incoming, False)
 
 
 def _with_graph(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:

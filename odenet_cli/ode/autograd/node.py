@@ -72,7 +72,7 @@ class SolveNode(torch.autograd.Function):
             states, tape, kept = gradient.forward(problem)
         y = problem.stack(states)
         # What the field itself has changed by now (a counter, a cache) is no change in the backward pass.
-        captured.snapshot.forgive()
+        captured.snapshot.accept_changes()
         ctx.gradient, ctx.problem, ctx.tape, ctx.parts = gradient, problem, tape, len(y)
         # y0 and args are saved below: autograd frees them after the backward pass, which other references would not.
         problem.rhs.release()
@@ -131,8 +131,8 @@ def _backward_with_graph(
     # The backward pass is a function of y0, times, args and the cotangents. As a node of its own, cut off from what
     # these were made of (`inputs.cut`), it gives each its own share of a second derivative.
     times = () if problem.times is None else (problem.times,)
-    arriving = [x for row in cotangents for x in row if x is not None]
-    inputs = [*y0, *times, *(x for x in args if x.requires_grad), *arriving]
+    incoming = [x for row in cotangents for x in row if x is not None]
+    inputs = [*y0, *times, *(x for x in args if x.requires_grad), *incoming]
 
     def function(leaves: Sequence[Tensor]) -> Sequence[MaybeTensor]:
         leaf = iter(leaves)
@@ -218,8 +218,8 @@ def double_backward(
         inputs = (*leaves, *(() if times is None else (times,)), *problem.inputs)
         products = vjp(values, [x for row in cotangents for x in row], inputs, create_graph=True)
     parts = len(leaves)
-    behind = products[len(inputs) - len(problem.inputs) :]
-    return Gradients(products[:parts], None if times is None else products[parts], behind)
+    of_inputs = products[len(inputs) - len(problem.inputs) :]
+    return Gradients(products[:parts], None if times is None else products[parts], of_inputs)
 
 
 def _by_output(problem: Problem, stacked: Sequence[MaybeTensor]) -> list[list[MaybeTensor]]:

@@ -28,7 +28,7 @@ from odenet_cli.ode.diagnosis.causes import (
     stiff,
     tolerance,
 )
-from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, TracedSolve
 from odenet_cli.ode.diagnosis.trace import Case, OverBudget, observe, relative_error
 from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.solver import Solver
@@ -133,9 +133,9 @@ def _examine(case: Case) -> Report:
     started, solving = time.perf_counter(), 0.0
     trace = observe(case)
     solving += time.perf_counter() - started
-    look = Look(case, trace)
+    solve = TracedSolve(case, trace)
     # One after the other, and none beyond the first that shows: each costs evaluations of its own.
-    findings = (cause.find(look) for cause in CAUSES)
+    findings = (cause.find(solve) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
     took = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
@@ -189,7 +189,7 @@ def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float]
         except (OverBudget, RuntimeError, TypeError, ValueError):
             return None, None
         # The cure may have worked as far as it goes: behind one jump lies the next.
-        longer = finding.extend(cure, Look(treated, trace))
+        longer = finding.extend(cure, TracedSolve(treated, trace))
         # Solved, but a longer cure is known: then this one has not found all that is wrong.
         if trace.error is not None or longer is not None:
             return None, longer

@@ -19,7 +19,7 @@ from odenet_cli.ode.state import State
 Cure = dict[str, Any]
 
 
-def take_longer(cure: Cure, again: Look) -> Cure | None:
+def take_longer(cure: Cure, again: TracedSolve) -> Cure | None:
     """Return a cure of more steps as well, where some were accepted and it was their number that ended the solve."""
     if not isinstance(again.trace.error, StepLimit) or not again.trace.accepted:
         return None
@@ -44,12 +44,12 @@ class Finding:
     evidence: dict[str, Any] = field(default_factory=dict)
     cures: list[Cure] = field(default_factory=list)
     repair: Callable[[Case], Case] | None = None
-    extend: Callable[[Cure, Look], Cure | None] = take_longer
+    extend: Callable[[Cure, TracedSolve], Cure | None] = take_longer
     budget: int | None = None
     by_column: bool = False
 
 
-class Look:
+class TracedSolve:
     """Hold a watched solve, and evaluate its field anew."""
 
     def __init__(self, case: Case, trace: Trace) -> None:

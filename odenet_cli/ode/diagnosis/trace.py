@@ -30,7 +30,7 @@ class OverBudget(Exception):
     """Report that a solve on trial takes more evaluations than it may."""
 
 
-class SeenStep(NamedTuple):
+class TracedStep(NamedTuple):
     """Hold where an accepted step began, and how many attempts were rejected before it."""
 
     t: float
@@ -44,7 +44,7 @@ class Trace:
     """Hold a watched solve.
 
     t, f_size              where each accepted step began, and the largest modulus of its first derivative
-    window, resisted       the last steps, and the last ones that were accepted only after a rejection
+    window, retried       the last steps, and the last ones that were accepted only after a rejection
     largest                the largest modulus that each number of the state had
     end                    the state behind the last step, and its time; `outputs` where the solve reached its end
     error                  how it failed; `refused` before its first evaluation
@@ -54,8 +54,8 @@ class Trace:
     t: list[float] = field(default_factory=list)
     f_size: list[float] = field(default_factory=list)
     # Only the last ones: a failing solve takes thousands of steps, and their states are not kept.
-    window: deque[SeenStep] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    resisted: deque[SeenStep] = field(default_factory=lambda: deque(maxlen=64))
+    window: deque[TracedStep] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    retried: deque[TracedStep] = field(default_factory=lambda: deque(maxlen=64))
     largest: State = ()
     end: tuple[float, State] = (math.nan, ())
     outputs: State | None = None
@@ -76,14 +76,14 @@ class Trace:
     def add(self, accepted: AcceptedStep, rejected: int) -> None:
         """Note a step, before which the solve had rejected so many attempts in all."""
         # Those since the last accepted step: the attempts that this one took.
-        resisted, self.rejected = rejected - self.rejected, rejected
-        seen, y1 = SeenStep(accepted.t, accepted.h, accepted.y, resisted), accepted.step.y
+        new, self.rejected = rejected - self.rejected, rejected
+        seen, y1 = TracedStep(accepted.t, accepted.h, accepted.y, new), accepted.step.y
         self.t.append(accepted.t)
         # Of Adams and Rosenbrock methods it is about f there, and not f.
         self.f_size.append(norms([accepted.step.k[0]], [math.inf])[0])
         self.window.append(seen)
-        if resisted:
-            self.resisted.append(seen)
+        if new:
+            self.retried.append(seen)
         # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
         self.largest = tuple(map(torch.maximum, self.largest, (part.abs() for part in y1)))
         self.end = accepted.end, y1

@@ -70,7 +70,7 @@ def capture(rhs: RightHandSide, t: float, time_needs_grad: bool, parameters: Seq
         arguments = rhs.call_with(rhs.arguments.tensors)
         f0 = rhs(time, y)
     if any(tensor.grad_fn is not None for tensor in snapshot.tensors()):
-        snapshot.forgive()  # a tensor that the evaluation has stored in another's place is no input of it
+        snapshot.accept_changes()  # a tensor that the evaluation has stored in another's place is no input of it
     readable = {id(tensor): tensor for tensor in snapshot.tensors()}
     # After `readable` is read off: arguments are inputs of the node in any case, and need watching only.
     snapshot.watch("args", rhs.arguments.tensors)

@@ -152,7 +152,7 @@ class Snapshot:
         contents = [each for each in self._contents.values() if isinstance(each, _TensorContents)]
         return {each.label: tensor for each in contents if (tensor := each.tensor()) is not None}
 
-    def forgive(self) -> None:
+    def accept_changes(self) -> None:
         """Leave out what has changed by now."""
         # What the forward solve itself has moved is the field's own memory: it moves on in the backward pass as well.
         for holder in self._holders:

@@ -34,14 +34,13 @@ class Gradients(NamedTuple):
 class Gradient(Protocol):
     """The contract of the modules in this package.
 
-    solve     the states at the output times, stacked, with their gradient
-    supports  the kinds of methods that it differentiates; one that does not say so has Tableau alone
-    exact     whether it differentiates the very steps that any gradient's forward solve takes; one that does not say so
-              does not
-    rounding  by how many times the rounding of its dtype it may be off the exact gradient of its own steps; one that
-              does not say so solves another equation backward, and may be off by more
-    grows     what it keeps by accepted step: 2 for the graphs of evaluations, 1 for a state; one that does not say so
-              keeps numbers alone
+    solve          the states at the output times, stacked, with their gradient
+    supports       kinds of methods that it differentiates; by default `Tableau` alone
+    exact          whether it is the exact gradient of the forward steps that other gradients take too; by default False
+    rounding       bound on its deviation from the exact gradient of its own steps, in units of the dtype's rounding;
+                   by default there is none, since its backward solve has errors of its own
+    kept_per_step  rank of the memory kept for each accepted step: 2 for the graphs of its evaluations, 1 for a state,
+                   0 (the default) for numbers alone
     """
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
@@ -86,29 +85,29 @@ def options(name: str) -> list[str]:
 
 
 def supports(gradient: Any, formulas: Any) -> bool:
-    """Return whether a gradient, or its class, goes back through steps of such formulas."""
+    """Return whether a gradient, or its class, differentiates steps of such formulas."""
     return isinstance(formulas, getattr(gradient, "supports", (Tableau,)))
 
 
 def exact_gradients(formulas: Any) -> str:
-    """Return `gradient=NAME or NAME`: those that differentiate the very steps of such formulas."""
+    """Return `gradient=NAME or NAME`: the exact gradients for steps of such formulas."""
     exact = (name for name in supporting(formulas) if getattr(_class(name), "exact", False))
     return f"gradient={' or '.join(exact)}"
 
 
 def rounding(name: str) -> float | None:
-    """Return how many times rounding a gradient may be off the exact one of its steps; None: by errors of a solve."""
+    """Return the `rounding` of a gradient (see `Gradient`); None if it has none."""
     return getattr(_class(name), "rounding", None)
 
 
 def leaner(name: str, formulas: Any) -> list[str]:
-    """Return the gradients through steps of such formulas that keep less than this one, those that keep more first."""
-    own = {other: getattr(_class(other), "grows", 0) for other in (name, *supporting(formulas))}
+    """Return the gradients for such formulas that keep less per step than `name`, in order of falling memory."""
+    own = {other: getattr(_class(other), "kept_per_step", 0) for other in (name, *supporting(formulas))}
     return sorted((other for other in own if own[other] < own[name]), key=lambda other: (-own[other], other))
 
 
 def supporting(formulas: Any) -> list[str]:
-    """Return the names of the gradients that go back through steps of such formulas."""
+    """Return the names of the gradients that differentiate steps of such formulas."""
     return [name for name in names() if supports(_class(name), formulas)]
 
 

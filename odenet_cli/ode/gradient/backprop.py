@@ -25,7 +25,7 @@ class Backprop:
     supports = (Tableau, Multistep, Rosenbrock)
     exact = True
     rounding = 1.0
-    grows = 2
+    kept_per_step = 2
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
         # No backward pass of ours will see the evaluations again, so each is hooked now.

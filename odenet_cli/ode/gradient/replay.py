@@ -37,7 +37,7 @@ class Replay:
     supports = (Tableau, Rosenbrock)
     exact = True
     rounding = 1.0
-    grows = 1
+    kept_per_step = 1
     solve = solve_as_node
 
     def forward(self, problem: Problem) -> tuple[list[State], list[StepRecord], list[Tensor]]:

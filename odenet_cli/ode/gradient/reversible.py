@@ -69,10 +69,10 @@ class Reversible:
         for record in reversed(tape):
             t, h, draws = record.t, record.h, record.draws
             if record.output_at_end is not None:
-                arriving = cotangents[record.output_at_end]
+                incoming = cotangents[record.output_at_end]
                 if vjps.time_gradients is not None and record.segment.j is None:
-                    vjps.vjp(output_at_jump(problem, record, y, vjps.time_gradients), arriving, ())
-                accumulate(bar_y, arriving)
+                    vjps.vjp(output_at_jump(problem, record, y, vjps.time_gradients), incoming, ())
+                accumulate(bar_y, incoming)
 
             # The second half of the step first, as it was taken last: z₁ = z - Ψ(-h; y₁).
             # ȳ₁ += -(∂Ψ(-h; y₁)/∂y₁)ᵀ z̄₁ and z̄ = z̄₁

@@ -7,19 +7,19 @@ from itertools import takewhile
 
 import torch
 
-from odenet_cli.ode.diagnosis.finding import Finding, Look
+from odenet_cli.ode.diagnosis.finding import Finding, TracedSolve
 
 
-def find(look: Look) -> Finding | None:
+def find(solve: TracedSolve) -> Finding | None:
     """Find growth of |f| by a thousand up to where the solve ends: its rate rises like 1/(t* - t), or f overflows."""
-    t, end = look.trace.t, look.trace.end[0]
-    sizes = [*takewhile(math.isfinite, look.trace.f_size)]
-    if not look.failed or len(sizes) < 8 or not min(sizes) > 0.0:
+    t, end = solve.trace.t, solve.trace.end[0]
+    sizes = [*takewhile(math.isfinite, solve.trace.f_size)]
+    if not solve.failed or len(sizes) < 8 or not min(sizes) > 0.0:
         return None
     if len(sizes) < len(t):  # fixed steps go on with what is infinite
         end = t[len(sizes)]
     peak = max(range(len(sizes)), key=sizes.__getitem__)
-    done, passed = abs(t[peak] - look.t0), abs(end - t[peak])
+    done, passed = abs(t[peak] - solve.t0), abs(end - t[peak])
     # The last place with a quarter of the peak: from there |f| grew fourfold, in the time `since`.
     rise = max((n for n in range(peak) if sizes[n] <= sizes[peak] / 4), default=peak)
     growth, since = sizes[peak] / min(sizes[: peak + 1]), abs(t[peak] - t[rise])
@@ -28,18 +28,18 @@ def find(look: Look) -> Finding | None:
         return None
     rate = math.log(sizes[peak] / sizes[rise]) / since
     # In float32 from 10^15 on: such growth ends in an overflow, whatever its rate.
-    overflows = math.log10(max(sizes[peak], 1.0)) > 0.4 * math.log10(torch.finfo(look.rhs.time_dtype).max)
+    overflows = math.log10(max(sizes[peak], 1.0)) > 0.4 * math.log10(torch.finfo(solve.rhs.time_dtype).max)
     # An exponential has a rate as well; at 100 a span it would overflow float32 too, and is none to go on with.
-    if rate * look.span < 100 and not overflows:
+    if rate * solve.span < 100 and not overflows:
         return None
     # |f| ~ (t* - t)^-p grows at the rate p / (t* - t): about 1 / rate of time is left.
-    until = t[peak] + (1 / rate if not overflows else 0.0) * look.direction
-    before = look.t0 + 0.95 * (until - look.t0)
+    until = t[peak] + (1 / rate if not overflows else 0.0) * solve.direction
+    before = solve.t0 + 0.95 * (until - solve.t0)
     evidence = {"ends at t": until, "growth of |f|": growth, "doubling time": math.log(2) / rate}
-    if len(look.rhs.y0[0].shape) > 1:
-        last = look.trace.window[-1]
-        evidence["sample"] = int(look.f(last.t, last.y)[0].abs().flatten(1).amax(1).argmax())
-    reason = f"the solution grows without bound: it ends at about t = {until:.3g}, before {look.t1:.6g}"
+    if len(solve.rhs.y0[0].shape) > 1:
+        last = solve.trace.window[-1]
+        evidence["sample"] = int(solve.f(last.t, last.y)[0].abs().flatten(1).amax(1).argmax())
+    reason = f"the solution grows without bound: it ends at about t = {until:.3g}, before {solve.t1:.6g}"
     remedy = "bound the field (tanh, a smaller last layer), or stop before that time"
-    times = [s for s in look.times if (before - s) * look.direction > 0]
+    times = [s for s in solve.times if (before - s) * solve.direction > 0]
     return Finding("blow_up", reason, evidence, [{"ts": (*times, before), "field": remedy}])

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from odenet_cli.ode.diagnosis.finding import Finding, Look
+from odenet_cli.ode.diagnosis.finding import Finding, TracedSolve
 from odenet_cli.ode.diagnosis.trace import Case
 from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.resolution import RESOLUTION
@@ -16,18 +16,18 @@ from odenet_cli.ode.state import State, rms
 from odenet_cli.ode.transforms import is_finite
 
 
-def find(look: Look) -> Finding | None:
+def find(solve: TracedSolve) -> Finding | None:
     """Find evaluations at one point that differ by more than rounding does."""
     # Where the solve began, where it ended, and where steps were rejected: noise may come with time, or with a state.
-    points = [(look.t0, look.rhs.y0), look.trace.end, *((seen.t, seen.y) for seen in [*look.trace.resisted][-1:])]
-    return next((found for t, y in points if (found := _at(look, t, y)) is not None), None)
+    points = [(solve.t0, solve.rhs.y0), solve.trace.end, *((seen.t, seen.y) for seen in [*solve.trace.retried][-1:])]
+    return next((found for t, y in points if (found := _at(solve, t, y)) is not None), None)
 
 
-def _at(look: Look, t: float, y: State) -> Finding | None:
+def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
     """Find evaluations at (t, y) that differ."""
-    draws = Draws(look.case.reads().generators)
+    draws = Draws(solve.case.reads().generators)
     states = draws.states()
-    size, apart = _spread(look, t, y, 4)
+    size, apart = _spread(solve, t, y, 4)
     if apart == 0.0:
         return None
     generators = draws.changed(states)
@@ -47,16 +47,16 @@ def _at(look: Look, t: float, y: State) -> Finding | None:
         return replace(case, field=frozen)
 
     # A state that no copy holds, a variable of a closure say, goes on changing: then there is nothing to try.
-    held = _spread(Look(repair(look.case), look.trace), t, y, 2)[1] == 0.0
+    held = _spread(TracedSolve(repair(solve.case), solve.trace), t, y, 2)[1] == 0.0
     evidence = {"difference of two evaluations, relative": apart / size}
     reason = f"two evaluations at t = {t:.6g} differ: {source}, and is no field of an equation"
     return Finding("noise", reason, evidence, [{"field": remedy}], repair if held else None)
 
 
-def _spread(look: Look, t: float, y: State, count: int) -> tuple[float, float]:
+def _spread(solve: TracedSolve, t: float, y: State, count: int) -> tuple[float, float]:
     """Return the size of `count` evaluations at (t, y), and by how much they differ; 0 if by rounding alone."""
     # Clones, so that a field which writes into its state is not taken for a noisy one.
-    values = [look.f(t, tuple(part.clone() for part in y)) for _ in range(count)]
+    values = [solve.f(t, tuple(part.clone() for part in y)) for _ in range(count)]
     if not all(is_finite(part) for value in values for part in value):
         return 0.0, 0.0
     size = max(map(rms, values))

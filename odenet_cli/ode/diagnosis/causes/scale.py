@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import torch
 
-from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, TracedSolve
 from odenet_cli.ode.diagnosis.trace import columns, relative_error
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.solver import Adaptive
 from odenet_cli.ode.state import rms
 
 
-def find(look: Look) -> Finding | None:
+def find(solve: TracedSolve) -> Finding | None:
     """Find a tolerance of a part of the state that is far from that of the others, relative to their sizes."""
-    if not isinstance(look.solver, Adaptive):
+    if not isinstance(solve.solver, Adaptive):
         return None
-    norm, largest = look.case.norm, look.trace.largest
-    sizes = torch.cat(columns(largest[look.controlled]))
-    starts = torch.cat(columns(look.rhs.y0[look.controlled]))
+    norm, largest = solve.case.norm, solve.trace.largest
+    sizes = torch.cat(columns(largest[solve.controlled]))
+    starts = torch.cat(columns(solve.rhs.y0[solve.controlled]))
     # A number that begins at 0 has no size of its own to hold the tolerance against.
     sizes = sizes[(starts > 0) & torch.isfinite(sizes)]
     if not len(sizes):
         return None
     least, most = float(sizes.min()), float(sizes.max())
-    if not look.failed:
-        return _unseen(look, float(starts[starts > 0].min()), most)
+    if not solve.failed:
+        return _unseen(solve, float(starts[starts > 0].min()), most)
     # A number that passes through 0 is allowed atol there, and nothing else.
-    if norm.atol <= 1e-9 * norm.rtol * most and _held_by_zeros(look):
+    if norm.atol <= 1e-9 * norm.rtol * most and _held_by_zeros(solve):
         atol = (norm.rtol or 1e-6) * most
         evidence = {"solver.atol": norm.atol, "size of the state": most}
         reason = f"solver.atol={norm.atol:g} leaves a number that is 0, or passes through it, without a tolerance"
@@ -40,35 +40,35 @@ def find(look: Look) -> Finding | None:
     return None
 
 
-def _held_by_zeros(look: Look) -> bool:
+def _held_by_zeros(solve: TracedSolve) -> bool:
     """Tell whether numbers near 0 hold the step: against their largest size its error would be a tenth at most."""
-    trace, norm = look.trace, look.case.norm
+    trace, norm = solve.trace, solve.case.norm
     if not trace.window:
-        return any(bool((part == 0).any()) for part in look.rhs.y0)
+        return any(bool((part == 0).any()) for part in solve.rhs.y0)
     seen = trace.window[-1]
-    if isinstance(look.solver.formulas, Multistep):
+    if isinstance(solve.solver.formulas, Multistep):
         return False
     # h f stands for the error, to which it is in proportion: only the ratio of the two norms counts.
-    change = tuple(abs(seen.h) * part for part in look.f(seen.t, seen.y))
+    change = tuple(abs(seen.h) * part for part in solve.f(seen.t, seen.y))
     own = tuple(part / (norm.rtol * y.abs() + norm.atol) for part, y in zip(change, seen.y))
     fair = tuple(part / (norm.rtol * size + norm.atol) for part, size in zip(change, trace.largest))
     return not rms(own) <= 10 * rms(fair)
 
 
-def _unseen(look: Look, least: float, most: float) -> Finding | None:
+def _unseen(solve: TracedSolve, least: float, most: float) -> Finding | None:
     """Return what is wrong where a part of the state stays below atol, and is off by half its size."""
-    norm = look.case.norm
+    norm = solve.case.norm
     if least >= norm.atol:
         return None
     # At an atol below its size that part would be solved for. Whether it matters shows in how far off it is now.
     cure: Cure = {"atol": float(f"{(norm.rtol or 1e-3) * least:.1g}")}
-    exact = look.solved_under(cure, 1000 + 20 * look.trace.nfe)
+    exact = solve.solved_under(cure, 1000 + 20 * solve.trace.nfe)
     if exact is None:
         return None
     small = min(float(part[part > 0].min()) for part in columns(exact.largest) if (part > 0).any())
     if small >= norm.atol:
         return None
-    error = relative_error(look.trace, exact, by_column=True)
+    error = relative_error(solve.trace, exact, by_column=True)
     if not error > 0.5:
         return None
     evidence = {"solver.atol": norm.atol, "smallest part": small, "largest part": most, "its relative error": error}

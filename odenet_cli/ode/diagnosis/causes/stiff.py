@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from odenet_cli.ode.diagnosis.finding import Cure, Finding, Look, round_up
+from odenet_cli.ode.diagnosis.finding import Cure, Finding, TracedSolve, round_up
 from odenet_cli.ode.diagnosis.trace import relative_error
 from odenet_cli.ode.errors import NotFinite, StepLimit
 from odenet_cli.ode.multistep.nordsieck import Multistep
@@ -23,37 +23,37 @@ MAX_DEGREE = 5  # of a polynomial through equally spaced states; beyond, it enla
 LESS_STIFF = ("bosh3", "heun_euler")  # 2.5 and 2 of the negative axis for 3 and 2 evaluations a step; dopri5: 3.3 for 6
 
 
-def find(look: Look) -> Finding | None:
+def find(solve: TracedSolve) -> Finding | None:
     """Find steps at the bound of the method's region of stability where the solution itself would allow longer ones.
 
     The spectral radius is that of a nonlinear power iteration (Sommeijer, Shampine & Verwer, RKC, 1998, section 2.2);
     the bound is where |R(z)| = 1 in the direction of that eigenvalue (Hairer & Wanner II, IV.2).
     """
-    trace, solver = look.trace, look.solver
-    ended = not look.failed and (isinstance(solver, Fixed) or trace.accepted >= MANY_STEPS)
+    trace, solver = solve.trace, solve.solver
+    ended = not solve.failed and (isinstance(solver, Fixed) or trace.accepted >= MANY_STEPS)
     if not ended and not isinstance(trace.error, (StepLimit, NotFinite)):
         return None
     # Fixed steps were overrun by growth: the Jacobian is taken where the state was still sound.
-    t, y = (look.t0, look.rhs.y0) if isinstance(solver, Fixed) else trace.end
-    radius, real = spectral_radius(look, t, y)
-    real *= look.direction  # backward in time it is the modes that grow with t which decay
-    h = max(abs(b - a) for a, b in pairwise(look.times)) / solver.steps if isinstance(solver, Fixed) else look.h
+    t, y = (solve.t0, solve.rhs.y0) if isinstance(solver, Fixed) else trace.end
+    radius, real = spectral_radius(solve, t, y)
+    real *= solve.direction  # backward in time it is the modes that grow with t which decay
+    h = max(abs(b - a) for a, b in pairwise(solve.times)) / solver.steps if isinstance(solver, Fixed) else solve.h
     bound = stability_bound(solver.formulas, real)
     if not math.isfinite(radius) or real > -0.05 or not h * radius > 0.5 * bound:
         return None
     if isinstance(solver, Fixed):
         steps = math.ceil(solver.steps * h * radius / (0.5 * bound))
-        if ended and not (h * radius > bound and _astray(look, steps)):
+        if ended and not (h * radius > bound and _is_far_off(solve, steps)):
             return None
         evidence = {"spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
         reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times as long as is stable"
         return Finding("stiff", reason, evidence, [{"steps": steps}])
     # Far beyond the bound steps would not be accepted: then it is something else that the power iteration has met.
-    if h * radius > 4 * bound or not _smooth(look):
+    if h * radius > 4 * bound or not _smooth(solve):
         return None
-    done = abs(trace.end[0] - look.t0)
+    done = abs(trace.end[0] - solve.t0)
     # To the end in steps as long as those so far were on average, or in steps at 0.7 of the bound: the more of the two.
-    ahead = max(trace.attempts * look.span / done, (look.span - done) * radius / (0.7 * bound) + trace.attempts)
+    ahead = max(trace.attempts * solve.span / done, (solve.span - done) * radius / (0.7 * bound) + trace.attempts)
     evidence = {"h": h, "spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
     reason = (
         f"{trace.attempts:,} steps, the last of {h:.2g}, are as long as is stable (h times the spectral radius is "
@@ -71,13 +71,13 @@ def _implicit(solver: Adaptive) -> Cure:
     return {"method": "rodas4"} if able else {"method": "rodas4", "gradient": "replay"}
 
 
-def spectral_radius(look: Look, t: float, y: State) -> tuple[float, float]:
+def spectral_radius(solve: TracedSolve, t: float, y: State) -> tuple[float, float]:
     """Return |λ| of the largest eigenvalue of ∂f/∂y, and the cosine of its angle: -1 where it is real and negative."""
     generator = torch.Generator().manual_seed(0)
-    f0 = look.f(t, y)
+    f0 = solve.f(t, y)
     v = tuple(torch.randn(part.shape, generator=generator).to(part) for part in y)
     # The step of a finite difference whose rounding and truncation errors are about equal.
-    size = math.sqrt(RESOLUTION[look.rhs.time_dtype]) * max(rms(y), 1e-3)
+    size = math.sqrt(RESOLUTION[solve.rhs.time_dtype]) * max(rms(y), 1e-3)
     radius, cosines = math.nan, []
     for _ in range(40):
         length = rms(v)
@@ -85,7 +85,7 @@ def spectral_radius(look: Look, t: float, y: State) -> tuple[float, float]:
             return 0.0 if length == 0 else math.nan, 0.0
         v = tuple(part / length for part in v)
         moved = tuple(part + size * direction for part, direction in zip(y, v))
-        change = tuple((after - before) / size for after, before in zip(look.f(t, moved), f0))  # J v
+        change = tuple((after - before) / size for after, before in zip(solve.f(t, moved), f0))  # J v
         previous, radius = radius, rms(change)
         # vᵀ J v / (|v| |J v|), where the root mean square of v is 1.
         count = sum(part.numel() for part in v)
@@ -116,19 +116,19 @@ def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -
     return 40.0
 
 
-def _astray(look: Look, steps: int) -> bool:
+def _is_far_off(solve: TracedSolve, steps: int) -> bool:
     """Tell whether fixed steps came to their end with a state that is off by half its size, or more."""
-    exact = look.solved_under({"steps": steps}, 1000 + 20 * look.trace.nfe)
-    return exact is not None and not relative_error(look.trace, exact) <= 0.5
+    exact = solve.solved_under({"steps": steps}, 1000 + 20 * solve.trace.nfe)
+    return exact is not None and not relative_error(solve.trace, exact) <= 0.5
 
 
-def _smooth(look: Look) -> bool:
+def _smooth(solve: TracedSolve) -> bool:
     """Tell whether a polynomial of the method's order through a few of the last states meets those between within ten
     tolerances: for accuracy alone a step could then be many times as long."""
-    steps = [*look.trace.window]
+    steps = [*solve.trace.window]
     if len(steps) < 16:
         return False
-    last, degree = len(steps) - 1, min(MAX_DEGREE, getattr(look.solver.formulas, "order", MAX_DEGREE))
+    last, degree = len(steps) - 1, min(MAX_DEGREE, getattr(solve.solver.formulas, "order", MAX_DEGREE))
     # Lagrange's polynomial through evenly chosen states, held against those in the middles between.
     nodes = [round(last * n / degree) for n in range(degree + 1)]
     tests = [round(last * (n + 0.5) / degree) for n in range(degree)]
@@ -138,5 +138,5 @@ def _smooth(look: Look) -> bool:
         for i in nodes:
             weight = math.prod((t - steps[j].t) / (steps[i].t - steps[j].t) for j in nodes if j != i)
             total = [part + weight * y for part, y in zip(total, steps[i].y)]
-        worst = max(worst, look.tolerances(tuple(a - b for a, b in zip(total, steps[n].y)), steps[n].y))
+        worst = max(worst, solve.tolerances(tuple(a - b for a, b in zip(total, steps[n].y)), steps[n].y))
     return worst <= 10.0
