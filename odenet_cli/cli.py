@@ -112,7 +112,7 @@ def overview() -> str:
     for name in commands():
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text(encoding="utf-8"))) or ""
         lines.append(streams.hanging(f"  {name:<9} ", docstring.partition(chr(10))[0]))
-    lines += ["", streams.hanging("", "`odenet COMMAND --help` says more, `odenet help KEY` what a key means.")]
+    lines += ["", streams.hanging("", "`odenet COMMAND --help` describes a command, `odenet help KEY` a key.")]
     lines += ["A first run: odenet train model=odenet solver=dopri5 data=digits"]
     return "\n".join(lines)
 

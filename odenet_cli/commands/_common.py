@@ -31,8 +31,8 @@ Overrides = dict[str, list[Any]]  # key -> its values
 
 SOLVER_FIELDS = tuple(field.name for field in fields(SolverChange))
 RUN_KEYS = (*DATA_PLACES, "data.download", "device", *CODE_KEYS)  # of every command that takes a RUN
-RUN_HELP = f"""{", ".join(RUN_KEYS[: -len(CODE_KEYS)])}: where the data are, and where to compute.
-{", ".join(CODE_KEYS)}: to be given again where the run has a class of your own, as no file may name code."""
+RUN_HELP = f"""{", ".join(RUN_KEYS[: -len(CODE_KEYS)])}: where to find the data, and where to compute.
+{", ".join(CODE_KEYS)}: must be given again if the run uses a class of your own, since no file may name code."""
 
 
 class Help(argparse.HelpFormatter):
@@ -93,9 +93,7 @@ class Parser(argparse.ArgumentParser):
         self.goes_on = goes_on
         self.run, self.keys, self.several = run, (*keys, *(RUN_KEYS if run else ())), several
         if run:
-            self.add_argument(
-                "folder", metavar="RUN", type=run_folder, help="the folder of a run; last, or last~1, is one too"
-            )
+            self.add_argument("folder", metavar="RUN", type=run_folder, help="folder of a run; or last, last~1, …")
             self.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="see above")
             self.description = f"{doc}\n\n{textwrap.indent(RUN_HELP, '  ')}"
 

@@ -1,19 +1,19 @@
-"""Is a trained net still an ODE under finer solvers? odenet audit RUN
+"""Test whether a trained network is still an ODE under finer solvers: odenet audit RUN
 
-The accuracy of the run's best checkpoint under many solvers, each compared with the solver it was trained with, on the
-same samples: the test samples or, where those are fewer than 1,000, all there are. By default euler, midpoint and rk4
-in 1, 2, 4, 8 and 16 steps, dopri5 at 1e-1 to 1e-5, the training method and what lies beyond its setting.
+Computes the accuracy of the run's best checkpoint under many solvers, and compares each with the solver that it was
+trained with, on the same samples: the test samples or, if there are fewer than 1,000, all samples. By default these are
+euler, midpoint and rk4 in 1, 2, 4, 8 and 16 steps, dopri5 at 1e-1 to 1e-5, and the training method at finer settings.
 
-The net is not an ODE any more where a finer solver loses more than 0.2 points of accuracy with p < 0.01 (McNemar's
-exact test). Finer than the solver trained with is one with a tighter tolerance or, where one of the two has no
-tolerance, one that takes more steps with a method of the same or a higher order.
+The network is no longer an ODE if a finer solver loses more than 0.2 points of accuracy with p < 0.01 (McNemar's exact
+test). A solver is finer than the training solver if its tolerance is tighter or, if one of the two has no tolerance, if
+it takes more steps with a method of the same or a higher order.
 
   odenet audit RUN
   odenet audit RUN steps=1,3,9 rtol=1e-3,1e-6
 
   eval.batch_size=N   samples at a time
 
-RUN/audit.json holds the table and the verdict."""
+Writes the table and the verdict to RUN/audit.json."""
 
 from __future__ import annotations
 
@@ -30,9 +30,21 @@ from odenet_cli.training.progress import Parts
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
 add = PARSER.add_argument
-add("--rtol", metavar="A,B", type=_common.several(_common.positive), default=[], help="of adaptive methods")
-add("--steps", metavar="A,B", type=_common.several(_common.whole(1, 100_000)), default=[], help="of fixed ones")
-add("--strict", metavar="true", type=_common.one_of("true", "false"), help="exit code 1 if not an ODE")
+add(
+    "--rtol",
+    metavar="A,B",
+    type=_common.several(_common.positive),
+    default=[],
+    help="adaptive methods: tolerances",
+)
+add(
+    "--steps",
+    metavar="A,B",
+    type=_common.several(_common.whole(1, 100_000)),
+    default=[],
+    help="fixed ones: steps",
+)
+add("--strict", metavar="true", type=_common.one_of("true", "false"), help="exit code 1 if it is not an ODE")
 _common.add_checkpoint(PARSER)
 COLUMNS = (("steps", 8), ("NFE", 6), ("error", 8), ("lost", 5), ("gained", 6), ("p", 8))
 

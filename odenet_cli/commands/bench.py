@@ -1,7 +1,7 @@
-"""This machine's speed beside other libraries: odenet bench [w1|w2|w3|w4|precision|train]
+"""Measure this machine's speed beside other libraries: odenet bench [w1|w2|w3|w4|precision|train]
 
-Measures our solver and other libraries on the same work, in turn in one process, and prints medians and ratios. Results
-are compared before anything is timed. Without a workload, all of them run; that takes some minutes."""
+Runs our solver and other libraries on the same work, in turn in one process, and prints medians and ratios. Their
+results are compared before anything is timed. Without a workload all of them run, which takes some minutes."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def device(text: str) -> str:
 PARSER = _common.Parser(__name__, f"{__doc__}\n\n{LISTING}\n\n{PEERS}")
 PARSER.offers = workloads.names
 add = PARSER.add_argument
-add("workloads", metavar="WORKLOAD", nargs="*", default=[], help="left out: all")
+add("workloads", metavar="WORKLOAD", nargs="*", default=[], help="default: all")
 add(
     "--against",
     metavar="PEER,PEER",
     type=_common.several(str),
-    help="whom to compare with: torchdiffeq, torchode, torchdyn, diffrax; left out: those that are installed",
+    help="libraries to compare with: torchdiffeq, torchode, torchdyn, diffrax; default: those installed",
 )
 add(
     "--repeats",
     metavar="N",
     type=_common.whole(1, MAX_REPEATS),
-    help="measurements of each subject, or steps of `train`",
+    help="number of measurements, or of steps of `train`",
 )
 add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 add("--out", metavar="FOLDER", type=_common.path, help="also write Markdown and JSON there")
-add("--draw", metavar="FOLDER", type=_common.path, help="measure nothing; draw what is in FOLDER there")
+add("--draw", metavar="FOLDER", type=_common.path, help="measure nothing; draw the measurements in FOLDER")
 
 
 @PARSER.command

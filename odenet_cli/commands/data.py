@@ -1,6 +1,6 @@
-"""Fetch or verify a data set: odenet data mnist [data.root=FOLDER]
+"""Download or verify a data set: odenet data mnist [data.root=FOLDER]
 
-Fetches a data set, or verifies the one that is there, and says where it is."""
+Downloads a data set, or verifies the one on disk, and prints its folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ PARSER = _common.Parser(
 PARSER.offers = lambda: NAMES
 add = PARSER.add_argument
 add("name", metavar="NAME")
-add("--data.root", dest="root", metavar="FOLDER", type=_common.path, help="where it is, or goes")
-add("--data.download", dest="download", metavar="|".join(FETCH), type=_common.one_of(*FETCH), help="left out: true")
+add("--data.root", dest="root", metavar="FOLDER", type=_common.path, help="folder of the data set")
+add(
+    "--data.download",
+    dest="download",
+    metavar="|".join(FETCH),
+    type=_common.one_of(*FETCH),
+    help="default: true",
+)
 
 
 @PARSER.command

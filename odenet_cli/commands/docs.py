@@ -1,6 +1,6 @@
 """Build the guide and open it: odenet docs [--out DIR]
 
-The pages are built from a checkout's scripts/docs by mkdocs, an extra: pip install -e ".[docs]"."""
+Builds the pages in scripts/docs of a checkout with mkdocs: pip install -e ".[docs]"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = Path(__file__).resolve().parents[2] / "scripts" / "docs" / "mkdocs.yml"
 NEEDED = ("mkdocs", "material", "mkdocstrings_handlers")  # mkdocs, mkdocs-material, mkdocstrings[python]
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument(
-    "--out", metavar="DIR", type=_common.path, help="build into DIR, and open nothing; left out: ~/.cache/odenet/docs"
+    "--out", metavar="DIR", type=_common.path, help="build into DIR and do not open it; default: ~/.cache/odenet/docs"
 )
 
 

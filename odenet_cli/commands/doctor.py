@@ -1,20 +1,20 @@
-"""What is wrong with a run, and what mends it: odenet doctor RUN
+"""Diagnose a run and try a remedy: odenet doctor RUN
 
-Of a run that failed, what failed is repeated from its last checkpoint, as `odenet rerun` does, and the solve in it is
-examined; of any other run, the solves of its first training samples, at its best weights. Named are
+If the run failed, repeats what failed from its last checkpoint, as `odenet rerun` does, and examines the solve in it.
+Otherwise examines the solves of its first training samples, at its best weights. The diagnoses are
 
-  stiff        the step is held by stability, not by accuracy
+  stiff        the step size is limited by stability, not by accuracy
   blow_up      the solution ends before the last time
-  jump         the field is discontinuous: at which times
+  jump         the field is discontinuous; at which times
   noise        two evaluations at one point differ: dropout, redrawn noise
-  resolution   the dtype does not see what the tolerance asks for
-  tolerance    it is so loose that the solve leaves the solution
+  resolution   the dtype cannot resolve what the tolerance asks for
+  tolerance    the tolerance is so loose that the solve leaves the solution
   scale        the tolerance does not fit the size of a part of the state
-  step_limit   all is well, and more or other steps are needed
-  optimiser    weights, losses or a start that no solver can use
+  step_limit   the solve is sound, but needs more or other steps
+  optimiser    weights, losses or initial states that no solver can use
 
-Each with its numbers and with the key that mends it, which is tried: on the same solve, and by repeating what failed.
-Nothing is written. Exit code 0 where nothing is wrong, 1 where something is."""
+Each comes with its numbers and with the setting that remedies it, which is tried on the same solve and by repeating
+what failed. Writes nothing. Exit code 0 if nothing is wrong, 1 otherwise."""
 
 from __future__ import annotations
 

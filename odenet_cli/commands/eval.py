@@ -1,16 +1,16 @@
 """Score a checkpoint under other solvers and tolerances: odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6
 
-Scores the run's best checkpoint once for every combination of the values given, and prints one row each.
+Scores the run's best checkpoint once for every combination of the values given, and prints one row for each.
 
-  odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6             tolerances (atol follows)
-  odenet eval RUN eval.solver.method=dopri5,bosh3,rk4         solvers, at the run's tolerance or in their preset's steps
+  odenet eval RUN eval.solver.rtol=1e-1,1e-3,1e-6         tolerances (atol follows)
+  odenet eval RUN eval.solver.method=dopri5,bosh3,rk4     methods, at the run's tolerance or with their preset's steps
 
   eval.solver.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
-                      what to try; left out: as the run was scored
+                      settings to try; default: those the run was scored with
   eval.batch_size, eval.dtype, trainer.limit_batches
 
-Another file of series, data.path=FILE, is measured in the units of the run's own, its columns taken by name, and all of
-it is scored unless split= says otherwise. Of the run's own data the test samples are.
+The test samples of the run's data are scored, or those of split=. For a table of series, data.path=FILE scores another
+file: all of it unless split= is given, in the units of the run's own table, with columns matched by name.
 
 The rows are also appended to RUN/eval.jsonl."""
 
@@ -34,7 +34,7 @@ SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
 KEYS = (*SOLVER_KEYS, "eval.batch_size", "eval.dtype", "trainer.limit_batches")
 SPLITS = ("test", "valid", "train", "all")
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["eval.solver.*"])
-PARSER.add_argument("--split", metavar="|".join(SPLITS), type=_common.one_of(*SPLITS), help="left out: test")
+PARSER.add_argument("--split", metavar="|".join(SPLITS), type=_common.one_of(*SPLITS), help="default: test")
 _common.add_checkpoint(PARSER)
 
 SETTINGS = (("method", 10), ("rtol", 8), ("atol", 8), ("steps", 5))

@@ -1,7 +1,7 @@
 """Write a run's weights for other programs: odenet export RUN out=FILE.safetensors
 
-Writes the run's weights as safetensors, under the names of the network's state dict; a file that is there is replaced.
-The best weights are those that the test score belongs to.
+Writes the run's weights as safetensors, under the names of the network's state dict; an existing file is replaced.
+The best weights are those of the test score.
 
   odenet export runs/2026-11-23/171403-482113-odenet-dopri5 out=odenet.safetensors
 
@@ -16,7 +16,7 @@ from odenet_cli.errors import RequestError, is_disk_full
 from odenet_cli.terminal import say_text
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
-PARSER.add_argument("--out", metavar="FILE", type=_common.path, help="the file to write, which ends with .safetensors")
+PARSER.add_argument("--out", metavar="FILE", type=_common.path, help="the file to write, NAME.safetensors")
 _common.add_checkpoint(PARSER)
 
 

@@ -1,30 +1,32 @@
-"""How wrong a run's gradient is, on its own data: odenet gradcheck RUN gradient.norm=relative,absolute
+"""Measure the error of a run's gradient on its own data: odenet gradcheck RUN gradient.norm=relative,absolute
 
-The relative error |g - g_exact| / |g_exact| of the gradient that the run trains with, at the weights of its best
-checkpoint, on the first batches of its training data, neither shuffled nor cropped. The network is as it trains: batch
-norm looks at the batch, and dropout draws, the same numbers for all that is compared. There are two exact gradients:
+Computes the relative error |g - g_exact| / |g_exact| of the gradient that the run trains with, at the weights of its
+best checkpoint, on the first batches of its training data, without shuffling or cropping. The network is in training
+mode: batch norm uses the batch, and dropout draws the same numbers for everything that is compared. There are two exact
+gradients:
 
-  steps      of the very steps that the run's forward solve takes, by plain autograd in float64, nothing evaluated again
+  steps      of the steps that the run's forward solve takes, by plain autograd in float64, without re-evaluation
   reference  of the differential equation: float64, dopri5 at the tolerance reference=1e-10
 
-Each error is over all parameters, and over those of the field alone. The gradient of the steps is itself held against
-finite differences of the loss, along a few directions of all parameters. Exit code 1 if
+Each error is given for all parameters, and for those of the field alone. The gradient of the steps is itself compared
+with finite differences of the loss along a few directions of all parameters. Exit code 1 if
 
-  the median error against the reference is above threshold=0.5, or not a number;
-  backprop, replay or reversible is off its own steps: above rounding=1e-4, or 1e-8 in float64, which is asked where
-    float32 is above its own; reversible 100 times that, as its way back magnifies rounding;
-  autograd is off the finite differences, above difference=1e-3: a detach, or a backward of one's own that is wrong.
-    A loss that jumps, as under a straight-through estimator, is not judged by them.
+  the median error against the reference is above threshold=0.5, or is NaN;
+  backprop or replay differs from its own steps by more than rounding=1e-4 and, repeated in float64, than 1e-8;
+  reversible, whose backward steps amplify rounding, by more than 100 times these limits;
+  autograd differs from the finite differences by more than difference=1e-3: a detach, or a wrong custom backward.
+
+A loss that jumps, as with a straight-through estimator, is not judged by finite differences.
 
   odenet gradcheck RUN gradient.norm=relative,absolute solver.rtol=1e-2,1e-3
   odenet gradcheck RUN gradient.method=replay
 
   gradient.{method,norm,control_parameters,coupling},
   {solver,gradient.solver}.{method,rtol,atol,steps,max_steps,controller,first_step,min_step,max_step,jumps}
-                      what to try, every combination; left out: as the run was trained
+                      settings to try, in every combination; default: those of the run
 
-Gradients of ReLU fields jump, and the reference comes slowly: at 1e-10 it is good to about 1e-3, at 1e-6 to 1e-2, in a
-thirtieth of the time. The rows are also appended to RUN/gradcheck.jsonl."""
+The gradient of a ReLU field is discontinuous, so the reference converges slowly: 1e-10 gives an accuracy of about 1e-3,
+and 1e-6 gives 1e-2 in a thirtieth of the time. The rows are also appended to RUN/gradcheck.jsonl."""
 
 from __future__ import annotations
 
@@ -48,11 +50,17 @@ OPTIONS = {f"gradient.{f.name}": f.default for f in fields(GradientConfig) if f.
 KEYS = ("gradient.method", *OPTIONS, *BACKWARD_KEYS, *SOLVER_KEYS)
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=KEYS, several=["solver.*", "gradient.*"])
 add = PARSER.add_argument
-add("--threshold", metavar="X", type=_common.positive, default=0.5, help="the largest median error; left out: 0.5")
-add("--rounding", metavar="X", type=_common.positive, help="the largest error against own steps")
-add("--difference", metavar="X", type=_common.positive, default=1e-3, help="the largest of autograd; left out: 1e-3")
-add("--batches", metavar="N", type=_common.whole(1), default=3, help="of training data; left out: 3")
-add("--reference", metavar="TOL", type=_common.positive, default=1e-10, help="its tolerance; left out: 1e-10")
+add("--threshold", metavar="X", type=_common.positive, default=0.5, help="largest median error; default: 0.5")
+add("--rounding", metavar="X", type=_common.positive, help="largest error against its own steps; default: 1e-4")
+add("--difference", metavar="X", type=_common.positive, default=1e-3, help="largest error of autograd; default: 1e-3")
+add("--batches", metavar="N", type=_common.whole(1), default=3, help="number of training batches; default: 3")
+add(
+    "--reference",
+    metavar="TOL",
+    type=_common.positive,
+    default=1e-10,
+    help="its tolerance; default: 1e-10",
+)
 _common.add_checkpoint(PARSER)
 
 COLUMNS = {  # key of a record: the head of the column, its width

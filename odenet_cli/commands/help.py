@@ -1,4 +1,4 @@
-"""What a key means, its type, range and default, and where its value comes from: odenet help solver.rtol"""
+"""Explain a key: its meaning, type, range and default, and where its value comes from: odenet help solver.rtol"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions, devices, threads and paths, for a bug report."""
+"""Print versions, devices, threads and paths, for a bug report."""
 
 from __future__ import annotations
 

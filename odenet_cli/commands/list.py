@@ -1,7 +1,7 @@
 """List what exists: odenet list [models|solvers|gradients|data|optimisers|experiments|fields|pairs]
 
-Lists what `odenet train group=name` can choose from; fields: the equations that model=fit knows; pairs: which data fit
-which models."""
+Lists the choices for `odenet train group=name`; fields: the equations that model=fit knows; pairs: which data sets go
+with which models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = {
 FIELDS = "fields"  # modules, which have no presets
 PAIRS = "pairs"  # needs torch: listed where it is asked for
 PARSER = _common.Parser(__name__, __doc__)
-PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help=f"left out: all but {PAIRS}")
+PARSER.add_argument("kinds", metavar="KIND", nargs="*", default=[], help=f"default: all but {PAIRS}")
 
 PARSER.offers = lambda: [*KINDS, FIELDS, PAIRS]
 

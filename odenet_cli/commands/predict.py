@@ -1,21 +1,22 @@
 """Predict series, classes or values: odenet predict RUN data.path=FILE out=forecast.csv
 
-Of each series of a table the first part is shown to the run's network (the run's data.window, or seen=SHARE). At all of
-its times mean and 5, 50 and 95 % quantiles of what is observed there are written, in the table's own units and columns.
-The band between the outer two is scaled so that it held 90 % on the run's validation series; where the truth is known,
-it is printed how often it lies inside. A figure of the first series is drawn beside the file.
+Series: the network sees the first part of each series (the run's data.window, or seen=SHARE). The file gets the mean
+and the 5, 50 and 95 % quantiles of the observations at all times of the series, in the units and columns of the table.
+The band between the outer two quantiles is scaled to hold 90 % of the run's validation series; where the true values
+are known, their share inside the band is printed. A figure of the first series is drawn beside the file.
 
-  odenet predict RUN data.path=FILE out=forecast.csv          new series; without data.path the run's own table
-  odenet predict RUN out=forecast.parquet horizon=10          all of each series is seen, and goes on for 10 more
-  odenet predict RUN out=forecast.csv times=2.5,5,7.5         at these times too
+  odenet predict RUN data.path=FILE out=forecast.csv          new series; without data.path those of the run
+  odenet predict RUN out=forecast.parquet horizon=10          see each series whole, and predict 10 time units more
+  odenet predict RUN out=forecast.csv times=2.5,5,7.5         predict at these times too
 
-A horizon of dates has a unit: 30d, 12h, 15min, 10s; its points are as far apart as those of the series are (median).
-With data.controls they are the rows of the table that hold controls and no values, without horizon= all of them.
-Rows without any value ask for one: they are predicted too, and a series that ends in them is seen as a whole.
-Quantiles are those of draws= draws, seed= of their noise. Of data that are drawn (spirals) the test series are
-predicted, of events (poisson) their rate. Of a classifier the class and the probabilities of each test sample are
-written, of a regression its values; of arrays, images or rows of your own those of all samples. Of a fit (model=fit)
-the band is that of its parameters, by the delta method, and of an observation."""
+A horizon of dates has a unit: 30d, 12h, 15min, 10s. Its points have the median spacing of the series. With
+data.controls its points are the rows of the table that have controls and no values; without horizon=, all such rows.
+Rows without any value are predicted too, and a series that ends in such rows is seen whole. draws= and seed= set the
+number of draws for the quantiles and the seed of their noise.
+
+Other runs: the test series of generated data (spirals); the rates of events (poisson); the class and the class
+probabilities of each test sample, or the values of a regression; with data=arrays, images or features, those of all
+samples. With model=fit the band covers parameter uncertainty (delta method) and observation noise."""
 
 from __future__ import annotations
 
@@ -39,12 +40,15 @@ PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
 add("--out", metavar="FILE", type=_common.path, help="the file to write: .csv or .parquet")
 add(
-    "--seen", metavar="SHARE", type=_common.positive, help="of the points of a series; left out: data.window of the run"
+    "--seen",
+    metavar="SHARE",
+    type=_common.positive,
+    help="share of each series that is seen; default: data.window",
 )
-add("--horizon", metavar="TIME", type=_common.word, help="how far to go on behind the last point")
+add("--horizon", metavar="TIME", type=_common.word, help="how far to predict beyond the last point")
 add("--times", metavar="T,…", type=_common.several(_common.word), help="times to predict at, in the table's own units")
-add("--draws", metavar="N", type=_common.whole(2, 10_000), default=200, help="left out: 200")
-add("--seed", metavar="N", type=_common.whole(0, 2**63 - 1), default=0, help="left out: 0")
+add("--draws", metavar="N", type=_common.whole(2, 10_000), default=200, help="number of draws; default: 200")
+add("--seed", metavar="N", type=_common.whole(0, 2**63 - 1), default=0, help="seed of the draws; default: 0")
 _common.add_checkpoint(PARSER)
 
 

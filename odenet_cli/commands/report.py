@@ -1,15 +1,14 @@
-"""Tables and figures of any runs: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
+"""Compare runs in tables and figures: odenet report PATH ... [--out FOLDER] [by=key,key] [x=key]
 
-Compares runs: one row for each setting of the keys in which they differ, mean ± standard deviation over seeds. Runs
-that are not done are listed, and enter no mean. No mean is taken over different data, models, presets or lengths of
-training.
+Prints one row for each setting of the keys in which the runs differ: mean ± standard deviation over seeds. Unfinished
+runs are listed but enter no mean. Means are never taken over different data, models, presets or lengths of training.
 
   odenet report sweeps/2026-11-23/171403-482113
   odenet report runs --out results/mine          also table.md, table.csv, table.json, and figures as SVG and PNG
-  odenet report runs by=model.name,solver.rtol   the keys that make a row; left out: those that differ
-  odenet report runs --columns rtol,error,nfe    only the columns in whose titles these occur
+  odenet report runs by=model.name,solver.rtol   the keys that make a row; default: those that differ
+  odenet report runs --columns rtol,error,nfe    only the columns whose titles contain one of these words
 
-A terminal is shown the columns that fit. --all shows every column, and every folder of a row."""
+On a terminal only the columns that fit are shown; --all shows every column, and every folder of a row."""
 
 from __future__ import annotations
 
@@ -26,17 +25,17 @@ from odenet_cli.terminal import columns, on_terminal
 
 PARSER = _common.Parser(__name__, __doc__)
 add = PARSER.add_argument
-add("paths", metavar="PATH", nargs="+", type=_common.word, help="folder of a run, of a sweep, or one above them")
-add("--out", metavar="FOLDER", type=_common.path, help="write there too")
+add("paths", metavar="PATH", nargs="+", type=_common.word, help="folder of a run or a sweep, or one that contains some")
+add("--out", metavar="FOLDER", type=_common.path, help="also write table and figures there")
 add(
     "--by",
     metavar="key,key",
     type=_common.several(str),
-    help="group by these, data, model, presets and length; mean over the rest",
+    help="group by these keys and by data, model, presets and length; average over the rest",
 )
 add("--columns", metavar="A,B", type=_common.several(str), default=[], help="print only these columns")
-add("--all", action="store_true", help="print every column and folder, however wide the terminal is")
-add("--x", metavar="key", type=_common.word, help="the axis of the figures; left out: every number that differs")
+add("--all", action="store_true", help="print every column and folder, whatever the terminal's width")
+add("--x", metavar="key", type=_common.word, help="key on the axis of the figures; default: every number that differs")
 PARSER.offers = _completion.runs
 
 

@@ -1,24 +1,24 @@
 """Rebuild a table or figure of the paper: odenet reproduce table1 [--preset quick|cpu|day|paper]
 
-Runs what is missing, measures, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG. ITEM is
+Makes the runs that are missing, and writes results/ITEM/PRESET.md, .csv, .json and the figures as SVG and PNG. ITEM is
 one of {items}, or all.
 
-  odenet reproduce table1                           quick: minutes on a CPU, and no result to quote
+  odenet reproduce table1                           quick: minutes on a CPU, not meant to be quoted
   odenet reproduce table1 --preset cpu --seeds 1    real data on a CPU, hours
   odenet reproduce table1 --preset paper --jobs 4   a run on each of four GPUs
   odenet reproduce table1 --preset paper hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1
 
-A page of fewer seeds or rows, or of cells that failed, is partial: where a fuller or a committed page of the preset is,
-it goes to runs/partial/ITEM instead.
+A page with fewer seeds or rows, or with failed cells, is partial: if a fuller page or a committed one exists for the
+preset, the partial page is written to runs/partial/ITEM instead.
 
-Of the words key=value, which are for all runs, one that changes results is named in the title.
+Overrides key=value apply to all runs. Those that change results are named in the title of the page; these do not:
 
-  data.root=FOLDER device=cpu trainer.log_every=10   leave them as they are
-  hydra/launcher=joblib|submitit_local|submitit_slurm hydra.launcher.*   spread the runs by a launcher of Hydra
+  data.root=FOLDER device=cpu trainer.log_every=10
+  hydra/launcher=joblib|submitit_local|submitit_slurm hydra.launcher.*   distribute the runs with a Hydra launcher
 
-Every run is an ordinary one, in runs/cells/ under the hash of its config. What is done, or kept in results/cells, is
-never run again: stop it whenever you like and start it again. Exit code 1 where a run failed; the others are finished
-first."""
+Every cell is an ordinary run, in runs/cells/ under the hash of its config. Finished cells, and those in results/cells,
+never run again: you can stop the command at any time and start it again. Exit code 1 if a run failed; the others are
+finished first."""
 
 from __future__ import annotations
 
@@ -44,15 +44,20 @@ RESERVED = ("seed=", "experiment=", "hydra.run.", "hydra.sweep.", "resume=")  # 
 PARSER = _common.Parser(__name__, __doc__.format(items=", ".join(options("experiment"))))
 add, number = PARSER.add_argument, _common.whole(1, MAX_COUNT)
 add("words", metavar="ITEM", nargs="+", help="what to rebuild, and key=value for all runs")
-add("--preset", metavar="NAME", default="quick", help="quick, cpu, paper; table1 and fig3 have day, between the two")
-add("--seeds", metavar="N", type=number, help="seeds 0 to N-1, not as many as the preset has")
+add(
+    "--preset",
+    metavar="NAME",
+    default="quick",
+    help="quick, cpu or paper; table1 and fig3 also have day",
+)
+add("--seeds", metavar="N", type=number, help="use seeds 0 to N-1; default: those of the preset")
 add("--rows", metavar="A,B", type=_common.several(str), default=[], help="only these rows")
 add("--jobs", metavar="N", type=number, default=1, help="runs side by side, each on its own GPU")
 add("--out", metavar="DIR", type=_common.path, default=Path("results"), help="write to DIR/ITEM, not to results/ITEM")
-add("--overwrite", action="store_true", help="let a partial page take the place of a fuller or committed one")
-add("--redraw", action="store_true", help="run nothing; make the committed page again from its own numbers")
-add("--dry-run", action="store_true", help="list the runs, and run nothing")
-add("--keep", action="store_true", help="run nothing; keep the runs that are done in results/cells, with their SHA-256")
+add("--overwrite", action="store_true", help="let a partial page replace a fuller or committed one")
+add("--redraw", action="store_true", help="run nothing; write the committed page again from its own numbers")
+add("--dry-run", action="store_true", help="list the runs without starting them")
+add("--keep", action="store_true", help="run nothing; copy the finished runs to results/cells, with their SHA-256")
 PARSER.offers = lambda: options("experiment")
 
 

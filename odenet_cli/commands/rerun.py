@@ -1,10 +1,10 @@
-"""Repeat the step that a run failed in: odenet rerun RUN
+"""Repeat the step in which a run failed: odenet rerun RUN
 
-Trains on from the last checkpoint to the step in which a run failed, and repeats that: on a CPU with the weights and
-the batch that it had, to the bit. Changes are tried on that step alone. Nothing is written.
-Exit code 1 where it fails again, 0 where it passes.
+Trains from the last checkpoint up to the step in which the run failed, and repeats that step: on a CPU with the same
+weights and the same batch, bit for bit. Changed settings apply to that step alone. Writes nothing. Exit code 1 if it
+fails again, 0 if it passes.
 
-  odenet rerun RUN                                   as it was
+  odenet rerun RUN                                   unchanged
   odenet rerun RUN solver.rtol=1e-5                  would this have helped?
   odenet rerun RUN gradient.method=replay dtype=float64
 
@@ -37,5 +37,5 @@ def main(request: Namespace) -> int:
         print(repeat(request.folder, request.config, config, say_text))
     except RunFailed as error:
         doctor_run = f"odenet doctor {quote(str(request.folder))}"
-        raise RunFailed(f"{error}\n  What is wrong, and what mends it: {doctor_run}") from error
+        raise RunFailed(f"{error}\n  To find the cause and a remedy: {doctor_run}") from error
     return 0

@@ -1,11 +1,11 @@
-"""Find the runs of this folder, newest first: odenet runs [WORD ...]
+"""List the runs of this folder, newest first: odenet runs [WORD ...]
 
 Lists the runs in `runs` and `sweeps` with their main test score, function evaluations (forward/backward), status and
-age; `killed` is a run that ended without a word. The name in the first column is a RUN for every command: `odenet eval
-last`, `odenet report last~1`.
+age; the status `killed` is that of a run that ended without recording why. Every command takes the name in the first
+column as RUN: `odenet eval last`, `odenet report last~1`.
 
-  odenet runs odenet digits    those whose name, model, data, status or folder hold all of these words
-  odenet runs --paths          their folders alone"""
+  odenet runs odenet digits    those with all of these words in their name, model, data, status or folder
+  odenet runs --paths          only their folders"""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from odenet_cli.terminal import columns, on_terminal
 SHOWN = 20  # unless all are asked for
 STATUS, DROPPED_FIRST = 5, (6, 4, 2)  # columns: the status; age, evaluations and data, where a terminal is narrow
 PARSER = _common.Parser(__name__, __doc__)
-PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that hold all of these")
+PARSER.add_argument("words", metavar="WORD", nargs="*", default=[], help="show only runs that match all of these")
 PARSER.add_argument("--all", action="store_true", help=f"show more than {SHOWN}")
-PARSER.add_argument("--paths", action="store_true", help="print the folders alone")
+PARSER.add_argument("--paths", action="store_true", help="print only the folders")
 
 
 @PARSER.command

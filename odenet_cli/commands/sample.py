@@ -1,14 +1,14 @@
-"""Draw from a flow, or ask for log-densities: odenet sample RUN n=1000 out=points.csv
+"""Draw from a flow, or compute log-densities: odenet sample RUN n=1000 out=points.csv
 
-Draws n points from the flow of the run's best checkpoint; with points=FILE, gives the log-density of each of the file's
-points instead, in nat. Both are solved as the run was scored (eval.solver.*, eval.dtype). Of a run of data=points both
-are in the units and under the names of its columns.
+Draws n points from the flow of the run's best checkpoint; with points=FILE, computes the log-density of each point of
+the file instead, in nat. Both use the solver that the run was scored with (eval.solver.*, eval.dtype). For a run of
+data=points both are in the units and under the names of its columns.
 
   odenet sample RUN n=1000 out=points.csv
   odenet sample RUN points=points.csv out=densities.csv
 
-A file of points is any table, a row for each point (text, its numbers apart by commas, semicolons or blanks, with or
-without names; Parquet, Excel), or .npy or .npz. Of a run of data=points columns are taken by name."""
+A file of points is any table with one row per point (text with commas, semicolons or spaces between numbers, with or
+without names; Parquet; Excel), or .npy or .npz. For a run of data=points columns are matched by name."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
-add("--n", metavar="N", type=_common.whole(1), help="how many points; left out: 1000")
-add("--seed", metavar="N", type=_common.whole(0, 2**63 - 1), help="of the noise; left out: 0")
+add("--n", metavar="N", type=_common.whole(1), help="number of points; default: 1000")
+add("--seed", metavar="N", type=_common.whole(0, 2**63 - 1), help="seed of the noise; default: 0")
 add("--points", metavar="FILE", type=_common.path, help="points to score")
-add("--out", metavar="FILE", type=_common.path, help="CSV; left out: to the terminal")
+add("--out", metavar="FILE", type=_common.path, help="CSV file; default: print")
 _common.add_checkpoint(PARSER)
 
 CHUNK = 10_000

@@ -1,24 +1,27 @@
-"""The cheapest solver, gradient and tolerance that is good enough, measured on a run: odenet tune RUN
+"""Find the cheapest solver, gradient and tolerance that are accurate enough: odenet tune RUN
 
-Tries solvers, gradients and tolerances on the run's network and training data, at the weights it began with and at its
-best ones, and prints the settings that no other beats, the cheapest that fits, and the command that trains with it.
-Fitting is to keep, at both weights, to
+Measures solvers, gradients and tolerances on the run's network and training data, at its initial and at its best
+weights. Prints the settings that no other setting beats, the cheapest one within the limits, and the command that
+trains with it. The limits must hold at both sets of weights:
 
-  want="gradient<=10%"                 left out: this
-  want="gradient<=5% memory<=1GiB"     and time<=200ms, nfe<=60, state<=1%
+  want="gradient<=10%"                 the default
+  want="gradient<=5% memory<=1GiB"     also time<=200ms, nfe<=60, state<=1%
 
-gradient is the relative error of the gradient on a batch, or the first samples of one that takes long, in training
-mode, against that of the differential equation in float64; state that of the states in which solves end; time and
-memory are those of a training step on a whole batch, eager; NFE its function evaluations, forward and backward. The
-reference is refined until it changes far less than the errors that are wanted.
+  gradient      relative error against the gradient of the differential equation in float64, in training mode
+  state         relative error of the states at the ends of the solves
+  time, memory  of an eager training step on a whole batch
+  nfe           function evaluations of that step, forward and backward
 
-  odenet tune last metric=memory              what is to be small: time, nfe or memory
-  odenet tune last methods=dopri5,rk4,rk38    of conf/solver; those of fixed steps are tried if they are named
-  odenet tune last all=true                   then all that may be better, however long it takes: was the search right?
+The errors are measured on a batch, or on its first samples where a batch takes long. The reference is refined until its
+own error is far below the limits.
 
-The loosest tolerance that fits is found from above, and what fits races on larger and larger parts of a batch, within
-seconds=60, of CPU time where one thread computes. Ctrl-C ends it, with what is known. RUN/tune.json has the numbers,
-RUN/figures/tune.png the figure. Exit code 1 where nothing fits."""
+  odenet tune last metric=memory              minimise time (the default), nfe or memory
+  odenet tune last methods=dopri5,rk4,rk38    methods of conf/solver; fixed-step methods are tried only if named
+  odenet tune last all=true                   then measure every other promising setting too, to check the search
+
+The search starts from loose tolerances; settings within the limits are then compared on growing parts of a batch, for
+seconds=60 (CPU time if one thread computes). Ctrl-C stops it and prints what is known by then. Writes RUN/tune.json and
+the figure RUN/figures/tune.png. Exit code 1 if no setting is within the limits."""
 
 from __future__ import annotations
 
@@ -49,17 +52,23 @@ MAX_ROWS = 24  # of the table
 COLUMNS = (("ms", 8), ("NFE", 7), ("MiB", 6), ("gradient", 8), ("state", 8))
 PARSER = _common.Parser(__name__, __doc__, run=True)
 add = PARSER.add_argument
-add("--want", metavar="LIMITS", type=_common.word, default="gradient<=10%", help="what a setting must keep to")
-add("--metric", metavar="time|nfe|memory", type=_common.one_of("time", "nfe", "memory"), default="time", help="cost")
-add("--methods", metavar="A,B", type=_common.several(str), help="left out: those that follow a tolerance")
-add("--seconds", metavar="N", type=_common.positive, default=60.0, help="that the search may take; left out: 60")
+add("--want", metavar="LIMITS", type=_common.word, default="gradient<=10%", help="limits that a setting must meet")
+add(
+    "--metric",
+    metavar="time|nfe|memory",
+    type=_common.one_of("time", "nfe", "memory"),
+    default="time",
+    help="to minimise",
+)
+add("--methods", metavar="A,B", type=_common.several(str), help="default: the adaptive ones")
+add("--seconds", metavar="N", type=_common.positive, default=60.0, help="time limit of the search; default: 60")
 add(
     "--samples",
     metavar="N",
     type=_common.whole(1),
-    help="of the errors; left out: a batch, or 8",
+    help="number of samples for the errors; default: a batch, or 8",
 )
-add("--all", action="store_true", help="measure also what the search leaves out")
+add("--all", action="store_true", help="also measure what the search skips")
 _common.add_checkpoint(PARSER)
 
 

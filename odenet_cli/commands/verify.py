@@ -1,32 +1,33 @@
-"""Compute a committed table again, or let others solve a run's equation: odenet verify ITEM|RUN
+"""Recompute a committed table, or check a run against other libraries: odenet verify ITEM|RUN
 
-Of an ITEM, the numbers of results/ITEM/PRESET.* are computed again from the cells in results/cells, and it is said
-which are equal, which differ, and which cannot be checked here (times). No network is trained to its end, and nothing
-is written to results/ or runs/, unless --retrain asks for it.
+ITEM: computes the numbers of results/ITEM/PRESET.* again from the cells in results/cells, and lists which are equal,
+which differ, and which cannot be checked (times). Trains nothing and writes nothing to results/ or runs/, unless
+--retrain is given.
 
   odenet verify table1 --preset day                      minutes on two cores
-  odenet verify table1 --preset day --retrain 5bd2a77d   train one cell again as well, in runs/retrained
+  odenet verify table1 --preset day --retrain 5bd2a77d   also train one cell again, in runs/retrained
 
-From the weights: test and validation error, parameters, function evaluations, memory saved for a backward pass. From
-the first steps, 20 at most, taken again: those of cells that only measure steps. From the records: means, intervals,
-verdicts. Figures are not compared. On a CPU several cells are computed side by side, a process and a thread for each
-core; OMP_NUM_THREADS says how many threads a process has.
+Test and validation errors, parameters, function evaluations and the memory saved for a backward pass are computed from
+the weights. For cells that only measure steps, the first steps (at most 20) are taken again. Means, intervals and
+verdicts are computed from the records. Figures are not compared. On a CPU several cells are computed at once, with one
+process and one thread per core; OMP_NUM_THREADS sets the number of threads per process.
 
-Equal is the same number, or one that rounding on another CPU explains; what rounding can do is measured where a number
-is not the same. Predictions may differ of digits whose two largest logits are nearer than 8 times the error of float32;
-evaluations as they do for a tolerance changed by 0.1 %, and by one step of one batch. Of a GPU the rounding is that of
-TF32. A cell trained again on the same machine, with the same threads and versions, has the same bits; otherwise its
-test error may differ as those of two networks that err independently: by 1.96 times the root of their wrong answers.
+Two numbers are equal if they are the same, or if rounding on another CPU explains the difference; the effect of
+rounding is measured wherever a number is not the same. Predictions may differ for digits whose two largest logits are
+closer than 8 times the error of float32; function evaluations may differ as they do when the tolerance changes by
+0.1 %, and by one step in one batch. For results from a GPU the rounding of TF32 is used. A cell that is trained again
+has the same bits on the same machine with the same threads and versions; elsewhere its test error may differ as that of
+two networks with independent errors: by 1.96 times the square root of the number of wrong answers.
 
-Of a RUN, other libraries solve the run's own vector field on its first training samples, with its best weights: at the
-run's tolerance, and at a tight one in float64. States and gradients stand beside ours, each as its difference from a
-far finer solve of ours. Who has no gradient for a field of torch (scipy, diffrax) is asked for the loss in a few
-directions of the parameters, and its differences are held against our finest gradient.
+RUN: other libraries solve the run's own vector field on its first training samples, with its best weights: at the run's
+tolerance, and at a tight one in float64. States and gradients are printed beside ours, each as its difference from a
+much finer solve. Libraries without gradients for a torch field (scipy, diffrax) evaluate the loss along a few
+directions of the parameters instead, and the finite differences are compared with our finest gradient.
 
-  odenet verify last against=torchdiffeq,scipy           left out: all that are installed
+  odenet verify last against=torchdiffeq,scipy           default: all that are installed
 
-Exit code 1 where a number differs, of a RUN where ours is farther than threshold=0.01 from the finer solve at the tight
-tolerance, or a library that was asked for is not installed; 2 where a kept file is damaged or there is nothing to
+Exit code 1 if a number differs; for a RUN, if our result at the tight tolerance is farther than threshold=0.01 from the
+finer solve, or a requested library is not installed. Exit code 2 if a kept file is damaged or there is nothing to
 verify."""
 
 from __future__ import annotations
@@ -57,28 +58,34 @@ SCIPY_TRAIT = "solves in NumPy, and in float64 whatever the dtype of the run: st
 LIBRARIES = [*peers.peers(), SCIPY]
 
 PARSER = _common.Parser(__name__, __doc__, keys=[key for key in _common.RUN_KEYS if key not in PLACES])
-PARSER.add_argument("words", metavar="ITEM|RUN", nargs="+", help="the table or figure, or the folder of a run; last")
+PARSER.add_argument("words", metavar="ITEM|RUN", nargs="+", help="a table or figure; or the folder of a run, or last")
 PARSER.add_argument("--preset", metavar="NAME", default="quick", help="quick, cpu, day or paper")
-PARSER.add_argument("--retrain", metavar="HASH", help="the cell whose hash begins so; any: a random one")
+PARSER.add_argument("--retrain", metavar="HASH", help="train the cell whose hash begins like this; any: a random one")
 add = PARSER.add_argument
 add("--data.root", metavar="FOLDER", help="where the data are")
-add("--device", metavar="cpu", help="where to compute; left out: the kind of device that trained")
+add("--device", metavar="cpu", help="where to compute; default: the kind of device it was trained on")
 add(
     "--against",
     metavar="A,B",
     type=_common.several(str),
-    help=f"of a RUN: {', '.join(LIBRARIES)}",
+    help=f"RUN: {', '.join(LIBRARIES)}",
 )
-add("--samples", metavar="N", type=_common.whole(1), default=8, help="of a RUN; left out: 8")
-add("--tight", metavar="TOL", type=_common.positive, default=1e-6, help="of a RUN: the tight tolerance; left out: 1e-6")
+add("--samples", metavar="N", type=_common.whole(1), default=8, help="RUN: number of samples; default: 8")
+add("--tight", metavar="TOL", type=_common.positive, default=1e-6, help="RUN: the tight tolerance; default: 1e-6")
 add(
     "--reference",
     metavar="TOL",
     type=_common.positive,
     default=1e-9,
-    help="of a RUN: of the finer solve; left out: 1e-9",
+    help="RUN: tolerance of the finer solve; default: 1e-9",
 )
-add("--threshold", metavar="X", type=_common.positive, default=0.01, help="of a RUN: the largest difference of ours")
+add(
+    "--threshold",
+    metavar="X",
+    type=_common.positive,
+    default=0.01,
+    help="RUN: largest difference; default: 0.01",
+)
 PARSER.offers = lambda: [*options("experiment"), "last"]
 COLUMNS = (("NFE", 6), ("back", 6), ("state max", 9), ("state", 8), ("gradient", 8))
 
@@ -88,7 +95,7 @@ def main(request: Namespace) -> int:
     targets = [word for word in request.words if "=" not in word]
     places = {key: value for key in PLACES if (value := getattr(request, key)) is not None}
     if len(targets) != 1:
-        raise RequestError(f"say one item or one run: {', '.join([*experiments(), 'last'])}.")
+        raise RequestError(f"Give one item or one run: {', '.join([*experiments(), 'last'])}.")
     overrides = PARSER.read_overrides([word for word in request.words if "=" in word])
     if (name := targets[0]) in experiments():
         if request.against is not None or overrides:

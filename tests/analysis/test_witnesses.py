@@ -197,7 +197,7 @@ def test_the_command_names_who_is_missing(folder, monkeypatch, capsys):
         (["tabel1"], "no item, and no folder of a run.*table1"),
         (["table1", "against=scipy"], "against= is for a RUN"),
         (["{run}", "against=scipi"], "scipi.*scipy"),
-        (["{run}", "table1"], "say one item or one run"),
+        (["{run}", "table1"], "Give one item or one run"),
         (["{run}", "solver.rtol=1"], "solver.rtol is not a key here"),
     ],
 )
