@@ -74,7 +74,7 @@ class AdaptiveBase(LoopBase):
         return [(0, count - 1)]
 
     def derivative_at(self, t: float, y: State) -> State:
-        """Return f where a step begins without one: behind a jump or at t0, and at every step without FSAL."""
+        """Return f(t, y) for a step whose f0 is not known: the first one, the first after a jump, all without FSAL."""
         return self.f(t, y[: self.n_dynamic])
 
     def initial_step_function(self, order: int) -> InitialStep:
@@ -166,7 +166,7 @@ class RungeKutta(LoopBase):
     tableau: Tableau
 
     def step_function(self) -> StepFunction:
-        """Return a step within the present segment: `rk_step` itself, so that no frame lies between."""
+        """Return a step within the present segment: `rk_step` itself, without a wrapper (a Python call per step)."""
         return partial(rk_step, self.tableau, self.f, n_dynamic=self.n_dynamic)
 
     def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float] | Tensor) -> list[State]:

@@ -1,7 +1,8 @@
-"""A solve from its first to its last output time: the loop's accepted steps, and the outputs placed in them.
+"""A whole solve, from its first to its last output time: run a loop, and collect the states at the output times.
 
-An output is either *at the end* of a step that was made to end there, or *interior*, and then found by interpolation.
-Adaptive loops run over all output times and interpolate; fixed and reversible ones run from each to the next.
+An output lies either *at the end* of a step that was made to end there, or in the *interior* of a step, and is then
+interpolated. Adaptive loops run over all output times and interpolate; fixed and reversible loops run from each output
+time to the next.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
     from odenet_cli.ode.problem import Problem
 
 
-# Without tensors: a tape of records costs a few numbers a step, whatever the state's size.
+# No tensors: a list of records costs a few numbers per step, whatever the size of the state.
 @dataclass
 class StepRecord:
-    """Hold where an accepted step was: what a backward pass needs to take it again.
+    """Hold what a backward pass needs to take an accepted step again.
 
-    t, h              where it began, and its signed length; `end` is t + h, exactly the segment's end in the last step
-    segment           it belongs to; t and h are constant fractions of that
+    t, h              start and signed length; `end` is t + h, and for the last step exactly the segment's end
+    segment           the segment of the step, of which t and h are constant fractions
     interior_outputs  (j, θ): output j lies at t + θh
-    output_at_end     the output at `end`, if there is one
-    draws             what the field drew at the stages, where it draws random numbers
+    output_at_end     index of the output at `end`, if there is one
+    draws             the random numbers that the field drew at the stages, if any
     """
 
     t: float
@@ -46,7 +47,7 @@ class StepRecord:
     draws: Sequence[Draw] = ()
 
     def thetas(self, time_gradients: TimeGradients | None) -> Sequence[float] | Tensor:
-        """Return where in the step its interior outputs lie; as a tensor where their times have gradients."""
+        """Return θ of the interior outputs; as a tensor (n,) if the output times have gradients."""
         thetas = [theta for _, theta in self.interior_outputs]
         if time_gradients is None or not thetas:
             return thetas
@@ -61,14 +62,14 @@ class AcceptedStep(StepRecord):
     step: Step
 
     def record(self, draws: Sequence[Draw] = ()) -> StepRecord:
-        """Return it without the tensors."""
+        """Return the step without its tensors."""
         return StepRecord(self.t, self.h, self.end, self.segment, self.interior_outputs, self.output_at_end, draws)
 
 
 class Loop(Protocol):
     """The contract of the loops over steps. Step size and error history carry over from one `run` to the next.
 
-    f0  derivative with which the next step begins; None: to be evaluated
+    f0  derivative at the start of the next step; None: not evaluated yet
     """
 
     f0: State | None
@@ -77,8 +78,8 @@ class Loop(Protocol):
     time_gradients: TimeGradients | None
 
     def spans(self, count: int) -> list[tuple[int, int]]:
-        """Return the spans over which `count` output times are reached, as pairs of their indices; a span is solved
-        segment by segment, one `run` each."""
+        """Return the spans that cover `count` output times, as pairs of indices; `run` solves a span segment by
+        segment."""
         ...
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
@@ -86,17 +87,17 @@ class Loop(Protocol):
         ...
 
     def interpolate(self, accepted: AcceptedStep, thetas: Sequence[float] | Tensor) -> list[State]:
-        """Return the states at t + θh inside the step that was accepted last."""
+        """Return the states at t + θh inside the last accepted step, for each θ."""
         ...
 
     def polynomial(self, accepted: AcceptedStep) -> tuple[float, list[State]]:
-        """Return a time s and coefficients c_p: the step's dense output is Σ c_p ((t - s) / h)^p."""
+        """Return a time s and the coefficients c_p of the step's dense output Σ c_p ((t - s) / h)^p."""
         # Runge-Kutta methods expand about the step's start, Adams methods about its end.
         ...
 
 
 def integrate(loop: Loop, problem: Problem) -> list[State]:
-    """Return the states at the output times of `problem`, the first of which is its y0."""
+    """Return the states at all output times of `problem`, y0 first."""
     states = [problem.y0]
     for _ in steps(loop, problem, states):
         pass
@@ -104,30 +105,31 @@ def integrate(loop: Loop, problem: Problem) -> list[State]:
 
 
 def steps(loop: Loop, problem: Problem, states: list[State]) -> Iterator[AcceptedStep]:
-    """Solve to the output times of `problem`, yielding every accepted step once its outputs are placed; raise NotFinite
-    if the last state is not finite.
+    """Solve `problem`, yielding every accepted step after its outputs were appended to `states`; raise NotFinite if the
+    last state is not finite.
 
-    states  holds the state to begin with, and is given those at the other output times
+    states  the initial state; those at the other output times are appended
     """
     ts = problem.ts
-    # f0 is handed to the loop once. A node keeps the problem until its backward pass, and would keep f0 in memory.
+    # Moved, not copied: the node keeps the problem until its backward pass, and would keep f0 in memory.
     loop.f0, problem.f0 = problem.f0, None
     try:
         for i, j in loop.spans(len(ts)):
-            # `states[j]` is the state at output j: a span of fixed or reversible steps begins where the last one ended,
-            # an adaptive loop has one span, from y0 on.
+            # An adaptive loop has a single span, which starts at y0; spans of fixed and reversible steps start where
+            # the previous one ended.
             y = states[i]
             for segment in problem.segments(i, j):
                 for accepted in loop.run(segment, y):
                     y = accepted.step.y
-                    # Where only the end is asked for, most steps have no output.
+                    # If only the end is wanted, most steps have no output.
                     if accepted.end == ts[j] or len(states) < j:
                         _place_outputs(loop, accepted, ts, j, states)
                     yield accepted
     finally:
         # Also where the solve fails: a caller that catches the error still reads what it cost.
         problem.rhs.stats.accepted, problem.rhs.stats.rejected = loop.accepted, loop.rejected
-    # Once a solve: an infinite number has an infinite tolerance, and those that are not controlled have none.
+    # Checked once per solve, since the error ratio misses them: |y| = inf has an infinite tolerance, and uncontrolled
+    # components have none.
     with torch.no_grad():
         (largest,) = norms([states[-1]], [math.inf]) if hasattr(problem.solver, "rtol") else (0.0,)
     if not math.isfinite(largest):
@@ -138,12 +140,12 @@ def steps(loop: Loop, problem: Problem, states: list[State]) -> Iterator[Accepte
 
 
 def _place_outputs(loop: Loop, accepted: AcceptedStep, ts: Sequence[float], last: int, states: list[State]) -> None:
-    """Append to `states` the outputs that lie in a step, `last` being that at which the span ends."""
-    # An output that happens to lie at the end of a step is interpolated all the same, unless the span ends there: its
-    # time can have a gradient, and the step's end is a constant fraction of the segment.
+    """Append to `states` the outputs in a step; `last` is the index of the output at the end of the span."""
+    # An output that happens to lie at the end of a step is interpolated too, unless the span ends there: its time may
+    # have a gradient, which the step's end, a constant fraction of the segment, does not.
     direction, j = math.copysign(1.0, accepted.h), len(states)
     while j < last and direction * ts[j] <= direction * accepted.end:
-        # θ in (0, 1]; `direction` makes the comparison hold for a solve that runs backwards too.
+        # θ in (0, 1]; `direction` is -1 for a solve that runs backward in time.
         accepted.interior_outputs.append((j, (ts[j] - accepted.t) / accepted.h))
         j += 1
     # All of a step's outputs at once, as one matrix product.

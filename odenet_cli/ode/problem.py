@@ -28,14 +28,14 @@ class Problem:
     rhs         the field and y0, its arguments and counters
     ts          the output times, each once
     times       the same as a tensor, where their gradient is wanted
-    ends_only   the state at the second of two times is asked for, not the states at all times
-    parameters  tensors that the field depends on, as the caller says
-    captured    what a solve that is one node of the graph knows of its field: tensors, random numbers, a snapshot
+    ends_only   two output times were given: the result is the state at the second one, not a stack
+    parameters  tensors that the caller declares as inputs of the field
+    captured    what a solve as one node of the graph knows about its field: tensors, random numbers, a snapshot
     solver      an `Adaptive` or a `Fixed`
-    inputs      the tensors whose gradients its backward pass gathers beside those of y0 and times: the captured ones,
-                and in a backward pass (`resume`) those in args behind them
-    f0          the field at y0, where it is already known; `steps` hands it to the loop and sets it to None
-    tallies     that were open when the solve began: what a backward pass solves is theirs
+    inputs      tensors that get gradients besides y0 and times: the captured ones and, in a backward pass (`resume`),
+                after them those in args
+    f0          the field at y0, if it is already known; `steps` hands it to the loop and sets it to None
+    tallies     those open when the solve began; they also collect the solves of the backward pass
     """
 
     rhs: RightHandSide
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def y0(self) -> State:
-        """The state to begin with: a copy where the field has not been called yet, since it may write into it."""
+        """The initial state; a copy if the field has not been called yet, since its first call may write into it."""
         if self.f0 is not None:
             return self.rhs.y0
         under_autograd = torch.is_grad_enabled()
@@ -65,7 +65,7 @@ class Problem:
     @property
     def vector_field(self) -> Any:
         """The field of the forward solve; its random numbers are noted where steps will be taken again."""
-        # The right-hand side itself in almost every solve, so that no frame lies between.
+        # The right-hand side itself in almost every solve: a wrapper would cost a Python call per evaluation.
         return self._draws.record(self.rhs) if self._draws else self.rhs
 
     def repeated_field(self, draws: Sequence[Draw]) -> Any:

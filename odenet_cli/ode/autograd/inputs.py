@@ -1,8 +1,8 @@
-"""The inputs of a node: `cut` off what they were made from, for second derivatives; `without_hooks` in every pass back.
+"""The inputs of a node: `cut` detaches them from their history for second derivatives; `without_hooks` silences hooks.
 
-Autograd differentiates with respect to a tensor through everything that was made from it. A solve whose y0, times or
-arguments were made from a tensor that its field reads too would count that tensor's share twice: here, and again when
-the gradient of y0 goes on. Cut off, each input has its own share.
+Autograd differentiates with respect to a tensor through everything computed from it. If y0, times or arguments of a
+solve were computed from a tensor that its field reads too, that tensor's contribution through them would count twice:
+in this node, and again when the gradient of y0 is propagated. Detached, each input gets only its own part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ Function = Callable[[Sequence[Tensor]], Values]
 
 
 def cut(function: Function, inputs: Sequence[Tensor], read: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Return `function(inputs)`, which reads the tensors `read` besides; with derivatives of any order."""
+    """Return `function(inputs)` as a node that can be differentiated any number of times.
+
+    inputs  differentiated as leaves, whatever they were computed from
+    read    other tensors that `function` depends on
+    """
     values: tuple[Tensor | None, ...] = _Cut.apply(function, len(inputs), *inputs, *read)
     return values
 
@@ -31,17 +35,17 @@ class _Cut(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Function, count: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.set_materialize_grads(False)  # a cotangent of None stays None: its value needs no pass
+        ctx.set_materialize_grads(False)  # a value without a cotangent needs no backward pass
         ctx.function, ctx.count = function, count
         ctx.save_for_backward(*tensors)
         ctx.graph = _with_graph(function, tensors[:count])
-        # Detached: an output that autograd knows would hold itself.
+        # Detached: the node would otherwise keep itself alive through its outputs.
         return tuple(None if part is None else part.detach() for part in ctx.graph[1])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         function, count, tensors = ctx.function, ctx.count, ctx.saved_tensors
-        # With respect to `inputs` the graph begins at leaves; with respect to what is `read` it goes on as it is.
+        # The graph starts at leaves for `inputs`, and keeps the history of `read`.
         inputs, read = tensors[:count], tensors[count:]
         incoming = [x for x in cotangents if x is not None]
 
@@ -50,10 +54,10 @@ class _Cut(torch.autograd.Function):
         ) -> Values:
             reached = [part for part, x in zip(values, cotangents) if x is not None]
             with without_hooks(read):
-                # The graph is retained, since it may go on behind what is read.
+                # Retained, since it may include the history of `read`.
                 return vjp(reached, incoming, (*leaves, *read), retain_graph=True, create_graph=create_graph)
 
-        # create_graph=True: this backward pass is itself a function to be differentiated, and so again a node.
+        # create_graph=True: this backward pass is differentiated in turn, so it becomes a node as well.
         if torch.is_grad_enabled():
 
             def again(given: Sequence[Tensor]) -> Values:
@@ -61,25 +65,24 @@ class _Cut(torch.autograd.Function):
                 return products(leaves, function(leaves), given[count:], True)
 
             return None, None, *cut(again, (*inputs, *incoming), read)
-        # The graph of the forward pass serves once, and is recorded anew for further backward passes.
+        # The graph of the forward pass is used once, and recorded again for further backward passes.
         (leaves, values), ctx.graph = ctx.graph or _with_graph(function, inputs), None
         return None, None, *products(leaves, values, incoming, False)
 
 
 def _with_graph(function: Function, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Values]:
-    """Return leaves made of `inputs`, and the function's values with the graph that begins at them."""
+    """Return `inputs` as leaves, and the values of the function with their graph."""
     with torch.enable_grad():
-        # Leaves: differentiation ends here, whatever the inputs were made from.
         leaves = [x.detach().requires_grad_() for x in inputs]
         return leaves, function(leaves)
 
 
 @contextmanager
 def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep the tensors' hooks and `retain_grad` silent: they are for the whole gradient, which comes after this node.
+    """Suspend the tensors' hooks and `retain_grad`, which are meant for the whole gradient and run after this node.
 
-    torch.autograd.grad shows them each part of it, too. Autograd reads the dictionary of hooks when it calls them, so
-    that it can be emptied; a backward pass of another thread through the same tensors would not find them meanwhile.
+    torch.autograd.grad would call them with each part of it. Autograd reads the dictionary of hooks when it calls them,
+    so it can be emptied; a simultaneous backward pass through the same tensors in another thread would miss them.
     """
     silenced = [(hooks, dict(hooks)) for tensor in tensors if (hooks := tensor._backward_hooks)]
     retaining = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]

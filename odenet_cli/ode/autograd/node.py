@@ -1,9 +1,9 @@
-"""A solve as one node of the autograd graph: its forward and backward pass, and what a backward pass gathers.
+"""A solve as one node of the autograd graph: its forward and backward pass, and the sums that a backward pass makes.
 
-Before it, `capture` evaluates the field once with autograd on, which finds the tensors that it depends on, the further
-inputs of the node. In the forward pass autograd is off: the gradient method says what it keeps. Backward, it gets that
-back together with the cotangents dL/dy of the output times, and returns those of y0, of the times, and of every tensor
-the field depends on.
+First `capture` evaluates the field once with autograd on, to find the tensors that it depends on; these are further
+inputs of the node. The forward pass runs with autograd off and keeps what the gradient method returns. The backward
+pass gives this back to the gradient method together with the cotangents dL/dy of the outputs, and gets those of y0, of
+the times, and of every tensor that the field depends on.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
     """Solve as one node of the autograd graph; the `solve` of every gradient but `backprop`."""
     check_transforms(f"gradient={type(gradient).__name__.lower()}", "gradient=backprop")
     rhs = problem.rhs
-    # The first evaluation, at (t0, y0), shows which tensors the field depends on; it is not wasted, since it is f0.
+    # Evaluated at (t0, y0) to find the tensors that the field depends on; its value is f0 of the first step.
     start = problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0])
     captured = capture(rhs, start, problem.times is not None, problem.parameters)
     problem.f0 = captured.draws.begin(captured.f0, _repeats_evaluations(gradient, problem))
     problem.captured, problem.inputs = captured._replace(f0=()), captured.tensors
     inputs = (*rhs.y0, problem.times, *rhs.arguments.tensors, *problem.inputs)
-    # Where no tensor wants a gradient there is no node, and nothing is kept.
+    # Without a tensor that requires a gradient there is no node, and nothing is kept.
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
         return cast(tuple[Tensor, ...], SolveNode.apply(gradient, problem, captured.f0, *inputs))
     with torch.no_grad():
@@ -48,14 +48,17 @@ def solve_as_node(gradient: NodeGradient, problem: Problem) -> tuple[Tensor, ...
 
 
 def _repeats_evaluations(gradient: NodeGradient, problem: Problem) -> bool:
-    """Return whether the backward pass repeats the evaluations of the forward solve in an order that is noted."""
+    """Return whether the backward pass repeats the forward evaluations in the recorded order."""
     explicit = isinstance(problem.solver.formulas, Tableau) and not problem.solver.compile
     return explicit and getattr(gradient, "repeats_steps", False)
 
 
 class SolveNode(torch.autograd.Function):
-    """The node. Its inputs are `(gradient, problem, f0, *y0, times or None, *tensors in args, *captured)`; its outputs
-    the components of the state, stacked over the output times unless only the last is asked for."""
+    """The node.
+
+    Its inputs are `(gradient, problem, f0, *y0, times or None, *tensors in args, *captured)`. Its outputs are the
+    components of the state, as `Problem.stack` returns them.
+    """
 
     @staticmethod
     def forward(
@@ -65,18 +68,19 @@ class SolveNode(torch.autograd.Function):
         draws = captured.draws
         states, tape, kept = gradient.forward(problem)
         if source := draws.began_late():
-            # The field has begun to draw random numbers on the way: once more from the start, and note them.
+            # The field started to draw random numbers during the solve: solve again, and record them.
             if not _repeats_evaluations(gradient, problem):
                 refuse(type(gradient).__name__.lower(), getattr(gradient, "repeats_steps", False), source)
             problem.f0 = draws.begin_again(f0)
             states, tape, kept = gradient.forward(problem)
         y = problem.stack(states)
-        # What the field itself has changed by now (a counter, a cache) is no change in the backward pass.
+        # What the field has changed itself by now (a counter, a cache) may change in the backward pass too.
         captured.snapshot.accept_changes()
         ctx.gradient, ctx.problem, ctx.tape, ctx.parts = gradient, problem, tape, len(y)
-        # y0 and args are saved below: autograd frees them after the backward pass, which other references would not.
+        # y0 and args are saved below. Other references to them would keep autograd from freeing them after the backward
+        # pass.
         problem.rhs.release()
-        # Not read backward: saved, captured tensors with a graph are checked by autograd for changes in place.
+        # Captured tensors with a graph. They are saved only so that autograd checks them for changes in place.
         held = [x for x in problem.inputs if x.grad_fn is not None]
         outputs = y if gradient.saves_outputs else ()
         given = inputs[: len(inputs) - len(problem.inputs)]  # y0, times, args
@@ -92,7 +96,7 @@ class SolveNode(torch.autograd.Function):
         y0, args = given[: ctx.parts], given[ctx.parts + 1 :]  # between them lies `times`
         problem.captured.draws.put_saved(draws)
         rows = _by_output(problem, cotangents)
-        # Autograd is on in a backward pass only under create_graph=True.
+        # In a backward pass autograd is on only with create_graph=True.
         if torch.is_grad_enabled():
             result = _backward_with_graph(gradient, problem, ctx.tape, y0, args, rows)
         else:
@@ -110,9 +114,10 @@ class SolveNode(torch.autograd.Function):
 def _resumed(
     gradient: NodeGradient, problem: Problem, y0: State, args: State, connected: bool = False
 ) -> Iterator[Problem]:
-    """Hold the solve in its backward pass; raise FieldChanged if the field is not what it was."""
+    """Yield the problem for its backward pass, under the settings of the forward solve; raise FieldChanged if the field
+    has changed."""
     name, captured = type(gradient).__name__.lower(), cast(Captured, problem.captured)
-    # Before anything is evaluated: a field that has changed would give a wrong gradient, and no error.
+    # First of all, since a changed field would give a wrong gradient without an error.
     captured.snapshot.check(name)
     resumed = problem.resume(y0, args, connected)
     with (
@@ -128,8 +133,8 @@ def _backward_with_graph(
     gradient: NodeGradient, problem: Problem, tape: Any, y0: State, args: State, cotangents: Cotangents
 ) -> Gradients:
     """Return the gradients with a graph of their own, for `create_graph=True`."""
-    # The backward pass is a function of y0, times, args and the cotangents. As a node of its own, cut off from what
-    # these were made of (`inputs.cut`), it gives each its own share of a second derivative.
+    # The backward pass is a function of y0, times, args and the cotangents. `cut` makes it a node that is detached from
+    # the history of these, so that each gets only its own part of a second derivative.
     times = () if problem.times is None else (problem.times,)
     incoming = [x for row in cotangents for x in row if x is not None]
     inputs = [*y0, *times, *(x for x in args if x.requires_grad), *incoming]
@@ -150,9 +155,9 @@ def _backward_with_graph(
 
 
 class VJPAccumulator:
-    """Gather the gradients of the inputs and of the output times, step by step.
+    """Sum up the gradients of the problem's inputs and of its output times, step by step.
 
-    time_gradients  make steps depend on the times, where their gradient is wanted
+    time_gradients  makes steps depend on the output times; None: no gradients of times are wanted
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -160,23 +165,23 @@ class VJPAccumulator:
         self.inputs: list[MaybeTensor] = [None] * len(problem.inputs)
         self.times: list[MaybeTensor] = [None]
         self.time_gradients = problem.make_time_gradients(None if problem.times is None else problem.times.detach())
-        # A leaf of this backward pass alone: the caller's times get what it gathers, once, from autograd.
+        # A leaf of this backward pass; the caller's own times get the sum once, as the node's gradient.
         self._time_leaves = () if self.time_gradients is None else (self.time_gradients.times.requires_grad_(),)
         self._late = LateTensors(problem.inputs)
 
     def vjp(self, values: Sequence[Tensor], cotangents: Sequence[MaybeTensor], leaves: State) -> list[MaybeTensor]:
-        """Return the cotangents of `leaves`, given those of the values made from them; gather those of the inputs."""
-        # Inputs that this step does not use, a layer that is switched on later say, get None.
+        """Return the cotangents of `leaves`, given those of `values`, and add up those of the inputs and times."""
+        # Inputs that this step does not use get None, such as a layer that is switched on later.
         inputs = (*leaves, *self._time_leaves, *self.problem.inputs)
         self._late.look(values, inputs)
         products = vjp(values, cotangents, inputs, retain_graph=self.problem.retain_graph)
-        # The products come in the order of what was asked for: leaves, times, inputs.
+        # In the order of `inputs` above: leaves, times, inputs of the problem.
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])
         accumulate(self.inputs, products[len(leaves) + len(self._time_leaves) :])
         return list(products[: len(leaves)])
 
     def gradients(self, a: Sequence[MaybeTensor]) -> Gradients:
-        """Return what was gathered, with the cotangent `a` of y0."""
+        """Return the sums, with the cotangent `a` of y0."""
         times, like = self.times[0], self.problem.times
         if like is not None:
             times = torch.zeros_like(like) if times is None else times.to(like)
@@ -184,17 +189,16 @@ class VJPAccumulator:
 
 
 def as_leaves(y: Sequence[Tensor]) -> State:
-    """Return `y` as leaves of a graph that begins here."""
+    """Return `y` as leaves of a new graph."""
     return tuple(part.detach().requires_grad_() for part in y)
 
 
 def accumulate(total: list[MaybeTensor], terms: Sequence[MaybeTensor]) -> None:
-    """Add `terms` to `total` in place. What is first put in is copied, so that `total` owns all it holds."""
+    """Add `terms` to `total` in place; the first term is copied, since autograd may share or keep it."""
     for i, term in enumerate(terms):
         if term is not None:
             held = total[i]
             if held is None:
-                # Autograd may hand the same tensor to others, or keep it.
                 total[i] = term.clone()
             else:
                 held.add_(term)
@@ -206,14 +210,16 @@ def double_backward(
     cotangents: Cotangents,
     solve_again: Callable[[State, TimeGradients | None], dict[int, State]],
 ) -> Gradients:
-    """Return the gradients with a graph, through `solve_again(y0, time_gradients)`, which takes the accepted steps
-    anew under autograd and returns the states by output. Memory grows with the number of evaluations."""
+    """Return the gradients with a graph. Memory grows with the number of evaluations.
+
+    solve_again  (y0, time_gradients) -> output index: state; takes the accepted steps again under autograd
+    """
     with torch.enable_grad():
-        # Aliases of the caller's tensors, whose hooks are for the whole gradient.
+        # Views, since hooks of the caller's own tensors are meant for the whole gradient.
         leaves = tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in y0)
         times = None if problem.times is None else problem.times.view_as(problem.times)
         states = {0: leaves, **solve_again(leaves, problem.make_time_gradients(times))}
-        # One backward pass through all steps at once, with a graph of its own: O(L~) memory, as backprop has.
+        # One backward pass through all steps at once, with its own graph: memory as for backprop.
         values = [part for j in range(len(cotangents)) for part in states[j]]
         inputs = (*leaves, *(() if times is None else (times,)), *problem.inputs)
         products = vjp(values, [x for row in cotangents for x in row], inputs, create_graph=True)
@@ -223,9 +229,8 @@ def double_backward(
 
 
 def _by_output(problem: Problem, stacked: Sequence[MaybeTensor]) -> list[list[MaybeTensor]]:
-    """Return for each output time the components; None where there is nothing, as for y0 if only the end was
-    asked for; outputs that the loss does not use have zeros, which autograd fills in."""
-    # One pass over what autograd hands in: from stacks by component to rows by output time.
+    """Return the components by output time, from stacks by component; None where there is no cotangent, as for y0 if
+    only the end was asked for. Autograd has filled in zeros for outputs that the loss does not use."""
     if problem.ends_only:
         return [[None] * len(stacked), list(stacked)]
     count = len(problem.ts)

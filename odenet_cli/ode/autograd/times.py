@@ -1,6 +1,6 @@
 """Gradients of times: a step is a fixed fraction of its segment, so its times are functions of the segment's ends.
 
-Here too the field is held to its side of the jumps (`restrict_to_segment`), since both change the time that it sees.
+`restrict_to_segment` also keeps the times that the field sees on one side of each jump.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TimeGradients:
     times: Tensor
 
     def _ends(self, segment: Segment) -> tuple[Time, Time]:
-        # A jump stands still whatever the output times do.
+        # The time of a jump is a constant.
         start = segment.start if segment.i is None else self.times[segment.i]
         return start, segment.end if segment.j is None else self.times[segment.j]
 
@@ -40,8 +40,8 @@ class TimeGradients:
         return _with_gradient(segment.visible_time(t), (1 - fraction) * start + fraction * end)
 
     def scale_by_dt(self, segment: Segment, dy: State) -> State:
-        """Return f times span / span, which is 1: so h f(t, y), with h a number, gets the derivative of an h that
-        is a fraction of its segment. One factor per evaluation serves every integrator."""
+        """Return f times span / span, which is 1: then h f(t, y), with h a float, has the derivative of an h that is a
+        fraction of the segment. Scaling f, not h, serves every integrator."""
         start, end = self._ends(segment)
         span = end - start
         if not isinstance(span, Tensor):
@@ -51,8 +51,8 @@ class TimeGradients:
         return tuple(part * one.to(part.real.dtype) for part in dy)
 
     def thetas(self, segment: Segment, first: int, thetas: list[float], h: float) -> Tensor:
-        """Return θ of neighbouring outputs in a step of length h, `first` being the first of them: each depends on the
-        output's time and on the ends of the segment."""
+        """Return `thetas`, those of the outputs from number `first` on in a step of length h, as functions (n,) of the
+        output times and of the ends of the segment."""
         # h is a constant share h / span of the segment, so θ is the share of the segment up to the output over that;
         # the share up to the step's start is a constant, and has no part in the gradient.
         start, end = self._ends(segment)
@@ -69,7 +69,7 @@ def _with_gradient(value: Time, source: Time) -> Time:
 
 def restrict_to_segment(f: VectorField, segment: Segment, time_gradients: TimeGradients | None = None) -> VectorField:
     """Return `f` as the steps of a segment use it: on this side of every jump, and at times that are functions of
-    the output times where these have gradients. Without either it is `f` itself, so that no frame lies between."""
+    the output times where these have gradients. Without either it is `f` itself, which saves a Python call."""
     if time_gradients is not None:
 
         def with_time_gradients(t: Any, y: State, used: bool = True) -> State:

@@ -3,18 +3,18 @@
     w = torch.tanh(u)
     solve(lambda t, y: -w * y, y0, ts).y.sum().backward()
 
-must give `w` its gradient, and `u` through it. A solve that is one node of autograd's graph passes gradients to the
-inputs of this node alone, so `w` has to be found and made one of them. It is looked for twice: among the values that
-the field can read (`reachable`), which sees what only some times use; and in the graph of one evaluation at (t, y0),
-which sees what hides from inspection, in an extension say.
+must give `w` its gradient, and `u` through it. A solve that is one node of autograd's graph passes gradients only to
+the inputs of this node, so `w` has to be found and made one of them. Two searches find it: among the values that the
+field can read (`reachable`), which includes tensors used only at some times; and in the graph of one evaluation at
+(t, y0), which includes tensors that inspection cannot see, in an extension for example.
 
-Of two inputs none may be made from the other, or autograd counts the share of the first twice. So a tensor that was
-made from others stands for them, and its own graph is left to the caller's backward pass; unless the field may read
-those others too. Then they stand for it, and every evaluation goes back through the graph between them, which has to be
-retained.
+No input may be computed from another one, or autograd would count the gradient of the latter twice. So if `w` was
+computed from `u`, only `w` is an input, and the graph between them is left to the caller's backward pass. But if the
+field may read `u` too, only `u` is an input, and every evaluation is differentiated through the graph between them,
+which has to be retained.
 
-Not found: what hides from inspection and is not used at (t, y0). `parameters=` of a solve names it; a backward pass
-whose first evaluations use it raises (`LateTensors`).
+Not found are tensors that inspection cannot see and that are not used at (t, y0). The caller names them by
+`parameters=`; otherwise a backward pass whose first evaluations use one raises an error (`LateTensors`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Captured(NamedTuple):
     """Hold what a field depends on.
 
     f0            the field at (t, y0)
-    tensors       those with gradients; none is made from another of them
-    shares_graph  evaluations go back through a graph that was there before, which must outlive each of them
-    snapshot      all that the field can read
-    draws         its random numbers, from before this evaluation
+    tensors       those with gradients; none is computed from another one
+    shares_graph  evaluations share a graph that existed before them, which must be retained
+    snapshot      everything that the field can read
+    draws         its random numbers, recorded from before this evaluation
     """
 
     f0: State
@@ -56,23 +56,23 @@ class Captured(NamedTuple):
 
 
 def capture(rhs: RightHandSide, t: float, time_needs_grad: bool, parameters: Sequence[Tensor] = ()) -> Captured:
-    """Evaluate the field at (t, y0), and return what it depends on; `parameters` are tensors that the caller names."""
+    """Evaluate the field at (t, y0), and return what it depends on; `parameters` are tensors named by the caller."""
     # Variables of a function have names of their own; attributes of an object are called "field.name".
     name = "" if isinstance(rhs.field, (types.FunctionType, types.MethodType)) else "field"
     snapshot, unnamed, generators = reachable([(name, rhs.field), ("args", rhs.arguments.rest)])
     snapshot.watch("parameters", parameters)
     draws = Draws(generators)
     with torch.enable_grad():
-        # Leaves of its own: the graph of f0 then ends at what the field reads, and not behind y0. Copies, since the
-        # field may write into them.
+        # New leaves, so that the graph of f0 ends at y0 and at what the field reads. Copies, since the field may write
+        # into them.
         y = tuple(part.detach().clone().requires_grad_() for part in rhs.y0)
         time = torch.full((), t, dtype=rhs.time_dtype, device=rhs.device).requires_grad_(time_needs_grad)
         arguments = rhs.call_with(rhs.arguments.tensors)
         f0 = rhs(time, y)
     if any(tensor.grad_fn is not None for tensor in snapshot.tensors()):
-        snapshot.accept_changes()  # a tensor that the evaluation has stored in another's place is no input of it
+        snapshot.accept_changes()  # the evaluation itself may have replaced a tensor: it is no input
     readable = {id(tensor): tensor for tensor in snapshot.tensors()}
-    # After `readable` is read off: arguments are inputs of the node in any case, and need watching only.
+    # Only now, after `readable`: arguments are inputs of the node anyway, and need only be watched for changes.
     snapshot.watch("args", rhs.arguments.tensors)
     edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
     own = {id(leaf) for leaf in (*y, time, *arguments)}
@@ -82,44 +82,44 @@ def capture(rhs: RightHandSide, t: float, time_needs_grad: bool, parameters: Seq
 
 
 def _inputs(results: list[Edge], readable: Tensors, unnamed: Tensors, own: set[int]) -> tuple[Tensors, bool]:
-    """Return tensors to stand for all that the field depends on, and whether a graph goes on behind them.
+    """Return the inputs that cover everything the field depends on, and whether evaluations share a graph.
 
-    results   of an evaluation
-    readable  tensors that the field's code may read at this or at another time
-    unnamed   parameters of modules within reach
-    own       ids of the leaves at which the evaluation began
+    results   edges of the values of an evaluation
+    readable  tensors that the field's code may read, now or at other times
+    unnamed   parameters of reachable modules that no code names
+    own       ids of the leaves of the evaluation: t, y and arguments
     """
-    # A tensor is known in autograd's graph by the node that made it and the number of that node's output.
+    # Autograd identifies a tensor by the node that computed it and the number of that node's output.
     made: dict[Edge, Tensor] = {(x.grad_fn, x.output_nr): x for x in readable.values() if x.grad_fn is not None}
     leaves = {i: x for i, x in readable.items() if x.is_leaf}
     shares_graph = False
-    # Each turn takes tensors out of `made`, so that it ends.
+    # Terminates, since each iteration removes tensors from `made`.
     while True:
         direct, used = ancestors(results, made)
-        # A made tensor that this evaluation does not use may be used later: the leaves behind it are inputs.
+        # A computed tensor that this evaluation does not use may be used later: its leaves are inputs.
         later, _ = ancestors([edge for edge in made if edge not in used], {})
         leaves.update(direct | later)
         behind = {edge: ancestors(_next(edge[0]), made) for edge in used}
         mixed = [edge for edge, (its, others) in behind.items() if others or its.keys() & leaves.keys()]
         if not mixed:
             break
-        # What these were made from is read too, and stands for them.
+        # What these were computed from is read too, and replaces them as inputs.
         for edge in mixed:
             del made[edge]
         shares_graph = True
     inputs = {**leaves, **unnamed, **{id(made[edge]): made[edge] for edge in used}}
-    # Leaves behind a tensor that stands for them: its gradient goes on to them in the caller's own backward pass.
+    # Leaves of a computed input get their gradient through it, in the caller's own backward pass.
     left_out = own.union(*(its.keys() for its, _ in behind.values()))
     hidden = any(i not in readable and i not in unnamed and i not in own for i in direct)
     return {i: x for i, x in inputs.items() if i not in left_out}, shares_graph or hidden or len(used) < len(made)
 
 
 class LateTensors:
-    """Look in the graphs of a backward pass for tensors with gradients that are none of its `inputs`: they hide from
-    inspection and were not used at t0, and would get no gradient.
+    """Find tensors with gradients in the graphs of a backward pass that are not among its `inputs`: inspection did not
+    see them, they were not used at t0, and they would get no gradient.
 
-    The first graph is looked at, at the end of the solve. A tensor that the field makes anew at each evaluation, to
-    differentiate by it, is in the next graph another one, so that a second look tells.
+    The first two graphs of the backward pass are searched. A leaf that appears in both is such a tensor; one that the
+    field creates at each evaluation, to differentiate with respect to it, is a different tensor in each.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -147,8 +147,8 @@ class LateTensors:
 
 
 def ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, set[Edge]]:
-    """Return the leaves that `starts` were made from, not looking behind `stops`, and the stops that were met."""
-    # Graphs are deep, so that a stack of our own takes the place of recursion.
+    """Return the leaves from which `starts` were computed, going no further than `stops`, and the stops met."""
+    # An explicit stack, since graphs are deeper than Python's recursion limit.
     leaves: Tensors = {}
     met: set[Edge] = set()
     stack, seen = list(starts), set(starts)

@@ -1,15 +1,14 @@
-"""Which names code can read, from its bytecode.
+"""Find the names that code can read, from its bytecode.
 
     def field(t, y):
         return self.net(y) - RATE * y
 
-reads the closure variable `self`, the global `RATE` and the attribute `net`. Another attribute of `self`, a log or the
-loss of the last step, may change between a solve and its backward pass: it is no part of this field.
+reads the closure variable `self`, the global `RATE` and the attribute `net`. Other attributes of `self`, such as a log
+or the loss of the last step, may change between a solve and its backward pass without affecting this field.
 
-An attribute is known by its name alone, not by the object that it is looked up in, and every string that could be a
-name counts as one. So too much may be taken for read, never too little, unless a name is put together at run time:
-`any_attribute` marks code that can do so. Code of Python, torch and installed packages is a library: its globals are
-taken to be constant.
+Attributes are identified by name, not by object, and every string that could be a name counts as one. So the result may
+contain too much, but never too little, unless a name is composed at run time; `any_attribute` marks code that can do
+so. Code of Python, torch and installed packages counts as a library, whose globals are assumed to be constant.
 """
 
 from __future__ import annotations

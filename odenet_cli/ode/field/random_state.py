@@ -1,16 +1,16 @@
-"""The random numbers that a vector field draws: a step that is taken again draws the same ones.
+"""Repeat the random numbers that a vector field draws when a step is taken again in the backward pass.
 
     Fixed(method="euler", steps=1, gradient="replay")(lambda t, y: F.dropout(y, 0.5), y0, ts)
 
-A gradient that evaluates the field again in the backward pass would drop other numbers than the solve did. As
-`torch.utils.checkpoint` does, the states of the generators are saved and put back, but for every single evaluation:
-rejected steps draw too, and the derivative at the end of a step may open the next one. Reading a state takes
-microseconds, so recording begins only once the field has drawn something; if it first does so on the way, the solve is
-done a second time. The generators are torch's default ones and those that the field can reach, of torch, numpy or
-Python: a generator that its code does not name is of no interest, as other threads may draw from it.
+A gradient that evaluates the field again in the backward pass would drop other numbers than the solve did. So the
+states of the generators are saved and restored, as by `torch.utils.checkpoint`, but for every single evaluation:
+rejected steps draw too, and the derivative at the end of a step may be the first stage of the next one. Reading a state
+takes microseconds, so recording begins only once the field has drawn something; if it first does so during the solve,
+the solve is repeated. The generators are torch's default ones and those of torch, NumPy or Python that the field can
+reach; others are ignored, since other threads may draw from them.
 
-Not seen: numbers that an installed package draws from a generator of its own. The adjoint evaluates the field at other
-points and cannot repeat anything: it refuses by name (`RandomField`), as compiled steps do.
+Not detected: numbers that an installed package draws from a generator of its own. The adjoint evaluates the field at
+other points and cannot repeat anything, so it raises `RandomField`, and so do compiled steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RANDOM_MODULES = frozenset(("random", "numpy.random"))  # they draw from a gener
 
 
 class ForeignGenerator(NamedTuple):
-    """Show a generator of Python's or numpy's as one of torch's: its state as the bytes of a tensor."""
+    """Wrap a generator of Python or NumPy like one of torch: its state is a tensor of bytes."""
 
     name: str
     get: Callable[[], Any]
@@ -54,7 +54,7 @@ Generator = torch.Generator | ForeignGenerator
 
 
 def as_generator(value: Any) -> Generator | None:
-    """Return the generator that `value` is, or is a method of, if its state can be put back."""
+    """Return the generator that `value` is, or is a method of, if its state can be restored; else None."""
     # A built-in method, random.random say, leads to the generator that it belongs to.
     if isinstance(value, types.BuiltinFunctionType):
         value = value.__self__
@@ -74,20 +74,20 @@ def as_generator(value: Any) -> Generator | None:
 
 
 def module_generators() -> Iterator[Generator]:
-    """Yield the generators behind the functions of `RANDOM_MODULES`, as far as they are imported."""
+    """Yield the global generators of those `RANDOM_MODULES` that are imported."""
     yield ForeignGenerator("random", random.getstate, random.setstate)
     if (numpy := sys.modules.get("numpy")) is not None:  # which imports numpy.random when somebody asks for it
         yield ForeignGenerator("numpy.random", partial(numpy.random.get_state, legacy=False), numpy.random.set_state)
 
 
 class Draw(NamedTuple):
-    """Hold where the states before and after one evaluation lie in `Draws.saved`."""
+    """Hold the indices in `Draws.saved` of the states before and after one evaluation."""
 
     before: int
     after: int
 
 
-# A tuple, so that it is a state to every step. What a step has computed itself is a plain tuple, and has drawn nothing.
+# A tuple, so that steps can use it as a state. States computed by a step itself are plain tuples, without draws.
 class _Drawn(tuple[Tensor, ...]):
     """Hold the value of a vector field, with the states of the generators before and after its evaluation."""
 
@@ -96,10 +96,10 @@ class _Drawn(tuple[Tensor, ...]):
 
 
 class Draws:
-    """Record what a vector field draws in one solve, as states of generators, and draw it again.
+    """Record the random draws of a vector field in one solve, as generator states, and repeat them.
 
-    recording  the states around each evaluation are kept
-    saved      those of the accepted steps, for autograd to hold between forward and backward
+    recording  whether the states before and after each evaluation are recorded
+    saved      the states of the accepted steps, which autograd keeps for the backward pass
     """
 
     def __init__(self, generators: Iterable[Generator]) -> None:
@@ -118,54 +118,53 @@ class Draws:
         self._places: dict[int, int] = {}
 
     def begin(self, f0: State, repeatable: bool) -> State:
-        """Return the first value `f0`; if the field drew for it, and steps are `repeatable`, begin to record."""
-        # Most fields draw nothing: they pay for this look and for the one in `began_late`.
+        """Return the first value `f0`; begin to record if the field has drawn for it and steps are `repeatable`."""
+        # Most fields draw nothing; they cost this check and the one in `began_late`.
         drew = self.changed(self._before_first)
         self._after_first = self.states() if drew else self._before_first
         self.recording = bool(drew) and repeatable
         return self._drawn(f0, self._before_first) if self.recording else f0
 
     def began_late(self) -> str:
-        """Return the names of generators that the solve has drawn from without being recorded.
+        """Return the names of the generators from which the solve has drawn unrecorded numbers.
 
-        If only the first evaluation drew, it did so for the whole solve (noise that is kept): nothing is to be
-        repeated, and recording ends.
+        If only the first evaluation drew, it did so for the whole solve (noise that is kept). Nothing needs to be
+        repeated then, and recording ends.
         """
         drew = self.changed(self._after_first)
-        # Drawn since the first value, and unseen: the solve has to be made again.
+        # Drawn after the first value and not recorded: the solve has to be repeated.
         late = "" if self.recording else drew
         self.recording = self.recording and (bool(drew) or not self._evaluated_again)
         return late
 
     def begin_again(self, f0: State) -> State:
-        """Put the generators back to where they were after the first value `f0`, and record; return it as `begin`."""
+        """Restore the generators to their states after the first value `f0`, and record; return `f0` like `begin`."""
         self.restore(self._after_first)
         self.recording = True
         return self._drawn(f0, self._before_first)
 
     def record(self, function: VectorField) -> VectorField:
-        """Return `function`, its values with the states around them."""
+        """Return `function` with values that carry the states before and after their evaluation."""
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
             self._evaluated_again = True
-            # The solver itself draws nothing, but other threads may: then the states are not those after the last
-            # evaluation.
+            # The solver draws nothing between evaluations, but other threads may.
             before = self.states() if self.changed(self._last) else self._last
             return self._drawn(function(t, y, used), before)
 
         return evaluate
 
     def save(self, values: Sequence[State]) -> list[Draw]:
-        """Return what `values` drew, in this order, and save the states."""
+        """Save the states around `values`, in this order, and return their indices."""
         return [Draw(self._save(x.before), self._save(x.after)) for x in values if isinstance(x, _Drawn)]
 
     def replay(self, function: VectorField, draws: Sequence[Draw]) -> VectorField:
-        """Return `function`, which draws again, one after the other, what `draws` hold."""
-        # In the order in which they were saved, which the gradient keeps to (`Problem.record`).
+        """Return `function` with evaluations that repeat `draws`, one after the other."""
+        # In the order in which they were saved: the gradient evaluates in this order (`Problem.record`).
         remaining = iter(draws)
 
         def evaluate(t: Time, y: State, used: bool = True) -> State:
-            # Put back before each evaluation: in the forward solve rejected attempts have drawn between them.
+            # Before each evaluation, since rejected attempts drew between them in the forward solve.
             draw = next(remaining)
             self.restore(self.saved[draw.before])
             value = function(t, y, used)
@@ -181,11 +180,11 @@ class Draws:
 
     @contextmanager
     def restored_after(self, gradient: str) -> Iterator[None]:
-        """Leave the generators as if a backward pass had drawn nothing; raise RandomField if it alone has drawn.
+        """Restore the generators after a backward pass; raise RandomField if the field has drawn only in this pass.
 
-        A field that seeds a generator at every evaluation leaves it where the first one did, and is no such field.
+        A field that seeds a generator at every evaluation leaves it in the state after the first one, and is accepted.
         """
-        # What is drawn backward repeats what was drawn: afterwards the caller's next number is what it would have been.
+        # The backward pass repeats draws, which must not change the numbers that the caller draws next.
         before, expected = self.states(), self.recording
         try:
             yield
@@ -201,14 +200,14 @@ class Draws:
             )
 
     def take_saved(self) -> list[Tensor]:
-        """Return the saved states, and let go of them."""
-        # Autograd holds them from here on, as it holds all that a node keeps, and frees them after the backward pass.
+        """Return the saved states, and drop them."""
+        # Autograd keeps them from now on, and frees them after the backward pass.
         saved, self.saved, self._places = self.saved, [], {}
         self._before_first = self._last = ()
         return [state for states in saved for state in states]
 
     def put_saved(self, tensors: Sequence[Tensor]) -> None:
-        """Take back what `take_saved` returned."""
+        """Put back what `take_saved` returned."""
         count = len(self._generators)
         self.saved = [tuple(tensors[n : n + count]) for n in range(0, len(tensors), count)]
 
@@ -219,23 +218,23 @@ class Draws:
         return drawn
 
     def _save(self, states: States) -> int:
-        # The states after an evaluation are those before the next one, as an object too: saved once.
+        # The states after an evaluation are the same object as those before the next one, and are saved once.
         if id(states) not in self._places:
             self._places[id(states)] = len(self.saved)
             self.saved.append(states)
         return self._places[id(states)]
 
     def states(self) -> States:
-        """Return the states of the generators, as they are now."""
+        """Return the present states of the generators."""
         return tuple(generator.get_state() for generator in self._generators)
 
     def restore(self, states: States) -> None:
-        """Put the generators back to `states`."""
+        """Restore the generators to `states`."""
         for generator, state in zip(self._generators, states):
             generator.set_state(state)
 
     def changed(self, states: States) -> str:
-        """Return the names of the generators that are not at `states`."""
+        """Return the names of the generators whose states differ from `states`."""
         pairs = zip(self._generators, states)
         # Compared as bytes: torch.equal takes twice as long.
         moved = [x for x, state in pairs if x.get_state().numpy().tobytes() != state.numpy().tobytes()]

@@ -1,18 +1,18 @@
-"""The values that a vector field can read, wherever they are kept.
+"""Find the values that a vector field can read, wherever they are stored.
 
     nets = [Net(), Net()]
     def field(t, y):
         return nets[int(t > 0.5)](y) * settings.scale
 
-The walk begins at the field and goes on to what each value's code can read (`odenet_cli.ode.field.code`): from a
-function to its closure, the globals that it names and its defaults; from a method to its function and its object; from
-an object to the attributes that any code reached so far names; from a container to its items; from a module of torch to
-its parameters, buffers, submodules and hooks. Here: `nets`, both networks and their layers, `settings`, and of its
-attributes `scale`. Since code found late can name an attribute of an object found early, objects are looked at again
-until nothing new turns up.
+The walk starts at the field and follows what each value's code can read (`odenet_cli.ode.field.code`): from a function
+to its closure, the globals that it names and its defaults; from a method to its function and its object; from an object
+to those attributes that are named by any code reached so far; from a container to its items; from a module of torch to
+its parameters, buffers, submodules and hooks. Here it finds `nets`, both networks and their layers, `settings`, and its
+attribute `scale`. Since code found later can name an attribute of an object found earlier, objects are visited again
+until nothing new is found.
 
-Each holder of values is noted with a function that reads them again, which is all that `snapshot` needs to find out
-what has changed. Not seen: values inside objects of C extensions, ContextVars, and what code imports at run time.
+Each holder of values is recorded with a function that reads the values again, from which `snapshot` finds changes. Not
+found: values inside objects of C extensions, ContextVars, and what code imports at run time.
 """
 
 from __future__ import annotations
@@ -72,15 +72,16 @@ def reachable(roots: Iterable[tuple[str, Any]]) -> Reachable:
 
 @dataclass(slots=True)
 class _Namespace:
-    """Hold attributes, of which only those are read that code names.
+    """Hold the attributes of an object, class or Python module; only those that code names are read.
 
-    name        of what has them
+    name        of the object, for messages
     attributes  as a mapping
     local       names that are read in any case
-    of_object   code that makes up names may read all of them; those of classes and Python's modules are read by name
-    hides       one that is absent counts, for it may come to hide that of the class
-    known       names noted already
-    version     of the names when they were looked up last
+    of_object   whether code that composes names may read all attributes, as for objects; those of classes and Python
+                modules are read by name only
+    hides       whether absent attributes are recorded too: one set later would hide that of the class
+    known       names recorded already
+    version     of the names at the last lookup
     """
 
     name: str

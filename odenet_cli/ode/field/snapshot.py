@@ -1,18 +1,18 @@
-"""Whether a field in the backward pass is what it was in the forward solve.
+"""Detect whether a field has changed between the forward solve and the backward pass.
 
     loss = 0
     for k in (1.0, 2.0):
         loss = loss + solve(lambda t, y: -k * y, y0, ts).y.sum()
     loss.backward()
 
-evaluates both fields again with k = 2, and would return a wrong gradient. So the values that a field can read are noted
-when a solve begins (`Snapshot`), and compared when its backward pass does: by identity; numbers and strings also by
-value; tensors by autograd's version counter, by address and by their first 64 bytes, arrays by a checksum. What has
-changed by the end of the forward solve (a counter, a cache, running statistics) the field changes itself, and is left
-out. Anything else raises `FieldChanged` with its name.
+evaluates both fields again with k = 2, and would return a wrong gradient. So the values that a field can read are
+recorded when a solve begins (`Snapshot`), and compared when its backward pass begins: by identity; numbers and strings
+also by value; tensors by autograd's version counter, by address and by their first 64 bytes; arrays by a checksum.
+Whatever has changed by the end of the forward solve (a counter, a cache, running statistics) is changed by the field
+itself, and is ignored. Any other change raises `FieldChanged` with the name of the value.
 
-Not seen: a write through `.data` behind the first 64 bytes of a tensor, or anywhere in one that is not on the CPU or
-not contiguous.
+Not detected: a write through `.data` beyond the first 64 bytes of a tensor, or anywhere in a tensor that is not on the
+CPU or not contiguous.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from odenet_cli.ode.errors import FieldChanged
 ABSENT: Any = object()
 _CHANGED_BY_FIELD: Any = object()
 _DENSE_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)  # a subclass need not have memory of its own
-# Types of which equal values are the same.
+# Types whose values are compared by ==, not by identity.
 SIMPLE = frozenset(
     {int, float, complex, bool, str, bytes, type(None), type(...), range, slice, types.BuiltinFunctionType}
     | {torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format}
@@ -42,14 +42,14 @@ SIMPLE = frozenset(
 
 
 class Holder:
-    """Hold the values of a function's variables, an object's attributes or a container's items, as they were.
+    """Hold the recorded values of a function's variables, an object's attributes or a container's items.
 
-    name      "field.layers"
-    form      how the key of a value is written behind it: ".{}", "[{}]"
+    name      for messages, "field.layers"
+    form      how a key is appended to the name: ".{}", "[{}]"
     keys      of the values
-    read      returns the values as they are now
-    is_dict   it is a dictionary
-    may_grow  another number of entries is no change
+    read      returns the present values
+    is_dict   whether it is a dictionary
+    may_grow  whether another number of entries counts as unchanged
     """
 
     __slots__ = ("form", "is_dict", "keys", "may_grow", "name", "read", "values")
@@ -64,11 +64,11 @@ class Holder:
         return self.name + self.form.format(key)
 
     def changes(self) -> list[tuple[int, Any, Any]]:
-        """Return index, noted and present value of each place that holds another one; -1 and numbers of entries."""
+        """Return (index, recorded value, present value) of each change; (-1, recorded, present number of entries)."""
         now, changed = list(self.read()), []
         if len(now) != len(self.values) and not self.may_grow:
             changed.append((-1, len(self.values), len(now)))
-        # By identity first, all at once and without a call of `==`: most of the time that is all.
+        # By identity first, for all values at once: this is usually enough.
         if not all(map(is_, self.values, now)):
             for n, (old, new) in enumerate(zip(self.values, map(_without_graph, now))):
                 if old is not new and old is not _CHANGED_BY_FIELD and not _equal(old, new):
@@ -77,26 +77,25 @@ class Holder:
 
 
 class _TensorContents:
-    """Hold what was in a tensor; not the tensor, whose graph could hold the solve.
+    """Hold the contents of a tensor, but not the tensor itself, whose graph could keep the solve alive.
 
-    window  its first bytes in memory: to be read only while the tensor is still at this address
+    window  its first bytes in memory; valid only while the tensor is at this address
     """
 
     __slots__ = ("address", "bytes", "label", "tensor", "version", "window")
 
     def __init__(self, tensor: Tensor, label: str) -> None:
         self.tensor, self.label, self.version = ref(tensor), label, version_of(tensor)
-        # Of a subclass, or of a sparse tensor, the address need not be where the numbers are.
+        # For a subclass or a sparse tensor the address may not be that of the numbers.
         dense = type(tensor) in _DENSE_TYPES and tensor.layout is torch.strided
         self.address = tensor.data_ptr() if dense else 0
         visible = self.address and tensor.is_cpu and tensor.is_contiguous()
-        # Bytes looked at where they lie, without an operation of torch: this is done for each tensor of each solve.
+        # Read in place, without an operation of torch, since this is done for each tensor of each solve.
         self.window = (ctypes.c_char * (min(64, tensor.nbytes) if visible else 0)).from_address(self.address)
         self.bytes = self.window.raw
 
     def change(self) -> str:
-        """Return how the tensor has changed; nothing if it has not, or if nobody has it any more."""
-        # A tensor that nobody has any more cannot be read by the field either.
+        """Return how the tensor has changed; an empty text if it has not, or if it no longer exists."""
         tensor = self.tensor()
         if tensor is None:
             return ""
@@ -108,7 +107,7 @@ class _TensorContents:
 
 
 class _ArrayContents:
-    """Hold what was in an array of numpy or of Python."""
+    """Hold a checksum of an array of NumPy or of Python."""
 
     __slots__ = ("array", "checksum", "label")
 
@@ -120,10 +119,10 @@ class _ArrayContents:
 
 
 class Snapshot:
-    """Hold what was in `holders`, and in the tensors and arrays there, at one time."""
+    """Hold the values of `holders`, and the contents of their tensors and arrays, at one time."""
 
     def __init__(self, holders: Iterable[Holder] = ()) -> None:
-        # Two levels: which object stands where (holders), and what is in those that can change within (contents).
+        # Two levels: which object is where (holders), and the contents of objects that can change in place.
         self._holders = list(holders)
         self._contents: dict[int, _TensorContents | _ArrayContents] = {}
         for holder in self._holders:
@@ -137,9 +136,9 @@ class Snapshot:
             holder.values = list(map(_without_graph, holder.values))
 
     def watch(self, name: str, tensors: Iterable[Tensor]) -> None:
-        """Compare the contents of `tensors` too, wherever they are kept."""
+        """Record the contents of `tensors` too."""
         for n, tensor in enumerate(tensors):
-            # By its first name: one that a holder has is better than "args[0]".
+            # Under the first name only: that of a holder is better than "args[0]".
             self._contents.setdefault(id(tensor), _TensorContents(tensor, f"{name}[{n}]"))
 
     def tensors(self) -> list[Tensor]:
@@ -148,13 +147,13 @@ class Snapshot:
         return [x for x in values if x is not None and x.requires_grad]
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Return all tensors that are there, by the name of the first place that holds each."""
+        """Return all tensors that still exist, by the name of the first place that holds each."""
         contents = [each for each in self._contents.values() if isinstance(each, _TensorContents)]
         return {each.label: tensor for each in contents if (tensor := each.tensor()) is not None}
 
     def accept_changes(self) -> None:
-        """Leave out what has changed by now."""
-        # What the forward solve itself has moved is the field's own memory: it moves on in the backward pass as well.
+        """Ignore from now on whatever has changed so far."""
+        # What the forward solve has changed is the field's own state, which changes in the backward pass as well.
         for holder in self._holders:
             for n, _, _ in holder.changes():
                 # -1: entries were added or taken out.
@@ -166,7 +165,7 @@ class Snapshot:
 
     def check(self, gradient: str) -> None:
         """Raise FieldChanged if something is not what it was."""
-        # The first one is enough for the message.
+        # The message names the first change only.
         for label, change in self._changes():
             raise FieldChanged(
                 f"the vector field is not what it was in the forward solve: {label.lstrip(': .')} {change}.\n"
@@ -176,7 +175,7 @@ class Snapshot:
             )
 
     def _changes(self) -> Iterator[tuple[str, str]]:
-        """Yield the name of whatever is not what it was, and how it has changed."""
+        """Yield the name of whatever has changed, and how."""
         for holder in self._holders:
             for n, old, new in holder.changes():
                 if n < 0:
@@ -189,9 +188,8 @@ class Snapshot:
 
 
 def _without_graph(value: Any) -> Any:
-    """Return a weak reference to a tensor that may have a graph, `value` else. Of one object there is one such
-    reference, so that these can be compared by identity as well."""
-    # A parameter has no graph behind it, and is held as it is.
+    """Return a weak reference to a tensor that may have a graph, else `value`."""
+    # An object has one such weak reference, so identity compares these too. Parameters have no graph behind them.
     return ref(value) if isinstance(value, Tensor) and type(value) is not torch.nn.Parameter else value
 
 
@@ -203,20 +201,19 @@ def version_of(tensor: Tensor) -> int:
 
 
 def _checksum(numbers: Any) -> int:
-    # The whole array: numpy counts no versions, so that a write can be seen in the numbers alone.
+    # Of the whole array, since NumPy has no version counters.
     view = memoryview(numbers)
-    # An array of objects holds addresses, which say nothing of what the objects are.
+    # An array of objects holds addresses, which do not show changes of the objects.
     return 0 if view.format == "O" else zlib.crc32(view.tobytes())
 
 
 def _equal(old: Any, new: Any) -> bool:
-    # A NaN is not equal to itself, and is no change.
+    # NaN is not equal to itself, but unchanged.
     return type(old) is type(new) and _is_plain(old) and (old == new or (old != old and new != new))
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether equal values of this kind are the same."""
-    # Objects of the user's own may define == as they like, or not at all: of those only identity counts.
+    """Return whether == decides if this value has changed; for all other objects identity does."""
     if isinstance(value, (list, tuple, frozenset, set)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):

@@ -1,13 +1,13 @@
-"""The settings of PyTorch under which a vector field computes: autocast, and the default dtype and device.
+"""Restore PyTorch's settings in the backward pass: autocast, and the default dtype and device.
 
     with torch.autocast("cuda"):
         y = solve(lambda t, y: net(y).float(), y0, ts).y
     y.sum().backward()
 
-The backward pass runs outside of the block, and evaluates the field again: `TorchSettings` notes what is in force where
-a solve begins, and restores it there. The solver itself is never autocast: its states, steps and vector-Jacobian
-products keep the precision of the state. Other modes (deterministic algorithms, TF32) are not restored. `Dtypes` shows
-in which dtypes a field computes, whatever that of its state.
+Here the backward pass runs outside of the block, and evaluates the field again. `TorchSettings` records the settings at
+the start of a solve, and restores them in the backward pass. The solver itself never runs under autocast: its states,
+steps and vector-Jacobian products keep the precision of the state. Other modes (deterministic algorithms, TF32) are not
+restored. `Dtypes` records the dtypes in which a field computes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Autocast(NamedTuple):
 
 
 class TorchSettings(NamedTuple):
-    """Hold the settings in force where a solve begins.
+    """Hold the settings at the start of a solve.
 
-    autocast  those that are enabled; empty almost always
-    dtype     the default one of new tensors
-    device    the default one of new tensors; None: nobody has set one
+    autocast  those that are enabled, usually none
+    dtype     default dtype of new tensors
+    device    default device of new tensors; None: not set
     """
 
     autocast: tuple[Autocast, ...]
@@ -61,8 +61,8 @@ class TorchSettings(NamedTuple):
     def for_field(self) -> AbstractContextManager[Any]:
         """Return the context in which the vector field computes.
 
-        Where autograd records, each evaluation casts the weights anew: the gradients of casts that all of them share
-        would be summed up in half precision (measured: dL/dw of 1,000 Euler steps in bfloat16 was 64 % off).
+        With autograd on, each evaluation casts the weights again. If all evaluations shared a cast, its gradients would
+        be summed in half precision (measured: dL/dw of 1,000 Euler steps in bfloat16 was 64 % off).
         """
         if not self.autocast:
             return _NOTHING
@@ -73,18 +73,18 @@ class TorchSettings(NamedTuple):
         )
 
     def for_solver(self) -> AbstractContextManager[Any]:
-        """Return the context in which the solver computes: autocast is off, and keeps its cache of weights."""
+        """Return the context in which the solver computes: autocast is off, but keeps its cache of weights."""
         if not self.autocast:
             return _NOTHING
         return _autocast_all([autocast._replace(enabled=False) for autocast in self.autocast])
 
     @contextmanager
     def restored(self, device: torch.device) -> Iterator[None]:
-        """Put back the default dtype and device, and switch off every autocast, as `for_solver` did."""
-        # Twice: off is what the backward pass's own surroundings have on, and what was on where the solve began.
+        """Restore the default dtype and device, and switch off every autocast, as `for_solver` does."""
+        # Both: autocasts that are on around the backward pass, and those that were on at the start of the solve.
         now = TorchSettings.current(device)
         with now.for_solver(), self.for_solver(), ExitStack() as stack:
-            # Only where it differs: a device is a mode, which every function of torch then goes through.
+            # Only if it differs: a default device is a mode, which slows down every function of torch.
             if now.device != self.device:
                 stack.enter_context(torch.device(self.device or "cpu"))
             if now.dtype != self.dtype:
@@ -108,7 +108,7 @@ def _autocast_all(autocasts: Sequence[Autocast]) -> Iterator[None]:
 
 
 class Dtypes(TorchFunctionMode):
-    """Note the floating-point dtypes of what is computed inside, of tensors that have `least_dim` dimensions."""
+    """Record the floating-point dtypes of all results with at least `least_dim` dimensions."""
 
     def __init__(self, least_dim: int = 0) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Gradients through a solve, one a file: the module's name is the gradient's name, `GRADIENT` its class.
+"""Gradients through a solve, one per file: the module's name is the gradient's name, `GRADIENT` its class.
 
-Either autograd sees the solve itself (`backprop`), or the solve is one node of its graph (`solve_as_node`): then
-`forward` solves and says what it keeps, and `backward` turns the cotangents of the states at the output times into
+Either autograd records the solve itself (`backprop`), or the solve is one node of its graph (`solve_as_node`). Then
+`forward` solves and returns what to keep, and `backward` turns the cotangents of the states at the output times into
 those of y0, of the times, and of the tensors that the field depends on.
 """
 
@@ -19,7 +19,7 @@ from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 from odenet_cli.ode.tableau import Tableau
 
-MaybeTensor = Tensor | None  # None stands for a gradient of zeros that nobody has to make
+MaybeTensor = Tensor | None  # None: a gradient of zeros, without a tensor
 Cotangents = Sequence[list[MaybeTensor]]  # by output time, then by component of the state
 
 
@@ -46,16 +46,16 @@ class Gradient(Protocol):
     def solve(self, problem: Problem) -> tuple[Tensor, ...]: ...
 
 
-# Two passes and a third for second derivatives. Saving, freeing and checking is the node's: `autograd.node`.
+# Saving, freeing and checking is done by `autograd.node`.
 class NodeGradient(Gradient, Protocol):
     """A gradient whose solve is one node of the graph.
 
-    saves_outputs    backward wants the states at the output times
-    repeats_steps    backward evaluates the field where the forward solve did, step by step from the last, and so can
-                     draw its random numbers again; a gradient that does not say so cannot
+    saves_outputs    backward needs the states at the output times
+    repeats_steps    backward evaluates the field at the same points as the forward solve, step by step from the last,
+                     and so can draw its random numbers again; by default False
     forward          solves; returns the states, the tape (anything without tensors), and the tensors to keep
-    backward         is given back what was kept, in front of it the states if it `saves_outputs`
-    double_backward  returns the same gradients, made by plain autograd for second derivatives
+    backward         gets the kept tensors back, preceded by the states if it `saves_outputs`
+    double_backward  returns the same gradients with a graph, for second derivatives
     """
 
     saves_outputs: bool

@@ -2,7 +2,7 @@
 
     dz/dt = f(t, z),   da/dt = -aᵀ ∂f/∂z,   dθ̄/dt = -aᵀ ∂f/∂θ      (Chen et al. 2018, equations 2, 4 and 5)
 
-z is restored by solving it backwards from the stored outputs; θ̄ is a quadrature along the way.
+z is solved backward too, starting again from the stored state at each output; θ̄ is a quadrature along the way.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ NORMS = ("relative", "absolute", "seminorm")
 class Adjoint:
     """Solve the adjoint equation backwards.
 
-    norm                relative: the tolerance on `a` is relative to the gradient that came in, so that the scale of
-                        the loss changes nothing; absolute: the paper's [z, a, θ̄] in one norm; seminorm: the same
-                        without θ̄ (Kidger, Chen & Lyons 2021)
-    control_parameters  let the error of θ̄ into the relative norm too. The absolute norm has it in any case; seminorm
-                        is that norm without it, so the two together are refused
+    norm                relative: the tolerance on `a` is relative to the incoming gradient, so that the scale of the
+                        loss does not matter; absolute: the paper's [z, a, θ̄] in one norm; seminorm: the same without θ̄
+                        (Kidger, Chen & Lyons 2021)
+    control_parameters  also control the error of θ̄ in the relative norm. The absolute norm always does; seminorm never
+                        does, and is refused together with it
     solver              of the backward solve; None: the forward one
     """
 
@@ -67,7 +67,7 @@ class Adjoint:
             )
 
     def forward(self, problem: Problem) -> tuple[list[State], None, list[Tensor]]:
-        # O(1): no step leaves anything behind. The node itself keeps the states at the outputs (`saves_outputs`).
+        # O(1) memory: nothing is kept per step. The node keeps the states at the outputs (`saves_outputs`).
         return integrate(problem.loop(single_steps=False), problem), None, []
 
     def backward(self, problem: Problem, tape: None, kept: Sequence[State], cotangents: Cotangents) -> Gradients:
@@ -75,7 +75,7 @@ class Adjoint:
             return _BackwardSolve(self, problem).run(kept, cotangents)
         except FieldChanged:
             raise
-        # Named: its settings may be others than those of the forward solve, which succeeded.
+        # Say which solve failed: its settings may differ from those of the forward solve, which succeeded.
         except SolveError as error:
             raise type(error)(f"in the backward solve (its keys are gradient.solver.*): {error}") from error
 
@@ -84,10 +84,10 @@ class Adjoint:
 
 
 class AugmentedField:
-    """Evaluate the derivatives of z, of a and of θ̄ together: one evaluation of f, one vector-Jacobian product.
+    """Evaluate the derivatives of z, a and θ̄ together: one evaluation of f, one vector-Jacobian product.
 
-    uses_input    f was found to depend on the inputs, one by one
-    has_gradient  f's last value depended on anything
+    uses_input    for each input, whether any value of f depended on it
+    has_gradient  whether the last value of f depended on z or any input
     """
 
     def __init__(self, problem: Problem, retain_graph: bool) -> None:
@@ -100,22 +100,22 @@ class AugmentedField:
 
     def __call__(self, t: Time, y: State, used: bool = True) -> State:
         z, a = y[: self.parts], y[self.parts :]
-        # θ̄ is a quadrature: stages that carry no weight can do without its derivative.
+        # θ̄ is a quadrature: its derivative is not needed at stages without weight.
         inputs = self.inputs if used else ()
         with torch.enable_grad():
-            # Cut off here: the product needs the graph of this one evaluation, and nothing of the solve before it.
+            # Detached: the product needs the graph of this one evaluation only.
             leaves = as_leaves(z)
             dz = self.rhs(t, leaves)
             if not torch.compiler.is_compiling():
                 self._late.look(dz, leaves)
-            # -aᵀ ∂f/∂(z, θ) of equations 4 and 5: the sign goes with the cotangent.
+            # -aᵀ ∂f/∂(z, θ), equations 4 and 5: the cotangent carries the sign.
             minus_a = [part.neg() if k.requires_grad else None for k, part in zip(dz, a)]
             products = vjp(dz, minus_a, (*leaves, *inputs), retain_graph=self.retain_graph)
         self.has_gradient = any(k.requires_grad for k in dz)
-        # A count inside a kernel would be a constant of the compiled code; `count` adds what a kernel has made.
+        # Inside a kernel a count would become a constant; its caller uses `count`.
         if self.has_gradient and not torch.compiler.is_compiling():
             self.rhs.stats.vjps += 1
-        # The solver needs a tensor for every component; `uses_input` keeps which zeros are none of the field's.
+        # The solver needs a tensor for every component; `uses_input` remembers which of them have no gradient at all.
         da = [torch.zeros_like(part) if g is None else g for part, g in zip(z, products)]
         quadrature = products[self.parts :]
         if used:
@@ -124,33 +124,33 @@ class AugmentedField:
         return (*(k.detach() for k in dz), *da, *dtheta)
 
     def count(self, evaluations: int) -> None:
-        """Add evaluations, and as many products, that a compiled kernel has made."""
+        """Add evaluations that a compiled kernel has made, and as many products."""
         self.rhs.count(evaluations)
         self.rhs.stats.vjps += evaluations * self.has_gradient
 
     def count_vjps(self, values: State, evaluations: int) -> State:
-        """Return `values`: nobody goes back through a backward pass."""
+        """Return `values` unchanged: the backward solve is not differentiated."""
         return values
 
 
 class _BackwardSolve:
     """Solve the adjoint equation from the last output time to the first.
 
-    scale  the largest RMS of `a` where a gradient came in: what the relative norm measures its error by
+    scale  the largest RMS of `a` right after adding an output's cotangent; the relative norm multiplies atol by it
     """
 
     def __init__(self, options: Adjoint, problem: Problem) -> None:
         self.problem, self.norm = problem, options.norm
         self.parts = len(problem.rhs.y0)
-        self.n_dynamic = 2 * self.parts  # z and a; θ̄ feeds back into nothing
+        self.n_dynamic = 2 * self.parts  # z and a; θ̄ is a quadrature
         self.solver = options.solver or problem.solver
         outside = problem.captured is not None and problem.captured.shares_graph
         if outside or any(tensor.grad_fn is not None for tensor in problem.inputs):
-            self.solver = replace(self.solver, compile=False)  # a compiler does not follow a graph out of the field
-        # A jump is the field's, whichever solver comes by.
+            self.solver = replace(self.solver, compile=False)  # no graph may lead out of a compiled field
+        # Jumps belong to the field, so those of either solver count.
         self.jumps = {*getattr(problem.solver, "jumps", ()), *getattr(self.solver, "jumps", ())}
         self.controls_parameters = options.norm == "absolute" or options.control_parameters
-        # In `run` it grows with the gradients that come in, and the norm reads it at each step.
+        # `run` raises it with incoming gradients; the norm reads it at each step.
         self.scale = 0.0
 
     def run(self, states: Sequence[State], cotangents: Cotangents) -> Gradients:
@@ -159,19 +159,19 @@ class _BackwardSolve:
         n_controlled = None if self.controls_parameters else self.n_dynamic
         loop: Loop = self.solver.loop(field, self._error_norm(), self.n_dynamic, n_controlled, interior_outputs=False)
         a: State = tuple(torch.zeros_like(part) for part in problem.rhs.y0)
-        # θ̄ begins at 0, and each span adds the integral over it.
+        # θ̄ starts at 0, and each span adds its integral.
         theta: State = tuple(tensor.clone() for tensor in field.zeros)
         times = [torch.zeros((), dtype=problem.rhs.time_dtype, device=problem.rhs.device) for _ in ts]
-        # Backwards from one output time to the one before it; there a jumps by the cotangent of that output (figure 2).
+        # From each output time back to the previous one; at an output `a` jumps by its cotangent (figure 2).
         for j in range(len(ts) - 1, 0, -1):
             a = tuple(part if g is None else part + g for part, g in zip(a, cotangents[j]))
             self.scale = max(self.scale, _finite_rms(a, ts[j]))
             if not self.scale:
-                continue  # no gradient has come in yet
-            # At output j `a` has jumped by its cotangent, and z is the stored output again: the derivative at the end
-            # of the last span is that of another state. The step size carries over.
+                continue  # no gradient yet
+            # `a` has jumped, and z restarts from the stored output, so the derivative at the end of the previous span
+            # does not apply here. The step size does.
             loop.f0, dz = None, None
-            # The augmented state of the paper's algorithm 1; each part stays a tensor of its own shape.
+            # The augmented state of the paper's algorithm 1, as a tuple of tensors.
             y = (*states[j], *a, *theta)
             for segment in split_at_jumps(ts, j, j - 1, self.jumps, problem.rhs.time_dtype):
                 for accepted in loop.run(segment, y):
@@ -182,13 +182,13 @@ class _BackwardSolve:
                 times[j] += _along(cotangents[j], dz)  # dL/dt_j = dL/dy_j · f(t_j, y_j)
             a, theta = y[self.parts : self.n_dynamic], y[self.n_dynamic :]
         if problem.times is not None and self.scale:
-            # Moving t0 shortens the solve: dL/dt0 = -a · f(t0, y0), on the side of a jump where the solve begins.
+            # A later t0 shortens the solve: dL/dt0 = -a · f(t0, y0); at a jump f is taken on the side of the solve.
             first, *_ = split_at_jumps(ts, 0, len(ts) - 1, self.jumps, problem.rhs.time_dtype)
             times[0] -= _along(a, problem.rhs(first.visible_time(ts[0]), states[0]))
         if not problem.ends_only:
             _finite_rms(tuple(g for g in cotangents[0] if g is not None), ts[0])
         y0 = [part if g is None else part + g for part, g in zip(a, cotangents[0])]
-        # None rather than zeros: an optimizer skips a parameter without a gradient, as after any backward pass.
+        # None, not zeros, for unused parameters: optimisers skip those without a gradient.
         inputs = [part if used else None for part, used in zip(theta, field.uses_input)]
         return Gradients(y0, None if problem.times is None else torch.stack(times).to(problem.times), inputs)
 
@@ -196,7 +196,7 @@ class _BackwardSolve:
         if not hasattr(self.solver, "rtol"):
             return None
         rtol, atol = self.solver.rtol, self.solver.atol
-        # One group of all components, θ̄ among them as `n_controlled` says: the paper's flat norm, or without θ̄.
+        # One group of all controlled components: the paper's flat norm; with seminorm `n_controlled` excludes θ̄.
         if self.norm != "relative":
             return Norm(rtol, atol)
         # θ̄ is measured by the scale of `a` too: both grow in proportion to the loss.
@@ -211,7 +211,7 @@ def _along(cotangents: Sequence[MaybeTensor], dy: State) -> Tensor | float:
 
 
 def _finite_rms(a: State, t: float) -> float:
-    """Return the RMS of a gradient that came in at t; raise NotFinite if it is none."""
+    """Return the RMS of an incoming gradient at t; raise NotFinite if it is NaN or infinite."""
     size = rms(a)
     if not math.isfinite(size):
         raise NotFinite(f"the gradient that came in at t = {t:.6g} is NaN or infinite.")

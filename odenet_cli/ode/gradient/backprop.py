@@ -1,8 +1,8 @@
 """Backpropagation through the solver: the exact gradient of its steps (the paper's RK-Net).
 
-The solve is made of differentiable operations, and autograd sees them all: it keeps the graphs of the accepted steps'
-evaluations, so memory grows with them, and evaluates nothing again: `nfe_backward` is 0. Step sizes are plain numbers
-to it.
+The solve consists of differentiable operations, which autograd records. It keeps the graphs of the accepted steps'
+evaluations, so memory grows with their number, and evaluates nothing again: `nfe_backward` is 0. Step sizes are
+constants.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Backprop:
     kept_per_step = 2
 
     def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        # No backward pass of ours will see the evaluations again, so each is hooked now.
+        # There is no backward pass of ours in which to count products, so each evaluation gets a hook.
         problem.rhs.counts_vjps = True
-        # The times of all steps are tensors of the graph, where the output times have gradients: no node returns them.
+        # If the output times have gradients, the times of all steps are tensors of the graph.
         loop = problem.loop(problem.make_time_gradients(problem.times))
         return problem.stack(integrate(loop, problem))
 

@@ -1,8 +1,8 @@
-"""Replay: the exact gradient of the solver's steps, from one state kept a step.
+"""Replay: the exact gradient of the solver's steps, from one state kept per step.
 
-Backward, each accepted step is taken again under autograd, and its graph consumed at once. That costs the method's
-stages (one less under FSAL) for each accepted step, and what dense output needs for steps with outputs inside; rejected
-steps cost nothing. Checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020,
+The backward pass takes each accepted step again under autograd, and frees its graph at once. This costs the method's
+stages (one less with FSAL) for each accepted step, and the extra stages of the dense output for steps with interior
+outputs; rejected steps cost nothing. Also known as checkpointing of the steps (Gholami et al. 2019; Zhuang et al. 2020,
 "ACA").
 """
 
@@ -30,7 +30,7 @@ from odenet_cli.ode.tableau import Tableau
 
 @dataclass(frozen=True)
 class Replay:
-    """Keep the state at the start of every accepted step, and take the steps again backward."""
+    """Keep the state at the start of every accepted step, and take the steps again in the backward pass."""
 
     saves_outputs = False
     repeats_steps = True
@@ -46,7 +46,7 @@ class Replay:
         states = [problem.y0]
         for accepted in steps(problem.loop(), problem, states):
             records.append(problem.record(accepted, accepted.step.k))
-            # The states at the starts of the steps: those of step n are kept[n * parts : (n + 1) * parts].
+            # The state at the start of step n is kept[n * parts : (n + 1) * parts].
             kept.extend(accepted.y)
         return states, records, kept
 
@@ -54,7 +54,7 @@ class Replay:
         self, problem: Problem, tape: list[StepRecord], kept: Sequence[Tensor], cotangents: Cotangents
     ) -> Gradients:
         captured = problem.captured
-        if captured is not None and captured.shares_graph:  # a compiler does not follow a graph out of the field
+        if captured is not None and captured.shares_graph:  # no graph may lead out of a compiled field
             problem = _uncompiled(problem)
         vjps, parts = VJPAccumulator(problem), len(problem.rhs.y0)
         a: list[MaybeTensor] = [None] * parts  # dL/dy at the end of a step, then at its start
@@ -62,11 +62,11 @@ class Replay:
             record = tape[n]
             if record.output_at_end is not None:
                 accumulate(a, cotangents[record.output_at_end])
-            # Outputs inside the step are functions of its start too, by the weights b_i(θ) of dense output.
+            # Interior outputs are functions of the step's start too, through the dense output.
             interior = [x for j, _ in record.interior_outputs for x in cotangents[j]]
             start = as_leaves(kept[n * parts : (n + 1) * parts])
             with torch.enable_grad():
-                # The graph of one step at a time, gone through and dropped: memory does not grow with the steps.
+                # One step's graph at a time, so that memory does not grow with the number of steps.
                 end, states = take_again(problem, record, start, vjps.time_gradients)
                 values = [*end, *(part for state in states for part in state)]
                 a = vjps.vjp(values, [*a, *interior], start)
@@ -96,7 +96,7 @@ def take_again(
 ) -> tuple[State, list[State]]:
     """Return the state at the end of an accepted step taken again from `y`, and the outputs inside it."""
     t, h, formulas = record.t, record.h, problem.solver.formulas
-    # The function that the loop stepped with, at the same numbers; a compiled step by the kernel that ends at y1.
+    # The same function as in the forward loop, with the same numbers; a compiled step by the kernel without error norm.
     if isinstance(formulas, Rosenbrock):
         step = rosenbrock_step(formulas, problem.rhs, record.segment, time_gradients, t, y, h)
         return step.y, interpolation.interpolate(formulas, y, h, step.k, record.thetas(time_gradients))
@@ -104,7 +104,7 @@ def take_again(
     if problem.solver.compile and time_gradients is None and not record.interior_outputs:
         return advance(tableau, problem.rhs, record.segment, t, y, h, cuda_graph=on_gpu(y)), []
     f = restrict_to_segment(problem.repeated_field(record.draws), record.segment, time_gradients)
-    # f0 is evaluated again, though FSAL had it from the step before: the graph of a step begins at its start.
+    # f0 is evaluated again, though with FSAL the previous step had it: the graph must begin at this step's start.
     step = rk_step(tableau, f, t, y, h, f(t, y), with_f1=bool(record.interior_outputs))
     if not record.interior_outputs:
         return step.y, []

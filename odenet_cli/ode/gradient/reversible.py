@@ -1,8 +1,8 @@
 """The exact gradient of reversible steps, in O(1) memory (McCallum & Foster 2024; Zhuang et al. 2021, "MALI").
 
-The forward solve is another one: that of a pair (y, z), see `odenet_cli.ode.reversible_pair`, about twice the
-evaluations. Kept are the step sizes, as floats, and the final pair. Backward, each step is undone exactly, and its
-graph consumed on the way; whether that has led back to y0 is looked at once.
+The forward solve differs from that of other gradients: it solves a pair (y, z) (`odenet_cli.ode.reversible_pair`), with
+about twice the evaluations, and keeps the step sizes as floats and the final pair. The backward pass undoes each step
+exactly and differentiates it on the way; at the end it checks once that it has come back to y0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from odenet_cli.ode.tableau import Tableau
 class Reversible:
     """Solve a pair that can be run backward exactly.
 
-    coupling  λ in (0, 1): 1 would couple nothing; the smaller, the more stable forward and the less exact backward
+    coupling  λ in (0, 1); a smaller one is more stable forward, and less accurate backward; 1 would be no coupling
     """
 
     coupling: float = 0.999
