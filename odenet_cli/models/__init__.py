@@ -1,7 +1,7 @@
-"""Networks, one a file: the module's name is the model's name, `MODEL` its class.
+"""Networks, one per file: the module's name is the model's name, `MODEL` its class.
 
-A constructor takes `shape` (of one input) and `classes`, `solver` where the model solves an ODE, and the options of its
-preset in `conf/model/`. `common/` holds shared parts.
+The constructor takes `shape` (of one input), `classes`, `solver` if the model solves an ODE, and the options of its
+preset in `conf/model/`. `common/` has shared parts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     dz/dt = f(t, z),   d log p(z(t))/dt = -∇·f,   log p(x) = log N(z(0)) - ∫ ∇·f dt
 
-What tasks ask of any flow, and so of a class of your own (`model=custom model.target=module:Class`):
+Methods of every flow, also of your own class (`model=custom model.target=module:Class`):
 
     log_prob(x (B, *S), time=1.0) -> (B,)   log-density, at a fraction of the way from noise to data
     generate(noise (B, *S)) -> (x, log q)   map standard normal numbers to samples, with their log-density

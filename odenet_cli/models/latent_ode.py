@@ -1,9 +1,9 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
-With controls dz/dt = f(z, u(t)), and observations from z(t) and u(t); u between its rows is as the data say.
+With controls dz/dt = f(z, u(t)), and observations from z(t) and u(t); the data set interpolates u between its rows.
 
-All samples are solved at once, each to the times that it was observed at. Steps are longer than the gaps between
-times, so more times cost dense output, not function evaluations.
+All samples are solved together, each to its own observation times. Steps are longer than the gaps between times, so
+more times cost more dense output, but no function evaluations.
 """
 
 from __future__ import annotations

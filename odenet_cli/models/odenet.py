@@ -1,4 +1,4 @@
-"""The ODE network of table 1 (Chen et al. 2018): one field, solved from t = 0 to t = 1, in place of residual blocks.
+"""The ODE network of table 1 (Chen et al. 2018): one field, solved from t = 0 to t = 1, instead of residual blocks.
 
 With the adjoint gradient it is the paper's ODE-Net, with backpropagation its RK-Net.
 """

@@ -1,9 +1,9 @@
 """Planar normalising flow (Rezende & Mohamed, "Variational inference with normalizing flows", 2015, section 4.1).
 
 K layers f(z) = z + û tanh(w·z + b), û = u + (m(w·u) - w·u) w / |w|² with m(x) = -1 + log(1 + eˣ), so that w·û > -1 and
-each can be inverted (appendix A.1). A layer is cheap one way, and one equation in one unknown has to be solved for the
-other. So the direction follows the task: for density matching the layers map noise to data, as in that paper; for
-maximum likelihood, where `log_prob` of given points is wanted, they map **data to noise**, and samples are drawn by the
+each can be inverted (appendix A.1). A layer is cheap in one direction; in the other it needs the solution of a scalar
+equation. So the direction depends on the task: for density matching the layers map noise to data, as in that paper; for
+maximum likelihood, which evaluates `log_prob` of given points, they map **data to noise**, and samples are drawn by the
 inverse.
 """
 

@@ -1,4 +1,4 @@
-"""Ordinary differential equations in PyTorch: solvers one calls, and gradients through them.
+"""Ordinary differential equations in PyTorch: solvers, and gradients through them.
 
 >>> from odenet_cli.ode import Adaptive
 >>> solve = Adaptive(method="dopri5", rtol=1e-6, atol=1e-6, gradient="adjoint")

@@ -1,4 +1,4 @@
-"""The user's vector field as solvers call it: checked, counted, and given its own kind of state."""
+"""The user's vector field as solvers call it: checked, counted, and called with the user's kind of state."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from odenet_cli.ode.stats import Stats
 
 
 class Arguments:
-    """Hold what a field is called with besides time and state: tensors, however nested, and the rest.
+    """Hold the arguments of a field besides time and state, as a flat list of tensors and other values.
 
-    tensors  those of the caller
-    rest     leaves of the nest that are no tensors
+    tensors  the caller's tensors, in order
+    rest     all other values, in order
     """
 
     def __init__(self, args: Sequence[Any]) -> None:
         if not isinstance(args, (tuple, list)):
             raise TypeError(f"args must be a tuple of what follows (t, y): args=(u,); got {type(args).__name__}.")
-        # Flattened as torch's own function transforms do it: dicts, lists and tuples, whatever they hold.
+        # Flattened like arguments of torch's function transforms: nested dicts, lists and tuples.
         leaves, self._nest = tree_flatten(tuple(args))
         self.tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
         self.rest = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
         self._is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
 
     def fill(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-        """Return the arguments, with `tensors` where the caller's are."""
+        """Return the arguments with `tensors` in place of the caller's."""
         tensor, rest = iter(tensors), iter(self.rest)
         leaves = [next(tensor if is_tensor else rest) for is_tensor in self._is_tensor]
         args: tuple[Any, ...] = tree_unflatten(leaves, self._nest)
@@ -43,12 +43,12 @@ class Arguments:
 
 
 class RightHandSide:
-    """Call the user's field with a tensor time and its own kind of state, hold it to its shapes, and count.
+    """Call the user's field with a tensor time and the user's kind of state, check its result, and count.
 
-    y0           the state to begin with, as a tuple of tensors also where the user's is one tensor
-    args         what the field is called with besides: the caller's, or leaves in their place (`call_with`)
-    arguments    the caller's, taken apart
-    stats        where evaluations are counted
+    y0           initial state, always a tuple of tensors
+    args         further arguments of the field: the caller's, or leaves in their place (`call_with`)
+    arguments    the caller's arguments, flattened
+    stats        counters
     backward     count evaluations as backward work
     counts_vjps  hook each value, so that a backward pass through it adds to `stats.vjps`
     """
@@ -69,7 +69,7 @@ class RightHandSide:
         self.y0 = tuple(map(_alias, self.y0))
         self.device = self.y0[0].device
         self.torch_settings = TorchSettings.current(self.device)
-        # The widest of the state's dtypes: a field sees t no coarser than its finest component.
+        # The widest dtype of the state, so that t is as fine as the finest component.
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
@@ -83,16 +83,16 @@ class RightHandSide:
         elif t.dtype != self.time_dtype:
             t = t.to(self.time_dtype)
         if torch.compiler.is_compiling():
-            # A compiler does not see versions: what the field overwrites is a copy, and so is what it returns. Idle
-            # copies are left out. Nothing is counted, since the count would be a constant of the compiled code.
+            # A compiler has no version counters, so in-place writes go to copies; the compiler removes unneeded copies.
+            # Nothing is counted, since a count would become a constant of the compiled code.
             return tuple(k.clone() for k in self._traced(t, tuple(part.clone() for part in y)))
-        # In-place writes are found by autograd's version counters, which costs nothing on the device.
+        # Version counters detect in-place writes, at no cost on the device.
         versions = [part._version for part in y]
-        # Those by way of numpy or `.data` show in the numbers alone, which are looked at once, at the first evaluation.
+        # Writes through NumPy or `.data` show only in the numbers, which are compared once, at the first evaluation.
         looks = self._to_watch == WATCHED and self.device.type == "cpu" and all(map(_is_plain, y))
         before = tuple(part.detach().clone() for part in y) if looks else ()
         state = y[0] if self.single else y
-        # That a field takes derivatives by its state shows when its first call fails; from then on it is called so.
+        # A field that takes derivatives with respect to its state fails at its first call; see `_call_again`.
         field = self._call_differentiating if self._differentiates else self.field
         try:
             if self.torch_settings.autocast:
@@ -118,14 +118,14 @@ class RightHandSide:
             self.stats.nfe_forward += evaluations
 
     def count_vjps(self, values: State, evaluations: int) -> State:
-        """Return `values`, made by so many evaluations; a backward pass that comes to them counts as many products."""
+        """Return `values`, computed by so many evaluations, with hooks that count as many backward products."""
         if not self.counts_vjps or not any(k.requires_grad for k in values):
             return values
-        # Counted by a hook, as nobody else sees whether a backward pass comes this way, or how often.
+        # A hook, since only it knows whether and how often a backward pass comes here.
         stats, last_pass = self.stats, [-1]
 
         def count(cotangent: Tensor) -> None:
-            this_pass = torch._C._current_graph_task_id()  # several cotangents of one backward pass may come here
+            this_pass = torch._C._current_graph_task_id()  # one backward pass may call the hooks of several values
             if this_pass != last_pass[0]:
                 last_pass[0] = this_pass
                 stats.vjps += evaluations
@@ -133,15 +133,15 @@ class RightHandSide:
         counted = []
         for k in values:
             if k.requires_grad:
-                k = k.view_as(k)  # a field may return what is the caller's, a parameter say; the hook is ours
+                k = k.view_as(k)  # a field may return a tensor of the caller, which must not get our hook
                 k.register_hook(count)  # type: ignore[no-untyped-call]
             counted.append(k)
         return tuple(counted)
 
     def call_with(self, tensors: Sequence[Tensor], connected: bool = False) -> State:
-        """Let the field be called with these tensors of the arguments, and return them: as leaves of graphs that begin
-        there, or `connected` to what they were made from."""
-        # Captured anew for each pass: what a field is called with must be what the pass differentiates by.
+        """Call the field with these tensors as arguments from now on, and return them: as leaves of new graphs, or if
+        `connected` as views with their history."""
+        # New for each pass, since it differentiates with respect to the tensors that the field is called with.
         leaves = tuple(
             x.view_as(x) if connected and x.requires_grad else x.detach().requires_grad_(x.requires_grad)
             for x in tensors
@@ -150,8 +150,7 @@ class RightHandSide:
         return leaves
 
     def release(self) -> None:
-        """Let go of all tensors: autograd keeps them for the backward pass, and frees them after it."""
-        # The node's saved tensors are then the only references, and `retain_graph=False` frees them as it should.
+        """Drop all tensors, which autograd keeps for the backward pass and frees after it."""
         self.y0, self.args, self.arguments.tensors = (), (), ()
 
     def restore(self, parts: Sequence[Tensor]) -> Any:
@@ -167,7 +166,7 @@ class RightHandSide:
 
     def _check_shapes(self, value: Any, y: State) -> State:
         """Return what the field returned as a state; raise ValueError if it is not like `y`."""
-        # Refused, never broadcast: a k of another shape would give a state of that shape one stage later.
+        # Never broadcast: a k of another shape would change the shape of the state.
         k: State = (value,) if self.single else tuple(value)
         if len(k) != len(y):
             raise ValueError(f"the field returned {len(k)} tensors for a state of {len(y)}.")
@@ -177,8 +176,8 @@ class RightHandSide:
         return k
 
     def _call_again(self, error: RuntimeError, t: Tensor, state: Any) -> Any:
-        """Call a field anew that failed since its state has no gradient; raise what is wrong with any other."""
-        # Autograd's own words, for want of a type of error: the field has written into a state that is a leaf.
+        """Call a field again that failed because its state requires no gradient; raise any other error."""
+        # Identified by autograd's message, as it has no error type of its own: the field wrote into a leaf.
         if "a leaf Variable that requires grad" in str(error):
             raise ValueError(_WRITES) from error
         if self._differentiates or "does not require grad" not in str(error):
@@ -188,9 +187,9 @@ class RightHandSide:
             return self._call_differentiating(t, state, *self.args)
 
     def _call_differentiating(self, t: Tensor, y: Any, *args: Any) -> Any:
-        """Call a field that takes derivatives by its state itself (of a Hamiltonian, say), which it can only by one
-        that requires a gradient, and where autograd records; where the caller wants no gradient, none comes out."""
-        # Each evaluation makes leaves of its own, so that the field's inner graph begins at the state and ends with it.
+        """Call a field that differentiates with respect to its state itself, as for a Hamiltonian: with a state that
+        requires a gradient, and autograd on. The result has a graph only if autograd was on before."""
+        # New leaves at each evaluation, so that the field's inner graph begins at the state.
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
             state = (y,) if self.single else y
@@ -199,12 +198,11 @@ class RightHandSide:
         return value if recorded else tree_map_only(Tensor, torch.detach, value)
 
     def _watch(self, y: State, before: State, k: State) -> None:
-        """Raise ValueError if the field has changed the state, of which `before` is a copy, or a value that it returned
-        before."""
+        """Raise ValueError if the field has overwritten the state, of which `before` is a copy, or an earlier value."""
         self._to_watch -= 1
         for part, contents in zip(y, before):
             if differs(part, contents):
-                part.data.copy_(contents)  # it may be the caller's
+                part.data.copy_(contents)  # restored, as it may be the caller's tensor
                 raise ValueError(_WRITES)
         for value in self._last:
             if _is_overwritten(*value):
@@ -212,15 +210,14 @@ class RightHandSide:
         self._last = [self._note(dy, 4 * len(k)) for dy in k]
 
     def _note(self, dy: Tensor, held: int) -> _Returned:
-        """Return `dy` as it is; raise ValueError if one of the last `held` values lay there and is overwritten.
+        """Record the present contents of `dy`; raise ValueError if it has overwritten one of the last `held` values.
 
-        A field may have several buffers and return them by turns, so more than the last value is looked for, by its
-        address: one look-up an evaluation.
+        A field may return several buffers in turn, so earlier values are looked up by address, once per evaluation.
         """
         address, by_address, contents = dy.data_ptr() if _is_plain(dy) else 0, self._by_address, None
         if address in by_address:
             before = by_address.pop(address)
-            if before[0]() is not None:  # the memory of a dead one may be anyone's
+            if before[0]() is not None:  # memory of a freed tensor may be reused
                 if _is_overwritten(*before):
                     raise ValueError(_REUSES)
                 contents = dy.detach().clone() if dy.is_cpu else None
@@ -232,13 +229,12 @@ class RightHandSide:
         return value
 
 
-# Who returns a buffer does so from the first evaluation on: so many of a solve are looked at, several steps of any
-# method. To look at each would cost a small field a fifth of its time.
+# Number of evaluations to check, at least several steps of any method: a field that returns a buffer does so from the
+# start, and checking all evaluations would cost a small field a fifth of its time.
 WATCHED = 64
 _PLAIN = Tensor, torch.nn.Parameter
-# A value of the field as it was: a weak reference, which keeps no stage of a step in memory; its version; and a copy,
-# where a value before it lies in the same memory: numpy and `.data` write without a new version. A plain tuple, since
-# one is made at each evaluation.
+# A recorded value of the field: a weak reference, which keeps no stage in memory; its version; and a copy if an earlier
+# value was at the same address, since NumPy and `.data` write without a new version.
 _Returned = tuple[weakref.ref[Tensor], int, Tensor | None]
 
 
@@ -250,7 +246,7 @@ def _is_overwritten(reference: weakref.ref[Tensor], version: int, contents: Tens
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Return whether the numbers of `tensor` lie at its address."""
+    """Return whether the numbers of `tensor` are at its address."""
     return type(tensor) in _PLAIN and not is_functorch_wrapped_tensor(tensor)
 
 
@@ -265,10 +261,9 @@ _REUSES = (
 
 
 def _alias(part: Tensor) -> Tensor:
-    """Return `part` so that what the field does to it is not noticed by the caller's tensor; of inference mode, which
-    counts no versions and is kept by no graph, a copy."""
-    # A view shares the numbers and the version counter, but takes no hook or requires_grad of the field's back to the
-    # caller; a part with a gradient has to stay the caller's own, whose graph goes on behind it.
+    """Return a view of `part`, so that hooks or requires_grad set by the field do not reach the caller's tensor; a copy
+    of an inference tensor, which has no version counter and cannot be saved by a graph."""
+    # A part that requires a gradient stays the caller's own tensor, with its history.
     if part.requires_grad:
         return part
     return part.clone() if part.is_inference() else part.view_as(part)

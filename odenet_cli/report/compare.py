@@ -1,4 +1,4 @@
-"""Compare runs: which keys of their configs differ, which runs form a group, and what all of them share."""
+"""Compare runs: find the keys in which their configs differ, group the runs, and collect what all of them share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw training curves: one line a run, the seeds of a group in one colour."""
+"""Draw training curves: one line per run, with one colour for the seeds of a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a comparison as files: the table as Markdown, CSV and JSON with nothing rounded, and its figures."""
+"""Write a comparison to files: the table as Markdown, and as CSV and JSON without rounding, and its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw the forecast of one series: what the network saw, what was held back, mean and band, a panel for each column."""
+"""Draw the forecast of one series: observed and held-out values, mean and band, one panel per column."""
 
 from __future__ import annotations
 

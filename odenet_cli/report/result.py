@@ -1,4 +1,4 @@
-"""Hold what an item makes of an experiment's runs, and write it as files: results/ITEM/PRESET.*"""
+"""Hold the results of an item, and write them to files: results/ITEM/PRESET.*"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Select models on validation data: of cells that differ in what was tuned, choose the setting to show.
+"""Select models on validation data: among cells that differ in tuned settings, choose the setting to show.
 
-Also what validation says over training: at the tested weights, towards the end, and as learning curves.
+Also evaluates validation numbers over training: at the tested weights, towards the end, and as learning curves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw what `odenet bench` measured: speed beside other libraries, and the work that a precision takes."""
+"""Draw the results of `odenet bench`: speed beside other libraries, and work against precision."""
 
 from __future__ import annotations
 

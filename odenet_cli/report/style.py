@@ -1,6 +1,6 @@
-"""Give every figure one look: size, colours, legend; and write it, the same bytes from the same numbers.
+"""Give all figures one style (size, colours, legend), and write them with identical bytes for identical numbers.
 
-Type, lines and axes are set in `odenet.mplstyle` beside this file.
+Fonts, lines and axes are set in `odenet.mplstyle` beside this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Show a comparison to people, as a Markdown table."""
+"""Format a comparison as a Markdown table."""
 
 from __future__ import annotations
 

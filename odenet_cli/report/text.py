@@ -1,4 +1,4 @@
-"""Write values, keys and configs as a reader wants them."""
+"""Format values, keys and configs for readers."""
 
 from __future__ import annotations
 

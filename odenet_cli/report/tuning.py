@@ -1,4 +1,4 @@
-"""Draw what `odenet tune` measured: what accuracy costs, in time, memory and evaluations."""
+"""Draw the results of `odenet tune`: accuracy against time, memory and function evaluations."""
 
 from __future__ import annotations
 

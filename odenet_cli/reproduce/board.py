@@ -1,8 +1,8 @@
-"""Show how far a reproduction is: the cells that are done, running, failed and left, and the time that remains.
+"""Show the progress of a reproduction: finished, running, failed and remaining cells, and the remaining time.
 
-On a terminal it is a table that is drawn again every second, with a line for each row of the item: how many of its
-cells are in which state, what a cell takes, and at which step the running ones are. Elsewhere it is a line for each
-cell that ends. All of it is read from the runs' own files, so it also tells of cells that another process runs.
+On a terminal it is a table, redrawn every second, with a line for each row of the item: the states of its cells, the
+time per cell, and the steps of the running ones. Elsewhere a line is printed when a cell ends. Everything is read from
+the runs' own files, so cells that another process runs are included.
 """
 
 from __future__ import annotations

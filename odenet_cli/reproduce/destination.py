@@ -1,4 +1,4 @@
-"""Choose the folder of an item's page: a partial one takes the place of no fuller and of no committed one."""
+"""Choose the folder of an item's page: a partial page never replaces a fuller or committed one."""
 
 from __future__ import annotations
 

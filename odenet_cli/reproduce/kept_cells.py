@@ -1,7 +1,7 @@
 """Keep finished cells with the results: config, record, log, weights, and the SHA-256 of each file.
 
-`results/cells/HASH/` is made from a run, holds no name or place of the machine that trained it, and stands for that run
-on every other machine: `unpack` makes a finished run of it, which has no `last.pt` and cannot go on.
+`results/cells/HASH/` is made from a run, and contains no name or path of the machine that trained it. On other machines
+`unpack` turns it into a finished run, which has no `last.pt` and cannot be continued.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compute the numbers of one kept cell again: from its log, from its weights, or by taking its first steps again.
 
-Equal means the same number, or one that rounding explains: another CPU adds in another order. What rounding can do is
-measured here, and only where a number is not the same (`near_ties`, `nfe_range`).
+Numbers are equal if they are the same, or if rounding explains the difference, since another CPU adds in another order.
+The effect of rounding is measured only where a number is not the same (`near_ties`, `nfe_range`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Make the page of an item again from its committed rows, where the runs behind it are not at hand.
+"""Make the page of an item again from its committed rows, if the runs behind it are not available.
 
-The rows hold the numbers of every cell, and neither its log nor its arrays. So tables are made again, and those figures
-that need no more, which an item names in FROM_ROWS. The other figures are drawn of the kept cells, if they hold all
-that is shown of a seed; else they stay as they are, as do the CSV and the JSON. A kept cell may have been trained a
-second time: then its test loss must be that of its row to MAX_OFF, and the page says how far it is off.
+The rows have the numbers of every cell, but neither its log nor its arrays. So tables are made again, and those figures
+that need no more, which an item names in FROM_ROWS. The other figures are drawn from the kept cells, if these contain
+everything that is shown of a seed; otherwise they stay unchanged, as do the CSV and the JSON. A kept cell may come from
+a second training: then its test loss must be that of its row within MAX_OFF, and the page states the difference.
 
-An item may also name the validation number that it chooses by (CHOSEN_BY, else the loss), and the columns that hold
-what was measured on the networks (MEASURED).
+An item may also name the validation number by which it chooses (CHOSEN_BY, else the loss), and the columns measured on
+the networks (MEASURED).
 """
 
 from __future__ import annotations

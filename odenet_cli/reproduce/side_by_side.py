@@ -1,4 +1,4 @@
-"""Compute on several cores at once: a function of each of some items, in processes that end with this one."""
+"""Apply a function to several items on several cores, in processes that end with this one."""
 
 from __future__ import annotations
 

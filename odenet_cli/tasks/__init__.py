@@ -1,15 +1,15 @@
-"""A task is a loss and what to log beside it, for any model: `loss(model, batch)`, one task a file.
+"""A task is a loss and further metrics, for any model: `loss(model, batch) -> (loss, metrics)`, one task per file.
 
-What it logs are means over the samples of the batch, as tensors. Outside of training a number that is no such mean is a
-score of `common/scores.py`, which adds up over batches.
+Metrics are means over the samples of the batch, as tensors (). Outside of training a metric that is not such a mean is
+a score of `common/scores.py`, which is accumulated over batches.
 
 A task lists in `NEEDS` the methods of a model that it calls. It may also have
 
-    figure_data(model, data, per_sample)      the arrays that its figures are drawn from, once a run is over;
-                                              per_sample: what `evaluate` kept of every test sample, (N,) each
-    sanity_check(model, data, scores, count)  numbers for the end of a run, and a complaint if its scores, of `count`
-                                              test samples, cannot be true
-    calibrate(model, data)                    what predictions take from held-out samples, plain values for `run.json`
+    figure_data(model, data, per_sample)      the arrays from which the run's figures are drawn at its end; per_sample
+                                              are the values that `evaluate` kept for every test sample, (N,) each
+    sanity_check(model, data, scores, count)  further final numbers, and a complaint if the scores of `count` test
+                                              samples cannot be true
+    calibrate(model, data)                    settings of predictions from held-out samples, plain values for `run.json`
 """
 
 from __future__ import annotations

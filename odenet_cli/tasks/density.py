@@ -18,9 +18,9 @@ Batch = tuple[Tensor, Any]
 def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Return E_q[log q(x) + U(x) + C(x)] for x = flow(noise), by reparametrisation; batch = (noise (B, D), target).
 
-    kl       KL(q‖p): the loss above its floor, -log Z of the target
-    kl_sd    standard deviation of a sample's share in it
-    outside  share of samples inside the wall, beyond |x_i| = 4
+    kl       KL(q‖p): the loss minus its lower bound, -log Z of the target
+    kl_sd    standard deviation over samples of their contributions to it
+    outside  fraction of samples within the wall, beyond |x_i| = 4
     """
     noise, target = batch
     x, log_q = model.generate(noise)

@@ -1,4 +1,4 @@
-"""Least squares: a parametric ODE is fitted to observed series; parameters, their errors, and what is left."""
+"""Least squares: a parametric ODE is fitted to observed series; parameters, their errors, and residuals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEVELS = (0.05, 0.95)
 
 
 def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Return the part of the variance of the observations that the path leaves, and what is logged beside it.
+    """Return the fraction of the observations' variance that the path does not explain, and further metrics.
 
     In training its gradient is that of the linearised problem, which the optimiser solves.
     """

@@ -18,9 +18,9 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
     """Return the mean of -log p(x), in nat, over `batch = (x (B, D), distribution)`.
 
     nll       the same
-    nll_sd    standard deviation of a sample's share in it
-    nll_data  it in the units of the data, where those are standardised for the flow
-    gap       its excess over the entropy of the distribution, where that is known: KL(p‖q)
+    nll_sd    standard deviation over samples of their contributions to it
+    nll_data  nll in the units of the data, if these are standardised for the flow
+    gap       nll minus the entropy of the distribution, if that is known: KL(p‖q)
     """
     x, distribution = batch
     per_sample = -model.log_prob(x)

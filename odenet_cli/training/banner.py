@@ -1,4 +1,4 @@
-"""What a run begins with on the screen: the network, its data, how it is solved and trained, and where."""
+"""Describe a run before it starts: the network, its data, how it is solved and trained, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a config to its parts: solver, gradient, model, compiled where that pays."""
+"""Build the parts of a run from its config: solver, gradient and model, compiled if that pays."""
 
 from __future__ import annotations
 

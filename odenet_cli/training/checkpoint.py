@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and plain values in one file that is whole and has its SHA-256, or is not there."""
+"""Read and write checkpoint files: tensors and plain values with their SHA-256, written atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has cost, for `run.json`: function evaluations of every kind, FLOP, and seconds beside the estimate."""
+"""Sum up the cost of a run for `run.json`: function evaluations of every kind, FLOP, and seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run computes, and how exactly."""
+"""Choose the device of a run, and configure its precision and determinism."""
 
 from __future__ import annotations
 

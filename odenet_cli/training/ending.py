@@ -1,4 +1,4 @@
-"""What one reads at the end of a run; `train.log` holds the same lines. No torch."""
+"""Print the end of a run; `train.log` has the same lines. Without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run costs, from its first steps: made in memory, on its own data, and thrown away."""
+"""Estimate the cost of a run from its first steps, made in memory on its own data and discarded."""
 
 from __future__ import annotations
 

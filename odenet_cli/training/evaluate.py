@@ -1,4 +1,4 @@
-"""Score a model on a split, with whatever solver."""
+"""Score a model on a split, with any solver."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Over = Callable[[Iterable[Any], int], Iterator[Any]]  # yields these items, of t
 
 
 def unwatched(items: Iterable[Any], count: int) -> Iterator[Any]:
-    """Go through the items: nobody is shown how far it is."""
+    """Iterate over the items without showing progress."""
     return iter(items)
 
 
 @contextlib.contextmanager
 def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
-    """Replace the solver of every module that has one, for a while; None leaves them."""
+    """Replace the solver of every module that has one, for a while; with None change nothing."""
     modules = solvers(model) if solver is not None else []
     before = [module.solver for module in modules]
     for module in modules:
@@ -43,7 +43,7 @@ def solved_by(model: nn.Module, solver: Solver | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
-    """Yield the model as it is scored: in evaluation mode, solved by `solver`, a copy where `dtype` is another."""
+    """Yield the model for scoring: in evaluation mode, with `solver`, as a copy if `dtype` differs from its own."""
     own = next((parameter.dtype for parameter in model.parameters()), dtype)
     net, training = model if dtype in (None, own) else copy.deepcopy(model).to(dtype), model.training
     try:
@@ -54,7 +54,7 @@ def scoring(model: nn.Module, solver: Solver | None = None, dtype: torch.dtype |
 
 
 def converted(batch: Any, dtype: torch.dtype | None) -> Any:
-    """Return the batch in `dtype`; what is no floating-point tensor stays."""
+    """Return the batch with its floating-point tensors in `dtype`."""
     if dtype is None:
         return batch
     return tuple(part.to(dtype) if isinstance(part, Tensor) and part.is_floating_point() else part for part in batch)

@@ -1,4 +1,4 @@
-"""A run fails in the step that goes wrong, says where it was, and how to go on."""
+"""Detect a failing step, and say where it happened and how to go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states of every random generator that a run may draw from: torch's, and those a user's network may use."""
+"""Save and restore all random generators that a run may draw from: those of torch, Python and NumPy."""
 
 from __future__ import annotations
 

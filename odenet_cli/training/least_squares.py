@@ -1,4 +1,4 @@
-"""The optimiser of a least-squares fit: `optim=lm`, a step of Levenberg and Marquardt's method an optimiser step."""
+"""The optimiser of a least-squares fit, `optim=lm`: a Levenberg-Marquardt step per optimiser step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind while it runs: `metrics.jsonl`, the truth, and a board, a view of the same records."""
+"""Log a run: `metrics.jsonl` holds all records, and a board such as TensorBoard shows the same."""
 
 from __future__ import annotations
 

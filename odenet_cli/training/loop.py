@@ -26,7 +26,7 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
     log, checkpoints, progress  a `Logbook`, a `CheckpointWriter` and a `Progress`, or what stands in for them
     """
     session.started = time.perf_counter() - session.elapsed_s
-    # A run that was stopped between an epoch's last step and its validation goes on with the validation.
+    # A run that was stopped between an epoch's last step and its validation continues with the validation.
     while session.step < session.end or session.validated < session.step:
         if not session.position:
             session.epoch_began_s = time.perf_counter() - session.started
@@ -34,7 +34,7 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
         spent_s = time.perf_counter() - session.started
         validate(session, log, checkpoints, progress, epoch_s=spent_s - session.epoch_began_s)
         session.elapsed_s = time.perf_counter() - session.started
-        # After the validation, which draws random numbers in some tasks and is not made twice.
+        # After the validation, which draws random numbers in some tasks and must not be repeated.
         checkpoints.last(session)
 
 
@@ -56,12 +56,12 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
         epoch_done = session.position == session.per_epoch
         if session.step % trainer.log_every == 0 or epoch_done or session.step == session.end:
             record_window(session, log, progress, rate)
-        # A signal ends the run here: all that belongs to the step is written, and nothing is lost.
+        # A signal ends the run here, after everything of the step was written.
         if stop.name or session.step % trainer.checkpoint_every == 0:
-            # On a GPU nobody has looked at the loss yet, and weights after a NaN must not replace the last good ones.
+            # On a GPU the loss is not checked yet, and weights after a NaN must not replace the last good ones.
             check_loss(session, values["loss"], session.step)
             checkpoints.last(session)
-        # At the last step of an epoch the file has position == per_epoch: the epoch is counted when the run goes on.
+        # After the last step of an epoch the file has position == per_epoch; the epoch is counted on resuming.
         if stop.name:
             raise Interrupted(f"{stop.name} after step {session.step} of {session.end}", stop.code)
 
@@ -71,11 +71,11 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
 
 def make_step(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
     """Make one optimiser step; return loss and metrics of `batch` before it, () each, and what its solves cost."""
-    # What fails in here leaves the weights as they were: the step can be repeated.
+    # A failure in here leaves the weights unchanged, so the step can be repeated.
     with failing_in(session, "train"):
         values, solves = loss_and_gradients(session, batch)
     certify_when_due(session, batch)
-    with tally() as tried:  # least squares tries a step before it takes it; other optimisers solve nothing
+    with tally() as tried:  # least squares evaluates a step before taking it; other optimisers solve nothing
         session.optimizer.step()
     session.step += 1
     return values, solves + tried
@@ -104,7 +104,7 @@ def loss_and_gradients(session: Session, batch: Any) -> tuple[dict[str, Tensor],
 
 @contextlib.contextmanager
 def measured_memory(session: Session) -> Iterator[None]:
-    """Measure memory in the first step of a window; the hooks cost time, and the other steps run untouched."""
+    """Measure memory in the first step of a window only, since the hooks cost time."""
     if session.window.steps:
         yield
         return
@@ -117,13 +117,13 @@ def measured_memory(session: Session) -> Iterator[None]:
 
 
 def record_window(session: Session, log: Any, progress: Any, rate: float) -> None:
-    """Log the means since the last record, and begin a new window."""
+    """Log the means since the last record, and start a new window."""
     # An epoch's last step counts as its end.
     epoch = session.epoch + (session.position == session.per_epoch)
     record = {"step": session.step, "epoch": epoch, "split": "train", "lr": rate, **session.window.means()}
     if session.budget is not None:
         record["rtol"] = session.budget.rtol
-    # On a GPU this is the first look at these losses: the steps themselves do not wait for the device.
+    # On a GPU these losses are checked only here, since steps do not wait for the device.
     check_loss(session, record["loss"], session.step)
     log.write(record)
     progress.record(record)

@@ -1,8 +1,8 @@
-"""What defaults are decided by: measurements kept in `measured.json`, which `scripts/bench/defaults.py` writes.
+"""Read the measurements that decide defaults, kept in `measured.json` and made by `scripts/bench/defaults.py`.
 
-compile   ms of a step of a few workloads, plain and compiled, and the seconds that compilation takes
-backward  of images: the evaluations of backward solves, and how far the gradient is from the equation's, beside the
-          exact gradient of the forward steps (replay)
+compile   ms of a step of a few workloads, plain and compiled, and the seconds of compilation
+backward  for images: evaluations of backward solves, and the error of their gradients against that of the equation,
+          beside the exact gradient of the forward steps (replay)
 """
 
 from __future__ import annotations

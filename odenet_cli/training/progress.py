@@ -1,6 +1,6 @@
-"""What one sees while a run trains; `train.log` holds the same lines.
+"""Show the progress of a run; `train.log` has the same lines.
 
-On a terminal one live line shows the fields that fit, elsewhere plain lines come after every epoch.
+On a terminal one live line shows the fields that fit; elsewhere plain lines are printed after every epoch.
 """
 
 from __future__ import annotations

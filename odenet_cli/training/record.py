@@ -1,4 +1,4 @@
-"""What `run.json` says: what a run was made with, and the numbers it ended with."""
+"""Make the record `run.json`: what a run was made with, and its final numbers."""
 
 from __future__ import annotations
 

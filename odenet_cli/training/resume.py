@@ -1,4 +1,4 @@
-"""What a run's checkpoints contain: written, validated, and put back, so that a run goes on to the same bits."""
+"""Write, validate and restore the contents of checkpoints, so that a run continues bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, from its config to its finished folder."""
+"""Make one run, from its config to its finished folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that one run trains with, and where it stands."""
+"""Hold everything that one run trains with, and its present state."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from odenet_cli.training.optim import learning_rate
 
 @dataclass
 class Window:
-    """Hold the sums since the last record of training; they stay on the device until they are read.
+    """Hold the sums since the last training record; they stay on the device until they are read.
 
     time_s          seconds of training before a resume
-    opened          when the first step of the window, or the first after a resume, began; None: not yet
+    opened          start of the first step of the window, or of the first after a resume; None: not started
     gradient_error  the largest of the window's certificates, if any
-    nfe_certify     function evaluations of these, and of those that were given up
+    nfe_certify     function evaluations of the certificates, abandoned ones included
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -76,20 +76,21 @@ class Window:
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device) -> Window:
-        """Return the window that `state` was made of."""
+        """Return the window from its `state()`."""
         sums = {name: value.to(device) for name, value in state["sums"].items()}
         return cls(**{**state, "sums": sums, "cost": Stats(**state["cost"])})
 
 
 @dataclass
 class Certificates:
-    """Hold what the certificates of a run's gradient have found, and what they took.
+    """Hold the results and costs of the certificates, the checks of the gradient during a run.
 
+    made        number of certificates
     error       the largest relative error
-    cause       the likely one of what was warned of last
-    time_s      seconds of all, and `latest_s` of the latest one
-    told        (level, kind) of every warning
-    impossible  why there are none
+    cause       likely cause of the last warning
+    time_s      seconds of all, and `latest_s` of the last one
+    told        (level, kind) of every warning given
+    impossible  why the run can have none
     """
 
     made: int = 0
@@ -104,18 +105,18 @@ class Certificates:
 
 @dataclass
 class Session:
-    """Hold everything one run trains with, and where it stands.
+    """Hold everything that one run trains with, and its present state.
 
     step, epoch, position  optimiser steps made, epochs finished, batches of this epoch seen
     validated              the step of the latest validation
     best                   {step, epoch, loss, …}: the record of the best validation so far
-    check_every_step       look at every loss and gradient before the weights take it; on a GPU that would wait for it
-    last_finite_loss       the step and the value of the last loss that was looked at
-    elapsed_s              seconds of training and validation, over all starts of the run; `started` is their zero
-    epoch_began_s          elapsed_s when this epoch began
-    predicted_s            what all of them will be, by the first steps
-    budget                 what steers the tolerance, where there is a `solver.budget`
-    nfe_other              evaluations beside training, certificates and scores: checks of these, figures, bands, FLOP
+    check_every_step       check every loss and gradient before the update; not on a GPU, where this would synchronise
+    last_finite_loss       step and value of the last loss that was checked
+    elapsed_s              seconds of training and validation over all starts of the run, counted from `started`
+    epoch_began_s          elapsed_s at the start of this epoch
+    predicted_s            the total, predicted from the first steps
+    budget                 steers the tolerance, if there is a `solver.budget`
+    nfe_other              evaluations outside of training, certificates and scores: sanity checks, figures, bands, FLOP
     failed                 {split, step} of the optimiser step, or the scoring of a split, that raised an error
     """
 
@@ -154,7 +155,7 @@ class Session:
 
     @property
     def total(self) -> int:
-        """The length of the run in steps, which the learning rate follows."""
+        """The length of the run in steps; the learning-rate schedule covers it."""
         return self.config.trainer.steps or (self.config.trainer.epochs or 0) * self.per_epoch
 
     @property
@@ -174,7 +175,7 @@ class Session:
                 self.nfe_other += sum(solves, start=Stats()).nfe
 
     def steer(self) -> None:
-        """Give the network's solvers, and the scorer where it scores as in training, the tolerance of the next step."""
+        """Set the next step's tolerance in the network's solvers, and in the scorer if it scores as in training."""
         if self.budget is not None:
             for module in solvers(self.model):
                 module.solver = self.budget.steer(module.solver)
@@ -182,9 +183,9 @@ class Session:
                 self.scorer = self.budget.steer(self.scorer)
 
     def batches(self) -> Iterator[Any]:
-        """Yield what is left of this epoch, at most up to the end of the run.
+        """Yield the remaining batches of this epoch, at most up to the end of the run.
 
-        The order is a pure function of seed, epoch and position: a resumed run is dealt what it would have been.
+        The order is a pure function of seed, epoch and position, so a resumed run gets the same batches.
         """
         left = max(0, min(self.per_epoch - self.position, self.end - self.step))
         return islice(self.data.train.epoch(self.epoch, self.position), left)

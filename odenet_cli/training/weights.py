@@ -1,4 +1,4 @@
-"""A run's weights as one `safetensors` file: tensors under the names of the state dict, checked when read."""
+"""Read and write a run's weights as a `safetensors` file, under the names of the state dict."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ HELD_LIMIT = [
     ("a longest step too short", plain(van_der_pol(1.0), 2.0, 0.0), (0.0, 20.0), {"max_step": 2e-3, "max_steps": 1000})
 ]
 
-# Optimiser: weights or state are beyond use, and the solver is innocent.
+# Optimiser: weights or state are beyond use, and the solver is not the cause.
 
 
 def spoil(name, value):

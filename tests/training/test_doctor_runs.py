@@ -53,7 +53,7 @@ def test_a_failed_validation_is_mended_by_the_key_of_scoring(train, tiny, tmp_pa
 
 
 def test_an_optimiser_that_diverged_is_named(train, tiny, tmp_path, monkeypatch):
-    """The solver is innocent, and a tenth of the learning rate passes the step."""
+    """The solver is not the cause, and a tenth of the learning rate passes the step."""
     real = loop.check_gradients
 
     def check(session):

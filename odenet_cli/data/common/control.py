@@ -1,4 +1,4 @@
-"""Controls between the times at which they are given: pieces of polynomials, as networks evaluate them."""
+"""Interpolate controls between the times at which they are given, by piecewise polynomials."""
 
 from __future__ import annotations
 

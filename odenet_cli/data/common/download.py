@@ -1,4 +1,4 @@
-"""Downloads that end: in time, with whole files under their final names, or with nothing there at all."""
+"""Download files with a time limit: whole files under their final names, or nothing."""
 
 from __future__ import annotations
 

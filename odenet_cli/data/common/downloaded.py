@@ -1,4 +1,4 @@
-"""Sets of images that are downloaded once: where they are, what may be fetched, and what to do without a network."""
+"""Downloaded sets of images: where they are, what may be downloaded, and what to do without a network."""
 
 from __future__ import annotations
 

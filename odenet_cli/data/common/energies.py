@@ -1,10 +1,10 @@
 """The four energies of Rezende & Mohamed, "Variational inference with normalizing flows" (2015), table 1, in a box.
 
-U2, U3 and U4 have ridges without end and cannot be normalised on R². So all four stand within a wall,
+U2, U3 and U4 have infinite ridges and cannot be normalised on R². So all four are enclosed by a wall,
 
     p(z) = exp(-U(z) - C(z)) / Z,      C(z) = ½ Σ_i (max(|z_i| - 4, 0) / 0.1)²,
 
-which is part of the loss and of every number that is reported. No flow can score below the floor -log Z.
+which is part of the loss and of every reported number. The lower bound of the loss is -log Z.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a batch of event sequences is."""
+"""The layout of a batch of event sequences."""
 
 from __future__ import annotations
 

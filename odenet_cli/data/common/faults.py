@@ -1,4 +1,4 @@
-"""What is wrong with data, told at once: how often each kind, the first of it, and what mends it."""
+"""Collect the errors in data, and report them together: the number of each kind, the first one, and the remedy."""
 
 from __future__ import annotations
 

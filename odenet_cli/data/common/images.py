@@ -1,4 +1,4 @@
-"""Images that live on the device as bytes; batches are cut from them, and mirrored, by a few kernels."""
+"""Images kept on the device as bytes, from which a few kernels crop, mirror and scale batches."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Data sets of a user's own samples (x, y): images or vectors, classes or numbers to predict.
+"""Data sets of a user's own samples (x, y): images or vectors, with classes or numbers to predict.
 
-Inputs and values are measured in units: vectors and real-valued images have mean 0 and standard deviation 1 over the
-training samples (images per channel), bytes of images are fractions of 255, and so are errors of a regression in
-standard deviations of y. The units belong to the run (`run.json` has them), as do the classes: other data that it is
-scored on are measured by them.
+Vectors and real-valued images are standardised over the training samples (images per channel); bytes of images are
+fractions of 255; errors of a regression are in standard deviations of y. These units and the classes belong to the run
+(`run.json` has them): other data that it is scored on are measured in them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers as people write them in cells: with signs between thousands, with a unit, negative in several ways."""
+"""Parse numbers as people write them in cells: with thousands separators, units, and various negative signs."""
 
 from __future__ import annotations
 

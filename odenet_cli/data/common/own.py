@@ -1,4 +1,4 @@
-"""Data of a user's own: checks of their options, and the run in whose units they are seen."""
+"""Check the options of a user's own data, and find the run whose units they use."""
 
 from __future__ import annotations
 

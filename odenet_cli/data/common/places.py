@@ -1,4 +1,4 @@
-"""Where a user's data are."""
+"""Find a user's data on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points in the plane that are drawn, not read: batches for training without end, and fixed samples to score with."""
+"""Generated points in the plane: endless batches for training, and fixed samples for scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points of a file: coordinates by name, which are held out, and all that is wrong with them, told at once."""
+"""Points from a file: coordinates by name, held-out points, and all errors, reported together."""
 
 from __future__ import annotations
 

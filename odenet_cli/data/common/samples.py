@@ -1,7 +1,7 @@
-"""Samples (x, y) as a user has them, made one form: splits, images or vectors, labels 0…C-1 or numbers to predict.
+"""Bring a user's samples (x, y) into one form: splits, images or vectors, labels 0…C-1 or numbers to predict.
 
-Every check counts its faults and goes on, so that all of them are told at once. What `check_forms` needs of an array
-are its shape and dtype, which stand in a file's header: a wrong file is refused without being read.
+Checks count errors and go on, so that all are reported together. `check_forms` needs only the shape and dtype of an
+array, which are in the file's header, so a wrong file is refused without reading it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a batch of time series is."""
+"""The layout of a batch of time series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits of a data set that is already on the device, and the order in which their batches come."""
+"""Splits of a data set that is on the device, and the order of their batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that are drawn whole from a seed of their own."""
+"""Data sets that are generated as a whole from their own seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's samples are: read, checked, arranged in splits, with the units and classes of a run or their own."""
+"""Read a user's samples, check them, and arrange them in splits, with the units and classes of a run or their own."""
 
 from __future__ import annotations
 

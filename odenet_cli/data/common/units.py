@@ -1,7 +1,7 @@
-"""Units that the numbers of a user's table are measured in, of series or of points. They belong to a run.
+"""Units of the numbers in a user's table of series or points. They belong to a run.
 
-They are fitted once, on what there is to train on, and kept in `run.json`; whatever the run is shown later, another
-file too, is measured in them, its columns taken by name.
+They are fitted once, on the training data, and kept in `run.json`. All data that the run sees later, other files too,
+are measured in them, with columns matched by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known of a batch at all times: controls u(t), and what is constant in a series."""
+"""Inputs of a batch that are known at all times: controls u(t), and values that are constant in a series."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Where a fit begins: the best of many starts, so that a bad one does not end in a wrong valley.
+"""Choose the start of a fit: the best of many, since a bad one ends in a wrong local minimum.
 
-Where every state is observed, parameters are matched to an interpolation of the observations first: its increments must
-be the integral of the field along it ("integral matching", Dattner & Klaassen 2015). That needs no solve, and no start
-near the solution. Else starts are drawn around the one that is given, and the best of them go down side by side, by
-Levenberg and Marquardt's method on rough paths, solved together. The start that is given is kept unless another fits
-clearly better.
+If every state is observed, parameters are first fitted to an interpolation of the observations, whose increments must
+be the integral of the field along it ("integral matching", Dattner & Klaassen 2015). This needs neither a solve nor a
+start near the solution. Otherwise starts are drawn around the given one, and the best of them are improved together by
+Levenberg-Marquardt steps on coarse paths. The given start is kept unless another one fits clearly better.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is fitted of a parametric ODE, as one vector of free numbers.
+"""The free parameters of a parametric ODE, as one unconstrained vector.
 
-A number x between bounds is free as u = log(x - low) above one, as the logit between two, as itself without any.
+A number x is represented by u = log(x - low) if it has a lower bound, by a logit if it has two bounds, else by itself.
 """
 
 from __future__ import annotations

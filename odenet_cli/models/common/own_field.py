@@ -1,4 +1,4 @@
-"""A user's own vector field in the place of a model's own: `model.field=package.module:Class`."""
+"""Use a user's own vector field in a model: `model.field=package.module:Class`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model warns of while it computes, once in a run."""
+"""Warn once per run of what a model notices while it computes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is compiled: steps, beginnings and loops as functions of tensors alone, each a kernel of `torch.compile`.
+"""Kernels of `torch.compile`: steps, first derivatives, first steps and whole loops, as functions of tensors alone.
 
-The numbers of a step (t, h, tolerances) come in as one tensor, so that a new value does not mean a new compilation.
-With `cuda_graph`, on a GPU, a kernel is also recorded as a CUDA graph, and then replayed by one launch.
+The numbers of a step (t, h, tolerances) are passed as one tensor, so that new values need no new compilation. With
+`cuda_graph`, on a GPU, a kernel is also recorded as a CUDA graph, and replayed by a single launch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from odenet_cli.ode.tableau import Tableau
 Slices = tuple[tuple[int | None, int | None], ...]
 
 
-# Kernels are cached by what they were made of, which is what their code has as constants.
+# Kernels are cached by the arguments that are constants in their code.
 @lru_cache
 def attempt(
     tableau: Tableau,
@@ -41,10 +41,10 @@ def attempt(
     error ratio."""
 
     def kernel(f: VectorField, numbers: Tensor, y: State, f0: State) -> tuple[State, list[State], Tensor]:
-        # 0-d tensors: a Python float would be a constant of the code, and each new step size a new compilation.
+        # 0-d tensors: a Python float would be a constant of the code, compiled again for each step size.
         t, h, low, high, rtol, *atol = numbers.unbind()
         step = rk_step(tableau, restrict(f, low, high), t, y, h, f0, n_dynamic=n_dynamic)
-        # The choice of a step is not differentiated, and a graph of the norm would be kept for nothing.
+        # Step sizes are not differentiated, so the norm needs no graph.
         with torch.no_grad():
             ratio = norm_on_device(groups, rtol, atol).error_ratio(tableau, h, y, step, n_controlled)
         return step.y, step.k[1:] if all_stages else step.k[-1:], ratio
@@ -106,7 +106,7 @@ def whole_loop(
             # `while_loop` carries tensors alone, so the numbers of the loop are one tensor of six.
             t, h, _, accepted, rejected, _ = (state[n] for n in range(6))
             end, floor, limit = numbers[0], numbers[3], numbers[4]
-            # The end is met exactly, since `body` sets t to it: what is left is never a rounding error.
+            # `body` sets t to the end exactly, so no remainder by rounding is left.
             long_enough = h >= torch.minimum((end - t).abs(), floor)
             return (t != end) & long_enough & (accepted + rejected < limit)
 
@@ -121,10 +121,11 @@ def whole_loop(
             step = rk_step(tableau, restrict(f, numbers[5], numbers[6]), t, y, h, f0, n_dynamic=n_dynamic)
             ratio = norm_on_device(groups, rtol, atol).error_ratio(tableau, h, y, step, n_controlled)
 
-            # Both outcomes are computed, and `where` takes one, as a kernel does not branch. A NaN is no `good` step.
+            # Both outcomes are computed and `where` selects one, as a kernel does not branch. A NaN ratio is not
+            # `good`.
             good = ratio <= 1.0
             factor = torch.minimum(controller.integral_factor(ratio, Device), max_growth)
-            # As in `AdaptiveLoop`: the length of a step that was cut to end on the end says nothing.
+            # As in `AdaptiveLoop`: a step that was cut at the end does not determine the next length.
             cut = h_next > remaining.abs()
             proposed = torch.maximum(torch.where(cut, h_next, h_next * factor), min_step)
             new_state = [
@@ -144,26 +145,26 @@ def whole_loop(
         state, y, f0 = while_loop(condition, body, (state.clone(), y, f0))  # type: ignore[no-untyped-call]
         return y, f0, state
 
-    # With the loop itself in C++ too: Python would come between any two attempts, to look at the condition.
+    # The loop itself in C++ too, else Python would evaluate the condition between any two attempts.
     return compile_kernel(loop, cpp_wrapper=True)
 
 
 def norm_on_device(groups: Slices, rtol: Tensor, atol: Any) -> Norm:
-    """Return the norm of a kernel: as that of the host, with its numbers on the device."""
-    # atol comes in multiplied by each group's factor, so that its unit here is 1.
+    """Return the error norm of a kernel, with its numbers on the device."""
+    # atol is already multiplied by each group's factor, so the norm's own is 1.
     slices = [slice(*ends) for ends in groups]
     return Norm(rtol, 1.0, lambda: tuple(zip(slices, atol)), Device)
 
 
 def restrict(f: VectorField, low: Tensor, high: Tensor) -> VectorField:
-    """Return `f` at times that do not look across a jump: `restrict_to_segment` for numbers on the device."""
+    """Return `f` restricted to one side of a jump: `restrict_to_segment` for numbers on the device."""
     return lambda t, y, used=True: f(t.clamp(low, high), y, used)
 
 
 def compile_kernel(kernel: Callable[..., Any], cuda_graph: bool = False, **options: bool) -> Any:
-    """Return `kernel` compiled as one graph; every field and shape has a compilation of its own."""
-    # A break in the graph would go unseen, and a step run in pieces: hence fullgraph. Shapes are constants of the code,
-    # since a solve rarely changes them.
+    """Return `kernel` compiled as one graph, once for each field and shape."""
+    # fullgraph, since a graph break would silently run a step in pieces. Shapes are constants, since a solve rarely
+    # changes them.
     compiler: Any = torch.compile
     more: dict[str, Any] = {}
     # Newer versions of torch can keep the compilations of one kernel from counting against those of another.
@@ -196,12 +197,12 @@ _configured = threading.local()
 
 
 def _configure() -> None:
-    """Set the compiler's options in this thread, to which they belong: on a GPU autograd goes backward in another."""
+    """Set the compiler's options, which are per thread: on a GPU backward passes run in another one."""
     if hasattr(_configured, "done"):
         return
     import torch._dynamo.config as dynamo
 
-    # The adjoint asks for vector-Jacobian products inside its step; and a field more is no sign of a mistake.
+    # The adjoint's step contains vector-Jacobian products. Many fields are no reason to stop compiling.
     dynamo.trace_autograd_ops = True
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     _configured.done = True

@@ -1,10 +1,9 @@
-"""Loops over compiled steps: one kernel call an attempt, from f0 to the norm of the error.
+"""Loops over compiled steps: one kernel call per attempt, from f0 to the error norm.
 
-A kernel is compiled once for a tableau, a field and shapes, and runs until one of them changes. Compilation takes
-seconds to a minute, and pays for small fields, where the time goes into starting operations; on a CPU not for
-convolutions. For tiny ones the whole loop, controller included, can be one kernel (`WholeLoop`). On a GPU kernels are
-recorded as CUDA graphs, except where autograd holds on to every step (`backprop`), since a graph has the memory for
-one, and except whole loops.
+A kernel is compiled once for each tableau, field and shape. Compilation takes seconds to a minute. It pays for small
+fields, where most time is spent launching operations, but not for convolutions on a CPU. For tiny fields the whole
+loop, controller included, can be one kernel (`WholeLoop`). On a GPU kernels are recorded as CUDA graphs, except for
+whole loops and where autograd keeps every step (`backprop`), since a CUDA graph has the memory for one step only.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from odenet_cli.ode.tableau import Tableau
 class CompiledLoop(AdaptiveLoop):
     """Take adaptive steps whose attempts are compiled. Kernels do not count: the loop does.
 
-    interior_outputs  outputs may lie inside steps: keep all stages of a step, not only its last
+    interior_outputs  outputs may lie inside steps, so all stages of a step are kept, not only the last
     kernel            the compiled attempt
-    bounds            what is constant within a segment: the first and last time that the field may see, rtol, and the
-                      atol of each group of the norm
+    bounds            constants of a segment: the first and last time that the field may see, rtol, and the atol of
+                      each group of the norm
     """
 
     interior_outputs: bool = True
@@ -63,12 +62,12 @@ class CompiledLoop(AdaptiveLoop):
         kernel = kernels.initial_step(order, self.n_dynamic, self.n_controlled, self._groups(), use_cuda_graph(y))
         h: float = kernel(self.vector_field, _tensor([t, span, *self.bounds], y), y, f0).item()
         self.vector_field.count(1)
-        # NaN: what is not finite is the field, or only a sum of squares in the kernel. The host's norm can tell.
+        # A NaN may come from the field, or from an overflowing sum of squares, which the host's norm avoids.
         return h if not math.isnan(h) else super().initial_step_function(order)(t, y, f0, span)
 
     def attempt(self, t: float, y: State, h: float, f0: State) -> Step:
         """Return a step with its error ratio."""
-        # Looked up once a solve, not at every attempt.
+        # Once per solve, not per attempt.
         if self.kernel is None:
             self.kernel = kernels.attempt(
                 self.tableau,
@@ -79,17 +78,17 @@ class CompiledLoop(AdaptiveLoop):
                 use_cuda_graph(y),
             )
         y1, k, ratio = self.kernel(self.vector_field, _tensor([t, h, *self.bounds], y), y, f0)
-        # f0 came in, the other stages were evaluated.
+        # f0 was given; all other stages were evaluated.
         evaluations = self.tableau.stages - 1
         self.vector_field.count(evaluations)
-        # One hook for the step: a backward pass goes through all of its evaluations or through none.
+        # One hook for the step: a backward pass goes through all of its evaluations or none.
         flat = self.vector_field.count_vjps((*y1, *(part for stage in k for part in stage)), evaluations)
-        # The hook took one flat tuple of tensors; here it is a state and a list of states again.
+        # Split the flat tuple into the state and the list of stages again.
         y1, k = flat[: len(y1)], [flat[n : n + len(y)] for n in range(len(y1), len(flat), len(y))]
         return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None, ratio)
 
     def error_ratio(self, y: State, h: float, step: Step) -> float:
-        # The one wait for the device of an attempt.
+        # The only synchronisation of an attempt.
         ratio: float = step.error_ratio.item()
         return ratio
 
@@ -100,10 +99,10 @@ class CompiledLoop(AdaptiveLoop):
 
 @dataclass(kw_only=True)
 class WholeLoop(CompiledLoop):
-    """Take all steps in one compiled loop, controller included, one call a segment; the host asks whether to go on.
+    """Take all steps of a segment in one compiled loop, controller included.
 
-    It yields one step for all of them, so it is for solves of which no single step is needed: no graph, no tape, no
-    outputs inside. Its step has f0 and f1 and no other stages. For FSAL pairs under the I controller.
+    It yields a single step for all of them, so it is for solves without graph, tape or interior outputs. This step has
+    only f0 and f1 as stages. For FSAL pairs with the I controller.
     """
 
     def run(self, segment: Segment, y: State) -> Iterator[AcceptedStep]:
@@ -111,7 +110,7 @@ class WholeLoop(CompiledLoop):
         t, end, order = segment.start, segment.end, self.tableau.embedded_order + 1
         f0 = self.f0 or self.derivative_at(t, y)
         h_next = self.checked_length(t, end, self.h or self._initial_step(order, t, y, f0, segment.span_end - t))
-        # The limits of `fit_step`, which the kernel tests in its condition and cannot report.
+        # The limits of `fit_step`: the kernel stops at them, but cannot report why.
         floor = self.shortest(t, end)
         limit = self.max_steps - self.accepted - self.rejected
         numbers = [end, self.min_step, self.max_step, floor, limit, *self.bounds]
@@ -122,12 +121,12 @@ class WholeLoop(CompiledLoop):
         t1, self.h, _, accepted, rejected, nonfinite = state.tolist()
         self.accepted, self.rejected = self.accepted + int(accepted), self.rejected + int(rejected)
         self.f0, self.nonfinite = f1, bool(nonfinite)
-        # A rejected attempt costs as much as an accepted one, and f0 is at hand for both.
+        # A rejected attempt costs as much as an accepted one; f0 is known for both.
         self.vector_field.count((self.tableau.stages - 1) * int(accepted + rejected))
-        # The very first attempt may have ended it, and then there is no step.
+        # No step, if the loop stopped before the first one was accepted.
         if t1 != t:
             yield AcceptedStep(t, t1 - t, t1, segment, y=y, step=Step(y1, [f0], f1))
-        if t1 != end:  # the loop has given up, and `fit_step` says why
+        if t1 != end:  # the loop stopped at a limit; `fit_step` raises the error
             yield from super().run(segment._replace(start=t1), y1)
         if segment.ends_at_jump:
             self.f0 = None
@@ -141,7 +140,7 @@ class CompiledFixedLoop(FixedLoop):
         return self.advance
 
     def advance(self, t: float, y: State, h: float, f0: State) -> Step:
-        # No stage but the first comes back: outputs are ends of steps, and dense output is for plain loops.
+        # Only the first stage is returned: outputs are ends of steps, and dense output uses uncompiled loops.
         y1 = advance(self.tableau, self.vector_field, self.segment, t, y, h, f0, self.n_dynamic, use_cuda_graph(y))
         return Step(y1, [f0])
 
@@ -180,8 +179,8 @@ def use_cuda_graph(y: State) -> bool:
 
 
 def _tensor(numbers: Sequence[float], y: State) -> Tensor:
-    """Return numbers on the device of `y`, without waiting for it."""
-    # From pinned memory the copy runs in the device's queue; from any other the host would wait for the queue.
+    """Return `numbers` as a tensor on the device of `y`, without synchronisation."""
+    # A copy from pinned memory is asynchronous; from other memory the host would wait for the device.
     if not on_gpu(y):
         return torch.tensor(numbers, dtype=torch.float64, device=y[0].device)
     return torch.tensor(numbers, dtype=torch.float64, device="cpu", pin_memory=True).to(y[0].device, non_blocking=True)

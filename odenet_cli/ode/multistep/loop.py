@@ -1,8 +1,8 @@
-"""The loop of a multistep family: step and order as the errors of three neighbouring orders allow.
+"""The loop of a multistep family: step size and order are chosen by the errors of three neighbouring orders.
 
 Brown, Byrne & Hindmarsh, "VODE: a variable-coefficient ODE solver", SIAM J. Sci. Stat. Comput. 10 (1989), section 3:
-functional iteration, at most three evaluations an attempt, and a choice of order every few steps. Here the last step
-is cut to end on the end time exactly; it costs an evaluation or two like any other, so nothing is lost by it.
+functional iteration, at most three evaluations per attempt, and a choice of order every few steps. Unlike there, the
+last step is shortened to end exactly at the end time; it costs an evaluation or two, like any other step.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from odenet_cli.ode.state import State
 from odenet_cli.ode.step import Step
 
 MAX_CORRECTIONS = 3  # evaluations an attempt
-ITERATION_TOLERANCE = 0.1  # the iteration ends when its error is this fraction of what the step may err
-MIN_STEP_GROWTH = 1.5  # a step is made longer by this factor or not at all
+ITERATION_TOLERANCE = 0.1  # the iteration ends when its error is this fraction of the step's tolerance
+MIN_STEP_GROWTH = 1.5  # smaller increases of the step are not made
 MAX_FIRST_GROWTH, MAX_STEP_GROWTH = 1e4, 10.0
 SHRINK_AFTER_DIVERGENCE = 0.25  # the factor for a step whose iteration did not converge
-# How far below the tolerance the error of a changed step is aimed, by the order it will have.
+# The predicted error of a changed step is multiplied by this, depending on its order, as a margin (VODE).
 BIAS_LOWER_ORDER, BIAS_SAME_ORDER, BIAS_HIGHER_ORDER = 6.0, 6.0, 10.0
 
 
@@ -46,7 +46,7 @@ BIAS_LOWER_ORDER, BIAS_SAME_ORDER, BIAS_HIGHER_ORDER = 6.0, 6.0, 10.0
 class MultistepStep(AcceptedStep):
     """Hold an accepted step with the array at its end.
 
-    restarted  the array was made anew before it, from the state and its derivative: the first of the stages
+    restarted  whether the array was rebuilt before the step from the state and its derivative, the first of the stages
     """
 
     z: Nordsieck
@@ -56,8 +56,8 @@ class MultistepStep(AcceptedStep):
 class Errors(NamedTuple):
     """Hold norms in units of the tolerance, infinite where not asked for.
 
-    change  how far the last iteration moved the state
-    same    the error at this order; `lower` and `higher` at the neighbouring ones
+    change  change of the state in the last iteration
+    same    error at this order; `lower` and `higher` at the neighbouring orders
     """
 
     change: float
@@ -67,11 +67,11 @@ class Errors(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """Hold an iteration that converged.
+    """Hold a converged iteration.
 
-    e, y           what was added to the predicted state, and the corrected state
-    predicted_hdy  h y' as it was predicted
-    k              the derivatives that were evaluated
+    e, y           correction added to the predicted state, and the corrected state
+    predicted_hdy  predicted h y'
+    k              evaluated derivatives
     """
 
     e: State
@@ -82,7 +82,7 @@ class Correction(NamedTuple):
 
 
 class Previous(NamedTuple):
-    """Hold what the error of order q + 1 is estimated from: e of the last step, its constant, and that step."""
+    """Hold e of the last step, its error constant and its length, for the error estimate of order q + 1."""
 
     e: State
     difference: float
@@ -93,12 +93,12 @@ class Previous(NamedTuple):
 class MultistepLoop(AdaptiveBase):
     """Take steps of variable length and order. Each segment starts at order 1.
 
-    z, scale    the array, and the step in whose powers it is scaled
-    past        lengths of the steps behind, the last one first
-    wait        steps until the order may change
-    max_growth  largest factor for the step after this one; 1 after a failure
-    previous    of the last step
-    restart_f0  the derivative with which the array was made anew since the last step, if it was
+    z, scale    Nordsieck array, and the step size in whose powers it is scaled
+    past        lengths of the previous steps, the last one first
+    wait        number of steps until the order may change
+    max_growth  largest factor for the next step; 1 after a failure
+    previous    data of the last step for a higher order
+    restart_f0  the derivative from which the array was rebuilt since the last step, if it was
     """
 
     method: Multistep
@@ -129,7 +129,7 @@ class MultistepLoop(AdaptiveBase):
         find_h = self.initial_step_function(2)  # at order 1 the error falls with h²
         h_next = self.checked_length(t, end, self.h or find_h(t, y, f0, segment.span_end - t))
         self._restart(y, f0, math.copysign(h_next, end - t))
-        # Behind a jump the past belongs to another solution, so every segment starts at order 1.
+        # The history before a jump does not apply after it, so every segment starts at order 1.
         self.past, self.wait, self.max_growth, self.previous = [], 2, MAX_FIRST_GROWTH, None
         while t != end:
             accepted, h_next = self._advance(t, h_next)
@@ -149,7 +149,7 @@ class MultistepLoop(AdaptiveBase):
             error_scale = self.norm.error_scale(y, y)
         while True:
             h_next, h, t1 = self.fit_step(t, h_next, y)
-            # Variable coefficients: the formula is made for this very grid, not for equal steps and then interpolated.
+            # Variable coefficients: the formula is computed for the actual grid, not interpolated from equal steps.
             formula = self.method.formula(distances([h, *self.past], h, self.order + 1))
             corrected = self._correct(t1, h, formula, error_scale)
             if corrected is not None and corrected.errors.same <= 1.0:
@@ -159,7 +159,7 @@ class MultistepLoop(AdaptiveBase):
             if corrected is None:
                 h_next = abs(h) * SHRINK_AFTER_DIVERGENCE
                 continue
-            # The first failure trusts the estimate, the second shrinks at least fivefold, the third doubts the past.
+            # First failure: use the estimate. Second: shrink at least fivefold. Third: discard history.
             failures += 1
             if failures < 3:
                 factor = max(0.1, _factor(BIAS_SAME_ORDER * corrected.errors.same, self.order + 1))
@@ -172,7 +172,8 @@ class MultistepLoop(AdaptiveBase):
         """Iterate from the predicted state to that whose derivative is f; return None if that does not converge."""
         # The array is scaled by the length of the last step; predicted, it is scaled by that of this one.
         eta = h / self.scale
-        # Only what f depends on or the norm controls is iterated; the rest needs the last derivative only.
+        # Iterate only the components on which f depends or that the norm controls; others need the last derivative
+        # only.
         iterated = (
             None if self.n_dynamic is None or self.n_controlled is None else max(self.n_dynamic, self.n_controlled)
         )
@@ -184,10 +185,10 @@ class MultistepLoop(AdaptiveBase):
             e = correction(formula.correct, h, predicted_hdy[:iterated], k[-1])
             errors = self._errors(e, e_before, h, formula, error_scale)
             self.nonfinite = not math.isfinite(errors.change)
-            # A change more than twice the one before it: the iteration diverges, and the step is too long for it.
+            # Changes that more than double: the iteration diverges, since the step is too long.
             if self.nonfinite or (m and errors.change > 2.0 * change_before):
                 return None
-            # The rate of convergence, damped since two iterations say little about it (VODE).
+            # Estimated rate of convergence; damped, since two iterations estimate it poorly (VODE).
             rate = max(0.3 * rate, errors.change / change_before) if m else rate
             if errors.change * min(1.0, rate) * formula.error <= ITERATION_TOLERANCE:
                 rest = len(e)
@@ -198,14 +199,14 @@ class MultistepLoop(AdaptiveBase):
 
     @torch.no_grad()
     def _errors(self, e: State, e_before: State | None, h: float, formula: Formula, error_scale: State) -> Errors:
-        """Return the norms in one look at the device, whether or not the iteration will turn out to have converged."""
-        # Every estimate that the choice of order may ask for, as one read costs less than three.
+        """Return all norms with one synchronisation, before it is known whether the iteration has converged."""
+        # Every estimate that the choice of order may need, as one read costs less than three.
         e, q = e[: self.n_controlled], self.order
         states = {"same": e}
         if e_before is not None:
             states["change"] = tuple(map(torch.sub, e, e_before))
         if self.wait == 1 and self.max_growth > 1.0:
-            # z_q behind this step: η^q z_q as predicted, and l_q e by the corrector. Order q - 1 errs by a multiple.
+            # z_q after this step: predicted η^q z_q plus l_q e. The error of order q - 1 is a multiple of it.
             if q > 1:
                 states["lower"] = linear_combination([(h / self.scale) ** q, formula.correct[q]], [self.z[q], e])
             if q < self.method.max_order and self.previous is not None:
@@ -235,14 +236,14 @@ class MultistepLoop(AdaptiveBase):
         accepted = MultistepStep(t, h, end, self.segment, y=y, step=step, z=self.z, restarted=restarted)
         self.restart_f0 = []
         self.wait -= 1
-        # The step before the one that may change the order: what order q + 1 is compared with there.
+        # The step before the order may change: kept for the estimate of order q + 1.
         if self.wait == 1:
             self.previous = Previous(corrected.e[: self.n_controlled], formula.difference, h)
         return accepted, max(abs(h) * self._choose(corrected, formula), self.min_step)
 
     def _choose(self, corrected: Correction, formula: Formula) -> float:
-        """Return the factor for the next step, having changed to the order that allows the longest one."""
-        # An order that was looked at and kept, or a failure: the next look is two steps away.
+        """Change to the order that allows the longest next step, and return the factor for it."""
+        # After a decision or a failure the order is reconsidered two steps later at the earliest.
         q, growth, errors, may_change = self.order, self.max_growth, corrected.errors, self.wait <= 0
         self.max_growth = MAX_STEP_GROWTH
         if may_change or growth <= 1.0:
@@ -255,7 +256,7 @@ class MultistepLoop(AdaptiveBase):
             lower = _factor(BIAS_LOWER_ORDER * errors.lower, q)
             higher = _factor(BIAS_HIGHER_ORDER * errors.higher, q + 2)
         best = max(same, lower, higher)
-        # A longer step changes the formula, and costs accuracy and work of its own: not for a little.
+        # A changed step changes the formula, which costs accuracy and work: not worth it for a small gain.
         if best < MIN_STEP_GROWTH:
             return 1.0
         if best > same:
@@ -265,14 +266,14 @@ class MultistepLoop(AdaptiveBase):
         return min(best, growth)
 
     def _change_order(self, up: float | None, e: State = ()) -> None:
-        """Change the order, and then wait as many steps as the new formula looks back."""
+        """Change the order, and keep it for as many steps as the new formula uses."""
         points = self.order - (2 if up is None else 1)
         polynomial = self.method.order_change_polynomial(distances(self.past, self.scale, points))
         self.z = change_order(self.z, e, polynomial, up)
         self.wait = self.order + 1
 
     def _recover(self, t: float, h: float) -> None:
-        """Lower the order after three failures, since the past misleads; at order 1 start anew with f at this point."""
+        """Lower the order after three failures, since the history misleads; at order 1 restart with f at this point."""
         if self.order > 1:
             self._change_order(None)
         elif not self.restart_f0:

@@ -1,6 +1,6 @@
-"""Exact gradients of a loss, to hold the gradient of training against while a run trains, and after it.
+"""Exact gradients of a loss, for comparison with the gradient of training, during and after a run.
 
-reference_gradient  the exact ones
-step_replay         the steps of a solve, recorded and taken again
-model_contexts      a network in another dtype, frozen, or with the same random numbers each time
+reference_gradient  the exact gradients
+step_replay         record the steps of a solve, and take them again
+model_contexts      a network in another dtype, frozen, or with repeated random numbers
 """

@@ -1,7 +1,7 @@
 """Change a model in place, without a copy, for a while: `in_dtype`, `frozen`, `without_hooks`, `repeatable`.
 
-A copy would leave what the model's code refers to by itself, such as a closure over a module, with the original. An
-`Objective` is a loss that goes with its model through them.
+In a copy, references that the model's code holds itself, such as a closure over a module, would still lead to the
+original. An `Objective` is a loss together with its model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Record what a solve decides, and take the same steps again: in another dtype, by plain autograd, at other weights.
+"""Record the decisions of a solve, and take the same steps again: in another dtype, by autograd, at other weights.
 
-All that an adaptive solve decides (the first step, which attempt is accepted, how long the next step is and of which
-order) it decides by scaled norms of errors. A solve that is given the norms of an earlier one makes the same decisions,
-and evaluates the vector field at the same times.
+An adaptive solve bases all of its decisions (the first step, acceptance, length and order of the next step) on scaled
+norms of errors. A solve that is given the norms of an earlier one makes the same decisions, and evaluates the vector
+field at the same times.
 """
 
 from __future__ import annotations
