@@ -35,12 +35,12 @@ class CountedField(VectorField, Protocol):
         ...
 
     def count_vjps(self, values: State, evaluations: int) -> State:
-        """Return `values`, made by so many evaluations; a backward pass through them counts as many products."""
+        """Return `values`, computed by so many evaluations; a backward pass through them counts as many products."""
         ...
 
 
 def combine(y: State, h: Time, weights: Weights, k: Sequence[State]) -> State:
-    """Return y + h Σ w_j k_j: one in-place kernel per stage; one expression for a compiler, where h is a tensor."""
+    """Return y + h Σ w_j k_j: one in-place operation per stage; one expression for a compiler, where h is a tensor."""
     return tuple(_combine(part, h, weights, [k[j][i] for j, _ in weights]) for i, part in enumerate(y))
 
 
@@ -71,7 +71,7 @@ def weighted_sum(h: Time, weights: Weights, k: Sequence[Tensor]) -> Tensor:
 def rms(state: State) -> float:
     """Return the root mean square over all numbers of a state; 0 for an empty one. Synchronises once."""
     result: float = norms([state], [2.0])[0]
-    # Squares below the smallest normal number lose their digits: those of numbers below 1e-19 where float32 sums them.
+    # Squares below the smallest normal number lose digits: in float32, those of numbers below 1e-19.
     summed_in = [torch.promote_types(part.dtype, torch.float32) for part in state]
     smallest = max((torch.finfo(dtype).tiny for dtype in summed_in), default=0.0)
     return result if not result * result < smallest else _rescaled_rms(state)
@@ -79,22 +79,22 @@ def rms(state: State) -> float:
 
 def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host) -> list[Scalar]:
     """Return the root mean square (order 2) or largest modulus (inf) of each state; read from the device at once."""
-    # One kernel for each tensor, and then one look at the device for all of them: each look waits for it.
+    # One kernel for each tensor, and one synchronisation for all of them.
     pairs = zip(states, orders)
     tensors = [torch.linalg.vector_norm(x, order) for state, order in pairs for x in state if x.numel()]
     values = iter(scalars.read(tensors) if tensors else ())
     result = []
     for state, order in zip(states, orders):
-        # Empty components have no norm to read; a state may hold them (a batch of 0).
+        # Empty components (a batch of 0) have no norm.
         parts = [next(values) for x in state if x.numel()]
         if not parts:
             result.append(scalars.zero(next((x for any_state in states for x in any_state), None)))
         elif order == math.inf:
             result.append(functools.reduce(scalars.maximum, parts))
         else:
-            # Over all numbers of all tensors, not a mean of the tensors' own: a large one weighs more than a small one.
+            # Over all numbers of all tensors, so a large tensor weighs more than a small one.
             size = scalars.sqrt(sum(x * x for x in parts) / sum(x.numel() for x in state))
-            # Squares overflow from 1.8e19 on in float32. A kernel cannot look; its host does (`CompiledLoop`).
+            # Squares overflow from 1.8e19 on in float32. A kernel cannot check this; `CompiledLoop` does.
             result.append(_rescaled_rms(state) if isinstance(size, float) and size == math.inf else size)
     return result
 
@@ -102,7 +102,7 @@ def norms(states: Sequence[State], orders: Sequence[float], scalars: Any = Host)
 def _rescaled_rms(state: State) -> float:
     """Return m √(Σ (x/m)² / n) with m the largest modulus, so that no square leaves the dtype (Blue, ACM TOMS 4, 1978).
 
-    It looks at the device twice, and is for sizes at which the plain sum of squares over- or underflows.
+    Synchronises twice; for sizes at which the plain sum of squares over- or underflows.
     """
     largest: float = norms([state], [math.inf])[0]
     if not 0.0 < largest < math.inf:
@@ -119,17 +119,17 @@ def vjp(
 ) -> tuple[Tensor | None, ...]:
     """Return Σ x_iᵀ ∂values_i/∂inputs by one pass through the graph, with the options of `torch.autograd.grad`.
 
-    None stands for a value or a cotangent that says nothing, and for the gradient of an input that no value depends on.
+    A value or a cotangent that is None is ignored; the gradient of an input that no value depends on is None.
     """
     pairs = [(k, x) for k, x in zip(values, cotangents) if k is not None and x is not None and k.requires_grad]
-    # Without a graph there is nothing to go through, which autograd would take for a mistake.
+    # Autograd would raise an error without a graph.
     if not pairs:
         return (None,) * len(inputs)
     return torch.autograd.grad([k for k, _ in pairs], inputs, [x for _, x in pairs], allow_unused=True, **options)
 
 
 def differs(tensor: Tensor, contents: Tensor) -> bool:
-    """Return whether a number of `tensor` is another one than in `contents`; a NaN is taken for no change."""
+    """Return whether any number of `tensor` differs from `contents`; NaN counts as unchanged."""
     # One pass where nothing differs; a NaN differs from itself.
     return not torch.equal(tensor, contents) and bool(((tensor != contents) & (tensor == tensor)).any())
 

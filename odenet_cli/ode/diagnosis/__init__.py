@@ -1,4 +1,4 @@
-"""What is wrong with a solve, shown by measurement, and what mends it, tried on the same problem.
+"""Find out what is wrong with a solve by measurement, and try a cure on the same problem.
 
 >>> report = doctor(solver, field, y0, ts)
 >>> report.kind, report.cure
@@ -34,11 +34,11 @@ from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.solver import Solver
 from odenet_cli.ode.state import Field
 
-# In the order in which they are asked: a spoilt weight or a noisy field shows as many of the others too.
+# In this order, since non-finite weights or a noisy field look like many of the other causes too.
 CAUSES = (optimiser, noise, resolution, tolerance, stiff, blow_up, jump, scale, step_limit)
 KINDS = ("sound", *(cause.__name__.rpartition(".")[2] for cause in CAUSES), "unknown")
-MAX_ROUNDS = 8  # a jump may lie behind those that are declared
-MAX_TRIAL = 60_000  # evaluations of a cure on trial, some seconds on a CPU
+MAX_ROUNDS = 8  # declaring a jump may reveal the next one
+MAX_TRIAL = 60_000  # evaluations of a trial, some seconds on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,12 @@ class Report:
 
     kind      one of `KINDS`
     reason    in a sentence
-    evidence  the numbers behind it
-    cure      what to change: settings of the solver; `dtype`, `ts`; or what to do with the field, in words
-    tried     of the same problem under the cure: evaluations `nfe`, and its `error` relative to a solve a hundred times
-              as accurate; None where no cure passed, or none can be tried
+    evidence  measured numbers
+    cure      what to change: settings of the solver; `dtype`, `ts`; or a change of the field, in words
+    tried     the same problem with the cure: number of evaluations `nfe`, and `error` relative to a solve a hundred
+              times as accurate; None if no cure succeeded or none can be tried
     failure   why the solve failed; None if it did not
-    time_s    seconds that the diagnosis took beside the solve itself and those under cures
+    time_s    seconds of the diagnosis, without the solve itself and the trials
     """
 
     kind: str
@@ -64,10 +64,10 @@ class Report:
     time_s: float = 0.0
 
     def settings(self, prefix: str = "solver.") -> dict[str, Any]:
-        """Return the keys of the command line that are the cure, with their values; empty where none sets it."""
+        """Return the cure as command-line keys with their values; empty if no key can set it."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in self.cure.items()}
         named = {"dtype": prefix.removesuffix("solver.") + "dtype", "gradient": "gradient.method"}
-        # To score is to go forward only.
+        # Scoring has no gradient.
         unnamed = ("ts", "field", *(("gradient",) if prefix != "solver." else ()))
         # "ts" and "field" are the problem's, not settings.
         return {named.get(key, prefix + key): values[key] for key in values if key not in unnamed}
@@ -92,7 +92,7 @@ class Report:
 
 
 def in_words(settings: Mapping[str, Any]) -> list[str]:
-    """Return keys and values as the words of a command line."""
+    """Return keys and values as overrides, `key=value`."""
     return [f"{key}={str(value).replace(' ', '')}" for key, value in settings.items()]
 
 
@@ -110,16 +110,16 @@ def doctor(
     ts: Tensor | Sequence[float],
     args: Sequence[Any] = (),
 ) -> Report:
-    """Return what is wrong with the forward solve `solver(field, y0, ts, args)`, and what mends it.
+    """Return what is wrong with the forward solve `solver(field, y0, ts, args)`, and a cure.
 
-    The solve is made once and watched; a cure is tried by solving again. The field is evaluated in between, without
-    gradients. Random generators are left as they were. Errors of the field pass through.
+    The solve is made once and traced; the field is then evaluated further, and cures are tried by solving again, all
+    without gradients. The states of random generators are restored. Errors of the field pass through.
     """
     parts = [y0] if isinstance(y0, Tensor) else y0
     if any(part.is_complex() or not part.numel() for part in parts):
         raise ValueError("y0 must hold real numbers: of complex or empty states nothing can be said here.")
     case = Case(solver, field, y0, ts, args)
-    # A field that draws would otherwise leave the caller's generators elsewhere than the solve alone does.
+    # The diagnosis must not change the random numbers that the caller draws next.
     draws = Draws(case.reads().generators)
     states = draws.states()
     try:
@@ -129,12 +129,12 @@ def doctor(
 
 
 def _examine(case: Case) -> Report:
-    # What a doctor costs beside the solves, which `solving` adds up.
+    # `solving` sums the seconds of solves, which do not count as diagnosis.
     started, solving = time.perf_counter(), 0.0
     trace = observe(case)
     solving += time.perf_counter() - started
     solve = TracedSolve(case, trace)
-    # One after the other, and none beyond the first that shows: each costs evaluations of its own.
+    # Stop at the first cause that is found, since each costs evaluations.
     findings = (cause.find(solve) for cause in CAUSES)
     finding = next((found for found in findings if found is not None), None)
     failure = None if trace.error is None else str(trace.error)
@@ -147,7 +147,7 @@ def _examine(case: Case) -> Report:
     cure, tried = _first_that_works(case, finding)
     solving += time.perf_counter() - began
     if tried is None and finding.budget is not None:
-        # What only costs is no fault where nothing costs less.
+        # A solve that is only slow counts as sound if no cure is cheaper.
         finding, cure = Finding("sound", f"{took}; it is mildly {finding.kind}, and nothing tried costs less"), {}
     return Report(
         kind=finding.kind,
@@ -161,8 +161,8 @@ def _examine(case: Case) -> Report:
 
 
 def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, float] | None]:
-    """Return the first cure under which the problem is solved, and what it took; else the first one, and None."""
-    # A cure that is not enough is made longer, round by round, before the next kind of cure has its turn.
+    """Return the first cure that solves the problem, and its cost; if there is none, the first cure and None."""
+    # A cure that is not enough is extended in several rounds, before the next one is tried.
     for cure in finding.cures:
         if not finding.repair and set(cure) == {"field"}:
             continue  # a change of the field that cannot be made here
@@ -177,23 +177,23 @@ def _first_that_works(case: Case, finding: Finding) -> tuple[Cure, dict[str, flo
         if best is not None:
             return best
     first = finding.cures[0] if finding.cures else {}
-    # Settings beside a change of the field were tried and did not do: what is left is that change.
+    # If the settings failed, only the change of the field remains.
     return ({"field": first["field"]} if "field" in first else first), None
 
 
 def _attempt(case: Case, cure: Cure, finding: Finding) -> tuple[dict[str, float] | None, Cure | None]:
-    """Return what the problem took under a cure, None if it failed; and a longer cure to try, if there is one."""
+    """Return the cost of the problem with a cure, None if it failed; and an extended cure to try, if there is one."""
     with case.under(cure, finding.repair) as treated:
         try:
             trace = observe(treated, finding.budget or MAX_TRIAL)
         except (OverBudget, RuntimeError, TypeError, ValueError):
             return None, None
-        # The cure may have worked as far as it goes: behind one jump lies the next.
+        # The cure may be incomplete: after one jump there may be another one.
         longer = finding.extend(cure, TracedSolve(treated, trace))
-        # Solved, but a longer cure is known: then this one has not found all that is wrong.
+        # If the cure can be extended, the problem is not fully cured, even if it was solved.
         if trace.error is not None or longer is not None:
             return None, longer
-        # That it ran to its end says little: the answer is held against one a hundred times as accurate.
+        # Reaching the end is not enough: compare with a solution a hundred times as accurate.
         try:
             exact = observe(treated.tighter(), 3 * MAX_TRIAL)
             error = math.nan if exact.error is not None else relative_error(trace, exact, finding.by_column)

@@ -1,4 +1,4 @@
-"""What a cause has to go by, and what it shows."""
+"""The input of a cause, a traced solve, and its output, a finding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cure = dict[str, Any]
 
 
 def take_longer(cure: Cure, again: TracedSolve) -> Cure | None:
-    """Return a cure of more steps as well, where some were accepted and it was their number that ended the solve."""
+    """Return the cure with more steps, if the solve made progress and ended at its limit of steps; else None."""
     if not isinstance(again.trace.error, StepLimit) or not again.trace.accepted:
         return None
     assert isinstance(again.solver, Adaptive)
@@ -30,13 +30,13 @@ def take_longer(cure: Cure, again: TracedSolve) -> Cure | None:
 
 @dataclass
 class Finding:
-    """Hold what one cause shows.
+    """Hold a cause that was found.
 
     cures      to try, the best first
-    repair     what the field or the state of the problem is replaced by while a cure is tried
-    extend     returns a longer cure where one was not enough, or None
-    budget     evaluations below which a cure is one, where the solve did not fail: without such a cure it is sound
-    by_column  judge a cure by the error of each column of the state
+    repair     replaces the field or the state of the problem while a cure is tried
+    extend     returns an extended cure if one was not enough, or None
+    budget     evaluations that a cure must stay below if the solve did not fail; if none does, the solve is sound
+    by_column  measure the error of a cure for each column of the state
     """
 
     kind: str
@@ -50,17 +50,17 @@ class Finding:
 
 
 class TracedSolve:
-    """Hold a watched solve, and evaluate its field anew."""
+    """Hold a traced solve, and evaluate its field further."""
 
     def __init__(self, case: Case, trace: Trace) -> None:
         self.case, self.trace, self.solver = case, trace, case.solver
-        # Of its own, so that what is evaluated here counts in nobody's statistics.
+        # Its own right-hand side, so that these evaluations are not counted in any statistics.
         self.rhs = RightHandSide(case.field, case.y0, case.args)
         self.times = case.times
         self.t0, self.t1 = self.times[0], self.times[-1]
         self.span = abs(self.t1 - self.t0)
         self.direction = math.copysign(1.0, self.t1 - self.t0)
-        # What the error norm does not see cannot be why a step was rejected.
+        # Only controlled components can be the reason for a rejection.
         self.controlled = slice(getattr(self.solver, "n_controlled", None))
 
     @property
@@ -73,19 +73,19 @@ class TracedSolve:
         return statistics.median(abs(seen.h) for seen in self.trace.window) if self.trace.window else self.span
 
     def f(self, t: float, y: State) -> State:
-        # As in a solve: the solver's own arithmetic is never autocast.
+        # Without autocast in the solver's own arithmetic, as in a solve.
         with self.rhs.torch_settings.for_solver():
             return self.rhs(t, y)
 
     def tolerances(self, x: State, y: State) -> float:
-        """Return the RMS of `x` in units of the error that the solver allows around `y`."""
-        # By the forward solve's own norm, so that 1 is what it would have accepted.
+        """Return the RMS of `x` in units of the tolerance at `y`."""
+        # By the forward solve's norm, so that a step is accepted up to 1.
         scale = self.case.norm.error_scale(y[self.controlled], y[self.controlled])
         ratio: float = self.case.norm.scaled_norms([x[self.controlled]], scale)[0]
         return ratio
 
     def solved_under(self, cure: Cure, budget: int) -> Trace | None:
-        """Return the same solve under a cure; None where it fails, or takes more than `budget` evaluations."""
+        """Return the trace of the solve with a cure; None if it fails or takes more than `budget` evaluations."""
         with contextlib.suppress(OverBudget), self.case.under(cure) as treated:
             trace = observe(treated, budget)
             return trace if trace.error is None else None
@@ -93,6 +93,6 @@ class TracedSolve:
 
 
 def round_up(number: float) -> int:
-    """Return the next number of two digits and zeros: what a person would have written."""
+    """Round up to two significant digits."""
     unit: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return math.ceil(number / unit) * unit

@@ -1,4 +1,4 @@
-"""A solve that is watched: what it was asked, how long its steps were, where they were rejected, how it ended."""
+"""Trace a solve: its arguments, the lengths of its steps, where they were rejected, and how it ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WINDOW = 49  # steps whose states are kept, the last ones
 
 
 class OverBudget(Exception):
-    """Report that a solve on trial takes more evaluations than it may."""
+    """Report that a trial solve takes more evaluations than it may."""
 
 
 class TracedStep(NamedTuple):
@@ -41,19 +41,19 @@ class TracedStep(NamedTuple):
 
 @dataclass
 class Trace:
-    """Hold a watched solve.
+    """Hold the trace of a solve.
 
-    t, f_size              where each accepted step began, and the largest modulus of its first derivative
-    window, retried       the last steps, and the last ones that were accepted only after a rejection
-    largest                the largest modulus that each number of the state had
-    end                    the state behind the last step, and its time; `outputs` where the solve reached its end
-    error                  how it failed; `refused` before its first evaluation
-    warned                 what the solver warns of, of what the dtype does not resolve
+    t, f_size        start of each accepted step, and the largest modulus of its first derivative
+    window, retried  the last steps, and the last steps that were accepted only after a rejection
+    largest          the largest modulus that each number of the state has had
+    end              (time, state) after the last step; `outputs` is set if the solve reached its end
+    error            why it failed; `refused` if before its first evaluation
+    warned           the solver's warning about the resolution of the dtype
     """
 
     t: list[float] = field(default_factory=list)
     f_size: list[float] = field(default_factory=list)
-    # Only the last ones: a failing solve takes thousands of steps, and their states are not kept.
+    # Only the last steps, since a failing solve may take thousands.
     window: deque[TracedStep] = field(default_factory=lambda: deque(maxlen=WINDOW))
     retried: deque[TracedStep] = field(default_factory=lambda: deque(maxlen=64))
     largest: State = ()
@@ -74,17 +74,17 @@ class Trace:
         return self.accepted + self.rejected
 
     def add(self, accepted: AcceptedStep, rejected: int) -> None:
-        """Note a step, before which the solve had rejected so many attempts in all."""
-        # Those since the last accepted step: the attempts that this one took.
+        """Record a step; `rejected` counts all attempts that the solve has rejected so far."""
+        # Rejections since the last accepted step.
         new, self.rejected = rejected - self.rejected, rejected
         seen, y1 = TracedStep(accepted.t, accepted.h, accepted.y, new), accepted.step.y
         self.t.append(accepted.t)
-        # Of Adams and Rosenbrock methods it is about f there, and not f.
+        # For Adams and Rosenbrock methods k[0] is only close to f.
         self.f_size.append(norms([accepted.step.k[0]], [math.inf])[0])
         self.window.append(seen)
         if new:
             self.retried.append(seen)
-        # A number's largest size so far is the scale by which its error is judged; its size at the end may be 0.
+        # The scale of a number's error is its largest size so far, since its size at the end may be 0.
         self.largest = tuple(map(torch.maximum, self.largest, (part.abs() for part in y1)))
         self.end = accepted.end, y1
 
@@ -101,7 +101,7 @@ class Case:
 
     @property
     def norm(self) -> Norm:
-        """The norm of the solver's tolerance; of one of fixed steps, that of 1e-3."""
+        """The norm by the solver's tolerance; by 1e-3 for fixed steps."""
         return Norm(getattr(self.solver, "rtol", 1e-3), getattr(self.solver, "atol", 1e-3))
 
     @property
@@ -119,8 +119,8 @@ class Case:
 
     @contextlib.contextmanager
     def under(self, cure: dict[str, Any], repair: Callable[[Case], Case] | None = None) -> Iterator[Case]:
-        """Yield the same solve under a cure; weights that it changes for a while are put back."""
-        # A cure in float64 and a repair replace the weights' data, not the weights, which the field goes on reading.
+        """Yield the same solve with a cure; weights that it changes are restored afterwards."""
+        # A cure in float64 or a repair replaces the data of the weights, not the tensors, which the field reads.
         case, before = self, [(tensor, tensor.data) for tensor in self.weights().values()]
         try:
             case = repair(self) if repair else self
@@ -135,7 +135,7 @@ class Case:
                 tensor.data = data
 
     def in_double(self) -> Case:
-        """Return the same solve in float64: also of what the field reads, which its caller puts back."""
+        """Return the same solve in float64, including the tensors that the field reads, which the caller restores."""
         for tensor in self.weights().values():
             tensor.data = tensor.data.double()
         y0 = self.y0.double() if isinstance(self.y0, Tensor) else tuple(part.double() for part in self.y0)
@@ -147,7 +147,7 @@ class Case:
         if not isinstance(self.solver, Adaptive):
             return replace(self, solver=replace(self.solver, steps=4 * self.solver.steps))
         parts = [self.y0] if isinstance(self.y0, Tensor) else self.y0
-        # A tolerance below the dtype's resolution would only count rounding.
+        # A tolerance below the dtype's resolution would only measure rounding.
         least = 4 * max(torch.finfo(part.dtype).eps for part in parts)
         rtol, atol = self.solver.rtol, self.solver.atol
         finer: dict[str, Any] = {"rtol": max(rtol / 100, least) if rtol else 0.0, "atol": atol / 100}
@@ -155,29 +155,29 @@ class Case:
 
 
 def observe(case: Case, budget: int | None = None) -> Trace:
-    """Make a solve without gradients and return what was seen of it; raise OverBudget after `budget` evaluations."""
-    # The steps of any solve, looked at one by one: no part of the solver knows that it is watched.
+    """Solve without gradients and return the trace; raise OverBudget after `budget` evaluations."""
+    # Goes through the steps of an ordinary solve, without support by the solver.
     rhs, times, trace = RightHandSide(case.field, case.y0, case.args), OutputTimes.read(case.ts), Trace()
-    # Plain steps of the forward solve: each can be looked at, and compiled ones are the same.
+    # Uncompiled steps, which are the same as compiled ones and have all their stages.
     solver = replace(case.solver, compile=False, gradient="backprop")
     trace.largest, trace.end = tuple(part.abs() for part in rhs.y0), (times.values[0], rhs.y0)
     distinct, _, _ = times.merge()
     problem = Problem(rhs, distinct, None, solver, len(distinct) == 2)
     loop = problem.loop()
     states = [problem.y0]
-    # The solver warns once where its user calls it; here it is called again and again.
+    # Record the warning instead of showing it, since the solver is called many times here.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PrecisionWarning)
         try:
             solver.check_resolution(rhs, times.values)
             with rhs.torch_settings.for_solver():
                 for accepted in steps(loop, problem, states):
-                    # A cure on trial must not take longer than the patient.
+                    # A trial must not exceed its budget.
                     if budget is not None and rhs.stats.nfe_forward > budget:
                         raise OverBudget
                     trace.add(accepted, loop.rejected)
             trace.outputs = states[-1]
-        # Before the first evaluation the solver itself has refused; after it the error is the field's.
+        # Before the first evaluation the solver itself raised it, afterwards the field.
         except ValueError as error:
             if rhs.stats.nfe_forward:
                 raise
@@ -191,7 +191,7 @@ def observe(case: Case, budget: int | None = None) -> Trace:
 
 def columns(state: State) -> list[Tensor]:
     """Return the largest modulus of each number over the samples: of the last dimension, of images of the channels."""
-    # A column is what has a unit of its own: a state variable, a channel.
+    # A column has its own unit: a state variable, a channel.
     kept = [0 if part.dim() < 2 else 1 if part.dim() == 4 else part.dim() - 1 for part in state]
     return [
         part.abs().cpu().double().amax(tuple(d for d in range(part.dim()) if d != keep))

@@ -1,5 +1,5 @@
-"""What can be wrong with a solve: one file a cause.
+"""Causes of trouble in a solve, one per file.
 
-Each has `find(solve)`, which returns None where its cause does not show. Their thresholds were chosen on the problems
-of `tests/ode/sick_problems.py` that are not held out.
+Each has `find(solve)`, which returns None if its cause is not found. Thresholds were chosen on those problems of
+`tests/ode/sick_problems.py` that are not held out.
 """

@@ -55,10 +55,10 @@ def jumps_along(solve: TracedSolve) -> dict[float, bool]:
     end_t, end_y = solve.trace.end
     stuck = TracedStep(end_t, solve.h * solve.direction, end_y, 1)  # where the solve failed, the next attempt's window
     for seen in [*([stuck] if solve.failed else []), *reversed(solve.trace.retried)]:
-        # Each rejection shortens a step to a fifth at the most: the first attempt reached so far, over the jump.
+        # Each rejection shortens a step to a fifth at most, so the first attempt reached this far, across the jump.
         reach = min(abs(seen.h) * 5.0**seen.rejected, abs(solve.t1 - seen.t)) * solve.direction
         if any(0 <= (t - seen.t) * solve.direction <= abs(reach) for t in found):
-            continue  # it was rejected for a jump that a later, shorter step has shown better
+            continue  # it was rejected for a jump that a later, shorter step has located better
         met = _discontinuity(solve, seen.t, seen.y, solve.f(seen.t, seen.y), reach)
         if met is not None and all(abs(met[0] - other) > 1e-6 * solve.span for other in (*known, *found)):
             found[met[0]] = met[1]
@@ -75,7 +75,7 @@ def _discontinuity(solve: TracedSolve, t: float, y: State, f0: State, reach: flo
     def apart(a: State, b: State) -> float:
         return max(float((p - q).abs().max()) for p, q in zip(a, b))
 
-    # Along the tangent, not the solution: nothing is solved, and a jump stays a jump.
+    # Along the tangent instead of the solution, which needs no solve and preserves jumps.
     times = [t + reach * n / 8 for n in range(9)]
     values = [solve.f(s, state(s)) for s in times]
     changes = [apart(a, b) for a, b in pairwise(values)]
@@ -91,7 +91,7 @@ def _discontinuity(solve: TracedSolve, t: float, y: State, f0: State, reach: flo
     while abs(high - low) > spacing:
         middle = (low + high) / 2
         f_middle = solve.f(middle, state(middle))
-        # On goes the half across which f changes more.
+        # Continue with the half across which f changes more.
         if apart(f_low, f_middle) >= apart(f_middle, f_high):
             high, f_high = middle, f_middle
         else:
@@ -99,15 +99,16 @@ def _discontinuity(solve: TracedSolve, t: float, y: State, f0: State, reach: flo
         if abs(high - low) <= 32 * spacing and wide == math.inf:
             wide = apart(f_low, f_high)
     left = apart(f_low, f_high)
-    # A continuous field differs by ever less; one that jumps by the same across 32 roundings of t as across one.
+    # The change of a continuous field shrinks with the interval; across a jump it is as large for 1 as for 32 roundings
+    # of t.
     if not (left > 0.1 * first and left > 1e-5 * size and wide < 3 * left):
         return None
-    # With y held still f jumps only if it is the time that makes it jump.
+    # With constant y, f jumps only if the jump depends on time.
     return _shortest_between(low, high), apart(solve.f(low, state(low)), solve.f(high, state(low))) > 0.5 * left
 
 
 def _shortest_between(low: float, high: float) -> float:
-    """Return the shortest decimal between two times, as a person would have written it."""
+    """Return the shortest decimal number between two times."""
     a, b = sorted((low, high))
     short = (float(f"{b:.{digits}g}") for digits in range(1, 18))
     return next((t for t in short if a <= t <= b), high)

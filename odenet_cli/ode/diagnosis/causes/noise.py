@@ -1,4 +1,4 @@
-"""Noise: the field is no function of t and y."""
+"""Noise: the field is not a function of t and y."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
         else "let the field keep no state of its own: what changes from solve to solve goes into args"
     )
 
-    # While the cure is tried the field is what its user would make it: each evaluation draws the same numbers.
+    # For the trial the field is changed as the remedy says: each evaluation draws the same numbers.
     def repair(case: Case) -> Case:
         def frozen(t: Tensor, y: Any, *args: Any) -> Any:
             draws.restore(states)
@@ -46,7 +46,7 @@ def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
 
         return replace(case, field=frozen)
 
-    # A state that no copy holds, a variable of a closure say, goes on changing: then there is nothing to try.
+    # State that a copy does not include, such as a closure variable, keeps changing: then nothing can be tried.
     held = _spread(TracedSolve(repair(solve.case), solve.trace), t, y, 2)[1] == 0.0
     evidence = {"difference of two evaluations, relative": apart / size}
     reason = f"two evaluations at t = {t:.6g} differ: {source}, and is no field of an equation"
@@ -63,5 +63,5 @@ def _spread(solve: TracedSolve, t: float, y: State, count: int) -> tuple[float, 
     apart = max(
         rms(tuple(a.cpu().double() - b.cpu().double() for a, b in zip(value, values[0]))) for value in values[1:]
     )
-    # A reduction on a GPU may round differently each time: a thousand roundings are no noise yet.
+    # Up to a thousand roundings are not noise, since reductions on a GPU may round differently each time.
     return size, apart if apart > 1e3 * max(RESOLUTION[part.dtype] for part in y) * size else 0.0

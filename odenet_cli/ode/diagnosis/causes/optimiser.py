@@ -1,4 +1,4 @@
-"""The optimiser: weights or a start with numbers that no solver can use."""
+"""The optimiser: weights or an initial state with numbers that no solver can use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find(solve: TracedSolve) -> Finding | None:
     """Find weights or a start that are NaN, or weights that have grown far beyond those of any trained network."""
     if not solve.failed:
         return None
-    # The start too: it may come from an encoder with such weights.
+    # The initial state too: it may come from an encoder with such weights.
     names = {"y0" if solve.rhs.single else f"y0[{n}]": part for n, part in enumerate(solve.rhs.y0)}
     weights = solve.case.weights()
     nonfinite = {name: int((~torch.isfinite(x)).sum()) for name, x in {**names, **weights}.items() if not is_finite(x)}
@@ -42,7 +42,7 @@ def find(solve: TracedSolve) -> Finding | None:
         how = "with these weights scaled back to an initialised layer's"
 
     def repair(case: Case) -> Case:
-        # On trial only: the solve is made with sound weights, to show that nothing else is wrong.
+        # For the trial only: with sound weights, to show that nothing else is wrong.
         parts = tuple(torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in solve.rhs.y0)
         for name, tensor in case.weights().items():
             if name in nonfinite:
