@@ -23,13 +23,12 @@ class DenseSolution:
     >>> path(0.3)                          # (3,)
     >>> path(torch.linspace(0, 1, 50))     # (50, 3)
 
-    A time outside raises `ValueError`; one that is outside by rounding is that of the end. No gradient reaches the
-    field or y0 through a path, but one of the time that is asked for does; where others are wanted, give the solver
-    that time as an output time.
+    A time outside raises `ValueError`, except by rounding. A path has no gradients with respect to the field or y0,
+    only with respect to the time at which it is evaluated; for others, give this time to the solver as an output time.
 
-    ends    the times at which steps began and ended, in the order of the solve
-    degree  of the polynomials between them, the highest
-    stats   what the solve cost
+    ends    the ends of the steps, ts[0] first, in the order of the solve
+    degree  the highest degree of their polynomials
+    stats   the cost of the solve
     """
 
     def __init__(self, problem: Problem, resolution: float) -> None:
@@ -37,16 +36,16 @@ class DenseSolution:
         loop = problem.loop(interpolated=True)
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
-        # A loop interpolates its last step alone, so each is turned into its polynomial as it comes.
+        # A loop can interpolate only its last step, so the polynomial is computed at once.
         for accepted in steps(loop, problem, [problem.y0]):
             self.ends.append(accepted.end)
             pieces.append((accepted.h, *loop.polynomial(accepted)))
         if not pieces:  # no time passes
             self.ends, pieces = self.ends * 2, [(1.0, problem.ts[0], [problem.rhs.y0])]
-        # The times that were solved for may have been rounded, as those that are asked for may be.
+        # Both the times of the solve and those of an evaluation may have been rounded.
         self._resolution, device = resolution, problem.rhs.device
         h, origin, polynomials = zip(*pieces)
-        # All steps' polynomials are stacked, so that any number of times is one search and one Horner scheme.
+        # Stacked over all steps, so that any number of times needs one search and one Horner scheme.
         dtype = widest(device)
         self._h = torch.tensor(h, dtype=dtype, device=device)
         self._origin = torch.tensor(origin, dtype=dtype, device=device)
@@ -57,7 +56,7 @@ class DenseSolution:
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Any:
         """Return the state at t: (*S) for a number, (*t.shape, *S) for a tensor of times of any shape."""
-        # Times that came in float32 may lie outside by their rounding; those are meant for the end.
+        # Times given in float32 may lie outside by rounding, and then mean the end.
         asked, resolution = as_times(t)
         times = asked.to(self._h)
         low, high = sorted((self.ends[0], self.ends[-1]))
@@ -68,7 +67,7 @@ class DenseSolution:
             bad = times.detach()[outside][0].item()
             raise ValueError(f"t = {bad:.6g} is not between {low:.6g} and {high:.6g}, where this path was solved.")
         times = times + (within - times.detach())  # the value of the end, the gradient of the time asked for
-        # The stops rise whichever way time ran, as they carry the sign of its direction.
+        # With the sign of the direction the stops are rising for a solve backward in time too.
         n = torch.searchsorted(self._stops, self._direction * within).clamp_(max=len(self._stops) - 1)
         x = (times - self._origin[n]) / self._h[n]
         return self._restore([_horner(rows, n, x) for rows in self._coefficients])
@@ -76,7 +75,7 @@ class DenseSolution:
 
 def _rows(polynomials: Sequence[Sequence[State]], i: int) -> list[Tensor]:
     """Return the coefficients of each power in component `i`, stacked over the steps; zero above a step's degree."""
-    # Adams steps have the degree of their order, which changes on the way.
+    # The degree of an Adams step is its order, which varies.
     count = max(map(len, polynomials))
     nothing = torch.zeros_like(polynomials[0][0][i])
     return [torch.stack([p[power][i] if power < len(p) else nothing for p in polynomials]) for power in range(count)]

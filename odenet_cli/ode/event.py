@@ -1,4 +1,4 @@
-"""The first zero of a function along a solution: found by the dense output, and differentiable as the solution is."""
+"""Find the first zero of a function along a solution, by dense output; differentiable like the solution."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, to_numbers
 
 EventFunction = Callable[[Tensor, Any], Tensor]
-ROUNDINGS = 100  # of the largest number of the event so far: what a solve may add up to where it should be zero
-ITERATIONS = 100  # of the search for the root, which ends where its interval is no longer than rounding
+ROUNDINGS = 100  # accumulated error of an event that should be zero, in roundings of its largest value so far
+ITERATIONS = 100  # at most, in the search for a root, which ends when its interval is as short as rounding
 
 
 class Crossing(NamedTuple):
-    """Hold where a solution met an event.
+    """Hold the zero of an event.
 
-    t         () its time; the end of the solve where it did not happen
-    y         the state there
-    happened  whether it did
-    stats     what both solves cost, the search and the way to what it found
+    t         () its time; the end of the solve if there is no zero
+    y         the state at t
+    happened  whether there is a zero
+    stats     the cost of the search and of the solve to the zero
     """
 
     t: Tensor
@@ -45,7 +45,7 @@ class Crossing(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Hold a zero at `t`, in the step that began at `begin` from the state `y`; at a rate up to `flat` it is none."""
+    """Hold a zero at `t`, in the step from state `y` at `begin`; with a rate up to `flat` the event only touches zero."""
 
     t: float
     begin: float
@@ -70,21 +70,21 @@ def solve_until(
     >>> y0 = torch.tensor([10.0, 0.0])  # height and velocity
     >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
 
-    event      returns a tensor of one real number, a differentiable function of both, computed without autocast; a zero
-               is seen where its sign differs at the two ends of a step, so that `max_step` should be below the time
-               between two of them
-    direction  1: where it rises through zero, -1: where it falls, 0: both
+    event      returns a tensor with one real number, a differentiable function of t and y, computed without autocast. A
+               zero is found if the signs at the two ends of a step differ, so choose `max_step` below the time between
+               two zeros
+    direction  1: zeros where it rises, -1: where it falls, 0: both
 
-    Time and state have the gradients that a solve has, those of the event included, to all inputs: the first derivative
-    and, where the solve has one, the second. It is solved twice, once to find the zero and once to end there. Raises as
-    a solve does, `NotFinite` where the event is not finite, `RandomField` where numbers are drawn, `ValueError` where
-    it touches zero without crossing, changes its sign by a jump or a pole, has no derivative, or writes into the state,
+    Time and state are differentiable like a solve, with respect to all of its inputs and those of the event: once, and
+    twice if the solve is. The problem is solved twice, to find the zero and to end there. Raises like a solve, and
+    `NotFinite` if the event is not finite, `RandomField` if random numbers are drawn, `ValueError` if the event touches
+    zero without crossing it, changes its sign at a jump or a pole, has no derivative, or writes into the state, and
     `NotImplementedError` inside a transform of torch.func.
 
     With g the event and y* the solution at its zero t*, g(t*, y*) = 0 defines t* as a function of all inputs, whose
     derivative is -dg / ġ with ġ = ∂g/∂t + ∂g/∂y · f (Chen, Amos & Nickel, "Learning neural event functions", ICLR
-    2021). A Newton step from the time that was found has this derivative, and its value takes off what the dense output
-    was inaccurate by. A second step, along the solution to second order, has the second derivative.
+    2021). A Newton step from the time that was found has this derivative, and its value removes the error of the dense
+    output. A second step, along the solution to second order, has the second derivative.
     """
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
@@ -94,7 +94,7 @@ def solve_until(
     rhs = RightHandSide(field, y0, args)
     with torch.no_grad(), _nothing_drawn():
         found, searched = _search(solver, rhs, times.values, event, direction)
-    # The search looked at dense output and has no gradients. What is returned is a solve like any other, to its end.
+    # The search has no gradients; the result is that of an ordinary solve.
     if found is None:
         y, stats = solver(field, y0, ts, args, parameters)
         end = torch.as_tensor(times.values[1], dtype=torch.float64) if times.tensor is None else times.tensor[1]
@@ -102,14 +102,14 @@ def solve_until(
     if torch.is_grad_enabled() or in_forward_mode():
         y, stats = solver(field, y0, _times(ts, found.t, rhs.device), args, parameters)
     else:
-        # One step or so, from where the step began in which it happened, in place of the interpolation.
+        # Solve from the start of the step with the zero, about one step, instead of interpolating.
         y, stats = solver(field, rhs.restore(found.y), [found.begin, found.t], args, parameters)
     rhs.stats, rhs.counts_vjps = stats.add(searched), True
     return _newton_steps(rhs, event, found, (y,) if rhs.single else y)
 
 
 def _checked_times(ts: Tensor | Sequence[float], direction: int) -> OutputTimes:
-    """Return the times to begin and to end at; refuse what `solve_until` cannot do with its arguments."""
+    """Return the two times; raise an error for arguments that `solve_until` does not support."""
     if in_function_transform():  # the search differentiates the event, by autograd
         raise NotImplementedError(
             "an event is not found inside the transforms of torch.func (grad, jacrev, jvp, vmap, ...); use "
@@ -125,7 +125,7 @@ def _checked_times(ts: Tensor | Sequence[float], direction: int) -> OutputTimes:
 
 @contextmanager
 def _nothing_drawn() -> Iterator[None]:
-    """Raise RandomField if what is done here has drawn random numbers."""
+    """Raise RandomField if random numbers were drawn inside."""
     draws = Draws(())
     states = draws.states()
     yield
@@ -139,9 +139,9 @@ def _nothing_drawn() -> Iterator[None]:
 def _search(
     solver: Any, rhs: RightHandSide, values: list[float], event: EventFunction, direction: int
 ) -> tuple[_Found | None, Stats]:
-    """Return the first zero behind the start, found in the dense output of the step over it; None where there is none.
+    """Return the first zero after the start, found in the dense output of its step; None if there is none.
 
-    A zero where the solve begins is no event: what is thrown from the ground has not come down yet.
+    A zero at the start does not count, such as the height of a ball that is thrown from the ground.
     """
     problem = Problem(rhs, values, None, solver._for_dense_output())
     loop = problem.loop(interpolated=True)
@@ -156,16 +156,16 @@ def _search(
         start = tuple(part.clone() for part in rhs.y0)
         before = value(values[0], start)
         largest, eps = abs(before), max(RESOLUTION[part.dtype] for part in start)
-        # Zero up to rounding is zero too: where a ball has bounced it may lie below the ground by 1e-17, and does not
-        # come up through it. Rounding is that of the largest number, and moves the zero no further than that of times.
+        # Zero up to rounding counts as zero: a ball that has bounced may start 1e-17 below the ground without crossing
+        # it. Rounding is that of the largest number, and moves the zero no further than that of times.
         _, slopes = _slopes(rhs, event, values[0], start)
         near = abs(before) <= 4 * _rounding(values[0], start, norms([start], [math.inf]) * len(start), slopes)
         shortest = 4 * RESOLUTION[rhs.time_dtype] * max(map(abs, values))
         for accepted in steps(loop, problem, [problem.y0]):
             begin, after = accepted.t, value(accepted.end, accepted.step.y)
             largest = max(largest, abs(after))
-            # Behind that zero the event has the sign of its derivative. If it has another where the step ends, the
-            # search begins where it still has this one: halfway back to the zero, and again.
+            # After a zero at the start the event has the sign of its derivative. If the sign differs at the end of the
+            # step, start the search at a point where it has this sign, found by halving the distance to the start.
             if near or not before:
                 rate, near = _rate_behind(rhs, event, accepted), False
                 if abs(before) <= shortest * abs(rate):
@@ -185,7 +185,7 @@ def _search(
                 rounding = min(ROUNDINGS * eps * largest, 1e-3 * size)
                 flat = 4 * math.sqrt(rounding * size) / abs(accepted.h) if abs(after) <= rounding else 0.0
                 return _Found(t, accepted.t, accepted.y, accepted.segment, flat), rhs.stats
-            # A step that ends on a zero without crossing it, where `direction` asks for another, keeps the sign before.
+            # If a step ends on a zero of the other direction, keep the sign from before it.
             before = after or before
     return None, rhs.stats
 

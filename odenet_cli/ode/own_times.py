@@ -1,10 +1,10 @@
-"""States at times that each sample has of its own: one solve for all of them, and its dense output in between.
+"""Solve for all samples of a batch together, to different times for each sample.
 
-Where samples share their times these are the output times of the solve. Where they share few, a step would hold
-thousands of outputs, each of which one sample asks for. A step's dense output is a polynomial, though, and as many
-states as it has coefficients define it. So the solve is made twice: without gradients, to see where its steps end, and
-then with these few output times inside each step. Each sample is interpolated between them at its own times. The states
-are those of the dense output, and gradients reach them whichever gradient the solver has.
+If the samples share most of their times, these are the output times of the solve. Otherwise a step could contain
+thousands of outputs, each for a single sample. But the dense output of a step is a polynomial, which as many states as
+it has coefficients determine. So the solve is made twice: without gradients, to find the ends of its steps, and then
+with these few output times inside each step, between which each sample is interpolated at its own times. The results
+are those of the dense output, and have gradients with every gradient method.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from odenet_cli.ode.solver import Adaptive, Solver
 from odenet_cli.ode.state import Field
 from odenet_cli.ode.tableau import Tableau
 
-FEW = 1000  # output times, which cost no more than interpolation would
+FEW = 1000  # up to so many distinct times, output times cost no more than interpolation
 
 
 class Pieces(NamedTuple):
-    """Hold where a path is a polynomial, and at which times it must be known there.
+    """Hold the pieces on which a path is a polynomial, and the nodes at which it is evaluated.
 
-    ends   of the pieces, from 0 on
-    nodes  rising from 0 to 1, the same share of each piece
+    ends   of the pieces, rising, the first is 0
+    nodes  rising from 0 to 1, as fractions of each piece
     """
 
     ends: list[float]
@@ -39,42 +39,41 @@ class Pieces(NamedTuple):
 
     @property
     def times(self) -> list[float]:
-        """The times at which the path must be known: neighbouring pieces have one of them in common."""
+        """The times of the nodes of all pieces; neighbouring pieces share one."""
         inner = self.nodes[:-1]
         return [a + (b - a) * node for a, b in pairwise(self.ends) for node in inner] + [self.ends[-1]]
 
 
 def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], args: Sequence[Any] = ()) -> list[Any]:
-    """Solve y' = field(t, y, *args), y(0) = y0, to the times at or after 0 that each sample has of its own.
+    """Solve y' = field(t, y, *args), y(0) = y0, to different times at or after 0 for each sample.
 
     y0     (B, *S), or a tuple of such tensors
-    times  tensors (B_i, N_i), in any order within a row: the first B_0 samples are asked for at those of the first, the
-           next B_1 at those of the second, and so on
+    times  tensors (B_i, N_i) for the first B_0 samples, the next B_1 samples, and so on; unsorted within a row
 
-    Returns for each of them the states (B_i, N_i, *S). Where samples share few times a `Fixed` solver takes its steps
-    between equal parts of the whole time, as many as a sample has times, not between neighbouring times of all samples.
+    Returns for each of them the states (B_i, N_i, *S). If samples share few times, a `Fixed` solver divides the whole
+    time into as many equal intervals as a sample has times, and takes its steps in these.
     """
     distinct, index = torch.unique(torch.cat([part.flatten() for part in times]), return_inverse=True)
     if distinct[0] < 0:
         raise ValueError(f"a sample's time is {float(distinct[0]):.6g}, and the solve begins at 0.")
     most = max(part.shape[1] for part in times)
-    # Samples that share their times: these are output times like any others, and each sample picks its own.
+    # Shared times: ordinary output times, from which each sample takes its own.
     if len(distinct) <= max(FEW, most):
         own = [part.view_as(asked) for part, asked in zip(index.split([part.numel() for part in times]), times)]
         return _each(outputs(solver, field, y0, distinct.tolist(), args), own)
     end = float(distinct[-1])
     if not isinstance(solver, Adaptive):
-        # Every step is an output: between them interpolation of the method's order adds an error of that order.
+        # Every step is an output; interpolation between them is of the method's order.
         formulas = cast("Tableau | Rosenbrock", solver.formulas)  # a multistep method takes no fixed steps
         degree = max(3, formulas.order)
         count = math.ceil(most * solver.steps / degree)
         pieces = Pieces([end * n / count for n in range(count + 1)], [i / degree for i in range(degree + 1)])
         return _interpolated(pieces, replace(solver, steps=1)(field, y0, pieces.times, args).y, times)
-    # Output times change no step of an adaptive solve: the second one takes the steps of the first, and is inside each
-    # the polynomial that as many outputs as it has coefficients define.
+    # Output times do not change the steps of an adaptive solve, so the second solve takes the steps of the first one,
+    # and inside each of them it is the polynomial through these outputs.
     path = solver.dense(field, y0, [0.0, end], args)
-    # Their nodes are the extrema of Chebyshev's polynomial: between them errors grow by (2/π) log n, between equal
-    # distances by 2^n.
+    # The nodes are the extrema of Chebyshev's polynomial: rounding errors are amplified by (2/π) log n, with
+    # equidistant nodes by 2^n.
     nodes = [0.5 - 0.5 * math.cos(math.pi * i / path.degree) for i in range(path.degree + 1)]
     pieces = Pieces(path.ends, nodes)
     y = solver(field, y0, pieces.times, args).y if torch.is_grad_enabled() else path(pieces.times)
@@ -83,7 +82,7 @@ def solve_at(solver: Solver, field: Field, y0: Any, times: Sequence[Tensor], arg
 
 def outputs(solver: Solver, field: Field, y0: Any, ts: Sequence[float], args: Sequence[Any] = ()) -> Any:
     """Return the states (T, B, *S) at the rising times `ts` at or after 0, where y is y0."""
-    # Not for 0 twice: outputs at equal times are copies, and would be kept for the gradient beside the solve's own.
+    # 0 is not added twice: outputs at equal times are copies, which would be kept for the gradient too.
     if ts[0] == 0.0 and len(ts) > 2:
         return solver(field, y0, ts, args).y
     # Of two times a solver returns the second alone.
@@ -113,7 +112,7 @@ def _each(y: Any, index: Sequence[Tensor], weights: Sequence[Sequence[Tensor]] |
     """Return Σ w_i y[index + i] for each sample, (B_i, N_i, *S) by index (B_i, N_i); without weights y[index]."""
     if isinstance(y, tuple):
         return list(zip(*(_each(part, index, weights) for part in y)))
-    # One gather for each node: a table of all states for all samples and times is never made.
+    # One gather for each node, so that no table of all nodes' states is made.
     rows, result = y.transpose(0, 1).reshape(y.shape[1], len(y), -1), []
     for n, own in enumerate(index):
         mine, rows = rows[: len(own)], rows[len(own) :]

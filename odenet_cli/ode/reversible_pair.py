@@ -1,10 +1,10 @@
 """The reversible pair of McCallum & Foster, "Efficient, accurate and stable gradients for neural ODEs" (2024).
 
-Beside the solution y runs a second one, z. With Ψ the increment of any Runge-Kutta step and λ the coupling,
+A second solution z is computed beside y. With Ψ the increment of any Runge-Kutta step and λ the coupling,
 
     y₁ = λ y + (1 - λ) z + Ψ(h; t, z),      z₁ = z - Ψ(-h; t + h, y₁)
 
-which is solved for (y, z) given (y₁, z₁): no step need be kept. A state here is (*z, *y), and f is
+which can be solved for (y, z) given (y₁, z₁), so no step needs to be kept. The state of the pair is (*z, *y), and f is
 evaluated at z and at y₁.
 """
 
@@ -29,9 +29,9 @@ from odenet_cli.ode.step import Step, error_estimates, rk_step
 from odenet_cli.ode.tableau import Tableau
 
 MAX_DRIFT = 300.0
-"""So many tolerances may lie between y and z: a decay by exp(5), whose partner grows by 150, passes."""
+"""Largest difference of y and z in tolerances: a decay by exp(5), where y - z grows by 150, is still allowed."""
 FIXED = Norm(1 / MAX_DRIFT, 1 / MAX_DRIFT)
-"""Fixed steps have no tolerance to measure drift by: it may reach 1 + |y|."""
+"""Fixed steps have no tolerance: the drift may reach 1 + |y|."""
 
 
 def pair_step(
@@ -53,8 +53,8 @@ def pair_step(
     y1 = combine(y1, h, tableau.solution_weights, forward.k)
     # A first stage may have no weight, as the midpoint rule's: f is then needed for z, but not for quadratures.
     f1 = f(t + h, y1, tableau.used_stages[0])
-    # The step from y₁ runs back over the same interval, which makes the method exactly invertible.
-    # z₁ needs y₁ alone, and y₁ needs z alone beside y: each half can be taken off again when the other is known.
+    # The step from y₁ runs backward over the same interval. z₁ - z depends only on y₁, and y₁ - λy only on z, so that
+    # each half can be inverted exactly when the other one is known.
     backward = rk_step(tableau, f, t + h, y1, -h, f1, with_f1=False)
     z1 = combine(z, h, tableau.solution_weights, backward.k)
     return Step((*z1, *y1), [*forward.k, *backward.k])
@@ -62,7 +62,7 @@ def pair_step(
 
 def halves(pair: State) -> tuple[State, State]:
     """Return z and y."""
-    # In one tuple, so that loops, norms and outputs serve a pair as they serve any state.
+    # One tuple, so that loops, norms and outputs treat a pair like any state.
     return pair[: len(pair) // 2], pair[len(pair) // 2 :]
 
 
@@ -73,7 +73,7 @@ class PairLoop(AdaptiveLoop):
     coupling: float
 
     def spans(self, count: int) -> list[tuple[int, int]]:
-        # A pair has no dense output: between its two solutions nothing is defined.
+        # A pair has no dense output.
         return [(j, j + 1) for j in range(count - 1)]
 
     def step_function(self) -> StepFunction:
@@ -116,7 +116,7 @@ class FixedPairLoop(FixedLoop):
 
 def drift(pair: State, norm: Norm) -> State:
     """Return y - z in tolerances around y."""
-    # The largest number counts, not the mean: a single component whose digits are gone spoils the way back.
+    # The maximum, not the mean, since a single component without valid digits ruins the backward pass.
     z, y = halves(pair)
     return tuple((b - a) / scale for a, b, scale in zip(z, y, norm.error_scale(y, y)))
 

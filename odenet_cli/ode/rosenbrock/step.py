@@ -1,4 +1,4 @@
-"""One Rosenbrock step: a function of tensors, through which autograd goes as through any other."""
+"""One Rosenbrock step: a function of tensors, differentiable by autograd."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.state import State, VectorField, combine, differs, vjp
 from odenet_cli.ode.step import Step
 
-LARGEST_JACOBIAN = 2**27  # numbers in all rows' Jacobians: half a GiB in float32
-ROUNDING = 1e3  # a mismatch of so many units of rounding is none
+LARGEST_JACOBIAN = 2**27  # numbers in the Jacobians of all rows: half a GiB in float32
+ROUNDING = 1e3  # a mismatch up to so many units of rounding is ignored
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Lay a state out as B rows of D numbers each, of which every row has a Jacobian of its own.
+    """Describe a state as B rows of D numbers, each row with its own Jacobian.
 
-    shapes  of the state's parts
-    count   B: the first dimension of all parts, where the field treats it as a batch; 1 where it does not
+    shapes  of the tensors of the state
+    count   B: the first dimension of all tensors, if the field treats it as a batch, else 1
     """
 
     shapes: tuple[torch.Size, ...]
@@ -51,7 +51,7 @@ class Rows:
 
 
 class Linearisation(NamedTuple):
-    """Hold a vector field where a step begins.
+    """Hold the linearisation of a vector field at the start of a step.
 
     f0        its value
     jacobian  ∂f/∂y (B, D, D), a matrix a row
@@ -74,18 +74,18 @@ def linearise(
 ) -> Linearisation:
     """Evaluate the field at (t, y) once, and its derivatives by autograd.
 
-    rows  as an earlier call has found them; None: the first dimension of a state of several is taken for a batch, and
-          one product more with Jᵀ shows whether its rows have to do with each other. If so the state is one row
+    rows  from an earlier call; None: the first dimension is tried as a batch, and one more product with Jᵀ tests
+          whether the rows depend on each other. If they do, the state is a single row
 
     Raises ValueError if the Jacobian is too large to be built.
     """
     differentiable, layout = torch.is_grad_enabled(), rows or _rows(y)
-    # The leaves below require a gradient, which must not make a graph where the caller has none.
+    # The leaves below require a gradient, but must not create a graph if the caller has none.
     wanted = differentiable and any(part.requires_grad for part in y)
     with torch.enable_grad():
-        # A view, so that this is the derivative by the state alone, whatever else was made from its tensors.
+        # A view, so that the derivative is that by the state alone, even if arguments were computed from it.
         leaves = tuple(x.view_as(x) if differentiable and x.requires_grad else x.detach().requires_grad_() for x in y)
-        # t is a float: ∂f/∂t is the derivative by a shift of 0 that is added to every time.
+        # Since t is a float, ∂f/∂t is the derivative by a shift of 0 that is added to all times.
         shift = torch.zeros((), dtype=y[0].dtype, device=y[0].device, requires_grad=True)
         f0 = _moved_in_time(vector_field, segment, time_gradients, shift)(t, leaves)
         differentiable = wanted or (differentiable and _depends_on_more(f0, (*leaves, shift)))
@@ -100,13 +100,14 @@ def linearise(
 
 @torch.no_grad()
 def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: State, at: Linearisation) -> None:
-    """Raise ValueError if the field changes with the time, or with the state, and autograd sees no derivative at all.
+    """Raise ValueError if the field depends on time or state, but autograd finds no derivative at all.
 
-    A step without ∂f/∂t or J is of order 1, and misses its tolerance: y' = a cos(float(t)) - y was 65 tolerances off.
+    A step without ∂f/∂t or J has order 1 and misses its tolerance: y' = a cos(float(t)) - y had an error of 65
+    tolerances.
     """
     f, share = restrict_to_segment(vector_field, segment), math.sqrt(RESOLUTION[y[0].dtype])
     span, hidden = segment.end - t, ""
-    # Two neighbours are compared: what is constant piece by piece, as a control that is held, differs far away alone.
+    # Also compare neighbouring points: a piecewise constant field, such as a held control, differs only far away.
     if at.dfdt is None:
         far, nearby = t + 0.6180339887 * span, share * span
         if any(map(differs, value := f(far, y), at.f0)) and _is_function(lambda x: f(far + x * nearby, y), value):
@@ -117,7 +118,7 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
             return tuple(part + x * share * (1 + part.abs()) for part in y)
 
         if any(map(differs, value := f(t, moved(0.5)), at.f0)) and _is_function(lambda x: f(t, moved(x)), value):
-            # That of y² is 0 at 0, and is not hidden: beside it there is one.
+            # The derivative of y² is 0 at 0 without being hidden: look for one nearby.
             beside = linearise(vector_field, segment, None, t, moved(0.5), at.rows)
             hidden = hidden if bool(beside.jacobian.any()) else "the state"
     if hidden:
@@ -129,7 +130,7 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
 
 
 def _is_function(f: Callable[[float], State], value: State) -> bool:
-    """Return whether f(1) is another one than `value`, and the same when it is asked for again: no noise."""
+    """Return whether f(1) differs from `value` reproducibly, so that the difference is not noise."""
     return any(map(differs, once := f(1.0), value)) and not any(map(differs, f(1.0), once))
 
 
@@ -138,7 +139,7 @@ def rosenbrock_step(method: Rosenbrock, f: VectorField, t: float, y: State, h: f
     # With eq. 7.25's v_i in place of the k_i no stage needs a product with J, only a solution of (1 - hγJ) v = right.
     gamma, rows = float(method.diagonal), at.rows
     identity = torch.eye(rows.width, dtype=at.jacobian.dtype, device=at.jacobian.device)
-    # One factorisation serves all stages. A singular matrix gives infinite numbers, and so a shorter step.
+    # One factorisation for all stages. A singular matrix gives infinite numbers, and so a rejected step.
     lu, pivots, _ = torch.linalg.lu_factor_ex(identity - (h * gamma) * at.jacobian)
     v: list[Tensor] = []
     k: list[State] = []
@@ -164,21 +165,21 @@ def take_step(
     y: State,
     h: float,
 ) -> Step:
-    """Take a step on its own: the one that a loop took there, since nothing is carried from step to step."""
+    """Take one step of a loop again, which needs nothing from the steps before it."""
     at = linearise(vector_field, segment, time_gradients, t, y)
     return rosenbrock_step(method, restrict_to_segment(vector_field, segment, time_gradients), t, y, h, at)
 
 
 def _depends_on_more(f0: State, leaves: Sequence[Tensor]) -> bool:
-    """Return whether a field's value has a gradient by anything but `leaves`."""
-    # Parameters, say: then the step has a gradient by them, and the Jacobian needs a graph even where y needs none.
+    """Return whether the value of a field has a gradient with respect to anything but `leaves`."""
+    # For example parameters: then the Jacobian needs a graph even if y requires no gradient.
     edges = [get_gradient_edge(k) for k in f0 if k.requires_grad]
     reached, _ = ancestors([(edge.node, edge.output_nr) for edge in edges], {})
     return not reached.keys() <= {id(leaf) for leaf in leaves}
 
 
 def _rows(y: State) -> Rows:
-    """Return a layout of a row for each index of the first dimension, where all parts have the same."""
+    """Return a layout with one row for each index of the first dimension, if all tensors share it."""
     if any(part.dtype not in (torch.float32, torch.float64) for part in y):
         kinds = ", ".join(str(part.dtype) for part in y)
         raise TypeError(f"a Rosenbrock method needs a state of real float32 or float64 numbers; got {kinds}.")
