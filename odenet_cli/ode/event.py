@@ -45,7 +45,7 @@ class Crossing(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Hold a zero at `t`, in the step from state `y` at `begin`; with a rate up to `flat` the event only touches zero."""
+    """Hold a zero at `t`, in the step from state `y` at `begin`; with a rate up to `flat` the event only touches 0."""
 
     t: float
     begin: float
