@@ -17,7 +17,7 @@ __all__ = ["LoadedRun", "doctor", "load", "ode", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what Python users ask for when they do: the command line answers without torch."""
+    """Import the Python API on first use, so that the command line starts without torch."""
     if name == "ode":
         return importlib.import_module("odenet_cli.ode")
     if name in __all__:

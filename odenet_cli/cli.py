@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def printed() -> int:
-    """Return the exit code of a command that went well and whose result is what it printed: 1 where that was lost."""
+    """Return the exit code of a successful command that printed its result: 1 if output was lost."""
     lost = streams.unprinted()
     if lost is None:
         return 0

@@ -35,7 +35,7 @@ PARENTS_TO_SYNC = 2  # folders above a run's that may be as new: runs/DATE, swee
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether there is a run in `folder` to go on with."""
+    """Return whether `folder` contains a run that can be continued."""
     return any((folder / name).exists() for name in ("run.json", "checkpoints"))
 
 
@@ -62,7 +62,7 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def where_one_is(folder: Path) -> str:
-    """Return what leads from a folder that is no run's to one: what it is in, or has, or what lists all."""
+    """Return a hint for a folder that is not a run's: a run above or below it, or how to list runs."""
     above = [place for place in folder.parents[:2] if (place / "config.yaml").is_file()]
     if above:
         return f"It is a part of one: {above[0]}."
@@ -123,7 +123,7 @@ def record_or_reason(folder: Path) -> dict[str, Any]:
 
 
 def as_it_is(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's record with status `killed`, and the reason, where it says `running` and nobody holds the lock.
+    """Return a run's record, with status `killed` and a reason if it says `running` but no process holds the lock.
 
     What a signal 9 or a power cut ended could not write so itself. A lock need not be seen on another machine of a
     cluster: what a process there held last is left as the record says.
@@ -138,7 +138,7 @@ def as_it_is(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def resume_command(run: str) -> str:
-    """Return the command that goes on with a run, by its folder or a name such as `last`."""
+    """Return the command that continues a run, given its folder or a name such as `last`."""
     return f"odenet train {shlex.quote(f'resume={run}')}"
 
 

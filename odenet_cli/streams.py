@@ -1,6 +1,6 @@
-"""Keep standard output and standard error from failing: what nobody can read is dropped, and the run goes on.
+"""Keep standard output and standard error from failing: output that cannot be written is dropped.
 
-A disk behind the stream may be full, its reader or its terminal gone, its encoding without é or ×.
+The disk may be full, the reader or the terminal gone, or the encoding may lack é or ×.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def wrapped(line: str, width: int = 0) -> str:
 
 
 class Wrapped(logging.Formatter):
-    """Break what Hydra says of a sweep between words, on a terminal."""
+    """Wrap Hydra's lines about a sweep between words, on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record).replace("\t#", "#", 1)
@@ -104,7 +104,7 @@ class Wrapped(logging.Formatter):
 
 
 def unprinted() -> OSError | None:
-    """Return why some of standard output was lost; None where nothing was, or its reader had left (`| head`)."""
+    """Return why some of standard output was lost; None if nothing was, or if its reader has ended (`| head`)."""
     end = sink(sys.stdout)
     sys.stdout.flush()
     return None if end is None or end.lost is None or end.lost.errno == errno.EPIPE else end.lost

@@ -70,7 +70,7 @@ class FileConfigSource(hydra_internals.FileConfigSource):
 
 
 class Composer:
-    """Compose what Hydra would for a command line."""
+    """Compose the configurations of a command line, as Hydra does."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         register()
@@ -123,7 +123,7 @@ class Composer:
         return cfg
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn what Hydra raises about this command line into a `RequestError`."""
+        """Turn Hydra's errors about this command line into a `RequestError`."""
         return translate_hydra_errors(self.overrides, self.keys)
 
     def keys(self) -> list[str]:
@@ -182,7 +182,7 @@ class Composer:
 
 
 def compose(overrides: list[str]) -> Config:
-    """Return the checked config of `odenet train <overrides>`, what the data set's recipe fills in still open."""
+    """Return the checked config of `odenet train <overrides>`, before the data set's recipe is filled in."""
     args = parse(overrides)
     composer = Composer(args)
     with composer.translate_errors():
@@ -194,7 +194,7 @@ def compose(overrides: list[str]) -> Config:
 
 
 def presets_among(overrides: list[str]) -> list[str]:
-    """Return those of the overrides that choose a preset, or take one away."""
+    """Return those overrides that choose or remove a preset."""
     return [override for override in overrides if key_of(override) in groups()]
 
 

@@ -1,7 +1,7 @@
-"""What only torch and the disk can tell of a request: whether the model can be built, and which data there is.
+"""Check what needs torch or the disk: whether the model can be built, and which data are there.
 
-The process of the command finds it out once; the jobs, in whatever process they run, read it from the variable
-ODENET_REQUEST, where `request/job.py` and `reproduce/plan.py` put it: JSON with what `resolve_runs` returns, and the
+The process of the command does this once. The jobs, in whatever process they run, read the result from the variable
+ODENET_REQUEST, which `request/job.py` and `reproduce/plan.py` set: JSON with the result of `resolve_runs`, and the
 `command`.
 """
 
@@ -33,7 +33,7 @@ RECIPE_SECTIONS = re.compile(r"\$\{.*\b(data|optim|trainer|eval|gradient)\.", re
 def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
     """Check the model and device of the run in each folder, then choose and verify the data, once for all.
 
-    Return `auto`, what `data=auto` became, and `data`, the record of each data set by its options.
+    Return `auto`, the data set chosen for `data=auto`, and `data`, the record of each data set by its options.
     """
     from odenet_cli import data as sets
     from odenet_cli.training.check import check
@@ -76,7 +76,7 @@ def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
 
 
 def look_up_runs(configs: dict[Path, Config]) -> dict[str, Any]:
-    """Return `resolve_runs` without a download, and under `missing` what is said of data that are not here."""
+    """Return `resolve_runs` without downloading; `missing` is the message about data that are not on disk."""
     from odenet_cli.data import Unavailable
 
     offline = {
@@ -90,7 +90,7 @@ def look_up_runs(configs: dict[Path, Config]) -> dict[str, Any]:
 
 
 def _resolve_auto(configs: dict[Path, Config]) -> str | None:
-    """Return what `data=auto` means: what it did in a run that goes on, else what is found here."""
+    """Return the data set for `data=auto`: that of the run that is continued, else the one found."""
     asking = {folder: config for folder, config in configs.items() if config.data["name"] == "auto"}
     for folder, config in asking.items():
         if config.resume == "auto" and holds_run(folder) and _is_readable(folder) and (known := read_saved(folder)):
@@ -99,7 +99,7 @@ def _resolve_auto(configs: dict[Path, Config]) -> str | None:
 
 
 def find_auto(config: Config) -> str | None:
-    """Return what `data=auto` finds here, looked for and announced once; None where the data have a name."""
+    """Return the data set for `data=auto`, searched and announced once; None if the data set is named."""
     return _find_auto(data_key(config.data)) if config.data["name"] == "auto" else None
 
 
@@ -111,7 +111,7 @@ def _find_auto(options: str) -> str:
 
 
 def _is_readable(folder: Path) -> bool:
-    """Return whether what is in `folder` of a run can be read: its record and its config."""
+    """Return whether the record and the config in `folder` can be read."""
     try:
         read_record(folder), read_saved(folder)
     except RequestError:
@@ -120,12 +120,12 @@ def _is_readable(folder: Path) -> bool:
 
 
 def continues(folder: Path, config: Config) -> bool:
-    """Return whether the run in `folder` goes on from a checkpoint of its own, not from the first weights."""
+    """Return whether the run in `folder` continues from its own checkpoint, not from initial weights."""
     return config.resume == "auto" and any((folder / "checkpoints").glob("*last.pt"))
 
 
 def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -> bool:
-    """Return whether the run in `folder` is done and is this one; refuse another run that is there."""
+    """Return whether the run in `folder` is this one and is done; raise RequestError if it is another run."""
     record = read_record(folder)
     if record.get("status") != "done" or check_same_run(folder, config):
         return False
@@ -137,14 +137,14 @@ def finished(folder: Path, config: Config, data_record: dict[str, Any] | None) -
 def complete_for(config: Config, folder: Path, auto: str | None) -> Config:
     """Return the complete config of the run in `folder`.
 
-    A run that goes on keeps what the recipe says for the kind of device it began on: it may have moved since.
+    A continued run keeps the recipe of the kind of device on which it began, even if it has moved.
     """
     device = read_record(folder).get("device") if config.resume == "auto" else None
     return complete(config, on_gpu(config) if device is None else not device.startswith("cpu"), data=auto)
 
 
 def resolve_job(cfg: DictConfig, folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
-    """Return what a job does: its complete config, the record of its data, and the command that asked for it."""
+    """Return the complete config of a job, the record of its data, and the command line."""
     config, request = to_config(cfg), json.loads(os.environ.get("ODENET_REQUEST", "{}"))
     completed = complete_for(config, folder, request.get("auto"))
     if names_recipe(cfg):
@@ -162,7 +162,7 @@ def names_recipe(cfg: DictConfig, *keys: str) -> bool:
 
 
 def with_recipe(cfg: DictConfig, config: Config, completed: Config) -> DictConfig:
-    """Return a copy of `cfg`, composed for `config`, with what `completed` has beyond that: names can refer to it."""
+    """Return a copy of `cfg`, composed for `config`, with the values that `completed` adds, for use in names."""
     result, before = copy.deepcopy(cfg), dict(leaves(config, lists=False))
     with open_dict(result):
         for key, value in leaves(completed, lists=False):

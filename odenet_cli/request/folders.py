@@ -1,4 +1,4 @@
-"""The folders a request writes to: their names, whether they are free, and how they are left after a refusal."""
+"""The folders that a request writes to: their names, checks that they are free, and cleaning up after a refusal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder_name(number: int, overrides: str = "") -> str:
 
 
 def _check_links(key: str, folder: Path) -> None:
-    """Refuse a folder with links in it: a run would write, or overwrite, what they lead to."""
+    """Refuse a folder that contains links, since a run would overwrite their targets."""
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(here) / name
@@ -42,7 +42,7 @@ def _check_links(key: str, folder: Path) -> None:
 
 
 def check_run_folder(folder: Path, resume: str) -> None:
-    """Refuse a folder that holds another run or foreign files, unless `resume=auto` goes on with it."""
+    """Refuse a folder with another run or foreign files, unless `resume=auto` continues the run."""
     if not _occupied("hydra.run.dir", folder):
         return
     status = read_record(folder).get("status")  # a damaged one is refused
@@ -63,7 +63,7 @@ def check_run_folder(folder: Path, resume: str) -> None:
 
 
 def check_sweep_folder(folder: Path, resume: str) -> None:
-    """Refuse a folder that holds another sweep or foreign files, unless `resume=auto` goes on with it."""
+    """Refuse a folder with another sweep or foreign files, unless `resume=auto` continues the sweep."""
     if not _occupied("hydra.sweep.dir", folder):
         return
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
@@ -76,9 +76,9 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
 
 
 def remove_run(folder: Path, jobs: Iterable[Path] = ()) -> None:
-    """Delete the folder of a run, or of a sweep's `jobs`, that was then refused, unless something else is in it.
+    """Delete the folder of a refused run, or of a refused sweep's `jobs`, unless it contains anything else.
 
-    Only for whoever made the folder and holds it.
+    Only for the process that created the folder and holds its lock.
     """
     ours = {*OURS, ".lock", "multirun.yaml"}
     ours |= {job.relative_to(folder).parts[0] for job in jobs if job != folder and job.is_relative_to(folder)}
@@ -102,9 +102,9 @@ def _occupied(key: str, folder: Path) -> bool:
 
 @contextmanager
 def restore_on_refusal(folders: Iterable[Path]) -> Iterator[None]:
-    """Around what may go on with the runs in `folders`: one that did not has its notes back, byte for byte.
+    """Restore the notes of those runs in `folders` that were not continued inside, byte for byte.
 
-    Hydra writes what was asked, and begins a log, before a job can look at the checkpoint.
+    Hydra writes the overrides and starts a log before a job can check the checkpoint.
     """
     before = {folder: _notes(folder) for folder in folders if holds_run(folder)}
     try:

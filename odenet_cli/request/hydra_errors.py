@@ -23,7 +23,7 @@ KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or f
 
 @contextmanager
 def translate_hydra_errors(overrides: list[str], keys: Callable[[], list[str]] = list) -> Iterator[None]:
-    """Turn what Hydra raises about `overrides` into a `RequestError`; `keys` lists what could have been meant."""
+    """Turn Hydra's errors about `overrides` into a `RequestError`; `keys` lists the keys to suggest."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Hydra's private modules, in this file only: what of Hydra 1.3 has no public name."""
+"""Wrap private modules of Hydra 1.3; no other file imports them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["FileConfigSource", "apply_overrides", "combinations", "get_args_pars
 
 
 def make_loader(module: str, conf: str, folder: str | None) -> ConfigLoaderImpl:
-    """Return Hydra's loader of configurations below `conf`, and before those below `folder`."""
+    """Return Hydra's loader of configurations, which searches `folder` before `conf`."""
     search_path = create_automatic_config_search_path(None, module, conf)
     assert isinstance(search_path, ConfigSearchPathImpl)
     if folder is not None:
@@ -62,7 +62,7 @@ def make_launcher(loader: ConfigLoaderImpl, task: Callable[[DictConfig], Any], c
 
 
 def run(loader: ConfigLoaderImpl, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> None:
-    """Run `task` on a composed configuration, as Hydra's own `run` does with what it has composed."""
+    """Run `task` on a composed configuration, as Hydra's own `run` does."""
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
     returned = run_job(

@@ -1,6 +1,6 @@
-"""A request is checked whole before Hydra starts: every point of it, its folders, its data.
+"""Check a whole request before Hydra starts: every point of it, its folders, its data.
 
-Hydra makes the run folder before the job begins, so what is wrong has to be found here; nothing is left behind then.
+Hydra makes the run folder before the job begins, so errors have to be found here, where nothing is left behind.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLACES = sorted(key for key in INCIDENTAL - {"resume"} if not key.startswith("tr
 class PlannedRun:
     """Hold one run of a request: its overrides, where it goes, and what it will do.
 
-    The config is as it was asked for: what its data set's recipe says is not filled in yet.
+    The config is as requested, before the data set's recipe is filled in.
     """
 
     overrides: list[str]
@@ -61,11 +61,11 @@ class PlannedRun:
 class TrainRequest:
     """Hold a checked request.
 
-    argv     what Hydra is started with where it only prints; nothing else is set then
-    run      start the jobs, given what to do with the configuration of each
-    sweep    several jobs, below `folder`
-    dry_run  it is only to be shown: nothing was downloaded for it
-    data     what `resolve_runs` says of the data; of a dry run also which of them are `missing`
+    argv     arguments for Hydra if it only prints; nothing else is set then
+    run      starts the jobs, given a function of their configurations
+    sweep    whether there are several jobs, below `folder`
+    dry_run  only print the request; nothing was downloaded for it
+    data     result of `resolve_runs`; for a dry run also `missing` data
     """
 
     composer: Composer
@@ -79,7 +79,7 @@ class TrainRequest:
 
 
 def prepare(argv: list[str]) -> TrainRequest:
-    """Check `odenet train <argv>` and return it; where Hydra only prints (`--cfg`, `--info`, …), check the config."""
+    """Check `odenet train <argv>` and return it; if Hydra only prints (`--cfg`, `--info`, …), check the config."""
     args = parse(argv)
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         composer = Composer(args)
@@ -119,7 +119,7 @@ def prepare(argv: list[str]) -> TrainRequest:
 
 
 def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
-    """Check a single run; its folder is fixed now, so that it goes where it was checked."""
+    """Check a single run, and fix its folder, so that it is the one that was checked."""
     with composer.translate_errors():
         config = to_config(cfg)
         check_inside(cfg, "hydra.output_subdir")
@@ -133,7 +133,7 @@ def _run(composer: Composer, cfg: DictConfig) -> TrainRequest:
 
 
 def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
-    """Check a sweep; its folder is fixed now, and its jobs' folders are named after the keys that differ."""
+    """Check a sweep, and fix its folder and those of its jobs, which are named after the keys that differ."""
     with composer.translate_errors():
         config = to_config(master) if names_recipe(master, "hydra.sweep.dir") else None
         folder = _folder(master, config, "hydra.sweep.dir")
@@ -175,7 +175,7 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
 
 
 def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
-    """Give each of the jobs of a sweep that goes on the folder that its run has."""
+    """Set the folder of each job of a continued sweep to that of its existing run."""
     runs = {}
     for path in runs_below(folder):
         with contextlib.suppress(RequestError):  # it failed before it had a config, or that is damaged: no job's run
@@ -188,8 +188,8 @@ def _find_job_folders(folder: Path, jobs: list[PlannedRun]) -> None:
 
 
 def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None = None) -> Path:
-    """Return the folder that `key` names, in `above`, resolved: what is left of an interpolation would be resolved once
-    more. Refuse one whose name, or that of a file in it, would be longer than a file system takes."""
+    """Return the folder that `key` names, in `above`, without interpolations, which Hydra would resolve again. Refuse
+    names that are too long for a file system."""
     if config is not None and names_recipe(cfg, key):
         cfg = with_recipe(cfg, config, complete(config, on_gpu(config), data=find_auto(config)))
     name = str(OmegaConf.select(cfg, key))
@@ -208,7 +208,7 @@ def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None
 
 
 def check_no_preset(args: argparse.Namespace) -> None:
-    """Refuse a preset beside the saved config of a run, which has no place for one; say the words that have."""
+    """Refuse a preset together with the saved config of a run, which would ignore it; suggest an equivalent command."""
     typed = {word: key_of(word) for word in args.overrides}
     presets = set(typed.values()) & {*groups()}
     if not presets:
@@ -263,9 +263,9 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def share_cores(cfg: DictConfig, jobs: int) -> None:
-    """Give each of the `jobs` that `cfg`'s launcher starts here its part of the cores, unless OMP_NUM_THREADS is set.
+    """Divide the cores among the `jobs` that `cfg`'s launcher runs at once, unless OMP_NUM_THREADS is set.
 
-    What a queue starts elsewhere has the cores of its allocation.
+    Jobs that a queue starts elsewhere use the cores of their allocation.
     """
     launcher = cfg.hydra.launcher
     kind = str(launcher.get("_target_")).rpartition(".")[2]
@@ -277,7 +277,7 @@ def share_cores(cfg: DictConfig, jobs: int) -> None:
 
 @contextlib.contextmanager
 def shared_cores(cfg: DictConfig, jobs: int) -> Iterator[None]:
-    """Share the cores among these jobs alone: what runs after them has all the cores again."""
+    """Divide the cores among these jobs, and afterwards restore the setting."""
     before = os.environ.get("OMP_NUM_THREADS")
     share_cores(cfg, jobs)
     try:

@@ -1,4 +1,4 @@
-"""Where each value of a run comes from: command line, preset, recipe of the data, another key, or the default."""
+"""Find where each value of a run comes from: command line, preset, recipe of the data, another key, or the default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPED, DEFAULT = "command line", "default"
 def values_and_origins(
     composer: Composer, overrides: list[str], cfg: DictConfig, completed: Config
 ) -> dict[str, tuple[Any, str]]:
-    """Return key -> (the value in effect, where it comes from) of everything that a run is asked.
+    """Return key -> (value in effect, origin) for all keys of a run.
 
     overrides  of the run, which `cfg` is composed of
     completed  its config with what the data set's recipe says
@@ -45,7 +45,7 @@ def values_and_origins(
 
 
 def _of_files(composer: Composer, overrides: list[str], cfg: DictConfig) -> dict[str, str]:
-    """Return key -> which of the files that a configuration is composed of says it last, or the key it refers to."""
+    """Return key -> the last file of a composed configuration that sets it, or the key it refers to."""
     origins = {}
     for path, content in hydra_internals.sources(composer.loader, composer.config_name, overrides):
         group, _, name = path.rpartition("/")

@@ -1,4 +1,4 @@
-"""Words of a command line: Hydra's flags, and overrides made safe for Hydra's grammar, with one value or several."""
+"""Parse a command line: Hydra's flags, and overrides with one or several values, quoted for Hydra's grammar."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A configuration is data: nothing in it names code to run, sets the environment, or writes outside a run's folder.
+"""Ensure that a configuration is only data: it names no code, sets no environment, and writes to its own folder.
 
-A YAML file from elsewhere says only what the schema has, and, to be a sweep, `hydra.mode` and `hydra.sweeper.params`;
-Hydra's other keys are for the command line. Wherever it comes from, a class is one of those listed here.
+A YAML file from elsewhere may set only keys of the schema and, for a sweep, `hydra.mode` and `hydra.sweeper.params`;
+Hydra's other keys are for the command line. Classes are only those listed here, wherever they are named.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT = re.compile(r"((optional|override) +)*/?(?P<group>[\w/]+)(@_global_\.\w
 
 
 def check_file(path: Path, group: str, package: str | None, content: Any) -> None:
-    """Refuse a YAML file from elsewhere that says more than the schema has, `hydra.mode` and `hydra.sweeper.params`.
+    """Refuse a YAML file from elsewhere with keys beyond the schema, `hydra.mode` and `hydra.sweeper.params`.
 
     group    of the file: its folder below the one that is searched; empty for a whole configuration
     package  what the file's first line says of where its content goes
@@ -84,7 +84,7 @@ def _check_default(path: Path, default: Any) -> None:
 
 
 def check_words(overrides: Iterable[str]) -> None:
-    """Refuse overrides that only a file may say, or that put a preset in another place."""
+    """Refuse overrides that only a file may set, or that move a preset to another key."""
     for word in overrides:
         key = key_of(word)
         if key.startswith("hydra.sweeper.params"):
@@ -94,7 +94,7 @@ def check_words(overrides: Iterable[str]) -> None:
 
 
 def check_composed(cfg: DictConfig) -> None:
-    """Refuse a composed configuration that names code to run or sets the environment, whoever says it."""
+    """Refuse a composed configuration that names code to run or sets the environment, wherever this is set."""
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
         words, text = key.split("."), str(value)
         if key.startswith(EMPTY):

@@ -16,7 +16,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Return the mean cross-entropy of `batch = (x (B, *S), label (B,))`, and the share of wrong answers beside it.
+    """Return the mean cross-entropy of `batch = (x (B, *S), label (B,))`, and the error rate.
 
     Outside of training also the `predicted` class and the `label` of every sample.
     """

@@ -40,7 +40,7 @@ def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tenso
 
 
 def _held_out(model: Any, problem: Observations) -> Tensor | None:
-    """Return 1 - the share of the variance of what was held out that the path leaves; None where nothing was."""
+    """Return R² of the held-out observations; None if there are none."""
     held = problem.held_out[..., None] & ~problem.values.isnan()
     if not bool(held.any()):
         return None
@@ -51,13 +51,13 @@ def _held_out(model: Any, problem: Observations) -> Tensor | None:
 
 
 def _leaves(model: Any) -> Tensor:
-    """Return what is fitted, with its place in the graph, in the order of the free vector."""
+    """Return the fitted tensors, with their graph, in the order of the free vector."""
     theta = torch.cat([weight.flatten() for weight in model.field.parameters()])
     return torch.cat((theta[model.free], model.initial[:, model.free_states].flatten()))
 
 
 def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, Any], str | None]:
-    """Return the estimates with their errors, and what makes these doubtful."""
+    """Return the estimates with their errors, and warnings about these."""
     problem = Observations(*next(iter(data.test.epoch(0))))
     columns, found = data.record["columns"][2:], inference.infer(model, problem)
     names = model.free_names(data.record["series"])

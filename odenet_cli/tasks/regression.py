@@ -76,5 +76,5 @@ class Determination:
 
 
 def figure_data(model: nn.Module, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what was predicted of every test sample, and what was right, (N, K) in the data's units."""
+    """Return predictions and targets of all test samples, (N, K) in the data's units."""
     return {name: per_sample[name] for name in ("predicted", "target")}

@@ -49,7 +49,7 @@ def negative_log_likelihood(x: Tensor, mean: Tensor, spread: Tensor, observed_ma
 
 
 def rmse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the root mean square of the difference (B, M, D) over what is not missing at the times in `mask`."""
+    """Return the root mean square of the difference (B, M, D) over the values present at the times in `mask`."""
     known = mask[..., None] & ~target.isnan()
     square = (predicted - target).square().where(known, 0)
     return (square.sum() / known.sum().clamp_min(1)).sqrt()
@@ -80,7 +80,7 @@ def errors(path: Tensor, x: Series) -> dict[str, Score]:
 
 
 def _root_mean(predicted: Tensor, target: Tensor, mask: Tensor) -> RootMean:
-    """Return the RMSE (B, M, D) of what is not missing at the times in `mask` (B, M)."""
+    """Return the RMSE (B, M, D) over the values present at the times in `mask` (B, M)."""
     return RootMean.of((predicted - target)[mask[..., None] & ~target.isnan()])
 
 

@@ -47,7 +47,7 @@ def tag(name: str, split: str) -> str:
 
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
-    """Return what a board shows of a record, by tag; errors in percent, as on the terminal."""
+    """Return the numbers that a board shows of a record, by tag; errors in percent, as on the terminal."""
     split = record["split"]
     shown = {name: value for name, value in record.items() if name not in NOT_DRAWN and value is not None}
     if split != "train":  # counters of the other splits would mix with those of training in one curve
@@ -75,7 +75,7 @@ class Board:
 
 
 class TensorBoard(Board):
-    """Write event files into the run's folder, all of them anew where the run goes on."""
+    """Write event files into the run's folder; for a continued run write all of them again."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         import yaml

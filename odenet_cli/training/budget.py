@@ -89,7 +89,7 @@ class Budget:
             setattr(self, name, value)
 
     def outcome(self) -> str:
-        """Return in words what came of it."""
+        """Return a line about the mean that was reached."""
         text = f"solver.budget={self.wish}: {self.mean:.1f} evaluations a step, rtol {self.rtol:.3g} at the end"
         if abs(self.mean - self.wish) <= 1:
             return text
@@ -98,7 +98,7 @@ class Budget:
 
 
 def of_config(config: Config) -> Budget | None:
-    """Return what steers the tolerance of a run; None where `solver.budget` is not set."""
+    """Return the `Budget` of a run; None if `solver.budget` is not set."""
     solver = config.solver
     if solver.budget is None or solver.rtol is None or solver.atol is None:
         return None

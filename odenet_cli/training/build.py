@@ -87,7 +87,7 @@ def is_flow(config: Config) -> bool:
 
 
 def compiled(config: Config, network: nn.Module) -> nn.Module:
-    """Compile the network's solves where `compile` says so or, with `auto`, where it pays and can be done."""
+    """Compile the network's solves if `compile` is true or, with `auto`, if it pays and is possible."""
     modes: dict[str, bool | str] = {"true": True, "loop": "loop"}
     for module in models.solvers(network):
         mode = modes.get(config.compile, False)
@@ -123,7 +123,7 @@ def planned_steps(config: Config) -> int:
 
 @cache
 def missing_compiler() -> str | None:
-    """Return what `torch.compile` needs on a CPU and does not find here, and what to do; None if nothing is missing."""
+    """Return what `torch.compile` lacks on this CPU, and what to do; None if nothing is missing."""
     with torch.device("cpu"):  # also where a model is being built on the meta device
         from torch._inductor import cpp_builder, exc
 

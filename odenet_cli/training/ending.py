@@ -23,7 +23,7 @@ log = logging.getLogger("odenet")
 
 
 def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list[Path]) -> None:
-    """Print what came of a run: its last line on a terminal broken between its fields, and its figures there."""
+    """Print the results of a run: its last line, wrapped between fields on a terminal, and there its figures."""
     for line in estimate_lines(final):
         terminal.tell(line)
     if session.budget is not None:
@@ -45,7 +45,7 @@ def tell_end(session: Session, final: dict[str, Any], folder: Path, images: list
 
 
 def beside_trivial(final: Mapping[str, Any]) -> str:
-    """Return the error after the window beside those of predictors without a model, and whether it is above them."""
+    """Return the error after the window beside those of trivial predictors, and a hint if it is not below them."""
     ours = final.get("rmse_further_clean", final["rmse_further_noisy"])
     last, line = final["rmse_last_value"], final["rmse_velocity"]
     text = f"after the window: RMSE {ours:.3g}; the last value repeated {last:.3g}, a straight line {line:.3g}"
@@ -82,7 +82,7 @@ def digits(value: float, error: float) -> int:
 
 
 def last_line(final: dict[str, Any], folder: Path) -> str:
-    """Return what the terminal shows last of a run."""
+    """Return the last line of a run."""
     nfe = f"NFE {mean_count(final['nfe_forward'])} forward, {mean_count(final['nfe_backward'])} backward"
     nfe = nfe if final["nfe_forward"] else "no solver"
     if (error := final.get("gradient_error")) is not None:

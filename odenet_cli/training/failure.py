@@ -41,7 +41,7 @@ class Diverged(RunFailed):
 
 @contextlib.contextmanager
 def failing_in(session: Session, split: str) -> Iterator[None]:
-    """Note the place of what fails inside, an optimiser step or the scoring of `split`; a failed solve names it."""
+    """Record the step or the scoring of `split` in which an error happens inside; name it in that of a failed solve."""
     try:
         yield
     except Exception as error:
@@ -63,7 +63,7 @@ def check_loss(session: Session, loss: Tensor | float, step: int) -> None:
 def check_gradients(session: Session) -> None:
     """Raise `RunFailed` if a gradient is NaN or infinite, before the weights take it."""
     gradients = {name: weight.grad for name, weight in session.model.named_parameters() if weight.grad is not None}
-    # A sum is not finite where one of its terms is not: the cheapest look at all of them. It may overflow by itself.
+    # The cheapest check: a sum is not finite if one of its terms is not. It may also overflow by itself.
     if math.isfinite(sum(gradient.sum() for gradient in gradients.values()) if gradients else 0.0):
         return
     name = first_nonfinite(gradients)
@@ -88,7 +88,7 @@ def check_finite(session: Session, state: dict[str, Any], what: str = "") -> Non
 
 
 def first_nonfinite(state: Any, name: str = "") -> str | None:
-    """Return the name of a tensor in `state`, nested as it may be, that is NaN or infinite; None if there is none."""
+    """Return the name of a tensor in a nested `state` that is NaN or infinite; None if there is none."""
     if isinstance(state, Tensor):
         return None if torch.isfinite(state).all() else name
     items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
@@ -112,7 +112,7 @@ def describe_progress(session: Session) -> str:
 
 
 def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
-    """Return status and reason for `run.json`, and what to raise. `session.failed` says whether it can be repeated."""
+    """Return status and reason for `run.json`, and the error to raise; `session.failed` is set if it can be repeated."""
     again = resume_command(short(folder))
     if isinstance(error, Interrupted):
         kept = f"the checkpoint is kept. Go on with:\n  {again}"
@@ -120,14 +120,14 @@ def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, 
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
     if isinstance(error, Diverged) and session.failed is None:
-        # Noticed later than it happened, as on a GPU or where an update broke the weights.
+        # Detected later than it happened, as on a GPU, or when an update broke the weights.
         session.failed = {"split": "train", "step": session.step}
     reason = describe_failure(error, session, folder, again)
     return ("failed", message_of(error), error) if reason is None else ("failed", reason, RunFailed(reason))
 
 
 def describe_failure(error: BaseException, session: Session, folder: Path, again: str) -> str | None:
-    """Return in words why the run failed and what to do; None for a bug, or for what means to end the process."""
+    """Return why the run failed and what to do; None for a bug, or for an error meant to end the process."""
     if isinstance(error, OSError) and not folder.exists():
         return f"the run's folder has gone: {folder} was deleted, moved or renamed while the run was under way."
     if is_out_of_memory(error):
@@ -153,7 +153,7 @@ def describe_failure(error: BaseException, session: Session, folder: Path, again
 
 
 def out_of_memory(session: Session) -> str:
-    """Return how much memory was used at most, and what needs less."""
+    """Return the peak memory, and settings that need less."""
     config = session.config
     if session.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(session.device)

@@ -29,7 +29,7 @@ MAX_DIFFERENCES = 8  # lines of a message
 
 
 def may_change(key: str) -> bool:
-    """Return whether a run goes on as the same run with another value of `key`: it is INCIDENTAL, or says how long."""
+    """Return whether a run stays the same run with another value of `key`: INCIDENTAL keys, and its length."""
     return key in INCIDENTAL or (key.startswith("trainer.") and key != "trainer.batch_size")
 
 
@@ -40,12 +40,12 @@ def sets_weights(key: str) -> bool:
 
 
 def identity(config: Config) -> frozenset[tuple[str, Any]]:
-    """Return what makes a run this run, hashable: two of them are equal where nothing differs."""
+    """Return a hashable identity of a run; two runs with equal identities are the same."""
     return frozenset((key, value) for key, value in leaves(config) if key not in INCIDENTAL)
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
-    """Return key -> 'old → new' for the settings that differ; of two different models only what both have."""
+    """Return key -> 'old → new' for the settings that differ; for different models only keys that both have."""
     before, after = (dict(leaves(config, lists=False)) for config in (old, new))
     keys = [key for key in sorted({*before, *after} - INCIDENTAL) if before.get(key) != after.get(key)]
     common = [key for key in keys if key in before and key in after]
@@ -57,7 +57,7 @@ def _text(value: Any) -> str:
 
 
 def check_same_run(folder: Path, config: Config) -> dict[str, str]:
-    """Raise `RequestError` naming what differs if the run in `folder` is another one than that of `config`.
+    """Raise `RequestError` with the differing keys if the run in `folder` is not that of `config`.
 
     Returns what may differ: the keys `trainer.*` that say how long it goes on, which matter to a finished run.
     """
@@ -92,7 +92,7 @@ def listed(differing: Mapping[str, str]) -> str:
 
 
 def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raise `RequestError` if a run would go on with other data than it began with; both are records of a data set."""
+    """Raise `RequestError` if a run would continue with other data than it began with, given both records."""
     old, new = before.get("sha256"), now.get("sha256")
     if old is not None and old != new:
         names = [name for name in old if old[name] != (new or {}).get(name)] if isinstance(old, dict) else []
@@ -137,7 +137,7 @@ def find_moved_data(folder: Path, config: Config) -> dict[str, str]:
 
 
 def _candidates(folder: Path, place: Path, root: str | None) -> Iterator[Path]:
-    """Yield what exists of the places where the data may be."""
+    """Yield those places of the data that exist."""
     before = Path(os.path.abspath(place))
     above = [folder.absolute(), *folder.absolute().parents]
     tails = [Path(*before.parts[n:]) for n in range(1, len(before.parts))]

@@ -35,7 +35,7 @@ class LevenbergMarquardt(Optimizer):
 
     @property
     def converged(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the fit has converged."""
         return bool(self.param_groups[0]["converged"])
 
     @torch.no_grad()
@@ -73,6 +73,6 @@ class LevenbergMarquardt(Optimizer):
         group["known"] = taken
 
     def go_on(self, problem: Any) -> None:
-        """Compute again what the step before a checkpoint had computed; it is in that step's count of evaluations."""
+        """Compute again the results of the step before a checkpoint; these evaluations are counted in that step."""
         if self.param_groups[0]["known"]:
             self.model.linearise(problem)

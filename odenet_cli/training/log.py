@@ -11,7 +11,7 @@ from odenet_cli.training.boards import BOARDS
 
 
 class Logbook:
-    """Write each record to both places. Where a run goes on, the board is made again from the records kept.
+    """Write each record to both places. For a continued run the board is made again from the kept records.
 
     size  bytes of `metrics.jsonl` to keep
     """

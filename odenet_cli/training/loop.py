@@ -39,7 +39,7 @@ def fit(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any)
 
 
 def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progress: Any) -> None:
-    """Train on the batches that are left of the epoch."""
+    """Train on the remaining batches of the epoch."""
     trainer = session.config.trainer
     session.model.train()
     for batch in session.batches():
@@ -70,7 +70,7 @@ def train_epoch(session: Session, log: Any, checkpoints: Any, stop: Stop, progre
 
 
 def make_step(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
-    """Make one optimiser step; return loss and metrics of `batch` before it, () each, and what its solves cost."""
+    """Make one optimiser step; return loss and metrics of `batch` before it, () each, and the costs of its solves."""
     # A failure in here leaves the weights unchanged, so the step can be repeated.
     with failing_in(session, "train"):
         values, solves = loss_and_gradients(session, batch)
@@ -82,7 +82,7 @@ def make_step(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Sta
 
 
 def loss_and_gradients(session: Session, batch: Any) -> tuple[dict[str, Tensor], list[Stats]]:
-    """Return loss and metrics of `batch`, () each, and what its solves cost; leave the gradients in the parameters.
+    """Return loss and metrics of `batch`, () each, and the costs of its solves; leave the gradients in the parameters.
 
     The weights stay as they are.
     """

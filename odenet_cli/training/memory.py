@@ -14,14 +14,14 @@ MIB = 2**20
 
 
 class _Saved:
-    """Hold a tensor that autograd saved; when this object goes, autograd has let go of it."""
+    """Hold a tensor that autograd saved; this object is freed when autograd drops it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 class SavedMeter(saved_tensors_hooks):
-    """Measure the bytes autograd holds for backward, at their peak, while the meter is open.
+    """Measure the peak number of bytes that autograd saves for the backward pass while the meter is open.
 
     Each storage counts once, however many tensors share it; parameters and buffers, `resident`, do not count. The
     meter must stay open through the backward pass, and works the same on every device.

@@ -36,7 +36,7 @@ def fitting(fields: dict[str, str], width: int) -> str:
 
 
 def with_bar(line: str, total: float, done: float, width: int) -> Any:
-    """Return what rich shows of a line in `width` columns, behind a bar where there is room for one."""
+    """Return a line for rich in `width` columns, after a bar if there is room for one."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -86,12 +86,12 @@ class Progress:
         self.doing = "validating" if done % self.per_epoch == 0 or done == self.total else ""
 
     def phase(self, name: str) -> None:
-        """Name what a terminal shows to be done beside training."""
+        """Show on a terminal what is done outside of training."""
         self.doing = name
         self._refresh()
 
     def over(self, items: Iterable[Any], count: int) -> Iterator[Any]:
-        """Yield what a phase goes through, `count` items, and show how many are done."""
+        """Yield the `count` items of a phase, and show how many are done."""
         name = self.doing
         for number, item in enumerate(items, 1):
             yield item
@@ -186,7 +186,7 @@ class Parts:
         self._show(at_once=True)
 
     def over(self, items: Iterable[Any], count: int) -> Iterator[Any]:
-        """Yield what this part goes through, `count` items, and show how far it is."""
+        """Yield the `count` items of this part, and show the progress."""
         for number, item in enumerate(items, 1):
             yield item
             if self.begun:  # else it is something that comes before all parts
@@ -194,7 +194,7 @@ class Parts:
                 self._show()
 
     def note(self, text: str) -> None:
-        """Show what is being done of a part of unknown length."""
+        """Show the progress of a part of unknown length."""
         self.detail = text
         self._show()
 

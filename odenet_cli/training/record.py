@@ -26,7 +26,7 @@ COUNTS = tuple(field.name for field in fields(Stats))
 def opening(
     session: Session, command: str, overrides: list[str], data_record: dict[str, Any] | None, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the record of a run that begins or, where there is a record `before`, goes on."""
+    """Return the record of a run that starts or, given its record `before`, continues."""
     return {
         "format": FORMAT,
         "status": "running",

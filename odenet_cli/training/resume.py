@@ -40,7 +40,7 @@ class CheckpointWriter:
         self.folder, self.logbook = folder, logbook
 
     def last(self, session: Session) -> None:
-        """Write everything that a run needs to go on to the same bits."""
+        """Write everything that a run needs to continue bit for bit."""
         weights, optimizer = self._weights(session), session.optimizer.state_dict()
         check_finite(session, optimizer, "the optimiser's state ")
         content = {
@@ -60,7 +60,7 @@ class CheckpointWriter:
         checkpoint.save(self.folder / "last.pt", content)
 
     def best(self, session: Session) -> None:
-        """Write the weights that are the best on validation so far."""
+        """Write the best weights on validation so far."""
         checkpoint.save(self.folder / "best.pt", self._weights(session))
 
     def _weights(self, session: Session) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class CheckpointWriter:
 
 
 def restore(session: Session, state: Content) -> None:
-    """Put a session where the checkpoint `state` left it; raise `RequestError` if it is none of this run's."""
+    """Restore a session from the checkpoint `state`; raise `RequestError` if it does not belong to this run."""
     validate(state, session.config, session.model.state_dict(), LAST)
     try:
         session.model.load_state_dict(state["model"])
@@ -144,7 +144,7 @@ def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free
 
 
 def fingerprint(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint keeps of the config: all keys but where it runs, how long, and how it is scored."""
+    """Return the config that a checkpoint keeps: all keys except places, length and scoring."""
     return {key: value for key, value in leaves(config, lists=False) if sets_weights(key)}
 
 
@@ -157,7 +157,7 @@ def starting_weights(config: Config, path: Path) -> dict[str, Any]:
 
 
 def begin_from_checkpoint(model: nn.Module, config: Config) -> None:
-    """Give the model of a new run the weights of `checkpoint`, where there is one.
+    """Load the weights of `checkpoint`, if given, into the model of a new run.
 
     What a latent ODE counts, by which the weight of its KL divergence rises, is of the training before.
     """
@@ -183,7 +183,7 @@ def weight_shapes(config: Config, data_record: Mapping[str, Any] | None = None) 
 
 
 def best_weights(session: Session, folder: Path) -> dict[str, Any]:
-    """Return the weights that were best on validation; the present ones where there was none."""
+    """Return the weights that were best on validation; the present ones if there was no validation."""
     present = session.model.state_dict()
     if not session.data.valid.size:
         return present

@@ -55,9 +55,9 @@ def run(
     tied: bool = True,
     draw: Callable[[Path], list[Path]] | None = None,
 ) -> dict[str, Any]:
-    """Train as `config` says, in `folder`, and return the final metrics. A run that was stopped there goes on.
+    """Train `config` in `folder`, and return the final metrics. A run that was stopped there is continued.
 
-    tied  `config.yaml` says `atol: ${.rtol}`
+    tied  write `atol: ${.rtol}` to `config.yaml`
     draw  draws the figures of the run in a folder, and returns their files
 
     Raises `RunFailed` and `Interrupted`, with `run.json` saying why; `RequestError` leaves the folder's run as it was.
@@ -101,14 +101,14 @@ def run(
 
 
 def start_fit(model: Any, data: datasets.Data, seed: int) -> None:
-    """Begin a fit at its data; what a checkpoint holds takes its place."""
+    """Initialise a fit from its data; a checkpoint overwrites this later."""
     from odenet_cli.data.observations import Observations  # and polars, which no other run needs
 
     model.start_from(Observations(*next(iter(data.test.epoch(0)))), data.record["columns"][2:], seed)
 
 
 def say_finished(session: Session, folder: Path) -> None:
-    """Print that nothing is left to train, and the command that trains on; the folder ends the last line."""
+    """Print that the run is finished, and the command that trains further; the last line ends with the folder."""
     trainer = session.config.trainer
     words = [] if trainer.max_steps is None else ["trainer.max_steps=null"]
     if session.end == session.total:  # its full length, so that one is to be longer too
@@ -121,7 +121,7 @@ def say_finished(session: Session, folder: Path) -> None:
 def find_start(
     session: Session, folder: Path, before: dict[str, Any], longer: dict[str, str]
 ) -> tuple[checkpoint.Content | None, dict[str, Any] | None]:
-    """Put the session where the run in `folder` stopped; return its checkpoint, if any, and its numbers if it is done.
+    """Restore the session of the run in `folder`; return its checkpoint, if any, and its final metrics if it is done.
 
     before, longer  its `run.json`, and the settings `trainer.*` that differ from those that it had
     """
@@ -185,7 +185,7 @@ def train(
 
 
 def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
-    """Return the test scores and what the task adds to them; raise `RunFailed` where they cannot be true."""
+    """Return the test scores with the task's additions; raise `RunFailed` if they cannot be true."""
     test, limit = session.data.test, session.config.trainer.limit_batches
     count = test.size if limit is None else min(test.size, limit * test.batch_size)
     more, complaint = ask_task(session, "sanity_check", scores, count) or ({}, None)
@@ -195,7 +195,7 @@ def close(session: Session, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask_task(session: Session, part: str, *arguments: Any) -> Any:
-    """Return what an optional function of the task makes of the network as it is scored; None without one."""
+    """Call an optional function of the task on the network as it is scored; return None if the task has none."""
     function = optional(session.data.task, part)
     if function is None:
         return None
@@ -204,7 +204,7 @@ def ask_task(session: Session, part: str, *arguments: Any) -> Any:
 
 
 def calibrated(session: Session) -> dict[str, Any]:
-    """Return what held-out samples tell of predictions, for `run.json`; nothing where they cannot be drawn."""
+    """Return settings of predictions from held-out samples, for `run.json`; nothing if draws fail."""
     try:
         band = ask_task(session, "calibrate")
     except SolveError as error:  # of a draw far out; the run is whole without
@@ -214,7 +214,7 @@ def calibrated(session: Session) -> dict[str, Any]:
 
 
 def save_figure_data(folder: Path, session: Session, per_sample: dict[str, torch.Tensor]) -> None:
-    """Write what the run's figures are drawn from to `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
+    """Write the arrays for the run's figures to `figures/<task>.npz`; `odenet_cli.report.pictures` draws them."""
     arrays = ask_task(session, "figure_data", per_sample)
     if arrays is not None:
         (folder / "figures").mkdir(exist_ok=True)
@@ -223,7 +223,7 @@ def save_figure_data(folder: Path, session: Session, per_sample: dict[str, torch
 
 
 def draw_figures(folder: Path, draw: Callable[[Path], list[Path]] | None) -> list[Path]:
-    """Draw the figures of the run in `folder`, and return those that are images; without them a run is whole too."""
+    """Draw the figures of the run in `folder`, and return those that are images; a failure is only logged."""
     try:
         return [path for path in draw(folder) if path.suffix == ".png"] if draw is not None else []
     except Exception as error:
@@ -233,9 +233,9 @@ def draw_figures(folder: Path, draw: Callable[[Path], list[Path]] | None) -> lis
 
 
 def save_predictions(folder: Path, predictions: dict[str, torch.Tensor]) -> None:
-    """Write what was answered to every test sample, and what is right, to `predictions.npz`: classes (N,), or values.
+    """Write predictions and targets of all test samples to `predictions.npz`: classes (N,), or values.
 
-    Two networks are compared on the same samples by these (McNemar's test), which their error rates do not allow.
+    They allow a paired comparison of two networks (McNemar's test), which error rates do not.
     """
     if predictions:
         arrays = {name: values.cpu().numpy() for name, values in predictions.items()}
@@ -252,9 +252,9 @@ def write_npz(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | None = None) -> Session:
-    """Return everything to train `config` with, at its beginning.
+    """Return the session of `config` at its start.
 
-    data_record  of the data that the run began with, where it goes on: in its units everything is measured
+    data_record  of the data with which a continued run began; everything is measured in its units
     """
     name, options = config.source()
     batch = config.trainer.batch_size

@@ -167,7 +167,7 @@ class Session:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the evaluations of what is solved inside as `nfe_other`."""
+        """Count the evaluations of solves inside as `nfe_other`."""
         with tally() as solves:
             try:
                 yield

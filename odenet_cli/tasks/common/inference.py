@@ -22,7 +22,7 @@ LEVEL = 0.95
 
 
 class Inference(NamedTuple):
-    """Hold what is known of the p numbers of a free vector.
+    """Hold the estimates and errors of the p numbers of a free vector.
 
     covariance    (p, p) of the free vector, over what is determined
     correlation   (p, p)
@@ -49,7 +49,7 @@ class Inference(NamedTuple):
 
 
 def infer(model: Any, problem: Any) -> Inference:
-    """Return what a fit at its minimum says."""
+    """Return the inference at the minimum of a fit."""
     r, whole = model.linearise(problem)
     bounds = model.bounds_reached(problem).where(whole.norm(dim=0) == 0, torch.nan)
     inside = bounds.isnan().nonzero().flatten()
@@ -98,7 +98,7 @@ def natural(model: Any, problem: Any, u: Tensor) -> Tensor:
 
 
 def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[str, float], count: int) -> list[str]:
-    """Return what makes the errors doubtful, in words."""
+    """Return warnings about the validity of the errors."""
     lines = [
         f"{name} is at its bound {bound:g}, and the others have the values and errors that they have there. If it may "
         f"lie beyond, say '+model.bounds.{name.partition('(')[0]}=[LOW,HIGH]', null for an open side."
@@ -143,7 +143,7 @@ def autocorrelations(model: Any, problem: Any, r: Tensor, columns: Sequence[str]
 
 
 def forecast(model: Any, problem: Any, inference: Inference, at: Any, levels: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return mean (S, M, C) and quantiles (L, S, M, C) of what would be observed at the times of `at`.
+    """Return mean (S, M, C) and quantiles (L, S, M, C) of future observations at the times of `at`.
 
     The variance is that of the path by its parameters (the delta method) and that of an observation.
 
