@@ -112,7 +112,7 @@ def describe_progress(session: Session) -> str:
 
 
 def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
-    """Return status and reason for `run.json`, and the error to raise; `session.failed` is set if it can be repeated."""
+    """Return status and reason for `run.json`, and the error to raise; sets `session.failed` if it can be repeated."""
     again = resume_command(short(folder))
     if isinstance(error, Interrupted):
         kept = f"the checkpoint is kept. Go on with:\n  {again}"
