@@ -1,4 +1,4 @@
-"""Python's cycle collector, kept from looking again and again through what a command imports and keeps to its end."""
+"""Tune Python's cycle collector, which would otherwise scan again and again what a command imports and keeps."""
 
 from __future__ import annotations
 

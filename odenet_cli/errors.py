@@ -1,4 +1,4 @@
-"""Errors of a request or a run, the exit code of each, and what is said of other errors."""
+"""Errors of a request or a run with their exit codes, and the texts for other errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write tables as Markdown, and the numbers in them: whatever stands in a cell stays in it. Also lists of words."""
+"""Write Markdown tables with their numbers, escaping the contents of cells; also lists of words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` of a run: written, and read back. No torch."""
+"""Write and read `metrics.jsonl` of a run. Without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a floating-point type can resolve: the one rule for tolerances, for the command and for the solver core."""
+"""What a floating-point type can resolve: the rule for tolerances, shared by the commands and the solver core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of one run: where it is, what it is called, and its `run.json`. No torch."""
+"""The folder of one run: its place, its name, and its `run.json`. Without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which test scores each task is judged by, how they are written, and whether two networks' errors differ."""
+"""The test scores of each task, their format, and whether the errors of two networks differ."""
 
 from __future__ import annotations
 

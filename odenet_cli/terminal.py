@@ -1,4 +1,4 @@
-"""What a command prints: numbers in words, and lines as wide as the terminal; `train.log` holds some of them too."""
+"""Format what a command prints: numbers in words, and lines that fit the terminal; `train.log` has some of them too."""
 
 from __future__ import annotations
 

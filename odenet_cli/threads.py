@@ -1,4 +1,4 @@
-"""How many threads compute, and how they wait for each other; to be set before torch is imported."""
+"""Set the number of threads and how they wait for each other, before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Everything a user may write. No torch, no Hydra."""
+"""The configuration that a user writes: schema, presets, checks and what keys imply. Without torch and Hydra."""

@@ -1,6 +1,6 @@
-"""Checks of a whole configuration: the ranges that the schema's fields carry, and the rules across keys.
+"""Check a whole configuration: the ranges in the schema's fields, and the rules across keys.
 
-A configuration is checked where it enters: composed, loaded, or altered. Inside it is believed.
+A configuration is checked where it enters (composed, loaded or altered), and trusted afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The YAML presets of `conf/`: where they are, what a group holds, what a preset says."""
+"""Read the YAML presets of `conf/`: their folder, the names in a group, and their contents."""
 
 from __future__ import annotations
 

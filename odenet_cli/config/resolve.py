@@ -1,6 +1,6 @@
-"""What a key implies: the one place that completes a configuration.
+"""Complete a configuration: the only place that says what a key implies.
 
-A data set's recipe fills what is null, a method brings its preset, and an rtol sets the atol.
+A data set's recipe fills in values that are null, a method brings its preset, and an rtol sets the atol.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`config.yaml` of a run: written, and read back, also one that somebody else or an older version wrote.
+"""Write and read `config.yaml` of a run, also one from elsewhere or from an older version.
 
-YAML from elsewhere is read as plain values only. Tags can ask for objects, aliases of aliases stand for billions of
+YAML from elsewhere is read as plain values only: tags can create objects, nested aliases can stand for billions of
 values, and `${oc.env:…}` reads the environment.
 """
 

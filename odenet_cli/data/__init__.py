@@ -1,18 +1,18 @@
-"""Data sets whose batches are already on the device. One module is one data set, its file name the name of `data=`.
+"""Data sets whose batches are on the device. Each module is one data set, and its file name is the name in `data=`.
 
-A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`, which `conf/data/NAME.yaml`
-explains. It checks their ranges when it is constructed and reads nothing before it is asked. It names the `shape` of an
-input, its `classes` (of a regression the values to predict) and its `task`; where data of a user's own may set several
-`tasks`, `task_set` is theirs. It has
+A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`, explained in
+`conf/data/NAME.yaml`. It checks their ranges in its constructor, and reads nothing until it is asked to. It has the
+`shape` of an input, its `classes` (for a regression the number of values to predict) and its `task`; if a user's own
+data may have several `tasks`, `task_set` is theirs. It has
 
-    prepare() -> record        find, fetch and verify the data; {used, sha256, root, sizes, warning}
-    load(spec) -> Data         the same, then put it on the device as three splits
+    prepare() -> record        find, download and verify the data; {used, sha256, root, sizes, warning}
+    load(spec) -> Data         the same, then put them on the device as three splits
 
-One whose numbers have units, by the keys `UNITS` of its record, also has
+A data set whose numbers have units, under the keys `UNITS` of its record, also has
 
-    in_units_of(record) -> Source  the same data in the units of the run that `record` is of
+    in_units_of(record) -> Source  the same data in the units of the run with this `record`
 
-`common/` holds what they share: splits and batches, images, densities and energies in the plane, files and downloads.
+`common/` has shared parts: splits and batches, images, densities and energies in the plane, files and downloads.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Arrays of a user's own: `data=arrays data.path=FILE.npz`, x and y of any samples, in one piece or in splits.
+"""A user's own arrays: `data=arrays data.path=FILE.npz`, x and y of any samples, in one piece or in splits.
 
-x are vectors (N, D), (N,) is (N, 1); or images (N, H, W), (N, C, H, W), (N, H, W, C). y are labels 0…C-1 or text, or
-numbers to predict, (N,) or (N, K). Splits are arrays of their own, as libraries write them: x_train and y_train, or
-train_images and train_labels, beside those of valid (val) and test. What is wrong with shapes and dtypes is seen in the
-headers, before a number is read.
+x are vectors (N, D) or (N,), or images (N, H, W), (N, C, H, W), (N, H, W, C). y are labels 0…C-1 or text, or numbers to
+predict, (N,) or (N, K). Splits are separate arrays with the usual names: x_train and y_train, or train_images and
+train_labels, and those of valid (val) and test. Wrong shapes and dtypes are found in the headers, before a number is
+read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A board of 4×4 squares, the points uniform on every other one; the entropy is the logarithm of their area."""
+"""A board of 4×4 squares with uniform points on every other one; the entropy is the logarithm of their area."""
 
 from __future__ import annotations
 

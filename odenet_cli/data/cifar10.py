@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 32×32 pixels in ten classes, 10,000 of them for the test.
 
 ROOT/cifar-10-batches-py holds the files, as torchvision lays them. The last `validation` training samples are held out
-for choosing, whatever the seed.
+for validation, whatever the seed.
 """
 
 from __future__ import annotations

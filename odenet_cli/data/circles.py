@@ -1,4 +1,4 @@
-"""Two circles, one within the other, as scikit-learn's `make_circles` has them."""
+"""Two concentric circles, like scikit-learn's `make_circles`."""
 
 from __future__ import annotations
 

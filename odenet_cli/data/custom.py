@@ -1,13 +1,13 @@
-"""A data set of a user's own code: `data=custom data.target=my.module:Dataset`, its own options by `+data.key=`.
+"""A user's own data set in code: `data=custom data.target=my.module:Dataset`, with its options as `+data.key=`.
 
 The target is called with these options and returns, or is, one of
 
-    a torch Dataset     whose items are (x, y)
-    (x, y)              tensors, arrays or lists, one row a sample
-    {split: either}     train, and valid and test where they are apart
+    a torch Dataset     with items (x, y)
+    (x, y)              tensors, arrays or lists, one row per sample
+    {split: either}     train, and if they are separate valid and test
 
-It is read once, whole. x and y are what `data=arrays` takes, and are checked like its. No file may name code to run:
-eval, resume and the other commands want `data.target=` said again.
+It is read once, as a whole. x and y may be what `data=arrays` accepts, and are checked in the same way. Since no file
+may name code to run, eval, resume and the other commands need `data.target=` again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """scikit-learn's 1,797 handwritten digits, 8×8 pixels of 0…16, scaled up to 28×28 bytes.
 
 The optical digits of Alpaydin and Kaynak (UCI, 1998), part of scikit-learn, so nothing is downloaded. The rows are
-ordered by writer: the first 1,437 train and the last 360 test, on other hands. The last `validation` of the 1,437 are
-held out for choosing, whatever the seed.
+ordered by writer: the first 1,437 are for training and the last 360, by other writers, for testing. The last
+`validation` of the 1,437 are held out for validation, whatever the seed.
 """
 
 from __future__ import annotations

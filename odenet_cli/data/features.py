@@ -1,9 +1,9 @@
-"""A table of features: `data=features data.path=FILE data.y=NAME`, a row is a sample, y a column (see `table_file`).
+"""A table of features: `data=features data.path=FILE data.y=NAME`, one row per sample, y a column (see `table_file`).
 
-The other columns are the features, or those that `x` names: numbers, and words as one feature of 0 and 1 for each word.
-y are classes, words or a few whole numbers, or numbers to predict, in one column or several. What is standardised and
-held out is as of arrays (see `common/labelled`). Features and words belong to the run: in another table its columns are
-taken by name, and y may be missing there.
+The other columns, or those in `x`, are the features: numbers, or words, with a 0/1 feature for each word. y are classes
+(words, or a few different integers) or numbers to predict, in one or several columns. Standardisation and held-out
+samples are as for arrays (see `common/labelled`). Features and words belong to the run: in another table columns are
+matched by name, and y may be missing.
 """
 
 from __future__ import annotations

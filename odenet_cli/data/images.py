@@ -1,9 +1,9 @@
-"""Images of a user's own: `data=images data.path=FOLDER`, a sub-folder for each class, as torchvision has them.
+"""A user's own images: `data=images data.path=FOLDER`, one sub-folder per class, in torchvision's layout.
 
 FOLDER/CLASS/*.png, or with splits FOLDER/train/CLASS/*.png beside valid (val) and test. Grey images have one channel;
-if any has colour all have three. They are read once, turned as their EXIF says, scaled to `data.size` where that is
-given, and kept as bytes. Two passes: sizes and modes are in the first bytes of a file, so images of different sizes are
-refused before any is decoded.
+if any image has colour, all have three. They are read once, rotated according to EXIF, scaled to `data.size` if it is
+given, and kept as bytes. There are two passes: sizes and modes are in the first bytes of a file, so images of different
+sizes are refused before any is decoded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MNIST (LeCun, Cortes, Burges 1998), or any set in its format: 28×28 bytes, labels 0 to 9.
 
 ROOT/MNIST/raw holds the four files, as torchvision lays them, unpacked or `.gz`. The last `validation` training samples
-are held out for choosing, whatever the seed.
+are held out for validation, whatever the seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two moons, two half circles that reach into each other, as scikit-learn's `make_moons` has them."""
+"""Two interleaved half circles, like scikit-learn's `make_moons`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A table as `model=fit` sees it: `data=table` with every point of every series, in the table's own times and units.
+"""Time series for `model=fit`: `data=table` with every point of every series, in the table's own times and units.
 
-One batch holds all series side by side. Nothing is scaled and no series is held out; the end of each may be (`test`),
-to be predicted. Times that are dates are counted in `unit`, since 1970.
+One batch contains all series. Nothing is scaled and no series is held out, but the end of each may be (`test`). Dates
+are counted in `unit`, since 1970.
 """
 
 from __future__ import annotations

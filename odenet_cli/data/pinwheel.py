@@ -1,4 +1,4 @@
-"""Five arms that turn with the distance from the middle (Johnson et al. 2016); entropy by quadrature."""
+"""Five arms that rotate with the distance from the centre (Johnson et al. 2016); entropy by quadrature."""
 
 from __future__ import annotations
 

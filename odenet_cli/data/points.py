@@ -1,11 +1,11 @@
-"""A user's own points, whose density is learnt: `data=points data.path=FILE`, a table or arrays (see `common/points`).
+"""A user's own points, for density estimation: `data=points data.path=FILE`, a table or arrays (see `common/points`).
 
-A row is a point, its coordinates columns of numbers. They are learnt with mean 0 and standard deviation 1 over the
-points to train on; a column that is constant there has no density, and is left out. Which points are held out follows
-from their numbers, not from the order of the rows, so that points that are equal are in one part.
+Each row is a point, with its coordinates in columns. They are standardised over the training points; a column that is
+constant there has no density, and is omitted. The held-out points are chosen by a hash of their numbers, not by the
+order of the rows, so that equal points are in the same split.
 
-The units belong to the run (`run.json` has them): another file that it is scored on is measured in them, and
-log-densities are told in the data's own units too, `nll_data`.
+The units belong to the run (`run.json` has them): another file that it is scored on is measured in them. Log-densities
+are also given in the data's own units, `nll_data`.
 """
 
 from __future__ import annotations

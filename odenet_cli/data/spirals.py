@@ -1,8 +1,9 @@
-"""Two-dimensional spirals, clockwise and counter-clockwise by turns (Chen et al. 2018, section 5.1).
+"""Two-dimensional spirals, alternately clockwise and counter-clockwise (Chen et al. 2018, section 5.1).
 
 Counter-clockwise, around (1, 0), the radius b θ grows; clockwise, around (-1, 0), it is 50 b / (6π + 1 - θ). The paper
-gives no constants: those of its public example, divided by five, on its grid of 500 angles θ over 6π. A trajectory
-begins at any of the indices 100 to 299; observed are `observed` of its next 100 points, to predict are 100 more.
+gives no constants: these are those of its public example, divided by five, on its grid of 500 angles θ over 6π. A
+trajectory begins at one of the indices 100 to 299; `observed` of its next 100 points are observed, and 100 more are to
+be predicted.
 """
 
 from __future__ import annotations

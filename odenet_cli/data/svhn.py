@@ -1,7 +1,7 @@
 """SVHN (Netzer et al. 2011), street view house numbers: 99,289 colour images of 32×32 pixels in ten classes.
 
 ROOT/SVHN holds train_32x32.mat and test_32x32.mat, as torchvision reads them. The last `validation` training samples
-are held out for choosing, whatever the seed.
+are held out for validation, whatever the seed.
 """
 
 from __future__ import annotations

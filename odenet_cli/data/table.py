@@ -1,14 +1,13 @@
-"""A user's own series: `data=table data.path=FILE`, a table as it is found (text, Parquet, Excel; see `table_file`).
+"""A user's own series: `data=table data.path=FILE`, any table (text, Parquet, Excel; see `table_file`).
 
-Rows are points: the columns series, time, values…, in any order (`data.form=long`); or columns are series, one value
-each (`wide`); or rows are series, and columns are named by times (`across`, also unasked where these are dates). Series
-may be irregular and of different lengths, and cells may be missing (NaN in a batch). Of each, the first `window` of its
-points are what a model sees, the others are to be predicted. Which series are held out follows from their names alone;
-one long series is split by time, and cut into pieces. Time begins at 0 with each series or piece, and its unit is
-chosen so that the longest lasts `span`; values have mean 0 and standard deviation 1 over what is seen of the training
-series, and errors are in units of that. A column that is constant there has no unit, and is left out. Columns that are
-known in advance (`controls`, and `static` ones, constant in a series) go with each series as pieces of polynomials in
-time.
+Rows are points with the columns series, time, values…, in any order (`data.form=long`); or columns are series, with one
+value each (`wide`); or rows are series, and columns are named by times (`across`, chosen automatically for dates).
+Series may be irregular and of different lengths, and cells may be missing (NaN in a batch). A model sees the first
+`window` of the points of each series, and predicts the others. The names of the series determine which are held out; a
+single long series is split by time, and cut into pieces. Time starts at 0 in each series or piece, and its unit is
+chosen so that the longest lasts `span`. Values are standardised over the observed parts of the training series, and
+errors are in these units; a column that is constant there is omitted. Columns that are known in advance (`controls`,
+and `static` ones, which are constant in a series) accompany each series as piecewise polynomials in time.
 
 The units belong to the run (`run.json` has them): another file that it is scored on is measured in them.
 """

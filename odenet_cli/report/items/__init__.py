@@ -1,4 +1,4 @@
-"""The items of `odenet reproduce`, one a file.
+"""The items of `odenet reproduce`, one per file.
 
-`result(entries, rest)` makes tables and figures of its runs; `facts` are the same in numbers, for what is expected.
+`result(entries, rest)` makes tables and figures of the item's runs; its `facts` are the numbers for expectations.
 """

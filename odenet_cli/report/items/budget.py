@@ -1,4 +1,4 @@
-"""Training under a budget of function evaluations beside fixed tolerances: is the wish kept, and what does it cost?"""
+"""Training under a budget of function evaluations beside fixed tolerances: is the budget met, and what does it cost?"""
 
 from __future__ import annotations
 

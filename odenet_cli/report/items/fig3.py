@@ -1,4 +1,4 @@
-"""Figure 3 of Chen et al. 2018: what a trained ODE-Net pays for its tolerance, and what the gradient then is worth."""
+"""Figure 3 of Chen et al. 2018: the cost of a trained ODE-Net against its tolerance, and the error of its gradient."""
 
 from __future__ import annotations
 

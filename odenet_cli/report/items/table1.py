@@ -1,4 +1,4 @@
-"""Table 1 of Chen et al. 2018: seven networks side by side, and what memory and time cost by depth and tolerance."""
+"""Table 1 of Chen et al. 2018: seven networks compared, and memory and time by depth and tolerance."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The ODE-Net trained at one tolerance and evaluated at another: is it enough to do one of the two accurately?
+"""The ODE-Net trained at one tolerance and evaluated at another: is it enough if one of the two is accurate?
 
-Chen et al. 2018, section 3, think of training at a high accuracy and evaluating at a lower one; the reverse saves more.
+Chen et al. 2018, section 3, suggest training at a high accuracy and evaluating at a lower one; the reverse saves more.
 """
 
 from __future__ import annotations

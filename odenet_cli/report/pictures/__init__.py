@@ -1,4 +1,4 @@
-"""Draw the figures of one run, one task a module, from what training left in `figures/<task>.npz`.
+"""Draw the figures of one run from the arrays in `figures/<task>.npz`, one task per module.
 
 A module has `draw(arrays, run) -> {name: Figure}`; its name is the task's.
 """

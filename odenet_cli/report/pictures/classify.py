@@ -1,4 +1,4 @@
-"""Draw how a classifier was trained, and a few images that it reads as something else."""
+"""Draw the training of a classifier, and a few misclassified images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw a least-squares fit: what was observed, the path through it, and the band of 90 % of what is observed."""
+"""Draw a least-squares fit: the observations, the path through them, and the band of 90 % of observations."""
 
 from __future__ import annotations
 

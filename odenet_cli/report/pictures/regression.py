@@ -1,4 +1,4 @@
-"""Draw how a regression was trained, and what it predicts of the test samples beside what is right."""
+"""Draw the training of a regression, and its predictions against the true values of the test samples."""
 
 from __future__ import annotations
 

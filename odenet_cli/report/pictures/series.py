@@ -1,4 +1,4 @@
-"""Draw held-out series: what was observed, the path reconstructed inside the window and extrapolated after it."""
+"""Draw held-out series: the observations, the path reconstructed in the window and extrapolated after it."""
 
 from __future__ import annotations
 
