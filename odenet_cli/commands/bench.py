@@ -92,7 +92,7 @@ def main(request: Namespace) -> int:
 
 
 def check(request: Namespace) -> list[str]:
-    """Return the workloads that are asked for, each once; raise RequestError for what is none."""
+    """Return the requested workloads, each once; raise RequestError for an unknown one."""
     for word in request.workloads:
         if "=" in word:
             PARSER.refuse(word)

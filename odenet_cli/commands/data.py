@@ -33,7 +33,7 @@ add(
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Fetch what is missing, verify all of it, and print where it is."""
+    """Download missing files, verify all of them, and print their folder."""
     name = require("data", request.name.removeprefix("data="), NAMES)
     known = preset("data", name)
     given: dict[str, Any] = {"download": True} if "download" in known else {}

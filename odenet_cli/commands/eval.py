@@ -93,7 +93,7 @@ def _inherited(run: Config, method: Any) -> dict[str, Any]:
 def score(
     folder: Path, points: list[Config], split: str | None, checkpoint: str, parts: Parts
 ) -> Iterator[dict[str, Any]]:
-    """Print a row for each point as soon as it is there, and yield it as a record."""
+    """Print a row for each point as soon as it is computed, and yield it as a record."""
     from odenet_cli.analysis.scoring import Scorer
 
     scorer = Scorer(folder, points[0], split, checkpoint, parts.over)
@@ -135,7 +135,7 @@ def fitting(scores: Columns, beside: Sequence[int]) -> Columns:
 
 
 def metrics(record: dict[str, Any]) -> dict[str, str]:
-    """Return what of a record is shown: the error of a classifier, else the metrics of its task; the file has all."""
+    """Return the shown part of a record: the error of a classifier, else the metrics of its task; the file has all."""
     if "error" in record:
         return {"error": f"{record['error']:.2%}"}
     task = list(record)[: list(record).index("nfe_forward")]

@@ -33,7 +33,7 @@ PARSER.add_argument("words", metavar="key=value", nargs="*", default=[], help="a
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Print what is known of a key, and its value for the words behind it."""
+    """Print the description of a key, and its value for the given overrides."""
     key, words = request.key.partition("=")[0], request.words
     found = find_field(key)
     if found is not None and is_dataclass(section := found[0].default_factory):
@@ -67,7 +67,7 @@ def main(request: Namespace) -> int:
 
 
 def describe_key(key: str) -> tuple[str, dict[str, str]]:
-    """Return what a key of the schema means, and its type, choices, range, unit and default."""
+    """Describe a key of the schema: its meaning, type, choices, range, unit and default."""
     found = find_field(key)
     assert found is not None
     field, hint = found
@@ -114,7 +114,7 @@ def _presets(key: str) -> str:
 
 
 def _preset_option(key: str, config: Config) -> tuple[str, dict[str, str]]:
-    """Return what an option of the model or data set means, by the comment in its preset, and its default."""
+    """Describe an option of the model or data set by the comment in its preset, with its default."""
     group, _, name = key.partition(".")
     if group not in ("model", "data"):
         known = [name for name, _ in schema_keys()]

@@ -29,7 +29,7 @@ def main(request: Namespace) -> int:
 
 
 def facts() -> dict[str, str]:
-    """Return what a bug report should say."""
+    """Return the facts for a bug report."""
     import torch
 
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

@@ -51,7 +51,7 @@ def main(request: Namespace) -> int:
 
 
 def listing(kind: str) -> tuple[str, dict[str, str]]:
-    """Return the title of a kind, and name -> what it is, in one line."""
+    """Return the title of a kind, and name -> description in one line."""
     if kind == FIELDS:
         return f"{FIELDS} (model=fit model.field=…)", headlines("odenet_cli.fields")
     group = KINDS[kind]
@@ -59,7 +59,7 @@ def listing(kind: str) -> tuple[str, dict[str, str]]:
 
 
 def pairs() -> Iterator[str]:
-    """Yield the tasks, each with its data, and the models that have what it calls."""
+    """Yield each task with its data, and the models that have the methods it calls."""
     from odenet_cli import data, tasks
     from odenet_cli.training.check import models_for
 

@@ -110,7 +110,7 @@ def describe(plan: Plan, at_once: int) -> list[str]:
 
 
 def parse(argv: Sequence[str]) -> ReproduceRequest:
-    """Return what the words of a command line ask for."""
+    """Parse the words of a command line."""
     return to_request(PARSER.parse(argv))
 
 

@@ -56,7 +56,7 @@ def main(request: Namespace) -> int:
 
 
 def _searched(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return what the words are looked for in."""
+    """Return the text in which the words are searched."""
     data = record.get("data") or {}
     parts = (record.get("name"), data.get("used"), record.get("status"), folder, *(record.get("overrides") or []))
     return " ".join(map(str, parts)).lower()

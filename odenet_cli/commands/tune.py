@@ -74,7 +74,7 @@ _common.add_checkpoint(PARSER)
 
 @PARSER.command
 def main(request: Namespace) -> int:
-    """Measure, then say what is the cheapest that fits."""
+    """Measure the settings, and print the cheapest one within the limits."""
     from odenet_cli.analysis.tuned_settings import parse_want
 
     limits = parse_want(request.want)
@@ -114,7 +114,7 @@ def main(request: Namespace) -> int:
 
 
 def assemble(request: Namespace, limits: Mapping[str, float], parts: Parts) -> Tuner:
-    """Return what measures the run of a request, at its trained weights and at those it began with."""
+    """Return the tuners of a run, at its trained and at its initial weights."""
     from odenet_cli.analysis.trained import needs_float64, needs_solver, starting_state, trained
     from odenet_cli.analysis.tuning import FEW, METHODS, Tuner
 
@@ -154,7 +154,7 @@ def marked(tuner: Tuner, best: Measured | None) -> list[dict[str, Any]]:
 
 
 def describe_reference(tuner: Tuner) -> str:
-    """Return what the errors are held against, and what the costs are of."""
+    """Describe the reference of the errors, and what the costs are of."""
     change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
     return (
         f"errors: {tuner.few} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"

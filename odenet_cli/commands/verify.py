@@ -143,7 +143,7 @@ def experiments() -> list[str]:
 
 
 def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -> int:
-    """Let other libraries solve what a run solves, and print their states and gradients beside ours."""
+    """Solve a run's equation with other libraries, and print their states and gradients beside ours."""
     from odenet_cli.analysis.gradcheck import solver_of
     from odenet_cli.analysis.trained import needs_float64, needs_solver, trained
     from odenet_cli.analysis.witnesses import Comparison
@@ -186,7 +186,7 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
 def conclude(
     request: Namespace, ours: dict[str, Any], tight: str, witnesses: Sequence[Any], absent: dict[str, str]
 ) -> int:
-    """Print what one must know of the witnesses, and the verdict on ours; return the exit code."""
+    """Print notes on the libraries, and the verdict on ours; return the exit code."""
     say("")
     for library in dict.fromkeys(witness.name.partition(" ")[0] for witness in witnesses):
         say_text(f"{library}  {SCIPY_TRAIT if library == SCIPY else peers.library(library).TRAIT}")

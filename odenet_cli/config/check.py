@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {  # what a data set may recommend, and the key that ea
 
 
 def check(config: Config) -> Config:
-    """Return `config`; raise RequestError, with key, value, what is allowed and the way out, if no run could use it."""
+    """Return `config`; raise RequestError, with key, value, allowed values and a remedy, if no run could use it."""
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{key}={value} is not a finite number.")
@@ -115,7 +115,7 @@ def leaves(value: Any, key: str = "", lists: bool = True) -> Iterator[tuple[str,
 
 
 def _check_fields(section: Any, prefix: str = "") -> None:
-    """Refuse what `+key=value` added to a section that has no such key, and a value out of its field's range."""
+    """Refuse keys that `+key=value` added to a section without such options, and values out of range."""
     known = {item.name: item.metadata for item in fields(section)}
     for name, value in vars(section).items():
         key = f"{prefix}{name}"

@@ -28,7 +28,7 @@ def groups() -> list[str]:
 
 
 def headline(group: str, name: str) -> str:
-    """Return the first comment of a preset: what it is, in one line."""
+    """Return the first comment of a preset, its description in one line."""
     for line in (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()

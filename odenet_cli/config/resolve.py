@@ -35,7 +35,7 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", kee
 
 
 def eval_config(config: Config) -> EvalConfig:
-    """Return how the model is scored: `eval`, and what is null there from the data set's recipe, key by key.
+    """Return how the model is scored: `eval`, with null values taken from the data set's recipe, key by key.
 
     A method takes from the recipe only what it uses: no tolerance if its steps are fixed. `steps` alone, where training
     has fixed steps, means training's method.
@@ -68,7 +68,7 @@ def gradient_solver(config: Config) -> SolverConfig:
 
 
 def complete(config: Config, gpu: bool, data: str | None = None) -> Config:
-    """Return the config with what is null in `trainer`, `optim`, `gradient.solver` and `eval` from the recipe.
+    """Return the config with null values in `trainer`, `optim`, `gradient.solver` and `eval` taken from the recipe.
 
     data  what `data=auto` was resolved to; its own preset is used, with the options that `auto` passes on
     """

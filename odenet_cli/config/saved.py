@@ -89,7 +89,7 @@ def load(folder: Path) -> Config:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn what OmegaConf raises about the content of `path` into a `RequestError` that names it."""
+    """Turn OmegaConf's errors about the content of `path` into a `RequestError` that names it."""
     from omegaconf.errors import OmegaConfBaseException
 
     try:
@@ -200,7 +200,7 @@ def default_options(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill(content: dict[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Set what `content` lacks of `defaults`, and return full key -> value of that."""
+    """Add missing `defaults` to `content`, and return the added full keys and values."""
     new: dict[str, Any] = {}
     for key, value in defaults.items():
         if isinstance(value, dict) and isinstance(content.get(key, {}), Mapping):

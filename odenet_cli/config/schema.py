@@ -47,7 +47,7 @@ def option(
 
 @dataclass
 class SolverChange:
-    """Hold what differs from another solver; null means *as there*."""
+    """Hold changes of another solver's settings; null means unchanged."""
 
     method: str | None = option(None, "the method, a name of conf/solver")
     rtol: float | None = option(None, "relative tolerance of an adaptive method", above=0)
@@ -209,7 +209,7 @@ class Config:
         return self.data["name"], {key: value for key, value in self.data.items() if key not in ("name", "recipe")}
 
     def named_code(self) -> dict[str, str]:
-        """Return the keys that name code of the user's own, and what they name."""
+        """Return the keys that name the user's own code, and their values."""
         places = ((key, *key.split(".")) for key in CODE_KEYS)
         named = {key: getattr(self, group).get(name) for key, group, name in places}
         # A field without a colon is one of the model's.

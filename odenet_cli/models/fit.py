@@ -103,7 +103,7 @@ class Fit(FreeVector):
     # What a fit begins with.
 
     def start_from(self, problem: Any, names: Sequence[str], seed: int) -> None:
-        """Set what follows from the observations, then parameters to begin with.
+        """Set the values that follow from the observations, then the initial parameters.
 
         problem, names  `data.observations.Observations`, and the names of its columns
         """
@@ -282,7 +282,7 @@ class Fit(FreeVector):
         return (self.sigma / self.deviation)[column] / len(column) ** 0.5
 
     def is_exact(self, problem: Any, r: Tensor) -> bool:
-        """Return whether residuals are no larger than the solver's error; no step can tell what makes them smaller."""
+        """Return whether the residuals are as small as the solver's error, so that no step can reduce them."""
         left = float((r * self.weights(problem)).square().sum())
         return left < max(EXACT, 100 * (getattr(self.solver, "rtol", 0) or 0) ** 2)
 
@@ -304,7 +304,7 @@ class Fit(FreeVector):
 
     @torch.no_grad()
     def reweigh(self, problem: Any, r: Tensor) -> bool:
-        """Set `sigma` to what the residuals say; return whether it moved: the fit is then not done.
+        """Estimate `sigma` from the residuals; return whether it changed, so that the fit must continue.
 
         Each column then counts by its own precision, as in maximum likelihood with a variance a column. The degrees of
         freedom are shared by the columns as the values are.

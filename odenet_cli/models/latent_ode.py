@@ -95,7 +95,7 @@ class LatentODE(LatentVAE):
         generator: torch.Generator,
         control: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
+        """Draw future observations at the target times (B, M), given the observations: (count, B, M, D)."""
         u = control and Control(*control)
         z0 = self.draw_starts(times, values, observed_mask, count, generator, u)
         solver, args = self.solving(u, len(z0))
@@ -121,7 +121,7 @@ class LatentODE(LatentVAE):
         return self.decode(self.flow(z0, ts, u), times, u and u.repeat(count // len(u.knots)))
 
     def decode(self, z: Tensor, times: Tensor, control: Control | None = None) -> Tensor:
-        """Return what is observed, without noise, in the states z (B, T, L) at the times (B, T): (B, T, D)."""
+        """Return the noise-free observations of the states z (B, T, L) at the times (B, T): (B, T, D)."""
         return self.decoder(z if control is None else torch.cat((z, control.at(times)), 2))
 
 

@@ -20,7 +20,7 @@ from odenet_cli.ode.own_times import solve_at
 
 
 class Intensity(NamedTuple):
-    """Hold what the model predicts for a batch of sequences.
+    """Hold the predictions of the model for a batch of sequences.
 
     log_rate  (B, M)  log λ at the events
     total     (B,)    ∫ λ over the whole time

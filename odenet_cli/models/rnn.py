@@ -82,7 +82,7 @@ class RNN(nn.Module):
         generator: torch.Generator,
         control: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Draw what will be observed at the target times (B, M), given the observations: (count, B, M, D)."""
+        """Draw future observations at the target times (B, M), given the observations: (count, B, M, D)."""
         batch, targets = len(times), target_times.repeat(count, 1)
         # Each of the `count` futures draws a free run of its own, so that the whole batch is repeated.
         times, observed_mask = times.repeat(count, 1), observed_mask.repeat(count, 1)
@@ -103,7 +103,7 @@ class RNN(nn.Module):
         return mean, spread_of(log_sd), states
 
     def inputs(self, values: Tensor, gaps: Tensor, times: Tensor, control: Control | None) -> Tensor:
-        """Return what the network reads at `times`, (B, K, ·), before it predicts what is observed `gaps` later."""
+        """Return the network's inputs (B, K, ·) at `times`, from which it predicts the observations `gaps` later."""
         known = [] if control is None else [control.at(times), control.at(times + gaps)]
         return torch.cat(
             (network_inputs(values, self.masked), *([gaps[..., None]] if self.reads_gaps else []), *known), 2

@@ -74,7 +74,7 @@ class Norm:
         return self.combine(*self.scaled_norms(error_estimates(tableau, h, step.k, n_controlled), scale))
 
     def combine(self, error: Scalar, error_3: Scalar | None = None) -> Scalar:
-        """Return e, or what DOP853 makes of its two estimates: e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
+        """Return e, or for the two estimates of DOP853 e² / √(e² + 0.01 e₃²) (Hairer II.10)."""
         if error_3 is None:
             return error
         # `where` takes both branches: where both estimates are 0 the quotient is kept from being 0/0.

@@ -10,7 +10,7 @@ class SolveError(RunFailed):
 
 
 class PrecisionWarning(UserWarning):
-    """Warn that what is asked for is below the resolution of the dtype."""
+    """Warn that a tolerance or a time is below the resolution of the dtype."""
 
 
 class StepLimit(SolveError):
@@ -38,5 +38,5 @@ class RandomField(SolveError, RuntimeError):
 
 
 class FieldChanged(SolveError, RuntimeError):
-    """Report that the vector field is not, in the backward pass, what it was in the forward solve. A RuntimeError, as
-    autograd's own check of tensors that were changed in place raises."""
+    """Report that the vector field has changed between the forward solve and the backward pass. A RuntimeError, like
+    that of autograd for tensors that were changed in place."""

@@ -219,7 +219,7 @@ def _derivative_along(rhs: RightHandSide, event: EventFunction, t: Tensor, y: St
 
 
 def _evaluate(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State) -> Tensor:
-    """Return event(t, y), a tensor (), without autocast; raise ValueError if it is none, or has changed the state."""
+    """Return event(t, y), a tensor (), without autocast; raise ValueError for another result or a changed state."""
     versions = [part._version for part in y]
     with rhs.torch_settings.for_solver():
         g = event(t, rhs.restore(y))

@@ -82,8 +82,8 @@ class AdaptiveBase(LoopBase):
         return partial(initial_step, order, self.f, self.norm, n_dynamic=self.n_dynamic, n_controlled=self.n_controlled)
 
     def checked_length(self, t: float, end: float, h: float) -> float:
-        """Return the length to try, at least `min_step` and what times resolve; raise NotFinite if it is NaN: no first
-        step was found."""
+        """Return the length to try, at least `min_step` and the resolution of times; raise NotFinite if it is NaN, since
+        no first step was found."""
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
             raise NotFinite(f"the state or the field is not finite at t = {t:.6g}, where the solve begins{why}.")
@@ -138,7 +138,7 @@ class AdaptiveBase(LoopBase):
         )
 
     def _first_guess(self, h: float, y: State) -> str:
-        """Return what may be wrong, from what is known without another evaluation; `odenet_cli.ode.doctor` measures."""
+        """Guess the cause without further evaluations; `odenet_cli.ode.doctor` measures it."""
         # Each is the cheapest sign of what `diagnosis/causes` measures: |y|/|f| is the time in which y doubles; of no
         # smooth field one attempt in three is rejected; and where h f is a few tolerances long, accuracy would allow a
         # longer step, so stability holds it.
@@ -161,7 +161,7 @@ class AdaptiveBase(LoopBase):
 
 @dataclass(kw_only=True)
 class RungeKutta(LoopBase):
-    """Hold what loops over Runge-Kutta steps share."""
+    """Implement the common part of loops over Runge-Kutta steps."""
 
     tableau: Tableau
 

@@ -132,7 +132,7 @@ class Problem:
         return bool(self.captured and self.captured.shares_graph) or not self.solver.compile
 
     def make_time_gradients(self, times: Tensor | None) -> TimeGradients | None:
-        """Return what makes steps depend on `times`, the problem's own or their leaves in a backward pass."""
+        """Return the `TimeGradients` of `times`, the problem's own or their leaves in a backward pass."""
         # In the widest dtype, though the field sees the time in its own: far from 0 a span of rounded times is another
         # one, and the share of it that a step is would have the gradient of that.
         return None if times is None else TimeGradients(times.to(self.rhs.device, widest(self.rhs.device)))

@@ -165,7 +165,7 @@ class RightHandSide:
         return self._check_shapes(self.field(t, state, *self.args), y)
 
     def _check_shapes(self, value: Any, y: State) -> State:
-        """Return what the field returned as a state; raise ValueError if it is not like `y`."""
+        """Return the field's value as a state; raise ValueError if it is not like `y`."""
         # Never broadcast: a k of another shape would change the shape of the state.
         k: State = (value,) if self.single else tuple(value)
         if len(k) != len(y):

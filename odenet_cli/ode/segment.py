@@ -39,7 +39,7 @@ class Segment(NamedTuple):
 
     @property
     def ends_at_jump(self) -> bool:
-        """Return whether it ends at a jump, behind which the derivative there says nothing."""
+        """Return whether it ends at a jump, after which the derivative at its end does not apply."""
         # An output may lie on a jump: then the field sees the end of the segment from this side.
         return self.j is None or self.visible_time(self.end) != self.end
 

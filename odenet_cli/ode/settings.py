@@ -51,8 +51,7 @@ def _shortest_decimal(given: Any, value: float) -> float:
 
 
 def as_times(ts: Any) -> tuple[Tensor, float]:
-    """Return times as a tensor of their shape, and the relative resolution of what held them; plain numbers are
-    float64."""
+    """Return times as a tensor of their shape, and the resolution of their dtype; plain numbers are float64."""
     # A list may mix numbers and tensors: it is as coarse as the coarsest of them.
     if isinstance(ts, (list, tuple)) and any(hasattr(t, "dtype") for t in ts):
         parts = [as_times(t) for t in ts]

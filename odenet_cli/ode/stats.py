@@ -75,7 +75,7 @@ def tally() -> Iterator[list[Stats]]:
 
 @contextmanager
 def collect_into(tallies: Tallies) -> Iterator[None]:
-    """Let `tallies` collect what is begun inside, on whatever thread: autograd goes backward in threads of its own."""
+    """Let `tallies` collect the solves begun inside, on any thread: autograd has its own for backward passes."""
     # A thread of autograd's has no tallies of its own. What it had before is put back all the same: it may be reused.
     before = open_tallies.get()
     open_tallies.set(tallies)

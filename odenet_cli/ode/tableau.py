@@ -12,7 +12,7 @@ Weights = tuple[tuple[int, float], ...]  # (index of a stage, its weight), zeros
 
 
 class OneStepMethod(Protocol):
-    """What error estimates and dense output read of a method, be it explicit or not.
+    """The attributes of a method that error estimates and dense output use.
 
     error_weights, error_weights_3  of the stages in one or two error estimates
     dense_floats                    row i: coefficients of θ, θ², … in the weight of stage i inside a step
@@ -173,7 +173,7 @@ class Tableau:
 
 
 def table_lines(text: str) -> list[tuple[str, str]]:
-    """Return what stands left and right of the bar, line by line; rules and blank lines are left out."""
+    """Return the texts left and right of the bar, line by line, without rules and blank lines."""
     # `&` and a line break are one blank: tables of DOP853 are wider than a page.
     lines = [line for line in text.replace("&\n", " ").splitlines() if line.strip() and "-+-" not in line]
     return [

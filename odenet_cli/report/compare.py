@@ -129,7 +129,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] | None = None) -> Comparison:
 
 
 def _settings(runs: Sequence[Run]) -> list[Setting]:
-    """Return the config of each run as far as it says what was computed."""
+    """Return for each run the part of its config that determines its results."""
     without_solver = {run.network for run in runs if run.has_solver is False}
     without_solver -= {run.network for run in runs if run.has_solver}
     digests = defaultdict(set)
@@ -194,7 +194,7 @@ def _shared(settings: Sequence[Setting], keys: Sequence[str]) -> tuple[Setting, 
 
 
 def _sorted_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Sort numbers by size and words by first appearance; what is missing comes last."""
+    """Sort numbers by size and words by first appearance, with missing values last."""
     columns = [list(dict.fromkeys(column)) for column in zip(*rows)]
     ranks = []
     for values in columns:

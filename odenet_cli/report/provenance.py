@@ -14,7 +14,7 @@ MAX_LISTED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Hold what a table or a figure is made from.
+    """Hold the sources of a table or a figure.
 
     command  that made the report, and `trained`, those that made the runs; both without places on the machine
     """

@@ -64,7 +64,7 @@ class Result:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, fact: str) -> str:
-        """Return what a report calls a fact."""
+        """Return the label of a fact in reports."""
         name, *arguments = fact.split("/")
         return self.labels[name].format(*arguments)
 
@@ -124,7 +124,7 @@ def result_of(item: str, entries: Sequence[Entry], rest: dict[str, Any]) -> Resu
 
 
 def check_expectations(result: Result, expected: Mapping[str, Sequence[float | None]]) -> list[Check]:
-    """Hold the facts against what the experiment expects, `identifier: [low, high]`."""
+    """Compare the facts with the experiment's expectations, `identifier: [low, high]`."""
     return [Check(result.label(name), low, high, result.facts.get(name)) for name, (low, high) in expected.items()]
 
 

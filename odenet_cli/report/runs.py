@@ -24,7 +24,7 @@ CONFIG_TYPES: dict[str, Any] = {"seed": int | None}  # required keys of `config.
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Hold what one run folder says.
+    """Hold the contents of one run folder.
 
     config   full key -> value, as saved; empty where it cannot be read
     record   content of `run.json`
@@ -134,7 +134,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the run in `folder`; its status is `unreadable` where a file is damaged or says what no run would."""
+    """Read the run in `folder`; its status is `unreadable` if a file is damaged or has invalid contents."""
     try:
         record = as_it_is(folder, parse_record(folder))
         metrics = read_metrics(folder)

@@ -31,7 +31,7 @@ def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 
 class Spread(NamedTuple):
-    """Hold what the seeds say of one number.
+    """Hold the statistics of one number over seeds.
 
     n          seeds
     sd         sample standard deviation (n - 1); None for one seed

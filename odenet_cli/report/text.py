@@ -29,7 +29,7 @@ def compact(value: float) -> str:
 
 
 def group_label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return what a legend calls a group: its values; the keys are the legend's title."""
+    """Return the legend's label of a group: its values; the keys are the legend's title."""
     return ", ".join(config_value(values[key]) for key in keys if values[key] is not None)
 
 

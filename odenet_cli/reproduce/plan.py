@@ -47,7 +47,7 @@ ADDED_KEYS = {"optim.schedule": "steps"}
 
 @dataclass
 class ReproduceRequest:
-    """Hold what `odenet reproduce` was asked for.
+    """Hold the arguments of `odenet reproduce`.
 
     seeds      how many; None means as many as the preset has
     jobs       how many runs side by side
@@ -103,7 +103,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Hold what one preset of an item asks for.
+    """Hold the runs that one preset of an item asks for.
 
     about         the preset, in words
     seeds         how many were asked for
@@ -198,7 +198,7 @@ def plan(item: str, preset: str, seeds: int | None, rows: Sequence[str], overrid
 
 
 def check_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
-    """Check what only torch and the disk can tell, and return the record of each cell's data by its folder.
+    """Check what needs torch or the disk, and return the record of each cell's data by its folder.
 
     Also puts what a launcher's jobs need into ODENET_REQUEST.
     """
@@ -209,7 +209,7 @@ def check_cells(cells: Sequence[Cell]) -> dict[Path, dict[str, Any]]:
 
 
 def is_incidental(override: str) -> bool:
-    """Return whether an override leaves what a run computes as it is."""
+    """Return whether an override does not change the results of a run."""
     return key_of(override) in INCIDENTAL or is_for_hydra(override)
 
 
@@ -247,7 +247,7 @@ def _cells(composer: Composer, overrides: list[str], **place: Any) -> list[Cell]
 
 
 def digest(config: Config) -> str:
-    """Return the hash of what a run computes: its complete config without names, places, device and logging.
+    """Return a run's hash: that of its complete config without names, places, device and logging.
 
     A key that is null, or has its value in `ADDED_KEYS`, is left out, so that a new key changes no hash. A number is
     written in the type of its key, so that 1 and 1.0 are the same.

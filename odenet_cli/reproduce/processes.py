@@ -111,7 +111,7 @@ def environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
 
 
 def failure_reason(job: CellProcess, exit_code: int) -> str:
-    """Return why a run failed, in a line: from its record or, where it did not come so far, from what it printed."""
+    """Return in one line why a run failed: from its record or, if it has none, from its output."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")

@@ -260,7 +260,7 @@ def compare_validation(session: Session, run: Run) -> Check:
 
 
 def compare_saved_memory(session: Session, run: Run) -> Check:
-    """Compare what a training step from these weights keeps for its backward pass with the values in the log.
+    """Compare the memory that a training step from these weights saves for its backward pass with the log.
 
     Exact where a network has always the same steps. Where the steps are chosen by a tolerance, it is one of those that
     were seen in training; the table quotes the largest.

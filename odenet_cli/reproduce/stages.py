@@ -128,13 +128,13 @@ def run_cells(plan: Plan, request: ReproduceRequest, train: Callable[[DictConfig
 
 
 def gpus(request: ReproduceRequest) -> int:
-    """Return how many GPUs the runs share: 0 where one runs at a time, or where the user says which to use."""
+    """Return how many GPUs the runs share: 0 if one runs at a time, or if the user chooses the device."""
     named = any(word.startswith("device=") and word not in ("device=auto", "device=cuda") for word in request.overrides)
     return 0 if named or request.jobs == 1 else gpu_count()
 
 
 class Measurement(NamedTuple):
-    """Hold what an item measures on its networks.
+    """Hold the measurements of an item on its networks.
 
     measure         the function `measure(folder, options, say)` of the module `name`, which returns rows
     verify_options  options with which `odenet verify` measures again, in minutes; None: it measures nothing
@@ -160,7 +160,7 @@ def measurement(plan: Plan) -> Measurement:
 
 
 def measure(plan: Plan, failed: Failed) -> Measured:
-    """Measure what the experiment asks for; rows that a run's folder holds already are not measured again.
+    """Make the experiment's measurements; rows that a run's folder already has are not measured again.
 
     A network on which that cannot be done joins the `failed`.
     """

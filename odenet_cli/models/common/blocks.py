@@ -52,7 +52,7 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
 
 
 def describe_stem(kind: str, shape: tuple[int, ...], width: int) -> str:
-    """Return in words what `stem` makes of an input: "conv stem 1×28×28 → 64×6×6"."""
+    """Describe what `stem` makes of an input: "conv stem 1×28×28 → 64×6×6"."""
     if len(shape) == 1:
         return f"linear stem {shape[0]} → {width}"
     sides = [side - 2 + 2 * _padding(shape) for side in shape[1:]]
@@ -113,7 +113,7 @@ class DenseBlock(nn.Module):
 
 
 class TimeConv2d(nn.Module):
-    """Convolve [t, x], the time a channel of its own, with 3×3 kernels: x (B, C, H, W) -> (B, C', H, W).
+    """Convolve [t, x], with time as an additional channel, with 3×3 kernels: x (B, C, H, W) -> (B, C', H, W).
 
     The time channel is the same for all samples, so its convolution is a map of C' × H × W numbers that is added like
     a bias: the same sum as convolving the concatenation, without making it.

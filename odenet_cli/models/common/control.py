@@ -56,7 +56,7 @@ class Control(NamedTuple):
         return times
 
     def solver(self, solver: Solver, warn: WarnOnce) -> Solver:
-        """Return the solver, told where u jumps; where it does so too often, `warn` of it.
+        """Return the solver with the jumps of u declared; `warn` if there are too many.
 
         Behind a jump that it is not told of, the error of a step is of order h, and its estimate too: at rtol 1e-3
         three jumps made errors of 1.4, and 0.02 where they were declared, by as many evaluations. The kinks of linear

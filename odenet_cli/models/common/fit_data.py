@@ -28,7 +28,7 @@ def check_columns(count: int, states: Sequence[str], observed: list[str] | None)
 
 
 def shown_states(names: Sequence[str], states: Sequence[str], observed: Sequence[str] | None) -> list[str]:
-    """Return the state that each column shows: by `observed`, by name, or in order; raise RequestError if none says."""
+    """Return the state that each column measures: by `observed`, by name or in order; raise RequestError if unknown."""
     lower = [state.lower() for state in states]
     if observed is not None:
         return list(observed)

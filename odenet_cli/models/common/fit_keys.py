@@ -38,7 +38,7 @@ def check_names(known: Collection[str], **keys: Any) -> None:
 
 
 def start_of(field: nn.Module, states: Sequence[str], start: Mapping[str, Any]) -> dict[str, float]:
-    """Set the parameters to what `start` says; return the states at the beginning that are known or given."""
+    """Set the parameters to the values in `start`; return the known or given initial states."""
     for name, weight in field.named_parameters():
         if name in start:
             value = torch.tensor(_numbers(f"model.start.{name}", start[name]), dtype=weight.dtype, device="cpu")

@@ -120,13 +120,13 @@ class FreeVector(nn.Module):
         return bound.where((x - bound).abs() < NEAR * torch.where(room > 0, room, 1.0), torch.nan)
 
     def _each(self, known: Tensor, series: int) -> Tensor:
-        """Return for each number of a free vector what is known of parameters and states, (P + D,) -> (p + S·d,)."""
+        """Return for each number of a free vector the value of its parameter or state, (P + D,) -> (p + S·d,)."""
         names = len(self.names)
         return torch.cat((known[:names][self.free], known[names:][self.free_states].repeat(series)))
 
 
 def to_free(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return u (*S) of x (*S), which lies inside the bounds; an open side is infinite."""
+    """Return u (*S) of x (*S) inside its bounds, which are infinite if there are none."""
     above, below, both = _kinds(low, high)
     u = torch.where(above, (x - low).log(), x)
     u = torch.where(below, -(high - x).log(), u)
@@ -150,6 +150,6 @@ def derivative(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _kinds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what is bounded below alone, above alone, and on both sides."""
+    """Return masks of the numbers bounded only below, only above, and on both sides."""
     has_low, has_high = low.isfinite(), high.isfinite()
     return has_low & ~has_high, has_high & ~has_low, has_low & has_high

@@ -42,7 +42,7 @@ class Controlled(nn.Module):
 
 
 class LatentVAE(nn.Module):
-    """A variational autoencoder whose latent variable is the start of a path; a model adds what it reads off the path.
+    """A variational autoencoder whose latent variable is the start of a path; a model adds its decoder.
 
     latent          numbers of z
     rnn, cell       units of the recurrent network of q(z0 | x), and their kind
@@ -149,7 +149,7 @@ class LatentVAE(nn.Module):
 
 @contextlib.contextmanager
 def noise_by_sample(model: nn.Module, split: Any) -> Iterator[None]:
-    """Give each sample of `split` that is scored noise of its own: that which it has in one batch of all of them."""
+    """Give each scored sample of `split` its own noise, independent of the batch size."""
     latent = [module for module in model.modules() if isinstance(module, LatentVAE)]
     for module in latent:
         module.noise_left = module._fixed_noise(split.size)

@@ -14,7 +14,7 @@ CELLS = {"rnn": nn.RNN, "gru": nn.GRU}
 
 
 class Forecast(NamedTuple):
-    """Hold what a model of series predicts for a batch: observations are Gaussian around `mean`.
+    """Hold the predictions of a series model for a batch; observations are Gaussian around `mean`.
 
     mean    (B, N, D)  at the observations
     spread  (…)        their standard deviation, broadcast to `mean`

@@ -109,7 +109,7 @@ class Case:
         return OutputTimes.read(self.ts).values
 
     def reads(self) -> Reachable:
-        """Return what the field can read."""
+        """Return the values that the field can read."""
         return reachable([("field", self.field), ("args", self.args)])
 
     def weights(self) -> dict[str, Tensor]:

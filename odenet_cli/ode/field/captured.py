@@ -39,7 +39,7 @@ Tensors = dict[int, Tensor]  # by id: tensors compare number by number
 
 
 class Captured(NamedTuple):
-    """Hold what a field depends on.
+    """Hold the dependencies of a field.
 
     f0            the field at (t, y0)
     tensors       those with gradients; none is computed from another one

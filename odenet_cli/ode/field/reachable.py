@@ -45,7 +45,7 @@ _DYNAMO_ORIGINAL = "_torchdynamo_orig_callable"  # where torch.compile keeps the
 
 
 class Reachable(NamedTuple):
-    """Hold what a walk has found.
+    """Hold the result of a walk.
 
     snapshot    the values, as they are now
     parameters  of torch modules, by id, that no code names but a module's own call may read
@@ -58,7 +58,7 @@ class Reachable(NamedTuple):
 
 
 def reachable(roots: Iterable[tuple[str, Any]]) -> Reachable:
-    """Return what can be read from the named `roots`."""
+    """Return everything that can be read from the named `roots`."""
     # Names lead to what an error message calls a value: "field.net[0].weight".
     walk = _Walk()
     for name, root in roots:
@@ -268,7 +268,7 @@ class _Walk:
             self._namespaces.append(_Namespace(name, _Slots(value, reads.slots), reads.attributes))
 
     def _visit_module(self, module: torch.nn.Module, name: str, whole: bool, first: bool) -> None:
-        """Look into what a module has registered, by name if its class is the user's; and into what its call does."""
+        """Visit a module's registered values, by name if its class is the user's, and its forward and hooks."""
         attributes = vars(module)
         if not isinstance(attributes.get("_parameters"), dict):  # a scripted module keeps them in C++
             tensors = [*module.parameters(), *module.buffers()]
@@ -290,7 +290,7 @@ class _Walk:
 
 
 def _is_own(module: torch.nn.Module) -> bool:
-    """Return whether the class of `module` is the user's, whose code says what is read of it."""
+    """Return whether the class of `module` is the user's, so that its code decides what is read."""
     cls: Any = type(module)
     return bool(class_reads(cls).own)
 

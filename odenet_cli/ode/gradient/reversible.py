@@ -119,8 +119,7 @@ def repeated_evaluations(problem: Problem) -> int:
 
 @torch.enable_grad()
 def output_at_jump(problem: Problem, record: StepRecord, y: State, time_gradients: TimeGradients) -> State:
-    """Return the output at a step's end that lies on a jump: its time has a gradient, though the step's end, at the
-    jump, has none."""
+    """Return an output at a step's end on a jump, with the gradient of its time, which the step's end does not have."""
     # y + f · (t_j - t_j): the value stays, and dy/dt_j is f on this side of the jump.
     time = time_gradients.times[record.output_at_end]
     dy = problem.rhs(record.segment.visible_time(record.end), y)

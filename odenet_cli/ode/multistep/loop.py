@@ -282,8 +282,8 @@ class MultistepLoop(AdaptiveBase):
 
 
 def distances(lengths: Sequence[float], unit: float, count: int) -> list[float]:
-    """Return the distances from the first point to those behind it, given the lengths between; where there is none,
-    the last length is repeated."""
+    """Return the distances from the first point to `count` previous ones, given the lengths between them; missing
+    lengths are the last one."""
     total, result = 0.0, []
     for n in range(count):
         total += lengths[min(n, len(lengths) - 1)]

@@ -20,7 +20,7 @@ Nordsieck = list[State]
 
 
 class Formula(NamedTuple):
-    """Hold the formula of order q on one grid; e is what the corrector adds to the predicted state.
+    """Hold the formula of order q on one grid; e is the correction of the predicted state.
 
     correct     l_0 … l_q: the array becomes z_k + l_k e
     error       the local error is `error` e

@@ -59,7 +59,7 @@ def result(entries: Sequence[Entry], rest: dict[str, Any]) -> Result:
 
 
 def case_of(run: Run) -> Case:
-    """Return what the run was told of its evaluations."""
+    """Return the run's budget or tolerance."""
     budget = run.config.get("solver.budget")
     return ("solver.rtol", float(run.config["solver.rtol"])) if budget is None else ("solver.budget", float(budget))
 

@@ -120,7 +120,7 @@ def table(groups: Groups, paper: Paper, seconds: Seconds) -> str:
 
 
 def details(groups: Groups) -> str:
-    """Return what each seed reached, and what it was chosen by."""
+    """Return the results of each seed, and the validation numbers that chose its weights."""
     on_gpu = any(group.spread("peak_mib") for group in groups.values())
     head = ["", "test errors %, by seed", "validation error %", *["peak MiB"] * on_gpu, "best epoch", "of epochs"]
     rows = []
@@ -133,7 +133,7 @@ def details(groups: Groups) -> str:
 
 
 def candidates(groups: Groups) -> list[str]:
-    """Return what the recipe was chosen from; empty where the preset has no candidates."""
+    """Return the candidates for the recipe; empty if the preset has none."""
     rows = [
         [row, plus_minus(error, 2, 100), three_digits(group.mean("valid_loss")), runs_and_seeds(group)]
         for row, group in groups.items()
@@ -199,7 +199,7 @@ def measured_step(entry: Entry) -> dict[str, Any] | None:
 
 
 def depth_symbol(name: str) -> str:
-    """Return what the paper calls the depth of this network."""
+    """Return the paper's symbol for the depth of this network."""
     return "L" if name == "ResNet" else "L~"
 
 

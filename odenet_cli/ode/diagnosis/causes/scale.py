@@ -56,7 +56,7 @@ def _held_by_zeros(solve: TracedSolve) -> bool:
 
 
 def _unseen(solve: TracedSolve, least: float, most: float) -> Finding | None:
-    """Return what is wrong where a part of the state stays below atol, and is off by half its size."""
+    """Return the finding of a part of the state that stays below atol, with an error of half its size or more."""
     norm = solve.case.norm
     if least >= norm.atol:
         return None

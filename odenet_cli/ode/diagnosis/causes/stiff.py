@@ -117,7 +117,7 @@ def stability_bound(formulas: Tableau | Multistep | Rosenbrock, cosine: float) -
 
 
 def _is_far_off(solve: TracedSolve, steps: int) -> bool:
-    """Tell whether fixed steps came to their end with a state that is off by half its size, or more."""
+    """Return whether the error of fixed steps at the end is at least half the size of the state."""
     exact = solve.solved_under({"steps": steps}, 1000 + 20 * solve.trace.nfe)
     return exact is not None and not relative_error(solve.trace, exact) <= 0.5
 
