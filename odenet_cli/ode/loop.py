@@ -82,7 +82,7 @@ class AdaptiveBase(LoopBase):
         return partial(initial_step, order, self.f, self.norm, n_dynamic=self.n_dynamic, n_controlled=self.n_controlled)
 
     def checked_length(self, t: float, end: float, h: float) -> float:
-        """Return the length to try, at least `min_step` and the resolution of times; raise NotFinite if it is NaN, since
+        """Return the length to try, at least `min_step` and the resolution of times; raise NotFinite if it is NaN, as
         no first step was found."""
         if math.isnan(h):
             why = "" if self.norm.atol else " (with atol = 0 a component that is 0 has no tolerance: set solver.atol)"
