@@ -455,6 +455,31 @@ def test_a_row_may_be_a_series_and_its_times_names_of_columns(tmp_path, name):
     assert data.load("table", {"path": str(path), **options}, **HOW).record["content"] == table.digest()
 
 
+@pytest.mark.parametrize(
+    ("first", "options", "times"),
+    [
+        ("0,1,2", {"form": "across"}, [0, 1, 2]),
+        (",0,1,2", {"form": "across"}, [0, 1, 2]),
+        ("W0,W1,W3", {"form": "across"}, [0, 1, 3]),
+        ("2020-01-01,2020-01-02,2020-01-04", {}, [1577836800 + n * DAY for n in (0, 1, 3)]),
+    ],
+)
+def test_a_row_without_a_name_is_a_series_by_its_line(tmp_path, first, options, times):
+    """Nothing but times stands in the first line: each row is a series of its own, also of several files."""
+    numbered, body = first.startswith(","), [[1, 2, 3], [4, 5, 7], [8, 6, 0]]
+    lines = [",".join(map(str, [n, *row] if numbered else row)) for n, row in enumerate(body)]
+    path = write(tmp_path, "\n".join([first, *lines]))
+    names = ["0", "1", "2"] if numbered else ["2", "3", "4"]
+    assert rows(read(path, **options)) == {
+        name: (times, [[x] for x in row]) for name, row in zip(names, body, strict=True)
+    }
+    if not numbered:
+        write(tmp_path, "\n".join([first, *lines]), name="again.csv")
+        several = rows(read(tmp_path / "*.csv", **options))
+        assert sorted(several) == sorted(f"{stem}:{name}" for stem in ("again", path.stem) for name in names)
+        assert several[f"{path.stem}:3"] == (times, [[4], [5], [7]])
+
+
 ASKED = {
     "numbers": ("city,1990,1991", {}, r"line 1: numbers, where .* say data\.form=across"),
     "numbers beside others": ("Zeit,x,1990", {}, r"no column is named time .* data\.form=across"),

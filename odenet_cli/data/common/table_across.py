@@ -19,6 +19,7 @@ YEAR = "year"  # name of the column beside those that are months
 SERIES = ("series", "id")  # names of a column of series that are looked for; where there are several, the first
 TIME = ("time", "t", "date", "datetime", "timestamp")  # names of a column of times
 TURNED = ["time", "value"]  # columns that such a table is turned into
+UNNAMED = "line"  # the column that tells the series apart where nothing but times stands in the first line
 
 
 def times_across(source: Source, names: Sequence[str]) -> list[str]:
@@ -68,12 +69,19 @@ def turned_names(names: Sequence[str], times: Collection[str]) -> list[str]:
 
 
 def turned(source: Source, cells: Cells) -> Cells:
-    """Return the cells of a table; of one whose names of columns are times, with a row for each cell below them."""
+    """Return the cells of a table; of one whose names of columns are times, with a row for each cell below them.
+
+    Where no column is left that may name the series, its line does, and the file's name where there are several.
+    """
     times = times_across(source, cells.names)
     if not times:
         return cells
-    names, (time, value) = turned_names(cells.names, times), TURNED
-    frame = cells.frame.unpivot(times, index=[*names[:-2], FILE, LINE], variable_name=time, value_name=value)
+    names, (time, value), frame = turned_names(cells.names, times), TURNED, cells.frame
+    if names == TURNED and len(frame) > len(cells.paths):
+        line, names = frame[LINE].cast(pl.String), [UNNAMED, *TURNED]
+        line = cells.file_names() + ":" + line if len(cells.paths) > 1 else line
+        frame = frame.with_columns(line.alias(UNNAMED))
+    frame = frame.unpivot(times, index=[*names[:-2], FILE, LINE], variable_name=time, value_name=value)
     if _counted(times) == times:
         frame = frame.with_columns(pl.col(time).str.extract(r"(\d+)$"))
     return cells._replace(names=names, units=[], frame=frame, turned=True)

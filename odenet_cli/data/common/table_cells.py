@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +51,14 @@ class Cells(NamedTuple):
         """Return file and line of a row of `frame`; of Parquet, which has no lines, the row, counted from 1."""
         file, line = self.frame.select(FILE, LINE).row(row)
         return place(self.paths[file], line)
+
+    def file_names(self) -> pl.Series:
+        """Return the name of each row's file, with its folder where names are there twice."""
+        names = [path.stem for path in self.paths]
+        if len({*names}) < len(names):
+            top = os.path.commonpath(self.paths)
+            names = [str(path.relative_to(top).with_suffix("")) for path in self.paths]
+        return self.frame[FILE].replace_strict(list(range(len(names))), names, return_dtype=pl.String)
 
 
 def row_word(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from odenet_cli.data.common import numerals
 from odenet_cli.data.common.numerals import MISSING
 from odenet_cli.data.common.splits import PARTS, WORDS
-from odenet_cli.data.common.table_cells import FILE, Cells
+from odenet_cli.data.common.table_cells import Cells
 from odenet_cli.data.common.table_columns import is_row_number
 from odenet_cli.data.common.table_dates import are_dates
 from odenet_cli.data.common.table_dialect import COMMA_NUMBER
@@ -41,11 +40,7 @@ def check_nameless(cells: Cells, known: Collection[str] = ()) -> None:
 def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
     """Return the name of each row's series; without such a column that of its file."""
     if not columns:
-        stems = [path.stem for path in cells.paths]
-        if len({*stems}) < len(stems):  # files of one name in several folders
-            top = os.path.commonpath(cells.paths)
-            stems = [str(path.relative_to(top).with_suffix("")) for path in cells.paths]
-        return cells.frame[FILE].replace_strict(list(range(len(stems))), stems, return_dtype=pl.String)
+        return cells.file_names()
     text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
     names = cells.frame.select(pl.concat_str(text, separator=" ", ignore_nulls=True).str.strip_chars()).to_series()
     names = names.replace("", None)
