@@ -45,8 +45,8 @@ def say_text(text: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Print a line at once, and write it to `train.log`."""
-    say(line)
+    """Print a line at once, on a terminal broken between words, and write it to `train.log`."""
+    say_text(line)
     log.info("%s", line)
 
 

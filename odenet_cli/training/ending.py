@@ -69,9 +69,9 @@ def estimate_lines(final: Mapping[str, Any]) -> list[str]:
         lines.append(f"and {len(estimates) - SHOWN} more in run.json")
     sigma = ", ".join(f"{name} {value:.4g}" for name, value in final["sigma"].items())
     sigma += f"; {final['degrees_of_freedom']:,} degrees of freedom"
-    lines += terminal.labelled("sigma", sigma, terminal.MAX_COLUMNS)
+    lines += terminal.labelled("sigma", sigma, terminal.columns())
     for text in final["warnings"]:
-        lines += wrap(text, terminal.MAX_COLUMNS, initial_indent="warning:  ", subsequent_indent=" " * terminal.INDENT)
+        lines += wrap(text, terminal.columns(), initial_indent="warning:  ", subsequent_indent=" " * terminal.INDENT)
     return lines
 
 

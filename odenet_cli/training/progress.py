@@ -52,11 +52,21 @@ def with_bar(line: str, total: float, done: float, width: int) -> Any:
 class Progress:
     """Show loss, error, function evaluations and time to go of a run of `total` steps, `done` of them made.
 
-    stopping  whether a signal has come, which the run acts on where it can
+    stopping   whether a signal has come, which the run acts on where it can
+    validates  whether a score follows an epoch
+    converges  whether the run may end before `total`, so that nothing foretells its time
     """
 
-    def __init__(self, total: int, done: int, per_epoch: int, stopping: Callable[[], bool] = lambda: False) -> None:
-        self.stopping = stopping
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        per_epoch: int,
+        stopping: Callable[[], bool] = lambda: False,
+        validates: bool = True,
+        converges: bool = False,
+    ) -> None:
+        self.stopping, self.validates, self.converges = stopping, validates, converges
         self.total, self.first, self.done, self.per_epoch = total, done, done, per_epoch
         self.marked = self.printed = time.perf_counter()
         self.step_s = 0.0
@@ -78,12 +88,12 @@ class Progress:
             self.marked = time.perf_counter()
         elif made > WARM_UP_STEPS and not self.train:
             self.step_s = (time.perf_counter() - self.marked) / (made - WARM_UP_STEPS)
-        if made == WARM_UP_STEPS + TIMED_STEPS and done < self.total:
+        if made == WARM_UP_STEPS + TIMED_STEPS and done < self.total and not self.converges:
             self.step_s = (time.perf_counter() - self.marked) / TIMED_STEPS
             left = duration(self.step_s * (self.total - done))
             self.predicted_s = None if self.first else self.step_s * self.total
             self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {left}")
-        self.doing = "validating" if done % self.per_epoch == 0 or done == self.total else ""
+        self.doing = "validating" if self.validates and (done % self.per_epoch == 0 or done == self.total) else ""
 
     def phase(self, name: str) -> None:
         """Show on a terminal what is done outside of training."""
@@ -108,7 +118,8 @@ class Progress:
             fields["step_ms"] = f"{record['step_ms']:.0f} ms/step"
             self.train = {name: text for name, text in fields.items() if text}
             self.step_s = record["step_ms"] / 1e3
-            due = record["step"] % self.per_epoch != 0 and time.perf_counter() - self.printed > QUIET_S
+            scored = self.validates and record["step"] % self.per_epoch == 0
+            due = not scored and time.perf_counter() - self.printed > QUIET_S
             line = at | self.train
         else:
             self.scored, self.doing, due = {"score": f"{record['split']}  {error or loss}"}, "", True
@@ -128,7 +139,8 @@ class Progress:
             self.live.refresh()
 
     def _eta(self, done: int) -> dict[str, str]:
-        return {"eta": f"eta {clock(self.step_s * (self.total - done))}"} if done < self.total and self.step_s else {}
+        known = done < self.total and self.step_s and not self.converges
+        return {"eta": f"eta {clock(self.step_s * (self.total - done))}"} if known else {}
 
     def _live_line(self) -> Any:
         epoch = max(1, -(-self.done // self.per_epoch))  # the one that is being trained

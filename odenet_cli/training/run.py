@@ -159,9 +159,17 @@ def train(
 ) -> tuple[dict[str, Any], list[Path]]:
     """Train to the end, score the best weights on the test split; return the run's numbers and the images drawn."""
     logbook = Logbook(folder, session.config, 0 if state is None else state["metrics_bytes"])
-    progress = Progress(session.end, session.step, session.per_epoch, lambda: stop.name is not None)
+    progress = Progress(
+        session.end,
+        session.step,
+        session.per_epoch,
+        lambda: stop.name is not None,
+        validates=bool(session.data.valid.size),
+        converges=hasattr(session.optimizer, "converged"),
+    )
     try:
         fit(session, logbook, CheckpointWriter(folder / "checkpoints", logbook), stop, progress)
+        progress.total = session.end  # of a fit, known now
         session.model.load_state_dict(best_weights(session, folder))
         predictions: dict[str, torch.Tensor] = {}
         progress.phase("scoring the test data")

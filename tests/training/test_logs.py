@@ -9,6 +9,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from odenet_cli.report import pictures
 from odenet_cli.rundir import read_record
+from odenet_cli.training import progress
 from odenet_cli.training import run as runs
 from odenet_cli.training.boards import LAYOUT, TensorBoard
 from odenet_cli.training.log import Logbook
@@ -218,6 +219,27 @@ def test_progress_of_a_loss_alone(capsys):
     show.record({"split": "valid", "step": 3, "epoch": 0, "loss": 0.5})
     show.close()
     assert capsys.readouterr().out.strip() == "epoch 0  step 3/5  valid  loss 0.5000"
+
+
+def test_a_run_that_converges_foretells_no_time_and_ends_whole(monkeypatch, capsys):
+    """A least-squares fit validates nothing, and stops long before its last step: no line may say what is left."""
+    monkeypatch.setattr(progress, "columns", lambda: 80)
+    monkeypatch.setattr(progress, "with_bar", lambda line, *_: line)
+    show = progress.Progress(200, 0, 1, validates=False, converges=True)
+    for step in range(1, 26):
+        show.step(step)
+    show.printed -= progress.QUIET_S  # a slow fit
+    record = {"split": "train", "step": 25, "epoch": 25, "loss": 0.5, "nfe_forward": 611, "nfe_backward": 0}
+    show.record(record | {"step_ms": 900.0})
+    assert show._live_line() == "epoch 25  step 25/200  loss 0.5000  NFE 611/0  900 ms/step"
+    show.total = 25
+    show.record({"split": "test", "step": 25, "epoch": 25, "loss": 0.5})
+    show.close()
+    assert show.predicted_s is None
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 25  step 25/200  loss 0.5000  NFE 611/0  900 ms/step",
+        "epoch 25  step 25/25  test  loss 0.5000",
+    ]
 
 
 def test_a_phase_says_how_far_it_is():

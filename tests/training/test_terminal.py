@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from odenet_cli import terminal
 from odenet_cli.training import progress
 from odenet_cli.training.ending import beside_trivial, last_line
 from odenet_cli.training.progress import SILENCE_S, Parts, fitting
@@ -103,6 +104,16 @@ def test_a_signal_is_seen_before_the_run_acts_on_it(monkeypatch):
     assert shown._live_line() == "epoch 1  step 3/20  stopping; Ctrl-C: at once"
     shown.phase("scoring the test data")
     assert shown._live_line() == "epoch 1  step 3/20  scoring the test data; Ctrl-C: at once"
+
+
+def test_a_sentence_at_the_end_is_broken_between_words(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "columns", lambda: 60)
+    terminal.tell("after the window: RMSE 0.579; the last value repeated 0.762, a straight line 1.38")
+    assert capsys.readouterr().out.splitlines() == [
+        "after the window: RMSE 0.579; the last value repeated 0.762,",
+        "a straight line 1.38",
+    ]
 
 
 COST = {"nfe_forward": 20, "nfe_backward": 14.5, "saved_mib": 3.84, "peak_mib": None, "time_s": 141.0}
