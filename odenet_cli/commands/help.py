@@ -12,7 +12,7 @@ from typing import Any
 from odenet_cli.cli import commands
 from odenet_cli.commands import _common
 from odenet_cli.config.check import check, describe_range
-from odenet_cli.config.presets import conf_dir, options, written
+from odenet_cli.config.presets import conf_dir, offer_choices, options, written
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import Config, find_field, schema_keys
 from odenet_cli.errors import HasNoMeaning, RequestError
@@ -34,7 +34,7 @@ PARSER.add_argument("words", metavar="key=value", nargs="*", default=[], help="a
 @PARSER.command
 def main(request: Namespace) -> int:
     """Print the description of a key, and its value for the given overrides."""
-    key, words = request.key.partition("=")[0], request.words
+    key, words = request.key.partition("=")[0].rstrip("."), request.words
     found = find_field(key)
     if found is not None and is_dataclass(section := found[0].default_factory):
         for name, meaning in schema_keys(section, f"{key}."):
@@ -117,9 +117,10 @@ def _preset_option(key: str, config: Config) -> tuple[str, dict[str, str]]:
     """Describe an option of the model or data set by the comment in its preset, with its default."""
     group, _, name = key.partition(".")
     if group not in ("model", "data"):
-        known = [name for name, _ in schema_keys()]
-        else_where = f"A command: odenet {key} --help" if key in commands() else "A section: odenet help solver"
-        raise RequestError(f"{key} is not a key of the configuration.{nearest(key, known)}\n  {else_where}")
+        near = offer_choices(key) or nearest(key, [name for name, _ in schema_keys()])
+        else_where = "" if near else "\n  All keys of a section: odenet help solver"
+        else_where = f"\n  A command: odenet {key} --help" if key in commands() else else_where
+        raise RequestError(f"{key} is not a key of the configuration.{near}{else_where}")
     preset = str(getattr(config, group)["name"])
     values = written(group, preset)
     if name.partition(".")[0] not in values:

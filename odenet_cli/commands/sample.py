@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odenet_cli.commands import _common
+from odenet_cli.config.presets import model_words
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.errors import RequestError
 from odenet_cli.files import write_output
@@ -136,7 +137,7 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
     missing = next((name for name in ("log_prob", method) if not callable(getattr(network, name, None))), None)
     if missing:
         raise RequestError(
-            f"{request.folder} is a run of model={config.model['name']}, which has no {missing}: it is no flow.\n"
+            f"{request.folder} is a run of {model_words(config)}, which has no {missing}: it is no flow.\n"
             "  Name a run of model=cnf or model=planar."
         )
     network.load_state_dict(weights_of_run(request.folder, config, request.checkpoint)["model"])

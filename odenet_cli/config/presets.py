@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from odenet_cli.registry import require
+from odenet_cli.config.schema import Config
+from odenet_cli.registry import offer, require
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -25,6 +26,11 @@ def options(group: str) -> list[str]:
 def groups() -> list[str]:
     """Return the groups a request may choose from; Hydra's own settings are left out."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def offer_choices(name: str) -> str:
+    """Return ' Did you mean `group=name`?' with each group that has a preset of this name; else an empty string."""
+    return offer([f"{group}={name}" for group in groups() if name in options(group)])
 
 
 def headline(group: str, name: str) -> str:
@@ -62,6 +68,12 @@ def written(group: str, name: str) -> dict[str, Any]:
     content = preset(group, name) if name in options(group) else {}
     section = content.get(group)
     return section if isinstance(section, dict) else content
+
+
+def model_words(config: Config) -> str:
+    """Return `model=NAME` as a run was asked for: `rknet` is the network `odenet`, and the run's name has it."""
+    network, asked = str(config.model["name"]), config.name.partition("-")[0]
+    return f"model={asked if written('model', asked).get('name') == network else network}"
 
 
 def adaptive(method: str, key: str = "solver.method") -> bool:

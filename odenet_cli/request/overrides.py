@@ -17,10 +17,10 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Rang
 from omegaconf import OmegaConf
 
 from odenet_cli.config.check import check
-from odenet_cli.config.presets import groups, options
+from odenet_cli.config.presets import groups, offer_choices
 from odenet_cli.config.schema import PATHS, Config, find_field, key_of, schema_keys
 from odenet_cli.errors import RequestError
-from odenet_cli.registry import nearest, offer
+from odenet_cli.registry import nearest
 from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.hydra_internals import get_args_parser
 from odenet_cli.rundir import named_run
@@ -95,9 +95,8 @@ def _check_form(override: str) -> None:
     key, equals, value = override.partition("=")
     bare = key_of(override)
     if not re.match(r"[^\W\d]|\$", bare) or not (equals or key.startswith("~")):
-        near = offer([f"{group}={override}" for group in groups() if override in options(group)])
         raise RequestError(
-            f"{override!r} is not of the form key=value, in one word without blanks.{near}\n"
+            f"{override!r} is not of the form key=value, in one word without blanks.{offer_choices(override)}\n"
             "  `odenet train --help` shows the keys."
         )
     if len(os.fsencode(bare)) > MAX_KEY_BYTES:  # Hydra would look for a file of this name

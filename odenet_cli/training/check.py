@@ -13,7 +13,7 @@ from torch import nn
 
 from odenet_cli import data as datasets
 from odenet_cli import models
-from odenet_cli.config.presets import options, written
+from odenet_cli.config.presets import model_words, options, written
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError
 from odenet_cli.models.cnf import ContinuousFlow
@@ -36,11 +36,11 @@ def check(config: Config) -> None:
     network = build_without_memory(config, *shape)
     budget.check(config, network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise RequestError(f"model={config.model['name']} has no parameters, so there is nothing to train.")
+        raise RequestError(f"{model_words(config)} has no parameters, so there is nothing to train.")
     least_squares = config.optim.name == LEAST_SQUARES
     if least_squares != hasattr(network, "linearise"):
         raise RequestError(
-            f"optim={config.optim.name} and model={config.model['name']} do not go together: optim={LEAST_SQUARES} "
+            f"optim={config.optim.name} and {model_words(config)} do not go together: optim={LEAST_SQUARES} "
             "is for model=fit, and model=fit for it alone."
         )
     if least_squares and config.solver.budget is not None:
@@ -58,7 +58,7 @@ def check_task(config: Config) -> None:
     if missing:
         fitting = ", ".join(models_for(task))
         target = config.model.get("target")
-        words = f"model.target={target}" if target else f"model={model}"
+        words = f"model.target={target}" if target else model_words(config)
         raise RequestError(
             f"{words} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
             f"  With these data go model={fitting}, and a class of your own (model=custom) that has it.\n"

@@ -56,6 +56,7 @@ def test_keys_without_a_meaning_are_those_that_are_refused():
         ("gradient.solver.max_steps", ["10000 (solver.max_steps)"]),
         ("data.noise data=moons", ["standard deviation around", "0.06 (data=moons)"]),
         ("optim", ["optim.lr", "optim.clip"]),
+        ("optim.", ["optim.lr", "optim.clip"]),
         ("solver.rtol solver=rk4", ["solver.rtol does not fit rk4: it takes fixed steps, solver.steps, so"]),
         ("eval.solver.steps data=digits", ["eval.solver.steps does not fit dopri5", "by eval.solver.rtol"]),
         ("gradient.norm gradient=replay", ["here     gradient.norm has no meaning for gradient=replay"]),
@@ -81,6 +82,8 @@ def test_a_key_is_explained(capsys, words, lines):
     [
         ("solver.rtoll", "Did you mean `solver.rtol`"),
         ("train", "A command: odenet train --help"),
+        ("dopri5", "Did you mean `solver=dopri5`"),
+        ("moons", "Did you mean `data=moons`"),
         ("model.layers model=mlp", "planar"),
         ("model.nothing", "model=odenet has: "),
     ],
