@@ -7,6 +7,7 @@ The numbers of a step (t, h, tolerances) are passed as one tensor, so that new v
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -205,4 +206,6 @@ def _configure() -> None:
     # The adjoint's step contains vector-Jacobian products. Many fields are no reason to stop compiling.
     dynamo.trace_autograd_ops = True
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
+    # The compiler looks for a CUDA toolkit on every machine, and says where one is beside no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     _configured.done = True
