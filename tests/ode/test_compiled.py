@@ -128,6 +128,21 @@ def test_parameters_and_tolerances_may_change_between_solves(compile):
         assert fast.stats == plain.stats
 
 
+def test_a_hook_registered_after_the_compilation_is_called():
+    """Torch passes over such a hook by default."""
+    layer, solve = torch.nn.Identity(), Fixed(method="midpoint", steps=1, compile=True)
+
+    def end():
+        with torch.no_grad():
+            return solve(lambda t, y: -layer(y), doubles(1.0), (0.0, 1.0)).y.item()
+
+    assert end() == 0.5  # 1 - k + k²/2
+    hook = layer.register_forward_hook(lambda module, inputs, output: 3 * output)
+    assert end() == 2.5
+    hook.remove()
+    assert end() == 0.5
+
+
 @pytest.mark.parametrize("compile", [True, "loop"])
 def test_solves_of_one_field_compile_once(compile):
     from torch._dynamo.utils import counters
@@ -174,6 +189,31 @@ def test_a_field_that_is_no_graph_is_refused_with_the_way_out(compile):
 
     with torch.no_grad(), pytest.raises(NotCompiled, match="compile=false"):
         Adaptive(method="dopri5", rtol=1e-4, atol=1e-4, compile=compile)(field, doubles(1.0), ENDS)
+
+
+@pytest.mark.parametrize("compile", [True, "loop"])
+def test_what_is_wrong_with_a_field_is_told_as_of_the_plain_solve(compile):
+    def unknown(t, y):
+        raise KeyError("mine")
+
+    solve = Adaptive(method="bosh3", rtol=1e-4, atol=1e-4, compile=compile)
+    with torch.no_grad():
+        for field, error, said in ((unknown, KeyError, "mine"), (lambda t, y: y.sum(), ValueError, r"\(2, 3\).*\(\)")):
+            with pytest.raises(error, match=said):
+                solve(field, Y0, ENDS)
+
+
+def test_a_number_that_differs_in_each_solve_is_read_anew_until_it_is_refused_by_name(monkeypatch):
+    solve = Fixed(method="midpoint", steps=1, compile=True)
+
+    def end(k):
+        with torch.no_grad():
+            return solve(lambda t, y: k * y, doubles(1.0), (0.0, 1.0)).y.item()
+
+    assert [end(k) for k in (1.0, 2.0)] == [2.5, 5.0]  # 1 + k + k²/2
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    with pytest.raises(NotCompiled, match=r"compiled 2 times: a Python number(.|\n)*compile=false"):
+        [end(k) for k in (3.0, 4.0, 5.0)]
 
 
 def test_gradients_of_times_second_derivatives_and_complex_states_take_the_plain_way():

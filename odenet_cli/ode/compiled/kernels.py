@@ -181,7 +181,13 @@ def compile_kernel(kernel: Callable[..., Any], cuda_graph: bool = False, **optio
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             outputs = compiled(*inputs)
-        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+            raise NotCompiled(
+                f"the field was compiled {torch._dynamo.config.recompile_limit} times: a Python number, a flag or a "
+                "shape that it reads is another one\n  from solve to solve, and each is a constant of compiled code. "
+                "Let it read such a number from a tensor, as\n  args=(torch.tensor(k),), or use compile=false."
+            ) from error
+        except torch._dynamo.exc.TorchDynamoException as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             why = next((line for line in lines if "error: " in line), lines[0])  # a C++ compiler's own, or the first
             raise NotCompiled(
@@ -208,4 +214,6 @@ def _configure() -> None:
     dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
     # The compiler looks for a CUDA toolkit on every machine, and says where one is beside no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    # By default a hook that is registered on a module after the compilation is not called, without a word.
+    dynamo.skip_nnmodule_hook_guards = False
     _configured.done = True

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from odenet_cli.ode.compiled import kernels
+from odenet_cli.ode.errors import NotCompiled
 from odenet_cli.ode.loop import AdaptiveLoop, FixedLoop, InitialStep, StepFunction
 from odenet_cli.ode.outputs import AcceptedStep
 from odenet_cli.ode.segment import Segment
@@ -50,7 +51,12 @@ class CompiledLoop(AdaptiveLoop):
 
     def derivative_at(self, t: float, y: State) -> State:
         kernel = kernels.derivative(self.n_dynamic, use_cuda_graph(y))
-        f0: State = kernel(self.vector_field, _tensor([self.segment.visible_time(t)], y), y)
+        try:
+            f0: State = kernel(self.vector_field, _tensor([self.segment.visible_time(t)], y), y)
+        except NotCompiled:
+            # What the field itself raises, or is refused for, says more than that a compiler met it.
+            self.f(t, y[: self.n_dynamic])
+            raise
         self.vector_field.count(1)
         return self.vector_field.count_vjps(f0, 1)
 
