@@ -16,6 +16,7 @@ from odenet_cli.ode.tableau import Weights
 State = tuple[Tensor, ...]
 Time = float | Tensor
 Field = Callable[..., Any]  # as users write it: called with a 0-d tensor t, their kind of state, and args
+_ENGINE: Any = torch.autograd.Variable._execution_engine
 
 
 class VectorField(Protocol):
@@ -115,9 +116,13 @@ def _rescaled_rms(state: State) -> float:
 
 
 def vjp(
-    values: Sequence[Tensor | None], cotangents: Iterable[Tensor | None], inputs: Sequence[Tensor], **options: bool
+    values: Sequence[Tensor | None],
+    cotangents: Iterable[Tensor | None],
+    inputs: Sequence[Tensor],
+    retain_graph: bool = False,
+    create_graph: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Return Σ x_iᵀ ∂values_i/∂inputs by one pass through the graph, with the options of `torch.autograd.grad`.
+    """Return Σ x_iᵀ ∂values_i/∂inputs by one pass through the graph, as `torch.autograd.grad` does.
 
     A value or a cotangent that is None is ignored; the gradient of an input that no value depends on is None.
     """
@@ -125,7 +130,16 @@ def vjp(
     # Autograd would raise an error without a graph.
     if not pairs:
         return (None,) * len(inputs)
-    return torch.autograd.grad([k for k, _ in pairs], inputs, [x for _, x in pairs], allow_unused=True, **options)
+    outputs, arriving = zip(*pairs)
+    if torch.compiler.is_compiling():
+        options = {"retain_graph": retain_graph, "create_graph": create_graph}
+        return torch.autograd.grad(outputs, inputs, arriving, allow_unused=True, **options)
+    # `torch.autograd.grad` compares the shapes, which are known here, in Python: 50 us a product of the 150 of a small
+    # field, and at its first call it imports sympy for that, 0.4 s of every start.
+    products: tuple[Tensor | None, ...] = _ENGINE.run_backward(
+        outputs, arriving, retain_graph or create_graph, create_graph, tuple(inputs), True, accumulate_grad=False
+    )
+    return products
 
 
 def differs(tensor: Tensor, contents: Tensor) -> bool:

@@ -16,7 +16,7 @@ from odenet_cli.ode.field.captured import ancestors
 from odenet_cli.ode.resolution import RESOLUTION
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
 from odenet_cli.ode.segment import Segment
-from odenet_cli.ode.state import State, VectorField, combine, differs, vjp
+from odenet_cli.ode.state import State, VectorField, combine, differs
 from odenet_cli.ode.step import Step
 
 LARGEST_JACOBIAN = 2**27  # numbers in the Jacobians of all rows: half a GiB in float32
@@ -216,9 +216,11 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
     if check := check and count > 1:
         cotangents = torch.cat([cotangents, weights.reshape(1, count, size)])
     products: Sequence[Tensor | None] = [None] * len(leaves)
-    if size:
-        weighed = rows.restore(cotangents, leaves)
-        products = vjp(f0, weighed, leaves, retain_graph=True, create_graph=create_graph, is_grads_batched=True)
+    pairs = [(k, x) for k, x in zip(f0, rows.restore(cotangents, leaves)) if k.requires_grad] if size else []
+    if pairs:
+        values, weighed = zip(*pairs)
+        batched = {"retain_graph": True, "create_graph": create_graph, "is_grads_batched": True}
+        products = torch.autograd.grad(values, leaves, weighed, allow_unused=True, **batched)
     filled = [x.new_zeros(len(cotangents), *x.shape) if g is None else g for g, x in zip(products, leaves)]
     table = torch.cat([g.reshape(len(cotangents), count, x.numel() // count) for g, x in zip(filled, leaves)], dim=-1)
     jacobian = table[:size].transpose(0, 1)  # (D, B, D): row, sample, column -> (B, D, D)
