@@ -3,12 +3,15 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from planted_gradients import DOPRI5, PLANTED, RK4, Field, Net, loss_fn, wrong_sign
 from runs_kit import configure, same_tensors
+from torch.utils.flop_counter import FlopCounterMode
 
 from odenet_cli.models.cnf import PlanarField
 from odenet_cli.models.common.blocks import ConvField
@@ -22,6 +25,7 @@ from odenet_cli.training.certificate.backward import outputs
 from odenet_cli.training.certificate.causes import find_cause
 from odenet_cli.training.certificate.measure import ALARM, Check, NotCertified, own_solver
 from odenet_cli.training.certificate.schedule import due
+from odenet_cli.training.costs import FlopCounter
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Certificates
@@ -230,6 +234,29 @@ def test_what_a_run_has_cost_adds_up(every_step, train, metrics):
     whole = cost["flop"]["evaluation"] * 32 + cost["flop"]["vjp"] * 16
     assert cost["flop"]["training"] == whole
     assert 0 < cost["seconds"]["certificates"] < cost["seconds"]["measured"]
+
+
+@pytest.mark.parametrize(
+    ("call", "shapes"),
+    [
+        (torch.mm, [(3, 4), (4, 5)]),
+        (torch.addmm, [(5,), (3, 4), (4, 5)]),
+        (torch.bmm, [(2, 3, 4), (2, 4, 5)]),
+        (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)]),
+        (partial(F.conv2d, stride=2, padding=1), [(2, 3, 7, 7), (5, 3, 3, 3), (5,)]),
+        (partial(F.conv_transpose2d, stride=2), [(2, 3, 7, 7), (3, 5, 3, 3)]),
+    ],
+)
+def test_flop_are_those_of_torch(call, shapes):
+    """Of a product or convolution and its gradients."""
+    for wanted in (range(1), range(len(shapes))):
+        counts = []
+        for counter in (FlopCounter(), FlopCounterMode(display=False)):
+            inputs = [torch.ones(shape, requires_grad=n in wanted) for n, shape in enumerate(shapes)]
+            with counter:
+                call(*inputs).sum().backward()
+            counts.append(counter.total if isinstance(counter, FlopCounter) else counter.get_total_flops())
+        assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint", "reversible"])
