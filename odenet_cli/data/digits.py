@@ -44,17 +44,18 @@ class Source(ImageSource):
 def enlarge(small: Tensor) -> Tensor:
     """Return the images scaled bilinearly from 8×8 to 28×28 and from 0…16 to 0…255, (N, 8, 8) -> (N, 28, 28) uint8.
 
-    Pixel i of 28 has its centre at (4i − 5)/14 of 8, so all weights are whole fourteenths, and the sums are exact in
-    integers: every machine makes the same bytes.
+    Pixel i of 28 has its centre at (4i − 5)/14 of 8, so all weights are whole fourteenths, and the sums integers,
+    which float64 holds exactly: every machine makes the same bytes.
     """
-    weight = torch.zeros(28, 8, dtype=torch.int64)
+    weight = torch.zeros(28, 8, dtype=torch.float64)
     for i in range(28):
         left, part = divmod(min(max(4 * i - 5, 0), 7 * 14), 14)
         weight[i, left] += 14 - part
         weight[i, min(left + 1, 7)] += part
-    total = torch.einsum("ia,nab,jb->nij", weight, small.long(), weight)
+    total = weight @ small.double() @ weight.T
     whole = 16 * 14 * 14
-    return ((255 * total + whole // 2) // whole).to(torch.uint8)
+    # Cut off to integers: a quotient of numbers so small is never rounded up to one.
+    return ((255 * total + whole // 2) / whole).to(torch.uint8)
 
 
 @cache
