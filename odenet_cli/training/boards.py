@@ -100,12 +100,15 @@ class TensorBoard(Board):
             self.described = True
 
     def add_images(self, images: Iterable[Path], step: int) -> None:
-        import numpy
         from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for path in images:
-            pixels = numpy.asarray(Image.open(path).convert("RGB"))
-            self.writer.add_image(f"figures/{path.stem}", pixels, step, dataformats="HWC")
+        for path in images:  # as they are: `SummaryWriter.add_image` would take pixels, and make PNG of them again
+            with Image.open(path) as image:
+                size = {"width": image.width, "height": image.height, "colorspace": len(image.getbands())}
+            content = Summary.Image(encoded_image_string=path.read_bytes(), **size)
+            summary = Summary(value=[Summary.Value(tag=f"figures/{path.stem}", image=content)])
+            self.writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         self.writer.flush()
