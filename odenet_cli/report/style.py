@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -36,7 +37,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY, PALE, DARK = "#6E6E6E", "#BBBBBB", "#222222"
-SHADES = ListedColormap([mpl.colormaps["viridis"](0.8 * part / 255) for part in range(256)])  # no faint yellow
+SHADES = ListedColormap(mpl.colormaps["viridis"](0.8 * numpy.arange(256) / 255))  # no faint yellow
 
 Look = dict[str, Any]  # arguments of a line
 DOT: Look = {"marker": "o", "linestyle": "none", "markersize": 3}  # in a legend

@@ -33,7 +33,8 @@ def misread(arrays: dict[str, Any], names: Sequence[str] = ()) -> Figure:
             image = (image - image.min()) / max(float(image.max() - image.min()), 1e-9)
         axes.imshow(image, cmap="Greys", interpolation="nearest")
         named = f"{names[label]:.12},\nas {names[predicted]:.12}" if names else f"{label}, read as {predicted}"
-        axes.set_title(named, loc="center", fontsize=6.5, pad=2)
+        # Above the image, whatever is there: else matplotlib measures the axes of each, which are off, eight times.
+        axes.set_title(named, loc="center", fontsize=6.5, pad=2, y=1)
     first = f"the first {count} of " if count < arrays["misread"] else ""
     figure.suptitle(f"{first}{arrays['misread']} misread of {arrays['samples']:,} test images", fontsize=7.5)
     return figure
