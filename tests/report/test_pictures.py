@@ -87,6 +87,23 @@ def test_learning_curves_and_function_evaluations(tmp_path, nfe, panels):
 def test_misread_images_say_label_and_prediction(count, misread, title):
     figure = classify.misread(wrong(count, misread))
     assert figure.get_suptitle() == f"{title} of 1,000 test images"
-    shown = [axes for axes in figure.axes if axes.get_images()]
-    assert [axes.get_title() for axes in shown][:2] == ["0, read as 1", "1, read as 2"]
-    assert len(shown) == count
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.texts]
+    assert labels[:2] == ["0, read as 1", "1, read as 2"]
+    assert len(labels) == count
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_misread_images_are_shown_as_they_are(colours):
+    """Each below its label, in columns of five."""
+    images = numpy.random.default_rng(0).integers(0, 256, (7, 8, 6, *colours), numpy.uint8)
+    images[:, 0, 0], images[:, 0, 1] = 0, 255
+    figure = classify.misread({**wrong(7, 7), "images": images})
+    sheet = figure.axes[0].get_images()[0].get_array()
+    inked = (sheet.reshape(*sheet.shape[:2], -1) != (1.0 if colours else 0.0)).any(2)
+    for text, image in zip(figure.axes[0].texts, images):
+        x, bottom = text.get_position()
+        left, top = round(x + 0.5 - 3), round(bottom + 8 / 15)
+        assert numpy.allclose(255 * sheet[top : top + 8, left : left + 6], image)
+        inked[top : top + 8, left : left + 6] = False
+    assert not inked.any()
