@@ -51,6 +51,7 @@ class RightHandSide:
     stats        counters
     backward     count evaluations as backward work
     counts_vjps  hook each value, so that a backward pass through it adds to `stats.vjps`
+    to_watch     number of evaluations still to be checked for buffers that the field returns again
     """
 
     def __init__(self, field: Field, y0: Tensor | Sequence[Tensor], args: Sequence[Any] = ()) -> None:
@@ -73,9 +74,8 @@ class RightHandSide:
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
         self.stats, self.backward, self.counts_vjps = Stats(), False, False
         self._differentiates = False  # the field takes derivatives by its state itself
-        self._to_watch = WATCHED
-        self._last: list[_Returned] = []
-        self._by_address: dict[int, _Returned] = {}
+        self.to_watch = WATCHED
+        self._returned: dict[int, _Returned] = {}
 
     def __call__(self, t: Time, y: State, used: bool = True) -> State:
         if not isinstance(t, Tensor):
@@ -89,7 +89,7 @@ class RightHandSide:
         # Version counters detect in-place writes, at no cost on the device.
         versions = [part._version for part in y]
         # Writes through NumPy or `.data` show only in the numbers, which are compared once, at the first evaluation.
-        looks = self._to_watch == WATCHED and self.device.type == "cpu" and all(map(_is_plain, y))
+        looks = self.to_watch == WATCHED and self.device.type == "cpu" and all(map(_is_plain, y))
         before = tuple(part.detach().clone() for part in y) if looks else ()
         state = y[0] if self.single else y
         # A field that takes derivatives with respect to its state fails at its first call; see `_call_again`.
@@ -105,7 +105,7 @@ class RightHandSide:
         k = self._check_shapes(value, y)
         if [part._version for part in y] != versions:  # raised by a write to any view of the tensor
             raise ValueError(_WRITES)
-        if self._to_watch:
+        if self.to_watch:
             self._watch(y, before, k)
         self.count(1)
         return self.count_vjps(k, 1) if self.counts_vjps else k
@@ -199,34 +199,28 @@ class RightHandSide:
 
     def _watch(self, y: State, before: State, k: State) -> None:
         """Raise ValueError if the field has overwritten the state, of which `before` is a copy, or an earlier value."""
-        self._to_watch -= 1
+        self.to_watch -= 1
         for part, contents in zip(y, before):
             if differs(part, contents):
                 part.data.copy_(contents)  # restored, as it may be the caller's tensor
                 raise ValueError(_WRITES)
-        for value in self._last:
-            if _is_overwritten(*value):
-                raise ValueError(_REUSES)
-        self._last = [self._note(dy, 4 * len(k)) for dy in k]
+        for dy in k:
+            self._note(dy, 4 * len(k))
 
-    def _note(self, dy: Tensor, held: int) -> _Returned:
+    def _note(self, dy: Tensor, held: int) -> None:
         """Record the present contents of `dy`; raise ValueError if it has overwritten one of the last `held` values.
 
         A field may return several buffers in turn, so earlier values are looked up by address, once per evaluation.
         """
-        address, by_address, contents = dy.data_ptr() if _is_plain(dy) else 0, self._by_address, None
-        if address in by_address:
-            before = by_address.pop(address)
-            if before[0]() is not None:  # memory of a freed tensor may be reused
-                if _is_overwritten(*before):
-                    raise ValueError(_REUSES)
-                contents = dy.detach().clone() if dy.is_cpu else None
-        value = weakref.ref(dy), version_of(dy), contents
-        if address:
-            by_address[address] = value
-            if len(by_address) > held:
-                del by_address[next(iter(by_address))]
-        return value
+        address, returned, contents = dy.data_ptr() if _is_plain(dy) else id(dy), self._returned, None
+        before = returned.pop(address, None)
+        if before is not None and before[0]() is not None:  # memory of a freed tensor may be reused
+            if _is_overwritten(*before):
+                raise ValueError(_REUSES)
+            contents = dy.detach().clone() if dy.is_cpu else None
+        returned[address] = weakref.ref(dy), version_of(dy), contents
+        if len(returned) > held:
+            del returned[next(iter(returned))]
 
 
 # Number of evaluations to check, at least several steps of any method: a field that returns a buffer does so from the

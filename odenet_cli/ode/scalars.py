@@ -35,7 +35,7 @@ class Host:
         # Each read of its own would wait for the device; stacked, they wait together.
         if len(values) == 1:
             return [to_numbers(values[0])]
-        return list(to_numbers(torch.stack([x.to(widest(x.device)) for x in values])))
+        return list(to_numbers(torch.stack(list(values))))
 
     @staticmethod
     def maximum(a: float, b: float) -> float:

@@ -156,12 +156,12 @@ def ancestors(starts: list[Edge], stops: dict[Edge, Tensor]) -> tuple[Tensors, s
         edge = stack.pop()
         if edge in stops:
             met.add(edge)
-        elif edge[0].name() == "torch::autograd::AccumulateGrad":
-            leaves[id(edge[0].variable)] = edge[0].variable
-        else:
-            new = [parent for parent in _next(edge[0]) if parent not in seen]
+        elif parents := _next(edge[0]):
+            new = [parent for parent in parents if parent not in seen]
             seen.update(new)
             stack += new
+        elif edge[0].name() == "torch::autograd::AccumulateGrad":
+            leaves[id(edge[0].variable)] = edge[0].variable
     return leaves, met
 
 
