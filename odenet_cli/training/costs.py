@@ -45,8 +45,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func is aten.convolution.default:
             self.total += _of_convolution(args[0], args[1], result, transposed=args[6])
         elif func is aten.convolution_backward.default:
-            output, x, weight, transposed, wanted = *args[:3], args[7], args[10]
-            self.total += sum(wanted[:2]) * _of_convolution(x, weight, output, transposed)
+            output, x, weight, wanted = args[0], args[1], args[2], args[10]
+            self.total += sum(wanted[:2]) * _of_convolution(x, weight, output, transposed=args[7])
         return result
 
 
