@@ -117,7 +117,7 @@ class Problem:
         # A copy, since the same solve may go backward twice (retain_graph), each time with leaves of its own.
         rhs = copy.copy(self.rhs)
         rhs.y0, rhs.backward, rhs.counts_vjps = tuple(part.detach() for part in y0), True, True
-        rhs.to_watch = 0  # the forward solve has looked
+        rhs.to_watch = 0  # the same field was checked in the forward solve
         # Only the right-hand side is copied: Stats stay one object, to which both passes add.
         leaves = rhs.call_with(args, connected)
         return replace(self, rhs=rhs, inputs=(*self.inputs, *(leaf for leaf in leaves if leaf.requires_grad)))
