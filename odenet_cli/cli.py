@@ -63,7 +63,7 @@ def main() -> int:
         text = describe_external(error)
         if text is not None:
             return report(error, f"error: odenet {' '.join(words[:1])}: {text}", 1)
-        text = f"error: {message_of(error)}\n  This was not expected. ODENET_DEBUG=1 shows the traceback."
+        text = f"error: {message_of(error)}\n  This is unexpected. ODENET_DEBUG=1 shows the traceback."
         return report(error, text, 1)
     finally:
         collector.end()
@@ -97,7 +97,7 @@ def dispatch(argv: list[str]) -> int:
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise RequestError("the working directory has gone: it was deleted. Go to one that exists (cd).") from error
+        raise RequestError("the working directory no longer exists. Change to one that does (cd).") from error
     return int(importlib.import_module(f"odenet_cli.commands.{command}").main(rest))
 
 

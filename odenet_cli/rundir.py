@@ -88,7 +88,7 @@ def named_run(word: str) -> Path:
     recent = recent_runs()
     if int(back[1] or 0) >= len(recent):
         raise RequestError(
-            f"{word} is no run: runs/ and sweeps/ of this folder hold {len(recent)}. `odenet runs` lists them."
+            f"{word} is not a run: runs/ and sweeps/ in this folder hold {len(recent)}. `odenet runs` lists them."
         )
     return recent[int(back[1] or 0)]
 
@@ -108,8 +108,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         path = folder / "run.json"
         raise RequestError(
-            f"{path} cannot be read: {error}\n  Put back what the run wrote there, or take the file away: the run "
-            "then goes on from its checkpoints, and whether its data are still the same is not asked."
+            f"{path} cannot be read: {error}\n  Restore the file, or remove it: the run "
+            "then continues from its checkpoints, without checking that its data are the same."
         ) from error
 
 

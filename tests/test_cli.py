@@ -118,7 +118,7 @@ def test_an_unexpected_error_is_short_unless_debugging():
 
     done = fail()
     assert done.returncode == 1
-    assert done.stderr == ("error: ValueError: a bug\n  This was not expected. ODENET_DEBUG=1 shows the traceback.\n")
+    assert done.stderr == ("error: ValueError: a bug\n  This is unexpected. ODENET_DEBUG=1 shows the traceback.\n")
     assert "Traceback" in fail(ODENET_DEBUG="1").stderr
 
 

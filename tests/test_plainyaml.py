@@ -25,7 +25,7 @@ EVIL = {
     "a: ${oc.select:x,${oc.env:HOME}}\n": "a calls",
     "a: \\${oc.env:HOME}\n": "a calls",
     "a: ${${b}:HOME}\n": "a calls",
-    "a: " + "[" * 100 + "]" * 100: "one in the other",
+    "a: " + "[" * 100 + "]" * 100: "levels",
     "a: [" + "1," * MAX_VALUES + "]\n": "values",
     "a: [1\n": "not sound YAML",
     "a: '" + "x" * (1 << 20) + "'\n": "bytes",

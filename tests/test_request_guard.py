@@ -66,7 +66,7 @@ PLANTED = [
     ("hydra.job_logging.formatters.simple.class", "logging.io.FileIO", "formatters.simple.class"),
     (f"{LOGS}.stream", "ext://os.environ", "code to run"),
     (f"{LOGS}.filename", "/etc/foreign", ".filename is not allowed"),
-    ("hydra.job_logging.formatters.simple.format", "$(evil)", "say it on the command line"),
+    ("hydra.job_logging.formatters.simple.format", "$(evil)", "give it on the command line"),
     ("hydra.hydra_logging.handlers.console.filename", "x", "hydra_logging.handlers.console.filename"),
     ("hydra.job.name", "../../x", "hydra.job.name"),
     ("defaults", ["schema", "hydra/odenet", {"override /hydra/job_logging": "x"}, "_self_"], "its defaults"),

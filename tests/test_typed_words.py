@@ -76,7 +76,7 @@ def test_names_of_any_language_need_no_quotes(word, values):
 
 def test_bytes_that_are_no_text_are_refused():
     word = os.fsdecode(b"hydra.run.dir=\xfc2")
-    with pytest.raises(RequestError, match=r"udcfc2' is no text in the encoding of this locale, utf-8(.|\n)*UTF-8"):
+    with pytest.raises(RequestError, match=r"udcfc2' is not text in the encoding of this locale, utf-8(.|\n)*UTF-8"):
         parse(["model=mlp", word])
 
 
@@ -137,7 +137,7 @@ def test_the_new_run_that_is_offered_can_be_typed(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "my run"
     shutil.copytree(os.path.join(os.path.dirname(__file__), "old_runs", "odenet"), folder)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match="cannot change while a run goes on") as told:
+    with pytest.raises(RequestError, match="cannot change when a run is continued") as told:
         expand_resume(parse(["resume=last", "solver.jumps=[0.5, 0.7]"]))
     command = shlex.split(str(told.value).partition("As a new run: odenet train ")[2])
     args = parse(command)

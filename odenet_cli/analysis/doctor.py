@@ -181,7 +181,7 @@ def of_divergence(
     assert run.optim.lr is not None
     if report is None:
         evidence = {"learning rate": run.optim.lr, **({"last losses": tuple(losses[-3:])} if losses else {})}
-        reason = "loss, gradient or weights grew out of all bounds: the solver is innocent"
+        reason = "loss, gradient or weights grew out of all bounds: the solver is not the cause"
         report = Report(kind="optimiser", reason=reason, evidence=evidence)
     for divisor in (10, 100, 1000):
         rate = float(f"{run.optim.lr / divisor:.3g}")

@@ -20,7 +20,7 @@ def fitted_forecast(folder: Path, config: Config, which: str, question: Question
     """Predict the series of the fit in `folder` at their own times, those asked for, and those ahead."""
     if question.seen is not None:
         raise RequestError(
-            f"seen={question.seen:g}: a fit has seen what it was fitted to; data.test held out the rest."
+            f"seen={question.seen:g} is not for a fit, which has seen all its data; data.test held out the rest."
         )
     run = trained(folder, config, which, 1)
     table = Source(**config.source()[1]).table()

@@ -65,7 +65,7 @@ def held_out_forecast(folder: Path, config: Config, which: str, question: Questi
         if getattr(question, key) is not None:
             raise RequestError(
                 f"{key}= is for tables: a series of data={config.data['name']} is seen, and lasts, as its data say.\n"
-                "  Ask for other times by times=."
+                "  Give other times with times=."
             )
     more = read_times(question.times, "")
     if bool((more < 0).any()):

@@ -127,7 +127,7 @@ def known_data(folder: Path) -> dict[str, Any]:
     if record.get("sha256") not in (None, own["sha256"]):
         raise RequestError(
             f"{folder / 'run.json'} does not say in which units the run was trained, and {own['root']}, from which "
-            "they could be computed, has changed.\n  Put one of the two back."
+            "they could be computed, has changed.\n  Restore one of the two."
         )
     return {**own, **record}
 

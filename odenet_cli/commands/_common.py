@@ -204,7 +204,7 @@ def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
     unsaid = [f"{key}={target}" for key, target in run.named_code().items() if key not in overrides]
     if unsaid:
         raise RequestError(
-            f"this run has a class of your own, and no file may name code to run.\n  Say it again: {' '.join(unsaid)}"
+            f"this run uses a class of your own, and no file may name code to run.\n  Give it again: {' '.join(unsaid)}"
         )
     if not any(key in overrides for key in DATA_PLACES):
         from odenet_cli.training.identity import find_moved_data

@@ -28,7 +28,7 @@ def main(request: Namespace) -> int:
     """Build, say where, and open the first page where a person looks on."""
     if not PAGES.is_file():
         raise RequestError(
-            f"the guide's pages belong to a checkout, and there is no {PAGES}.\n  Clone odenet for them."
+            f"the guide's pages belong to a checkout, and there is no {PAGES}.\n  Clone odenet to build them."
         )
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         raise RequestError('the guide needs mkdocs. In the checkout: pip install -e ".[docs]"')

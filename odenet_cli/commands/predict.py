@@ -68,7 +68,7 @@ def main(request: Namespace) -> int:
         return write_forecast(request, config)
     if task not in ("classify", "regression"):
         raise RequestError(
-            f"{request.folder} is a run of data={config.data['name']}. Predicted are series, rates of events, classes "
+            f"{request.folder} is a run of data={config.data['name']}. It can predict series, rates of events, classes "
             "and values.\n  To draw from a flow: odenet sample."
         )
     from odenet_cli.analysis.answers import answers

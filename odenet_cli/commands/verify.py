@@ -104,7 +104,7 @@ def main(request: Namespace) -> int:
     if not holds_run(folder := named_run(name)):
         near = nearest(name, experiments())
         raise RequestError(
-            f"{name} cannot be verified: it is no item, and no folder of a run.{near}\n"
+            f"{name} cannot be verified: it is neither an item nor the folder of a run.{near}\n"
             f"  There are: {', '.join(experiments())}, and what `odenet runs` lists."
         )
     return verify_run(request, folder, {**overrides, **{key: [value] for key, value in places.items()}})

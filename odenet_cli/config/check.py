@@ -56,7 +56,7 @@ def check(config: Config) -> Config:
         _check_mps(config)
     if config.trainer.epochs is not None and config.trainer.steps is not None:
         raise RequestError(
-            f"trainer.epochs={config.trainer.epochs} and trainer.steps={config.trainer.steps} both say how long to "
+            f"trainer.epochs={config.trainer.epochs} and trainer.steps={config.trainer.steps} both set how long to "
             "train; set one of them to null. To stop early use trainer.max_steps."
         )
     return config
@@ -193,7 +193,7 @@ def _check_texts(config: Config) -> None:
     if not name or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > MAX_NAME_BYTES:
         raise RequestError(
             f"name={name!r} cannot be part of a folder's name: 1 to {MAX_NAME_BYTES} bytes, no slash, no line break.\n"
-            "  Say where runs go with hydra.run.dir=FOLDER."
+            "  Choose where runs go with hydra.run.dir=FOLDER."
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
         raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N, mps.")

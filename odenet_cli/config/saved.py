@@ -154,8 +154,7 @@ def _check_events(text: str, path: Path) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or values > MAX_VALUES:
             raise RequestError(
-                f"{where}: more than {MAX_VALUES:,} values, or {MAX_DEPTH} one in the other; no configuration needs so "
-                "many."
+                f"{where}: more than {MAX_VALUES:,} values, or {MAX_DEPTH} levels; no configuration needs so many."
             )
 
 

@@ -59,7 +59,7 @@ class Source(OwnFile, LabelledSource):
         object.__setattr__(self, "size", sides)  # hashable, so that images are read once
         if len(sides) not in (0, 2) or any(not 1 <= side <= 4096 for side in sides):
             raise RequestError(
-                f"data.size={list(sides)} is no size: a side of 1 to 4096 pixels, or [height,width]; null: as they are."
+                f"data.size={list(sides)} is not a size: give a side of 1 to 4096 pixels, [height,width], or null."
             )
 
     def state(self) -> Hashable:

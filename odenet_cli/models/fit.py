@@ -124,7 +124,7 @@ class Fit(FreeVector):
         if count <= p:
             raise RequestError(
                 f"{count} observed values do not determine {p} numbers ({', '.join(self.free_names(['…'])[:8])}).\n"
-                "  Take more data, hold some of them at their start (model.fixed=[NAME]), or take the states at the "
+                "  Use more data, fix some of them at their start (model.fixed=[NAME]), or take the states at the "
                 "beginning as they were observed (model.y0=first)."
             )
         if self.starts > 1:

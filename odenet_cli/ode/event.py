@@ -132,7 +132,7 @@ def _nothing_drawn() -> Iterator[None]:
     if source := draws.changed(states):
         raise RandomField(
             f"the vector field or the event draws random numbers from {source} (dropout in training mode, noise): what "
-            "is solved up to the zero that was found would have others. Draw them once, and hand them over in args."
+            "is solved up to the zero that was found would have others. Draw them once, and pass them in args."
         )
 
 

@@ -1,4 +1,4 @@
-"""What one calls: `Adaptive` solves to a tolerance, `Fixed` in a given number of steps."""
+"""The solvers: `Adaptive` solves to a tolerance, `Fixed` in a given number of steps."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from odenet_cli.ode.transforms import check_nested_forward_mode, check_transform
 
 
 class Solution(NamedTuple):
-    """Hold the outcome of a solve.
+    """Hold the result of a solve.
 
-    y      (*S) the state at ts[1] for two times; (T, *S) the states at all times for more; a tuple for tuple states
-    stats  what it cost; the backward pass adds its part when it runs
+    y      for two times the state (*S) at ts[1], for more the states (T, *S) at all times; a tuple for tuple states
+    stats  its cost; the backward pass adds its part when it runs
     """
 
     y: Any
@@ -51,7 +51,7 @@ class Solution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Solver:
-    """What `Adaptive` and `Fixed` share: the call, and dense output. Each makes the loop over its own kind of steps."""
+    """Implement the call and dense output for `Adaptive` and `Fixed`, each of which provides `loop` for its steps."""
 
     method: str | Tableau | Multistep | Rosenbrock
     gradient: str | Gradient = "backprop"
@@ -65,14 +65,14 @@ class _Solver:
     def tableau(self) -> Tableau:
         """The tableau of an explicit Runge-Kutta method."""
         if not isinstance(self.formulas, Tableau):
-            raise TypeError(f"solver.method={self.method} is no explicit Runge-Kutta method, and has no tableau.")
+            raise TypeError(f"solver.method={self.method} is not an explicit Runge-Kutta method and has no tableau.")
         return self.formulas
 
     @cached_property
     def gradient_method(self) -> Gradient:
         if isinstance(self.gradient, str):
             return gradient(self.gradient)
-        # An instance with options, or of a class of the user's own: it need not be in the registry.
+        # An instance with options, or of the user's own class, which need not be registered.
         if not hasattr(self.gradient, "solve"):
             raise TypeError(f"solver.gradient={self.gradient!r} must be the name of a gradient, or an instance.")
         return self.gradient
@@ -81,23 +81,23 @@ class _Solver:
         """Raise ValueError if method, gradient and compile do not go together."""
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
         if not supports(self.gradient_method, self.formulas):
-            why = f"a step of solver.method={self.method} leans on those before it"
+            why = f"a step of solver.method={self.method} depends on those before it"
             if isinstance(self.formulas, Rosenbrock):
                 why = f"solver.method={self.method} needs the Jacobian of what it solves"
             raise ValueError(
-                f"gradient={name} does not go back through such steps: {why}; use "
+                f"gradient={name} does not differentiate such steps: {why}; use "
                 f"gradient={' or '.join(supporting(self.formulas))}, or a Runge-Kutta method such as dopri5."
             )
         if self.compile not in (False, True, "loop"):
             raise ValueError(f"compile={self.compile} is not one of False, True, 'loop'.")
-        # There are kernels of explicit steps, and none of the reversible pair's.
+        # Only explicit steps have kernels, and the reversible pair has none.
         explicit = isinstance(self.formulas, Tableau)
         if self.compile and (not explicit or name == "reversible"):
             what = f"gradient={name}" if explicit else f"solver.method={self.method}"
             raise ValueError(f"compile={self.compile} and {what} do not go together; use compile=False.")
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
-        """Warn of what the state's dtype cannot resolve; raise ValueError where it is far off."""
+        """Warn if the state's dtype cannot resolve tolerance or times; raise ValueError if it is far from it."""
         raise NotImplementedError
 
     def __call__(
@@ -114,29 +114,32 @@ class _Solver:
         y0          tensor of any shape, or a tuple of tensors; floating point or complex
         ts          (T,) times, increasing or decreasing, T >= 2
         args        tuple of tensors, of nested tuples, lists and dicts of them, and of any other values
-        parameters  further tensors that the field depends on; only for those that hide from inspection, and are not
-                    used at ts[0]
+        parameters  further tensors that the field depends on; needed only for tensors that inspection cannot find and
+                    that are not used at ts[0]
 
-        Gradients reach y0, ts, the tensors in args, the field's parameters and whatever tensors it closes over. A
-        gradient that evaluates the field again in the backward pass (all but backprop) raises `FieldChanged` if it is
-        not what it was. What differs from solve to solve, a control or a condition, goes into args, which are held.
-        Raises `SolveError` where the solve fails, `ValueError` or `TypeError` for arguments; the field's pass through.
+        y0, ts, the tensors in args, the field's parameters and all tensors that it closes over get gradients. Every
+        gradient but backprop evaluates the field again in the backward pass, and raises `FieldChanged` if the field has
+        changed by then; pass what changes between solves, such as a control, in args, which each solve keeps. Raises
+        `SolveError` if the solve fails, `ValueError` or `TypeError` for wrong arguments; errors of the field pass
+        through.
         """
         if torch.compiler.is_dynamo_compiling():
-            # A model that is compiled around a solve breaks its graph here: a loop of attempts is not traced.
+            # Inside torch.compile the graph breaks here: a loop of attempts cannot be traced.
             disable: Any = torch.compiler.disable
             return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
         if torch.is_inference_mode_enabled():
-            # Its tensors count no versions, by which writes into the state are found, and no field could differentiate.
+            # Its tensors have no version counters, which detect writes into the state, and cannot be differentiated by
+            # a field.
             with torch.inference_mode(False), torch.no_grad():
                 return self(field, y0, ts, args, parameters)
         rhs, output_times = self._begin(field, y0, ts, args)
-        # Equal output times are solved for once. `again` keeps the arguments, of which the solve's own lets go.
+        # Equal output times are solved for once. The copy keeps the arguments, which the node's right-hand side
+        # releases.
         distinct, times, index = output_times.merge()
-        again = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
+        rhs_copy = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
         problem = Problem(rhs, distinct, times, self, len(index) == 2, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
-            # No time passes: the solution is y0, at every output.
+            # All times are equal: every output is y0.
             if len(distinct) == 1:
                 y = problem.stack([rhs.y0] * len(index))
             elif torch.is_grad_enabled() or in_forward_mode():
@@ -146,14 +149,14 @@ class _Solver:
                     check_nested_forward_mode(error)
                     raise
             else:
-                # No gradient method takes part. A field may switch autograd on inside, and return what has a graph.
+                # Without gradients. Detached, since a field may switch autograd on and return values with a graph.
                 y = problem.stack(integrate(problem.loop(single_steps=False), problem))
                 y = tuple(part.detach() for part in y)
-            # Solved for once each; given back once for each time that was asked for.
+            # One output for each time that was asked for.
             if 1 < len(distinct) < len(index):
                 y = tuple(part[index] for part in y)
-            if again is not None:
-                y = _add_gradients_of_equal_times(problem, again, cast(Tensor, output_times.tensor), index, y)
+            if rhs_copy is not None:
+                y = _add_gradients_of_equal_times(problem, rhs_copy, cast(Tensor, output_times.tensor), index, y)
         return Solution(rhs.restore(y), rhs.stats)
 
     @torch.no_grad()
@@ -171,34 +174,35 @@ class _Solver:
         rhs, output_times = self._begin(field, y0, ts, args)
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():
-            # No tensor of times: a dense solution has gradients of the time that it is asked for, and of none else.
+            # No gradients of ts: a dense solution is differentiable only with respect to the time at which it is
+            # evaluated.
             return DenseSolution(Problem(rhs, distinct, None, self._for_dense_output()), output_times.resolution)
 
     def _begin(
         self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any]
     ) -> tuple[RightHandSide, OutputTimes]:
-        """Return the counted field and the times of a solve; raise for what does not fit."""
-        # Inside a kernel, or in the Jacobian of a Rosenbrock step, functorch and forward mode would not see the field.
+        """Return the counted field and the output times; raise ValueError or TypeError for wrong arguments."""
+        # Kernels and the Jacobians of Rosenbrock steps do not support functorch and forward mode.
         if self.compile:
             check_transforms(f"compile={self.compile}", "compile=False")
         if isinstance(self.formulas, Rosenbrock):
             check_transforms(f"solver.method={self.method}", "an explicit method such as dopri5")
         rhs, output_times = RightHandSide(field, y0, args), OutputTimes.read(ts)
         self.check_resolution(rhs, output_times.values)
-        # The adjoint's backward solve may have a solver of its own, with a tolerance of its own.
+        # The adjoint's backward solve may have its own solver and tolerance.
         backward = getattr(self.gradient_method, "solver", None)
         if backward is not None and torch.is_grad_enabled():
             backward.check_resolution(rhs, output_times.values, "gradient.solver")
-        # Only now: a request that is refused above leaves no entry in the caller's tally.
+        # Only now, so that a solve refused above is not counted in the caller's tally.
         rhs.stats = Stats.begin()
-        # A Rosenbrock step takes the field's derivatives on its way forward, whether or not a gradient is wanted.
+        # A Rosenbrock step needs vector-Jacobian products in the forward solve too.
         rhs.counts_vjps = isinstance(self.formulas, Rosenbrock)
         return rhs, output_times
 
     until = solve_until
 
     def _for_dense_output(self) -> _Solver:
-        """Return the solver whose steps can be interpolated."""
+        """Return a solver whose steps can be interpolated."""
         return self
 
 
@@ -210,16 +214,16 @@ class Adaptive(_Solver):
     >>> y, stats = dopri5(lambda t, y: -y, torch.ones(3), torch.tensor([0.0, 1.0]))
 
     gradient    a name of `odenet_cli.ode.gradient`, or an instance with its options
-    compile     True: steps, and their way back, go through `torch.compile`; "loop": all steps in one compiled loop
-                (`odenet_cli.ode.compiled`), where the method is FSAL, the controller I and no single step is needed;
-                elsewhere as True. For small fields. Plain steps where ts has gradients.
-                A compiled backprop has no second derivative, and goes backward once
+    compile     True: compile steps and their backward passes with `torch.compile`; "loop": all steps in one compiled
+                loop (`odenet_cli.ode.compiled`) if the method is FSAL, the controller is I and no single step is
+                needed, else as True. Pays for small fields. Steps are not compiled if ts has gradients. Compiled
+                backprop has no second derivative, and one backward pass only
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
-    first_step  length of the first step; None: Hairer's rule, which costs one evaluation
-    jumps       times at which the field is known to jump; a step ends at each, and a new one begins behind it
-    n_controlled  how many leading tensors of the state the tolerance of the forward solve controls; the others are
-                  solved along. None: all. The adjoint's backward solve controls z and a of all of them
+    first_step  length of the first step; None: by Hairer's rule, with one more evaluation
+    jumps       times at which the field is discontinuous; a step ends at each of them
+    n_controlled  number of leading tensors of the state in the error norm of the forward solve; None: all. The
+                  adjoint's backward solve controls z and a of all of them
     """
 
     rtol: float
@@ -240,7 +244,7 @@ class Adaptive(_Solver):
             raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
         check_positive("solver.rtol", self.rtol, zero=True)
         check_positive("solver.atol", self.atol, zero=True)
-        # One of them may be 0. Both would allow no error at all.
+        # One of them may be 0, but not both.
         check_positive("solver.rtol + solver.atol", self.rtol + self.atol)
         check_positive("solver.max_step", self.max_step, infinite=True)
         check_positive("solver.min_step", self.min_step, zero=True)
@@ -255,7 +259,7 @@ class Adaptive(_Solver):
             raise ValueError(f"solver.controller={self.controller} is not one of {', '.join(GAINS)}.")
         if isinstance(self.formulas, Multistep) and (self.controller, self.safety) != ("I", 0.9):
             raise ValueError(
-                f"solver.controller={self.controller} and solver.safety={self.safety} say nothing to "
+                f"solver.controller={self.controller} and solver.safety={self.safety} do not apply to "
                 f"solver.method={self.method}, which chooses step and order together; leave them out."
             )
         if self.n_controlled is not None:
@@ -264,8 +268,8 @@ class Adaptive(_Solver):
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
         check_errors(key, self.rtol, self.atol, rhs.y0[: self.n_controlled])
-        # A time that is rounded by a share of the span moves the solution by about that share of its change: below ten
-        # tolerances nobody sees it.
+        # Rounding t by a fraction of the span changes the solution by about that fraction of its change, which is
+        # negligible below ten tolerances.
         tolerance = max(self.rtol, self.atol, RESOLUTION[rhs.time_dtype])
         check_times(ts, 10 * tolerance * abs(ts[-1] - ts[0]), rhs.time_dtype)
 
@@ -282,15 +286,15 @@ class Adaptive(_Solver):
     ) -> AdaptiveLoop | MultistepLoop:
         """Return the loop over the steps of a solve, ready to run.
 
-        norm              of errors; None: that of the tolerance
+        norm              error norm; None: by rtol and atol
         n_dynamic         f is called with y[:n_dynamic] alone, the other tensors are quadratures; None: with all
-        n_controlled      the norm takes y[:n_controlled]; None: all, whatever the setting of that name says, which is
-                          for forward solves and which `Problem.loop` passes here
+        n_controlled      the norm takes y[:n_controlled]; None: all. The field of the same name is not used here:
+                          `Problem.loop` passes it for forward solves
         interior_outputs  outputs may lie inside steps
-        single_steps      the caller needs every accepted step (a graph, a tape, dense output), so that they cannot all
-                          run in one kernel
-        time_gradients    of the output times, where they are wanted; such steps are not compiled
-        coupling          of a reversible pair, whose steps are taken then: a state is (*z, *y), and f is called with z
+        single_steps      the caller needs every accepted step (for a graph, a tape or dense output), which a whole
+                          loop in one kernel does not give
+        time_gradients    of the output times, if wanted; such steps are not compiled
+        coupling          λ: take the steps of a reversible pair, whose state is (*z, *y); f is called with z
         """
         settings: dict[str, Any] = {
             "vector_field": vector_field,
@@ -303,7 +307,7 @@ class Adaptive(_Solver):
             "n_controlled": n_controlled,
             "time_gradients": time_gradients,
         }
-        # It chooses order and step together, by formulas of its own: there is no tableau and no controller.
+        # Multistep methods have no tableau and no controller: their loop chooses order and step size together.
         if isinstance(self.formulas, Multistep):
             return MultistepLoop(method=self.formulas, **settings)
         # The estimate is the error of the lower order q: it falls with h^(q+1) (Hairer II.4).
@@ -316,8 +320,8 @@ class Adaptive(_Solver):
         # Times with gradients are tensors in autograd's graph, and a kernel is given plain numbers.
         if not self.compile or time_gradients is not None:
             return AdaptiveLoop(**settings)
-        # The whole loop hands f1 on as the next f0, so it needs FSAL, and its kernel knows no past error ratios, as
-        # PI and PID need them.
+        # The whole loop passes f1 on as the next f0, which needs FSAL, and its kernel has no past error ratios for PI
+        # and PID.
         whole = not single_steps and self.compile == "loop" and self.tableau.fsal and self.controller == "I"
         return (WholeLoop if whole else CompiledLoop)(**settings, interior_outputs=interior_outputs)
 
@@ -342,7 +346,7 @@ class Fixed(_Solver):
         self._check_parts()
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
-        # Steps that end at the same rounded time would each see a field that stands still.
+        # If rounding makes the ends of a step equal, the field sees no time pass.
         shortest = min((abs(b - a) for a, b in pairwise(ts) if a != b), default=0.0)
         check_times(ts, shortest / self.steps, rhs.time_dtype)
 
@@ -356,7 +360,7 @@ class Fixed(_Solver):
         coupling: float | None = None,
         **_: bool,
     ) -> FixedLoop:
-        """Return the loop over the steps: there is no error to be controlled, and every step is taken singly."""
+        """Return the loop over the steps of a solve; there is no error to control, and every step is yielded."""
         settings: dict[str, Any] = {
             "tableau": self.formulas,
             "vector_field": vector_field,
@@ -371,23 +375,27 @@ class Fixed(_Solver):
         return (CompiledFixedLoop if self.compile and time_gradients is None else FixedLoop)(**settings)
 
     def _for_dense_output(self) -> Fixed:
-        # A compiled fixed step gives its end alone, which is all that outputs ask for: they are ends of steps. A
-        # polynomial inside it needs its stages.
+        # A compiled fixed step returns only the state at its end; dense output needs the stages.
         return replace(self, compile=False)
 
 
 def _add_gradients_of_equal_times(
     problem: Problem, rhs: RightHandSide, times: Tensor, index: Sequence[int], y: State
 ) -> tuple[Tensor, ...]:
-    """Return the outputs `y`, each with the gradient of its own time, given the index of its distinct one."""
+    """Return the outputs `y`, where each of several equal times has its own gradient.
+
+    rhs    copy of the problem's, with its arguments
+    times  (T,) as given, with gradients
+    index  for each output the index of its distinct time
+    """
     rhs.stats, rhs.counts_vjps, times = problem.rhs.stats, True, times.to(rhs.device, rhs.time_dtype)
-    # The outputs that share a time are functions of the first of them. A step from there, of a length that is 0 and
-    # has a gradient, changes no value: of order 4, it has the derivatives up to the fourth.
+    # From the first output at a time, a step of length times[n] - times[first] = 0 leads to output n: it changes no
+    # value and adds the gradient. A step of order 4 has the right derivatives up to the fourth.
     tableau = cast(Tableau, method("rk4"))
     states = [y, y] if problem.ends_only else list(zip(*(part.unbind() for part in y)))
     for n, j in enumerate(index):
         if (first := index.index(j)) < n:
-            # On a jump, the field is that of the side from which the solve came.
+            # At a jump use the field on the side from which the solve came.
             segments = problem.segments(max(j, 1) - 1, max(j, 1)) if len(problem.ts) > 1 else []
             f = restrict_to_segment(rhs, segments[-1 if j else 0]) if segments else rhs
             t, h = times[first], times[n] - times[first]

@@ -78,9 +78,9 @@ def check_finished(plan: Plan, data_records: Mapping[Path, Mapping[str, Any]]) -
         now = data_records.get(cell.folder, {}).get("sha256")
         if used and now and used != now:
             raise RequestError(
-                f"{cell.folder} ({cell.title}) was run on other data under the same name, by their SHA-256: "
+                f"{cell.folder} ({cell.title}) was run on different data of the same name, by their SHA-256: "
                 f"{used}, and now {now}.\n"
-                "  Name the data it had by data.root, or move the folder away to run it again."
+                "  Give its data by data.root, or move the folder away to run it again."
             )
 
 

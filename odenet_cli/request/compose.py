@@ -218,7 +218,7 @@ def to_config(cfg: DictConfig) -> Config:
     if not isinstance(config, Config):
         raise RequestError(
             "this configuration does not begin with odenet's schema, so it cannot be checked.\n"
-            "  A saved one is RUN/config.yaml (not RUN/.hydra); one of your own begins with `defaults: [schema, …]`."
+            "  That of a run is RUN/config.yaml (not RUN/.hydra); your own must begin with `defaults: [schema, …]`."
         )
     config.reproduce = {}  # of an experiment as a whole
     return check(config)

@@ -37,7 +37,7 @@ def _check_links(key: str, folder: Path) -> None:
             if path.is_symlink():
                 raise RequestError(
                     f"{key}={folder}: {path.relative_to(folder)} is a link to {os.readlink(path)}, which a run would "
-                    f"overwrite.\n  Put the file itself in its place; the folder as a whole may be a link."
+                    f"overwrite.\n  Replace the link by the file; only the folder itself may be a link."
                 )
 
 
@@ -58,7 +58,7 @@ def check_run_folder(folder: Path, resume: str) -> None:
     if status == "done":
         raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")
     raise RequestError(
-        f"hydra.run.dir={folder} holds an unfinished run. Go on with it by resume=auto, or choose a new folder."
+        f"hydra.run.dir={folder} holds an unfinished run. Continue it with resume=auto, or choose a new folder."
     )
 
 
@@ -71,7 +71,7 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
     _check_links("hydra.sweep.dir", folder)
     if resume != "auto":
         raise RequestError(
-            f"hydra.sweep.dir={folder} holds a sweep. Go on with it by resume=auto, or choose a new folder."
+            f"hydra.sweep.dir={folder} holds a sweep. Continue it with resume=auto, or choose a new folder."
         )
 
 

@@ -224,8 +224,8 @@ def check_no_preset(args: argparse.Namespace) -> None:
     ]
     raise RequestError(
         f"{', '.join(word for word, key in typed.items() if key in presets)} chooses a preset, which the saved "
-        "configuration of a run has no place for: it would be ignored.\n"
-        f"  With the run's own words: odenet train {shlex.join([*kept, *typed])}{'' if whole else ' …'}"
+        "configuration of a run cannot take: it would be ignored.\n"
+        f"  With the run's own overrides: odenet train {shlex.join([*kept, *typed])}{'' if whole else ' …'}"
     )
 
 
@@ -251,7 +251,7 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
         if not (may_change(key) or key.startswith("hydra.") or key in CODE_KEYS):  # the file may have moved
             anew = shlex.join(["--config-dir", str(folder), "--config-name", "config", override])
             raise RequestError(
-                f"{override} cannot change while a run goes on; only trainer.* can, but for the batch size, and "
+                f"{override} cannot change when a run is continued; only trainer.*, except the batch size, can, and "
                 f"{', '.join(PLACES)}.\n"
                 f"  As a new run: odenet train {anew}"
             )

@@ -43,8 +43,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for word, following in zip(argv, [*argv[1:], "="]):
         if re.search("[\ud800-\udfff]", word):  # it could be written to no file
             raise RequestError(
-                f"{word!a} is no text in the encoding of this locale, {sys.getfilesystemencoding()}.\n"
-                "  Say it in UTF-8: LC_ALL=C.UTF-8, or PYTHONUTF8=1, before the command."
+                f"{word!a} is not text in the encoding of this locale, {sys.getfilesystemencoding()}.\n"
+                "  Use UTF-8: put LC_ALL=C.UTF-8 or PYTHONUTF8=1 before the command."
             )
         option, equals, value = word.partition("=")
         if option in CONFIG_DIR and equals:
@@ -66,8 +66,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.config_path is not None:
         name = "" if args.config_name else " --config-name config"
         raise RequestError(
-            f"--config-path={args.config_path} would take the place of all of odenet's presets.\n"
-            f"  A folder beside them is --config-dir {args.config_path}; of a run, --config-dir RUN{name}."
+            f"--config-path={args.config_path} would replace all of odenet's presets.\n"
+            f"  To add presets use --config-dir {args.config_path}; to repeat a run, --config-dir RUN{name}."
         )
     if args.config_dir and not args.config_name and os.path.isfile(os.path.join(args.config_dir, "run.json")):
         raise RequestError(
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _refuse(message: str) -> NoReturn:
     option = re.search(r"(?<=arguments: --)[\w-]+", message)
     near = nearest(option[0], [key for key, _ in schema_keys()]) if option else ""
-    raise RequestError(f"{message}.{near}\n  Say key=value; `odenet train --help` shows what there is.")
+    raise RequestError(f"{message}.{near}\n  Use key=value; `odenet train --help` lists the keys.")
 
 
 def _check_form(override: str) -> None:
@@ -103,14 +103,14 @@ def _check_form(override: str) -> None:
         raise RequestError(f"{bare} is not a key of the configuration.")
     if key.startswith("~") and not key.startswith(("~hydra.", "~hydra/", "~experiment")):
         raise RequestError(
-            f"{override}: nothing can be taken out of a configuration, every key of it has a value.\n"
-            f"  For its default leave {key[1:]} out. Where a key may say nothing it is null: optim.clip=null."
+            f"{override}: no key can be removed from a configuration.\n"
+            f"  Leave {key[1:]} out to use its default. A key without a value is null: optim.clip=null."
         )
     if bare in ("resume", "name", "logger") or bare.startswith("hydra"):
         return
     not_null = ("None",) if bare.startswith("model.") else NOT_NULL
     if any(word.strip("[] ") in not_null for word in value.split(",")):
-        raise RequestError(f"{override}: no value is written null here: {bare}=null.")
+        raise RequestError(f"{override}: write null for no value: {bare}=null.")
 
 
 def _check_single_path(override: str) -> None:

@@ -69,8 +69,8 @@ def check_names(folder: Path) -> None:
         for path in sorted((folder / group).glob("*.yaml")):
             if path.stem in options(group):
                 raise RequestError(
-                    f"{path} has the name of a preset that comes with odenet, which would be taken in its place.\n"
-                    f"  Give it another name, and choose it by that: {group}=NAME."
+                    f"{path} has the name of a preset that comes with odenet, which would be used instead.\n"
+                    f"  Rename it, and choose it by the new name: {group}=NAME."
                 )
 
 
@@ -121,8 +121,8 @@ def check_named_code(config: Config, overrides: list[str]) -> None:
     for key, target in config.named_code().items():
         if key not in map(key_of, overrides):
             raise RequestError(
-                f"{key}={target} stands in a file, and no file may name code to run.\n"
-                f"  If it is yours, say it again on the command line: {key}={target}"
+                f"{key}={target} is set in a file, and no file may name code to run.\n"
+                f"  If it is yours, give it on the command line: {key}={target}"
             )
 
 
@@ -137,13 +137,13 @@ def check_inside(cfg: DictConfig, *keys: str) -> None:
 
 def _for_the_command_line(what: str) -> RequestError:
     return RequestError(
-        f"{what} is not allowed in a file, which names no code to run and says nothing of Hydra but "
-        "hydra.sweeper.params.\n  If it is yours, say it on the command line."
+        f"{what} is not allowed in a file, which may neither name code to run nor set any key of Hydra but "
+        "hydra.sweeper.params.\n  If it is yours, give it on the command line."
     )
 
 
 def _names_code(key: str, text: str) -> RequestError:
     return RequestError(
         f"{key}={text} names code to run, which a configuration may not do here.\n"
-        "  A class of your own comes in as model=custom model.target=package.module:Class, or as model.field=…."
+        "  Give a class of your own as model=custom model.target=package.module:Class, or as model.field=…."
     )

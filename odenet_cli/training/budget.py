@@ -1,12 +1,13 @@
-"""Keep the function evaluations of training at a wish: `solver.budget`. The tolerance is steered, step by step.
+"""Steer the tolerance, step by step, so that training keeps to a budget of function evaluations (`solver.budget`).
 
-Evaluations N of a method whose error falls as h^p grow as rtol^(-1/p). So log rtol is moved by p times what N is off,
-relative to the wish: wholly after the first step, by less and less after the next, and by a fifth from the fifth on.
-Each N is a whole number of solver steps, and what it is off is not lost: a sum of it, forgotten within about fifty
-steps, moves log rtol too, so that the mean over the run is the wish. The two together are a double pole, which returns
-from a deviation within about ten steps and does not overshoot. Where a step takes just what is wished, rtol stays.
+The number N of evaluations of a method whose error falls as h^p grows as rtol^(-1/p). So log rtol is changed by p times
+the deviation N / wish - 1: by all of it after the first step, by a smaller fraction after each of the next, and by a
+fifth from the fifth step on. Since N comes in whole solver steps, a single deviation cannot vanish; so a sum of the
+deviations, with a memory of about fifty steps, is added too, and the mean over the run meets the wish. Together they
+form a controller with a double pole, which recovers from a deviation within about ten steps without overshoot. If a
+step takes exactly the wished number, rtol does not change.
 
-All of it is a function of the counts of the steps made, so that a resumed run steers as it would have.
+All this depends only on the counts of past steps, so a resumed run steers as it would have.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from odenet_cli.ode import Adaptive, Solver, Tableau, method
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.precision import EPS
 
-GAIN = 0.2  # of what a step is off; the sum has a quarter of its square, which is the double pole
-MEMORY = 0.98  # of the sum, from step to step: what cannot be made up for loosens the tolerance no further
+GAIN = 0.2  # of a step's deviation; the gain of the sum is a quarter of its square, for a double pole
+MEMORY = 0.98  # decay of the sum per step, so that a deviation that cannot be corrected does not accumulate
 LOOSEST = 10.0
-ADAMS_ORDER = 5  # that a method of many orders is taken to have
+ADAMS_ORDER = 5  # assumed for a method of variable order
 MAX_EXPONENT = 20.0  # of a change of the tolerance
 
 
@@ -41,8 +42,8 @@ class Budget:
     wish   mean evaluations of the forward solves of a step
     ratio  atol / rtol
     order  p, of the error estimate
-    scores networks are scored at this tolerance too
-    debt   the sum of N / wish - 1, the older the less; at an end of the range it stays
+    scores whether networks are scored at this tolerance too
+    debt   the decaying sum of N / wish - 1; constant while rtol is at an end of its range
     """
 
     wish: int
@@ -138,7 +139,7 @@ def check(config: Config, network: nn.Module) -> None:
     if wish < least:
         raise RequestError(
             f"solver.budget={wish} is less than the {least} evaluations of a single step of {config.solver.method} and "
-            f"the choice of its length.\n  Ask for more, or use another method: bosh3 takes "
+            f"the choice of its length.\n  Raise it, or use another method: bosh3 takes "
             f"{least_evaluations(replace(config.solver, method='bosh3'))}, heun_euler "
             f"{least_evaluations(replace(config.solver, method='heun_euler'))}."
         )

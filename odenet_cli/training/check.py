@@ -1,4 +1,4 @@
-"""Refuse a config that no model, solver or device fits, before any data are read. Models are built without memory."""
+"""Refuse a config that does not fit its model, solver or device, before data are read. Models are built on "meta"."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_task(config: Config) -> None:
         words = f"model.target={target}" if target else model_words(config)
         raise RequestError(
             f"{words} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
-            f"  With these data go model={fitting}, and a class of your own (model=custom) that has it.\n"
+            f"  For these data use model={fitting}, or a class of your own (model=custom) that has it.\n"
             "  Which data fit which models: odenet list pairs"
         )
     _check_controls(config)

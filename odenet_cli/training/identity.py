@@ -1,13 +1,14 @@
-"""When is a run the same run? Where what it computes is settled alike, and its data have the same SHA-256. No torch.
+"""Decide whether two configs describe the same run: everything that determines its results, and its data, agree.
 
-Where it happens, what it is called and how often it reports may change, and an unfinished run may be made longer.
+Places, names and logging intervals may change, and an unfinished run may be made longer. Without torch.
 
-Who asks whether two configs are the same, and of what:
-job.expand_resume      may this word stand beside `resume=RUN`? Where `may_change`, and what is Hydra's
-check_same_run         may this run go on in that folder? All keys but those that `may_change`
-resume.fingerprint     is this checkpoint of this run? Of these, the keys that its weights follow from (`sets_weights`)
-identity               which folder of a sweep is this job's? All but INCIDENTAL, the whole of `trainer.*` too
-reproduce.digest       which cell is this? The hash of all that is not INCIDENTAL, for the name of its folder
+The questions that are asked, and the keys that are compared:
+    job.expand_resume      may this override stand beside `resume=RUN`? Keys that `may_change`, and those of Hydra
+    check_same_run         may this run continue in that folder? All keys except those that `may_change`
+    resume.fingerprint     does this checkpoint belong to this run? Of these, the keys that determine its weights
+                           (`sets_weights`)
+    identity               which folder of a sweep belongs to this job? All keys but INCIDENTAL, with all of `trainer.*`
+    reproduce.digest       which cell is this? A hash of all that is not INCIDENTAL names its folder
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def other_run(folder: Path, differing: Mapping[str, str]) -> RequestError:
     """Return the error for a folder that holds another run than the one that was asked for."""
     return RequestError(
         f"{folder} holds another run than this one (there → here):{listed(differing)}\n"
-        "  Say what it was made with to go on with it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
+        "  Use its settings to continue it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
     )
 
 
@@ -97,9 +98,9 @@ def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: P
     if old is not None and old != new:
         names = [name for name in old if old[name] != (new or {}).get(name)] if isinstance(old, dict) else []
         raise RequestError(
-            f"the data are not those that the run in {folder} began with: the SHA-256 of "
+            f"the data differ from those that the run in {folder} began with: the SHA-256 of "
             f"{', '.join(names) or now.get('root') or now.get('used')} differs.\n"
-            "  Put them back, say where they are now (data.path, data.root), or start a new run."
+            "  Restore them, give their new place (data.path, data.root), or start a new run."
         )
 
 
@@ -131,8 +132,8 @@ def find_moved_data(folder: Path, config: Config) -> dict[str, str]:
         return {}
     digest = f" (SHA-256 {record['sha256']})" if isinstance(record.get("sha256"), str) else ""
     raise RequestError(
-        f"{key}={place}: there is nothing, and the run's data are not beside {folder} either.\n"
-        f"  Say where they are now: {key}={'FILE' if key == 'data.path' else 'FOLDER'}{digest}."
+        f"{key}={place} does not exist, and the run's data are not beside {folder} either.\n"
+        f"  Give their new place: {key}={'FILE' if key == 'data.path' else 'FOLDER'}{digest}."
     )
 
 

@@ -194,7 +194,7 @@ def test_the_command_names_who_is_missing(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tabel1"], "no item, and no folder of a run.*table1"),
+        (["tabel1"], "neither an item nor the folder of a run.*table1"),
         (["table1", "against=scipy"], "against= is for a RUN"),
         (["{run}", "against=scipi"], "scipi.*scipy"),
         (["{run}", "table1"], "Give one item or one run"),

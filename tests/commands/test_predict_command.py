@@ -336,5 +336,5 @@ def test_a_fit_goes_on_with_the_errors_of_its_parameters(tmp_path, capsys):
     assert frame["size_mean"][-1] == pytest.approx(50, abs=3)
     inside = (frame["size"] > frame["size_5"]) & (frame["size"] < frame["size_95"])
     assert inside.sum() >= 15
-    with pytest.raises(RequestError, match="a fit has seen what it was fitted to"):
+    with pytest.raises(RequestError, match="is not for a fit"):
         command.main([str(folder), f"out={tmp_path / 'out.csv'}", "seen=0.5"])

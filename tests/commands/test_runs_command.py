@@ -66,7 +66,7 @@ def test_last_is_a_run(odenet, runs):
     assert "sweeps/2026-01-03/c/0-x/config.yaml" in odenet("eval", "last").stderr
     done = odenet("export", "last~3", "out=w.safetensors")
     assert done.returncode == 2
-    assert "last~3 is no run: runs/ and sweeps/ of this folder hold 3." in done.stderr
+    assert "last~3 is not a run: runs/ and sweeps/ in this folder hold 3." in done.stderr
 
 
 def test_a_killed_run_is_none_that_runs(odenet, runs):

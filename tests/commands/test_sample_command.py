@@ -143,5 +143,5 @@ def test_what_is_no_flow_is_refused(tmp_path, model):
     train_run(tmp_path, *words)
     for asked in ("n=3", "points=points.csv"):
         (tmp_path / "points.csv").write_text("1,2")
-        with pytest.raises(RequestError, match="it is no flow"):
+        with pytest.raises(RequestError, match="it is not a flow"):
             sample.main([str(tmp_path), asked.replace("=p", f"={tmp_path}/p")])

@@ -80,7 +80,7 @@ WRONG = {
     "model.wdth=3": ["Did you mean `model.width`?"],
     "odenet": ["'odenet' is not of the form key=value", "Did you mean `model=odenet`?"],
     "resume": ["'resume' is not of the form key=value"],
-    "solver.rtol = 1": ["'solver.rtol' is not of the form key=value", "without blanks"],
+    "solver.rtol = 1": ["'solver.rtol' is not of the form key=value", "without spaces"],
     "--rtol 1e-3": ["arguments: --rtol. Did you mean `solver.rtol`"],
     "model=odenet,": ["model=odenet, cannot be read: this is not Hydra's grammar"],
     "model.width=[1": ["model.width=[1 cannot be read"],
@@ -240,7 +240,7 @@ def test_a_preset_beside_a_saved_config_is_refused_with_words_that_work(tmp_path
     def refused(*added, **record):
         content = {"status": "done", "command": "odenet train", "overrides": words, **record}
         (tmp_path / "run.json").write_text(json.dumps(content))
-        with pytest.raises(RequestError, match="no place for") as error:
+        with pytest.raises(RequestError, match="cannot take") as error:
             prepare(["--config-dir", str(tmp_path), "--config-name", "config", *added])
         return advised(str(error.value))
 

@@ -75,7 +75,7 @@ def test_a_working_directory_that_was_deleted_is_said(odenet, tmp_path):
     for number, words in enumerate(("train", "eval run", "list", "report run")):
         done = odenet(*words.split(), before=faults("leave_folder", str(tmp_path / f"gone{number}")))
         assert (done.code, done.out) == (2, "")
-        assert "the working directory has gone" in done.err
+        assert "the working directory no longer exists" in done.err
     assert odenet("--help", before=faults("leave_folder", str(tmp_path / "gone"))).code == 0
 
 
@@ -125,7 +125,7 @@ def test_an_error_in_a_network_of_ones_own_is_shown_with_its_place(odenet, tmp_p
     assert done.code == 1
     assert done.err.startswith(f"error: {says}")
     assert f"{tmp_path}/nets.py, line {line}, in forward: " in done.err
-    assert "not expected" not in done.err
+    assert "unexpected" not in done.err
     assert f"nets.py, line {line}" in run_json(tmp_path / "run")["reason"]
 
 

@@ -121,7 +121,7 @@ EVIL = {
     "a tag": ("seed: !!python/object/apply:os.mkdir [exploded]\n", "!!python/object/apply:os.mkdir"),
     "an alias bomb": (bomb(), "values"),
     "an alias of itself": ("seed: &a [*a]\n", "*a"),
-    "a deep nest": ("seed: " + "[" * 500 + "]" * 500 + "\n", "one in the other"),
+    "a deep nest": ("seed: " + "[" * 500 + "]" * 500 + "\n", "levels"),
     "an endless file": ("seed: 1\n#" + "x" * (2 << 20), "1,048,576 bytes"),
     "no YAML": ("seed: [1\n", "is not sound YAML"),
 }

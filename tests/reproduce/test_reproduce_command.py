@@ -132,7 +132,7 @@ def test_cells_of_other_data_under_the_same_name_are_refused(reproduce, tmp_path
     record = {"status": "done", "data": {"used": "digits", "sha256": "aaaa"}}
     (tmp_path / cell.folder / "run.json").write_text(json.dumps(record))
     monkeypatch.setenv("ODENET_FAKE_SHA", "bbbb")
-    with pytest.raises(RequestError, match=r"MLP, seed 0.* other data under the same name.*aaaa.*bbbb") as refused:
+    with pytest.raises(RequestError, match=r"MLP, seed 0.* different data of the same name.*aaaa.*bbbb") as refused:
         reproduce(*words, "--out", "other")
     assert refused.value.code == 2
     assert not starts(tmp_path)

@@ -237,7 +237,7 @@ def test_a_table_without_kept_cells_says_so(results):
     ("words", "reason"),
     [
         ("table1 --preset cpu", "Presets with a table here: quick."),
-        ("tabel1", "tabel1 cannot be verified: it is no item, and no folder of a run. Did you mean `table1`?"),
+        ("tabel1", "tabel1 cannot be verified: it is neither an item nor the folder of a run. Did you mean `table1`?"),
         ("table1 --presett cpu", "--presett is not a key here. Did you mean `--preset`?"),
         ("table1 fig3", "Give one item"),
         ("table1 --retrain", "--retrain needs a value"),

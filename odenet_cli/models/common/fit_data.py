@@ -1,4 +1,4 @@
-"""What a table of observations says before anything is fitted: which state each column shows, and where to begin."""
+"""Read from a table of observations, before a fit: which state each column measures, and initial values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown_states(names: Sequence[str], states: Sequence[str], observed: Sequence
         return list(states)
     raise RequestError(
         f"the columns {', '.join(names)} show some of the states {', '.join(states)}, and it is not known "
-        f"which.\n  Say for each column its state: model.observed=[{', '.join(states[: len(names)])}], or "
+        f"which.\n  Give the state of each column: model.observed=[{', '.join(states[: len(names)])}], or "
         "choose other columns: data.values=[…]."
     )
 

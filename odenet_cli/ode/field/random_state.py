@@ -253,5 +253,5 @@ def refuse(gradient: str, repeats_steps: bool, source: str) -> None:
         f"the vector field draws random numbers from {source} (dropout in training mode, noise), which\n"
         f"  gradient={gradient} cannot repeat: {why}.\n"
         f"  Use {steps} or gradient=backprop, which differentiate the steps that were taken; or draw the noise\n"
-        "  once, outside of the field, and hand it over."
+        "  once, outside of the field, and pass it in args."
     )

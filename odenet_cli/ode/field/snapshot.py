@@ -168,8 +168,8 @@ class Snapshot:
         # The message names the first change only.
         for label, change in self._changes():
             raise FieldChanged(
-                f"the vector field is not what it was in the forward solve: {label.lstrip(': .')} {change}.\n"
-                f"  gradient={gradient} evaluates it again in the backward pass. Hand over what changes between solves "
+                f"the vector field has changed since the forward solve: {label.lstrip(': .')} {change}.\n"
+                f"  gradient={gradient} evaluates it again in the backward pass. Pass what changes between solves "
                 "as an\n  argument, solver(field, y0, ts, args=(u, ...)) for field(t, y, u, ...); or leave it as it is "
                 "until the\n  backward pass is done; or use gradient=backprop."
             )

@@ -33,7 +33,7 @@ def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
     generators = draws.changed(states)
     source = f"it draws from {generators} at each evaluation" if generators else "it changes from call to call"
     remedy = (
-        "draw once a solve and hand it over in args; switch dropout off inside the field (field.eval(), p=0)"
+        "draw once per solve and pass the numbers in args; switch dropout off inside the field (field.eval(), p=0)"
         if generators
         else "let the field keep no state of its own: what changes from solve to solve goes into args"
     )

@@ -52,4 +52,4 @@ def find(solve: TracedSolve) -> Finding | None:
         return replace(case, y0=solve.rhs.restore(parts))
 
     remedy = f"lower optim.lr, or set optim.clip=1, and go on from weights that were good; tried {how}"
-    return Finding("optimiser", f"{reason}: the solver is innocent", evidence, [{"field": remedy}], repair)
+    return Finding("optimiser", f"{reason}: the solver is not the cause", evidence, [{"field": remedy}], repair)
