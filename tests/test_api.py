@@ -42,7 +42,7 @@ def test_a_trained_run_is_loaded(run):
 def test_last_is_the_newest_run(run):
     """`last` and the folder are the same run; there is none before it."""
     assert odenet.load("last").folder == run.folder
-    with pytest.raises(RequestError, match=r"last~1 is no run: .* hold 1"):
+    with pytest.raises(RequestError, match=r"last~1 is not a run: .* hold 1"):
         odenet.load("last~1")
 
 

@@ -169,7 +169,7 @@ def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
     assert "as drawn: no validation series showed" in capsys.readouterr().out
     for damaged in ({"window": [1.0], "further": "none"}, {"window": [1.0, 1.0], "leads": [], "further": []}):
         (folder / "run.json").write_text(json.dumps({**record, "band": damaged}))
-        with pytest.raises(RequestError, match=r"run.json: band is .* Put back what the run wrote there"):
+        with pytest.raises(RequestError, match=r"run.json: band is .* Restore the file"):
             command.main([str(folder), f"out={out}"])
 
 

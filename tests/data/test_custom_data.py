@@ -142,7 +142,7 @@ def test_it_trains_and_only_the_command_line_names_it(odenet, tmp_path):
     final = json.loads((tmp_path / "run" / "run.json").read_text())["final"]
     refused = odenet("eval", "run")
     assert refused.returncode == 2
-    assert f"Say it again: {target}" in refused.stderr
+    assert f"Give it again: {target}" in refused.stderr
     scored = odenet("eval", "run", target)
     assert scored.returncode == 0, scored.stderr
     row = json.loads((tmp_path / "run" / "eval.jsonl").read_text().splitlines()[-1])

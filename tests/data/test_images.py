@@ -154,8 +154,8 @@ def test_an_image_that_is_damaged_behind_its_head_is_named(tmp_path):
         ({"path": None}, "data.path is missing: data=images data.path=FOLDER"),
         ({"path": "/nowhere"}, "is not there. Name a folder"),
         ({"path": __file__}, "is no folder"),
-        ({"size": 0}, r"data.size=\[0, 0\] is no size"),
-        ({"size": [4, 5, 6]}, r"data.size=\[4, 5, 6\] is no size"),
+        ({"size": 0}, r"data.size=\[0, 0\] is not a size"),
+        ({"size": [4, 5, 6]}, r"data.size=\[4, 5, 6\] is not a size"),
         ({"augment": ["crop"], "crop": 7}, "data.crop=7 is as wide as the images"),
     ],
 )

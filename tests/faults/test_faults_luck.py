@@ -213,7 +213,7 @@ def test_a_reproduction_without_a_place_for_its_runs_is_refused_first(odenet, tm
         (["train", "optim.lr=" + "k" * 5000], "k… is not a number"),
         (["train", "name=[" + "a b " * 2000], "error: "),
         (["k" * 5000], "k… no such command"),
-        (["train", "--config-path", "run"], "A folder beside them is --config-dir run"),
+        (["train", "--config-path", "run"], "To add presets use --config-dir run"),
         (["train", "--config-dir", "run"], "Add --config-name config"),
     ],
     ids=lambda value: value[-1][:12] if isinstance(value, list) else "",

@@ -252,5 +252,5 @@ def test_images_are_refused(model):
 
 @pytest.mark.parametrize("data", ["moons", "u1"])
 def test_a_classifier_is_no_flow(data):
-    with pytest.raises(RequestError, match="go model=cnf, planar, and a class of your own"):
+    with pytest.raises(RequestError, match="use model=cnf, planar, or a class of your own"):
         check(compose(["model=mlp", f"data={data}", "device=cpu"]))

@@ -55,7 +55,7 @@ def test_a_table_of_the_same_name_and_other_content_is_passed_over(project):
 
 def test_where_there_is_none_what_to_say_is_told(project):
     (project / "tables" / "data.csv").unlink()
-    with pytest.raises(RequestError, match=r"Say where they are now: data\.path=FILE \(SHA-256 138e509b"):
+    with pytest.raises(RequestError, match=r"Give their new place: data\.path=FILE \(SHA-256 138e509b"):
         ask(project)
 
 
