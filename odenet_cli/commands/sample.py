@@ -137,7 +137,7 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
     missing = next((name for name in ("log_prob", method) if not callable(getattr(network, name, None))), None)
     if missing:
         raise RequestError(
-            f"{request.folder} is a run of {model_words(config)}, which has no {missing}: it is no flow.\n"
+            f"{request.folder} is a run of {model_words(config)}, which has no {missing}: it is not a flow.\n"
             "  Name a run of model=cnf or model=planar."
         )
     network.load_state_dict(weights_of_run(request.folder, config, request.checkpoint)["model"])

@@ -96,7 +96,7 @@ def _check_form(override: str) -> None:
     bare = key_of(override)
     if not re.match(r"[^\W\d]|\$", bare) or not (equals or key.startswith("~")):
         raise RequestError(
-            f"{override!r} is not of the form key=value, in one word without blanks.{offer_choices(override)}\n"
+            f"{override!r} is not of the form key=value, in one word without spaces.{offer_choices(override)}\n"
             "  `odenet train --help` shows the keys."
         )
     if len(os.fsencode(bare)) > MAX_KEY_BYTES:  # Hydra would look for a file of this name
