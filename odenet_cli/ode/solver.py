@@ -217,7 +217,9 @@ class Adaptive(_Solver):
     compile     True: compile steps and their backward passes with `torch.compile`; "loop": all steps in one compiled
                 loop (`odenet_cli.ode.compiled`) if the method is FSAL, the controller is I and no single step is
                 needed, else as True. Pays for small fields. Steps are not compiled if ts has gradients. Compiled
-                backprop has no second derivative, and one backward pass only
+                backprop has no second derivative, and one backward pass only, not through buffers that the field
+                writes (BatchNorm in training). The compiler does not notice a method that is replaced on its class;
+                "loop" draws from Python's `random` once, not once an evaluation
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error
     first_step  length of the first step; None: by Hairer's rule, with one more evaluation
