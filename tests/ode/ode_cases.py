@@ -10,7 +10,7 @@ from odenet_cli.ode.outputs import steps
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.right_hand_side import RightHandSide
 
-# Methods that are a tableau; a multistep method has tests of its own.
+# Methods that are a tableau.
 METHODS = [name for name in methods.names() if isinstance(method(name), Tableau)]
 ADAPTIVE = [name for name in METHODS if method(name).error_weights]
 GRADIENTS = gradient.names()
@@ -20,6 +20,9 @@ HEUN_EULER = Tableau.parse("0 |\n 1 | 1\n b | 1/2 1/2\n b* | 1 0", order=2)
 
 PAIRS = ADAPTIVE if "heun_euler" in ADAPTIVE else [*ADAPTIVE, HEUN_EULER]
 SOLVERS = [("adaptive", name) for name in PAIRS] + [("fixed", name) for name in METHODS]
+ADAMS = ("adaptive", "adams")
+# Of one step and of several, each with the gradients that it has.
+WAYS = [("dopri5", grad) for grad in GRADIENTS] + [("adams", grad) for grad in ("backprop", "adjoint")]
 
 
 def label(case):

@@ -18,7 +18,7 @@ def solver(tol=1e-6, name="dopri5", **options):
     return Adaptive(method=name, rtol=tol, atol=tol, gradient=Adjoint(**options))
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("name", [*ADAPTIVE, "adams"])
 @pytest.mark.parametrize("factor", [1e6, 2.0**-20, -1.0])
 def test_scaling_the_loss_scales_the_gradient_and_nothing_else(factor, name):
     results = []

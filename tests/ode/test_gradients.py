@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from ode_cases import GRADIENTS, HEUN_EULER, METHODS, SOLVERS, Swirl, doubles, label, naive, solver, steps_of
+from ode_cases import GRADIENTS, HEUN_EULER, METHODS, SOLVERS, WAYS, Swirl, doubles, label, naive, solver, steps_of
 from torch.autograd import gradcheck, gradgradcheck
 
 from odenet_cli.ode import Adaptive, Fixed, method
@@ -136,11 +137,11 @@ def test_the_end_of_a_span_of_no_length_can_be_learned():
     assert torch.autograd.grad(y, ts)[0].tolist() == pytest.approx([-0.6, 0.6])
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize(("kind", "name"), [*itertools.product(HIGH, GRADIENTS), *WAYS[-2:]])
 @pytest.mark.parametrize("span", [(0.0, 1.5), (1.0, -0.5)])
-@pytest.mark.parametrize("kind", HIGH)
 def test_every_gradient_follows_the_matrix_exponential(kind, span, name):
-    follow_the_matrix_exponential(kind, span, name, [(1e-4, 1e-2), (1e-9, 1e-7)])
+    # The errors of Adams' longer steps add up to more.
+    follow_the_matrix_exponential(kind, span, name, [(1e-4, 1e-2), (1e-9, 1e-6 if kind == "adams" else 1e-7)])
 
 
 @pytest.mark.numerics

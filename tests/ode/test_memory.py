@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from ode_cases import GRADIENTS, Swirl, doubles, solver
+from ode_cases import GRADIENTS, WAYS, Swirl, doubles, solver
 from torch import nn
 
 
@@ -33,19 +33,21 @@ def saved_bytes(run, parameters):
     return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in own)
 
 
+FIXED = [("fixed", "dopri5", grad) for grad in GRADIENTS]
+
+
 def net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 8))
 
 
-@pytest.mark.parametrize("kind", ["fixed", "adaptive"])
-@pytest.mark.parametrize("grad", GRADIENTS)
-def test_memory_against_steps(grad, kind):
+@pytest.mark.parametrize(("kind", "name", "grad"), [("adaptive", *way) for way in WAYS] + FIXED)
+def test_memory_against_steps(kind, name, grad):
     module, y0 = net(), torch.ones(16, 8)
 
     def held(steps):
         options = {} if kind == "fixed" else {"max_step": 1 / steps, "first_step": 1 / steps}
-        solve = solver((kind, "dopri5"), grad, tol=1e-2, steps=steps, **options)
+        solve = solver((kind, name), grad, tol=1e-2, steps=steps, **options)
         return saved_bytes(lambda: solve(lambda t, y: module(y), y0, torch.tensor([0.0, 1.0])), module.parameters())
 
     state = y0.untyped_storage().nbytes()
@@ -56,9 +58,9 @@ def test_memory_against_steps(grad, kind):
         return
     few, many = held(8), held(128)
     if grad == "backprop":
-        # Six evaluations a step, each with its point and the 32 hidden numbers of a sample at least.
-        assert few >= 8 * 6 * 16 * (8 + 32) * 4
-        assert many == pytest.approx(16 * few, rel=0.05)
+        # Six evaluations a step, of Adams one, each with its point and the 32 hidden numbers of a sample at least.
+        assert few >= 8 * (6 if name == "dopri5" else 1) * 16 * (8 + 32) * 4
+        assert many == pytest.approx(16 * few, rel=0.05 if name == "dopri5" else 0.2)
     else:
         assert many - few == 120 * state  # replay: one state a step
 
@@ -67,16 +69,20 @@ def live():
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
+QUICK = [("bosh3", "adjoint"), ("bosh3", "reversible"), *WAYS[-2:]]
+MORE = [("adaptive", "bosh3", "backprop"), ("adaptive", "bosh3", "replay"), *(("fixed", "bosh3", g) for g in GRADIENTS)]
+
+
 @pytest.mark.parametrize("times", [pytest.param((0.0, 1.0), marks=pytest.mark.numerics), (0.0, 0.5, 1.0)])
-@pytest.mark.parametrize("kind", [pytest.param("fixed", marks=pytest.mark.numerics), "adaptive"])
 @pytest.mark.parametrize(
-    "grad", [pytest.param(g, marks=pytest.mark.numerics) if g in ("backprop", "replay") else g for g in GRADIENTS]
+    ("kind", "name", "grad"),
+    [*(("adaptive", *way) for way in QUICK), *(pytest.param(*way, marks=pytest.mark.numerics) for way in MORE)],
 )
-def test_training_leaves_nothing_behind(grad, kind, times):
+def test_training_leaves_nothing_behind(kind, name, grad, times):
     """No reference cycles: with the collector off, thirty steps end with as many tensors as three."""
     module, y0 = net(), torch.ones(4, 8)
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
-    solve = solver((kind, "bosh3"), grad, tol=1e-1, steps=1)
+    solve = solver((kind, name), grad, tol=1e-1, steps=1)
     ts = torch.tensor(times, requires_grad=True)
 
     def train(steps):
@@ -120,8 +126,8 @@ def test_a_failed_or_abandoned_solve_leaves_nothing_behind(grad):
 
 
 @pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.5, 1.0)])
-@pytest.mark.parametrize("grad", GRADIENTS)
-def test_after_backward_a_loss_that_is_still_alive_holds_no_buffers(grad, times):
+@pytest.mark.parametrize(("name", "grad"), WAYS)
+def test_after_backward_a_loss_that_is_still_alive_holds_no_buffers(name, grad, times):
     class Watched(nn.Module):
         def __init__(self):
             super().__init__()
@@ -133,7 +139,7 @@ def test_after_backward_a_loss_that_is_still_alive_holds_no_buffers(grad, times)
             return self.net[2](torch.tanh(hidden) * hidden)
 
     field, y0 = Watched(), torch.ones(4, 8)
-    loss = solver(("adaptive", "dopri5"), grad, tol=1e-2)(field, y0, torch.tensor(times)).y.square().mean()
+    loss = solver(("adaptive", name), grad, tol=1e-2)(field, y0, torch.tensor(times)).y.square().mean()
     loss.backward()
     assert loss.requires_grad
     assert sum(reference() is not None for reference in field.seen) == 0

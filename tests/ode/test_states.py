@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from ode_cases import GRADIENTS, SOLVERS, Swirl, doubles, label, solver
+from ode_cases import ADAMS, GRADIENTS, SOLVERS, WAYS, Swirl, doubles, label, solver
 
 DOPRI5 = ("adaptive", "dopri5")
 
@@ -17,7 +17,7 @@ SHAPES = [(), (1,), (2, 3), (2, 1, 3, 2), (0,), (0, 3)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
 
-@pytest.mark.parametrize("case", SOLVERS, ids=label)
+@pytest.mark.parametrize("case", [*SOLVERS, ADAMS], ids=label)
 @pytest.mark.parametrize(
     ("shapes", "dtypes"), [(SHAPES, [torch.float32]), ([(2, 3), (0,)], DTYPES)], ids=["shapes", "types"]
 )
@@ -30,10 +30,10 @@ def test_shape_and_type_are_kept(case, shapes, dtypes):
             assert y.dtype == dtype
 
 
-@pytest.mark.parametrize("grad", GRADIENTS)
-def test_a_rotation_in_the_complex_plane(grad):
+@pytest.mark.parametrize(("name", "grad"), WAYS)
+def test_a_rotation_in_the_complex_plane(name, grad):
     omega = torch.tensor(2.0 + 0.5j, dtype=torch.complex128, requires_grad=True)
-    solve = solver(DOPRI5, grad, tol=1e-10)
+    solve = solver(("adaptive", name), grad, tol=1e-10)
     y0 = torch.tensor(1 + 1j, dtype=torch.complex128, requires_grad=True)
     y = solve(lambda t, y: 1j * omega * y, y0, doubles(0.0, 1.0)).y
     exact = (1 + 1j) * cmath.exp(1j * (2 + 0.5j))
@@ -44,8 +44,8 @@ def test_a_rotation_in_the_complex_plane(grad):
     assert abs(of_y0.item() - (exact / (1 + 1j)).conjugate()) < 1e-8
 
 
-@pytest.mark.parametrize("grad", GRADIENTS)
-def test_a_tuple_of_mixed_types_and_shapes(grad):
+@pytest.mark.parametrize(("name", "grad"), WAYS)
+def test_a_tuple_of_mixed_types_and_shapes(name, grad):
     y0 = (torch.ones(2, 3), doubles(1.0), torch.ones((), dtype=torch.complex128), torch.ones(0))
 
     def field(t, y):
@@ -53,7 +53,7 @@ def test_a_tuple_of_mixed_types_and_shapes(grad):
         assert t.dtype == torch.float64
         return -y[0], -2 * y[1], 1j * y[2], y[3]
 
-    y = solver(DOPRI5, grad)(field, y0, doubles(0.0, 0.5, 1.0)).y
+    y = solver(("adaptive", name), grad)(field, y0, doubles(0.0, 0.5, 1.0)).y
     assert isinstance(y, tuple)
     assert [part.dtype for part in y] == [part.dtype for part in y0]
     assert [part.shape for part in y] == [(3, *part.shape) for part in y0]
@@ -70,7 +70,7 @@ def test_a_tuple_of_one_stays_a_tuple():
     assert isinstance(y, tuple)
 
 
-@pytest.mark.parametrize("case", SOLVERS, ids=label)
+@pytest.mark.parametrize("case", [*SOLVERS, ADAMS], ids=label)
 def test_a_tuple_takes_the_steps_of_its_parts_laid_side_by_side(case):
     field, y0 = Swirl(4), torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4)
     solve, ts = solver(case, tol=1e-5), doubles(0.0, 0.3, 1.0)
@@ -88,7 +88,7 @@ def test_there_and_back_again(case):
     assert (solve(field, y1, doubles(1.0, 0.0)).y - y0).abs().max() < 1e-2
 
 
-@pytest.mark.parametrize("case", SOLVERS, ids=label)
+@pytest.mark.parametrize("case", [*SOLVERS, ADAMS], ids=label)
 def test_the_callers_tensors_are_left_alone(case):
     y0, ts = torch.ones(2, 3, dtype=torch.float64), doubles(0.0, 0.5, 1.0)
     seen = []
@@ -133,16 +133,18 @@ def test_expanded_and_strided_states():
     assert torch.allclose(solve(lambda t, y: t.expand_as(y), turned, doubles(0.0, 2.0)).y, turned + 2)
 
 
+@pytest.mark.parametrize("name", ["dopri5", "adams"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_nothing_is_recorded(mode):
+def test_without_gradients_nothing_is_recorded(mode, name):
     field, y0 = Swirl(), torch.ones(3, dtype=torch.float64, requires_grad=True)
-    solve = solver(DOPRI5)
+    solve = solver(("adaptive", name))
     with mode():
-        y = solve(field, y0, doubles(0.0, 0.5, 1.0)).y
-    assert not y.requires_grad
+        plain = solve(field, y0, doubles(0.0, 0.5, 1.0))
+    assert not plain.y.requires_grad
     with_gradient = solve(field, y0, doubles(0.0, 0.5, 1.0))
     assert with_gradient.y.requires_grad
-    assert torch.equal(y, with_gradient.y)
+    assert torch.equal(plain.y, with_gradient.y)
+    assert plain.stats == with_gradient.stats
 
 
 def test_without_anything_to_differentiate_nothing_is_recorded():
@@ -150,11 +152,11 @@ def test_without_anything_to_differentiate_nothing_is_recorded():
     assert not y.requires_grad
 
 
-@pytest.mark.parametrize("grad", GRADIENTS)
-def test_a_zero_length_span_is_the_identity(grad):
+@pytest.mark.parametrize(("name", "grad"), WAYS)
+def test_a_zero_length_span_is_the_identity(name, grad):
     y0 = doubles(1.0, 2.0, grad=True)
     for ts in (doubles(1.0, 1.0), doubles(1.0, 1.0, 1.0)):
-        y, stats = solver(DOPRI5, grad)(lambda t, y: -y, y0, ts)
+        y, stats = solver(("adaptive", name), grad)(lambda t, y: -y, y0, ts)
         assert torch.equal(y.reshape(-1, 2)[-1], y0)
         assert stats.nfe_forward == stats.accepted == 0
         (found,) = torch.autograd.grad(y.sum(), y0)
