@@ -24,6 +24,7 @@ from torch import nn
 
 from odenet_cli import models
 from odenet_cli.analysis.trained import known_data, weights_of_run
+from odenet_cli.config.resolve import tied
 from odenet_cli.config.saved import load as load_config
 from odenet_cli.config.schema import Config
 from odenet_cli.data import shape
@@ -76,10 +77,8 @@ class LoadedRun:
         model = copy.deepcopy(self.model)
         if not models.solvers(model):
             raise ValueError(f"model={self.config.model['name']} has no solver to change.")
-        if "rtol" in changes:
-            changes.setdefault("atol", changes["rtol"])
         for module in models.solvers(model):
-            module.solver = dataclasses.replace(module.solver, **changes)
+            module.solver = dataclasses.replace(module.solver, **tied(changes))
         return dataclasses.replace(self, model=model)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from odenet_cli.commands import _common
 from odenet_cli.config.presets import adaptive, preset
-from odenet_cli.config.resolve import eval_solver
+from odenet_cli.config.resolve import eval_solver, tied
 from odenet_cli.config.schema import STEP_CONTROL, Config
 from odenet_cli.scores import scores_of
 from odenet_cli.terminal import columns, on_terminal, say_text
@@ -72,9 +72,8 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
         implied = dict.fromkeys(("rtol", "atol", "steps"), None)
         implied.update(_inherited(run, changes["eval.solver.method"]))
         implied.update(dict.fromkeys(STEP_CONTROL if implied["rtol"] is None else ("controller",)))
-    if "eval.solver.rtol" in changes:
-        implied["atol"] = None
-    return altered(run, {**{f"eval.solver.{name}": value for name, value in implied.items()}, **changes})
+    implied = {f"eval.solver.{name}": value for name, value in implied.items()}
+    return altered(run, {**changes, **implied, **tied(changes)})
 
 
 def _inherited(run: Config, method: Any) -> dict[str, Any]:

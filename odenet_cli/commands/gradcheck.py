@@ -134,9 +134,7 @@ def changed(run: Config, changes: dict[str, Any]) -> Config:
         implied |= {**OPTIONS, **dict.fromkeys(BACKWARD_KEYS)}
     if "gradient.solver.method" in changes or changes.get("gradient.norm", run.gradient.norm) != run.gradient.norm:
         implied |= dict.fromkeys(BACKWARD_KEYS)
-    if "gradient.solver.rtol" in changes:
-        implied["gradient.solver.atol"] = None
-    return altered(run, {**changes, **{key: value for key, value in implied.items() if key not in changes}})
+    return altered(run, {**changes, **implied, **resolve.tied(changes)})
 
 
 def describe(config: Config) -> tuple[str, str, str]:

@@ -5,11 +5,18 @@ A data set's recipe fills in values that are null, a method brings its preset, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.schema import STEP_CONTROL, Config, EvalConfig, GradientConfig, SolverChange, SolverConfig
+
+
+def tied(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes of solvers, keys such as `rtol` or `eval.solver.rtol`, in which an rtol without atol sets both."""
+    atols = {key.removesuffix("rtol") + "atol": x for key, x in changes.items() if key.rpartition(".")[2] == "rtol"}
+    return {**changes, **atols, **changes}  # in this order: a value of a wrong type is that of the rtol
 
 
 def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", keep: bool = False) -> SolverConfig:
@@ -29,9 +36,7 @@ def changed(solver: SolverConfig, change: SolverChange, key: str = "solver", kee
             kept |= {name: start[name] for name in STEP_CONTROL if name != "controller"}
         start = {"max_steps": solver.max_steps, **own, **kept}
     given = {item.name: value for item in fields(change) if (value := getattr(change, item.name)) is not None}
-    if "rtol" in given:
-        given.setdefault("atol", given["rtol"])
-    return SolverConfig(**{**start, **given})
+    return SolverConfig(**{**start, **tied(given)})
 
 
 def eval_config(config: Config) -> EvalConfig:
