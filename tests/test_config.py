@@ -33,6 +33,13 @@ def test_one_thing_has_one_name():
     assert all(headline(group, name) for group in groups() for name in options(group))
 
 
+def test_a_preset_may_be_based_on_another():
+    """It is read as Hydra reads it."""
+    expected = {**preset("data", "table"), "name": "csv"}
+    assert preset("data", "csv") == expected
+    assert {**compose(["model=rnn", "data=csv", "data.path=x"]).data, "path": None} == expected
+
+
 def test_a_preset_looks_at_the_recipe_of_the_data_it_is_told():
     assert [preset("solver", "bosh3", data=data)["rtol"] for data in (None, "digits", "moons")] == [1e-3, 1e-3, 1e-5]
     with pytest.raises(RequestError, match="data=moon is not known"):

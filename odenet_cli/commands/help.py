@@ -12,7 +12,7 @@ from typing import Any
 from odenet_cli.cli import commands
 from odenet_cli.commands import _common
 from odenet_cli.config.check import check, describe_range
-from odenet_cli.config.presets import conf_dir, offer_choices, options, written
+from odenet_cli.config.presets import offer_choices, options, texts, written
 from odenet_cli.config.resolve import complete
 from odenet_cli.config.schema import Config, find_field, schema_keys
 from odenet_cli.errors import HasNoMeaning, RequestError
@@ -131,8 +131,8 @@ def _preset_option(key: str, config: Config) -> tuple[str, dict[str, str]]:
             )
         listed = ", ".join(f"{group}.{option}" for option in values)
         raise RequestError(f"{key} is not an option.{nearest(name, values)}\n  {group}={preset} has: {listed}.")
-    text = (conf_dir() / group / f"{preset}.yaml").read_text(encoding="utf-8")
-    comment = re.search(rf"^ *{re.escape(name.rpartition('.')[2])}:.*?# *(.*)$", text, re.MULTILINE)
+    key_line = rf"^ *{re.escape(name.rpartition('.')[2])}:.*?# *(.*)$"
+    comment = re.search(key_line, "\n".join(texts(group, preset)), re.MULTILINE)
     meaning = comment[1] if comment else f"an option of {group}={preset}"
     return meaning, {"default": spell(values.get(name))}
 

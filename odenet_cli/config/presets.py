@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,16 @@ def offer_choices(name: str) -> str:
     return offer([f"{group}={name}" for group in groups() if name in options(group)])
 
 
+def texts(group: str, name: str) -> list[str]:
+    """Return the YAML of a preset, then that of the preset it is based on: `defaults: [NAME, _self_]`."""
+    own = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    base = re.search(r"^defaults: \[(\w+), _self_\]$", own, re.MULTILINE)
+    return [own, *(texts(group, base[1]) if base else ())]
+
+
 def headline(group: str, name: str) -> str:
     """Return the first comment of a preset, its description in one line."""
-    for line in (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+    for line in texts(group, name)[0].splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
@@ -45,8 +53,11 @@ def headline(group: str, name: str) -> str:
 def _load(group: str, name: str, data: str | None) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    loaded = OmegaConf.load(conf_dir() / group / f"{name}.yaml")
-    around = {"data": OmegaConf.load(conf_dir() / "data" / f"{data}.yaml")} if data is not None else {}
+    def read(group: str, name: str) -> Any:
+        return OmegaConf.merge(*map(OmegaConf.create, reversed(texts(group, name))))
+
+    loaded = read(group, name)
+    around = {"data": read("data", data)} if data is not None else {}
     values = OmegaConf.to_container(OmegaConf.merge(around, loaded), resolve=True)
     assert isinstance(values, dict)
     return {str(key): values[key] for key in loaded if key != "defaults"}

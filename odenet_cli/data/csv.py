@@ -1,9 +1,5 @@
 """The old name of `data=table`."""
 
-from __future__ import annotations
+from odenet_cli.data.table import Source
 
-from odenet_cli.data import table
-
-
-class Source(table.Source):
-    """Options of `data=csv`: those of `data=table`."""
+__all__ = ["Source"]
