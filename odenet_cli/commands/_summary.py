@@ -55,7 +55,8 @@ def _outcome(overrides: list[str], run: Path, folder: Path, failed: Mapping[Path
 
 
 def markdown(records: list[dict[str, Any]], swept: list[str], width: int | None = None) -> str:
-    """Return a table of the swept keys, the scores that any of the runs has, and its costs.
+    """Return a table of the jobs, by the numbers that their folders begin with: the swept keys, the scores that any of
+    the runs has, and its costs.
 
     Of a terminal `width` columns wide the number, the main score, the status and the swept keys come first.
     """
@@ -63,12 +64,12 @@ def markdown(records: list[dict[str, Any]], swept: list[str], width: int | None 
     shown = [*scores_among(finals), *(cost for cost in COSTS if any(cost.name in final for final in finals))]
     head = ["job", *(key.lstrip("+") for key in swept), *(column.title for column in shown), "status"]
     rows = []
-    for number, record in enumerate(records):
+    for record in records:
         values = dict(override.partition("=")[::2] for override in record["overrides"])
-        final = record["final"]
+        final, job = record["final"], record["folder"].partition("-")[0]
         own = [column for column in (*scores_of(final), *COSTS) if isinstance(final.get(column.name), (int, float))]
         cells = [column.text(final[column.name]) if column in own else "" for column in shown]
-        rows.append([str(number), *(values.get(key, "") for key in swept), *cells, record["status"]])
+        rows.append([job, *(values.get(key, "") for key in swept), *cells, record["status"]])
     main, status = 1 + len(swept), len(head) - 1
     fit = fitting_columns(head, rows, width, first=(0, main, status, *range(1, main)))
     left = sum(place <= len(swept) for place in fit)

@@ -412,7 +412,8 @@ def test_a_saved_config_without_a_data_set_leaves_the_choice_open(tmp_path, monk
 
 def test_a_summary_shows_what_each_task_is_judged_by():
     def job(number, **final):
-        return {"overrides": [f"data={number}", "x=a|b"], "status": "done", "final": final}
+        overrides = [f"data={number}", "x=a|b"]
+        return {"overrides": overrides, "status": "done", "final": final, "folder": f"{7 - number}-data={number}"}
 
     events = {"nll": 3.0, "kl": 1.0, "gap": 0.01, "rate_error": 0.1, "nfe_forward": 20}
     series = {"nll": 3.0, "kl": 1.0, "rmse_further_clean": 0.2, "rmse_further_noisy": 0.3}
@@ -430,13 +431,13 @@ def test_a_summary_shows_what_each_task_is_judged_by():
         {"rate error": "0.100", "gap, nats an event": "0.0100", "NFE forward": "20.0"},
         {},
     ]
-    assert [row[:3] for row in found] == [[str(n), str(n), r"a\|b"] for n in range(7)]
+    assert [row[:3] for row in found] == [[str(7 - n), str(n), r"a\|b"] for n in range(7)]
 
 
 def test_the_table_of_a_sweep_fits_the_terminal():
     """The number, the main score, the status and the swept keys stay; `summary.md` has all columns."""
     final = {"nll": 1.378, "gap": 0.901, "nfe_forward": 76.9, "nfe_backward": 0, "saved_mib": 2.3, "time_s": 16.3}
-    records = [{"overrides": ["solver.rtol=1e-06", "model.units=8"], "status": "done", "final": final}]
+    records = [{"overrides": ["solver.rtol=1e-06", "model.units=8"], "status": "done", "final": final, "folder": "0"}]
     whole = markdown(records, ["solver.rtol", "model.units"])
     assert max(map(len, whole.splitlines())) > 100
     for width in (60, 80, 100):
