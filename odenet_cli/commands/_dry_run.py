@@ -16,7 +16,6 @@ from odenet_cli.rundir import short
 from odenet_cli.streams import hanging
 from odenet_cli.terminal import columns, duration, say
 from odenet_cli.training.build import solves
-from odenet_cli.training.optim import LEAST_SQUARES
 
 MAX_LISTED = 20  # jobs of a sweep
 MIN_VALUE = 11  # columns: tensorboard
@@ -96,7 +95,7 @@ def cost(config: Config) -> dict[str, str]:
 
     session, step = first_steps(config)
     made = f"in {counted(session.step, 'step')} made now, in memory, not compiled"
-    fits = config.optim.name == LEAST_SQUARES
+    fits = config.optim.least_squares
     converged = fits and session.optimizer.converged  # type: ignore[attr-defined]
     lines = {
         "parameters": f"{sum(parameter.numel() for parameter in session.model.parameters()):,}",

@@ -284,11 +284,12 @@ def _check_gradient(gradient: GradientConfig) -> None:
 
 
 def _check_optim(optim: OptimConfig) -> None:
-    require("optim.name", optim.name, options("optim"))
-    given = {"weight_decay": optim.weight_decay or None, "clip": optim.clip} if optim.name == "lm" else {}
-    if "momentum" not in preset("optim", optim.name):
-        given["momentum"] = optim.momentum
-    unused = {f"optim.{key}": value for key, value in given.items() if value is not None}
+    listed = preset("optim", optim.name, "optim.name")
+    unused = {
+        f"optim.{item.name}": value
+        for item in fields(optim)
+        if item.name not in listed and (value := getattr(optim, item.name)) != item.default
+    }
     if unused:
         raise HasNoMeaning(unused, f"has no meaning for optim={optim.name}")
     if sorted(optim.milestones) != list(optim.milestones):

@@ -131,6 +131,11 @@ class OptimConfig:
         None, "gradients of a larger norm, over all parameters, are scaled down to it; null: never", above=0
     )
 
+    @property
+    def least_squares(self) -> bool:
+        """Whether a step solves a least-squares problem (`training/least_squares.py`), and follows no gradient."""
+        return self.name == "lm"
+
 
 @dataclass
 class TrainerConfig:

@@ -12,7 +12,6 @@ from odenet_cli.models import solvers
 from odenet_cli.rundir import short
 from odenet_cli.terminal import INDENT, MAX_COLUMNS, columns, labelled
 from odenet_cli.training import device
-from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.session import Session
 
 
@@ -33,7 +32,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     }
     if solvers(session.model):
         lines["solver"] = solver_line(session)
-        if config.optim.name != LEAST_SQUARES:
+        if not config.optim.least_squares:
             lines["gradient"] = gradient_line(config)
     wait = f", wait policy {threads.wait_policy()}" if session.device.type == "cpu" else ""
     lines |= {"recipe": recipe_line(session), "device": f"{device.describe(session.device)}{wait}"}
@@ -76,7 +75,7 @@ def gradient_line(config: Config) -> str:
 def recipe_line(session: Session) -> str:
     """Return the length of the run, its batches, and the optimiser with its learning rate: the values in effect."""
     trainer, optim = session.config.trainer, session.config.optim
-    if optim.name == LEAST_SQUARES:
+    if optim.least_squares:
         whole = "" if optim.lr == 1 else f", {optim.lr:g} of each"
         return f"Levenberg-Marquardt, at most {counted(session.total, 'step')}{whole}"
     epochs = f"{counted(trainer.epochs or 0, 'epoch')} of {counted(session.per_epoch, 'step')}"

@@ -19,7 +19,6 @@ from odenet_cli.errors import RequestError
 from odenet_cli.models.cnf import ContinuousFlow
 from odenet_cli.tasks import missing_method
 from odenet_cli.training import budget, build, device
-from odenet_cli.training.optim import LEAST_SQUARES
 
 GIB = 2**30
 
@@ -37,13 +36,12 @@ def check(config: Config) -> None:
     budget.check(config, network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RequestError(f"{model_words(config)} has no parameters, so there is nothing to train.")
-    least_squares = config.optim.name == LEAST_SQUARES
-    if least_squares != hasattr(network, "linearise"):
+    if config.optim.least_squares != hasattr(network, "linearise"):
         raise RequestError(
-            f"optim={config.optim.name} and {model_words(config)} do not go together: optim={LEAST_SQUARES} "
+            f"optim={config.optim.name} and {model_words(config)} do not go together: optim=lm "
             "is for model=fit, and model=fit for it alone."
         )
-    if least_squares and config.solver.budget is not None:
+    if config.optim.least_squares and config.solver.budget is not None:
         raise RequestError("solver.budget has no meaning for model=fit, whose tolerance has to stay; leave it out.")
     of_images = datasets.tasks(name)[0] == "classify"
     if config.model["name"] == "custom" and (isinstance(network, ContinuousFlow) or of_images):

@@ -1,4 +1,4 @@
-"""The optimiser of a least-squares fit, `optim=lm`: a Levenberg-Marquardt step per optimiser step."""
+"""Least-squares fits (`optim=lm`, `model=fit`): a Levenberg-Marquardt step per optimiser step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from odenet_cli.data import Data, Split
 from odenet_cli.models.common.levenberg_marquardt import DAMPING, marquardt_step, relative_offset
 from odenet_cli.ode import SolveError
 
@@ -72,7 +73,21 @@ class LevenbergMarquardt(Optimizer):
             group["converged"] = exact or not model.reweigh(problem, r)
         group["known"] = taken
 
-    def go_on(self, problem: Any) -> None:
-        """Compute again the results of the step before a checkpoint; these evaluations are counted in that step."""
-        if self.param_groups[0]["known"]:
-            self.model.linearise(problem)
+
+def start(model: Any, data: Data, seed: int) -> None:
+    """Initialise a fit from its data; a checkpoint overwrites this later."""
+    model.start_from(_problem(data.test), data.record["columns"][2:], seed)
+
+
+def go_on(optimizer: Optimizer, data: Data) -> None:
+    """Compute again the results of the step before a checkpoint; these evaluations are counted in that step."""
+    assert isinstance(optimizer, LevenbergMarquardt)
+    if optimizer.param_groups[0]["known"]:
+        optimizer.model.linearise(_problem(data.train))
+
+
+def _problem(split: Split) -> Any:
+    """Return the only batch of a split."""
+    from odenet_cli.data.observations import Observations  # and polars, which no other run needs
+
+    return Observations(*next(iter(split.epoch(0))))

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-LEAST_SQUARES = "lm"  # of model=fit: `training/least_squares.py`
-# The class of torch.optim for each other `conf/optim/<name>.yaml`.
+# The class of torch.optim for each `conf/optim/<name>.yaml` but lm.
 OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 
@@ -23,7 +22,7 @@ def optimizer(config: OptimConfig, model: nn.Module, device: torch.device) -> Op
     import torch
 
     assert config.lr is not None
-    if config.name == LEAST_SQUARES:
+    if config.least_squares:
         from odenet_cli.training.least_squares import LevenbergMarquardt
 
         return without_compiler(LevenbergMarquardt)(model, config.lr)  # type: ignore[arg-type]

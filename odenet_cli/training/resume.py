@@ -16,12 +16,11 @@ from odenet_cli.config.saved import default_options
 from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.models.common.latent import LatentVAE
-from odenet_cli.training import build, checkpoint, generators
+from odenet_cli.training import build, checkpoint, generators, least_squares
 from odenet_cli.training.checkpoint import Content, OtherConfig
 from odenet_cli.training.failure import check_finite, first_nonfinite
 from odenet_cli.training.identity import listed, sets_weights
 from odenet_cli.training.log import Logbook
-from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.session import Certificates, Session, Window
 
 # The keys of every checkpoint, and those of `last.pt`, with their types.
@@ -88,10 +87,8 @@ def restore(session: Session, state: Content) -> None:
     session.epoch_began_s = state.get("epoch_began_s", session.elapsed_s)  # an older version did not keep it
     if session.budget is not None:
         session.budget.restore(state["budget"])
-    if session.config.optim.name == LEAST_SQUARES:
-        from odenet_cli.data.observations import Observations  # and polars, which no other run needs
-
-        session.optimizer.go_on(Observations(*next(iter(session.data.train.epoch(0)))))  # type: ignore[attr-defined]
+    if session.config.optim.least_squares:
+        least_squares.go_on(session.optimizer, session.data)
 
 
 def validate(

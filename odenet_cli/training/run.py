@@ -27,7 +27,7 @@ from odenet_cli.ode import PrecisionWarning, SolveError
 from odenet_cli.rundir import holds_run, read_record, short, write_record
 from odenet_cli.tasks import optional, task
 from odenet_cli.terminal import say, tell
-from odenet_cli.training import budget, build, checkpoint, generators, record
+from odenet_cli.training import budget, build, checkpoint, generators, least_squares, record
 from odenet_cli.training.banner import banner
 from odenet_cli.training.costs import account
 from odenet_cli.training.ending import tell_end
@@ -36,7 +36,7 @@ from odenet_cli.training.failure import explain
 from odenet_cli.training.identity import check_same_data, check_same_run, other_run
 from odenet_cli.training.log import Logbook
 from odenet_cli.training.loop import fit, score
-from odenet_cli.training.optim import LEAST_SQUARES, optimizer
+from odenet_cli.training.optim import optimizer
 from odenet_cli.training.progress import Progress
 from odenet_cli.training.resume import CheckpointWriter, begin_from_checkpoint, best_weights, restore
 from odenet_cli.training.session import Session
@@ -98,13 +98,6 @@ def run(
         if stop.name:  # too late for this run, but a sweep stops here
             raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
         return final
-
-
-def start_fit(model: Any, data: datasets.Data, seed: int) -> None:
-    """Initialise a fit from its data; a checkpoint overwrites this later."""
-    from odenet_cli.data.observations import Observations  # and polars, which no other run needs
-
-    model.start_from(Observations(*next(iter(data.test.epoch(0)))), data.record["columns"][2:], seed)
 
 
 def say_finished(session: Session, folder: Path) -> None:
@@ -279,8 +272,8 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
     )
     generators.seed(config.seed)
     model = build.model(config, data.shape, data.classes).to(where)
-    if config.optim.name == LEAST_SQUARES:
-        start_fit(model, data, config.seed)
+    if config.optim.least_squares:
+        least_squares.start(model, data, config.seed)
     return Session(
         config,
         model,

@@ -13,6 +13,7 @@ from planted_gradients import DOPRI5, PLANTED, RK4, Field, Net, loss_fn, wrong_s
 from runs_kit import configure, same_tensors
 from torch.utils.flop_counter import FlopCounterMode
 
+from odenet_cli.config.schema import OptimConfig
 from odenet_cli.models.cnf import PlanarField
 from odenet_cli.models.common.blocks import ConvField
 from odenet_cli.ode import method
@@ -322,7 +323,7 @@ def test_a_field_that_cannot_be_checked_leaves_the_run_alone(caplog):
 )
 def test_certificates_take_at_most_a_hundredth_of_the_time(step, end, made, spent, expected):
     session = SimpleNamespace(
-        config=SimpleNamespace(trainer=SimpleNamespace(certify=500), optim=SimpleNamespace(name="sgd")),
+        config=SimpleNamespace(trainer=SimpleNamespace(certify=500), optim=OptimConfig()),
         certificates=Certificates(made=made, time_s=spent, latest_s=spent / made if made else 0.0),
         step=step,
         end=end,

@@ -13,7 +13,6 @@ from odenet_cli.streams import hanging
 from odenet_cli.terminal import on_terminal, say
 from odenet_cli.training.certificate import Certificate, certify
 from odenet_cli.training.certificate.measure import ALARM, SAMPLES, WARNING, NotCertified, percent
-from odenet_cli.training.optim import LEAST_SQUARES
 from odenet_cli.training.session import Session
 
 SHARE = 0.01  # of the wall time, at most, for all certificates but the last
@@ -62,7 +61,7 @@ def due(session: Session) -> bool:
     every, state, step = session.config.trainer.certify, session.certificates, session.step + 1
     if not every or state.impossible or session.device.type == "mps" or not solvers(session.model):
         return False
-    if session.config.optim.name == LEAST_SQUARES:  # whose Jacobian is no gradient of autograd's
+    if session.config.optim.least_squares:  # whose Jacobian is no gradient of autograd's
         return False
     if step == session.total:
         return True
