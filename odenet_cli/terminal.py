@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from odenet_cli.streams import wrapped
@@ -73,3 +74,34 @@ def labelled(label: str, text: str, width: int) -> list[str]:
     """Return `label: text` as lines of at most `width` columns, broken after commas, the text in one column."""
     lines = packed(re.split(r"(?<=[,;]) ", text), " ", width - INDENT)
     return [f"{label + ':' if label and number == 0 else '':<{INDENT}}{line}" for number, line in enumerate(lines)]
+
+
+class Table:
+    """Print a table row by row, as the rows are computed: its columns are as wide as was said before the first.
+
+    On a terminal that is narrower the words stand in a line of their own, above the rows of numbers that they share.
+
+    heads  name and width of each column
+    left   how many of them, from the first, hold words
+    """
+
+    def __init__(self, heads: Sequence[tuple[str, int]], left: int = 1) -> None:
+        self.widths, self.left = [width for _, width in heads], left
+        self.width = columns() if on_terminal() else sys.maxsize
+        numbers = self.widths[left:]
+        self.folded = sum(self.widths) + 2 * (len(heads) - 1) > self.width
+        self.gap = " " if self.folded and sum(numbers) + 2 * len(numbers) > self.width else "  "
+        self.words: list[str] | None = None
+        self.row(*(head for head, _ in heads))
+
+    def row(self, *cells: str) -> None:
+        """Print a row; cells beyond the columns are notes. Where it does not fit it is broken between cells."""
+        widths = [*self.widths, *(0 for _ in cells)]
+        padded = [c.ljust(w) if n < self.left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))]
+        if self.folded and padded[: self.left] != self.words:
+            self.words = padded[: self.left]
+            say("  ".join(self.words).rstrip())
+        shown = ["", *padded[self.left :]] if self.folded else padded
+        while len(shown) > 1 and not shown[-1].strip():
+            shown.pop()
+        say("\n".join(line.rstrip() for line in packed(shown, self.gap, self.width)))

@@ -1,4 +1,4 @@
-"""What the commands share: a parser whose help is a docstring, the RUN they look at, a table that grows row by row."""
+"""What the commands share: a parser whose help is a docstring, the RUN they look at, and the file of what they find."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from odenet_cli.files import append_json
 from odenet_cli.registry import nearest
 from odenet_cli.rundir import named_run
 from odenet_cli.streams import wrapped
-from odenet_cli.terminal import columns as terminal_columns
-from odenet_cli.terminal import on_terminal, packed, say
 
 Overrides = dict[str, list[Any]]  # key -> its values
 
@@ -311,37 +309,6 @@ def describe_solver(solver: SolverConfig) -> str:
     atol = "" if solver.atol == solver.rtol else f"/{solver.atol:g}"
     control = [f", {name} {getattr(solver, name)}" for name in STEP_CONTROL if getattr(solver, name) is not None]
     return f"{solver.method} {solver.rtol:g}{atol}{''.join(control)}"
-
-
-class Table:
-    """Print a table row by row, as the rows are computed: its columns are as wide as was said before the first.
-
-    On a terminal that is narrower the words stand in a line of their own, above the rows of numbers that they share.
-
-    columns  head and width of each
-    left     how many of them, from the first, hold words
-    """
-
-    def __init__(self, columns: Sequence[tuple[str, int]], left: int = 1) -> None:
-        self.widths, self.left = [width for _, width in columns], left
-        self.width = terminal_columns() if on_terminal() else sys.maxsize
-        numbers = self.widths[left:]
-        self.folded = sum(self.widths) + 2 * (len(columns) - 1) > self.width
-        self.gap = " " if self.folded and sum(numbers) + 2 * len(numbers) > self.width else "  "
-        self.words: list[str] | None = None
-        self.row(*(head for head, _ in columns))
-
-    def row(self, *cells: str) -> None:
-        """Print a row; cells beyond the columns are notes. Where it does not fit it is broken between cells."""
-        widths = [*self.widths, *(0 for _ in cells)]
-        padded = [c.ljust(w) if n < self.left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))]
-        if self.folded and padded[: self.left] != self.words:
-            self.words = padded[: self.left]
-            say("  ".join(self.words).rstrip())
-        shown = ["", *padded[self.left :]] if self.folded else padded
-        while len(shown) > 1 and not shown[-1].strip():
-            shown.pop()
-        say("\n".join(line.rstrip() for line in packed(shown, self.gap, self.width)))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from odenet_cli.commands._common import describe_solver
 from odenet_cli.config.schema import SolverConfig
 from odenet_cli.errors import RequestError
 from odenet_cli.precision import EPS
-from odenet_cli.terminal import say_text
+from odenet_cli.terminal import Table, say_text
 from odenet_cli.training.progress import Parts
 
 PARSER = _common.Parser(__name__, __doc__, run=True, keys=["eval.batch_size"])
@@ -69,7 +69,7 @@ def main(request: Namespace) -> int:
         parts.begin(names[0])
         audit = Audit(net, config.solver, eval_batch(config), parts.over)
         say_text(f"{folder}: {net.weights}, {audit.about(config.data['name'])}")
-        table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
+        table = Table([("solver", max(map(len, names))), *COLUMNS])
         table.row(names[0], *cells(audit.baseline), "trained with")
         rows = [audit.baseline]
         for name, solver in zip(names[1:], solvers):

@@ -27,7 +27,7 @@ from odenet_cli.config.presets import adaptive, preset
 from odenet_cli.config.resolve import eval_solver, tied
 from odenet_cli.config.schema import STEP_CONTROL, Config
 from odenet_cli.scores import scores_of
-from odenet_cli.terminal import columns, on_terminal, say_text
+from odenet_cli.terminal import Table, columns, on_terminal, say_text
 from odenet_cli.training.progress import Parts
 
 SOLVER_KEYS = tuple(f"eval.solver.{name}" for name in _common.SOLVER_FIELDS)
@@ -110,7 +110,7 @@ def score(
             kept = fitting(scores, [width for _, width in (*settled[1:], *COST)])
             if len(kept) < len(scores):
                 say_text(f"{', '.join(name for name, _ in scores if name not in dict(kept))}: in {folder / JOURNAL}")
-            table = _common.Table([*settled, *kept, *COST])
+            table = Table([*settled, *kept, *COST])
         steps = solver.steps if solver.rtol is None else None
         settings = [solver.rtol, solver.atol, steps, *(getattr(solver, name) for name in swept)]
         cost = [f"{record['nfe_forward']:.1f}", f"{record['rejected']:.1f}", f"{record['time_s']:.2f} s"]

@@ -41,7 +41,7 @@ from odenet_cli.config import resolve
 from odenet_cli.config.presets import preset
 from odenet_cli.config.resolve import gradient_solver
 from odenet_cli.config.schema import Config, GradientConfig, SolverChange
-from odenet_cli.terminal import say_text
+from odenet_cli.terminal import Table, say_text
 from odenet_cli.training.progress import Parts
 
 SOLVER_KEYS = tuple(f"solver.{name}" for name in _common.SOLVER_FIELDS)
@@ -95,7 +95,7 @@ def main(request: Namespace) -> int:
     labels = [describe(config) for config in points]
     heads = ("gradient", "backward", "forward")
     widths = [max(map(len, column)) for column in zip(heads, *labels)]
-    table = _common.Table([*zip(heads, widths), *COLUMNS.values()], left=3)
+    table = Table([*zip(heads, widths), *COLUMNS.values()], left=3)
     limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
     parts = Parts(len(points) * request.batches)
     with _common.journal(folder / "gradcheck.jsonl") as append, parts:

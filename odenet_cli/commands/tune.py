@@ -41,7 +41,7 @@ from odenet_cli.config.saved import load
 from odenet_cli.config.schema import Config
 from odenet_cli.files import write_json
 from odenet_cli.registry import require
-from odenet_cli.terminal import say, say_text
+from odenet_cli.terminal import Table, say, say_text
 from odenet_cli.training.progress import Parts
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         kept = shown[:: -(-len(shown) // MAX_ROWS)]
         shown = [row for row in shown if row in kept or row["best"] or row["own"]]
     widths = [max(map(len, names)) for names in zip(*(row["name"] for row in shown), ("forward", "gradient"))]
-    table = _common.Table([("", 2), *zip(("forward", "gradient"), widths), *COLUMNS], left=3)
+    table = Table([("", 2), *zip(("forward", "gradient"), widths), *COLUMNS], left=3)
     for row in shown:
         about = "~" * row["estimate"]
         evaluations = f"{row['nfe_forward']:.0f}/{row['nfe_backward']:.0f}"

@@ -48,7 +48,7 @@ from odenet_cli.config.presets import options
 from odenet_cli.errors import RequestError
 from odenet_cli.registry import nearest, require
 from odenet_cli.rundir import holds_run, named_run
-from odenet_cli.terminal import say, say_text
+from odenet_cli.terminal import Table, say, say_text
 from odenet_cli.training.progress import Parts
 
 MAX_LISTED = 20  # differences
@@ -171,7 +171,7 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
         say_text(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")
         for heading, tolerance in headings.items():
             say(f"\n{heading}")
-            table = _common.Table([("solver", max(map(len, names))), *COLUMNS])
+            table = Table([("solver", max(map(len, names))), *COLUMNS])
             parts.begin(names[0])
             for number, row in enumerate(comparison.rows(witnesses, tolerance), 1):
                 table.row(row.solver, *cells(row))

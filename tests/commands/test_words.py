@@ -116,9 +116,9 @@ COLUMNS = [("gradient", 16), ("forward", 12), ("NFE", 6), ("error", 9)]
 @pytest.mark.parametrize("width", [None, 49, 48, 30])
 def test_a_table_that_is_too_wide_has_its_words_above_the_numbers(width, monkeypatch, capsys):
     """Once for the rows that share them; what is no terminal gets whole rows."""
-    monkeypatch.setattr(_common, "on_terminal", lambda: width is not None)
-    monkeypatch.setattr(_common, "terminal_columns", lambda: width)
-    table = _common.Table(COLUMNS, left=2)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: width is not None)
+    monkeypatch.setattr(terminal, "columns", lambda: width)
+    table = terminal.Table(COLUMNS, left=2)
     for n in (1, 2):
         table.row("adjoint relative", "dopri5 0.001", str(n), "0.5")
     lines = capsys.readouterr().out.splitlines()
@@ -131,24 +131,24 @@ def test_a_table_that_is_too_wide_has_its_words_above_the_numbers(width, monkeyp
 
 
 def test_numbers_stand_closer_where_even_they_are_too_wide(monkeypatch, capsys):
-    monkeypatch.setattr(_common, "on_terminal", lambda: True)
-    monkeypatch.setattr(_common, "terminal_columns", lambda: 17)
-    _common.Table(COLUMNS, left=2).row("adjoint relative", "dopri5 0.001", "1", "0.5")
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "columns", lambda: 17)
+    terminal.Table(COLUMNS, left=2).row("adjoint relative", "dopri5 0.001", "1", "0.5")
     assert capsys.readouterr().out.splitlines()[1::2] == [f" {'NFE':>6} {'error':>9}", f" {1:>6} {0.5:>9}"]
 
 
 def test_a_row_is_broken_between_cells(monkeypatch, capsys):
     """Notes beyond the columns, and numbers where even they are too wide; a note of nothing adds no line."""
-    monkeypatch.setattr(_common, "on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
     row = f"{'dopri5':30}  {0.5:>9}"
     for width, shown in ((60, [f"{row}  trained with"]), (50, [row, "trained with"])):
-        monkeypatch.setattr(_common, "terminal_columns", lambda width=width: width)
-        table = _common.Table([("solver", 30), ("error", 9)])
+        monkeypatch.setattr(terminal, "columns", lambda width=width: width)
+        table = terminal.Table([("solver", 30), ("error", 9)])
         for note in ("trained with", ""):
             table.row("dopri5", "0.5", note)
         assert capsys.readouterr().out.splitlines()[1:] == [*shown, row]
-    monkeypatch.setattr(_common, "terminal_columns", lambda: 12)
-    _common.Table(COLUMNS, left=2).row("adjoint relative", "dopri5 0.001", "1", "0.5")
+    monkeypatch.setattr(terminal, "columns", lambda: 12)
+    terminal.Table(COLUMNS, left=2).row("adjoint relative", "dopri5 0.001", "1", "0.5")
     assert capsys.readouterr().out.splitlines()[1:3] == [f" {'NFE':>6}", f"{'error':>9}"]
 
 
