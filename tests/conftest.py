@@ -116,3 +116,20 @@ def odenet(
         return subprocess.CompletedProcess(list(words), code, out.read_text(), err.read_text())
 
     return run
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how often a tensor's values are fetched by the host."""
+    import torch
+
+    count = [0]
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *args: Any, original: Callable[..., Any] = original, **kwargs: Any) -> Any:
+            count[0] += self.dtype is not torch.uint8  # states of random generators lie on the host
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return count

@@ -112,21 +112,6 @@ def test_tally_closes_when_the_solve_fails():
     assert stats.open_tallies.get() == ()
 
 
-@pytest.fixture
-def looks(monkeypatch):
-    """How often a tensor's values were fetched by the host."""
-    count = [0]
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self, *args, original=original, **kwargs):
-            count[0] += self.dtype is not torch.uint8  # states of random generators lie on the host
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
-    return count
-
-
 @pytest.mark.parametrize("state", ["tensor", "tuple"])
 @pytest.mark.parametrize(("name", "grad"), WAYS)
 def test_the_host_looks_at_the_device_once_an_attempted_step(looks, name, grad, state):

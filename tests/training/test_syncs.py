@@ -19,21 +19,6 @@ LONG = (
 )
 
 
-@pytest.fixture
-def looks(monkeypatch):
-    """How often a tensor's values were fetched by the host."""
-    count = [0]
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self, *args, original=original, **kwargs):
-            count[0] += self.dtype is not torch.uint8  # states of random generators lie on the host
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
-    return count
-
-
 def per_step(train, looks, monkeypatch, *words):
     """Looks a training step, without those of a run's beginning, its records and its end; and the run's folder."""
     real = runs.assemble
