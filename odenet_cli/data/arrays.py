@@ -16,10 +16,10 @@ from odenet_cli.data.common.faults import Faults
 from odenet_cli.data.common.labelled import LabelledSource
 from odenet_cli.data.common.npz import Header, read_arrays, read_headers
 from odenet_cli.data.common.own import OwnFile
-from odenet_cli.data.common.places import file_sha256
 from odenet_cli.data.common.samples import WHOLE, Part, check_forms
 from odenet_cli.data.common.splits import PARTS, WORDS
 from odenet_cli.data.common.understood import Found
+from odenet_cli.files import file_sha256
 
 X_NAMES = ("x", "X", "images", "image", "data", "inputs", "features")
 Y_NAMES = ("y", "Y", "labels", "label", "targets", "target")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
-from odenet_cli.files import write, write_json
+from odenet_cli.files import file_sha256, write, write_json
 from odenet_cli.lock import locked
 from odenet_cli.registry import names
 from odenet_cli.rundir import WEIGHTS, holds_run, names_place, read_record, without_places
@@ -87,7 +86,7 @@ def _fill(part: Path, run: Path, record: dict[str, Any]) -> None:
             (part / name).parent.mkdir(exist_ok=True)
             write(part / name, (run / name).read_bytes())
     files = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
-    write(part / SUMS, "".join(f"{_sha256(part / name)}  {name}\n" for name in files))
+    write(part / SUMS, "".join(f"{file_sha256(part / name)}  {name}\n" for name in files))
 
 
 def _portable_config(text: str) -> str:
@@ -134,7 +133,7 @@ def _damage(kept: Path) -> str | None:
     for name, expected in sums.items():
         if not (kept / name).is_file():
             return f"{kept / name} is missing"
-        if _sha256(kept / name) != expected:
+        if file_sha256(kept / name) != expected:
             return f"{kept / name} is damaged: it does not have the SHA-256 that {SUMS} says"
     if not only_times_steps(kept) and WEIGHTS not in sums:
         return f"{kept / SUMS} does not list {WEIGHTS}"
@@ -164,7 +163,3 @@ def unpack(run: Path) -> None:
 
 def size_bytes(kept: Path) -> int:
     return sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

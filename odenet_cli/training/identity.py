@@ -14,7 +14,6 @@ The questions that are asked, and the keys that are compared:
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from odenet_cli.config.check import leaves
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import DATA_PLACES, INCIDENTAL, Config
 from odenet_cli.errors import RequestError
+from odenet_cli.files import file_sha256
 from odenet_cli.rundir import holds_run, read_record
 
 MAX_DIFFERENCES = 8  # lines of a message
@@ -68,7 +68,7 @@ def check_same_run(folder: Path, config: Config) -> dict[str, str]:
     if not any((folder / name).exists() for name in ("config.yaml", "checkpoints")) and record["status"] != "done":
         return {}  # it failed before it began
     differing = differences(load(folder), config)
-    if config.checkpoint is not None and file_sha256(config.checkpoint) == record.get("origin"):
+    if config.checkpoint is not None and origin_sha256(config.checkpoint) == record.get("origin"):
         differing.pop("checkpoint", None)  # the file has moved
     length = {key: differing.pop(key) for key in [*differing] if may_change(key)}
     if differing:
@@ -104,11 +104,11 @@ def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: P
         )
 
 
-def file_sha256(path: str | None) -> str | None:
+def origin_sha256(path: str | None) -> str | None:
     """Return the SHA-256 of the file that a run's first weights come from; None if there is none."""
     if path is None or not os.path.isfile(path):
         return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return file_sha256(Path(path))
 
 
 def find_moved_data(folder: Path, config: Config) -> dict[str, str]:

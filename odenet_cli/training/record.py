@@ -17,7 +17,7 @@ from odenet_cli.metrics import mean_nfe, read_metrics, steps_of
 from odenet_cli.ode import Stats
 from odenet_cli.rundir import FORMAT
 from odenet_cli.training import device
-from odenet_cli.training.identity import file_sha256
+from odenet_cli.training.identity import origin_sha256
 from odenet_cli.training.session import Session
 
 COUNTS = tuple(field.name for field in fields(Stats))
@@ -37,7 +37,7 @@ def opening(
         "overrides": overrides,
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "data": {**session.data.record, **(data_record or {})},
-        "origin": before.get("origin") if before else file_sha256(session.config.checkpoint),
+        "origin": before.get("origin") if before else origin_sha256(session.config.checkpoint),
         "device": device.describe(session.device),
         "threads": torch.get_num_threads(),
         "wait_policy": threads.wait_policy(),

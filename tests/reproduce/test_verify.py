@@ -17,6 +17,7 @@ from odenet_cli.commands import reproduce, verify
 from odenet_cli.config.resolve import complete, eval_solver
 from odenet_cli.config.saved import load, save
 from odenet_cli.errors import RequestError
+from odenet_cli.files import file_sha256
 from odenet_cli.report.runs import read_run
 from odenet_cli.reproduce import kept_cells, recompute, stages, verification
 from odenet_cli.reproduce import processes as launching
@@ -89,7 +90,7 @@ def cell_of(results, model, part="compare"):
 def seal(folder):
     """Write SHA256SUMS anew, as who changes a file on purpose would."""
     names = [name for name in kept_cells.read_sums(folder) if (folder / name).exists()]
-    (folder / kept_cells.SUMS).write_text("".join(f"{kept_cells._sha256(folder / name)}  {name}\n" for name in names))
+    (folder / kept_cells.SUMS).write_text("".join(f"{file_sha256(folder / name)}  {name}\n" for name in names))
 
 
 def test_elsewhere_kept_cells_are_done_and_make_the_same_table(results, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from pathlib import Path
 
@@ -42,12 +41,3 @@ def state(path: Path) -> tuple[tuple[int, int], ...]:
         return tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, find(path)))
     except (OSError, RequestError):
         return ()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

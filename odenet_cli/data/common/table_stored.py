@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from odenet_cli.data.common import numerals
-from odenet_cli.data.common.places import EXCEL, file_sha256
+from odenet_cli.data.common.places import EXCEL
 from odenet_cli.data.common.table_cells import FILE, LINE, Cells, brief
 from odenet_cli.data.common.table_dialect import MAX_FOOTERS, ROWS_SEEN, all_named, count_footers
 from odenet_cli.errors import RequestError
+from odenet_cli.files import file_sha256
 
 if TYPE_CHECKING:
     from odenet_cli.data.common.own import OwnTable
