@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from odenet_cli.models import solvers
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import vjp
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.training.certificate.probe import AtStart
+from odenet_cli.training.certificate.probe import at_start
 from odenet_cli.training.exact_gradient.model_contexts import Objective
 from odenet_cli.training.session import Session
 
@@ -54,23 +54,6 @@ def _of_convolution(x: Tensor, weight: Tensor, output: Tensor, transposed: bool)
     """Return the FLOP of a convolution; its gradients, by x or by the weights, have as many."""
     positions = (x if transposed else output)[:, 0].numel()  # in all samples: each sees all the weights
     return 2 * positions * weight.numel()
-
-
-@dataclass(frozen=True)
-class _EvaluateOnce(AtStart):
-    """Count the FLOP of one evaluation of the field and of its vector-Jacobian product."""
-
-    counts: list[tuple[int, int]]
-    weights: list[Tensor]
-
-    def look(self, problem: Problem, t: float) -> None:
-        y = tuple(part.detach().requires_grad_() for part in problem.rhs.y0)
-        forward, backward = FlopCounter(), FlopCounter()
-        with forward:
-            value = problem.rhs(t, y)
-        with backward:
-            vjp(value, map(torch.ones_like, value), (*y, *self.weights))
-        self.counts.append((forward.total, backward.total))
 
 
 def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float) -> dict[str, Any]:
@@ -120,9 +103,19 @@ def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float
 
 def flop_of_fields(session: Session) -> tuple[int, int]:
     """Return the FLOP of one evaluation of a field on a training batch, and of its product, means over the solves."""
-    holders, counts = solvers(session.model), list[tuple[int, int]]()
-    once = _EvaluateOnce(counts, [weight for weight in session.model.parameters() if weight.requires_grad])
-    solver = replace(holders[0].solver, compile=False, gradient=once)
+    weights = [weight for weight in session.model.parameters() if weight.requires_grad]
+    counts = list[tuple[int, int]]()
+
+    def count(problem: Problem, t: float) -> None:
+        y = tuple(part.detach().requires_grad_() for part in problem.rhs.y0)
+        forward, backward = FlopCounter(), FlopCounter()
+        with forward:
+            value = problem.rhs(t, y)
+        with backward:
+            vjp(value, map(torch.ones_like, value), (*y, *weights))
+        counts.append((forward.total, backward.total))
+
+    solver = replace(solvers(session.model)[0].solver, compile=False, gradient=at_start(count))
     Objective(session.model, session.loss_fn, next(iter(session.data.train.epoch(0))))(solver)
     forward, backward = (round(sum(column) / len(counts)) for column in zip(*counts))
     return forward, backward

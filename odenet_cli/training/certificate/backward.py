@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ from odenet_cli.ode.gradient.adjoint import Adjoint
 from odenet_cli.ode.problem import Problem
 from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, percent
 from odenet_cli.training.exact_gradient.reference_gradient import Gradient
+from odenet_cli.training.exact_gradient.step_replay import SolvedBy
 
 TIGHTER = 1e-2  # times the tolerance
 MAX_STEPS = 60  # of a solve at that tolerance
@@ -23,37 +24,33 @@ MAX_GROUPS = 8  # of output times through which a gradient enters
 OPPOSITE = -0.7  # cosine of a tensor's gradient and the exact one
 
 
-@dataclass(frozen=True)
-class TimeHeld:
-    """Go through a solve as the gradient method `of` does, with the field's time held at the middle of the solve."""
+def time_held(gradient: Any) -> SolvedBy:
+    """Go through a solve as a gradient method does, with the field's time held at the middle of the solve."""
 
-    of: Any
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(object.__getattribute__(self, "of"), name)
-
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+    def solve(problem: Problem) -> tuple[Tensor, ...]:
         field, middle = problem.rhs.field, (problem.ts[0] + problem.ts[-1]) / 2
         problem.rhs.field = lambda t, y, *args: field(torch.full_like(t, middle), y, *args)
-        outputs: tuple[Tensor, ...] = self.of.solve(problem)
+        outputs: tuple[Tensor, ...] = gradient.solve(problem)
         return outputs
 
+    return SolvedBy(solve)
 
-@dataclass(frozen=True)
-class OutputsCut(TimeHeld):
-    """Go through a solve as `of` does, but let gradients in at some of its outputs only."""
 
-    keep: Callable[[int, int], bool]  # (j, number of outputs)
+def outputs_cut(gradient: Any, keep: Callable[[int, int], bool]) -> SolvedBy:
+    """Go through a solve as a gradient method does, but let gradients in at those outputs alone that are kept.
 
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = self.of.solve(problem)
+    keep  is called with the number of an output, and how many they are
+    """
+
+    def solve(problem: Problem) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = gradient.solve(problem)
         if problem.ends_only:
-            return outputs if self.keep(1, 2) else tuple(part.detach() for part in outputs)
+            return outputs if keep(1, 2) else tuple(part.detach() for part in outputs)
         count = len(problem.ts)
-        rows = [[row if self.keep(j, count) else row.detach() for j, row in enumerate(part)] for part in outputs]
+        rows = [[row if keep(j, count) else row.detach() for j, row in enumerate(part)] for part in outputs]
         return tuple(torch.stack(part) for part in rows)
+
+    return SolvedBy(solve)
 
 
 def rounding(check: Check) -> Cause | None:
@@ -102,8 +99,8 @@ def tolerance(check: Check) -> Cause | None:
 
 def time(check: Check) -> Cause | None:
     """Name time, where the gradient is right as soon as the field's time stands still."""
-    own = check.own_by(replace(check.solver, gradient=TimeHeld(check.solver.gradient_method)))
-    exact = check.exact_by(TimeHeld)
+    own = check.own_by(replace(check.solver, gradient=time_held(check.solver.gradient_method)))
+    exact = check.exact_by(time_held)
     if not (own - exact).norm() < CURED / 3 * check.error * exact.norm():
         return None
     return Cause(
@@ -155,7 +152,7 @@ def shares_of_outputs(check: Check) -> list[Gradient]:
             group = last - 1 if j == count - 1 else j * (last - 1) // (count - 1)
             return group < groups
 
-        return check.exact_by(lambda plain: OutputsCut(plain, keep))
+        return check.exact_by(lambda plain: outputs_cut(plain, keep))
 
     gradients = [through(groups) for groups in range(last + 1)]
     return [share for before, now in pairwise(gradients) if (share := now - before).norm() > 0]

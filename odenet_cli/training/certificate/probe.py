@@ -5,7 +5,7 @@ They show in which precision a field computes, and whether it is a function of (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor
 from odenet_cli.ode import Solver
 from odenet_cli.ode.field.random_state import Generator
 from odenet_cli.ode.field.torch_settings import Dtypes
-from odenet_cli.ode.gradient.backprop import Backprop
 from odenet_cli.ode.problem import Problem
 from odenet_cli.ode.state import State
 from odenet_cli.training import generators
 from odenet_cli.training.exact_gradient.model_contexts import Objective, held_generators
+from odenet_cli.training.exact_gradient.step_replay import SolvedBy
 
 
 @dataclass(frozen=True)
@@ -43,52 +43,50 @@ class Look:
     outputs: int
 
 
-@dataclass(frozen=True)
-class AtStart:
-    """Stand in for a gradient method: look at the start (t, y0) of each solve, and return y0 for the solution."""
+def at_start(look: Callable[[Problem, float], None]) -> SolvedBy:
+    """Return what looks at each solve where it begins, in the place of a gradient method; y0 is its solution."""
 
-    supports = Backprop.supports
-
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
-        self.look(problem, problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0]))
+    def solve(problem: Problem) -> tuple[Tensor, ...]:
+        look(problem, problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0]))
         return problem.stack([problem.rhs.y0] * len(problem.ts))
 
-    def look(self, problem: Problem, t: float) -> None:
-        raise NotImplementedError
+    return SolvedBy(solve)
 
 
-@dataclass(frozen=True)
-class Probe(AtStart):
-    """Add what the field shows to `looks`.
+def look(objective: Objective, solver: Solver, at: list[Look] | None = None) -> list[Look]:
+    """Return what the fields show where the solves of a loss begin, or `at` those points."""
+    looks, held, points = list[Look](), held_generators(objective.model), iter(at or ())
+
+    def note(problem: Problem, t: float) -> None:
+        looks.append(_look(problem, t, held, next(points, None)))
+
+    objective(replace(solver, gradient=at_start(note)))
+    return looks
+
+
+def _look(problem: Problem, t: float, held: list[Generator], point: Look | None) -> Look:
+    """Return what the field shows at the start t of its solve, or at another point.
 
     held  random generators of the network's own
-    at    where to look; None: where the solve begins
     """
-
-    looks: list[Look]
-    held: list[Generator]
-    at: Iterator[Look] | None = None
-
-    def look(self, problem: Problem, t: float) -> None:
-        rhs, point = problem.rhs, next(self.at, None) if self.at else None
-        t = point.t if point else t
-        y = tuple(a.to(b.dtype) for a, b in zip(point.y, rhs.y0)) if point else problem.y0
-        before, place = generators.state(rhs.device), generators.fingerprint(rhs.device)
-        own = [generator.get_state() for generator in self.held]
-        dtypes = Dtypes()
-        with dtypes:
-            first = rhs(t, y)
-        random, after = generators.fingerprint(rhs.device) != place, generators.state(rhs.device)
-        generators.restore(before, rhs.device)
-        for generator, state in zip(self.held, own):
-            generator.set_state(state)
-        second = rhs(t, tuple(part.clone() for part in y))
-        generators.restore(after, rhs.device)
-        bits = min(torch.finfo(part.dtype).bits // (2 if part.is_complex() else 1) for part in y)
-        coarse = frozenset(dtype for dtype in dtypes.seen if torch.finfo(dtype).bits < bits)
-        held, value = (tuple(part.detach().clone() for part in state) for state in (y, first))
-        times = problem.times is not None
-        self.looks.append(Look(t, held, value, coarse, distance(second, first), random, times, len(problem.ts)))
+    rhs = problem.rhs
+    t = point.t if point else t
+    y = tuple(a.to(b.dtype) for a, b in zip(point.y, rhs.y0)) if point else problem.y0
+    before, place = generators.state(rhs.device), generators.fingerprint(rhs.device)
+    own = [generator.get_state() for generator in held]
+    dtypes = Dtypes()
+    with dtypes:
+        first = rhs(t, y)
+    random, after = generators.fingerprint(rhs.device) != place, generators.state(rhs.device)
+    generators.restore(before, rhs.device)
+    for generator, state in zip(held, own):
+        generator.set_state(state)
+    second = rhs(t, tuple(part.clone() for part in y))
+    generators.restore(after, rhs.device)
+    bits = min(torch.finfo(part.dtype).bits // (2 if part.is_complex() else 1) for part in y)
+    coarse = frozenset(dtype for dtype in dtypes.seen if torch.finfo(dtype).bits < bits)
+    start, value = (tuple(part.detach().clone() for part in state) for state in (y, first))
+    return Look(t, start, value, coarse, distance(second, first), random, problem.times is not None, len(problem.ts))
 
 
 def distance(a: State, b: State) -> float:
@@ -96,10 +94,3 @@ def distance(a: State, b: State) -> float:
     size = sum(float(part.detach().abs().double().square().sum()) for part in b)
     off = sum(float((x.detach() - y.detach()).abs().double().square().sum()) for x, y in zip(a, b))
     return (off / size) ** 0.5 if size else float(off > 0)
-
-
-def look(objective: Objective, solver: Solver, at: list[Look] | None = None) -> list[Look]:
-    """Return what the fields show where the solves of a loss begin, or `at` those points."""
-    probe = Probe([], held_generators(objective.model), iter(at) if at is not None else None)
-    objective(replace(solver, gradient=probe))
-    return probe.looks

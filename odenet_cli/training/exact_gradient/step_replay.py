@@ -7,7 +7,7 @@ field at the same times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -59,22 +59,27 @@ class ReplaySteps(Norm):
 
 
 @dataclass(frozen=True)
-class PlainAutograd:
-    """Take the forward steps of the gradient method `of` as a part of autograd's graph: nothing is evaluated again.
+class SolvedBy:
+    """Stand in for a gradient method: `solve` returns the states at the output times, with their gradient."""
 
-    These are a reversible pair's own steps if `of` is `reversible`, and the method's steps otherwise.
-    """
-
-    of: Any
-    recording: Recording
+    solve: Callable[[Problem], tuple[Tensor, ...]]
     supports = Backprop.supports
 
-    def solve(self, problem: Problem) -> tuple[Tensor, ...]:
+
+def plain_autograd(gradient: Any, recording: Recording) -> SolvedBy:
+    """Take the forward steps of a gradient method as a part of autograd's graph: nothing is evaluated again.
+
+    These are a reversible pair's own steps if it is `reversible`, and the method's steps otherwise.
+    """
+
+    def solve(problem: Problem) -> tuple[Tensor, ...]:
         before = generators.fingerprint(problem.rhs.device)
-        pair = isinstance(self.of, Reversible)
-        outputs = problem.stack(self.of.forward(problem)[0]) if pair else Backprop().solve(problem)
-        self.recording.random |= generators.fingerprint(problem.rhs.device) != before
+        pair = isinstance(gradient, Reversible)
+        outputs = problem.stack(gradient.forward(problem)[0]) if pair else Backprop().solve(problem)
+        recording.random |= generators.fingerprint(problem.rhs.device) != before
         return outputs
+
+    return SolvedBy(solve)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +94,13 @@ class WithNorm(Adaptive):
 
 def recording_solver(solver: Solver, recording: Recording) -> Solver:
     """Return `solver` under plain autograd, with its decisions put into `recording`."""
-    plain = replace(solver, gradient=PlainAutograd(solver.gradient_method, recording))
+    plain = replace(solver, gradient=plain_autograd(solver.gradient_method, recording))
     return _with_norm(plain, RecordSteps, recording=recording)
 
 
 def replaying_solver(solver: Solver, recording: Recording, gradient: str | None = None) -> Solver:
     """Return a solver that takes the recorded steps of `solver`, by the named gradient method or plain autograd."""
-    plain = replace(solver, gradient=gradient or PlainAutograd(solver.gradient_method, Recording()))
+    plain = replace(solver, gradient=gradient or plain_autograd(solver.gradient_method, Recording()))
     return _with_norm(plain, ReplaySteps, recorded=iter(recording.scaled_norms))
 
 
