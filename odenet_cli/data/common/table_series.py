@@ -99,7 +99,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         time = in_utc(cells, columns.time, time, zones, which_hour(names, time, source.ambiguous), faults)
     tell = functools.partial(moment, dates=dates, zone=zone)
     if dates == "clock":
-        check_midnight(cells, " ".join(columns.time), names, time, faults)
+        check_midnight(" ".join(columns.time), names, time, faults)
     read, left_out = _measured(cells, columns, source.absent, keep, faults)
     if source.variable is not None:
         kinds, read = _by_variable(cells, columns, source.variable, read, keep, faults)

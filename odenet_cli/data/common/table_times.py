@@ -128,7 +128,7 @@ def in_utc(
     return x
 
 
-def check_midnight(cells: Cells, label: str, names: pl.Series, seconds: pl.Series, faults: Faults) -> None:
+def check_midnight(label: str, names: pl.Series, seconds: pl.Series, faults: Faults) -> None:
     """Add times of day that go past midnight: 00:15 behind 23:45 is another day, and would be sorted to its begin.
 
     Rows may go up or down in time; what jumps by more than half a day against their direction has passed midnight.
