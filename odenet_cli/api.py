@@ -43,7 +43,8 @@ __all__ = ["LoadedRun", "doctor", "load", "train"]
 class LoadedRun:
     """Hold a run: its network with the weights of a checkpoint, its config and its records.
 
-    model    in evaluation mode, on the device that was asked for
+    model    in evaluation mode, on the device that was asked for;
+             classifiers are called, flows have `log_prob` and `sample`, models of series `forecast` and `draw`
     config   as the run was made, complete
     metrics  the records of metrics.jsonl, one per (step, split)
     record   content of run.json: status, final metrics, data, versions
