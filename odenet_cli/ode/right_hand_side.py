@@ -204,6 +204,9 @@ class RightHandSide:
             if differs(part, contents):
                 part.data.copy_(contents)  # restored, as it may be the caller's tensor
                 raise ValueError(_WRITES)
+        for value in list(self._returned.values())[-len(k) :]:  # of the evaluation before, returned again or not
+            if _is_overwritten(*value):
+                raise ValueError(_REUSES)
         for dy in k:
             self._note(dy, 4 * len(k))
 

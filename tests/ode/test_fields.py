@@ -163,7 +163,20 @@ def inference_buffer():
     return field
 
 
-@pytest.mark.parametrize("make", [buffers_by_turns, numpy_buffers_by_turns])
+def earlier_value_cleared():
+    """-y in a new tensor each time, the one before it cleared."""
+    earlier = []
+
+    def field(t, y):
+        for dy in earlier:
+            dy.zero_()
+        earlier[:] = [-y]
+        return earlier[0]
+
+    return field
+
+
+@pytest.mark.parametrize("make", [buffers_by_turns, numpy_buffers_by_turns, earlier_value_cleared])
 @pytest.mark.parametrize("kind", ["dopri5", "rk4"])
 def test_buffers_that_are_returned_by_turns_are_refused_too(kind, make):
     with torch.no_grad(), pytest.raises(ValueError, match="the field returns a tensor that it writes into again"):
