@@ -46,7 +46,7 @@ def check(config: Config) -> Config:
     for group in ("model", "data"):
         _check_group(group, getattr(config, group))
     if config.model["name"] == "fit" and "path" not in config.data:
-        raise RequestError("model=fit is fitted to a table: data=table data.path=FILE.")
+        raise RequestError("model=fit needs a table: set data=table data.path=FILE.")
     _check_texts(config)
     _check_gradient(config.gradient)
     for key, solver, dtype in _solvers(config):
@@ -122,7 +122,7 @@ def _check_fields(section: Any, prefix: str = "") -> None:
         if name not in known:
             raise RequestError(
                 f"{key} is not a key of the configuration.{nearest(name, known)}\n"
-                f"  There are: {', '.join(prefix + other for other in known)}."
+                f"  Available: {', '.join(prefix + other for other in known)}."
             )
         if is_dataclass(value):
             _check_fields(value, f"{key}.")
@@ -177,10 +177,12 @@ def _check_section(key: str, section: dict[str, Any], like: dict[str, Any]) -> N
         if isinstance(known, dict):
             if not isinstance(value, dict | None):
                 keys = ", ".join(f"{full}.{inner}" for inner in known)
-                raise RequestError(f"{full}={value} does not fit: {full} is a section with keys of its own.\n  {keys}")
+                raise RequestError(
+                    f"{full}={value} is not allowed: {full} is a section; set its keys instead.\n  Available: {keys}."
+                )
             _check_section(full, value or {}, known)
         elif isinstance(value, dict):
-            raise RequestError(f"{full}={value} does not fit: {full} is one value, not a section.")
+            raise RequestError(f"{full}={value} is not allowed: {full} is a single value, not a section.")
         elif full.startswith("data.recipe.") and (found := find_field(known)):
             field, hint = found
             if not has_type(value, hint):
@@ -196,7 +198,7 @@ def _check_texts(config: Config) -> None:
             "  Choose where runs go with hydra.run.dir=FOLDER."
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
-        raise RequestError(f"device={config.device} is not known. There are: auto, cpu, cuda, cuda:N, mps.")
+        raise RequestError(f"device={config.device} is not known. Available: auto, cpu, cuda, cuda:N, mps.")
     if not config.resume or "\n" in config.resume:
         raise RequestError(f"resume={config.resume!r} must be none, auto or the folder of a run.")
 
@@ -208,8 +210,8 @@ def _check_mps(config: Config) -> None:
             implied = key == "eval.dtype" and config.eval.dtype is None
             source = f" (the recipe of data={config.data['name']})" if implied else ""
             raise RequestError(
-                f"{key}=float64{source} does not fit device=mps, which has no float64. "
-                f"Use {key}=float32, or device=cpu."
+                f"{key}=float64{source} cannot be used with device=mps, which has no float64. Use {key}=float32, or "
+                "device=cpu."
             )
     if config.compile in ("true", "loop"):
         raise RequestError(f"compile={config.compile} needs float64 on the device; with device=mps use compile=false.")
@@ -227,19 +229,26 @@ def check_solver(key: str, solver: SolverConfig, dtype: str) -> None:
         if solver.budget is not None:
             raise HasNoMeaning(
                 {f"{key}.budget": solver.budget},
-                f"steers a tolerance, and {solver.method} takes fixed steps",
+                f"needs an adaptive method, and {solver.method} takes fixed steps",
                 f". Set {key}.steps, or choose an adaptive method such as dopri5.",
             )
         if solver.rtol is not None or solver.atol is not None:
-            raise _wrong_kind(key, solver, f"takes fixed steps, {key}.steps, so it has no rtol or atol")
+            raise _wrong_kind(key, solver, f"takes fixed steps, {key}.steps, and has no rtol or atol")
         if solver.steps is None:
-            raise RequestError(f"{key}.steps is missing: {solver.method} takes fixed steps. Add {key}.steps=10.")
+            raise RequestError(
+                f"{key}.steps is missing: {solver.method} takes fixed steps. Set their number, for example "
+                f"{key}.steps=10."
+            )
         return
     if solver.steps is not None:
-        raise _wrong_kind(key, solver, f"chooses its own steps by {key}.rtol, so it has no steps")
+        raise _wrong_kind(
+            key, solver, f"chooses its steps from the tolerance {key}.rtol and has no fixed number of steps"
+        )
     for name in ("rtol", "atol"):
         if getattr(solver, name) is None:
-            raise RequestError(f"{key}.{name} is missing: {solver.method} needs a tolerance. Add {key}.{name}=1e-3.")
+            raise RequestError(
+                f"{key}.{name} is missing: {solver.method} needs a tolerance. Set one, for example {key}.{name}=1e-3."
+            )
     _check_tolerance(key, solver, dtype)
 
 
@@ -266,7 +275,7 @@ def _wrong_kind(key: str, solver: SolverConfig, reason: str) -> HasNoMeaning:
         kind = not adaptive(solver.method)
         ways = f"leave it out, or choose {key}.method="
         ways += "|".join(name for name in options("solver") if adaptive(name) is kind)
-    return HasNoMeaning(given, f"does not fit {solver.method}: it {reason}", f".\n  Way out: {ways}.")
+    return HasNoMeaning(given, f"cannot be used with {solver.method}: it {reason}", f".\n  Remedy: {ways}.")
 
 
 def _check_gradient(gradient: GradientConfig) -> None:
@@ -293,4 +302,4 @@ def _check_optim(optim: OptimConfig) -> None:
     if unused:
         raise HasNoMeaning(unused, f"has no meaning for optim={optim.name}")
     if sorted(optim.milestones) != list(optim.milestones):
-        raise RequestError(f"optim.milestones={optim.milestones} must be rising fractions of the run.")
+        raise RequestError(f"optim.milestones={optim.milestones} must be increasing fractions of the run.")

@@ -60,13 +60,13 @@ def read_saved(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
-        raise RequestError(f"{path} refers to itself without end.") from error
+        raise RequestError(f"{path} contains a reference that leads back to itself.") from error
     if not isinstance(content, dict) or not content:
-        raise RequestError(f"{path} is damaged: there are no keys in it.\n{_remedy(path)}")
+        raise RequestError(f"{path} is damaged: it has no keys.\n{_remedy(path)}")
     content.pop("defaults", None)
     for section in SECTIONS:  # half of a file is no older version
         if not isinstance(content.get(section), dict):
-            raise RequestError(f"{path} is damaged: there is no section `{section}` in it.\n{_remedy(path)}")
+            raise RequestError(f"{path} is damaged: it has no section `{section}`.\n{_remedy(path)}")
     return add_new_options({str(key): value for key, value in content.items()}, path)
 
 
@@ -77,10 +77,12 @@ def load(folder: Path) -> Config:
     path, content = folder / "config.yaml", read_saved(folder)
     content.pop("hydra", None)  # of no use here
     if not content:
-        raise RequestError(f"{folder} is not the folder of a run: there is no {path}.\n  {rundir.where_one_is(folder)}")
+        raise RequestError(
+            f"{folder} is not the folder of a run: {path} does not exist.\n  {rundir.where_one_is(folder)}"
+        )
     for key, value in leaves(content):
         if "${" in str(value):  # it would be resolved a second time
-            raise RequestError(f"{path}: {key} refers to something once more after it was resolved.")
+            raise RequestError(f"{path}: {key} still contains a reference after all references were resolved.")
     with _named(path):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
     assert isinstance(config, Config)
@@ -99,7 +101,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _remedy(path: Path) -> str:
-    return f"  Put back what the run wrote there; its overrides are in {path.with_name('run.json')}."
+    return f"  Restore the file that the run wrote; the run's overrides are in {path.with_name('run.json')}."
 
 
 def check_yaml(path: Path) -> Any:
@@ -114,16 +116,16 @@ def check_yaml(path: Path) -> Any:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise RequestError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a configuration.")
+            raise RequestError(f"{path} is larger than {MAX_BYTES:,} bytes, the limit for a configuration.")
         _check_events(content.decode("utf-8"), path)
         loaded = OmegaConf.load(path)
         values = OmegaConf.to_container(loaded)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not a text in UTF-8.") from error
+        raise RequestError(f"{path} is not UTF-8 text.") from error
     except (yaml.YAMLError, OmegaConfBaseException, LookupError, TypeError, ValueError) as error:
-        raise RequestError(f"{path} is not sound YAML: {' '.join(str(error).split())[:200]}") from error
+        raise RequestError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     for key, value in leaves(values):
         if isinstance(value, int) and abs(value) >= 2**63:
             raise RequestError(f"{path}: {key} is out of range: it must be below 2^63.")
@@ -141,15 +143,15 @@ def _check_events(text: str, path: Path) -> None:
         tag, anchor = getattr(event, "tag", None), getattr(event, "anchor", None)
         if tag not in (None, "!") and tag not in PLAIN_TAGS:
             raise RequestError(
-                f"{where}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} asks for more than plain values, which a "
-                "configuration may not do here."
+                f"{where}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} is not allowed; a configuration may only "
+                "contain plain values."
             )
         if anchor:
             raise RequestError(
-                f"{where}: a configuration has plain values only, no anchor &{anchor} and no alias *{anchor}."
+                f"{where}: a configuration may not contain YAML anchors and aliases (&{anchor}, *{anchor})."
             )
         if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
-            raise RequestError(f"{path} is not a configuration: there are no keys in it.")
+            raise RequestError(f"{path} is not a configuration: it has no keys.")
         values += isinstance(event, yaml.ScalarEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or values > MAX_VALUES:
@@ -163,7 +165,7 @@ def check_interpolation(where: str, value: Any) -> None:
     rest = INTERPOLATION.sub("", value) if isinstance(value, str) else ""
     if "${" in rest:
         raise RequestError(
-            f"{where} calls {rest[rest.rindex('${') :][:100]}, which a configuration in a file may not do.\n"
+            f"{where} uses {rest[rest.rindex('${') :][:100]}, which is not allowed in a configuration file.\n"
             "  Write the value itself, or refer to another key: ${key}."
         )
 
@@ -178,7 +180,10 @@ def add_new_options(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if values and tuple(values) not in _reported:
         _reported.add(tuple(values))
         listed = ", ".join(f"{key}={value}" for key, value in values.items())
-        print(f"warning: {path} is of an older version without {listed}; so it is taken.", file=sys.stderr)
+        print(
+            f"warning: {path} was written by an older version and lacks {listed}; these values are used.",
+            file=sys.stderr,
+        )
     return content
 
 

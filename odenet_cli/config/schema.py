@@ -49,30 +49,32 @@ def option(
 class SolverChange:
     """Hold changes of another solver's settings; null means unchanged."""
 
-    method: str | None = option(None, "the method, a name of conf/solver")
+    method: str | None = option(None, "solver method: a name in conf/solver")
     rtol: float | None = option(None, "relative tolerance of an adaptive method", above=0)
     atol: float | None = option(None, "absolute tolerance of an adaptive method; follows rtol unless set", above=0)
-    steps: int | None = option(None, "steps of a fixed method between two output times", low=1)
-    max_steps: int | None = option(None, "attempted steps after which a solve is given up", low=1)
-    controller: str | None = option(None, "how step sizes follow the error; null: I", choices=CONTROLLERS)
+    steps: int | None = option(None, "number of steps of a fixed-step method between two output times", low=1)
+    max_steps: int | None = option(None, "largest number of attempted steps in a solve", low=1)
+    controller: str | None = option(None, "step-size controller; null: I", choices=CONTROLLERS)
     first_step: float | None = option(
-        None, "length of the first step; null: chosen, at one function evaluation", above=0, unit="time"
+        None, "length of the first step; null: estimated, with one function evaluation", above=0, unit="time"
     )
-    min_step: float | None = option(None, "shortest step; null: no bound", low=0, unit="time")
-    max_step: float | None = option(None, "longest step; null: no bound", above=0, unit="time")
-    jumps: list[float] | None = option(None, "times at which the vector field jumps: a step ends at each", unit="time")
+    min_step: float | None = option(None, "smallest step size; null: no limit", low=0, unit="time")
+    max_step: float | None = option(None, "largest step size; null: no limit", above=0, unit="time")
+    jumps: list[float] | None = option(
+        None, "times at which the vector field is discontinuous; a step ends at each of them", unit="time"
+    )
 
 
 @dataclass
 class SolverConfig(SolverChange):
     """Hold the settings of the forward solve: a tolerance for an adaptive method, a number of steps for a fixed one."""
 
-    method: str = option("dopri5", "the method, a name of conf/solver")
-    max_steps: int = option(10_000, "attempted steps after which a solve is given up", low=1)
+    method: str = option("dopri5", "solver method: a name in conf/solver")
+    max_steps: int = option(10_000, "largest number of attempted steps in a solve", low=1)
     budget: int | None = option(
         None,
-        "mean function evaluations of the forward solves of a training step: rtol, where it begins, is steered to it; "
-        "null: it stays",
+        "target for the mean number of forward function evaluations in a training step; rtol is then its starting "
+        "value and is adapted; null: rtol is constant",
         low=1,
     )
 
@@ -86,15 +88,15 @@ class SolverConfig(SolverChange):
 class GradientConfig:
     """Hold how gradients pass a solve; `solver` is the backward solve of a method that has one."""
 
-    method: str = option("adjoint", "how gradients pass a solve, a name of conf/gradient")
+    method: str = option("adjoint", "method for gradients through a solve: a name in conf/gradient")
     norm: str = option(
         "relative",
-        "error norm of the adjoint: relative to the incoming gradient, the paper's (absolute), or without the "
-        "parameters' gradient (seminorm)",
+        "error norm of the adjoint: relative to the incoming gradient, absolute (as in the paper), or seminorm "
+        "(without the parameters' gradient)",
         choices=("relative", "absolute", "seminorm"),
     )
-    control_parameters: bool = option(False, "let the parameters' gradient take part in the adjoint's error control")
-    coupling: float = option(0.999, "λ of the reversible pair (y, z)", above=0, below=1)
+    control_parameters: bool = option(False, "include the parameters' gradient in the adjoint's error control")
+    coupling: float = option(0.999, "coupling λ of the reversible pair (y, z)", above=0, below=1)
     solver: SolverChange = field(default_factory=SolverChange)
 
 
@@ -102,33 +104,33 @@ class GradientConfig:
 class OptimConfig:
     """Hold the optimiser and its learning rate over the run; a null `lr` comes from the data set's recipe."""
 
-    name: str = option("sgd", "the optimiser, a name of conf/optim")
+    name: str = option("sgd", "optimiser: a name in conf/optim")
     lr: float | None = option(None, "learning rate; null: from the data set's recipe", above=0)
     momentum: float | None = option(None, "momentum of sgd and rmsprop", low=0, below=1)
     weight_decay: float = option(0.0, "weight decay", low=0)
     schedule: str = option(
         "steps",
-        "learning rate over the run: times `decay` at each of the `milestones`, down to 0 (cosine), or up to `lr` and "
-        "down (onecycle)",
+        "learning-rate schedule: multiply by `decay` at each of the `milestones` (steps), fall to 0 (cosine), or "
+        "rise to `lr` and fall (onecycle)",
         choices=("steps", "cosine", "onecycle"),
     )
     warmup: float | None = option(
         None,
-        "part of the run over which the learning rate rises to `lr`; null: 0, of onecycle 0.3",
+        "part of the run in which the learning rate rises to `lr`; null: 0, or 0.3 with onecycle",
         low=0,
         below=1,
         unit="fraction of the run",
     )
     milestones: list[float] = option(
         list,
-        "where schedule=steps multiplies the learning rate by `decay`",
+        "points of the run at which schedule=steps multiplies the learning rate by `decay`",
         above=0,
         below=1,
         unit="fractions of the run",
     )
-    decay: float = option(0.1, "factor at each of the milestones", above=0)
+    decay: float = option(0.1, "factor of the learning rate at each of the milestones", above=0)
     clip: float | None = option(
-        None, "gradients of a larger norm, over all parameters, are scaled down to it; null: never", above=0
+        None, "largest norm of the gradient over all parameters, which is scaled down to it; null: no limit", above=0
     )
 
     @property
@@ -144,25 +146,27 @@ class TrainerConfig:
     epochs: int | None = option(None, "length of the run; null: from the data set's recipe", low=1, unit="epochs")
     steps: int | None = option(
         None,
-        "length of the run, instead of `epochs`: for generated data, whose epoch is 100 steps",
+        "length of the run in steps instead of `epochs`; an epoch of generated data is 100 steps",
         low=1,
         unit="optimiser steps",
     )
     max_steps: int | None = option(
-        None, "stop early after this many, the schedule unchanged", low=1, unit="optimiser steps"
+        None, "stop after this many steps, with the schedule of the full length", low=1, unit="optimiser steps"
     )
-    batch_size: int | None = option(None, "samples a step; null: from the data set's recipe", low=1, unit="samples")
-    log_every: int = option(50, "interval between two records of the log", low=1, unit="optimiser steps")
-    checkpoint_every: int = option(200, "interval between two checkpoints", low=1, unit="optimiser steps")
+    batch_size: int | None = option(
+        None, "samples in a training step; null: from the data set's recipe", low=1, unit="samples"
+    )
+    log_every: int = option(50, "interval between log records", low=1, unit="optimiser steps")
+    checkpoint_every: int = option(200, "interval between checkpoints", low=1, unit="optimiser steps")
     certify: int | None = option(
         500,
-        "interval between two checks of the gradient against the exact one of its own steps, in at most 1 % of the "
-        "time; the last step has one too; 0 or null: never",
+        "interval between checks of the gradient against the exact gradient of the same steps, in at most 1 % of the "
+        "run time; the last step is checked too; 0 or null: never",
         low=0,
         unit="optimiser steps",
     )
     limit_batches: int | None = option(
-        None, "use only so many batches of each epoch and of each evaluation; null: all", low=1, unit="batches"
+        None, "largest number of batches in each epoch and each evaluation; null: no limit", low=1, unit="batches"
     )
 
 
@@ -171,9 +175,11 @@ class EvalConfig:
     """Hold how a model is scored; null comes from the data set's recipe, and else is *as in training*."""
 
     solver: SolverChange = field(default_factory=SolverChange)
-    batch_size: int | None = option(None, "samples a batch; null: as in training, 200 at least", low=1, unit="samples")
+    batch_size: int | None = option(
+        None, "samples in a batch; null: as in training, but at least 200", low=1, unit="samples"
+    )
     dtype: str | None = option(
-        None, "dtype used for evaluation; null: from the recipe, else as in training", choices=DTYPES
+        None, "dtype for evaluation; null: from the data set's recipe, or as in training", choices=DTYPES
     )
 
 
@@ -181,31 +187,34 @@ class EvalConfig:
 class Config:
     """Hold one run. `model` and `data` hold the arguments of what `name` names; their presets list them all."""
 
-    name: str = option("${hydra:runtime.choices.model}-${solver.method}", "name of the run, part of its folder's name")
-    seed: int = option(0, "seed of weights, order of batches and augmentation", low=0)
+    name: str = option(
+        "${hydra:runtime.choices.model}-${solver.method}", "name of the run, used in the name of its folder"
+    )
+    seed: int = option(0, "seed of the initial weights, the order of batches and augmentation", low=0)
     dtype: str = option("float32", "dtype of weights, states and data", choices=DTYPES)
-    device: str = option("auto", "where the run computes: auto, cpu, cuda, cuda:N, mps (Apple's GPU, float32 only)")
-    deterministic: bool = option(False, "use deterministic algorithms only: the same bits every time on a GPU too")
+    device: str = option("auto", "device: auto, cpu, cuda, cuda:N, mps (Apple's GPU, float32 only)")
+    deterministic: bool = option(False, "use deterministic algorithms only, for bit-identical results on a GPU too")
     compile: str = option(
         "auto",
-        "compile solves: never, always, forward solves without a gradient as one loop (loop), or where it pays (auto)",
+        "compile solves: never (false), always (true), only forward solves without a gradient, as one loop (loop), "
+        "or where it pays (auto)",
         choices=("auto", "true", "false", "loop"),
     )
     logger: str = option(
         "tensorboard",
-        "where one looks at the run while it trains; metrics.jsonl is written always",
+        "logger of the run; metrics.jsonl is always written",
         choices=("tensorboard", "wandb", "none"),
     )
-    resume: str = option("none", "go on with a run: none, auto (the one in hydra.run.dir), or the folder of a run")
-    checkpoint: str | None = option(None, "checkpoint whose weights a new run begins with")
+    resume: str = option("none", "continue a run: none, auto (the run in hydra.run.dir), or the folder of a run")
+    checkpoint: str | None = option(None, "checkpoint with the initial weights of a new run")
     solver: SolverConfig = field(default_factory=SolverConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
-    model: dict[str, Any] = option(dict, "the model: its name, and the options of its preset in conf/model")
-    data: dict[str, Any] = option(dict, "the data set: its name, and the options of its preset in conf/data")
+    model: dict[str, Any] = option(dict, "model: its name and the options of its preset in conf/model")
+    data: dict[str, Any] = option(dict, "data set: its name and the options of its preset in conf/data")
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    reproduce: dict[str, Any] = option(dict, "what `odenet reproduce` makes of an experiment; no run uses it")
+    reproduce: dict[str, Any] = option(dict, "settings of `odenet reproduce`; not used by runs")
 
     def __post_init__(self) -> None:
         self.compile = self.compile.lower()  # `compile=true` is read as a truth value and arrives here as "True"
