@@ -83,7 +83,7 @@ class Composer:
         self.overrides: list[str] = list(args.overrides)
         folder = None if args.config_dir is None else os.path.realpath(str(args.config_dir))
         if folder is not None and not os.path.isdir(folder):
-            raise RequestError(f"--config-dir {args.config_dir}: there is no such folder.")
+            raise RequestError(f"--config-dir {args.config_dir}: this folder does not exist.")
         if folder is not None:
             check_names(Path(folder))
         self.loader = hydra_internals.make_loader(MODULE, str(conf_dir()), folder)
@@ -102,7 +102,7 @@ class Composer:
                 raise
             path = Path(error.filename or self.config_name)
             if error.errno == errno.ENAMETOOLONG:
-                raise RequestError(f"{path.parent.name}={path.stem} is not known; no name is so long.") from error
+                raise RequestError(f"{path.parent.name}={path.stem} is not known; the name is too long.") from error
             raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
         HydraConfig.instance().set_config(cfg)
         return cfg

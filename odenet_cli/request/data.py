@@ -47,7 +47,9 @@ def resolve_runs(configs: dict[Path, Config]) -> dict[str, Any]:
             "optim.lr": likely.optim.lr,
         }
         for key in (key for key, value in needed.items() if value is None):
-            raise RequestError(f"{key} is null, and data={likely.data['name']} has none in its recipe. Add {key}=….")
+            raise RequestError(
+                f"{key} is null, and the recipe of data={likely.data['name']} has no value for it. Set {key}=…."
+            )
         check(likely)
 
     auto = _resolve_auto(configs)

@@ -50,13 +50,14 @@ def check_run_folder(folder: Path, resume: str) -> None:
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith(ours))
     if status is None and foreign:
         raise RequestError(
-            f"hydra.run.dir={folder} is not empty and holds no run (there is {foreign[0]}). Choose a new folder."
+            f"hydra.run.dir={folder} is not empty and does not contain a run (it contains {foreign[0]}). Choose a new "
+            "folder."
         )
     _check_links("hydra.run.dir", folder)
     if resume == "auto":
         return
     if status == "done":
-        raise RequestError(f"hydra.run.dir={folder} holds a finished run. Choose a new folder.")
+        raise RequestError(f"hydra.run.dir={folder} contains a finished run. Choose a new folder.")
     raise RequestError(
         f"hydra.run.dir={folder} holds an unfinished run. Continue it with resume=auto, or choose a new folder."
     )
@@ -67,7 +68,7 @@ def check_sweep_folder(folder: Path, resume: str) -> None:
     if not _occupied("hydra.sweep.dir", folder):
         return
     if not (folder / "multirun.yaml").exists() and not (folder / "summary.json").exists():
-        raise RequestError(f"hydra.sweep.dir={folder} is not empty and holds no sweep. Choose a new folder.")
+        raise RequestError(f"hydra.sweep.dir={folder} is not empty and does not contain a sweep. Choose a new folder.")
     _check_links("hydra.sweep.dir", folder)
     if resume != "auto":
         raise RequestError(
@@ -91,12 +92,14 @@ def _occupied(key: str, folder: Path) -> bool:
     is at work in: whether its run is finished, nobody knows yet."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
-        raise RequestError(f"{key}={folder} cannot be made: {nearest} is not a folder.")
+        raise RequestError(f"{key}={folder} cannot be created: {nearest} is not a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RequestError(f"{key}={folder} cannot be written: no permission in {nearest}.")
+        raise RequestError(f"{key}={folder} is not writable: no permission in {nearest}.")
     occupied = nearest == folder and any(path.name != ".lock" for path in folder.iterdir())
     if occupied and is_locked(folder) and not locked_here(folder):
-        raise RequestError(f"{key}={folder} is in use by {lock_holder(folder)}; wait for it, or choose another.")
+        raise RequestError(
+            f"{key}={folder} is in use by {lock_holder(folder)}; wait for it to finish, or choose another folder."
+        )
     return occupied
 
 

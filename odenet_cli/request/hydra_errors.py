@@ -29,7 +29,7 @@ def translate_hydra_errors(overrides: list[str], keys: Callable[[], list[str]] =
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise RequestError(explain(error, overrides, keys)) from error
     except RecursionError as error:
-        raise RequestError("the configuration refers to itself without end.") from error
+        raise RequestError("the configuration contains a reference that leads back to itself.") from error
 
 
 def known_keys(cfg: Any) -> list[str]:
@@ -52,23 +52,24 @@ def explain(error: Exception, overrides: list[str], keys: Callable[[], list[str]
 
     if "Ambiguous value for argument" in text or "requires --multirun" in text:
         override = _first(r"'(.*)'", text)
-        return f"{override} holds several values; add -m to train each of them. A list is key=[a,b]."
+        return f"{override} has several values; add -m to train with each of them. A list is written key=[a,b]."
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         key = match[1]
         if key in groups():
             principal = "method" if key in ("solver", "gradient") else "name"
             return (
-                f"{_override_of(key, overrides)} chooses a preset, which this configuration has no place for: it would "
-                f"be ignored.\n  It is changed key by key: {key}.{principal}=…"
+                f"{_override_of(key, overrides)} chooses a preset, but it is not in the defaults of this "
+                "configuration, so it would be ignored.\n"
+                f"  Change single keys instead: {key}.{principal}=…"
             )
         return _unknown(key, keys())
     if match := re.search(r"Could not override '([^']+)'|config group '([^']+)' does not exist", text):
         return _unknown(match[1] or match[2], keys())
     if match := re.search(r"Multiple values for (\S+?)\.", text):
-        return f"{match[1]} is chosen more than once: say {match[1]}=… only once."
+        return f"{match[1]} is given more than once; give {match[1]}=… only once."
     if "Config group override must be a string or a list" in text:
         empty = [o for o in overrides if o.partition("=")[0] in groups() and o.partition("=")[2] in ("", "null")]
-        return f"{', '.join(empty) or 'an override'} chooses nothing; leave it out, or name a preset."
+        return f"{', '.join(empty) or 'an override'} has no value; leave it out, or name a preset."
 
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
@@ -80,21 +81,21 @@ def _missing(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     known = list(error.options or (options(group) if group in groups() else []))
     if not group:
-        return f"the configuration {name}.yaml was not found. --config-name config needs --config-dir RUN beside it."
+        return f"the configuration {name}.yaml was not found. --config-name config also needs --config-dir RUN."
     if not known:
         return f"{group}={name} is not known, and there are no presets in {group} yet."
-    return f"{group}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(sorted(known))}."
+    return f"{group}={name} is not known.{nearest(name, known)}\n  Available: {', '.join(sorted(known))}."
 
 
 def _unparsed(override: str, text: str) -> str:
     reason = text.split("\n")[0]
-    reason = "this is not Hydra's grammar" if re.match(PARSER_WORDS, reason) else reason
+    reason = "it does not follow Hydra's grammar" if re.match(PARSER_WORDS, reason) else reason
     key, _, value = override.partition("=")
     text = value if re.fullmatch(r"[^'\"$`\\!,]+", value) else "value"
     example = f"\"{key}=['one (1)','another']\"" if value.startswith("[") else f"\"{key}='{text}'\""
     return (
         f"{override} cannot be read: {reason.split('See https')[0].strip()}.\n"
-        f"  A value with spaces, commas, brackets or = needs its own quotes: {example}."
+        f"  Put quotes around a value with spaces, commas, brackets or =: {example}."
     )
 
 
@@ -109,14 +110,16 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
     if "is not optional" in message.lower() or "non-optional" in message.lower():
         return f"{key}=null is not allowed: it needs a value."
     if "is not a ListConfig" in message:
-        return f"{override} is not a list, which has brackets: {key}=[{override.partition('=')[2]}]."
+        return f"{override} is not a list; write a list with brackets: {key}=[{override.partition('=')[2]}]."
     if message.startswith("Missing mandatory value"):
         example = f"{key}=package.module:Class, a class of your own" if key.endswith(".target") else f"{key}=…"
         return f"{key} is missing: {example}."
     if re.search(r"not in '\w+'|not in struct", message):
         return _unknown(key, keys())
     if message.startswith("Invalid type assigned"):
-        return f"{override}: {key} is a section with keys of its own, {key}.….{nearest(key + '.', keys())}"
+        return (
+            f"{override} is not allowed: {key} is a section; set its keys instead, {key}.….{nearest(key + '.', keys())}"
+        )
     if match := re.search(r"Interpolation key '([^']+)' not found", message):
         return f"{override or key} refers to {match[1]}, which does not exist.{nearest(match[1], keys())}"
     return f"{override or key}: {message}" if (override or key) else _short(message)
@@ -125,9 +128,9 @@ def _omegaconf(cause: OmegaConfBaseException, text: str, overrides: list[str], k
 def _unknown(key: str, known: list[str]) -> str:
     section, _, name = key.rpartition(".")
     if section == "model.field_args":
-        return f"{key} is not a key of the configuration.\n  An option of your own field is added by a plus: +{key}=…"
+        return f"{key} is not a key of the configuration.\n  To add an option of your own field, write a plus: +{key}=…"
     if section in ("model", "data") and f"{section}.target" in known:
-        return f"{key} is not a key of the configuration.\n  An option of your own class is added by a plus: +{key}=…"
+        return f"{key} is not a key of the configuration.\n  To add an option of your own class, write a plus: +{key}=…"
     # A key's meaning begins with what others call it: `learning_rate` is `optim.lr`.
     meanings = {re.split("[;,:]", text)[0].replace(" ", "_"): full for full, text in reversed([*schema_keys()])}
     keys = known if ".recipe." in key else [other for other in known if ".recipe." not in other]
@@ -135,7 +138,7 @@ def _unknown(key: str, known: list[str]) -> str:
     beside = sorted(k for k in known if k.rpartition(".")[0] == section) if section else []
     if not beside and not near:
         beside = sorted(k for k in known if "." not in k)
-    listing = f"\n  There are: {', '.join(beside)}." if beside else ""
+    listing = f"\n  Available: {', '.join(beside)}." if beside else ""
     return f"{key} is not a key of the configuration.{near}{listing}"
 
 

@@ -87,7 +87,7 @@ def prepare(argv: list[str]) -> TrainRequest:
             check_composed(composer.compose(composer.overrides, RunMode.MULTIRUN))
         return TrainRequest(composer, argv=args.argv)
     if args.run and args.multirun:
-        raise RequestError("--run and --multirun exclude each other.")
+        raise RequestError("--run and --multirun cannot be used together.")
     args = expand_resume(args)
     if os.environ.get("ODENET_DATA"):  # a job may be in another folder
         os.environ["ODENET_DATA"] = os.path.abspath(os.path.expanduser(os.environ["ODENET_DATA"]))
@@ -107,7 +107,9 @@ def prepare(argv: list[str]) -> TrainRequest:
         check_installed(job.config)
     for path in {job.config.checkpoint for job in request.jobs if not continues(job.folder, job.config)} - {None}:
         if not os.path.exists(str(path)):
-            raise RequestError(f"checkpoint={path}: there is no such file. A run keeps its own in RUN/checkpoints/.")
+            raise RequestError(
+                f"checkpoint={path}: this file does not exist. The checkpoints of a run are in RUN/checkpoints/."
+            )
     for warning in dict.fromkeys(warning for job in request.jobs for warning in warnings(job.config)):
         print(f"warning: {warning}", file=sys.stderr)
     request.dry_run = args.dry_run
@@ -162,12 +164,14 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
             jobs.append(PlannedRun(point, _folder(cfg, config, "hydra.sweep.subdir", folder), config))
     resume = jobs[0].config.resume
     if resume not in ("none", "auto"):
-        raise RequestError(f"resume={resume} goes on with one run; a sweep goes on by resume=auto and hydra.sweep.dir.")
+        raise RequestError(
+            f"resume={resume} continues a single run; to continue a sweep, use resume=auto and hydra.sweep.dir."
+        )
     check_sweep_folder(folder, resume)
     if resume == "auto":
         _find_job_folders(folder, jobs)
     if len({job.folder for job in jobs}) < len(jobs):
-        raise RequestError("hydra.sweep.subdir gives several jobs the same folder; put ${hydra.job.num} into it.")
+        raise RequestError("hydra.sweep.subdir gives several jobs the same folder; include ${hydra.job.num} in it.")
     places = [f"hydra.sweep.subdir={quote(str(job.folder.relative_to(folder)))}" for job in jobs]
     told = [[*job.overrides, place] for job, place in zip(jobs, places)]
     start = partial(hydra_internals.sweep, composer.loader, master, told)
@@ -194,14 +198,14 @@ def _folder(cfg: DictConfig, config: Config | None, key: str, above: Path | None
         cfg = with_recipe(cfg, config, complete(config, on_gpu(config), data=find_auto(config)))
     name = str(OmegaConf.select(cfg, key))
     if not name:  # as an unset variable of the shell leaves it
-        raise RequestError(f"{key}= names no folder; leave it out, or say . for this one.")
+        raise RequestError(f"{key}= is empty; leave it out, or use . for the current folder.")
     if "${" in name or re.search(r"[\x00-\x1f\x7f]", name):
-        raise RequestError(f"{key}={name!r} cannot be a folder: no ${{ and no line break.")
+        raise RequestError(f"{key}={name!r} cannot be a folder: it must not contain ${{ or a line break.")
     folder = Path(above or "", name)
     whole = folder.absolute()
     if len(os.fsencode(whole)) > MAX_PATH_BYTES or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in whole.parts):
         raise RequestError(
-            f"{key}={folder} cannot be made: a name takes at most {MAX_NAME_BYTES} bytes, a whole path here "
+            f"{key}={folder} cannot be created: a name may have at most {MAX_NAME_BYTES} bytes, and a whole path here "
             f"{MAX_PATH_BYTES:,}."
         )
     return folder
@@ -240,11 +244,14 @@ def expand_resume(args: argparse.Namespace) -> argparse.Namespace:
     folder = named_run(value)
     if not read_saved(folder):  # one that is damaged is refused by its name
         raise RequestError(
-            f"resume={value} is not the folder of a run: there is no {folder / 'config.yaml'}.\n"
-            f"  {where_one_is(folder)}\n  resume takes none, auto (the run in hydra.run.dir) or a RUN."
+            f"resume={value} is not the folder of a run: {folder / 'config.yaml'} does not exist.\n"
+            f"  {where_one_is(folder)}\n"
+            "  resume must be none, auto (the run in hydra.run.dir) or a RUN."
         )
     if args.multirun or args.config_name:
-        raise RequestError(f"resume={value} goes on with one run as it was saved; leave out -m and --config-name.")
+        raise RequestError(
+            f"resume={value} continues a single run with its saved configuration; leave out -m and --config-name."
+        )
     rest = [override for override in args.overrides if override not in resumes]
     for override in rest:
         key = key_of(override)

@@ -122,8 +122,8 @@ def _check_single_path(override: str) -> None:
         word = f"{key}={','.join(quote(part.strip()) for part in value.split(','))}"
         word = shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
         raise RequestError(
-            f"{override} is one path, with a comma in it, and there is no such file.\n"
-            f"  To sweep over several, quote each of them: {word}"
+            f"{override} is read as one path that contains a comma, and this file does not exist.\n"
+            f"  To sweep over several paths, quote each of them: {word}"
         )
 
 
@@ -190,17 +190,17 @@ def count_values(override: Override) -> int:
     if isinstance(value, RangeSweep):
         ends = (value.start or 0, value.stop or 0, value.step)
         if not all(math.isfinite(end) for end in ends) or value.step == 0:
-            raise RequestError(f"{word}: a range goes from a finite number to a finite number, in steps other than 0.")
+            raise RequestError(f"{word}: a range needs finite limits and a step other than 0.")
         start, stop, step = map(Decimal, ends)
         number = max(0, math.ceil((stop - start) / step))
     elif override.value_type == ValueType.GLOB_CHOICE_SWEEP and override.config_loader is None:
-        raise RequestError(f"{word}: a glob goes through presets; here say the values themselves.")
+        raise RequestError(f"{word}: a glob only works for presets; list the values instead.")
     elif override.is_discrete_sweep():
         number = sum(1 for _ in override.sweep_iterator())
     else:
-        raise RequestError(f"{word}: an interval has no values to go through; say a range, or some of its values.")
+        raise RequestError(f"{word}: an interval cannot be swept over; give a range, or list values.")
     if not 0 < number <= MAX_SWEEP_POINTS:
-        many = f"{number:,} values, more than the {MAX_SWEEP_POINTS:,} of a sweep" if number else "no value at all"
+        many = f"{number:,} values; the limit for a sweep is {MAX_SWEEP_POINTS:,}" if number else "no values"
         raise RequestError(f"{word} has {many}.")
     return number
 
@@ -209,7 +209,7 @@ def check_points(numbers: Mapping[str, int]) -> None:
     """Refuse more combinations than a sweep takes, given how many values each key has, before any is made."""
     if (total := math.prod(numbers.values())) > MAX_SWEEP_POINTS:
         factors = ", ".join(f"{key} {number:,}" for key, number in numbers.items() if number > 1)
-        raise RequestError(f"{factors}: together {total:,} points, more than the {MAX_SWEEP_POINTS:,} of a sweep.")
+        raise RequestError(f"{factors}: {total:,} points in total; the limit for a sweep is {MAX_SWEEP_POINTS:,}.")
 
 
 def altered(config: Config, changes: Mapping[str, Any]) -> Config:

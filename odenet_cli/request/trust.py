@@ -88,9 +88,15 @@ def check_words(overrides: Iterable[str]) -> None:
     for word in overrides:
         key = key_of(word)
         if key.startswith("hydra.sweeper.params"):
-            raise RequestError(f"{word}: only a file sweeps like this; here say the key itself: -m seed=0,1,2.")
+            raise RequestError(
+                f"{word}: this form of a sweep is only allowed in a file; on the command line use the key itself: -m "
+                "seed=0,1,2."
+            )
         if "@" in key or key.startswith("hydra.overrides"):
-            raise RequestError(f"{word} is not allowed: presets have their places, and hydra.overrides is Hydra's own.")
+            raise RequestError(
+                f"{word} is not allowed: presets cannot be moved to other keys, and hydra.overrides is reserved for "
+                "Hydra."
+            )
 
 
 def check_composed(cfg: DictConfig) -> None:
@@ -102,8 +108,8 @@ def check_composed(cfg: DictConfig) -> None:
                 raise _names_code(key, text)
             section = next(name for name in EMPTY if key.startswith(name))  # the value may be from the environment
             raise RequestError(
-                f"{section} is not allowed: a configuration sets no environment and adds no parts to Hydra.\n"
-                "  Leave it out; variables of the environment are set in the shell."
+                f"{section} is not allowed: a configuration may not set environment variables or extend Hydra.\n"
+                "  Leave it out; set environment variables in the shell."
             )
         special = any(re.fullmatch(r"_\w+_|\(\)", word) for word in words) or text.startswith("ext://")
         if words[0] == "hydra":
@@ -132,7 +138,7 @@ def check_inside(cfg: DictConfig, *keys: str) -> None:
         inside = OmegaConf.select(cfg, key)
         path = PurePath(str(inside))
         if inside is not None and (path.is_absolute() or ".." in path.parts or re.search(r"[\x00-\x1f]", str(path))):
-            raise RequestError(f"{key}={str(inside)!r} must be a folder inside the run's or the sweep's own.")
+            raise RequestError(f"{key}={str(inside)!r} must be a folder inside that of the run or the sweep.")
 
 
 def _for_the_command_line(what: str) -> RequestError:
