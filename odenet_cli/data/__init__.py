@@ -106,8 +106,8 @@ def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
     """Raise RequestError for a batch larger than the training split, of a set whose epoch is one pass over it."""
     if issubclass(_class(name), ImageSource) and batch_size > (count := record["sizes"]["train"]):
         raise RequestError(
-            f"trainer.batch_size={batch_size} is more than the {count:,} training samples of {record['used']}.\n"
-            f"  It may be 1 to {count}."
+            f"trainer.batch_size={batch_size} is larger than the {count:,} training samples of {record['used']}.\n"
+            f"  Allowed: 1 to {count}."
         )
 
 

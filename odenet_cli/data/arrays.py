@@ -29,7 +29,7 @@ Y_NAMES = ("y", "Y", "labels", "label", "targets", "target")
 class Source(OwnFile, LabelledSource):
     """Options of `data=arrays`; x and y name the arrays, or what their names have beside that of a split."""
 
-    WANTED: ClassVar = "data=arrays data.path=FILE.npz, which holds x and y, or x_train, y_train …."
+    WANTED: ClassVar = "data=arrays data.path=FILE.npz, a file with x and y, or x_train, y_train …."
 
     x: str | None = None
     y: str | None = None
@@ -43,7 +43,7 @@ class Source(OwnFile, LabelledSource):
         arrays = dict(zip(names, read_arrays(self.file, names)))
         parts = [part._replace(x=arrays[part.x_name], y=arrays.get(part.y_name)) for part in parts]
         unused = [name for name in headers if name not in names]
-        notes = [f"arrays that are not used: {', '.join(unused)}."] if unused else []
+        notes = [f"ignored arrays: {', '.join(unused)}."] if unused else []
         return Found(parts, str(self.file), file_sha256(self.file), notes)
 
     def _choose(self, headers: dict[str, Header]) -> list[Part]:
@@ -57,18 +57,20 @@ class Source(OwnFile, LabelledSource):
             if not found[key] and key == "y" and self.run and not said:
                 found[key] = dict.fromkeys(found["x"], "")
             elif not found[key]:
-                what = f"data.{key}={said} is not there" if said else f"no array is named {key}, {key}_train or alike"
+                what = (
+                    f"data.{key}={said} does not exist" if said else f"no array has a name such as {key} or {key}_train"
+                )
                 faults.add(f"{what}; there are {listing}", f"Name it: data.{key}=…")
             elif WHOLE in found[key] and len(found[key]) > 1:
                 faults.add(
-                    f"{', '.join(found[key].values())} are there, samples in one piece beside splits",
+                    f"the file contains {', '.join(found[key].values())}, both unsplit samples and splits",
                     f"Name those to use: data.{key}=…",
                 )
         faults.raise_all()
         for key, other in (("x", "y"), ("y", "x")):
             alone = [found[key][split] for split in found[key] if split not in found[other]]
             if alone:
-                faults.add(f"{', '.join(alone)} without {other}; there are {listing}", "Each split has an x and a y")
+                faults.add(f"{', '.join(alone)} without {other}; there are {listing}", "Each split needs an x and a y")
         faults.raise_all()
         chosen = [(split, found["x"][split], found["y"][split]) for split in (WHOLE, *PARTS) if split in found["x"]]
         return [Part(split, headers[x], headers.get(y), x, y) for split, x, y in chosen]

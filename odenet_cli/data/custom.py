@@ -56,7 +56,9 @@ class Source(LabelledSource):
         if callable(named):
             registry.check_options("data", named, options, sign="+")
         elif options:
-            raise RequestError(f"data.target={self.target} is not called, and takes no +data.{next(iter(options))}.")
+            raise RequestError(
+                f"data.target={self.target} is not callable, and takes no option +data.{next(iter(options))}."
+            )
         return named
 
     def state(self) -> Hashable:
@@ -91,7 +93,7 @@ def _split(name: Any, what: str) -> str:
     if name == WHOLE:
         return WHOLE
     if str(name).lower() not in WORDS:
-        raise RequestError(f"{what} gave a split {name!r}. There are: {', '.join(PARTS)}.")
+        raise RequestError(f"{what} gave a split {name!r}. Available: {', '.join(PARTS)}.")
     return WORDS[str(name).lower()]
 
 
@@ -121,8 +123,8 @@ def _stacked(rows: list[Any], name: str, what: str) -> Any:
     odd = next((n for n, row in enumerate(rows) if row.shape != rows[0].shape), None)
     if odd is not None:
         raise RequestError(
-            f"{what}: {name} of item {odd} has the shape {rows[odd].shape}, and that of item 0 {rows[0].shape}. "
-            "All samples have one shape."
+            f"{what}: {name} of item {odd} has the shape {rows[odd].shape}, and that of item 0 {rows[0].shape}. All "
+            "samples must have the same shape."
         )
     return numpy.stack(rows)
 

@@ -86,8 +86,8 @@ class Source(OwnTable, LabelledSource):
         target = [name for name in self._target() if name in cells.names]
         if not self._target():
             raise RequestError(
-                f"{cells.paths[0]}: which column is to be predicted? There are {brief(', '.join(cells.names))}. "
-                "Say which: data.y=NAME."
+                f"{cells.paths[0]}: the column to predict is not set. Available: {brief(', '.join(cells.names))}. Set "
+                "data.y=NAME."
             )
         faults, notes = Faults(cells), cells.notes
         check_nameless(cells)
@@ -97,20 +97,20 @@ class Source(OwnTable, LabelledSource):
         words = read_parts(cells, self.split, faults) if self.split in cells.names else None
         lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
         if self.incomplete == "drop":
-            notes += [f"{lacking.sum():,} rows with a missing feature left out"] if lacking.any() else []
+            notes += [f"{lacking.sum():,} rows with a missing feature ignored"] if lacking.any() else []
         else:
             untold = lacking & ~pl.int_range(len(x), eager=True).is_in([*faults.rows])
             faults.add(
                 untold,
                 lambda row: f"{_column(first_missing(x, row), cells.names)} is missing",
-                "Fill it in, or leave such rows out: data.incomplete=drop.",
+                "Fill it in, or ignore such rows: data.incomplete=drop.",
             )
         faults.raise_all()
         unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else lacking
         if self.run and unknown.any():
             y = pl.DataFrame()  # some rows are to be predicted: nothing is compared
         elif unknown.any():
-            notes.append(f"{(unknown & ~lacking).sum():,} rows without {' '.join(target)} left out")
+            notes.append(f"{(unknown & ~lacking).sum():,} rows without {' '.join(target)} ignored")
         kept = ~(lacking | unknown) if y.width else ~lacking
         if not kept.any():
             raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")
@@ -149,10 +149,12 @@ class Source(OwnTable, LabelledSource):
             for name in wanted:
                 if name not in names:
                     who = "the run was trained with it" if self.run and key == "x" else f"data.{key}={name}"
-                    raise RequestError(f"{path}: there is no column {name} ({who}), but {brief(', '.join(names))}.")
+                    raise RequestError(
+                        f"{path}: there is no column {name} ({who}). Available: {brief(', '.join(names))}."
+                    )
         twice = {*self._target()} & {*(self.x or ())}
         if twice:
-            raise RequestError(f"{path}: {', '.join(twice)} is in data.x and in data.y; take it out of one.")
+            raise RequestError(f"{path}: {', '.join(twice)} is in data.x and in data.y; remove it from one.")
 
     def _chosen(self, names: list[str]) -> list[str]:
         """Return the columns of the run's features, or of `x`; none: all may be features."""
@@ -172,24 +174,26 @@ class Source(OwnTable, LabelledSource):
                 refuse_dates(column, absent, cells, name)
             count = column.filter(~absent).n_unique() if words else 0
             if words and are_dates(column.filter(~absent)):
-                notes.append(f"left out, dates or times: {brief(name)}; to take it in write days since the first")
+                notes.append(f"ignored, dates or times: {brief(name)}; to include it, write it as days since the first")
             elif words and not chosen and (told := perhaps_parts(cells, [name])):
                 notes += told
             elif kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):
                 found |= indicators(column, name, absent, kept, faults)
             elif words and chosen:
-                raise RequestError(f"{cells.paths[0]}: {name} holds {count:,} different words. Take it out of data.x.")
+                raise RequestError(
+                    f"{cells.paths[0]}: {name} contains {count:,} different words. Remove it from data.x."
+                )
             elif words:
-                notes.append(f"left out, {count:,} different words: {brief(name)}")
+                notes.append(f"ignored, {count:,} different words: {brief(name)}")
             elif (x := read_values(cells, name, self.absent, bool(chosen), faults)) is None:
-                notes.append(f"left out, no numbers: {brief(name)}")
+                notes.append(f"ignored, not numeric: {brief(name)}")
             elif not chosen and counts_rows(name, x):
-                notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.x=[…]")
+                notes.append(f"ignored, row numbers: {brief(name)}; to include it, set data.x=[…]")
             else:
                 found[name] = x
         if not found:
             faults.raise_all()
-            raise RequestError(f"{cells.paths[0]}: no column is left for the features. Choose some: data.x=[…].")
+            raise RequestError(f"{cells.paths[0]}: no column is left for the features. Select some: data.x=[…].")
         return pl.DataFrame(found).select(known) if known else pl.DataFrame(found)
 
     def _values(self, cells: Cells, target: list[str], faults: Faults) -> pl.DataFrame:
@@ -210,7 +214,7 @@ class Source(OwnTable, LabelledSource):
             return pl.DataFrame({name: x for name, x in zip(target, values) if x is not None})
         if len(target) > 1:
             raise RequestError(
-                f"data.y=[{','.join(target)}]: classes are one column; numbers say data.task=regression."
+                f"data.y=[{','.join(target)}]: classes must be one column; for numbers set data.task=regression."
             )
         words = columns[0].cast(pl.String).str.strip_chars()
         numbers = words.cast(pl.Float64, strict=False)
@@ -240,8 +244,8 @@ class Source(OwnTable, LabelledSource):
         count, low, high = len(values), values[0], values[-1]
         if count > MAX_CLASSES or high - low != count - 1 or 4 * count > len(numbers):
             raise RequestError(
-                f"{cells.paths[0]}: {name} holds whole numbers, {low:g} to {high:g}, {count:,} different ones. Say "
-                "what they are: data.task=classify or data.task=regression."
+                f"{cells.paths[0]}: {name} holds whole numbers, {low:g} to {high:g}, {count:,} different ones. Set "
+                "data.task=classify or data.task=regression."
             )
         return "classify"
 

@@ -22,7 +22,7 @@ class Source(NoisyCurve):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.radius <= 100:
-            raise RequestError(f"data.radius={self.radius} is out of range; it may be above 0, to 100.")
+            raise RequestError(f"data.radius={self.radius} is out of range: it must be above 0 and at most 100.")
 
     def curve(self, s: Tensor) -> Tensor:
         return self.radius * torch.stack(cos_sin(torch.floor(8 * s) / 8), 1)

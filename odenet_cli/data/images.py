@@ -29,7 +29,7 @@ from odenet_cli.data.common.understood import Found
 from odenet_cli.errors import RequestError
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow
-REMEDY = "Put a sound copy of 8 bits a channel there, or take it out"
+REMEDY = "Replace it with an intact copy of 8 bits per channel, or delete it"
 
 
 class File(NamedTuple):
@@ -81,7 +81,9 @@ class Source(OwnFile, LabelledSource):
         faults.raise_all()
         if transparent:
             named = few(transparent)
-            notes.append(f"transparent pixels are taken as opaque, in the colour that lies below them: {named}.")
+            notes.append(
+                f"transparent pixels are read as opaque, in the colour stored below the transparency: {named}."
+            )
         split = numpy.array([file.split for file in files])
         labels = numpy.array([file.label for file in files])
         parts = [
@@ -94,14 +96,18 @@ class Source(OwnFile, LabelledSource):
     def _list(self, faults: Faults) -> tuple[list[File], list[str]]:
         """Return the files, split by split, and notes on what is no image."""
         if not self.file.is_dir():
-            what = "is no folder" if self.file.exists() else "is not there"
+            what = "is not a folder" if self.file.exists() else "does not exist"
             raise RequestError(f"data.path={self.file} {what}. Name a folder with a sub-folder for each class.")
         tops = _folders(self.file)
         split_of = {folder: WORDS[folder.name.lower()] for folder in tops if folder.name.lower() in WORDS}
         if not {"valid", "test"} & {*split_of.values()}:
             split_of = {}
         elif others := [folder.name for folder in tops if folder not in split_of]:
-            faults.add(f"beside its splits it has {few(others)}", "Take them out, or into the splits", len(others))
+            faults.add(
+                f"next to its splits it contains {few(others)}",
+                "Move them into the splits, or delete them",
+                len(others),
+            )
         holders = split_of or {self.file: WHOLE}
         files, notes = list[File](), list[str]()
         for holder, split in holders.items():
@@ -116,19 +122,22 @@ class Source(OwnFile, LabelledSource):
         others = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
         if not _folders(holder):
             what = "it" if holder == self.file else holder.name
-            faults.add(f"{what} has no sub-folders of classes", "Put the images of a class into a folder of its name")
+            faults.add(
+                f"{what} has no sub-folders of classes",
+                "Put the images of each class into a folder named like the class",
+            )
         for folder in _folders(holder):
             paths = _below(folder)
             images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]
             others += [path for path in paths if path.suffix.lower() not in IMG_EXTENSIONS]
             if not images:
                 held = f", but {few([path.name for path in paths])}" if paths else ""
-                remedy = f"Fill it ({' '.join(IMG_EXTENSIONS)}), or take it out"
-                faults.add(f"{folder.relative_to(self.file)} has no image in it{held}", remedy)
+                remedy = f"Fill it ({' '.join(IMG_EXTENSIONS)}), or delete it"
+                faults.add(f"{folder.relative_to(self.file)} contains no image{held}", remedy)
             files += [File(path, split, folder.name) for path in images]
         if others:
             named = few([path.relative_to(self.file) for path in others])
-            notes.append(f"left out, as no images of a class: {named}.")
+            notes.append(f"ignored, not images of a class: {named}.")
         return files
 
     def _check_sizes(self, files: list[File], faults: Faults) -> None:
@@ -176,14 +185,14 @@ def _look(file: File, bad: dict[str, list[str]]) -> File | None:
         bad.setdefault(_unsound(error), []).append(_name(file))
         return None
     if mode not in GREY + COLOUR:
-        bad.setdefault(f"{mode} pixels, more than a byte each", []).append(_name(file))
+        bad.setdefault(f"{mode} pixels, of more than a byte each", []).append(_name(file))
         return None
     return file._replace(size=size, mode=mode)
 
 
 def _unsound(error: Exception) -> str:
     known = type(error).__name__ != "UnidentifiedImageError"  # which names the whole path
-    return f"no sound image ({error})" if known else "no sound image (of no known format)"
+    return f"not a valid image ({error})" if known else "not a valid image (unknown format)"
 
 
 def _name(file: File) -> str:

@@ -47,7 +47,7 @@ class Source(DownloadedImages):
             self.sizes(len(train[1]), len(test[1])),
             sha256={name: file.sha256 for name, file in files.items()},
             root=self.folder,
-            warning=f"{self.raw} is sound but not the original {self.title}: {', '.join(others)}." if others else None,
+            warning=f"{self.raw} is intact but not the original {self.title}: {', '.join(others)}." if others else None,
         )
         return train, test, record
 

@@ -63,10 +63,10 @@ class Source(table.Source):
             if getattr(self, key) not in (None, default):
                 raise RequestError(
                     f"data.{key}={getattr(self, key)} has no meaning for model=fit, to which all points of a series "
-                    "are one path; leave it out. To keep the end of each from the fit: data.test=0.2."
+                    "are one path; leave it out. To hold out the end of each series: data.test=0.2."
                 )
         if self.validation:
-            raise RequestError(f"data.validation={self.validation}: a fit chooses nothing on it; use data.test.")
+            raise RequestError(f"data.validation={self.validation}: a fit does not use validation data; use data.test.")
         check_choice("unit", self.unit, [*SECONDS])
         super().__post_init__()
 
@@ -85,7 +85,7 @@ class Source(table.Source):
         record, run = self._record(read), self.run
         if run and record["content"] != run.get("content"):
             raise RequestError(
-                f"{self.file} is another table than the run was fitted to, whose series begin elsewhere.\n"
+                f"{self.file} is not the table to which the run was fitted; its series have other initial values.\n"
                 "  Fit it: odenet train model=fit …, with the run's parameters as +model.start.NAME=… if you like."
             )
         rows = self.rows(read, record["time_unit"])
@@ -110,7 +110,9 @@ class Source(table.Source):
     def _record(self, read: Table) -> dict[str, Any]:
         """Return what `run.json` keeps of the table."""
         if self.unit is not None and not read.dates:
-            raise RequestError(f"data.unit={self.unit} is for dates, and the times of {self.file} are numbers.")
+            raise RequestError(
+                f"data.unit={self.unit} only applies to dates, and the times of {self.file} are numbers."
+            )
         unit = SECONDS[self.unit or ("d" if read.dates == "date" else "h")] if read.dates else 1.0
         absent = [name for name, column in zip(read.columns, read.numbers.values.T) if bool(column.isnan().all())]
         if absent:

@@ -73,9 +73,9 @@ class Source(OwnTable):
         if self.run:
             units = Units.of(self.run)
         else:
-            units = Units.fit(self.file, found.names, found.x[parts == 0], "in the points to train on")
+            units = Units.fit(self.file, found.names, found.x[parts == 0], "in the training points")
         raw = found.x[:, [found.names.index(name) for name in units.columns]]
-        if far := units.find_far(raw, "points to train on"):
+        if far := units.find_far(raw, "training points"):
             raise RequestError(f"{found.cells.where(far[0])}: {far[1]}")
         x = units.scaled(raw)
         warnings = [] if self.run else warn_degenerate(raw, x[parts == 0], units)
@@ -104,8 +104,8 @@ def warn_degenerate(raw: Tensor, x: Tensor, units: Units) -> list[str]:
     if few:
         warnings.append(
             f"few different values in {brief(', '.join(few))} of {len(raw):,} points: such a column has no density, "
-            "and its likelihood grows with every training step. Add noise as wide as its steps, or leave it out: "
-            "data.columns=[…]."
+            "and its likelihood grows with every training step. Add noise as large as its steps, or leave the column "
+            "out: data.columns=[…]."
         )
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     if values[0] < DEPENDENT * values[-1] and len(units.columns) > 1:
@@ -124,6 +124,6 @@ def summary(found: Points, raw: Tensor, units: Units) -> list[str]:
         spread = found.cells.describe(name, float(column.mean()), float(column.std(correction=0)))
         lines.append(f"{spread}, {column.min():.4g} to {column.max():.4g}")
     if len(units.columns) > MAX_COLUMNS:
-        lines.append(f"and {len(units.columns) - MAX_COLUMNS} columns more")
-    left_out = [f"left out, no spread: {brief(', '.join(units.left_out))}"] if units.left_out else []
+        lines.append(f"and {len(units.columns) - MAX_COLUMNS} more columns")
+    left_out = [f"ignored, constant: {brief(', '.join(units.left_out))}"] if units.left_out else []
     return [*lines, *left_out, *found.notes]

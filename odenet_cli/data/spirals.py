@@ -43,7 +43,7 @@ class Source(Synthetic):
     def __post_init__(self) -> None:
         check_range("observed", self.observed, 2, TIMES, " of the points")
         if not 0 <= self.noise < math.inf:
-            raise RequestError(f"data.noise={self.noise} is out of range; it may be 0 or more.")
+            raise RequestError(f"data.noise={self.noise} is out of range: it must be 0 or more.")
         super().__post_init__()
 
     @property

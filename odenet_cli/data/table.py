@@ -98,9 +98,9 @@ class Source(OwnTable):
         check_share("window", self.window, 1e-9, 1)
         for form, (keys, why) in UNFIT.items():
             if self.form == form and (key := next((key for key in keys if getattr(self, key)), None)):
-                raise RequestError(f"data.{key} does not go with data.form={form}: {why}.")
+                raise RequestError(f"data.{key} cannot be used with data.form={form}: {why}.")
         if self.stride is not None and self.length is None:
-            raise RequestError(f"data.stride={self.stride} needs data.length, the points of a piece.")
+            raise RequestError(f"data.stride={self.stride} needs data.length, the number of points in a piece.")
         if "%" not in (self.time_format or "%"):
             check_choice("time_format", self.time_format, (*ORDERS, *SERIALS, "a pattern such as '%d/%m/%y %H:%M'"))
         for key, check in (("zone", check_zone), ("time_format", check_pattern)):
@@ -110,7 +110,7 @@ class Source(OwnTable):
                 except DateError as error:
                     raise RequestError(f"data.{key}={error}.") from error
         if not 0 < self.span < 1e6:
-            raise RequestError(f"data.span={self.span} must be above 0; usual are 1 to 10.")
+            raise RequestError(f"data.span={self.span} must be above 0; typical values are 1 to 10.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,7 +180,7 @@ class Source(OwnTable):
         warnings += self._warn_far(table, cut, numbers, units)
         scale, known, more = self._known(table, cut, units.time)
         if run and table.empty:
-            warnings.append(f"{self.file}: left out, no value: {counted_names('series', table.empty)}.")
+            warnings.append(f"{self.file}: ignored, without values: {counted_names('series', table.empty)}.")
         warning = "\n".join([*warnings, *more]) or None
         sizes = dict(zip(PARTS, cut.sizes))
         record = data_record(self, sizes, sha256=table.cells.sha256, root=self.file, warning=warning)
@@ -202,7 +202,7 @@ class Source(OwnTable):
         every = table.numbers.values[:, [table.columns.index(name) for name in units.columns]]
         for point, n, ratio in far_alone(every):
             x = float(every[point, n])
-            text = f"{say_alone(units.columns[n], x, ratio)} It counts as missing by data.missing={x:.15g}."
+            text = f"{say_alone(units.columns[n], x, ratio)} To count it as missing, set data.missing={x:.15g}."
             warnings.append(f"{table.cells.where(int(table.rows[point]))}: {text}")
             usual = usual.clone()
             usual[cut.points == point, n] = torch.nan
@@ -231,8 +231,8 @@ class Source(OwnTable):
         table_controls.check_known(self.file, table.controls, table_controls.scale_of(run))
         if run.get("dates", "") != table.dates:
             raise RequestError(
-                f"{self.file}: its times are {table.dates or 'number'}s, and those that the run was trained on "
-                f"{run.get('dates') or 'number'}s. Write them alike."
+                f"{self.file}: its times are {table.dates or 'number'}s, and those of the run are "
+                f"{run.get('dates') or 'number'}s. Write them in the same form."
             )
 
     def _held_out(self, table: Table) -> str:

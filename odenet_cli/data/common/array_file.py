@@ -39,7 +39,7 @@ def read(path: Path) -> Cells:
             raise RequestError(f"{path}: its arrays have {len(names)} and {frame.width - 1} columns; make them alike.")
     frame = pl.concat(frames, how="vertical_relaxed")
     if frame.is_empty():
-        raise RequestError(f"{path} holds no points: a row is a point.")
+        raise RequestError(f"{path} contains no points: each row is a point.")
     return stored_cells(path, frame, 1, [])
 
 
@@ -48,7 +48,7 @@ def _array(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RequestError(f"{path} is no array of numbers of NumPy: {brief(' '.join(str(error).split()))}") from error
+        raise RequestError(f"{path} is not a NumPy array of numbers: {brief(' '.join(str(error).split()))}") from error
 
 
 def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
@@ -61,8 +61,8 @@ def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
     whole = arrays if len(arrays) == 1 else [name for name in arrays if name.lower() in WHOLE]
     if len(whole) != 1:
         raise RequestError(
-            f"{path} holds the arrays {brief(', '.join(arrays))}. Save the points as one, x (N, D), or as train, valid "
-            "and test."
+            f"{path} contains the arrays {brief(', '.join(arrays))}. Save the points as one, x (N, D), or as train, "
+            "valid and test."
         )
     return [(whole[0], "")]
 
@@ -77,6 +77,6 @@ def _frame(path: Path, name: str, array: Any) -> pl.DataFrame:
         names = [f"x{n + 1}" for n in range(array.shape[1])] if array.ndim == 2 else []
     if array.ndim != 2 or not names or array.dtype.kind not in "iufb":
         raise RequestError(
-            f"{what} is an array {array.shape} of {array.dtype}; points are numbers (N, D), one row a point."
+            f"{what} is an array {array.shape} of {array.dtype}; points must be numbers (N, D), one row for each point."
         )
     return pl.from_numpy(array.astype(np.float64, copy=False), schema=names, orient="row")

@@ -13,19 +13,19 @@ GIB = 2**30
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
     """Raise RequestError unless `data.key` is null or one of the choices."""
     if value not in (None, *choices):
-        raise RequestError(f"data.{key}={value} is not known. There are: {', '.join(choices)}.")
+        raise RequestError(f"data.{key}={value} is not known. Available: {', '.join(choices)}.")
 
 
 def check_share(key: str, value: float, least: float = 0.0, most: float = 0.9) -> None:
     """Raise RequestError unless `data.key` is a share that leaves something on both sides."""
     if not least <= value <= most:
-        raise RequestError(f"data.{key}={value} is out of range; it is a share, up to {most}.")
+        raise RequestError(f"data.{key}={value} is out of range: it must be a share of at most {most}.")
 
 
 def check_range(key: str, value: float, low: float, high: float, unit: str = "") -> None:
     """Raise RequestError unless `data.key` lies between these."""
     if not low <= value <= high:
-        raise RequestError(f"data.{key}={value} is out of range; it may be {low:,} to {high:,}{unit}.")
+        raise RequestError(f"data.{key}={value} is out of range: it must be {low:,} to {high:,}{unit}.")
 
 
 def check_least(key: str, value: float | None, least: float, unit: str = "") -> None:
@@ -39,4 +39,4 @@ def memory_lacking(needed: float) -> str | None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed <= memory:
         return None
-    return f"need {needed / GIB:,.0f} GiB, and there are {memory / GIB:,.0f} GiB of memory"
+    return f"need {needed / GIB:,.0f} GiB, and {memory / GIB:,.0f} GiB of memory are available"

@@ -36,9 +36,11 @@ class DownloadedImages(ImageSource):
 
     def __post_init__(self) -> None:
         if str(self.download).lower() not in ("auto", "true", "false"):
-            raise RequestError(f"data.download={self.download} is not one of auto, true, false.")
+            raise RequestError(f"data.download={self.download} is not known. Available: auto, true, false.")
         if self.root is not None and (not self.root.strip() or "\0" in self.root):
-            raise RequestError(f"data.root={self.root!r} names no folder; leave it out for {default_root()}.")
+            raise RequestError(
+                f"data.root={self.root!r} is not the name of a folder; leave it out for {default_root()}."
+            )
         super().__post_init__()
 
     @property
@@ -52,7 +54,9 @@ class DownloadedImages(ImageSource):
     def check_folders(self) -> None:
         """Raise RequestError for a root that is not there, or files in the places of folders."""
         if self.root is not None and not os.path.lexists(self.folder) and str(self.download).lower() != "true":
-            raise RequestError(f"data.root={self.root} does not exist.\n  To fetch {self.title} there: {self.command}")
+            raise RequestError(
+                f"data.root={self.root} does not exist.\n  To download {self.title} to it: {self.command}"
+            )
         for folder in (self.folder, self.raw.parent, self.raw):
             if os.path.lexists(folder) and not folder.is_dir():
                 raise RequestError(f"{folder} is not a folder. Expected data.root to hold {self.place}; set data.root.")
@@ -74,9 +78,11 @@ class DownloadedImages(ImageSource):
         """Return what is missing, and what to do with and without a network."""
         forms = ", unpacked or as .gz" if self.place.endswith("raw") else ""
         return (
-            f"{self.title} is not complete in {self.raw} and {why}.\n  Missing: {', '.join(missing)}.\n"
-            f"  With a network, fetch them by: {self.command}\n"
-            f"  Without one, copy them there{forms} (with data.root=FOLDER to FOLDER/{self.place}), or use data=digits."
+            f"{self.title} is not complete in {self.raw} and {why}.\n"
+            f"  Missing: {', '.join(missing)}.\n"
+            f"  With a network, download them: {self.command}\n"
+            f"  Without a network, copy them there{forms} (with data.root=FOLDER to FOLDER/{self.place}), or use "
+            "data=digits."
         )
 
     @property
@@ -86,7 +92,7 @@ class DownloadedImages(ImageSource):
 
     @property
     def remedy(self) -> str:
-        return f"Put a sound copy in its place, or move it away and fetch {self.title} with: {self.command}"
+        return f"Replace it with an intact copy, or move it away and download {self.title} with: {self.command}"
 
 
 def default_root() -> Path:
@@ -132,5 +138,5 @@ class TorchvisionImages(DownloadedImages):
             raise RequestError(f"{path} cannot be read ({reason(error)}).\n  {self.remedy}") from None
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
-            raise RequestError(f"{path} is not sound.\n  Expected the MD5 {md5}; found {found}.\n  {self.remedy}")
+            raise RequestError(f"{path} is damaged.\n  Expected the MD5 {md5}; found {found}.\n  {self.remedy}")
         return hashlib.sha256(content).hexdigest()

@@ -30,8 +30,8 @@ class Faults:
 def tell(where: object, kinds: Sequence[tuple[int, str]]) -> str:
     """Return what is said of several kinds of faults, how often each and what it is."""
     total, more = sum(count for count, _ in kinds), len(kinds) - MAX_KINDS
-    lines = [f"{where} has {total:,} faults of {len(kinds)} kinds.", *(f"  {text}" for _, text in kinds[:MAX_KINDS])]
-    return "\n".join([*lines, f"  and {more} kinds more"] if more > 0 else lines)
+    lines = [f"{where} has {total:,} errors of {len(kinds)} kinds.", *(f"  {text}" for _, text in kinds[:MAX_KINDS])]
+    return "\n".join([*lines, f"  and {more} more kinds"] if more > 0 else lines)
 
 
 def few(words: Sequence[object], most: int = 3, count: int | None = None) -> str:

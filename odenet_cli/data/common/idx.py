@@ -56,7 +56,7 @@ def read_idx(path: Path, magic: int, remedy: str) -> Idx:
         expected, actual = "a whole gzip file", f"a damaged one ({reason(error)})"
     except OSError as error:
         expected, actual = "a file that can be read", reason(error)
-    raise RequestError(f"{path} is not sound.\n  Expected {expected}; found {actual}.\n  {remedy}")
+    raise RequestError(f"{path} is damaged.\n  Expected {expected}; found {actual}.\n  {remedy}")
 
 
 class _Mismatch(Exception):

@@ -85,7 +85,7 @@ class ImageSource:
             check_choice("augment", word, AUGMENTATIONS)
         if self.validation < 0:
             raise RequestError(
-                f"data.validation={self.validation} is negative; give a number of training samples, or 0."
+                f"data.validation={self.validation} is negative; it must be a number of training samples, or 0."
             )
 
     @property
@@ -97,8 +97,9 @@ class ImageSource:
         """Return the samples of each split once the last `validation` of `train` are held out."""
         if self.validation >= train:
             raise RequestError(
-                f"data.validation={self.validation} leaves nothing to train on: there are {train:,} training samples.\n"
-                f"  It may be 0 to {train - 1}."
+                f"data.validation={self.validation} leaves no samples to train on: there are {train:,} training "
+                "samples.\n"
+                f"  Allowed: 0 to {train - 1}."
             )
         return {"train": train - self.validation, "valid": self.validation, "test": test}
 

@@ -50,7 +50,9 @@ class LabelledSource(OwnData):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop is not None and self.crop < 1:
-            raise RequestError(f"data.crop={self.crop} must be at least 1 pixel of padding; for none see data.augment.")
+            raise RequestError(
+                f"data.crop={self.crop} must be at least 1 pixel of padding; to turn it off, see data.augment."
+            )
         if self.crop is not None and "crop" not in self.augmented:
             raise RequestError(f"data.crop={self.crop} needs data.augment=[crop].")
 
@@ -83,7 +85,7 @@ class LabelledSource(OwnData):
     def check_record(self, record: Mapping[str, Any]) -> None:
         numbers = [*record["input"], record["outputs"], *(x for key in KEYS[4:] for x in record[key])]
         if record["task"] not in TASKS or not all(type(x) in (int, float) for x in numbers):
-            raise RequestError("run.json: task, shapes or units of its data are damaged. Put back what was there.")
+            raise RequestError("run.json: task, shapes or units of its data are damaged. Restore what the run wrote.")
 
     def understand(self) -> Understood:
         """Return the samples as the run sees them, or a new one; read once for as long as they are unchanged."""

@@ -15,7 +15,7 @@ from odenet_cli.data.common.download import reason
 from odenet_cli.data.common.faults import Faults
 from odenet_cli.errors import RequestError
 
-MADE = 'A .npz is made by numpy.savez("FILE.npz", x=x, y=y).'
+MADE = 'To write a .npz: numpy.savez("FILE.npz", x=x, y=y).'
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".parquet")
 
 
@@ -29,12 +29,12 @@ class Header(NamedTuple):
 def read_headers(path: Path) -> dict[str, Header]:
     """Return the header of every array in the file; raise RequestError if it is no whole `.npz`."""
     if not path.exists():
-        raise RequestError(f"data.path={path}: no file is named so.")
+        raise RequestError(f"data.path={path}: this file does not exist.")
     if not path.is_file():
-        raise RequestError(f"data.path={path} is no file but a folder, a pipe or a device. {MADE}")
+        raise RequestError(f"data.path={path} is not a file but a folder, a pipe or a device. {MADE}")
     if path.suffix.lower() in TABLES:
         raise RequestError(
-            f"{path} is a table, and samples are read from arrays. Tables are read by data=features data.y=NAME, "
+            f"{path} is a table, and data=arrays reads arrays. To read tables, use data=features data.y=NAME, "
             "data=table (series) and data=points (densities)."
         )
     faults, headers = Faults(path), dict[str, Header]()
@@ -48,10 +48,10 @@ def read_headers(path: Path) -> dict[str, Header]:
                     except ValueError as error:
                         faults.add(f"{name} is damaged: {' '.join(str(error).split())[:200]}", "Write the file again")
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise RequestError(f"{path} is no whole .npz file ({reason(error)}): {_start(path)}. {MADE}") from error
+        raise RequestError(f"{path} is not a complete .npz file ({reason(error)}): {_start(path)}. {MADE}") from error
     faults.raise_all()
     if not headers:
-        raise RequestError(f"{path} holds no array. {MADE}")
+        raise RequestError(f"{path} contains no array. {MADE}")
     return headers
 
 
@@ -63,7 +63,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
         size = file.tell()
     promised = size + dtype.itemsize * math.prod(shape)
     if not dtype.hasobject and member.file_size != promised:
-        raise ValueError(f"its header promises {promised:,} bytes, and there are {member.file_size:,}")
+        raise ValueError(f"its header announces {promised:,} bytes, and it has {member.file_size:,}")
     return Header(shape, dtype)
 
 
@@ -73,7 +73,9 @@ def _start(path: Path) -> str:
         start = file.read(8)
     if start.startswith(b"\x93NUMPY"):
         return "it is one array (.npy), and x and y are needed"
-    return "it begins like a zip file, and is cut off or damaged" if start.startswith(b"PK") else f"it begins {start!r}"
+    return (
+        "it begins like a zip file, but is truncated or damaged" if start.startswith(b"PK") else f"it begins {start!r}"
+    )
 
 
 def read_arrays(path: Path, names: list[str]) -> list[Any]:

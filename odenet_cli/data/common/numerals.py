@@ -124,7 +124,7 @@ def _read(words: pl.Series, decimal: str, grouped: bool | None, bare: bool) -> t
     notes = [f"{unit} stands in every cell"] if unit else []
     for key in ("open", "joined"):
         shown = read.filter(pl.col(key) if key == "joined" else pl.col(key).is_not_null()).head(1)
-        notes += [f"{word} taken as {x:.15g}" for word, x in shown.select("word", "x").rows()]
+        notes += [f"{word} read as {x:.15g}" for word, x in shown.select("word", "x").rows()]
     return frame["x"], notes
 
 

@@ -21,7 +21,7 @@ def find(path: object) -> list[Path]:
     whole = str(absolute(path))
     files = [whole] if os.path.exists(whole) or not glob.has_magic(whole) else sorted(glob.glob(whole))
     if not files:
-        raise RequestError(f"data.path={whole}: no file is named so.")
+        raise RequestError(f"data.path={whole}: no such file.")
     for file in files:
         if os.path.exists(file) and not os.path.isfile(file):  # a pipe or a device may have no end
             raise RequestError(

@@ -85,8 +85,8 @@ def read(source: Source, asked: bool = False) -> Points:
     if file.suffix in array_file.SUFFIXES:
         if others:
             raise RequestError(
-                f"data.path={source.path}: {len(others) + 1} files are named so, and arrays are read from one alone. "
-                "Name it, or put the arrays into one."
+                f"data.path={source.path}: {len(others) + 1} files match, but arrays are read from a single file. Name "
+                "one, or combine the arrays in one file."
             )
         cells = array_file.read(file)
         split = split or (array_file.SPLIT if array_file.SPLIT in cells.names else None)
@@ -100,9 +100,9 @@ def read(source: Source, asked: bool = False) -> Points:
     for name, title in zip(chosen, columns or chosen):
         column = read_values(cells, name, source.absent, asked or columns is not None, faults)
         if column is None:
-            notes += perhaps_parts(cells, [name]) or [f"left out, no numbers: {brief(name)}"]
+            notes += perhaps_parts(cells, [name]) or [f"ignored, not numeric: {brief(name)}"]
         elif columns is None and counts_rows(name, column):
-            notes.append(f"left out, it counts the rows: {brief(name)}; to take it in say data.columns=[…]")
+            notes.append(f"ignored, row numbers: {brief(name)}; to include it, set data.columns=[…]")
         else:
             found[title] = column
     words = read_parts(cells, split, faults) if split is not None else None
@@ -110,8 +110,8 @@ def read(source: Source, asked: bool = False) -> Points:
         faults.raise_all()
         said = brief(", ".join(found) or ", ".join(cells.names))
         text = (
-            f"{cells.paths[0]} has {len(found)} columns of numbers ({said}), and a flow takes 1 to {MAX_DIMENSIONS}. "
-            "Choose some: data.columns=[…]."
+            f"{cells.paths[0]} has {len(found)} columns of numbers ({said}), and a flow can have 1 to "
+            f"{MAX_DIMENSIONS}. Select columns: data.columns=[…]."
         )
         raise RequestError("\n  ".join([text, *cells.notes]))
     cells = faults.cells = cells._replace(frame=cells.frame.drop(chosen))  # of a large file the text is most of it
@@ -134,9 +134,7 @@ def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, spli
     wanted = [("columns", name) for name in chosen or ()] + ([("split", split)] if split else [])
     for key, name in wanted:
         if name not in names:
-            raise RequestError(
-                f"{path}: no column is named {name} (data.{key}), but there are {brief(', '.join(names))}."
-            )
+            raise RequestError(f"{path}: no column is named {name} (data.{key}). Available: {brief(', '.join(names))}.")
     check_names(path, names, [name for _, name in wanted])
     skipped = {split, array_file.SPLIT if path.suffix == ".npz" else None}
     return list(chosen) if chosen else [name for name in names if not is_row_number(name) and name not in skipped]
@@ -154,22 +152,22 @@ def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source,
     lacking = (~whole).arg_true()
     lacking = lacking.filter(~lacking.is_in(list(faults.rows)))  # what is no number is told already
     if source.incomplete == "drop":
-        notes += [f"{len(lacking):,} rows with a missing coordinate left out"] if len(lacking) else []
+        notes += [f"{len(lacking):,} rows with a missing coordinate ignored"] if len(lacking) else []
     elif len(lacking):
-        option = "take the row out" if asked else "leave such rows out: data.incomplete=drop"
+        option = "delete the row" if asked else "ignore such rows: data.incomplete=drop"
         faults.add(lacking, lambda row: f"{first_missing(found, row)} is missing", f"Fill it in, or {option}.")
     again = _again(found, whole)
     if not len(again) or asked or source.repeats == "keep":
         return whole
     if source.repeats == "drop":
-        notes.append(f"{len(again):,} points that are there again left out")
+        notes.append(f"{len(again):,} repeated points ignored")
         return whole.scatter(again, False)
     row = found.row(again[0])
     before = found.select(pl.all_horizontal(pl.col(name) == x for name, x in zip(found.columns, row))).to_series()
     faults.add(
         again,
-        f"the point of {faults.line(int(before.arg_true()[0]))} is there again",
-        "Take it out, or say what to do: data.repeats=drop (each once) or keep (numbers were rounded, say).",
+        f"this repeats the point of {faults.line(int(before.arg_true()[0]))}",
+        "Delete it, or set data.repeats=drop (use each point once) or keep (for example, if numbers were rounded).",
     )
     return whole
 
@@ -206,6 +204,6 @@ def held_out(points: Points, source: Source) -> Tensor:
     if source.run is None and int((parts == 0).sum()) < 2:
         raise RequestError(
             f"{points.cells.paths[0]} has {count} points, and data.validation={validation:g} with data.test={test:g} "
-            "leave fewer than two to train on. Add points, or hold out fewer."
+            "leave fewer than two points to train on. Add points, or hold out fewer."
         )
     return parts

@@ -46,11 +46,12 @@ def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> st
         if part.x.shape[1:] != first.x.shape[1:]:
             faults.add(
                 f"{part.x_name} has samples of shape {part.x.shape[1:]}, and {first.x_name} of {first.x.shape[1:]}",
-                "All splits have one shape",
+                "All splits must have the same shape",
             )
         if part.y is not None and (part.y.dtype.kind, part.y.shape[1:]) != (first.y.dtype.kind, first.y.shape[1:]):
             faults.add(
-                f"{part.y_name} is {_form(part.y)}, and {first.y_name} {_form(first.y)}", "All splits have one form"
+                f"{part.y_name} is {_form(part.y)}, and {first.y_name} {_form(first.y)}",
+                "All splits must have the same form",
             )
     return _layout(first, layout, faults) if len(first.x.shape) == 4 else None
 
@@ -62,18 +63,18 @@ def _check_form(part: Part, faults: Faults) -> None:
     if not 1 <= len(x.shape) <= 4 or 0 in x.shape:
         faults.add(
             f"{part.x_name} is {_form(x)}",
-            "Inputs are vectors (N, D) or images (N, H, W), (N, C, H, W), (N, H, W, C), N at least 1",
+            "Inputs must be vectors (N, D) or images (N, H, W), (N, C, H, W), (N, H, W, C), with N at least 1",
         )
     if y is None:
         return
     if y.dtype.kind not in REAL + "US":
         faults.add(f"{part.y_name} is {_form(y)}", "Save labels as whole numbers or text, values as real numbers")
     if not 1 <= len(y.shape) <= 2 or 0 in y.shape[1:]:
-        faults.add(f"{part.y_name} is {_form(y)}", "It is (N,), or (N, K) of K values to predict")
+        faults.add(f"{part.y_name} is {_form(y)}", "It must be (N,), or (N, K) for K values to predict")
     if x.shape[:1] != y.shape[:1]:
         faults.add(
             f"{part.x_name} has {(x.shape or (0,))[0]:,} samples, and {part.y_name} {(y.shape or (0,))[0]:,}",
-            "There is one y for each x",
+            "There must be one y for each x",
         )
 
 
@@ -87,9 +88,9 @@ def _layout(part: Part, layout: str | None, faults: Faults) -> str:
     second, last = part.x.shape[1] in CHANNELS, part.x.shape[3] in CHANNELS
     if layout is None and second == last:
         faults.add(
-            f"{part.x_name} is {_form(part.x)}, and {'both' if second else 'neither'} of its axes 2 and 4 may be the "
+            f"{part.x_name} is {_form(part.x)}, and {'both' if second else 'neither'} of its axes 2 and 4 can be the "
             "channels",
-            "Say which: data.layout=chw or data.layout=hwc",
+            "Set data.layout=chw or data.layout=hwc",
         )
     return layout or ("chw" if second else "hwc")
 
@@ -118,9 +119,9 @@ def _report_nonfinite(name: str, bad: Tensor, faults: Faults) -> None:
     count = int(bad.sum())
     if count:
         faults.add(
-            f"{name} holds NaN or infinite numbers in {count:,} of {len(bad):,} samples, first in number "
+            f"{name} holds NaN or infinite numbers in {count:,} of {len(bad):,} samples, first in sample "
             f"{int(bad.nonzero()[0])}",
-            "Take these samples out, or fill the numbers in",
+            "Delete these samples, or fill in the numbers",
             count,
         )
 
@@ -130,16 +131,16 @@ def choose_task(parts: Sequence[Part], asked: str | None, faults: Faults) -> str
     kinds, name = {part.y.dtype.kind for part in parts}, parts[0].y_name
     columns = [part.y.shape[1] for part in parts if part.y.ndim == 2]
     if asked == "regression" and kinds & set("US"):
-        faults.add(f"{name} is text", "Numbers are predicted; for classes leave out data.task=regression")
+        faults.add(f"{name} is text", "data.task=regression needs numbers; for classes leave it out")
     wide = any(count > 1 for count in columns)
-    remedy = "Of a one-hot code take argmax(1); to predict the numbers say data.task=regression"
+    remedy = "For a one-hot code use argmax(1); to predict the numbers set data.task=regression"
     if asked is None and "f" in kinds and (_like_one_hot(parts) if wide else _like_labels(parts)):
         held = "a 1 and else 0 in each row, as a one-hot code does" if wide else "whole numbers from 0, as labels do"
-        either = "Say what they are: data.task=classify or data.task=regression"
+        either = "Set data.task=classify or data.task=regression"
         faults.add(f"{name} holds {held}, but stored as {parts[0].y.dtype}", remedy if wide else either)
     task = asked or ("regression" if "f" in kinds else "classify")
     if task == "classify" and wide:
-        faults.add(f"{name} is {_form(parts[0].y)}, and labels are (N,)", remedy)
+        faults.add(f"{name} is {_form(parts[0].y)}, and labels must be (N,)", remedy)
     return task
 
 
@@ -179,8 +180,8 @@ def targets(parts: Sequence[Part], task: str, known: list[str], faults: Faults) 
         odd = numpy.flatnonzero(~numpy.isfinite(numbers) | (numbers != numpy.floor(numbers)) | (numbers < 0))
         if len(odd):
             faults.add(
-                f"{part.y_name} holds {len(odd):,} numbers that are no labels, first {y[odd[0]]} as number {odd[0]}",
-                "Labels are 0, 1, … C-1; to predict numbers say data.task=regression",
+                f"{part.y_name} holds {len(odd):,} numbers that are not labels, first {y[odd[0]]} in sample {odd[0]}",
+                "Labels must be 0, 1, … C-1; to predict numbers set data.task=regression",
                 len(odd),
             )
     faults.raise_all()
@@ -206,13 +207,13 @@ def check_labels(y: Tensor, classes: Sequence[str] | int, name: str, faults: Fau
     present = {*y.tolist()}
     lacking = len(names) - len(present)
     if len(names) < 2:
-        faults.add(f"{name} has one class only", "To tell classes apart there must be two")
+        faults.add(f"{name} has only one class", "There must be at least two classes")
     elif lacking:
         empty = itertools.islice((known for label, known in enumerate(names) if label not in present), MAX_NAMED)
         faults.add(
             f"{name}: {lacking:,} of the {len(names):,} classes {names[0]} to {names[-1]} have no training sample: "
             f"{few([*empty], MAX_NAMED, lacking)}",
-            "Number the classes without gaps (numpy.unique(y, return_inverse=True)[1]); to predict the numbers say "
+            "Number the classes without gaps (numpy.unique(y, return_inverse=True)[1]); to predict the numbers set "
             "data.task=regression",
             lacking,
         )

@@ -36,7 +36,7 @@ class Synthetic:
             raise RequestError(f"data.seed={self.seed} must be 0 or more.")
         if lacking := memory_lacking(sum(self.sizes.values()) * self.bytes_per_sample):
             key = max(("count", "validation", "test"), key=lambda key: getattr(self, key))
-            raise RequestError(f"data.{key}={getattr(self, key)}: so many {self.unit} {lacking}.")
+            raise RequestError(f"data.{key}={getattr(self, key)}: this many {self.unit} {lacking}.")
 
     @property
     def bytes_per_sample(self) -> float:

@@ -38,8 +38,8 @@ def check_head(source: Source, path: Path, names: list[str]) -> None:
     times = times_across(source, names)
     if source.form == "across" and not times:
         raise RequestError(
-            f"{path}: data.form=across: no column is named by a time; there are {brief(', '.join(names))}. Say how "
-            "times are written: data.time_format=."
+            f"{path}: data.form=across: no column name is a time. Columns: {brief(', '.join(names))}. Set the format "
+            "of times: data.time_format=."
         )
     check_names(path, names, times)
     choose(source, path, turned_names(names, times) if times else names, bool(times))
@@ -62,9 +62,9 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
         found = next((names[folded.index(key)] for key in TIME if key in folded), None)
         if found is None:
             raise RequestError(
-                f"{path}: no column is named time (or {', '.join(TIME[1:])}); there are {brief(', '.join(names))}. "
-                "Say which one it is: data.time=NAME, or several: data.time=[DAY,HOUR]; how many lines stand above the "
-                "names: data.skip=LINES; or, where a row is a series and these are its times, data.form=across."
+                f"{path}: no column is named time (or {', '.join(TIME[1:])}). Columns: {brief(', '.join(names))}. Set "
+                "the column of times: data.time=NAME, or several: data.time=[DAY,HOUR]; the number of lines above the "
+                "names: data.skip=LINES; or, if each row is a series and the columns are its times, data.form=across."
             )
         time = [found]
         day = next((key for key in ("date", *[YEAR] * across) if key in folded), None)
@@ -81,9 +81,7 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
     rest = [name for name in names if not is_row_number(name) and name not in (*series, *time, *known)]
     chosen = list(values) if values else names[-1:] if across else rest
     if not chosen:
-        raise RequestError(
-            f"{path}: {brief(', '.join(names))} are all columns; there must be one of values beside them."
-        )
+        raise RequestError(f"{path}: {brief(', '.join(names))} are all columns; there must also be a column of values.")
     chosen = [name for name in chosen if name not in (source.split, source.variable)]
     return Columns(series, list(time), chosen, stated=bool(values), known=known, static=list(static or ()))
 
@@ -103,10 +101,10 @@ def _check_roles(path: Path, names: list[str], roles: Mapping[str, Sequence[str]
         for name in wanted or ():
             if name not in names:
                 raise RequestError(
-                    f"{path}: data.{key}={name}: there is no such column, but {brief(', '.join(names))}."
+                    f"{path}: data.{key}={name}: there is no such column. Available: {brief(', '.join(names))}."
                 )
             if key in ("controls", "static") and name in taken:
-                raise RequestError(f"{path}: {name} is in data.{taken[name]} and in data.{key}; take it out of one.")
+                raise RequestError(f"{path}: {name} is in data.{taken[name]} and in data.{key}; remove it from one.")
             taken[name] = key
 
 

@@ -58,7 +58,7 @@ def indicators(
     text = column.cast(pl.String).str.strip_chars().set(absent, None)
     words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
     text = spelled_as(text, words)
-    known = f"is none of what the run was trained on: {brief(', '.join(words))}"
+    known = f"is not among the values the run was trained on: {brief(', '.join(words))}"
     faults.add((~text.is_in(words)).fill_null(False), lambda row: f"{name}={text[row]!r} {known}", "Correct it.")
     return {f"{name}={word}": (text == word).cast(pl.Float64) for word in words}
 
@@ -89,8 +89,8 @@ def complete(
             told = pl.col("row").is_in([*faults.rows])  # it is no number
             faults.add(
                 rows.filter(pl.col(key).is_null(), ~told)["row"].sort(),
-                f"{name} is missing; a control is known at all times",
-                "Fill it in, or take it from the rows around it: data.fill=interpolate.",
+                f"{name} is missing; a control must be known at all times",
+                "Fill it in, or interpolate from the neighbouring rows: data.fill=interpolate.",
             )
         empty = rows.group_by("name", maintain_order=True).agg(pl.col("row").first(), pl.col(key).is_null().all())
         _report_empty(empty.filter(pl.col(key)), name, faults)
@@ -117,9 +117,9 @@ def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.D
         values = "" if shown != name else f" ({one[key]:g} after {one[f'{key}_first']:g})"
         faults.add(
             both["row"].sort(),
-            f"{shown} of series {one['name']} is not what {faults.line(one['row_first'])} says{values}; a static "
+            f"{shown} of series {one['name']} differs from that in {faults.line(one['row_first'])}{values}; a static "
             "column is constant in a series",
-            f"Correct it, or let it vary: data.controls=[{shown}].",
+            f"Correct it, or make it a control, which may vary: data.controls=[{shown}].",
         )
     series = every.group_by("name", maintain_order=True).agg(pl.col("row").first())
     _report_empty(series.join(first, on="name", how="anti"), name, faults)
@@ -132,7 +132,7 @@ def _report_empty(series: pl.DataFrame, name: str, faults: Faults) -> None:
     faults.add(
         series["row"],
         lambda _: f"series {series['name'][0]} has no {shown} in any row",
-        "Fill it in, or take the series out.",
+        "Fill it in, or delete the series.",
     )
 
 
@@ -169,11 +169,11 @@ def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tu
     for n, name in enumerate(controls.columns):
         if flat[n] and "=" in name:
             sd[n] = 1.0  # a word that only series held out have
-            warnings.append(f"{path}: {name} is the same in all series to train on, and nothing is learned of it.")
+            warnings.append(f"{path}: {name} is the same in all training series, so nothing can be learned from it.")
         elif flat[n]:
             raise RequestError(
-                f"{path}: {name} is {float(mean[n]):g} throughout the series to train on, and nothing can be learned "
-                f"of it. Take it out of data.{'static' if n >= len(flat) - controls.static else 'controls'}."
+                f"{path}: {name} is {float(mean[n]):g} throughout the training series, so nothing can be learned from "
+                f"it. Remove it from data.{'static' if n >= len(flat) - controls.static else 'controls'}."
             )
     return dict(zip(controls.columns, zip(mean.tolist(), sd.tolist()))), warnings
 
@@ -198,8 +198,8 @@ def check_known(path: Path, controls: Controls | None, scale: Scale) -> None:
     columns = controls.columns if controls else []
     if sorted(columns) != sorted(scale):
         raise RequestError(
-            f"{path}: its controls and static columns are {', '.join(columns) or 'none'}, and those that the run was "
-            f"trained with {', '.join(scale) or 'none'}. Leave data.controls and data.static as they were."
+            f"{path}: its controls and static columns are {', '.join(columns) or 'none'}, but the run was trained with "
+            f"{', '.join(scale) or 'none'}. Use the same data.controls and data.static as the run."
         )
 
 

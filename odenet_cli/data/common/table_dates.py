@@ -97,7 +97,8 @@ def check_zone(zone: str) -> None:
     except pl.exceptions.PolarsError as error:
         hint = re.search(r"did you mean '(.+?)'", str(error))
         raise DateError(
-            f"{zone} is no name of a time zone, such as Europe/Berlin{f'. Did you mean {hint[1]}?' if hint else ''}"
+            f"{zone} is not the name of a time zone, such as "
+            f"Europe/Berlin{f'. Did you mean {hint[1]}?' if hint else ''}"
         ) from error
 
 
@@ -226,7 +227,7 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
         other = parts[key].str.len_bytes() != len(first[key] or "")
         days = [column.set(other.fill_null(False), None) for column in days]
     if len(days) == 2 and days[0].null_count() == days[1].null_count() and not days[0].equals(days[1]):
-        raise DateError("day and month can be taken for each other")
+        raise DateError("day and month can be confused")
     return min(days, key=lambda column: column.null_count())
 
 

@@ -48,12 +48,12 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
     skip = source.skip or 0
     lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip(BLANK)]
     if lines and re.match(r'\s*(\{\s*"|\[\s*[\[{]|<[!?A-Za-z])', lines[0][1]):
-        raise fault(path, lines[0][0], "this is JSON, HTML or XML, and no table. Save it as CSV or Parquet.")
+        raise fault(path, lines[0][0], "this is JSON, HTML or XML, not a table. Save it as CSV or Parquet.")
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0][1].strip(" ")) if lines else None
     comments = [(n, line.lstrip("# ")) for n, line in lines if line.startswith("#")]
     rows = [(n, line) for n, line in lines[bool(stated) :] if not line.startswith("#")][:ROWS_SEEN]
     if not rows:
-        raise RequestError(f"{path} is empty. Its line 1 names the columns: series, time, values ….")
+        raise RequestError(f"{path} is empty: line 1 must name the columns: series, time, values ….")
     marked = [line for _, line in rows if any(mark in line for mark in SEPARATORS)]
     decimal_commas = not any(mark in DECIMAL_COMMA.sub("", line) for mark in SEPARATORS for line in marked)
     blanks = bare or 2 * len(marked) < len(rows) or decimal_commas
@@ -67,18 +67,18 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
         units = below[0] if below else []
     elif bare and any(map(_is_number, names)) and not source.are_names(names):
         if not all(map(_is_number, names)):
-            raise fault(path, number, f"{brief(header)!r} is neither names of columns nor a point. Correct it.")
+            raise fault(path, number, f"{brief(header)!r} is neither column names nor a point. Correct it.")
         names = [f"x{n + 1}" for n in range(len(names))]
     else:
         again, rows = [header], rows[1:]
     numbers = [bool(LIKE_NUMBER.match(name)) for name in names]
     all_like = any(numbers) and all(not name or like for name, like in list(zip(names, numbers))[1:])
     if all_like and not bare and not source.are_names(names):
-        across = "; or, where these are the times and a row is a series, say data.form=across"
+        across = "; or, if these are times and each row is a series, set data.form=across"
         raise fault(
             path,
             number,
-            f"numbers, where the first line names the columns. Add it{across if hasattr(source, 'form') else ''}.",
+            f"numbers, but the first line must name the columns. Add it{across if hasattr(source, 'form') else ''}.",
         )
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     body = body[: len(body) - count_footers([row for _, row in body], len(names))]
@@ -86,7 +86,7 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
         # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
         names = [*names, ""] if not any(row[-1] for _, row in body) else ["", *names]
     if len(body) > 1 and not units and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
-        units, notes = body[0][1], [f"line {body[0][0]} taken as a row of units"]
+        units, notes = body[0][1], [f"line {body[0][0]} read as a row of units"]
         again, body = [*again, rows[0][1]] if again else again, body[1:]
     first = body[0][0] - 1 if body else number
     names = all_named(names)
@@ -149,7 +149,7 @@ def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
     try:
         row = next(csv.reader([text + "\n"], delimiter=separator), [])
     except csv.Error as error:
-        raise fault(path, line, f"{error}. Shorten the cell, or take the line out.") from error
+        raise fault(path, line, f"{error}. Shorten the cell, or delete the line.") from error
     if row and row[-1].endswith("\n"):
         raise open_quote(path, line, row[-1])
     return [cell.strip() for cell in row]
@@ -157,7 +157,7 @@ def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
 
 def open_quote(path: Path, line: int, text: str) -> RequestError:
     start = brief('"' + text.strip())
-    return fault(path, line, f"the quote that opens at {start} does not close in its line. Close it, or take it out.")
+    return fault(path, line, f"the quote that opens at {start} is not closed in its line. Close it, or delete it.")
 
 
 def all_named(names: list[str]) -> list[str]:

@@ -45,7 +45,7 @@ class Faults:
             known = f"the first line has {len(names)} ({brief(', '.join(names))})"
             text = f"{group['cells'][0]} columns, where {known}"
             places = group.select(FILE, LINE).rows()
-            kinds.add(self._kind(places, len(places), text, "Complete the row, or take it out."))
+            kinds.add(self._kind(places, len(places), text, "Complete the row, or delete it."))
         if len(kinds) == 1:
             (file, line), _, text = kinds.pop()
             raise RequestError(f"{place(paths[file], line)}: {text}")

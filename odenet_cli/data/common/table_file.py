@@ -57,8 +57,8 @@ def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
         if sorted(other.names) != sorted(first.names) or other.decimal != first.decimal:
             raise RequestError(
                 f"{other.paths[0]}: its columns are {brief(', '.join(other.names))} (decimal sign {other.decimal!r}), "
-                f"and those of {first.paths[0]} {brief(', '.join(first.names))} ({first.decimal!r}). Files of one "
-                "table have the same columns; data.decimal= says how numbers are written."
+                f"and those of {first.paths[0]} {brief(', '.join(first.names))} ({first.decimal!r}). Files of the same "
+                "table must have the same columns; data.decimal= sets the decimal sign."
             )
     if len(parts) == 1:
         return first
@@ -124,7 +124,7 @@ def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     if any(byte in raw for byte in CONTROL):
         start = min(raw.index(byte) for byte in CONTROL if byte in raw)
         line = 1 + len(re.findall(rb"\r\n?|\n", raw[:start]))
-        raise fault(path, line, f"byte {raw[start]:#04x}; this is no text. Save the table as CSV in UTF-8.")
+        raise fault(path, line, f"byte {raw[start]:#04x}; this is not text. Save the table as CSV in UTF-8.")
     try:
         return raw.decode("utf-8-sig"), "utf-8"
     except UnicodeDecodeError as error:
@@ -134,7 +134,7 @@ def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
     if odd:  # as in Russian or Chinese; in Windows-1252 letters of ASCII stand between the others
         line = 1 + len(re.findall(rb"\r\n?|\n", raw[: odd.start()]))
         shown = brief(odd[0].decode("cp1252", errors="replace"))
-        raise fault(path, line, f"{shown!r} is no text in UTF-8 or Windows-1252. Save the table as CSV in UTF-8.")
+        raise fault(path, line, f"{shown!r} is not text in UTF-8 or Windows-1252. Save the table as CSV in UTF-8.")
     return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 
@@ -143,14 +143,17 @@ def _rows(path: Path, lines: pl.DataFrame, dialect: Dialect, notes: list[str]) -
     is_comment = pl.col("text").str.starts_with("#")
     passed = lines.filter(is_comment)
     if len(passed):
-        notes.append(f"{len(passed)} comments (#) passed over, the first in line {passed[LINE][0]}")
+        notes.append(f"{len(passed)} comments (#) skipped, the first in line {passed[LINE][0]}")
     rows = lines.filter(pl.col("text").str.strip_chars(BLANK).str.len_bytes() > 0, ~is_comment)
     tail = [cells(path, n, line, dialect.separator) for n, line in rows.tail(MAX_FOOTERS).rows()]
     below = pl.int_range(pl.len()) >= len(rows) - count_footers(tail, len(dialect.names))
-    for what, which in (("words below the table", below), ("the names again", pl.col("text").is_in(dialect.again))):
+    for what, which in (
+        ("text below the table", below),
+        ("repeated column names", pl.col("text").is_in(dialect.again)),
+    ):
         if len(passed := rows.filter(which)):
             where = f"line{'s' * (len(passed) > 1)} {few(passed[LINE].to_list())}"
-            notes.append(f"{what}, passed over: {brief(passed['text'][0])} ({where})")
+            notes.append(f"{what}, skipped: {brief(passed['text'][0])} ({where})")
             rows = rows.filter(~which)
     return rows
 
@@ -184,7 +187,7 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
         rows = rows.filter(pl.col("cells") == len(dialect.names))
     elif rows.is_empty():
         raise fault(
-            path, dialect.first, "this names the columns, and there are no rows below it. Add some: a row is a point."
+            path, dialect.first, "this line names the columns, but no rows follow. Add rows: each row is a point."
         )
     above = dialect.first
     if len(rows) < len(lines):

@@ -32,8 +32,8 @@ def check_nameless(cells: Cells, known: Collection[str] = ()) -> None:
             whole = not numbers.null_count() and numbers.n_unique() == len(numbers)
             if not whole and column.str.contains(NUMBER_LIKE).any():
                 raise RequestError(
-                    f"{cells.where(0)}: column {n + 1} of {len(cells.names)} has no name, and is no number of the row. "
-                    "Name it in the first line, or take it out."
+                    f"{cells.where(0)}: column {n + 1} of {len(cells.names)} has no name, and does not contain row "
+                    "numbers. Name it in the first line, or delete it."
                 )
 
 
@@ -44,8 +44,8 @@ def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Ser
     text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
     names = cells.frame.select(pl.concat_str(text, separator=" ", ignore_nulls=True).str.strip_chars()).to_series()
     names = names.replace("", None)
-    remedy = "Fill it in, or name series by other columns too: data.series=[…]."
-    faults.add(names.is_null(), f"{' '.join(columns)} is empty; every row names its series", remedy)
+    remedy = "Fill it in, or choose other columns that name the series: data.series=[…]."
+    faults.add(names.is_null(), f"{' '.join(columns)} is empty; every row must name its series", remedy)
     return names
 
 
@@ -69,7 +69,7 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
     ):
         return None
     report_numbers(
-        faults, name, column, x, bad, "is no finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad), cells)
+        faults, name, column, x, bad, "is not a finite number, such as -1.5 or 2e-3", _remedy(column.filter(bad), cells)
     )
     note_codes(column, x, cells, name)
     note_decimal_sign(column, x, cells, name, faults)
@@ -81,16 +81,16 @@ def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, 
     if cells.grouped is None and column.dtype == pl.String and numerals.like_thousands(column, cells.decimal):
         mark, other = (".", ",") if cells.decimal == "." else (",", ".")
         marked = column.str.contains(mark, literal=True).fill_null(False)
-        between = f"if it stands between thousands data.decimal='{other}'"
+        between = f"if it separates thousands, data.decimal='{other}'"
         if numerals.likely_thousands(column, mark):
             faults.add(
                 marked,
-                lambda row: f"{name}={shown(column, row)} may be a number of thousands, as others have no {mark}",
-                f"Say which: data.decimal='{mark}', or {between}.",
+                lambda row: f"{name}={shown(column, row)} is ambiguous: {mark} may separate thousands",
+                f"Set data.decimal='{mark}' if it is the decimal sign, or {between}.",
             )
         else:
             row = marked.arg_true()[0]
-            text = f"{name}: {shown(column, row)} taken as {x[row]:.15g}, the {mark} as decimal sign; {between}"
+            text = f"{name}: {shown(column, row)} read as {x[row]:.15g}, with {mark} as the decimal sign; {between}"
             cells.notes.append(text)
 
 
@@ -102,8 +102,8 @@ def note_codes(column: pl.Series, x: pl.Series, cells: Cells, name: str) -> None
     like = zeros.fill_null(False) if zeros.any() else x.is_not_null()
     if zeros.any() or CODES.search(name):
         row = like.arg_true()[0]
-        taken = f"{shown(column, row)} taken as the number {x[row]:.15g}"
-        cells.notes.append(f"{name}: {taken}; if it is a code, leave {name} out of data.{cells.chosen}=[…]")
+        taken = f"{shown(column, row)} read as the number {x[row]:.15g}"
+        cells.notes.append(f"{name}: {taken}; if it is a code, remove {name} from data.{cells.chosen}=[…]")
 
 
 def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
@@ -114,7 +114,7 @@ def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
         words = column.drop_nulls().unique() if column.dtype == pl.String else ()
         parts = {WORDS.get(word.strip().lower()) for word in words}
         if len(parts) > 1 and PARTS[0] in parts and None not in parts:
-            notes.append(f"{name} says what is held out, and is passed over; to go by it data.split={name}")
+            notes.append(f"{name} seems to name the splits, and is ignored; to use it, set data.split={name}")
     return notes
 
 
@@ -126,8 +126,8 @@ def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:
     known = ", ".join(PARTS)
     faults.add(
         parts.is_null(),
-        lambda row: f"{name}={cells.frame[name][row]!r} is none of {known}",
-        "Correct it, or take the row out.",
+        lambda row: f"{name}={cells.frame[name][row]!r} is not one of {known}",
+        "Correct it, or delete the row.",
     )
     return parts
 
@@ -136,7 +136,7 @@ def check_parts(cells: Cells, name: str, parts: Tensor) -> None:
     """Raise RequestError if nothing is left in one of the parts that are needed."""
     for part in ("train", "test"):
         if not bool((parts == PARTS.index(part)).any()):
-            raise RequestError(f"{cells.paths[0]}: no row has {name}={part}, and some are needed.")
+            raise RequestError(f"{cells.paths[0]}: no row has {name}={part}; at least one is needed.")
 
 
 def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
@@ -168,7 +168,7 @@ def refuse_dates(column: pl.Series, absent: pl.Series, cells: Cells, name: str) 
     if are_dates(column.filter(~absent)):
         raise RequestError(
             f"{cells.paths[0]}: {name} holds dates or times ({shown(column, absent.not_().arg_true()[0])}). Write them "
-            f"as numbers, such as days since the first, or take it out of data.{cells.chosen}."
+            f"as numbers, such as days since the first, or remove it from data.{cells.chosen}."
         )
 
 
@@ -179,7 +179,7 @@ def report_numbers(
     faults.add(bad, lambda row: f"{name}={shown(column, row)} {what}", remedy)
     large = (x.abs() > MAX_NUMBER).fill_null(False)
     too = f"is beyond ±{MAX_NUMBER:g}"
-    faults.add(large, lambda row: f"{name}={x[row]:g} {too}", f"Correct it, rescale {name}, or take the row out.")
+    faults.add(large, lambda row: f"{name}={x[row]:g} {too}", f"Correct it, rescale {name}, or delete the row.")
 
 
 def _remedy(column: pl.Series, cells: Cells) -> str:
@@ -188,15 +188,15 @@ def _remedy(column: pl.Series, cells: Cells) -> str:
     shown = words.head(3).to_list()
     if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):
         return (
-            "If the comma is the decimal sign, say data.decimal=','; if it stands between thousands, data.decimal=.; "
-            "else correct it."
+            "If the comma is the decimal sign, set data.decimal=','; if it separates thousands, data.decimal=.; "
+            "otherwise correct it."
         )
     if any(re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+", word.strip()) for word in shown):
-        return "Beside decimal commas a point may stand between thousands: write it without, or with a comma."
+        return "With decimal commas, a point is read as a separator of thousands: remove it, or write a comma."
     others = words.head(1000)
     others = others.filter(~others.str.strip_chars().str.contains(numerals.NUMERAL))
     if others.is_empty():
-        return "Write the numbers alone, or one unit in every cell of the column."
+        return "Write numbers without units, or the same unit in every cell of the column."
     if len(column) > 20 and len(words) > 3:
-        return f"Correct it, or say which columns are taken: data.{cells.chosen}=[…]."
+        return f"Correct it, or select the columns to use: data.{cells.chosen}=[…]."
     return f"Correct it, or count it as missing: {list_option('data.missing', others.head(3).to_list())}."

@@ -51,7 +51,7 @@ def zone_of(text: pl.Series, form: str, zone: str | None) -> str | None:
     if named.is_in(UTC_NAMES).all():
         return "UTC"
     if zone is None:
-        raise DateError(f"{named.filter(~named.is_in(UTC_NAMES))[0]} stands for several zones: data.zone=Europe/Berlin")
+        raise DateError(f"{named.filter(~named.is_in(UTC_NAMES))[0]} is ambiguous: set a zone, data.zone=Europe/Berlin")
     return zone
 
 
@@ -67,7 +67,9 @@ def completed(form: str) -> tuple[str, str, str, str]:
     full = full.replace(",", ".").replace(".%f", "%.f")
     found = "".join((match["of"] or "")[-1:] for match in TOKEN.finditer(full) if match["of"] != "%")
     if "%f" in full:
-        raise DateError(f"{form}: %f stands behind a point or comma; else it is %3f, %6f or %9f, by its digits")
+        raise DateError(
+            f"{form}: %f must follow a point or comma; otherwise use %3f, %6f or %9f, by the number of digits"
+        )
     before, behind, kind = "", "", "date"
     if not set(found) & {*YEARS, *MONTHS, *DAYS}:
         full, before, kind = f"%Y-%m-%d {full}", "1970-01-01 ", "clock"
@@ -83,7 +85,7 @@ def completed(form: str) -> tuple[str, str, str, str]:
         _seconds(pl.Series(["?"]), full)
     except pl.exceptions.PolarsError as error:
         why = str(error).splitlines()[0].removeprefix("Invalid format string: ").rstrip(".")
-        raise DateError(f"{form} is no pattern of dates: {why}") from error
+        raise DateError(f"{form} is not a valid date pattern: {why}") from error
     return full, before, behind, kind
 
 

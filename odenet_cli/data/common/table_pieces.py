@@ -42,8 +42,8 @@ def parts_by_series(source: Source, count: int) -> Tensor:
         n_valid = min(n_valid, count - n_test)
     elif count - n_valid - n_test < 1:
         raise RequestError(
-            f"{source.file} has {count} series, and data.validation={validation} with data.test={test} leave none to "
-            "train on. Add series, hold out fewer, or hold out the end of each: data.split=time."
+            f"{source.file} has {count} series, and data.validation={validation} with data.test={test} leave no series "
+            "to train on. Add series, hold out fewer, or hold out the end of each: data.split=time."
         )
     return torch.repeat_interleave(torch.tensor([count - n_valid - n_test, n_valid, n_test]))
 
@@ -56,7 +56,7 @@ def parts_by_time(table: Table, validation: float, test: float) -> Tensor:
     short = (counts - n_valid - n_test < 2).nonzero()
     if len(short):
         index = int(short[0])
-        others = "Take it out, or hold out whole series: data.split=series"
+        others = "Delete it, or hold out whole series: data.split=series"
         remedy = others if len(counts) > 1 else "Add points, or series"  # one alone cannot be held out
         raise table.fault(
             int(table.numbers.starts[index]),
@@ -73,8 +73,8 @@ def parts_by_words(table: Table, name: str) -> Tensor:
     cells = table.cells
     if name not in cells.names:
         raise RequestError(
-            f"data.split={name}: it is series, time, or a column that says train, valid or test, and {cells.paths[0]} "
-            f"has no column {name}."
+            f"data.split={name}: it must be series, time, or a column with the values train, valid or test, and "
+            f"{cells.paths[0]} has no column {name}."
         )
     faults = Faults(cells)
     codes = read_parts(cells, name, faults)
@@ -97,7 +97,7 @@ def pieces(path: Path, table: Table, parts: Tensor, length: int | None, stride: 
     if len(alone):
         point = int(order[int(starts[alone[0]])])
         name = table.names[int(series[point])]
-        raise table.fault(point, f"series {name} has only this one point in its split; two are the least.")
+        raise table.fault(point, f"series {name} has only this point in its split; at least two are needed.")
     owner = torch.arange(len(groups))
     if length is not None:
         step = stride or length

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
 EPS, ROUGH = 2.0**-52, 0.01  # of float64, and of a gap
-EACH_FILE = ["each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv"]
+EACH_FILE = ["each file is a series; combine parts of one series in one file: cat DAY*.csv > ALL.csv"]
 MAX_VARIABLES = 200  # words that say what is measured
 
 
@@ -134,7 +134,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     check_rounding(cells, header[1], numbers, tell)
     rest, rows = cells._replace(frame=cells.frame.drop(columns.values)), points["row"].to_torch()
     notes += perhaps_totals([] if columns.stated else [*read], [] if wide else order)
-    notes += [f"left out, no value: {counted_names('series', empty)}"] if empty else []
+    notes += [f"ignored, without values: {counted_names('series', empty)}"] if empty else []
     empty += left_out if wide else []
     told = (header, value_names, order, numbers, rows, left_out, dates, notes, rest)
     return Table(*told, controls, zone, tuple(empty), () if known else _times_of(blank, order))
@@ -155,8 +155,9 @@ def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[f
     gap = median(gaps[gaps > 0]) if bool((gaps > 0).any()) else math.inf
     if EPS * float(numbers.times.abs().max()) > ROUGH * gap:
         raise RequestError(
-            f"{cells.paths[0]}: {label} is {gap:g} apart, and numbers as large as {tell(float(numbers.times[0]))} are "
-            "rounded to more than a hundredth of that. Count it from the beginning of the table, or in a larger unit."
+            f"{cells.paths[0]}: {label} has gaps of {gap:g}, and numbers as large as {tell(float(numbers.times[0]))} "
+            "are rounded to more than a hundredth of that. Count times from the start of the table, or in a larger "
+            "unit."
         )
 
 
@@ -165,8 +166,8 @@ def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
     used = (*columns.series, *columns.time, *columns.known, *columns.values, source.split, source.variable)
     words = [name for name in cells.names if name not in used and not is_row_number(name)]
     if words:
-        told = "to take in what is constant in a series data.static=[…]"
-        cells.notes.append(f"left out: {brief(', '.join(words))}; {told}")
+        told = "to include columns that are constant in a series, set data.static=[…]"
+        cells.notes.append(f"ignored: {brief(', '.join(words))}; {told}")
     return words
 
 
@@ -186,8 +187,8 @@ def _measured(
     if not read:
         faults.raise_all()
         raise RequestError(
-            f"{cells.paths[0]}: no column holds numbers ({brief(', '.join(columns.values))}). "
-            "Choose some: data.values=[…]."
+            f"{cells.paths[0]}: no column contains numbers ({brief(', '.join(columns.values))}). Select columns: "
+            "data.values=[…]."
         )
     return read, left_out
 
@@ -203,15 +204,15 @@ def _by_variable(
     """Return what each row measures, and a column of values for each of these words, and for those of a run."""
     if len(read) != 1:
         raise RequestError(
-            f"{cells.paths[0]}: beside data.variable={variable} one column holds what was measured, and there are "
-            f"{brief(', '.join(read))}. Say which: data.values=[NAME]."
+            f"{cells.paths[0]}: with data.variable={variable} there must be one column of measured values, and there "
+            f"are {brief(', '.join(read))}. Select one: data.values=[NAME]."
         )
     (x,) = read.values()
     words = cells.frame[variable].cast(pl.String).str.strip_chars().fill_null("")
     faults.add(
         (words == "") & x.is_not_null(),
-        f"{variable} does not say what is measured",
-        "Fill it in, or take the row out.",
+        f"{variable} is empty; it must name what is measured",
+        "Fill it in, or delete the row.",
     )
     found = sorted(set(words.filter(x.is_not_null()).to_list()) - {""})
     taken = [name for name in found if name in (*columns.series, *columns.time, *columns.known)]
@@ -219,9 +220,9 @@ def _by_variable(
         what = (
             f"{taken[0]}, which is a column too"
             if taken
-            else f"{len(found):,} different words, and not what is measured"
+            else f"{len(found):,} different words, too many for names of measured quantities"
         )
-        raise RequestError(f"{cells.paths[0]}: {variable} says {what}. Choose another: data.variable=NAME.")
+        raise RequestError(f"{cells.paths[0]}: {variable} contains {what}. Choose another column: data.variable=NAME.")
     asked = [name for name in keep if name.partition("=")[0] not in columns.known]
     return words, {name: x.set(words != name, None) for name in dict.fromkeys([*found, *asked])}
 
@@ -236,7 +237,7 @@ def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
         words = column.cast(pl.String).drop_nulls().unique().sort().to_list()
         if 1 < len(words) <= MAX_VARIABLES and 2 * len(words) <= len(cells.frame):
             listed = brief(", ".join(words))
-            notes.append(f"if {name} says what a row measures ({listed}): data.variable={name}")
+            notes.append(f"if {name} names what a row measures ({listed}), set data.variable={name}")
     return notes
 
 
@@ -285,7 +286,7 @@ def _arrange(
     is_blank, known = pl.all_horizontal(pl.col(keys + changing).is_null()), pl.col("name").is_in(names)
     points, blank = sound.filter(~is_blank, known), sound.filter(is_blank.all().over("row"), known)
     if empty := len(sound) - len(points):
-        notes.append(f"{empty:,} rows without any value passed over")
+        notes.append(f"{empty:,} rows without any value skipped")
     codes = points["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
     points = points.with_columns(codes.alias("code")).sort("code", "time", maintain_order=True)
     if "kind" in points.columns:  # measurements of one time are one point; one that is there twice begins another
@@ -298,15 +299,15 @@ def _arrange(
     if len(repeats) and average:
         mean = pl.exclude("code", "time", "row", "name").mean()
         points = points.group_by("code", "time", maintain_order=True).agg(pl.col("row", "name").first(), mean)
-        notes.append(f"{len(repeats):,} rows at the time of another averaged with it")
+        notes.append(f"{len(repeats):,} rows with equal times averaged")
     elif len(repeats):
         _report_repeats(faults, repeats, tell, words)
     if not faults.kinds:
         alone = points.filter(is_point).filter(pl.len().over("code") == 1)
         faults.add(
             alone["row"],
-            lambda _: f"series {alone['name'][0]} has only this one point; two are the least",
-            "Add one, or take it out.",
+            lambda _: f"series {alone['name'][0]} has only this point; at least two are needed",
+            "Add a point, or delete this one.",
         )
     return points, names, without, blank, notes
 
@@ -314,13 +315,13 @@ def _arrange(
 def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str], words: Sequence[str]) -> None:
     later = repeats.with_columns(pl.max_horizontal("row", "before"), pl.min_horizontal("row", "before").alias("before"))
     first = later.sort("row").row(0, named=True)
-    cells, remedy = faults.cells.frame, "Take one of them out, say data.repeats=mean"
+    cells, remedy = faults.cells.frame, "Delete one of them, set data.repeats=mean"
     for name in words:
         if (cells[name].gather(later["row"]) != cells[name].gather(later["before"])).fill_null(False).all():
-            remedy = f"If {name} says what a row measures, say data.variable={name}; else take one of them out"
+            remedy = f"If {name} names what a row measures, set data.variable={name}; otherwise delete one of them"
             break
     faults.add(
         later["row"].sort(),
-        f"series {first['name']} has the time {tell(first['time'])} already in {faults.line(first['before'])}",
-        f"{remedy}, or name the column that tells series apart: data.series=NAME.",
+        f"series {first['name']} already has the time {tell(first['time'])} in {faults.line(first['before'])}",
+        f"{remedy}, or name the column that identifies the series: data.series=NAME.",
     )

@@ -37,7 +37,7 @@ def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]],
     except RequestError:
         raise
     except Exception as error:  # the readers raise errors of their own, which share no base
-        raise RequestError(f"{path} is no {kind} file: {brief(str(error).splitlines()[0])}") from error
+        raise RequestError(f"{path} is not a valid {kind} file: {brief(str(error).splitlines()[0])}") from error
     names = all_named(["" if name.startswith("__UNNAMED__") else name for name in frame.columns])
     try:
         check(path, names)
@@ -45,7 +45,7 @@ def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]],
         raise RequestError("\n  ".join([str(error), *notes])) from error
     if frame.is_empty():
         raise RequestError(
-            "\n  ".join([f"{path} has names of columns and no rows. Add some: a row is a point.", *notes])
+            "\n  ".join([f"{path} has column names but no rows. Add rows: each row is a point.", *notes])
         )
     frame.columns = names
     cells = stored_cells(path, frame, 1 if kind == "Parquet" else 2 + skip, notes)
@@ -73,7 +73,7 @@ def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) 
     frame = frame.filter(~blank) if blank.any() else frame
     tail = [["" if x is None else str(x).strip() for x in row] for row in frame.select(names).tail(MAX_FOOTERS).rows()]
     if count := count_footers(tail, len(names)):
-        notes.append(f"words below the table, passed over: {brief(tail[-count][0])}")
+        notes.append(f"text below the table, skipped: {brief(tail[-count][0])}")
         frame = frame.head(len(frame) - count)
     return Cells(names, [], frame, ".", [path], notes, ragged, file_sha256(path))
 
@@ -84,7 +84,7 @@ def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> p
 
     there = fastexcel.read_excel(path).sheet_names
     if sheet is not None and sheet not in there:
-        raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet, but {brief(', '.join(there))}.")
+        raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet. Available: {brief(', '.join(there))}.")
     if sheet is None and len(there) > 1:
         notes.append(f"sheet {there[0]} was read; there are also (data.sheet=NAME) {brief(', '.join(there[1:]))}")
     logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it warns of columns that are empty

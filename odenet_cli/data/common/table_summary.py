@@ -34,12 +34,12 @@ def summary(table: Table, columns: list[str], left_out: list[str], kind: str) ->
         missing = f", {absent:,} cell{'s' * (absent > 1)} missing ({100 * absent / len(x):.2g} %)" if absent else ""
         lines.append(f"{table.cells.describe(name, mean, sd)}{missing}")
     if len(columns) > MAX_COLUMNS:
-        lines.append(f"and {len(columns) - MAX_COLUMNS} columns more")
+        lines.append(f"and {len(columns) - MAX_COLUMNS} more columns")
     lines += _controls(table, kind) if table.controls else []
     constant = [name for name in left_out if name not in table.left_out]
-    for names, why in ((table.left_out, "no numbers"), (constant, "no spread")):
+    for names, why in ((table.left_out, "not numeric"), (constant, "constant")):
         if names:
-            lines.append(f"left out, {why}: {brief(', '.join(names))}")
+            lines.append(f"ignored, {why}: {brief(', '.join(names))}")
     return [*lines, *table.cells.notes, *table.notes]
 
 
@@ -58,5 +58,5 @@ def _controls(table: Table, kind: str) -> list[str]:
         known_to = moment(float(controls.ends[:, n].max()), table.dates, table.zone)
         lines.append(f"{text}, control ({kind}){filled}, to {known_to}")
     if len(controls.columns) > MAX_COLUMNS:
-        lines.append(f"and {len(controls.columns) - MAX_COLUMNS} controls more")
+        lines.append(f"and {len(controls.columns) - MAX_COLUMNS} more controls")
     return lines

@@ -56,8 +56,8 @@ def read_times(
     report_numbers(faults, label, column, x, x.is_null(), what, remedy)
     if zone and kind != "date":
         raise RequestError(
-            f"{cells.where(0)}: {label}={column[0]!r}: data.zone={zone} is for dates. Leave it out, or say "
-            "how they are written: data.time_format=."
+            f"{cells.where(0)}: {label}={column[0]!r}: data.zone={zone} only applies to dates. Leave it out, or set "
+            "the format of the dates: data.time_format=."
         )
     zones = None if zones is None or zones.null_count() == len(zones) else zones
     return x, kind, zones, zone or stored or only_zone(() if zones is None else zones.unique())
@@ -66,7 +66,7 @@ def read_times(
 def _unread(form: str | None, kind: str, nothing: bool) -> tuple[str, str]:
     """Return what to say of a cell that is no time, and the way out; `nothing`: no cell is one."""
     kinds = {"": "finite number, such as -1.5 or 2e-3", "date": "date that can be read", "clock": "time of day"}
-    what, remedy = f"is no {kinds[kind]}", "Correct it, or take the row out."
+    what, remedy = f"is not a {kinds[kind]}", "Correct it, or delete the row."
     if form in SERIALS:
         remedy = f"Correct it, or data.time_format={form}: excel counts days, unix seconds, unix_ms milliseconds."
     elif "%" in (form or ""):
@@ -77,10 +77,11 @@ def _unread(form: str | None, kind: str, nothing: bool) -> tuple[str, str]:
     elif nothing:
         what = "is neither a number nor a date that can be read"
         remedy = (
-            "Say how dates are written: 'data.time_format=\"%d/%m/%y %H:%M\"'; or which column it is: data.time=NAME."
+            "Set the format of the dates: 'data.time_format=\"%d/%m/%y %H:%M\"'; or the column of times: "
+            "data.time=NAME."
         )
     elif kind == "date":
-        remedy = "Correct it, take the row out, or say how all are written: 'data.time_format=\"%Y %j\"'."
+        remedy = "Correct it, delete the row, or set one format for all: 'data.time_format=\"%Y %j\"'."
     return what, remedy
 
 
@@ -95,7 +96,7 @@ def _read_dates(
         x, kind = parse_dates(text, form)
         return x, kind, zones_of(text, form, zone) if kind == "date" else None
     except DateError as error:
-        how = " Say how dates are written: data.time_format=dmy, mdy or ymd, or a pattern such as '%d/%m/%y %H:%M'."
+        how = " Set the format of the dates: data.time_format=dmy, mdy or ymd, or a pattern such as '%d/%m/%y %H:%M'."
         remedy = "" if "%" in (form or "") else how
         raise RequestError(f"{cells.where(0)}: {label}={column[0]!r}: {error}.{remedy}") from error
 
@@ -121,10 +122,10 @@ def in_utc(
     def say(row: int, what: str) -> str:
         return f"{' '.join(names)}={moment(local[row], 'date')} {what} (in {zones[row]})"
 
-    again, gone = "is there twice, since clocks were put back", "is not there, since clocks were put forward"
-    faults.add(twice, lambda row: say(row, again), "Say data.ambiguous=order, earliest or latest.")
+    again, gone = "exists twice, since clocks were put back", "does not exist, since clocks were put forward"
+    faults.add(twice, lambda row: say(row, again), "Set data.ambiguous=order, earliest or latest.")
     absent = x.is_null() & local.is_not_null() & ~twice
-    faults.add(absent, lambda row: say(row, gone), "Correct it, or leave data.zone out.")
+    faults.add(absent, lambda row: say(row, gone), "Correct it, or leave out data.zone.")
     return x
 
 
@@ -143,9 +144,7 @@ def check_midnight(label: str, names: pl.Series, seconds: pl.Series, faults: Fau
 
     faults.add(
         steps.select(past.fill_null(False)).to_series(),
-        lambda row: (
-            f"{label}={shown(seconds[row])} is past midnight, behind {shown(seconds[row] - steps['step'][row])}"
-        ),
+        lambda row: f"{label}={shown(seconds[row])} is past midnight, after {shown(seconds[row] - steps['step'][row])}",
         "Add a column of dates, data.time=[date,time], or sort the rows of each series.",
     )
 
@@ -154,16 +153,16 @@ def perhaps_dates(time: pl.Series, label: str) -> str:
     """Return what to say of times that may be dates: 20200131, 202001, seconds since 1970, days of Excel."""
     if time.null_count() or time.is_empty():
         return ""
-    note = f"times such as {time[0]:.15g} taken as numbers; "
+    note = f"times such as {time[0]:.15g} read as numbers; "
     whole = bool(((time == time.floor()) & time.is_between(190001, 1e14)).all())
     text = time.cast(pl.Int64).cast(pl.String) if whole else pl.Series([""])
     if whole and text.n_unique() > 1 and text.str.contains("^(19|20)").all():
         for form in ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m"):
             if not parse_dates(text, form)[0].null_count():
-                return f"{note}if they are dates: data.time_format={form}"
+                return f"{note}if they are dates, set data.time_format={form}"
         if text.str.len_bytes().eq(6).all() and bool((time % 100).is_between(1, 53).all()):
             return f"{note}weeks are written {text[0][:4]}-W{text[0][4:]}"
     for form, low, high in (("excel", 20_000, 60_000), ("unix", 0.9e9, 2.5e9), ("unix_ms", 0.9e12, 2.5e12)):
         if time.is_between(low, high).all() and (form != "excel" or re.search("dat|fecha", label.lower())):
-            return f"{note}if they are dates: data.time_format={form}"
+            return f"{note}if they are dates, set data.time_format={form}"
     return ""

@@ -41,8 +41,8 @@ def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
             if alike.sum() == 1 < len(alike):
                 totals.append(row)
         if totals:
-            text = f"{name}={cells.frame[name][totals[0]]!r} is no sample but sums others up"
-            faults.add(pl.Series(totals), text, "Take the row out.")
+            text = f"{name}={cells.frame[name][totals[0]]!r} is not a sample but the total of others"
+            faults.add(pl.Series(totals), text, "Delete the row.")
 
 
 def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
@@ -53,21 +53,21 @@ def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
     if timeless.any():
         rows = cells.frame.select(pl.all_horizontal(_empty(key) for key in (name, *values))).to_series()
         cells = cells._replace(frame=cells.frame.filter(~rows))
-        cells.notes.extend([f"{rows.sum():,} rows without a time and a value passed over"] * bool(rows.any()))
+        cells.notes.extend([f"{rows.sum():,} rows without a time and a value skipped"] * bool(rows.any()))
     total = cells.frame.select(_folded(name).is_in(TOTALS).fill_null(False)).to_series()
     if not total.any():
         return cells
-    cells.notes.append(f"rows that sum others up, passed over: {brief(', '.join(cells.frame[name].filter(total)))}")
+    cells.notes.append(f"rows that are totals of others, skipped: {brief(', '.join(cells.frame[name].filter(total)))}")
     return cells._replace(frame=cells.frame.filter(~total))
 
 
 def perhaps_totals(columns: Sequence[str], series: Sequence[str]) -> list[str]:
     """Return what to say of columns of values and series that are called totals: they may sum others up."""
     others = [name for name in columns if not _is_total(name)]
-    notes = [f"if series {name} sums others up, take its rows out" for name in series if _is_total(name)]
+    notes = [f"if series {name} is the total of others, delete its rows" for name in series if _is_total(name)]
     if 0 < len(others) < len(columns):
         totals = ", ".join(filter(_is_total, columns))
-        notes.append(f"if {totals} sums others up, leave it out: {list_option('data.values', others)}")
+        notes.append(f"if {totals} is the total of others, leave it out: {list_option('data.values', others)}")
     return notes
 
 

@@ -100,8 +100,8 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
     _check_images(source, x, faults)
     if not run and not sizes["train"]:
         faults.add(
-            f"{len(x)} samples leave none to train on",
-            f"Bring more, or hold out fewer: data.validation={source.validation:g} data.test={source.test:g}",
+            f"{len(x)} samples leave none for training",
+            f"Add samples, or hold out fewer: data.validation={source.validation:g} data.test={source.test:g}",
         )
     faults.raise_all()
     row = order if found.rows is None else found.rows[order]
@@ -141,7 +141,7 @@ def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: 
         if bool(same.any()):
             which = same.nonzero().flatten().tolist()
             notes.append(
-                f"{len(which):,} of {len(same):,} inputs are constant in training and say nothing: "
+                f"{len(which):,} of {len(same):,} inputs are constant in training and carry no information: "
                 f"{few([part.columns[n] for n in which] if part.columns else which, MAX_NAMED)}."
             )
         units |= {"x_mean": mean.tolist(), "x_sd": sd.where(~same, 1.0).tolist()}
@@ -167,16 +167,18 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
     if [*x.shape[1:]] != run["input"]:
         faults.add(
             f"{part.x_name} has samples {tuple(x.shape[1:])}, and the run was trained on {tuple(run['input'])}",
-            "Bring it to that shape",
+            "Reshape it",
         )
     count = run["outputs"]
     if run["task"] == "regression" and y.shape[1] != count:
-        faults.add(f"{part.y_name} has {y.shape[1]} values a sample, and the run predicts {count}", "Bring as many")
+        faults.add(
+            f"{part.y_name} has {y.shape[1]} values a sample, and the run predicts {count}", "Use the same number"
+        )
     if run["task"] == "classify" and int((y >= count).sum()):
         odd = y[y >= count]
         faults.add(
-            f"{part.y_name} holds {len(odd):,} labels beyond the {count} classes of the run, first {int(odd[0])}",
-            "Take these samples out",
+            f"{part.y_name} holds {len(odd):,} labels outside the {count} classes of the run, first {int(odd[0])}",
+            "Delete these samples",
             len(odd),
         )
 
@@ -184,6 +186,8 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
 def _check_images(source: LabelledSource, x: Tensor, faults: Faults) -> None:
     """Add what augmentation asks of inputs that are no images, and a crop beyond them."""
     if source.augmented and x.dim() != 4:
-        faults.add(f"data.augment=[{','.join(source.augmented)}] is for images, and x are vectors", "Leave it out")
+        faults.add(
+            f"data.augment=[{','.join(source.augmented)}] is for images, and the inputs x are vectors", "Leave it out"
+        )
     elif source.crop is not None and source.crop >= min(x.shape[2:]):
         faults.add(f"data.crop={source.crop} is as wide as the images of {tuple(x.shape[2:])}", "Choose a smaller one")

@@ -106,8 +106,8 @@ class Units(NamedTuple):
             return None
         row, column = far[0].tolist()
         return row, (
-            f"{self.columns[column]}={values[row, column]:g} is beyond {MAX_DEVIATIONS:g} standard deviations "
-            f"({self.sd[column]:g}) from the mean {self.mean[column]:g} of the {whose}. Correct it, or take it out."
+            f"{self.columns[column]}={values[row, column]:g} is more than {MAX_DEVIATIONS:g} standard deviations "
+            f"({self.sd[column]:g}) from the mean {self.mean[column]:g} of the {whose}. Correct it, or delete it."
         )
 
     def check_columns(self, path: Path, values: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ class Units(NamedTuple):
             ]
             raise RequestError(
                 f"{path}, line 1: its columns are not those that the run was trained on, {', '.join(self.columns)}; "
-                f"{'; '.join(faults)}. Rename, add or take out columns; any order will do."
+                f"{'; '.join(faults)}. Rename, add or delete columns; their order does not matter."
             )
 
 
@@ -203,10 +203,10 @@ def fit_units(
 
     values  (P, D) of the series to train on; observed (P,). Raises RequestError where no column has a unit.
     """
-    remedy = "\n  See more of each series (data.window), or measure something that moves."
+    remedy = "\n  Raise the visible share of each series (data.window), or use data that vary."
     units, warnings = Units.fit(path, names, values[observed], SEEN, time, remedy), list[str]()
     if units.left_out:
-        warnings.append(f"{path}: constant {SEEN}, and left out of model and scores: {few(units.left_out)}.")
+        warnings.append(f"{path}: constant {SEEN}, and ignored by model and scores: {few(units.left_out)}.")
     return units, warnings
 
 
@@ -215,7 +215,7 @@ def warn_still(path: Path, values: Tensor, units: Units) -> list[str]:
     further = moments(values)[1] / units.sd
     hardly = [name for name, ratio in zip(units.columns, further.tolist()) if ratio > OTHER_UNIT]
     said = (
-        f"{path}: {few(hardly)} hardly moves {SEEN}, and more than {OTHER_UNIT:g} times as much after it. Its errors, "
+        f"{path}: {few(hardly)} hardly varies {SEEN}, and more than {OTHER_UNIT:g} times as much after it. Its errors, "
         "in standard deviations of what is seen, will be large numbers."
     )
     return [said] if hardly else []
@@ -250,7 +250,7 @@ def say_alone(name: str, value: float, ratio: float) -> str:
     """Return what to warn of a value that lies alone."""
     return (
         f"{name}={value:g} is {ratio:,.3g} times as far from the mean of the others as they are, which hardly count "
-        f"beside it. If it is no measurement, correct it or take it out."
+        "beside it. If it is not a measurement, correct it or delete it."
     )
 
 
@@ -306,11 +306,11 @@ def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, 
             whose = "what the run was trained on" if span else "the others, which hardly count beside it"
             warnings.append(
                 f"{path}: {column} of series {listed} goes more than {OTHER_UNIT:g} times as far as is usual "
-                f"({ordinary:g}) in {whose}. If it is in another unit, correct it, or take the series out."
+                f"({ordinary:g}) in {whose}. If it is in another unit, correct it, or delete the series."
             )
     return warnings
 
 
 def damaged(key: str, value: Any) -> RequestError:
     """Return the error for a part of a run's record."""
-    return RequestError(f"run.json: data.{key} is {value!r:.60}. Put back what the run wrote there.")
+    return RequestError(f"run.json: data.{key} is {value!r:.60}. Restore what the run wrote.")
