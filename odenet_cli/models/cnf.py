@@ -139,7 +139,7 @@ class PlanarField(nn.Module):
     def __init__(self, dim: int, units: int, hidden: int, spread: float | None) -> None:
         super().__init__()
         if spread is not None and not 0 < spread < math.inf:
-            raise ValueError(f"model.spread={spread} must be above 0, or null: torch's own start.")
+            raise ValueError(f"model.spread={spread} must be above 0, or null for torch's own initialisation.")
         self.dim, self.units = dim, units
         self.of_time = nn.Sequential(
             nn.Linear(1, hidden),
@@ -218,7 +218,9 @@ class CNF(ContinuousFlow):
         layers: int | None = None,
     ) -> None:
         if len(shape) != 1:
-            raise ValueError(f"model=cnf is for points, and inputs of this data set are {shape}; use data=moons or u1.")
+            raise ValueError(
+                f"model=cnf needs points, and the inputs of this data set are {shape}; use data=moons or u1."
+            )
         check_counts(units=units, hidden=hidden)
         if layers is not None and field != CONCATSQUASH:
             raise ValueError(f"model.layers={layers} is an option of model.field={CONCATSQUASH}.")

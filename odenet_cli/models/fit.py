@@ -68,7 +68,7 @@ class Fit(FreeVector):
         starts: int = 1,
     ) -> None:
         if len(shape) != 2 or classes:
-            raise ValueError("model=fit is for tables of series: data=table data.path=FILE.")
+            raise ValueError("model=fit needs a table of series: set data=table data.path=FILE.")
         if not field:
             named = ", ".join(fields.names())
             raise ValueError(f"model.field is missing: {named}, or package.module:Class, an equation of your own.")
@@ -97,7 +97,7 @@ class Fit(FreeVector):
         """What is fitted, and where the start came from, for the reader."""
         names = self.free_names([""])
         listed = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
-        start = f"; begun by {self.begun}" if self.begun else ""
+        start = f"; initial values from {self.begun}" if self.begun else ""
         return f"fitted are {listed}{' of each series' if len(self.initial) > 1 else ''}{start}"
 
     # What a fit begins with.

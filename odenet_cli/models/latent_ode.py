@@ -57,7 +57,7 @@ class LatentODE(LatentVAE):
         shared = features, solver, latent, rnn, cell, hidden, layers, kl, warmup, field, field_args
         super().__init__(*shared, masked=has_missing(shape), controls=controls)
         if sigma is not None and not 0 < sigma < math.inf:
-            raise ValueError(f"model.sigma={sigma} must be above 0, or null: learned.")
+            raise ValueError(f"model.sigma={sigma} must be above 0, or null to learn it.")
         self.decoder = perceptron(latent + controls, hidden, 1, features, nn.ReLU)
         log_sigma = torch.tensor(0.0 if sigma is None else math.log(sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)

@@ -80,7 +80,7 @@ class LatentPoisson(LatentVAE):
         features = series_features(shape, classes, controlled=False)
         super().__init__(features, solver, latent, rnn, cell, hidden, layers, kl, warmup, field, field_args)
         if not 0 < rate < math.inf:
-            raise ValueError(f"model.rate={rate} must be above 0: events per time, about as many as are expected.")
+            raise ValueError(f"model.rate={rate} must be above 0: the expected number of events per time, roughly.")
         self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:

@@ -34,7 +34,9 @@ class Planar(nn.Module):
     def __init__(self, shape: tuple[int, ...], *, layers: int, direction: str, base_variance: float) -> None:
         super().__init__()
         if len(shape) != 1:
-            raise ValueError(f"model=planar is for points, and inputs here are {shape}; use data=moons or data=u1.")
+            raise ValueError(
+                f"model=planar needs points, and the inputs of this data set are {shape}; use data=moons or data=u1."
+            )
         check_counts(layers=layers)
         check_choice("direction", direction, DIRECTIONS)
         check_variance(base_variance)

@@ -26,7 +26,7 @@ MAX_FREE_STEPS = 1000  # beyond the window, or as many as there are times to pre
 PACES = ("gap", "time")
 CUT = (
     "A free run of %s steps, each as long as a series' observations are apart, does not reach its last time to "
-    "predict; behind them the prediction stays as it is. model.pace=time goes in longer steps."
+    "predict; after them the prediction stays constant. model.pace=time takes longer steps."
 )
 
 

@@ -64,7 +64,11 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
     follow = inference.autocorrelations(model, problem, found.residuals, columns)
     per_column = len(found.residuals) / len(columns)
     offset = model.offset(problem)
-    far = [] if offset is None or offset < FAR else [f"the fit has not converged (offset {offset:.2g}): trainer.steps."]
+    far = (
+        []
+        if offset is None or offset < FAR
+        else [f"the fit has not converged (offset {offset:.2g}): raise trainer.steps."]
+    )
     sigma = (found.variance**0.5 * model.sigma).tolist()
     return {
         "estimates": inference.estimates(model, problem, found, names),

@@ -25,7 +25,10 @@ def banner(session: Session, folder: Path) -> list[str]:
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
     if session.data.task == "fit":
-        sizes = [f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} to fit"]
+        sizes = [
+            f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} used for the "
+            "fit"
+        ]
     lines = {
         "model": f"{name}{f' with field {field}' if field else ''}, {parameters:,} parameters{stem}",
         "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",

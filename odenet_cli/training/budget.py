@@ -91,11 +91,11 @@ class Budget:
 
     def outcome(self) -> str:
         """Return a line about the mean that was reached."""
-        text = f"solver.budget={self.wish}: {self.mean:.1f} evaluations a step, rtol {self.rtol:.3g} at the end"
+        text = f"solver.budget={self.wish}: {self.mean:.1f} evaluations per step, rtol {self.rtol:.3g} at the end"
         if abs(self.mean - self.wish) <= 1:
             return text
-        end = {LOOSEST: "the loosest there is", self.tightest: "the tightest for its dtype"}.get(self.rtol)
-        return f"{text}; not within 1 of the wish, {end or 'the run is too short'}"
+        end = {LOOSEST: "the loosest allowed", self.tightest: "the tightest for its dtype"}.get(self.rtol)
+        return f"{text}; not within 1 of the target, {end or 'the run is too short'}"
 
 
 def of_config(config: Config) -> Budget | None:

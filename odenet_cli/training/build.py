@@ -130,10 +130,10 @@ def missing_compiler() -> str | None:
     try:
         cpp_builder.get_cpp_compiler()
     except (exc.InvalidCxxCompiler, OSError):
-        return "a C++ compiler, and torch finds none here. Install g++, or name another in CXX"
+        return "a C++ compiler, and torch does not find one here. Install g++, or set CXX to another compiler"
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.is_file():
-        return f"the headers of Python, and there is no {header}. Install them (python3-dev, python3-devel)"
+        return f"the Python headers, and {header} does not exist. Install them (python3-dev, python3-devel)"
     return None
 
 

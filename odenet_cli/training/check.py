@@ -26,7 +26,7 @@ log = logging.getLogger("odenet")
 
 
 def check(config: Config) -> None:
-    """Raise `RequestError` if the device, the data's options, the model and the task do not go together."""
+    """Raise `RequestError` if the device, the data's options, the model and the task cannot be combined."""
     device.choose(config.device)
     name, given = config.source()
     datasets.check(name, given)
@@ -38,7 +38,7 @@ def check(config: Config) -> None:
         raise RequestError(f"{model_words(config)} has no parameters, so there is nothing to train.")
     if config.optim.least_squares != hasattr(network, "linearise"):
         raise RequestError(
-            f"optim={config.optim.name} and {model_words(config)} do not go together: optim=lm "
+            f"optim={config.optim.name} and {model_words(config)} cannot be combined: optim=lm "
             "is for model=fit, and model=fit for it alone."
         )
     if config.optim.least_squares and config.solver.budget is not None:
@@ -58,7 +58,7 @@ def check_task(config: Config) -> None:
         target = config.model.get("target")
         words = f"model.target={target}" if target else model_words(config)
         raise RequestError(
-            f"{words} and data={data} do not go together: the task is {task}, and the model has no {missing}.\n"
+            f"{words} and data={data} cannot be combined: the task is {task}, and the model has no {missing}.\n"
             f"  For these data use model={fitting}, or a class of your own (model=custom) that has it.\n"
             "  Which data fit which models: odenet list pairs"
         )
@@ -72,7 +72,7 @@ def _check_controls(config: Config) -> None:
         kind: Any = models.network_class("custom", config.model)
         if "control" not in inspect.signature(kind.forecast).parameters:
             raise RequestError(
-                f"model.target={config.model['target']} and {stated[0]} do not go together: its method `forecast` has "
+                f"model.target={config.model['target']} and {stated[0]} cannot be combined: its method `forecast` has "
                 "no argument control=None, a pair of tensors (odenet_cli/data/common/series.py)."
             )
 
@@ -92,7 +92,7 @@ def build_without_memory(config: Config, shape: tuple[int, ...], classes: int) -
             network = build.model(config, shape, classes)
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RequestError(f"model={name} cannot be built with these model.*: {reason}") from error
+        raise RequestError(f"model={name} cannot be built with these options model.*: {reason}") from error
     total, itemsize = device.memory(config.device), build.dtype(config).itemsize
     weights = sum(parameter.numel() for parameter in network.parameters()) * itemsize
     batch = (config.trainer.batch_size or 0) * math.prod(shape) * itemsize
@@ -104,7 +104,7 @@ def build_without_memory(config: Config, shape: tuple[int, ...], classes: int) -
     ):
         if needed > total:
             raise RequestError(
-                f"{what} needs {needed / GIB:,.0f} GiB, and there are {total / GIB:,.0f} GiB of memory.\n  {remedy}"
+                f"{what} needs {needed / GIB:,.0f} GiB, and {total / GIB:,.0f} GiB of memory are available.\n  {remedy}"
             )
     check_compiler(config, network)
     return network
@@ -124,7 +124,10 @@ def check_compiler(config: Config, network: nn.Module) -> None:
 
 @cache
 def _warn_eager() -> None:
-    log.warning(f"compile=auto compiles nothing, though so long a run would gain: it needs {build.missing_compiler()}.")
+    log.warning(
+        "compile=auto compiles nothing, although this run is long enough to gain from it: it needs "
+        f"{build.missing_compiler()}."
+    )
 
 
 def check_custom(network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
@@ -133,10 +136,13 @@ def check_custom(network: nn.Module, shape: tuple[int, ...], classes: int) -> No
     try:
         with torch.no_grad():
             if isinstance(network, ContinuousFlow):
-                expected, what = x.shape, "the field gave {}; a slope has the shape of z"
+                expected, what = x.shape, "the field returned {}; a derivative has the shape of z"
                 answer = network.eval().field(torch.empty((), device="meta", dtype=x.dtype), x)
             else:
-                expected, what = torch.Size((2, classes)), f"it gave {{}}; scores of the classes are {(2, classes)}"
+                expected, what = (
+                    torch.Size((2, classes)),
+                    f"it returned {{}}; the scores of the classes must be {(2, classes)}",
+                )
                 answer = network.eval()(x)
     except (Exception, SystemExit):  # an operation without a meta kernel, or a bug: the first step will show it
         return

@@ -57,16 +57,18 @@ def load(path: Path) -> Content:
             raise ValueError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, not a file")
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise RequestError(f"{path} does not exist; there is no checkpoint to read.") from error
+        raise RequestError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:  # torch's own message recommends to load it unsafely
-        raise RequestError(f"{path} is not a sound checkpoint: it holds more than tensors and plain values.") from error
+        raise RequestError(
+            f"{path} is not a valid checkpoint: it contains more than tensors and plain values."
+        ) from error
     except PermissionError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:
         if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise RequestError(f"{path} is not a sound checkpoint: {reason}") from error
+        raise RequestError(f"{path} is not a valid checkpoint: {reason}") from error
     keys = {"format", "sha256", "content"}
     if not (isinstance(payload, dict) and keys <= payload.keys() and isinstance(payload["content"], dict)):
         raise RequestError(f"{path} is not a checkpoint of odenet.")
@@ -77,7 +79,7 @@ def load(path: Path) -> Content:
     except Exception:  # a sparse tensor, a list in itself: nothing that was saved here
         intact = False
     if not intact:
-        raise RequestError(f"{path} is damaged: its content does not have the SHA-256 it was saved with.")
+        raise RequestError(f"{path} is damaged: the SHA-256 of its content differs from the saved one.")
     return Content(payload["content"], path)
 
 
@@ -103,7 +105,7 @@ def latest(path: Path, take: Callable[[Content], None] | None = None) -> tuple[C
     if not errors:
         return None, None
     other = next((error for error in errors if isinstance(error, OtherConfig)), None)
-    raise other or RequestError(f"{errors[0]}\n  There is no sound checkpoint to go on from.")
+    raise other or RequestError(f"{errors[0]}\n  There is no valid checkpoint to continue from.")
 
 
 def digest(content: Any) -> str:

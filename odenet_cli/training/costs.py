@@ -85,7 +85,7 @@ def account(session: Session, records: Sequence[dict[str, Any]], nfe_test: float
             with session.counting():
                 evaluation, product = flop_of_fields(session)
         except Exception as error:  # a run that is over does not fail by what is counted
-            log.info("the FLOP were not counted: %s", error, exc_info=error)
+            log.info("FLOPs were not counted: %s", error, exc_info=error)
     return {
         "evaluations": evaluations | {"other": session.nfe_other},
         "flop": {

@@ -48,8 +48,12 @@ def beside_trivial(final: Mapping[str, Any]) -> str:
     """Return the error after the window beside those of trivial predictors, and a hint if it is not below them."""
     ours = final.get("rmse_further_clean", final["rmse_further_noisy"])
     last, line = final["rmse_last_value"], final["rmse_velocity"]
-    text = f"after the window: RMSE {ours:.3g}; the last value repeated {last:.3g}, a straight line {line:.3g}"
-    return text if ours < min(last, line) else f"{text}. No better: train longer (trainer.steps), or on more series"
+    text = f"after the window: RMSE {ours:.3g}; repeating the last value {last:.3g}, a straight line {line:.3g}"
+    return (
+        text
+        if ours < min(last, line)
+        else f"{text}. Not better than these: train longer (trainer.steps), or on more series"
+    )
 
 
 def estimate_lines(final: Mapping[str, Any]) -> list[str]:

@@ -106,16 +106,16 @@ def diverged(session: Session, loss: float, step: int) -> Diverged:
 def describe_progress(session: Session) -> str:
     rate = f"learning rate {session.optimizer.param_groups[0]['lr']:g}"
     if session.last_finite_loss is None:
-        return f"{rate}; no loss came before it"
+        return f"{rate}; there was no loss before"
     step, loss = session.last_finite_loss
-    return f"{rate}; the last good loss was {loss:.6g} at step {step}"
+    return f"{rate}; the last finite loss was {loss:.6g} at step {step}"
 
 
 def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, str, BaseException]:
     """Return status and reason for `run.json`, and the error to raise; sets `session.failed` if it can be repeated."""
     again = resume_command(short(folder))
     if isinstance(error, Interrupted):
-        kept = f"the checkpoint is kept. Go on with:\n  {again}"
+        kept = f"the checkpoint was saved. Continue with:\n  {again}"
         return "interrupted", error.reason, Interrupted(error.reason, error.code, kept)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped at once by a second SIGINT", error
@@ -129,26 +129,28 @@ def explain(error: BaseException, session: Session, folder: Path) -> tuple[str, 
 def describe_failure(error: BaseException, session: Session, folder: Path, again: str) -> str | None:
     """Return why the run failed and what to do; None for a bug, or for an error meant to end the process."""
     if isinstance(error, OSError) and not folder.exists():
-        return f"the run's folder has gone: {folder} was deleted, moved or renamed while the run was under way."
+        return f"the folder of the run is missing: {folder} was deleted, moved or renamed during the run."
     if is_out_of_memory(error):
         return out_of_memory(session)
     if is_disk_full(error):
         kept = (folder / "checkpoints" / "last.pt").exists()
-        way_on = "The last checkpoint is as it was. Make room, and go on" if kept else "Make room, and start it again"
+        way_on = (
+            "The last checkpoint is intact. Free some space and continue" if kept else "Free some space and start again"
+        )
         return f"{describe_disk_full(error)}\n  {way_on} with: {again}"
     if isinstance(error, SystemExit):  # a user's network would end the process, as if all were done
         code = "" if error.code is None else repr(error.code)
-        return f"the model called sys.exit({code}).\n  Let it raise an error instead."
+        return f"the model called sys.exit({code}).\n  It should raise an error instead."
     if not isinstance(error, Exception):
         return None
     words = str(error) if isinstance(error, RunFailed) else describe_external(error)
     own = ", ".join(f"{key}={target}" for key, target in session.config.named_code().items())
     if words is None and own and not isinstance(error, OdenetError):
-        words = f"{message_of(error)}\n  It arose with the network of {own}; train.log has the traceback."
+        words = f"{message_of(error)}\n  It occurred in the network of {own}; train.log has the traceback."
     if words is None:
         return None
     where = shlex.quote(short(folder))
-    hint = f"\n  What is wrong: odenet doctor {where}; repeat it with: odenet rerun {where}"
+    hint = f"\n  To diagnose it: odenet doctor {where}; to repeat it: odenet rerun {where}"
     return words + (hint if session.failed else "")
 
 

@@ -92,7 +92,7 @@ class Progress:
             self.step_s = (time.perf_counter() - self.marked) / TIMED_STEPS
             left = duration(self.step_s * (self.total - done))
             self.predicted_s = None if self.first else self.step_s * self.total
-            self._say(f"{self.total - self.first} steps, {self.per_epoch} an epoch: about {left}")
+            self._say(f"{self.total - self.first} steps, {self.per_epoch} per epoch: about {left}")
         self.doing = "validating" if self.validates and (done % self.per_epoch == 0 or done == self.total) else ""
 
     def phase(self, name: str) -> None:
@@ -147,7 +147,7 @@ class Progress:
         at = {"epoch": f"epoch {epoch}", "step": f"step {self.done}/{self.total}"}
         end = {"eta": self.doing} if self.doing else self._eta(self.done)
         if self.stopping():
-            end = {"eta": f"{self.doing or 'stopping'}; Ctrl-C: at once"}
+            end = {"eta": f"{self.doing or 'stopping'}; Ctrl-C again stops at once"}
         width = columns() - 1  # some terminals wrap a line that is full
         return with_bar(fitting(at | self.train | self.scored | end, width), self.total, self.done, width)
 

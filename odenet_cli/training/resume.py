@@ -108,10 +108,10 @@ def validate(
     for key, kind in types.items():
         if key not in state or not isinstance(state[key], kind):
             reason = f"is a {type(state[key]).__name__}" if key in state else "is missing"
-            raise RequestError(f"{state.path} is not sound: {key} {reason}.")
+            raise RequestError(f"{state.path} is not valid: {key} {reason}.")
     name = first_nonfinite({"model": state["model"], "optimizer": state["optimizer"] if types is LAST else None})
     if name is not None:
-        raise RequestError(f"{state.path} is not sound: {name} is NaN or infinite.")
+        raise RequestError(f"{state.path} is not valid: {name} is NaN or infinite.")
     check_config(state, config, prefixes, free)
     weights = state["model"]
     for name in [*shapes, *(name for name in weights if name not in shapes)]:
@@ -136,7 +136,8 @@ def check_config(state: Content, config: Config, prefixes: tuple[str, ...], free
     }
     if differing:
         raise OtherConfig(
-            f"the config does not agree with {state.path}:{listed(differing)}\n  Set these back, or start a new run."
+            f"the config does not agree with {state.path}:{listed(differing)}\n"
+            "  Restore these values, or start a new run."
         )
 
 
@@ -194,7 +195,7 @@ def best_weights(session: Session, folder: Path) -> dict[str, Any]:
     try:
         state, _ = checkpoint.latest(folder / "checkpoints" / "best.pt", check)
         if state is None:
-            raise RequestError("there is no best.pt.")
+            raise RequestError("best.pt does not exist.")
     except RequestError as error:
         raise RunFailed(f"the weights of step {step}, the best on validation, are lost: {error}") from error
     weights: dict[str, Any] = state["model"]

@@ -96,7 +96,7 @@ def run(
         write_record(folder, entry | {"status": "done", "final": final, "cost": cost, "finished": record.now()})
         tell_end(session, final, folder, images)
         if stop.name:  # too late for this run, but a sweep stops here
-            raise Interrupted(f"{stop.name} came when the run was all but finished", stop.code)
+            raise Interrupted(f"{stop.name} arrived when the run was nearly finished", stop.code)
         return final
 
 
@@ -108,7 +108,7 @@ def say_finished(session: Session, folder: Path) -> None:
         key = "steps" if trainer.steps else "epochs"
         words.append(f"trainer.{key}={2 * (getattr(trainer, key) or 1)}")
     say(f"This run is finished. To train longer:\n  odenet train resume={quote(short(folder))} {' '.join(words)}")
-    say(f"finished before, nothing to do | {short(folder)}")
+    say(f"already finished, nothing to do | {short(folder)}")
 
 
 def find_start(
@@ -129,13 +129,13 @@ def find_start(
             return state, dict(final)
         if state is None:
             raise RequestError(
-                f"the run in {folder} is finished, and its checkpoints are gone: there is no {path} to go on from."
-                "\n  Put it back, or start a new run in another folder."
+                f"the run in {folder} is finished, and its checkpoints are gone: {path} does not exist.\n"
+                "  Restore it, or start a new run in another folder."
             )
     if state is not None or (folder / "metrics.jsonl").is_dir():
         check_metrics(folder, 0 if state is None else state["metrics_bytes"])
     if trouble:
-        log.warning("%s\n  Going on from the checkpoint before it.", trouble)
+        log.warning("%s\n  Continuing from the checkpoint before it.", trouble)
         # Out of the way: the next write would put it in the place of the sound one.
         path.replace(path.with_name("damaged-last.pt"))
     if state is None:

@@ -48,9 +48,9 @@ def load(path: Path, config: Config) -> Content:
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:  # a header of another kind
-        raise RequestError(f"{path} does not hold weights of odenet: {str(error).partition(chr(10))[0]}") from error
+        raise RequestError(f"{path} does not contain weights of odenet: {str(error).partition(chr(10))[0]}") from error
     if digest([about, model]) != sha256:
-        raise RequestError(f"{path} is damaged: its weights do not have the SHA-256 they were saved with.")
+        raise RequestError(f"{path} is damaged: the SHA-256 of its weights differs from the saved one.")
     return Content({"config": fingerprint(config), "model": model, **content}, path)
 
 

@@ -15,4 +15,4 @@ def check_counts(**options: int) -> None:
 def check_choice(name: str, value: str, known: Collection[str]) -> None:
     """Raise ValueError if the value of an option is not one of those `known`."""
     if value not in known:
-        raise ValueError(f"model.{name}={value} is not known. There are: {', '.join(known)}.")
+        raise ValueError(f"model.{name}={value} is not known. Available: {', '.join(known)}.")

@@ -39,8 +39,8 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
     if math.prod(shape[1:]) == 1 and group_norm(width).num_groups == width:
         # A group of one channel has one number then, which is its own mean: all images would have the same answer.
         raise ValueError(
-            f"model.width={width}: images of 1×1 pixels have nothing to normalise a channel by. Give them as vectors "
-            f"(N, {shape[0]}), or take model.width=64."
+            f"model.width={width}: channels of 1×1 pixels cannot be normalised. Give the images as vectors (N, "
+            f"{shape[0]}), or set model.width=64."
         )
     layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=_padding(shape))]
     for _ in range(_halvings(shape)):

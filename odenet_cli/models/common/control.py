@@ -13,10 +13,10 @@ from odenet_cli.ode import Adaptive, Solver
 
 MAX_JUMPS = 100  # of a batch; each takes a step, about 7 evaluations
 TOO_MANY = (
-    f"the controls of a batch switch at %s times (data.interpolation=step), and of more than {MAX_JUMPS} no step ends "
-    "at any. Behind them the solver errs by far more than its tolerance: by 0.06 in root mean square and 0.4 at worst, "
-    "measured at rtol 1e-3, where ending a step at each made 0.0002 and 0.002 by 3 times the evaluations.\n"
-    "  Take fewer series into a batch (trainer.batch_size, eval.batch_size), shorter pieces (data.length), or "
+    f"the controls of a batch switch at %s times (data.interpolation=step), and above {MAX_JUMPS} times no step ends "
+    "at them. The error of the solver is then far above its tolerance: by 0.06 in root mean square and 0.4 at worst, "
+    "measured at rtol 1e-3, against 0.0002 and 0.002 with a step that ends at each, for 3 times the evaluations.\n"
+    "  Use fewer series per batch (trainer.batch_size, eval.batch_size), shorter pieces (data.length), or "
     "data.interpolation=linear."
 )
 

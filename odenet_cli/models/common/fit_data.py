@@ -18,12 +18,12 @@ def check_columns(count: int, states: Sequence[str], observed: list[str] | None)
     if observed is not None and len(observed) != count:
         raise ValueError(
             f"model.observed={observed} names {len(observed)} states, and the table has {count} columns of values. "
-            "Choose columns by data.values=[…]."
+            "Select columns: data.values=[…]."
         )
     if observed is None and count > len(states):
         raise ValueError(
             f"the table has {count} columns of values, and the field {len(states)} states ({', '.join(states)}).\n"
-            "  Choose columns: data.values=[…], or say which state each shows: model.observed=[…]."
+            "  Select columns: data.values=[…], or name the state that each shows: model.observed=[…]."
         )
 
 
@@ -50,12 +50,12 @@ def check_values(values: Tensor, names: Sequence[str], noise: str, y0: str) -> N
         if noise == "log" and bool((column <= 0).any()):
             raise RequestError(
                 f"model.noise=log compares logarithms, and column {name} has values of 0 or below: "
-                f"{float(column.nan_to_num(torch.inf).min()):g}. Take model.noise=column."
+                f"{float(column.nan_to_num(torch.inf).min()):g}. Use model.noise=column."
             )
         if y0 == "first" and bool(column[:, 0].isnan().any()):
             raise RequestError(
-                f"model.y0=first takes the states at the beginning from the first row of each series, and {name} "
-                "is missing there. Take model.y0=fitted, or take out the row."
+                f"model.y0=first takes the states at the beginning from the first row of each series, and {name} is "
+                "missing there. Use model.y0=fitted, or delete the row."
             )
 
 

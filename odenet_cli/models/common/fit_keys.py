@@ -32,8 +32,8 @@ def check_names(known: Collection[str], **keys: Any) -> None:
         for name in names or ():
             if name not in known:
                 raise ValueError(
-                    f"model.{key}: {name} is no parameter and no state of the field.{nearest(name, known)}\n"
-                    f"  There are: {', '.join(known)}."
+                    f"model.{key}: {name} is neither a parameter nor a state of the field.{nearest(name, known)}\n"
+                    f"  Available: {', '.join(known)}."
                 )
 
 
@@ -65,8 +65,8 @@ def bounds_of(
                 span = f"above {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
                 span = f"below {high:g}" if low == -math.inf else span
                 raise ValueError(
-                    f"model.start.{name}={value:g} must be {span}, where {name} is sought. Other bounds: "
-                    f"'+model.bounds.{name}=[LOW,HIGH]', null for none."
+                    f"model.start.{name}={value:g} must be {span}, the bounds of {name}. To change them: "
+                    f"'+model.bounds.{name}=[LOW,HIGH]', null for no bounds."
                 )
     open_ends = (-math.inf, math.inf)
     return [known.get(name.partition("[")[0], open_ends) for name in names] + [known.get(s, open_ends) for s in states]
@@ -76,10 +76,10 @@ def _pair(name: str, pair: Any) -> Bounds:
     if not (
         isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(x) in (int, float, type(None)) for x in pair)
     ):
-        raise ValueError(f"model.bounds.{name}={pair} must be two numbers, [0,2]; null for a side that is open.")
+        raise ValueError(f"model.bounds.{name}={pair} must be two numbers, such as [0,2]; use null for an open side.")
     low, high = (-math.inf if pair[0] is None else pair[0]), (math.inf if pair[1] is None else pair[1])
     if not low < high:
-        raise ValueError(f"model.bounds.{name}={pair}: the first must be the smaller.")
+        raise ValueError(f"model.bounds.{name}={pair}: the first must be smaller.")
     return float(low), float(high)
 
 
@@ -95,5 +95,5 @@ def _numbers(key: str, value: Any) -> Iterable[float]:
     if isinstance(value, (list, tuple)):
         return [number for part in value for number in _numbers(key, part)]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{key}={value} is no number.")
+        raise ValueError(f"{key}={value} is not a number.")
     return [float(value)]

@@ -19,7 +19,7 @@ MAX_TRIED = 2**28  # parameters of a field that is called once before anything e
 def check_no_options(field_args: Mapping[str, Any] | None) -> None:
     """Raise ValueError for options of a user's own field if there is none."""
     if field_args:
-        raise ValueError("model.field_args are options of a field of your own: say model.field=package.module:Class.")
+        raise ValueError("model.field_args are options of your own field: set model.field=package.module:Class.")
 
 
 def own_field(

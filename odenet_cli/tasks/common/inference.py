@@ -100,8 +100,8 @@ def natural(model: Any, problem: Any, u: Tensor) -> Tensor:
 def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[str, float], count: int) -> list[str]:
     """Return warnings about the validity of the errors."""
     lines = [
-        f"{name} is at its bound {bound:g}, and the others have the values and errors that they have there. If it may "
-        f"lie beyond, say '+model.bounds.{name.partition('(')[0]}=[LOW,HIGH]', null for an open side."
+        f"{name} is at its bound {bound:g}; the values and errors of the others hold for this value. If it may lie "
+        f"beyond, set '+model.bounds.{name.partition('(')[0]}=[LOW,HIGH]', null for an open side."
         for name, bound in zip(names, inference.bounds.tolist())
         if not math.isnan(bound)
     ]
@@ -110,7 +110,7 @@ def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[s
         if len(members) == 1:
             lines.append(f"the data do not determine {listed}: they hardly depend on it.")
         else:
-            lines.append(f"the data do not determine {listed}: another set of them fits as well.")
+            lines.append(f"the data do not determine {listed}: other values fit equally well.")
     tied = [
         (abs(value), names[i], names[j], value)
         for i, row in enumerate(inference.correlation.tolist())
@@ -118,13 +118,13 @@ def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[s
         if abs(value) > TIED and bool(inference.determined[i] & inference.determined[j])
     ]
     for _, first, second, value in sorted(tied, reverse=True)[:3]:
-        lines.append(f"{second} and {first} are hardly told apart: their correlation is {value:.3f}.")
+        lines.append(f"{second} and {first} can hardly be distinguished: their correlation is {value:.3f}.")
     for column, value in autocorrelation.items():
         if value > 2 / math.sqrt(count):
             factor = math.sqrt((1 + value) / (1 - value)) if value < 1 else math.inf
             lines.append(
-                f"residuals of {column} follow each other (correlation {value:.2f}): the model misses something, or "
-                f"the errors are too small, by about {factor:.1f} times."
+                f"residuals of {column} are correlated in time ({value:.2f}): the model is incomplete, or the errors "
+                f"are too small, by about {factor:.1f} times."
             )
     return lines
 

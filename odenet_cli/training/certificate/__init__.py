@@ -53,7 +53,7 @@ def certify(model: nn.Module, loss_fn: Loss, batch: Any, seed: int = 0, above: f
     except NotCertified:
         raise
     except Exception as error:  # a network may fail in float64, or on few samples: the run goes on
-        reason = "there is not the memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
+        reason = "there is not enough memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
         raise NotCertified(reason or type(error).__name__) from error
     if not check.error < float("inf"):
         raise NotCertified("the gradient is NaN or infinite")

@@ -59,7 +59,7 @@ def rounding(check: Check) -> Cause | None:
         return None
     return Cause(
         "rounding",
-        "in float64 the same backward pass is right: float32 is too coarse for it. Use dtype=float64, or "
+        "the same backward pass is right in float64: float32 is not accurate enough for it. Use dtype=float64, or "
         f"{exact_gradients(check.solver.formulas)}",
     )
 
@@ -90,8 +90,8 @@ def tolerance(check: Check) -> Cause | None:
     if (error := Check(check.objective, both).off_exact) < CURED * check.error:
         return Cause(
             "loose tolerance",
-            "the adjoint is the gradient of the equation, which these steps follow too loosely; with solver."
-            f"{spelled(fine)} and the same backward it is {percent(error)} off; "
+            "the adjoint is the gradient of the differential equation, which these steps solve too inaccurately; "
+            f"with solver.{spelled(fine)} and the same backward it is {percent(error)} off; "
             f"{exact_gradients(check.solver.formulas)} is exact for the steps",
         )
     return None
@@ -105,8 +105,8 @@ def time(check: Check) -> Cause | None:
         return None
     return Cause(
         "time",
-        "with the field's time held still the gradient is right: the backward pass evaluates the field at other times "
-        f"than the forward one, reversed or shifted. {exact_steps(check)}",
+        "with the field's time held constant the gradient is right: the backward pass evaluates the field at other "
+        f"times than the forward one, reversed or shifted. {exact_steps(check)}",
     )
 
 
@@ -121,7 +121,8 @@ def sign(check: Check) -> Cause | None:
     if not against or not check.cures({name: -check.own.parts[name] for name in against}):
         return None
     return Cause(
-        "wrong sign", f"the gradient of {named(against)} points the other way: a sign is wrong. {exact_steps(check)}"
+        "wrong sign",
+        f"the gradient of {named(against)} has the opposite direction: a sign is wrong. {exact_steps(check)}",
     )
 
 

@@ -45,8 +45,8 @@ def half_precision(check: Check) -> Cause:
     names = ", ".join(sorted(map(spelled_dtype, check.coarse)))
     return Cause(
         "half precision",
-        f"the vector field computes in {names}, below the state's {spelled_dtype(check.dtype)}: an adaptive "
-        "solve takes its rounding for an error of the step. Keep the field in the dtype of its input",
+        f"the vector field computes in {names}, below the state's {spelled_dtype(check.dtype)}: an adaptive solve "
+        "mistakes its rounding errors for errors of the step. Keep the field in the dtype of its input",
     )
 
 
@@ -57,8 +57,8 @@ def coarse_products(check: Check) -> Cause | None:
         return None
     return Cause(
         "coarse products",
-        f"the vector field is {check.field_error:.0e} off its own value in float64, and solver.rtol={rtol:g} asks for "
-        "more: products in TF32, or numbers that cancel. Use dtype=float64, or a tolerance above that error",
+        f"the vector field is {check.field_error:.0e} off its own value in float64, and solver.rtol={rtol:g} needs a "
+        "smaller error: products in TF32, or cancellation. Use dtype=float64, or a tolerance above that error",
     )
 
 
@@ -72,7 +72,7 @@ def redrawn(check: Check) -> Cause | None:
     if worst > REPEATED:
         how = f"evaluated twice at the same time and state it differs by {percent(worst)}"
     elif check.recording.random and check.right(check.backprop()):
-        how = "it draws random numbers, and where nothing is evaluated again (gradient=backprop) the gradient is right"
+        how = "it draws random numbers, and the gradient is right if nothing is evaluated again (gradient=backprop)"
     if not how:
         return None
     if not check.recording.random and (cause := overwritten(check)) is not None:
@@ -81,7 +81,7 @@ def redrawn(check: Check) -> Cause | None:
     what = f"dropout ({named(drops)})" if drops else "noise"
     return Cause(
         "redrawn",
-        f"the vector field draws {what} anew in the backward pass: {how}. Draw once before the solve, and hand it to "
+        f"the vector field draws {what} again in the backward pass: {how}. Draw once before the solve, and pass it to "
         "the field",
     )
 
@@ -99,9 +99,9 @@ def misled(check: Check) -> Cause | None:
     time = " (output times have a gradient, and the field may detach t)" if any(e.times for e in check.looks) else ""
     return Cause(
         "detached",
-        f"by finite differences the loss follows {named(names)} otherwise than autograd says{time}: look for a "
-        "detach, a number made of a tensor (.item(), float()), or a backward of one's own. Where it is meant, "
-        "trainer.certify=0 asks no more",
+        f"finite differences of the loss with respect to {named(names)} differ from autograd{time}: look for a "
+        "detach, a tensor converted to a number (.item(), float()), or a custom backward. If this is intended, "
+        "trainer.certify=0 turns these checks off",
     )
 
 
@@ -111,8 +111,8 @@ def missing(check: Check) -> Cause | None:
         return None
     return Cause(
         "missing parameter",
-        f"the backward pass leaves out {named(check.missing)}, whose gradient is exactly zero and should not be: hand "
-        "tensors that hide from inspection to the solve, solver(field, y0, ts, parameters=...)",
+        f"the backward pass misses {named(check.missing)}, whose gradient is exactly zero and should not be: pass "
+        "tensors that inspection cannot find to the solve, solver(field, y0, ts, parameters=...)",
     )
 
 
@@ -132,8 +132,8 @@ def overwritten(check: Check) -> Cause | None:
     kinds = {kind for kind, _ in written}
     return Cause(
         "stale buffer" if kinds == {"buffer"} else "changed field",
-        f"{named([name for _, name in written])} is written while the loss is computed, and a solve before that has "
-        "still to go backward: hand over what changes between solves, solver(field, y0, ts, args=(u, ...))",
+        f"{named([name for _, name in written])} is modified while the loss is computed, before the backward pass of "
+        "an earlier solve: pass what changes between solves as arguments, solver(field, y0, ts, args=(u, ...))",
     )
 
 
@@ -144,7 +144,7 @@ def unknown(check: Check) -> str:
     if check.right(check.backprop()):
         off = f"the backward pass differs from the exact gradient of the same steps, most in {where}"
         return f"{off}. {exact_steps(check)}"
-    return f"it is largest in {where}; `odenet gradcheck` measures more"
+    return f"it is largest in {where}; `odenet gradcheck` shows details"
 
 
 def spelled_dtype(dtype: torch.dtype) -> str:

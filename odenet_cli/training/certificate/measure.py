@@ -70,7 +70,7 @@ def own_solver(model: nn.Module) -> Solver:
     """Return the solver that the network trains with, not compiled: that changes no more than the rounding."""
     found: list[Any] = [module.solver for module in solvers(model)]
     if any(solver != found[0] for solver in found):
-        raise NotCertified("its modules have solvers of different settings")
+        raise NotCertified("its modules have solvers with different settings")
     gradient = found[0].gradient
     if getattr(getattr(gradient, "solver", None), "compile", False):
         gradient = replace(gradient, solver=replace(gradient.solver, compile=False))
@@ -90,7 +90,7 @@ class Check:
         self.dtype = self.own_dtype = next(parameter.dtype for parameter in self.model.parameters())
         self.looks = look(objective, solver)
         if not self.repeats and isinstance(solver.gradient_method, Backprop):
-            raise NotCertified("its field has another value whenever it is evaluated, so that no step can be repeated")
+            raise NotCertified("its field has a different value at each evaluation, so that no step can be repeated")
         self.own, self.recording = compute_gradient(objective, solver), record_steps(objective, solver)
         self.exact = self.exact_by()
         if self.own.random_state != self.exact.random_state and self.dtype != torch.float64:

@@ -51,7 +51,7 @@ def certify_when_due(session: Session, batch: Any) -> None:
     window.time_s -= seconds
     share = state.time_s / (session.elapsed_s + seconds)
     if session.step + 1 == session.total and share > SHARE:
-        log.info("certificates took %s of so short a run, %.2f s", percent(share), state.time_s)
+        log.info("certificates took %s of this short run, %.2f s", percent(share), state.time_s)
 
 
 def due(session: Session) -> bool:
@@ -79,23 +79,27 @@ def tell(session: Session, made: Certificate) -> None:
     state, step = session.certificates, session.step + 1
     name, largest = made.worst
     log.info(
-        "certificate at step %d: the gradient is %s off the exact one of its steps, %s %s; %.2f s",
+        "certificate at step %d: the gradient is %s off the exact gradient of its steps, %s %s; %.2f s",
         *(step, percent(made.error), name, percent(largest), made.time_s),
     )
     if state.made == 1 and 1 < step < session.total:
         steps = made.time_s * session.step / session.elapsed_s
-        log.info("that is the time of %.1f steps: the next one comes after %.0f steps at least", steps, steps / SHARE)
+        log.info(
+            "this is the time of %.1f steps: the next certificate follows after at least %.0f steps",
+            steps,
+            steps / SHARE,
+        )
     level, kind = "alarm" if made.error > ALARM else "warning", made.cause.kind if made.cause else ""
     if (not kind and made.error <= WARNING) or (level, kind) in state.told:
         return
     state.told.append((level, kind))
-    off = f"the gradient at step {step} is {percent(made.error)} off the exact one of its own steps"
+    off = f"the gradient at step {step} is {percent(made.error)} off the exact gradient of its steps"
     what = [f"{off} (float64, {SAMPLES} samples)."] if made.error > WARNING else []
     if what and not made.cause:
         if not getattr(gradient(session.config.gradient.method), "exact", False):
             exact = exact_gradients(method(session.config.solver.method))
             what.append(f"{exact} differentiates the steps themselves;")
-        what.append("`odenet gradcheck RUN` measures more.")
+        what.append("`odenet gradcheck RUN` shows details.")
     if made.cause:
         state.cause = made.cause.text
         what.append(f"Likely cause, {kind}: {made.cause.text}.")

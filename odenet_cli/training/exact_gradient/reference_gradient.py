@@ -33,7 +33,7 @@ LONG_SHIFT = 1e-3  # over which a loss that jumps does so as often as it should
 LOSS_ROUNDING = 1e-14  # of a loss in float64, relative
 REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
 MAX_REPLAY_ERROR = 1e-6
-NO_MEMORY = "there is not the memory to keep what autograd needs, unless fields are evaluated again"
+NO_MEMORY = "there is not enough memory to store what autograd needs without evaluating fields again"
 
 
 @dataclass
@@ -119,7 +119,9 @@ def gradient_of_equation(objective: Objective, tolerance: float) -> Gradient:
     try:
         return _in_float64(objective, plain, replay, max(tolerance, REPLAY_CHECK_RTOL))
     except SolveError as error:
-        raise RunFailed(f"there is no reference at reference={tolerance:g}; choose another. {error}") from error
+        raise RunFailed(
+            f"the reference solve failed at reference={tolerance:g}; choose another tolerance. {error}"
+        ) from error
 
 
 def finite_difference_error(
@@ -219,13 +221,15 @@ def _in_float64(
                 return compute_gradient(fine, plain)
         except OverLimit:
             if replay is None:
-                raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be taken again one by one") from None
+                raise NoExactGradient(f"{NO_MEMORY}, and its steps cannot be repeated one by one") from None
         try:
             loose = [compute_gradient(fine, solver) for solver in _dopri5(check_rtol)]
         except SolveError as error:
             raise NoExactGradient(f"{NO_MEMORY}: {error}") from error
         if not (difference := loose[1].error(loose[0])) <= MAX_REPLAY_ERROR:
-            raise NoExactGradient(f"{NO_MEMORY}, and then they are not the same (gradients differ by {difference:.1e})")
+            raise NoExactGradient(
+                f"{NO_MEMORY}, and evaluated again they are not the same (gradients differ by {difference:.1e})"
+            )
         return compute_gradient(fine, replay)
 
 
