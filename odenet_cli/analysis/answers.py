@@ -39,7 +39,7 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
         more, line = _classes(output, truth, record.get("classes") or [], judged)
     if net.data.record.get("unlabelled"):
         more = {name: column for name, column in more.items() if name not in ("label", *value_names(record))}
-        line = "without y there is nothing to compare with"
+        line = "the data have no y to compare with"
     frame = (
         pl.DataFrame(columns | more | {"sample": places.numpy()}).select("sample", pl.exclude("sample")).sort("sample")
     )

@@ -75,15 +75,15 @@ class Audit:
     def __init__(self, run: Trained, own: SolverConfig, batch_size: int, over: Over = unwatched) -> None:
         if run.data.task != "classify":
             raise RequestError(
-                f"this run's task is {run.data.task}: there are no right answers to count.\n"
-                "  Name a run of classes, such as one of data=mnist or data=digits."
+                f"the task of this run is {run.data.task}, not classification: there are no right answers to count.\n"
+                "  Name a run that classifies, such as one of data=mnist or data=digits."
             )
         splits = dict(reversed(run.splits(batch_size).items()))  # the test first
         if run.data.test.size >= MIN_SAMPLES:
             splits = {"test": run.data.test}
         self.samples = {name: split.size for name, split in splits.items() if split.size}
         if (count := sum(self.samples.values())) < MIN_SAMPLES:
-            raise RequestError(f"this run has {count} samples in all; an audit needs {MIN_SAMPLES:,} or more.")
+            raise RequestError(f"this run has {count} samples in total; an audit needs at least {MIN_SAMPLES:,}.")
         self.batches = [batch for split in splits.values() for batch in split.epoch(0)]
         self.model, self.over = run.model.eval(), over
         self.correct, record = self.answers(own)
@@ -122,9 +122,9 @@ class Audit:
         count = sum(self.samples.values())
         text = f"{count:,} samples of {data}: " + " + ".join(f"{size:,} {name}" for name, size in self.samples.items())
         if len(self.samples) > 1:
-            text += f" together, as test alone has fewer than {MIN_SAMPLES:,}"
+            text += f" together, as the test split alone has fewer than {MIN_SAMPLES:,}"
         if (loss := least_significant_loss(count)) > MAX_LOSS:
-            text += f"\nwith so few a loss below {100 * loss:.2f} points is never significant"
+            text += f"\nwith so few samples, a loss below {100 * loss:.2f} points is never significant"
         return text
 
 

@@ -92,7 +92,7 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
 def check_draws(config: Config, model: Any) -> None:
     """Raise RequestError for a model that cannot draw what will be observed."""
     if not hasattr(model, "draw"):
-        raise RequestError(f"model={config.model['name']} has no method `draw`, by which series are predicted.")
+        raise RequestError(f"model={config.model['name']} has no method `draw`, which predictions of series need.")
 
 
 def series_of(table: Any, question: Question, window: float) -> Iterator[Target]:
@@ -111,7 +111,7 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
             gap = median(t.diff())
             if horizon / gap > MAX_AHEAD:
                 raise RequestError(
-                    f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}: too many."
+                    f"horizon={question.horizon} is {horizon / gap:,.0f} points of series {name}, which is too many."
                 )
             dates = dates_ahead(pl.Series(t.tolist()), gap, horizon, table.zone) if table.dates == "date" else None
             steps = torch.arange(1, int(horizon / gap + 1e-9) + 1, dtype=t.dtype)
@@ -120,10 +120,10 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
             wanted, given = (moment(float(x), table.dates, table.zone) for x in (t[-1] + horizon, row[-1]))
             raise RequestError(
                 f"horizon={question.horizon} goes to {wanted}, and the controls of series {name} are given up to "
-                f"{given}. Add rows with them up to there, their values empty, or ask for less."
+                f"{given}. Add rows of controls up to there, with empty values, or lower the horizon."
             )
         if early := [word for word, time in zip(question.times, asked) if time < t[0]]:
-            raise RequestError(f"times={early[0]}: series {name} begins later; there is nothing to predict from.")
+            raise RequestError(f"times={early[0]}: series {name} begins later, so there is nothing to predict from.")
         every = torch.unique(torch.cat((t, *more)))
         truth = x.new_full((len(every), x.shape[1]), float("nan"))
         truth[torch.searchsorted(every, t)] = x

@@ -79,7 +79,7 @@ def band_factors(folder: Path, which: str, features: int) -> band.Factors | None
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
         fits = False
     if not fits:
-        raise RequestError(f"{folder / 'run.json'}: band is {record!r:.80}. Put back what the run wrote there.")
+        raise RequestError(f"{folder / 'run.json'}: band is {record!r:.80}. Restore what the run wrote.")
     return factors
 
 
@@ -131,9 +131,9 @@ def describe_coverage(forecast: Forecast) -> str:
             share = inside[rows][known].double().mean()
             texts.append(f"{share:.1%} of {int(known.sum()):,} {forecast.known}" + name * bool(seen.any()))
     if not texts:
-        return "No truth is known to compare with."
+        return "There are no true values to compare with."
     raw = not forecast.calibrated and forecast.known == "observations"
-    how = "\n  (as drawn: no validation series showed, for these weights, how wide it has to be)" if raw else ""
+    how = "\n  (not calibrated: no validation series was available for these weights)" if raw else ""
     return f"inside the band of 90 %: {', '.join(texts)}{how}"
 
 

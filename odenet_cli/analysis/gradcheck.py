@@ -41,7 +41,7 @@ from odenet_cli.training.exact_gradient.reference_gradient import (
 from odenet_cli.training.exact_gradient.step_replay import Recording, replaying_solver
 
 ROUNDING = {"float32": 1e-4, "float64": 1e-8}
-RANDOM = "a field draws random numbers whenever it is evaluated: it belongs to no differential equation"
+RANDOM = "a field draws random numbers at each evaluation, so it defines no differential equation"
 
 
 class Gradcheck:
@@ -55,7 +55,7 @@ class Gradcheck:
         train = run.data.train.unshuffled(batch_size)
         if batches > len(train):
             raise RequestError(
-                f"batches={batches} is more than the {len(train)} there are, of {batch_size} samples each."
+                f"batches={batches} is more than the {len(train)} available batches of {batch_size} samples."
             )
         self.model, self.device = run.model.train(), run.device
         self.objectives = [Objective(self.model, run.loss_fn, batch) for batch in islice(train.epoch(0), batches)]
@@ -113,8 +113,8 @@ class Gradcheck:
             if isinstance(error, SolveError) or is_out_of_memory(error):
                 raise
             raise RequestError(
-                f"the network fails in float64, in which exact gradients are made: {first_line(error)}\n"
-                "  Let it compute in the dtype of its input, and let tensors that it holds be buffers."
+                f"the network fails in float64, which exact gradients need: {first_line(error)}\n"
+                "  It should compute in the dtype of its input and hold its tensors as buffers."
             ) from error
 
     def reference(self, n: int, recording: Recording | None = None) -> Gradient:
@@ -196,8 +196,8 @@ def judge(records: Sequence[dict[str, Any]], limits: Limits) -> Outcome:
         if not record["error_difference"] <= limits.difference and "jumps" not in record:
             return Outcome(
                 False,
-                f"autograd is off finite differences of the loss by {record['error_difference']:.1e}, not at most "
-                f"difference={limits.difference:g}. Look for a detach, or for a backward of one's own",
+                f"autograd differs from finite differences of the loss by {record['error_difference']:.1e}, not at "
+                f"most difference={limits.difference:g}. Look for a detach, or for a backward of one's own",
             )
         times = rounding(record["gradient"])
         most = None if times is None else times * (limits.rounding or ROUNDING[record["precision"]])

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
             shown, own, known = (series.times, series.values, series.observed_mask), series.target_times, series.noisy
             there = torch.stack([torch.isin(t, x[m]) for t, x, m in zip(own, series.times, series.observed_mask)])
         if not torch.equal(own, own[:1].expand_as(own)):
-            raise RequestError("these series have target times of their own; write them as a table, data=table.")
+            raise RequestError("these series have their own target times; write them as a table, data=table.")
         grid = own[0].double().round(decimals=6)  # what float32 adds is no part of them
         every = torch.unique(torch.cat((grid, more.to(grid))))
         place = torch.searchsorted(every, grid)
@@ -64,7 +64,8 @@ def held_out_forecast(folder: Path, config: Config, which: str, question: Questi
     for key in ("seen", "horizon"):
         if getattr(question, key) is not None:
             raise RequestError(
-                f"{key}= is for tables: a series of data={config.data['name']} is seen, and lasts, as its data say.\n"
+                f"{key}= only applies to tables: data={config.data['name']} itself says "
+                "how much of a series is observed, and how long it is.\n"
                 "  Give other times with times=."
             )
     more = read_times(question.times, "")

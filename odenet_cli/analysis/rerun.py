@@ -78,7 +78,7 @@ class Failure:
         if self.split != "train":
             return f"It passes: {self.split} loss {score(session, self.split)['loss']:.6g}."
         if session.step == self.step:
-            return "It passes: no step was left."
+            return "It passes: no steps were left."
         return train_step(session)
 
 
@@ -97,13 +97,13 @@ def approach(
     if state is None:
         begin_from_checkpoint(session.model, run)
     if trouble:
-        say(f"{trouble}\n  Taking the checkpoint before it.")
+        say(f"{trouble}\n  Using the checkpoint before it.")
     if optim is not None:
         run = session.config = replace(run, optim=optim)
     if step is None:  # a run of an older version does not say
         step = session.step + run.trainer.checkpoint_every * (2 if trouble else 1)
     step = max(session.step, min(step, session.end))
-    say(f"{folder}: on from step {session.step}, the latest checkpoint, to {WHERE[split]} {step}.")
+    say(f"{folder}: continuing from step {session.step}, the latest checkpoint, to {WHERE[split]} {step}.")
 
     quiet = Quiet(session)
     train_to(session, split, step - (split == "train"), quiet)
@@ -129,8 +129,9 @@ def failed_place(folder: Path) -> tuple[str, int | None]:
         return "train", None
     reason = f": {first_line(reason).removesuffix('.')}" if record.get("reason") else ""
     raise RequestError(
-        f"{folder} has no failed step to repeat.\n  The run is {record.get('status', 'not begun')}{reason}.\n"
-        "  A step can be repeated where a loss, a gradient or a solve fails."
+        f"{folder} has no failed step to repeat.\n"
+        f"  The run is {record.get('status', 'not started')}{reason}.\n"
+        "  A step can be repeated if a loss, a gradient or a solve failed."
     )
 
 

@@ -51,7 +51,9 @@ class Scorer:
         parts = [part for name, part in run.splits(batch_size).items() if split in (name, "all")]
         self.split, self.over = Chained(parts), over
         if not self.split.size:
-            raise RequestError(f"split={split} is empty in this run: data.validation is 0, or the series are few.")
+            raise RequestError(
+                f"split={split} is empty in this run: data.validation is 0, or there are too few series."
+            )
         self.about = {"split": split, **({"data": run.data.record["sha256"]} if run.other_data else {})}
         self.model, self.loss_fn, self.solves = run.model, run.loss_fn, bool(solvers(run.model))
         sizes = [min(batch_size, part.size - at) for part in self.split.parts for at in range(0, part.size, batch_size)]

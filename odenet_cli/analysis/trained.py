@@ -63,11 +63,13 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
     settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
     if data.record.get("unlabelled") and not predicted:
-        raise RequestError(f"{data.record['root']} has no y to compare with. What the run says of x: odenet predict.")
+        raise RequestError(
+            f"{data.record['root']} has no y to compare with. For the predictions of the run: odenet predict."
+        )
     other_data = differ(trained_on, data.record)
     if other_data:
         log.warning(
-            "%s was trained on other data of this name; what follows is about those that are there now.", folder
+            "%s was trained on other data of this name; the following results are for the present data.", folder
         )
     model = build.model(config, data.shape, data.classes).to(where)
     model.load_state_dict(state["model"])
@@ -106,11 +108,13 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
         state = weights.load(kept, run)
         check(state)
         if which == "last" and weights.which(state) != "last":
-            raise RequestError(f"{kept} holds the weights that were scored, not the last ones; leave checkpoint= out.")
+            raise RequestError(
+                f"{kept} contains the weights that were scored, not the last ones; leave out checkpoint=."
+            )
     if state is None:
         state = checkpoint.load(path)  # says what is missing
     if trouble:
-        log.warning("%s\n  Taking the checkpoint before it.", trouble)
+        log.warning("%s\n  Using the checkpoint before it.", trouble)
     return state
 
 
@@ -145,14 +149,14 @@ def check_file(path: Path) -> None:
     except FileNotFoundError:
         return
     if not regular:
-        kind = f"a link to {path.readlink()}" if path.is_symlink() else "no plain file"
-        raise RequestError(f"{path} is {kind}, and would be written to.\n  Move it away, or put a file in its place.")
+        kind = f"a symbolic link to {path.readlink()}" if path.is_symlink() else "not a regular file"
+        raise RequestError(f"{path} is {kind}, and would be overwritten.\n  Move it away, or replace it with a file.")
 
 
 def needs_float64(command: str, config: Config) -> None:
     """Raise if the device has no float64, in which `command` computes."""
     if config.device == "mps":
-        raise RequestError(f"odenet {command} computes in float64, which device=mps has not. Add device=cpu.")
+        raise RequestError(f"odenet {command} computes in float64, which device=mps does not support. Add device=cpu.")
 
 
 def solving_network(folder: Path, config: Config) -> nn.Module:

@@ -35,7 +35,9 @@ def parse_want(text: str) -> dict[str, float]:
     for word in text.replace(",", " ").split():
         match = re.fullmatch(r"(\w+)<=?([0-9.eE+-]+)([A-Za-z%]*)", word)
         if match is None:
-            raise RequestError(f"want: {word} is no limit. Say gradient<=5%, without spaces around <=.")
+            raise RequestError(
+                f"want: {word} is not a limit. Write, for example, gradient<=5%, without spaces around <=."
+            )
         name, number, unit = match.groups()
         require("want", name, FACTORS)
         try:
@@ -44,9 +46,9 @@ def parse_want(text: str) -> dict[str, float]:
             units = " or ".join(filter(None, FACTORS[name])) or "no unit"
             raise RequestError(f"want: {word} needs a number, with {units}.") from None
         if not 0 < value < math.inf or name in limits:
-            raise RequestError(f"want: {word} must be above 0, and said once.")
+            raise RequestError(f"want: {word} must be above 0, and given only once.")
         if name in ERRORS and value >= 1:  # as large as what it is the error of
-            raise RequestError(f"want: {word} must be below 100 %. Of percents say the sign: {name}<=5%.")
+            raise RequestError(f"want: {word} must be below 100 %. Write percentages with their sign: {name}<=5%.")
         limits[name] = value
     if not limits:
         raise RequestError("want= needs limits, such as want='gradient<=5% memory<=1GiB'.")

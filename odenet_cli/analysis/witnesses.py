@@ -179,7 +179,7 @@ class Comparison:
         self.objective, self.solver = Objective(net.model.train(), net.loss_fn, batch), solver
         self.dtype = next(net.model.parameters()).dtype
         if record_steps(self.objective, solver).random:
-            raise RequestError(f"{RANDOM}, and no two libraries can be compared.")
+            raise RequestError(f"{RANDOM}, so libraries cannot be compared.")
         self.exact = gradient_of_equation(self.objective, reference)
         fine = Adaptive(method="dopri5", rtol=reference, atol=reference, max_steps=MAX_EVALUATIONS)
         with self.objective.in_dtype(torch.float64) as objective, torch.no_grad():

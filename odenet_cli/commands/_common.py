@@ -119,7 +119,7 @@ class Parser(argparse.ArgumentParser):
         try:
             request, unknown = self.parse_known_intermixed_args(self._as_options(argv))
         except ArgumentTypeError as error:  # of a flag
-            raise RequestError(f"a flag is set by true or false: {error}") from error
+            raise RequestError(f"a flag must be true or false: {error}") from error
         except argparse.ArgumentError as error:
             name, message = str(error.argument_name), error.message
             if message.startswith("expected"):
@@ -160,7 +160,7 @@ class Parser(argparse.ArgumentParser):
         names = [word.partition("=")[0] for word in words]
         for name in self.options:
             if names.count(name) > 1:
-                raise RequestError(f"{name.lstrip('-')} is said more than once; say it once.")
+                raise RequestError(f"{name.lstrip('-')} is given more than once; give it only once.")
         return words
 
     def read_overrides(self, words: Sequence[str]) -> Overrides:
@@ -173,10 +173,10 @@ class Parser(argparse.ArgumentParser):
             if key not in self.keys:
                 self.refuse(key)
             if key in overrides:
-                raise RequestError(f"{key} is said more than once; several values go {key}=a,b.")
+                raise RequestError(f"{key} is given more than once; write several values as {key}=a,b.")
             if len(values) > 1 and not any(fnmatch(key, pattern) for pattern in self.several):
                 accept = f"only {' and '.join(self.several)}" if self.several else "no key"
-                raise RequestError(f"{word}: {accept} take{'s' * (len(self.several) < 2)} several values.")
+                raise RequestError(f"{word}: {accept} accept{'s' * (len(self.several) < 2)} several values.")
             overrides[key] = values
         return overrides
 
@@ -185,13 +185,13 @@ class Parser(argparse.ArgumentParser):
         name, *_ = word.partition("=")
         known = [*self.options, *self.keys]
         near = nearest(name, known if name.startswith("-") else [option.lstrip("-") for option in known])
-        listing = f"\n  There are: {', '.join(known)}." if known else ""
+        listing = f"\n  Available: {', '.join(known)}." if known else ""
         raise RequestError(f"{name} is not {'a key' if self.keys else 'an option'} here.{near}{listing}")
 
     def error(self, message: str) -> NoReturn:
         """Raise for a word that is missing, where argparse would print and exit."""
         missing = message.removeprefix("the following arguments are required: ")
-        raise RequestError(f"no {missing} given; {self.prog} --help says more.")
+        raise RequestError(f"{missing} is missing; see {self.prog} --help.")
 
 
 def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
@@ -273,7 +273,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 def one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
-            raise ArgumentTypeError(f"{text} is not known.{nearest(text, choices)}\n  There are: {', '.join(choices)}.")
+            raise ArgumentTypeError(f"{text} is not known.{nearest(text, choices)}\n  Available: {', '.join(choices)}.")
         return text
 
     return read
@@ -287,11 +287,11 @@ def several(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 def check_out(out: Path | None, *suffixes: str) -> None:
     """Raise unless `out` is the name of a file, one that ends so, that can be made."""
     if out is None:
-        raise RequestError(f"no file given: say {' or '.join(f'out=FILE{suffix}' for suffix in suffixes)}.")
+        raise RequestError(f"out= is missing; give {' or '.join(f'out=FILE{suffix}' for suffix in suffixes)}.")
     if suffixes and out.suffix not in suffixes:
         raise RequestError(f"out={out} must end with {' or '.join(suffixes)}.")
     if not os.path.isdir(out.parent):
-        raise RequestError(f"out={out}: there is no folder {out.parent}.")
+        raise RequestError(f"out={out}: the folder {out.parent} does not exist.")
     if os.path.isdir(out):
         raise RequestError(f"out={out} is a folder.")
 
@@ -330,4 +330,4 @@ def journal(path: Path, write: Callable[[Path, Any], object] = append_json) -> I
     finally:
         if errors:
             reason = errors[0].strerror or errors[0]
-            print(f"warning: {path} was not written: {reason}. What is printed is kept nowhere.", file=sys.stderr)
+            print(f"warning: {path} was not written: {reason}. The printed results were not saved.", file=sys.stderr)

@@ -29,18 +29,20 @@ def show(request: TrainRequest) -> int:
     say(hanging("not set: ", ", ".join(key for key, (text, _) in rows.items() if text == "null")) + "\n")
     lines = {"folder": short(request.folder)}
     if "solver.method" not in rows:
-        lines["solver"] = "none: this model solves no ODE, and solver.* and gradient.* have no effect"
+        lines["solver"] = "none: this model does not solve an ODE; solver.* and gradient.* have no effect"
     if request.data["missing"]:
         lines["data"] = f"{request.data['missing']} A run would try to download them."
     asked = request.jobs[0].config.data
     if asked["name"] == "auto" and request.data["auto"] == "digits" and str(asked.get("download")).lower() != "false":
-        lines["data"] = "digits, unless the run can download MNIST: a dry run does not try"
+        lines["data"] = "digits, unless the run can download MNIST (a dry run does not try)"
     if request.sweep:
         names = [str(job.folder.relative_to(request.folder)) for job in request.jobs[:MAX_LISTED]]
         lines["jobs"] = f"{len(request.jobs)}: {', '.join([*names, *['…'] * (len(request.jobs) > MAX_LISTED)])}"
         lines["cost"] = "not estimated for a sweep"
     elif request.data["missing"] or configs[0].resume == "auto":
-        lines["cost"] = f"not estimated: {'the data are not here' if request.data['missing'] else 'the run goes on'}"
+        lines["cost"] = (
+            f"not estimated: {'the data are missing' if request.data['missing'] else 'this continues a run'}"
+        )
     else:
         lines |= cost(configs[0])
     for label, text in lines.items():
@@ -99,18 +101,20 @@ def cost(config: Config) -> dict[str, str]:
     converged = fits and session.optimizer.converged  # type: ignore[attr-defined]
     lines = {
         "parameters": f"{sum(parameter.numel() for parameter in session.model.parameters()):,}",
-        "steps": f"{session.end:,}, {session.per_epoch:,} an epoch, of {config.trainer.batch_size} samples",
+        "steps": f"{session.end:,}, {session.per_epoch:,} per epoch, of {config.trainer.batch_size} samples",
         "measured": made,
     }
     if fits:
-        most = f"at most {session.end:,}; a fit ends where it has converged"
-        lines["steps"] = f"{session.end:,}, in which it converges" if converged else most
+        most = f"at most {session.end:,}; a fit ends when it has converged"
+        lines["steps"] = f"{session.end:,}, after which it has converged" if converged else most
     if step["nfe_forward"]:
-        lines["NFE"] = f"{mean_count(step['nfe_forward'])} forward, {mean_count(step['nfe_backward'])} backward a step"
+        lines["NFE"] = (
+            f"{mean_count(step['nfe_forward'])} forward, {mean_count(step['nfe_backward'])} backward per step"
+        )
     training = duration(session.end * step["step_ms"] / 1e3)
     about = "at most" if fits and not converged else "about"
-    rest = "the search for a start and scoring come" if fits else "scoring comes"
+    rest = "the search for initial values and scoring come" if fits else "scoring comes"
     return lines | {
         "memory": f"{step['saved_mib']:.1f} MiB saved for backward",
-        "time": f"{about} {training} of training, {step['step_ms']:.0f} ms a step; {rest} on top",
+        "time": f"{about} {training} of training, {step['step_ms']:.0f} ms per step; {rest} on top",
     }

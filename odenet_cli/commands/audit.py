@@ -98,12 +98,12 @@ def explain(verdict: str, own: dict[str, Any], worst: dict[str, Any] | None) -> 
 
     base = solver_of(own)
     if worst is None:
-        return f"cannot be told: no solver here is finer than {base}, which it was trained with; say steps= or rtol="
+        return f"undecided: no solver here is finer than {base}, with which it was trained; set steps= or rtol="
     solver, lost, p = solver_of(worst), 100 * (worst["error"] - own["error"]), p_value(worst["p"])
     if verdict == "not an ode":
-        return f"not an ODE: {solver}, a finer solver than {base}, loses {lost:.2f} points of accuracy (p {p})"
+        return f"not an ODE: {solver}, which is finer than {base}, loses {lost:.2f} points of accuracy (p {p})"
     none = f"no finer solver than {base} loses more than {100 * MAX_LOSS:g} points of accuracy with p < {SIGNIFICANT:g}"
-    return f"still an ODE: {none} (nearest to it {solver}, {lost:+.2f} points of error, p {p})"
+    return f"still an ODE: {none} (closest: {solver}, {lost:+.2f} points of error, p {p})"
 
 
 def p_value(p: float) -> str:

@@ -30,7 +30,7 @@ PEERS = 'The peers: pip install -e ".[bench]"; diffrax: pip install diffrax'
 
 def device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ArgumentTypeError(f"{text} is not known; it may be auto, cpu, cuda or cuda:N.")
+        raise ArgumentTypeError(f"{text} is not known. Available: auto, cpu, cuda, cuda:N.")
     return text
 
 

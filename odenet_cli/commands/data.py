@@ -40,7 +40,7 @@ def main(request: Namespace) -> int:
     for key in ("root", "download"):
         value = getattr(request, key)
         if value is not None and key not in known:
-            raise RequestError(f"data.{key} is not an option of {name}, which needs no folder.")
+            raise RequestError(f"data.{key} is not an option of {name}, which is not stored in a folder.")
         if value is not None:
             given[key] = str(value) if key == "root" else FETCH[value]
 

@@ -31,10 +31,10 @@ def main(request: Namespace) -> int:
             f"the guide's pages belong to a checkout, and there is no {PAGES}.\n  Clone odenet to build them."
         )
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
-        raise RequestError('the guide needs mkdocs. In the checkout: pip install -e ".[docs]"')
+        raise RequestError('the guide needs mkdocs. In the checkout, run: pip install -e ".[docs]"')
     site = (request.out or Path.home() / ".cache" / "odenet" / "docs").resolve()
     if site.exists() and not (site / "keys.html").is_file() and (not site.is_dir() or any(site.iterdir())):
-        raise RequestError(f"out={site} holds something else, which would be deleted. Name a new or an empty folder.")
+        raise RequestError(f"out={site} contains other files, which would be deleted. Name a new or an empty folder.")
     say(f"building the guide into {site} …")
     build(site)
     first = site / "index.html"

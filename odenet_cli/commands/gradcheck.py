@@ -90,7 +90,7 @@ def main(request: Namespace) -> int:
     size = run.trainer.batch_size or 1
     net = trained(folder, points[0], request.checkpoint, size)
     check = Gradcheck(net, size, request.batches, request.reference)
-    say_text(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} a batch, {run.dtype}")
+    say_text(f"{folder}: {net.weights}, {size} training samples of {run.data['name']} per batch, {run.dtype}")
     say_text(f"reference: the differential equation in float64, dopri5 at {request.reference:g}")
     labels = [describe(config) for config in points]
     heads = ("gradient", "backward", "forward")
@@ -160,13 +160,13 @@ def notes(records: Sequence[dict[str, Any]], outcome: Any, alone: bool) -> Itera
         yield f"no reference: {reasons[0]}"
     if jumps := [record["error_difference"] for record in records if "jumps" in record]:
         yield (
-            f"autograd is off finite differences of the loss by {max(jumps):.1e}, and is not judged by them: the loss "
-            "jumps, as under a straight-through estimator, y + (round(y) - y).detach(), whose gradient is meant to be "
-            "another one; no fault of the solver"
+            f"autograd differs from finite differences of the loss by {max(jumps):.1e}, but this is not counted: the "
+            "loss is discontinuous, as with a straight-through estimator, y + (round(y) - y).detach(), whose gradient "
+            "differs on purpose; this is no error of the solver"
         )
     rounded = [record["error_float32"] for record in records if "error_float32" in record]
     if rounded:
-        yield f"in float64; in float32 it is {max(rounded, key=abs):.1e} off its own steps"
+        yield f"in float64; in float32 it is {max(rounded, key=abs):.1e} off that of its own steps"
     if not (alone or outcome.passed or outcome.by_reference):
         yield f"failed: {outcome.reason}"
 

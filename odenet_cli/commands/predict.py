@@ -57,7 +57,9 @@ def main(request: Namespace) -> int:
     """Predict, write, and print how well the band holds."""
     _common.check_out(request.out, ".csv", ".parquet")
     if request.seen is not None and request.seen > 1:
-        raise RequestError(f"seen={request.seen:g} is a share of the points of a series, at most 1.")
+        raise RequestError(
+            f"seen={request.seen:g} is out of range: it is a share of the points of a series, at most 1."
+        )
     from odenet_cli import data as datasets
     from odenet_cli.analysis.trained import known_data
 
@@ -75,8 +77,8 @@ def main(request: Namespace) -> int:
 
     for key in ("seen", "horizon", "times"):
         if getattr(request, key) is not None:
-            what = f"a run of {config.data['name']}, which has none"
-            raise RequestError(f"{key}= is for series, and {request.folder} is {what}.")
+            what = f"a run of {config.data['name']}, which has no series"
+            raise RequestError(f"{key}= only applies to series, and {request.folder} is {what}.")
     frame, line = answers(request.folder, config, request.checkpoint)
     write_frame(request.out, frame)
     say_text(line)
@@ -99,7 +101,7 @@ def write_forecast(request: Namespace, config: Config) -> int:
     frame = frame_of(result)
     write_frame(request.out, frame)
     if result.empty:
-        print(hanging("left out, no value: ", counted_names("series", result.empty)))
+        print(hanging("ignored, without values: ", counted_names("series", result.empty)))
     say_text(describe_coverage(result))
     clock = result.dates == "clock"
     figure = forecast_figure.draw(first_series(result, frame), result.header, result.known, clock)

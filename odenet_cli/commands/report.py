@@ -69,13 +69,15 @@ def check(request: Namespace) -> None:
         if "=" in path and "/" not in path and not os.path.exists(path):
             PARSER.refuse(path)
     if request.x and not request.out:
-        raise RequestError(f"x={request.x} is the axis of figures; say where to write them: --out FOLDER.")
+        raise RequestError(
+            f"x={request.x} sets the axis of the figures; give the folder to write them to: --out FOLDER."
+        )
 
 
 def require_axis(key: str, numeric: list[str]) -> str:
     """Return `key` if figures can have it as their axis, else raise RequestError."""
     if key not in numeric:
-        known = f"There are: {', '.join(numeric)}." if numeric else "There is none."
+        known = f"Available: {', '.join(numeric)}." if numeric else "No number differs between the rows."
         raise RequestError(f"x={key} is not a number that differs between the rows.{nearest(key, numeric)}\n  {known}")
     return key
 
@@ -85,7 +87,7 @@ def make_folder(folder: Path, option: str = "--out ") -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{option}{folder} cannot be made: {error.strerror}. Name another folder.") from error
+        raise RequestError(f"{option}{folder} cannot be created: {error.strerror}. Name another folder.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"{option}{folder} cannot be written: no permission. Name another folder.")
+        raise RequestError(f"{option}{folder} is not writable: no permission. Name another folder.")
     return folder

@@ -85,7 +85,7 @@ def main(words: Namespace) -> int:
             keep(planned)
         return 0
     unpack_kept(cell for planned in plans for cell in planned.cells)
-    make_folder(CELLS, "the runs' folder ")
+    make_folder(CELLS, "folder of the runs ")
     data_records = check_cells([cell for planned in plans if needs_data(planned) for cell in planned.cells])
     for planned in plans:
         check_finished(planned, data_records)
@@ -122,15 +122,19 @@ def to_request(words: Namespace) -> ReproduceRequest:
     items, overrides = ([word for word in words.words if ("=" in word) is pair] for pair in (False, True))
     known = [*experiments(), "all"]
     for item in (item for item in items if item not in known):
-        raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  There are: {', '.join(known)}.")
+        raise RequestError(f"{item} cannot be reproduced.{nearest(item, known)}\n  Available: {', '.join(known)}.")
     request = ReproduceRequest(items=list(experiments()) if "all" in items else items, overrides=overrides, **arguments)
     if not items:
-        raise RequestError(f"no item given. There are: {', '.join(known)}.")
+        raise RequestError(f"ITEM is missing. Available: {', '.join(known)}.")
     if request.rows and len(request.items) > 1:
-        raise RequestError(f"--rows is of one item, and there are {len(request.items)}: {', '.join(request.items)}.")
+        raise RequestError(
+            f"--rows applies to a single item, and {len(request.items)} are given: {', '.join(request.items)}."
+        )
     if request.uses_launcher and request.jobs > 1:
-        raise RequestError("--jobs and hydra/launcher exclude each other; a launcher has hydra.launcher.n_jobs.")
+        raise RequestError(
+            "--jobs and hydra/launcher cannot be used together; with a launcher, set hydra.launcher.n_jobs."
+        )
     for word in overrides:
         if word.lstrip("+").startswith(RESERVED):
-            raise RequestError(f"{word} is for reproduce to say. Seeds are chosen by --seeds N.")
+            raise RequestError(f"{word} cannot be set: `odenet reproduce` sets it. Choose seeds with --seeds N.")
     return request

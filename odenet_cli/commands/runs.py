@@ -34,7 +34,11 @@ def main(request: Namespace) -> int:
     runs = [(number, folder, record_or_reason(folder)) for number, folder in enumerate(recent_runs())]
     shown = [run for run in runs if all(word.lower() in _searched(*run[1:]) for word in request.words)]
     if not shown:
-        print("no such run in runs/ and sweeps/ of this folder." if runs else "no run in runs/ and sweeps/ here yet.")
+        print(
+            "no run in runs/ and sweeps/ of this folder matches."
+            if runs
+            else "there are no runs in runs/ and sweeps/ of this folder yet."
+        )
         return 0
     cut = shown if request.all else shown[:SHOWN]
     if request.paths:
@@ -49,7 +53,7 @@ def main(request: Namespace) -> int:
         print("  ".join(row[column].ljust(width) for column, width in widths.items()).rstrip())
     if stopped := [row for row in rows if row[STATUS] in ("killed", "interrupted")]:
         kinds = " or ".join(dict.fromkeys(row[STATUS] for row in stopped))
-        print(f"What was {kinds} goes on: {resume_command(stopped[0][0])}")
+        print(f"To continue a run that was {kinds}: {resume_command(stopped[0][0])}")
     if len(shown) > len(cut):
         print(f"{len(shown) - len(cut)} more: --all")
     return 0

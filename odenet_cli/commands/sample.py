@@ -51,11 +51,13 @@ Rows = tuple[list[str], list[list[float]]]  # names of the columns, values
 def main(request: Namespace) -> int:
     source, out = request.points, request.out
     if source is not None and (request.n, request.seed) != (None, None):
-        raise RequestError("n= and seed= are for drawing, and points= asks for log-densities: say one or the other.")
+        raise RequestError(
+            "n= and seed= are for drawing points, and points= is for log-densities: use one or the other."
+        )
     if out is not None:
         _common.check_out(out)
     if out is not None and source is not None and os.path.realpath(out) == os.path.realpath(source):
-        raise RequestError(f"out={out} is the file of the points: choose another name.")
+        raise RequestError(f"out={out} is the file given as points=: choose another name.")
     if source is None:
         names, rows = draw(request, request.n or 1000, request.seed or 0)
     else:
@@ -88,7 +90,7 @@ def check_memory(n: int, dimensions: int) -> None:
     available, each = memory("cpu"), POINT_BYTES + NUMBER_BYTES * dimensions
     if n * each > available:
         raise RequestError(
-            f"n={n} points need {n * each // GIB:,} GiB, and there are {available // GIB:,} GiB of memory.\n"
+            f"n={n} points need {n * each // GIB:,} GiB, and {available // GIB:,} GiB of memory are available.\n"
             f"  Draw {available // each:,} or fewer at a time, each time with another seed=."
         )
 
@@ -104,14 +106,14 @@ def log_densities(request: Namespace, source: Path) -> Rows:
         points = read_points(source, units and names, request.config)
         if points.shape[1] != len(names):
             raise RequestError(
-                f"points= has {points.shape[1]} numbers a line, and this flow has {len(names)} dimensions."
+                f"points= has {points.shape[1]} numbers per line, and this flow has {len(names)} dimensions."
             )
         like = next(model.parameters())
         x = (points if units is None else units.scaled(points)).to(like).view(-1, *shape)
         try:
             values = torch.cat([model.log_prob(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)])
         except SolveError as error:
-            raise RequestError(f"points=: the flow cannot be solved from one of them. {error}") from error
+            raise RequestError(f"points=: the flow could not be solved from one of the points. {error}") from error
     values = values.double().cpu() - (0.0 if units is None else units.log_scale)
     return [*names, "log_density"], torch.cat((points, values[:, None]), 1).tolist()
 
@@ -163,7 +165,7 @@ def read_points(source: Path, names: list[str] | None, config: Any) -> Tensor:
             file = stack.enter_context(open(source, "rb"))
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISCHR(mode) and not file.isatty():
-                raise RequestError(f"points={source} is a device. Name a file.")  # that may have no end
+                raise RequestError(f"points={source} is a device, not a file. Name a file.")  # that may have no end
             path = str(source)
             if not stat.S_ISREG(mode):
                 copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".csv"))

@@ -62,7 +62,9 @@ def main(argv: list[str]) -> int:
         except OSError as error:
             if request.folder.exists() or is_disk_full(error):
                 raise
-            raise RequestError(f"{request.folder} cannot be made: {error.strerror}. Choose another folder.") from error
+            raise RequestError(
+                f"{request.folder} cannot be created: {error.strerror}. Choose another folder."
+            ) from error
         return _run_all(request, request.folder, new, argv)
 
 
@@ -84,7 +86,7 @@ def _run_all(request: TrainRequest, folder: Path, new: bool, argv: list[str]) ->
             raise
         words = [word for word in argv if key_of(word) not in ("resume", "hydra.sweep.dir")]
         again = join(["odenet", "train", *words, f"hydra.sweep.dir={short(folder)}", "resume=auto"])
-        raise Interrupted(stop.reason, stop.code, f"the sweep goes on with:\n  {again}") from stop
+        raise Interrupted(stop.reason, stop.code, f"continue the sweep with:\n  {again}") from stop
     except RequestError:
         if new and not (request.sweep and any(map(record_or_reason, jobs))):
             remove_run(folder, jobs)
@@ -115,7 +117,7 @@ def start(request: TrainRequest) -> int:
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
-        raise RequestError("Hydra could not do this; see above.") from stop
+        raise RequestError("Hydra failed; see the message above.") from stop
     return 0
 
 
@@ -145,7 +147,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: list[str], number: int | None
     try:
         config, data_record, command = resolve_job(cfg, folder)
         if number is not None and config.resume == "auto" and finished(folder, config, data_record):
-            say_text(f"#{number}: finished before, left as it is: {short(folder)}")
+            say_text(f"#{number}: already finished: {short(folder)}")
             return
         tied = OmegaConf.is_interpolation(cfg.solver, "atol")
         final = run(config, folder, command, overrides, data_record, job=number or 0, tied=tied, draw=_draw)

@@ -96,7 +96,7 @@ def main(request: Namespace) -> int:
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     rows = marked(tuner, best)
     words = [] if best is None else train_words(request.folder, load(request.folder), best.config)
-    say_text(f"{request.folder}: {tuner.net.weights}, and those it began with; want {request.want}")
+    say_text(f"{request.folder}: {tuner.net.weights}, and the initial ones; want {request.want}")
     say_text(describe_reference(tuner))
     say("")
     print_table(rows)
@@ -155,7 +155,11 @@ def marked(tuner: Tuner, best: Measured | None) -> list[dict[str, Any]]:
 
 def describe_reference(tuner: Tuner) -> str:
     """Describe the reference of the errors, and what the costs are of."""
-    change = "" if tuner.reference_error == math.inf else f"; ten times coarser it is {tuner.reference_error:.1e} off"
+    change = (
+        ""
+        if tuner.reference_error == math.inf
+        else f", which differs by {tuner.reference_error:.1e} from a reference ten times coarser"
+    )
     return (
         f"errors: {tuner.few} training samples, against dopri5 at {tuner.reference_rtol:g} in float64{change}\n"
         f"costs: a training step on {tuner.batch_size} samples, eager"
@@ -176,21 +180,24 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         errors = [f"{100 * row[name]:.2g} %" for name in ("gradient", "state")]
         costs = [f"{about}{row['time']:.3g}", evaluations, f"{about}{row['memory']:.3g}"]
         table.row(">" * row["best"] + "o" * row["own"], *row["name"], *costs, *errors)
-    say("> the cheapest that fits   o as trained   ~ scaled up from fewer samples")
+    say("> cheapest within the limits   o as trained   ~ scaled up from fewer samples")
     left = sum(row not in shown for row in rows)
     if left:
-        say(f"{left} more that others beat, in time, memory and gradient error, are in tune.json")
+        say(f"{left} more, worse than another in time, memory and gradient error, are in tune.json")
 
 
 def print_verdict(tuner: Tuner, best: Measured | None, words: list[str], seconds: float) -> None:
     """Print the cheapest setting, how it compares with the run's own, and the command that trains with it."""
     own, cost = tuner.whole(tuner.own), {"time": "the time", "nfe": "the evaluations", "memory": "the memory"}
-    fits = "fits" if own.fits(tuner.limits) else "does not fit"
+    fits = "fits" if own.fits(tuner.limits) else "does not meet the limits"
     say("")
     if best is None:
-        say_text("nothing that was tried fits: ask for less, give it more seconds=, or name other methods=")
+        say_text("no setting that was tried meets the limits: relax want=, raise seconds=, or name other methods=")
     elif best.name == own.name:
-        say(f"as trained is the cheapest that fits, of {len(tuner.rows)} settings in {seconds:.0f} s")
+        say(
+            f"the setting as trained is the cheapest within the limits, of {len(tuner.rows)} settings in {seconds:.0f} "
+            "s"
+        )
     else:
         share = getattr(best, tuner.metric) / getattr(own, tuner.metric)
         say_text(
@@ -212,8 +219,8 @@ def print_search(search: dict[str, Any] | None) -> None:
     """Print how good the search was, where all else was measured too."""
     if search is not None:
         name = ", ".join(search["name"]) if search["name"] else "nothing"
-        cost = "" if search["share"] is None else f": {search['share']:.3f} of the cost of the cheapest of all"
-        say_text(f"the search found {name} in {search['seconds']:.0f} s, of {search['settings']} settings{cost}")
+        cost = "" if search["share"] is None else f": {search['share']:.3f} of the cost of the cheapest one"
+        say_text(f"the search found {name} in {search['seconds']:.0f} s, among {search['settings']} settings{cost}")
 
 
 def train_words(folder: Path, run: Config, config: Config) -> list[str]:

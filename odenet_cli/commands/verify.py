@@ -54,7 +54,7 @@ from odenet_cli.training.progress import Parts
 MAX_LISTED = 20  # differences
 PLACES = ("data.root", "device")
 SCIPY = "scipy"
-SCIPY_TRAIT = "solves in NumPy, and in float64 whatever the dtype of the run: states and loss alone"
+SCIPY_TRAIT = "solves in NumPy, always in float64: states and loss only"
 LIBRARIES = [*peers.peers(), SCIPY]
 
 PARSER = _common.Parser(__name__, __doc__, keys=[key for key in _common.RUN_KEYS if key not in PLACES])
@@ -99,7 +99,7 @@ def main(request: Namespace) -> int:
     overrides = PARSER.read_overrides([word for word in request.words if "=" in word])
     if (name := targets[0]) in experiments():
         if request.against is not None or overrides:
-            raise RequestError(f"{next(iter(overrides), 'against')}= is for a RUN, and {name} is an item.")
+            raise RequestError(f"{next(iter(overrides), 'against')}= only applies to a RUN, and {name} is an item.")
         return verify_item(request, name, places)
     if not holds_run(folder := named_run(name)):
         near = nearest(name, experiments())
@@ -122,7 +122,7 @@ def verify_item(request: Namespace, item: str, places: dict[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="odenet-verify-") as scratch:
         copies = verification.unpack(planned, Path(scratch))
         title = f"{planned.item}, {planned.preset} preset"
-        say_text(f"{title}: {len(copies)} kept cells, every file as its SHA-256 says")
+        say_text(f"{title}: {len(copies)} kept cells; all SHA-256 sums agree")
         tally = verification.verify_records(planned, page, copies)
         verification.verify_cells(planned, copies, places, tally)
         verification.verify_measurement(planned, copies, tally)
@@ -168,7 +168,7 @@ def verify_run(request: Namespace, folder: Path, overrides: _common.Overrides) -
         say_text(f"{folder}: {net.weights}, {request.samples} training samples of {config.data['name']}")
         comparison = Comparison(net, solver_of(config), request.samples, request.reference)
         nfe = comparison.exact.cost.nfe_forward
-        say_text(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} evaluations forward")
+        say_text(f"reference: odenet, dopri5 at {request.reference:g} in float64, {nfe:,} function evaluations forward")
         for heading, tolerance in headings.items():
             say(f"\n{heading}")
             table = Table([("solver", max(map(len, names))), *COLUMNS])
@@ -194,8 +194,8 @@ def conclude(
         say(f"{library} {reason}. Install it: {peers.library(library).INSTALL}")
     passed = max(ours["state"], ours["gradient"]) <= request.threshold
     say_text(
-        f"{'agreed' if passed else 'not agreed'}: at {tight} ours is {ours['state']:.1e} from the reference in the "
-        f"states and {ours['gradient']:.1e} in the gradient, {'' if passed else 'not '}at most "
+        f"{'agreed' if passed else 'not agreed'}: at {tight} ours differs from the reference by {ours['state']:.1e} in "
+        f"the states and {ours['gradient']:.1e} in the gradient, {'within' if passed else 'above'} "
         f"threshold={request.threshold:g}"
     )
     missing = any(library in (request.against or ()) for library in absent)

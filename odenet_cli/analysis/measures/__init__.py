@@ -29,8 +29,8 @@ def config_of(folder: Path) -> Config:
     if own := config.named_code():
         named = ", ".join(f"{key}={target}" for key, target in own.items())
         raise RequestError(
-            f"{folder / 'config.yaml'} names code to run, {named}, and no file may.\n"
-            "  Nothing is measured on a class of your own."
+            f"{folder / 'config.yaml'} names code to run, {named}, which is not allowed in a file.\n"
+            "  Classes of your own cannot be measured."
         )
     return replace(config, device="cpu") if config.device == "mps" else config  # in float64, which mps has not
 
