@@ -170,7 +170,7 @@ def _picked(titles: Sequence[str], names: Sequence[str]) -> list[int]:
     """Return the places of the number of the row, and of the columns in whose titles any of the names occurs."""
     for name in names:
         if not any(name.lower() in title.lower() for title in titles):
-            known = f"\n  There are: {', '.join(titles[1:])}."
+            known = f"\n  Available: {', '.join(titles[1:])}."
             raise RequestError(f"--columns {name} is no column here.{nearest(name, titles)}{known}")
     return [
         place for place, title in enumerate(titles) if not place or any(name.lower() in title.lower() for name in names)

@@ -48,7 +48,7 @@ class Board:
             if (record := record_or_reason(folder)).get("status") == "done":
                 self._set_done(folder, record)
         before = self.count("done")
-        text = f"{before} done before, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
+        text = f"{before} already done, {len(self.cells) - before} to run" if before else f"{len(self.cells)} to run"
         print(f"{counted(len(self.cells), 'cell')}: {text}", flush=True)
 
     def __enter__(self) -> Board:

@@ -26,12 +26,12 @@ def destination(out: Path, about: About, rows: Sequence[Mapping[str, Any]], over
     if _is_committed(page):
         reason = "is committed"
     elif _cells_of(page) - _cells(rows):
-        reason = "has cells that this page has not"
+        reason = "has cells that this page lacks"
     else:
         return folder, ""
     return PARTIAL / about.item, (
-        f"{page.with_suffix('.md')} {reason}, and stays: this page is {'; '.join(about.partial)}.\n"
-        "  --overwrite puts it there, --out FOLDER elsewhere."
+        f"{page.with_suffix('.md')} {reason} and was not replaced: this page is {'; '.join(about.partial)}.\n"
+        "  To replace it: --overwrite; to write elsewhere: --out FOLDER."
     )
 
 

@@ -118,7 +118,7 @@ def _check_portable(name: str, content: Any) -> None:
 def check(kept: Path) -> None:
     """Raise with the name of the first file of a kept cell that is not as its SHA256SUMS says."""
     if damage := _damage(kept):
-        raise RequestError(f"{damage}.\n  Put it back as it was committed: git checkout -- {kept}")
+        raise RequestError(f"{damage}.\n  Restore the committed file: git checkout -- {kept}")
 
 
 def _damage(kept: Path) -> str | None:
@@ -126,7 +126,7 @@ def _damage(kept: Path) -> str | None:
     try:
         sums = read_sums(kept)
     except (OSError, ValueError) as error:
-        return f"{kept / SUMS} is no list of SHA-256 and file name: {error}"
+        return f"{kept / SUMS} is not a list of SHA-256 sums and file names: {error}"
     for name in REQUIRED:
         if name not in sums:
             return f"{kept / SUMS} does not list {name}"
@@ -145,7 +145,7 @@ def read_sums(kept: Path) -> dict[str, str]:
     text = (kept / SUMS).read_bytes().decode()
     sums = {name: digest for digest, name in re.findall(r"^([0-9a-f]{64})  ([\w-][\w./-]*)$", text, re.MULTILINE)}
     if text != "".join(f"{digest}  {name}\n" for name, digest in sums.items()) or ".." in text:
-        raise ValueError("a line has another form, or the last one no end")
+        raise ValueError("a line is malformed, or the last one is incomplete")
     return sums
 
 

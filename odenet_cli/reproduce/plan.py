@@ -240,7 +240,7 @@ def _cells(composer: Composer, overrides: list[str], **place: Any) -> list[Cell]
             check_composed(cfg)
             config = to_config(cfg)
         if config.data["name"] == "auto":
-            raise RequestError("data=auto cannot be reproduced: say which data, or leave it to the preset.")
+            raise RequestError("data=auto cannot be reproduced: name a data set, or leave it to the preset.")
         folder = CELLS / digest(complete(config, on_gpu(config)))
         cells.append(Cell(**place, varied=varied, overrides=tuple(point), config=config, folder=folder))
     return cells

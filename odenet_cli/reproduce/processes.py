@@ -66,7 +66,7 @@ def launch(
                             failed[job.folder] = failure_reason(job, process.returncode)
                 update({job.folder for job, _ in running.values()})
                 if stop.name:
-                    raise Interrupted(stop.name, stop.code, "the same command goes on where it was")
+                    raise Interrupted(stop.name, stop.code, "the same command continues")
                 time.sleep(POLL_S)
         finally:
             end([process for _, process in running.values()])
@@ -114,7 +114,7 @@ def failure_reason(job: CellProcess, exit_code: int) -> str:
     """Return in one line why a run failed: from its record or, if it has none, from its output."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return f"killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
     recorded = read_record(job.folder).get("reason") if exit_code != 2 else None  # refused: the record is older
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]

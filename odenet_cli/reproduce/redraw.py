@@ -41,16 +41,16 @@ def redraw(plan: Plan, out: Path) -> list[Path]:
     """
     module = importlib.import_module(f"odenet_cli.report.items.{plan.item}")
     if not hasattr(module, "FROM_ROWS"):
-        raise RequestError(f"{plan.item} cannot be redrawn: its tables need the runs, not their numbers alone.")
+        raise RequestError(f"{plan.item} cannot be redrawn: its tables need the runs, not only their numbers.")
     path = out / plan.item / f"{plan.preset}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = {row["cell"]: row for row in content["rows"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} is no page to redraw: {type(error).__name__}: {error}.") from error
+        raise RequestError(f"{path} is not a page that can be redrawn: {type(error).__name__}: {error}.") from error
     if rows.keys() != {cell.folder.name for cell in plan.cells}:
         raise RequestError(
-            f"{path} has other cells than this version plans.\n  Run them: {content['source']['command']}"
+            f"{path} has other cells than this version plans.\n  To run them:  {content['source']['command']}"
         )
     entries = [_entry(cell, rows[cell.folder.name], module) for cell in plan.cells]
     result = results.result_of(plan.item, entries, plan.settings)

@@ -45,8 +45,8 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], at_o
                 process.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise RunFailed(
-                    f"one of {at_once} processes was killed, perhaps for want of memory.\n"
-                    f"  One alone, of all cores: OMP_NUM_THREADS={threads.cores()}."
+                    f"one of {at_once} processes was killed, perhaps for lack of memory.\n"
+                    f"  To run one at a time, on all cores: OMP_NUM_THREADS={threads.cores()}."
                 ) from error
             raise
 

@@ -79,7 +79,7 @@ def load_page(item: str, preset: str) -> dict[str, Any]:
         presets = ", ".join(sorted(path.stem for path in folder.glob("*.json"))) or "none"
         raise RequestError(f"{error.filename}: {error.strerror}.\n  Presets with a table here: {presets}.") from error
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise RequestError(f"{folder / preset}.json is not the table of a report: {error}.") from error
+        raise RequestError(f"{folder / preset}.json is not a table of a report: {error}.") from error
     return {**texts, "json": content}
 
 
@@ -88,8 +88,8 @@ def plan_page(item: str, preset: str, page: Mapping[str, Any], request: Reproduc
     rows = [row for row in page["json"]["rows"] if row.get("cell")]
     if rows and not any(kept_cells.is_kept(Path(row["cell"])) for row in rows):
         raise RequestError(
-            f"no kept cells: results/{item}/{preset}.json was made before cells were kept, or they were not kept, and "
-            "no number of it can be computed again.\n"
+            f"no kept cells: results/{item}/{preset}.json was made without kept cells, so no number of it can be "
+            "computed again.\n"
             f"  To train them here: {page['json']['source']['command']}"
         )
     planned = plan(item, preset, request.seeds, request.rows, request.overrides)
@@ -98,7 +98,7 @@ def plan_page(item: str, preset: str, page: Mapping[str, Any], request: Reproduc
     if missing:
         listed = ", ".join(f"{cell.folder.name} ({cell.title})" for cell in missing[:4])
         more = f", and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise RequestError(f"not kept in {kept_cells.FOLDER}, so not to be verified: {listed}{more}.")
+        raise RequestError(f"not in {kept_cells.FOLDER}, so they cannot be verified: {listed}{more}.")
     return planned
 
 
@@ -109,7 +109,7 @@ def choose_cell(planned: Plan, prefix: str) -> Cell:
     if len(matches) != 1:
         what = f"{len(matches)} cells begin" if matches else "no cell begins"
         listed = ", ".join(f"{name} ({cells[name].title})" for name in (matches or list(cells))[:6])
-        raise RequestError(f"--retrain {prefix}: {what} with that.\n  There are: {listed}, …")
+        raise RequestError(f"--retrain {prefix}: {what} with that.\n  Available: {listed}, …")
     return cells[matches[0]]
 
 
