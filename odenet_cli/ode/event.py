@@ -149,7 +149,7 @@ def _search(
     def value(t: float, y: State) -> float:
         g: float = to_numbers(_evaluate(rhs, event, _as_time(rhs, t), y))
         if not math.isfinite(g):
-            raise NotFinite(f"event(t, y) is {g} at t = {t:.6g}; let it be finite wherever the solution goes.")
+            raise NotFinite(f"event(t, y) is {g} at t = {t:.6g}; it must be finite along the whole solution.")
         return g
 
     with rhs.torch_settings.for_solver():
@@ -286,7 +286,7 @@ def _check_zero(
     if size > max(1e3 * rounding, 1e-4 * largest) or size > 10 * largest:
         raise ValueError(
             f"the event changes its sign at t = {t:.6g} without being zero there (it is {size:.3g} in size): it jumps "
-            "or has a pole. Let it be continuous."
+            "or has a pole. It must be continuous."
         )
 
 

@@ -124,11 +124,11 @@ class AdaptiveBase(LoopBase):
         if small:
             asked = f"the tolerance asks for a step of {h:.2e} at t = {t:.6g} (of {end:.6g}), after {tried}"
             if limit:
-                raise StepTooSmall(f"{asked}, and {limit} allows none so short. Lower it, or loosen solver.rtol.")
+                raise StepTooSmall(f"{asked}, which is below {limit}. Lower this limit, or loosen solver.rtol.")
             wider = "" if RESOLUTION[y[0].dtype] == EPS["float64"] else "use dtype=float64, "
             raise StepTooSmall(
-                f"{asked}. Loosen solver.rtol, {wider}declare the times at which the field jumps (solver.jumps), "
-                f"or look for a field that grows without bound.{self._first_guess(h, y)}"
+                f"{asked}. Loosen solver.rtol, {wider}declare the times at which the field is discontinuous "
+                f"(solver.jumps), or look for a field that grows without bound.{self._first_guess(h, y)}"
             )
         limit = f" (held to solver.max_step={self.max_step:g}, which may be raised)" if h > self.max_step else ""
         raise StepLimit(

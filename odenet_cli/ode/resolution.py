@@ -36,8 +36,8 @@ def check_errors(key: str, rtol: float, atol: float, state: State) -> None:
             text = str(error)
     if rtol == 0 and atol < coarse:
         text = (
-            f"{key}.rtol=0 and {key}.atol={atol:g}: {names[coarse]} sees no errors below {coarse:.1e} of a number, "
-            f"and {coarse:.1e} |y| is allowed beside atol. dtype=float64 sees smaller ones."
+            f"{key}.rtol=0 and {key}.atol={atol:g}: {names[coarse]} cannot resolve relative errors below {coarse:.1e}, "
+            f"and {coarse:.1e} |y| is added to atol. dtype=float64 resolves smaller ones."
         )
     if text:
         # Of the line where the user calls the solver.
@@ -49,9 +49,9 @@ def check_times(ts: Sequence[float], shortest: float, dtype: torch.dtype) -> Non
     spacing = RESOLUTION[dtype] * max(abs(ts[0]), abs(ts[-1]))
     if spacing > shortest and ts[0] != ts[-1]:
         warnings.warn(
-            f"between t = {ts[0]:.6g} and {ts[-1]:.6g} {NAMES[dtype]} tells times apart by {spacing:.1e} only: a field "
-            f"that reads t sees it rounded, and changes of y by such a fraction are lost. Let time begin at 0, take "
-            "longer steps, or use dtype=float64.",
+            f"between t = {ts[0]:.6g} and {ts[-1]:.6g} {NAMES[dtype]} can only distinguish times {spacing:.1e} apart: "
+            "a field that uses t gets it rounded, and relative changes of y of this size are lost. Start time at 0, "
+            "take longer steps, or use dtype=float64.",
             PrecisionWarning,
             stacklevel=4,
         )

@@ -142,7 +142,7 @@ def check_restored(y: State, y0: State, y1: State, solver: Any) -> None:
         size = max(sizes)
         if not away <= MAX_DRIFT * (norm.atol + max(norm.rtol, RESOLUTION[part.dtype]) * size):
             raise NotReversible(
-                f"gradient=reversible did not come back to y0: with all steps undone it is {away:.3g} away, with "
-                f"numbers up to {size:.3g}, and the gradient is wrong. Rounding errors grow by 1 / gradient.coupling a "
-                "step on the way back: raise it, use dtype=float64, or gradient=replay."
+                f"gradient=reversible did not return to y0: with all steps undone it is {away:.3g} away, with numbers "
+                f"up to {size:.3g}, so the gradient is wrong. Rounding errors grow by 1 / gradient.coupling per step "
+                "on the way back: raise it, use dtype=float64, or gradient=replay."
             )

@@ -27,7 +27,9 @@ class Arguments:
 
     def __init__(self, args: Sequence[Any]) -> None:
         if not isinstance(args, (tuple, list)):
-            raise TypeError(f"args must be a tuple of what follows (t, y): args=(u,); got {type(args).__name__}.")
+            raise TypeError(
+                f"args must be a tuple of the arguments after (t, y), such as args=(u,); got {type(args).__name__}."
+            )
         # Flattened like arguments of torch's function transforms: nested dicts, lists and tuples.
         leaves, self._nest = tree_flatten(tuple(args))
         self.tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
@@ -269,11 +271,14 @@ def _alias(part: Tensor) -> Tensor:
 def _mismatch(dy: Any, part: Tensor) -> str:
     """Return the error message for a field's value that is not like the state."""
     got = f"{tuple(dy.shape)} {dy.dtype}" if isinstance(dy, Tensor) else type(dy).__name__
-    message = f"the field must return what it is given: {tuple(part.shape)} {part.dtype}; it returned {got}."
+    message = (
+        f"the field must return the shape and dtype of its input: {tuple(part.shape)} {part.dtype}; it returned {got}."
+    )
     if not isinstance(dy, Tensor) or dy.dtype not in (torch.float16, torch.bfloat16):
         return message
     cast = ".float()" if part.dtype is torch.float32 else ".to(y.dtype)"
     return (
-        f"{message}\n  If that is autocast's work, cast its result: solver(lambda t, y: net(t, y){cast}, y0, ts); or "
-        f"switch it off\n  in the field: with torch.autocast({part.device.type!r}, enabled=False)."
+        f"{message}\n"
+        f"  If autocast is the cause, cast the result: solver(lambda t, y: net(t, y){cast}, y0, ts); or switch it off\n"
+        f"  in the field: with torch.autocast({part.device.type!r}, enabled=False)."
     )

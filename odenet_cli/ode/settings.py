@@ -33,7 +33,7 @@ def as_jumps(jumps: Any) -> tuple[float, ...]:
         jumps = (jumps,)
     given = tuple(jumps)
     if any(isinstance(t, Tensor) and t.requires_grad for t in given):
-        raise ValueError("solver.jumps take no gradient: the time of a jump is a constant. Give jumps.detach().")
+        raise ValueError("solver.jumps cannot have a gradient: the time of a jump is a constant. Pass jumps.detach().")
     values = [plain(t) for t in given]
     if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in values):
         raise ValueError(f"solver.jumps={jumps} must be finite times.")
@@ -92,7 +92,7 @@ class OutputTimes(NamedTuple):
             raise NotFinite(f"ts must be finite; got {values}.")
         # Equal neighbours are allowed, and say nothing of the direction.
         if len({math.copysign(1.0, b - a) for a, b in pairwise(values) if a != b}) > 1:
-            raise ValueError(f"ts must run one way, up or down; got {values}.")
+            raise ValueError(f"ts must be monotonic, increasing or decreasing; got {values}.")
         # A tangent of forward mode does not show in `requires_grad`.
         with_gradient = in_forward_mode() or (times.requires_grad and torch.is_grad_enabled())
         return cls(values, times if with_gradient else None, resolution)

@@ -78,7 +78,7 @@ class _Solver:
         return self.gradient
 
     def _check_parts(self) -> None:
-        """Raise ValueError if method, gradient and compile do not go together."""
+        """Raise ValueError if method, gradient and compile cannot be combined."""
         name = self.gradient if isinstance(self.gradient, str) else type(self.gradient).__name__.lower()
         if not supports(self.gradient_method, self.formulas):
             why = f"a step of solver.method={self.method} depends on those before it"
@@ -94,7 +94,7 @@ class _Solver:
         explicit = isinstance(self.formulas, Tableau)
         if self.compile and (not explicit or name == "reversible"):
             what = f"gradient={name}" if explicit else f"solver.method={self.method}"
-            raise ValueError(f"compile={self.compile} and {what} do not go together; use compile=False.")
+            raise ValueError(f"compile={self.compile} and {what} cannot be combined; use compile=False.")
 
     def check_resolution(self, rhs: RightHandSide, ts: Sequence[float], key: str = "solver") -> None:
         """Warn if the state's dtype cannot resolve tolerance or times; raise ValueError if it is far from it."""
@@ -342,7 +342,7 @@ class Fixed(_Solver):
         check_count("solver.steps", self.steps)
         if isinstance(self.formulas, Multistep):
             raise ValueError(
-                f"solver.method={self.method} chooses its own steps and orders: give it solver.rtol and solver.atol "
+                f"solver.method={self.method} chooses its own steps and orders: set solver.rtol and solver.atol "
                 "instead of solver.steps, or use a method such as rk4."
             )
         self._check_parts()

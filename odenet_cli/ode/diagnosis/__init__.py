@@ -87,7 +87,7 @@ class Report:
         if self.tried is not None:
             lines.append(f"  tried     {self.tried['nfe']:,} evaluations, error {_number(self.tried['error'])}")
         elif what:
-            lines.append("  tried     not yet proven: it could not be tried here, or needs more than can be tried")
+            lines.append("  tried     not proven: it could not be tried here, or it is too expensive to try")
         return "\n".join(lines)
 
 
@@ -117,7 +117,7 @@ def doctor(
     """
     parts = [y0] if isinstance(y0, Tensor) else y0
     if any(part.is_complex() or not part.numel() for part in parts):
-        raise ValueError("y0 must hold real numbers: of complex or empty states nothing can be said here.")
+        raise ValueError("y0 must contain real numbers: complex or empty states cannot be examined.")
     case = Case(solver, field, y0, ts, args)
     # The diagnosis must not change the random numbers that the caller draws next.
     draws = Draws(case.reads().generators)
@@ -140,7 +140,7 @@ def _examine(case: Case) -> Report:
     failure = None if trace.error is None else str(trace.error)
     took = f"{trace.accepted} accepted and {trace.rejected} rejected steps, {trace.nfe:,} evaluations"
     if finding is None:
-        finding = Finding("unknown", "the solve failed, and none of the known causes shows in it")
+        finding = Finding("unknown", "the solve failed, and shows none of the known causes")
         if failure is None:
             finding = Finding("sound", took)
     began = time.perf_counter()
@@ -148,7 +148,8 @@ def _examine(case: Case) -> Report:
     solving += time.perf_counter() - began
     if tried is None and finding.budget is not None:
         # A solve that is only slow counts as sound if no cure is cheaper.
-        finding, cure = Finding("sound", f"{took}; it is mildly {finding.kind}, and nothing tried costs less"), {}
+        text = f"{took}; it is mildly {finding.kind}, and no setting that was tried costs less"
+        finding, cure = Finding("sound", text), {}
     return Report(
         kind=finding.kind,
         reason=finding.reason,

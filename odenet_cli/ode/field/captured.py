@@ -139,8 +139,8 @@ class LateTensors:
         if again := [tensor for i, tensor in late.items() if before and i in before]:
             raise FieldChanged(
                 f"the field depends on a tensor of shape {tuple(again[0].shape)} that it did not use at the first time "
-                "and that hides from inspection: it would get no gradient. Name it to the solve, parameters=(tensor,), "
-                "or use gradient=backprop."
+                "and that inspection cannot find: it would get no gradient. Pass it to the solve, "
+                "parameters=(tensor,), or use gradient=backprop."
             )
         self._done = before is not None or not late
         self._before = None if self._done else late

@@ -246,7 +246,7 @@ def refuse(gradient: str, repeats_steps: bool, source: str) -> None:
     why = (
         "compiled and Rosenbrock steps draw in another order on their way back"
         if repeats_steps
-        else "its backward pass evaluates the field at other points, where it would be another field"
+        else "its backward pass evaluates the field at other points, with other random numbers"
     )
     steps = f"gradient=replay{' with compile=False and a method such as dopri5' if repeats_steps else ''}"
     raise RandomField(

@@ -225,6 +225,6 @@ def _difference(old: Any, new: Any) -> str:
     if type(old) in SIMPLE and type(new) in SIMPLE and max(len(repr(old)), len(repr(new))) < 40:
         return f"was {old!r}, and is {new!r} now"
     if old is ABSENT or new is ABSENT:
-        return "was not there, and is now" if old is ABSENT else "is not there any more"
+        return "is new" if old is ABSENT else "no longer exists"
     is_tensor = isinstance(new() if isinstance(new, ref) else new, Tensor)
     return "is another tensor now" if is_tensor else "is another object now"

@@ -214,7 +214,7 @@ def _finite_rms(a: State, t: float) -> float:
     """Return the RMS of an incoming gradient at t; raise NotFinite if it is NaN or infinite."""
     size = rms(a)
     if not math.isfinite(size):
-        raise NotFinite(f"the gradient that came in at t = {t:.6g} is NaN or infinite.")
+        raise NotFinite(f"the incoming gradient at t = {t:.6g} is NaN or infinite.")
     return size
 
 

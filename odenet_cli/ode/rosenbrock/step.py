@@ -123,9 +123,9 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
             hidden = hidden if bool(beside.jacobian.any()) else "the state"
     if hidden:
         raise ValueError(
-            f"the field changes with {hidden}, and autograd does not see how: it reads numbers (float(t), item(), "
-            "numpy), or computes under detach() or torch.no_grad(). A Rosenbrock method needs this derivative: compute "
-            "with tensors, or use an explicit method such as solver.method=dopri5."
+            f"the field depends on {hidden} in a way that autograd cannot see: it reads numbers (float(t), item(), "
+            "numpy), or computes under detach() or torch.no_grad(). A Rosenbrock method needs this derivative: "
+            "compute with tensors, or use an explicit method such as solver.method=dopri5."
         )
 
 

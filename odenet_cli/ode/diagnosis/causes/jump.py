@@ -32,7 +32,7 @@ def find(solve: TracedSolve) -> Finding | None:
     return Finding("jump", reason, evidence, [_declared(solver, found)], extend=_more_jumps)
 
 
-SMOOTH = "smooth the switch (torch.sigmoid(y / width) in the place of y > 0)"
+SMOOTH = "smooth the switch (torch.sigmoid(y / width) instead of y > 0)"
 
 
 def _declared(solver: Adaptive, found: dict[float, bool]) -> Cure:

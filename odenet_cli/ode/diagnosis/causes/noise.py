@@ -35,7 +35,7 @@ def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
     remedy = (
         "draw once per solve and pass the numbers in args; switch dropout off inside the field (field.eval(), p=0)"
         if generators
-        else "let the field keep no state of its own: what changes from solve to solve goes into args"
+        else "the field should have no internal state: pass what changes between solves in args"
     )
 
     # For the trial the field is changed as the remedy says: each evaluation draws the same numbers.
@@ -49,7 +49,7 @@ def _at(solve: TracedSolve, t: float, y: State) -> Finding | None:
     # State that a copy does not include, such as a closure variable, keeps changing: then nothing can be tried.
     held = _spread(TracedSolve(repair(solve.case), solve.trace), t, y, 2)[1] == 0.0
     evidence = {"difference of two evaluations, relative": apart / size}
-    reason = f"two evaluations at t = {t:.6g} differ: {source}, and is no field of an equation"
+    reason = f"two evaluations at t = {t:.6g} differ: {source}, so it defines no differential equation"
     return Finding("noise", reason, evidence, [{"field": remedy}], repair if held else None)
 
 

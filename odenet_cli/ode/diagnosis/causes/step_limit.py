@@ -30,5 +30,5 @@ def find(solve: TracedSolve) -> Finding | None:
         return None
     evidence = {"steps": trace.attempts, "reached t": trace.end[0], "of": solve.t1, "h": solve.h}
     limits = ", ".join(f"solver.{key}={getattr(solver, key):g}" for key in cure)
-    reason = f"the steps are as long as the tolerance allows, and {limits} is too narrow for it"
+    reason = f"the steps are as long as the tolerance allows, and {limits} is too low for it"
     return Finding("step_limit", reason, evidence, [cure])

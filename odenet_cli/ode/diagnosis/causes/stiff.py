@@ -46,7 +46,7 @@ def find(solve: TracedSolve) -> Finding | None:
         if ended and not (h * radius > bound and _is_far_off(solve, steps)):
             return None
         evidence = {"spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
-        reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times as long as is stable"
+        reason = f"fixed steps of {h:.2g} are {h * radius / bound:.2g} times the largest stable step"
         return Finding("stiff", reason, evidence, [{"steps": steps}])
     # Far beyond the bound steps would not be accepted: then it is something else that the power iteration has met.
     if h * radius > 4 * bound or not _smooth(solve):
@@ -56,7 +56,7 @@ def find(solve: TracedSolve) -> Finding | None:
     ahead = max(trace.attempts * solve.span / done, (solve.span - done) * radius / (0.7 * bound) + trace.attempts)
     evidence = {"h": h, "spectral radius": radius, "h times it": h * radius, "bound of stability": bound}
     reason = (
-        f"{trace.attempts:,} steps, the last of {h:.2g}, are as long as is stable (h times the spectral radius is "
+        f"{trace.attempts:,} steps, the last of {h:.2g}, are at the limit of stability (h times the spectral radius is "
         f"{h * radius:.2g}, the bound {bound:.2g}), while the solution is smooth over {len(trace.window)} of them"
     )
     if ended:
