@@ -114,7 +114,9 @@ def train(words: Sequence[str]) -> LoadedRun:
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
         raise TypeError(f'words={words!r:.60} must be a list of texts, ["model=odenet", "data=digits"].')
     if {"-m", "--multirun"} & set(words):  # before hours are spent
-        raise RequestError("these words train a sweep, not one run to load: leave out -m, and call once for each run.")
+        raise RequestError(
+            "these overrides start a sweep, not a single run to load: leave out -m, and call once for each run."
+        )
     command = [sys.executable, "-m", "odenet_cli", "train", *words]
     lines: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -132,5 +134,7 @@ def train(words: Sequence[str]) -> LoadedRun:
         raise OdenetError(f"odenet train ended with exit code {process.returncode}: {said}")
     folder = Path(lines[-1].rpartition("| ")[2] if lines else "")
     if not holds_run(folder):
-        raise OdenetError("these words train no run to load. Give those of one run, without -m, --dry-run or --cfg.")
+        raise OdenetError(
+            "these overrides do not train a run to load. Give those of a single run, without -m, --dry-run or --cfg."
+        )
     return load(folder)

@@ -75,7 +75,7 @@ def printed() -> int:
     if lost is None:
         return 0
     words = describe_disk_full(lost) if is_disk_full(lost) else f"{lost.strerror}."
-    return report(lost, f"error: not all of the output could be written: {words}\n  Redirect it to another place.", 1)
+    return report(lost, f"error: not all of the output could be written: {words}\n  Redirect it elsewhere.", 1)
 
 
 def dispatch(argv: list[str]) -> int:
@@ -93,7 +93,7 @@ def dispatch(argv: list[str]) -> int:
         from odenet_cli.registry import nearest
 
         near = nearest(command, commands())
-        raise RequestError(f"odenet {command}: no such command.{near}\n  There are: {', '.join(commands())}.")
+        raise RequestError(f"odenet {command}: no such command.{near}\n  Available: {', '.join(commands())}.")
     try:
         os.getcwd()
     except FileNotFoundError as error:

@@ -87,7 +87,7 @@ def describe_external(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return f"out of memory: {_named(error).splitlines()[0]}"
     if is_disk_full(error):
-        return f"{describe_disk_full(error)}\n  Make room, and start it again."
+        return f"{describe_disk_full(error)}\n  Free some space and start again."
     if own := user_frame(error):
         return f"{_named(error)}\n  {own}"
     if isinstance(error, OSError) and error.strerror:

@@ -89,8 +89,8 @@ def check_metrics(folder: Path, size: int) -> None:
     except OSError as error:
         reason = str(error.strerror)
     except ValueError:
-        reason = f"its first {size:,} bytes are not the records that the checkpoint was written after"
-    raise RequestError(f"{path} is damaged: {reason}.\n  Put it back, or start a new run in another folder.")
+        reason = f"its first {size:,} bytes are not the records that preceded the checkpoint"
+    raise RequestError(f"{path} is damaged: {reason}.\n  Restore it, or start a new run in another folder.")
 
 
 def _parse_metrics(text: str) -> list[dict[str, Any]]:

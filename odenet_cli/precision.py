@@ -17,10 +17,10 @@ def check_tolerance(key: str, rtol: float, dtype: str, wider: str = "dtype") -> 
     if not 0 < rtol < EPS[dtype]:
         return None
     if rtol < EPS[dtype] / 100:
-        remedy = "no floating-point type here reaches it" if dtype == "float64" else f"use {wider}=float64"
+        remedy = "no floating-point type here resolves it" if dtype == "float64" else f"use {wider}=float64"
         raise ValueError(f"{key}={rtol:g} is far below the resolution of {dtype}: {remedy}.")
     more = "" if dtype == "float64" else f" {wider}=float64 can."
     return (
-        f"{key}={rtol:g} is below the resolution of {dtype}: errors that small cannot be seen, "
-        f"and {EPS[dtype]:.1e} is used.{more}"
+        f"{key}={rtol:g} is below the resolution of {dtype}: such small errors cannot be measured, so {EPS[dtype]:.1e} "
+        f"is used.{more}"
     )

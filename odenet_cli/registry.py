@@ -86,7 +86,7 @@ def require(key: str, name: str, choices: Iterable[str]) -> str:
     """Return `name` if it is one of `choices`; else raise RequestError, which lists them and offers the nearest."""
     known = list(choices)
     if name not in known:
-        raise RequestError(f"{key}={name} is not known.{nearest(name, known)}\n  There are: {', '.join(known)}.")
+        raise RequestError(f"{key}={name} is not known.{nearest(name, known)}\n  Available: {', '.join(known)}.")
     return name
 
 
@@ -128,13 +128,13 @@ def check_options(
             listing = ", ".join(allowed) or "none"
             where = f"of {key}={of}" if of else "here"
             raise RequestError(
-                f"{key}.{name} is not an option {where}.{nearest(name, allowed)}\n  There are: {listing}."
+                f"{key}.{name} is not an option {where}.{nearest(name, allowed)}\n  Available: {listing}."
             )
         if name in hints and not has_type(value, hints[name]):
             raise RequestError(f"{key}.{name}={value!r} is not {describe_type(hints[name])}.")
     for name, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
-            known = f"; by themselves come {', '.join(given)}" if given else ""
+            known = f"; the program itself passes {', '.join(given)}" if given else ""
             raise RequestError(f"{key}.{name} is missing; give it a value: {sign}{key}.{name}=…{known}.")
 
 
@@ -220,7 +220,7 @@ def _guarded(what: str, own: type[Any]) -> type[Any]:
         except RequestError:
             raise
         except (Exception, SystemExit) as error:
-            raise RequestError(f"{what} cannot be made: {describe(error)}.") from error
+            raise RequestError(f"{what} cannot be created: {describe(error)}.") from error
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     kind: Any = type(own)

@@ -65,12 +65,12 @@ def where_one_is(folder: Path) -> str:
     """Return a hint for a folder that is not a run's: a run above or below it, or how to list runs."""
     above = [place for place in folder.parents[:2] if (place / "config.yaml").is_file()]
     if above:
-        return f"It is a part of one: {above[0]}."
+        return f"It is part of the run {above[0]}."
     depths = ("*/", "*/*/", "*/*/*/")  # of a sweep, of runs, of sweeps; / has no end
     below = sorted(path.parent for depth in depths for path in folder.glob(f"{depth}run.json"))
     if below:
-        return f"It has {len(below)} below it, such as {shlex.quote(str(below[0]))}."
-    return "`odenet runs` lists those here; last is the newest, last~1 the one before it."
+        return f"It contains {len(below)} run{'s' * (len(below) != 1)}, such as {shlex.quote(str(below[0]))}."
+    return "`odenet runs` lists the runs of this folder; last is the newest, last~1 the one before it."
 
 
 def recent_runs() -> list[Path]:
@@ -133,7 +133,7 @@ def as_it_is(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     record = read_record(folder)  # again: it may have ended between the two looks
     if record.get("status") != "running":
         return record
-    reason = f"it ended without a word (killed, or a power cut). Go on: {resume_command(short(folder))}"
+    reason = f"it ended without a message (killed, or a power failure). Continue: {resume_command(short(folder))}"
     return {**record, "status": "killed", "reason": reason}
 
 
@@ -161,8 +161,9 @@ def parse_record(folder: Path) -> dict[str, Any]:
     version = record.get("format", 1)
     if type(version) is int and version > FORMAT:
         raise RequestError(
-            f"{folder / 'run.json'} is of a newer version of odenet: it has format {version}, and this one reads up to "
-            f"{FORMAT}.\n  Install that version to go on with this run."
+            f"{folder / 'run.json'} was written by a newer version of odenet: its format is {version}, and this "
+            f"version reads up to {FORMAT}.\n"
+            "  Install the newer version to continue this run."
         )
     check_types(record, {**RECORD, "format": int} if "format" in record else RECORD, "run.json")
     for stop in record.get("resumed") or []:
@@ -187,7 +188,7 @@ def names_place(word: str) -> bool:
 def read_text(path: Path) -> str:
     """Return the text of a file; a pipe or a device is refused, as reading it would wait for ever."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path.name} is no file")
+        raise ValueError(f"{path.name} is not a file")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -201,4 +202,4 @@ def check_types(section: Any, types: Mapping[str, Any], name: str) -> None:
     for key, kind in types.items():
         value = section.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{name}: {key} is {value!r:.40}" if key in section else f"{name}: there is no {key}")
+            raise ValueError(f"{name}: {key} is {value!r:.40}" if key in section else f"{name}: {key} is missing")

@@ -67,7 +67,7 @@ def test_loading_draws_no_random_numbers(run):
 def test_a_failed_command_raises(tmp_path, monkeypatch):
     """The error is the command's own, from its first line on."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OdenetError, match=r"exit code 2: model=nothing is not known\.\n  There are: cnf, "):
+    with pytest.raises(OdenetError, match=r"exit code 2: model=nothing is not known\.\n  Available: cnf, "):
         odenet.train(["model=nothing"])
 
 
@@ -94,7 +94,7 @@ def test_weights_are_the_best_or_the_last(run):
 def test_words_that_train_no_run_are_refused(tmp_path, monkeypatch):
     """There is nothing to load."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OdenetError, match="train no run to load"):
+    with pytest.raises(OdenetError, match="do not train a run to load"):
         odenet.train(["--cfg", "job"])
 
 

@@ -44,7 +44,7 @@ def test_what_is_new_takes_its_default_and_is_said_once(run, capsys, monkeypatch
     read_run(run)
     told = capsys.readouterr().err
     assert told.count("model.augment=0") == 1
-    assert told.startswith(f"warning: {run / 'config.yaml'} is of an older version without ")
+    assert told.startswith(f"warning: {run / 'config.yaml'} was written by an older version and lacks ")
     assert check_same_run(run, config) == {}
 
 
@@ -95,7 +95,9 @@ def test_relative_paths_of_old_runs_are_found_beside_them(odenet, tmp_path):
 def test_a_newer_format_is_refused(run):
     path = run / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
-    with pytest.raises(RequestError, match=rf"run\.json is of a newer version of odenet: it has format {FORMAT + 1}"):
+    with pytest.raises(
+        RequestError, match=rf"run\.json was written by a newer version of odenet: its format is {FORMAT + 1}"
+    ):
         read_record(run)
 
 

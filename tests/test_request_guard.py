@@ -75,14 +75,14 @@ PLANTED = [
     ("hydra.runtime.output_dir", "/etc", "hydra.runtime.output_dir"),
     ("hydra.output_subdir", "../x", "hydra.output_subdir"),
     ("hydra.output_subdir", "/x", "hydra.output_subdir"),
-    ("hydra.run.dir", "${oc.env:SECRET}", ": hydra.run.dir calls ${oc.env:"),
-    ("name", "${oc.env:SECRET}", ": name calls ${oc.env:"),
-    ("data.root", "a-${oc.decode:'1'}", ": data.root calls ${oc.decode:"),
-    ("name", "${${.dtype}:SECRET}", ": name calls ${"),
-    ("name", "${oc.select:x,${oc.env:SECRET}}", ": name calls ${oc.env:"),
-    ("defaults", ["schema", "hydra/odenet", {"x": "${oc.env:SECRET}"}], ": defaults.2.x calls ${oc.env:"),
+    ("hydra.run.dir", "${oc.env:SECRET}", ": hydra.run.dir uses ${oc.env:"),
+    ("name", "${oc.env:SECRET}", ": name uses ${oc.env:"),
+    ("data.root", "a-${oc.decode:'1'}", ": data.root uses ${oc.decode:"),
+    ("name", "${${.dtype}:SECRET}", ": name uses ${"),
+    ("name", "${oc.select:x,${oc.env:SECRET}}", ": name uses ${oc.env:"),
+    ("defaults", ["schema", "hydra/odenet", {"x": "${oc.env:SECRET}"}], ": defaults.2.x uses ${oc.env:"),
     ("hydra.run.dir", "\\${oc.env:SECRET}", "hydra.run.dir"),
-    ("hydra.sweeper.params.name", "\\${oc.env:SECRET}", "hydra.sweeper.params.name calls ${oc.env:"),
+    ("hydra.sweeper.params.name", "\\${oc.env:SECRET}", "hydra.sweeper.params.name uses ${oc.env:"),
 ]
 
 
@@ -131,7 +131,7 @@ def test_a_preset_in_the_same_folder_is_no_better(saved, tmp_path, group, text, 
 def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, mode, key):
     """What an unset variable of the shell leaves would strew a run's files."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match=f"{key}= names no folder"):
+    with pytest.raises(RequestError, match=f"{key}= is empty"):
         prepare([*mode, *TINY, "seed=1", f"{key}="])
 
 
@@ -238,15 +238,15 @@ def test_a_saved_configuration_is_resolved_once(saved, tmp_path):
 SWEEPS = {
     "seed=range(3,0)": "seed=range(3,0) has no value",
     "seed=glob(x)": "seed=glob(x) has no value",
-    "seed=range(0,nan)": "seed=range(0,nan): a range goes",
-    "seed=range(0,inf)": "seed=range(0,inf): a range goes",
-    "seed=range(1,3,0)": "seed=range(1,3,0): a range goes",
+    "seed=range(0,nan)": "seed=range(0,nan): a range needs",
+    "seed=range(0,inf)": "seed=range(0,inf): a range needs",
+    "seed=range(1,3,0)": "seed=range(1,3,0): a range needs",
     "seed=interval(1,3)": "seed=interval(1,3): an interval",
     "seed=range(1,1e9)": "seed=range(1,1e9) has 999,999,999 values",
     "seed=range(1,1000000000)": "has 999,999,999 values",
     "seed=shuffle(range(1,1000000000))": "has 999,999,999 values",
-    "seed=range(0,200) optim.lr=range(1,101)": "seed 200, optim.lr 100: together 20,000 points, more than the 10,000",
-    "hydra.sweeper.params.seed=1,2": "say the key itself",
+    "seed=range(0,200) optim.lr=range(1,101)": "seed 200, optim.lr 100: 20,000 points in total; the limit",
+    "hydra.sweeper.params.seed=1,2": "on the command line use the key itself",
     "model=mlp,odnet": "Did you mean `odenet`?",
 }
 

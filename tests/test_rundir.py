@@ -55,7 +55,7 @@ def test_a_record_that_no_run_wrote_is_refused(tmp_path, text):
 
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(RequestError, match=r"run\.json cannot be read: run\.json is no file"):
+    with pytest.raises(RequestError, match=r"run\.json cannot be read: run\.json is not a file"):
         read_record(tmp_path)
 
 

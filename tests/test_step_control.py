@@ -59,7 +59,7 @@ def test_every_key_reaches_the_solver():
         ("solver=rk4 solver.max_step=0.1", r"solver\.max_step=0\.1 has no meaning for rk4, which takes fixed steps"),
         ("solver=euler solver.jumps=[1]", r"solver\.jumps=\[1\.0\] has no meaning for euler"),
         ("eval.solver.method=rk4 eval.solver.controller=PI", r"eval\.solver\.controller=PI has no meaning for rk4"),
-        ("solver.controller=pi", r"solver\.controller=pi is not known\. Did you mean `PI`\?\s+There are: I, PI, PID"),
+        ("solver.controller=pi", r"solver\.controller=pi is not known\. Did you mean `PI`\?\s+Available: I, PI, PID"),
         ("solver.max_step=0", r"solver\.max_step=0\.0 is out of range: it must be above 0"),
         ("solver.first_step=-1", r"solver\.first_step=-1\.0 is out of range"),
         ("solver.min_step=-1", r"solver\.min_step=-1\.0 is out of range"),

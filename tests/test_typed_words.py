@@ -91,12 +91,12 @@ def test_bytes_that_are_no_text_are_refused():
 def test_what_hydra_cannot_read_is_told_with_its_quotes(word, quoted):
     with pytest.raises(RequestError, match="cannot be read") as told:
         parse_values(word)
-    assert str(told.value).endswith(f"needs its own quotes: {quoted}.")
+    assert str(told.value).endswith(f"or =: {quoted}.")
 
 
 def test_a_path_with_a_comma_is_one_path_or_is_told_how_to_be_several(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match="is one path, with a comma") as refused:
+    with pytest.raises(RequestError, match="is read as one path that contains a comma") as refused:
         parse(["-m", "data.path=a.csv,b c.csv"])
     assert str(refused.value).endswith("quote each of them: \"data.path='a.csv','b c.csv'\"")
     assert parse(["-m", "data.path='a.csv','b c.csv'"]).overrides == ["data.path='a.csv','b c.csv'"]

@@ -107,16 +107,18 @@ def test_small_sets_are_audited_whole_and_say_so():
     audit = Audit(run(EULER, test=400, train=800), EULER, 300)
     assert audit.samples == {"test": 400, "train": 800}
     about = audit.about("digits")
-    assert "1,200 samples of digits: 400 test + 800 train together, as test alone has fewer than 1,000" in about
+    assert (
+        "1,200 samples of digits: 400 test + 800 train together, as the test split alone has fewer than 1,000" in about
+    )
     assert "a loss below 0.67 points is never significant" in about
     large = Audit(run(EULER, test=5_000, train=800), EULER, 300)
     assert large.about("mnist") == "5,000 samples of mnist: 5,000 test"
 
 
 def test_too_few_samples_and_other_tasks_are_refused():
-    with pytest.raises(RequestError, match="999 samples in all; an audit needs 1,000"):
+    with pytest.raises(RequestError, match="999 samples in total; an audit needs at least 1,000"):
         Audit(run(EULER, test=500, train=499), EULER, 300)
-    with pytest.raises(RequestError, match="task is density"):
+    with pytest.raises(RequestError, match="the task of this run is density"):
         Audit(run(EULER, task="density"), EULER, 300)
 
 

@@ -91,6 +91,6 @@ def test_rows_do_not_go_through_a_link(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     (tmp_path / "paces.jsonl").symlink_to(precious)
-    with pytest.raises(RequestError, match=r"paces\.jsonl is a link to"):
+    with pytest.raises(RequestError, match=r"paces\.jsonl is a symbolic link to"):
         Rows(tmp_path / "paces.jsonl")
     assert precious.read_text() == "mine"

@@ -195,7 +195,7 @@ def test_the_command_names_who_is_missing(folder, monkeypatch, capsys):
     ("words", "message"),
     [
         (["tabel1"], "neither an item nor the folder of a run.*table1"),
-        (["table1", "against=scipy"], "against= is for a RUN"),
+        (["table1", "against=scipy"], "against= only applies to a RUN"),
         (["{run}", "against=scipi"], "scipi.*scipy"),
         (["{run}", "table1"], "Give one item or one run"),
         (["{run}", "solver.rtol=1"], "solver.rtol is not a key here"),

@@ -28,7 +28,7 @@ def no_peers(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["w9"], "There are: precision, train, w1, w2, w3, w4."),
+        (["w9"], "Available: precision, train, w1, w2, w3, w4."),
         (["precison"], "Did you mean `precision`?"),
         (["repeat=3"], "Did you mean `repeats`?"),
         (["--agains", "torchode"], "Did you mean `--against`?"),
@@ -36,7 +36,7 @@ def no_peers(monkeypatch):
         (["--against="], "against= needs a value."),
         (["--against"], "--against needs a value."),
         (["out="], "out= needs a value."),
-        (["device=gpu"], "device=gpu is not known; it may be auto, cpu, cuda or cuda:N."),
+        (["device=gpu"], "device=gpu is not known. Available: auto, cpu, cuda, cuda:N."),
     ],
 )
 def test_a_word_that_means_nothing_is_refused(words, answer):

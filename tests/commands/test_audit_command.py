@@ -28,7 +28,7 @@ def test_the_table_and_the_file(run_folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     samples = "1,797 samples of digits: 360 test + 144 valid + 1,293 train together"
     assert samples in lines[0]
-    assert lines[1] == "with so few a loss below 0.45 points is never significant"
+    assert lines[1] == "with so few samples, a loss below 0.45 points is never significant"
     assert lines[2].split() == ["solver", "steps", "NFE", "error", "lost", "gained", "p"]
     solvers = ["euler 1 step", "euler 2 steps", "midpoint 1 step", "midpoint 2 steps", "rk4 1 step", "rk4 2 steps"]
     assert all(line.startswith(name) for line, name in zip(lines[3:], [*solvers, "dopri5 0.1"]))
@@ -52,7 +52,7 @@ def test_no_finer_solver_leaves_it_open(tmp_path, capsys):
     folder = trained(tmp_path / "fine", *words)
     capsys.readouterr()
     assert command.main([str(folder), "steps=1", "rtol=1e-2", "strict=true"]) == 0
-    assert "cannot be told: no solver here is finer than dopri5 0.001" in capsys.readouterr().out
+    assert "undecided: no solver here is finer than dopri5 0.001" in capsys.readouterr().out
     assert json.loads((folder / "audit.json").read_text())["verdict"] == "open"
 
 
@@ -72,7 +72,7 @@ def test_a_net_that_is_no_ode_ends_in_1_only_when_that_was_asked_for(run_folder,
     last = capsys.readouterr().out.splitlines()[-1]
     assert (
         last
-        == "not an ODE: euler 2 steps, a finer solver than euler 1 step, loses 100.00 points of accuracy (p < 1e-99)"
+        == "not an ODE: euler 2 steps, which is finer than euler 1 step, loses 100.00 points of accuracy (p < 1e-99)"
     )
 
 

@@ -69,8 +69,8 @@ def test_the_exit_code_is_the_same_when_the_reader_leaves(run_folder):
     ("command", "word", "allowed"),
     [
         (audit, f"steps=1,{10**12}", "steps=1000000000000 must be a whole number from 1 to 100,000"),
-        (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "together 10,201 points"),
-        (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "more than the 10,000"),
+        (scoring, "eval.solver.steps=range(1,102) eval.solver.max_steps=range(1,102)", "10,201 points in total"),
+        (gradcheck, "solver.steps=range(1,102) solver.max_steps=range(1,102)", "the limit for a sweep is 10,000"),
     ],
 )
 def test_numbers_have_a_bound(run_folder, command, word, allowed):
@@ -106,7 +106,7 @@ def test_points_come_from_a_pipe(tmp_path):
 def test_points_come_from_no_folder_and_no_device_without_end(tmp_path):
     for source, says in (
         (tmp_path, "cannot be read: Is a directory"),
-        (Path("/dev/zero"), "is a device. Name a file"),
+        (Path("/dev/zero"), "is a device, not a file. Name a file"),
         (tmp_path / ("x" * 300), "cannot be read: File name too long"),
     ):
         with pytest.raises(RequestError, match=f"^points={source} {says}"):

@@ -47,8 +47,8 @@ def test_every_value_has_its_origin(dry):
     assert max(map(len, text.splitlines())) <= 80
     assert "optim.clip" in text.partition("not set:")[2]
     assert re.search(r"^folder +runs/\S+-odenet-dopri5$", text, re.MULTILINE)
-    assert re.search(r"^steps +6, 2 an epoch, of 8 samples$", text, re.MULTILINE)
-    assert re.search(r"^NFE +\d+ forward, \d+ backward a step$", text, re.MULTILINE)
+    assert re.search(r"^steps +6, 2 per epoch, of 8 samples$", text, re.MULTILINE)
+    assert re.search(r"^NFE +\d+ forward, \d+ backward per step$", text, re.MULTILINE)
     assert re.search(r"^time +about [\d.]+ s of training", text, re.MULTILINE)
 
 
@@ -58,7 +58,7 @@ def test_experiments_and_presets_are_named(dry):
     assert rows["optim.name"] == ("rmsprop", "optim=rmsprop")
     assert rows["eval.dtype"] == ("float64", "recipe of data=moons")
     assert not [key for key in rows if "solver." in key]
-    assert "this model solves no ODE" in text
+    assert "this model does not solve an ODE" in text
 
 
 FIT = ["model=fit", "model.field=logistic", "data=table", "data.path=size.csv", "device=cpu", "model.starts=1"]
@@ -70,11 +70,11 @@ def test_a_fit_is_estimated_to_where_it_converges(dry, tmp_path):
     (tmp_path / "size.csv").write_text("\n".join(["time,size", *sizes]))
     start = ["+model.start.rate=0.9", "+model.start.capacity=55"]
     _, text = dry(*FIT, *start)
-    steps = int(re.search(r"^steps +(\d+), in which it converges$", text, re.MULTILINE)[1])
+    steps = int(re.search(r"^steps +(\d+), after which it has converged$", text, re.MULTILINE)[1])
     whole = " ".join(text.split())
-    assert re.search(r"time about [\d.]+ s of training, \d+ ms a step; the search for a start and scoring", whole)
+    assert re.search(r"time about [\d.]+ s of training, \d+ ms per step; the search for initial values", whole)
     _, text = dry(*FIT, *start, "trainer.max_steps=2")
-    assert "steps       at most 2; a fit ends where it has converged" in text
+    assert "steps       at most 2; a fit ends when it has converged" in text
     assert command.main([*FIT, *start, "logger=none", "hydra.run.dir=run"]) == 0
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == steps > 2
@@ -96,7 +96,7 @@ def test_data_that_are_not_here_are_not_downloaded(dry, tmp_path, monkeypatch):
     rows, text = dry("data=mnist", "model=mlp", "device=cpu")
     assert rows["data.download"] == ("auto", "data=mnist")
     assert "MNIST is not complete" in text
-    assert "cost        not estimated: the data are not here" in text
+    assert "cost        not estimated: the data are missing" in text
     rows, text = dry("model=mlp", "device=cpu", "model.hidden=4")
     assert rows["data.name"] == ("digits", "data=auto")
     assert "digits, unless the run can download MNIST" in text

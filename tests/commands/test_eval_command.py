@@ -162,14 +162,14 @@ WRONG = {
     "eval.solver.method=rk5": ["rk4"],
     "eval.solver.method=5": ["eval.solver.method=5 is not known"],
     "eval.solver.method=rk4 eval.solver.rtol=1e-3": ["rk4", "fixed steps"],
-    "eval.solver.rtol=1e-3 eval.solver.rtol=1e-4": ["eval.solver.rtol is said more than once"],
+    "eval.solver.rtol=1e-3 eval.solver.rtol=1e-4": ["eval.solver.rtol is given more than once"],
     "solver.rtol=1e-3": ["solver.rtol is not a key here", "eval.solver.rtol"],
     "optim.lr=3": ["optim.lr is not a key here"],
     "split=tset": ["Did you mean `test`?"],
     "split=test,valid": ["split=test,valid is not known"],
     "checkpoint=frist": ["best", "last"],
     "rtol": ["'rtol' is not of the form key=value"],
-    "device=cpu,cpu": ["only eval.solver.* takes several values"],
+    "device=cpu,cpu": ["only eval.solver.* accepts several values"],
     "--rtol=3": ["--rtol is not a key here"],
     "eval.solver.rtol=[1": ["eval.solver.rtol=[1 cannot be read"],
     "eval.batch_size=0": ["eval.batch_size=0"],
@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_and_a_foreign_one_are_refused(tmp_path, run_folder
     with pytest.raises(RequestError, match=r"model\.width: 4 in the checkpoint, 8 here"):
         command.main([str(folder)])
     (folder / "checkpoints" / "best.pt").write_bytes(b"damaged")
-    with pytest.raises(RequestError, match=r"best\.pt is not a sound checkpoint"):
+    with pytest.raises(RequestError, match=r"best\.pt is not a valid checkpoint"):
         command.main([str(folder)])
 
 

@@ -96,7 +96,7 @@ def test_the_table(check):
     code, (record,), lines = check("batches=1", "threshold=1e-9")
     assert code == 1
     assert "last weights, step 300" in lines[0]  # nothing was held out, so there is no best
-    assert "32 training samples of digits a batch, float32" in lines[0]
+    assert "32 training samples of digits per batch, float32" in lines[0]
     assert lines[1] == "reference: the differential equation in float64, dopri5 at 0.0001"
     heads = ["gradient", "backward", "forward", "batch", "loss", "norm", "steps", "field", "reference", "field"]
     assert lines[2].split() == [*heads, "NFE", "back"]
@@ -218,7 +218,7 @@ def test_a_detach_is_found_by_finite_differences(check, planted):
     assert code == 1
     assert records[0]["error_steps"] < 1e-5
     assert records[0]["error_difference"] > 0.05
-    assert "failed: autograd is off finite differences of the loss by" in lines[-1]
+    assert "failed: autograd differs from finite differences of the loss by" in lines[-1]
     assert check(TARGET, "batches=1", "difference=10", folder=planted("detach"))[0] == 0
 
 
@@ -228,7 +228,7 @@ def test_a_straight_through_estimator_is_named_and_no_fault(check, planted):
     assert code == 0
     assert record["error_difference"] > 0.05
     assert record["jumps"]
-    assert "as under a straight-through estimator" in " ".join(lines[-2:])
+    assert "as with a straight-through estimator" in " ".join(lines[-2:])
     assert "jumps" not in check(TARGET, "batches=1", folder=planted("detach"))[1][0]
 
 
@@ -285,7 +285,7 @@ WRONG = {
     "threshold=0": ["threshold=0 must be a number above 0"],
     "threshold=x": ["threshold=x must be a number above 0"],
     "batches=1.5": ["batches=1.5 must be a whole number above 0"],
-    "batches=1000": ["batches=1000 is more than the 162 there are"],
+    "batches=1000": ["batches=1000 is more than the 162 available batches"],
     "batches=1,2": ["batches=1,2 must be a whole number above 0"],
     "checkpoint=first": ["best", "last"],
     "optim.lr=3": ["optim.lr is not a key here"],

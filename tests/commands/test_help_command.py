@@ -19,7 +19,7 @@ def test_why_is_said_of_the_key_alone():
     config = compose(["solver=rk4", "gradient=replay", "optim=lm"])
     for key in ("optim.clip", "optim.weight_decay", "optim.momentum"):
         assert why_unused(key, config) == f"{key} has no meaning for optim=lm."
-    assert why_unused("solver.budget", config) == "solver.budget steers a tolerance, and rk4 takes fixed steps."
+    assert why_unused("solver.budget", config) == "solver.budget needs an adaptive method, and rk4 takes fixed steps."
     assert why_unused("solver.jumps", config) == "solver.jumps has no meaning for rk4, which takes fixed steps."
     assert why_unused("gradient.norm", config) == "gradient.norm has no meaning for gradient=replay."
 
@@ -57,8 +57,11 @@ def test_keys_without_a_meaning_are_those_that_are_refused():
         ("data.noise data=moons", ["standard deviation around", "0.06 (data=moons)"]),
         ("optim", ["optim.lr", "optim.clip"]),
         ("optim.", ["optim.lr", "optim.clip"]),
-        ("solver.rtol solver=rk4", ["solver.rtol does not fit rk4: it takes fixed steps, solver.steps, so"]),
-        ("eval.solver.steps data=digits", ["eval.solver.steps does not fit dopri5", "by eval.solver.rtol"]),
+        ("solver.rtol solver=rk4", ["solver.rtol cannot be used with rk4: it takes fixed steps, solver.steps, and"]),
+        (
+            "eval.solver.steps data=digits",
+            ["eval.solver.steps cannot be used with dopri5", "tolerance eval.solver.rtol"],
+        ),
         ("gradient.norm gradient=replay", ["here     gradient.norm has no meaning for gradient=replay"]),
         ("gradient.coupling", ["here     gradient.coupling has no meaning for gradient=adjoint"]),
         ("optim.momentum optim=adam", ["here     optim.momentum has no meaning for optim=adam"]),
@@ -66,7 +69,7 @@ def test_keys_without_a_meaning_are_those_that_are_refused():
         ("model", ["model.width ", "channels of the feature maps", "model.field_args "]),
         ("data data=moons", ["data.noise "]),
         ("model.name model=fit data=table data.path=x", ["fit (model=fit)"]),
-        ("reproduce", ["no run uses it"]),
+        ("reproduce", ["not used by runs"]),
         ("model.field_args", ["its options"]),
         ("seed", ["0 or more", "0 (default)"]),
     ],

@@ -41,7 +41,7 @@ def test_a_run_with_a_field_of_ones_own(odenet, tmp_path):
 def test_an_option_of_the_field_without_its_plus_says_so(odenet):
     done = odenet("train", "model=cnf", *SHORT, "model.field_args.width=3")
     assert done.returncode == 2
-    assert "by a plus: +model.field_args.width=" in done.stderr
+    assert "write a plus: +model.field_args.width=" in done.stderr
 
 
 def test_the_command_that_doctor_prints_names_the_field(odenet, tmp_path):

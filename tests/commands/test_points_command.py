@@ -93,7 +93,7 @@ def test_by_command(odenet, tmp_path, table):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n1,2\n3,x\n4,\n" + "".join(f"{n}.5,{n * n}\n" for n in range(20)))
     done = odenet(*train, "data.path=bad.csv")
     assert done.returncode == 2
-    for part in ("has 3 faults of 3 kinds", "data.repeats=drop", "data.missing=[x]", "data.incomplete=drop"):
+    for part in ("has 3 errors of 3 kinds", "data.repeats=drop", "data.missing=[x]", "data.incomplete=drop"):
         assert part in done.stderr
     assert not (tmp_path / "run").exists()
 

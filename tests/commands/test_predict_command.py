@@ -86,7 +86,7 @@ def test_series_without_a_value_are_named(own, tmp_path, capsys):
     rows = [f"{name},2021-05-{t + 1:02d},{x},{x}" for name, x in (("z", 1), ("void", "")) for t in range(4)]
     new.write_text("\n".join(["name,day,x,y", *rows]))
     assert command.main([str(folder), f"data.path={new}", f"out={out}", "draws=20"]) == 0
-    assert "left out, no value: 1 series (void)" in capsys.readouterr().out
+    assert "ignored, without values: 1 series (void)" in capsys.readouterr().out
     assert set(polars.read_csv(out)["name"]) == {"z"}
 
 
@@ -166,10 +166,10 @@ def test_the_test_series_of_spirals_are_predicted(tmp_path, capsys):
     assert widths[1][1] == pytest.approx(widths[0][1])
     capsys.readouterr()
     command.main([str(folder), f"out={out}", "draws=50", "checkpoint=last"])
-    assert "as drawn: no validation series showed" in capsys.readouterr().out
+    assert "not calibrated: no validation series was available" in capsys.readouterr().out
     for damaged in ({"window": [1.0], "further": "none"}, {"window": [1.0, 1.0], "leads": [], "further": []}):
         (folder / "run.json").write_text(json.dumps({**record, "band": damaged}))
-        with pytest.raises(RequestError, match=r"run.json: band is .* Restore the file"):
+        with pytest.raises(RequestError, match=r"run.json: band is .* Restore what the run wrote"):
             command.main([str(folder), f"out={out}"])
 
 
@@ -191,7 +191,11 @@ def test_rates_of_events_are_predicted(tmp_path, capsys):
 def test_what_series_that_are_drawn_do_not_have_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = train_run(tmp_path / "run", "model=rnn", *SPIRALS, *SHORT)
-    refused = {"seen=0.5": "seen= is for tables", "horizon=3": "horizon= is for tables", "times=-1": "begins at 0"}
+    refused = {
+        "seen=0.5": "seen= only applies to tables",
+        "horizon=3": "horizon= only applies to tables",
+        "times=-1": "begins at 0",
+    }
     for words, says in {**refused, "times=soon": "each must be a number"}.items():
         with pytest.raises(RequestError, match=says):
             command.main([str(folder), "out=a.csv", words])
@@ -199,10 +203,10 @@ def test_what_series_that_are_drawn_do_not_have_is_refused(tmp_path, monkeypatch
 
 
 REFUSED = {
-    "": "no file given: say out=FILE.csv",
+    "": "out= is missing; give out=FILE.csv",
     "out=a.txt": "must end with .csv or .parquet",
-    "out=nowhere/a.csv": "there is no folder nowhere",
-    "out=a.csv seen=1.5": "seen=1.5 is a share",
+    "out=nowhere/a.csv": "the folder nowhere does not exist",
+    "out=a.csv seen=1.5": "seen=1.5 is out of range: it is a share",
     "out=a.csv horizon=7": "horizon=7 must be a number with a unit: 30d",
     "out=a.csv horizon=1e9d": "too many",
     "out=a.csv times=3": "times=3: each must be a date",
@@ -263,7 +267,7 @@ def test_a_regression_gives_the_values_of_all_samples_in_the_order_of_the_file(t
     new = polars.read_csv(out)
     assert new.columns == ["sample", "y1_predicted", "y2_predicted"]
     assert new["y1_predicted"].to_list() == few["y1_predicted"].to_list()
-    assert "nothing to compare with" in capsys.readouterr().out
+    assert "no y to compare with" in capsys.readouterr().out
     with pytest.raises(RequestError, match=r"new.npz has no y to compare with. .* odenet predict"):
         eval_command.main([str(folder), f"data.path={tmp_path / 'new.npz'}"])
 

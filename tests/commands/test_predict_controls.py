@@ -93,7 +93,9 @@ def test_a_forecast_beyond_the_control_is_refused_by_name(own, tmp_path, monkeyp
         command.main([str(folder), "out=a.csv", "horizon=30"])
     bare = tmp_path / "bare.csv"
     bare.write_text("series,time,y,kind\na,0,1,A\na,1,2,A\n")
-    with pytest.raises(RequestError, match=r"data\.controls=u: there is no such column, but series, time, y, kind"):
+    with pytest.raises(
+        RequestError, match=r"data\.controls=u: there is no such column. Available: series, time, y, kind"
+    ):
         command.main([str(folder), f"data.path={bare}", "out=a.csv"])
     path = write(tmp_path / "short.csv", oscillators(ahead=0))
     with pytest.raises(

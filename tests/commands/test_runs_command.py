@@ -58,7 +58,7 @@ def test_words_choose(odenet, runs):
     """All words must be in a run's name, data, status, folder or overrides."""
     assert odenet("runs", "failed", "digits").stdout.split()[0] == "last~1"
     assert odenet("runs", "--paths", "first").stdout == "runs/2026-01-01/a\n"
-    assert odenet("runs", "nothing").stdout == "no such run in runs/ and sweeps/ of this folder.\n"
+    assert odenet("runs", "nothing").stdout == "no run in runs/ and sweeps/ of this folder matches.\n"
 
 
 def test_last_is_a_run(odenet, runs):
@@ -77,10 +77,10 @@ def test_a_killed_run_is_none_that_runs(odenet, runs):
     with locked(runs / "runs/2026-01-02/b"):
         lines = odenet("runs").stdout.splitlines()
         assert [line.split()[-3] for line in lines[:3]] == ["killed", "running", "done"]
-        assert lines[3:] == ["What was killed goes on: odenet train resume=last"]
+        assert lines[3:] == ["To continue a run that was killed: odenet train resume=last"]
         assert odenet("runs", "running", "--paths").stdout == "runs/2026-01-02/b\n"
         report = odenet("report", ".").stdout
-    assert "sweeps/2026-01-03/c/0-x: killed: it ended without a word" in report
+    assert "sweeps/2026-01-03/c/0-x: killed: it ended without a message" in report
     assert "odenet train resume=sweeps/2026-01-03/c/0-x" in report
     assert "runs/2026-01-02/b: running: no record yet" in report
 
@@ -105,22 +105,22 @@ def test_the_way_on_is_short_and_quoted(runs, monkeypatch):
     path = folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
     monkeypatch.chdir(runs)
-    assert record_or_reason(folder)["reason"].endswith("Go on: odenet train 'resume=runs/2026-01-02/b c'")
+    assert record_or_reason(folder)["reason"].endswith("Continue: odenet train 'resume=runs/2026-01-02/b c'")
 
 
 def test_none_yet(odenet):
     """An empty folder is no error."""
     done = odenet("runs")
-    assert (done.returncode, done.stdout) == (0, "no run in runs/ and sweeps/ here yet.\n")
+    assert (done.returncode, done.stdout) == (0, "there are no runs in runs/ and sweeps/ of this folder yet.\n")
 
 
 @pytest.mark.parametrize(
     ("words", "way"),
     [
-        ("eval runs", "It has 3 below it, such as runs/2026-01-01/a."),
-        ("export sweeps/2026-01-03 out=w", "It has 1 below it, such as sweeps/2026-01-03/c/0-x."),
-        ("train resume=sweeps", "It has 1 below it, such as sweeps/2026-01-03/c/0-x."),
-        ("audit 1", "`odenet runs` lists those here; last is the newest, last~1 the one before it."),
+        ("eval runs", "It contains 3 runs, such as runs/2026-01-01/a."),
+        ("export sweeps/2026-01-03 out=w", "It contains 1 run, such as sweeps/2026-01-03/c/0-x."),
+        ("train resume=sweeps", "It contains 1 run, such as sweeps/2026-01-03/c/0-x."),
+        ("audit 1", "`odenet runs` lists the runs of this folder; last is the newest, last~1 the one before it."),
     ],
 )
 def test_what_is_no_run_leads_to_one(odenet, runs, words, way):
@@ -128,8 +128,8 @@ def test_what_is_no_run_leads_to_one(odenet, runs, words, way):
     done = odenet(*words.split())
     assert done.returncode == 2
     assert (
-        f" is not the folder of a run: there is no {words.split()[1].removeprefix('resume=')}/config.yaml.\n  {way}\n"
-        in (done.stderr)
+        f" is not the folder of a run: {words.split()[1].removeprefix('resume=')}/config.yaml "
+        f"does not exist.\n  {way}\n" in (done.stderr)
     )
 
 

@@ -70,16 +70,16 @@ WRONG = {
     "seed=-1": "seed=-1 must be a whole number from 0",
     "m=3": "m is not a key here",
     "points=nowhere.csv": "nowhere.csv cannot be read",
-    "points=words.csv": "line 2: y='b' is no finite number",
+    "points=words.csv": "line 2: y='b' is not a finite number",
     "points=ragged.csv": "line 2: 1 columns, where the first line has 2",
-    "points=nan.csv": "line 1: x1 is missing. Fill it in, or take the row out",
-    "points=typo.csv": "line 1: '0.5,abc' is neither names of columns nor a point",
+    "points=nan.csv": "line 1: x1 is missing. Fill it in, or delete the row",
+    "points=typo.csv": "line 1: '0.5,abc' is neither column names nor a point",
     "points=gap.csv": "line 3: 3 columns, where the first line has 2",
-    "points=typo.csv out=typo.csv": "is the file of the points",
-    "points=empty.csv": "there are no rows below it",
-    "points=three.csv": "3 numbers a line, and this flow has 2",
+    "points=typo.csv out=typo.csv": "is the file given as points=",
+    "points=empty.csv": "no rows follow",
+    "points=three.csv": "3 numbers per line, and this flow has 2",
     "points=three.csv n=4": "one or the other",
-    "out=nowhere/points.csv": "there is no folder nowhere",
+    "out=nowhere/points.csv": "the folder nowhere does not exist",
     "out=.": "is a folder",
     "out=a out=b": "once",
 }
@@ -108,7 +108,7 @@ def test_a_point_that_the_flow_cannot_be_solved_from_is_refused(flow, tmp_path, 
 
     monkeypatch.setattr(Planar, "log_prob", lost)
     (tmp_path / "far").write_text("1e30,1e30")
-    with pytest.raises(RequestError, match="cannot be solved from one of them"):
+    with pytest.raises(RequestError, match="could not be solved from one of the points"):
         sample.main([str(flow("planar")), f"points={tmp_path / 'far'}"])
 
 

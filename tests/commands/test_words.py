@@ -69,13 +69,13 @@ def test_every_option_of_every_command_has_the_same_spellings(command, name):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--ot=x"], "--ot is not an option here. Did you mean `--out`?\n  There are: --out, --n, --some, --all."),
+        (["--ot=x"], "--ot is not an option here. Did you mean `--out`?\n  Available: --out, --n, --some, --all."),
         (["out="], "out= needs a value."),
         (["some="], "some= needs a value."),
         (["--out"], "--out needs a value."),
         (["n=10"], "n=10 must be a whole number from 1 to 9."),
         (["--n", "1.5"], "n=1.5 must be a whole number from 1 to 9."),
-        (["n=1", "--n=2"], "n is said more than once; say it once."),
+        (["n=1", "--n=2"], "n is given more than once; give it only once."),
     ],
 )
 def test_what_is_refused(words, says):

@@ -107,7 +107,7 @@ def test_arrays_can_be_named(file):
     assert load(options | {"y": "b"}).task == "classify"
     found = load(options | {"y": "c"})
     assert (found.task, found.classes) == ("regression", 1)
-    assert "arrays that are not used: b" in found.record["warning"]
+    assert "ignored arrays: b" in found.record["warning"]
 
 
 def test_text_names_the_classes_and_a_vector_may_be_one_number(file):
@@ -134,52 +134,52 @@ def test_another_file_is_measured_in_the_units_of_the_run(file):
     assert data.shape("arrays", other, run) == ((5,), 4)
     for arrays, says in [
         ({"x": VECTORS[:3, :4], "y": LABELS[:3]}, r"samples \(4,\), and the run was trained on \(5,\)"),
-        ({"x": VECTORS[:3], "y": LABELS[:3] + 3}, "2 labels beyond the 4 classes"),
+        ({"x": VECTORS[:3], "y": LABELS[:3] + 3}, "2 labels outside the 4 classes"),
     ]:
         with pytest.raises(RequestError, match=says):
             load(file(**arrays), run=run)
 
 
 BAD = [
-    ({"x": VECTORS}, {}, r"no array is named y, y_train or alike; there are x \(40, 5\). Name it: data.y="),
+    ({"x": VECTORS}, {}, r"no array has a name such as y or y_train; there are x \(40, 5\). Name it: data.y="),
     ({"x": VECTORS, "y": LABELS[:39]}, {}, "x has 40 samples, and y 39"),
     ({"x": VECTORS.astype(object), "y": LABELS}, {}, r"x is \(40, 5\) object. Save it as real numbers"),
     ({"x": VECTORS + 1j, "y": LABELS}, {}, r"x is \(40, 5\) complex128"),
-    ({"x": VECTORS[:, :, None, None, None], "y": LABELS}, {}, "Inputs are vectors"),
+    ({"x": VECTORS[:, :, None, None, None], "y": LABELS}, {}, "Inputs must be vectors"),
     ({"x": VECTORS[:0], "y": LABELS[:0]}, {}, "N at least 1"),
     (
         {"x": BYTES[:, :3, :, :], "y": LABELS},
         {},
-        "both of its axes 2 and 4 may be .*data.layout=chw or data.layout=hwc",
+        "both of its axes 2 and 4 can be .*data.layout=chw or data.layout=hwc",
     ),
     ({"x": BYTES[:, :, :, :].repeat(2, 3), "y": LABELS}, {}, "neither of its axes"),
-    ({"x": VECTORS, "y": LABELS - 1}, {}, "y holds 10 numbers that are no labels, first -1 as number 0"),
+    ({"x": VECTORS, "y": LABELS - 1}, {}, "y holds 10 numbers that are not labels, first -1 in sample 0"),
     ({"x": VECTORS, "y": LABELS * 2}, {}, "3 of the 7 classes 0 to 6 have no training sample: 1, 3, 5"),
     (
         {"x": VECTORS, "y": LABELS + (LABELS == 3) * 10**15},
         {},
         "1,000,000,000,000,000 of the 1,000,000,000,000,004 classes .*: 3, 4, 5, 6, 7 and 999,999,999,999,995 more",
     ),
-    ({"x": VECTORS, "y": LABELS * 0}, {}, "y has one class only"),
+    ({"x": VECTORS, "y": LABELS * 0}, {}, "y has only one class"),
     ({"x": VECTORS, "y": LABELS.astype(float)}, {}, "data.task=classify or data.task=regression"),
     ({"x": VECTORS, "y": LABELS.astype(float)[:, None]}, {}, "data.task=classify or data.task=regression"),
     ({"x": VECTORS, "y": numpy.eye(4)[LABELS]}, {}, "as a one-hot code does, but stored as float64. .* argmax"),
-    ({"x": VECTORS, "y": LABELS + 0.5}, {"task": "classify"}, "40 numbers that are no labels, first 0.5"),
+    ({"x": VECTORS, "y": LABELS + 0.5}, {"task": "classify"}, "40 numbers that are not labels, first 0.5"),
     ({"x": VECTORS, "y": numpy.eye(4, dtype=int)[LABELS]}, {}, "one-hot code"),
     ({"x": VECTORS, "y": VECTORS[:, 0] * 0}, {"task": "regression"}, "y is constant .0. in training"),
     ({"x": VECTORS, "y": numpy.array(["a", "b"] * 20)}, {"task": "regression"}, "y is text"),
-    ({"x": VECTORS, "y": LABELS, "x_test": VECTORS}, {}, "samples in one piece beside splits"),
+    ({"x": VECTORS, "y": LABELS, "x_test": VECTORS}, {}, "both unsplit samples and splits"),
     ({"x_train": VECTORS, "y_train": LABELS, "x_test": VECTORS}, {}, "x_test without y"),
     (
         {"x_train": VECTORS, "y_train": LABELS, "x_test": VECTORS[:, :4], "y_test": LABELS},
         {},
         r"shape \(4,\), and x_tr",
     ),
-    ({"x": VECTORS, "y": LABELS}, {"x": "z"}, "data.x=z is not there"),
-    ({"x": VECTORS, "y": LABELS}, {"augment": ["flip"]}, "is for images, and x are vectors"),
+    ({"x": VECTORS, "y": LABELS}, {"x": "z"}, "data.x=z does not exist"),
+    ({"x": VECTORS, "y": LABELS}, {"augment": ["flip"]}, "is for images, and the inputs x are vectors"),
     ({"x": BYTES, "y": LABELS}, {"augment": ["crop"], "crop": 6}, "data.crop=6 is as wide"),
     ({"x": VECTORS * 1e200, "y": LABELS}, {}, "too large to be squared"),
-    ({"x": VECTORS[:4], "y": LABELS[:4]}, {"validation": 0.9}, "leave none to train on"),
+    ({"x": VECTORS[:4], "y": LABELS[:4]}, {"validation": 0.9}, "leave none for training"),
 ]
 
 
@@ -193,12 +193,12 @@ def test_what_is_wrong_is_named(file, arrays, options, says):
     ("options", "says"),
     [
         ({"path": None}, "data.path is missing"),
-        ({"path": "x.npz", "augment": ["rotate"]}, "data.augment=rotate is not known. There are: crop, flip"),
+        ({"path": "x.npz", "augment": ["rotate"]}, "data.augment=rotate is not known. Available: crop, flip"),
         ({"path": "x.npz", "crop": 2}, r"data.crop=2 needs data.augment=\[crop\]"),
         ({"path": "x.npz", "test": 0.0}, "data.test=0.0 is out of range"),
         ({"path": "x.npz", "task": "sort"}, "data.task=sort is not known"),
-        ({"path": "/nowhere/x.npz"}, "no file is named so"),
-        ({"path": "/tmp"}, "is no file but a folder"),
+        ({"path": "/nowhere/x.npz"}, "this file does not exist"),
+        ({"path": "/tmp"}, "is not a file but a folder"),
     ],
 )
 def test_options_are_checked(options, says):
@@ -211,12 +211,12 @@ def test_all_faults_are_told_at_once_and_counted(file):
     x[3, 1], x[7, 2], y[5] = numpy.nan, numpy.inf, numpy.nan
     with pytest.raises(RequestError) as refused:
         load(file(x=x, y=y))
-    assert "x holds NaN or infinite numbers in 2 of 40 samples, first in number 3" in str(refused.value)
+    assert "x holds NaN or infinite numbers in 2 of 40 samples, first in sample 3" in str(refused.value)
     y = y.astype(numpy.float64)
     with pytest.raises(RequestError) as refused:
         load(file(x_train=x.astype(object), y_train=LABELS[:9], x_test=VECTORS[:, :2], y_test=LABELS))
     lines = str(refused.value).splitlines()
-    assert "has 3 faults of 3 kinds" in lines[0]
+    assert "has 3 errors of 3 kinds" in lines[0]
     assert len(lines) == 4
 
 
@@ -258,7 +258,7 @@ def test_a_file_that_is_no_sound_npz_is_named(tmp_path, damage):
     elif damage in ("header", "empty"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x.npy" if damage == "header" else "x.txt", b"\x93NUMPY\x01\x00\x05\x00{}   ")
-    with pytest.raises(RequestError, match=r"file\.npz.*(no whole .npz|damaged|holds no array)"):
+    with pytest.raises(RequestError, match=r"file\.npz.*(not a complete .npz|damaged|contains no array)"):
         data.prepare("arrays", {"path": str(path)})
 
 
@@ -304,5 +304,5 @@ def test_bad_arrays_end_with_2_and_leave_nothing(odenet, file, tmp_path):
 @pytest.mark.parametrize("name", ["own.csv", "own.XLSX"])
 def test_a_table_is_told_what_reads_it(tmp_path, name):
     (tmp_path / name).write_text("x,y\n1,2\n")
-    with pytest.raises(RequestError, match=r"is a table, and samples .* data=features data\.y=NAME"):
+    with pytest.raises(RequestError, match=r"is a table, and data=arrays .* data=features data\.y=NAME"):
         data.prepare("arrays", {"path": str(tmp_path / name)})

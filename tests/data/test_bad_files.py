@@ -113,7 +113,7 @@ def test_an_endless_gzip_file_is_read_no_further_than_promised(raw, sound):
 def test_a_directory_is_named(raw):
     (raw / IMAGES).unlink()
     (raw / IMAGES).mkdir()
-    assert f"{raw / IMAGES} is not sound.   Expected a file; found a directory" in refusal(raw)
+    assert f"{raw / IMAGES} is damaged.   Expected a file; found a directory" in refusal(raw)
 
 
 def test_a_pipe_is_not_waited_for(raw):

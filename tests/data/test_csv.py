@@ -59,16 +59,16 @@ def test_the_order_of_rows_says_nothing(table):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("series,time\na,1\n", "series, time are all columns; there must be one of values beside them"),
+        ("series,time\na,1\n", "series, time are all columns; there must also be a column of values"),
         ("a,1,2\na,2,3\n", "line 1: numbers"),
         (GOOD.replace("a,2,3,4", "a,2,3"), "line 3: 3 columns, where the first line has 4"),
         (GOOD.replace("a,2,3,4", "a,2,3,4,5"), "line 3: 5 columns"),
-        (GOOD.replace("a,2,3,4", "a,2,three,4"), "line 3: x='three' is no finite number"),
-        (GOOD.replace("a,2,3,4", "a,,3,4"), "line 3: time='' is no finite number"),
-        (GOOD.replace("a,2,3,4", "a,nan,3,4"), "line 3: time='nan' is no finite number"),
+        (GOOD.replace("a,2,3,4", "a,2,three,4"), "line 3: x='three' is not a finite number"),
+        (GOOD.replace("a,2,3,4", "a,,3,4"), "line 3: time='' is not a finite number"),
+        (GOOD.replace("a,2,3,4", "a,nan,3,4"), "line 3: time='nan' is not a finite number"),
         (GOOD.replace("a,2,3,4", ",2,3,4"), "line 3: series is empty"),
-        (GOOD.replace("a,2,3,4", "a,1,3,4"), "line 4: series a has the time 1 already in line 3"),
-        (GOOD + "e,3,1,1\n", "line 13: series e has only this one point"),
+        (GOOD.replace("a,2,3,4", "a,1,3,4"), "line 4: series a already has the time 1 in line 3"),
+        (GOOD + "e,3,1,1\n", "line 13: series e has only this point"),
         ("series,time,x\na,0,1\na,1,1\n", "line 2: series a has 2 points, too few for two in each split"),
     ],
 )
@@ -80,12 +80,12 @@ def test_a_fault_is_named_by_file_and_line(table, text, says):
 HEADERS = [
     ("series,time,time", "columns 2 and 3 are both named time"),
     ("series,Time,x,time", "columns 2 and 4 are both named time"),
-    ("series,hours,x", "no column is named time (or t, .*); there are series, hours, x. .* data.time=NAME"),
+    ("series,hours,x", "no column is named time (or t, .*). Columns: series, hours, x. .* data.time=NAME"),
     ("series,T,x", "no column is named time"),
     ("series,,x,", "no column is named time"),
-    ('series,time,"x', 'the quote that opens at "x does not close'),
+    ('series,time,"x', 'the quote that opens at "x is not closed'),
     (f"series,time,{'x' * 200_000}", "larger than field limit"),
-    ("series,time", "are all columns; there must be one of values"),
+    ("series,time", "are all columns; there must also be a column of values"),
 ]
 
 
@@ -113,11 +113,11 @@ def test_a_column_without_a_name_may_number_the_rows(table):
     numbered = "\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))])
     plain, found = load(table(GOOD)), load(table(numbered))
     assert same(found, plain)
-    with pytest.raises(RequestError, match=r"line 2: column 1 of 5 has no name, and is no number of the row"):
+    with pytest.raises(RequestError, match=r"line 2: column 1 of 5 has no name, and does not contain row numbers"):
         load(table(numbered.replace("\n1,", "\n0,")))
     empty = "\n".join(f"{line},,," for line in GOOD.splitlines())  # as Excel writes columns that once held something
     assert same(load(table(empty)), plain)
-    with pytest.raises(RequestError, match=r"line 2: column 6 of 7 has no name, and is no number of the row"):
+    with pytest.raises(RequestError, match=r"line 2: column 6 of 7 has no name, and does not contain row numbers"):
         load(table(empty.replace("a,2,3,4,,", "a,2,3,4,,0.5")))
 
 
@@ -148,7 +148,7 @@ def test_a_time_beside_a_temperature(table):
 @pytest.mark.parametrize("column", ["time", "x"])
 def test_what_is_no_number(table, text, column):
     row = f'a,"{text}",3,4' if column == "time" else f'a,2,"{text}",4'
-    with pytest.raises(RequestError, match=rf"own\.csv, line 3: {column}='{re.escape(text)}' is no finite number"):
+    with pytest.raises(RequestError, match=rf"own\.csv, line 3: {column}='{re.escape(text)}' is not a finite number"):
         data.prepare("csv", table(GOOD.replace("a,2,3,4", row)))
 
 
@@ -175,7 +175,7 @@ def test_a_cell_may_be_missing(table, text):
         (GOOD.replace("a,2,3,4", "a,2,3,-1e200"), 3, "y=-1e+200 is beyond"),
         (GOOD.replace("a,2,3,4", "a,1e308,3,4"), 3, "time=1e+308 is beyond"),
         (GOOD.replace("a,2,3,4", "a,-1e308,3,4"), 3, "time=-1e+308 is beyond"),
-        (GOOD.replace("c,7,9,2", "c,7,9e60,2"), 10, "x=9e+60 is beyond 1e+15 standard deviations.*Correct it"),
+        (GOOD.replace("c,7,9,2", "c,7,9e60,2"), 10, "x=9e+60 is more than 1e+15 standard deviations.*Correct it"),
         (TINY, 5, "lasts 9.88131e-324, .* the unit of time.*Rescale time"),
     ],
 )
@@ -194,21 +194,21 @@ def test_padding_stays_finite_where_a_column_is_large(table):
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        (b"", 1, "own.csv is empty.*line 1 names the columns"),
-        (b"\n\n \n", 1, "own.csv is empty.*line 1 names the columns"),
+        (b"", 1, "own.csv is empty.*line 1 must name the columns"),
+        (b"\n\n \n", 1, "own.csv is empty.*line 1 must name the columns"),
         (b"\xef\xbb\xbf", 1, "own.csv is empty"),
-        (b"series,time,x\n", 1, "no rows below it. Add some"),
-        (b"\nseries,time,x\n\n", 2, "no rows below it"),
-        (b"series,time,x\na,0,1\na,1,\xff\n", 3, "x='ÿ' is no finite number"),
-        (b"series,time,x\ra,0,1\ra,1,\xff\r", 3, "x='ÿ' is no finite number"),
-        (b"\x89PNG\r\n\x1a\n\0\0", 2, "byte 0x1a; this is no text"),
-        ("series,time,x\na,0,1\na,1,z\n".encode("utf-16"), 3, "x='z' is no finite number"),
+        (b"series,time,x\n", 1, "no rows follow. Add rows"),
+        (b"\nseries,time,x\n\n", 2, "no rows follow"),
+        (b"series,time,x\na,0,1\na,1,\xff\n", 3, "x='ÿ' is not a finite number"),
+        (b"series,time,x\ra,0,1\ra,1,\xff\r", 3, "x='ÿ' is not a finite number"),
+        (b"\x89PNG\r\n\x1a\n\0\0", 2, "byte 0x1a; this is not text"),
+        ("series,time,x\na,0,1\na,1,z\n".encode("utf-16"), 3, "x='z' is not a finite number"),
         (b"series,time,x\na,0,1\na,1,\0\n", 3, "byte 0x00"),
         (b"series,time,x\na,0,1\na,1," + b"1" * 200_000, 3, "larger than field limit.*Shorten the cell"),
         (
             b'series,time,x\na,0,1\n"a,1,2\nb,0,1\nb,1,1\n',
             3,
-            'the quote that opens at "a,1,2 does not close in its line',
+            'the quote that opens at "a,1,2 is not closed in its line',
         ),
         (b'series,time,x\na,0,1\na,"1,2\nb,0,1\nb,"1,1', 3, 'the quote that opens at "1,2'),
         (b'series,time,x\na,0,1\na,1,"2', 3, 'the quote that opens at "2'),
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
     with pytest.raises(RequestError, match=r"data\.path is missing: data=table data\.path=FILE"):
         data.check("csv", {})
     (tmp_path / "bytes.csv").write_bytes(b"s,t,x\n\1\2,1,2\n")
-    with pytest.raises(RequestError, match="line 2: byte 0x01; this is no text"):
+    with pytest.raises(RequestError, match="line 2: byte 0x01; this is not text"):
         data.prepare("csv", {"path": str(tmp_path / "bytes.csv")})
 
 

@@ -60,8 +60,8 @@ def test_columns_are_features_and_words_are_0_and_1(tmp_path):
     assert y.tolist() == [n % 3 for n in places.tolist()]
     assert sorted(places.tolist()) == [*range(60)]
     told = "\n".join(found.record["table"])
-    assert "left out, it counts the rows: id; to take it in say data.x=[…]" in told
-    assert "left out, 60 different words: note" in told
+    assert "ignored, row numbers: id; to include it, set data.x=[…]" in told
+    assert "ignored, 60 different words: note" in told
 
 
 def test_the_same_rows_are_held_out_as_of_arrays(tmp_path):
@@ -84,7 +84,7 @@ def test_what_y_is(tmp_path):
     assert load(path, y="wings").record["classes"] == ["1", "2", "3", "4"]
     both = load(path, y=["price", "wings"], task="regression")
     assert (both.task, both.classes) == ("regression", 2)
-    with pytest.raises(RequestError, match=r"id holds whole numbers, 1 to 60, 60 different ones. Say what they are"):
+    with pytest.raises(RequestError, match=r"id holds whole numbers, 1 to 60, 60 different ones. Set data.task"):
         load(path, y="id")
     assert load(path, y="id", task="regression").task == "regression"
 
@@ -108,7 +108,7 @@ def test_a_column_of_splits_is_no_feature(tmp_path):
     lines = [f"{lines[0]},part", *(f"{line},{['train', 'Test', 'val '][n % 3]}" for n, line in enumerate(lines[1:]))]
     found = load(path := write(tmp_path, "\n".join(lines)), y="wings")
     assert not [name for name in found.record["columns"] if name.startswith("part")]
-    says = "part says what is held out, and is passed over; to go by it data.split=part"
+    says = "part seems to name the splits, and is ignored; to use it, set data.split=part"
     assert says in found.record["table"]
     assert "part=val" in load(path, y="wings", x=["length", "part"]).record["columns"]
 
@@ -136,7 +136,7 @@ def test_words_with_a_digit_are_words(tmp_path, words):
 def test_a_word_among_numbers_is_told(tmp_path, cell):
     rows = [{**row, "weight": cell.format(n=n)} for n, row in enumerate(ROWS)]
     rows[7]["weight"] = "broken"
-    with pytest.raises(RequestError, match="line 9: weight='broken' is no finite number"):
+    with pytest.raises(RequestError, match="line 9: weight='broken' is not a finite number"):
         load(write(tmp_path, text(rows)), y="species")
 
 
@@ -150,10 +150,10 @@ def test_dates_are_no_words(tmp_path, form):
     path = write(tmp_path, text(rows))
     record = load(path, y="price").record
     assert "day" not in " ".join(record["columns"])
-    assert "left out, dates or times: day; to take it in write days since the first" in record["table"]
+    assert "ignored, dates or times: day; to include it, write it as days since the first" in record["table"]
     for options in ({"y": "price", "x": ["day", "length"]}, {"y": "day"}):
         key = "x" if "x" in options else "y"
-        with pytest.raises(RequestError, match=rf"day holds dates or times \('.*'\)\. .* out of data\.{key}\."):
+        with pytest.raises(RequestError, match=rf"day holds dates or times \('.*'\)\. .* remove it from data\.{key}\."):
             load(path, **options)
 
 
@@ -198,19 +198,19 @@ def test_names_of_columns_may_be_numbers(tmp_path):
     assert data.prepare("observations", fit)["columns"][2:] == ["600"]
     new = write(tmp_path, "\n".join(["400,500,600", *(line.partition(",")[2] for line in lines)]), "new.csv")
     assert sum(load(new, run=found.record).record["sizes"].values()) == 40
-    with pytest.raises(RequestError, match=r"line 1: numbers, where the first line names the columns\. Add it\.$"):
+    with pytest.raises(RequestError, match=r"line 1: numbers, but the first line must name the columns\. Add it\.$"):
         load(write(tmp_path, "\n".join(lines)), y="target")
 
 
 WRONG = {
-    "no y": (text(), {}, r"which column is to be predicted\? There are id, length, .* data\.y=NAME"),
-    "no such column": (text(), {"y": "kind"}, r"there is no column kind \(data\.y=kind\), but id"),
+    "no y": (text(), {}, r"the column to predict is not set. Available: id, length, .* data\.y=NAME"),
+    "no such column": (text(), {"y": "kind"}, r"there is no column kind \(data\.y=kind\)\. Available: id"),
     "both": (text(), {"y": "price", "x": ["price", "length"]}, r"price is in data\.x and in data\.y"),
     "a hole": (text(length=""), {"y": "species"}, r"line 2: length is missing\. .* data\.incomplete=drop"),
     "a hole in words": (text(island="NA"), {"y": "species"}, "line 2: island is missing"),
-    "a word": (text(price="much"), {"y": "species"}, r"line 2: price='much' is no finite number"),
-    "many words": (text(), {"y": "price", "split": "species"}, "species='Adelie' is none of train, valid, test"),
-    "two classes": (text(), {"y": ["species", "island"], "task": "classify"}, "classes are one column"),
+    "a word": (text(price="much"), {"y": "species"}, r"line 2: price='much' is not a finite number"),
+    "many words": (text(), {"y": "price", "split": "species"}, "species='Adelie' is not one of train, valid, test"),
+    "two classes": (text(), {"y": ["species", "island"], "task": "classify"}, "classes must be one column"),
     "images": (text(), {"y": "species", "augment": ["flip"]}, r"data\.augment=.* has no meaning for rows of features"),
     "nothing": (text(without=("length", "island", "price", "wings")), {"y": "species"}, "no column is left"),
 }
@@ -228,8 +228,8 @@ def test_rows_that_lack_something_are_counted(tmp_path):
     rows[3]["length"], rows[7]["species"], rows[9]["island"] = "", "", "NA"
     found = load(path := write(tmp_path, text(rows)), y="species", incomplete="drop")
     assert sum(found.record["sizes"].values()) == 57
-    assert "2 rows with a missing feature left out" in found.record["table"]
-    assert "1 rows without species left out" in found.record["table"]
+    assert "2 rows with a missing feature ignored" in found.record["table"]
+    assert "1 rows without species ignored" in found.record["table"]
     options = {"path": str(path), "y": "species", "incomplete": "drop"}
     places, _ = data.own_samples("features", options, load(write(tmp_path, text(), "b.csv"), y="species").record)
     assert sorted({*range(60)} - {*places.tolist()}) == [3, 9]
@@ -244,7 +244,7 @@ def test_another_table_is_read_as_the_run_knows_it(tmp_path):
     part = load(write(tmp_path, text(ROWS[::-1], island="B")), run=run)
     assert part.classes == 3
     for content, says in {
-        text(island="C"): r"line 2: island='C' is none of what the run was trained on: A, B",
+        text(island="C"): r"line 2: island='C' is not among the values the run was trained on: A, B",
         text(without=("price",)): r"there is no column price \(the run was trained with it\)",
         text(species="Emu"): r"names 1 samples of classes that the training samples lack, first 'Emu'",
     }.items():
@@ -257,7 +257,7 @@ def test_words_where_the_run_had_numbers_are_named(tmp_path, word):
     run = load(write(tmp_path, text()), y="species").record
     rows = [{**row, "price": word if word == "high" else ["true", "false"][n % 2]} for n, row in enumerate(ROWS)]
     if word == "high":
-        with pytest.raises(RequestError, match=r"line 2: price='high' is no finite number"):
+        with pytest.raises(RequestError, match=r"line 2: price='high' is not a finite number"):
             load(write(tmp_path, text(rows), "new.csv"), run=run)
     else:
         assert load(write(tmp_path, text(rows), "new.csv"), run=run).record["columns"] == run["columns"]

@@ -96,7 +96,7 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     (tmp_path / "ant" / "notes.md").write_text("x")
     (tmp_path / ".DS_Store").write_text("x")
-    assert load(tmp_path).record["warning"].endswith("left out, as no images of a class: readme.txt, ant/notes.md.")
+    assert load(tmp_path).record["warning"].endswith("ignored, not images of a class: readme.txt, ant/notes.md.")
 
 
 def test_transparent_images_are_told(tmp_path):
@@ -106,7 +106,7 @@ def test_transparent_images_are_told(tmp_path):
     Image.fromarray(drawing).save(tmp_path / "bee" / "0.png")
     drawing[..., 3] = 255
     Image.fromarray(drawing).save(tmp_path / "bee" / "1.png")
-    says = "transparent pixels are taken as opaque, in the colour that lies below them: bee/0.png."
+    says = "transparent pixels are read as opaque, in the colour stored below the transparency: bee/0.png."
     assert load(tmp_path).record["warning"].endswith(says)
 
 
@@ -114,7 +114,7 @@ def test_a_class_of_other_files_is_told(tmp_path):
     fill(tmp_path, 4)
     (tmp_path / "cat").mkdir()
     Image.fromarray(PIXELS[0]).save(tmp_path / "cat" / "0.gif")
-    with pytest.raises(RequestError, match=r"cat has no image in it, but 0\.gif\. Fill it \(\.jpg \.jpeg \.png "):
+    with pytest.raises(RequestError, match=r"cat contains no image, but 0\.gif\. Fill it \(\.jpg \.jpeg \.png "):
         load(tmp_path)
 
 
@@ -130,11 +130,11 @@ def test_all_faults_are_told_at_once(tmp_path):
     with pytest.raises(RequestError) as refused:
         load(tmp_path)
     text = str(refused.value)
-    assert "has 6 faults of 4 kinds" in text
+    assert "has 6 errors of 4 kinds" in text
     for part in (
-        "cat has no image in it",
-        "no sound image (of no known format): ant/bad.png, ant/cut.png, bee/bad.png",
-        "I;16 pixels, more than a byte each: bee/deep.png",
+        "cat contains no image",
+        "not a valid image (unknown format): ant/bad.png, ant/cut.png, bee/bad.png",
+        "I;16 pixels, of more than a byte each: bee/deep.png",
         "2 sizes: 8×6 (ant/0.png), 9×9 (bee/large.png). Scale them all to one: data.size=6",
     ):
         assert part in text
@@ -144,7 +144,7 @@ def test_an_image_that_is_damaged_behind_its_head_is_named(tmp_path):
     fill(tmp_path, 4)
     path = tmp_path / "bee" / "2.png"
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(RequestError, match=r"no sound image \(.*\): bee/2.png"):
+    with pytest.raises(RequestError, match=r"not a valid image \(.*\): bee/2.png"):
         load(tmp_path)
 
 
@@ -152,8 +152,8 @@ def test_an_image_that_is_damaged_behind_its_head_is_named(tmp_path):
     ("options", "says"),
     [
         ({"path": None}, "data.path is missing: data=images data.path=FOLDER"),
-        ({"path": "/nowhere"}, "is not there. Name a folder"),
-        ({"path": __file__}, "is no folder"),
+        ({"path": "/nowhere"}, "does not exist. Name a folder"),
+        ({"path": __file__}, "is not a folder"),
         ({"size": 0}, r"data.size=\[0, 0\] is not a size"),
         ({"size": [4, 5, 6]}, r"data.size=\[4, 5, 6\] is not a size"),
         ({"augment": ["crop"], "crop": 7}, "data.crop=7 is as wide as the images"),
@@ -169,8 +169,11 @@ def test_options_are_checked(tmp_path, options, says):
     ("layout", "says"),
     [
         (lambda top: top.mkdir(exist_ok=True), "has no sub-folders of classes"),
-        (lambda top: fill(top, 4, classes=("ant",)), "has one class only"),
-        (lambda top: (fill(top / "train", 4), fill(top / "test", 2), fill(top / "x", 1)), "beside its splits it has x"),
+        (lambda top: fill(top, 4, classes=("ant",)), "has only one class"),
+        (
+            lambda top: (fill(top / "train", 4), fill(top / "test", 2), fill(top / "x", 1)),
+            "next to its splits it contains x",
+        ),
         (
             lambda top: (fill(top / "train", 4), fill(top / "test", 2, classes=("cat",))),
             "2 samples of classes that the training samples lack, first 'cat'. They have ant, bee",

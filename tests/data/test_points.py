@@ -109,8 +109,8 @@ def test_dates_are_no_coordinates(tmp_path):
     pl.DataFrame({"when": when, "a": x[:, 0], "b": x[:, 1]}).write_parquet(path)
     record = points.Source(path=str(path)).load(SPEC).record
     assert record["columns"] == ["a", "b"]
-    assert "left out, no numbers: when" in record["table"]
-    with pytest.raises(RequestError, match="when='2020-01-01' is no finite number"):
+    assert "ignored, not numeric: when" in record["table"]
+    with pytest.raises(RequestError, match="when='2020-01-01' is not a finite number"):
         points.Source(path=str(path), columns=["when", "a"]).load(SPEC)
 
 
@@ -163,9 +163,9 @@ x,3
 7,8
 """
 WRONG = {
-    "nothing named so": ("a,b\n1,2\n", {"columns": ["c"]}, "no column is named c (data.columns), but there are a, b"),
+    "nothing named so": ("a,b\n1,2\n", {"columns": ["c"]}, "no column is named c (data.columns). Available: a, b"),
     "no split so": ("a,b\n1,2\n", {"split": "c"}, "no column is named c (data.split)"),
-    "no such part": ("a,b\n1,new\n2,train\n", {"split": "b"}, "line 2: b='new' is none of train, valid, test"),
+    "no such part": ("a,b\n1,new\n2,train\n", {"split": "b"}, "line 2: b='new' is not one of train, valid, test"),
     "no test": ("a,b\n1,train\n2,train\n", {"split": "b"}, "no row has b=test"),
     "all of the test dropped": (
         "a,b\n1,train\n2,train\n,test\n",
@@ -173,17 +173,25 @@ WRONG = {
         "no row has b=test",
     ),
     "two of a name": ("a,a\n1,2\n", {"columns": ["a"]}, "line 1: columns 1 and 2 are both named a. Rename"),
-    "without a name": ("a,b,,\n1,2,,7\n3,4,,7\n", {}, "line 2: column 4 of 4 has no name, and is no number of the row"),
-    "no numbers": ("a,b\nx,y\n", {}, "has 0 columns of numbers (a, b), and a flow takes 1 to 64"),
+    "without a name": (
+        "a,b,,\n1,2,,7\n3,4,,7\n",
+        {},
+        "line 2: column 4 of 4 has no name, and does not contain row numbers",
+    ),
+    "no numbers": ("a,b\nx,y\n", {}, "has 0 columns of numbers (a, b), and a flow can have 1 to 64"),
     "too many": (text(normal(3, 65)), {}, "has 65 columns of numbers"),
-    "half a name": ("0.5,abc\n1,2\n", {}, "line 1: '0.5,abc' is neither names of columns nor a point"),
-    "all the same": ("a,b\n" + "1,2\n" * 30, {"repeats": "keep"}, "every column is constant in the points to train on"),
+    "half a name": ("0.5,abc\n1,2\n", {}, "line 1: '0.5,abc' is neither column names nor a point"),
+    "all the same": ("a,b\n" + "1,2\n" * 30, {"repeats": "keep"}, "every column is constant in the training points"),
     "too few": ("a,b\n1,2\n3,4\n", {}, "has 2 points, and data.validation=0.1 with data.test=0.1 leave fewer than two"),
-    "again": ("a,b\n1,2\n3,4\n1,2\n", {}, "line 4: the point of line 2 is there again. Take it out, or say what to do"),
-    "missing": ("a,b\n1,\n3,4\n", {}, "line 2: b is missing. Fill it in, or leave such rows out: data.incomplete=drop"),
-    "infinite": ("a,b\n1,inf\n3,4\n", {}, "line 2: b='inf' is no finite number"),
-    "a pickle": (np.array([{}], dtype=object).dumps(), {"name": "a.npy"}, "is no array of numbers of NumPy"),
-    "an option": ("a,b\n1,2\n", {"repeats": "twice"}, "data.repeats=twice is not known. There are: refuse, drop, keep"),
+    "again": (
+        "a,b\n1,2\n3,4\n1,2\n",
+        {},
+        "line 4: this repeats the point of line 2. Delete it, or set data.repeats=drop",
+    ),
+    "missing": ("a,b\n1,\n3,4\n", {}, "line 2: b is missing. Fill it in, or ignore such rows: data.incomplete=drop"),
+    "infinite": ("a,b\n1,inf\n3,4\n", {}, "line 2: b='inf' is not a finite number"),
+    "a pickle": (np.array([{}], dtype=object).dumps(), {"name": "a.npy"}, "is not a NumPy array of numbers"),
+    "an option": ("a,b\n1,2\n", {"repeats": "twice"}, "data.repeats=twice is not known. Available: refuse, drop, keep"),
     "a share": ("a,b\n1,2\n", {"test": 1.5}, "data.test=1.5 is out of range"),
 }
 
@@ -200,40 +208,46 @@ def test_all_faults_are_told_at_once_and_the_options_mend_them(source):
     with pytest.raises(RequestError) as refused:
         source(FAULTY).prepare()
     told = str(refused.value)
-    assert "has 5 faults of 5 kinds" in told
-    for line, what in {3: "a='x' is no finite", 4: "b is missing", 5: "of line 2", 6: "beyond", 7: "1 columns"}.items():
+    assert "has 5 errors of 5 kinds" in told
+    for line, what in {
+        3: "a='x' is not a finite",
+        4: "b is missing",
+        5: "of line 2",
+        6: "beyond",
+        7: "1 columns",
+    }.items():
         assert f"line {line}: {what.split()[0]}" in told or (f"line {line}: " in told and what in told), (line, told)
     mended = FAULTY.replace("1e200", "9").replace("6\n7", "6,0\n7")
     record = source(mended, missing="x", incomplete="drop", repeats="drop").prepare()
     assert sum(record["sizes"].values()) == 4
-    assert "2 rows with a missing coordinate left out" in record["table"]
-    assert "1 points that are there again left out" in record["table"]
+    assert "2 rows with a missing coordinate ignored" in record["table"]
+    assert "1 repeated points ignored" in record["table"]
 
 
 def test_arrays_that_are_no_points_are_refused(tmp_path):
     for number, (arrays, part) in enumerate(
         [
-            ({"x": np.zeros((2, 3, 4))}, r"x is an array \(2, 3, 4\) of float64; points are numbers"),
-            ({"a": np.zeros((2, 3)), "b": np.zeros((2, 3))}, "holds the arrays a, b. Save the points as one, x"),
+            ({"x": np.zeros((2, 3, 4))}, r"x is an array \(2, 3, 4\) of float64; points must be numbers"),
+            ({"a": np.zeros((2, 3)), "b": np.zeros((2, 3))}, "contains the arrays a, b. Save the points as one, x"),
             ({"train": np.zeros((2, 3)), "test": np.zeros((2, 4))}, "its arrays have 3 and 4 columns"),
             (
                 {name: np.zeros((2, 3)) for name in ("train", "val", "valid", "test")},
                 "the arrays train, val, valid, test",
             ),
-            ({"x": np.array(["a"])}, "points are numbers"),
-            ({"x": np.zeros((0, 3))}, "holds no points"),
+            ({"x": np.array(["a"])}, "points must be numbers"),
+            ({"x": np.zeros((0, 3))}, "contains no points"),
         ]
     ):
         np.savez(tmp_path / f"{number}.npz", **arrays)
         with pytest.raises(RequestError, match=part):
             points.Source(path=str(tmp_path / f"{number}.npz")).prepare()
-    with pytest.raises(RequestError, match="6 files are named so, and arrays are read from one alone"):
+    with pytest.raises(RequestError, match="6 files match, but arrays are read from a single file"):
         points.Source(path=str(tmp_path / "*.npz")).prepare()
     np.save(tmp_path / "nan.npy", np.array([[1.0, 2.0], [np.nan, 3.0], [np.inf, 1.0]]))
     with pytest.raises(
         RequestError,
-        match=r"has 2 faults of 2 kinds\.\n  row 2: x1 is missing.*\n.*row 3: x1='inf'|"
-        r"has 2 faults of 2 kinds\.\n  row 3: x1='inf'.*\n.*row 2: x1 is missing",
+        match=r"has 2 errors of 2 kinds\.\n  row 2: x1 is missing.*\n.*row 3: x1='inf'|"
+        r"has 2 errors of 2 kinds\.\n  row 3: x1='inf'.*\n.*row 2: x1 is missing",
     ):
         points.Source(path=str(tmp_path / "nan.npy")).prepare()
 

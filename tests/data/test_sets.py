@@ -27,7 +27,7 @@ def test_the_registry_is_the_files():
 @pytest.mark.parametrize("name", data.names())
 def test_auto_and_slips_are_not_data_sets(name):
     for slip in ("auto", name[:-1]):
-        with pytest.raises(RequestError, match=r"(?s)is not known.*There are: .*digits, .*mnist"):
+        with pytest.raises(RequestError, match=r"(?s)is not known.*Available: .*digits, .*mnist"):
             data.prepare(slip, {})
 
 
@@ -46,7 +46,7 @@ def test_mnist_holds_out_the_last_training_samples_whatever_the_seed(raw, sound)
 def test_another_set_in_the_format_is_used_warned_about_and_recorded(raw, sound, caplog):
     with caplog.at_level(logging.WARNING, logger="odenet"):
         found = load("mnist", {"root": str(raw.parents[1]), "validation": 20})
-    assert "sound but not the original MNIST" in caplog.text
+    assert "intact but not the original MNIST" in caplog.text
     assert found.record["warning"] in caplog.text
     assert found.record == data.prepare("mnist", {"root": str(raw.parents[1]), "validation": 20})
     assert found.record["used"] == "mnist"
@@ -71,13 +71,13 @@ def test_the_default_root_is_odenet_data(raw, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"crop": -1}, "data.crop=-1 is out of range; it may be 0 to 27"),
+        ({"crop": -1}, "data.crop=-1 is out of range: it must be 0 to 27"),
         ({"crop": 28}, "data.crop=28"),
         ({"crop": True}, "data.crop=True is not a whole number"),
         ({"validation": -1}, "data.validation=-1 is negative"),
-        ({"validation": 60}, "(?s)data.validation=60 leaves nothing.* 60 training samples.*0 to 59"),
-        ({"download": "maybe"}, "data.download=maybe is not one of auto, true, false"),
-        ({"root": " "}, "data.root=' ' names no folder"),
+        ({"validation": 60}, "(?s)data.validation=60 leaves no samples.* 60 training samples.*0 to 59"),
+        ({"download": "maybe"}, "data.download=maybe is not known. Available: auto, true, false"),
+        ({"root": " "}, "data.root=' ' is not the name of a folder"),
         ({"rot": "x"}, "data.rot is not an option of data=mnist. Did you mean `root`"),
     ],
 )
@@ -94,7 +94,7 @@ def test_ranges_are_checked_without_reading():
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     with pytest.raises(
-        RequestError, match=r"trainer.batch_size=1294 is more than the 1,293 training samples of digits"
+        RequestError, match=r"trainer.batch_size=1294 is larger than the 1,293 training samples of digits"
     ):
         load("digits", {}, batch_size=1294)
 

@@ -142,18 +142,22 @@ def test_static_columns_may_be_given_once(tmp_path):
 
 SHORT = ["id,time,y,u,k", *(f"s{n},{t},{n + t},{t % 3},{n}" for n in range(6) for t in range(4))]
 REFUSED = {
-    "no such column": (SHORT, {"controls": ["w"]}, r"data\.controls=w: there is no such column, but id, time, y, u, k"),
+    "no such column": (
+        SHORT,
+        {"controls": ["w"]},
+        r"data\.controls=w: there is no such column. Available: id, time, y, u, k",
+    ),
     "two roles": (SHORT, {"controls": ["y"], "values": ["y"]}, r"y is in data\.values and in data\.controls"),
     "controls and static": (SHORT, {"controls": ["k"], "static": ["k"]}, r"k is in data\.controls and in data\.static"),
     "varies": (
         SHORT,
         {"static": ["u"], "values": ["y"]},
-        r"line 3: u of series s0 is not what line 2 says \(1 after 0\); .* or let it vary: data\.controls=\[u\]",
+        r"line 3: u of series s0 differs from that in line 2 \(1 after 0\); .* control.*: data\.controls=\[u\]",
     ),
     "word varies": (
         [*SHORT[:2], *(line if k != 5 else "s1,1,2,1,five" for k, line in enumerate(SHORT[2:], 1))],
         {"static": ["k"], "values": ["y"]},
-        r"k of series s1 is not what line \d+ says; a static column is constant",
+        r"k of series s1 differs from that in line \d+; a static column is constant",
     ),
     "none in a series": (
         [SHORT[0], *(line if not line.startswith("s3") else line[:-1] for line in SHORT[1:])],
@@ -163,16 +167,16 @@ REFUSED = {
     "no number": (
         [*SHORT, "s1,4,1,warm,1"],
         CONTROLLED,
-        r"line 26: u='warm' is no finite number",
+        r"line 26: u='warm' is not a finite number",
     ),
     "constant": (
         [line if k == 0 else ",".join([*line.split(",")[:3], "7", "1"]) for k, line in enumerate(SHORT)],
         CONTROLLED,
-        r"u is 7 throughout the series to train on, .* Take it out of data\.controls",
+        r"u is 7 throughout the training series, .* Remove it from data\.controls",
     ),
-    "static and wide": (SHORT, {"form": "wide", "static": ["k"]}, r"data\.static does not go with data\.form=wide"),
+    "static and wide": (SHORT, {"form": "wide", "static": ["k"]}, r"data\.static cannot be used with data\.form=wide"),
     "interpolation": (SHORT, {**CONTROLLED, "interpolation": "cubic"}, r"data\.interpolation=cubic is not known"),
-    "fill": (SHORT, {**CONTROLLED, "fill": "zero"}, r"data\.fill=zero is not known. There are: refuse, interpolate"),
+    "fill": (SHORT, {**CONTROLLED, "fill": "zero"}, r"data\.fill=zero is not known. Available: refuse, interpolate"),
     "empty": (
         [SHORT[0], *(line if not line.startswith("s3") else line[:-3] + line[-2:] for line in SHORT[1:])],
         {**CONTROLLED, "fill": "interpolate"},
@@ -191,10 +195,10 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, name):
 
 def test_another_table_has_the_run_s_controls(tmp_path):
     found = load(tmp_path, plant(), **CONTROLLED, static=["sex"])
-    with pytest.raises(RequestError, match=r"static columns are u, and those that the run was trained with u, sex=F"):
+    with pytest.raises(RequestError, match=r"static columns are u, but the run was trained with u, sex=F"):
         load(tmp_path, plant(), run=found.record, **CONTROLLED)
     odd = [line.replace(",F,", ",X,") for line in plant()]
-    with pytest.raises(RequestError, match="sex='X' is none of what the run was trained on: F, M"):
+    with pytest.raises(RequestError, match="sex='X' is not among the values the run was trained on: F, M"):
         load(tmp_path, odd, run=found.record, **CONTROLLED, static=["sex"])
     for damaged in ([1], {"u": [1]}, {"u": [1, 0]}, {"u": ["1", 2]}):
         with pytest.raises(RequestError, match=r"run\.json: data\.controls is"):
@@ -211,4 +215,4 @@ def test_a_word_that_only_held_out_series_have_is_warned_of(tmp_path, caplog):
     ]
     found = load(tmp_path, lines, static=["sex"], values=["y"])
     assert list(found.record["controls"]) == ["sex=D", "sex=F", "sex=M"]
-    assert "sex=D is the same in all series to train on" in caplog.text
+    assert "sex=D is the same in all training series" in caplog.text

@@ -41,13 +41,13 @@ def test_a_point_beside_decimal_commas_is_not_guessed(load):
     whole = load("\n".join(["series;time;x;y", *rows]), decimal=",")
     assert any(value == pytest.approx(1234.5) for part in points(whole) for row in part for value in row)
     rows[3] = "s0;3;1.234;0.5"
-    with pytest.raises(RequestError, match=r"line 5: x='1\.234' is no finite number.* may stand between thousands"):
+    with pytest.raises(RequestError, match=r"line 5: x='1\.234' is not a finite number.*separator of thousands"):
         load("\n".join(["series;time;x;y", *rows]), decimal=",")
 
 
 def test_a_repeated_date_is_told_as_a_date(load):
     text = "time,x\n2021-01-03 06:00,1\n2021-01-04 06:00,2\n2021-01-03 06:00,3\n"
-    with pytest.raises(RequestError, match="line 4: series own has the time 2021-01-03 06:00:00 already in line 2"):
+    with pytest.raises(RequestError, match="line 4: series own already has the time 2021-01-03 06:00:00 in line 2"):
         load(text)
 
 
@@ -58,15 +58,15 @@ def test_all_faults_are_told_at_once(load):
     with pytest.raises(RequestError) as caught:
         load("\n".join(["series,time,x,y", *rows]))
     head, *kinds = str(caught.value).splitlines()
-    assert head.endswith("own.csv has 6 faults of 5 kinds.")
+    assert head.endswith("own.csv has 6 errors of 5 kinds.")
     assert kinds == [
-        "  line 5: x='oops' is no finite number, such as -1.5 or 2e-3 (2 such cells or rows, also in line 7). "
+        "  line 5: x='oops' is not a finite number, such as -1.5 or 2e-3 (2 such cells or rows, also in line 7). "
         "Correct it, or count it as missing: data.missing=[oops,bad].",
-        "  line 9: 3 columns, where the first line has 4 (series, time, x, y). Complete the row, or take it out.",
-        "  line 11: time='later' is no finite number, such as -1.5 or 2e-3. Correct it, or take the row out.",
-        "  line 14: y=1e+300 is beyond ±1e+100. Correct it, rescale y, or take the row out.",
-        "  line 22: series s3 has the time 1 already in line 21. Take one of them out, say data.repeats=mean, or name "
-        "the column that tells series apart: data.series=NAME.",
+        "  line 9: 3 columns, where the first line has 4 (series, time, x, y). Complete the row, or delete it.",
+        "  line 11: time='later' is not a finite number, such as -1.5 or 2e-3. Correct it, or delete the row.",
+        "  line 14: y=1e+300 is beyond ±1e+100. Correct it, rescale y, or delete the row.",
+        "  line 22: series s3 already has the time 1 in line 21. Delete one of them, set data.repeats=mean, or "
+        "name the column that identifies the series: data.series=NAME.",
     ]
 
 
@@ -74,15 +74,19 @@ def test_all_faults_are_told_at_once(load):
     ("text", "options", "says"),
     [
         (GOOD.replace(",time,", ",hours,"), {}, "no column is named time .*data.time=NAME"),
-        (GOOD, {"series": "who"}, "data.series=who: there is no such column, but series, time, x, y"),
+        (GOOD, {"series": "who"}, "data.series=who: there is no such column. Available: series, time, x, y"),
         (GOOD, {"values": ["x", "z"]}, "data.values=z: there is no such column"),
-        (GOOD, {"split": "part"}, "data.split=part: it is series, time, or a column that says train, valid or test"),
+        (
+            GOOD,
+            {"split": "part"},
+            "data.split=part: it must be series, time, or a column with the values train, valid or test",
+        ),
         (
             GOOD.replace("series", "patient"),
             {},
-            "line 8: series own has the time 0 already in line 2 .*data.series=NAME",
+            "line 8: series own already has the time 0 in line 2 .*data.series=NAME",
         ),
-        (LONG, {"split": "series"}, "1 series, and .* leave none to train on.*data.split=time"),
+        (LONG, {"split": "series"}, "1 series, and .* leave no series to train on.*data.split=time"),
         (
             GOOD.replace(",", ";").replace("s0;1;0", 's0;1;"0,5"'),
             {"decimal": "."},
@@ -93,7 +97,7 @@ def test_all_faults_are_told_at_once(load):
         # By the first row's order it would be 20 February 2001.
         ("\n".join(["series,time,x", "a,2020-01-13,1", "a,01.02.20,2"]), {}, "line 3: time='01.02.20'"),
         ("\n".join(["series,time,x", "a,13.01.2020,1", "a,14.01.202,2"]), {}, "line 3: time='14.01.202'"),
-        (GOOD, {"form": "broad"}, "data.form=broad is not known. There are: long, wide"),
+        (GOOD, {"form": "broad"}, "data.form=broad is not known. Available: long, wide"),
         (GOOD, {"stride": 3}, "data.stride=3 needs data.length"),
         (GOOD, {"length": 1}, "data.length=1 must be at least 2"),
         (
@@ -137,7 +141,7 @@ def test_several_files_are_one_table(load, tmp_path):
     with pytest.raises(RequestError) as caught:
         data.prepare("table", {"path": str(tmp_path / "part*.csv")})
     head, *kinds = str(caught.value).splitlines()
-    assert head.endswith("has 4 faults of 2 kinds.")
+    assert head.endswith("has 4 errors of 2 kinds.")
     assert re.search("line 2 of part0.csv: x='a' .* also in lines 4 of part0.csv, 2 of part1.csv", kinds[0])
     assert "line 3 of part0.csv: y='b'" in kinds[1]
     for n in range(8):  # one series a file, named as the file
@@ -168,7 +172,10 @@ def test_wide_is_long_laid_out(load):
     )
     rows = [f"s{n},{n % 3}," + ",".join(f"{n * t}" for t in range(6)) for n in range(8)]
     across = load("\n".join(["series,city,0,1,2,3,4,5", *rows]), form="across")
-    assert across.record["table"][-1] == "left out: city; to take in what is constant in a series data.static=[…]"
+    assert (
+        across.record["table"][-1]
+        == "ignored: city; to include columns that are constant in a series, set data.static=[…]"
+    )
     for other in (wide, across):
         assert same(long, other)
         assert long.record["content"] == other.record["content"]
@@ -256,7 +263,7 @@ def test_days_without_a_sign_between_are_asked_about(load):
     text = "\n".join(
         ["series,time,x,y", *(f"s{n},{day},{n},{t}" for n in range(8) for t, day in enumerate((20200131, 20200201)))]
     )
-    hint = "times such as 20200131 taken as numbers; if they are dates: data.time_format=%Y%m%d"
+    hint = "times such as 20200131 read as numbers; if they are dates, set data.time_format=%Y%m%d"
     assert hint in load(text).record["table"]
     found = load(text, time_format="%Y%m%d").record["table"]
     assert hint not in found
@@ -273,14 +280,14 @@ def test_a_column_says_what_is_held_out(load):
     text = "\n".join(["series,time,x,part", *(f"s{n},{t},{100 * n + t},{part[n]}" for n in range(8) for t in range(4))])
     found = load(text, split="part")
     assert [sorted(round(series[0] / 100) for series in one) for one in points(found)] == [[0, 1, 4, 6, 7], [2], [3, 5]]
-    with pytest.raises(RequestError, match=r"line 10: part='dunno' is none of .* \(4 such .* lines 11, 12, 13\)"):
+    with pytest.raises(RequestError, match=r"line 10: part='dunno' is not one of .* \(4 such .* lines 11, 12, 13\)"):
         load(text.replace("VAL", "dunno"), split="part")
 
 
 def test_a_column_of_splits_that_is_not_asked_for_is_told(load):
     rows = [f"{'abcdef'[n // 3]},{n % 3},{n},{'test' if n > 11 else 'train'}" for n in range(18)]
     notes = load("\n".join(["series,time,x,part", *rows])).record["table"]
-    assert notes[-1] == "part says what is held out, and is passed over; to go by it data.split=part"
+    assert notes[-1] == "part seems to name the splits, and is ignored; to use it, set data.split=part"
 
 
 def test_another_table_is_read_in_the_units_and_kinds_of_the_run(load):
@@ -291,7 +298,7 @@ def test_another_table_is_read_in_the_units_and_kinds_of_the_run(load):
     empty = "\n".join(["series,time,x,y", *(f"s{n},{t},,{t}" for n in range(8) for t in range(4))])
     assert all(x.noisy[..., 0][x.scope != PADDING].isnan().all() for x in parts(load(empty, run=own.record)))
     dated = "\n".join(["series,time,x,y", *(f"s{n},2020-01-0{t + 1},{n},{t}" for n in range(8) for t in range(4))])
-    with pytest.raises(RequestError, match="its times are dates, and those that the run was trained on numbers"):
+    with pytest.raises(RequestError, match="its times are dates, and those of the run are numbers"):
         load(dated, run=own.record)
 
 
@@ -304,10 +311,10 @@ def test_a_zero_may_stand_for_a_missing_value(load):
 def test_rows_without_a_value_are_passed_over(load):
     found = load("\n".join([GOOD, "s0,9,,NA", "s9,0,,"]))
     assert same(found, load(GOOD))
-    assert "2 rows without any value passed over" in found.record["table"]
-    assert "left out, no value: 1 series (s9)" in found.record["table"]
+    assert "2 rows without any value skipped" in found.record["table"]
+    assert "ignored, without values: 1 series (s9)" in found.record["table"]
     other = load("\n".join([GOOD, "s9,0,,"]), run=found.record, name="other.csv")
-    assert "other.csv: left out, no value: 1 series (s9)." in other.record["warning"]
+    assert "other.csv: ignored, without values: 1 series (s9)." in other.record["warning"]
 
 
 def test_a_word_that_stands_for_nothing_is_told_with_its_option(load):

@@ -240,7 +240,7 @@ def test_another_sheet_of_an_excel_file(tmp_path):
     assert starting_with(load(path, sheet="März"), wave(2, 0))[0] == [0, 1, 2, 3]
     found = data.load("points", {"path": str(path), "sheet": "März", "columns": "x"}, **HOW)
     assert sum(found.record["sizes"].values()) == 32
-    with pytest.raises(RequestError, match=r"data\.sheet=April: there is no such sheet, but Sheet, März"):
+    with pytest.raises(RequestError, match=r"data\.sheet=April: there is no such sheet. Available: Sheet, März"):
         load(path, sheet="April")
     with pytest.raises(RequestError, match=r"data\.sheet=März is for Excel files"):
         load(write(tmp_path, pandas_export()), sheet="März")
@@ -282,24 +282,24 @@ def test_measurements_in_one_column_are_noticed(tmp_path):
     rows = [(f"s{n}", t, wave(n, t), n - t) for n in range(8) for t in range(6)]
     _, single = measured(rows)
     path = write(tmp_path, single)
-    with pytest.raises(RequestError, match=r"If kind says what a row measures, say data\.variable=kind; else"):
+    with pytest.raises(RequestError, match=r"If kind names what a row measures, set data\.variable=kind; otherwise"):
         load(path)
     twice = write(tmp_path, f"{single}\ns0,3,x,1.5", "twice.csv")
-    with pytest.raises(RequestError, match=r"line 98: series s0 has the time 3 already in line"):
+    with pytest.raises(RequestError, match=r"line 98: series s0 already has the time 3 in line"):
         load(twice, variable="kind")
     assert load(twice, variable="kind", repeats="mean").record["columns"] == ["series", "time", "x", "y"]
     apart = write(tmp_path, "\n".join(line.replace(",y,", ".5,y,") for line in single.splitlines()), "apart.csv")
-    assert "if kind says what a row measures (x, y): data.variable=kind" in load(apart).record["table"]
+    assert "if kind names what a row measures (x, y), set data.variable=kind" in load(apart).record["table"]
     wrong = {
         "no such column": {"variable": "sort"},
-        "does not go with data.form=wide": {"variable": "kind", "form": "wide"},
-        "one column holds what was measured, and there are x, y": {"variable": "k"},
+        "cannot be used with data.form=wide": {"variable": "kind", "form": "wide"},
+        "there must be one column of measured values, and there are x, y": {"variable": "k"},
     }
     for text, options in wrong.items():
-        file = write(tmp_path, "series,time,k,x,y\na,1,b,2,3\na,2,b,2,3", "w.csv") if text[0] == "o" else path
+        file = write(tmp_path, "series,time,k,x,y\na,1,b,2,3\na,2,b,2,3", "w.csv") if text.startswith("there") else path
         with pytest.raises(RequestError, match=text):
             load(file, **options)
-    with pytest.raises(RequestError, match="kind does not say what is measured"):
+    with pytest.raises(RequestError, match="kind is empty; it must name what is measured"):
         load(write(tmp_path, f"{single}\ns0,3.2,,1.5", "empty.csv"), variable="kind")
 
 
@@ -309,10 +309,10 @@ def test_what_was_understood_is_told(tmp_path):
     assert lines[1] == "Time: 0 to 29.5, gaps 0.5 (median), 0.5 (longest)"
     assert lines[2].startswith("Temp: ")
     assert lines[2].endswith(" °C, 1 cell missing (1.7 %)")
-    assert "line 4 taken as a row of units" in lines
-    assert "1 comments (#) passed over, the first in line 35" in lines
+    assert "line 4 read as a row of units" in lines
+    assert "1 comments (#) skipped, the first in line 35" in lines
     text = "\n".join(load(write(tmp_path, clinic()), **SHAPES["clinic"][1]).record["table"])
-    assert "left out, no numbers: Sex" in text
+    assert "ignored, not numeric: Sex" in text
     assert "12 series (RecordID) of 9 points" in text
     assert (
         "Date Time: 2020-01-01 to 2020-01-04 23:00:00, gaps 1 h (median)"

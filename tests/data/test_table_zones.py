@@ -32,7 +32,7 @@ def zoned(tmp_path, times, end="", **options):
 def test_local_times_across_the_end_of_summer(tmp_path, end):
     """Of the hour that is there twice the first row is the earlier; an hour stays an hour."""
     zone = {} if end else {"zone": "Europe/Berlin"}
-    with pytest.raises(RequestError, match=r"line 3: time=2024-10-27 02:00:00 is there twice.*also in line 4"):
+    with pytest.raises(RequestError, match=r"line 3: time=2024-10-27 02:00:00 exists twice.*also in line 4"):
         zoned(tmp_path, BERLIN, end, **zone)
     record, times = zoned(tmp_path, BERLIN, end, **zone, ambiguous="order")
     assert times == pytest.approx([0, 3600, 7200])
@@ -62,15 +62,19 @@ def test_stored_dates_are_local_too(tmp_path):
 @pytest.mark.parametrize(
     ("times", "options", "says"),
     [
-        (["2024-03-31 02:30", "2024-03-31 04:30"], {"zone": "Europe/Berlin"}, "line 2: time=.* 02:30:00 is not there"),
+        (
+            ["2024-03-31 02:30", "2024-03-31 04:30"],
+            {"zone": "Europe/Berlin"},
+            "line 2: time=.* 02:30:00 does not exist",
+        ),
         (
             BERLIN,
             {"zone": "Europe/Berln"},
-            r"data\.zone=Europe/Berln is no name of a time zone.* Did you mean Europe/B",
+            r"data\.zone=Europe/Berln is not the name of a time zone.* Did you mean Europe/B",
         ),
-        (["1", "2"], {"zone": "UTC"}, r"time='1': data\.zone=UTC is for dates"),
-        (["2024-01-01 00:00 Europe/Berln"], {}, "Europe/Berln is no name of a time zone"),
-        (BERLIN, {"ambiguous": "both"}, r"data\.ambiguous=both is not known. There are: earliest, latest, order"),
+        (["1", "2"], {"zone": "UTC"}, r"time='1': data\.zone=UTC only applies to dates"),
+        (["2024-01-01 00:00 Europe/Berln"], {}, "Europe/Berln is not the name of a time zone"),
+        (BERLIN, {"ambiguous": "both"}, r"data\.ambiguous=both is not known. Available: earliest, latest, order"),
     ],
 )
 def test_bad_zones(tmp_path, times, options, says):

@@ -71,8 +71,8 @@ def test_what_a_pattern_would_misread_is_no_time(form, text):
     ("form", "says"),
     [
         ("%m-%d", "has no year"),
-        ("%Y-%m-%d %I:%M", "is no pattern of dates: Please either specify both 12-hour"),
-        ("%Y%m%d%H%M%S%f", "%f stands behind a point or comma"),
+        ("%Y-%m-%d %I:%M", "is not a valid date pattern: Please either specify both 12-hour"),
+        ("%Y%m%d%H%M%S%f", "%f must follow a point or comma"),
     ],
 )
 def test_a_bad_pattern_is_refused_before_a_table_is_read(form, says):
@@ -83,7 +83,7 @@ def test_a_bad_pattern_is_refused_before_a_table_is_read(form, says):
 def test_an_abbreviation_of_a_zone_says_little():
     """10:00 CEST was 10:00 UTC, two hours late."""
     form, summer = "%Y-%m-%d %H:%M %Z", polars.Series(["2024-07-01 10:00 CEST", "2024-12-01 10:00 CET"])
-    with pytest.raises(DateError, match="CEST stands for several zones"):
+    with pytest.raises(DateError, match="CEST is ambiguous"):
         zones_of(summer, form, None)
     assert zones_of(summer, form, "Europe/Berlin").to_list() == ["Europe/Berlin"] * 2
     assert zones_of(polars.Series(["2024-07-01 10:00 UTC"]), form, None).to_list() == ["UTC"]
@@ -98,7 +98,7 @@ def test_hours_and_minutes_in_one_number_are_noticed():
 def test_seconds_beyond_the_calendar_are_no_dates(tmp_path):
     """Nanoseconds as seconds ended in a traceback."""
     path = write(tmp_path, "time,x\n1700000000000000000,1\n1700000000020000000,2\n")
-    with pytest.raises(RequestError, match=r"line 2: .* is no date that can be read .* unix seconds"):
+    with pytest.raises(RequestError, match=r"line 2: .* is not a date that can be read .* unix seconds"):
         Source(path=str(path), time_format="unix").table()
 
 
@@ -109,7 +109,7 @@ def test_seconds_beyond_the_calendar_are_no_dates(tmp_path):
 def test_times_that_rounding_moves_are_refused(tmp_path, times):
     """Nanoseconds since 1970 that are 1000 apart were 1024 apart, without a word."""
     path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
-    with pytest.raises(RequestError, match=r"apart, and numbers as large as .* from the beginning of the table"):
+    with pytest.raises(RequestError, match=r"has gaps of .*, and numbers as large as .* from the start of the table"):
         Source(path=str(path)).table()
     sparse = write(tmp_path, "time,x\n" + "".join(f"{1_700_000_000_000_000_000 + 10**7 * n},{n}\n" for n in range(5)))
     assert len(Source(path=str(sparse)).table().numbers.times) == 5

@@ -81,7 +81,7 @@ def test_a_file_of_another_sum_is_refused_before_it_is_read(tmp_path, monkeypatc
     """CIFAR-10's files are pickles, which run code: only those that torchvision knows are opened."""
     path = MAKE[name](tmp_path, monkeypatch)
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(RequestError, match=rf"(?s){path} is not sound.*Expected the MD5 .*odenet data {name}"):
+    with pytest.raises(RequestError, match=rf"(?s){path} is damaged.*Expected the MD5 .*odenet data {name}"):
         data.prepare(name, {"root": str(tmp_path), "validation": 5})
 
 
@@ -135,8 +135,8 @@ def test_fashion_mnist_has_the_format_of_mnist_in_a_folder_of_its_own(raw, tmp_p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"augment": ["turn"]}, "data.augment=turn is not known. There are: crop, flip"),
-        ({"crop": 32}, "data.crop=32 is out of range; it may be 0 to 31"),
+        ({"augment": ["turn"]}, "data.augment=turn is not known. Available: crop, flip"),
+        ({"crop": 32}, "data.crop=32 is out of range: it must be 0 to 31"),
         ({"download": "maybe"}, "data.download=maybe"),
         ({"root": "/nowhere"}, "(?s)does not exist.*odenet data cifar10 data.root=/nowhere"),
     ],

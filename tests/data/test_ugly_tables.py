@@ -66,7 +66,7 @@ def test_empty_rows_and_text_far_down_a_sheet(tmp_path):
     assert t == [*range(1501)]
     assert x[1499] == [2998]
     table[1400] = [1399, "A12"]
-    with pytest.raises(RequestError, match=r"line 1401: x='A12' is no finite number"):
+    with pytest.raises(RequestError, match=r"line 1401: x='A12' is not a finite number"):
         read(excel(tmp_path / "b.xlsx", table))
 
 
@@ -89,7 +89,7 @@ def test_compressed_text_is_read(tmp_path):
     "text", ['{"time": 0, "x": 1}\n{"time": 1, "x": 2}', '[{"time":0,\n"x":1}]', "<!DOCTYPE html>", "<table><tr>"]
 )
 def test_what_is_no_table_is_named(tmp_path, text):
-    with pytest.raises(RequestError, match="line 1: this is JSON, HTML or XML, and no table"):
+    with pytest.raises(RequestError, match="line 1: this is JSON, HTML or XML, not a table"):
         read(write(tmp_path, text))
 
 
@@ -125,7 +125,7 @@ def test_types_of_parquet_are_numbers_words_or_left_out(tmp_path):
     assert x[:2] == [[1.5, 1, 10], [2.25, 0, 20]]
     assert math.isnan(x[2][0])
     for name in ("list", "raw", "lasts"):
-        with pytest.raises(RequestError, match=f"row 1: {name}=.* is no finite number"):
+        with pytest.raises(RequestError, match=f"row 1: {name}=.* is not a finite number"):
             read(path, values=[name])
 
 
@@ -171,7 +171,7 @@ def test_a_last_row_of_totals_is_no_sample(tmp_path, name):
     whole = write(tmp_path, "\n".join(["shop,a,b", *rows]))
     assert sum(data.prepare(name, {"path": str(whole), **options})["sizes"].values()) == 60
     total = write(tmp_path, "\n".join(["shop,a,b", *rows, "Total:,473,420.5"]), "total.csv")
-    with pytest.raises(RequestError, match="line 62: shop='Total:' is no sample but sums others up"):
+    with pytest.raises(RequestError, match="line 62: shop='Total:' is not a sample but the total of others"):
         data.prepare(name, {"path": str(total), **options})
 
 
@@ -182,8 +182,8 @@ def test_what_was_assumed_of_numbers_is_told(tmp_path, name):
     content = "\n".join(["time;x;y;z;w", *lines])
     options = {"points": {}, "features": {"y": "y", "task": "regression"}, "table": {"split": "time"}}[name]
     path = write(tmp_path, content)
-    told = "x: '1,100' taken as 1.1, the , as decimal sign; if it stands between thousands data.decimal='.'"
-    assert {told, told.replace("x: ", "y: "), "w: kg stands in every cell", "z: (3) taken as -3"} <= {
+    told = "x: '1,100' read as 1.1, with , as the decimal sign; if it separates thousands, data.decimal='.'"
+    assert {told, told.replace("x: ", "y: "), "w: kg stands in every cell", "z: (3) read as -3"} <= {
         *data.prepare(name, {"path": str(path), **options})["table"]
     }
     for decimal in (",", "."):
@@ -193,7 +193,7 @@ def test_what_was_assumed_of_numbers_is_told(tmp_path, name):
     assert not any("decimal sign" in note for note in data.prepare(name, {"path": str(path), **options})["table"])
 
 
-TOTAL = "line 62: region='Total' is no sample but sums others up"
+TOTAL = "line 62: region='Total' is not a sample but the total of others"
 
 
 @pytest.mark.parametrize("name", ["points", "features"])
@@ -220,7 +220,7 @@ def test_words_that_are_there_again_are_no_totals(tmp_path, name):
         assert sum(data.load(name, {"path": str(few)}, run=run, **HOW).record["sizes"].values()) == 2
     for day in (1, 2):  # once in each file
         write(tmp_path, "\n".join(["of,a,b", *lines[day:], "Total,473,420.5"]), f"day{day}.csv")
-    with pytest.raises(RequestError, match="of='Total' is no sample but sums others up"):
+    with pytest.raises(RequestError, match="of='Total' is not a sample but the total of others"):
         data.prepare(name, {"path": str(tmp_path / "day*.csv"), **options})
 
 
@@ -271,7 +271,7 @@ def test_numbers_that_may_be_months_or_weeks_are_noticed(tmp_path):
     }.items():
         path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
         (note,) = read(path).cells.notes
-        assert note.startswith(f"times such as {times[0]} taken as numbers; ")
+        assert note.startswith(f"times such as {times[0]} read as numbers; ")
         assert note.endswith(says)
     months = write(tmp_path, "time,x\n202011,0\n202012,1\n202101,2\n")
     assert only(read(months, time_format="%Y%m"))[0] == [
@@ -286,7 +286,7 @@ def test_numbers_that_may_be_months_or_weeks_are_noticed(tmp_path):
 )
 def test_times_of_day_past_midnight_are_not_sorted(tmp_path, times):
     path = write(tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
-    with pytest.raises(RequestError, match=r"line [34]: time=(00:15|23:50) is past midnight, behind .* data\.time="):
+    with pytest.raises(RequestError, match=r"line [34]: time=(00:15|23:50) is past midnight, after .* data\.time="):
         read(path)
     day = write(
         tmp_path, "time,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(["05:00", "06:00", "23:00", "22:00"]))
@@ -318,17 +318,17 @@ def column(tmp_path, cells, separator=",", **options):
 
 
 NUMERALS = {
-    "thousands": (["1,234.5", "987", "12,345"], [1234.5, 987, 12345], ["x: 12,345 taken as 12345"]),
-    "millions": (["1,234,567", "987", "1,234"], [1234567, 987, 1234], ["x: 1,234 taken as 1234"]),
-    "German": (["1.234,56", "12.345", "0,5"], [1234.56, 12345, 0.5], ["x: 12.345 taken as 12345"]),
-    "German millions": (["1.234.567", "987", "1.234"], [1234567, 987, 1234], ["x: 1.234 taken as 1234"]),
+    "thousands": (["1,234.5", "987", "12,345"], [1234.5, 987, 12345], ["x: 12,345 read as 12345"]),
+    "millions": (["1,234,567", "987", "1,234"], [1234567, 987, 1234], ["x: 1,234 read as 1234"]),
+    "German": (["1.234,56", "12.345", "0,5"], [1234.56, 12345, 0.5], ["x: 12.345 read as 12345"]),
+    "German millions": (["1.234.567", "987", "1.234"], [1234567, 987, 1234], ["x: 1.234 read as 1234"]),
     "French": (["1 234,5", "1\u00a0234,5", "1\u202f234 567,25"], [1234.5, 1234.5, 1234567.25], []),
     "Swiss": (["1'234.5", "12’345", "0.5"], [1234.5, 12345, 0.5], []),
     "dollars": (["$1,234.50", "-$2", "$-3.5", "($4.25)"], [1234.5, -2, -3.5, -4.25], ["x: $ stands in every cell"]),
     "euros": (["1.234,56 €", "1,5 €", "-3,00 €"], [1234.56, 1.5, -3], ["x: € stands in every cell"]),
     "percent": (["1.5%", "-0.25 %", "100%"], [1.5, -0.25, 100], ["x: % stands in every cell"]),
     "units": (["1.5 W/m2", "2 W/m2", "1e3 W/m2"], [1.5, 2, 1000], ["x: W/m2 stands in every cell"]),
-    "accounts": (["(1.5)", "2", "3-", "\u22124"], [-1.5, 2, -3, -4], ["x: (1.5) taken as -1.5"]),
+    "accounts": (["(1.5)", "2", "3-", "\u22124"], [-1.5, 2, -3, -4], ["x: (1.5) read as -1.5"]),
     "truth": (["TRUE", "FALSE", "true"], [1, 0, 1], []),
 }
 
@@ -350,15 +350,15 @@ def test_a_code_for_nothing_needs_no_unit(tmp_path):
 
 
 NO_NUMERALS = {
-    "two units": (["1 kg", "2 g"], "Write the numbers alone, or one unit in every cell"),
-    "a unit now and then": (["1 kg", "2"], "Write the numbers alone, or one unit in every cell"),
-    "hours": (["11 PM", "10 PM"], "is no finite number"),
-    "two signs": (["-(5)", "3"], "is no finite number"),
-    "an address": (["10.0.0.1", "10.0.0.2"], "is no finite number"),
-    "grouped by two": (["1,23,4", "2"], "is no finite number"),
-    "a date": (["2020-01-01", "2020-01-02"], "is no finite number"),
-    "thousands, or not": (["1,234", "2"], r"data\.decimal=\',\'; if it stands between thousands, data\.decimal=\."),
-    "truth, or not": (["true", "maybe"], "is no finite number"),
+    "two units": (["1 kg", "2 g"], "Write numbers without units, or the same unit in every cell"),
+    "a unit now and then": (["1 kg", "2"], "Write numbers without units, or the same unit in every cell"),
+    "hours": (["11 PM", "10 PM"], "is not a finite number"),
+    "two signs": (["-(5)", "3"], "is not a finite number"),
+    "an address": (["10.0.0.1", "10.0.0.2"], "is not a finite number"),
+    "grouped by two": (["1,23,4", "2"], "is not a finite number"),
+    "a date": (["2020-01-01", "2020-01-02"], "is not a finite number"),
+    "thousands, or not": (["1,234", "2"], r"data\.decimal=\',\'; if it separates thousands, data\.decimal=\."),
+    "truth, or not": (["true", "maybe"], "is not a finite number"),
 }
 
 
@@ -373,7 +373,7 @@ def test_what_may_be_no_number_is_refused(tmp_path, name):
 def test_a_decimal_sign_that_may_stand_between_thousands(tmp_path, mark):
     """1.230 and 987 in one column: no program writes decimal numbers so. It was read as 1.23 without a word."""
     cells, other = [f"1{mark}230", "987", f"12{mark}345"], ",."[mark == ","]
-    with pytest.raises(RequestError, match=rf"line 2: x=\'1{mark}230\' may be a number of thousands.*also in line 4"):
+    with pytest.raises(RequestError, match=rf"line 2: x=\'1{mark}230\' is ambiguous.*also in line 4"):
         column(tmp_path, cells, separator=";")
     assert column(tmp_path, cells, separator=";", decimal=mark)[0] == [1.23, 987, 12.345]
     assert column(tmp_path, cells, separator=";", decimal=other)[0] == [1230, 987, 12345]
@@ -387,8 +387,8 @@ def test_a_decimal_comma_makes_points_signs_between_thousands(tmp_path):
     rows = [f"{t};{t},5 %;{t + 1}.003" for t in range(4)]
     table = read(write(tmp_path, "\n".join(["time;share;cases", *rows])))
     assert only(table)[1] == [[t + 0.5, 1000 * (t + 1) + 3] for t in range(4)]
-    assert "cases: 1.003 taken as 1003" in table.cells.notes
-    with pytest.raises(RequestError, match=r"cases='1\.003' is no finite number"):
+    assert "cases: 1.003 read as 1003" in table.cells.notes
+    with pytest.raises(RequestError, match=r"cases='1\.003' is not a finite number"):
         read(write(tmp_path, "\n".join(["time;share;cases", *rows, "5;0,5 %;0.25"])), decimal=",")
 
 
@@ -481,13 +481,13 @@ def test_a_row_without_a_name_is_a_series_by_its_line(tmp_path, first, options, 
 
 
 ASKED = {
-    "numbers": ("city,1990,1991", {}, r"line 1: numbers, where .* say data\.form=across"),
+    "numbers": ("city,1990,1991", {}, r"line 1: numbers, but .* set data\.form=across"),
     "numbers beside others": ("Zeit,x,1990", {}, r"no column is named time .* data\.form=across"),
-    "no time": ("city,x,y", {"form": "across"}, r"no column is named by a time; .* data\.time_format="),
+    "no time": ("city,x,y", {"form": "across"}, r"no column name is a time.* data\.time_format="),
     "chosen": (
         "city,0:00,0:15",
         {"values": "0:00", "form": "across"},
-        r"data\.values does not go with data\.form=across",
+        r"data\.values cannot be used with data\.form=across",
     ),
     "again": ("city,00:00,00:00", {}, "columns 2 and 3 are both named 00:00"),
     "two digits": (
@@ -506,17 +506,17 @@ def test_columns_that_may_be_no_times_are_asked_about(tmp_path, name):
 
 
 PASSED = {
-    "a source": (PLAIN + '\n"Source: World Bank, 2020",,\n', "words below the table, passed over: "),
+    "a source": (PLAIN + '\n"Source: World Bank, 2020",,\n', "text below the table, skipped: "),
     "a sentence": (
         PLAIN + "Exported by hand\nData from: a, b\n* provisional\n",
-        "words below the table, passed over: ",
+        "text below the table, skipped: ",
     ),
-    "names again": (PLAIN.replace("2,3,5", "time,x,y\n2,3,5"), "the names again, passed over: time,x,y (line 4)"),
+    "names again": (PLAIN.replace("2,3,5", "time,x,y\n2,3,5"), "repeated column names, skipped: time,x,y (line 4)"),
     "units again": (
         PLAIN.replace("y\n", "y\ns,m,m\n").replace("2,3,5", "time,x,y\ns,m,m\n2,3,5"),
-        "the names again, passed over: time,x,y (lines 5, 6)",
+        "repeated column names, skipped: time,x,y (lines 5, 6)",
     ),
-    "a total": (PLAIN + "Summe,6,10\n", "rows that sum others up, passed over: Summe"),
+    "a total": (PLAIN + "Summe,6,10\n", "rows that are totals of others, skipped: Summe"),
 }
 
 
@@ -587,7 +587,7 @@ def test_decimal_commas_beside_blanks(tmp_path, first):
 def test_bytes_that_are_no_western_letters_are_refused(tmp_path, encoding, city):
     text = "id,time,x\na,0,1\na,1,2\n" + f"{city},0,1\n{city},1,3\n"
     assert sorted(read(write(tmp_path, text)).names) == ["a", city]
-    with pytest.raises(RequestError, match=r"line 4: .* is no text in UTF-8 or Windows-1252"):
+    with pytest.raises(RequestError, match=r"line 4: .* is not text in UTF-8 or Windows-1252"):
         read(write(tmp_path, text.encode(encoding)))
     western = text.replace(city, "Çãé GRÖSSE ————").encode("cp1252")
     assert sorted(read(write(tmp_path, western)).names) == ["a", "Çãé GRÖSSE ————"]
@@ -607,8 +607,8 @@ def test_rows_of_no_time_and_no_value_are_passed_over(tmp_path):
     text = "time,what,x\n,owner,\n , device, \n0,a,1\n1,a,2\n"
     table = read(write(tmp_path, text), values=["x"])
     assert only(table) == ([0, 1], [[1], [2]])
-    assert "2 rows without a time and a value passed over" in table.cells.notes
-    with pytest.raises(RequestError, match="line 2: time='' is no finite number"):
+    assert "2 rows without a time and a value skipped" in table.cells.notes
+    with pytest.raises(RequestError, match="line 2: time='' is not a finite number"):
         read(write(tmp_path, text.replace("owner,", "owner,3")), values=["x"])
 
 
@@ -617,7 +617,9 @@ def test_what_may_be_missing_is_no_number_with_a_mark(tmp_path):
     text = "time,x\n0,4.9 p\n1,:\n2,7.1\n"
     with pytest.raises(RequestError, match=r"Correct it, or count it as missing: 'data\.missing=\[\":\"\]'\.$"):
         read(write(tmp_path, text))
-    with pytest.raises(RequestError, match=r"Write the numbers alone, or one unit in every cell of the column\.$"):
+    with pytest.raises(
+        RequestError, match=r"Write numbers without units, or the same unit in every cell of the column\.$"
+    ):
         read(write(tmp_path, text), missing=[":"])
 
 
@@ -625,18 +627,18 @@ def test_files_are_told_to_be_series(tmp_path):
     for n in range(2):
         write(tmp_path, PLAIN, f"log{n}.csv")
     notes = read(tmp_path / "log*.csv").cells.notes
-    assert notes == ["each file is a series; parts of one series belong into one file: cat DAY*.csv > ALL.csv"]
+    assert notes == ["each file is a series; combine parts of one series in one file: cat DAY*.csv > ALL.csv"]
 
 
 def test_what_may_be_a_total_is_told_with_the_option_that_leaves_it_out(tmp_path):
     text = "date,North,South,Total\n2020-01-01,1,2,3\n2020-01-02,2,2,4\n"
-    says = "if Total sums others up, leave it out: data.values=[North,South]"
+    says = "if Total is the total of others, leave it out: data.values=[North,South]"
     for form in ("wide", "long"):
         assert says in read(write(tmp_path, text), form=form).notes
     left = read(write(tmp_path, text), form="wide", values=["North", "South"])
     assert (sorted(left.names), left.notes) == (["North", "South"], [])
     across = "region,2020-01-01,2020-01-02\nNorth,1,2\nTotal,3,4\n"
-    assert read(write(tmp_path, across)).notes == ["if series Total sums others up, take its rows out"]
+    assert read(write(tmp_path, across)).notes == ["if series Total is the total of others, delete its rows"]
 
 
 @pytest.mark.parametrize(
@@ -646,7 +648,7 @@ def test_numbers_that_may_be_codes_are_told(tmp_path, name, cells):
     text = "\n".join([f"series,time,{name},y", *(f"a,{n},{cell},{n}" for n, cell in enumerate(cells.split()))])
     table = read(write(tmp_path, text))
     first = cells.split()[0]
-    code = f"{name}: '{first}' taken as the number {int(first)}; if it is a code, leave {name} out of data.values=[…]"
+    code = f"{name}: '{first}' read as the number {int(first)}; if it is a code, remove {name} from data.values=[…]"
     assert table.cells.notes == [code]
     assert only(table)[1] == [[int(cell), n] for n, cell in enumerate(cells.split())]
     plain = write(tmp_path, text.replace(name, "paid").replace(" 0", " ").replace(",0", ",1"))
@@ -672,7 +674,7 @@ def test_numbers_may_be_dates(tmp_path, form):
     path = write(tmp_path, "date,x\n" + "".join(f"{t},{n}\n" for n, t in enumerate(times)))
     plain, table = read(path), read(path, time_format=form)
     assert plain.cells.notes == [
-        f"times such as {times[0]} taken as numbers; if they are dates: data.time_format={form}"
+        f"times such as {times[0]} read as numbers; if they are dates, set data.time_format={form}"
     ]
     assert (plain.dates, only(plain)[0]) == ("", [float(t) for t in times])
     assert (table.dates, only(table)[0]) == ("date", [stamp(day) for day in dates])

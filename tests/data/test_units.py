@@ -113,7 +113,7 @@ def test_a_column_that_is_constant_where_it_is_seen_is_left_out(table, still):
     assert own.record["columns"] == ["series", "time", "y"]
     assert own.record["left_out"] == ["x"]
     assert (
-        "constant in what is seen of the series to train on, and left out of model and scores: x"
+        "constant in what is seen of the series to train on, and ignored by model and scores: x"
         in own.record["warning"]
     )
     without = load(table([(name, t, y) for name, t, _, y in rows()], header=("series", "time", "y"), name="y.csv"))
@@ -141,7 +141,7 @@ def test_what_hardly_moves_where_it_is_seen_is_named(table):
         return n / 1000 if t < 2 else 10.0 * n
 
     warning = load(table(rows(x=late))).record["warning"]
-    assert "x hardly moves in what is seen" in warning
+    assert "x hardly varies in what is seen" in warning
     assert "y" not in warning.split(":")[1].split("hardly")[0].replace("own.csv", "")
 
 
@@ -173,7 +173,7 @@ def test_a_single_number_far_off_is_named_with_its_line(table):
         assert warning.startswith(
             f"{place['path']}, line 25: y={far:g} is {abs(times):,.3g} times as far from the mean of "
         )
-        assert warning.endswith(f" It counts as missing by data.missing={far:.15g}.")
+        assert warning.endswith(f" To count it as missing, set data.missing={far:.15g}.")
         assert "\n" not in warning
         assert load({**place, "missing": [f"{far:.15g}"]}).record["warning"] is None
 

@@ -23,7 +23,7 @@ def test_two_at_once_are_one_run(start, tmp_path, epochs):
     done = [child.wait() for child in both]
     assert sorted(one.code for one in done) == [0, 2], done
     winner = 1 + [one.code for one in done].index(0)
-    assert "x is in use" in done[2 - winner].err or "x holds a finished run" in done[2 - winner].err, done
+    assert "x is in use" in done[2 - winner].err or "x contains a finished run" in done[2 - winner].err, done
     assert run_json(tmp_path / "x")["status"] == "done"
     assert f"seed={winner}" in (tmp_path / "x" / ".hydra" / "overrides.yaml").read_text()
     assert f"seed: {winner}\n" in (tmp_path / "x" / "config.yaml").read_text()

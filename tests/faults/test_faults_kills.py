@@ -122,7 +122,7 @@ def test_a_finished_run_is_left_alone(odenet, tmp_path, whole):
     assert (place / "config.yaml").read_bytes() == config
     refused = odenet(*TRAIN, "hydra.run.dir=run")
     assert refused.code == 2
-    assert "holds a finished run" in refused.err
+    assert "contains a finished run" in refused.err
     assert content(place, ours) == before
 
 
@@ -169,7 +169,7 @@ def test_another_config_is_refused(odenet, tmp_path, whole, word):
 
 @slow
 def test_other_data_are_refused(odenet, tmp_path):
-    """Resuming on other data under the same name: exit 2 naming the file whose SHA-256 differs."""
+    """Resuming on other data of the same name: exit 2 naming the file whose SHA-256 differs."""
     raw = tiny_mnist(tmp_path / "root")
     words = ["train", "data=mnist", "data.root=root", "data.validation=10", "device=cpu", "model=mlp", "model.hidden=4"]
     words += ["trainer.batch_size=5", "trainer.epochs=4", "hydra.run.dir=run"]
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(start, odenet, tmp_pat
     done = odenet(*TRAIN, "hydra.run.dir=run", "resume=auto")
     assert done.code == 0, done.err
     assert "last.pt" in done.err
-    assert "Going on from the checkpoint before it" in done.err
+    assert "Continuing from the checkpoint before it" in done.err
     assert bare(place) == bare(whole[0])
     assert torch.equal(kept(place)["model"]["layers.1.weight"], kept(whole[0])["model"]["layers.1.weight"])
     happened(done.err.splitlines()[0].replace(str(tmp_path), "").replace("warning: ", "").replace("WARNING: ", ""))
@@ -220,7 +220,7 @@ def test_two_damaged_checkpoints_are_refused(odenet, tmp_path, whole):
     before = content(place)
     refused = odenet(*TRAIN, "hydra.run.dir=run", "resume=auto", "trainer.epochs=5")
     assert refused.code == 2
-    assert "There is no sound checkpoint to go on from" in refused.err
+    assert "There is no valid checkpoint to continue from" in refused.err
     assert content(place) == before
 
 

@@ -136,7 +136,7 @@ def test_an_answer_of_the_wrong_shape_is_refused(odenet, tmp_path):
     )
     done = odenet(*TRAIN_OWN, "hydra.run.dir=run")
     assert done.code == 2
-    assert "it gave (2, 3); scores of the classes are (2, 10)" in done.err
+    assert "it returned (2, 3); the scores of the classes must be (2, 10)" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_folder_that_is_deleted_under_a_run_is_said(start, tmp_path):
     os.rename(tmp_path / "run", tmp_path / "gone")
     done = child.wait()
     assert done.code == 1
-    assert done.err.startswith(f"error: the run's folder has gone: {tmp_path}/run was deleted")
+    assert done.err.startswith(f"error: the folder of the run is missing: {tmp_path}/run was deleted")
     assert not (tmp_path / "run").exists()
 
 
@@ -165,7 +165,7 @@ def test_a_run_that_may_not_be_written_to_is_looked_at_all_the_same(odenet, tmp_
         done = odenet(*words.split(), before=OBEY)
         assert done.code == 0, done
         assert done.err.splitlines() == [
-            f"warning: run/{file} was not written: Permission denied. What is printed is kept nowhere."
+            f"warning: run/{file} was not written: Permission denied. The printed results were not saved."
         ]
         assert len(done.out.splitlines()) >= 4
         assert not (tmp_path / "run" / file).exists()
@@ -206,8 +206,8 @@ def test_a_reproduction_without_a_place_for_its_runs_is_refused_first(odenet, tm
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["train", "=5"], "'=5' is not of the form key=value"),
-        (["train", "~="], "'~=' is not of the form key=value"),
+        (["train", "=5"], "'=5' does not have the form key=value"),
+        (["train", "~="], "'~=' does not have the form key=value"),
         (["train", "k" * 5000 + "=5"], "k… is not a key of the configuration"),
         (["train", "model=" + "k" * 5000], "k… is not known"),
         (["train", "optim.lr=" + "k" * 5000], "k… is not a number"),

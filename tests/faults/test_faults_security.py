@@ -123,7 +123,7 @@ EVIL = {
     "an alias of itself": ("seed: &a [*a]\n", "*a"),
     "a deep nest": ("seed: " + "[" * 500 + "]" * 500 + "\n", "levels"),
     "an endless file": ("seed: 1\n#" + "x" * (2 << 20), "1,048,576 bytes"),
-    "no YAML": ("seed: [1\n", "is not sound YAML"),
+    "no YAML": ("seed: [1\n", "is not valid YAML"),
 }
 
 

@@ -30,7 +30,7 @@ def test_a_failing_job_leaves_the_others(start, odenet, tmp_path, happened):
     times = {folder: path.stat().st_mtime_ns for folder, path in weights.items() if path.exists()}
     again = odenet(*words, "resume=auto")
     assert again.code == 1
-    assert again.out.count("finished before, left as it is") == 2
+    assert again.out.count("already finished") == 2
     assert {folder: weights[folder].stat().st_mtime_ns for folder in times} == times
     alone = odenet("train", *TINY, *RHYTHM[:-1], "optim.lr=0.1", "hydra.run.dir=alone")
     assert alone.code == 0
@@ -49,7 +49,7 @@ def test_a_killed_sweep_goes_on(start, odenet, tmp_path):
     child.wait()
     done = odenet(*words, "resume=auto")
     assert done.code == 0, done.err
-    assert done.out.count("finished before, left as it is") == 1
+    assert done.out.count("already finished") == 1
     assert [job["status"] for job in summary(tmp_path / "out")] == ["done"] * 3
     for seed in (2, 3):
         assert odenet("train", *TINY, *RHYTHM, f"seed={seed}", f"hydra.run.dir=alone{seed}").code == 0

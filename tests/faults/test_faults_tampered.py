@@ -102,10 +102,10 @@ def test_a_checkpoint_of_wrong_content_gives_way_to_the_one_before(odenet, tmp_p
         shutil.rmtree(victim)
         shutil.copytree(tmp_path / "sound", victim)
         resealed(victim, change, alone=False)
-        asked = [(["train", "resume=run", "trainer.epochs=3"], "last.pt", "Going on from the checkpoint before it")]
+        asked = [(["train", "resume=run", "trainer.epochs=3"], "last.pt", "Continuing from the checkpoint before it")]
         if name in ANYWHERE:
             resealed(victim, change, "best", alone=False)
-            asked.insert(0, (["eval", "run"], "best.pt", "Taking the checkpoint before it"))
+            asked.insert(0, (["eval", "run"], "best.pt", "Using the checkpoint before it"))
         for words, file, so in asked:
             done = odenet(*words)
             assert done.code == 0, (name, words, done)
@@ -151,7 +151,7 @@ def test_the_checkpoint_before_it_is_scored(odenet, victim):
     best.write_bytes(best.read_bytes()[:-40])
     done = odenet("eval", "run")
     assert done.code == 0, done
-    assert "best.pt is not a sound checkpoint" in done.err
+    assert "best.pt is not a valid checkpoint" in done.err
     assert "previous-best weights" in done.out
     best.unlink()
     done = odenet("eval", "run")
@@ -160,7 +160,7 @@ def test_the_checkpoint_before_it_is_scored(odenet, victim):
     checkpoint.previous(best).write_bytes(b"")
     done = odenet("eval", "run")
     assert done.code == 2, done
-    assert "no sound checkpoint" in done.err
+    assert "no valid checkpoint" in done.err
 
 
 EDITED = {"hidden: 4": ("hidden: 5", "model.hidden: 4"), "validation: 144": ("validation: 100", "data.validation: 144")}
@@ -191,7 +191,7 @@ def test_a_pipe_and_a_device_are_no_checkpoints(odenet, tmp_path, victim):
         os.mkfifo(path)
         done = odenet(*words, timeout=60)
         assert done.code == 2, done
-        assert f"{name}.pt is not a sound checkpoint: it is a device or a pipe" in done.err
+        assert f"{name}.pt is not a valid checkpoint: it is a device or a pipe" in done.err
 
 
 def test_rows_are_not_written_through_a_link(odenet, tmp_path):
@@ -202,7 +202,7 @@ def test_rows_are_not_written_through_a_link(odenet, tmp_path):
         (tmp_path / "run" / name).symlink_to(tmp_path / "precious")
         done = odenet(command, "run")
         assert done.code == 2, done
-        assert f"run/{name} is a link" in done.err
+        assert f"run/{name} is a symbolic link" in done.err
         assert done.out == ""
         (tmp_path / "run" / name).unlink()
     assert (tmp_path / "precious").read_text() == "mine"
@@ -214,8 +214,8 @@ OWN = {
     "unfinished:Net": "SyntaxError",
     "raising:Net": "KeyError: 'a'",
     "leaving:Net": "it calls sys.exit(0)",
-    "nets:Raising": "cannot be made: KeyError: 'b'",
-    "nets:Leaving": "cannot be made: it calls sys.exit(0)",
+    "nets:Raising": "cannot be created: KeyError: 'b'",
+    "nets:Leaving": "cannot be created: it calls sys.exit(0)",
     "nets:Silent": "the model has no forward",
 }
 

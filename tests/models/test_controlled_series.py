@@ -228,7 +228,7 @@ def test_jumps_that_are_too_many_are_warned_of_once(caplog):
             copied.solving(control, len(control.knots))
     (warning,) = caplog.messages
     assert re.search(r"switch at [\d,]+ times \(data\.interpolation=step\).*by 0\.06 in root mean square", warning)
-    assert f"of more than {MAX_JUMPS} no step" in warning
+    assert f"above {MAX_JUMPS} times no step" in warning
 
 
 def test_series_of_the_prior_follow_a_control():

@@ -219,7 +219,7 @@ def test_a_state_that_nobody_saw_is_found_from_a_bad_start():
     assert rows["beta"]["error"] is None
     assert rows["alpha"]["error"] is not None
     (line, *_) = inference.warnings(found, [*rows], {}, 21)
-    assert line == "the data do not determine beta, predator(0): another set of them fits as well."
+    assert line == "the data do not determine beta, predator(0): other values fit equally well."
 
 
 def test_what_the_data_do_not_determine_is_named():
@@ -281,7 +281,7 @@ def test_at_a_bound_the_others_are_those_of_a_fit_that_holds_it_there(case):
     assert [rows[name]["error"] for name in names] == pytest.approx(numpy.diag(covariance) ** 0.5, rel=1e-4)
     assert model.offset(problem) < 1e-4
     (line,) = inference.warnings(found, [*rows], {}, 30)
-    assert line.startswith(f"{bound[0]} is at its bound {bound[1]:g}, ")
+    assert line.startswith(f"{bound[0]} is at its bound {bound[1]:g}; ")
 
 
 @pytest.mark.parametrize(("pair", "begun"), [([0, 0.4], 0.2), ([2, None], 4.0), ([None, -3], -6.0), ([0, 2], 1.0)])
@@ -301,7 +301,10 @@ def test_errors_that_follow_each_other_are_warned_of():
     follow = inference.autocorrelations(model, problem, found.residuals, ["size"])
     r = found.residuals
     assert follow["size"] == pytest.approx(float(r[1:] @ r[:-1] / (r @ r)))
-    assert "residuals of size follow each other" in inference.warnings(found, ["rate", "capacity", "s"], follow, 60)[-1]
+    assert (
+        "residuals of size are correlated in time"
+        in inference.warnings(found, ["rate", "capacity", "s"], follow, 60)[-1]
+    )
 
 
 def test_beginnings_as_observed_are_not_fitted():
@@ -396,9 +399,11 @@ def test_bad_requests_are_refused_by_name():
             model_of(problem, options.pop("field", "lotka_volterra"), list(names), **options)
 
     refused("model.start.alpha=-1 must be above 0", start={"alpha": -1.0})
-    refused("model.start: alhpa is no parameter and no state of the field. Did you mean `alpha`", start={"alhpa": 1.0})
-    refused("model.fixed: x is no parameter", fixed=["x"])
-    refused(r"model.bounds.alpha=\[2, 1\]: the first must be the smaller", bounds={"alpha": [2, 1]})
+    refused(
+        "model.start: alhpa is neither a parameter nor a state of the field. Did you mean `alpha`", start={"alhpa": 1.0}
+    )
+    refused("model.fixed: x is neither a parameter", fixed=["x"])
+    refused(r"model.bounds.alpha=\[2, 1\]: the first must be smaller", bounds={"alpha": [2, 1]})
     refused("must be two numbers", bounds={"alpha": 3})
     refused("model.y0=last is not known", RequestError, y0="last")
     refused("model.field=lotka is not known", RequestError, field="lotka")

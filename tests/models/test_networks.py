@@ -85,7 +85,7 @@ def test_the_stem_fits_any_image_and_says_what_it_makes(kind, shape):
 @pytest.mark.parametrize("name", ["resnet", "odenet", "rknet"])
 def test_a_norm_of_single_numbers_is_refused(name):
     """It would be 0 whatever the image."""
-    with pytest.raises(RequestError, match=r"model\.width=7: images of 1×1 pixels have nothing to normalise"):
+    with pytest.raises(RequestError, match=r"model\.width=7: channels of 1×1 pixels cannot be normalised"):
         build(name, shape=(5, 1, 1), classes=3, width=7)
     network, x = build(name, shape=(5, 1, 1), classes=3, width=64), torch.randn(6, 5, 1, 1)
     assert (network(x).std(0) > 1e-3).all()

@@ -171,7 +171,7 @@ def test_a_field_that_differentiates_is_taken():
         ("own_fields", {}, r"model\.field=own_fields must read package\.module:Class"),
         ("own_fields:Linear", {"wide": 2}, r"model\.field_args\.wide is not an option"),
         ("own_fields:Linear", {"scale": "x"}, r"model\.field_args\.scale='x' is not a number"),
-        (None, {"scale": 2.0}, r"model\.field_args are options of a field of your own"),
+        (None, {"scale": 2.0}, r"model\.field_args are options of your own field"),
     ],
 )
 def test_a_field_that_does_not_fit_is_refused_before_there_are_data(field, options, part, device):

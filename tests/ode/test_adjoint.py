@@ -76,7 +76,7 @@ def test_a_gradient_that_is_not_finite_is_named(bad, place):
     y = solver()(Swirl(), torch.ones(3, dtype=torch.float64, requires_grad=True), doubles(0.0, 0.5, 1.0)).y
     weight = torch.zeros_like(y)
     weight[place, 0] = bad
-    with pytest.raises(NotFinite, match=f"gradient that came in at t = {(0, 0.5, 1)[place]}"):
+    with pytest.raises(NotFinite, match=f"incoming gradient at t = {(0, 0.5, 1)[place]}"):
         y.backward(weight)
 
 

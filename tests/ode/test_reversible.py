@@ -151,7 +151,7 @@ def test_steps_that_rounding_does_not_let_undo_are_refused(kind):
         return torch.autograd.grad(y.sum(), y0)[0].item()
 
     assert solve(0.999) == pytest.approx(math.exp(math.sin(10.0)), rel=1e-2)
-    with pytest.raises(NotReversible, match=r"come back to y0.*gradient\.coupling"):
+    with pytest.raises(NotReversible, match=r"return to y0.*gradient\.coupling"):
         solve(0.9)
 
 

@@ -49,7 +49,9 @@ def test_runs_that_are_not_done(tmp_path, write, status):
     run = read_run(write(tmp_path / "run", status=status, reason="the loss is nan\n  Lower optim.lr."))
     assert not run.done
     assert run.value("error") is None
-    killed = f"it ended without a word (killed, or a power cut). Go on: odenet train resume={tmp_path / 'run'}"
+    killed = (
+        f"it ended without a message (killed, or a power failure). Continue: odenet train resume={tmp_path / 'run'}"
+    )
     assert (run.status, run.reason) == (("killed", killed) if status == "running" else (status, "the loss is nan"))
 
 
@@ -125,7 +127,7 @@ ODD = {
     "metrics.jsonl": {
         "5\n": "line 1 of metrics.jsonl has no keys",
         "[]\n": "line 1 of metrics.jsonl has no keys",
-        '{"epoch": 1, "split": "valid"}\n': "there is no step",
+        '{"epoch": 1, "split": "valid"}\n': "step is missing",
         '{"step": 1, "epoch": "one", "split": "valid"}\n': "epoch is 'one'",
     },
     "run.json": {
@@ -138,8 +140,8 @@ ODD = {
         f"seed: one\n{REST}": "seed is 'one'",
         f"seed: [1]\n{REST}": "seed is (1,)",
         f"seed: true\n{REST}": "seed is True",
-        "seed: 1\n": "config.yaml is damaged: there is no section `model` in it",
-        "": "config.yaml is damaged: there are no keys in it",
+        "seed: 1\n": "config.yaml is damaged: it has no section `model`",
+        "": "config.yaml is damaged: it has no keys",
     },
 }
 
@@ -163,7 +165,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, write, name):
     folder = write(tmp_path / "run")
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert read_run(folder).reason == f"{name} is no file"
+    assert read_run(folder).reason == f"{name} is not a file"
 
 
 def test_runs_without_record_or_behind_a_link_are_found(tmp_path, write):

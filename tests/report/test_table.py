@@ -115,7 +115,7 @@ def test_runs_none_of_which_is_done(tmp_path, write):
     (row,) = rows(text)
     assert (row["runs (seeds)"], row["status"], row["s / epoch"]) == ("0", "1 killed", "–")
     assert f"- {folders[0]}: unreadable: " in text
-    assert f"- {folders[1]}: killed: it ended without a word" in text
+    assert f"- {folders[1]}: killed: it ended without a message" in text
 
 
 def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
@@ -167,7 +167,7 @@ def test_columns_by_name(sweep):
     text = comparison_text(comparison, origin, 20, ["RTOL", "error", "nfe"])
     assert heads(text) == ["#", "solver.rtol", "test error %", "NFE forward", "NFE backward"]
     assert "Left out" not in text
-    with pytest.raises(RequestError, match=r"--columns lr is no column here(.|\n)*There are: solver\.rtol, runs"):
+    with pytest.raises(RequestError, match=r"--columns lr is no column here(.|\n)*Available: solver\.rtol, runs"):
         comparison_text(comparison, origin, None, ["lr"])
 
 

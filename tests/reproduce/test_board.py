@@ -47,7 +47,7 @@ def counts(board):
 def test_what_was_done_before_is_said_and_counted(cell, capsys):
     cells = [cell("compare", "MLP", 0, time_s=3.0), cell("compare", "MLP", 1), cell("compare", "MLP", 2)]
     board = Board(cells, 1)
-    assert capsys.readouterr().out == "3 cells: 1 done before, 2 to run\n"
+    assert capsys.readouterr().out == "3 cells: 1 already done, 2 to run\n"
     assert counts(board) == {"done": 1, "running": 0, "failed": 0, "left": 2}
     Board(cells[1:2], 1)
     assert capsys.readouterr().out == "1 cell: 1 to run\n"
@@ -92,7 +92,7 @@ def test_a_killed_cell_is_failed_though_its_record_says_running(cell, capsys):
     board.update({one.folder})
     board.update(set())
     assert counts(board)["failed"] == 1
-    assert "[0/1] MLP, seed 0: failed, it ended without a word" in capsys.readouterr().out
+    assert "[0/1] MLP, seed 0: failed, it ended without a message" in capsys.readouterr().out
 
 
 def test_a_cell_takes_what_its_row_took_or_its_part_or_all(cell):

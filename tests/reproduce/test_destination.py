@@ -40,7 +40,7 @@ def test_a_fuller_page_stays(out):
     folder, why = destination(out, FEWER, rows("a"), overwrite=False)
     assert folder == PARTIAL / "table1"
     assert why.startswith(
-        f"{out}/table1/quick.md has cells that this page has not, and stays: this page is partial: 1 of 2 seeds."
+        f"{out}/table1/quick.md has cells that this page lacks and was not replaced: this page is partial: 1 of 2"
     )
     assert destination(out, FEWER, rows("a"), overwrite=True) == (out / "table1", "")
 
@@ -68,5 +68,5 @@ def test_a_committed_page_gives_way_to_a_whole_one_alone(out, tmp_path):
     subprocess.run(["git", "add", str(page)], cwd=tmp_path, check=True)
     folder, why = destination(out, FEWER, rows("a"), overwrite=False)
     assert folder == PARTIAL / "table1"
-    assert "quick.md is committed, and stays" in why
+    assert "quick.md is committed and was not replaced" in why
     assert destination(out, WHOLE, rows("a"), overwrite=False) == (out / "table1", "")

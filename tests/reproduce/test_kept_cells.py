@@ -113,7 +113,7 @@ def test_the_same_weights_are_the_same_bytes_in_every_process(here):
     [
         ([], "say out=FILE.safetensors"),
         (["out=x.pt"], "must end with .safetensors"),
-        (["out=no/where.safetensors"], "there is no folder no"),
+        (["out=no/where.safetensors"], "the folder no does not exist"),
         (["out=x.safetensors", "checkpoint=first"], "checkpoint=first is not known"),
         (["ot=x.safetensors"], "Did you mean `out`?"),
     ],
@@ -214,12 +214,12 @@ def test_a_kept_cell_stands_for_its_run_elsewhere(kept_cell, tmp_path, monkeypat
     net = trained(kept_cell, load(kept_cell), "best", 200)
     assert all(torch.equal(first[name], tensor) for name, tensor in net.model.state_dict().items())
     assert re.fullmatch(r"best weights, step \d+", net.weights)
-    with pytest.raises(RequestError, match=r"holds the weights that were scored, not the last ones"):
+    with pytest.raises(RequestError, match=r"contains the weights that were scored, not the last ones"):
         trained(kept_cell, load(kept_cell), "last", 200)
     assert run(load(kept_cell), kept_cell, "", []) == json.loads((original / "run.json").read_text())["final"]
     longer = load(kept_cell)
     longer.trainer.epochs = 3
-    with pytest.raises(RequestError, match=r"is finished, and its checkpoints are gone: there is no .*last\.pt"):
+    with pytest.raises(RequestError, match=r"is finished, and its checkpoints are gone: .*last\.pt does not exist"):
         run(longer, kept_cell, "", [])
     assert kept_cells.keep(kept_cell) is False
 
@@ -266,7 +266,7 @@ def test_a_missing_file_and_a_list_that_lacks_one_are_refused(kept_cell):
         with pytest.raises(RequestError, match=rf"SHA256SUMS does not list {re.escape(name)}"):
             kept_cells.check(folder)
     (folder / "SHA256SUMS").write_text(sums + "0" * 64 + "  ../../x\n")
-    with pytest.raises(RequestError, match="is no list of SHA-256 and file name"):
+    with pytest.raises(RequestError, match="is not a list of SHA-256 sums and file names"):
         kept_cells.check(folder)
     (folder / "SHA256SUMS").write_text(sums)
     (folder / "metrics.jsonl").unlink()

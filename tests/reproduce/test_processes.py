@@ -104,7 +104,7 @@ def test_a_failing_cell_leaves_the_others(job, begun):
             {"status": "interrupted", "reason": "of an earlier start"},
             "data.root=x does not exist.",
         ),
-        ("import os; os.kill(os.getpid(), 9)", {"status": "running"}, "killed by SIGKILL, perhaps for want of memory"),
+        ("import os; os.kill(os.getpid(), 9)", {"status": "running"}, "killed by SIGKILL, perhaps for lack of memory"),
         ("import os; os.kill(os.getpid(), 11)", {}, "killed by SIGSEGV"),
         ("print('one\\ntwo\\n\\n'); raise SystemExit(1)", {}, "two"),
         ("raise SystemExit(3)", {}, "exit code 3"),

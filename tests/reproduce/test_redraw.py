@@ -139,7 +139,7 @@ def test_rows_of_other_cells_are_refused(planned, page, tmp_path):
     with pytest.raises(RequestError, match=r"has other cells than this version plans(.|\n)*odenet reproduce fig4"):
         redraw(planned, tmp_path)
     page.write_text("{}")
-    with pytest.raises(RequestError, match=r"quick\.json is no page to redraw: KeyError"):
+    with pytest.raises(RequestError, match=r"quick\.json is not a page that can be redrawn: KeyError"):
         redraw(planned, tmp_path)
     assert not page.with_suffix(".md").exists()
 

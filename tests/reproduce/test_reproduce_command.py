@@ -94,7 +94,7 @@ def test_a_failing_cell_is_named_and_only_it_is_run_again(odenet, reproduce, tmp
     code, out = reproduce(*WORDS[1:], "trainer.log_every=7")
     assert code == 0
     assert starts(tmp_path) == {failed: 2, fine: 1}
-    assert "2 cells: 1 done before, 1 to run\n" in out
+    assert "2 cells: 1 already done, 1 to run\n" in out
     folder = tmp_path / "out" / "table1"
     assert {path.name for path in folder.iterdir()} == {"quick.md", "quick.csv", "quick.json"}
     assert not (tmp_path / "results").exists()
@@ -117,7 +117,7 @@ def test_a_finished_cell_is_never_run_again(reproduce, tmp_path):
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     code, out = reproduce(*words)
     assert code == 0
-    assert "1 cell: 1 done before, 0 to run\n" in out
+    assert "1 cell: 1 already done, 0 to run\n" in out
     assert list(starts(tmp_path).values()) == [1]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert "(partial: 1 of 2 seeds; partial: only MLP)" in first["quick.md"].decode()
@@ -143,7 +143,7 @@ def test_cells_of_other_data_under_the_same_name_are_refused(reproduce, tmp_path
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(reproduce, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="--out file/table1 cannot be made"):
+    with pytest.raises(RequestError, match="--out file/table1 cannot be created"):
         reproduce("table1", "--rows", "MLP", "--seeds", "1", "device=cpu", "--out", "file")
     assert not list(tmp_path.glob("runs/cells/*"))
 
@@ -264,7 +264,10 @@ def test_a_partial_page_leaves_a_fuller_one_alone(reproduce, tmp_path, monkeypat
     assert code == 1
     assert [path.name for path in page.parent.iterdir()] == ["quick.json"]
     assert "files in runs/partial/table1: quick.md, quick.csv, quick.json\n" in out
-    assert "results/table1/quick.md has cells that this page has not, and stays: this page is partial: 1 of 2 " in out
+    assert (
+        "results/table1/quick.md has cells that this page lacks and was not replaced: this page is partial: 1 of 2 "
+        in out
+    )
     assert "MLP" in (tmp_path / "runs" / "partial" / "table1" / "quick.md").read_text()
     reproduce(*words, "--overwrite")
     assert "other" not in page.read_text()

@@ -97,7 +97,7 @@ def test_elsewhere_kept_cells_are_done_and_make_the_same_table(results, capsys):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     assert reproduce.main(ITEM) == 0
     out = capsys.readouterr().out
-    assert "kept: 5 of 5, in results/cells\n5 cells: 5 done before, 0 to run\n" in out
+    assert "kept: 5 of 5, in results/cells\n5 cells: 5 already done, 0 to run\n" in out
     pictures = {path for path in before if path.suffix in (".svg", ".png")}
     after = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before if path not in pictures} == {
@@ -110,7 +110,7 @@ def test_every_number_is_equal_and_nothing_is_written(results, capsys):
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert verify.main(["table1"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("table1, quick preset: 5 kept cells, every file as its SHA-256 says\n")
+    assert out.startswith("table1, quick preset: 5 kept cells; all SHA-256 sums agree\n")
     found = table(out)
     assert {counts[1] for counts in found.values()} == {0}
     for what in ("test error", "validation error", "parameters", "NFE of an evaluation", "saved memory (MiB)"):
@@ -224,11 +224,11 @@ def test_a_config_of_another_cell_is_refused(results):
 def test_a_table_without_kept_cells_says_so(results):
     folder = cell_of(results, "MLP")
     shutil.rmtree(folder)
-    with pytest.raises(RequestError, match=rf"not kept in results/cells.*: {folder.name} \(MLP, seed 0\)\."):
+    with pytest.raises(RequestError, match=rf"not in results/cells.*: {folder.name} \(MLP, seed 0\)\."):
         verify.main(["table1"])
     shutil.rmtree(kept_cells.FOLDER)
     with pytest.raises(
-        RequestError, match=r"no kept cells: results/table1/quick\.json was made before cells"
+        RequestError, match=r"no kept cells: results/table1/quick\.json was made without kept cells"
     ) as refused:
         verify.main(["table1"])
     assert refused.value.code == 2
@@ -252,7 +252,7 @@ def test_what_cannot_be_verified_is_refused(results, words, reason):
 
 def test_a_table_that_is_none_is_refused(results):
     (results / "table1" / "quick.json").write_text('{"rows": []}')
-    with pytest.raises(RequestError, match=r"results/table1/quick\.json is not the table of a report"):
+    with pytest.raises(RequestError, match=r"results/table1/quick\.json is not a table of a report"):
         verify.main(["table1"])
 
 

@@ -41,7 +41,7 @@ def test_a_wish_out_of_reach_ends_at_the_end_of_the_range_and_is_told():
         low.add(plant(low.rtol, 3.0))
         high.add(plant(high.rtol, 3.0))
     assert (low.rtol, high.rtol) == (LOOSEST, 1e-6)
-    assert low.outcome().endswith("rtol 10 at the end; not within 1 of the wish, the loosest there is")
+    assert low.outcome().endswith("rtol 10 at the end; not within 1 of the target, the loosest allowed")
     assert "the tightest for its dtype" in high.outcome()
     before = low.debt
     low.add(plant(low.rtol, 3.0))

@@ -192,7 +192,7 @@ def test_models_that_fit_the_data_can_be_built_for_them(data):
         with torch.device("meta"):
             models.model(chosen.pop("name"), chosen, shape=input_shape, classes=classes, solver=solver)
     other = next(name for name in ("mlp", "cnf") if name not in fitting)
-    with pytest.raises(RequestError, match=rf"model={other} and data={data} do not go together"):
+    with pytest.raises(RequestError, match=rf"model={other} and data={data} cannot be combined"):
         check_module.check_task(Config(model={"name": other}, data={"name": data}))
 
 
@@ -201,5 +201,5 @@ def test_models_that_fit_the_data_can_be_built_for_them(data):
 )
 def test_a_refusal_names_the_model_as_it_was_asked_for(name, asked):
     """`rknet` is a preset of the network `odenet`."""
-    with pytest.raises(RequestError, match=rf"^model={asked} and data=moons do not go together"):
+    with pytest.raises(RequestError, match=rf"^model={asked} and data=moons cannot be combined"):
         check_module.check_task(Config(name=name, model={"name": "odenet"}, data={"name": "moons"}))

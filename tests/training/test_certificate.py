@@ -203,7 +203,7 @@ def test_a_warning_without_a_cause_says_where_to_look(error, solver, gradient, e
     session = SimpleNamespace(certificates=Certificates(), step=0, total=5, elapsed_s=1.0, config=config)
     schedule.tell(session, Certificate(error, ("weight", error), None, 0.1))
     text = " ".join(capsys.readouterr().out.split())
-    assert ("`odenet gradcheck RUN` measures more." in text) == ("is 20 % off" in text) == (error > 0.1)
+    assert ("`odenet gradcheck RUN` shows details." in text) == ("is 20 % off" in text) == (error > 0.1)
     assert ("differentiates the steps" in text) == (error > 0.1 and bool(exact))
     assert (f"{exact} differentiates the steps themselves; `odenet" in text) == (error > 0.1 and bool(exact))
 

@@ -113,7 +113,7 @@ def test_every_flipped_bit_of_the_weights_is_found(written, tmp_path):
 def test_a_truncated_file_is_refused(written, tmp_path, length):
     path = tmp_path / "last.pt"
     path.write_bytes(written[: int(length * len(written)) if isinstance(length, float) else length])
-    with pytest.raises(RequestError, match=r"last\.pt is not a sound checkpoint"):
+    with pytest.raises(RequestError, match=r"last\.pt is not a valid checkpoint"):
         checkpoint.load(path)
 
 
@@ -154,7 +154,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path):
             checkpoint.load(path)
     with pytest.raises(RequestError, match="does not exist"):
         checkpoint.load(tmp_path / "no.pt")
-    with pytest.raises(RequestError, match="not a sound checkpoint"):
+    with pytest.raises(RequestError, match="not a valid checkpoint"):
         checkpoint.load(tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):
     assert content["step"] == 7
     assert "last.pt" in trouble
     checkpoint.previous(path).write_bytes(b"")
-    with pytest.raises(RequestError, match="no sound checkpoint"):
+    with pytest.raises(RequestError, match="no valid checkpoint"):
         checkpoint.latest(path)
 
 
@@ -197,7 +197,7 @@ def test_the_one_before_stands_in_for_one_of_no_use(tmp_path):
     content, trouble = checkpoint.latest(path, take)
     assert (content["step"], trouble) == (7, f"{path} is odd")
     assert tried == [("last.pt", 8), ("previous-last.pt", 7)]
-    with pytest.raises(RequestError, match=r"\Alast\.pt is odd\n  There is no sound checkpoint"):
+    with pytest.raises(RequestError, match=r"\Alast\.pt is odd\n  There is no valid checkpoint"):
         checkpoint.latest(path, none)
 
 

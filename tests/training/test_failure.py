@@ -50,10 +50,10 @@ def test_a_full_disk_is_told_from_other_troubles(tiny, tmp_path):
     error = OSError(errno.ENOSPC, "No space left on device", "here/metrics.jsonl")
     _, reason, _ = explain(error, session, tmp_path)
     assert reason.startswith("no space left for here/metrics.jsonl (No space left on device).")
-    assert f"  Make room, and start it again with: odenet train resume={tmp_path}" in reason
+    assert f"  Free some space and start again with: odenet train resume={tmp_path}" in reason
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").touch()
-    assert "The last checkpoint is as it was. Make room, and go on with" in explain(error, session, tmp_path)[1]
+    assert "The last checkpoint is intact. Free some space and continue with" in explain(error, session, tmp_path)[1]
     assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
     assert not is_disk_full(ValueError())
 
@@ -65,7 +65,7 @@ def test_an_interruption_keeps_its_reason_by_itself(tiny, tmp_path):
     assert (status, reason) == ("interrupted", "SIGTERM; or so")
     home = pickle.loads(pickle.dumps(raised))
     assert (home.reason, home.code, str(home)) == (reason, 143, str(raised))
-    assert str(home).startswith("SIGTERM; or so; the checkpoint is kept. Go on with:\n  odenet train resume=")
+    assert str(home).startswith("SIGTERM; or so; the checkpoint was saved. Continue with:\n  odenet train resume=")
 
 
 def test_a_refusal_comes_home_from_another_process():

@@ -126,7 +126,7 @@ def test_a_fit_that_has_converged_is_finished(train, tmp_path, capsys):
     folder = train(config=_with(words), name="run")
     before = (folder / "metrics.jsonl").read_bytes()
     train(config=_with(words), name="run")
-    assert "finished before, nothing to do" in capsys.readouterr().out
+    assert "already finished, nothing to do" in capsys.readouterr().out
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
@@ -170,17 +170,17 @@ def test_the_end_of_each_series_can_be_held_out(tmp_path):
     ("words", "part"),
     [
         (("model.field=null",), "model.field is missing: fitzhugh_nagumo, logistic, lotka_volterra"),
-        (("optim=adam",), "optim=adam and model=fit do not go together"),
+        (("optim=adam",), "optim=adam and model=fit cannot be combined"),
         (("solver.budget=500",), "solver.budget has no meaning for model=fit"),
         (("optim.weight_decay=0.1",), "optim.weight_decay=0.1 has no meaning for optim=lm"),
         (("data.window=0.4",), "data.window=0.4 has no meaning for model=fit"),
         (("data.split=series",), "data.split=series has no meaning for model=fit"),
-        (("data.validation=0.2",), "a fit chooses nothing on it"),
-        (("data.unit=d",), "is for dates"),
+        (("data.validation=0.2",), "a fit does not use validation data"),
+        (("data.unit=d",), "only applies to dates"),
         (("+model.start.rate=-2",), "model.start.rate=-2 must be above 0"),
         (("model.field=logistics",), "Did you mean `logistic`"),
         (("model.observed=[size,size]",), "names 2 states, and the table has 1 column"),
-        (("+model.field_args.a=1",), "options of a field of your own"),
+        (("+model.field_args.a=1",), "options of your own field"),
     ],
 )
 def test_a_request_that_cannot_be_fitted_is_refused(tmp_path, words, part):
@@ -190,7 +190,7 @@ def test_a_request_that_cannot_be_fitted_is_refused(tmp_path, words, part):
 
 
 def test_data_that_are_no_table_are_refused():
-    with pytest.raises(RequestError, match="model=fit is fitted to a table"):
+    with pytest.raises(RequestError, match="model=fit needs a table"):
         check.check(_with(("model=fit", "model.field=logistic", "data=spirals")))
 
 

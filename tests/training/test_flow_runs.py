@@ -128,7 +128,7 @@ def test_an_option_of_neither_the_field_nor_the_flow_is_refused(own):
 
 
 @pytest.mark.parametrize(
-    ("target", "part"), [("Narrow", r"z \(2, 2\)\), the field gave \(2, 1\)"), ("Bare", "has no parameters")]
+    ("target", "part"), [("Narrow", r"z \(2, 2\)\), the field returned \(2, 1\)"), ("Bare", "has no parameters")]
 )
 def test_a_field_that_cannot_be_trained_is_refused(own, target, part):
     words = [*own, f"model.target=own_field:{target}", "data=moons", "device=cpu"]
@@ -181,10 +181,10 @@ def test_what_is_not_said_of_scoring_is_the_recipes(words, expected):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("eval.solver.steps=9", r"eval\.solver\.steps=9 does not fit dopri5"),
+        ("eval.solver.steps=9", r"eval\.solver\.steps=9 cannot be used with dopri5"),
         (
             "eval.solver.method=rk4 eval.solver.rtol=1e-3",
-            r"eval\.solver\.rtol=0\.001.* does not fit rk4: it takes fixed steps",
+            r"eval\.solver\.rtol=0\.001.* cannot be used with rk4: it takes fixed steps",
         ),
         ("eval.solver.rtol=1e-10 eval.dtype=float32", r"far below the resolution of float32: use eval\.dtype=float64"),
         ("data.recipe.eval.dtype=half", r"eval\.dtype=half is not known"),
@@ -246,7 +246,7 @@ def test_three_standard_errors_below_the_floor_are_too_many(task, below):
 
 @pytest.mark.parametrize("model", ["cnf", "planar"])
 def test_images_are_refused(model):
-    with pytest.raises(RequestError, match=rf"model={model} and data=digits do not go.*no forward"):
+    with pytest.raises(RequestError, match=rf"model={model} and data=digits cannot be combined.*no forward"):
         check(compose([f"model={model}", "data=digits", "device=cpu"]))
 
 

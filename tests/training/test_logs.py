@@ -208,7 +208,7 @@ def test_progress_away_from_a_terminal_is_plain_lines(capsys):
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].startswith("20 steps, 10 an epoch: about ")
+    assert lines[0].startswith("20 steps, 10 per epoch: about ")
     assert lines[1] == ("epoch 2  step 20/20  loss 0.5000  error 25.00 %  NFE 26/20.5  3 ms/step  valid  error 12.50 %")
     assert "\x1b" not in out
     assert "\r" not in out

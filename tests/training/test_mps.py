@@ -19,9 +19,9 @@ def configure(*words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("model=odenet data=digits dtype=float64", "dtype=float64 does not fit device=mps"),
-        ("model=cnf data=moons", r"eval.dtype=float64 \(the recipe of data=moons\) does not fit device=mps"),
-        ("model=cnf data=moons eval.dtype=float64", "eval.dtype=float64 does not fit device=mps"),
+        ("model=odenet data=digits dtype=float64", "dtype=float64 cannot be used with device=mps"),
+        ("model=cnf data=moons", r"eval.dtype=float64 \(the recipe of data=moons\) cannot be used with device=mps"),
+        ("model=cnf data=moons eval.dtype=float64", "eval.dtype=float64 cannot be used with device=mps"),
         ("model=odenet data=digits compile=true", "compile=true needs float64"),
     ],
 )

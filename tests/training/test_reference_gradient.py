@@ -256,10 +256,10 @@ def test_without_room_the_reference_is_made_by_replay(objective, batch, monkeypa
         steps = steps_of(objective, SOLVERS[solver]("adjoint"))
         monkeypatch.setattr(device, "free_memory", lambda where: 1000)
         assert steps_of(objective, SOLVERS[solver]("adjoint")).error(steps) < 1e-12
-    with pytest.raises(NoExactGradient, match="evaluated again"):
+    with pytest.raises(NoExactGradient, match="evaluating fields again"):
         gradient_of_equation(Objective(Planted("late", FIXED).train(), planted_loss, batch), 1e-6)
     for solver in (SOLVERS["euler"]("reversible"), Adaptive(method="adams", rtol=1e-3, atol=1e-3)):
-        with pytest.raises(NoExactGradient, match="cannot be taken again one by one"):
+        with pytest.raises(NoExactGradient, match="cannot be repeated one by one"):
             steps_of(objective, solver)
 
 

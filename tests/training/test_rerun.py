@@ -73,7 +73,7 @@ def test_a_change_is_tried_on_the_failed_step(train, tiny, tmp_path, gradients, 
     assert result.startswith("It passes: loss")
     assert gradients["seen"] == 8
     assert before.keys() >= {7, 8}
-    assert "on from step 6, the latest checkpoint, to optimiser step 8" in said[0]
+    assert "continuing from step 6, the latest checkpoint, to optimiser step 8" in said[0]
 
 
 def test_a_failed_validation_is_scored_again(train, tiny, tmp_path, monkeypatch):

@@ -236,7 +236,7 @@ def test_a_checkpoint_of_no_use_gives_way_to_the_one_before(train, same_bits, ca
     train(*RHYTHM, name="part")
     assert str(last) in caplog.text
     assert says in caplog.text
-    assert "Going on from the checkpoint before it" in caplog.text
+    assert "Continuing from the checkpoint before it" in caplog.text
     assert last.with_name("damaged-last.pt").read_bytes() == odd
     # The one before was of step 5, so even the validation at step 7 is made again where it belongs: not at all.
     assert same_bits(folder, whole)
@@ -250,7 +250,7 @@ def test_a_failed_run_is_repeated_from_the_one_before(train, tiny):
     (folder / "run.json").write_text(json.dumps(record | {"status": "failed", "reason": "the run diverged"}))
     assert "It passes: loss" in repeat(folder, tiny(*words), tiny(*words), said.append)
     assert "last.pt does not fit the model" in said[0]
-    assert "Taking the checkpoint before it" in said[0]
+    assert "Using the checkpoint before it" in said[0]
 
 
 def test_with_neither_of_use_it_is_refused_by_name_and_nothing_is_touched(train):
@@ -261,7 +261,7 @@ def test_with_neither_of_use_it_is_refused_by_name_and_nothing_is_touched(train)
         damage(checkpoint.previous(last))
         before = content(folder)
         with pytest.raises(
-            RequestError, match=r"/last\.pt does not fit the model: .*\(2, 3\)(.|\n)*no sound checkpoint"
+            RequestError, match=r"/last\.pt does not fit the model: .*\(2, 3\)(.|\n)*no valid checkpoint"
         ):
             train(*RHYTHM)
         assert content(folder) == before
@@ -274,7 +274,7 @@ def test_a_sound_checkpoint_of_another_config_is_what_is_told(train):
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(RequestError, match=r"previous-last\.pt:\n  seed: 0 in the checkpoint, 1 here\n.*\Z") as refused:
         train(*RHYTHM, "seed=1")
-    assert "no sound checkpoint" not in str(refused.value)
+    assert "no valid checkpoint" not in str(refused.value)
 
 
 def test_the_best_weights_that_were_overwritten_since_are_found(train, metrics):
@@ -300,7 +300,7 @@ def test_without_its_checkpoints_a_finished_run_is_left_as_it_is(train):
     folder = train(*RHYTHM)
     shutil.rmtree(folder / "checkpoints")
     before = content(folder)
-    with pytest.raises(RequestError, match=r"its checkpoints are gone: there is no .*last\.pt(.|\n)*another folder"):
+    with pytest.raises(RequestError, match=r"its checkpoints are gone: .*last\.pt does not exist(.|\n)*another folder"):
         train(*RHYTHM, "trainer.epochs=4")
     assert content(folder) == before
     train(*RHYTHM)
@@ -422,7 +422,7 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path, same_bits, train, n
     assert "Traceback" not in err
     assert json.loads((folder / "run.json").read_text())["status"] == ("running" if code == -9 else "interrupted")
     if code != -9:
-        assert err.endswith(f"Go on with:\n  odenet train 'resume={folder.name}'\n")
+        assert err.endswith(f"Continue with:\n  odenet train 'resume={folder.name}'\n")
         again = subprocess.run(
             [sys.executable, "-m", "odenet_cli", "train", f"resume={folder}"],
             cwd=tmp_path,

@@ -28,7 +28,7 @@ def test_a_sweep_keeps_its_jobs_and_takes_new_ones(odenet, tmp_path):
 
     done = odenet(*sweep, "seed=0,2,1", "resume=auto")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("finished before") == 2
+    assert done.stdout.count("already finished") == 2
     second = listed(tmp_path / "S")
     assert set(second) == {"seed=0", "seed=1", "seed=2"}
     assert {seed: second[seed] for seed in first} == first
@@ -60,7 +60,7 @@ def test_other_words_are_refused_however_the_run_ended(odenet, tmp_path, status)
     before = {path: path.read_bytes() for path in (tmp_path / "R").rglob("*") if path.is_file()}
     done = odenet("train", *MLP, "hydra.run.dir=R", "resume=auto", "optim.lr=0.01", "eval.dtype=float64")
     assert done.returncode == 2
-    assert "R holds another run than this one (there → here):" in done.stderr
+    assert "R contains a different run (there → here):" in done.stderr
     assert "  eval.dtype: null → float64\n  optim.lr: 0.05 → 0.01\n" in done.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "R").rglob("*") if path.is_file()} == before
 

@@ -179,7 +179,7 @@ def test_a_constant_column_is_not_scored(train, tmp_path, caplog):
     rows = [(*row, 7.0 if row[1] < 3 else 7.0 + row[1]) for row in WAVES]
     three = write(tmp_path / "c.csv", rows, "series,time,a,b,still", range(5))
     folder = train("model=rnn", "data=csv", three, *SHORT, name="three")
-    assert "left out of model and scores: still" in caplog.text
+    assert "ignored by model and scores: still" in caplog.text
     assert (
         final(folder)["loss"] == final(train("model=rnn", "data=csv", write(tmp_path / "o.csv", WAVES), *SHORT))["loss"]
     )

@@ -101,9 +101,9 @@ def test_a_signal_is_seen_before_the_run_acts_on_it(monkeypatch):
     shown = progress.Progress(20, 3, 10, lambda: bool(signals))
     assert shown._live_line() == "epoch 1  step 3/20"
     signals.append("SIGINT")
-    assert shown._live_line() == "epoch 1  step 3/20  stopping; Ctrl-C: at once"
+    assert shown._live_line() == "epoch 1  step 3/20  stopping; Ctrl-C again stops at once"
     shown.phase("scoring the test data")
-    assert shown._live_line() == "epoch 1  step 3/20  scoring the test data; Ctrl-C: at once"
+    assert shown._live_line() == "epoch 1  step 3/20  scoring the test data; Ctrl-C again stops at once"
 
 
 def test_a_sentence_at_the_end_is_broken_between_words(monkeypatch, capsys):
@@ -166,7 +166,7 @@ def test_a_finished_run_says_how_to_train_longer(train, capsys, limit, advice, s
 @pytest.mark.parametrize(("ours", "better"), [(0.2, True), (0.5, False), (23.1, False)])
 def test_a_forecast_stands_beside_those_without_a_model(ours, better):
     text = beside_trivial({"rmse_further_noisy": ours, "rmse_last_value": 1.34, "rmse_velocity": 0.5})
-    assert text.startswith(f"after the window: RMSE {ours}; the last value repeated 1.34, a straight line 0.5")
+    assert text.startswith(f"after the window: RMSE {ours}; repeating the last value 1.34, a straight line 0.5")
     assert ("train longer" in text) is not better
     assert beside_trivial(
         {"rmse_further_clean": 0.1, "rmse_further_noisy": 9, "rmse_last_value": 1, "rmse_velocity": 1}

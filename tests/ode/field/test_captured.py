@@ -448,7 +448,7 @@ def test_parameters_is_the_way_in_where_nothing_can_be_seen(solve, monkeypatch):
     with pytest.raises(TypeError, match="parameters must be tensors"):
         solve(field, doubles(1.0), TS, parameters=[nn.Linear(1, 1)])
     if solve.gradient != "backprop":  # w would get no gradient, and no word
-        with pytest.raises(FieldChanged, match=r"of shape \(1,\) .* hides from inspection"):
+        with pytest.raises(FieldChanged, match=r"of shape \(1,\) .* inspection cannot find"):
             solve(field, doubles(1.0, grad=True), TS).y.sum().backward()
 
 

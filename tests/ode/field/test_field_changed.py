@@ -112,7 +112,7 @@ def places():
     rate = Rate(2.0)
     yield "attribute", rate, lambda: setattr(rate, "rate", 3.0), r"field\.rate was 2\.0, and is 3\.0 now"
     other = Rate()
-    yield "attribute-over-class", other, lambda: setattr(other, "rate", 3.0), r"field\.rate was not there"
+    yield "attribute-over-class", other, lambda: setattr(other, "rate", 3.0), r"field\.rate is new"
     method = Rate(2.0)
     yield "method", method.__call__, lambda: setattr(method, "rate", 3.0), r"self\.rate"
     slotted, mangled = Slotted(), Slotted()
