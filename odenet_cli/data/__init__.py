@@ -1,12 +1,12 @@
 """Data sets whose batches are on the device. Each module is one data set, and its file name is the name in `data=`.
 
 A data set is a class `Source`, a frozen dataclass whose fields are the options `data.*`, explained in
-`conf/data/NAME.yaml`. It checks their ranges in its constructor, and reads nothing until it is asked to. It has the
-`shape` of an input, its `classes` (for a regression the number of values to predict) and its `task`; if a user's own
-data may have several `tasks`, `task_set` is theirs. It has
+`conf/data/NAME.yaml`. Its constructor checks their ranges and reads no data. It has the `shape` of an input, its
+`classes` (for a regression the number of values to predict) and its `task`; if a user's own data may have one of
+several `tasks`, `task_set` is the actual one. It has
 
     prepare() -> record        find, download and verify the data; {used, sha256, root, sizes, warning}
-    load(spec) -> Data         the same, then put them on the device as three splits
+    load(spec) -> Data         do the same, then put them on the device as three splits
 
 A data set whose numbers have units, under the keys `UNITS` of its record, also has
 
@@ -65,33 +65,33 @@ def check(name: str, options: Mapping[str, Any]) -> None:
 def shape(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> tuple[tuple[int, ...], int]:
     """Return the shape of one input and the number of classes; for a table of series its file is read.
 
-    run  a run's record of its data, whose units hold
+    run  a run's record of its data, which determines the units
     """
     source = _source(name, options, run)
     return source.shape, source.classes
 
 
 def own_samples(name: str, options: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Return where each sample of the splits, one behind the other, stands in the user's data, and its y; else None."""
+    """Return the index in the user's data of each sample of the concatenated splits, and its y; else None."""
     source = _source(name, options, run)
     return source.samples() if hasattr(source, "samples") else None
 
 
 def lacks_units(name: str, record: Mapping[str, Any]) -> bool:
-    """Return whether the data set has units, and a run's record of it does not state them."""
+    """Return whether the data set has units that a run's record of it does not state."""
     return any(key not in record for key in getattr(_class(name), "UNITS", ()))
 
 
 def tasks(name: str) -> tuple[str, ...]:
-    """Return the names of the tasks that a data set may set."""
+    """Return the names of the possible tasks of a data set."""
     kind = _class(name)
     return getattr(kind, "tasks", None) or (kind.task,)
 
 
 def task(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> str:
-    """Return the name of the task that a data set sets; where several are possible its file is read.
+    """Return the name of the task of a data set; if several are possible its file is read.
 
-    run  a run's record of its data, which says it too
+    run  a run's record of its data, which states it too
     """
     known = tasks(name)
     return known[0] if len(known) == 1 else _source(name, options, run).task_set
@@ -103,7 +103,7 @@ def prepare(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
-    """Raise RequestError for a batch larger than the training split, of a set whose epoch is one pass over it."""
+    """Raise RequestError for a batch larger than the training split, if an epoch is one pass over that."""
     if issubclass(_class(name), ImageSource) and batch_size > (count := record["sizes"]["train"]):
         raise RequestError(
             f"trainer.batch_size={batch_size} is larger than the {count:,} training samples of {record['used']}.\n"
@@ -114,7 +114,7 @@ def check_batch(batch_size: int, name: str, record: Mapping[str, Any]) -> None:
 def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None = None, **batch_spec: Any) -> Data:
     """Return the data on a device; `batch_spec` are the fields of `BatchSpec`. Logs the warning of `data.record`.
 
-    run  a run's record of its data, whose units hold
+    run  a run's record of its data, which determines the units
     """
     data: Data = _source(name, options, run).load(BatchSpec(**batch_spec))
     check_batch(batch_spec["batch_size"], name, data.record)
@@ -124,10 +124,10 @@ def load(name: str, options: Mapping[str, Any], *, run: Mapping[str, Any] | None
 
 
 def resolve_auto(options: Mapping[str, Any]) -> str:
-    """Return what `data=auto` stands for: 'mnist' where it is on disk or can be downloaded, else 'digits'.
+    """Return the data set meant by `data=auto`: 'mnist' if it is on disk or can be downloaded, else 'digits'.
 
-    Of `options`, those of MNIST that are not null count. Files that are present but damaged, and a `data.root` that
-    does not exist, are errors: someone put them there or asked for them.
+    Of `options`, those of MNIST that are not null are used. Damaged files, and a `data.root` that does not exist, are
+    errors, since the user intended to use them.
     """
     fields = {field.name for field in dataclasses.fields(_class("mnist"))}
     try:
@@ -142,7 +142,7 @@ def resolve_auto(options: Mapping[str, Any]) -> str:
 
 def _source(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
     kind = _class(name)
-    if hasattr(kind, "gathered"):  # its options are those of the user's own code too
+    if hasattr(kind, "gathered"):  # its options include those of the user's own code
         options = kind.gathered(options)
     registry.check_options("data", kind, options, of=name)
     source = kind(**options)

@@ -2,8 +2,8 @@
 
 x are vectors (N, D) or (N,), or images (N, H, W), (N, C, H, W), (N, H, W, C). y are labels 0…C-1 or text, or numbers to
 predict, (N,) or (N, K). Splits are separate arrays with the usual names: x_train and y_train, or train_images and
-train_labels, and those of valid (val) and test. Wrong shapes and dtypes are found in the headers, before a number is
-read.
+train_labels, and those of valid (val) and test. Wrong shapes and dtypes are detected in the headers, before reading any
+numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Y_NAMES = ("y", "Y", "labels", "label", "targets", "target")
 
 @dataclass(frozen=True, kw_only=True)
 class Source(OwnFile, LabelledSource):
-    """Options of `data=arrays`; x and y name the arrays, or what their names have beside that of a split."""
+    """Options of `data=arrays`; x and y name the arrays, or the part of their names besides the split."""
 
     WANTED: ClassVar = "data=arrays data.path=FILE.npz, a file with x and y, or x_train, y_train …."
 
@@ -47,7 +47,7 @@ class Source(OwnFile, LabelledSource):
         return Found(parts, str(self.file), file_sha256(self.file), notes)
 
     def _choose(self, headers: dict[str, Header]) -> list[Part]:
-        """Return the headers of x and y of each split, training samples first; for a run there may be no y."""
+        """Return the headers of x and y of each split, training samples first; data for a run may lack y."""
         faults = Faults(self.file)
         listing = ", ".join(f"{name} {header.shape}" for name, header in headers.items())
         found = {}
@@ -77,7 +77,7 @@ class Source(OwnFile, LabelledSource):
 
 
 def _splits(names: Iterable[str], base: str) -> dict[str, str]:
-    """Return the arrays of `names` that are `base`, or that of a split, by split."""
+    """Return by split the arrays of `names` called `base`, alone or combined with a split's name."""
     known = {base: WHOLE}
     for word, split in WORDS.items():
         for spelled in (f"{base}_{word}", f"{word}_{base}", f"{base}{word}", f"{word}{base}"):

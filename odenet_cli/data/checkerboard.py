@@ -13,7 +13,7 @@ AREA = 8 * 2.0**2  # eight squares of side 2 on [-4, 4]²
 
 
 class Source(Density):
-    """It has no options."""
+    """The data set, without options."""
 
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         x, y = 4 * torch.rand(2, n, generator=generator, dtype=dtype, device=generator.device)

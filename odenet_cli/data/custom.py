@@ -6,8 +6,8 @@ The target is called with these options and returns, or is, one of
     (x, y)              tensors, arrays or lists, one row per sample
     {split: either}     train, and if they are separate valid and test
 
-It is read once, as a whole. x and y may be what `data=arrays` accepts, and are checked in the same way. Since no file
-may name code to run, eval, resume and the other commands need `data.target=` again.
+It is read once, as a whole. x and y may be anything that `data=arrays` accepts, and are checked in the same way. Since
+no file may name code to run, eval, resume and the other commands need `data.target=` again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ WANTED = "It returns a torch Dataset of (x, y), a pair (x, y), or a dictionary o
 
 @dataclass(frozen=True, kw_only=True)
 class Source(LabelledSource):
-    """Options of `data=custom`; `own` are those of the target, (name, value) each."""
+    """Options of `data=custom`; `own` are those of the target, as pairs (name, value)."""
 
     target: str | None = None
     own: Any = ()
 
     @classmethod
     def gathered(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options with all that are not this class's in `own`."""
+        """Return the options, with all that do not belong to this class in `own`."""
         known = {field.name for field in dataclasses.fields(cls) if field.init} - {"own"}
         own = tuple((key, _hashable(value)) for key, value in options.items() if key not in known)
         return {**{key: value for key, value in options.items() if key in known}, "own": own}
@@ -50,8 +50,8 @@ class Source(LabelledSource):
         self._load()
 
     def _load(self) -> Any:
-        """Return what the target names; its options are checked against its signature."""
-        with torch.device("cpu"):  # also where a model is being built on the meta device: the module makes tensors
+        """Load the target, after checking its options against its signature."""
+        with torch.device("cpu"):  # the module creates tensors, even if a model is being built on the meta device
             named, options = registry.load_named("data.target", self.target), dict(self.own)
         if callable(named):
             registry.check_options("data", named, options, sign="+")
@@ -62,7 +62,7 @@ class Source(LabelledSource):
         return named
 
     def state(self) -> Hashable:
-        return None  # the code is imported once, and what it gives is kept for as long as the process lives
+        return None  # the code is imported once, and its result kept for the life of the process
 
     def find(self) -> Found:
         named = self._load()
@@ -119,7 +119,7 @@ def _array(value: Any) -> Any:
 
 
 def _stacked(rows: list[Any], name: str, what: str) -> Any:
-    """Return rows of one shape as one array; raise RequestError naming the first that differs."""
+    """Stack rows of the same shape; raise RequestError naming the first that differs."""
     odd = next((n for n, row in enumerate(rows) if row.shape != rows[0].shape), None)
     if odd is not None:
         raise RequestError(

@@ -44,8 +44,8 @@ class Source(ImageSource):
 def enlarge(small: Tensor) -> Tensor:
     """Return the images scaled bilinearly from 8×8 to 28×28 and from 0…16 to 0…255, (N, 8, 8) -> (N, 28, 28) uint8.
 
-    Pixel i of 28 has its centre at (4i − 5)/14 of 8, so all weights are whole fourteenths, and the sums integers,
-    which float64 holds exactly: every machine makes the same bytes.
+    Pixel i of 28 has its centre at (4i − 5)/14 of 8, so all weights are multiples of 1/14, and the sums integers, which
+    are exact in float64: the bytes are the same on every machine.
     """
     weight = torch.zeros(28, 8, dtype=torch.float64)
     for i in range(28):
@@ -54,7 +54,7 @@ def enlarge(small: Tensor) -> Tensor:
         weight[i, min(left + 1, 7)] += part
     total = weight @ small.double() @ weight.T
     whole = 16 * 14 * 14
-    # Cut off to integers: a quotient of numbers so small is never rounded up to one.
+    # Truncation is safe: a quotient of such small numbers is never rounded up to an integer.
     return ((255 * total + whole // 2) / whole).to(torch.uint8)
 
 
@@ -62,13 +62,13 @@ def enlarge(small: Tensor) -> Tensor:
 def load_small() -> tuple[Tensor, Tensor]:
     """Return images (1797, 8, 8) uint8 and labels (1797,) int64.
 
-    The file is read where scikit-learn is installed: to import it takes as long as to import torch.
+    The file is read from the installation of scikit-learn, whose import takes as long as that of torch.
     """
     package = find_spec("sklearn")
     file = Path((package and package.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
         table = np.loadtxt(file, delimiter=",")
-    else:  # a version that keeps it elsewhere
+    else:  # a version with the file elsewhere
         from sklearn.datasets import load_digits
 
         digits = load_digits()

@@ -17,6 +17,6 @@ class Source(mnist.Source):
 
     title: ClassVar = "FashionMNIST"
     place: ClassVar = "FashionMNIST/raw"
-    original: ClassVar = dict.fromkeys(mnist.ORIGINAL)  # what is downloaded is known by torchvision's MD5
+    original: ClassVar = dict.fromkeys(mnist.ORIGINAL)  # downloads are verified by torchvision's MD5
 
     augment: list[str] | None = None

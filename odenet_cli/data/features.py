@@ -43,8 +43,8 @@ from odenet_cli.data.common.understood import Found
 from odenet_cli.data.common.units import damaged
 from odenet_cli.errors import RequestError
 
-MAX_WORDS = 50  # of a column that is a feature without being asked for
-MAX_CLASSES = 20  # that whole numbers are without being asked
+MAX_WORDS = 50  # of a column that is a feature without being requested
+MAX_CLASSES = 20  # of integers that are classes by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Source(OwnTable, LabelledSource):
         faults.raise_all()
         unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else lacking
         if self.run and unknown.any():
-            y = pl.DataFrame()  # some rows are to be predicted: nothing is compared
+            y = pl.DataFrame()  # some rows are to be predicted, so nothing is compared
         elif unknown.any():
             notes.append(f"{(unknown & ~lacking).sum():,} rows without {' '.join(target)} ignored")
         kept = ~(lacking | unknown) if y.width else ~lacking
@@ -140,7 +140,7 @@ class Source(OwnTable, LabelledSource):
         return list(self.run["target"] if self.run else self.y or ())
 
     def _check(self, path: Path, names: list[str]) -> None:
-        """Raise RequestError for a column that is not there."""
+        """Raise RequestError for a column that does not exist."""
         asked = {"x": self._chosen(names)}
         if not self.run:
             asked |= {"y": [*(self.y or ())], "split": [self.split] if self.split else []}
@@ -157,11 +157,11 @@ class Source(OwnTable, LabelledSource):
             raise RequestError(f"{path}: {', '.join(twice)} is in data.x and in data.y; remove it from one.")
 
     def _chosen(self, names: list[str]) -> list[str]:
-        """Return the columns of the run's features, or of `x`; none: all may be features."""
+        """Return the columns of the run's features, or those in `x`; empty: all may be features."""
         return [*dict.fromkeys(_column(key, names) for key in self.run["columns"])] if self.run else [*(self.x or ())]
 
     def _features(self, cells: Cells, target: list[str], faults: Faults, notes: list[str]) -> pl.DataFrame:
-        """Return the features, null where they are missing: numbers, and 0 and 1 for each word of a column of words."""
+        """Return the features, null if missing: numbers, and 0 and 1 for each word of a column of words."""
         found, known = dict[str, pl.Series](), self.run["columns"] if self.run else None
         chosen = self._chosen(cells.names)
         others = [name for name in cells.names if name not in (*target, self.split) and not is_row_number(name)]
@@ -197,7 +197,7 @@ class Source(OwnTable, LabelledSource):
         return pl.DataFrame(found).select(known) if known else pl.DataFrame(found)
 
     def _values(self, cells: Cells, target: list[str], faults: Faults) -> pl.DataFrame:
-        """Return what is to be predicted, null where it is missing: words of classes, or numbers."""
+        """Return the values to predict, null if missing: words for classes, or numbers."""
         if not target:
             return pl.DataFrame()
         cells, task = cells._replace(chosen="y"), self.run["task"] if self.run else self.task
@@ -219,12 +219,12 @@ class Source(OwnTable, LabelledSource):
         words = columns[0].cast(pl.String).str.strip_chars()
         numbers = words.cast(pl.Float64, strict=False)
         if numbers.is_null().equals(words.is_null() | absent[0]) and bool((numbers == numbers.floor()).all()):
-            words = numbers.cast(pl.Int64).cast(pl.String)  # 1.0 is 1, as a missing cell makes it
+            words = numbers.cast(pl.Int64).cast(pl.String)  # 1.0 is 1: missing cells turn integers into floating point
         words = spelled_as(words, self.run["classes"] if self.run else ())
         return pl.DataFrame({target[0]: words.set(absent[0], None)})
 
     def _check_names(self, target: list[str]) -> None:
-        """Raise RequestError for numbers named as another column that `predict` writes beside them."""
+        """Raise RequestError for numbers with the name of another column written by `predict`."""
         taken = {"sample", "split", *(f"{name}_predicted" for name in target)}
         for name in target:
             if name in taken:
@@ -234,7 +234,7 @@ class Source(OwnTable, LabelledSource):
                 )
 
     def _guess(self, cells: Cells, column: pl.Series, absent: pl.Series, name: str) -> str:
-        """Return the task that a column sets: words are classes, and so are a few whole numbers without gaps."""
+        """Return the task determined by a column: words are classes, and so are a few integers without gaps."""
         if column.dtype == pl.Boolean or _is_words(column, cells, absent):
             return "classify"
         numbers = read_numbers(column, cells).set(absent, None).drop_nulls()
@@ -251,7 +251,7 @@ class Source(OwnTable, LabelledSource):
 
 
 def _answers(y: pl.DataFrame, mask: pl.Series) -> Any:
-    """Return what is to be predicted in some rows, (N,) of one column or (N, K) of several; None if unknown."""
+    """Return the values to predict in some rows, (N,) for one column or (N, K) for several; None if unknown."""
     if not y.width:
         return None
     values = y.filter(mask).to_numpy()
@@ -260,14 +260,14 @@ def _answers(y: pl.DataFrame, mask: pl.Series) -> Any:
 
 
 def _column(key: str, names: list[str]) -> str:
-    """Return the column that a feature is from, of that name or of `name=word`."""
+    """Return the column of a feature, which has its name or is `name=word`."""
     return key if key in names else key.partition("=")[0]
 
 
 def _is_words(column: pl.Series, cells: Cells, absent: pl.Series) -> bool:
-    """Return whether a column holds words: no more of its cells are numbers.
+    """Return whether a column contains words: at most half of its cells are numbers.
 
-    Numbers with a unit count once each: 2XL beside S and M is a word in any number of rows, 5 kg, 6 kg … are not.
+    Numbers with a unit count once each: 2XL beside S and M is a word in any number of rows, but 5 kg, 6 kg … are not.
     """
     if column.dtype != pl.String or absent.all():
         return False

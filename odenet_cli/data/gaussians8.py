@@ -14,7 +14,7 @@ from odenet_cli.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True)
 class Source(NoisyCurve):
-    """`noise` is the standard deviation of each Gaussian; their centres lie on a circle of `radius`."""
+    """Eight Gaussians of standard deviation `noise`, with centres on a circle of `radius`."""
 
     noise: float = 0.5 / math.sqrt(2)
     radius: float = 4 / math.sqrt(2)

@@ -2,8 +2,8 @@
 
 FOLDER/CLASS/*.png, or with splits FOLDER/train/CLASS/*.png beside valid (val) and test. Grey images have one channel;
 if any image has colour, all have three. They are read once, rotated according to EXIF, scaled to `data.size` if it is
-given, and kept as bytes. There are two passes: sizes and modes are in the first bytes of a file, so images of different
-sizes are refused before any is decoded.
+given, and stored as bytes. There are two passes: sizes and modes are in the first bytes of a file, so images of
+different sizes are refused before any is decoded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REMEDY = "Replace it with an intact copy of 8 bits per channel, or delete it"
 
 
 class File(NamedTuple):
-    """Name an image, its split and its class; and its size (height, width) and mode by its head."""
+    """Hold the path of an image, its split and class, and its size (height, width) and mode from the file's head."""
 
     path: Path
     split: str
@@ -94,7 +94,7 @@ class Source(OwnFile, LabelledSource):
         return Found(parts, str(self.file), sha256, notes)
 
     def _list(self, faults: Faults) -> tuple[list[File], list[str]]:
-        """Return the files, split by split, and notes on what is no image."""
+        """Return the files, split by split, and notes on files that are not images."""
         if not self.file.is_dir():
             what = "is not a folder" if self.file.exists() else "does not exist"
             raise RequestError(f"data.path={self.file} {what}. Name a folder with a sub-folder for each class.")
@@ -141,7 +141,7 @@ class Source(OwnFile, LabelledSource):
         return files
 
     def _check_sizes(self, files: list[File], faults: Faults) -> None:
-        """Add a fault unless all images have one size or `data.size` is said; and one for more than the memory."""
+        """Add a fault unless all images have one size or `data.size` is given, and one if they exceed the memory."""
         counts = Counter(file.size for file in files)
         if len(counts) > 1 and not self.size:
             first = {file.size: file.path for file in reversed(files)}
@@ -157,7 +157,7 @@ class Source(OwnFile, LabelledSource):
             faults.add(f"{len(files):,} images of {height}×{width} {lacking}", "Scale them down: data.size=")
 
     def _scaled(self, files: list[File]) -> tuple[int, int]:
-        """Return height and width of the images as they are used."""
+        """Return height and width of the images after scaling."""
         if isinstance(self.size, tuple) and self.size:
             return self.size
         return files[0].size if files else (0, 0)
@@ -168,20 +168,20 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the files below a folder, in order; hidden ones are no data."""
+    """Return the files below a folder in order, without hidden ones."""
     walk = ((Path(top), names) for top, _, names in os.walk(folder, followlinks=True))
     return sorted(top / name for top, names in walk for name in names if not name.startswith("."))
 
 
 def _look(file: File, bad: dict[str, list[str]]) -> File | None:
-    """Return the file with its size and mode, by its head; None if it cannot be used, and then it is in `bad`."""
+    """Return the file with size and mode from its head; None, after adding it to `bad`, if it cannot be used."""
     from PIL import Image
 
     try:
         with Image.open(file.path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: a quarter turn
             size, mode = (image.size if turned else image.size[::-1]), image.mode
-    except Exception as error:  # Pillow raises what its decoders meet
+    except Exception as error:  # Pillow's decoders may raise anything
         bad.setdefault(_unsound(error), []).append(_name(file))
         return None
     if mode not in GREY + COLOUR:
@@ -191,7 +191,7 @@ def _look(file: File, bad: dict[str, list[str]]) -> File | None:
 
 
 def _unsound(error: Exception) -> str:
-    known = type(error).__name__ != "UnidentifiedImageError"  # which names the whole path
+    known = type(error).__name__ != "UnidentifiedImageError"  # whose message contains the whole path
     return f"not a valid image ({error})" if known else "not a valid image (unknown format)"
 
 
@@ -208,7 +208,7 @@ def _report(bad: dict[str, list[str]], faults: Faults) -> None:
 def _decode(
     files: list[File], folder: Path, size: tuple[int, int], mode: str, faults: Faults
 ) -> tuple[Any, str, list[str]]:
-    """Return the images, (N, H, W) or (N, H, W, 3) uint8, a SHA-256 of names and bytes, and which are transparent."""
+    """Return the images, (N, H, W) or (N, H, W, 3) uint8, a SHA-256 of names and bytes, and the transparent files."""
     from PIL import Image, ImageOps
 
     images = numpy.empty((len(files), *size) + (3,) * (mode == "RGB"), dtype=numpy.uint8)

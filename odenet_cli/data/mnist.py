@@ -31,9 +31,9 @@ ORIGINAL = {
 class Source(DownloadedImages):
     """Options of `data=mnist`."""
 
-    title: ClassVar[str] = "MNIST"  # of torchvision's class too
+    title: ClassVar[str] = "MNIST"  # also the name of torchvision's class
     place: ClassVar[str] = "MNIST/raw"
-    original: ClassVar[Mapping[str, str | None]] = ORIGINAL  # None where any sound file will do
+    original: ClassVar[Mapping[str, str | None]] = ORIGINAL  # None if any valid file is accepted
 
     def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
         files = self._read()
@@ -52,13 +52,13 @@ class Source(DownloadedImages):
         return train, test, record
 
     def _read(self) -> dict[str, Idx]:
-        """Return the four files, sound and of matching counts; missing ones are fetched where that is allowed."""
+        """Return the four files, valid and with matching counts; missing files are downloaded if this is allowed."""
         self.check_folders()
         paths = {name: path for name in ORIGINAL if (path := self._find(name))}
         files = {name: self._read_file(path) for name, path in paths.items()}
         missing = [name for name in ORIGINAL if name not in files]
         if missing:
-            # Only the original is completed: MNIST's test set beside another training set would be a silent mixture.
+            # Only the original set is completed: another training set with MNIST's test set would be a silent mixture.
             if any(self._differs(name, file) for name, file in files.items()):
                 raise RequestError(self.incomplete(missing, "its other files are those of another set"))
             self.fetch(missing)
@@ -77,7 +77,7 @@ class Source(DownloadedImages):
         return self.original[name] not in (None, file.sha256)
 
     def _find(self, name: str) -> Path | None:
-        """Return the file, or the `.gz` beside it, or None. A link to nowhere counts: reading names it as unsound."""
+        """Return the file, or its `.gz`, or None. A broken link counts as a file, whose reading reports the error."""
         candidates = (self.raw / name, self.raw / f"{name}.gz")
         return next((path for path in candidates if os.path.lexists(path)), None)
 

@@ -9,7 +9,7 @@ from odenet_cli.data.common.densities import NoisyCurve, cos_sin, halves
 
 
 class Source(NoisyCurve):
-    """noise  standard deviation around the half circles of radius 1."""
+    """Half circles of radius 1; `noise` is the standard deviation around them."""
 
     def curve(self, s: Tensor) -> Tensor:
         lower, along = halves(s)

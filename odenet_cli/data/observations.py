@@ -1,7 +1,7 @@
 """Time series for `model=fit`: `data=table` with every point of every series, in the table's own times and units.
 
 One batch contains all series. Nothing is scaled and no series is held out, but the end of each may be (`test`). Dates
-are counted in `unit`, since 1970.
+are times since 1970 in `unit`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ UNUSED: dict[str, Any] = {
 
 
 class Observations(NamedTuple):
-    """Batches are plain tuples of these tensors, in this order.
+    """Name the tensors of a batch, a plain tuple in this order.
 
-    series    (B,)       number of each series in the table
+    series    (B,)       index of each series in the table
     begins    (B,)       time of its first point, in the table's times
-    lasts     (B,)       time from there to its last point
-    times     (B, T)     of its points as a part of that, from 0 to 1, rising; padding at 1
-    values    (B, T, C)  what was observed; NaN: missing, and padding
+    lasts     (B,)       duration from there to its last point
+    times     (B, T)     of its points as fractions of this duration, increasing from 0 to 1; padding at 1
+    values    (B, T, C)  observed values; NaN: missing, and padding
     held_out  (B, T)     True for points that are not fitted
     """
 
@@ -48,7 +48,7 @@ class Observations(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(table.Source):
-    """Options of `data=observations`: those of `data=table` that say how it is read, and two of its own."""
+    """Options of `data=observations`: those of `data=table` for reading it, and two of its own."""
 
     task: ClassVar = "fit"
     UNITS: ClassVar[tuple[str, ...]] = ("columns", "time_unit", "series")
@@ -75,7 +75,7 @@ class Source(table.Source):
         return input_shape(self.run or self.prepare())
 
     def check_record(self, record: Mapping[str, Any]) -> None:
-        """Take what is there: `load` compares it with the table."""
+        """Accept any record, since `load` compares it with the table."""
 
     def prepare(self) -> dict[str, Any]:
         return self._record(self.table())
@@ -97,7 +97,7 @@ class Source(table.Source):
         )
 
     def rows(self, read: Table, unit: float) -> Observations:
-        """Return the series of a table side by side, times in `unit`."""
+        """Return the padded series of a table, with times in `unit`."""
         numbers = read.numbers
         begins, lasts = numbers.times[numbers.starts] / unit, numbers.durations / unit
         of_point = torch.arange(len(numbers.counts)).repeat_interleave(numbers.counts)
@@ -108,7 +108,7 @@ class Source(table.Source):
         return Observations(torch.arange(len(begins)), begins, lasts, times, values, held_out)
 
     def _record(self, read: Table) -> dict[str, Any]:
-        """Return what `run.json` keeps of the table."""
+        """Return the record of the table for `run.json`."""
         if self.unit is not None and not read.dates:
             raise RequestError(
                 f"data.unit={self.unit} only applies to dates, and the times of {self.file} are numbers."

@@ -15,7 +15,7 @@ NEWTON = 60  # steps, some of them damped
 
 
 class Source(Density):
-    """It has no options."""
+    """The data set, without options."""
 
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         arm = torch.randint(ARMS, (n,), generator=generator, device=generator.device).to(dtype)
@@ -23,11 +23,11 @@ class Source(Density):
         return to_arms(normal, arm)
 
     def density(self, x: Tensor) -> Tensor:
-        """Return p(x), x (N, 2) -> (N,): the mean over arms of the density of the (u, v) that an arm's turn took to x.
+        """Return p(x), x (N, 2) -> (N,): the mean over arms of the density of the (u, v) that an arm rotates to x.
 
-        Turned back by 2πk/5 + r exp(u), x must have u for its first coordinate: an equation that Newton's method solves
-        but for 1e-8 of the mass, where the turn folds the plane. Its derivative, 1 - r exp(u) v, is the Jacobian of the
-        turn as well.
+        Rotated back by 2πk/5 + r exp(u), x must have u as its first coordinate: an equation that Newton's method solves
+        except for 1e-8 of the mass, where the rotation folds the plane. Its derivative, 1 - r exp(u) v, is also the
+        Jacobian determinant of the rotation.
         """
         y = x.double() / SCALE
         radius, arms = y.norm(dim=1), torch.arange(ARMS, dtype=y.dtype, device=y.device)[:, None]
@@ -50,7 +50,7 @@ class Source(Density):
 
     @cached_property
     def entropy(self) -> float:
-        """-E[log p(x)] by the trapezoidal rule over the normal numbers of one arm: all arms are alike."""
+        """-E[log p(x)] by the trapezoidal rule over the normal numbers of one arm, since all arms are alike."""
         axis = 0.05 * torch.arange(-160, 161, dtype=torch.float64)
         normal = torch.cartesian_prod(axis, axis)
         weight = torch.exp(-0.5 * normal.square().sum(1))
@@ -59,7 +59,7 @@ class Source(Density):
 
 
 def to_arms(normal: Tensor, arm: Tensor) -> Tensor:
-    """Return the points (N, 2) that normal numbers (N, 2) become on their arms (N,)."""
+    """Map normal numbers (N, 2) to points (N, 2) on their arms (N,)."""
     x, y = 1 + ALONG * normal[:, 0], ACROSS * normal[:, 1]
     turn = 2 * math.pi * arm / ARMS + RATE * torch.exp(x)
     c, s = turn.cos(), turn.sin()

@@ -4,8 +4,8 @@ Each row is a point, with its coordinates in columns. They are standardised over
 constant there has no density, and is omitted. The held-out points are chosen by a hash of their numbers, not by the
 order of the rows, so that equal points are in the same split.
 
-The units belong to the run (`run.json` has them): another file that it is scored on is measured in them. Log-densities
-are also given in the data's own units, `nll_data`.
+The units belong to the run (`run.json` has them), and apply to other files on which it is scored. Log-densities are
+also given in the data's own units, `nll_data`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from odenet_cli.data.common.table_faults import Faults
 from odenet_cli.data.common.units import KEYS, Units, far_alone, say_alone
 from odenet_cli.errors import RequestError
 
-MAX_COLUMNS = 12  # that are described one by one
-DEPENDENT = 1e-10  # an eigenvalue of the correlations below this is one of rounding
+MAX_COLUMNS = 12  # described one by one
+DEPENDENT = 1e-10  # eigenvalues of the correlations below this are rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,9 @@ class Source(OwnTable):
         return tensor_data(splits, spec, shape=shape, task=self.task, record=record, distribution=units)
 
     def read(self) -> tuple[Tensor, Units, dict[str, Any]]:
-        """Return the points in units, those to train on first, the units, and what `run.json` keeps of them.
+        """Return the points in units, training points first, the units, and their record for `run.json`.
 
-        In the units of the run; without one in units of their own, fitted on the points to train on.
+        The units are those of the run, or without a run those fitted on the training points.
         """
         found = points.read(self)
         parts = points.held_out(found, self)
@@ -91,9 +91,9 @@ class Source(OwnTable):
 
 
 def warn_degenerate(raw: Tensor, x: Tensor, units: Units) -> list[str]:
-    """Return a warning for points that have no density: a flow's likelihood on them grows without end.
+    """Return a warning for points without a density, for which a flow's likelihood grows without bound.
 
-    raw, x  (N, D) all points of the data, and (M, D) those to train on in units
+    raw, x  (N, D) all points in the data's units, and (M, D) the training points in the fitted units
     """
     warnings = []
     few = [
@@ -118,7 +118,7 @@ def warn_degenerate(raw: Tensor, x: Tensor, units: Units) -> list[str]:
 
 
 def summary(found: Points, raw: Tensor, units: Units) -> list[str]:
-    """Return what was understood of the file: its points, and of each coordinate mean ± sd, range and unit."""
+    """Describe the file: its points, and mean ± sd, range and unit of each coordinate."""
     lines = [f"{len(raw):,} points in {len(units.columns)} dimension{'s' * (len(units.columns) != 1)}"]
     for name, column in list(zip(units.columns, raw.T))[:MAX_COLUMNS]:
         spread = found.cells.describe(name, float(column.mean()), float(column.std(correction=0)))

@@ -19,7 +19,7 @@ from odenet_cli.data.common.events import Events
 from odenet_cli.data.common.synthetic import Synthetic
 
 END, TICKS, BINS, GRID = 5.0, 500, 25, 201
-AMPLITUDES, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a share of the time
+AMPLITUDES, PERIODS = (0.3, 0.9), (0.4, 0.7)  # a, and P as a fraction of the duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Source(Synthetic):
 
 @dataclass(frozen=True)
 class Rates:
-    """Hold λ(t) = c (1 + a sin(ω t + φ)), one process a row, each of (B, 1); called with times (B, M)."""
+    """Hold λ(t) = c (1 + a sin(ω t + φ)), one process per row, with parameters (B, 1); called with times (B, M)."""
 
     c: Tensor
     a: Tensor
@@ -66,7 +66,7 @@ class Rates:
 
     @classmethod
     def draw(cls, count: int, expected: float, generator: torch.Generator) -> Rates:
-        """Draw the rates of `count` processes, with ∫λ = `expected` each."""
+        """Draw the rates of `count` processes, each with ∫λ = `expected`."""
         u = torch.rand(3, count, 1, generator=generator, dtype=torch.float64)
         a = AMPLITUDES[0] + (AMPLITUDES[1] - AMPLITUDES[0]) * u[0]
         omega = 2 * math.pi / (END * (PERIODS[0] + (PERIODS[1] - PERIODS[0]) * u[1]))
@@ -81,7 +81,7 @@ class Rates:
 def thin(rates: Rates, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw events of a constant rate above λ and keep each with probability λ / that rate (Lewis & Shedler 1979).
 
-    Returns rising times (B, M), 0 behind the last, and which of them are events (B, M).
+    Returns increasing times (B, M), followed by 0, and which of them are events (B, M).
     """
     highest = rates.c * (1 + rates.a)
     numbers = torch.poisson(highest * END, generator=generator)

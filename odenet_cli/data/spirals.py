@@ -2,7 +2,7 @@
 
 Counter-clockwise, around (1, 0), the radius b θ grows; clockwise, around (-1, 0), it is 50 b / (6π + 1 - θ). The paper
 gives no constants: these are those of its public example, divided by five, on its grid of 500 angles θ over 6π. A
-trajectory begins at one of the indices 100 to 299; `observed` of its next 100 points are observed, and 100 more are to
+trajectory starts at one of the indices 100 to 299; `observed` of its next 100 points are observed, and 100 more are to
 be predicted.
 """
 
@@ -61,13 +61,13 @@ class Source(Synthetic):
         values = noisy.gather(1, kept[..., None].expand(-1, -1, 2))
         observed_mask = torch.ones(count, self.observed, dtype=torch.bool)
         step = torch.arange(2 * TIMES)
-        beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # where no window reaches
+        beyond = starts[:, None] + step >= STARTS[1] - 1 + TIMES  # beyond the reach of all windows
         scope = torch.where(step < TIMES, WINDOW, torch.where(beyond, FURTHER, IN_TRAINING_RANGE)).to(torch.uint8)
         return Series(target_times.gather(1, kept), values, observed_mask, target_times, noisy, clean, scope)
 
 
 def trajectories(starts: Tensor, length: int) -> Tensor:
-    """Return `length` points from each of the indices `starts` (N,) on, every second one clockwise: (N, length, 2)."""
+    """Return `length` points from each index in `starts` (N,), alternately clockwise: (N, length, 2)."""
     index = starts[:, None] + torch.arange(length)
     angle = torch.linspace(0, END, GRID, dtype=torch.float64)[index]
     clockwise = (torch.arange(len(starts)) % 2 == 1)[:, None]

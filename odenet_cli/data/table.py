@@ -9,7 +9,7 @@ chosen so that the longest lasts `span`. Values are standardised over the observ
 errors are in these units; a column that is constant there is omitted. Columns that are known in advance (`controls`,
 and `static` ones, which are constant in a series) accompany each series as piecewise polynomials in time.
 
-The units belong to the run (`run.json` has them): another file that it is scored on is measured in them.
+The units belong to the run (`run.json` has them), and apply to other files on which it is scored.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Source(OwnTable):
 
     @property
     def kind(self) -> str:
-        """How controls are interpolated."""
+        """The interpolation of controls."""
         return self.interpolation or "linear"
 
     def load(self, spec: BatchSpec) -> Data:
@@ -142,9 +142,9 @@ class Source(OwnTable):
         return table_series.make(turned(self, cells), self, columns_of(self.run) if self.run else ())
 
     def table_of_run(self) -> tuple[Table, Units]:
-        """Return the series of the file as they are, in the columns of the run, and its units.
+        """Return the unscaled series of the file, in the columns of the run, and its units.
 
-        Of a run on pieces each series is its last `length` points.
+        For a run on pieces each series consists of its last `length` points.
         """
         table, units = self.table(), Units.of(self.run or {})
         self._check_kind(table, units)
@@ -160,9 +160,9 @@ class Source(OwnTable):
         return table, units
 
     def read(self) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
-        """Return all series, those to train on first, as rows of a batch, and what `run.json` keeps of them.
+        """Return all series, training series first, as rows of a batch, and their record for `run.json`.
 
-        In the units of the run; without one in units of their own, fitted on the training series.
+        The units are those of the run, or without a run those fitted on the training series.
         """
         table, run = self.table(), self.run
         split = self._held_out(table)
@@ -197,7 +197,7 @@ class Source(OwnTable):
         return (*rows, *known), record
 
     def _warn_far(self, table: Table, cut: Pieces, numbers: Numbers, units: Units) -> list[str]:
-        """Return what to warn of values far from all others: one alone, or those of a series in another unit."""
+        """Return warnings of values far from all others: an isolated one, or those of a series in another unit."""
         warnings, usual = list[str](), numbers.values
         every = table.numbers.values[:, [table.columns.index(name) for name in units.columns]]
         for point, n, ratio in far_alone(every):
@@ -213,7 +213,7 @@ class Source(OwnTable):
         return warnings + warn_odd(self.file, cut.names, numbers._replace(values=usual), units, span)
 
     def _known(self, table: Table, cut: Pieces, unit: float) -> tuple[Scale, tuple[torch.Tensor, ...], list[str]]:
-        """Return the scale of the controls, what each piece has of them, and what to warn of."""
+        """Return the scale of the controls, their polynomials for each piece, and warnings."""
         controls, warnings = table.controls, list[str]()
         if controls is None:
             return {}, (), []
@@ -225,7 +225,7 @@ class Source(OwnTable):
         return scale, table_controls.pieces_of(controls, scale, self.kind, unit, first, last), warnings
 
     def _check_kind(self, table: Table, units: Units) -> None:
-        """Raise RequestError unless columns and times are of the kind that the run was trained on."""
+        """Raise RequestError unless columns and times are of the same kind as in the run's training."""
         run = self.run or {}
         units.check_columns(self.file, table.columns)
         table_controls.check_known(self.file, table.controls, table_controls.scale_of(run))
@@ -236,16 +236,16 @@ class Source(OwnTable):
             )
 
     def _held_out(self, table: Table) -> str:
-        """Return what is held out: series, the end of each (time), or the name of a column that says it."""
+        """Return what is held out: series, the end of each (time), or the name of a column with the splits."""
         known = self.split or (self.run or {}).get("split")
-        if known is None and self.run is None and len(table.names) == 1:  # nothing else can be held out of one series
+        if known is None and self.run is None and len(table.names) == 1:  # a single series can only be split by time
             cut = "" if self.length else "; data.length=N cuts it into pieces of N points"
             table.notes.append(f"one series, whose end is held out (data.split=time){cut}")
             return "time"
         return str(known or "series")
 
     def _cut(self, table: Table, split: str) -> Pieces:
-        """Return the pieces of the series in each split; only a table to train on needs some to train on."""
+        """Return the pieces of the series in each split; only a table for training must have training pieces."""
         counts = table.numbers.counts
         if split == "time":
             parts = parts_by_time(table, self.validation, self.test)
@@ -256,7 +256,7 @@ class Source(OwnTable):
         return pieces(self.file, table, parts, self.length, self.stride)
 
     def _unit(self, table: Table, cut: Pieces) -> float:
-        """Return the unit of time, in the table's: the longest series lasts `span`."""
+        """Return the unit of time, in that of the table, such that the longest series lasts `span`."""
         durations = cut.numbers.durations
         longest, index = float(durations.max()), int(durations.argmax())
         unit, name = longest / self.span, table.header[1]
@@ -271,8 +271,7 @@ class Source(OwnTable):
 
 
 def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return (D,), or (2, D) where cells are missing: values, and which of them are there; (1 or 2, D, C) with C
-    controls."""
+    """Return (D,), or (2, D) for values and mask if cells are missing; (1 or 2, D, C) with C controls."""
     features, kinds, controls = len(record["columns"]) - 2, 1 + record.get("masked", False), record.get("controls")
     if controls:
         return (kinds, features, len(controls))
@@ -280,12 +279,12 @@ def input_shape(record: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def columns_of(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the columns of a run, of values and of controls."""
+    """Return the columns of values and controls of a run."""
     return (*run["columns"][2:], *table_controls.scale_of(run))
 
 
 def pad(numbers: Numbers, observed: torch.Tensor, unit: float) -> Series:
-    """Return series of different lengths side by side; `observed` (P,) marks observations, `unit` is that of time."""
+    """Return padded series of different lengths; `observed` (P,) marks observations, `unit` is the unit of time."""
     begins = numbers.times[numbers.starts].repeat_interleave(numbers.counts)
     times, noisy, mask = map(numbers.padded, ((numbers.times - begins) / unit, numbers.values, observed))
     scope = numbers.padded(torch.where(observed, WINDOW, FURTHER).to(torch.uint8), PADDING)

@@ -1,1 +1,1 @@
-"""What data sets share."""
+"""Shared parts of data sets."""

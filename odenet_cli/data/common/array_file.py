@@ -1,4 +1,4 @@
-"""Points in arrays of NumPy, `.npy` and `.npz`, as the cells of a table."""
+"""Read points from NumPy arrays, `.npy` and `.npz`, as the cells of a table."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from odenet_cli.data.common.table_stored import stored_cells
 from odenet_cli.errors import RequestError
 
 SUFFIXES = (".npy", ".npz")
-WHOLE = ("x", "data", "points")  # the array of a .npz that is all points, where there are several
-SPLIT = "split"  # the column that says which array a row of a .npz is from
+WHOLE = ("x", "data", "points")  # names of the array with all points in a .npz of several arrays
+SPLIT = "split"  # the column that names the array of each row of a .npz
 
 
 def read(path: Path) -> Cells:
     """Read an array (N, D) or (N,), or the arrays train, valid and test; columns are x1, x2, … or a record's fields.
 
-    Raises RequestError for what is no such file.
+    Raises RequestError for any other file.
     """
     if path.suffix == ".npz":
         chosen = _chosen(path, [*read_headers(path)])
@@ -44,7 +44,7 @@ def read(path: Path) -> Cells:
 
 
 def _array(path: Path) -> Any:
-    """Return the array of a `.npy`; one of objects is refused, since they can hold code."""
+    """Return the array of a `.npy`; arrays of objects are refused, since they can contain code."""
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -52,7 +52,7 @@ def _array(path: Path) -> Any:
 
 
 def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
-    """Return (name, part) of the arrays that hold the points; the part is empty where all are in one."""
+    """Return (name, part) of the arrays of points; the part is empty if all are in one array."""
     words = [(WORDS.get(name.lower().removeprefix("x_").removesuffix("_x")), name) for name in arrays]
     named = [(part, name) for part, name in words if part is not None]
     parts = dict(named)
@@ -68,7 +68,7 @@ def _chosen(path: Path, arrays: list[str]) -> list[tuple[str, str]]:
 
 
 def _frame(path: Path, name: str, array: Any) -> pl.DataFrame:
-    """Return an array as columns of numbers."""
+    """Return the columns of an array as numbers."""
     what = f"{path}{f', {name}' if name else ''}"
     if array.dtype.names:
         array, names = np.stack([array[field] for field in array.dtype.names], -1), list(array.dtype.names)

@@ -9,14 +9,14 @@ from torch import Tensor
 def coefficients(times: Tensor, values: Tensor, counts: Tensor, kind: str) -> Tensor:
     """Return the coefficients of (t - t_k)^0, (t - t_k)^1, … from each row to the next: (R, 1, 2 or 4, C).
 
-    times, values  (R,) and (R, C) of series one behind the other, `counts` rows of each
-    kind           step: held until the next row; linear; hermite: cubic, at a row with the slope of the parabola
+    times, values  (R,) and (R, C) of concatenated series with `counts` rows each
+    kind           step: constant until the next row; linear; hermite: cubic, with the slope at each row of the parabola
                    through it and its neighbours (de Boor, "A practical guide to splines", 1978, chapter IV: cubic
                    Bessel interpolation)
 
-    Behind the last row of a series it is held. Backward differences in the place of the parabola's slope (Morrill,
-    Kidger, Yang & Lyons, "Neural controlled differential equations for online prediction tasks", 2021) would look no
-    further ahead than the next row, but are of order 2, not 3, and here what comes is known.
+    After the last row of a series the value is constant. Backward differences instead of the parabola's slope (Morrill,
+    Kidger, Yang & Lyons, "Neural controlled differential equations for online prediction tasks", 2021) would look ahead
+    only to the next row, but have order 2, not 3, and here the future is known.
     """
     if kind == "step":
         return values[:, None]
@@ -41,7 +41,7 @@ def _slopes(h: Tensor, chord: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """Return the slope at each row, (R, C), from the steps `h` (R, 1) and the chords (R, C) to the next row."""
     before, chord_before = h.roll(1, 0), chord.roll(1, 0)
     m = (h * chord_before + before * chord) / (before + h)
-    # A parabola's chord has the mean of the slopes at its ends.
+    # The slope of a parabola's chord is the mean of the slopes at its ends.
     long = ends - starts >= 2
     m[starts], m[ends] = chord[starts], chord_before[ends]
     m[starts[long]] = 2 * chord[starts[long]] - m[starts[long] + 1]

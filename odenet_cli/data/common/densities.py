@@ -1,4 +1,4 @@
-"""Densities in the plane to be learnt from samples, and their entropies."""
+"""Densities in the plane, to be learnt from samples, and their entropies."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from odenet_cli.data.common.plane import PlaneSource
 
 MIN_NODES = 1024  # on a curve
 MAX_NODE_GAP = 0.25  # between neighbouring nodes, in units of the noise
-# The grid of the quadrature: its step and how far a node's Gaussian reaches, in units of the noise; steps of a tile.
+# The grid of the quadrature: its step and the reach of a node's Gaussian, in units of the noise; steps per tile.
 STEP, REACH, TILE = 1 / 3, 9, 72
 
 
 @dataclass(frozen=True, kw_only=True)
 class Density(PlaneSource):
-    """A distribution whose samples are the data: `draw`, and where there are closed forms `density` and `entropy`."""
+    """A distribution whose samples are the data: `draw`, and `density` and `entropy` in closed form if they exist."""
 
     task: ClassVar = "likelihood"
 
@@ -54,14 +54,14 @@ class NoisyCurve(Density):
         return self.curve(s) + self.noise * noise
 
     def density(self, x: Tensor) -> Tensor:
-        """Return p(x), x (N, 2) -> (N,): the mean over nodes of the curve of the Gaussian around each."""
+        """Return p(x), x (N, 2) -> (N,): the mean of Gaussians around the nodes of the curve."""
         nodes, scale = self._nodes().to(x), 2 * self.noise**2
         chunks = torch.split(x, max(1, MIN_NODES**2 // len(nodes)))
         distances = [torch.cdist(chunk, nodes, compute_mode="donot_use_mm_for_euclid_dist") for chunk in chunks]
         return torch.cat([torch.exp(-distance.square() / scale).mean(1) for distance in distances]) / (math.pi * scale)
 
     def _nodes(self) -> Tensor:
-        """Return points of the curve at the middles of equal parts, near each other beside the noise."""
+        """Return the curve's points at the midpoints of equal parts that are short compared with the noise."""
         s = _midpoints(MIN_NODES)
         speed = float((self.curve(s + 1e-6) - self.curve(s)).norm(dim=1).max()) / 1e-6
         finer = max(1, math.ceil(speed / (MAX_NODE_GAP * self.noise * MIN_NODES)))
@@ -69,16 +69,17 @@ class NoisyCurve(Density):
 
     @cached_property
     def entropy(self) -> float:
-        """-E[log p(x)] by the trapezoidal rule, which is exact to many digits for functions as smooth as this.
+        """-E[log p(x)] by the trapezoidal rule, which is accurate to many digits for so smooth a function.
 
-        Nodes of the curve and a grid of the plane are both fine beside the noise; only tiles near the curve count.
+        The nodes of the curve and the grid of the plane are fine compared with the noise; only tiles near the curve
+        contribute.
         """
         nodes, side, total = self._nodes() / self.noise, TILE * STEP, 0.0
         neighbours = torch.cartesian_prod(*[torch.arange(-1, 2)] * 2)
         tiles = (torch.floor(nodes / side).long()[:, None] + neighbours).reshape(-1, 2)
         for low in (tiles.unique(dim=0) * side).unbind():  # type: ignore[no-untyped-call]
             near = nodes[((nodes > low - REACH) & (nodes < low + side + REACH)).all(1)]
-            # exp(-|x - c|² / 2) is a product of one factor for each axis, so the sum over nodes is one matrix product.
+            # exp(-|x - c|² / 2) is a product of one factor per axis, so the sum over nodes is one matrix product.
             grid = low + STEP * torch.arange(TILE, dtype=torch.float64)[:, None]
             across, up = (torch.exp(-0.5 * (grid[:, i, None] - near[:, i]).square()) for i in range(2))
             p = across @ up.T / (len(nodes) * 2 * math.pi)
@@ -91,12 +92,12 @@ def _midpoints(count: int) -> Tensor:
 
 
 def cos_sin(s: Tensor, turns: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine at fractions s of so many turns."""
+    """Return cosine and sine at fractions s of `turns` turns."""
     angle = 2 * math.pi * turns * s
     return angle.cos(), angle.sin()
 
 
 def halves(s: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which half of [0, 1) each s lies in (True: the second), and its fraction of that half."""
+    """Return in which half of [0, 1) each s lies (True: the second), and its fraction of that half."""
     second = s >= 0.5
     return second, 2 * s - second.to(s.dtype)

@@ -17,7 +17,7 @@ from odenet_cli.errors import RequestError
 from odenet_cli.files import write
 
 SOCKET_S = 10.0  # one connection or one read
-STALL_S = 20.0  # without another byte: there is no network worth waiting for
+STALL_S = 20.0  # without another byte, before giving up
 
 
 class Unavailable(RequestError):
@@ -25,17 +25,17 @@ class Unavailable(RequestError):
 
 
 def reason(error: Exception) -> str:
-    """Return the few words of an exception that say what happened."""
-    cause = getattr(error, "reason", None)  # urllib wraps what it met
+    """Return a short description of an exception."""
+    cause = getattr(error, "reason", None)  # urllib wraps the original exception
     if isinstance(cause, Exception):
         return reason(cause)
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def download(resources: list[tuple[str, str]], mirrors: list[str], folder: Path, files: list[str]) -> None:
-    """Fetch and unpack each (file name, md5), and put `files`, wherever they are in it, into `folder`.
+    """Download and unpack each (file name, md5), and put `files`, found anywhere in it, into `folder`.
 
-    Raise OSError, with nothing left behind, when no mirror has one of them or none answers in time.
+    Raise OSError, leaving nothing behind, if no mirror has one of them or none answers in time.
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,13 +45,13 @@ def download(resources: list[tuple[str, str]], mirrors: list[str], folder: Path,
             for name in files:
                 write(folder / name, next(Path(stage).rglob(name)).read_bytes())
     finally:
-        with contextlib.suppress(OSError):  # stops at the first folder that holds something
+        with contextlib.suppress(OSError):  # stops at the first folder that is not empty
             for path in created:
                 path.rmdir()
 
 
 def fetch(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: Path, stop: threading.Event) -> None:
-    """Fetch and unpack each file from the first mirror that has it; OSError names every mirror when none does."""
+    """Download and unpack each file from the first mirror that has it; if none does, OSError names all mirrors."""
     from torchvision.datasets.utils import download_and_extract_archive, download_url
 
     for name, md5 in resources:
@@ -70,10 +70,10 @@ def fetch(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: 
 
 
 def _run_in_time(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], folder: Path) -> None:
-    """Run `fetch` for as long as `folder` grows.
+    """Run `fetch` as long as `folder` grows.
 
-    In a thread, because neither looking up a name nor trying a host's addresses one by one obeys a timeout. When given
-    up it finds `stop` set and its folder gone.
+    It runs in a thread, because neither a name lookup nor trying a host's addresses one by one obeys a timeout. After
+    the deadline `stop` is set and its folder removed.
     """
     stop, failures = threading.Event(), list[BaseException]()
 
@@ -104,7 +104,7 @@ def _run_in_time(resources: Iterable[tuple[str, str]], mirrors: Iterable[str], f
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes in `folder`, which is being written to."""
+    """Return the number of bytes in `folder`, to which a thread is writing."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return sum(entry.stat().st_size for entry in entries)
     return 0

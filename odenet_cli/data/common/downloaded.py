@@ -20,10 +20,9 @@ from odenet_cli.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadedImages(ImageSource):
-    """Hold the options of a set that is downloaded.
+    """Hold the options of a downloaded data set.
 
-    A kind of it has its own name in `title`, and `place`, the folder of its files below the root, as torchvision lays
-    them.
+    A subclass has its name in `title`, and in `place` the folder of its files below the root, in torchvision's layout.
     """
 
     title: ClassVar[str]
@@ -52,7 +51,7 @@ class DownloadedImages(ImageSource):
         return self.folder / self.place
 
     def check_folders(self) -> None:
-        """Raise RequestError for a root that is not there, or files in the places of folders."""
+        """Raise RequestError for a root that does not exist, or files instead of folders."""
         if self.root is not None and not os.path.lexists(self.folder) and str(self.download).lower() != "true":
             raise RequestError(
                 f"data.root={self.root} does not exist.\n  To download {self.title} to it: {self.command}"
@@ -62,11 +61,11 @@ class DownloadedImages(ImageSource):
                 raise RequestError(f"{folder} is not a folder. Expected data.root to hold {self.place}; set data.root.")
 
     def resources(self, missing: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-        """Return (name, MD5) of what is downloaded for the missing files, and the addresses before the names."""
+        """Return (name, MD5) of the downloads for the missing files, and the base URLs."""
         raise NotImplementedError
 
     def fetch(self, missing: list[str]) -> None:
-        """Download what is missing; raise Unavailable where that is not allowed, or fails."""
+        """Download the missing files; raise Unavailable if this is not allowed or fails."""
         if str(self.download).lower() == "false":
             raise Unavailable(self.incomplete(missing, "data.download is false"))
         try:
@@ -75,7 +74,7 @@ class DownloadedImages(ImageSource):
             raise Unavailable(self.incomplete(missing, f"cannot be downloaded ({reason(error)})")) from None
 
     def incomplete(self, missing: list[str], why: str) -> str:
-        """Return what is missing, and what to do with and without a network."""
+        """Describe what is missing, and what to do with and without a network."""
         forms = ", unpacked or as .gz" if self.place.endswith("raw") else ""
         return (
             f"{self.title} is not complete in {self.raw} and {why}.\n"
@@ -102,7 +101,7 @@ def default_root() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionImages(DownloadedImages):
-    """Read a set as torchvision does, once every file has the MD5 that torchvision knows: some are pickles."""
+    """Read a set as torchvision does, after verifying the MD5 of every file, since some are pickles."""
 
     shape: ClassVar = (3, 32, 32)
 
@@ -130,7 +129,7 @@ class TorchvisionImages(DownloadedImages):
         return train, test, data_record(self, sizes, sha256=sha256, root=self.folder)
 
     def _verified(self, name: str, md5: str) -> str:
-        """Return the SHA-256 of a file; raise RequestError unless its MD5 is the one that is known."""
+        """Return the SHA-256 of a file; raise RequestError unless it has the known MD5."""
         path = self.raw / name
         try:
             content = path.read_bytes()

@@ -24,10 +24,10 @@ WALL_WIDTH = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Energy(PlaneSource):
-    """A target known up to its constant: batches are `(noise (B, 2), target)`, standard normal numbers and this.
+    """A target density known up to its constant; batches are `(noise (B, 2), target)`, with standard normal noise.
 
-    normalizer  the constant Z within the wall, from the paper's sheet and recomputed by a test
-    edge        where the wall begins
+    normalizer  the constant Z with the wall, which a test recomputes by quadrature
+    edge        start of the wall
     """
 
     task: ClassVar = "density"
@@ -47,7 +47,7 @@ class Energy(PlaneSource):
 
     @property
     def floor(self) -> float:
-        """The smallest E[log q + U + C] there is, reached by q = p."""
+        """The minimum of E[log q + U + C], attained by q = p."""
         return -math.log(self.normalizer)
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Events(NamedTuple):
-    """Batches are plain tuples of these tensors, in this order. All sequences last from 0 to the end of `grid`.
+    """Name the tensors of a batch, a plain tuple in this order. All sequences last from 0 to the end of `grid`.
 
-    bins        (B, N)     centres of equal parts of the time, for a network that reads the sequence
-    counts      (B, N, 1)  events in each of them, as (n - μ) / √μ, μ the mean
-    times       (B, M)     of the events, rising, padding behind them
+    bins        (B, N)     centres of equal intervals of time, for a network that reads the sequence
+    counts      (B, N, 1)  number of events in each interval, as (n - μ) / √μ with the mean μ
+    times       (B, M)     increasing times of the events, followed by padding
     event_mask  (B, M)     True for an event, False for padding
     log_rate    (B, M)     true log λ at the events
     grid        (B, G)     times from 0 to the end

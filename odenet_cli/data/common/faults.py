@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from odenet_cli.errors import RequestError
 
-MAX_KINDS = 9  # that are told; an error has at most 12 lines
+MAX_KINDS = 9  # that are reported; an error has at most 12 lines
 
 
 class Faults:
@@ -16,7 +16,7 @@ class Faults:
         self.where, self.kinds = where, list[tuple[int, str]]()
 
     def add(self, text: str, remedy: str, count: int = 1) -> None:
-        """Add a kind of fault that occurs `count` times; `remedy` names the option that mends it, or the way out."""
+        """Add a kind of fault that occurs `count` times; `remedy` names the option or action that mends it."""
         self.kinds.append((count, f"{text}. {remedy}"))
 
     def raise_all(self) -> None:
@@ -28,13 +28,13 @@ class Faults:
 
 
 def tell(where: object, kinds: Sequence[tuple[int, str]]) -> str:
-    """Return what is said of several kinds of faults, how often each and what it is."""
+    """Return the message for several kinds of faults, with the number and description of each."""
     total, more = sum(count for count, _ in kinds), len(kinds) - MAX_KINDS
     lines = [f"{where} has {total:,} errors of {len(kinds)} kinds.", *(f"  {text}" for _, text in kinds[:MAX_KINDS])]
     return "\n".join([*lines, f"  and {more} more kinds"] if more > 0 else lines)
 
 
 def few(words: Sequence[object], most: int = 3, count: int | None = None) -> str:
-    """Return the first of the words, and how many more there are, of `count` in all."""
+    """Return the first of the words, and the number of the others, of `count` in all."""
     more = (len(words) if count is None else count) - most
     return ", ".join(map(str, words[:most])) + (f" and {more:,} more" if more > 0 else "")

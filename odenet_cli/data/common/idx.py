@@ -1,4 +1,4 @@
-"""Reader of MNIST's idx files (LeCun): a big-endian magic number, the dimensions as 32-bit numbers, then the bytes."""
+"""Read MNIST's idx files (LeCun): a big-endian magic number, the dimensions as 32-bit numbers, then the bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from odenet_cli.errors import RequestError
 IMAGES, LABELS = 0x803, 0x801
 KINDS = {IMAGES: "images", LABELS: "labels"}
 SIDE = 28
-MAX_SAMPLES = 1_000_000  # bounds what a header can make us read
+MAX_SAMPLES = 1_000_000  # bounds the amount of data that a header can request
 
 
 class Idx(NamedTuple):
@@ -29,9 +29,9 @@ class Idx(NamedTuple):
 
 
 def read_idx(path: Path, magic: int, remedy: str) -> Idx:
-    """Return the images or labels (`magic`) in `path`; a `.gz` is read as if it were unpacked.
+    """Return the images or labels (`magic`) in `path`, which may be compressed (`.gz`).
 
-    Raise RequestError, naming the file, what was expected and what found, unless magic number, counts, size and the
+    Raise RequestError, naming the file, the expected and the actual value, unless magic number, counts, size and the
     range of the labels are right.
     """
     try:
@@ -41,7 +41,7 @@ def read_idx(path: Path, magic: int, remedy: str) -> Idx:
             header = file.read(16 if magic == IMAGES else 8)
             count, *shape = _check_header(header, magic)
             size = count * (SIDE * SIDE if magic == IMAGES else 1)
-            content = file.read(size + 1)  # one byte more: it shows a longer file, and makes gzip check its sum
+            content = file.read(size + 1)  # one more byte detects a longer file, and makes gzip verify its checksum
         expected = f"{len(header) + size:,} bytes, as its header promises for {count:,} {KINDS[magic]}"
         if len(content) != size:
             raise _Mismatch(expected, "more" if len(content) > size else f"{len(header) + len(content):,} bytes")
@@ -60,11 +60,11 @@ def read_idx(path: Path, magic: int, remedy: str) -> Idx:
 
 
 class _Mismatch(Exception):
-    """args: what was expected, what was found."""
+    """Signal a difference; args: the expected and the actual value."""
 
 
 def _check_header(header: bytes, magic: int) -> list[int]:
-    """Return the dimensions that a header states, (N, 28, 28) or (N,)."""
+    """Return the dimensions in a header, (N, 28, 28) or (N,)."""
     length = 16 if magic == IMAGES else 8
     if header[:4] != magic.to_bytes(4, "big"):
         raise _Mismatch(f"the magic number 0x{magic:08x} of idx {KINDS[magic]}", _describe_start(header))
@@ -79,7 +79,7 @@ def _check_header(header: bytes, magic: int) -> list[int]:
 
 
 def _describe_start(header: bytes) -> str:
-    """Guess from its first bytes what a file is."""
+    """Guess the kind of a file from its first bytes."""
     if len(header) < 4:
         return f"{len(header)} byte{'s' * (len(header) != 1)} in all"
     if header.lstrip().startswith(b"<"):

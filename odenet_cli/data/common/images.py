@@ -22,9 +22,9 @@ Samples = tuple[Tensor, Tensor]  # images (N, H, W) or (N, C, H, W), labels (N,)
 class ImageSplit(TensorSplit):
     """Hold rows = (images (N, C, H, W) uint8, labels (N,) int64); a batch has images of `dtype` in [0, 1].
 
-    An epoch of a training split is one pass, or `least` batches where one has fewer: shuffled, each image a random crop
-    out of `crop` pixels of padding and, with `flip`, mirrored in half of the cases; the last partial batch is dropped.
-    Other rows (vectors, numbers) are dealt as they are, and what they are measured in (`distribution`) behind them.
+    An epoch of a training split is one shuffled pass, or `least` batches if a pass has fewer. Each image is cropped at
+    random after padding by `crop` pixels and, with `flip`, mirrored with probability ½; the last partial batch is
+    dropped. Other rows (vectors, numbers) are unchanged, and followed by their units (`distribution`).
     """
 
     dtype: torch.dtype
@@ -36,7 +36,7 @@ class ImageSplit(TensorSplit):
         return max(self.least, self.size // self.batch_size) if self.train else super().__len__()
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw the order of a pass, the shifts of its crops, and which images are mirrored."""
+        """Draw the order of a pass, the shifts of the crops, and which images are mirrored."""
         order = super()._draw(generator)
         shifts = torch.randint(2 * self.crop + 1, (self.size, 2), generator=generator)
         return *order, shifts, torch.rand(self.size, generator=generator) < 0.5
@@ -55,7 +55,7 @@ class ImageSplit(TensorSplit):
 
 
 def crop_windows(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Return windows of the images' own size, cut out of the images padded with zeros.
+    """Return crops of the images' own size from the images padded with zeros.
 
     images (B, C, H, W), shifts (B, 2) in 0…2·padding, rows first -> (B, C, H, W)
     """
@@ -70,7 +70,7 @@ def crop_windows(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """Hold the options of every set of images with splits of its own; the last training samples are held out."""
+    """Hold the options of image data sets with their own splits; the last training samples are held out."""
 
     shape: ClassVar = (1, 28, 28)
     classes: ClassVar = 10
@@ -90,11 +90,11 @@ class ImageSource:
 
     @property
     def augmentations(self) -> tuple[str, ...]:
-        """What is done to training images; a set without the option `augment` crops them."""
+        """The augmentations of training images; a set without the option `augment` crops them."""
         return tuple(getattr(self, "augment", ("crop",)) or ())
 
     def sizes(self, train: int, test: int) -> dict[str, int]:
-        """Return the samples of each split once the last `validation` of `train` are held out."""
+        """Return the number of samples of each split after holding out the last `validation` of `train`."""
         if self.validation >= train:
             raise RequestError(
                 f"data.validation={self.validation} leaves no samples to train on: there are {train:,} training "
@@ -104,7 +104,7 @@ class ImageSource:
         return {"train": train - self.validation, "valid": self.validation, "test": test}
 
     def read(self) -> tuple[Samples, Samples, dict[str, Any]]:
-        """Return what there is to train on and to test with, and the record, whose sizes say where the first is cut."""
+        """Return the training and test samples, and the record, whose sizes say where the former are split."""
         raise NotImplementedError
 
     def prepare(self) -> dict[str, Any]:

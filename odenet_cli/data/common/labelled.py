@@ -27,7 +27,7 @@ TASKS = ("classify", "regression")
 
 @dataclass(frozen=True)
 class Target:
-    """Hold what the values of a regression are measured in: mean and standard deviation of each of K."""
+    """Hold the units of the K values of a regression: mean and standard deviation of each."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSource(OwnData):
-    """Hold the options that all such sets share."""
+    """Hold the options shared by all such sets."""
 
     tasks: ClassVar[tuple[str, ...]] = TASKS
     UNITS: ClassVar[tuple[str, ...]] = KEYS
@@ -57,11 +57,11 @@ class LabelledSource(OwnData):
             raise RequestError(f"data.crop={self.crop} needs data.augment=[crop].")
 
     def find(self) -> Found:
-        """Read the samples; raise RequestError with all faults. For a run x alone will do, to be predicted."""
+        """Read the samples; raise RequestError with all faults. Data for a run may lack y, to be predicted."""
         raise NotImplementedError
 
     def state(self) -> Hashable:
-        """Return what changes where the data do."""
+        """Return a value that changes if the data do."""
         raise NotImplementedError
 
     @property
@@ -74,12 +74,12 @@ class LabelledSource(OwnData):
 
     @property
     def task_set(self) -> str:
-        """The task that the data set."""
+        """The task determined by the data."""
         return str(self.known["task"])
 
     @property
     def known(self) -> dict[str, Any]:
-        """The record that says what is learnt: the run's, or that of the data."""
+        """The record that describes the task: the run's, or that of the data."""
         return self.run or self.prepare()
 
     def check_record(self, record: Mapping[str, Any]) -> None:
@@ -88,15 +88,15 @@ class LabelledSource(OwnData):
             raise RequestError("run.json: task, shapes or units of its data are damaged. Restore what the run wrote.")
 
     def understand(self) -> Understood:
-        """Return the samples as the run sees them, or a new one; read once for as long as they are unchanged."""
-        with torch.device("cpu"):  # also where a model is being built on the meta device
+        """Return the samples as the given or a new run sees them; read only once while they are unchanged."""
+        with torch.device("cpu"):  # even if a model is being built on the meta device
             return understand(self, self.state())
 
     def prepare(self) -> dict[str, Any]:
         return dict(self.understand().record)
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """Return where each sample of the splits, one behind the other, stands in the data, (N,), and y as it is."""
+        """Return the index in the data of each sample of the concatenated splits, (N,), and the original y."""
         understood = self.understand()
         return understood.row, understood.y
 

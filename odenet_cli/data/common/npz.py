@@ -1,4 +1,4 @@
-"""Arrays of a `.npz` file (NumPy): their headers first, without the numbers, and never a pickle."""
+"""Read the arrays of a `.npz` file (NumPy): headers first, without the numbers, and never a pickle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".parquet")
 
 
 class Header(NamedTuple):
-    """Hold what a file says of an array before its numbers."""
+    """Hold the header of an array."""
 
     shape: tuple[int, ...]
     dtype: numpy.dtype[Any]
 
 
 def read_headers(path: Path) -> dict[str, Header]:
-    """Return the header of every array in the file; raise RequestError if it is no whole `.npz`."""
+    """Return the header of every array in the file; raise RequestError if it is no complete `.npz`."""
     if not path.exists():
         raise RequestError(f"data.path={path}: this file does not exist.")
     if not path.is_file():
@@ -68,7 +68,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
 
 
 def _start(path: Path) -> str:
-    """Guess from its first bytes what a file is."""
+    """Guess the kind of a file from its first bytes."""
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(b"\x93NUMPY"):
@@ -79,7 +79,7 @@ def _start(path: Path) -> str:
 
 
 def read_arrays(path: Path, names: list[str]) -> list[Any]:
-    """Return these arrays; raise RequestError for more than the memory, and for damaged ones."""
+    """Return these arrays; raise RequestError if they exceed the memory or are damaged."""
     headers = read_headers(path)
     needed = sum(headers[name].dtype.itemsize * math.prod(headers[name].shape) for name in names)
     if lacking := memory_lacking(needed):
@@ -94,6 +94,6 @@ def read_arrays(path: Path, names: list[str]) -> list[Any]:
 def _read_array(file: Any, name: str, faults: Faults) -> Any:
     try:
         return file[name]
-    except Exception as error:  # of the archive, of its compression, of the array: zlib.error is no OSError
+    except Exception as error:  # from the archive, its compression or the array: zlib.error is no OSError
         faults.add(f"{name} is damaged ({reason(error)})", "Write the file again")
         return None

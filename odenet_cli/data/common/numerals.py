@@ -9,21 +9,21 @@ import polars as pl
 
 MISSING = ("", "na", "nan", "n/a", "#n/a", "null", "none", "-", "?")
 TRUTH = {"true": 1.0, "false": 0.0}
-BLANKS = " \u00a0\u2009\u202f'’"  # that stand between thousands, whatever the decimal sign
+BLANKS = " \u00a0\u2009\u202f'’"  # thousands separators with any decimal sign
 NUMERAL = (
     r"^(?<open>\()?(?<sign>[+-])?(?<before>\p{Sc})?\s*(?<inner>[+-])?"
     rf"(?<digits>\d[\d.,{BLANKS}]*|[.,]\d+)(?<power>[eE][+-]?\d+)?(?<tail>-)?\s*"
     r"(?<unit>[\p{L}%‰°\p{Sc}][\p{L}%°/·^²³ ]*[23]?)?(?<close>\))?$"
 )
-# In Python's dialect, of which the digits count.
+# In Python's dialect of regular expressions.
 MARKED = re.compile(
     rf"\(?[+-]?[^\w.,:/]{{0,2}}([+-]?(?:\d[\d.,{BLANKS}]*|[.,])?\d)(?:[eE][+-]?\d+)?-?\s?[^\d.,:/]{{0,5}}"
 )
-HOURS = ("am", "pm")  # no units
+HOURS = ("am", "pm")  # not units
 
 
 def between_thousands(group: str, point: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return what is clear of a sign between thousands (1.234,5 or 1.234.567), and what may be one (1.234)."""
+    """Return patterns of numbers with certain (1.234,5 or 1.234.567) and possible (1.234) thousands separators."""
     g, p = re.escape(group), re.escape(point)
     return (
         re.compile(rf"[+-]?\d{{1,3}}(({g}\d{{3}})+{p}\d+|({g}\d{{3}}){{2,}})"),
@@ -32,9 +32,9 @@ def between_thousands(group: str, point: str) -> tuple[re.Pattern[str], re.Patte
 
 
 def signs(cells: Iterable[str], stated: str | None, separator: str) -> tuple[str, bool | None]:
-    """Return the decimal sign of a table by some of its cells, and whether the other one stands between thousands.
+    """Return the decimal sign of a table from some of its cells, and whether the other sign separates thousands.
 
-    stated  by the user; then the other does, unless it is a decimal sign as well: 1,5 beside 0.5
+    stated  by the user; then the other sign does, unless it also occurs as a decimal sign: 1,5 beside 0.5
     """
     numbers = [re.sub(f"[{BLANKS}]", "", found[1]) for cell in cells if (found := MARKED.fullmatch(cell))]
     clear, plain = dict[str, bool](), dict[str, bool]()
@@ -43,7 +43,7 @@ def signs(cells: Iterable[str], stated: str | None, separator: str) -> tuple[str
         clear[point] = any(map(certain.fullmatch, numbers))
         others = [cell for cell in numbers if cell.count(group) == 1 and point not in cell]
         plain[group] = any(not maybe.fullmatch(cell) for cell in others)
-    # 1.234,5 says it, and so does 0,5 where no point is a decimal one.
+    # 1.234,5 is unambiguous, and so is 0,5 if no point is a decimal sign.
     pairs = ((".", ","), (",", "."))
     known = [point for point, other in pairs if clear[point] and not clear[other]]
     known = known or [point for point, other in pairs if plain[point] and not plain[other] and separator != point]
@@ -57,9 +57,9 @@ def signs(cells: Iterable[str], stated: str | None, separator: str) -> tuple[str
 
 
 def read(text: pl.Series, decimal: str, grouped: bool | None) -> tuple[pl.Series, list[str]]:
-    """Return the numbers of a column of text, null where there is none, and what was assumed of them.
+    """Return the numbers of a column of text, null if a cell has none, and the assumptions about them.
 
-    grouped  the sign that is not decimal is known to stand between thousands: 1,234 is 1234
+    grouped  the sign that is not decimal is known to separate thousands: 1,234 is 1234
     """
     x = text.cast(pl.Float64, strict=False) if decimal == "." else pl.Series([None], dtype=pl.Float64)
     if len(x) != len(text) or x.null_count() > text.null_count():
@@ -81,7 +81,7 @@ def read(text: pl.Series, decimal: str, grouped: bool | None) -> tuple[pl.Series
 
 
 def _read(words: pl.Series, decimal: str, grouped: bool | None, bare: bool) -> tuple[pl.Series, list[str]]:
-    """Return the numbers in words that are no plain numbers; `bare`: other cells of the column are."""
+    """Return the numbers in words other than plain numbers; `bare`: other cells of the column are plain numbers."""
     group = "," if decimal == "." else "."
     clear, maybe = (rf"^({kind.pattern})$" for kind in between_thousands(group, decimal))
     parts = words.str.extract_groups(NUMERAL).struct.unnest()
@@ -129,14 +129,14 @@ def _read(words: pl.Series, decimal: str, grouped: bool | None, bare: bool) -> t
 
 
 def _truth(words: pl.Series) -> pl.Series:
-    """Return 1 and 0 for true and false, where there are no other words but for those of a missing cell."""
+    """Return 1 and 0 for true and false, if there are no other words except those for a missing cell."""
     x = words.replace_strict(TRUTH, default=None, return_dtype=pl.Float64)
     others = words.filter(x.is_null())
     return x if others.is_in(MISSING).all() else x.clear(len(x))
 
 
 def like_thousands(text: pl.Series, decimal: str) -> bool:
-    """Return whether every decimal sign of a column may be one between thousands: 1.230, 12.345."""
+    """Return whether every decimal sign of a column may be a thousands separator: 1.230, 12.345."""
     like = rf"^\s*({between_thousands(decimal, '')[1].pattern})\s*$"
     numbers = text.filter(text.str.contains(decimal, literal=True))
     return not numbers.is_empty() and all(part.str.contains(like).all() for part in (numbers.head(1000), numbers))
@@ -145,7 +145,7 @@ def like_thousands(text: pl.Series, decimal: str) -> bool:
 def likely_thousands(text: pl.Series, decimal: str) -> bool:
     """Return whether a column that is `like_thousands` holds 1.230 and 12.345 beside 987.
 
-    No program writes 1.230 and 987 into one column, if they are decimal numbers.
+    No program writes 1.230 and 987 into the same column if they are decimal numbers.
     """
     marked = text.str.contains(decimal, literal=True)
     whole = text.filter(~marked).str.contains(r"^\s*[+-]?\d{1,3}\s*$")

@@ -14,10 +14,10 @@ from odenet_cli.data.common.checks import check_choice, check_least, check_share
 from odenet_cli.data.common.places import absolute, sheet_for, state
 from odenet_cli.errors import RequestError
 
-if TYPE_CHECKING:  # what a source makes of the names of columns
+if TYPE_CHECKING:  # the type after the constructor of a source
     Name: TypeAlias = str
     Names: TypeAlias = Sequence[str]
-else:  # what they may be given as: a name may be a number
+else:  # the type of the options, in which a name may be a number
     Name = str | float
     Names = Name | list[Name]
 Own = TypeVar("Own", bound="OwnData")
@@ -26,17 +26,17 @@ Table = TypeVar("Table", bound="OwnTable")
 
 @dataclass(frozen=True, kw_only=True)
 class OwnData:
-    """Hold the shares that are held out, and the run in whose units the data are seen."""
+    """Hold the held-out shares, and the run in whose units the data are measured."""
 
-    UNITS: ClassVar[tuple[str, ...]]  # the keys of a run's record that state its units
+    UNITS: ClassVar[tuple[str, ...]]  # keys of the units in a run's record
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    LISTS: ClassVar[tuple[str, ...]] = ()  # options that are a word or several
-    NAMES: ClassVar[tuple[str, ...]] = ()  # and those that are one
+    LISTS: ClassVar[tuple[str, ...]] = ()  # options with one or several words
+    NAMES: ClassVar[tuple[str, ...]] = ()  # options with one word
     LEAST_TEST: ClassVar[float] = 1e-9
 
     validation: float = 0.1
     test: float = 0.1
-    _run: str | None = field(default=None, init=False)  # JSON: a source is hashable, so that it is read once
+    _run: str | None = field(default=None, init=False)  # JSON, so that a source is hashable and read only once
 
     def __post_init__(self) -> None:
         for key in self.LISTS:
@@ -56,25 +56,25 @@ class OwnData:
 
     @property
     def run(self) -> dict[str, Any] | None:
-        """What a run's record says of its data; None: they are in units of their own."""
+        """The data record of a run; None: the data have their own units."""
         return None if self._run is None else json.loads(self._run)
 
     def in_units_of(self: Own, record: Mapping[str, Any]) -> Own:
-        """Return the same data in the units of the run that `record` is of."""
+        """Return the same data in the units of the run with this `record`."""
         self.check_record(record)
         seen = copy.copy(self)
         object.__setattr__(seen, "_run", json.dumps(record))
         return seen
 
     def check_record(self, record: Mapping[str, Any]) -> None:
-        """Raise RequestError for what no run writes into its record."""
+        """Raise RequestError for an invalid record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFile(OwnData):
-    """Hold where the data are: a file, a pattern of several, or a folder."""
+    """Hold the location of the data: a file, a pattern of several files, or a folder."""
 
-    WANTED: ClassVar[str]  # what to say where there is no path
+    WANTED: ClassVar[str]  # message for a missing path
 
     path: str | None = None
 
@@ -88,16 +88,16 @@ class OwnFile(OwnData):
         return absolute(self.path)
 
     def state(self) -> Hashable:
-        """Return what changes where the files do."""
+        """Return a value that changes if the files do."""
         return state(self.file)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTable(OwnFile):
-    """Hold how the cells of a table are read, and which of its rows are held out."""
+    """Hold the options for reading the cells of a table and for holding out rows."""
 
     NAMES: ClassVar[tuple[str, ...]] = ("sheet", "split")
-    CHOSEN: ClassVar[str] = "values"  # the option that says which columns are taken
+    CHOSEN: ClassVar[str] = "values"  # the option that selects columns
 
     decimal: str | None = None
     missing: Names | None = None
@@ -112,7 +112,7 @@ class OwnTable(OwnFile):
 
     @property
     def absent(self) -> Sequence[str]:
-        """Words that stand for a missing cell, beside those that always do."""
+        """Words for a missing cell, besides those that always mean one."""
         return self.missing or ()
 
     def in_units_of(self: Table, record: Mapping[str, Any]) -> Table:
@@ -125,7 +125,7 @@ class OwnTable(OwnFile):
 
     @property
     def asked(self) -> Sequence[str]:
-        """Names of columns that are asked for."""
+        """Names of requested columns."""
         return ()
 
     def are_names(self, names: list[str]) -> bool:
@@ -133,11 +133,11 @@ class OwnTable(OwnFile):
         return not {*self.asked}.isdisjoint(names)
 
     def read(self) -> tuple[Any, ...]:
-        """Return what a batch is made of, and last what `run.json` keeps of the table."""
+        """Return the parts of a batch, and last the record of the table for `run.json`."""
         raise NotImplementedError
 
 
 @functools.lru_cache(maxsize=8)
 def _record_of(source: OwnTable, state: Hashable) -> dict[str, Any]:
-    """Return the record of a table, read once for as long as its files are unchanged."""
+    """Return the record of a table, read only once while its files are unchanged."""
     return source.read()[-1]

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from odenet_cli.data.common.splits import EPOCH_BATCHES, BatchSpec, Data, TensorSplit, data_record, epoch_seed
 
-VALID, TEST = 2_048, 10_000  # points to score with
+VALID, TEST = 2_048, 10_000  # points for scoring
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneSource:
-    """A data set whose batches are `(x (B, 2), source)`: points, and the density they come from or are mapped to."""
+    """A data set with batches `(x (B, 2), source)`: points, and the density from which they are drawn or the target."""
 
     shape: ClassVar = (2,)
     classes: ClassVar = 0
@@ -30,7 +30,7 @@ class PlaneSource:
         return data_record(self, {"valid": VALID, "test": TEST})
 
     def load(self, spec: BatchSpec) -> Data:
-        """Return the data; the points to score with are the same for all seeds and devices."""
+        """Return the data; the points for scoring are the same for all seeds and devices."""
 
         def fixed(n: int, number: int) -> TensorSplit:
             generator = torch.Generator().manual_seed(epoch_seed(0, -number))

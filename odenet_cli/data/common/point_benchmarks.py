@@ -1,8 +1,8 @@
-"""The five tables that flows are compared on, and what FFJORD reached (Grathwohl et al. 2019, table 2), in nat.
+"""The five benchmark tables for flows, and the results of FFJORD (Grathwohl et al. 2019, table 2), in nat.
 
 Dimensions and numbers of points are those of Papamakarios, Pavlakou & Murray, "Masked autoregressive flow for density
-estimation" (2017), whose preprocessing all use. It standardises all but BSDS300, whose numbers are in the units of its
-patches. The README of the TAN authors (github.com/lupalab/tan) has the same five, as log-likelihoods.
+estimation" (2017), whose preprocessing is always used. It standardises all but BSDS300, whose results are in the units
+of its patches. The README of the TAN authors (github.com/lupalab/tan) has the same five, as log-likelihoods.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BENCHMARKS = {
 
 
 def find(path: Path, points: int, dimensions: int) -> str | None:
-    """Return what to print beside the score of one of these tables, known by its name or by its shape; else None."""
+    """Return the text beside the score of one of these tables, recognised by its name or its shape; else None."""
     place = f"{path.parent.name}/{path.stem}".upper()
     for name, known in BENCHMARKS.items():
         if known.dimensions == dimensions and (points == known.points or name in place):

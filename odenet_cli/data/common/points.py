@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_DIMENSIONS = 64
 IN_ORDER = "order"  # of `data.split`: the last rows are held out
-ROW_NAMES = ("id", "index", "row", "no", "nr", "number", "obs", "sample")  # of columns that may number the rows
+ROW_NAMES = ("id", "index", "row", "no", "nr", "number", "obs", "sample")  # names of columns that may number the rows
 
 
 class Points(NamedTuple):
@@ -34,9 +34,9 @@ class Points(NamedTuple):
 
     names   of the coordinates
     x       (N, D) in float64, finite
-    parts   (N,) the part that the file says for each; None: it says none
+    parts   (N,) the split of each point stated by the file; None: not stated
     notes   what was done with columns and rows, for the reader
-    cells   the table they are from, without the coordinates
+    cells   their table, without the coordinates
     """
 
     names: list[str]
@@ -46,7 +46,7 @@ class Points(NamedTuple):
     cells: Cells
 
     def hashes(self) -> np.ndarray:
-        """Return a number (N,) of 64 bits for each point that follows from its coordinates alone, by their names."""
+        """Return a 64-bit number for each point, (N,), that depends only on its coordinates and their names."""
         return hashes(dict(zip(self.names, self.x.numpy().T)))
 
     def digest(self) -> str:
@@ -57,10 +57,10 @@ class Points(NamedTuple):
 
 
 def hashes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return a number of 64 bits for each row of the columns, by their names: SplitMix64 (Steele, Lea & Flood 2014)."""
+    """Return a 64-bit hash of each row of the columns, in the order of names: SplitMix64 (Steele, Lea & Flood 2014)."""
     h = np.zeros(len(next(iter(columns.values()))), np.uint64)
     for _, column in sorted(columns.items()):
-        # Each step takes a coordinate in; -0.0 is 0.0.
+        # Each step absorbs one coordinate; -0.0 counts as 0.0.
         h += np.uint64(0x9E3779B97F4A7C15)
         h ^= (column + 0.0).view(np.uint64)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -73,7 +73,7 @@ def hashes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 def read(source: Source, asked: bool = False) -> Points:
     """Return the points of a table or of arrays; raise RequestError for all faults of its rows.
 
-    asked  something is asked of each of the points: all of them stay
+    asked  a prediction is needed for each point, so that all of them are kept
     """
     columns = source.run["columns"] if source.run else source.columns or None
     split = None if source.split == IN_ORDER else source.split
@@ -114,7 +114,7 @@ def read(source: Source, asked: bool = False) -> Points:
             f"{MAX_DIMENSIONS}. Select columns: data.columns=[…]."
         )
         raise RequestError("\n  ".join([text, *cells.notes]))
-    cells = faults.cells = cells._replace(frame=cells.frame.drop(chosen))  # of a large file the text is most of it
+    cells = faults.cells = cells._replace(frame=cells.frame.drop(chosen))  # the text of a large file is most of it
     kept = _kept(pl.DataFrame(found), faults, notes, source, asked)
     faults.raise_all()
     x = torch.from_numpy(pl.DataFrame(found).filter(kept).to_numpy(order="c", writable=True))
@@ -125,9 +125,9 @@ def read(source: Source, asked: bool = False) -> Points:
 
 
 def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, split: str | None) -> list[str]:
-    """Return which columns may be coordinates; raise RequestError where one that is asked for is not there.
+    """Return which columns may be coordinates; raise RequestError if a requested column does not exist.
 
-    Where the file has no names, only x1, x2, …, those that are chosen name its columns.
+    If the file has no names, only x1, x2, …, the chosen names are those of its columns.
     """
     if chosen and len(chosen) == len(names) and names == [f"x{n + 1}" for n in range(len(names))]:
         return names if not set(chosen) & set(names) else list(chosen)
@@ -141,7 +141,7 @@ def coordinates(path: Path, names: list[str], chosen: Sequence[str] | None, spli
 
 
 def counts_rows(name: str, column: pl.Series) -> bool:
-    """Return whether a column has the name of one that numbers rows, and is 0, 1, 2, … or 1, 2, 3, …, of ten."""
+    """Return whether a column numbers rows by its name, and is 0, 1, 2, … or 1, 2, 3, …, of ten rows or more."""
     first = column[0] if name.lower() in ROW_NAMES and len(column) >= 10 else None
     return first in (0, 1) and bool((column == pl.int_range(first, first + len(column), eager=True)).all())
 
@@ -150,7 +150,7 @@ def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source,
     """Return which rows are points of the data, (N,)."""
     whole = ~found.select(pl.any_horizontal(pl.all().is_null())).to_series()
     lacking = (~whole).arg_true()
-    lacking = lacking.filter(~lacking.is_in(list(faults.rows)))  # what is no number is told already
+    lacking = lacking.filter(~lacking.is_in(list(faults.rows)))  # cells that are no numbers are already reported
     if source.incomplete == "drop":
         notes += [f"{len(lacking):,} rows with a missing coordinate ignored"] if len(lacking) else []
     elif len(lacking):
@@ -173,13 +173,13 @@ def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source,
 
 
 def _again(found: pl.DataFrame, whole: pl.Series) -> pl.Series:
-    """Return the numbers of the rows whose point is that of a row before; polars' own way takes 200 bytes a row."""
+    """Return the indices of rows that repeat the point of an earlier row; polars would take 200 bytes per row."""
     rows = whole.arg_true().to_numpy()
     h = hashes({column.name: column.to_numpy()[rows] for column in found})
     order = np.argsort(h, kind="stable")
     rows, like = rows[order], np.diff(h[order]) == 0
     later, before = found[rows[1:][like]], found[rows[:-1][like]]
-    same = np.ones(len(later), bool)  # of one hash alone two points may differ
+    same = np.ones(len(later), bool)  # two points with the same hash may differ
     for name in found.columns:
         same &= (later[name] == before[name]).to_numpy()
     return pl.Series(np.sort(rows[1:][like][same]), dtype=pl.UInt32)
@@ -188,13 +188,13 @@ def _again(found: pl.DataFrame, whole: pl.Series) -> pl.Series:
 def held_out(points: Points, source: Source) -> Tensor:
     """Return the part of each point, (N,).
 
-    Where the file and `data.split` say nothing it follows from the numbers alone, not from the order of the rows.
+    If the file and `data.split` do not state it, it depends only on the numbers, not on the order of the rows.
     """
     count, validation, test = len(points.x), source.validation, source.test
     order = np.arange(count) if source.split == IN_ORDER else np.argsort(points.hashes(), kind="stable")
     parts = torch.zeros(count, dtype=torch.int64) if points.parts is None else points.parts.clone()
     if points.parts is not None:
-        order = order[parts.numpy()[order] == 0]  # a file without validation: it is taken from the points to train on
+        order = order[parts.numpy()[order] == 0]  # a file without validation points: take some of the training points
         n_test, validation = 0, 0.0 if bool((parts == 1).any()) else validation
     else:
         n_test = min(max(1, round(test * count)), count)

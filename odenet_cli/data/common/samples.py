@@ -1,7 +1,7 @@
 """Bring a user's samples (x, y) into one form: splits, images or vectors, labels 0…C-1 or numbers to predict.
 
-Checks count errors and go on, so that all are reported together. `check_forms` needs only the shape and dtype of an
-array, which are in the file's header, so a wrong file is refused without reading it.
+Checks collect errors, so that all are reported together. `check_forms` needs only the shape and dtype of an array,
+which are in the file's header, so a wrong file is refused without reading it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from odenet_cli.data.common.faults import Faults, few
 
-WHOLE = "all"  # of samples that come in one piece
+WHOLE = "all"  # name of samples without splits
 LAYOUTS = ("chw", "hwc")
-CHANNELS = (1, 2, 3, 4)  # that tell the axis of the channels
+CHANNELS = (1, 2, 3, 4)  # sizes that identify the axis of the channels
 MAX_NAMED = 5
 REAL = "buif"  # kinds of dtypes
 
 
 class Part(NamedTuple):
-    """Hold the samples of a split, or of all: x (N, *S) and y (N,) or (N, K), arrays or what a header says of them.
+    """Hold the samples of a split, or all samples: x (N, *S) and y (N,) or (N, K), as arrays or headers.
 
-    y is None where there is none, in samples to be predicted; `columns` name features, where they have names.
+    y is None if it is unknown and to be predicted; `columns` are the names of features, if they have any.
     """
 
     split: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> str | None:
-    """Add what is wrong with shapes and dtypes; return the layout of images (N, ·, ·, ·), None of anything else."""
+    """Add errors of shapes and dtypes; return the layout of images (N, ·, ·, ·), None for other inputs."""
     for part in parts:
         _check_form(part, faults)
     first = parts[0]
@@ -79,12 +79,12 @@ def _check_form(part: Part, faults: Faults) -> None:
 
 
 def _form(array: Any) -> str:
-    """Return shape and dtype: (150, 4) float64."""
+    """Describe shape and dtype: (150, 4) float64."""
     return f"({', '.join(map(str, array.shape))}{',' * (len(array.shape) == 1)}) {array.dtype}"
 
 
 def _layout(part: Part, layout: str | None, faults: Faults) -> str:
-    """Return where the channels of four axes are: the second, or the last."""
+    """Return which of four axes is that of the channels: the second or the last."""
     second, last = part.x.shape[1] in CHANNELS, part.x.shape[3] in CHANNELS
     if layout is None and second == last:
         faults.add(
@@ -96,7 +96,7 @@ def _layout(part: Part, layout: str | None, faults: Faults) -> str:
 
 
 def inputs(parts: Sequence[Part], layout: str | None, faults: Faults) -> Tensor:
-    """Return the inputs of all parts, (N, C, H, W) or (N, D): bytes of images as they are, else float numbers."""
+    """Return the inputs of all parts, (N, C, H, W) or (N, D): images of bytes unchanged, else floating point."""
     images = parts[0].x.ndim > 2
     kinds = {part.x.dtype for part in parts}
     made = []
@@ -127,7 +127,7 @@ def _report_nonfinite(name: str, bad: Tensor, faults: Faults) -> None:
 
 
 def choose_task(parts: Sequence[Part], asked: str | None, faults: Faults) -> str:
-    """Return the task that y sets: text and whole numbers are labels, other numbers are to be predicted."""
+    """Return the task determined by y: text and integers are labels, other numbers are values of a regression."""
     kinds, name = {part.y.dtype.kind for part in parts}, parts[0].y_name
     columns = [part.y.shape[1] for part in parts if part.y.ndim == 2]
     if asked == "regression" and kinds & set("US"):
@@ -154,7 +154,7 @@ def _like_labels(parts: Sequence[Part]) -> bool:
 
 
 def _like_one_hot(parts: Sequence[Part]) -> bool:
-    """Return whether each row of all y (N, K) is 0 but for one 1."""
+    """Return whether each row of all y (N, K) is 0 except for one 1."""
     y = numpy.concatenate([part.y for part in parts])
     return bool(numpy.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
 
@@ -162,7 +162,7 @@ def _like_one_hot(parts: Sequence[Part]) -> bool:
 def targets(parts: Sequence[Part], task: str, known: list[str], faults: Faults) -> tuple[Tensor, list[str]]:
     """Return y of all parts, labels (N,) int64 or values (N, K) float64, and the names of the classes.
 
-    known  names of the classes that a run was trained on
+    known  names of the classes of a trained run
     """
     if task == "regression":
         values = [torch.from_numpy(part.y.astype(numpy.float64)).reshape(len(part.y), -1) for part in parts]
@@ -189,7 +189,7 @@ def targets(parts: Sequence[Part], task: str, known: list[str], faults: Faults) 
 
 
 def _numbered(name: str, texts: Any, index: dict[str, int], faults: Faults) -> Tensor:
-    """Return the number of each class that is named; those that are not known are faults."""
+    """Return the number of each named class; unknown names are faults."""
     words = texts.tolist()
     odd = [word for word in words if word not in index]
     if odd:
@@ -202,7 +202,7 @@ def _numbered(name: str, texts: Any, index: dict[str, int], faults: Faults) -> T
 
 
 def check_labels(y: Tensor, classes: Sequence[str] | int, name: str, faults: Faults) -> None:
-    """Add what is wrong with the labels y (N,) of the training samples: each of the `classes` has one at least."""
+    """Add errors of the labels y (N,) of the training samples: each of the `classes` must have at least one."""
     names = range(classes) if isinstance(classes, int) else classes
     present = {*y.tolist()}
     lacking = len(names) - len(present)
@@ -220,12 +220,12 @@ def check_labels(y: Tensor, classes: Sequence[str] | int, name: str, faults: Fau
 
 
 def hold_out(parts: Sequence[Part], shares: dict[str, float]) -> tuple[Tensor, dict[str, int]]:
-    """Return the order (N,) in which all samples are dealt, those to train on first, and the sizes of the splits.
+    """Return the order (N,) of all samples, training samples first, and the sizes of the splits.
 
-    What is not there as a part is held out of the training samples, drawn once and for all: rows are often in the order
-    of their classes.
+    Splits that are not parts are drawn from the training samples, always in the same way and at random, since rows are
+    often in the order of their classes.
 
-    shares  of `valid` and `test` that are held out where there is no such part
+    shares  of `valid` and `test` to hold out if there is no such part
     """
     starts, total = {}, 0
     for part in parts:

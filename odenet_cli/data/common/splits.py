@@ -1,4 +1,4 @@
-"""Splits of a data set that is on the device, and the order of their batches."""
+"""Splits of a data set on the device, and the order of their batches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-EPOCH_BATCHES = 100  # of data that are small or drawn: one pass over them is no useful unit of training
+EPOCH_BATCHES = 100  # for small or generated data, for which one pass is no useful unit of training
 
 PARTS = ("train", "valid", "test")
-# How they are called, in columns, arrays and folders.
+# Names of splits in columns, arrays and folders.
 WORDS = {"train": "train", "training": "train", "test": "test"}
 WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
 
@@ -23,7 +23,7 @@ Batch = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSpec:
-    """Say how batches are wanted; sizes in samples."""
+    """Specify batches; sizes are in samples."""
 
     batch_size: int
     eval_batch_size: int
@@ -33,7 +33,7 @@ class BatchSpec:
 
 
 class Split(Protocol):
-    """One split, as training and scoring know it. Its length is the number of batches in an epoch."""
+    """The interface of a split for training and scoring. Its length is the number of batches in an epoch."""
 
     @property
     def size(self) -> int: ...
@@ -51,9 +51,9 @@ class Split(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
-    """Hold what a task trains on.
+    """Hold the splits and properties of a data set.
 
-    shape   of one input, without the batch
+    shape   of one input, without the batch dimension
     task    the name of the task: its loss and metrics
     record  {used, sha256, root, sizes, warning}, plain values for `run.json`
     """
@@ -69,12 +69,12 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TensorSplit:
-    """Hold `rows`, tensors (N, *S) with one row a sample; a batch is a tuple of (B, *S).
+    """Hold `rows`, tensors (N, *S) with one row per sample; a batch is a tuple of (B, *S).
 
-    A training split has epochs of `EPOCH_BATCHES` batches that pass through the samples again and again: each pass in
-    an order of its own, its last partial batch dropped. The other splits come whole and in order.
+    A training split has epochs of `EPOCH_BATCHES` batches, which pass through the samples repeatedly: each pass has its
+    own order, and its last partial batch is dropped. The other splits are complete and in order.
 
-    distribution  what the samples are drawn from, where the task asks for it; then the last item of every batch
+    distribution  of the samples, if the task needs it; then the last item of every batch
     """
 
     rows: tuple[Tensor, ...]
@@ -108,18 +108,18 @@ class TensorSplit:
         for batch in range(number * len(self) + start, (number + 1) * len(self)):
             pass_number, position = divmod(batch, batches_per_pass)
             if pass_number != drawn:
-                # Drawn on the CPU, so that every device sees the same order, and sent over once.
+                # Drawn on the CPU, so that the order is the same for every device, and transferred once.
                 generator = torch.Generator().manual_seed(epoch_seed(self.seed, pass_number))
                 draws, drawn = tuple(x.to(self.rows[0].device) for x in self._draw(generator)), pass_number
             some = slice(position * self.batch_size, (position + 1) * self.batch_size)
             yield self._batch(*self._pick(*(x[some] for x in draws)))
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw what is random in a pass, one row a sample: the order."""
+        """Draw the random numbers of a pass, one row per sample: the order."""
         return (torch.randperm(self.size, generator=generator),)
 
     def _pick(self, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
-        """Return the samples of a batch, by their share of what was drawn."""
+        """Return the samples of a batch, from its part of the drawn numbers."""
         return tuple(row.index_select(0, order) for row in self.rows)
 
     def _batch(self, *rows: Tensor) -> Batch:
@@ -138,11 +138,11 @@ def tensor_data(
     kind: Callable[..., TensorSplit] = TensorSplit,
     **of_training: Any,
 ) -> Data:
-    """Return training, validation and test rows as `Data` on the device, floating-point rows in the precision wanted.
+    """Return training, validation and test rows as `Data` on the device, floating-point rows in the requested dtype.
 
-    Where there are fewer training samples than `spec.batch_size`, all of them are one batch.
+    With fewer training samples than `spec.batch_size`, all of them form one batch.
 
-    kind         makes a split of its rows; `of_training` are further fields of the one to train on
+    kind         makes a split from its rows; `of_training` are further fields of the training split
     """
     train, valid, test = (
         tuple(row.to(spec.device, spec.dtype if row.is_floating_point() else row.dtype) for row in rows)
@@ -164,14 +164,14 @@ def tensor_data(
 
 
 def split_rows(rows: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
-    """Return the rows cut into splits of the given sizes, in order."""
+    """Divide the rows into splits of the given sizes, in order."""
     return list(zip(*(torch.split(row, list(sizes)) for row in rows)))
 
 
 def data_record(
     source: object, sizes: dict[str, int], *, sha256: Any = None, root: object = None, warning: str | None = None
 ) -> dict[str, Any]:
-    """Return what `run.json` keeps of the data: plain values."""
+    """Return the record of the data for `run.json`: plain values."""
     where = None if root is None else str(root)
     return {"used": name_of(source), "sha256": sha256, "root": where, "sizes": sizes, "warning": warning}
 
@@ -192,6 +192,6 @@ def sha256_of(tensors: Sequence[Tensor]) -> str:
 def epoch_seed(seed: int, number: int) -> int:
     """Return the seed of the generator for epoch `number`.
 
-    Hashed, because torch's CPU generator uses 32 bits of its seed and neighbouring (seed, epoch) must not meet.
+    It is hashed, because torch's CPU generator uses 32 bits of its seed, and (seed, epoch) must not collide.
     """
     return int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "big")

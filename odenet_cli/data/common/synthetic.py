@@ -1,4 +1,4 @@
-"""Data sets that are generated as a whole from their own seed."""
+"""Data sets generated completely from their own seed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from odenet_cli.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """Hold the options of a data set with `count` samples to train on, and others held out.
+    """Hold the options of a data set with `count` training samples, and further held-out samples.
 
-    A kind of it has `draw()`, all samples in the order of the splits, and says in `unit` what a sample is.
+    Subclasses define `draw()`, all samples in the order of the splits, and name a sample in `unit`.
     """
 
     unit: ClassVar[str]
@@ -40,7 +40,7 @@ class Synthetic:
 
     @property
     def bytes_per_sample(self) -> float:
-        """Bytes that a sample takes while it is drawn."""
+        """Bytes needed per sample while it is drawn."""
         raise NotImplementedError
 
     @property
@@ -48,7 +48,7 @@ class Synthetic:
         return {"train": self.count, "valid": self.validation, "test": self.test}
 
     def draw(self, count: int, generator: torch.Generator) -> Any:
-        """Draw so many samples, rows of a batch, on the CPU, so that every device sees the same."""
+        """Draw `count` samples, rows of a batch, on the CPU, so that they are the same for every device."""
         raise NotImplementedError
 
     def rows(self) -> Any:

@@ -1,4 +1,4 @@
-"""Tables in which a row is a series and the names of columns are times: meter, city, 00:00, 00:15 …"""
+"""Tables in which each row is a series and the names of columns are times: meter, city, 00:00, 00:15 …"""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from odenet_cli.data.common.table_patterns import DateError
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
-YEAR = "year"  # name of the column beside those that are months
-SERIES = ("series", "id")  # names of a column of series that are looked for; where there are several, the first
-TIME = ("time", "t", "date", "datetime", "timestamp")  # names of a column of times
-TURNED = ["time", "value"]  # columns that such a table is turned into
-UNNAMED = "line"  # the column that tells the series apart where nothing but times stands in the first line
+YEAR = "year"  # name of the column of years beside columns of months
+SERIES = ("series", "id")  # recognised names of a column of series; the first one counts
+TIME = ("time", "t", "date", "datetime", "timestamp")  # recognised names of a column of times
+TURNED = ["time", "value"]  # columns that replace the columns of times
+UNNAMED = "line"  # column that identifies the series if the first line contains only times
 
 
 def times_across(source: Source, names: Sequence[str]) -> list[str]:
-    """Return the names of columns that are times, where a row is a series; none: it is a point.
+    """Return the names of columns that are times, if each row is a series; empty if each row is a point.
 
-    Unasked a row is none beside a column of times, nor where the names are numbers, which may be of sensors.
+    Without the option a row is not taken for a series if there is a column of times, or if the names are numbers, which
+    may be those of sensors.
     """
     if source.form not in (None, "across"):
         return []
@@ -43,7 +44,7 @@ def times_across(source: Source, names: Sequence[str]) -> list[str]:
         text = pl.Series([name for name in text.filter(~numbers) if _like_date(name)], dtype=pl.String)
     try:
         found = text.filter(parse_dates(text, source.time_format)[0].is_not_null()).to_list() if len(text) else []
-    except DateError:  # they are dates, and reading them says what is lacking
+    except DateError:  # they are dates, and reading them reports the problem
         found = text.to_list()
     if asked and not found and source.time_format is None:
         return _counted(names)
@@ -51,7 +52,7 @@ def times_across(source: Source, names: Sequence[str]) -> list[str]:
 
 
 def _counted(names: Sequence[str]) -> list[str]:
-    """Return the names that count times by a number behind one word, the most common: W0, W1 … or d_1, d_2 …."""
+    """Return the names that count times by a number after the most common word: W0, W1 … or d_1, d_2 …."""
     found = [re.fullmatch(r"([^\W\d]+[ _.-]?)\d+", name) for name in names]
     words = [match[1] for match in found if match and not month_of(match[1].strip(" _.-")).isdigit()]
     word = max(words, key=words.count, default="")
@@ -59,19 +60,19 @@ def _counted(names: Sequence[str]) -> list[str]:
 
 
 def _like_date(name: str) -> bool:
-    """Return whether a name begins with a number, or with the name of a month."""
+    """Return whether a name begins with a number or the name of a month."""
     return name[:1].isdigit() or month_of(name.replace("-", " ").split(" ")[0]).isdigit()
 
 
 def turned_names(names: Sequence[str], times: Collection[str]) -> list[str]:
-    """Return the names of the columns with two for all that are times."""
+    """Return the names of the columns, with two columns in place of all columns of times."""
     return [*(name for name in names if name not in times), *TURNED]
 
 
 def turned(source: Source, cells: Cells) -> Cells:
-    """Return the cells of a table; of one whose names of columns are times, with a row for each cell below them.
+    """Return the cells of a table; if column names are times, with one row for each cell below them.
 
-    Where no column is left that may name the series, its line does, and the file's name where there are several.
+    If no other column can name the series, its line does, with the file's name if there are several files.
     """
     times = times_across(source, cells.names)
     if not times:

@@ -1,4 +1,4 @@
-"""The cells of a table, and where each of them stands, for errors and notes."""
+"""The cells of a table and their positions, for errors and notes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import polars as pl
 
 from odenet_cli.errors import RequestError
 
-FILE, LINE = "\0file", "\0line"  # names of the columns that say where a row is from
+FILE, LINE = "\0file", "\0line"  # names of the columns with the origin of a row
 
 
 class Cells(NamedTuple):
     """Hold the rows of one file or several.
 
-    names    of the columns, as the first line has them
-    units    of each column, where a row of units stands below the names; else empty
-    frame    the rows: text or, of Parquet and Excel, what is stored there; and FILE, LINE of each
-    decimal  the sign in numbers: "." or ","
-    grouped  the other sign is known to stand between thousands; None: nothing says so, and `decimal` was guessed
-    chosen   the option that says which columns are taken
-    turned   a row of the file is a series, and here every cell of it is one (see `table_across`)
-    paths    of the files, FILE their index
-    notes    what was passed over or assumed, for the reader
-    ragged   (row, cells) of rows that have more or fewer cells than there are names; they are not in `frame`
-    sha256   of the bytes, of several files one of theirs together
+    names    of the columns, from the first line
+    units    of each column, if a row of units follows the names; else empty
+    frame    the rows: text or, for Parquet and Excel, the stored values; with FILE and LINE of each row
+    decimal  the decimal sign: "." or ","
+    grouped  the other sign is known to separate thousands; None: unknown, and `decimal` was guessed
+    chosen   the option that selects columns
+    turned   each row of the file is a series, of which every cell is a row here (see `table_across`)
+    paths    of the files; FILE is their index
+    notes    what was skipped or assumed, for the reader
+    ragged   (row, cells) of rows with more or fewer cells than names; they are not in `frame`
+    sha256   of the bytes; a common one for several files
     """
 
     names: list[str]
@@ -43,17 +43,17 @@ class Cells(NamedTuple):
     chosen: str = "values"
 
     def describe(self, name: str, mean: float, sd: float) -> str:
-        """Return in words what a column holds, in the unit that the file states."""
+        """Describe a column, in the unit stated by the file."""
         unit = dict(zip(self.names, self.units)).get(name)
         return f"{brief(name)}: {mean:.4g} ± {sd:.3g}{f' {unit}' if unit else ''}"
 
     def where(self, row: int) -> str:
-        """Return file and line of a row of `frame`; of Parquet, which has no lines, the row, counted from 1."""
+        """Return file and line of a row of `frame`; for Parquet, which has no lines, the row, counted from 1."""
         file, line = self.frame.select(FILE, LINE).row(row)
         return place(self.paths[file], line)
 
     def file_names(self) -> pl.Series:
-        """Return the name of each row's file, with its folder where names are there twice."""
+        """Return the name of each row's file, with its folder if names are repeated."""
         names = [path.stem for path in self.paths]
         if len({*names}) < len(names):
             top = os.path.commonpath(self.paths)
@@ -62,12 +62,12 @@ class Cells(NamedTuple):
 
 
 def row_word(path: Path) -> str:
-    """Return what the rows of a file are called; only text has lines."""
+    """Return the word for the rows of a file; only text has lines."""
     return "row" if path.suffix.lower() in (".parquet", ".npy", ".npz") else "line"
 
 
 def place(path: Path, line: int) -> str:
-    """Return where a row stands, for an error."""
+    """Return the position of a row, for an error."""
     return f"{path}, {row_word(path)} {line}"
 
 
@@ -77,10 +77,10 @@ def fault(path: Path, line: int, text: str) -> RequestError:
 
 
 def brief(text: str) -> str:
-    """Return a text in at most 100 characters."""
+    """Shorten a text to at most 100 characters."""
     return text if len(text) <= 100 else text[:99] + "…"
 
 
 def counted_names(what: str, names: Sequence[str]) -> str:
-    """Return how many there are, and their names, some where they are many."""
+    """Return the number of names and the names, or only some if they are many."""
     return f"{len(names):,} {what} ({brief(', '.join(names))})"

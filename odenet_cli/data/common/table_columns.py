@@ -1,4 +1,4 @@
-"""Which columns of a table are what, by their names."""
+"""Determine the roles of a table's columns from their names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Columns(NamedTuple):
-    """Hold which columns are what.
+    """Hold the roles of columns.
 
-    series  whose cells name the series; none: the file is the series
-    time    whose cells, with a blank between them, are the time
-    values  all that may be values
+    series  columns whose cells name the series; empty: the file is the series
+    time    columns whose cells, joined by a blank, are the time
+    values  all columns that may be values
     stated  the values were chosen by name, and must be numbers
     known   controls and static columns, by name
     static  those of them that do not change within a series
@@ -34,7 +34,7 @@ class Columns(NamedTuple):
 
 
 def check_head(source: Source, path: Path, names: list[str]) -> None:
-    """Raise RequestError for the names of columns among which one that is needed is not there."""
+    """Raise RequestError if a required column is missing from the names."""
     times = times_across(source, names)
     if source.form == "across" and not times:
         raise RequestError(
@@ -46,11 +46,11 @@ def check_head(source: Source, path: Path, names: list[str]) -> None:
 
 
 def choose(source: Source, path: Path, names: list[str], across: bool) -> Columns:
-    """Return which of the columns are what, by their names; raise RequestError where one that is needed is not there.
+    """Return the roles of the columns from their names; raise RequestError if a required column is missing.
 
-    A `T` is no time: it may be a temperature.
+    `T` is not taken for a time, since it may be a temperature.
 
-    across  the last two are the times that were names of columns, and the values; the series is the first column then
+    across  the last two columns are the times that were column names, and the values; the first one is the series
     """
     roles: dict[str, Any] = {key: getattr(source, key) for key in ("series", "time", "values", "controls", "static")}
     series, time, values, controls, static = roles.values()
@@ -68,7 +68,7 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
             )
         time = [found]
         day = next((key for key in ("date", *[YEAR] * across) if key in folded), None)
-        if found.lower() == "time" and day and not values:  # a day and, beside it, the time of the day
+        if found.lower() == "time" and day and not values:  # columns of a day and of the time of day
             time = [names[folded.index(day)], found]
     if series is None and source.form != "wide":
         series = next(
@@ -87,7 +87,7 @@ def choose(source: Source, path: Path, names: list[str], across: bool) -> Column
 
 
 def check_names(path: Path, names: Sequence[str], wanted: Collection[str]) -> None:
-    """Raise RequestError for two columns of one name that is wanted; the others are told apart (`table_file`)."""
+    """Raise RequestError for two columns with the same requested name; other names are made distinct (`table_file`)."""
     for n, name in enumerate(names):
         first = names.index(name)
         if first < n and name in wanted:
@@ -95,7 +95,7 @@ def check_names(path: Path, names: Sequence[str], wanted: Collection[str]) -> No
 
 
 def _check_roles(path: Path, names: list[str], roles: Mapping[str, Sequence[str] | None]) -> None:
-    """Raise RequestError for a column that is not there, or a control that is something else too."""
+    """Raise RequestError for a column that does not exist, or a control that has another role too."""
     taken: dict[str, str] = {}
     for key, wanted in roles.items():
         for name in wanted or ():
@@ -109,5 +109,5 @@ def _check_roles(path: Path, names: list[str], roles: Mapping[str, Sequence[str]
 
 
 def is_row_number(name: str) -> bool:
-    """Return whether a column has the name that R and pandas give to the numbers of rows."""
+    """Return whether a column has the name that R and pandas give to row numbers."""
     return not name or name.startswith("Unnamed: ")

@@ -1,6 +1,6 @@
-"""Columns of a table that are known at all times, also those to predict: controls, and what is constant in a series.
+"""Columns of a table that are known at all times, including future ones: controls and static columns.
 
-Static columns are controls that do not change, so that a network reads both alike.
+Static columns are controls that are constant in a series, so that a network reads both alike.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Scale = Mapping[str, tuple[float, float]]  # mean and standard deviation of each
 
 
 class Controls(NamedTuple):
-    """Hold what is known of each series at each of its rows, those without a value too.
+    """Hold the controls of each series at each of its rows, including rows without a value.
 
     columns  the controls, then the static columns
-    static   how many are static
+    static   number of static columns
     numbers  (R,) times, (R, C) values, (N,) rows of each series
     rows     (P,) index of each point's row
     ends     (N, C) the last time at which each was given
-    filled   cells of each column that were missing
+    filled   number of filled missing cells of each column
     """
 
     columns: list[str]
@@ -51,9 +51,9 @@ class Controls(NamedTuple):
 def indicators(
     column: pl.Series, name: str, absent: pl.Series, kept: Sequence[str], faults: Faults
 ) -> dict[str, pl.Series]:
-    """Return a column of words as a column of 0 and 1 for each word, `name=word`.
+    """Return for each word of a column an indicator column of 0 and 1, `name=word`.
 
-    absent  cells that are missing; `kept` the columns of the run that this table is for
+    absent  missing cells; `kept` are the columns of the run for which the table is read
     """
     text = column.cast(pl.String).str.strip_chars().set(absent, None)
     words = [key.removeprefix(f"{name}=") for key in kept] or sorted(text.drop_nulls().unique())
@@ -64,7 +64,7 @@ def indicators(
 
 
 def spelled_as(text: pl.Series, words: Sequence[str]) -> pl.Series:
-    """Return a column with true and false written as `words` have them: programs write true, True and TRUE."""
+    """Return a column with true and false spelled as in `words`: programs write true, True and TRUE."""
     for word in words:
         if word.lower() in TRUTH:
             text = text.replace(
@@ -76,17 +76,17 @@ def spelled_as(text: pl.Series, words: Sequence[str]) -> pl.Series:
 def complete(
     rows: pl.DataFrame, every: pl.DataFrame, names: Sequence[str], static: int, source: Source, faults: Faults
 ) -> tuple[pl.DataFrame, list[int]]:
-    """Return the rows, by series and time, with every cell of the controls "c0", "c1", … filled; how many were missing.
+    """Return the rows, by series and time, with all cells of the controls "c0", "c1", … filled, and the numbers filled.
 
-    every   rows with a series and a time, those without value and control too; static columns are read from them
-    static  how many of the `names`, the last, are static
+    every   all rows with a series and a time, also without value and control; static columns are read from them
+    static  number of static `names`, which are the last ones
     """
     keys = [f"c{n}" for n in range(len(names))]
     changing, fixed = keys[: len(keys) - static], keys[len(keys) - static :]
     missing = [rows[key].null_count() for key in changing]
     for name, key, count in zip(names, changing, missing):
         if count and source.fill != "interpolate":
-            told = pl.col("row").is_in([*faults.rows])  # it is no number
+            told = pl.col("row").is_in([*faults.rows])  # not a number
             faults.add(
                 rows.filter(pl.col(key).is_null(), ~told)["row"].sort(),
                 f"{name} is missing; a control must be known at all times",
@@ -95,7 +95,7 @@ def complete(
         empty = rows.group_by("name", maintain_order=True).agg(pl.col("row").first(), pl.col(key).is_null().all())
         _report_empty(empty.filter(pl.col(key)), name, faults)
     if sum(missing) and not faults.kinds:
-        # As torchcde does, cubic pieces too take linear values for missing ones.
+        # As in torchcde, missing values are interpolated linearly for cubic pieces too.
         column = pl.col(changing)
         inner = column if source.kind == "step" else column.interpolate_by("time")
         rows = rows.with_columns(inner.over("code"))
@@ -107,13 +107,13 @@ def complete(
 
 
 def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.DataFrame:
-    """Return the value of a static column for each series; it may be given in one row alone."""
+    """Return the value of a static column for each series; it may be given in only one row."""
     given = every.filter(pl.col(key).is_not_null()).sort("row")
     first = given.group_by("name", maintain_order=True).agg(pl.col(key, "row").first())
     both = given.join(first, on="name", how="left", suffix="_first").filter(pl.col(key) != pl.col(f"{key}_first"))
     if len(both):
         one, shown = both.sort("row").row(0, named=True), name.partition("=")[0]
-        # `name=word` is 1 where the word is there
+        # `name=word` is 1 if the cell is this word
         values = "" if shown != name else f" ({one[key]:g} after {one[f'{key}_first']:g})"
         faults.add(
             both["row"].sort(),
@@ -127,7 +127,7 @@ def _constants(every: pl.DataFrame, name: str, key: str, faults: Faults) -> pl.D
 
 
 def _report_empty(series: pl.DataFrame, name: str, faults: Faults) -> None:
-    """Add the series of which a column is not given at all."""
+    """Add as a fault the series for which a column is not given at all."""
     shown = name.partition("=")[0]
     faults.add(
         series["row"],
@@ -139,10 +139,10 @@ def _report_empty(series: pl.DataFrame, name: str, faults: Faults) -> None:
 def table_controls(
     rows: pl.DataFrame, given: pl.DataFrame, is_point: pl.Series, names: list[str], static: int, filled: list[int]
 ) -> Controls:
-    """Return the controls of rows that are complete.
+    """Return the controls of complete rows.
 
-    given     the same rows before they were filled
-    is_point  which of them hold a value
+    given     the same rows before filling
+    is_point  which of them have a value
     """
     keys, changing = [f"c{n}" for n in range(len(names))], len(names) - static
     counts = rows.group_by("code", maintain_order=True).len()["len"].cast(pl.Int64)
@@ -157,7 +157,7 @@ def table_controls(
 
 
 def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tuple[Scale, list[str]]:
-    """Return mean and standard deviation of each control in the pieces to train on, and what to warn of.
+    """Return mean and standard deviation of each control in the training pieces, and warnings.
 
     first, last  (B,) rows between which each piece lies
     """
@@ -168,7 +168,7 @@ def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tu
     flat = constant(values).tolist()
     for n, name in enumerate(controls.columns):
         if flat[n] and "=" in name:
-            sd[n] = 1.0  # a word that only series held out have
+            sd[n] = 1.0  # a word that occurs only in held-out series
             warnings.append(f"{path}: {name} is the same in all training series, so nothing can be learned from it.")
         elif flat[n]:
             raise RequestError(
@@ -179,7 +179,7 @@ def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tu
 
 
 def scale_of(record: Mapping[str, Any]) -> Scale:
-    """Return the scale in a run's record; raise RequestError for what no run writes there."""
+    """Return the scale in a run's record; raise RequestError if it is invalid."""
     scale = record.get("controls", {})
     pairs = list(scale.values()) if isinstance(scale, dict) else [None]
     if not all(
@@ -194,7 +194,7 @@ def scale_of(record: Mapping[str, Any]) -> Scale:
 
 
 def check_known(path: Path, controls: Controls | None, scale: Scale) -> None:
-    """Raise RequestError unless the table has the controls that a run was trained with."""
+    """Raise RequestError unless the table has the controls of a run's training."""
     columns = controls.columns if controls else []
     if sorted(columns) != sorted(scale):
         raise RequestError(
@@ -206,7 +206,7 @@ def check_known(path: Path, controls: Controls | None, scale: Scale) -> None:
 def pieces_of(
     controls: Controls, scale: Scale, kind: str, unit: float, first: Tensor, last: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the controls of pieces as polynomials, padded: times (B, K), from 0, and coefficients (B, K, O, C).
+    """Return the controls of pieces as padded polynomials: times (B, K), from 0, and coefficients (B, K, O, C).
 
     first, last  (B,) rows between which each piece lies
     unit         of time
@@ -220,5 +220,5 @@ def pieces_of(
     rows = torch.minimum(first[:, None] + steps, last[:, None])
     ended = steps >= (last - first)[:, None]
     chosen = parts[rows]
-    chosen[:, :, 1:] = chosen[:, :, 1:].where(~ended[..., None, None], 0.0)  # held behind the last row
+    chosen[:, :, 1:] = chosen[:, :, 1:].where(~ended[..., None, None], 0.0)  # constant after the last row
     return (numbers.times[rows] - numbers.times[first][:, None]) / unit, chosen

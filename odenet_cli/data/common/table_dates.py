@@ -1,4 +1,4 @@
-"""Dates and times of day as people write them, in seconds."""
+"""Parse dates and times of day as people write them, to seconds."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ PATTERN = (
     r"(?:(?:^|[T ,]\s*)(?<h>\d{1,5}):(?<min>\d{1,2})(?::(?<s>\d{1,2}(?:[.,]\d+)?))?\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?"
     r"\s*(?<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2}|[A-Z]\w+/[\w/+-]+)?(?:\[[\w/+-]+\])?)?\s*$"
 )
-NAMED_ZONE = "^[A-Z]\\w+/"  # Europe/Berlin, as in the time zone database
-# Weeks (of which the Monday is meant), quarters, dates without signs, and days before a duration.
+NAMED_ZONE = "^[A-Z]\\w+/"  # a name in the time zone database, such as Europe/Berlin
+# Weeks (meaning their Monday), quarters, dates without separators, and days before a duration.
 OTHERWISE = r"^\s*(\d{4}([ -]?Q\d|-?W\d{1,2}(-?\d)?)|\d{8}T\d.*|\d+ days?,? .*)\s*$"
-# Numbers that are dates, by `data.time_format`: seconds of their unit, and what to add for 1970 to be 0.
+# Numbers that are dates, by `data.time_format`: seconds per unit, and the offset that maps 1970 to 0.
 SERIALS = {"excel": (86400.0, -25569.0), "unix": (1.0, 0.0), "unix_ms": (1e-3, 0.0)}
 ORDERS = ("dmy", "mdy", "ymd")
 AMBIGUOUS = ("earliest", "latest", "order")
 
 
 def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
-    """Return seconds, null for what is no time, and what the texts are: "date" (since 1970, UTC) or "clock".
+    """Return seconds, null if a text is no time, and the kind of the texts: "date" (since 1970, UTC) or "clock".
 
-    form  a pattern of strptime, or the order of day, month and year: dmy, mdy, ymd; None: as the texts have it
+    form  a pattern of strptime, or the order of day, month and year: dmy, mdy, ymd; None: determined by the texts
 
-    Times without a zone, or with the name of one, are taken as they stand: see `zones_of` and `localize`.
+    Times without a zone, or with the name of one, are not converted: see `zones_of` and `localize`.
 
-    Raises DateError where day and month cannot be told apart, or the year has two digits, and for a bad pattern.
+    Raises DateError if day and month are ambiguous, or the year has two digits, and for an invalid pattern.
     """
     if form and "%" in form:
         return parse_pattern(text, form)
-    unique = text.unique(maintain_order=True)  # the first says in which order days, months and years are
+    unique = text.unique(maintain_order=True)  # the first determines the order of day, month and year
     parts = _parts(unique)
     clock = _clock(parts)
     if parts["a"].null_count() == len(parts):
@@ -62,24 +62,24 @@ def parse_dates(text: pl.Series, form: str | None) -> tuple[pl.Series, str]:
 
 
 def are_dates(column: pl.Series) -> bool:
-    """Return whether a column that holds no numbers holds dates or times of day: most of it can be read so."""
+    """Return whether most cells of a column without numbers are dates or times of day."""
     if column.dtype != pl.String:
         return column.dtype.is_temporal()
-    words = column.head(1000).unique(maintain_order=True)  # the first says in which order days and months are
+    words = column.head(1000).unique(maintain_order=True)  # the first determines the order of day and month
     try:
         seconds, kind = parse_dates(words, None)
-    except DateError:  # in an order that nothing tells: 01/02/2020; but 18-25 are numbers
+    except DateError:  # in an unknown order: 01/02/2020; but 18-25 are numbers
         seconds, kind = words.str.extract(r"^\s*(\d+)[-/.]\d+[-/.]\d+"), "date"
-    clear = kind == "date" or bool(words.str.contains(r"\d:\d\d").all())  # 16:9 is no time
+    clear = kind == "date" or bool(words.str.contains(r"\d:\d\d").all())  # 16:9 is not a time
     return clear and 2 * seconds.null_count() < len(words)
 
 
 def zones_of(text: pl.Series, form: str | None, zone: str | None) -> pl.Series:
-    """Return the name of the zone in which each time is local, UTC where it states its offset, null where nothing says.
+    """Return the name of each time's zone, UTC if it states its offset, null if it is unknown.
 
-    zone  of times that state no zone or offset; None: they are UTC without saying so
+    zone  of times that state no zone or offset; None: they are taken to be UTC
 
-    Raises DateError where a pattern meets the abbreviation of a zone, and `zone` is None.
+    Raises DateError if texts of a pattern have the abbreviation of a zone, and `zone` is None.
     """
     if form and "%" in form:
         return pl.Series([zone_of(text, form, zone)], dtype=pl.String).new_from_index(0, len(text))
@@ -103,12 +103,12 @@ def check_zone(zone: str) -> None:
 
 
 def localize(seconds: pl.Series, zones: pl.Series, hour: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return local times as seconds since 1970 in UTC, null for those that do not exist, or exist twice.
+    """Convert local times to seconds since 1970 in UTC, null for those that do not exist or exist twice.
 
     zones  names, null for times in UTC
-    hour   which of the two is meant where clocks were put back: earliest, latest or null
+    hour   choice for times that exist twice because clocks were put back: earliest, latest or null
 
-    Returns also which times exist twice and are not told apart.
+    Also returns which times exist twice and remain ambiguous.
     """
     frame = pl.DataFrame({"x": (seconds * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us")), "zone": zones})
     frame = frame.with_columns(seconds.alias("utc"), hour.alias("hour"), pl.lit(False).alias("twice"))
@@ -131,7 +131,7 @@ def localize(seconds: pl.Series, zones: pl.Series, hour: pl.Series) -> tuple[pl.
 def which_hour(series: pl.Series, seconds: pl.Series, ambiguous: str | None) -> pl.Series:
     """Return earliest, latest or null (as text) for each local time, by `data.ambiguous`.
 
-    order: of two rows of a series at one local time the first is the earlier.
+    With `order`, the first of two rows of a series with the same local time is the earlier one.
     """
     frame = pl.DataFrame({"series": series, "x": seconds})
     if ambiguous != "order":
@@ -159,14 +159,14 @@ def _clock(parts: pl.DataFrame) -> pl.Series:
 
 
 def _parts(texts: pl.Series) -> pl.DataFrame:
-    """Return the groups of `PATTERN` in each text, null where it is neither date nor time of day."""
+    """Return the groups of `PATTERN` in each text, null if it is neither a date nor a time of day."""
     if texts.str.contains(OTHERWISE).any():
         texts = pl.Series([text and _respelled(text.strip()) for text in texts], dtype=pl.String)
     return texts.str.extract_groups(PATTERN).struct.unnest()
 
 
 def _respelled(text: str) -> str | None:
-    """Return a week, a quarter, a date without signs, or days and hours, as `PATTERN` has dates and times of day."""
+    """Rewrite a week, a quarter, a date without separators, or days and hours in the form matched by `PATTERN`."""
     if found := re.fullmatch(r"(\d{4})[ -]?Q([1-4])", text):
         return f"{found[1]}-{3 * int(found[2]) - 2}-1"
     if found := re.fullmatch(r"(\d{4})-?W(\d{1,2})(?:-?(\d))?", text):
@@ -183,21 +183,21 @@ def _respelled(text: str) -> str | None:
 
 
 def month_of(word: str) -> str:
-    """Return the number of a month by its name, or the first three or more letters of it; else the word."""
+    """Return the number of a month for its name or at least the first three letters of it; else the word."""
     plain = unicodedata.normalize("NFKD", word.lower()).encode("ascii", "ignore").decode()
     found = {n for n, names in enumerate(MONTHS, 1) if any(name.startswith(plain) for name in names.split())}
     return str(found.pop()) if len(found) == 1 and len(plain) >= 3 else word
 
 
 def only_zone(zones: Iterable[str | None]) -> str:
-    """Return the zone in which times are told: that of all of them, UTC where they have several, or none."""
+    """Return the zone in which times are written: the common zone, or UTC if there are several or none."""
     names = {*zones} - {None}
     return "UTC" if len(names) > 1 else str(*names)
 
 
 def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
     """Return days since 1970."""
-    # A month and a year, 03/2020 or Mar 2020, are the first day of the month.
+    # A month and a year, 03/2020 or Mar 2020, mean the first day of the month.
     whole = pl.col("b").str.len_bytes() != 4, pl.col("b").str.contains(r"^\d+$").not_()
     day = pl.when(whole[0] | whole[1])
     mark = pl.col("mark").str.slice(0, 1)
@@ -208,7 +208,7 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
         day.then(mark).otherwise(pl.lit(".")).alias("mark"),
     )
     a, b, c = (parts[key] for key in "abc")
-    first = parts.drop_nulls(["a", "b"]).row(0, named=True)  # of what is no date a is "1" here, and b is null
+    first = parts.drop_nulls(["a", "b"]).row(0, named=True)  # without a date a is "1" here, and b is null
     if not first["a"].isdigit():
         orders = ["mdy"]
     elif not first["b"].isdigit():
@@ -222,7 +222,7 @@ def _days(parts: pl.DataFrame, form: str | None) -> pl.Series:
     columns = {"ymd": (a, b, c.fill_null("1")), "dmy": (c, b, a), "mdy": (c, a, b)}
     days = [_epoch_days(*columns[order]) for order in orders]
     if not form:
-        # A row whose year has another length than the first one's is in another order: no date, and not another day.
+        # A year of another length than in the first row means another order: reject it instead of reading a wrong day.
         key = "a" if orders == ["ymd"] else "c"
         other = parts[key].str.len_bytes() != len(first[key] or "")
         days = [column.set(other.fill_null(False), None) for column in days]
@@ -243,11 +243,11 @@ def _epoch_days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
 
 
 def dates_ahead(seconds: pl.Series, gap: float, horizon: float, zone: str) -> pl.Series | None:
-    """Return the dates up to a horizon behind the last, in steps of the calendar; None for times without such a step.
+    """Return the dates up to a horizon after the last, in calendar steps; None for times without such a step.
 
-    Dates of one day of the month, or of its end, go on by months, others of one time of day by days: both are usually
-    `gap` apart, but months are of several lengths, and so are days where clocks are put forward. A time that is not
-    there then is left out.
+    Dates on the same day of the month, or at its end, continue by months, others at the same time of day by days: both
+    are usually `gap` apart, but months differ in length, and so do days when clocks are changed. A local time that does
+    not exist is omitted.
     """
     zone = zone or "UTC"
     at = (seconds * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
@@ -270,7 +270,7 @@ LENGTHS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def moment(t: float, dates: str, zone: str = "") -> str:
-    """Return a time as it is read: a date (UTC, or in `zone`), a time of day, or a number, by a table's `dates`."""
+    """Format a time as a date (UTC, or in `zone`), a time of day, or a number, according to a table's `dates`."""
     if dates != "date":
         return length(t, dates) if dates else f"{t:.15g}"
     if zone:
@@ -280,7 +280,7 @@ def moment(t: float, dates: str, zone: str = "") -> str:
 
 
 def length(seconds: float, dates: str) -> str:
-    """Return a duration, of dates in the largest unit that it fills."""
+    """Format a duration; for dates in the largest unit that it reaches."""
     if not dates:
         return f"{seconds:g}"
     size, unit = next(((size, unit) for size, unit in LENGTHS if abs(seconds) >= size), LENGTHS[-1])

@@ -1,4 +1,4 @@
-"""What the head of a text tells of the table in it: separator, decimal sign, names, units, and where rows begin."""
+"""Determine the format of a text table from its head: separator, decimal sign, names, units, and the first row."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from odenet_cli.errors import RequestError
 if TYPE_CHECKING:
     from odenet_cli.data.common.own import OwnTable
 
-ROWS_SEEN = 50  # rows of the head by which the dialect is chosen
+ROWS_SEEN = 50  # rows of the head that determine the dialect
 SEPARATORS = ",;\t|"
-BLANK = SEPARATORS + ' "\r'  # a row of empty cells is a blank line
+BLANK = SEPARATORS + ' "\r'  # a row of empty cells counts as a blank line
 LIKE_NUMBER = re.compile(r"[+-]?[.,]?\d")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+(e[+-]?\d+)?", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
@@ -27,10 +27,10 @@ MAX_FOOTERS = 20
 
 
 class Dialect(NamedTuple):
-    """Hold what the head of a text tells.
+    """Hold the format of a text table.
 
-    first  the number of lines above the first row
-    again  the lines of names and units, which stand again below where files were put one behind the other
+    first  number of lines above the first row
+    again  the lines of names and units, which are repeated below if files were concatenated
     """
 
     names: list[str]
@@ -44,7 +44,7 @@ class Dialect(NamedTuple):
 
 
 def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect:
-    """Return what the head of a file tells of it; raise RequestError where it names no columns."""
+    """Return the dialect of a file from its head; raise RequestError if that names no columns."""
     skip = source.skip or 0
     lines = [(n, line) for n, line in enumerate(re.split(r"\r\n?|\n", text), 1) if n > skip and line.strip(BLANK)]
     if lines and re.match(r'\s*(\{\s*"|\[\s*[\[{]|<[!?A-Za-z])', lines[0][1]):
@@ -83,7 +83,7 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
     body = [(n, cells(path, n, line, separator)) for n, line in rows]
     body = body[: len(body) - count_footers([row for _, row in body], len(names))]
     if body and all(len(row) == len(names) + 1 for _, row in body):
-        # Either every row ends in a separator, or R wrote the names of the rows without a name for them.
+        # Either every row ends in a separator, or R wrote row names without a name for their column.
         names = [*names, ""] if not any(row[-1] for _, row in body) else ["", *names]
     if len(body) > 1 and not units and not _has_number(body[0][1]) and any(body[0][1]) and _has_number(body[1][1]):
         units, notes = body[0][1], [f"line {body[0][0]} read as a row of units"]
@@ -95,9 +95,9 @@ def find_dialect(path: Path, text: str, source: OwnTable, bare: bool) -> Dialect
 
 
 def _commented_names(source: OwnTable, above: list[list[str]], first: list[str]) -> list[list[str]]:
-    """Return the names of columns in the comments above the first row, and units below them; none are there.
+    """Return the lines of column names, and of units below them, in the comments above the first row; may be empty.
 
-    numpy.savetxt writes names as a comment, and NOAA names and, in another, units.
+    numpy.savetxt writes names as a comment; NOAA writes names and units as two comments.
     """
     rows = above[-1:] if above and len(above[-1]) == len(first) else []
     if rows and len(above) > 1 and len(above[-2]) == len(first) and not _are_known(source, rows[0]):
@@ -107,12 +107,12 @@ def _commented_names(source: OwnTable, above: list[list[str]], first: list[str])
 
 
 def _are_known(source: OwnTable, names: list[str]) -> bool:
-    """Return whether names are asked for, or those that are looked for."""
+    """Return whether names are among the requested or the recognised ones."""
     return not {*source.asked, *SERIES, *TIME}.isdisjoint([*names, *map(str.lower, names)])
 
 
 def _separator(lines: list[str], marks: str) -> str:
-    """Return what separates the columns: what splits most lines as often as the first, then what splits most."""
+    """Return the separator that splits most lines as often as the first; of several, that with the most cells."""
 
     def score(mark: str) -> tuple[float, bool, int]:
         short = [_joined(line, mark) for line in lines if len(line) < 100_000]
@@ -120,7 +120,7 @@ def _separator(lines: list[str], marks: str) -> str:
         counts = list(map(len, rows))
         if not counts or counts[0] < 2:
             return -1, False, 0
-        # Without names the first line tells decimal commas from those between cells: 0,5;1,2 are two numbers.
+        # Without names the first line distinguishes decimal commas from separators: 0,5;1,2 are two numbers.
         numbers = " " in marks and all(map(_is_number, rows[0]))
         return sum(abs(count - counts[0]) <= 1 for count in counts) / len(counts), numbers, counts[0]
 
@@ -128,12 +128,12 @@ def _separator(lines: list[str], marks: str) -> str:
 
 
 def _joined(line: str, separator: str) -> str:
-    """Return a line with one blank where there are several, if blanks separate its cells."""
+    """Replace several blanks by one, if blanks separate the cells of a line."""
     return " ".join(line.split()) if separator == " " else line
 
 
 def count_footers(rows: Sequence[list[str]], width: int) -> int:
-    """Return how many of the last rows are no rows of a table of `width` columns, but say something in words."""
+    """Return how many of the last rows are not rows of a table of `width` columns but remarks."""
     count = 0
     for row in reversed(rows[-MAX_FOOTERS:]):
         first, *others = row or [""]
@@ -145,7 +145,7 @@ def count_footers(rows: Sequence[list[str]], width: int) -> int:
 
 
 def cells(path: Path, line: int, text: str, separator: str) -> list[str]:
-    """Return the cells of one line. None continues in the next: an open quote would take in the rest of the file."""
+    """Return the cells of one line. Cells never span lines, since an open quote would include the rest of the file."""
     try:
         row = next(csv.reader([text + "\n"], delimiter=separator), [])
     except csv.Error as error:
@@ -161,12 +161,12 @@ def open_quote(path: Path, line: int, text: str) -> RequestError:
 
 
 def all_named(names: list[str]) -> list[str]:
-    """Return the names of columns, those without one but for the first called as pandas calls them."""
+    """Return the names of columns; unnamed columns except the first are named as by pandas."""
     return [name or ("" if n == names.index("") else f"Unnamed: {n}") for n, name in enumerate(names)]
 
 
 def told_apart(names: list[str], notes: list[str]) -> list[str]:
-    """Return names of columns that differ: of several of one name the second is name_1, as in Excel files."""
+    """Make column names distinct: the second column of the same name becomes name_1, as in Excel files."""
     apart: list[str] = []
     for name in names:
         n, new = 0, name

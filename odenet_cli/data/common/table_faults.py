@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a table, collected: one entry a kind, told with file and line."""
+"""Collect the errors in the rows of a table, one entry per kind, reported with file and line."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from odenet_cli.data.common.faults import tell
 from odenet_cli.data.common.table_cells import FILE, LINE, Cells, brief, place, row_word
 from odenet_cli.errors import RequestError
 
-LISTED = 5  # lines of a kind of fault
+LISTED = 5  # lines listed per kind of fault
 Place = tuple[int, int]  # file and line
 
 
 @dataclass
 class Faults:
-    """Collect what is wrong with the rows of a table, one entry a kind; `rows` are all those that have a fault."""
+    """Collect the errors in the rows of a table, one entry per kind; `rows` are all rows with a fault."""
 
     cells: Cells
-    kinds: list[tuple[Place, int, str]] = field(default_factory=list)  # of the first, how many, text
+    kinds: list[tuple[Place, int, str]] = field(default_factory=list)  # place of the first, number, text
     rows: set[int] = field(default_factory=set)
 
     def add(self, rows: pl.Series, say: str | Callable[[int], str], remedy: str) -> None:
-        """Add a kind of fault: the rows that have it, or which of all do; what is said of the first; how to mend it."""
+        """Add a kind of fault: its rows, as indices or mask; the text for the first of them; and the remedy."""
         rows = rows.arg_true() if rows.dtype == pl.Boolean else rows
         if len(rows):
             self.rows.update(rows)
@@ -35,7 +35,7 @@ class Faults:
             self.kinds.append(self._kind(self._places(rows.head(LISTED + 1)), len(rows), text, remedy))
 
     def line(self, row: int) -> str:
-        """Return in words where a row is, for an error that is about another."""
+        """Return the position of a row as text, for an error about another row."""
         return self._tell(self._places(pl.Series([row])))
 
     def raise_all(self) -> None:
@@ -64,7 +64,7 @@ class Faults:
         return self.cells.frame.select(FILE, LINE)[rows].unique(maintain_order=True).rows()
 
     def _tell(self, places: list[Place]) -> str:
-        """Return lines in words, with their files where the table is of several."""
+        """Return lines as text, with their files if the table has several."""
         paths = self.cells.paths
         lines = [f"{line}{f' of {paths[file].name}' * (len(paths) > 1)}" for file, line in places[:LISTED]]
         return f"{row_word(paths[0])}{'s' * (len(lines) > 1)} {', '.join(lines)}"
@@ -76,12 +76,12 @@ def first_missing(columns: pl.DataFrame, row: int) -> str:
 
 
 def list_option(key: str, words: Sequence[str]) -> str:
-    """Return what to type for a list of words: key=[a,b], in quotes where the shell or Hydra would misread it."""
+    """Return the override for a list of words: key=[a,b], in quotes if the shell or Hydra would misread it."""
     if all(re.fullmatch(r"[\w.+/%-]+", word) for word in words):
         return f"{key}=[{','.join(words)}]"
     return shlex.quote(f"{key}=[{','.join(json.dumps(word, ensure_ascii=False) for word in words)}]")
 
 
 def shown(column: pl.Series, row: int) -> str:
-    """Return a cell, in quotes."""
+    """Return a cell in quotes."""
     return repr(brief("" if column[row] is None else str(column[row]).strip()))

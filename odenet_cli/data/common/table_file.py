@@ -1,9 +1,9 @@
-"""The cells of a table in a file, as it is found: text in any usual dialect, Parquet, Excel; with file and line.
+"""Read the cells of a table from a file: text in any usual dialect, Parquet or Excel; with file and line.
 
-A text may be compressed, by gzip or alone in a zip archive.
+Text may be compressed, by gzip or as the only member of a zip archive.
 
-Text is looked at twice. The head tells encoding, separator, decimal sign, names and units, and whether the columns are
-there that are asked for: what it refuses is not read further. Then all lines are split at once (by polars).
+Text is read in two passes. The head determines encoding, separator, decimal sign, names and units, and whether the
+requested columns exist; if it is invalid, reading stops. Then all lines are split at once (by polars).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from odenet_cli.errors import RequestError
 if TYPE_CHECKING:
     from odenet_cli.data.common.own import OwnTable
 
-HEAD = 1 << 20  # bytes that are looked at first
+HEAD = 1 << 20  # bytes of the head
 Check = Callable[[Path, list[str]], object]
 CONTROL = bytes([*range(9), *range(14, 32)])
 
@@ -46,10 +46,10 @@ CONTROL = bytes([*range(9), *range(14, 32)])
 def read(source: OwnTable, check: Check, bare: bool = False) -> Cells:
     """Read the table at `data.path`, or in all files that a pattern such as `days/*.csv` finds, one below the other.
 
-    check  is called with the path of a file and the names of its columns before its rows are read
-    bare   a text may have no names, columns are x1, x2, … then
+    check  is called with the path of a file and its column names before its rows are read
+    bare   text may lack names; columns are then x1, x2, …
 
-    Raises RequestError for what is no table, with file and line.
+    Raises RequestError, with file and line, if it is not a table.
     """
     parts = [_read_one(source, file, check, bare)._replace(chosen=source.CHOSEN) for file in find(source.path)]
     first = parts[0]
@@ -96,7 +96,7 @@ def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
 
 
 def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
-    """Return a file to read, or what is compressed in it."""
+    """Open a file, or the content compressed in it."""
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic[:2] == b"\x1f\x8b":
@@ -110,14 +110,14 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
         raise RequestError(f"{path} is an archive of {listed}. Unpack it, and name the table in it.")
     try:
         return archive.open(members[0])
-    except (RuntimeError, NotImplementedError) as error:  # a password, a method that zipfile does not know
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a compression method unknown to zipfile
         raise RequestError(f"{path} cannot be unpacked: {error}. Unpack it yourself.") from error
 
 
 def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
-    """Return text and its encoding: UTF-8, UTF-16 with its mark, else Windows-1252, which has Latin-1's letters.
+    """Return text and its encoding: UTF-8, UTF-16 with a byte order mark, else Windows-1252, which contains Latin-1.
 
-    whole  `raw` is all of the file; else its last character may be cut
+    whole  `raw` is the whole file; otherwise its last character may be incomplete
     """
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw[: len(raw) // 2 * 2].decode("utf-16", errors="replace"), "utf-16"
@@ -131,7 +131,7 @@ def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
         if not whole and error.start >= len(raw) - 3:
             return raw[: error.start].decode("utf-8-sig"), "utf-8"
     odd = next((run for run in re.finditer(rb"[\x80-\xff]{4,}", raw) if len({*run[0]}) > 2), None)
-    if odd:  # as in Russian or Chinese; in Windows-1252 letters of ASCII stand between the others
+    if odd:  # as in Russian or Chinese; Windows-1252 has ASCII letters between the others
         line = 1 + len(re.findall(rb"\r\n?|\n", raw[: odd.start()]))
         shown = brief(odd[0].decode("cp1252", errors="replace"))
         raise fault(path, line, f"{shown!r} is not text in UTF-8 or Windows-1252. Save the table as CSV in UTF-8.")
@@ -139,7 +139,7 @@ def decode(path: Path, raw: bytes, whole: bool) -> tuple[str, str]:
 
 
 def _rows(path: Path, lines: pl.DataFrame, dialect: Dialect, notes: list[str]) -> pl.DataFrame:
-    """Return the lines that are rows of the table; what else is passed over goes to the notes."""
+    """Return the lines that are rows of the table; skipped lines are added to the notes."""
     is_comment = pl.col("text").str.starts_with("#")
     passed = lines.filter(is_comment)
     if len(passed):
@@ -193,7 +193,7 @@ def _split(path: Path, raw: bytes, dialect: Dialect) -> Cells:
     if len(rows) < len(lines):
         raw, above = "\n".join(rows["text"]).encode(), 0
     numbers = rows[LINE]
-    del lines, rows  # so that a large file is in memory twice at most
+    del lines, rows  # so that a large file is in memory at most twice
     frame = pl.read_csv(
         raw,
         has_header=False,

@@ -1,4 +1,4 @@
-"""Columns of a table as numbers, names of series and parts; what is wrong with them is collected."""
+"""Read columns of a table as numbers, names of series and splits, and collect their errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBER_LIKE = r"^\s*[+-]?[.,]?\d"
 
 
 def check_nameless(cells: Cells, known: Collection[str] = ()) -> None:
-    """Raise RequestError for a column that has no name and is neither empty, known, nor numbers or names of rows."""
+    """Raise RequestError for an unnamed column that is not empty, known, or the numbers or names of rows."""
     for n, name in enumerate(cells.names):
         if is_row_number(name) and name not in known:
             column = cells.frame[name].drop_nulls().cast(pl.String)
@@ -38,7 +38,7 @@ def check_nameless(cells: Cells, known: Collection[str] = ()) -> None:
 
 
 def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Series:
-    """Return the name of each row's series; without such a column that of its file."""
+    """Return the name of each row's series; without such a column, the name of its file."""
     if not columns:
         return cells.file_names()
     text = pl.col(list(columns)).cast(pl.String).str.strip_chars()
@@ -50,7 +50,7 @@ def series_names(cells: Cells, columns: Sequence[str], faults: Faults) -> pl.Ser
 
 
 def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, faults: Faults) -> pl.Series | None:
-    """Return a column of values, null where they are missing; None for a column without any number."""
+    """Return a column of values, null if they are missing; None for a column without any number."""
     column = cells.frame[name]
     if column.dtype.is_temporal() and not stated:
         return None
@@ -77,7 +77,7 @@ def read_values(cells: Cells, name: str, missing: Sequence[str], stated: bool, f
 
 
 def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, faults: Faults) -> None:
-    """Say of numbers x what was guessed of their decimal sign, where all may have signs between thousands."""
+    """Note the guessed decimal sign of numbers x, if all may have thousands separators."""
     if cells.grouped is None and column.dtype == pl.String and numerals.like_thousands(column, cells.decimal):
         mark, other = (".", ",") if cells.decimal == "." else (",", ".")
         marked = column.str.contains(mark, literal=True).fill_null(False)
@@ -95,7 +95,7 @@ def note_decimal_sign(column: pl.Series, x: pl.Series, cells: Cells, name: str, 
 
 
 def note_codes(column: pl.Series, x: pl.Series, cells: Cells, name: str) -> None:
-    """Say of numbers x that they may be codes: some begin with 0, as no count does, or the column is named so."""
+    """Note that numbers x may be codes: some begin with 0, unlike counts, or the name of the column suggests it."""
     if x.null_count() == len(x) or not (x == x.floor()).all():
         return
     zeros = column.str.contains(r"^\s*0\d+\s*$") if column.dtype == pl.String else pl.Series([False])
@@ -107,7 +107,7 @@ def note_codes(column: pl.Series, x: pl.Series, cells: Cells, name: str) -> None
 
 
 def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
-    """Return what to say of columns that hold only words of splits, such as train and test, and are not asked for."""
+    """Return notes on columns that contain only names of splits, such as train and test, but are not used as such."""
     notes = []
     for name in names:
         column = cells.frame[name]
@@ -119,7 +119,7 @@ def perhaps_parts(cells: Cells, names: Iterable[str]) -> list[str]:
 
 
 def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:
-    """Return the part of each row, as a number, by a column that says train, valid or test."""
+    """Return the split of each row, as a number, from a column of train, valid or test."""
     words = cells.frame[name].cast(pl.String).str.strip_chars().str.to_lowercase()
     numbers = {word: PARTS.index(part) for word, part in WORDS.items()}
     parts = words.replace_strict(numbers, default=None, return_dtype=pl.Int64)
@@ -133,14 +133,14 @@ def read_parts(cells: Cells, name: str, faults: Faults) -> pl.Series:
 
 
 def check_parts(cells: Cells, name: str, parts: Tensor) -> None:
-    """Raise RequestError if nothing is left in one of the parts that are needed."""
+    """Raise RequestError if one of the required splits is empty."""
     for part in ("train", "test"):
         if not bool((parts == PARTS.index(part)).any()):
             raise RequestError(f"{cells.paths[0]}: no row has {name}={part}; at least one is needed.")
 
 
 def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
-    """Return which cells hold nothing, or a word that stands for it."""
+    """Return which cells are empty or have a word for a missing value."""
     words = [*MISSING, *(word.strip().lower() for word in missing)]
     if column.dtype.is_temporal():
         return column.is_null()
@@ -149,11 +149,11 @@ def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
 
 
 def read_numbers(column: pl.Series, cells: Cells, name: str = "") -> pl.Series:
-    """Return a column as finite numbers, null where it has none; NaN and dates are none.
+    """Return a column as finite numbers, null for other cells, including NaN and dates.
 
-    name  of the column: what is assumed of its numbers is added to the notes
+    name  of the column: assumptions about its numbers are added to the notes
     """
-    if column.dtype.is_temporal():  # of a file whose columns have types; a cast would count days or microseconds
+    if column.dtype.is_temporal():  # from a file with typed columns; a cast would return days or microseconds
         return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
     if column.dtype == pl.String:
         x, notes = numerals.read(column, cells.decimal, cells.grouped)
@@ -164,7 +164,7 @@ def read_numbers(column: pl.Series, cells: Cells, name: str = "") -> pl.Series:
 
 
 def refuse_dates(column: pl.Series, absent: pl.Series, cells: Cells, name: str) -> None:
-    """Raise RequestError for a column of dates, each of which would be a word of its own."""
+    """Raise RequestError for a column of dates, each of which would be a separate word."""
     if are_dates(column.filter(~absent)):
         raise RequestError(
             f"{cells.paths[0]}: {name} holds dates or times ({shown(column, absent.not_().arg_true()[0])}). Write them "
@@ -175,7 +175,7 @@ def refuse_dates(column: pl.Series, absent: pl.Series, cells: Cells, name: str) 
 def report_numbers(
     faults: Faults, name: str, column: pl.Series, x: pl.Series, bad: pl.Series, what: str, remedy: str
 ) -> None:
-    """Add the cells that are no numbers, and numbers that are too large."""
+    """Add as faults cells that are not numbers, and numbers that are too large."""
     faults.add(bad, lambda row: f"{name}={shown(column, row)} {what}", remedy)
     large = (x.abs() > MAX_NUMBER).fill_null(False)
     too = f"is beyond ±{MAX_NUMBER:g}"
@@ -183,7 +183,7 @@ def report_numbers(
 
 
 def _remedy(column: pl.Series, cells: Cells) -> str:
-    """Return how to mend cells that are no numbers."""
+    """Return the remedy for cells that are not numbers."""
     words = pl.Series([str(word) for word in column.unique(maintain_order=True).to_list()], dtype=pl.String)
     shown = words.head(3).to_list()
     if any(COMMA_NUMBER.fullmatch(word.strip()) for word in shown):

@@ -1,7 +1,7 @@
-"""Dates and times of day by a pattern of strptime (`data.time_format='%d/%m/%y %H:%M'`), in seconds.
+"""Parse dates and times of day by a pattern of strptime (`data.time_format='%d/%m/%y %H:%M'`), to seconds.
 
-polars reads them, by chrono's rules: a number takes as many digits as there are, so that 930 by %H%M would be 93 hours,
-130 be 13:00, and 24 by %Y the year 24; and %f counts nanoseconds. Here what is misread so is no date.
+polars reads them by chrono's rules: a number takes as many digits as there are, so that 930 by %H%M would be 93 hours,
+130 would be 13:00, and 24 by %Y the year 24; and %f counts nanoseconds. Here such texts are not dates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 import polars as pl
 
-WIDTHS = dict.fromkeys("ymdeHIklMSUWVgC", 2) | {"Y": 4, "G": 4, "j": 3}  # digits of a number
+WIDTHS = dict.fromkeys("ymdeHIklMSUWVgC", 2) | {"Y": 4, "G": 4, "j": 3}  # largest number of digits
 WHOLE = {"F": "%Y-%m-%d", "D": "%m/%d/%y", "x": "%m/%d/%y", "T": "%H:%M:%S", "X": "%H:%M:%S", "R": "%H:%M"}
 YEARS, MONTHS, DAYS, HOURS = "YyGgCsc+v", "mbBh", "dejUWVscv+", "HIkl"
 TOKEN = re.compile(r"%[-_0]?(?P<of>[.:#]?\d?[A-Za-z+%])|\s+|.", re.DOTALL)
@@ -19,28 +19,28 @@ UTC_NAMES = ("UTC", "GMT", "Z", "")
 
 
 class DateError(ValueError):
-    """Say that dates can be read in more than one way, or not by their pattern."""
+    """Signal ambiguous dates, or an invalid pattern."""
 
 
 def check_pattern(form: str) -> None:
-    """Raise DateError for what is no pattern of dates, or of times of day."""
+    """Raise DateError unless `form` is a pattern of dates or of times of day."""
     if "%" in form:
         completed(form)
 
 
 def parse_pattern(text: pl.Series, form: str) -> tuple[pl.Series, str]:
-    """Return seconds, null for what does not have the pattern, and what they are: "date" or "clock" (see `completed`).
+    """Return seconds, null for texts that do not match, and their kind: "date" or "clock" (see `completed`).
 
-    Raises DateError for what is no pattern of dates, or of times of day.
+    Raises DateError unless `form` is a pattern of dates or of times of day.
     """
     full, before, behind, kind = completed(form)
     return _seconds(_plain(text, form, before, behind), full), kind
 
 
 def zone_of(text: pl.Series, form: str, zone: str | None) -> str | None:
-    """Return the zone in which times of a pattern are local: UTC where they state their offset, or `zone`.
+    """Return the zone of times read by a pattern: UTC if they state their offset, else `zone`.
 
-    Raises DateError where they state an abbreviation (CEST), and no zone that says what it means.
+    Raises DateError if they state an abbreviation (CEST), and `zone` does not say what it means.
     """
     if re.search("%[.:#]*z|%s|%[+]", form):
         return "UTC"
@@ -57,11 +57,11 @@ def zone_of(text: pl.Series, form: str, zone: str | None) -> str | None:
 
 @functools.lru_cache
 def completed(form: str) -> tuple[str, str, str, str]:
-    """Return a pattern with what chrono wants beside it, what to write before and behind each text, and the kind.
+    """Return a pattern completed for chrono, what to add before and after each text, and the kind.
 
-    A month is its first day, and an hour its first minute. Without a day, month or year times are of a day ("clock").
+    A month means its first day, and an hour its first minute. Without day, month or year times are of a day ("clock").
 
-    Raises DateError for what is no pattern.
+    Raises DateError for an invalid pattern.
     """
     full = "".join(WHOLE.get(match["of"] or "", match[0]) for match in TOKEN.finditer(form))
     full = full.replace(",", ".").replace(".%f", "%.f")
@@ -90,7 +90,7 @@ def completed(form: str) -> tuple[str, str, str, str]:
 
 
 def _plain(text: pl.Series, form: str, before: str, behind: str) -> pl.Series:
-    """Return texts as the completed pattern has them; a fraction has a point."""
+    """Rewrite texts for the completed pattern; a fraction has a point."""
     return before + (text.str.replace_all(",", ".", literal=True) if "," in form else text) + behind
 
 
@@ -100,7 +100,7 @@ def _seconds(text: pl.Series, full: str) -> pl.Series:
 
 
 def _expression(form: str) -> str:
-    """Return the regular expression of a pattern's texts; a year has four digits, numbers side by side all theirs."""
+    """Return the regular expression of a pattern; a year has four digits, adjacent numbers have all their digits."""
     tokens = [*TOKEN.finditer(form)]
     widths = [_digits(token["of"] or "") for token in tokens]
     parts = []
@@ -118,5 +118,5 @@ def _expression(form: str) -> str:
 
 
 def _digits(of: str) -> int:
-    """Return the digits of a directive that is a number, of a fraction %3f three; else 0."""
+    """Return the number of digits of a directive for a number, such as three for the fraction %3f; else 0."""
     return WIDTHS.get(of, int(of[0]) if of[:1].isdigit() else 0)

@@ -1,4 +1,4 @@
-"""Which points of a table are for training, validation and test, and the pieces that long series are cut into."""
+"""Divide the points of a table into training, validation and test, and long series into pieces."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Pieces(NamedTuple):
-    """Hold the series of a batch, those to train on first.
+    """Hold the series of a batch, training series first.
 
-    numbers  of the pieces, one behind the other
+    numbers  of the concatenated pieces
     points   (Q,) index of each of their points in the table
-    names    of the series that each piece is of
-    sizes    pieces of each part
+    names    of the series of each piece
+    sizes    number of pieces in each split
     """
 
     numbers: Numbers
@@ -35,7 +35,7 @@ class Pieces(NamedTuple):
 
 
 def parts_by_series(source: Source, count: int) -> Tensor:
-    """Return the part of each of `count` series, (N,), the last of them held out; a run needs none to train on."""
+    """Return the split of each of `count` series, (N,), with the last ones held out; for a run all may be held out."""
     validation, test = source.validation, source.test
     n_valid, n_test = max(1, round(validation * count)) if validation else 0, max(1, round(test * count))
     if source.run:
@@ -49,7 +49,7 @@ def parts_by_series(source: Source, count: int) -> Tensor:
 
 
 def parts_by_time(table: Table, validation: float, test: float) -> Tensor:
-    """Return the part of each point, (P,): the last points of every series are for the test, those before to choose."""
+    """Return the split of each point, (P,): the last points of every series for test, those before for validation."""
     counts = table.numbers.counts
     n_test = (test * counts).round().long().clamp_min(2)
     n_valid = (validation * counts).round().long().clamp_min(2) if validation else torch.zeros_like(counts)
@@ -57,19 +57,19 @@ def parts_by_time(table: Table, validation: float, test: float) -> Tensor:
     if len(short):
         index = int(short[0])
         others = "Delete it, or hold out whole series: data.split=series"
-        remedy = others if len(counts) > 1 else "Add points, or series"  # one alone cannot be held out
+        remedy = others if len(counts) > 1 else "Add points, or series"  # a single one cannot be held out
         raise table.fault(
             int(table.numbers.starts[index]),
             f"series {table.names[index]} has {int(counts[index])} points, too few for two in each split "
             f"({len(short)} such series). {remedy}.",
         )
-    left = counts.repeat_interleave(counts) - table.numbers.places  # points of the series from this one on
+    left = counts.repeat_interleave(counts) - table.numbers.places  # number of points of the series from this one on
     held_test, held = n_test.repeat_interleave(counts), (n_test + n_valid).repeat_interleave(counts)
     return torch.where(left <= held_test, 2, torch.where(left <= held, 1, 0))
 
 
 def parts_by_words(table: Table, name: str) -> Tensor:
-    """Return the part of each point, (P,), as a column says it: train, valid or test."""
+    """Return the split of each point, (P,), from a column of train, valid or test."""
     cells = table.cells
     if name not in cells.names:
         raise RequestError(
@@ -85,9 +85,9 @@ def parts_by_words(table: Table, name: str) -> Tensor:
 
 
 def pieces(path: Path, table: Table, parts: Tensor, length: int | None, stride: int | None) -> Pieces:
-    """Return the series part by part, each cut into pieces of `length` points, one every `stride` points.
+    """Return the series split by split, each divided into pieces of `length` points, starting every `stride` points.
 
-    A series that is shorter is one piece; where pieces do not come out even, the last ends with the series.
+    A shorter series is one piece; if the pieces do not fit exactly, the last one ends with the series.
     """
     numbers = table.numbers
     series = torch.arange(len(numbers.counts)).repeat_interleave(numbers.counts)

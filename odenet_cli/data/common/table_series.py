@@ -1,4 +1,4 @@
-"""Series made of the cells of a table; all faults of its rows are told at once."""
+"""Build series from the cells of a table, reporting all faults of its rows together."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from odenet_cli.errors import RequestError
 if TYPE_CHECKING:
     from odenet_cli.data.table import Source
 
-EPS, ROUGH = 2.0**-52, 0.01  # of float64, and of a gap
+EPS, ROUGH = 2.0**-52, 0.01  # relative resolution of float64; share of a gap
 EACH_FILE = ["each file is a series; combine parts of one series in one file: cat DAY*.csv > ALL.csv"]
-MAX_VARIABLES = 200  # words that say what is measured
+MAX_VARIABLES = 200  # distinct words that name the measured quantity
 
 
 class Table(NamedTuple):
@@ -44,16 +44,16 @@ class Table(NamedTuple):
 
     header    names of the columns of series and time
     columns   names of the values
-    names     of the series, in an order that follows from them alone
-    numbers   the points of the series in this order, each by time; NaN: missing
+    names     of the series, in an order that depends only on them
+    numbers   the points of the series in this order, sorted by time; NaN: missing
     rows      (P,) row of each point in the cells
     left_out  columns without any number
     dates     times are seconds since 1970, read from dates or times of day; "date", "clock" or empty
     notes     what was done with the rows, for the reader
     controls  columns that are known at all times; None: there are none
-    zone      in which dates are told; empty: UTC
-    empty     names of series without any value, which are left out
-    blank     times of each series in rows without any value, where nothing is known at all times: to be predicted
+    zone      in which dates are written; empty: UTC
+    empty     names of series without any value, which are omitted
+    blank     times of each series in rows without any value, if there are no controls: to be predicted
     """
 
     header: list[str]
@@ -86,7 +86,7 @@ class Table(NamedTuple):
 def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     """Return the series of a table; raise RequestError for all faults of its rows.
 
-    keep  columns of a run: values although they may hold no number, and words that static columns are made of
+    keep  columns of a run: values even if they contain no number, and the words of static columns
     """
     columns, wide = choose(source, cells.paths[0], cells.names, cells.turned), source.form == "wide"
     cells = without_totals(cells, columns.time[0], columns.values)
@@ -106,7 +106,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
     elif len(read) == 1 and not wide:
         cells.notes.extend(_perhaps_variables(cells, left_out))
     known = _known(cells, columns, source.absent, keep, faults)
-    static = len(known) - len(columns.known) + len(columns.static)  # of words there are several
+    static = len(known) - len(columns.known) + len(columns.static)  # a column of words becomes several
     base = pl.DataFrame({"row": pl.int_range(len(time), eager=True), "name": names, "time": time})
     base = base.with_columns(x.alias(f"c{n}") for n, x in enumerate(known.values()))
     base = base.with_columns(kinds.alias("kind")) if source.variable is not None else base
@@ -147,9 +147,9 @@ def _times_of(blank: pl.DataFrame, names: Sequence[str]) -> tuple[Tensor, ...]:
 
 
 def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[float], str]) -> None:
-    """Raise RequestError where rounding moves times by more than ROUGH of their gap: 1 µs of 1970.
+    """Raise RequestError if rounding changes times by more than ROUGH of their gap, such as 1 µs since 1970.
 
-    Times are in float64, of 16 digits; nanoseconds since 1970 have 19.
+    Times are in float64, with 16 digits; nanoseconds since 1970 have 19.
     """
     gaps = numbers.times.diff()
     gap = median(gaps[gaps > 0]) if bool((gaps > 0).any()) else math.inf
@@ -162,7 +162,7 @@ def check_rounding(cells: Cells, label: str, numbers: Numbers, tell: Callable[[f
 
 
 def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
-    """Return the columns of which nothing is taken, beside those whose names are times; they are noted."""
+    """Return the unused columns beside those whose names are times, and add a note."""
     used = (*columns.series, *columns.time, *columns.known, *columns.values, source.split, source.variable)
     words = [name for name in cells.names if name not in used and not is_row_number(name)]
     if words:
@@ -174,7 +174,7 @@ def _beside(cells: Cells, columns: Columns, source: Source) -> list[str]:
 def _measured(
     cells: Cells, columns: Columns, missing: Sequence[str], keep: Collection[str], faults: Faults
 ) -> tuple[dict[str, pl.Series], list[str]]:
-    """Return the columns of values, and the names of those that hold no numbers."""
+    """Return the columns of values, and the names of those without numbers."""
     read: dict[str, pl.Series] = {}
     left_out = []
     for name in columns.values:
@@ -201,7 +201,7 @@ def _by_variable(
     keep: Collection[str],
     faults: Faults,
 ) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """Return what each row measures, and a column of values for each of these words, and for those of a run."""
+    """Return the quantity measured by each row, and a column of values for each of them and for those of a run."""
     if len(read) != 1:
         raise RequestError(
             f"{cells.paths[0]}: with data.variable={variable} there must be one column of measured values, and there "
@@ -228,7 +228,7 @@ def _by_variable(
 
 
 def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
-    """Return what to say of columns of words beside the only column of numbers: they may say what that measures."""
+    """Return notes on columns of words beside the only column of numbers: they may name the measured quantity."""
     notes = []
     for name in left_out:
         column = cells.frame[name]
@@ -244,10 +244,10 @@ def _perhaps_variables(cells: Cells, left_out: list[str]) -> list[str]:
 def _known(
     cells: Cells, columns: Columns, missing: Sequence[str], keep: Collection[str], faults: Faults
 ) -> dict[str, pl.Series]:
-    """Return the columns of controls, then those of static columns: numbers, or 0 and 1 for each word."""
+    """Return the columns of controls, then of static columns: numbers, or 0 and 1 for each word."""
     known: dict[str, pl.Series] = {}
     for name in columns.known:
-        kept = [key for key in keep if key.startswith(f"{name}=")]  # a run's columns of 0 and 1 for its words
+        kept = [key for key in keep if key.startswith(f"{name}=")]  # a run's indicator columns
         column, absent = cells.frame[name], absent_cells(cells.frame[name], missing)
         cells = cells._replace(chosen="static" if name in columns.static else "controls")
         if name in columns.static and (kept or (~absent & read_numbers(column, cells).is_null()).any()):
@@ -269,13 +269,13 @@ def _arrange(
     tell: Callable[[float], str],
     words: Sequence[str],
 ) -> tuple[pl.DataFrame, list[str], list[str], pl.DataFrame, list[str]]:
-    """Return the rows by series and time, with the number of its series as `code`; the names, and those of series
-    without any value; names and times of the rows without any; what was done.
+    """Return the rows by series and time, with the number of the series as `code`; the names of series, and of those
+    without any value; names and times of the rows without any; and notes.
 
-    base   row, name, time, the values `keys`, and controls, of which `changing` make a row of their own
-           and, where a row is one measurement, its `kind`
-    tell   returns a time as it is read
-    words  columns that are left out, one of which may tell rows of one time apart
+    base   row, name, time, the values `keys`, controls, of which `changing` justify a row without values, and the
+           `kind` of each row if a row is one measurement
+    tell   formats a time
+    words  omitted columns, one of which may distinguish rows of the same time
     """
     notes = []
     sound = base.filter(pl.col("name").is_not_null(), pl.col("time").is_not_null())
@@ -289,7 +289,7 @@ def _arrange(
         notes.append(f"{empty:,} rows without any value skipped")
     codes = points["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
     points = points.with_columns(codes.alias("code")).sort("code", "time", maintain_order=True)
-    if "kind" in points.columns:  # measurements of one time are one point; one that is there twice begins another
+    if "kind" in points.columns:  # measurements at one time form one point; a repeated one begins another
         points = points.with_columns(pl.int_range(pl.len()).over("code", "time", "kind").alias("n"))
         whole = pl.exclude("code", "time", "n", "row", "name", "kind").drop_nulls().first()
         points = points.group_by("code", "time", "n", maintain_order=True).agg(pl.col("row", "name").first(), whole)

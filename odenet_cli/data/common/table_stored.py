@@ -1,4 +1,4 @@
-"""Tables in files whose columns have types: Parquet and Excel."""
+"""Read tables from files with typed columns: Parquet and Excel."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from odenet_cli.files import file_sha256
 if TYPE_CHECKING:
     from odenet_cli.data.common.own import OwnTable
 
-DAY_0 = datetime(1899, 12, 31)  # of Excel, where times without a date are
+DAY_0 = datetime(1899, 12, 31)  # of Excel, the date of times without a date
 
 
 def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]], object]) -> Cells:
-    """Read a file whose columns have types."""
+    """Read a file with typed columns."""
     kind, notes = "Excel" if path.suffix.lower() in EXCEL else "Parquet", list[str]()
     skip = source.skip or 0
     try:
@@ -36,7 +36,7 @@ def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]],
         ) from error
     except RequestError:
         raise
-    except Exception as error:  # the readers raise errors of their own, which share no base
+    except Exception as error:  # the readers raise errors without a common base class
         raise RequestError(f"{path} is not a valid {kind} file: {brief(str(error).splitlines()[0])}") from error
     names = all_named(["" if name.startswith("__UNNAMED__") else name for name in frame.columns])
     try:
@@ -55,9 +55,9 @@ def read_stored(source: OwnTable, path: Path, check: Callable[[Path, list[str]],
 
 
 def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) -> Cells:
-    """Return the cells of a file whose columns have types; `first` is the number of its first row.
+    """Return the cells of a file with typed columns; `first` is the number of its first row.
 
-    Categories are words, and what can be neither number, text nor date stands as the name of its type.
+    Categories are words; values other than numbers, text and dates are replaced by the name of their type.
     """
     names, plain = frame.columns, []
     for name, dtype in frame.schema.items():
@@ -79,7 +79,7 @@ def stored_cells(path: Path, frame: pl.DataFrame, first: int, notes: list[str]) 
 
 
 def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> pl.DataFrame:
-    """Return a sheet, its names `skip` lines below the top; what to say of other sheets goes to `notes`."""
+    """Return a sheet with its names `skip` lines below the top; remarks about other sheets are added to `notes`."""
     import fastexcel
 
     there = fastexcel.read_excel(path).sheet_names
@@ -87,13 +87,13 @@ def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> p
         raise RequestError(f"{path}: data.sheet={sheet}: there is no such sheet. Available: {brief(', '.join(there))}.")
     if sheet is None and len(there) > 1:
         notes.append(f"sheet {there[0]} was read; there are also (data.sheet=NAME) {brief(', '.join(there[1:]))}")
-    logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it warns of columns that are empty
-    # All rows say what a column holds: by the first thousand, words below them would be read as missing numbers.
+    logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it warns of empty columns
+    # Infer types from all rows: with the first thousand, words below them would be read as missing numbers.
     frame = pl.read_excel(
         path,
         sheet_name=sheet or there[0],
         infer_schema_length=None,
-        drop_empty_rows=False,  # they have numbers
+        drop_empty_rows=False,  # they count in the line numbers
         read_options={"header_row": skip},
     )
     clock = [name for name, dtype in frame.schema.items() if dtype == pl.Datetime and _is_clock(frame[name])]
@@ -101,5 +101,5 @@ def _read_excel(path: Path, sheet: str | None, skip: int, notes: list[str]) -> p
 
 
 def _is_clock(column: pl.Series) -> bool:
-    """Return whether Excel's dates are all of its first days: they are times of a day, or durations."""
+    """Return whether all Excel dates are on its first days, and are therefore times of day or durations."""
     return column.null_count() < len(column) and bool(column.is_between(DAY_0, DAY_0 + timedelta(60)).all())

@@ -1,4 +1,4 @@
-"""What was understood of a table, in a few lines for whoever trains on it."""
+"""Summarise a table in a few lines for the user."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from odenet_cli.data.common.table_dates import length, moment
 from odenet_cli.data.common.table_series import Table
 from odenet_cli.data.common.units import median, moments
 
-MAX_COLUMNS = 12  # of values, named one by one
+MAX_COLUMNS = 12  # of values that are described one by one
 FILLED_BY = {"linear": "linearly", "hermite": "linearly", "step": "with the last before"}
 
 
 def summary(table: Table, columns: list[str], left_out: list[str], kind: str) -> list[str]:
-    """Return the series, times, gaps, and of each column its mean ± sd, unit and missing cells; what is left out.
+    """Describe series, times, gaps, mean ± sd, unit and missing cells of each column, and omitted columns.
 
     kind  of interpolation between the rows of controls
     """
@@ -44,7 +44,7 @@ def summary(table: Table, columns: list[str], left_out: list[str], kind: str) ->
 
 
 def _controls(table: Table, kind: str) -> list[str]:
-    """Return of each control its mean ± sd, unit and filled cells, and how far it is known."""
+    """Describe mean ± sd, unit and filled cells of each control, and its last time."""
     controls = table.controls
     assert controls is not None
     mean, sd = moments(controls.numbers.values)

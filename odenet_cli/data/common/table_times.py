@@ -1,4 +1,4 @@
-"""Columns of a table as times: numbers, dates, times of a day."""
+"""Read columns of a table as times: numbers, dates, or times of day."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CALENDAR = -62_135_596_800, 253_402_300_799  # seconds since 1970 of the years 1
 def read_times(
     cells: Cells, names: list[str], form: str | None, zone: str | None, faults: Faults
 ) -> tuple[pl.Series, str, pl.Series | None, str]:
-    """Return the times, null where they are none, and what they are: "" (numbers), "date" or "clock" (of a day).
+    """Return the times, null for other cells, and their kind: "" (numbers), "date" or "clock" (times of day).
 
-    Returns also the zones in which dates are local, None where nothing says, and the one in which they are told.
+    Also returns the zones of dates, None if unknown, and the zone in which dates are written.
     """
     label, stored = " ".join(names), None
     column, zones = cells.frame[names[0]], None
@@ -43,7 +43,7 @@ def read_times(
         note_decimal_sign(column, x, cells, label, faults)
         if form in SERIALS:
             (unit, zero), kind = SERIALS[form], "date"
-            places = None if form != "excel" else 3 if (x.round(5) != x).any() else 0  # 1e-5 d are a second
+            places = None if form != "excel" else 3 if (x.round(5) != x).any() else 0  # 1e-5 d is about a second
             x = (x + zero) * unit if places is None else ((x + zero) * unit).round(places)
             x = x.set(~x.is_between(*CALENDAR).fill_null(True), None)
             zones = pl.Series([zone if form == "excel" else "UTC"], dtype=pl.String).new_from_index(0, len(x))
@@ -64,7 +64,7 @@ def read_times(
 
 
 def _unread(form: str | None, kind: str, nothing: bool) -> tuple[str, str]:
-    """Return what to say of a cell that is no time, and the way out; `nothing`: no cell is one."""
+    """Return the error and the remedy for a cell that is not a time; `nothing`: no cell is one."""
     kinds = {"": "finite number, such as -1.5 or 2e-3", "date": "date that can be read", "clock": "time of day"}
     what, remedy = f"is not a {kinds[kind]}", "Correct it, or delete the row."
     if form in SERIALS:
@@ -88,9 +88,9 @@ def _unread(form: str | None, kind: str, nothing: bool) -> tuple[str, str]:
 def _read_dates(
     cells: Cells, label: str, column: pl.Series, text: pl.Series, form: str | None, zone: str | None
 ) -> tuple[pl.Series, str, pl.Series | None]:
-    """Return the dates or times of day in a column, which of them, and the zones of dates.
+    """Return the dates or times of day in a column, their kind, and the zones of dates.
 
-    Raises RequestError where they are ambiguous.
+    Raises RequestError if they are ambiguous.
     """
     try:
         x, kind = parse_dates(text, form)
@@ -102,7 +102,7 @@ def _read_dates(
 
 
 def _words(column: pl.Series) -> pl.Series:
-    """Return the days or times of day in a column as text, to be read beside those of another."""
+    """Return the days or times of day in a column as text, to be joined with those of another column."""
     if column.dtype == pl.Datetime and (column.dt.time().drop_nulls() == time()).all():
         column = column.dt.date()
     elif column.dtype == pl.Duration:
@@ -113,7 +113,7 @@ def _words(column: pl.Series) -> pl.Series:
 def in_utc(
     cells: Cells, names: list[str], local: pl.Series, zones: pl.Series, hour: pl.Series, faults: Faults
 ) -> pl.Series:
-    """Return local dates in UTC; add those that do not exist, or exist twice, to the faults."""
+    """Convert local dates to UTC; add those that do not exist, or exist twice, to the faults."""
     try:
         x, twice = localize(local, zones, hour)
     except DateError as error:
@@ -130,9 +130,9 @@ def in_utc(
 
 
 def check_midnight(label: str, names: pl.Series, seconds: pl.Series, faults: Faults) -> None:
-    """Add times of day that go past midnight: 00:15 behind 23:45 is another day, and would be sorted to its begin.
+    """Add as faults times of day that pass midnight: 00:15 after 23:45 is another day, but would be sorted first.
 
-    Rows may go up or down in time; what jumps by more than half a day against their direction has passed midnight.
+    Rows may be in ascending or descending order; a jump of more than half a day in the other direction passes midnight.
     """
     half = 43200
     steps = pl.DataFrame({"name": names, "t": seconds}).with_columns(pl.col("t").diff().over("name").alias("step"))
@@ -150,7 +150,7 @@ def check_midnight(label: str, names: pl.Series, seconds: pl.Series, faults: Fau
 
 
 def perhaps_dates(time: pl.Series, label: str) -> str:
-    """Return what to say of times that may be dates: 20200131, 202001, seconds since 1970, days of Excel."""
+    """Return a note on times that may be dates: 20200131, 202001, seconds since 1970, days of Excel."""
     if time.null_count() or time.is_empty():
         return ""
     note = f"times such as {time[0]:.15g} read as numbers; "

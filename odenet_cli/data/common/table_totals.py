@@ -1,4 +1,4 @@
-"""Rows of a table that are no samples: they sum the others up."""
+"""Detect rows of a table that are not samples but totals of the others."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ROW = "\0row"
 
 
 def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
-    """Add the last row of a file that a column calls a total, and no other row: it sums the others up.
+    """Add as a fault the last row of a file if a column calls it, and no other row, a total.
 
-    known  columns whose words are known, and may be such: of an aggregate, sum and mean
+    known  columns whose words are known, and may include sum and mean
     """
     last = cells.frame.with_row_index(ROW).group_by(FILE, maintain_order=True).last()
     for name in cells.names:
@@ -36,7 +36,7 @@ def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
             continue
         ends = last.select(FILE, ROW, _folded(name)).filter(pl.col(name).is_in(TOTALS))
         totals = []
-        for file, row, word in ends.rows():  # few: all cells are looked at for these alone
+        for file, row, word in ends.rows():  # few, so that all cells are searched only for these
             alike = cells.frame.filter(pl.col(FILE) == file).select(_folded(name) == word).to_series()
             if alike.sum() == 1 < len(alike):
                 totals.append(row)
@@ -46,7 +46,7 @@ def check_totals(cells: Cells, known: Collection[str], faults: Faults) -> None:
 
 
 def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
-    """Return the cells without rows that are of no time: it is a word such as total, or they have no value either."""
+    """Return the cells without rows whose time is a word such as total, or missing together with all values."""
     if cells.frame[name].dtype != pl.String:
         return cells
     timeless = cells.frame.select(_empty(name)).to_series()
@@ -62,7 +62,7 @@ def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
 
 
 def perhaps_totals(columns: Sequence[str], series: Sequence[str]) -> list[str]:
-    """Return what to say of columns of values and series that are called totals: they may sum others up."""
+    """Return notes on columns of values and series named as totals, since they may be sums of others."""
     others = [name for name in columns if not _is_total(name)]
     notes = [f"if series {name} is the total of others, delete its rows" for name in series if _is_total(name)]
     if 0 < len(others) < len(columns):

@@ -1,4 +1,4 @@
-"""Read a user's samples, check them, and arrange them in splits, with the units and classes of a run or their own."""
+"""Read a user's samples, check them, and arrange them in splits, in a run's units and classes or their own."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from odenet_cli.data.common.units import constant, far_alone, say_alone
 if TYPE_CHECKING:
     from odenet_cli.data.common.labelled import LabelledSource
 
-KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the record, its units
-BYTES = [255.0]  # what images of bytes are measured in
+KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the units in the record
+BYTES = [255.0]  # unit of images of bytes
 
 
 class Found(NamedTuple):
-    """Hold what a source has read.
+    """Hold the samples read by a source.
 
     where    the file, folder or class, for messages
-    sha256   of it
-    notes    what was passed over
-    rows     (N,) where each sample of the parts, one behind the other, stands in the data; None: in this order
-    more     what else is recorded
-    place    what to call the sample that stands there
+    sha256   of the data
+    notes    what was skipped
+    rows     (N,) index in the data of each sample of the concatenated parts; None: in this order
+    more     further items of the record
+    place    returns the name of a sample from its index
     """
 
     parts: list[Part]
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 class Understood(NamedTuple):
-    """Hold all samples, those to train on first, and the record of the data; `row` (N,) is where each stood."""
+    """Hold all samples, training samples first, and the record of the data; `row` (N,) are their original indices."""
 
     x: Tensor
     y: Tensor
@@ -60,7 +60,7 @@ class Understood(NamedTuple):
 
 
 def standardised(x: Tensor, mean: Sequence[float], sd: Sequence[float]) -> Tensor:
-    """Return (x - mean) / sd, of vectors (N, D) by feature, of images (N, C, H, W) by channel."""
+    """Return (x - mean) / sd, per feature of vectors (N, D), per channel of images (N, C, H, W)."""
     by_axis = (1, -1, *(1,) * (x.dim() - 2))
     x = x if x.is_floating_point() else x.float()
     return (x - x.new_tensor(mean).view(by_axis)) / x.new_tensor(sd).view(by_axis)
@@ -68,12 +68,12 @@ def standardised(x: Tensor, mean: Sequence[float], sd: Sequence[float]) -> Tenso
 
 @functools.lru_cache(maxsize=2)
 def understand(source: LabelledSource, state: Hashable) -> Understood:
-    """Read, check and arrange the samples; `state` tells when they have changed."""
+    """Read, check and arrange the samples; `state` changes with them."""
     found, record = source.find(), source.run
     run = None if record is None else {key: record[key] for key in KEYS}
     faults, parts = Faults(found.where), found.parts
     layout = check_forms(parts, source.layout, faults)
-    faults.raise_all()  # what follows counts on it
+    faults.raise_all()  # required by the following checks
     x = inputs(parts, layout, faults)
     task = run["task"] if run else choose_task(parts, source.task, faults)
     known = run["classes"] if run else []
@@ -113,7 +113,7 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
 
 
 def _say_alone(x: Tensor, y: Tensor, row: Tensor, found: Found) -> list[str]:
-    """Return what to say of single numbers far from all others, of vectors x (N, D) and values y (N, K)."""
+    """Return warnings of single numbers far from all others, in vectors x (N, D) and values y (N, K)."""
     first, said = found.parts[0], list[str]()
     for values, name, columns in ((x, first.x_name, first.columns), (y, first.y_name, ())):
         for n, k, ratio in far_alone(values.double()) if values.dim() == 2 else ():
@@ -123,14 +123,14 @@ def _say_alone(x: Tensor, y: Tensor, row: Tensor, found: Found) -> list[str]:
 
 
 def _unknown(count: int, run: Mapping[str, Any]) -> Tensor:
-    """Return what stands for y where there is none: NaN, or a label that no class has."""
+    """Return placeholders for unknown y: NaN, or a label of no class."""
     if run["task"] == "regression":
         return torch.full((count, run["outputs"]), torch.nan, dtype=torch.float64)
     return torch.full((count,), -1)
 
 
 def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: Faults) -> list[str]:
-    """Add to `units` what the training samples x and y are measured in; return what is to be said of them."""
+    """Add to `units` those of the training samples x and y; return notes on them."""
     notes: list[str] = []
     units |= {"x_mean": [0.0], "x_sd": BYTES, "y_mean": [], "y_sd": []}
     if x.dtype != torch.uint8 and len(x):
@@ -154,7 +154,7 @@ def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: 
 
 
 def _about(units: Mapping[str, Any], x: Tensor) -> list[str]:
-    """Return in words what x and y are: x 3×32×32 bytes; 10 classes."""
+    """Describe x and y: x 3×32×32 bytes; 10 classes."""
     shape = "×".join(map(str, units["input"]))
     kind = " bytes" if x.dtype == torch.uint8 else " numbers" * (len(units["input"]) == 1)
     count = units["outputs"]
@@ -163,7 +163,7 @@ def _about(units: Mapping[str, Any], x: Tensor) -> list[str]:
 
 
 def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, faults: Faults) -> None:
-    """Add what other data have that a run does not know: another shape, other classes."""
+    """Add as faults what a run does not know of other data: another shape, other classes."""
     if [*x.shape[1:]] != run["input"]:
         faults.add(
             f"{part.x_name} has samples {tuple(x.shape[1:])}, and the run was trained on {tuple(run['input'])}",
@@ -184,7 +184,7 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
 
 
 def _check_images(source: LabelledSource, x: Tensor, faults: Faults) -> None:
-    """Add what augmentation asks of inputs that are no images, and a crop beyond them."""
+    """Add as faults an augmentation of inputs that are not images, and a crop larger than they are."""
     if source.augmented and x.dim() != 4:
         faults.add(
             f"data.augment=[{','.join(source.augmented)}] is for images, and the inputs x are vectors", "Leave it out"

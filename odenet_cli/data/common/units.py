@@ -1,7 +1,7 @@
 """Units of the numbers in a user's table of series or points. They belong to a run.
 
-They are fitted once, on the training data, and kept in `run.json`. All data that the run sees later, other files too,
-are measured in them, with columns matched by name.
+They are fitted once, on the training data, and stored in `run.json`. All data that the run sees later, including other
+files, are measured in them, with columns matched by name.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 from odenet_cli.data.common.faults import few
 from odenet_cli.errors import RequestError
 
-KEYS = ("columns", "mean", "standard_deviation")  # of the record
+KEYS = ("columns", "mean", "standard_deviation")  # in the record
 ROUNDING = 32 * torch.finfo(torch.float64).eps
-MAX_DEVIATIONS = 1e15  # standard deviations: their squares stay finite in float32
+MAX_DEVIATIONS = 1e15  # in standard deviations, whose squares stay finite in float32
 SEEN = "in what is seen of the series to train on"
-OTHER_UNIT = 100.0  # a series so many times as long, or as large, as others is taken to be in another unit
+OTHER_UNIT = 100.0  # times as long or as large as others: a series is probably in another unit
 
 
 class Units(NamedTuple):
-    """Hold the columns that are used, in their order, and what they and the time are measured in.
+    """Hold the columns used, in their order, and the units of them and of time.
 
-    left_out  columns that were constant where they are seen, and have no unit
-    mean, sd  (D,) over what is seen of the series, or of the points, to train on
-    time      of the model, in the table's; points have none
+    left_out  columns that were constant in the observed part, and have no unit
+    mean, sd  (D,) over the observed part of the training series, or over the training points
+    time      the model's unit of time, in that of the table; points have none
     """
 
     columns: list[str]
@@ -41,8 +41,8 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Units:
-        """Return the units in a run's record of its data; raise RequestError for what no run writes there."""
-        columns, left_out = record["columns"], record.get("left_out", [])  # a run may be from before columns were
+        """Return the units in a run's record of its data; raise RequestError if they are invalid."""
+        columns, left_out = record["columns"], record.get("left_out", [])  # older runs did not omit columns
         for key, names in (("columns", columns), ("left_out", left_out)):
             if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise damaged(key, names)
@@ -64,7 +64,7 @@ class Units(NamedTuple):
     ) -> Units:
         """Return the units in which values (N, D) have mean 0 and standard deviation 1; constant columns have none.
 
-        Raises RequestError where all columns are constant, with `where` they are so and the `remedy`.
+        Raises RequestError if all columns are constant, stating `where`, and the `remedy`.
         """
         flat = constant(values)
         if bool(flat.all()):
@@ -77,7 +77,7 @@ class Units(NamedTuple):
         return cls([name for name in names if name not in left_out], left_out, *moments(values), time)
 
     def record(self, header: Sequence[str] = ()) -> dict[str, Any]:
-        """Return what `run.json` keeps of the units; `header` names the columns of series and time."""
+        """Return the record of the units for `run.json`; `header` names the columns of series and time."""
         return {
             "columns": [*header, *self.columns],
             "left_out": self.left_out,
@@ -88,7 +88,7 @@ class Units(NamedTuple):
 
     @property
     def log_scale(self) -> float:
-        """log |det| of the map to the data's units, Σ log sd: by so much a log-density is smaller there."""
+        """log |det| of the map to the data's units, Σ log sd, to be subtracted from a log-density there."""
         return float(self.sd.log().sum())
 
     def scaled(self, values: Tensor) -> Tensor:
@@ -96,11 +96,11 @@ class Units(NamedTuple):
         return (values - self.mean) / self.sd
 
     def restored(self, x: Tensor) -> Tensor:
-        """Return x (N, D) as the data have it, in float64."""
+        """Return x (N, D) in the units of the data, in float64."""
         return x.double().cpu() * self.sd + self.mean
 
     def find_far(self, values: Tensor, whose: str) -> tuple[int, str] | None:
-        """Return the first row of values (N, D) with one that is too far from the mean, of `whose`, and what to say."""
+        """Return the first row of values (N, D) with one too far from the mean, that of `whose`, and the message."""
         far = (self.scaled(values).abs() > MAX_DEVIATIONS).nonzero()
         if not len(far):
             return None
@@ -111,7 +111,7 @@ class Units(NamedTuple):
         )
 
     def check_columns(self, path: Path, values: Sequence[str]) -> None:
-        """Raise RequestError unless the columns of the file at `path` are those that the run knows, in any order."""
+        """Raise RequestError unless the columns of the file at `path` are those of the run, in any order."""
         missing = [name for name in self.columns if name not in values]
         extra = [name for name in values if name not in (*self.columns, *self.left_out)]
         if missing or extra:
@@ -125,11 +125,11 @@ class Units(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """Hold the numbers of series of different lengths, one behind the other, in float64.
+    """Hold the numbers of concatenated series of different lengths, in float64.
 
     times   (P,)
     values  (P, D)  NaN: missing
-    counts  (N,) points of each series
+    counts  (N,) number of points of each series
     """
 
     times: Tensor
@@ -138,7 +138,7 @@ class Numbers(NamedTuple):
 
     @property
     def starts(self) -> Tensor:
-        """Index at which each series begins, (N,)."""
+        """Index of the first point of each series, (N,)."""
         return self.counts.cumsum(0) - self.counts
 
     @property
@@ -157,14 +157,14 @@ class Numbers(NamedTuple):
         return positions(self.counts)
 
     def padded(self, x: Tensor, fill: float = 0.0) -> Tensor:
-        """Return what x has for each point, (P, *S), series beside series: (N, T, *S), behind the last point `fill`."""
+        """Arrange x, with a row for each point, (P, *S), series by series: (N, T, *S), padded with `fill`."""
         present = torch.arange(int(self.counts.max())) < self.counts[:, None]
         out = x.new_full((*present.shape, *x.shape[1:]), fill)
         out[present] = x
         return out
 
     def means(self, x: Tensor) -> Tensor:
-        """Return the mean of what is not missing of x over each series, (P, D) -> (N, D); 0 where all is."""
+        """Return the mean of the known values of x over each series, (P, D) -> (N, D); 0 if there are none."""
         series = torch.arange(len(self.counts)).repeat_interleave(self.counts)
         sums, counts = (
             part.new_zeros(len(self.counts), x.shape[1]).index_add(0, series, part)
@@ -173,11 +173,11 @@ class Numbers(NamedTuple):
         return sums / counts.clamp_min(1)
 
     def in_window(self, window: float) -> Tensor:
-        """Return which points lie in the first `window` of their series, at least one of each, (P,)."""
+        """Return which points lie in the first share `window` of their series, at least one of each, (P,)."""
         return self.places < seen_counts(window, self.counts).repeat_interleave(self.counts)
 
     def digest(self, columns: Sequence[str], series: Sequence[str]) -> str:
-        """Return a SHA-256 of numbers and names, the same for any order of the columns."""
+        """Return a SHA-256 of numbers and names, independent of the order of the columns."""
         order = sorted(range(len(columns)), key=columns.__getitem__)
         digest = hashlib.sha256(repr(([columns[k] for k in order], series, self.counts.tolist())).encode())
         for part in (self.times, self.values[:, order].contiguous()):
@@ -186,22 +186,22 @@ class Numbers(NamedTuple):
 
 
 def seen_counts(window: float, counts: Tensor) -> Tensor:
-    """Return how many points the first `window` of a series of so many has, at least one."""
-    # In float64, and 53 where rounding leaves 0.53 * 100 a little below.
+    """Return the number of points in the first share `window` of series with `counts` points, at least one."""
+    # In float64, and such that 0.53 * 100 gives 53 in spite of rounding.
     return (window * counts.double() + 1e-9).long().clamp_min(1)
 
 
 def positions(counts: Tensor) -> Tensor:
-    """Return 0, 1, … for each of the groups that have so many members, one behind the other."""
+    """Return 0, 1, … for the members of each of the concatenated groups of these sizes."""
     return torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
 
 
 def fit_units(
     path: Path, names: Sequence[str], time: float, values: Tensor, observed: Tensor
 ) -> tuple[Units, list[str]]:
-    """Return the units in which the `observed` values have mean 0 and standard deviation 1, and what to warn of.
+    """Return the units in which the `observed` values have mean 0 and standard deviation 1, and warnings.
 
-    values  (P, D) of the series to train on; observed (P,). Raises RequestError where no column has a unit.
+    values  (P, D) of the training series; observed (P,). Raises RequestError if no column has a unit.
     """
     remedy = "\n  Raise the visible share of each series (data.window), or use data that vary."
     units, warnings = Units.fit(path, names, values[observed], SEEN, time, remedy), list[str]()
@@ -211,7 +211,7 @@ def fit_units(
 
 
 def warn_still(path: Path, values: Tensor, units: Units) -> list[str]:
-    """Return a warning of the columns of values (P, D) that spread far more than where their unit was fitted."""
+    """Return a warning of columns of values (P, D) with a far larger spread than where their unit was fitted."""
     further = moments(values)[1] / units.sd
     hardly = [name for name, ratio in zip(units.columns, further.tolist()) if ratio > OTHER_UNIT]
     said = (
@@ -222,10 +222,10 @@ def warn_still(path: Path, values: Tensor, units: Units) -> list[str]:
 
 
 def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
-    """Return row and column of each value of (N, D) that lies alone, and how many times as far away.
+    """Return row and column of each isolated value of (N, D), and its relative distance from the others.
 
-    Of ten or more in its column it is more than OTHER_UNIT times as far from the mean of the others as they are, in
-    root mean square.
+    In a column of ten values or more, it is farther from the mean of the others than OTHER_UNIT times their standard
+    deviation.
     """
     counts = (~values.isnan()).sum(0)
     enough = (counts >= 10).nonzero().flatten()
@@ -233,7 +233,7 @@ def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
         return []
     alone, some = [], values[:, enough]
     (mean, sd), (low, high) = moments(some), extremes(some)
-    least = OTHER_UNIT / (1 + OTHER_UNIT**2 / counts[enough]).sqrt()  # of its distance, in sd of all
+    least = OTHER_UNIT / (1 + OTHER_UNIT**2 / counts[enough]).sqrt()  # distance in standard deviations of all values
     most = torch.maximum(high - mean, mean - low) / sd
     for n in enough[most > 0.9 * least].tolist():
         rows = (~values[:, n].isnan()).nonzero().flatten()
@@ -247,7 +247,7 @@ def far_alone(values: Tensor) -> list[tuple[int, int, float]]:
 
 
 def say_alone(name: str, value: float, ratio: float) -> str:
-    """Return what to warn of a value that lies alone."""
+    """Return the warning of an isolated value."""
     return (
         f"{name}={value:g} is {ratio:,.3g} times as far from the mean of the others as they are, which hardly count "
         "beside it. If it is not a measurement, correct it or delete it."
@@ -255,7 +255,7 @@ def say_alone(name: str, value: float, ratio: float) -> str:
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of what is not missing of (N, D): (D,) each."""
+    """Return mean and standard deviation of the known values of (N, D): (D,) each."""
     if not values.isnan().any():
         return values.mean(0), values.std(0, unbiased=False)
     known = [column[~column.isnan()] for column in values.T]
@@ -263,35 +263,36 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def median(x: Tensor) -> float:
-    """Return the median of x (N,): of an even number the mean of the two in the middle, of which torch's is the lower.
+    """Return the median of x (N,), for even N the mean of the two middle values, of which torch returns the lower.
 
-    Not torch.quantile, which takes 16 million numbers at most.
+    Not torch.quantile, which accepts at most 16 million numbers.
     """
     ordered = x.sort().values
     return float(ordered[(len(x) - 1) // 2] + ordered[len(x) // 2]) / 2
 
 
 def constant(values: Tensor) -> Tensor:
-    """Return which columns of (N, D) have no spread beyond the rounding of their numbers, or are missing: (D,)."""
+    """Return which columns of (N, D) are constant up to the rounding of their numbers, or missing: (D,)."""
     low, high = extremes(values)
     return (low > high) | (high - low <= ROUNDING * torch.maximum(low.abs(), high.abs()))
 
 
 def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest number in each column of (N, D), NaN left out; of none inf and -inf."""
+    """Return minimum and maximum of each column of (N, D), ignoring NaN; inf and -inf if there are no numbers."""
     absent = values.isnan()
     return values.where(~absent, torch.inf).amin(0), values.where(~absent, -torch.inf).amax(0)
 
 
 def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, span: float | None = None) -> list[str]:
-    """Return a warning for the time, and one for each column, in which some series look like another unit.
+    """Return a warning for time and for each column in which some series seem to be in another unit.
 
-    Those last more than OTHER_UNIT times as long as is usual or, in root mean square, lie as far away from the middle.
+    Such series last more than OTHER_UNIT times as long as usual, or their root mean square distance from the centre is
+    larger than usual by this factor.
 
-    numbers  whose columns are those of `units`
-    span     of a run that was trained on another table: what is usual there counts; None: the median of these series
+    numbers  with the columns of `units`
+    span     of a run trained on another table, which defines what is usual; None: the median of these series
     """
-    # Of two series torch's median, the lower, is one of them, and the other is held beside it: not to a mean of both.
+    # Of two series torch's median, the lower, is one of them, to which the other is compared, not to their mean.
     middle = units.mean if span else numbers.means(numbers.values).median(0).values
     away = numbers.means((numbers.values - middle).square()).sqrt()
     sizes = torch.cat((numbers.durations[:, None], away), 1)
@@ -312,5 +313,5 @@ def warn_odd(path: Path, series: Sequence[str], numbers: Numbers, units: Units, 
 
 
 def damaged(key: str, value: Any) -> RequestError:
-    """Return the error for a part of a run's record."""
+    """Return the error for an invalid item of a run's record."""
     return RequestError(f"run.json: data.{key} is {value!r:.60}. Restore what the run wrote.")
