@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 
 def network_class(name: str, options: Mapping[str, Any], flow: bool = False) -> type[nn.Module]:
-    """Return the class of the network that `model` makes."""
+    """Return the class of the network that `model` constructs."""
     if name != "custom":
         registry.require("model", name, names())
         return importlib.import_module(f"{__name__}.{name}").MODEL
@@ -44,10 +44,10 @@ def model(
     solver: Solver | None,
     flow: bool = False,
 ) -> nn.Module:
-    """Return the network of that name; raise RequestError for an option that does not fit.
+    """Return the network of that name; raise RequestError for an invalid option.
 
-    flow  a flow is wanted: a user's class without `log_prob` is then the field of a `ContinuousFlow`, which takes the
-          options that the field does not
+    flow  the task needs a flow: a user's class without `log_prob` is then the field of a `ContinuousFlow`, which takes
+          the options that the field does not
     """
     flow_options: dict[str, Any] = {}
     if name == "custom":
@@ -73,5 +73,5 @@ def model(
 
 
 def solvers(network: nn.Module) -> list[Any]:
-    """Return the modules of a network that hold a solver, so that it can be exchanged."""
+    """Return the modules of a network that hold a solver, so that it can be replaced."""
     return [module for module in network.modules() if getattr(module, "solver", None) is not None]

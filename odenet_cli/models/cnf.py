@@ -7,11 +7,11 @@ Methods of every flow, also of your own class (`model=custom model.target=module
     log_prob(x (B, *S), time=1.0) -> (B,)   log-density, at a fraction of the way from noise to data
     generate(noise (B, *S)) -> (x, log q)   map standard normal numbers to samples, with their log-density
     sample(n, generator=None) -> (n, *S)    samples
-    flow(z (B, *S), times) -> (T, B, *S)    noise on its way to data, at fractions of the way; optional, for figures
-    to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the error of a round trip
+    flow(z (B, *S), times) -> (T, B, *S)    path from noise to data, at fractions of the way; optional, for figures
+    to_noise(x (B, *S)) -> (B, *S)          the standard normal numbers of x; optional, for the round-trip error
 
-`ContinuousFlow` has them for every field. A class of your own may be the field alone, called with (t, z (B, *S)) and
-made a flow with divergence=exact or another (`+model.divergence=hutchinson`); or it passes on its field:
+`ContinuousFlow` has them for every field. Your own class may be only the field, called with (t, z (B, *S)), from which
+a flow is made with divergence=exact or another (`+model.divergence=hutchinson`); or it passes on its field:
 
     class Mine(ContinuousFlow):
         def __init__(self, shape, solver, hidden: int):
@@ -43,20 +43,20 @@ from odenet_cli.ode import Adaptive, Solver
 
 CONCATSQUASH, LAYERS = "concatsquash", 3
 
-MAX_TRAINED, MAX_SCORED = 4, 64  # dimensions up to which the exact divergence is taken, in training and in scoring
+MAX_TRAINED, MAX_SCORED = 4, 64  # dimensions up to which the exact divergence is used, in training and in scoring
 
 
 class ContinuousFlow(nn.Module):
     """Flow between noise and data along `field(t, z (B, *S)) -> (B, *S)`.
 
-    horizon             T, the time at which there are data
+    horizon             T, the time of the data
     divergence          analytic: the field's own `with_divergence(t, z) -> (dz/dt, ∇·f (B,))`; exact: one
-                        vector-Jacobian product a dimension; hutchinson: εᵀ(∂f/∂z)ε, one ε a sample and a solve
-                        (Grathwohl et al. 2019), in training: scored is the exact one, up to MAX_SCORED dimensions;
-                        auto: analytic where the field has it, exact up to MAX_TRAINED dimensions, else hutchinson
-    noise               of ε: rademacher, or gaussian
-    divergence_in_norm  the tolerance holds for the log-density too; false: it is a quadrature outside the error norm,
-                        and the draw of ε changes no step
+                        vector-Jacobian product per dimension; hutchinson: εᵀ(∂f/∂z)ε in training, with one ε per sample
+                        and solve (Grathwohl et al. 2019), and the exact one in scoring, up to MAX_SCORED dimensions;
+                        auto: analytic if the field has it, exact up to MAX_TRAINED dimensions, else hutchinson
+    noise               distribution of ε: rademacher or gaussian
+    divergence_in_norm  the tolerance applies to the log-density too; false: it is a quadrature outside the error norm,
+                        and the draw of ε does not affect the steps
     base_variance       the noise at t = 0 is N(0, base_variance I)
     """
 
@@ -108,7 +108,7 @@ class ContinuousFlow(nn.Module):
 
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
-        """Return particles that begin at noise `z` (B, *S), at rising fractions of the way: (T, B, *S)."""
+        """Return particles starting at noise `z` (B, *S), at increasing fractions of the way: (T, B, *S)."""
         ts = [0.0, *(time * self.horizon for time in times)]
         path: Tensor = self.solver(self.field, z, ts).y
         return path[None] if len(ts) == 2 else path[1:]
@@ -116,10 +116,10 @@ class ContinuousFlow(nn.Module):
     def _solve(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return z and ∫ ∇·f dt at the second time."""
         estimated = self.divergence == "hutchinson" and (self.training or math.prod(self.shape) > MAX_SCORED)
-        # One draw for the whole solve: the field is then smooth in time, and its gradient that of one function.
+        # One draw for the whole solve, so that the field is smooth in time and its gradient that of one function.
         noise = hutchinson_noise(self.noise, z) if estimated else None
         field = AugmentedField(self.field, self.divergence, noise)
-        # Out of the norm, the log-density rides along: the steps are those of z alone.
+        # With the log-density outside the norm the steps are those of z alone.
         solver: Any = self.solver
         if not self.divergence_in_norm and isinstance(solver, Adaptive):
             solver = dataclasses.replace(solver, n_controlled=1)
@@ -128,12 +128,12 @@ class ContinuousFlow(nn.Module):
 
 
 class PlanarField(nn.Module):
-    """dz/dt = Σ_m g_m(t) u_m(t) tanh(w_m(t)·z + b_m(t)), gates g = σ(·); all of them from one network of t.
+    """dz/dt = Σ_m g_m(t) u_m(t) tanh(w_m(t)·z + b_m(t)), gates g = σ(·), all weights from one network of t.
 
-    z (B, D) -> (B, D); the sum over m is not divided by their number, as in the paper's equation
+    z (B, D) -> (B, D); the sum over m is not divided by M, as in the paper's equation
 
-    spread  standard deviation of the initial b and, in the plane, w. None, torch's own start, is small: the units are
-            then nearly linear, and training by likelihood stays long at the Gaussian that is next to the data
+    spread  standard deviation of the initial b and, in the plane, w. None, torch's initialisation, is small: the units
+            are then nearly linear, and maximum likelihood stays long at the Gaussian closest to the data
     """
 
     def __init__(self, dim: int, units: int, hidden: int, spread: float | None) -> None:
@@ -152,7 +152,7 @@ class PlanarField(nn.Module):
             with torch.no_grad():
                 bias: Tensor = self.of_time[-1].bias  # type: ignore[assignment]
                 bias[dim * units : (2 * dim + 1) * units].normal_(0, spread)
-                # w·z has the same spread in all dimensions, else every unit is saturated in many.
+                # Gives w·z the same spread in any number of dimensions; otherwise all units saturate in many.
                 bias[dim * units : 2 * dim * units].mul_(math.sqrt(2 / dim))
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
@@ -164,14 +164,14 @@ class PlanarField(nn.Module):
         u, w, b = self._weights(t)
         h, u_dot_w = self._activations(z, w, b), (u * w).sum(1)
         dh = 1 - h.square()
-        # A compiler makes one pass of the pointwise form; a product of such a shape would stay a call.
+        # A compiler fuses the pointwise form into one pass; a matrix product of this shape would remain a call.
         divergence = (dh * u_dot_w).sum(1) if torch.compiler.is_compiling() else dh @ u_dot_w
         return self._combine(h, u), divergence
 
     def _weights(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return g·u (M, D), w (M, D), b (M,) at time t."""
         m, d = self.units, self.dim
-        # One small network of t makes all weights, once an evaluation: they are the same for every sample.
+        # One small network of t computes all weights, once per evaluation, since they are the same for every sample.
         u, w, b, g = self.of_time(t.reshape(1)).split([m * d, m * d, m, m])
         return u.view(m, d) * torch.sigmoid(g)[:, None], w.view(m, d), b
 
@@ -179,7 +179,7 @@ class PlanarField(nn.Module):
         """Return tanh(w_m·z + b_m), (B, M)."""
         if not torch.compiler.is_compiling():
             return torch.tanh(torch.addmm(b, z, w.T))
-        # Unrolled over the few dimensions: pointwise, which a compiler fuses with the tanh; a matrix product it calls.
+        # Unrolled over the few dimensions: a compiler fuses pointwise operations with tanh, but not a matrix product.
         total = b
         for i in range(self.dim):
             total = torch.addcmul(total, z[:, i : i + 1], w[:, i])
@@ -195,9 +195,9 @@ class PlanarField(nn.Module):
 class CNF(ContinuousFlow):
     """The paper's flow: `units` M, and a network of time with two layers of `hidden` units.
 
-    field       None: that; concatsquash: FFJORD's field, `layers` hidden layers of `units`; else the user's own, made
-                with `field_args`
-    divergence  analytic: as auto where the field has no closed form
+    field       None: the paper's; concatsquash: FFJORD's field, `layers` hidden layers of `units`; else the user's own,
+                constructed with `field_args`
+    divergence  analytic: like auto if the field has no closed form
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """The latent ODE (Chen et al. 2018, section 5): z0 from the observations, dz/dt = f(z), observations from z(t).
 
-With controls dz/dt = f(z, u(t)), and observations from z(t) and u(t); the data set interpolates u between its rows.
+With controls, dz/dt = f(z, u(t)) and observations depend on z(t) and u(t); the data set interpolates u between rows.
 
-All samples are solved together, each to its own observation times. Steps are longer than the gaps between times, so
-more times cost more dense output, but no function evaluations.
+All samples are solved together, each with its own output times. Steps are longer than the gaps between times, so more
+times need more dense output, but no more function evaluations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LatentODE(LatentVAE):
     """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M), control -> `Forecast`; see `Series`.
 
     sigma              standard deviation of the observations around the decoded path; None: learned
-    field, field_args  a vector field of the user's own, for z (B, latent), and its options
+    field, field_args  a user's own vector field, for z (B, latent), and its options
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LatentODE(LatentVAE):
         z0, kl, weight = self.encode(times, values, observed_mask, u)
         targets = [] if target_times is None else [target_times]
         solver, args = self.solving(u, len(z0))
-        # One solve gives both observations and targets. Padding is asked for at 0, which costs nothing.
+        # One solve gives both observations and targets. Padding is evaluated at 0, which costs nothing.
         z, *paths = solve_at(solver, self.field, z0, [times.where(observed_mask, 0), *targets], args)
         return Forecast(
             mean=self.decode(z, times, u),
@@ -111,9 +111,9 @@ class LatentODE(LatentVAE):
         generator: torch.Generator | None = None,
         control: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Draw series from the prior at the rising times `ts`, without observation noise: (count, T, D).
+        """Draw series from the prior at the increasing times `ts`, without observation noise: (count, T, D).
 
-        control  of one series, or of `count`
+        control  that of one series, or of `count` series
         """
         z0 = torch.randn(count, self.latent, generator=generator).to(self.log_sigma)
         u = control and Control(*control)

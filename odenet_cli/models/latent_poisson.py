@@ -2,7 +2,7 @@
 
     log p(t_1 … t_N) = Σ log λ(z(t_i)) - ∫ λ(z(t)) dt
 
-The integral is one more component of the solve that makes the path.
+The integral is one more component of the same solve.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Intensity(NamedTuple):
     log_rate  (B, M)  log λ at the events
     total     (B,)    ∫ λ over the whole time
     kl        (B,)    KL(q(z0) ‖ p(z0)), and its `weight` in the loss
-    path      (B, G)  the best guess of λ at the times of `grid`; None in training
+    path      (B, G)  λ from the mean of q at the times of `grid`; None in training
     """
 
     log_rate: Tensor
@@ -54,8 +54,8 @@ class RateField(nn.Module):
 class LatentPoisson(LatentVAE):
     """bins (B, N), counts (B, N, 1), times (B, M), event_mask (B, M), grid (B, G) -> `Intensity`; see `Events`.
 
-    rate               the unit of λ, in events per time: about what is expected
-    field, field_args  a vector field of the user's own, for z (B, latent), and its options
+    rate               the unit of λ, in events per unit of time: about the expected rate
+    field, field_args  a user's own vector field, for z (B, latent), and its options
     """
 
     field: RateField
@@ -84,11 +84,11 @@ class LatentPoisson(LatentVAE):
         self.field = RateField(self.field, perceptron(latent, hidden, 1, 1, nn.Tanh), rate)
 
     def intensity(self, bins: Tensor, counts: Tensor, times: Tensor, event_mask: Tensor, grid: Tensor) -> Intensity:
-        """Encode the counts, draw z0, solve for z and ∫ λ to all times at once, read off log λ."""
+        """Encode the counts, draw z0, solve for z and ∫ λ at all times at once, evaluate log λ."""
         z0, kl, weight = self.encode(bins, counts, torch.ones_like(bins, dtype=torch.bool))
-        # The padding of `times` is asked for at 0, and its log λ never enters the likelihood.
+        # The padding of `times` is evaluated at 0, and its log λ never enters the likelihood.
         start = (z0, torch.zeros_like(z0[:, 0]))
-        own = torch.cat((times.where(event_mask, 0), grid[:, -1:]), 1)  # and the end, where Λ is the whole integral
+        own = torch.cat((times.where(event_mask, 0), grid[:, -1:]), 1)  # with the end, where Λ is the whole integral
         # Λ(t) = ∫ λ is the state's second component: its value at the end is the integral over the whole time.
         (z, total), *paths = solve_at(self.solver, self.field, start, [own] if self.training else [own, grid])
         return Intensity(

@@ -10,7 +10,7 @@ from odenet_cli.models.common import check_counts
 
 
 class MLP(nn.Module):
-    """Map by one hidden layer of `hidden` units: x (B, *S) -> logits, or values, (B, classes)."""
+    """Map x (B, *S) by one hidden layer of `hidden` units to logits, or values, (B, classes)."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int) -> None:
         super().__init__()

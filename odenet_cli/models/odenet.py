@@ -21,8 +21,8 @@ class ODENet(nn.Module):
 
     The field is convolutional for images and dense for vectors.
 
-    augment            so many channels of zeros are appended to the state (Dupont et al. 2019)
-    field, field_args  a vector field of the user's own, and its options
+    augment            number of channels of zeros appended to the state (Dupont et al. 2019)
+    field, field_args  a user's own vector field, and its options
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class ODENet(nn.Module):
         self.head = blocks.head(width + augment, classes, len(shape))
 
     def _field(self, shape: tuple[int, ...], channels: int, own: str | None, options: Any) -> nn.Module:
-        """Return the field of the block: the user's `own`, for states as the stem makes them, or the paper's."""
+        """Return the field of the block: the user's `own`, for states as the stem returns them, or the paper's."""
         if own is None:
             check_no_options(options)
             return (blocks.DenseField if len(shape) == 1 else blocks.ConvField)(channels)
-        # Asked of the stem itself, so that no rule about its sizes is written twice.
+        # Call the stem itself, so that no rule about its sizes is written twice.
         with torch.no_grad():
             size = self.stem(torch.zeros(1, *shape)).shape[2:]
         return own_field(own, options, (channels, *size))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        # Zeros as further channels: paths may cross in the first ones, which those of an ODE cannot (Dupont et al.).
+        # With further channels paths may cross in the first ones, which paths of an ODE cannot (Dupont et al.).
         if self.augment:
             x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, self.augment))
         return self.head(self.flow(x))

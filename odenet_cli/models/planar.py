@@ -1,8 +1,8 @@
 """Planar normalising flow (Rezende & Mohamed, "Variational inference with normalizing flows", 2015, section 4.1).
 
 K layers f(z) = z + û tanh(w·z + b), û = u + (m(w·u) - w·u) w / |w|² with m(x) = -1 + log(1 + eˣ), so that w·û > -1 and
-each can be inverted (appendix A.1). A layer is cheap in one direction; in the other it needs the solution of a scalar
-equation. So the direction depends on the task: for density matching the layers map noise to data, as in that paper; for
+each layer is invertible (appendix A.1). A layer is cheap in one direction; the other requires the solution of a scalar
+equation. So the direction depends on the task: for density matching the layers map noise to data, as in the paper; for
 maximum likelihood, which evaluates `log_prob` of given points, they map **data to noise**, and samples are drawn by the
 inverse.
 """
@@ -20,11 +20,11 @@ from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.models.common.flow import check_variance, log_normal
 
 DIRECTIONS = ("noise_to_data", "data_to_noise")
-ROUNDS = 40  # of the inverse: each one halves the bracket, and tries Newton's step in it
+ROUNDS = 40  # iterations of the inverse: each one halves the bracket, and tries a Newton step in it
 
 
 class Planar(nn.Module):
-    """Chain K planar layers; same methods as `ContinuousFlow`.
+    """Compose K planar layers, with the methods of `ContinuousFlow`.
 
     layers         K; the layers' vectors are the rows of u and w (K, D), their biases b (K,)
     direction      what the layers map: noise_to_data, or data_to_noise
@@ -70,7 +70,7 @@ class Planar(nn.Module):
 
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
-        """Return particles that begin at noise `z` (B, D), after rising fractions of the layers: (T, B, D)."""
+        """Return particles starting at noise `z` (B, D), after increasing fractions of the layers: (T, B, D)."""
         states, before = [], range(0)
         for time in times:
             passed = self._passed(time)
@@ -93,8 +93,8 @@ class Planar(nn.Module):
     def inverse(self, y: Tensor, layers: range | None = None) -> tuple[Tensor, Tensor]:
         """Return the z that `transform` maps to y, and log |det| of `transform` there.
 
-        In each layer a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side rises; it lies within |w·û| of the
-        right side.
+        In each layer a = w·z solves a + (w·û) tanh(a + b) = w·y, whose left side is increasing; a lies within |w·û| of
+        the right side.
         """
         u, w_dot_u = self._constrained()
         hs: list[Tensor] = []
@@ -102,7 +102,7 @@ class Planar(nn.Module):
             right = y @ self.w[k]
             with torch.no_grad():
                 a = _solve_layer(right, w_dot_u[k], self.b[k])
-            # One more step of Newton's, under autograd: its derivative is that of the solution.
+            # One more Newton step, under autograd, whose derivative is that of the solution.
             h = torch.tanh(a + self.b[k])
             derivative = 1 + w_dot_u[k] * (1 - h.square())
             a = a - (a + w_dot_u[k] * h - right) / derivative.detach().clamp(min=torch.finfo(y.dtype).eps ** 0.5)
@@ -131,14 +131,14 @@ class Planar(nn.Module):
         return range(len(self.b))
 
     def _passed(self, time: float) -> range:
-        """Return the layers between noise and a fraction of the way: the first ones, or, data to noise, the last."""
+        """Return the layers between noise and a fraction of the way: the first ones, or the last if data_to_noise."""
         count = round(time * len(self.b))
         return range(count) if self.to_data else range(len(self.b) - count, len(self.b))
 
 
 def _solve_layer(right: Tensor, c: Tensor, b: Tensor) -> Tensor:
-    """Solve a + c tanh(a + b) = right for a, c = w·û: Newton's method in a bracket that bisection halves."""
-    # |tanh| ≤ 1 brackets the root. Newton alone would leave it where the slope 1 + c (1 - tanh²) is near 0.
+    """Solve a + c tanh(a + b) = right for a, c = w·û, by Newton's method safeguarded by bisection."""
+    # |tanh| ≤ 1 brackets the root. Newton's method alone would leave it if the slope 1 + c (1 - tanh²) is near 0.
     low, high = right - c.abs(), right + c.abs()
     for _ in range(ROUNDS):
         a = 0.5 * (low + high)

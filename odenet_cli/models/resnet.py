@@ -26,7 +26,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        # Tied: the one block there is, again and again, as an ODE block evaluates its field.
+        # Tied: the same block repeatedly, as an ODE block evaluates its field.
         for _ in range(self.repeats):
             x = self.blocks(x)
         return self.head(x)

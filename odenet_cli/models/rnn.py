@@ -22,7 +22,7 @@ from odenet_cli.models.common.series import (
 )
 from odenet_cli.models.common.warn_once import WarnOnce
 
-MAX_FREE_STEPS = 1000  # beyond the window, or as many as there are times to predict: a gap may be next to nothing
+MAX_FREE_STEPS = 1000  # beyond the window, or the number of target times if larger: the mean gap may be very small
 PACES = ("gap", "time")
 CUT = (
     "A free run of %s steps, each as long as a series' observations are apart, does not reach its last time to "
@@ -33,13 +33,13 @@ CUT = (
 class RNN(nn.Module):
     """times (B, N), values (B, N, D), observed_mask (B, N), target_times (B, M) -> `Forecast`.
 
-    Each observation is predicted from those before it, and from the controls at the one before it and at its own time
-    (without a control: None). Beyond the window its own predictions are its inputs (a free
-    run); between predictions the path is a straight line.
+    Each observation is predicted from the previous ones, and from the controls at the previous and at its own time
+    (without controls: None). Beyond the window the network reads its own predictions (a free run); between predictions
+    the path is a straight line.
 
-    hidden  units of the recurrent layer, `cell` its kind
-    pace    how long a step of a free run is. gap: as long as the observations were apart on average, which is what the
-            network was trained to do; time: to the next of the target times, however close
+    hidden  units of the recurrent layer; `cell` is its kind
+    pace    length of a step of a free run. gap: the mean gap between the observations, for which the network was
+            trained; time: up to the next target time, however close
     """
 
     reads_gaps: ClassVar = False  # whether the time to the next observation is an input
@@ -63,7 +63,7 @@ class RNN(nn.Module):
         target_times: Tensor | None = None,
         control: tuple[Tensor, Tensor] | None = None,
     ) -> Forecast:
-        """Predict each observation, and the path at the target times where there are any."""
+        """Predict each observation, and the path at the target times if there are any."""
         u = control and Control(*control)
         predicted = self.one_step(times, values, u)
         path = None
@@ -84,7 +84,7 @@ class RNN(nn.Module):
     ) -> Tensor:
         """Draw future observations at the target times (B, M), given the observations: (count, B, M, D)."""
         batch, targets = len(times), target_times.repeat(count, 1)
-        # Each of the `count` futures draws a free run of its own, so that the whole batch is repeated.
+        # Each of the `count` futures draws its own free run, so the whole batch is repeated.
         times, observed_mask = times.repeat(count, 1), observed_mask.repeat(count, 1)
         values = values.repeat(count, 1, 1)
         u = control and Control(*control).repeat(count)
@@ -95,7 +95,7 @@ class RNN(nn.Module):
         return mean + spread * stratified_normal(mean, generator)
 
     def one_step(self, times: Tensor, values: Tensor, control: Control | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean and standard deviation of each observation given those before it, and the states after it."""
+        """Return mean and standard deviation of each observation given the previous ones, and the states after it."""
         start = self.start.expand(1, len(times), -1).contiguous()
         gaps = times.diff(dim=1, append=times[:, -1:])
         states, _ = self.cell(self.inputs(values, gaps, times, control), start)
@@ -119,26 +119,26 @@ class RNN(nn.Module):
         control: Control | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return times (B, K) up to the last target, the predictions there and their spread; first the observation.
+        """Return times (B, K) up to the last target, the predictions and their spread; the first is an observation.
 
-        predicted  what `one_step` returns
-        generator  of what a free run draws and goes on with; None: it goes on with its predictions
+        predicted  the result of `one_step`
+        generator  for the draws with which a free run continues; None: it continues with its means
         """
         mean, spread, states = predicted
         last = observed_mask.sum(1, keepdim=True) - 1
         end, value = times.gather(1, last), gather_times(values, last)
         remaining = (target_times.amax(1, keepdim=True) - end).clamp_min(0)  # a series may end within its window
         gap = remaining / (target_times > end).sum(1, keepdim=True).clamp_min(1)
-        if self.pace == "gap":  # which a single observation does not have
+        if self.pace == "gap":  # undefined for a single observation
             gap = torch.where(last > 0, (end - times[:, :1]) / last.clamp_min(1), gap)
 
-        # Knots of the path: in the window the one-step predictions, padding moved to the last of them …
+        # Knots of the path: inside the window the one-step predictions, with padding moved to the last of them …
         mean = torch.cat((values[:, :1].nan_to_num(), mean[:, 1:]), 1)
         knots = [times.where(observed_mask, end)]
         path, spreads = ([part.where(observed_mask[..., None], gather_times(part, last))] for part in (mean, spread))
 
-        # … and beyond it the free run. The state before the last observation, which is its first input: after the first
-        # one alone it is the state that every series begins with.
+        # … and beyond it the free run, whose first input is the last observation: it starts from the state before that,
+        # which for a single observation is the initial state of every series.
         before = gather_times(states, (last - 1).clamp_min(0))
         state = torch.where((last > 0)[..., None], before, self.start).transpose(0, 1).contiguous()
         steps = int((remaining / gap.clamp_min(1e-12) - 1e-3).ceil().amax())
@@ -157,7 +157,7 @@ class RNN(nn.Module):
 
 
 def spread_of(log_sd: Tensor) -> Tensor:
-    """Return the standard deviation that a network means, within bounds."""
+    """Return the standard deviation predicted by a network, clamped to bounds."""
     return log_sd.clamp(-5, 3).exp()
 
 

@@ -8,7 +8,7 @@ from odenet_cli.models.rnn import RNN
 
 
 class TimedRNN(RNN):
-    """Predict the next observation from those before it and the time to it."""
+    """Predict the next observation from the previous ones and the time until it."""
 
     reads_gaps: ClassVar = True
 

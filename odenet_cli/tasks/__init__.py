@@ -1,14 +1,14 @@
-"""A task is a loss and further metrics, for any model: `loss(model, batch) -> (loss, metrics)`, one task per file.
+"""Tasks: a loss and further metrics for any model, `loss(model, batch) -> (loss, metrics)`, one task per file.
 
 Metrics are means over the samples of the batch, as tensors (). Outside of training a metric that is not such a mean is
 a score of `common/scores.py`, which is accumulated over batches.
 
 A task lists in `NEEDS` the methods of a model that it calls. It may also have
 
-    figure_data(model, data, per_sample)      the arrays from which the run's figures are drawn at its end; per_sample
-                                              are the values that `evaluate` kept for every test sample, (N,) each
-    sanity_check(model, data, scores, count)  further final numbers, and a complaint if the scores of `count` test
-                                              samples cannot be true
+    figure_data(model, data, per_sample)      the arrays of the figures at the end of a run; per_sample are the values
+                                              that `evaluate` kept for every test sample, (N,) each
+    sanity_check(model, data, scores, count)  further final numbers, and a warning if the scores of `count` test samples
+                                              cannot be true
     calibrate(model, data)                    settings of predictions from held-out samples, plain values for `run.json`
 """
 
@@ -40,7 +40,7 @@ def needs(name: str) -> tuple[str, ...]:
 
 
 def missing_method(name: str, kind: type[nn.Module]) -> str | None:
-    """Return a method that the task calls and models of this class do not have."""
+    """Return a method that the task calls and this class of models lacks; None if there is none."""
     return next((need for need in needs(name) if getattr(kind, need, None) in (None, nn.Module.forward)), None)
 
 

@@ -30,9 +30,9 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Sco
 
 
 def figure_data(model: nn.Module, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the first misread test images, how many there are of how many samples, and their classes.
+    """Return the first misclassified test images, their number and that of all samples, and their classes.
 
-    Images are (n, H, W), of three channels (n, H, W, 3); of vectors there are none.
+    Images are (n, H, W), or (n, H, W, 3) with three channels; there are none for vectors.
     """
     predicted, label = per_sample["predicted"], per_sample["label"]
     wrong = (predicted != label).nonzero().flatten()

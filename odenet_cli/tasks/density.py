@@ -20,7 +20,7 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
 
     kl       KL(q‖p): the loss minus its lower bound, -log Z of the target
     kl_sd    standard deviation over samples of their contributions to it
-    outside  fraction of samples within the wall, beyond |x_i| = 4
+    outside  fraction of samples in the wall, beyond |x_i| = 4
     """
     noise, target = batch
     x, log_q = model.generate(noise)
@@ -41,7 +41,7 @@ def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[st
 
 
 def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
-    """Return the standard error of the KL of `count` samples; a KL three of them below zero cannot be true."""
+    """Return the standard error of the KL of `count` samples; a KL three standard errors below 0 cannot be true."""
     error = scores["kl_sd"] / math.sqrt(count)
     if scores["kl"] >= -3 * error:
         return {"kl_se": error}, None

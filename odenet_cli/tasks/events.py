@@ -19,10 +19,10 @@ SHOWN = 4  # sequences of the figure
 
 
 def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return -E[log p(t | z)] + weight · KL of a sequence, a mean over the batch.
+    """Return -E[log p(t | z)] + weight · KL per sequence, the mean over the batch.
 
-    gap         log p of the true rate above that of the model's, in nat per event; z is a sample, so no lower bound
-    rate_error  ∫|λ̂ - λ| / ∫λ of the best guess
+    gap         log p under the true rate minus that under the model's, in nat per event; z is sampled: this is no bound
+    rate_error  ∫|λ̂ - λ| / ∫λ for the mean of q
     """
     x = Events(*batch)
     predicted = model.intensity(x.bins, x.counts, x.times, x.event_mask, x.grid)

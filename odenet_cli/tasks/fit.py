@@ -14,12 +14,12 @@ from odenet_cli.tasks.common.scores import Score
 NEEDS = ("linearise",)
 SHOWN = 20  # parameters in a record of training
 SERIES, FINE = 8, 300  # of the figure
-FAR = 0.01  # relative offset of a fit that has not converged
+FAR = 0.01  # relative offset above which a fit has not converged
 LEVELS = (0.05, 0.95)
 
 
 def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Return the fraction of the observations' variance that the path does not explain, and further metrics.
+    """Return the fraction of the observations' variance not explained by the path, and further metrics.
 
     In training its gradient is that of the linearised problem, which the optimiser solves.
     """
@@ -51,13 +51,13 @@ def _held_out(model: Any, problem: Observations) -> Tensor | None:
 
 
 def _leaves(model: Any) -> Tensor:
-    """Return the fitted tensors, with their graph, in the order of the free vector."""
+    """Return the fitted numbers as one vector with its graph, in the order of the free vector."""
     theta = torch.cat([weight.flatten() for weight in model.field.parameters()])
     return torch.cat((theta[model.free], model.initial[:, model.free_states].flatten()))
 
 
 def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, Any], str | None]:
-    """Return the estimates with their errors, and warnings about these."""
+    """Return the estimates with their errors, and warnings about the errors."""
     problem = Observations(*next(iter(data.test.epoch(0))))
     columns, found = data.record["columns"][2:], inference.infer(model, problem)
     names = model.free_names(data.record["series"])
@@ -84,7 +84,7 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
 
 @torch.no_grad()
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a few series: the observations, the path between them, and the band of 90 % of what is observed."""
+    """Return a few series: the observations, the path between them, and the 90 % band of observations."""
     problem = Observations(*next(iter(data.test.epoch(0))))
     found = inference.infer(model, problem)
     share = torch.linspace(0, 1, FINE, dtype=problem.times.dtype, device=problem.times.device)

@@ -19,8 +19,8 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
 
     nll       the same
     nll_sd    standard deviation over samples of their contributions to it
-    nll_data  nll in the units of the data, if these are standardised for the flow
-    gap       nll minus the entropy of the distribution, if that is known: KL(p‖q)
+    nll_data  nll in the units of the data, if they are standardised for the flow
+    gap       nll minus the entropy of the distribution, if known: KL(p‖q)
     """
     x, distribution = batch
     per_sample = -model.log_prob(x)
@@ -33,8 +33,8 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor | Score]]:
 
 
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return densities, samples and particles of the flow in the plane, samples of the data, and their density where it
-    is known; of a user's points they and samples of the flow in the data's units, in any dimension."""
+    """Return densities, samples and particles of the flow in the plane, samples of the data, and their density if
+    known; for a user's points, these and samples of the flow in the data's units, in any dimension."""
     (x,), distribution = data.test.rows, data.test.distribution
     own = flow_figures.beside(model, x, distribution) if hasattr(distribution, "restored") else {}
     if x.shape[1] != 2:
@@ -50,7 +50,7 @@ def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[st
 
 
 def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> tuple[dict[str, float], str | None]:
-    """Return the standard error over `count` points and the round-trip error; an NLL below the entropy is not true."""
+    """Return the standard error over `count` points and the round-trip error; warn of an NLL below the entropy."""
     numbers = {"nll_se": scores["nll_sd"] / math.sqrt(count)}
     round_trip = flow_figures.round_trip(model, data.test.rows[0][: flow_figures.SAMPLES])
     if round_trip is not None:

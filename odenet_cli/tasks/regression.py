@@ -1,6 +1,6 @@
 """Regression: mean squared error of standardised values, RMSE in the data's own units, and R².
 
-A batch is (x (B, *S), y (B, K) standardised, what y is measured in: `mean` and `sd` of each value).
+A batch is (x (B, *S), y (B, K) standardised, the units of y: `mean` and `sd` of each value).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ NEEDS = ("forward",)
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Any]) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Return the mean squared error, in standard deviations of y, and the RMSE over all K values beside it.
+    """Return the mean squared error in standard deviations of y, and the RMSE over all K values.
 
-    Outside of training also R², and what was `predicted` for every sample beside its `target`.
+    Outside of training also R², and the `predicted` values and `target` of every sample.
     """
     x, y, unit = batch
     predicted = model(x)
@@ -40,12 +40,12 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Any]) -> tuple[Tensor, d
 
 @dataclass(frozen=True)
 class Determination:
-    """R², the mean over K values of 1 - Σ residual² / Σ (y - ȳ)²; None where a y has no spread.
+    """R², the mean over K values of 1 - Σ residual² / Σ (y - ȳ)²; None if a y is constant.
 
     Sums about a mean are merged as by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat.
     37 (1983).
 
-    mean, scatter, residual  (K,) of y, of its squares about the mean, and of the squares of what is left of it
+    mean, scatter, residual  (K,) mean of y, sum of squares about the mean, and sum of squared residuals
     """
 
     count: int
@@ -55,7 +55,7 @@ class Determination:
 
     @classmethod
     def of(cls, residual: Tensor, y: Tensor) -> Determination:
-        """Return that of residuals and values (N, K)."""
+        """Return the score of residuals and values (N, K)."""
         y, residual = y.to(widest(y.device)), residual.to(widest(y.device))
         mean = y.mean(0)
         return cls(len(y), mean, (y - mean).square().sum(0), residual.square().sum(0))

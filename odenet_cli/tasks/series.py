@@ -1,10 +1,10 @@
 """Time series: the likelihood of what was observed, and the error of what is predicted inside the window and after it.
 
 A model of series has a method `forecast(times, values, observed_mask, target_times)`, target_times None in training
-(layout: `data.common.series.Series`); where there are controls, they follow as `control=`. It returns `mean` and
-`spread` of the observations, `kl` and its `weight` for a latent variable, and the `path` at the target times. It may
-also have `draw(times, values, observed_mask, target_times, count, generator)`, which returns draws (count, B, M, D) of
-what will be observed; `odenet predict` goes by them.
+(layout: `data.common.series.Series`), and `control=` if there are controls. It returns `mean` and `spread` of the
+observations, `kl` and its `weight` for a latent variable, and the `path` at the target times. It may also have
+`draw(times, values, observed_mask, target_times, count, generator)`, which returns draws (count, B, M, D) of future
+observations, as needed by `odenet predict`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from odenet_cli.tasks.common import band
 from odenet_cli.tasks.common.scores import Deviation, Relative, RootMean, Score
 
 NEEDS = ("forecast",)
-SHOWN, FINE = 8, 400  # series of the figure, and times of a line in it
-CALIBRATING, TOGETHER, DRAWS = 64, 16, 100  # series of calibration, how many at a time, and draws of each
+SHOWN, FINE = 8, 400  # series of the figure, and times of each line
+CALIBRATING, TOGETHER, DRAWS = 64, 16, 100  # series for calibration, number at a time, and draws of each
 SCOPES = {"window": (WINDOW,), "further": (FURTHER, IN_TRAINING_RANGE), "familiar": (IN_TRAINING_RANGE,)}
 
 
 def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor | Score]]:
-    """Return -log p(x) of a series, or its bound -E[log p(x | z)] + weight · KL, a mean over the batch; and errors."""
+    """Return -log p(x) per series, or its bound -E[log p(x | z)] + weight · KL, the batch mean; and errors."""
     x = Series(*batch[:7])
     forecast = model.forecast(*x[:3], None if model.training else x.target_times, **control_of(batch))
     nll = negative_log_likelihood(x.values, forecast.mean, forecast.spread, x.observed_mask).mean()
@@ -41,9 +41,9 @@ def loss(model: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tenso
 
 
 def negative_log_likelihood(x: Tensor, mean: Tensor, spread: Tensor, observed_mask: Tensor) -> Tensor:
-    """Return -log N(x; mean, spread²) of what was observed, summed over each series: (B, N, D) -> (B,)."""
+    """Return -log N(x; mean, spread²) of the observed values, summed over each series: (B, N, D) -> (B,)."""
     known = observed_mask[..., None] & ~x.isnan()
-    # A NaN would pass its mask on the way back, as 0 · NaN.
+    # In the backward pass a masked NaN would still give 0 · NaN.
     per_value = 0.5 * ((x.nan_to_num() - mean) / spread).square() + spread.log() + 0.5 * math.log(2 * math.pi)
     return per_value.where(known, 0).sum((1, 2))
 
@@ -58,8 +58,8 @@ def rmse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def errors(path: Tensor, x: Series) -> dict[str, Score]:
     """Return RMSEs of the path (B, M, D) against clean and noisy targets, inside and after the window.
 
-    The first of them also relative to the targets' standard deviation, if they have one; and, after the window, the
-    RMSE of predictors without a model.
+    Those against clean targets, or noisy ones if there are none, also relative to the targets' standard deviation; and,
+    after the window, the RMSE of baselines without a model.
     """
     targets = {"clean": x.clean, "noisy": x.noisy} if x.clean.shape[2] else {"noisy": x.noisy}
     best = next(iter(targets.values()))
@@ -88,7 +88,7 @@ def baselines(times: Tensor, values: Tensor, observed_mask: Tensor, target_times
     """Return predictions without a model at the target times, (B, M, D): the last value, and constant velocity.
 
     The velocity is that of a straight line through the last quarter of the window, or through the last two observations
-    where that holds only one. Each feature goes by its own observations.
+    if it holds only one. Each feature uses its own observations.
     """
     if values.isnan().any():
         each = [
@@ -112,9 +112,9 @@ def baselines(times: Tensor, values: Tensor, observed_mask: Tensor, target_times
 
 
 def _compact(times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the observations of one feature (B, N, 1) without those that are missing, padding behind them.
+    """Return the known observations of one feature (B, N, 1), followed by padding.
 
-    Where all are, there is one of the mean, 0.
+    If all are missing, the mean, 0, is the only observation.
     """
     known = observed_mask & ~values[..., 0].isnan()
     order = (~known).sort(dim=1, stable=True).indices
@@ -125,9 +125,9 @@ def _compact(times: Tensor, values: Tensor, observed_mask: Tensor) -> tuple[Tens
 
 @torch.no_grad()
 def calibrate(model: Any, data: Any) -> dict[str, Any]:
-    """Return by how much the band of 90 % has to be scaled for each column, inside the window and at times behind it.
+    """Return the factors that scale the 90 % band of each column, inside the window and at times after it.
 
-    As the validation series show; empty where there are none, or the model draws none.
+    They are computed on the validation series; empty if there are none, or the model cannot draw series.
     """
     if not data.valid.size or not hasattr(model, "draw"):
         return {}
@@ -145,14 +145,14 @@ def calibrate(model: Any, data: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a few held-out series: the observations, the truth where it is known, and the model's path between."""
+    """Return a few held-out series: the observations, the true values if known, and the model's path."""
     batch = [row[:SHOWN] for row in next(iter(data.test.epoch(0)))]
     x = Series(*batch[:7])
     share = torch.linspace(0, 1, FINE, device=x.target_times.device, dtype=x.target_times.dtype)
     fine = x.target_times.amax(1, keepdim=True) * share
     path = model.forecast(*x[:3], fine, **control_of(batch)).path
     end = x.target_times.where(x.scope == WINDOW, 0).amax(1)
-    # The names that saved figures of runs use.
+    # The names used in saved figures of runs.
     names = {"observed_mask": "seen", "target_times": "at"}
     return {
         **{names.get(key, key): value for key, value in x._asdict().items()},

@@ -1,4 +1,4 @@
-"""What models share; here the ranges of options, which messages name by their keys on the command line."""
+"""Shared parts of models; here checks of options, which messages name by their keys on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 
 def check_counts(**options: int) -> None:
-    """Raise ValueError for a count below 1, by the name of its option."""
+    """Raise ValueError for a count below 1, naming its option."""
     for name, value in options.items():
         if value < 1:
             raise ValueError(f"model.{name}={value} must be at least 1.")

@@ -1,6 +1,6 @@
-"""Parts that the networks of table 1 share: stems, residual blocks, the ODE field and its block, the head.
+"""Shared parts of the networks of table 1: stems, residual blocks, the ODE field and its block, the head.
 
-For images of any size, and for vectors, whose layers are dense.
+They are for images of any size, and for vectors, with dense layers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from odenet_cli.models.common import check_choice, check_counts
 from odenet_cli.ode import Solver
 
 STEMS = ("conv", "res")
-HALVED_FROM = 12  # pixels of the smaller side: MNIST's 26 are halved to 13 and 6, CIFAR's 30 to 15 and 7, 6 stay
-UNPADDED_FROM = 5  # a smaller image would lose half of itself to the first convolution
+HALVED_FROM = 12  # pixels of the smaller side: MNIST's 26 are halved to 13 and 6, CIFAR's 30 to 15 and 7
+UNPADDED_FROM = 5  # a smaller image would lose half of its pixels in the first convolution
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return GroupNorm(min(32, C), C); where 32 does not divide C, the largest number of groups that does."""
+    """Return GroupNorm(min(32, C), C), or with the largest number of groups that divides C."""
     groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 
@@ -28,16 +28,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
     """Return the layers between an input of `shape` and the state.
 
-    An image (B, C, H, W) becomes (B, width, h, w): a 3×3 convolution, and one halving of kind `conv` or `res` for as
-    long as the smaller side has `HALVED_FROM` pixels. 28×28 become 6×6 (`conv`) or 7×7 (`res`). A vector (B, D)
-    becomes (B, width) by one linear layer.
+    An image (B, C, H, W) is mapped to (B, width, h, w): a 3×3 convolution, and halvings of kind `conv` or `res` as long
+    as the smaller side has `HALVED_FROM` pixels. 28×28 becomes 6×6 (`conv`) or 7×7 (`res`). A vector (B, D) is mapped
+    to (B, width) by one linear layer.
     """
     check_choice("stem", kind, STEMS)
     check_counts(width=width)
     if len(shape) == 1:
         return nn.Sequential(nn.Linear(shape[0], width))
     if math.prod(shape[1:]) == 1 and group_norm(width).num_groups == width:
-        # A group of one channel has one number then, which is its own mean: all images would have the same answer.
+        # A group of one channel then has a single number, its own mean: the output would be the same for all images.
         raise ValueError(
             f"model.width={width}: channels of 1×1 pixels cannot be normalised. Give the images as vectors (N, "
             f"{shape[0]}), or set model.width=64."
@@ -52,7 +52,7 @@ def stem(kind: str, shape: tuple[int, ...], width: int) -> nn.Sequential:
 
 
 def describe_stem(kind: str, shape: tuple[int, ...], width: int) -> str:
-    """Describe what `stem` makes of an input: "conv stem 1×28×28 → 64×6×6"."""
+    """Describe the stem of an input: "conv stem 1×28×28 → 64×6×6"."""
     if len(shape) == 1:
         return f"linear stem {shape[0]} → {width}"
     sides = [side - 2 + 2 * _padding(shape) for side in shape[1:]]
@@ -67,7 +67,7 @@ def _padding(shape: tuple[int, ...]) -> int:
 
 def _halvings(shape: tuple[int, ...]) -> int:
     """Return how often images of `shape` are halved."""
-    # From the size behind the first convolution of 3 x 3.
+    # Starting from the size after the first 3×3 convolution.
     side, count = min(shape[1:]) - 2 + 2 * _padding(shape), 0
     while side >= HALVED_FROM:
         side, count = side // 2, count + 1
@@ -75,7 +75,7 @@ def _halvings(shape: tuple[int, ...]) -> int:
 
 
 def head(width: int, outputs: int, dims: int = 3) -> nn.Sequential:
-    """Return the last layers: a map (B, width, H, W), or a vector (B, width) where `dims` is 1 -> (B, outputs)."""
+    """Return the last layers: feature maps (B, width, H, W), or vectors (B, width) if `dims` is 1 -> (B, outputs)."""
     if dims == 1:
         return nn.Sequential(nn.Linear(width, outputs))
     return nn.Sequential(group_norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs))
@@ -95,7 +95,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(width, width, 1, stride=stride, bias=False) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        # With a stride the shortcut starts behind the first activation, as in He et al.'s pre-activation network.
+        # With a stride the shortcut starts after the first activation, as in He et al.'s pre-activation network.
         h = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(h)
         return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h))))
@@ -115,8 +115,8 @@ class DenseBlock(nn.Module):
 class TimeConv2d(nn.Module):
     """Convolve [t, x], with time as an additional channel, with 3×3 kernels: x (B, C, H, W) -> (B, C', H, W).
 
-    The time channel is the same for all samples, so its convolution is a map of C' × H × W numbers that is added like
-    a bias: the same sum as convolving the concatenation, without making it.
+    The time channel is the same for all samples, so its convolution is a map (C', H, W) that is added like a bias: this
+    gives the same sum as convolving the concatenation, without creating it.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -130,7 +130,7 @@ class TimeConv2d(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         time = F.conv2d(t.expand(1, 1, *x.shape[2:]), self.time_weight, self.bias, padding=1)
-        # In place: the convolution's result is this call's own, and its backward pass does not read it.
+        # In place, since no one else holds the convolution's result and its backward pass does not read it.
         return F.conv2d(x, self.weight, padding=1).add_(time)
 
 
@@ -150,7 +150,7 @@ class ConvField(nn.Module):
 class DenseField(nn.Module):
     """dx/dt = W2 [t, tanh(W1 [t, x] + b1)] + b2, the field of an ODE-Net on vectors: x (B, C) -> (B, C).
 
-    It grows no faster than linearly, so no solution leaves the numbers in finite time.
+    It grows at most linearly, so no solution diverges in finite time.
     """
 
     def __init__(self, width: int) -> None:
@@ -163,7 +163,7 @@ class DenseField(nn.Module):
 
 
 def _with_time(linear: nn.Linear, t: Tensor, x: Tensor) -> Tensor:
-    """Return `linear([t, x])`: the column of the time is the same for all samples, and is added like a bias."""
+    """Return `linear([t, x])`: the term of the time is the same for all samples, and is added like a bias."""
     return torch.addmm(linear.bias + t * linear.weight[:, 0], x, linear.weight[:, 1:].T)
 
 
@@ -176,7 +176,7 @@ class ODEBlock(nn.Module):
     def __init__(self, field: nn.Module, solver: Solver) -> None:
         super().__init__()
         self.field, self.solver = field, solver
-        # Not a buffer: the host reads the times, which on a GPU would wait for the queue.
+        # Not a buffer, since the host reads the times, and on a GPU would wait for the queue.
         self.ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class ConcatSquash(nn.Module):
         self.gate, self.shift = nn.Linear(1, outputs), nn.Linear(1, outputs, bias=False)
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        # Gate and shift depend on the time alone, and are made once for all samples.
+        # Gate and shift depend only on the time, and are computed once for all samples.
         time = t.reshape(1)
         return self.linear(z) * torch.sigmoid(self.gate(time)) + self.shift(time)
 

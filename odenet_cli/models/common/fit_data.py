@@ -1,4 +1,4 @@
-"""Read from a table of observations, before a fit: which state each column measures, and initial values."""
+"""Derive from a table of observations, before a fit, the state that each column measures, and initial values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shown_states(names: Sequence[str], states: Sequence[str], observed: Sequence
 
 
 def check_values(values: Tensor, names: Sequence[str], noise: str, y0: str) -> None:
-    """Raise RequestError for values (S, T, C) that a model with these settings cannot have."""
+    """Raise RequestError for values (S, T, C) that are impossible for a model with these settings."""
     for c, name in enumerate(names):
         column = values[..., c]
         if noise == "log" and bool((column <= 0).any()):
@@ -60,14 +60,14 @@ def check_values(values: Tensor, names: Sequence[str], noise: str, y0: str) -> N
 
 
 def first_values(values: Tensor) -> Tensor:
-    """Return the first value that is not missing of each row of (S, T), (S,); of a row without any the mean of all."""
+    """Return the first known value of each row of (S, T), (S,); for a row without any, the mean of all."""
     known = ~values.isnan()
     first = values.gather(1, known.to(torch.uint8).argmax(1, keepdim=True)).squeeze(1)
     return torch.where(known.any(1), first, values.nanmean())
 
 
 def deviations(values: Tensor, known: Tensor) -> Tensor:
-    """Return the standard deviation of each column of (S, T, C), (C,); 1 where there is none."""
+    """Return the standard deviation of each column of (S, T, C), (C,); 1 if it is undefined or zero."""
     columns = [values[..., c][known[..., c]] for c in range(values.shape[2])]
     result = torch.stack([x.std(correction=0) if len(x) else x.new_zeros(()) for x in columns])
     return torch.where(result > 0, result, 1.0)

@@ -1,4 +1,4 @@
-"""The keys `model.start`, `model.bounds` and `model.fixed` of a fit: names and numbers, checked."""
+"""Check the names and numbers in the keys `model.start`, `model.bounds` and `model.fixed` of a fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Bounds = tuple[float, float]
 
 
 def flat_names(field: nn.Module) -> list[str]:
-    """Return a name for each number among the parameters: alpha, or weight[0,1]."""
+    """Return a name for each scalar of the parameters: alpha, or weight[0,1]."""
     names = []
     for name, weight in field.named_parameters():
         places = itertools.product(*map(range, weight.shape))
@@ -25,7 +25,7 @@ def flat_names(field: nn.Module) -> list[str]:
 
 
 def check_names(known: Collection[str], **keys: Any) -> None:
-    """Raise ValueError for a name that is no parameter and no state."""
+    """Raise ValueError for a name that is neither a parameter nor a state."""
     for key, names in keys.items():
         if key != "fixed" and not isinstance(names, Mapping | None):
             raise ValueError(f"model.{key}={names} must name values: +model.{key}.{next(iter(known))}=…")
@@ -53,9 +53,9 @@ def start_of(field: nn.Module, states: Sequence[str], start: Mapping[str, Any]) 
 def bounds_of(
     field: nn.Module, names: Sequence[str], states: Sequence[str], bounds: Mapping[str, Any], start: Mapping[str, Any]
 ) -> list[Bounds]:
-    """Return the bounds of each parameter, then of each state; an open side is infinite.
+    """Return the bounds of each parameter, then of each state; a missing bound is infinite.
 
-    Raises ValueError for a start outside of them.
+    Raises ValueError for a start outside the bounds.
     """
     positive = dict.fromkeys(getattr(field, "positive", ()), (0.0, math.inf))
     known = {**positive, **{name: _pair(name, pair) for name, pair in bounds.items()}}
@@ -91,7 +91,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _numbers(key: str, value: Any) -> Iterable[float]:
-    """Return the numbers of a value, nested as it may be."""
+    """Return the numbers of a possibly nested value."""
     if isinstance(value, (list, tuple)):
         return [number for part in value for number in _numbers(key, part)]
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -17,18 +17,18 @@ from torch import Tensor
 from odenet_cli.models.common.levenberg_marquardt import DAMPING, MAX_DAMPING, MIN_DAMPING, marquardt_step
 from odenet_cli.ode import Fixed
 
-SPREAD = 2.0  # standard deviation of a drawn parameter, of its logarithm where it has one
-GRID, TOGETHER = 200, 1024  # steps of rough paths, and how many are solved at once
-DESCENDED, DESCENT, WIDTH = 16, 25, 4096  # starts that go down, their steps at most, and the paths of one
-STALLED = 4  # steps in which the best falls by less than a part in a hundred
-REACH = 3.0  # of a step, in a logarithm
+SPREAD = 2.0  # standard deviation of a random parameter, or of its logarithm
+GRID, TOGETHER = 200, 1024  # steps of coarse paths, and the number solved at once
+DESCENDED, DESCENT, WIDTH = 16, 25, 4096  # starts that are improved, their steps at most, and paths solved at once
+STALLED = 4  # number of steps in which the best sum of squares falls by less than 1 %
+REACH = 3.0  # largest step, in logarithms
 FINE = 8  # points of the interpolation between two observations
-MATCHED, ITERATIONS, ENOUGH = 6, 60, 1e-4  # starts of the matching, its steps, and the fall that ends it
-WORTH = 0.5  # of its sum of squares another start must have, or less, to take the place of the one that is given
+MATCHED, ITERATIONS, ENOUGH = 6, 60, 1e-4  # starts of the matching, its steps, and the relative decrease that ends it
+WORTH = 0.5  # a start replaces the given one if its sum of squares is smaller by this factor
 
 
 def find_start(model: Any, problem: Any, seed: int) -> str | None:
-    """Set `model` to the best of its starts; return in words where that comes from, None for the one it had."""
+    """Set `model` to the best of its starts; return the origin of this start as text, None for the given one."""
     generator = torch.Generator().manual_seed(seed)
     given = model.get_free(problem)
     vectors = torch.cat((given[None], _drawn(model, problem, given, generator)))
@@ -41,7 +41,7 @@ def find_start(model: Any, problem: Any, seed: int) -> str | None:
     else:
         best, least = _descend(model, problem, vectors[squares.argsort()])
         origin = f"the best of {model.starts} starts"
-    # Many starts fit equally badly before any has converged: only a clear gain takes the place of what the user gave.
+    # Many starts fit equally badly before convergence: only a clear gain replaces the start given by the user.
     if not least < WORTH * squares[0]:
         return None
     model.set_free(problem, best)
@@ -49,19 +49,19 @@ def find_start(model: Any, problem: Any, seed: int) -> str | None:
 
 
 def _drawn(model: Any, problem: Any, given: Tensor, generator: torch.Generator) -> Tensor:
-    """Return free vectors around one (p + S·d,); states that are observed keep their beginning."""
+    """Draw free vectors around a given one (p + S·d,); observed states keep their initial values."""
     p, series = int(model.free.sum()), len(problem.series)
     hidden = torch.isin(model.free_states.nonzero().flatten(), model.columns, invert=True)
     moves = torch.cat((torch.ones(p, dtype=torch.bool), hidden.repeat(series)))
-    # A number with bounds is drawn in its logarithm or logit, whose unit is 1; any other relative to itself.
+    # A number with bounds is drawn in its logarithm or logit, with unit 1; any other relative to its size.
     width = SPREAD * moves * torch.where(model.has_bounds(series) | (given == 0), 1.0, given.abs())
     return given + width * torch.randn(model.starts - 1, len(given), generator=generator, dtype=given.dtype)
 
 
 def _rough(model: Any, problem: Any, vectors: Tensor) -> Tensor:
-    """Return the residuals (K, n) of free vectors (K, p + S·d), from rough paths.
+    """Return the residuals (K, n) of free vectors (K, p + S·d), from coarse paths.
 
-    In fixed steps a copy that is stiff or runs away costs the others nothing.
+    With fixed steps a stiff or diverging copy does not slow down the others.
     """
     grid = torch.linspace(0, 1, GRID + 1, dtype=vectors.dtype, device=vectors.device)
     place = (problem.times * GRID).long().clamp_max(GRID - 1)
@@ -77,14 +77,14 @@ def _rough(model: Any, problem: Any, vectors: Tensor) -> Tensor:
 
 
 def _squares(model: Any, problem: Any, vectors: Tensor) -> Tensor:
-    """Return the sum of squared residuals of each of the free vectors, (K,); infinite where there is no path."""
+    """Return the sum of squared residuals of each free vector, (K,); infinite if it has no finite path."""
     return _rough(model, problem, vectors).square().sum(1).nan_to_num(torch.inf)
 
 
 def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the free vector, of the first of these (K, q) gone down, with the least sum of squares, and that sum.
+    """Improve the first of the free vectors (K, q); return the one with the least sum of squares, and this sum.
 
-    As many as are cheap to solve at once, with all their derivatives; of a problem with many series few.
+    Their number is limited so that they are cheap to solve at once, with all derivatives: few for many series.
     """
     q = vectors.shape[1]
     u = vectors[: min(DESCENDED, max(1, WIDTH // ((1 + q) * len(problem.series))))]
@@ -93,7 +93,7 @@ def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]
     def linearise(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r = _rough(model, problem, torch.cat((u[:, None], u[:, None] + eye), 1).flatten(0, 1)).view(len(u), 1 + q, -1)
         jacobian = ((r[:, 1:] - r[:, :1]) / 1e-6).transpose(1, 2)
-        # 0 · NaN is NaN: where a derivative is missing the place counts as infinitely bad, and is not gone to.
+        # 0 · NaN is NaN: a point with an undefined derivative counts as infinitely bad, and is rejected.
         squares = r[:, 0].square().sum(1) + 0 * jacobian.sum((1, 2))
         return r[:, 0], jacobian, squares.nan_to_num(torch.inf, posinf=torch.inf)
 
@@ -103,7 +103,7 @@ def _descend(model: Any, problem: Any, vectors: Tensor) -> tuple[Tensor, Tensor]
         normal = (jacobian.mT @ jacobian).nan_to_num()
         diagonal = normal.diagonal(dim1=1, dim2=2)
         normal = normal + torch.diag_embed(damping[:, None] * diagonal + 1e-12 * diagonal.amax(1, True) + 1e-300)
-        # Normal equations, unlike `marquardt_step`: rough, but all starts are solved by one batched call.
+        # Normal equations, unlike `marquardt_step`: less accurate, but one batched call for all starts.
         step = torch.linalg.solve(normal, -(jacobian.mT @ r[..., None]).nan_to_num())[..., 0]
         new_r, new_jacobian, new_squares = linearise(u + step.clamp(-REACH, REACH))
         better = new_squares < squares
@@ -135,14 +135,14 @@ def _matched(model: Any, problem: Any, vectors: Tensor) -> Tensor | None:
     matches = [_minimum(residuals, vector[:p]) for vector in vectors]
     u, _ = min(matches, key=lambda match: match[1])
     vector = torch.cat((u, vectors[0, p:]))
-    # A positive parameter that is best at 0: its logarithm went down without end, and nothing can begin there.
+    # If a positive parameter is best at 0, its logarithm diverges, and the fit cannot start there.
     theta, names = model.split_free(problem, vector[None])[0][0], len(model.names)
     inside = (theta > model.low[:names]) & (theta < model.high[:names])
     return vector if bool(inside[model.free].all()) else None
 
 
 def _minimum(residuals: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, float]:
-    """Return where residuals have their least sum of squares near u, and that sum; infinite if they have none."""
+    """Return a local minimum of the sum of squared residuals near u, and this sum; infinite if not finite."""
     r, damping = residuals(u), DAMPING
     for _ in range(ITERATIONS):
         if not bool(r.isfinite().all()):
@@ -156,7 +156,7 @@ def _minimum(residuals: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, 
 
 
 def _interpolated(model: Any, problem: Any, n: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return times (M,), states (M, D) and their slopes' weights for series n; None for fewer than three points."""
+    """Return times (M,), states (M, D) and their scales (D,) for series n; None for fewer than three points."""
     fitted = ~problem.held_out[n] & ~problem.values[n].isnan().all(1)
     times = problem.begins[n] + problem.lasts[n] * problem.times[n][fitted]
     if len(times) < 3:
@@ -178,7 +178,7 @@ def _interpolated(model: Any, problem: Any, n: int) -> tuple[Tensor, Tensor, Ten
 def _hermite(t: Tensor, x: Tensor, at: Tensor) -> Tensor:
     """Return x (N,) at times t (N,) interpolated at other times (M,), by a cubic Hermite spline; constant outside."""
     h, d = t.diff(), x.diff() / t.diff()
-    inner = (h[1:] * d[:-1] + h[:-1] * d[1:]) / (h[1:] + h[:-1])  # of the parabola through three points
+    inner = (h[1:] * d[:-1] + h[:-1] * d[1:]) / (h[1:] + h[:-1])  # slope of the parabola through three points
     slope = torch.cat((d[:1], inner, d[-1:]))
     k = torch.searchsorted(t, at.contiguous()).clamp(1, len(t) - 1) - 1
     s = ((at - t[k]) / h[k]).clamp(0, 1)
@@ -191,17 +191,17 @@ def _hermite(t: Tensor, x: Tensor, at: Tensor) -> Tensor:
 
 
 def _mismatch(model: Any, theta: Tensor, times: Tensor, states: Tensor, scale: Tensor) -> Tensor:
-    """Return what is left of the states after the integral of the field along them, and their mean: (M·D,)."""
+    """Return the states minus the integral of the field along them, and minus the mean of this: (M·D,)."""
     with torch.no_grad():
         f = model.copies(theta.expand(len(times), -1))(times, states)
-    # x(t) - ∫ f(x(s)) ds is constant for the true parameters; by the trapezoidal rule on the interpolated states.
+    # x(t) - ∫ f(x(s)) ds is constant for the true parameters; the integral is by the trapezoidal rule.
     integral = torch.cat((torch.zeros_like(f[:1]), (0.5 * (f[1:] + f[:-1]) * times.diff()[:, None]).cumsum(0)))
     left = (states - integral) / scale
     return (left - left.mean(0)).flatten() / len(times) ** 0.5
 
 
 def _differences(residuals: Any, u: Tensor) -> Tensor:
-    """Return the derivatives of residuals (n,) by u (p,), by forward differences: (n, p)."""
-    # A part in 10^7: the root of float64's resolution, for the error of a forward difference falls with the step.
+    """Return the derivatives of residuals (n,) with respect to u (p,), by forward differences: (n, p)."""
+    # About the square root of float64's resolution, which balances truncation and rounding of a forward difference.
     steps, r = 1e-7 * u.abs().clamp_min(1e-3), residuals(u)
     return torch.stack([(residuals(u + step) - r) / step.sum() for step in steps.diag()], 1)

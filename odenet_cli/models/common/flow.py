@@ -31,7 +31,7 @@ def check_variance(variance: float) -> None:
 class AugmentedField:
     """Evaluate dz/dt = f(t, z) and dℓ/dt = ∇·f, the instantaneous change of variables (theorem 1).
 
-    state (z (B, *S), ℓ (B,)) -> their derivatives; `noise` (B, *S) belongs to Hutchinson's estimate, and to one solve
+    state (z (B, *S), ℓ (B,)) -> their derivatives; `noise` (B, *S) is that of Hutchinson's estimate, for one solve
     """
 
     field: nn.Module
@@ -45,21 +45,21 @@ class AugmentedField:
             return with_divergence(t, z)
         dz, vjp = value_and_vjp(lambda point: self.field(t, point), z)
         if dz.shape != z.shape:
-            return dz, z.new_zeros(len(z))  # the solver refuses it, naming both shapes
-        if self.noise is not None:  # else the exact trace, also of a flow that trains by Hutchinson's
+            return dz, z.new_zeros(len(z))  # the solver rejects it, naming both shapes
+        if self.noise is not None:  # otherwise the exact trace, also of a flow trained with Hutchinson's estimate
             return dz, (vjp(self.noise) * self.noise).flatten(1).sum(1)
         return dz, exact_divergence(dz, vjp)
 
 
 def value_and_vjp(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return f(z) and v -> vᵀ ∂f/∂z; both can be differentiated where gradients are on.
+    """Return f(z) and v -> vᵀ ∂f/∂z; both can be differentiated if gradients are enabled.
 
-    Compiled it is ∂f/∂z v, whose diagonal is the same: a compiled graph takes no gradient inside, and torch.func.vjp no
-    hooks on saved tensors, such as those of the memory meter.
+    When compiled, return ∂f/∂z v instead, with the same diagonal: a compiled graph cannot call autograd, and
+    torch.func.vjp does not support hooks on saved tensors, such as those of the memory meter.
     """
     if torch.compiler.is_compiling():
         return f(z), lambda v: torch.func.jvp(f, (z,), (v,))[1]
-    # The divergence is differentiated in training: then the product's own graph is wanted.
+    # In training the divergence is differentiated, which needs the graph of the product.
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         point = z if z.requires_grad else z.detach().requires_grad_()
@@ -77,9 +77,9 @@ def value_and_vjp(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Cal
 
 
 def exact_divergence(dz: Tensor, vjp: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return Σ_i ∂f_i/∂z_i of each sample, (B,), by one vector-Jacobian product a dimension."""
+    """Return Σ_i ∂f_i/∂z_i of each sample, (B,), by one vector-Jacobian product per dimension."""
     total = torch.zeros_like(dz.flatten(1)[:, 0])
-    # e_iᵀ J, of which only entry i is wanted: D products for D numbers, hence Hutchinson's estimate in many dimensions.
+    # Only entry i of e_iᵀ J is needed: D products for D numbers, hence Hutchinson's estimate in many dimensions.
     for i in range(dz[0].numel()):
         unit = torch.zeros_like(dz).flatten(1)
         unit[:, i] = 1.0
@@ -89,7 +89,7 @@ def exact_divergence(dz: Tensor, vjp: Callable[[Tensor], Tensor]) -> Tensor:
 
 def hutchinson_noise(kind: str, z: Tensor) -> Tensor:
     """Draw ε like z with mean 0 and covariance I, so that E[εᵀ J ε] = tr J; the same numbers in every precision."""
-    # Both have covariance I; the variance of εᵀJε is smaller with signs, which leave the diagonal of J out of it.
+    # Both have covariance I; with random signs the diagonal of J does not contribute to the variance of εᵀJε.
     if kind == "gaussian":
         return torch.randn_like(z, dtype=widest(z.device)).to(z)
     return torch.randint_like(z, 2).mul_(2).sub_(1)

@@ -14,14 +14,14 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from odenet_cli.models.common.fit_keys import bounds_of, check_names, flat_names, start_of
 
-NEAR = 1e-6  # a share of the room inside bounds
+NEAR = 1e-6  # share of the interval between bounds
 
 
 class FreeVector(nn.Module):
     """Hold a field with its parameters, and the states at the beginning of series, `initial` (S, D).
 
-    A free vector u (p + S·d,) holds, transformed where they have bounds, the parameters that are fitted and then,
-    series by series, the states that are: `free` (P,) and `free_states` (D,) say which. The others keep their start.
+    A free vector u (p + S·d,) holds the fitted parameters and then, series by series, the fitted initial states, all of
+    them transformed if they have bounds: `free` (P,) and `free_states` (D,) are their masks. The others are fixed.
     """
 
     free: Tensor
@@ -49,7 +49,7 @@ class FreeVector(nn.Module):
 
     @torch.no_grad()
     def _move_inside(self) -> None:
-        """Begin parameters that lie outside their bounds between them, or beside the only one."""
+        """Move parameters outside their bounds to a start between them, or near the only one."""
         x, low, high = self.natural(), self.low[: len(self.names)], self.high[: len(self.names)]
         above, below, both = _kinds(low, high)
         inside = torch.where(above, low + torch.where(low == 0, 1.0, low.abs()), x)
@@ -65,7 +65,7 @@ class FreeVector(nn.Module):
         return int(self.free.sum()) + len(problem.series) * int(self.free_states.sum())
 
     def free_names(self, series: Sequence[str]) -> list[str]:
-        """Return the names of the numbers in a free vector; with several series, a state's has that of its series."""
+        """Return the names of the numbers in a free vector; with several series, names of states include the series."""
         shared = [name for name, free in zip(self.names, self.free.tolist()) if free]
         states = [name for name, free in zip(self.states, self.free_states.tolist()) if free]
         return shared + [f"{state}(0)" + (f" of {s}" if len(series) > 1 else "") for s in series for state in states]
@@ -82,10 +82,10 @@ class FreeVector(nn.Module):
         self.initial[problem.series] = initial
 
     def split_free(self, problem: Any, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return parameters (K, P) and states at the beginning (K, S, D) of free vectors (K, p + S·d)."""
+        """Return the parameters (K, P) and the initial states (K, S, D) of free vectors (K, p + S·d)."""
         count, p = len(self.names), int(self.free.sum())
         low, high = self.low[count:][self.free_states], self.high[count:][self.free_states]
-        # What is not fitted stays as it is in every copy.
+        # Numbers that are not fitted are the same in every copy.
         theta = self.natural().repeat(len(u), 1)
         theta[:, self.free] = from_free(u[:, :p], self.low[:count][self.free], self.high[:count][self.free])
         initial = self.initial.detach()[problem.series].repeat(len(u), 1, 1)
@@ -94,7 +94,7 @@ class FreeVector(nn.Module):
         return theta, initial
 
     def slopes(self, problem: Any) -> Tensor:
-        """Return the derivative of each fitted number by its place in the free vector, (p + S·d,)."""
+        """Return the derivative of each fitted number with respect to its entry of the free vector, (p + S·d,)."""
         return self._vector(problem, derivative)
 
     def _vector(self, problem: Any, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
@@ -105,13 +105,14 @@ class FreeVector(nn.Module):
         return torch.cat((shared, states[:, self.free_states].flatten()))
 
     def has_bounds(self, series: int = 1) -> Tensor:
-        """Return which of the numbers of a free vector of so many series, (p + S·d,), are logarithms or logits."""
+        """Return which numbers of a free vector for this number of series, (p + S·d,), are logarithms or logits."""
         return self._each(self.low.isfinite() | self.high.isfinite(), series)
 
     def near_bound(self, problem: Any, usual: Tensor) -> Tensor:
-        """Return the bound that each fitted number has come close to, NaN where it is away from any, (p + S·d,).
+        """Return the bound close to each fitted number, NaN if there is none, (p + S·d,).
 
-        By a share NEAR of the room between two bounds, or, of one alone, of the distance to a `usual` number, (P + D,).
+        Close means a share NEAR of the interval between two bounds or, for a single bound, of its distance to a `usual`
+        number, (P + D,).
         """
         low, high, usual = (self._each(x, len(problem.series)) for x in (self.low, self.high, usual.double()))
         x = self._vector(problem, lambda x, *_: x)
@@ -120,13 +121,13 @@ class FreeVector(nn.Module):
         return bound.where((x - bound).abs() < NEAR * torch.where(room > 0, room, 1.0), torch.nan)
 
     def _each(self, known: Tensor, series: int) -> Tensor:
-        """Return for each number of a free vector the value of its parameter or state, (P + D,) -> (p + S·d,)."""
+        """Return for each number of a free vector the value for its parameter or state, (P + D,) -> (p + S·d,)."""
         names = len(self.names)
         return torch.cat((known[:names][self.free], known[names:][self.free_states].repeat(series)))
 
 
 def to_free(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return u (*S) of x (*S) inside its bounds, which are infinite if there are none."""
+    """Return u (*S) for x (*S) inside its bounds, which are infinite if there are none."""
     above, below, both = _kinds(low, high)
     u = torch.where(above, (x - low).log(), x)
     u = torch.where(below, -(high - x).log(), u)
@@ -134,7 +135,7 @@ def to_free(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def from_free(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return x (*S) of u (*S)."""
+    """Return x (*S) for u (*S)."""
     above, below, both = _kinds(low, high)
     x = torch.where(above, low + u.exp(), u)
     x = torch.where(below, high - (-u).exp(), x)

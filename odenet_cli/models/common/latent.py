@@ -31,7 +31,7 @@ class LatentField(nn.Module):
 
 
 class Controlled(nn.Module):
-    """Call a field of the user's own with the controls at t: f(t, z, u), u (B, C)."""
+    """Call a user's own field with the controls at t: f(t, z, u), u (B, C)."""
 
     def __init__(self, own: nn.Module) -> None:
         super().__init__()
@@ -42,20 +42,20 @@ class Controlled(nn.Module):
 
 
 class LatentVAE(nn.Module):
-    """A variational autoencoder whose latent variable is the start of a path; a model adds its decoder.
+    """A variational autoencoder whose latent variable is the start of a path; a subclass adds its decoder.
 
-    latent          numbers of z
-    rnn, cell       units of the recurrent network of q(z0 | x), and their kind
+    latent          dimension of z
+    rnn, cell       number and kind of the units of the recurrent network of q(z0 | x)
     hidden, layers  units and layers of the field
     kl              weight of KL(q ‖ p) in the loss; it rises from 0 over the first `warmup` steps of training
-    field           a vector field of the user's own for z (B, latent), made with `field_args`; None: a `LatentField`
-    masked          values may be missing, and the network reads which are there
-    controls        how many are known at all times, read by network and field
+    field           a user's own vector field for z (B, latent), constructed with `field_args`; None: a `LatentField`
+    masked          values may be missing, and the network reads which are known
+    controls        number of controls, read by network and field
     """
 
     updates: Tensor
     field: nn.Module
-    noise_left: Tensor | None = None  # (N, L), of the N samples that are still to be scored, in `noise_by_sample`
+    noise_left: Tensor | None = None  # (N, L), of the N remaining samples to be scored, in `noise_by_sample`
 
     def __init__(
         self,
@@ -93,14 +93,14 @@ class LatentVAE(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Return z0 drawn from q, (B, L), KL(q ‖ p), (B,), and its weight in the loss.
 
-        Outside of training the best guess, the mean, follows the samples: (2B, L). The noise is then always the same,
-        so that a score can be repeated, whatever its batches (`noise_by_sample`).
+        Outside of training the means of q follow the samples: (2B, L). The noise is then always the same, so that
+        scores are reproducible for any batch size (`noise_by_sample`).
         """
         mean, log_sd = self.recognition(times, values, observed_mask, control)
         weight: Tensor | float = self.kl
         if self.warmup and self.training:
             weight = self.kl * (self.updates / self.warmup).clamp(max=1)
-        # On the CPU: checkpoints keep the state of its generator.
+        # On the CPU, since checkpoints store the state of its generator.
         noise = torch.randn(mean.shape) if self.training else self._scoring_noise(len(mean))
         z0 = mean + log_sd.exp() * noise.to(mean)
         if self.training:
@@ -110,7 +110,7 @@ class LatentVAE(nn.Module):
         return z0, kl_to_standard_normal(mean, log_sd), weight
 
     def _scoring_noise(self, size: int) -> Tensor:
-        """Return the noise (size, L) of the next samples that are scored."""
+        """Return the noise (size, L) of the next samples to be scored."""
         if self.noise_left is None:
             return self._fixed_noise(size)
         noise, self.noise_left = self.noise_left[:size], self.noise_left[size:]
@@ -134,15 +134,15 @@ class LatentVAE(nn.Module):
         return z0.flatten(0, 1)
 
     def flow(self, z0: Tensor, ts: Sequence[float], control: Control | None = None) -> Tensor:
-        """Return z at the rising times `ts` at or after 0, for all samples the same: (B, T, L)."""
+        """Return z at increasing times `ts` ≥ 0, the same for all samples: (B, T, L)."""
         solver, args = self.solving(control, len(z0))
         return outputs(solver, self.field, z0, ts, args).transpose(0, 1)
 
     def solving(self, control: Control | None, size: int) -> tuple[Solver, tuple[Control, ...]]:
-        """Return the solver and the field's arguments, for `size` states: the batch of `control`, perhaps repeated."""
+        """Return the solver and the field's arguments for `size` states: the batch of `control`, possibly repeated."""
         if control is None:
             return self.solver, ()
-        # Behind the samples stand their best guesses (`encode`), or more draws of each: every time the same batch.
+        # The samples are followed by their means (`encode`) or by more draws, each time in the order of the batch.
         known = control.repeat(size // len(control.knots))
         return known.solver(self.solver, self.warn), (known,)
 

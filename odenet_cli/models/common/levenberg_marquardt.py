@@ -11,16 +11,16 @@ from torch import Tensor
 
 Evaluate = Callable[[Tensor], Tensor | None]
 
-DAMPING = 1e-3  # to begin with, in units of the squares of J's columns
+DAMPING = 1e-3  # initial damping, relative to the squared norms of J's columns
 MIN_DAMPING, MAX_DAMPING = 1e-14, 1e14
-MAX_TRIALS = 20  # dampings tried in a step
-ROUNDING = 1e-13  # of the sum of squares, by which it could still fall
+MAX_TRIALS = 20  # dampings tried per step
+ROUNDING = 1e-13  # smallest relative decrease of the sum of squares that is more than rounding
 
 
 class Step(NamedTuple):
     """Hold the outcome of a step: the parameters u (p,), their residuals (n,), and the damping of the next step.
 
-    taken  whether the sum of squares fell; if not, u and the residuals are as they were
+    taken  whether the sum of squares fell; if not, u and the residuals are unchanged
     """
 
     u: Tensor
@@ -32,24 +32,24 @@ class Step(NamedTuple):
 def marquardt_step(
     u: Tensor, r: Tensor, jacobian: Tensor, evaluate: Evaluate, damping: float, length: float = 1.0
 ) -> Step:
-    """Return the first step of growing damping that lowers r·r; `length` is the part of it that is taken.
+    """Increase the damping until a step lowers r·r, and return this step; `length` is the fraction of it that is taken.
 
-    u (p,), r (n,) = evaluate(u), jacobian (n, p). Where there are no residuals, or they are not finite, a step is too
-    long.
+    u (p,), r (n,) = evaluate(u), jacobian (n, p). A step with missing residuals, or residuals that are not finite, is
+    too long.
     """
-    # Damped in units of J's columns, so that the step does not depend on the units of the parameters.
+    # Damping relative to J's columns makes the step independent of the units of the parameters.
     scale, growth = jacobian.norm(dim=0).clamp_min(1e-12 * float(jacobian.norm()) + 1e-300), 2.0
     for _ in range(MAX_TRIALS):
-        # As one least-squares problem: the normal equations would square the condition number.
+        # Solve a least-squares problem, since the normal equations would square the condition number.
         whole = torch.cat((jacobian, math.sqrt(damping) * scale.diag()))
         delta = length * torch.linalg.lstsq(whole, torch.cat((-r, torch.zeros_like(u))), driver="gelsd").solution
-        # What the linear model promises; where that is rounding, the minimum has been reached.
+        # The decrease predicted by the linear model; if it is within rounding, the minimum has been reached.
         fall = float(r @ r - (r + jacobian @ delta).square().sum())
         if fall <= ROUNDING * float(r @ r):
             break
         tried = evaluate(u + delta)
         if tried is not None and bool(tried.isfinite().all()) and tried @ tried < r @ r:
-            # Nielsen: the better the linear model has foretold the fall, the less damping for the next step.
+            # Nielsen: the better the linear model has predicted the decrease, the less damping for the next step.
             gain = float(r @ r - tried @ tried) / fall
             damping *= max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
             return Step(u + delta, tried, max(damping, MIN_DAMPING), True)
@@ -58,12 +58,12 @@ def marquardt_step(
 
 
 def relative_offset(r: Tensor, jacobian: Tensor) -> float:
-    """Return the length of r in the tangent plane over that across it, per degree of freedom (Bates & Watts 1981).
+    """Return the ratio of r along to r across the tangent plane, per degree of freedom (Bates & Watts 1981).
 
-    Zero at the minimum; below 0.001 the distance from it is of no account beside the errors of the parameters.
+    It is zero at the minimum; below 0.001 the distance from the minimum is negligible beside the parameters' errors.
     """
     n, p = jacobian.shape
-    # An orthonormal basis of the tangent plane, from columns of length 1, without directions that they hardly span.
+    # An orthonormal basis of the tangent plane, from normalised columns, without directions that they hardly span.
     q, size, _ = torch.linalg.svd(jacobian / jacobian.norm(dim=0).clamp_min(1e-300), full_matrices=False)
     along = q[:, size > 1e-9 * size[0]].T @ r
     across = float(r @ r - along @ along)

@@ -13,7 +13,7 @@ from odenet_cli import registry
 from odenet_cli.errors import RequestError
 from odenet_cli.ode import Fixed
 
-MAX_TRIED = 2**28  # parameters of a field that is called once before anything else is
+MAX_TRIED = 2**28  # largest number of parameters of a field that is called once in advance
 
 
 def check_no_options(field_args: Mapping[str, Any] | None) -> None:
@@ -25,20 +25,20 @@ def check_no_options(field_args: Mapping[str, Any] | None) -> None:
 def own_field(
     target: str, field_args: Mapping[str, Any] | None, shape: tuple[int, ...], controls: int = 0
 ) -> nn.Module:
-    """Return the user's vector field `forward(t (), y (B, *shape)) -> (B, *shape)`, made with `field_args`.
+    """Return the user's vector field `forward(t (), y (B, *shape)) -> (B, *shape)`, constructed with `field_args`.
 
-    With controls its forward also takes their values u (B, controls). Its constructor is also given `shape`, that of
-    one state, and the number of `controls`, if it takes them. The field is called once, on two states; raises
-    RequestError if that fails, or what it returns is not like the state.
+    With controls its forward also takes their values u (B, controls). Its constructor also receives `shape`, that of
+    one state, and the number of `controls`, if it has these arguments. The field is called once, on two states; raises
+    RequestError if this fails, or the result is not like the state.
     """
     own, options = registry.load_class("model.field", target), dict(field_args or {})
     given: dict[str, Any] = {"shape": shape} | ({"controls": controls} if controls else {})
     registry.check_options("model.field_args", own, options, given=tuple(given), sign="+")
     options |= {key: value for key, value in given.items() if key in inspect.signature(own).parameters}
     field: nn.Module = own(**options)
-    with torch.random.fork_rng(devices=()), torch.device("cpu"):  # so that the call draws no number of the run's
+    with torch.random.fork_rng(devices=()), torch.device("cpu"):  # the call must not advance the run's generator
         if sum(parameter.numel() for parameter in field.parameters()) < MAX_TRIED:
-            # A model without memory is one on the meta device, whose tensors hold no numbers to compute with.
+            # Tensors on the meta device hold no numbers to compute with.
             on_meta = any(parameter.is_meta for parameter in field.parameters())
             u = (torch.randn(2, controls),) if controls else ()
             try_field(target, own(**options) if on_meta else field, torch.randn(2, *shape), u)

@@ -20,7 +20,7 @@ class Forecast(NamedTuple):
     spread  (…)        their standard deviation, broadcast to `mean`
     kl      (B,)       KL(q(z0) ‖ p(z0)); None for a model without a latent variable
     weight             of the KL divergence in the loss
-    path    (B, M, D)  the best guess at the target times; None without target times
+    path    (B, M, D)  the prediction at the target times; None without target times
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ def perceptron(inputs: int, hidden: int, layers: int, outputs: int, activation: 
 
 
 def series_features(shape: tuple[int, ...], classes: int, controlled: bool = True) -> int:
-    """Return the number of features of one observation; raise ValueError for data that are no series.
+    """Return the number of features of one observation; raise ValueError for data other than series.
 
     controlled  the model takes controls
     """
@@ -50,17 +50,17 @@ def series_features(shape: tuple[int, ...], classes: int, controlled: bool = Tru
 
 
 def has_missing(shape: tuple[int, ...]) -> bool:
-    """Return whether values of the data may be missing (NaN): their shape is (2, D), values and which are there."""
+    """Return whether values of the data may be missing (NaN): their shape is (2, D), values and mask."""
     return len(shape) in (2, 3) and shape[0] == 2
 
 
 def count_controls(shape: tuple[int, ...]) -> int:
-    """Return how many controls the data have: their shape is (1 or 2, D, controls)."""
+    """Return the number of controls of the data, whose shape is (1 or 2, D, controls)."""
     return shape[2] if len(shape) == 3 and shape[0] in (1, 2) else 0
 
 
 def network_inputs(values: Tensor, masked: bool) -> Tensor:
-    """Return values (…, D) with missing ones at their mean, 0; if `masked` also which are there: (…, 2D).
+    """Return values (…, D) with missing ones replaced by the mean, 0; if `masked` followed by the mask: (…, 2D).
 
     As in Rubanova, Chen & Duvenaud, "Latent ODEs for irregularly-sampled time series" (2019), section 4.
     """
@@ -69,19 +69,19 @@ def network_inputs(values: Tensor, masked: bool) -> Tensor:
 
 
 def recurrent_layer(name: str, inputs: int, hidden: int) -> nn.RNN | nn.GRU:
-    """Return a recurrent layer, batch first. torch projects the inputs of all times by one product, then steps."""
+    """Return a recurrent layer, batch first. torch projects the inputs of all times by one matrix product."""
     check_choice("cell", name, CELLS)
     return CELLS[name](inputs, hidden, batch_first=True)
 
 
 class Recognition(nn.Module):
-    """q(z0 | x): run a recurrent network backwards over the observations, to the mean and log σ of z0.
+    """Compute the mean and log σ of q(z0 | x) by a recurrent network that reads the observations backward.
 
     times (B, N), values (B, N, D), observed_mask (B, N) -> (B, L), (B, L)
 
-    With each observation it reads the time since the one before it, or since 0, if `masked` which values are there, and
-    the `controls` then.
-    Padding stands behind the observations, so in reverse order it comes last, after the state that is used.
+    With each observation it reads the time since the previous one, or since 0, the mask of the values if `masked`, and
+    the `controls` at that time. In reverse order, repetitions of the first observation replace the padding; they come
+    last, after the state that is used.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Recognition(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         since = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         read = [network_inputs(values, self.masked), since[..., None], *([control.at(times)] if control else [])]
-        # From the last observation to the first: the state behind the first one knows all of them.
+        # From the last observation to the first: the state after the first one depends on all of them.
         last = observed_mask.sum(1, keepdim=True) - 1
         reverse = (last - torch.arange(times.shape[1], device=times.device)).clamp_min(0)
         states, _ = self.cell(gather_times(torch.cat(read, 2), reverse))
@@ -116,15 +116,15 @@ def kl_to_standard_normal(mean: Tensor, log_sd: Tensor) -> Tensor:
 
 
 def stratified_normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return normal noise of the shape of `like` (count, *S), of which every `count` are one from each part of equal
-    probability: their mean is 0, and their quantiles hardly vary."""
+    """Return stratified normal noise of the shape of `like` (count, *S): along the first dimension, one number from
+    each of `count` intervals of equal probability, so that the mean is 0 and the quantiles hardly vary."""
     # A random permutation for each number: sample i takes the normal quantile at (rank + 1/2) / count.
     rank = torch.rand(like.shape, generator=generator).argsort(0)
     return torch.special.ndtri((rank.to(torch.float64) + 0.5) / len(like)).to(like)
 
 
 def interpolate(times: Tensor, values: Tensor, t: Tensor) -> Tensor:
-    """Return values (B, K, D) at rising times (B, K), interpolated at t (B, M), constant outside: (B, M, D)."""
+    """Interpolate values (B, K, D) at increasing times (B, K) linearly at t (B, M), constant outside: (B, M, D)."""
     if times.shape[1] == 1:
         return values.expand(-1, t.shape[1], -1)
     right = torch.searchsorted(times, t.contiguous()).clamp(1, times.shape[1] - 1)

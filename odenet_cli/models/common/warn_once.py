@@ -1,4 +1,4 @@
-"""Warn once per run of what a model notices while it computes."""
+"""Log each kind of warning of a model once per run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ log = logging.getLogger("odenet")
 
 
 class WarnOnce:
-    """Warn of each kind of thing once. A model holds one, so that each job of a sweep in one process has its own."""
+    """Log each kind of warning once. Each model has its own, so that jobs of a sweep in one process are separate."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def __call__(self, text: str, *values: object) -> None:
-        """Log `text`, which is the same for things of a kind, with `values` in it."""
+        """Log `text`, which identifies the kind of warning, with `values` inserted."""
         if text not in self._said:
             self._said.add(text)
             log.warning(text, *values)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WarnOnce:
-        return self  # scoring copies the model, each time anew
+        return self  # scoring copies the model every time

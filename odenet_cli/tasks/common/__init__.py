@@ -1,1 +1,1 @@
-"""What tasks share."""
+"""Shared parts of tasks."""

@@ -1,10 +1,10 @@
-"""The band of 90 % of a forecast: quantiles of draws, and by how much held-out series show that it has to be wider.
+"""The 90 % band of a forecast: quantiles of draws, and the factors that calibrate it on held-out series.
 
-A model's likelihood is fitted to the window that it sees, with one standard deviation for all times. Behind the window
-it may err by more, or by less. So the band is scaled around the median, by the factor with which it would have held
-90 % of the observations of the validation series (conformal prediction: Romano, Patterson & Candès, "Conformalized
-quantile regression", 2019). Of each column the factor is one for the window; behind it, where errors grow, it goes by
-the time from its end: one for each fifth of what is known there, linear between their middles.
+A model's likelihood is fitted to the window that it sees, with one standard deviation for all times. After the window
+its errors may be larger or smaller. So the band is scaled around the median, by the factor with which it would have
+covered 90 % of the observations of the validation series (conformal prediction: Romano, Patterson & Candès,
+"Conformalized quantile regression", 2019). Each column has one factor for the window; after it, where errors grow, the
+factor depends on the time since its end: one for each fifth of the observations there, linear between their middles.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 
 SHARE = 0.9
 LEVELS = (0.05, 0.5, 0.95)
-MIN_OBSERVATIONS = 20  # of fewer the factor would be chance
-MAX_LEADS = 5  # times behind the window that have factors of their own
+MIN_OBSERVATIONS = 20  # with fewer the factor would be too random
+MAX_LEADS = 5  # times after the window with their own factors
 
 
 class Factors(NamedTuple):
-    """Hold by how much the band of each of D columns is scaled.
+    """Hold the factors that scale the band of each of D columns.
 
     window   (D,)    in the window
-    leads    (K,)    times behind its end, rising, in the model's units
+    leads    (K,)    increasing times after its end, in the model's units
     further  (K, D)  at these
     """
 
@@ -35,7 +35,7 @@ class Factors(NamedTuple):
     further: Tensor
 
     def at(self, lead: Tensor) -> Tensor:
-        """Return the factors (M, D) so far behind the window's end (M,): linear between, held outside."""
+        """Return the factors (M, D) at times (M,) after the window's end: linear in between, constant outside."""
         right = torch.searchsorted(self.leads, lead.contiguous()).clamp_max(len(self.leads) - 1)
         left = (right - 1).clamp_min(0)
         share = ((lead - self.leads[left]) / (self.leads[right] - self.leads[left])).nan_to_num().clamp(0, 1)
@@ -45,15 +45,15 @@ class Factors(NamedTuple):
 
 def quantiles(draws: Tensor, levels: tuple[float, ...] = LEVELS) -> Tensor:
     """Return the quantiles of (count, *S) at each level, linear between the draws: (len(levels), *S)."""
-    # Not torch.quantile, which takes 16 million numbers at most.
+    # Not torch.quantile, which accepts at most 16 million numbers.
     ordered, places = draws.sort(0).values, [level * (len(draws) - 1) for level in levels]
     return torch.stack([ordered[int(p)].lerp(ordered[min(int(p) + 1, len(draws) - 1)], p % 1) for p in places])
 
 
 def factors(truth: Tensor, band: Tensor, mask: Tensor) -> list[float | None]:
-    """Return for each column by how much the band must be scaled to hold 90 % of what is known where `mask` is true.
+    """Return for each column the factor with which the band covers 90 % of the known values where `mask` is true.
 
-    truth  (B, M, D), NaN where unknown; band (3, B, M, D), its quantiles; mask (B, M). None: too little is known.
+    truth  (B, M, D), NaN if unknown; band (3, B, M, D), its quantiles; mask (B, M). None: too few values are known.
     """
     low, middle, high = band
     away = torch.where(truth < middle, (middle - truth) / (middle - low), (truth - middle) / (high - middle))
@@ -64,9 +64,9 @@ def factors(truth: Tensor, band: Tensor, mask: Tensor) -> list[float | None]:
 def factors_behind(
     truth: Tensor, band: Tensor, mask: Tensor, lead: Tensor
 ) -> tuple[list[float], list[list[float | None]]]:
-    """Return times behind the window and the factors there, (K,) and (K, D), as `factors` has them.
+    """Return times after the window, (K,), and the factors there as in `factors`, (K, D).
 
-    lead  (B, M) time behind the end of the window
+    lead  (B, M) time after the end of the window
     """
     known = mask[..., None] & ~truth.isnan()
     least, ordered = int(known.sum((0, 1)).min()), lead[known.any(2)].sort().values
@@ -79,10 +79,11 @@ def factors_behind(
 
 
 def _factor(away: Tensor, known: Tensor) -> float | None:
-    """Return the factor of one column, by how far the truth is away from the median, in half bands (B, M).
+    """Return the factor of one column, from the distances of the true values from the median in half bands (B, M).
 
-    Of n independent values 0.9 (n + 1) must lie inside for the next to do so at 90 %. Values of a series are not: n is
-    the number of independent ones that would let the share inside vary as it does from series to series (Kish 1965).
+    Of n independent values 0.9 (n + 1) must lie inside for the next to do so with probability 0.9. Values of a series
+    are not independent: n is the number of independent values for which the share inside would vary as much as it does
+    between the series (effective sample size, Kish 1965).
     """
     values, counts = away[known], known.sum(1)
     if len(values) < MIN_OBSERVATIONS:

@@ -1,4 +1,4 @@
-"""Arrays of the figures of a flow: densities, samples and particles on the way from noise to data."""
+"""Compute the arrays of a flow's figures: densities, samples and particles on the way from noise to data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Frame = Sequence[tuple[float, float]]
 
 @torch.no_grad()
 def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
-    """Return what the flow does in the plane, on a grid of the `frame` ((x0, x1), (y0, y1)).
+    """Return densities and paths of a flow in the plane, on a grid of the `frame` ((x0, x1), (y0, y1)).
 
     times      (T,) fractions of the way from noise to data
     x, y       (G,) the grid
@@ -33,7 +33,7 @@ def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
     arrays: dict[str, Tensor] = {"x": x, "y": y, "times": torch.tensor(times)}
     if callable(getattr(model, "log_prob", None)):
         chunks = torch.split(grid_points(x, y).reshape(-1, 2), CHUNK)
-        # A user's flow without `flow` need not know what a fraction of the way is.
+        # A user's flow without `flow` need not support a fraction of the way.
         arguments = [(time,) for time in times] if moving else [()]
         log_densities = [torch.cat([model.log_prob(chunk, *time) for chunk in chunks]) for time in arguments]
         arrays["density"] = torch.stack(log_densities).exp().reshape(len(times), GRID, GRID)
@@ -51,11 +51,11 @@ def snapshots(model: Any, frame: Frame) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def beside(model: Any, x: Tensor, units: Any) -> dict[str, Tensor]:
-    """Return what is shown of points x (N, D) in the units of the data: `restored` and `log_scale` of `units`.
+    """Return the arrays shown for points x (N, D), in the units of the data: `restored` and `log_scale` of `units`.
 
-    points                (S, D) the first of them
+    points                (S, D) the first points
     samples               (S, D) of the flow, if it draws any
-    line, line_density    (G,) of one dimension: places, and the density there
+    line, line_density    (G,) in one dimension: positions, and the density there
     """
     like = next(model.parameters())
     arrays = {"points": units.restored(x[:SAMPLES])}
@@ -77,7 +77,7 @@ def grid_points(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def round_trip(model: Any, x: Tensor) -> float | None:
-    """Return the largest distance at which data come back from noise; None without `to_noise` and `generate`."""
+    """Return the largest round-trip error from data to noise and back; None without `to_noise` and `generate`."""
     if not (hasattr(model, "to_noise") and hasattr(model, "generate")):
         return None
     x = x.to(next(model.parameters()))

@@ -1,8 +1,9 @@
-"""What a least-squares fit says of its parameters: errors, intervals, what the data do not determine, a forecast.
+"""Infer the parameters' errors of a least-squares fit: intervals, undetermined combinations, and forecasts.
 
 The covariance is σ² (JᵀJ)⁻¹ with σ² from the residuals and n - p degrees of freedom (Seber & Wild, "Nonlinear
-Regression", 1989, section 2.1.2; Bates & Watts, "Nonlinear Regression Analysis", 1988, section 2.3), J by the free
-vector of the fit. An interval is the one of Student's t there, taken back: that of a positive parameter is above 0.
+Regression", 1989, section 2.1.2; Bates & Watts, "Nonlinear Regression Analysis", 1988, section 2.3), J with respect to
+the free vector of the fit. Intervals are those of Student's t in the free vector, transformed back, so that the
+interval of a positive parameter is positive.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import torch
 from scipy.special import stdtrit  # the quantile of scipy.stats.t, without its second of import
 from torch import Tensor
 
-UNDETERMINED = 1e-6  # of a singular value of the scaled J, beside the largest: J is known to about 1e-9
-TIED = 0.98  # a correlation from which two parameters are hardly told apart
-SHARE = 0.1  # of a direction that a parameter has, to be named in it
+UNDETERMINED = 1e-6  # of a singular value of the scaled J, relative to the largest: J is accurate to about 1e-9
+TIED = 0.98  # correlation above which two parameters are hardly distinguishable
+SHARE = 0.1  # least share of a direction for a parameter to be named in it
 LEVEL = 0.95
 
 
 class Inference(NamedTuple):
     """Hold the estimates and errors of the p numbers of a free vector.
 
-    covariance    (p, p) of the free vector, over what is determined
+    covariance    (p, p) of the free vector, in the determined directions
     correlation   (p, p)
-    determined    (p,) whether the data determine it
-    combinations  the numbers in each direction that is not determined
-    bounds        (p,) the bound at which a number is held as if it were fixed; NaN: none
+    determined    (p,) whether the data determine each number
+    combinations  the numbers in each undetermined direction
+    bounds        (p,) the bound at which a number is held as if fixed; NaN: none
     variance      of a residual, in units of sigma²
     freedom       degrees of freedom, n - p
     residuals     (n,) in units of sigma
@@ -71,11 +72,11 @@ def infer(model: Any, problem: Any) -> Inference:
 
 
 def estimates(model: Any, problem: Any, inference: Inference, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return value, standard error and 95 % interval of each number; None where the data do not determine it."""
+    """Return value, standard error and 95 % interval of each number; None if the data do not determine it."""
     u, errors = model.get_free(problem), inference.covariance.diagonal().sqrt()
     reach = inference.quantile((1 + LEVEL) / 2) * errors
     values, low, high = (natural(model, problem, x) for x in (u, u - reach, u + reach))
-    # As by the parameters themselves: the Gauss-Newton matrix follows them.
+    # The same as from derivatives by the parameters themselves, since the Gauss-Newton matrix transforms accordingly.
     natural_errors = (errors * model.slopes(problem)).tolist()
     rows = zip(names, values.tolist(), natural_errors, low.tolist(), high.tolist(), inference.determined.tolist())
     found = {
@@ -130,7 +131,7 @@ def warnings(inference: Inference, names: Sequence[str], autocorrelation: dict[s
 
 
 def autocorrelations(model: Any, problem: Any, r: Tensor, columns: Sequence[str]) -> dict[str, float]:
-    """Return the correlation of each residual with the one before it, of the same series and column."""
+    """Return for each column the correlation of residuals with their predecessors in the same series."""
     fitted = model.fitted(problem)
     whole = torch.full(fitted.shape, torch.nan, dtype=r.dtype, device=r.device)
     whole[fitted] = r
@@ -145,9 +146,9 @@ def autocorrelations(model: Any, problem: Any, r: Tensor, columns: Sequence[str]
 def forecast(model: Any, problem: Any, inference: Inference, at: Any, levels: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Return mean (S, M, C) and quantiles (L, S, M, C) of future observations at the times of `at`.
 
-    The variance is that of the path by its parameters (the delta method) and that of an observation.
+    The variance is the sum of that of the path due to its parameters (the delta method) and that of an observation.
 
-    at  the `problem` with other times (S, M), as parts of each series' time
+    at  the `problem` with other times (S, M), as fractions of each series' duration
     """
     path, derivatives = model.sensitivities(at)
     centre, p = model.compared(path[..., model.columns]), int(model.free.sum())

@@ -1,6 +1,6 @@
-"""Numbers that add up: of two batches they are what they would be of one, whatever the batches.
+"""Scores that are accumulated over batches, with a result independent of the batches.
 
-A score has `a + b`, of the samples of both, and `item()`, the number; None where there is none.
+A score has `a + b`, for the samples of both, and `item()`, the number; None if it is undefined.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RootMean(Mean):
 
     @classmethod
     def of(cls, x: Tensor) -> RootMean:
-        """Return that of x (*S)."""
+        """Return the root mean square of x (*S)."""
         return cls(x.to(widest(x.device)).square().sum(), x.numel())
 
     def item(self) -> float:
@@ -49,7 +49,7 @@ class RootMean(Mean):
 
 @dataclass(frozen=True)
 class PerSample:
-    """Keep a value of every sample, in the order of the split, batch by batch; it is no number."""
+    """Keep a value for every sample, in the order of the split; there is no single number."""
 
     parts: tuple[Tensor, ...]
 
@@ -62,11 +62,11 @@ class PerSample:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Standard deviation of rows from their mean, over columns too.
+    """Standard deviation of rows from their mean, pooled over columns.
 
     Merged as by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983).
 
-    count    (*D)  rows that are known
+    count    (*D)  number of known rows
     mean     (*D)
     scatter  ()  sum of squares about it
     """
@@ -77,7 +77,7 @@ class Deviation:
 
     @classmethod
     def of(cls, x: Tensor, known: Tensor | None = None) -> Deviation:
-        """Return that of rows (N, *D), of which those in `known` (N, *D) count; None: all."""
+        """Return the deviation of rows (N, *D), using the values in `known` (N, *D); None: all."""
         x = x.to(widest(x.device))
         known = torch.ones_like(x, dtype=torch.bool) if known is None else known
         count = known.sum(0).to(x)
@@ -97,7 +97,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Relative:
-    """An error over the standard deviation of the targets; None where that is within rounding of 0."""
+    """An error relative to the standard deviation of the targets; None if that is 0 up to rounding."""
 
     error: Mean
     targets: Deviation
