@@ -1,4 +1,4 @@
-"""Ask the trained network of a run for its answer to each sample: a class and probabilities, or values."""
+"""Predict each sample by the trained network of a run: a class and probabilities, or values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from odenet_cli.training.evaluate import converted, scoring
 
 
 def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str]:
-    """Return what the run's `best` or `last` weights say of each sample beside what is right, and in words how good.
+    """Return the predictions of the run's `best` or `last` weights beside the true values, and a summary of the errors.
 
-    Of a user's own samples all, in their order; of a data set with a test split of its own the samples of that.
+    For a user's own data these are all samples, in their order; for a data set with its own test split, that split.
     """
     net, record = trained(folder, config, which, eval_batch(config), predicted=True), known_data(folder)
     own = datasets.own_samples(*config.source(), record)
@@ -47,7 +47,7 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
 
 
 def _ask(net: Trained, split: Split, config: Config) -> tuple[Tensor, Tensor]:
-    """Return the network's output and the truth for every sample of a split, on the CPU."""
+    """Return the network's output and the true values for every sample of a split, on the CPU."""
     dtype, outputs, truths = build.eval_dtype(config), [], []
     with torch.no_grad(), scoring(net.model, build.solver(eval_solver(config)), dtype) as model:
         for batch in split.epoch(0):
@@ -60,7 +60,7 @@ def _ask(net: Trained, split: Split, config: Config) -> tuple[Tensor, Tensor]:
 
 
 def _classes(logits: Tensor, label: Tensor, names: list[str], judged: slice) -> tuple[dict[str, list[object]], str]:
-    """Return columns of label, class and probabilities, by name where classes have one, and the share of errors."""
+    """Return columns of label, class and probabilities, named by class if classes have names, and the error rate."""
     p, predicted = logits.softmax(1), logits.argmax(1)
     named = names or range(p.shape[1])
     columns: dict[str, list[object]] = {"label": [named[k] for k in label], "class": [named[k] for k in predicted]}
@@ -79,7 +79,7 @@ def value_names(record: Mapping[str, Any]) -> list[str]:
 def _values(
     output: Tensor, truth: Tensor, record: Mapping[str, Any], judged: slice
 ) -> tuple[dict[str, list[object]], str]:
-    """Return columns of the truth and of what is predicted, in the data's units, and the root mean square error."""
+    """Return columns of the true and the predicted values, in the data's units, and the root mean square error."""
     mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in ("y_mean", "y_sd"))
     predicted, y = output.double() * sd + mean, truth
     columns: dict[str, list[object]] = {}

@@ -1,10 +1,10 @@
-"""Is a trained network still an ordinary differential equation, or a network that needs the steps it was trained with?
+"""Test whether a trained network still is an ordinary differential equation, or depends on the steps of its training.
 
-Ott, Katiyar, Hennig & Tiemann, "ResNet after all: neural ODEs and their numerical solution" (2020): a net trained with
-coarse steps can rest on their errors, and then a finer solver, which follows the equation better, makes it worse.
+Ott, Katiyar, Hennig & Tiemann, "ResNet after all: neural ODEs and their numerical solution" (2020): a network trained
+with coarse steps can rely on their errors, and is then less accurate with a finer solver, closer to the equation.
 
-A net is not an ODE any more where a finer solver than the one it was trained with loses more than 0.2 points of
-accuracy, and McNemar's exact test on the same samples gives p < 0.01.
+A network is not an ODE any more if a finer solver than that of its training loses more than 0.2 points of accuracy,
+and McNemar's exact test on the same samples gives p < 0.01.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ ADAPTIVE, TOLERANCES = ("dopri5",), (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 def solvers_to_try(
     own: SolverConfig, dtype: str, tolerances: Sequence[float] = (), steps: Sequence[int] = ()
 ) -> list[SolverConfig]:
-    """Return the solvers to compare with `own`, the one trained with; other settings of its method are among them.
+    """Return the solvers to compare with `own`, that of the training; other settings of its method are among them.
 
-    Where no tolerances or steps are given, those beyond `own` are added to the usual ones, as far as `dtype` resolves.
+    If no tolerances or steps are given, finer ones than those of `own` are added to the usual ones, as far as `dtype`
+    resolves them.
     """
     fixed, adaptive, ratio = [*FIXED], [*ADAPTIVE], 1.0
     usual_tolerances, usual_steps = {*TOLERANCES}, {*STEPS}
@@ -64,11 +65,11 @@ def solvers_to_try(
 
 
 class Audit:
-    """Hold a trained network, its samples, and its answers with `own`, the solver it was trained with.
+    """Hold a trained network, its samples, and its predictions with `own`, the solver of its training.
 
-    The samples are those of the test or, where they are fewer than 1,000, all there are, in batches of `batch_size`.
+    The samples are those of the test or, if these are fewer than 1,000, all samples, in batches of `batch_size`.
 
-    over      goes through the batches, of which it is told the number, and may show how far it is
+    over      iterates over the batches, given their number, and may show the progress
     baseline  the record of `own`
     """
 
@@ -90,7 +91,7 @@ class Audit:
         self.baseline = {**record, "lost": 0, "gained": 0, "p": 1.0, "finer": False}
 
     def row(self, solver: SolverConfig) -> dict[str, Any]:
-        """Return the record of `solver`, its answers compared with the baseline's; how it `failed` where it does."""
+        """Return the record of `solver`, compared with the baseline sample by sample, or the reason why it `failed`."""
         try:
             correct, record = self.answers(solver)
         except SolveError as error:
@@ -101,7 +102,7 @@ class Audit:
 
     @torch.no_grad()
     def answers(self, solver: SolverConfig) -> tuple[Tensor, dict[str, Any]]:
-        """Return which samples are answered correctly, (N,), and a record. The network sees each sample once."""
+        """Return which samples are classified correctly, (N,), and a record. The network sees each sample once."""
         outputs, cost = [], Stats()
         with solved_by(self.model, build.solver(solver)):
             for x, _ in self.over(self.batches, len(self.batches)):
@@ -118,7 +119,7 @@ class Audit:
         return correct, {**solver.record(), "order": order, **scores, **mean_cost(cost, len(self.batches))}
 
     def about(self, data: str) -> str:
-        """Return a description of the samples, and what so few cannot tell."""
+        """Return a description of the samples, and of what so few cannot resolve."""
         count = sum(self.samples.values())
         text = f"{count:,} samples of {data}: " + " + ".join(f"{size:,} {name}" for name, size in self.samples.items())
         if len(self.samples) > 1:
@@ -129,7 +130,7 @@ class Audit:
 
 
 def is_finer(row: dict[str, Any], own: dict[str, Any]) -> bool:
-    """Tell whether the solver of `row` is finer than `own`: it has a tighter tolerance or, where one of the two has no
+    """Return whether the solver of `row` is finer than `own`: it has a tighter tolerance or, if one of the two has no
     tolerance, it takes more steps with a method of the same or a higher order."""
     if row["rtol"] is not None and own["rtol"] is not None:
         return bool(row["rtol"] < own["rtol"])
@@ -139,13 +140,13 @@ def is_finer(row: dict[str, Any], own: dict[str, Any]) -> bool:
 
 
 def least_significant_loss(count: int) -> float:
-    """Return the smallest loss, as a fraction of `count` samples, that can be significant: nothing is gained beside."""
+    """Return the smallest significant loss, as a fraction of `count` samples, if no sample is gained."""
     return next(lost for lost in range(1, 100) if mcnemar_p(lost, 0) < SIGNIFICANT) / count
 
 
 def conclude(rows: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any] | None]:
-    """Return `ode`, `not an ode`, or `open` where nothing finer was tried; and the row of the finer solver that is
-    worst. The first row is that of the solver trained with."""
+    """Return `ode`, `not an ode`, or `open` if no finer solver was tried; and the row of the worst finer solver. The
+    first row is that of the solver of the training."""
     finer = [row for row in rows if row["finer"]]
     worse = [row for row in finer if row["p"] < SIGNIFICANT and row["error"] - rows[0]["error"] > MAX_LOSS]
     worst = max(worse or finer, key=lambda row: row["error"], default=None)

@@ -1,4 +1,4 @@
-"""What is wrong with a run: the solve in which it failed, or those of a batch of its training data."""
+"""Diagnose a run: the solve in which it failed, or the solves of a batch of its training data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from odenet_cli.training.evaluate import converted
 from odenet_cli.training.session import Session
 
 Change = Callable[[Config, dict[str, Any]], Config]
-DIVERGED = 10.0  # a loss so many times one before, or 1 where that is smaller: losses near 0 may well vary
+DIVERGED = 10.0  # times an earlier loss, or times 1 if that is smaller, since losses near 0 may well vary
 
 
 class Call(NamedTuple):
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 @dataclass
 class Calls:
-    """Hold the solves that were made since, the last 16, their outputs, and the one that failed."""
+    """Hold the arguments and outputs of the last 16 solves, and the solve that failed."""
 
     made: list[Call] = field(default_factory=list)
     states: list[Sequence[torch.Tensor]] = field(default_factory=list)
@@ -51,14 +51,14 @@ class Calls:
             module.solver = self.watching(module.solver)
 
     def watching(self, solver: Solver) -> Solver:
-        """Return the same solver, which notes its calls here."""
-        kind: Any = type("Watched", (Watched, type(solver)), {"calls": self})  # of the class: a copy has the same
+        """Return the same solver, which records its calls here."""
+        kind: Any = type("Watched", (Watched, type(solver)), {"calls": self})  # on the class, so that copies share it
         watched: Solver = kind(**{key.name: getattr(solver, key.name) for key in fields(kind)})
         return watched
 
 
 class Watched:
-    """Note each call of a solver before it is made, and which one raises."""
+    """Record each call of a solver before it is made, and the one that raises."""
 
     calls: Calls
 
@@ -75,7 +75,7 @@ class Watched:
 
     @contextmanager
     def noted(self, call: Call) -> Iterator[None]:
-        """Note a call that is made inside, and whether it fails."""
+        """Record a call that is made inside, and whether it fails."""
         self.calls.made = [*self.calls.made[-15:], call]
         try:
             yield
@@ -85,7 +85,7 @@ class Watched:
 
 
 class Diagnosis(NamedTuple):
-    """Hold what is wrong with a run; the keys that mend it, and what came of trying them on the run, in words."""
+    """Hold what is wrong with a run, the keys that mend it, and the result of trying them on the run, as text."""
 
     report: Report
     keys: Mapping[str, Any] = {}
@@ -144,7 +144,7 @@ def of_solve(
     say: Callable[[str], None],
     change: Change,
 ) -> Diagnosis:
-    """Return what is wrong with a solve that fails again, and try the cure by repeating what failed under it."""
+    """Return what is wrong with a solve that fails again, and try the remedy on the step or the scoring that failed."""
     prefix = "solver." if failure.split == "train" else "eval.solver."
     if calls.failed is None:
         kind = "step_limit" if isinstance(error, StepLimit) else "unknown"
@@ -170,14 +170,14 @@ def of_solve(
 
 
 def has_diverged(before: tuple[int, float] | None, after: tuple[int, float] | None) -> bool:
-    """Tell whether a loss, (step, value), has grown so much since another that the optimiser is to blame."""
+    """Return whether a loss, (step, value), has grown so much since an earlier one that the optimiser is the cause."""
     return bool(before and after and after[1] > DIVERGED * max(abs(before[1]), 1.0))
 
 
 def of_divergence(
     folder: Path, run: Config, losses: Sequence[float], say: Callable[[str], None], report: Report | None = None
 ) -> Diagnosis:
-    """Return that the optimiser diverged, having tried smaller learning rates from the last checkpoint on."""
+    """Return the diagnosis of a diverged optimiser, after trying smaller learning rates from the last checkpoint on."""
     assert run.optim.lr is not None
     if report is None:
         evidence = {"learning rate": run.optim.lr, **({"last losses": tuple(losses[-3:])} if losses else {})}

@@ -1,4 +1,4 @@
-"""Forecasts by a least-squares fit: the path of its parameters, with a band by the delta method (`odenet predict`)."""
+"""Predict series by a least-squares fit: the solution for its parameters, with a delta-method band."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from odenet_cli.tasks.common import band, inference
 
 
 def fitted_forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
-    """Predict the series of the fit in `folder` at their own times, those asked for, and those ahead."""
+    """Predict the series of the fit in `folder` at their own times, at requested times, and beyond the last point."""
     if question.seen is not None:
         raise RequestError(
             f"seen={question.seen:g} is not for a fit, which has seen all its data; data.test held out the rest."
@@ -41,6 +41,6 @@ def fitted_forecast(folder: Path, config: Config, which: str, question: Question
         )
         for n, (target, part, end) in enumerate(zip(targets, parts, ends))
     ]
-    # Its width follows from the residuals: no held-out series has to say it.
+    # The width of the band follows from the residuals, so no held-out series is needed to calibrate it.
     header = [*table.header, *table.columns]
     return Forecast(header, series, table.dates, calibrated=True, zone=table.zone, empty=table.empty)

@@ -33,13 +33,13 @@ MAX_AHEAD = 100_000  # points of a series
 
 
 class Question(NamedTuple):
-    """Hold what is asked of a forecast, as `odenet predict --help` explains it.
+    """Hold the options of a forecast, as `odenet predict --help` explains them.
 
-    seen     share of the points of a series that the network is shown; None: the window of the run, or all of them
-             where there is a horizon, or the table goes on without values
-    horizon  how far to go on behind the last point, in words: 10, 30d
-    times    further times to predict at, in words
-    draws    of which the quantiles are, by noise of this `seed`
+    seen     share of the points of a series that the network is given; None: the window of the run, or all points if
+             there is a horizon or the table continues without values
+    horizon  how far to predict beyond the last point, as text: 10, 30d
+    times    further times of predictions, as text
+    draws    number of draws for the quantiles, with the noise of this `seed`
     """
 
     seen: float | None = None
@@ -50,7 +50,7 @@ class Question(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Hold a series: its times (M,) to predict at, the truth there (M, D), NaN where unknown, and how many are seen."""
+    """Hold a series: the times (M,) of its predictions, the true values (M, D), NaN if unknown, and the number seen."""
 
     name: str
     times: Tensor
@@ -90,13 +90,13 @@ def forecast(folder: Path, config: Config, which: str, question: Question) -> Fo
 
 
 def check_draws(config: Config, model: Any) -> None:
-    """Raise RequestError for a model that cannot draw what will be observed."""
+    """Raise RequestError for a model that cannot draw future observations."""
     if not hasattr(model, "draw"):
         raise RequestError(f"model={config.model['name']} has no method `draw`, which predictions of series need.")
 
 
 def series_of(table: Any, question: Question, window: float) -> Iterator[Target]:
-    """Yield every series with the times to predict at: its own, those asked for, and those ahead."""
+    """Yield every series with the times of its predictions: its own, requested, and after the last point."""
     asked = read_times(question.times, table.dates, table.zone)
     horizon = None if question.horizon is None else read_horizon(question.horizon, table.dates)
     times, values = (part.split(table.numbers.counts.tolist()) for part in (table.numbers.times, table.numbers.values))
@@ -133,7 +133,7 @@ def series_of(table: Any, question: Question, window: float) -> Iterator[Target]
 def known_at_all_times(
     source: Source, table: Table, units: Units, targets: list[Target]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the controls of every series, an argument of its network; raise RequestError where they end too soon."""
+    """Return the controls of every series, an argument of the network; raise RequestError if they end too soon."""
     controls = table.controls
     if controls is None:
         return {}
@@ -151,7 +151,7 @@ def known_at_all_times(
 
 
 def batch_of(targets: list[Target], units: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return times, values and mask of what is seen, and the target times, padded, in units; a series begins at 0."""
+    """Return times, values and mask of the points seen, and the target times, padded, in units; series begin at 0."""
     known = [torch.nonzero(~target.truth.isnan().all(1)).flatten()[: target.seen] for target in targets]
     scaled = [(target.times - target.times[0]) / units.time for target in targets]
     times = pad_sequence([t[k] for t, k in zip(scaled, known)], batch_first=True)
@@ -169,7 +169,7 @@ def seen_points(target: Target) -> Tensor:
 
 
 def read_times(words: list[str], dates: str, zone: str = "") -> Tensor:
-    """Return times of the table's kind, in seconds for dates, which are local in `zone` where they state none."""
+    """Return times of the table's kind; dates in seconds, local in `zone` unless they state a zone."""
     texts = pl.Series(words, dtype=pl.String)
     try:
         x = parse_dates(texts, None)[0] if dates and words else texts.cast(pl.Float64, strict=False)
@@ -183,7 +183,7 @@ def read_times(words: list[str], dates: str, zone: str = "") -> Tensor:
 
 
 def read_horizon(text: str, dates: str) -> float:
-    """Return a horizon in the table's times, for dates in seconds."""
+    """Return a horizon in the table's unit of time, seconds for dates."""
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(d|h|min|s)?", text)
     if found is None or bool(found[3]) != bool(dates) or not float(found[1] + (found[2] or "")) > 0:
         wanted = "a number with a unit: 30d, 12h, 15min, 10s" if dates else "a number above 0, in the table's times"

@@ -1,4 +1,4 @@
-"""What a forecast says of each series: mean and quantiles, the band made to hold, as rows of a table and in words."""
+"""The forecast of each series: mean, quantiles and a calibrated band, as rows of a table and as text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Predicted(NamedTuple):
     """Hold the forecast of one series.
 
     times    (M,)
-    seen     (M,)       at which of them the network is shown what is observed
-    truth    (M, D)     what is known there, NaN where nothing is
-    summary  (4, M, D)  mean and quantiles of what will be observed
+    seen     (M,)       True where the network is given the observation
+    truth    (M, D)     known values, NaN if unknown
+    summary  (4, M, D)  mean and quantiles of the observations
     """
 
     name: str
@@ -36,11 +36,11 @@ class Forecast(NamedTuple):
     """Hold the forecasts of all series.
 
     header      names of the columns of series and time, and of the values
-    dates       what the times are: seconds of a `date`, or numbers ('')
-    known       what is known of the values, in words
-    calibrated  the band was scaled by what held-out series showed
-    zone        in which dates are told; empty: UTC, without saying so
-    empty       names of series without any value, of which nothing is predicted
+    dates       kind of the times: seconds of a `date`, or numbers ('')
+    known       what the known values are, as text
+    calibrated  the band was scaled on held-out series
+    zone        in which dates are written; empty: UTC, not stated
+    empty       names of series without any value, which have no prediction
     """
 
     header: list[str]
@@ -58,16 +58,16 @@ def summarize(draws: Tensor) -> Tensor:
 
 
 def band_factors(folder: Path, which: str, features: int) -> band.Factors | None:
-    """Return by how much the band of each column is scaled, inside the window and at times behind it.
+    """Return the factors that scale the band of each column, inside the window and at times after it.
 
-    As the run in `folder` measured it on its validation series, with its best weights; None where it could not, and for
-    other weights than the `best`. Where too little was held out of one part, the one before or behind it has to do.
+    The run in `folder` measured them on its validation series, with its best weights; None if it could not, and for
+    other weights than the `best`. A part with too few held-out points takes the factor of the part before or after it.
     """
     record: dict[str, Any] = (which == "best" and read_record(folder).get("band")) or {}
     if not record:
         return None
     try:
-        # Older runs have one factor of a column for all times behind the window.
+        # Older runs have one factor per column for all times after the window.
         leads, further = (record["leads"], record["further"]) if "leads" in record else ([0.0], [record["further"]])
         known = pl.DataFrame([record["window"], *further], orient="row").cast(pl.Float64)
         if known.null_count().sum_horizontal().item() == known.height * known.width:
@@ -84,14 +84,14 @@ def band_factors(folder: Path, which: str, features: int) -> band.Factors | None
 
 
 def with_factors(summary: Tensor, factors: band.Factors | None, lead: Tensor) -> Tensor:
-    """Return a summary (4, M, D) with its band scaled; `lead` (M,) is the time behind the window, of the model."""
+    """Return a summary (4, M, D) with its band scaled; `lead` (M,) is the time after the window, in model units."""
     if factors is None:
         return summary
     return torch.cat((summary[:1], band.scaled(summary[1:], factors.at(lead.double()))))
 
 
 def frame_of(forecast: Forecast) -> pl.DataFrame:
-    """Return the frame to write: series, time, seen, and of each column the truth, mean and quantiles."""
+    """Return the frame to write: series, time, seen, and for each column the true value, mean and quantiles."""
     series = forecast.series
     times = pl.Series(torch.cat([one.times for one in series]).numpy())
     if forecast.dates == "date":
@@ -111,7 +111,7 @@ def frame_of(forecast: Forecast) -> pl.DataFrame:
 
 
 def _clock(seconds: pl.Series) -> pl.Series:
-    """Return times of day, or since a beginning, as hours, minutes and seconds."""
+    """Return times of day, or durations, as hours, minutes and seconds."""
     whole = (seconds * 1e6).round().cast(pl.Int64)
     parts = [whole // 3_600_000_000, whole // 60_000_000 % 60, whole // 1_000_000 % 60]
     texts = [part.cast(pl.String).str.zfill(2) for part in parts]
@@ -121,7 +121,7 @@ def _clock(seconds: pl.Series) -> pl.Series:
 
 
 def describe_coverage(forecast: Forecast) -> str:
-    """Return how many of the observations lie between the 5 and the 95 % quantile, those seen and those not."""
+    """Describe how many observations lie between the 5 % and 95 % quantiles, separately for seen and unseen ones."""
     truth, seen = (torch.cat([getattr(one, key) for one in forecast.series]) for key in ("truth", "seen"))
     _, low, _, high = torch.cat([one.summary for one in forecast.series], 1)
     inside, texts = (truth >= low) & (truth <= high), []
@@ -138,7 +138,7 @@ def describe_coverage(forecast: Forecast) -> str:
 
 
 def first_series(forecast: Forecast, frame: pl.DataFrame) -> dict[str, Any]:
-    """Return the arrays of the first series, for its figure, by the names of the columns of `frame`; dates as local.
+    """Return the arrays of the first series for its figure, by the column names of `frame`; dates are local.
 
     Times of day are seconds.
     """

@@ -1,9 +1,9 @@
-"""Compare the gradient that a run trains with to exact ones, on batches of its training data at its own weights.
+"""Compare the gradient of a run's training with exact ones, on batches of its training data at its own weights.
 
-There are two exact gradients, both in float64 by plain autograd: that of the very steps which the run's forward solve
-takes, and that of the differential equation. The first tells how well the backward pass does its work, the second also
-how well the steps follow the equation. The first is itself compared with finite differences of the loss, which use no
-autograd. The network is in training mode: batch norm looks at the batch, and dropout draws the same numbers each time.
+There are two exact gradients, both in float64 by plain autograd: that of the steps taken by the run's forward solve,
+and that of the differential equation. The first measures the error of the backward pass, the second also that of the
+steps. The first is itself compared with finite differences of the loss, which use no autograd. The network is in
+training mode: batch norm uses the batch, and dropout draws the same numbers each time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RANDOM = "a field draws random numbers at each evaluation, so it defines no diff
 class Gradcheck:
     """Hold a trained network in training mode and the first `batches` of its training data, unshuffled.
 
-    batch_size  samples of a batch
+    batch_size  samples per batch
     tolerance   of the reference, the gradient of the differential equation
     """
 
@@ -64,8 +64,8 @@ class Gradcheck:
         self.about = {"step": run.step, "batch_size": batch_size}
 
     def row(self, config: Config, n: int) -> dict[str, Any]:
-        """Return the errors of the gradient of `config` on batch `n`; how a solve `failed`, if one did, and why there
-        is `no_reference`, if there is none."""
+        """Return the errors of the gradient of `config` on batch `n`; the reason if a solve `failed`, and if there is
+        `no_reference`."""
         build.configure_backends(config, self.device)
         record = {**self.about, **setting(config), "batch": n + 1}
         try:
@@ -100,9 +100,9 @@ class Gradcheck:
         }
 
     def gradients(self, config: Config, n: int, double: bool = False) -> tuple[Gradient, Gradient, Recording]:
-        """Return the gradient of `config` on batch `n`, the exact one of its steps, and what was decided in them.
+        """Return the gradient of `config` on batch `n`, the exact gradient of its steps, and their recorded decisions.
 
-        The first in the run's dtype, or in float64 if `double`.
+        The first is in the run's dtype, or in float64 if `double`.
         """
         objective, solver = self.objectives[n], solver_of(config)
         with objective.in_dtype(torch.float64 if double else build.dtype(config)) as in_own:
@@ -126,8 +126,8 @@ class Gradcheck:
         return self.references[n]
 
     def difference(self, n: int, solver: Solver, recording: Recording, exact: Gradient) -> dict[str, Any]:
-        """Return the error of autograd on batch `n` by finite differences, and whether the loss `jumps`, so that these
-        do not judge it; computed once, for the first steps given."""
+        """Return the error of autograd on batch `n` by finite differences, and whether the loss `jumps`, so that they
+        are unreliable; computed once, for the first steps given."""
         if n not in self.differences:
             again = partial(replaying_solver, solver, recording)
             error = finite_difference_error(self.objectives[n], again, exact)
@@ -137,19 +137,19 @@ class Gradcheck:
 
 
 def may_be_rounding(config: Config, own: Gradient, exact: Gradient) -> bool:
-    """Tell whether float32 may be to blame for an error: the network drew other random numbers than in float64, or a
-    gradient that is exact for its steps is off by more than the rounding error of most networks."""
+    """Return whether float32 may be the cause of an error: the network drew other random numbers than in float64, or a
+    gradient that should be exact for its steps has a larger error than the rounding of most networks."""
     too_large = not own.error(exact) <= ROUNDING["float32"]
     return own.random_state != exact.random_state or (config.gradient.method != "adjoint" and too_large)
 
 
 def solver_of(config: Config) -> Solver:
-    """Return the solver that the run trains with; without `compile`, which changes no more than the rounding."""
+    """Return the solver of the run's training, without `compile`, which changes only the rounding."""
     return build.solver(config.solver, build.gradient(config))
 
 
 def setting(config: Config) -> dict[str, Any]:
-    """Return what the gradient depends on, flat; `backward_…` is the adjoint's own solve."""
+    """Return the settings on which the gradient depends, flat; `backward_…` are those of the adjoint's own solve."""
     known = gradient_options(config.gradient.method)
     backward = gradient_solver(config).record() if "solver" in known else {}
     return {
@@ -161,11 +161,11 @@ def setting(config: Config) -> dict[str, Any]:
 
 
 class Limits(NamedTuple):
-    """The largest errors that pass.
+    """Hold the largest errors that pass.
 
-    threshold   of the median gradient, against the reference
-    rounding    of each gradient that is exact for its steps, against these; None: by the dtype
-    difference  of autograd on any batch, against finite differences of the loss
+    threshold   of the median gradient, relative to the reference
+    rounding    of a gradient that is exact for its steps, relative to the exact one; None: depends on the dtype
+    difference  of autograd on any batch, relative to finite differences of the loss
     """
 
     threshold: float
@@ -175,7 +175,7 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold whether a gradient `passed`, the `reason`, and whether that is its error against the reference."""
+    """Hold whether a gradient `passed`, the `reason`, and whether that is its error relative to the reference."""
 
     passed: bool
     reason: str
@@ -183,14 +183,14 @@ class Outcome:
 
 
 def medians(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the median of each error; NaN where one of them is NaN or missing."""
+    """Return the median of each error; NaN if one value is NaN or missing."""
     names = ("error_steps", "error_steps_field", "error", "error_field")
     columns = {name: [record.get(name, math.nan) for record in records] for name in names}
     return {name: math.nan if any(map(math.isnan, c)) else statistics.median(c) for name, c in columns.items()}
 
 
 def judge(records: Sequence[dict[str, Any]], limits: Limits) -> Outcome:
-    """Return how a gradient fares by its records of all batches: the first limit that it fails, or the median error."""
+    """Return the outcome for a gradient from its records of all batches: the first failed limit or the median error."""
     failed = any("failed" in record for record in records)
     for record in [] if failed else records:
         if not record["error_difference"] <= limits.difference and "jumps" not in record:

@@ -1,4 +1,4 @@
-"""Predict the test series of a data set that is drawn: spirals, and the rate of events (`odenet predict`)."""
+"""Predict the test series of a generated data set: spirals, and the rate of events (`odenet predict`)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TOGETHER = 16  # series
 
 
 class Batch(NamedTuple):
-    """Hold a batch of series that have their target times in common.
+    """Hold a batch of series with common target times.
 
-    times (B, N), values (B, N, D), mask (B, N)  what the network is shown
+    times (B, N), values (B, N, D), mask (B, N)  the observations given to the network
     target_times (M,)                            in float64, as they are written
-    truth (B, M, D), seen (B, M)                 what is known there, and at which of them the network is shown it
+    truth (B, M, D), seen (B, M)                 the true values, and True where the network is given the observation
     """
 
     times: Tensor
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, task: str, batch: tuple[Tensor, ...], more: Tensor) -> Batch:
-        """Return a batch of the data of a task, with further target times (K,), at which nothing is known."""
+        """Return a batch of the data of a task, with further target times (K,), at which no values are known."""
         if task == "events":
             events = Events(*batch)
             shown = (events.bins, events.counts, torch.ones_like(events.bins, dtype=torch.bool))
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
             there = torch.stack([torch.isin(t, x[m]) for t, x, m in zip(own, series.times, series.observed_mask)])
         if not torch.equal(own, own[:1].expand_as(own)):
             raise RequestError("these series have their own target times; write them as a table, data=table.")
-        grid = own[0].double().round(decimals=6)  # what float32 adds is no part of them
+        grid = own[0].double().round(decimals=6)  # without the rounding of float32
         every = torch.unique(torch.cat((grid, more.to(grid))))
         place = torch.searchsorted(every, grid)
         truth = known.new_full((len(known), len(every), known.shape[2]), float("nan")).index_copy(1, place, known)
@@ -60,7 +60,7 @@ class Batch(NamedTuple):
 
 
 def held_out_forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
-    """Predict the test series at the times of their data and those asked for, by the run's `best` or `last` weights."""
+    """Predict the test series at the times of their data and requested times, by the run's `best` or `last` weights."""
     for key in ("seen", "horizon"):
         if getattr(question, key) is not None:
             raise RequestError(

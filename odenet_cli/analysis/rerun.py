@@ -1,8 +1,8 @@
-"""Repeat what a run failed in; nothing is written.
+"""Repeat the step or the scoring in which a run failed, without writing anything.
 
-The order of the data and all that is drawn are functions of the seed and the checkpoint: training on from `last.pt`
-meets the failed step again, with the same weights and the same batch to the bit. On a GPU, whose kernels may add in
-another order, it is met up to rounding.
+The order of the data and all random numbers are functions of the seed and the checkpoint: training on from `last.pt`
+reaches the failed step again, with bitwise the same weights and batch. On a GPU, whose kernels may add in another
+order, they are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from odenet_cli.training.signals import Stop
 
 
 class Quiet:
-    """Stand in for log, checkpoints and progress: write nothing, and keep the generators' states before a step."""
+    """Replace log, checkpoints and progress: write nothing, and keep the generators' states before a step."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -46,14 +46,14 @@ class Quiet:
         self.states = generators.state(session.device)
 
     def write(self, record: Any) -> None:
-        """Drop a record."""
+        """Discard a record."""
 
     best = record = write
 
 
 @dataclass
 class Failure:
-    """Hold a run where it failed: before the optimiser step `step`, or before scoring `split` after it."""
+    """Hold a run at its failure: before the optimiser step `step`, or before scoring `split` after it."""
 
     folder: Path
     run: Config
@@ -63,9 +63,9 @@ class Failure:
     states: Any
 
     def repeat(self, config: Config, prepare: Callable[[Session], object] = lambda session: None) -> str:
-        """Repeat what failed under `config`; raise `RunFailed` where it fails again, return what came of it in words.
+        """Repeat under `config` what failed; raise `RunFailed` if it fails again, else return the result as text.
 
-        prepare  is given the session before
+        prepare  is called with the session before
         """
         session = self.session
         if config != self.run:
@@ -85,9 +85,9 @@ class Failure:
 def approach(
     folder: Path, run: Config, config: Config, say: Callable[[str], None], optim: OptimConfig | None = None
 ) -> Failure:
-    """Train on from the last checkpoint of the run in `folder` to what it failed in, on the device of `config`.
+    """Train on from the last checkpoint of the run in `folder` up to its failure, on the device of `config`.
 
-    optim  to go there with, in the place of the run's own
+    optim  optimiser settings to use instead of the run's own
     """
     split, step = failed_place(folder)
     where = build.choose_device(config)
@@ -100,27 +100,27 @@ def approach(
         say(f"{trouble}\n  Using the checkpoint before it.")
     if optim is not None:
         run = session.config = replace(run, optim=optim)
-    if step is None:  # a run of an older version does not say
+    if step is None:  # not recorded by older versions
         step = session.step + run.trainer.checkpoint_every * (2 if trouble else 1)
     step = max(session.step, min(step, session.end))
     say(f"{folder}: continuing from step {session.step}, the latest checkpoint, to {WHERE[split]} {step}.")
 
     quiet = Quiet(session)
     train_to(session, split, step - (split == "train"), quiet)
-    split = session.failed["split"] if session.failed else split  # it fails before it was noticed
+    split = session.failed["split"] if session.failed else split  # an earlier failure than the recorded one
     return Failure(folder, run, session, split, step, quiet.states)
 
 
 def repeat(folder: Path, run: Config, config: Config, say: Callable[[str], None]) -> str:
-    """Repeat what the run in `folder` failed in under `config`: its own, `run`, or a change of it.
+    """Repeat the failure of the run in `folder` under `config`: its own config, `run`, or a changed one.
 
-    Raises `RunFailed` where it fails again; returns what came of it in words where not.
+    Raises `RunFailed` if it fails again; otherwise returns the result as text.
     """
     return approach(folder, run, config, say).repeat(config)
 
 
 def failed_place(folder: Path) -> tuple[str, int | None]:
-    """Return the split and the step that the run in `folder` failed in; raise `RequestError` where it did not."""
+    """Return the split and the step in which the run in `folder` failed; raise `RequestError` if it did not fail."""
     record = read_record(folder)
     place, reason = record.get("failed"), str(record.get("reason"))
     if place is not None:
@@ -136,7 +136,7 @@ def failed_place(folder: Path) -> tuple[str, int | None]:
 
 
 def train_to(session: Session, split: str, step: int, quiet: Quiet) -> None:
-    """Train up to `step`, with the validations on the way, or up to what fails before: `session.failed`."""
+    """Train up to `step`, with the validations on the way, or up to an earlier failure: `session.failed`."""
     session.config = replace(session.config, trainer=replace(session.config.trainer, max_steps=max(1, step)))
     try:
         while session.step < step or session.position == session.per_epoch:
@@ -150,7 +150,7 @@ def train_to(session: Session, split: str, step: int, quiet: Quiet) -> None:
 
 
 def changed(before: Session, config: Config, data_record: dict[str, Any]) -> Session:
-    """Return a session under another config, where `before` stands."""
+    """Return a session under another config, in the state of `before`."""
     session = assemble(config, before.device, data_record)
     session.check_every_step = True
     session.model.load_state_dict(before.model.state_dict())
@@ -163,7 +163,7 @@ def changed(before: Session, config: Config, data_record: dict[str, Any]) -> Ses
 
 
 def train_step(session: Session) -> str:
-    """Make one optimiser step and return what came of it in words."""
+    """Make one optimiser step and return the result as text."""
     session.model.train()
     session.set_learning_rate()
     batch = converted(next(session.batches()), build.dtype(session.config))

@@ -1,4 +1,4 @@
-"""Score one trained network under one solver after another."""
+"""Score a trained network under several solvers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from odenet_cli.training.evaluate import Over, evaluate, unwatched
 
 @dataclass(frozen=True)
 class Chained:
-    """Hold several splits, one after the other, as one."""
+    """Concatenate several splits."""
 
     parts: list[Split]
 
@@ -37,9 +37,9 @@ class Chained:
 
 
 class Scorer:
-    """Hold the model of the run in `folder` with its `best` or `last` weights, and the samples of a split, or of all.
+    """Hold the model of the run in `folder` with its `best` or `last` weights, and the samples of one or all splits.
 
-    split  None: the test samples or, of a file (`data.path`) that the run was not trained on, all
+    split  None: the test samples or, for a file (`data.path`) on which the run was not trained, all samples
     """
 
     def __init__(self, folder: Path, config: Config, split: str | None, which: str, over: Over = unwatched) -> None:
@@ -60,7 +60,7 @@ class Scorer:
         scored = sum(sizes[: config.trainer.limit_batches])
         count = f"{scored:,} of {self.split.size:,}" if scored < self.split.size else f"{scored:,}"
         self.title = f"{folder}: {run.weights}, {count} samples of {data} ({split})"
-        evaluate(self.model, self.loss_fn, self.split, limit=1)  # warms up, so that the first row's time is fair
+        evaluate(self.model, self.loss_fn, self.split, limit=1)  # warm up, so that the first time is comparable
 
     def row(self, config: Config) -> dict[str, Any]:
         """Return the scores under `eval_solver(config)`."""

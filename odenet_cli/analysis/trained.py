@@ -1,4 +1,4 @@
-"""Load a run that was made: its network with the weights of a checkpoint, and its data."""
+"""Load a finished run: its network with the weights of a checkpoint, and its data."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from odenet_cli.tasks import Loss, task
 from odenet_cli.training import build, checkpoint, weights
 from odenet_cli.training.resume import begin_from_checkpoint, validate, weight_shapes
 
-WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # a change of these makes the weights another run's
-# Written into a run's folder, not in one move.
+WEIGHT_KEYS = ("model.", "data.", "dtype", "seed", "solver.")  # keys on which the weights depend
+# Files in a run's folder that are not replaced atomically.
 APPENDED = ("eval.jsonl", "gradcheck.jsonl", "verify.jsonl", ".audit.json.part", ".tune.json.part")
 
 log = logging.getLogger("odenet")
 
 
 class Trained(NamedTuple):
-    """Hold what a run leaves behind; `splits(batch_size)` are its samples, those of training in their own order.
+    """Hold a finished run; `splits(batch_size)` are its samples, with those of training unshuffled.
 
-    weights     which ones the model has, in words
-    step        the optimiser step they are from
-    other_data  the data are not those that it was trained on
+    weights     which weights the model has, as text
+    step        their optimiser step
+    other_data  the data are not those of its training
     """
 
     model: nn.Module
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: Config, which: str, batch_size: int, predicted: bool = False) -> Trained:
     """Load the run in `folder` with its `best` or `last` weights, and its held-out data in batches of `batch_size`.
 
-    predicted  only what the network says is asked for: data without y will do
+    predicted  only predictions are needed, so the data may lack y
     """
     for name in APPENDED:
         check_file(folder / name)
@@ -78,7 +78,7 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
 
 
 def starting_state(config: Config, net: Trained) -> dict[str, Any]:
-    """Return the weights that the training of a run began with, on the device of its network."""
+    """Return the initial weights of the training of a run, on the device of its network."""
     with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
         model = build.model(config, net.data.shape, net.data.classes)
     begin_from_checkpoint(model, config)
@@ -89,13 +89,13 @@ def starting_state(config: Config, net: Trained) -> dict[str, Any]:
 def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Content:
     """Return the `best` or `last` weights of the run in `folder`, as a checkpoint of the model of `config`.
 
-    Where there was no validation there is no best; the last weights are taken then. A checkpoint that is damaged, of
-    no use or missing gives way to the one before it. A kept cell has `model.safetensors` in the place of checkpoints.
+    Without validation there are no best weights, and the last are taken. If a checkpoint is damaged, unusable or
+    missing, the one before it is taken. A kept cell has `model.safetensors` instead of checkpoints.
     """
     run, own_shapes = load(folder), weight_shapes(config, known_data(folder))
 
     def check(state: checkpoint.Content) -> None:
-        # The user names a class of their own again, and it may have moved since.
+        # The user names their own class again, whose module may have changed.
         validate(state, run, own_shapes, prefixes=WEIGHT_KEYS, free=CODE_KEYS)
 
     path = folder / "checkpoints" / f"{which}.pt"
@@ -112,16 +112,16 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
                 f"{kept} contains the weights that were scored, not the last ones; leave out checkpoint=."
             )
     if state is None:
-        state = checkpoint.load(path)  # says what is missing
+        state = checkpoint.load(path)  # raises, naming what is missing
     if trouble:
         log.warning("%s\n  Using the checkpoint before it.", trouble)
     return state
 
 
 def known_data(folder: Path) -> dict[str, Any]:
-    """Return the record of the data that the run in `folder` was trained on; whatever it sees is measured in its units.
+    """Return the record of the training data of the run in `folder`, whose units apply to all data that it sees.
 
-    Where the run kept no units they are those of its own file, as long as that is the same.
+    If the run stored no units, they are those of its own file, provided that it is unchanged.
     """
     run, record = load(folder), read_record(folder).get("data") or {}
     name, options = run.source()
@@ -137,13 +137,13 @@ def known_data(folder: Path) -> dict[str, Any]:
 
 
 def differ(known: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Tell whether two records are of different data; the order of a table's rows and columns makes no difference."""
+    """Return whether two records are of different data, regardless of the order of a table's rows and columns."""
     key = "content" if "content" in known else "sha256"
     return known.get(key) is not None and known[key] != record.get(key)
 
 
 def check_file(path: Path) -> None:
-    """Raise if `path`, which is to be written to, is a link or no regular file."""
+    """Raise if `path`, a file to be written, is a link or no regular file."""
     try:
         regular = stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -154,13 +154,13 @@ def check_file(path: Path) -> None:
 
 
 def needs_float64(command: str, config: Config) -> None:
-    """Raise if the device has no float64, in which `command` computes."""
+    """Raise if the device lacks float64, which `command` needs."""
     if config.device == "mps":
         raise RequestError(f"odenet {command} computes in float64, which device=mps does not support. Add device=cpu.")
 
 
 def solving_network(folder: Path, config: Config) -> nn.Module:
-    """Return the network of the run in `folder`, built without memory; raise if it solves nothing. Reads no data."""
+    """Return the network of the run in `folder`, on the meta device; raise if it solves no ODE. Reads no data."""
     with torch.device("meta"):
         network = build.model(config, *datasets.shape(*config.source(), known_data(folder)))
     if not models.solvers(network):
@@ -172,7 +172,7 @@ def solving_network(folder: Path, config: Config) -> nn.Module:
 
 
 def needs_solver(folder: Path, config: Config) -> None:
-    """Raise unless gradients of the network of the run in `folder` go through a solve."""
+    """Raise unless the gradients of the network of the run in `folder` go through a solve."""
     if hasattr(solving_network(folder, config), "linearise"):
         raise RequestError(
             f"{folder} is a run of model=fit, which has no gradient through a solve to check.\n"

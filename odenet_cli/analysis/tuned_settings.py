@@ -1,4 +1,4 @@
-"""Settings of solver, gradient and tolerance: what they are called, what was measured of them, which are worth it."""
+"""Settings of solver, gradient and tolerance: their names, their measurements, and the choice of the best."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from odenet_cli.errors import RequestError
 from odenet_cli.ode import Solver
 from odenet_cli.registry import require
 
-METRICS = ("time", "nfe", "memory")  # ms a step, evaluations there and back, MiB saved for the backward pass
-ERRORS = ("gradient", "state")  # relative, of the loss's gradient and of the states that solves end in
+METRICS = ("time", "nfe", "memory")  # ms per step, evaluations forward and backward, MiB saved for the backward pass
+ERRORS = ("gradient", "state")  # relative errors of the loss's gradient and of the final states of solves
 FACTORS = {
     "time": {"ms": 1.0, "s": 1e3},
     "nfe": {"": 1.0},
@@ -47,7 +47,7 @@ def parse_want(text: str) -> dict[str, float]:
             raise RequestError(f"want: {word} needs a number, with {units}.") from None
         if not 0 < value < math.inf or name in limits:
             raise RequestError(f"want: {word} must be above 0, and given only once.")
-        if name in ERRORS and value >= 1:  # as large as what it is the error of
+        if name in ERRORS and value >= 1:  # an error as large as the quantity itself
             raise RequestError(f"want: {word} must be below 100 %. Write percentages with their sign: {name}<=5%.")
         limits[name] = value
     if not limits:
@@ -56,8 +56,8 @@ def parse_want(text: str) -> dict[str, float]:
 
 
 class Setting(NamedTuple):
-    """Name a method with its tolerance, or its number of steps, a gradient, and the tolerance of an adjoint by bosh3;
-    without one it goes backward as forward."""
+    """Hold a method with its tolerance or number of steps, a gradient, and the tolerance of an adjoint solve by bosh3;
+    without one the adjoint uses the forward solver."""
 
     method: str
     level: float
@@ -65,7 +65,7 @@ class Setting(NamedTuple):
     backward: float | None = None
 
     def keys(self) -> dict[str, Any]:
-        """Return the keys of the configuration that make this setting."""
+        """Return the configuration keys of this setting."""
         own = {"solver.rtol": self.level} if adaptive(self.method) else {"solver.steps": int(self.level)}
         method = None if self.backward is None else "bosh3"
         backward = {"gradient.solver.method": method, "gradient.solver.rtol": self.backward}
@@ -73,7 +73,7 @@ class Setting(NamedTuple):
 
 
 def setting_of(config: Config) -> Setting | None:
-    """Return the setting that a config has; None where it has more to it, such as a step control of its own."""
+    """Return the setting of a config; None if it has further settings, such as its own step control."""
     solver, backward = config.solver, gradient_solver(config)
     level = solver.rtol if solver.rtol is not None else solver.steps
     plain = solver.atol == solver.rtol and config.gradient.norm == "relative"
@@ -87,14 +87,14 @@ def setting_of(config: Config) -> Setting | None:
 
 @dataclass(kw_only=True)
 class Measured:
-    """Hold what was measured of a setting.
+    """Hold the measurements of a setting.
 
-    samples   of the batch that cost was measured on; 0: it was not
-    time      ms of a step, forward and backward, the mean over the weights
+    samples   size of the batch for which the cost was measured; 0: not measured
+    time      ms per step, forward and backward, the mean over the weights
     memory    MiB saved for the backward pass; like the errors, the largest over the weights
-    estimate  the cost is scaled up from fewer samples
-    costs     (time, memory) by the number of samples that they were measured on
-    failed    why there are no numbers
+    estimate  the cost is extrapolated from fewer samples
+    costs     (time, memory) by the number of samples
+    failed    reason why there are no numbers
     """
 
     config: Config
@@ -112,18 +112,18 @@ class Measured:
 
     @property
     def nfe(self) -> float:
-        """Evaluations, forward and backward together."""
+        """Function evaluations, forward and backward together."""
         return self.nfe_forward + self.nfe_backward
 
     @property
     def name(self) -> tuple[str, str]:
-        """The forward solve and the gradient in words: `tsit5 0.01`, `adjoint bosh3 0.03`."""
+        """The forward solve and the gradient as text: `tsit5 0.01`, `adjoint bosh3 0.03`."""
         words = self.words()
         own = f" {words['backward_method']} {words['backward_level']:g}" if words["backward_method"] else ""
         return f"{words['method']} {words['level']:g}", f"{words['gradient_method']}{own}"
 
     def fits(self, limits: Limits, names: Sequence[str] = (*METRICS, *ERRORS)) -> bool:
-        """Return whether it keeps to the limits of these names; NaN does not."""
+        """Return whether the measurements of these names are within the limits; NaN is not."""
         return self.failed is None and all(getattr(self, name) <= limits[name] for name in names if name in limits)
 
     def record(self) -> dict[str, Any]:
@@ -147,9 +147,9 @@ class Measured:
 
 
 def halve(arms: Sequence[T], rungs: Sequence[Any], scores: Callable[[Sequence[T], Any], Sequence[float]]) -> list[T]:
-    """Return the arms that are left of a race, the smallest score first; all that are left are scored at each rung.
+    """Return the remaining arms of a race, the smallest score first; all remaining arms are scored at each rung.
 
-    Behind each rung but the last the better half is kept (successive halving, Jamieson & Talwalkar 2016).
+    After each rung but the last the better half is kept (successive halving, Jamieson & Talwalkar 2016).
     """
     left = list(arms)
     for number, rung in enumerate(rungs, 1):
@@ -160,7 +160,7 @@ def halve(arms: Sequence[T], rungs: Sequence[Any], scores: Callable[[Sequence[T]
 
 
 def front(rows: Sequence[T], values: Callable[[T], Sequence[float]]) -> list[T]:
-    """Return the rows that no other beats, by being as good in all values and better in one; small is good."""
+    """Return the Pareto front: the rows that no other equals in all values and beats in one; smaller is better."""
 
     def beats(a: Sequence[float], b: Sequence[float]) -> bool:
         return all(x <= y for x, y in zip(a, b)) and any(x < y for x, y in zip(a, b))

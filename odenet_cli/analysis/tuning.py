@@ -1,14 +1,14 @@
 """Find the cheapest solver, gradient and tolerance that is good enough for a network and its data, by measurement.
 
-A setting is measured at the weights that training began with and at those it came to. Its errors, of a few samples,
-are against a float64 reference, which is refined until it changes far less than the errors that are wanted; its cost
-is that of a training step. Errors fall along a method's ladder of tolerances: the loosest that fits is found from
-above, first by backprop, by which the methods are compared, then by the other gradients for the better half of them.
-What fits then races on larger and larger parts of a batch, a step of each in turn: what slows the machine slows all;
-and so are at the end those timed that come near the best.
+A setting is measured at the initial and at the trained weights. Its errors, on a few samples, are relative to a
+float64 reference, which is refined until it changes far less than the wanted errors; its cost is that of a training
+step. Errors fall along a method's ladder of tolerances: the loosest that satisfies the limits is sought from above,
+first with backprop, by which the methods are compared, then with the other gradients for the better half of the
+methods. The settings within the limits then race on larger and larger parts of a batch, one step of each in turn, so
+that other load slows all of them alike. Finally those close to the best are timed in the same way on a whole batch.
 
-The same measurements tell how good the search is: `check` climbs all ladders to where nothing can win, and times what
-may be the best, what the search has found and the run's own against each other.
+The same measurements show how good the search is: `check` climbs all ladders until nothing can win, and times the
+candidates for the best, the setting found by the search and the run's own in turn.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ from odenet_cli.training.memory import SavedMeter
 
 METHODS = ("heun_euler", "bosh3", "tsit5", "dopri5", "dopri8")
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-STEPS = (1, 2, 4, 8, 16, 32)  # of methods of fixed steps
-# Gradients beside backprop, with the tolerance of an adjoint's own solve by bosh3; None: it goes backward as forward.
+STEPS = (1, 2, 4, 8, 16, 32)  # of fixed-step methods
+# Gradients besides backprop, with the tolerance of an adjoint solve by bosh3; None: it uses the forward solver.
 OTHERS = (("replay", None), ("reversible", None), ("adjoint", None), ("adjoint", 3e-2), ("adjoint", 1e-1))
-REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these must be over
-HOPELESS = 2.0  # times the cost of the best: an estimate that may be off by less
+REFERENCE_SHARE, LADDER_SHARE = 0.3, 0.65  # of the time, by which these phases must end
+HOPELESS = 2.0  # times the cost of the best; more than the error of an estimate
 COARSEST, FINEST = 1e-3, 1e-11  # references
-MARGIN = 20  # how many times smaller than a wanted error the last change of the reference is to be
-FEW, QUICK_SHARE = 8, 1 / 400  # samples that are taken in any case; of the time, for a gradient of more
-MAX_RACERS, SHORT_S, LONG_S = 8, 0.02, 0.5  # a step that takes so long is timed more often, or once
-DOUBT = 1.25  # an estimated cost counts for so much more
-PATIENCE = 8  # a setting may take so many times the evaluations that the run's own takes
+MARGIN = 20  # wanted error over the last change of the reference, at least
+FEW, QUICK_SHARE = 8, 1 / 400  # samples used in any case; share of the time for a gradient of more samples
+MAX_RACERS, SHORT_S, LONG_S = 8, 0.02, 0.5  # shorter steps are timed more often, longer ones less
+DOUBT = 1.25  # factor on an estimated cost
+PATIENCE = 8  # largest number of evaluations, relative to the run's own setting
 
 
 class OutOfTime(Exception):
-    """Raised where the time is over."""
+    """Signal that the time is over."""
 
 
 @dataclass
 class Tuner:
-    """Hold a network, its weights, what is wanted, and the `rows` of what was measured.
+    """Hold a network, its weights, the limits, and the `rows` of measurements.
 
-    weights  state dicts; those first that need the finer solves
+    weights  state dicts, first those that need the finer solves
     change   returns a config with these keys set
-    metric   what is to be small
-    seconds  that the search may take, by `clock`
-    samples  on which errors are measured; None: as many as are quick. `few` of them it came to
+    metric   to be minimised
+    seconds  limit of the search, by `clock`
+    samples  on which errors are measured; None: as many as are quick. `few` is the number used
     own      the row of the run's own setting
     """
 
@@ -89,7 +89,7 @@ class Tuner:
         self.batch_size = self.run.trainer.batch_size or self.samples or FEW
         self.few = min(self.samples or FEW, self.batch_size)
         self.batches: dict[int, Any] = {}
-        # A run's own setting has a row of its own only where it is none of those that are tried.
+        # The run's own setting has a separate row only if it is not among the settings tried.
         self.own_key = setting_of(self.run)
 
     @property
@@ -102,7 +102,7 @@ class Tuner:
         return clock(self.net.device) - self.started
 
     def tune(self) -> Measured | None:
-        """Measure until all is known, or the time is over; return the cheapest setting that fits, if one does."""
+        """Measure until all is known or the time is over; return the cheapest setting within the limits, if any."""
         try:
             self.find_references()
             self.measure_own()
@@ -115,7 +115,7 @@ class Tuner:
         return self.best()
 
     def check(self, found: Measured | None) -> Measured | None:
-        """Measure all that may be the best, whatever the time, and in turn with what was `found`; return the best."""
+        """Measure all candidates for the best without a time limit, in turn with the row `found`; return the best."""
         self.seconds = math.inf
         for method in self.methods:
             for gradient, backward in (("backprop", None), *OTHERS):
@@ -124,7 +124,7 @@ class Tuner:
         return self.best()
 
     def compare(self, within: float, others: Sequence[Measured] = ()) -> None:
-        """Time in turn, on a whole batch, what costs at most so many times as much as the best, and `others`."""
+        """Time in turn, on a whole batch, the rows that cost at most `within` times the best row, and `others`."""
         best, names = self.best(), [row.name for row in others]
         most = within * (getattr(best, self.metric) if best else math.inf)
         rows = [row for row in self.rows.values() if row.samples and row.fits(self.limits, ERRORS)]
@@ -132,23 +132,23 @@ class Tuner:
         self.measure_costs([row for row in rows if self.score(row) <= most or row.name in names], size)
 
     def best(self) -> Measured | None:
-        """Return the cheapest row that fits; one that is estimated must be cheaper by as much as it may be off."""
+        """Return the cheapest row within the limits; an estimated cost must be smaller by its possible error."""
         fitting = [row for row in self.whole_rows() if row.fits(self.limits)]
         return min(fitting, key=lambda row: getattr(row, self.metric) * (DOUBT if row.estimate else 1), default=None)
 
     def check_time(self, share: float = 1.0) -> None:
-        """Raise `OutOfTime` where a share of the time is over."""
+        """Raise `OutOfTime` if this share of the time is over."""
         if self.spent > share * self.seconds:
             raise OutOfTime
 
     # --- references, and the run's own setting
 
     def take_samples(self) -> None:
-        """Measure errors on as much of a batch as is quick: the gradients of its samples cancel more than their errors
-        do, so that on a few of them the relative error is a smaller one."""
+        """Choose for errors as much of a batch as is quick: gradients of samples cancel more than their errors do, so
+        that the relative error is smaller on few samples."""
         if self.samples is not None or self.few == self.batch_size:
             return
-        # The first gradient of all takes longer than others, and its time is of no use.
+        # The very first gradient takes longer than others, so its time is ignored.
         sizes = [self.few, self.few, *(4**n * self.few for n in range(1, 20) if 4**n * self.few < self.batch_size)]
         allowed = math.inf
         for size in (*sizes, self.batch_size):
@@ -157,16 +157,16 @@ class Tuner:
             if size > self.few and self.spent - began > allowed:
                 break
             self.few = size
-            # Four times the samples of a small network take hardly longer.
+            # With a small network four times as many samples take hardly longer.
             allowed = max(QUICK_SHARE * self.seconds, 1.5 * (self.spent - began))
 
     @property
     def sizes(self) -> list[int]:
-        """The parts of a batch that costs are measured on, beside the samples that errors are measured on."""
+        """The parts of a batch for which costs are measured, besides the samples on which errors are measured."""
         return [size for size in (self.batch_size // 4, self.batch_size) if size > self.few]
 
     def find_references(self) -> None:
-        """Solve ever finer, until the reference changes far less than the wanted errors, or its time is over."""
+        """Refine the reference until it changes far less than the wanted errors, or its time is over."""
         self.take_samples()
         wanted = min((self.limits[name] for name in ERRORS if name in self.limits), default=0.01)
         rtol = COARSEST
@@ -184,7 +184,7 @@ class Tuner:
             rtol /= 10
 
     def measure_own(self) -> None:
-        """Measure the run's own setting; on parts of a batch its cost tells how that of others grows."""
+        """Measure the run's own setting; on parts of a batch its cost shows how that of others grows."""
         own = self.measure_errors(self.own_key)
         if own.failed is not None:
             raise RequestError(f"the run's own solver fails on these samples: {own.failed}")
@@ -195,7 +195,7 @@ class Tuner:
     # --- measuring one setting
 
     def row(self, setting: Setting | None) -> Measured:
-        """Return the row of a setting, empty where it is new."""
+        """Return the row of a setting, empty if it is new."""
         if setting not in self.rows:
             is_own = setting == self.own_key
             config = self.run if is_own or setting is None else self.change(self.run, setting.keys())
@@ -207,7 +207,7 @@ class Tuner:
         return self.rows[setting]
 
     def measure_errors(self, setting: Setting | None) -> Measured:
-        """Return the row of a setting with its errors and, where these fit, its cost on the few samples."""
+        """Return the row of a setting with its errors and, if they are within the limits, its cost on few samples."""
         row = self.row(setting)
         if row.failed is not None or row.gradient == row.gradient:
             return row
@@ -232,13 +232,13 @@ class Tuner:
             memory = max(memory, meter.peak_mib)
             row.gradient, row.state = (max(column) for column in zip(*errors))
             if not row.fits(self.limits, ERRORS) and setting != self.own_key:
-                return row  # at the other weights it need not be tried
+                return row  # no need to try the other weights
         self._set_cost(row, self.few, costs, memory, self.time_steps([row.solver], self.few)[0])
         return row
 
     def measure_costs(self, rows: Sequence[Measured], samples: int) -> list[float]:
-        """Measure the costs of rows on so many samples, and return the metric; infinite where it does not fit, or where
-        there was not the time: the cheapest come first."""
+        """Measure the costs of rows on so many samples, the cheapest first, and return the metric; infinite outside the
+        limits, or if the time was too short."""
         rows, given = self.affordable(rows, samples), rows
         self.note(f"{len(rows)} settings on {samples} samples")
         costs: list[list[Stats]] = [[] for _ in rows]
@@ -256,7 +256,7 @@ class Tuner:
         return [self.score(row) if row in rows else math.inf for row in given]
 
     def affordable(self, rows: Sequence[Measured], samples: int) -> list[Measured]:
-        """Return the cheapest rows, whose costs can be measured in the time that is left; raise `OutOfTime` if none."""
+        """Return the cheapest rows whose costs can be measured in the remaining time; raise `OutOfTime` if none can."""
         left, chosen, step_s = self.seconds - self.spent, list[Measured](), 0.0
         for row in sorted(rows, key=self.score):
             own_s = self.whole(row).time / 1e3 * samples / self.batch_size
@@ -269,7 +269,7 @@ class Tuner:
         return chosen
 
     def score(self, row: Measured) -> float:
-        """Return the metric of a row, as of a whole batch; infinite where it does not fit."""
+        """Return the metric of a row for a whole batch; infinite outside the limits."""
         whole = self.whole(row)
         value: float = getattr(whole, self.metric)
         return value if whole.fits(self.limits) else math.inf
@@ -281,7 +281,7 @@ class Tuner:
         row.costs[samples] = row.time, memory
 
     def time_steps(self, solvers: Sequence[Solver], samples: int) -> list[float]:
-        """Return the ms of a step by each solver, in turn: of each of the weights the shortest of a few, their mean."""
+        """Return the ms per step of each solver, timed in turn: the mean over the weights of the shortest of a few."""
         totals, batch = [0.0] * len(solvers), self.batch(samples)
         for weights in self.weights:
             self.model.load_state_dict(weights)
@@ -313,8 +313,8 @@ class Tuner:
     # --- the cost of a whole batch
 
     def whole(self, row: Measured) -> Measured:
-        """Return a row as of a whole batch: from fewer samples, time and memory grow as those of the rows that were
-        measured on both, of the same gradient where there are any."""
+        """Return a row for a whole batch: from fewer samples, time and memory are extrapolated like those of rows
+        measured on both, of the same gradient if there are any."""
         if row.samples in (0, self.batch_size):
             return row
         both = [other for other in self.rows.values() if {row.samples, self.batch_size} <= other.costs.keys()]
@@ -326,22 +326,22 @@ class Tuner:
         return replace(row, time=row.time * time_growth, memory=row.memory * memory_growth, estimate=True)
 
     def whole_rows(self) -> list[Measured]:
-        """Return the rows whose cost is known, as of a whole batch."""
+        """Return the rows whose cost is known, for a whole batch."""
         return [self.whole(row) for row in self.rows.values() if row.samples]
 
     # --- the search
 
     def levels(self, method: str) -> Sequence[float]:
-        """Return the ladder of a method, the loosest first, as far as the dtype resolves."""
+        """Return the ladder of a method, the loosest level first, as far as the dtype resolves."""
         least = 4 * EPS[self.run.dtype]
         return [rtol for rtol in TOLERANCES if rtol >= least] if adaptive(method) else STEPS
 
     def climb(
         self, method: str, gradient: str, backward: float | None = None, start: int = 0, beyond: bool = False
     ) -> int | None:
-        """Return which level of a ladder is the loosest that fits, beginning at `start`; None where none does.
+        """Return the index of the loosest level of a ladder within the limits, from `start` on; None if there is none.
 
-        beyond  go on to where the cost is hopeless
+        beyond  continue until the cost is hopeless
         """
         loosest = None
         for number, level in enumerate(self.levels(method)[start:], start):
@@ -352,17 +352,17 @@ class Tuner:
                 if not beyond or self.hopeless(row):
                     return loosest
             too_many = row.samples and not row.fits(self.limits, ("nfe",))
-            if too_many or (row.failed or "").startswith(StepLimit.__name__):  # further down it takes yet more
+            if too_many or (row.failed or "").startswith(StepLimit.__name__):  # tighter levels take even more
                 return loosest
         return loosest
 
     def hopeless(self, row: Measured) -> bool:
-        """Return whether a row costs far more than the best that is known."""
+        """Return whether a row costs far more than the best known row."""
         best = self.best()
         return best is not None and self.score(row) > HOPELESS * getattr(best, self.metric)
 
     def climb_ladders(self) -> None:
-        """Find what fits: of every method by backprop, then of the better half of them by the other gradients."""
+        """Find settings within the limits: all methods with backprop, then the better half with other gradients."""
         try:
             found = {method: self.climb(method, "backprop") for method in self.methods}
             loosest = {method: number for method, number in found.items() if number is not None}
@@ -374,7 +374,7 @@ class Tuner:
             pass
 
     def race(self) -> None:
-        """Let what fits race on larger and larger parts of a batch."""
+        """Let the settings within the limits race on larger and larger parts of a batch."""
         fitting = {key: self.whole(row) for key, row in self.rows.items() if row.samples}
         keys = [key for key, row in fitting.items() if row.fits(self.limits) and key != self.own_key]
         racers = sorted(keys, key=lambda key: getattr(fitting[key], self.metric))[:MAX_RACERS]
@@ -382,7 +382,7 @@ class Tuner:
             halve(racers, self.sizes, lambda keys, size: self.measure_costs([self.rows[key] for key in keys], size))
 
     def complete_front(self) -> None:
-        """Measure the tighter levels of what was found, to show what more accuracy costs."""
+        """Measure tighter levels of the settings found, to show the cost of more accuracy."""
         best = self.best()
         key = setting_of(best.config) if best is not None else None
         if key is not None:
@@ -393,10 +393,10 @@ class Tuner:
 
 
 def repeats_of(step_s: float, count: int) -> int:
-    """Return how often a step that takes so long is timed, in turn with so many others."""
+    """Return how often a step of this duration is timed, in turn with others, `count` in all."""
     return 8 if step_s < SHORT_S else 3 if step_s < LONG_S else 1 if count == 1 else 2
 
 
 def clock(device: torch.device) -> float:
-    """Return seconds: of CPU time where one thread computes, which a busy machine does not stretch."""
+    """Return seconds: CPU time if one thread computes, since other load does not stretch it."""
     return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else synchronized_clock()

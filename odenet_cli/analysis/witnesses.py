@@ -1,8 +1,8 @@
-"""Let other libraries solve what a run solves: its own vector field, on samples of its own training data.
+"""Solve a run's problem by other libraries: its own vector field, on samples of its own training data.
 
-Each puts its solver in the place of the network's: the loss, and what autograd makes of it, is the run's own. States
-and gradients are compared with a far finer solve in float64. Who has no gradient for a field of torch bears witness to
-the gradient by differences of the loss.
+Each library's solver replaces that of the network; the loss and its differentiation by autograd are the run's own.
+States and gradients are compared with a far finer solve in float64. For a library without gradients of torch fields
+the gradient is checked by finite differences of its loss.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from odenet_cli.training.exact_gradient.reference_gradient import (
 )
 
 SCIPY = {"bosh3": "RK23", "dopri5": "RK45", "dopri8": "DOP853"}
-MAX_EVALUATIONS = 1_000_000  # of a witness: more are an error, so that a solve that does not end is noticed
-RELATIVE_SHIFT = 1e-3  # of the parameters in differences of a loss whose steps are chosen anew
+MAX_EVALUATIONS = 1_000_000  # of a witness, at most, so that a solve that does not end raises an error
+RELATIVE_SHIFT = 1e-3  # of the parameters in finite differences of a loss whose solver chooses its steps anew
 
 
 class MakeSolve(Protocol):
-    """Make a solve of the flat `field(t (), y (N,)) -> (N,)` over `ts`: y0 (N,) -> (N,), or (T, N) of more times."""
+    """Make a solve of the flat `field(t (), y (N,)) -> (N,)` over `ts`: y0 (N,) -> (N,), or (T, N) for more times."""
 
     def __call__(
         self, field: nn.Module, ts: Sequence[float], *, method: str, rtol: float, atol: float
@@ -44,7 +44,7 @@ class MakeSolve(Protocol):
 
 
 class Witness(NamedTuple):
-    """Hold a solver of somebody else's: its name, how solves are made, and whether they have gradients."""
+    """Hold the solver of another library: its name, how solves are made, and whether they have gradients."""
 
     name: str
     make: MakeSolve
@@ -52,11 +52,11 @@ class Witness(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Hold how far a solver is from the reference.
+    """Hold the differences of a solver from the reference.
 
     state_max, state  largest difference of a state, and the relative one in the 2-norm, over all outputs of all solves
-    gradient          relative difference in the 2-norm; None where there is none
-    failed            why there are no numbers
+    gradient          relative difference in the 2-norm; None if there is no gradient
+    failed            reason why there are no numbers
     """
 
     solver: str
@@ -67,15 +67,15 @@ class Row(NamedTuple):
     failed: str | None = None
 
     def record(self, tight: float | None) -> dict[str, Any]:
-        """Return the row flat, for a file; without `tight` it is of the run's own tolerance."""
+        """Return the row flat, for a file; without `tight` it belongs to the run's own tolerance."""
         row = self._asdict()
         return {"rtol": tight, **{name: row[name] for name in row if name != "cost"}, **vars(row["cost"] or Stats())}
 
 
 class FlatField(nn.Module):
-    """Evaluate `field` on a state that is one vector, whatever the time's shape, and count it in `stats`.
+    """Evaluate `field` on a state given as one vector, for times of any shape, and count the evaluation in `stats`.
 
-    Libraries look for parameters in a module: a field that is none has them in one that it holds, or is a method of.
+    Libraries look for parameters in a module: for another callable it is the module that it holds or is a method of.
     """
 
     def __init__(self, field: Any, like: Sequence[Tensor], single: bool, args: Sequence[Any], stats: Stats) -> None:
@@ -86,7 +86,7 @@ class FlatField(nn.Module):
         self.shapes, self.single, self.stats, self.solved = [part.shape for part in like], single, stats, False
 
     def split(self, y: Tensor) -> Any:
-        """Return a vector, or vectors (T, N), in the state's own form."""
+        """Return a vector, or vectors (T, N), in the form of the state."""
         sizes = [shape.numel() for shape in self.shapes]
         parts = [part.reshape(*y.shape[:-1], *shape) for part, shape in zip(torch.split(y, sizes, -1), self.shapes)]
         return parts[0] if self.single else tuple(parts)
@@ -103,7 +103,7 @@ class FlatField(nn.Module):
 
 
 class Foreign:
-    """Stand in the place of a network's solver: somebody else solves. `states` are the outputs, in parts."""
+    """Replace a network's solver by that of another library. `states` are the outputs, in parts."""
 
     def __init__(self, make: MakeSolve, like: Adaptive) -> None:
         self.make = make
@@ -121,7 +121,7 @@ class Foreign:
 
 
 def tightened(solver: Solver, tolerance: float) -> Adaptive:
-    """Return `solver` at another tolerance, backward too; of fixed steps dopri5 with its gradient."""
+    """Return `solver` at another tolerance, also backward; for fixed steps return dopri5 with the same gradient."""
     gradient: Any = solver.gradient
     if getattr(gradient, "solver", None) is not None:
         gradient = replace(gradient, solver=None)
@@ -138,7 +138,7 @@ def flat(state: Any) -> Tensor:
 def scipy_solve(
     field: nn.Module, ts: Sequence[float], *, method: str, rtol: float, atol: float
 ) -> Callable[[Tensor], Tensor]:
-    """Return a solve, without gradients, by `scipy.integrate.solve_ivp`; by RK45 where it has not the method."""
+    """Return a solve, without gradients, by `scipy.integrate.solve_ivp`; by RK45 if it lacks the method."""
 
     @torch.no_grad()
     def solve(y0: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def states_of(objective: Objective, solver: Any) -> list[Sequence[Tensor]]:
 class Comparison:
     """Hold the first samples of a run's training data, and the reference: gradient and states at `reference`.
 
-    The network is in training mode; what it draws itself is the same for all.
+    The network is in training mode; its random numbers are the same for all solvers.
     """
 
     def __init__(self, net: Trained, solver: Solver, samples: int, reference: float) -> None:
@@ -186,16 +186,16 @@ class Comparison:
             self.states = one_vector(states_of(objective, fine))
 
     def distance(self, finer: Comparison) -> float:
-        """Return how far this reference is from a finer one, in the states or in the gradient, whichever is more."""
+        """Return the larger of the relative differences of states and gradient from a finer reference."""
         states = (self.states - finer.states).norm() / finer.states.norm()
         return max(float(states), self.exact.error(finer.exact))
 
     def rows(self, witnesses: Sequence[Witness], tight: float | None = None) -> Iterator[Row]:
-        """Yield the run's own solver, then the witnesses; at the run's tolerance, or at a `tight` one in float64."""
+        """Yield the rows of the run's own solver and the witnesses; at its tolerance, or a `tight` one in float64."""
         solver = self.solver if tight is None else tightened(self.solver, tight)
         dtype = self.dtype if tight is None else torch.float64
         yield self.own(solver, dtype)
-        if isinstance(solver, Adaptive):  # of fixed steps there is no tolerance to ask others for
+        if isinstance(solver, Adaptive):  # fixed steps have no tolerance to pass on to others
             for witness in witnesses:
                 yield self.foreign(witness, solver, dtype, differences=tight is not None)
 
@@ -206,9 +206,9 @@ class Comparison:
         return self._row("odenet", gradient.cost, calls.states, gradient.error(self.exact))
 
     def foreign(self, witness: Witness, like: Adaptive, dtype: torch.dtype, differences: bool) -> Row:
-        """Return the row of somebody else's solver with the method and the tolerance of ours.
+        """Return the row of another library's solver with the method and the tolerance of ours.
 
-        differences  where it has no gradient, of its loss in a few directions: how far the reference is from them
+        differences  without a gradient compare the reference with finite differences of its loss, in a few directions
         """
         solver, error = Foreign(witness.make, like), None
         try:
@@ -221,7 +221,7 @@ class Comparison:
             if differences:
                 again: Any = partial(Foreign, witness.make, like)
                 error = finite_difference_error(self.objective, again, self.exact, RELATIVE_SHIFT)
-        except Exception as raised:  # by somebody else's code, anything
+        except Exception as raised:  # other libraries may raise anything
             return Row(witness.name, failed=f"{type(raised).__name__}: {' '.join(str(raised).split())}"[:100])
         return self._row(witness.name, sum(solves, start=Stats()), solver.states, error)
 

@@ -1,6 +1,6 @@
-"""What an experiment measures on a trained network, one kind a module: `measure(folder, options, say) -> rows`.
+"""Measurements of an experiment on a trained network, one kind per module: `measure(folder, options, say) -> rows`.
 
-Rows are kept in the run's folder as `<module>.jsonl`, each under its key; those that are there are not measured again.
+Rows are stored in the run's folder as `<module>.jsonl`, each with its key; those already there are not measured again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def config_of(folder: Path) -> Config:
-    """Return the config of the run in `folder`; raise if it names a class of the user's own, as no file may."""
+    """Return the config of the run in `folder`; raise if it names a user's own class, since no file may name code."""
     config = load(folder)
     if own := config.named_code():
         named = ", ".join(f"{key}={target}" for key, target in own.items())
@@ -32,22 +32,22 @@ def config_of(folder: Path) -> Config:
             f"{folder / 'config.yaml'} names code to run, {named}, which is not allowed in a file.\n"
             "  Classes of your own cannot be measured."
         )
-    return replace(config, device="cpu") if config.device == "mps" else config  # in float64, which mps has not
+    return replace(config, device="cpu") if config.device == "mps" else config  # float64 is needed, which mps lacks
 
 
 def rounded(values: Tensor) -> Any:
-    """Return a tensor as numbers for a figure, to four decimals."""
+    """Return a tensor as numbers for a figure, rounded to four decimals."""
     return values.double().mul(1e4).round().div(1e4).tolist()
 
 
 class Rows:
-    """Hold the rows of one kind in the folder of a run, each found by its key, a part of the row."""
+    """Hold the rows of one kind in the folder of a run, each found by its key, which is part of the row."""
 
     def __init__(self, path: Path) -> None:
         check_file(path)
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # what stands after it was being written when the power went
+        whole = text[: text.rfind("\n") + 1]  # an incomplete last line comes from an interrupted write
         self.rows: list[Row] = [json.loads(line) for line in whole.splitlines()]
         if whole != text:
             os.truncate(path, len(whole.encode()))

@@ -1,8 +1,9 @@
 """Measure how a trained ODE-Net responds to its tolerance (figure 3 of Chen et al. 2018), in float64.
 
-`solve`     evaluations, and the error of z(1) against a solve at the tolerance `reference`; by batch and tolerance
-`time`      time of the forward solves, by tolerance: medians of `repeats` rounds over all tolerances
-`gradient`  evaluations both ways, and the error of the gradient; by setting, batch and tolerance
+`solve`     function evaluations, and the error of z(1) relative to a solve at tolerance `reference`; per batch and
+            tolerance
+`time`      time of the forward solves, per tolerance: medians of `repeats` rounds over all tolerances
+`gradient`  forward and backward evaluations, and the error of the gradient; per setting, batch and tolerance
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ Say = Callable[[str], None]
 
 
 def synchronized_clock() -> float:
-    """Return seconds, once the device has done what was queued."""
+    """Return the time in seconds, after waiting for the work queued on the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def measure(folder: Path, options: dict[str, Any], say: Say) -> list[Row]:
-    """Measure by `options`: tolerances, reference, batches, samples, repeats of the timing; `gradient`, the same."""
+    """Measure as `options` say: tolerances, reference, batches, samples, timing repeats; for `gradient` the same."""
     rows = Rows(folder / "error_control.jsonl")
     config = replace(config_of(folder), dtype="float64")
     return [
@@ -52,7 +53,7 @@ def measure(folder: Path, options: dict[str, Any], say: Say) -> list[Row]:
 
 
 def solve_errors(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Say) -> list[Row]:
-    """Measure the error of z(1) by tolerance, on the first batches of the test samples."""
+    """Measure the error of z(1) for each tolerance, on the first batches of the test samples."""
     base = {"kind": "solve", "samples": options["samples"], "reference": options["reference"]}
     net, measured = trained(folder, config, "best", options["samples"]), []
     for n, batch in enumerate(islice(net.data.test.epoch(0), options["batches"])):
@@ -70,7 +71,7 @@ def solve_errors(rows: Rows, folder: Path, config: Config, options: dict[str, An
 
 @torch.no_grad()
 def forward_solve(net: Trained, batch: Any, tolerance: float) -> tuple[Solution, float]:
-    """Return the first solve of a batch by dopri5 at this tolerance, whatever steps that needs, and its seconds."""
+    """Return the first solve of a batch by dopri5 at this tolerance, without a limit of steps, and its seconds."""
     solver = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, max_steps=1_000_000)
     solves: list[tuple[Solution, float]] = []
 
@@ -85,7 +86,7 @@ def forward_solve(net: Trained, batch: Any, tolerance: float) -> tuple[Solution,
 
 
 def solve_times(rows: Rows, folder: Path, config: Config, options: dict[str, Any]) -> list[Row]:
-    """Measure the time of a forward solve by tolerance; all take turns, so that a busy machine slows all alike."""
+    """Measure the time of a forward solve for each tolerance, in turn, so that other load slows all of them alike."""
     keys = [{"kind": "time", "samples": options["samples"], "rtol": rtol} for rtol in options["tolerances"]]
     if rows.missing(keys):
         net = trained(folder, config, "best", options["samples"])
@@ -99,7 +100,7 @@ def solve_times(rows: Rows, folder: Path, config: Config, options: dict[str, Any
 
 
 def gradient_errors(rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Say) -> list[Row]:
-    """Measure the gradient's cost and error in each of SETTINGS, on the first batches of the training data."""
+    """Measure the cost and error of the gradient for each of SETTINGS, on the first batches of the training data."""
     samples, batches, reference = options["samples"], options["batches"], options["reference"]
     keys = [
         {"kind": "gradient", "setting": setting, "rtol": rtol, "batch": n, "samples": samples, "reference": reference}

@@ -1,7 +1,7 @@
-"""Measure the rate that a trained model infers from held-out events beside the true one (figure 7 of Chen et al. 2018).
+"""Compare the rate inferred by a trained model from held-out events with the true one (figure 7 of Chen et al. 2018).
 
-`sequence`  a test sequence: its events, the error of the rate and of a constant one, the gap to the true likelihood
-`rate`      one of the first of them, whole: events, the true rate and the inferred one on a grid
+`sequence`  a test sequence: its events, the errors of the rate and of a constant rate, the gap to the true likelihood
+`rate`      one of the first sequences in full: events, the true rate and the inferred one on a grid
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from odenet_cli.training.evaluate import solved_by
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """Measure by `options`: shown, how many sequences are kept whole."""
+    """Measure as `options` say: shown, the number of sequences stored in full."""
     rows, config = Rows(folder / "event_rates.jsonl"), config_of(folder)
     shown, complete = options["shown"], {"kind": "whole", **options}
     if rows.get(complete) is None:
@@ -36,7 +36,7 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
                     if sequence < shown:
                         rows.put({"kind": "rate", "sequence": sequence}, rate)
                     count = sequence + 1
-        rows.put(complete, {"sequences": count})  # nothing was cut off
+        rows.put(complete, {"sequences": count})  # marks the rows as complete
     count = (rows.get(complete) or {})["sequences"]
     sequences = rows.all({"kind": "sequence", "sequence": n} for n in range(count))
     return sequences + rows.all({"kind": "rate", "sequence": n} for n in range(min(count, shown)))
@@ -48,7 +48,7 @@ def infer(model: Any, x: Events) -> list[tuple[Row, Row]]:
     events, total = x.event_mask.sum(1), torch.trapezoid(x.rate, x.grid)
     constant = (events / (x.grid[:, -1] - x.grid[:, 0]))[:, None].expand_as(x.rate)
     size = len(x.times)
-    # The likelihood of a draw from q, as in the loss; the rate is the best guess.
+    # The likelihood is that of a draw from q, as in the loss; the rate is decoded from the mean of q.
     nll = negative_log_likelihood(inferred.log_rate[:size], inferred.total[:size], x.event_mask)
     true_nll = negative_log_likelihood(x.log_rate, total, x.event_mask)
     columns = {

@@ -1,4 +1,4 @@
-"""Measure a recurrent network's free run, after the window, at another pace; other networks have no `model.pace`."""
+"""Measure a recurrent network's free run after the window at another pace; other networks have no `model.pace`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odenet_cli.training.evaluate import evaluate
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """Measure by `options`: the paces. A row each, of the errors on the test trajectories."""
+    """Measure the errors on the test trajectories, one row for each of the paces in `options`."""
     config = config_of(folder)
     if "pace" not in config.model:
         return []

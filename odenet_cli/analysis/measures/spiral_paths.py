@@ -1,10 +1,10 @@
-"""Compute what a trained model of series makes of held-out spirals (figures 8 to 10 of Chen et al. 2018).
+"""Compute the paths of a trained series model for held-out spirals (figures 8 to 10 of Chen et al. 2018).
 
-`path`    one of the first test trajectories: what was seen, the truth, the model's path over twice the window
-`latent`  z(t) of a test trajectory inside the window, from the mean of q(z0 | x); of a latent ODE only
-`varied`  a path decoded from a z0 of which one dimension was changed; of a latent ODE only
+`path`    one of the first test trajectories: the points seen, the true path, the model's path over twice the window
+`latent`  z(t) of a test trajectory inside the window, from the mean of q(z0 | x); latent ODE only
+`varied`  a path decoded from z0 with one dimension changed; latent ODE only
 
-What is varied goes through the middle 95 % of the test trajectories' z0 in that dimension; the others stay at the mean.
+The changed dimension covers the middle 95 % of the test trajectories' z0; the others stay at their means.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KeyedRows = Iterator[tuple[dict[str, Any], Row]]  # (key, values)
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """Measure by `options`: shown and latent, how many trajectories; times of a curve; varied, values a dimension."""
+    """Measure as `options` say: shown and latent, trajectories; times per curve; varied, values per dimension."""
     rows, config = Rows(folder / "spiral_paths.jsonl"), config_of(folder)
     complete = {"kind": "whole", "options": options}
     if rows.get(complete) is None:
@@ -38,7 +38,7 @@ def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -
         with torch.no_grad(), solved_by(model, build.solver(eval_solver(config))):
             for key, values in compute_rows(model, x, options):
                 rows.put({**key, "options": options}, values)
-        rows.put(complete, {})  # nothing was cut off
+        rows.put(complete, {})  # marks the rows as complete
     own = [row for row in rows.rows if row["options"] == options and row["kind"] != "whole"]
     return list({(row["kind"], row.get("series"), row.get("dimension"), row.get("value")): row for row in own}.values())
 
@@ -56,7 +56,7 @@ def compute_rows(model: Any, x: Series, options: dict[str, Any]) -> KeyedRows:
 
 
 def paths(model: Any, x: Series, fine: Tensor) -> KeyedRows:
-    """Yield the first test trajectories, the model's path at the times `fine`, (B, T), and its errors."""
+    """Yield the first test trajectories, with the model's path at the times `fine`, (B, T), and its errors."""
     path = model.forecast(x.times, x.values, x.observed_mask, fine).path
     at_targets = model.forecast(x.times, x.values, x.observed_mask, x.target_times).path
     for n in range(len(x.times)):
@@ -99,7 +99,7 @@ def varied(model: Any, mean: Tensor, ts: Tensor, count: int) -> KeyedRows:
 
 
 def turns(path: Tensor) -> float:
-    """Return how many times the direction of a path, (T, 2), goes round; counter-clockwise is positive."""
+    """Return the number of turns of the direction of a path, (T, 2); counter-clockwise is positive."""
     step = path.diff(dim=0)
     before, after = step[:-1], step[1:]
     cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]

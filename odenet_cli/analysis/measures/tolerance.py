@@ -1,7 +1,7 @@
-"""Measure a trained network at other tolerances than its own, and how far its gradient was from exact.
+"""Score a trained network at other tolerances than its own, and measure the error of its gradient.
 
-`score`     test error and evaluations, and which test samples were `wrong`; by tolerance of the evaluation
-`gradient`  error of the gradient as the training made it, beside the one at `reference` in float64; by batch
+`score`     test error, function evaluations, and the `wrong` test samples; per tolerance
+`gradient`  error of the gradient of training, relative to that at tolerance `reference` in float64; per batch
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from odenet_cli.training.evaluate import evaluate
 
 
 def measure(folder: Path, options: dict[str, Any], say: Callable[[str], None]) -> list[Row]:
-    """Measure by `options`: the tolerances; and gradient: samples of a batch, batches, reference."""
+    """Measure as `options` say: the tolerances; and for the gradient samples per batch, batches, reference."""
     rows, config = Rows(folder / "tolerance.jsonl"), config_of(folder)
     scores = score(rows, folder, config, options["tolerances"])
     return scores + gradient_errors(rows, folder, config, options["gradient"], say)
 
 
 def score(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> list[Row]:
-    """Score the best weights on the test samples at each of the tolerances, by the method that scored the run."""
+    """Score the best weights on the test samples at each of the tolerances, with the method used to score the run."""
     keys = [{"kind": "score", "rtol": rtol} for rtol in tolerances]
     if missing := rows.missing(keys):
         net = trained(folder, config, "best", eval_batch(config))
@@ -49,7 +49,7 @@ def score(rows: Rows, folder: Path, config: Config, tolerances: list[float]) -> 
 def gradient_errors(
     rows: Rows, folder: Path, config: Config, options: dict[str, Any], say: Callable[[str], None]
 ) -> list[Row]:
-    """Compare the gradients of the run's own setting, on the first batches of its training data, with the reference."""
+    """Compare the gradients of the run's own settings on the first batches of its training data with the reference."""
     samples, batches, reference = options["samples"], options["batches"], options["reference"]
     keys = [{"kind": "gradient", "samples": samples, "reference": reference, "batch": n} for n in range(batches)]
     if missing := rows.missing(keys):

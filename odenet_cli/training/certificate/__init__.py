@@ -1,10 +1,10 @@
-"""A certificate of the gradient that a run trains with, made while it trains, from a few samples of its batch.
+"""Certificates of a run's training gradient, made during training from a few samples of the batch.
 
-measure   the gradient, the exact one of its own steps, and finite differences of the loss
-probe     a look at the vector fields: their precision, and whether they are functions of (t, y)
-causes    what is likely wrong, by trying what makes it right
-backward    where that is the backward pass
-schedule  when a run makes one, what it costs, and what is said of it
+measure   the gradient, the exact gradient of its own steps, and finite differences of the loss
+probe     inspection of the vector fields: their precision, and whether they are functions of (t, y)
+causes    the likely cause of an error, found by trying remedies
+backward  causes in the backward pass
+schedule  when a run makes a certificate, its cost, and the warnings
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from odenet_cli.training.exact_gradient.model_contexts import Objective
 
 @dataclass(frozen=True)
 class Certificate:
-    """Hold the relative error of a gradient over all parameters, against the exact one of its own steps.
+    """Hold the relative error of a gradient over all parameters, compared with the exact gradient of its own steps.
 
-    worst   the tensor whose gradient is most wrong, and by how much
-    cause   what is likely wrong; None: nothing
-    time_s  seconds that all this took
+    worst   the tensor with the largest error of its gradient, and this error
+    cause   the likely cause of the error; None: no error
+    time_s  seconds taken by the certificate
     """
 
     error: float
@@ -40,10 +40,10 @@ class Certificate:
 
 def certify(model: nn.Module, loss_fn: Loss, batch: Any, seed: int = 0, above: float = WARNING) -> Certificate:
     """Return the certificate of the gradient of a loss on the first samples of `batch`; raise `NotCertified` with the
-    reason where there is none.
+    reason if it cannot be made.
 
-    seed   of the direction in which the loss is differentiated by finite differences
-    above  an error of which the cause is looked for
+    seed   of the direction of the finite differences of the loss
+    above  error above which the cause is sought
     """
     start = time.perf_counter()
     try:
@@ -52,7 +52,7 @@ def certify(model: nn.Module, loss_fn: Loss, batch: Any, seed: int = 0, above: f
             cause = find_cause(check, above)
     except NotCertified:
         raise
-    except Exception as error:  # a network may fail in float64, or on few samples: the run goes on
+    except Exception as error:  # a network may fail in float64, or on few samples, but the run continues
         reason = "there is not enough memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
         raise NotCertified(reason or type(error).__name__) from error
     if not check.error < float("inf"):

@@ -1,4 +1,4 @@
-"""Name what is wrong with the backward pass of a solve, where the exact gradient of its steps can be relied on."""
+"""Name the error in the backward pass of a solve, if the exact gradient of its steps is reliable."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from odenet_cli.training.certificate.measure import CURED, Cause, Check, named, 
 from odenet_cli.training.exact_gradient.reference_gradient import Gradient
 from odenet_cli.training.exact_gradient.step_replay import SolvedBy
 
-TIGHTER = 1e-2  # times the tolerance
+TIGHTER = 1e-2  # tighter by this factor
 MAX_STEPS = 60  # of a solve at that tolerance
 MAX_GROUPS = 8  # of output times through which a gradient enters
-OPPOSITE = -0.7  # cosine of a tensor's gradient and the exact one
+OPPOSITE = -0.7  # cosine of the angle between a tensor's gradient and the exact one
 
 
 def time_held(gradient: Any) -> SolvedBy:
-    """Go through a solve as a gradient method does, with the field's time held at the middle of the solve."""
+    """Solve by a gradient method, with the field's time fixed at the middle of the solve."""
 
     def solve(problem: Problem) -> tuple[Tensor, ...]:
         field, middle = problem.rhs.field, (problem.ts[0] + problem.ts[-1]) / 2
@@ -37,9 +37,9 @@ def time_held(gradient: Any) -> SolvedBy:
 
 
 def outputs_cut(gradient: Any, keep: Callable[[int, int], bool]) -> SolvedBy:
-    """Go through a solve as a gradient method does, but let gradients in at those outputs alone that are kept.
+    """Solve by a gradient method, but let gradients enter only at the kept outputs.
 
-    keep  is called with the number of an output, and how many they are
+    keep  is called with the index of an output and their number
     """
 
     def solve(problem: Problem) -> tuple[Tensor, ...]:
@@ -54,7 +54,7 @@ def outputs_cut(gradient: Any, keep: Callable[[int, int], bool]) -> SolvedBy:
 
 
 def rounding(check: Check) -> Cause | None:
-    """Name the precision where the same backward pass is right in float64."""
+    """Name the precision as the cause if the same backward pass is right in float64."""
     if check.own_dtype == torch.float64 or not check.right(check.own_by(check.solver, torch.float64)):
         return None
     return Cause(
@@ -65,7 +65,7 @@ def rounding(check: Check) -> Cause | None:
 
 
 def tolerance(check: Check) -> Cause | None:
-    """Name the tolerance that is too loose, of the backward solve or of the forward one, by trying a tighter one."""
+    """Name the loose tolerance, of the backward or the forward solve, if a tighter one removes the error."""
     gradient = check.solver.gradient_method
     if not isinstance(gradient, Adjoint):
         return None
@@ -84,7 +84,7 @@ def tolerance(check: Check) -> Cause | None:
             "loose tolerance",
             f"the backward solve is too loose; with gradient.solver.{spelled(tight)} it is {percent(error)} off",
         )
-    # What is left is the difference between the gradient of the equation and that of these steps.
+    # The remaining error is the difference between the gradient of the equation and that of these steps.
     fine = tighter(check.solver)
     both = replace(fine, gradient=replace(gradient, solver=replace(tight, **accuracy(fine))))
     if (error := Check(check.objective, both).off_exact) < CURED * check.error:
@@ -98,7 +98,7 @@ def tolerance(check: Check) -> Cause | None:
 
 
 def time(check: Check) -> Cause | None:
-    """Name time, where the gradient is right as soon as the field's time stands still."""
+    """Name time as the cause if the gradient is right with the field's time held constant."""
     own = check.own_by(replace(check.solver, gradient=time_held(check.solver.gradient_method)))
     exact = check.exact_by(time_held)
     if not (own - exact).norm() < CURED / 3 * check.error * exact.norm():
@@ -111,7 +111,7 @@ def time(check: Check) -> Cause | None:
 
 
 def sign(check: Check) -> Cause | None:
-    """Name tensors whose gradient points the other way."""
+    """Name tensors whose gradient has the opposite direction."""
     against = []
     for name, part in check.own.parts.items():
         exact = check.exact.parts[name]
@@ -127,9 +127,9 @@ def sign(check: Check) -> Cause | None:
 
 
 def outputs(check: Check) -> Cause | None:
-    """Name output times whose gradient enters with another weight than 1, by least squares over their shares."""
+    """Name output times whose gradient enters with another weight than 1, by least squares over their contributions."""
     share = shares_of_outputs(check)
-    if not share:  # no gradient enters through an output of a solve: what is wrong lies elsewhere
+    if not share:  # no gradient enters through an output of a solve: the error lies elsewhere
         return None
     columns = torch.stack([flat(each) for each in share], 1)
     wrong = flat(check.own - check.exact)
@@ -145,7 +145,7 @@ def outputs(check: Check) -> Cause | None:
 
 
 def shares_of_outputs(check: Check) -> list[Gradient]:
-    """Return the exact gradients through each group of output times that has one; the last time is a group."""
+    """Return the non-zero exact gradients through each group of output times; the last time is its own group."""
     last = min(MAX_GROUPS, max(each.outputs for each in check.looks) - 1)
 
     def through(groups: int) -> Gradient:
@@ -160,23 +160,23 @@ def shares_of_outputs(check: Check) -> list[Gradient]:
 
 
 def flat(gradient: Gradient) -> Tensor:
-    """Return all of a gradient as one vector."""
+    """Return a gradient as one vector."""
     return torch.cat([part.flatten() for part in gradient.parts.values()])
 
 
 def tighter(solver: Solver) -> Any:
-    """Return the solver at a tighter tolerance, which float32 still resolves, or with more steps."""
+    """Return the solver at a tighter tolerance that float32 still resolves, or with more steps."""
     changes: dict[str, Any] = {
         name: 10 * value if name == "steps" else max(min(value, 1e-6), TIGHTER * value)
         for name, value in accuracy(solver).items()
     }
-    if hasattr(solver, "max_steps"):  # a trial is not to take longer than a good many steps of training
+    if hasattr(solver, "max_steps"):  # bounds the time of a trial
         changes["max_steps"] = min(solver.max_steps, MAX_STEPS)
     return replace(solver, **changes)
 
 
 def exact_steps(check: Check) -> str:
-    """Return what differentiates the steps of the check's solver, in words."""
+    """Describe the gradients that differentiate the steps of the check's solver."""
     return f"{exact_gradients(check.solver.formulas)} differentiates the steps themselves"
 
 
@@ -186,6 +186,6 @@ def accuracy(solver: Solver) -> dict[str, float]:
 
 
 def spelled(solver: Solver) -> str:
-    """Return the accuracy of a solver as a word of the command line."""
+    """Return the accuracy of a solver as an override on the command line."""
     name, value = next(iter(accuracy(solver).items()))
     return f"{name}={value:g}"

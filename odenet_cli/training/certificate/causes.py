@@ -1,7 +1,7 @@
-"""Name the likely cause of a gradient that is wrong, by trying what would make it right, on the same samples.
+"""Name the likely cause of a wrong gradient, by trying what would correct it, on the same samples.
 
-Each trial changes one thing: the backward pass, the precision, the tolerance, time held still, the outputs through
-which the gradient enters. The cause is what takes the error away.
+Each trial changes one thing: the backward pass, the precision, the tolerance, the field's time, the outputs through
+which the gradient enters. The cause is the change that removes the error.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from odenet_cli.training.certificate.probe import look
 from odenet_cli.training.evaluate import solved_by
 from odenet_cli.training.exact_gradient.model_contexts import repeatable
 
-LOOKS = 4  # at a field that seems to repeat its values
+LOOKS = 4  # inspections of a field that seems to repeat its values
 
 
 def find_cause(check: Check, above: float = WARNING) -> Cause | None:
-    """Return what is likely wrong with the gradient of `check`; None where nothing is.
+    """Return the likely cause of an error of the gradient of `check`; None if it is right.
 
-    above  an error of which trials are made; they take the time of several certificates
+    above  error above which trials are made; they take the time of several certificates
     """
     if check.coarse:
         return half_precision(check)
-    # Of the whole gradient: a tensor that has little of it may be far off its own, and the step is hardly another one.
+    # The error of the whole gradient: a large relative error of a tensor with a small gradient hardly changes the step.
     if check.error <= above and check.repeats and not check.missing and not check.unseen:
         return coarse_products(check)
     trials = (redrawn, misled, missing, overwritten, rounding, tolerance, time, sign, outputs)
@@ -34,7 +34,7 @@ def find_cause(check: Check, above: float = WARNING) -> Cause | None:
         try:
             cause = trial(check)
         except SolveError:
-            continue  # a trial whose solve fails says nothing
+            continue  # a trial whose solve fails is inconclusive
         if cause is not None:
             return cause
     return coarse_products(check) or Cause("unknown", unknown(check))
@@ -51,7 +51,7 @@ def half_precision(check: Check) -> Cause:
 
 
 def coarse_products(check: Check) -> Cause | None:
-    """Name a field whose rounding is above what the tolerance asks for."""
+    """Name a field whose rounding errors are too large for the tolerance."""
     rtol = getattr(check.solver, "rtol", None)
     if rtol is None or check.field_error <= max(MAX_FIELD_ERROR, 10 * rtol):
         return None
@@ -63,9 +63,9 @@ def coarse_products(check: Check) -> Cause | None:
 
 
 def redrawn(check: Check) -> Cause | None:
-    """Name a field that is another one when it is evaluated again."""
+    """Name a field that has another value when evaluated again."""
     how, looks = "", list(check.looks)
-    # Signs drawn anew for eight samples may well be the same ones once; hardly in all of these.
+    # Signs drawn for eight samples may well agree by chance once, but hardly in all of these evaluations.
     while max((each.repeated for each in looks), default=0.0) <= REPEATED and len(looks) < LOOKS * len(check.looks):
         looks += look(check.objective, check.solver)
     worst = max((each.repeated for each in looks), default=0.0)
@@ -87,7 +87,7 @@ def redrawn(check: Check) -> Cause | None:
 
 
 def misled(check: Check) -> Cause | None:
-    """Name what autograd is misled by: a tensor written behind its back, or a detach."""
+    """Name what misleads autograd: a tensor changed without its knowledge, or a detach."""
     if not check.misled and not check.unseen:
         return None
     if (cause := overwritten(check)) is not None:
@@ -106,7 +106,7 @@ def misled(check: Check) -> Cause | None:
 
 
 def missing(check: Check) -> Cause | None:
-    """Name tensors that get no gradient."""
+    """Name tensors that receive no gradient."""
     if not check.missing or not check.cures(dict.fromkeys(check.missing)):
         return None
     return Cause(
@@ -117,7 +117,7 @@ def missing(check: Check) -> Cause | None:
 
 
 def overwritten(check: Check) -> Cause | None:
-    """Name parameters and buffers that are written while the loss is computed, after a solve has read them."""
+    """Name parameters and buffers that are modified while the loss is computed, after a solve has read them."""
     norms = [m for m in check.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     statistics = {id(buffer) for m in norms for buffer in m.buffers()}
     tensors: list[tuple[str, str, Tensor]] = [("parameter", *pair) for pair in check.model.named_parameters()]
@@ -138,7 +138,7 @@ def overwritten(check: Check) -> Cause | None:
 
 
 def unknown(check: Check) -> str:
-    """Return what is known of an error without a cause."""
+    """Describe an error whose cause is unknown."""
     name = max(check.by_tensor, key=lambda name: check.by_tensor[name])
     where = f"{name}, {percent(check.by_tensor[name])}"
     if check.right(check.backprop()):

@@ -1,12 +1,12 @@
-"""Hold the gradient of a loss, as training computes it, against the exact one of its own steps, and both against finite
-differences of the loss.
+"""Compare the gradient of a loss, as training computes it, with the exact gradient of its own steps, and both with
+finite differences of the loss.
 
     own      the run's solver and gradient, in the run's dtype
     exact    the same steps in float64, by plain autograd
     L(θ±εr)  the loss at the same steps, without autograd
 
-A wrong backward solve shows between the first two, and what autograd itself is misled by, a detach or a tensor that was
-changed behind its back, between these and the third. Nothing of the network, the generators or the run is changed.
+A wrong backward solve makes the first two differ. Anything that misleads autograd itself, such as a detach or a tensor
+changed without its knowledge, makes them differ from the third. The network, the generators and the run are unchanged.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from odenet_cli.training.exact_gradient.step_replay import replaying_solver
 
 SAMPLES = 8
 WARNING, ALARM = 0.1, 0.5
-SUSPICIOUS = 0.02  # an error by finite differences above which more directions are taken
+SUSPICIOUS = 0.02  # error by finite differences above which more directions are used
 DIRECTIONS = 4
-CURED = 1 / 3  # of the error: a trial that leaves less has found the cause
+CURED = 1 / 3  # remaining share of the error below which a trial has found the cause
 MAX_NAMES = 3
 REPEATED = 1e-5  # relative difference of two evaluations at one point
-MAX_FIELD_ERROR = 3e-5  # of a field's value in the run's dtype, which float32 stays well below
-MISSED_SHARE = 1e-4  # of the gradient's norm, above which a tensor whose gradient is exactly zero is missed
-TENSOR_SHARE = 0.1  # of the gradient's norm: what a tensor's error is measured by where its own gradient is smaller
+MAX_FIELD_ERROR = 3e-5  # of a field's value in the run's dtype; float32 stays well below
+MISSED_SHARE = 1e-4  # of the gradient's norm, above which a gradient that is exactly zero is missing
+TENSOR_SHARE = 0.1  # of the gradient's norm: the least denominator of a tensor's relative error
 
 
 class Cause(NamedTuple):
@@ -59,7 +59,7 @@ class NotCertified(Exception):
 
 
 def first_samples(batch: Any) -> Any:
-    """Return the first samples of a batch; what has not a row a sample stays."""
+    """Return the first samples of a batch; items without one row per sample are unchanged."""
     size = len(batch[0])
     return tuple(
         part[:SAMPLES] if isinstance(part, Tensor) and part.dim() and len(part) == size else part for part in batch
@@ -67,7 +67,7 @@ def first_samples(batch: Any) -> Any:
 
 
 def own_solver(model: nn.Module) -> Solver:
-    """Return the solver that the network trains with, not compiled: that changes no more than the rounding."""
+    """Return the solver of the training, not compiled, which changes only the rounding."""
     found: list[Any] = [module.solver for module in solvers(model)]
     if any(solver != found[0] for solver in found):
         raise NotCertified("its modules have solvers with different settings")
@@ -79,10 +79,10 @@ def own_solver(model: nn.Module) -> Solver:
 
 
 class Check:
-    """Hold a loss on a few samples, its gradient, and what that is held against.
+    """Hold a loss on a few samples, its gradient, and the gradients to compare it with.
 
-    own, exact  see above; where the network draws other random numbers in float64, `own` is made in float64 too
-    looks       at the fields in the run's dtype
+    own, exact  see above; if the network draws other random numbers in float64, `own` is computed in float64 too
+    looks       inspections of the fields in the run's dtype
     """
 
     def __init__(self, objective: Objective, solver: Solver, seed: int = 0) -> None:
@@ -100,11 +100,11 @@ class Check:
             self.exact = self.exact_by()
 
     def exact_by(self, change: Callable[[Any], Any] = lambda plain: plain) -> Gradient:
-        """Return the exact gradient of the recorded steps; by what `change` makes of plain autograd."""
+        """Return the exact gradient of the recorded steps, by plain autograd as modified by `change`."""
         return gradient_of_steps(self.objective, self.solver, self.recording, change)
 
     def own_by(self, solver: Solver, dtype: torch.dtype | None = None) -> Gradient:
-        """Return the gradient by another solver; in the dtype of `own`, or another."""
+        """Return the gradient by another solver, in the dtype of `own` or another one."""
         with self.objective.in_dtype(dtype or self.own_dtype) as objective:
             return compute_gradient(objective, solver)
 
@@ -115,24 +115,24 @@ class Check:
 
     @cached_property
     def repeats(self) -> bool:
-        """Every field has the same value when it is evaluated again."""
+        """Whether every field has the same value when evaluated again."""
         return all(each.repeated <= REPEATED for each in self.looks)
 
     @cached_property
     def field_error(self) -> float:
-        """The largest relative error of a field's value in the run's dtype, at the start of a solve; 0 of fields that
-        draw random numbers, in float64 other ones."""
+        """The largest relative error of a field's value in the run's dtype, at the start of a solve; 0 for fields that
+        draw random numbers, which differ in float64."""
         if self.dtype == torch.float64:
             return 0.0
         with self.objective.in_dtype(torch.float64) as objective:
             fine = look(objective, self.solver, self.looks)
-        # The first component alone: a log-density beside it may depend on noise that is drawn before the solve.
+        # Only the first component: a log-density may also depend on noise that is drawn before the solve.
         pairs = [(a.value[:1], b.value[:1]) for a, b in zip(self.looks, fine) if not a.random]
         return max((distance(a, b) for a, b in pairs), default=0.0)
 
     @cached_property
     def off_exact(self) -> float:
-        """‖own - exact‖ / ‖exact‖; of `own` where `exact` is zero."""
+        """‖own - exact‖ / ‖exact‖, or relative to ‖own‖ if `exact` is zero."""
         size = self.exact.norm() or self.own.norm()
         return (self.own - self.exact).norm() / size if size else 0.0
 
@@ -140,7 +140,7 @@ class Check:
     def differences(self) -> tuple[float, float]:
         """The errors of `own` and of `exact` by finite differences of the loss, relative to the gradient.
 
-        0 where these cannot resolve it, or a field computes too coarsely for them, or never twice the same.
+        0 if these cannot resolve it, or a field computes too coarsely for them or does not repeat its values.
         """
         if self.coarse or not self.repeats:
             return 0.0, 0.0
@@ -150,13 +150,13 @@ class Check:
         return errors if errors[1] <= WARNING or self.smooth(self.exact.parts) else (0.0, 0.0)
 
     def smooth(self, tensors: Iterable[str]) -> bool:
-        """Return whether finite differences may judge the gradient of these tensors."""
+        """Return whether finite differences are reliable for the gradient of these tensors."""
         parts = {name: self.exact.parts[name] for name in tensors}
         seeds = range(self.seed, self.seed + DIRECTIONS)
         return judged_by_differences(self.objective, parts, self._again, seeds)
 
     def errors_along(self, seeds: Sequence[int], tensors: Iterable[str] | None = None) -> tuple[float, float]:
-        """Return the errors of `own` and of `exact` by finite differences, over these tensors; None: over all."""
+        """Return the errors of `own` and of `exact` by finite differences, over these tensors, or all for None."""
         differences = self.differences_along(seeds, self.exact.parts if tensors is None else tensors)
         size = self.exact.norm() or max(map(abs, differences.slopes)) or 1.0
         own, exact = (error if error > 10 * differences.rounding else 0.0 for error in differences.errors)
@@ -167,35 +167,35 @@ class Check:
         return replaying_solver(self.solver, self.recording)
 
     def differences_along(self, seeds: Sequence[int], tensors: Iterable[str]) -> Differences:
-        """Return what finite differences say of `own` and of `exact`, over these tensors."""
+        """Compare `own` and `exact` with finite differences, over these tensors."""
         names = list(tensors)
         parts = [{name: gradient.parts[name] for name in names} for gradient in (self.own, self.exact)]
         return finite_differences(self.objective, parts, self._again, seeds)
 
     @cached_property
     def misled(self) -> bool:
-        """Autograd itself is wrong: finite differences of the loss do not confirm the exact gradient."""
+        """Whether autograd itself is wrong: finite differences of the loss do not confirm the exact gradient."""
         return self.differences[1] > WARNING
 
     @cached_property
     def unseen(self) -> list[str]:
-        """The tensors that autograd sees no way to, and that the loss depends on."""
+        """The tensors on which the loss depends without a path for autograd."""
         if self.coarse or not self.repeats or not self.exact.norm():
             return []
         names = [name for name, part in self.exact.parts.items() if not part.any()]
-        # All at once: there are seldom any, and those that there are rarely matter.
+        # All at once, since there are seldom any, and the loss rarely depends on them.
         if not names or self.errors_along([self.seed], names)[1] <= SUSPICIOUS or not self.smooth(names):
             return []
         return [name for name in names if self.errors_along([self.seed], [name])[1] > SUSPICIOUS / 2]
 
     @property
     def error(self) -> float:
-        """The relative error of `own` over all parameters: by the exact gradient, unless that is wrong itself."""
+        """The relative error of `own` over all parameters, from the exact gradient unless that is wrong itself."""
         return self.differences[0] if self.misled else self.off_exact
 
     @cached_property
     def by_tensor(self) -> dict[str, float]:
-        """The error of each tensor of `own`, relative to the exact one, or to a part of the whole if that is small."""
+        """The error of each tensor of `own`, relative to the exact one or, if that is small, to a part of the whole."""
         whole = TENSOR_SHARE * self.exact.norm()
         return {
             name: float((part - self.exact.parts[name]).norm())
@@ -205,7 +205,7 @@ class Check:
 
     @cached_property
     def missing(self) -> list[str]:
-        """The tensors whose gradient is exactly zero, and should not be."""
+        """The tensors whose gradient is exactly zero but should not be."""
         least = MISSED_SHARE * self.exact.norm()
         return [
             name
@@ -218,25 +218,25 @@ class Check:
         return self.own_by(replace(self.solver, gradient="backprop"))
 
     def error_by(self, gradient: Any) -> float:
-        """Return the error of another gradient method, against the same exact gradient."""
+        """Return the error of another gradient method, relative to the same exact gradient."""
         other = self.own_by(replace(self.solver, gradient=gradient))
         return (other - self.exact).norm() / (self.exact.norm() or 1.0)
 
     def right(self, gradient: Gradient) -> bool:
-        """Return whether most of the error is gone."""
+        """Return whether this gradient is without most of the error."""
         return (gradient - self.exact).norm() < CURED * (self.own - self.exact).norm()
 
     def cures(self, parts: dict[str, Tensor | None]) -> bool:
-        """Return whether most of the error is gone with these tensors in their place; None: the exact ones."""
+        """Return whether replacing these tensors' gradients (None: by the exact ones) removes most of the error."""
         repaired = {name: self.exact.parts[name] if part is None else part for name, part in parts.items()}
         return self.right(replace(self.own, parts={**self.own.parts, **repaired}))
 
 
 def named(names: list[str]) -> str:
-    """Return a few names."""
+    """Return the first few names, and the number of the others."""
     return ", ".join(names[:MAX_NAMES]) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
 
 
 def percent(value: float) -> str:
-    """Return a fraction with two digits of its percents."""
+    """Return a fraction as a percentage with two digits."""
     return f"{100 * value:.2g} %"

@@ -1,6 +1,6 @@
-"""Look at the vector fields of a network where their solves begin, without solving: two evaluations a solve.
+"""Inspect the vector fields of a network at the start of their solves, by two evaluations per solve.
 
-They show in which precision a field computes, and whether it is a function of (t, y) at all.
+These show the precision in which a field computes, and whether it is a function of (t, y) at all.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from odenet_cli.training.exact_gradient.step_replay import SolvedBy
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what a field showed at the start (t, y) of its solve.
+    """Hold the properties of a field at the start (t, y) of its solve.
 
     coarse    the dtypes below the state's in which it computed
-    repeated  how far a second evaluation at the same point was off the first one, relative; the random generators stood
-              where they had stood
-    random    it drew from one of these
+    repeated  relative difference of a second evaluation at the same point, with the random generators in the same state
+    random    it drew from one of these generators
     times     the output times have a gradient
-    outputs   how many they are, with the start
+    outputs   number of output times, with the start
     """
 
     t: float
@@ -44,7 +43,7 @@ class Look:
 
 
 def at_start(look: Callable[[Problem, float], None]) -> SolvedBy:
-    """Return what looks at each solve where it begins, in the place of a gradient method; y0 is its solution."""
+    """Stand in for a gradient method: call `look` at the start of each solve, with y0 as its solution."""
 
     def solve(problem: Problem) -> tuple[Tensor, ...]:
         look(problem, problem.segments(0, len(problem.ts) - 1)[0].visible_time(problem.ts[0]))
@@ -54,7 +53,7 @@ def at_start(look: Callable[[Problem, float], None]) -> SolvedBy:
 
 
 def look(objective: Objective, solver: Solver, at: list[Look] | None = None) -> list[Look]:
-    """Return what the fields show where the solves of a loss begin, or `at` those points."""
+    """Inspect the fields at the start of the solves of a loss, or `at` given points."""
     looks, held, points = list[Look](), held_generators(objective.model), iter(at or ())
 
     def note(problem: Problem, t: float) -> None:
@@ -65,9 +64,9 @@ def look(objective: Objective, solver: Solver, at: list[Look] | None = None) -> 
 
 
 def _look(problem: Problem, t: float, held: list[Generator], point: Look | None) -> Look:
-    """Return what the field shows at the start t of its solve, or at another point.
+    """Inspect the field at the start t of its solve, or at another point.
 
-    held  random generators of the network's own
+    held  the network's own random generators
     """
     rhs = problem.rhs
     t = point.t if point else t

@@ -1,4 +1,4 @@
-"""When a run makes certificates of its gradient, what they may cost, and what is said of them."""
+"""Schedule the certificates of a run's gradient within a share of its time, and warn of errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from odenet_cli.training.certificate.measure import ALARM, SAMPLES, WARNING, Not
 from odenet_cli.training.session import Session
 
 SHARE = 0.01  # of the wall time, at most, for all certificates but the last
-MIN_STEPS = 300  # of a run that looks for the cause of a warning; that of an alarm any run looks for
-EXPECTED_STEPS = 6  # the time of the first one, in optimiser steps: measured 1.2 to 5
+MIN_STEPS = 300  # of a run that seeks the cause of a warning; the cause of an alarm is always sought
+EXPECTED_STEPS = 6  # time of the first certificate, in optimiser steps: measured 1.2 to 5
 LEVELS = {"warning": logging.WARNING, "alarm": logging.WARNING + 5}
 logging.addLevelName(LEVELS["alarm"], "ALARM")
 
@@ -25,17 +25,17 @@ log = logging.getLogger("odenet")
 
 
 def certify_when_due(session: Session, batch: Any) -> None:
-    """Certify the gradient of the step that is being made, where it is time for that, and warn of what is wrong.
+    """Certify the gradient of the current step, if a certificate is due, and warn of errors.
 
-    Nothing that the run computes is changed, and the seconds do not count as the step's.
+    The computation of the run is unchanged, and the seconds do not count as those of the step.
     """
     if not due(session):
         return
     start, state, window = time.perf_counter(), session.certificates, session.window
     try:
-        # In a short run the search for a cause would take longer than the run.
+        # In a short run the search for a cause would take longer than the run itself.
         above = WARNING if session.step >= MIN_STEPS else ALARM
-        with tally() as solves:  # also where it is given up on the way
+        with tally() as solves:  # also if the certificate is abandoned
             made = certify(session.model, session.loss_fn, batch, session.step, above)
     except NotCertified as reason:
         state.impossible = str(reason)
@@ -55,13 +55,13 @@ def certify_when_due(session: Session, batch: Any) -> None:
 
 
 def due(session: Session) -> bool:
-    """Return whether the step that is being made has a certificate: every `trainer.certify`-th, as long as all of them
-    take at most `SHARE` of the time, and the last one of the run's full length. Where `trainer.max_steps` stops it
-    before, the run may go on, and its log is then what it would have been."""
+    """Return whether the current step has a certificate: every `trainer.certify`-th, as long as all of them take at
+    most `SHARE` of the time, and the last step of the run's full length. A run stopped earlier by `trainer.max_steps`
+    may be continued, and then has the same log as without the stop."""
     every, state, step = session.config.trainer.certify, session.certificates, session.step + 1
     if not every or state.impossible or session.device.type == "mps" or not solvers(session.model):
         return False
-    if session.config.optim.least_squares:  # whose Jacobian is no gradient of autograd's
+    if session.config.optim.least_squares:  # whose Jacobian is not computed by autograd
         return False
     if step == session.total:
         return True
@@ -69,13 +69,13 @@ def due(session: Session) -> bool:
         return False
     step_s = session.elapsed_s / max(1, session.step)
     cost, allowed = state.latest_s or EXPECTED_STEPS * step_s, SHARE * session.elapsed_s
-    # One more is kept back for the end of the run. The first one may come early: only it tells what they cost.
+    # Keep the time of one for the end of the run. The first one may come early, since only it shows their cost.
     affordable = state.time_s + 2 * cost <= SHARE * step_s * session.total
     return affordable and (not state.made or state.time_s + cost <= allowed)
 
 
 def tell(session: Session, made: Certificate) -> None:
-    """Warn of an error, once for each cause; write every certificate to `train.log`."""
+    """Warn of an error, once per cause, and write every certificate to `train.log`."""
     state, step = session.certificates, session.step + 1
     name, largest = made.worst
     log.info(

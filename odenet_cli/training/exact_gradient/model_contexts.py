@@ -1,6 +1,6 @@
-"""Change a model in place, without a copy, for a while: `in_dtype`, `frozen`, `without_hooks`, `repeatable`.
+"""Change a model in place temporarily, without a copy: `in_dtype`, `frozen`, `without_hooks`, `repeatable`.
 
-In a copy, references that the model's code holds itself, such as a closure over a module, would still lead to the
+In a copy, references held by the model's code itself, such as a closure over a module, would still point to the
 original. An `Objective` is a loss together with its model.
 """
 
@@ -30,20 +30,20 @@ class Objective(NamedTuple):
     batch: Any
 
     def __call__(self, solver: Solver | None) -> Tensor:
-        """Return the loss when `solver` solves, with the same random numbers at each call."""
+        """Return the loss as solved by `solver`, with the same random numbers at each call."""
         with solved_by(self.model, solver), repeatable(self.model):
             return self.loss_fn(self.model, self.batch)[0]
 
     @contextlib.contextmanager
     def in_dtype(self, dtype: torch.dtype) -> Iterator[Objective]:
-        """Convert the model to `dtype` for a while, and yield its loss on the batch in it."""
+        """Convert the model to `dtype` temporarily, and yield its loss on the batch in this dtype."""
         with in_dtype(self.model, dtype):
             yield self._replace(batch=converted(self.batch, dtype))
 
 
 @contextlib.contextmanager
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Convert the parameters and buffers of `model`, and tensors that are attributes of its modules, to `dtype`."""
+    """Convert the parameters and buffers of `model`, and tensors among the attributes of its modules, to `dtype`."""
 
     def convert(tensor: Tensor) -> Tensor:
         return tensor.to(COMPLEX[dtype] if tensor.is_complex() else dtype)
@@ -67,7 +67,7 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Have no parameter require a gradient."""
+    """Let no parameter require a gradient."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in trainable:
@@ -80,7 +80,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Have no parameter's own hooks change its gradient."""
+    """Disable the hooks of parameters, which may change their gradients."""
     hooked = [(parameter, parameter._backward_hooks) for parameter in parameters if parameter._backward_hooks]
     try:
         for parameter, _ in hooked:
@@ -123,6 +123,6 @@ def repeatable(model: nn.Module) -> Iterator[None]:
 
 
 def held_generators(model: nn.Module) -> list[Generator]:
-    """Return the random generators that are attributes of the model's modules."""
+    """Return the random generators among the attributes of the model's modules."""
     values = [value for module in model.modules() for value in vars(module).values()]
     return [generator for value in values if (generator := as_generator(value)) is not None]

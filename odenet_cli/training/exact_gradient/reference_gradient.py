@@ -1,9 +1,9 @@
-"""Compute the gradient of a loss as one solver gives it, and the gradients that it can be compared with.
+"""Compute the gradient of a loss by a given solver, and reference gradients for comparison.
 
-`compute_gradient`      as training computes it, in whatever dtype the model has
-`gradient_of_steps`     exact for the steps that a solve took: the same steps again in float64, by plain autograd
-`gradient_of_equation`  of the differential equation: dopri5 at a tight tolerance in float64, by plain autograd
-`finite_difference_error`  checks the second of these without autograd
+`compute_gradient`         as training computes it, in the dtype of the model
+`gradient_of_steps`        exact for the steps of a solve: the same steps again in float64, by plain autograd
+`gradient_of_equation`     of the differential equation: dopri5 at a tight tolerance in float64, by plain autograd
+`finite_difference_error`  checks `gradient_of_steps` without autograd
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from odenet_cli.training.exact_gradient.step_replay import Recording, recording_
 from odenet_cli.training.memory import SavedMeter
 
 DIRECTIONS = 4  # of finite differences
-RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference, whose solves take the same steps
-LONG_SHIFT = 1e-3  # over which a loss that jumps does so as often as it should
+RELATIVE_SHIFT = 1e-8  # of the parameters in a finite difference with the same steps
+LONG_SHIFT = 1e-3  # over which a discontinuous loss has its average number of jumps
 LOSS_ROUNDING = 1e-14  # of a loss in float64, relative
-REPLAY_CHECK_RTOL = 1e-3  # at which replay is compared with plain autograd before it is relied on
+REPLAY_CHECK_RTOL = 1e-3  # at which replay is first compared with plain autograd
 MAX_REPLAY_ERROR = 1e-6
 NO_MEMORY = "there is not enough memory to store what autograd needs without evaluating fields again"
 
 
 @dataclass
 class Gradient:
-    """Hold the gradient of a loss by the names of the parameters, in float64, and the `cost` of its solves.
+    """Hold the gradient of a loss by parameter name, in float64, and the `cost` of its solves.
 
     random_state  a fingerprint of the random generators after the loss
     """
@@ -53,7 +53,7 @@ class Gradient:
         return math.sqrt(sum(part.square().sum().item() for name, part in self.parts.items() if include(name)))
 
     def error(self, exact: Gradient, include: Callable[[str], bool] = bool) -> float:
-        """Return ‖g - g_exact‖ / ‖g_exact‖; NaN where the exact gradient is zero."""
+        """Return ‖g - g_exact‖ / ‖g_exact‖; NaN if the exact gradient is zero."""
         size = exact.norm(include)
         return (self - exact).norm(include) / size if size else math.nan
 
@@ -62,13 +62,13 @@ class Gradient:
 
 
 class NoExactGradient(RunFailed):
-    """A network whose fields give other values when evaluated again, too large to keep the graph of its steps."""
+    """Signal a network whose graph does not fit into memory, and whose fields do not repeat their values."""
 
 
 def compute_gradient(objective: Objective, solver: Solver | None) -> Gradient:
-    """Return the gradient of a loss when `solver` solves, with the same random numbers at each call.
+    """Return the gradient of a loss as solved by `solver`, with the same random numbers at each call.
 
-    Hooks of the parameters are left out: what they make of the gradient, clip it say, is no part of it.
+    Hooks of the parameters are disabled: what they do to the gradient, such as clipping, is not part of it.
     """
     model = objective.model
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -84,7 +84,7 @@ def compute_gradient(objective: Objective, solver: Solver | None) -> Gradient:
 
 
 def record_steps(objective: Objective, solver: Solver) -> Recording:
-    """Return what `solver` decides in the solves of a loss, in the model's own dtype."""
+    """Return the decisions of `solver` in the solves of a loss, in the model's own dtype."""
     recording = Recording()
     with frozen(objective.model):
         objective(recording_solver(solver, recording))
@@ -99,9 +99,9 @@ def gradient_of_steps(
 ) -> Gradient:
     """Return the exact gradient of the recorded steps, in float64.
 
-    By plain autograd, where nothing is evaluated again; if its graph does not fit into memory, by replay.
+    By plain autograd, which evaluates nothing again; if its graph does not fit into memory, by replay.
 
-    change  returns what is to stand for plain autograd
+    change  returns the gradient method to use in place of plain autograd
     """
     plain = replaying_solver(solver, recording)
     plain = replace(plain, gradient=change(plain.gradient))
@@ -111,7 +111,7 @@ def gradient_of_steps(
 
 
 def gradient_of_equation(objective: Objective, tolerance: float) -> Gradient:
-    """Return the gradient of the differential equation, as near as dopri5 comes to it at `tolerance` in float64.
+    """Return the gradient of the differential equation, approximated by dopri5 at `tolerance` in float64.
 
     By plain autograd; if its graph does not fit into memory, by replay, which evaluates the fields again.
     """
@@ -127,21 +127,21 @@ def gradient_of_equation(objective: Objective, tolerance: float) -> Gradient:
 def finite_difference_error(
     objective: Objective, solver: Callable[[], Solver], exact: Gradient, relative_shift: float = RELATIVE_SHIFT
 ) -> float:
-    """Return the error of `exact`, a gradient g, by finite differences of the loss L, each computed by a new `solver`.
+    """Return the error of `exact`, a gradient g, by finite differences of the loss L, each value from a new `solver`.
 
     For a direction r of independent normal numbers, (g · r - (L(θ + ε r) - L(θ - ε r)) / 2ε) / ‖g‖ has the standard
-    deviation ‖g - ∇L‖ / ‖g‖; returned is its root mean square over a few directions. L is computed without autograd, so
-    a detach or a wrong backward pass in the network shows here and nowhere else.
+    deviation ‖g - ∇L‖ / ‖g‖; its root mean square over a few directions is returned. L is computed without autograd, so
+    this is the only check that detects a detach or a wrong backward pass in the network.
     """
     errors = finite_differences(objective, [exact.parts], solver, relative_shift=relative_shift).errors
     return errors[0] / exact.norm() if exact.norm() else math.nan
 
 
 class Differences(NamedTuple):
-    """Hold the errors of gradients by finite differences of a loss, root mean squares over a few directions.
+    """Hold the errors of gradients by finite differences of a loss, as root mean squares over a few directions.
 
-    slopes    by finite differences, in each direction
-    rounding  by how much the rounding of the loss may put that off
+    slopes    the finite difference in each direction
+    rounding  their possible error by the rounding of the loss
     """
 
     errors: list[float]
@@ -156,8 +156,8 @@ def finite_differences(
     seeds: Sequence[int] = range(DIRECTIONS),
     relative_shift: float = RELATIVE_SHIFT,
 ) -> Differences:
-    """Hold the slopes of a loss by `gradients` against finite differences, in a random direction of their parameters
-    for each seed. Each value of the loss is computed by a new `solver`, in float64 and without autograd."""
+    """Compare directional derivatives of a loss by `gradients` with finite differences, in a random direction of their
+    parameters for each seed. Each value of the loss is computed by a new `solver`, in float64 and without autograd."""
     with objective.in_dtype(torch.float64) as fine, frozen(fine.model):
         weights = {name: weight for name, weight in fine.model.named_parameters() if name in gradients[0]}
         own = {name: weight.data for name, weight in weights.items()}
@@ -195,15 +195,15 @@ def judged_by_differences(
     solver: Callable[[], Solver],
     seeds: Sequence[int] = range(DIRECTIONS),
 ) -> bool:
-    """Return whether finite differences over long ways say of a gradient what they do over short ones.
+    """Return whether finite differences over long and short distances agree in their error of a gradient.
 
-    Between the jumps of a rounding, through which a straight-through estimator passes a gradient on purpose, the loss
-    has another slope than across them.
+    Between the jumps of a rounding operation, to which a straight-through estimator deliberately assigns a gradient,
+    the loss has another slope than across them.
     """
     short, long = (
         finite_differences(objective, [gradient], solver, seeds, shift) for shift in (RELATIVE_SHIFT, LONG_SHIFT)
     )
-    # By what a third of the error does not explain.
+    # They must differ by less than a third of the error.
     return math.dist(short.slopes, long.slopes) / math.sqrt(len(seeds)) <= short.errors[0] / 3
 
 
@@ -212,8 +212,8 @@ def _in_float64(
 ) -> Gradient:
     """Return the gradient by the solver `plain` or, if its graph does not fit into memory, by `replay`.
 
-    That evaluates the fields again. Raise `NoExactGradient` where they then have other values: where the two differ at
-    a loose tolerance, at which both fit into memory.
+    Replay evaluates the fields again. Raise `NoExactGradient` if they then have other values, that is if the two differ
+    at a loose tolerance, at which both fit into memory.
     """
     with objective.in_dtype(torch.float64) as fine:
         try:
@@ -234,13 +234,13 @@ def _in_float64(
 
 
 def _dopri5(tolerance: float) -> tuple[Solver, Solver]:
-    """Return dopri5 at a tolerance, under plain autograd and by replay."""
+    """Return dopri5 at a tolerance, with plain autograd and with replay."""
     plain = Adaptive(method="dopri5", rtol=tolerance, atol=tolerance, gradient="backprop", max_steps=1_000_000)
     return plain, replace(plain, gradient="replay")
 
 
 class OverLimit(Exception):
-    """Autograd was about to save more tensors than `MemoryLimit` allows."""
+    """Signal that autograd was about to save more than `MemoryLimit` allows."""
 
 
 class MemoryLimit(SavedMeter):
@@ -259,7 +259,7 @@ class MemoryLimit(SavedMeter):
 
 def field_parameters(model: nn.Module) -> frozenset[str]:
     """Return the names of the vector fields' parameters: those of `field` of each module that holds a solver, or of
-    the whole module where it has no `field`."""
+    the whole module if it has no `field`."""
     fields = [getattr(holder, "field", holder) for holder in solvers(model)]
     inside = {id(parameter) for field in fields if isinstance(field, nn.Module) for parameter in field.parameters()}
     return frozenset(name for name, parameter in model.named_parameters() if id(parameter) in inside)

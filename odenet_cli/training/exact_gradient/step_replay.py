@@ -1,7 +1,7 @@
-"""Record the decisions of a solve, and take the same steps again: in another dtype, by autograd, at other weights.
+"""Record the decisions of a solve, and repeat its steps: in another dtype, by autograd, at other weights.
 
 An adaptive solve bases all of its decisions (the first step, acceptance, length and order of the next step) on scaled
-norms of errors. A solve that is given the norms of an earlier one makes the same decisions, and evaluates the vector
+norms of errors. A solve that is given the norms of an earlier solve makes the same decisions, and evaluates the vector
 field at the same times.
 """
 
@@ -24,9 +24,9 @@ from odenet_cli.training import generators
 
 @dataclass
 class Recording:
-    """Hold what was decided in all the solves of a loss, in their order.
+    """Hold the decisions of all solves of a loss, in their order.
 
-    scaled_norms  of errors, as the controller asked for them
+    scaled_norms  of errors, in the order of the controller's requests
     random        some vector field drew random numbers
     """
 
@@ -47,7 +47,7 @@ class RecordSteps(Norm):
 
 @dataclass(frozen=True)
 class ReplaySteps(Norm):
-    """Return the `recorded` norms one after the other, whatever the states are; raise where there are no more."""
+    """Return the `recorded` norms one after the other, regardless of the states; raise if there are no more."""
 
     recorded: Iterator[list[float]] = field(default_factory=lambda: iter(()))
 
@@ -67,7 +67,7 @@ class SolvedBy:
 
 
 def plain_autograd(gradient: Any, recording: Recording) -> SolvedBy:
-    """Take the forward steps of a gradient method as a part of autograd's graph: nothing is evaluated again.
+    """Take the forward steps of a gradient method as part of autograd's graph, so that nothing is evaluated again.
 
     These are a reversible pair's own steps if it is `reversible`, and the method's steps otherwise.
     """
@@ -84,7 +84,7 @@ def plain_autograd(gradient: Any, recording: Recording) -> SolvedBy:
 
 @dataclass(frozen=True, kw_only=True)
 class WithNorm(Adaptive):
-    """Solve with `norm` in the place of the forward solve's own."""
+    """Solve with `norm` instead of the forward solve's own norm."""
 
     norm: Norm
 
@@ -93,7 +93,7 @@ class WithNorm(Adaptive):
 
 
 def recording_solver(solver: Solver, recording: Recording) -> Solver:
-    """Return `solver` under plain autograd, with its decisions put into `recording`."""
+    """Return `solver` with plain autograd, adding its decisions to `recording`."""
     plain = replace(solver, gradient=plain_autograd(solver.gradient_method, recording))
     return _with_norm(plain, RecordSteps, recording=recording)
 
@@ -105,7 +105,7 @@ def replaying_solver(solver: Solver, recording: Recording, gradient: str | None 
 
 
 def _with_norm(solver: Solver, kind: Any, **settings: Any) -> Solver:
-    """Return `solver` with a norm of this kind; fixed steps need none."""
+    """Return `solver` with a norm of this class; fixed steps need none."""
     if not isinstance(solver, Adaptive):
         return solver
     norm = kind(solver.rtol, solver.atol, **settings)
