@@ -1,4 +1,4 @@
-"""What a table of times must state: the hardware, the versions, the date."""
+"""Collect what a table of times must state: the hardware, the versions, the date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from odenet_cli import __version__, threads
 
 
 def facts(device: torch.device, peers: Iterable[str], absent: dict[str, str]) -> dict[str, str]:
-    """Return the facts by name, in the order of printing, peers left out with their reason."""
+    """Return the facts by name, in the order of printing, with the reason for each omitted peer."""
     versions = [f"odenet {__version__}", f"python {platform.python_version()}", f"torch {torch.__version__}"]
     result = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",

@@ -1,4 +1,4 @@
-"""Agreement, counts, and times: all subjects in turn, again and again, in one process."""
+"""Measure agreement, counts, and times: all subjects in turn, repeatedly, in one process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor
 from odenet_cli.bench.work import Subject, Work
 from odenet_cli.ode import Stats
 
-MIN_CALL_S = 0.02  # what is shorter is run several times within one measurement
+MIN_CALL_S = 0.02  # shorter work is run several times within one measurement
 
 
 @dataclass(kw_only=True)
 class Row:
-    """Hold what was measured of one subject.
+    """Hold the measurements of one subject.
 
     error   the largest relative distance of a result from the reference, in the 2-norm
-    failed  why there are no times
+    failed  reason why there are no times
     """
 
     subject: str
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def unsteady(self) -> bool:
-        """The middle half of the times spans more than a fifth of their median."""
+        """Whether the middle half of the times spans more than a fifth of their median."""
         if self.ms is None:
             return False
         low, high = numpy.percentile(self.times_ms, [25, 75])
@@ -55,9 +55,9 @@ def compare(
     beside: Mapping[str, Work] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Row], dict[str, list[float]]]:
-    """Return a row for each subject, and the milliseconds of what is timed `beside` them.
+    """Return a row for each subject, and the milliseconds of the work timed `beside` them.
 
-    A subject farther than `bound` from the reference, or one that raises, fails alone. `note` is told what is done.
+    A subject farther than `bound` from the reference, or one that raises, fails alone. `note` receives the progress.
     """
     rows, works = [], dict(beside or {})
     for subject in subjects:
@@ -95,14 +95,14 @@ def interleave(
     device: torch.device,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Return the milliseconds of each work, `repeats` of them, and what failed. The first round warms up."""
+    """Return `repeats` times in milliseconds for each work, and the failures. The first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     calls, failures = dict.fromkeys(works, 1), {}
-    gc.freeze()  # what exists already need not be looked through between the rounds
+    gc.freeze()  # collections between the rounds need not visit existing objects
     for round_number in range(repeats + 1):
         gc.collect()
         names = [name for name in works if name not in failures]
-        first = round_number % max(1, len(names))  # nobody always follows the same neighbour
+        first = round_number % max(1, len(names))  # so that no work always follows the same other one
         for name in names[first:] + names[:first]:
             note(f"round {round_number} of {repeats}, {name}")
             try:
@@ -119,7 +119,7 @@ def interleave(
 
 
 def time_run(work: Work, calls: int, device: torch.device) -> float:
-    """Return the seconds of one run, the mean of `calls`."""
+    """Return the seconds of one run, as the mean over `calls`."""
     work.reset()
     synchronize(device)
     start = time.perf_counter()
@@ -135,6 +135,6 @@ def synchronize(device: torch.device) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error for a cell of a table."""
+    """Return an error as one line, for a cell of a table."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:117] + '…' if len(text) > 118 else text}"

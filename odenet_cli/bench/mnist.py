@@ -1,4 +1,4 @@
-"""The MNIST ODE-Net as `w1` and `train` measure it: fresh weights, batches of digits, and what its parts take alone."""
+"""The MNIST ODE-Net measured by `w1` and `train`: fixed initial weights, batches of digits, and its separate parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = tuple[Any, ...]
 
 
 def network(width: int, solver: Solver) -> Any:
-    """Return the model `odenet` with the stem of three convolutions; always the same weights."""
+    """Return the model `odenet` with the stem of three convolutions, always with the same weights."""
     torch.manual_seed(0)
     options = {"stem": "conv", "width": width, "augment": 0}
     return models.model("odenet", options, shape=(1, 28, 28), classes=10, solver=solver)
@@ -46,7 +46,7 @@ def sgd(network: nn.Module) -> torch.optim.Optimizer:
 
 
 class ConcatField(nn.Module):
-    """A ConvField whose convolutions take the concatenation of time and state."""
+    """A ConvField whose convolutions act on the concatenation of time and state."""
 
     def __init__(self, field: Any) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def plain_conv(ours: Any) -> nn.Conv2d:
 
 
 def parts(network: Any, x: Tensor, label: Tensor) -> dict[str, Work]:
-    """Return stem and head forward and backward, one evaluation of the field, and one with its VJP, as work."""
+    """Return as work: stem and head forward and backward, one evaluation of the field, and one with its VJP."""
     network = copy.deepcopy(network)
     stem, field, head = network.stem, network.flow.field, network.head
     features = stem(x).detach()
@@ -83,7 +83,7 @@ def parts(network: Any, x: Tensor, label: Tensor) -> dict[str, Work]:
 
 @dataclass(frozen=True)
 class Floor:
-    """The least a step can take, in milliseconds: its parts, each run on its own, as often as the step needs them.
+    """A lower bound on the time of a step, in milliseconds: its parts, measured separately, times their numbers.
 
     outer  stem and head, forward and backward      field  one evaluation      vjp  one vector-Jacobian product
     """

@@ -1,6 +1,6 @@
-"""Initial value problems as every library can read them: their fields are made for torch, numpy or `jax.numpy`.
+"""Initial value problems for every library: their fields can be evaluated by torch, numpy or `jax.numpy`.
 
-A state is (1, D) or any (*S, D); `xp` is the namespace whose functions a field is written with.
+A state is (1, D) or any (*S, D); `xp` is the namespace of the functions used by a field.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def van_der_pol(xp: Any, t: Any, y: Any) -> Any:
 
 
 def arenstorf(xp: Any, t: Any, y: Any) -> Any:
-    """Compute the derivative of a satellite of earth and moon (Hairer, Nørsett & Wanner, Solving ODEs I, II.0)."""
+    """Compute the derivative for a satellite of earth and moon (Hairer, Nørsett & Wanner, Solving ODEs I, II.0)."""
     moon = 0.012277471
     earth = 1.0 - moon
     x1, x2, v1, v2 = y[..., 0], y[..., 1], y[..., 2], y[..., 3]
@@ -62,7 +62,7 @@ def arenstorf(xp: Any, t: Any, y: Any) -> Any:
 
 
 def network(xp: Any, t: Any, y: Any) -> Any:
-    """Compute a neural field of 8 dimensions with one hidden layer of 32, its weights fixed, the time an input."""
+    """Compute a neural field of 8 dimensions with fixed weights and one hidden layer of 32 units; time is an input."""
     first, second, bias = map(xp.asarray, _weights())
     return xp.tanh(y @ first[:8] + t * first[8] + bias) @ second
 

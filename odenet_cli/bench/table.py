@@ -1,4 +1,4 @@
-"""Tables: Markdown for people, JSON for programs."""
+"""Write tables as Markdown for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
 def speed_table(
     title: str, rows: Sequence[Row], notes: Sequence[str] = (), floor: Callable[[Row], float | None] | None = None
 ) -> Table:
-    """Return times and their ratios to the first row that has one; with `floor`, the least its work takes, in ms."""
+    """Return times and their ratios to the first row with a time; with `floor`, also a lower bound in ms."""
     base = next((row for row in rows if row.ms), None)
     columns = ["subject", "median ms", "ratio", "NFE forward", "NFE backward", "error"]
     columns += ["floor ms", "time / floor"] if floor else []
@@ -54,17 +54,17 @@ def speed_table(
 
 
 def number(value: float | None) -> str:
-    """Return a count, or a measured number with three digits."""
+    """Format a count, or a measured number with three digits."""
     return str(value) if isinstance(value, int) else three_digits(value)
 
 
 def small(value: float | None) -> str:
-    """Return an error: 1.2e-05."""
+    """Format an error: 1.2e-05."""
     return MISSING if value is None else f"{value:.1e}"
 
 
 def power(value: float) -> str:
-    """Return a tolerance: 1e-5."""
+    """Format a tolerance: 1e-5."""
     return f"{value:.0e}".replace("e-0", "e-")
 
 
@@ -77,7 +77,7 @@ def markdown(table: Table) -> str:
 
 
 def files(name: str, heading: str, facts: Mapping[str, str], tables: Sequence[Table]) -> dict[str, str]:
-    """Return `name.md`, for people, and `name.json`, with the text of each."""
+    """Return the file names `name.md` and `name.json` with the text of each."""
     content = {"workload": heading, "made": dict(facts), "tables": [dataclasses.asdict(table) for table in tables]}
     page = "\n\n".join([f"# {heading}", opening(facts), *map(markdown, tables)])
     return {f"{name}.md": page + "\n", f"{name}.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n"}

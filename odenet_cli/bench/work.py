@@ -1,4 +1,4 @@
-"""The work that is timed, who does it, and the count of what it took."""
+"""Timed work, the subjects that do it, and its function evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from odenet_cli.ode import Stats, tally
 
 
 class Counter:
-    """Count evaluations; more than `limit` are an error, so that a solve that does not end is noticed."""
+    """Count evaluations; more than `limit` raise an error, so that a solve that does not end is noticed."""
 
     def __init__(self, limit: int = 2_000_000) -> None:
         self.calls, self.limit = 0, limit
@@ -38,7 +38,7 @@ class CountedField(nn.Module):
 
 
 def function_field(f: Function, library: str, counter: Counter | None = None) -> Any:
-    """Return a function as the field that a library takes, counted where there is a counter."""
+    """Return a function as a field for a library, counted if there is a counter."""
     if library != "diffrax":
         return CountedField(FunctionField(f), counter) if counter else FunctionField(f)
     import jax
@@ -49,10 +49,10 @@ def function_field(f: Function, library: str, counter: Counter | None = None) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is timed: `backward(forward())`. What happens in `reset` before it is not.
+    """Work to be timed: `backward(forward())`, without the preceding `reset`.
 
-    outcome     makes what is compared, by name, of the result of `forward`, after `backward`
-    repeatable  it may run many times within one measurement, because it leaves nothing changed
+    outcome     returns the values to compare, by name, from the result of `forward`, after `backward`
+    repeatable  it may run many times within one measurement, because it changes nothing
     """
 
     forward: Callable[[], Any]
@@ -69,7 +69,7 @@ class Work:
 
 
 def flat_gradient(module: nn.Module) -> Tensor:
-    """Return the gradients of all parameters in one vector; zeros where there is none."""
+    """Return the gradients of all parameters in one vector; zeros if a parameter has none."""
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in module.parameters()])
 
 
@@ -79,7 +79,7 @@ def training(
     optimizer: torch.optim.Optimizer | None = None,
     gradient: Callable[[nn.Module], Tensor] = flat_gradient,
 ) -> Work:
-    """Return the work of a loss and its gradients for the parameters of `network`; with an optimiser, its step too."""
+    """Return the work of a loss and its gradients by the parameters of `network`, and of an optimiser step if given."""
     parameters = list(network.parameters())
     start = [parameter.detach().clone() for parameter in parameters] if optimizer else []
 
@@ -106,9 +106,9 @@ def training(
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A library in one of its modes; behind a comma in the mode stands what else the reader must know.
+    """A library in one of its modes; after a comma, the mode contains a remark for the reader.
 
-    work  builds the work for a mode; given a counter, the field is counted by it
+    work  returns the work for a mode; with a counter, evaluations of the field are counted
     """
 
     library: str
@@ -120,7 +120,7 @@ class Subject:
         return f"{self.library} {self.mode}".strip().replace(" ,", ",")
 
     def cost(self) -> Stats:
-        """Return the evaluations of one run. Ours are counted by the solver, those of others by their field, eager."""
+        """Return the evaluations of one run: ours counted by the solver, others by their field, not compiled."""
         if self.library == OURS:
             work = self.work(self.mode, None)
             with tally() as solves:

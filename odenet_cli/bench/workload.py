@@ -1,4 +1,4 @@
-"""A workload that times libraries: a vector field, a reference, and the modes of each library that solve it."""
+"""Workloads that time libraries: a vector field, a reference, and the modes of each library."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from odenet_cli.bench.work import CountedField, Counter, Subject, Work, training
 from odenet_cli.bench.workloads import Settings
 
 Modes = Sequence[tuple[str, list[str]]]  # (library, its modes), in the order of the rows
-Problem = tuple[Any, ...]  # a module where there is one, and tensors
+Problem = tuple[Any, ...]  # a module if there is one, and tensors
 Floor = Callable[[Row], float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedWorkload:
-    """Compare the speed of libraries; a kind of it has `tables`, `reference` and `work`.
+    """Compare the speed of libraries; subclasses define `tables`, `reference` and `work`.
 
     tolerance  rtol and atol of every subject
-    repeats    measurements of each subject
-    bound      the relative distance of results from the reference that is still an agreement
+    repeats    number of measurements of each subject
+    bound      largest relative distance from the reference that counts as agreement
     """
 
     error_note: ClassVar[str]
@@ -39,7 +39,7 @@ class SpeedWorkload:
     bound: float
 
     def tables(self, device: torch.device) -> Iterator[tuple[str, Modes, Problem]]:
-        """Yield the title of each table, the modes it compares, the baseline first, and the problem they solve."""
+        """Yield the title of each table, the modes that it compares, the baseline first, and their problem."""
         raise NotImplementedError
 
     def reference(self, problem: Problem) -> dict[str, Tensor]:
@@ -47,15 +47,15 @@ class SpeedWorkload:
         raise NotImplementedError
 
     def work(self, library: str, mode: str, problem: Problem, counter: Counter | None = None) -> Work:
-        """Return the work of a library in one of its modes, its field counted where there is a counter."""
+        """Return the work of a library in one of its modes, with its field counted if there is a counter."""
         raise NotImplementedError
 
     def beside(self, problem: Problem) -> Mapping[str, Work]:
-        """Return what else is timed in turn with the subjects."""
+        """Return further work to be timed in turn with the subjects."""
         return {}
 
     def explain(self, times: dict[str, list[float]]) -> tuple[list[str], Floor | None]:
-        """Return the lines under a table, and the least that a row can take, from the times of `beside`."""
+        """Return the lines under a table, and the lower bound on a row's time, from the times of `beside`."""
         return [self.error_note], None
 
     def run(self, settings: Settings) -> list[Table]:
@@ -74,7 +74,7 @@ class SpeedWorkload:
         return tables
 
     def subjects(self, present: Sequence[str], modes: Modes, problem: Problem) -> list[Subject]:
-        """Return a subject for each mode of ours and of the peers that are present."""
+        """Return a subject for each mode of ours and of the available peers."""
 
         def subject(library: str, mode: str) -> Subject:
             return Subject(library=library, mode=mode, work=lambda mode, c: self.work(library, mode, problem, c))
@@ -84,7 +84,7 @@ class SpeedWorkload:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientWorkload(SpeedWorkload):
-    """Compare loss and gradients of a module through a solve; a kind of it has `tables`, `field` and `loss`.
+    """Compare loss and gradients of a module through a solve; subclasses define `tables`, `field` and `loss`.
 
     fine  rtol and atol of the reference, by `fine_method`
     """
@@ -99,7 +99,7 @@ class GradientWorkload(SpeedWorkload):
         return [0.0, 1.0]
 
     def field(self, module: Any, library: str, mode: str) -> nn.Module:
-        """Return the vector field of the module as the library takes it."""
+        """Return the vector field of the module in the form required by the library."""
         raise NotImplementedError
 
     def loss(self, module: Any, solve: Solve, library: str, *tensors: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""Libraries that solve ODEs, one a file: the module's name is the library's name, `odenet` our own.
+"""Libraries that solve ODEs, one per file: the module's name is the library's name, `odenet` is our own.
 
-A module says what it `NEEDS` to import and how to `INSTALL` it, and makes solves:
+A module states what it `NEEDS` to import and how to `INSTALL` it, and makes solves:
 
     solver(mode, field, ts, method=, rtol=, atol=) -> solve,  solve(y0) -> y
 
-The mode names the library's own function or class. y is the state at ts[1] for two times, those at all for more.
-A library is imported inside functions, since any of them may be missing. That of `diffrax` takes fields made of
+The mode names the library's own function or class. y is the state at ts[1] for two times, and the states at all times
+for more. Libraries are imported inside functions, since any of them may be missing. `diffrax` takes fields written with
 `jax.numpy`, the others modules `field(t, y)`, where t is a 0-d tensor or one time per instance.
 
-For `odenet verify RUN` it says in which MODES it solves a state that is one vector, by which METHODS, dopri5 the first,
-and under TRAIT what one must know to read its numbers. `witness` makes such a solve of a torch field where that is
-another than `solver`.
+For `odenet verify RUN` a module lists the MODES in which it solves for a single vector, its METHODS, dopri5 first, and
+in TRAIT what is needed to interpret its numbers. `witness` makes such a solve of a torch field, if `solver` does not.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def library(name: str) -> Any:
 
 
 def missing(name: str) -> str | None:
-    """Return why the library cannot be used; None if it can."""
+    """Return the reason why the library cannot be used; None if it can."""
     needs = library(name).NEEDS
     try:
         for needed in needs:
@@ -51,7 +50,7 @@ def missing(name: str) -> str | None:
 
 
 def select(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """Return the peers to compare with, and those left out with the reason; one asked for by name must be usable."""
+    """Return the peers to compare with, and the omitted ones with the reason; raise for an unusable one requested."""
     for name in against or ():
         registry.require("--against", name, peers())
     reasons = {name: missing(name) for name in (peers() if against is None else against)}
@@ -63,7 +62,7 @@ def select(against: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
 
 
 def witness(name: str, mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """Return a solve of a torch field of one vector by a library, by dopri5 where it has not the method."""
+    """Return a library's solve of a torch field of one vector, by dopri5 if the library lacks the method."""
     module = library(name)
     known = method if method in module.METHODS else "dopri5"
     make = getattr(module, "witness", module.solver)

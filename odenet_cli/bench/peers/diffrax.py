@@ -1,4 +1,4 @@
-"""diffrax (Kidger 2021) on JAX, the whole solve compiled. Fields are made of `jax.numpy`; the mode says nothing."""
+"""diffrax (Kidger 2021) on JAX, with the whole solve compiled. Fields use `jax.numpy`; the mode has no meaning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAIT = "calls the field of torch from compiled code of JAX, which cannot differ
 
 
 def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """Return a solve whose y0 and y are arrays of JAX; the result is waited for."""
+    """Return a solve whose y0 and y are JAX arrays; it waits for the result."""
     solve = compiled(field, ts, method)
     return lambda y0: solve(y0, rtol, atol)
 
@@ -43,14 +43,14 @@ def compiled(field: Any, ts: Sequence[float], method: str) -> Callable[[Any, flo
 
     def wait_for(y0: Any, rtol: float, atol: float) -> Any:
         y = jax.block_until_ready(jitted(y0, rtol, atol))
-        jax.effects_barrier()  # every callback of `observed` has run
+        jax.effects_barrier()  # waits for the callbacks of `observed`
         return y
 
     return wait_for
 
 
 def witness(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: float, atol: float) -> Solve:
-    """Return a solve, without gradients, of a torch field of one vector, which JAX calls back."""
+    """Return a solve, without gradients, of a torch field of one vector, called from JAX."""
 
     def solve(y0: Tensor) -> Tensor:
         import jax
@@ -72,7 +72,7 @@ def witness(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: fl
 
 
 def observed(field: Any, callback: Callable[[], None]) -> Any:
-    """Return `field`, calling `callback` whenever compiled code evaluates it."""
+    """Return `field` wrapped so that compiled code calls `callback` at each evaluation."""
     import jax
 
     def calling(t: Any, y: Any) -> Any:
@@ -83,7 +83,7 @@ def observed(field: Any, callback: Callable[[], None]) -> Any:
 
 
 def array(x: Tensor) -> Any:
-    """Return a tensor as an array of JAX, on its default device; float64 stays float64."""
+    """Return a tensor as a JAX array on its default device; float64 stays float64."""
     import jax
 
     if x.is_cuda and jax.default_backend() == "cpu":

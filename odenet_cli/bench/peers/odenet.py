@@ -1,6 +1,6 @@
-"""Our own solver. A mode is a gradient's name or nothing; `compiled` or `compiled loop` may follow.
+"""Our own solver. A mode is the name of a gradient method or empty, optionally with `compiled` or `compiled loop`.
 
-`adjoint bosh3` is the adjoint with the backward solve that `odenet train` gives it on images: bosh3 at 3e-2.
+`adjoint bosh3` is the adjoint with the backward solve used by `odenet train` on images: bosh3 at 3e-2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPILE: dict[str, bool | str] = {" compiled": True, " compiled loop": "loop"}
 
 
 def compiled(*gradients: str, loop: bool = False) -> list[str]:
-    """Return the modes of these gradients compiled, with `loop` also as one compiled loop."""
+    """Return the compiled modes of these gradients; with `loop` also those of one compiled loop."""
     endings = list(COMPILE) if loop else list(COMPILE)[:1]
     return [f"{gradient}{ending}".strip() for gradient in gradients for ending in endings]
 

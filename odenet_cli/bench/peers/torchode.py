@@ -1,7 +1,7 @@
-"""torchode (Lienen and Günnemann 2022), which steps every instance of a batch on its own.
+"""torchode (Lienen and Günnemann 2022), which chooses steps separately for every instance of a batch.
 
-A mode is the class, `AutoDiffAdjoint` or `JointBacksolveAdjoint`. After it may follow ` one instance`, where the whole
-state is a single instance with common steps, and ` compiled`, where `solve` is given to torch.compile.
+A mode is the class, `AutoDiffAdjoint` or `JointBacksolveAdjoint`, optionally followed by ` one instance`, for which the
+whole state is a single instance with common steps, and by ` compiled`, for which `solve` is passed to torch.compile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ONE, COMPILED = " one instance", " compiled"
 
 
 class FlatField(nn.Module):
-    """A field of states of `shape`, for states of as many numbers in rows."""
+    """Evaluate a field of states of `shape` on the same numbers arranged in rows."""
 
     def __init__(self, field: nn.Module, shape: torch.Size) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def solver(mode: str, field: Any, ts: Sequence[float], *, method: str, rtol: flo
     def solve(y0: Tensor) -> Tensor:
         import torchode
 
-        if y0.shape not in solves:  # once for a shape, as a user would
+        if y0.shape not in solves:  # once per shape, as a user would
             solves[y0.shape] = _solve_function(mode, FlatField(field, y0.shape), method, rtol, atol)
         rows = y0.reshape(1, -1) if ONE in mode else y0.flatten(1)
         times = torch.tensor(ts, dtype=y0.dtype, device=y0.device).expand(len(rows), -1)
@@ -56,12 +56,12 @@ def _solve_function(mode: str, field: nn.Module, method: str, rtol: float, atol:
 
     term = torchode.ODETerm(field)
     joint = mode.startswith("JointBacksolveAdjoint")
-    # The joint adjoint solves two terms of its own, so that the step and the controller are told none.
+    # The joint adjoint solves its own two terms, so the step method and the controller receive none.
     step = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[method](term=None if joint else term)
     control = torchode.IntegralController(atol=atol, rtol=rtol, term=None if joint else term)
     if joint:
         solve = torchode.JointBacksolveAdjoint(term, step, control).solve
     else:
-        # By default the choice of steps is differentiated too, and the gradient of many steps grows without bound.
+        # By default the step size control is differentiated too, and the gradient of many steps grows without bound.
         solve = torchode.AutoDiffAdjoint(step, control, backprop_through_step_size_control=False).solve
     return torch.compile(solve) if COMPILED in mode else solve

@@ -1,4 +1,4 @@
-"""What is measured, one a file: the module's name is the word of `odenet bench`, its docstring's first line the title.
+"""Workloads, one per file: the module's name is the argument of `odenet bench`, its docstring's first line the title.
 
 A module has a class `Workload`, a frozen dataclass whose fields are the sizes, and `run(settings) -> list[Table]`.
 """
@@ -21,12 +21,12 @@ Log = Callable[[int, dict[str, Any], Any], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Say how to measure.
+    """Hold the settings of a measurement.
 
     peers    the libraries to compare with
-    repeats  measurements of each subject; None: the workload's own number
+    repeats  number of measurements of each subject; None: the workload's own number
     log      writes the log of a run, for `train`; None: nothing is written
-    note     is told what is being measured, outside of all times
+    note     receives the progress, outside of the timing
     """
 
     peers: tuple[str, ...]
@@ -41,5 +41,5 @@ def names() -> list[str]:
 
 
 def workload(name: str) -> Any:
-    """Return the workload of that name, in its usual size."""
+    """Return the workload of that name, with its default sizes."""
     return importlib.import_module(f"{__name__}.{registry.require('workload', name, names())}").Workload()

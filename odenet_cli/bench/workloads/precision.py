@@ -1,6 +1,6 @@
 """Work and precision: evaluations of the field and the error they buy, on four problems in float64.
 
-Nothing is timed: evaluations do not depend on the machine. The reference is scipy's DOP853 at 1e-13.
+Nothing is timed, since evaluations do not depend on the machine. The reference is scipy's DOP853 at 1e-13.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ METHODS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Evaluations and the relative error they bought, or why there is none."""
+    """Hold the evaluations and the relative error of a solve, or the reason for its failure."""
 
     nfe: int = 0
     error: float = math.nan
     failed: str | None = None
 
 
-Points = dict[str, list[Point]]  # by subject, a point a tolerance
+Points = dict[str, list[Point]]  # by subject, one point per tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """`limit` is the number of evaluations after which a solve is given up, `target` the error of the last table."""
+    """Compare libraries; `limit` is the largest number of evaluations, `target` the error of the last table."""
 
     problems: Sequence[Problem] = PROBLEMS
     tolerances: Sequence[float] = tuple(10.0**-digits for digits in range(3, 11))
@@ -103,7 +103,7 @@ class Workload:
         return Table(title=name, columns=columns, cells=cells, records=records, notes=notes)
 
     def summary(self, points: dict[str, Points]) -> Table:
-        """Return the evaluations of each subject to one error, a problem a column."""
+        """Return the evaluations of each subject for the same error, with one column per problem."""
         reached = {
             subject: [evaluations_at(by_subject[subject], self.target) for by_subject in points.values()]
             for subject in next(iter(points.values()))
@@ -116,10 +116,10 @@ class Workload:
 
 
 def end_state(problem: Problem, library: str, mode: str, method: str, counter: Counter) -> Callable[[float], Tensor]:
-    """Return the solve of one library and method, from a tolerance to the state at the end, its evaluations counted."""
+    """Return the solve of one library and method, from a tolerance to the final state, with counted evaluations."""
     y0, ts = torch.tensor([problem.start], dtype=torch.float64), [0.0, problem.end]
     if library == "diffrax":
-        start = diffrax.array(y0)  # first of all: from here on JAX knows float64
+        start = diffrax.array(y0)  # must be first, since it enables float64 in JAX
         solve = diffrax.compiled(function_field(problem.f, library, counter), ts, method)
         return lambda tolerance: diffrax.tensor(solve(start, tolerance, tolerance))
     field, make = function_field(problem.f, library, counter), peers.library(library).solver
@@ -128,14 +128,14 @@ def end_state(problem: Problem, library: str, mode: str, method: str, counter: C
 
 @cache
 def reference(problem: Problem) -> Tensor:
-    """Return the state at the end, (1, D)."""
+    """Return the final state, (1, D)."""
     f = partial(problem.f, numpy)
     solution = solve_ivp(f, (0.0, problem.end), problem.start, method="DOP853", rtol=1e-13, atol=1e-13)
     return torch.from_numpy(solution.y[:, -1]).unsqueeze(0)
 
 
 def evaluations_at(points: Sequence[Point], target: float) -> int | None:
-    """Return the evaluations to an error of `target`, by a straight line in logarithms; None if it is not crossed."""
+    """Return the evaluations for an error of `target`, by linear interpolation of logarithms; None if not crossed."""
     solved = [point for point in points if not point.failed and point.error > 0]
     for above, below in pairwise(solved):
         if below.error <= target < above.error:

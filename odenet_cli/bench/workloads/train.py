@@ -1,6 +1,6 @@
 """Where a training step of the MNIST ODE-Net spends its time.
 
-The step of `odenet train`, taken apart by hand; each part ends when the device has finished it. Only ours is measured.
+The step of `odenet train` is split into parts; each ends when the device has finished it. Only our solver is measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATA, OUTER, FORWARD, BACKWARD, OPTIMISER, LOGGING = PARTS
 
 
 class Clock:
-    """Hold the milliseconds of each part, one number a step."""
+    """Hold the milliseconds of each part, one number per step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.since = device, 0.0
@@ -39,20 +39,20 @@ class Clock:
         self.since = time.perf_counter()
 
     def stop(self, part: str) -> None:
-        """Count what has passed since the last stop as spent on `part`."""
+        """Assign the time since the last stop to `part`."""
         synchronize(self.device)
         now = time.perf_counter()
         self.times[part][-1] += 1e3 * (now - self.since)
         self.since = now
 
     def ms(self, part: str) -> float:
-        """Return a step's share: of the log the mean, since one step writes for many, else the median."""
+        """Return the time per step: the mean for the log, since one step writes for many, else the median."""
         return (mean if part == LOGGING else median)(self.times[part])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """`repeats` is a number of training steps."""
+    """Measure training steps; `repeats` is their number."""
 
     width: int = 64
     batch: int = 128
@@ -61,7 +61,7 @@ class Workload:
     gradients: tuple[str, ...] = (odenet.IMAGES, "replay", "backprop")
 
     def run(self, settings: Settings) -> list[Table]:
-        # On a CPU nothing is gained for a field of convolutions.
+        # On a CPU compiling gains nothing for a convolutional field.
         compiled = odenet.compiled("replay", "backprop") if settings.device.type == "cuda" else []
         return [self.table(mode, settings) for mode in (*self.gradients, *compiled)]
 
@@ -91,7 +91,7 @@ class Workload:
         clock: Clock,
         settings: Settings,
     ) -> Stats:
-        """Make one step and return the cost of its solve. The backward pass is cut at both ends of the solve."""
+        """Make one step and return the cost of its solve. The backward pass is split at both ends of the solve."""
         clock.start()
         x, label = next(batches)
         clock.stop(DATA)
@@ -121,7 +121,7 @@ class Workload:
 
 
 def parts_table(title: str, clock: Clock, costs: list[Stats], floor: mnist.Floor, logged: bool) -> Table:
-    """Return a row a part beside the least it could take, and their sum."""
+    """Return a row for each part with its lower bound, and their sum."""
     cost = Stats(*(sum(values) / len(costs) for values in zip(*(vars(cost).values() for cost in costs))))
     floors = dict.fromkeys(PARTS, 0.0)
     floors |= {OUTER: floor.outer, FORWARD: floor.forward(cost), BACKWARD: floor.backward(cost)}

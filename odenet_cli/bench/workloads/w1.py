@@ -1,7 +1,7 @@
 """The training step of the MNIST ODE-Net: forward, backward and optimiser, at the start and after 90 steps.
 
 Peers solve the field as their users write it, with the time concatenated as a channel of every convolution; the weights
-are the same. Some rows have torchdiffeq solve our field, so that the field's own share of the speed is seen.
+are the same. In some rows torchdiffeq solves our field, which shows the field's own share of the speed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUR_FIELD = ", our field"
 
 
 def gradient(network: nn.Module) -> Tensor:
-    """Return the gradient in an order that does not depend on how the field is written."""
+    """Return the gradient in an order independent of the form of the field."""
     parts = []
     for module in network.modules():
         grads = {name: p.grad for name, p in module.named_parameters(recurse=False)}
@@ -41,8 +41,9 @@ def gradient(network: nn.Module) -> Tensor:
 class Workload(GradientWorkload):
     """Train a network of `width` channels; the second table is after `trained` steps.
 
-    The reference is by bosh3: at the kinks of ReLUs a low order errs less than a high one of as many evaluations.
-    A tolerance of 1e-3 is coarse for the first gradients, most of all where it is absolute in the backward solve.
+    The reference uses bosh3: at the kinks of ReLUs a method of low order has smaller errors than one of high order with
+    as many evaluations. A tolerance of 1e-3 is coarse for the first gradients, especially where it is absolute in the
+    backward solve.
     """
 
     fine_method = "bosh3"

@@ -20,7 +20,7 @@ from odenet_cli.bench.workload import GradientWorkload, Modes, Problem
 from odenet_cli.models.cnf import PlanarField
 
 OUR_GRADIENTS = ("adjoint", "replay", "backprop")
-TUPLES = (OURS, "torchdiffeq")  # who solves tuples of tensors; the others get z and log p side by side
+TUPLES = (OURS, "torchdiffeq")  # libraries for tuples of tensors; the others get z and log p concatenated
 
 
 class PlanarFlow(nn.Module):
@@ -36,7 +36,7 @@ class PlanarFlow(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """The same flow for one tensor (B, 3)."""
+    """The same flow for a single tensor (B, 3)."""
 
     def __init__(self, flow: nn.Module) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Latent ODE: the paths of 1,000 spirals at 100 times, their square error and its gradients.
 
-The decoder's half of the paper's model (Chen et al. 2018, section 5): a latent state of four numbers a spiral flows
-along a field of one hidden layer and is decoded at every time. Steps are longer than the gaps between the times.
+The decoder of the paper's model (Chen et al. 2018, section 5): for each spiral a latent state of four numbers flows
+along a field with one hidden layer, and is decoded at every time. Steps are longer than the gaps between the times.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Workload(GradientWorkload):
         return torch.linspace(0.0, self.end, self.times).tolist()
 
     def tables(self, device: torch.device) -> Iterator[tuple[str, Modes, Problem]]:
-        """Yield the modes that keep the graph of every step, then those that do not."""
+        """Yield a table of modes that keep the graph of every step, then one of those that do not."""
         torch.manual_seed(0)
         paths = Paths(self.spirals, self.latent, self.hidden).to(device)
         problem = paths, spirals(self.spirals, self.times).to(device)
@@ -79,7 +79,7 @@ class Workload(GradientWorkload):
 
 
 def spirals(count: int, times: int) -> Tensor:
-    """Draw spirals from the centre outwards, every second one clockwise, each turned by its own angle: (T, N, 2)."""
+    """Draw outward spirals, alternately clockwise, each rotated by its own angle: (T, N, 2)."""
     turned = 2 * math.pi * torch.rand(count, generator=torch.Generator().manual_seed(0))
     sense = 1 - 2 * (torch.arange(count) % 2)
     radius = torch.linspace(0, 1, times)[:, None]
