@@ -120,21 +120,18 @@ class _Solver:
         y0, ts, the tensors in args, the field's parameters and all tensors that it closes over get gradients. Every
         gradient but backprop evaluates the field again in the backward pass, and raises `FieldChanged` if the field has
         changed by then; pass what changes between solves, such as a control, in args, which each solve keeps. Raises
-        `SolveError` if the solve fails, `ValueError` or `TypeError` for wrong arguments; errors of the field pass
-        through.
+        `SolveError` if the solve fails, `ValueError` or `TypeError` for wrong arguments.
         """
         if torch.compiler.is_dynamo_compiling():
             # Inside torch.compile the graph breaks here: a loop of attempts cannot be traced.
             disable: Any = torch.compiler.disable
             return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
         if torch.is_inference_mode_enabled():
-            # Its tensors have no version counters, which detect writes into the state, and cannot be differentiated by
-            # a field.
+            # Its tensors have no version counters, which detect writes into the state, and no derivatives.
             with torch.inference_mode(False), torch.no_grad():
                 return self(field, y0, ts, args, parameters)
         rhs, output_times = self._begin(field, y0, ts, args)
-        # Equal output times are solved for once. The copy keeps the arguments, which the node's right-hand side
-        # releases.
+        # Equal output times are solved for once. The copy keeps the arguments, which the node's field releases.
         distinct, times, index = output_times.merge()
         rhs_copy = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
         problem = Problem(rhs, distinct, times, self, len(index) == 2, check_tensors("parameters", parameters))

@@ -122,8 +122,7 @@ def whole_loop(
             step = rk_step(tableau, restrict(f, numbers[5], numbers[6]), t, y, h, f0, n_dynamic=n_dynamic)
             ratio = norm_on_device(groups, rtol, atol).error_ratio(tableau, h, y, step, n_controlled)
 
-            # Both outcomes are computed and `where` selects one, as a kernel does not branch. A NaN ratio is not
-            # `good`.
+            # A kernel does not branch: both outcomes are computed, one is selected. A NaN ratio is not `good`.
             good = ratio <= 1.0
             factor = torch.minimum(controller.integral_factor(ratio, Device), max_growth)
             # As in `AdaptiveLoop`: a step that was cut at the end does not determine the next length.
