@@ -79,7 +79,7 @@ def check_same_run(folder: Path, config: Config) -> dict[str, str]:
 def other_run(folder: Path, differing: Mapping[str, str]) -> RequestError:
     """Return the error for a folder that holds another run than the one that was asked for."""
     return RequestError(
-        f"{folder} holds another run than this one (there → here):{listed(differing)}\n"
+        f"{folder} contains a different run (there → here):{listed(differing)}\n"
         "  Use its settings to continue it, or choose another folder: hydra.run.dir, hydra.sweep.dir."
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from odenet_cli.data import Data, Split
+from odenet_cli import data as datasets
 from odenet_cli.models.common.levenberg_marquardt import DAMPING, marquardt_step, relative_offset
 from odenet_cli.ode import SolveError
 
@@ -74,19 +74,19 @@ class LevenbergMarquardt(Optimizer):
         group["known"] = taken
 
 
-def start(model: Any, data: Data, seed: int) -> None:
+def start(model: Any, data: datasets.Data, seed: int) -> None:
     """Initialise a fit from its data; a checkpoint overwrites this later."""
     model.start_from(_problem(data.test), data.record["columns"][2:], seed)
 
 
-def go_on(optimizer: Optimizer, data: Data) -> None:
+def go_on(optimizer: Optimizer, data: datasets.Data) -> None:
     """Compute again the results of the step before a checkpoint; these evaluations are counted in that step."""
     assert isinstance(optimizer, LevenbergMarquardt)
     if optimizer.param_groups[0]["known"]:
         optimizer.model.linearise(_problem(data.train))
 
 
-def _problem(split: Split) -> Any:
+def _problem(split: datasets.Split) -> Any:
     """Return the only batch of a split."""
     from odenet_cli.data.observations import Observations  # and polars, which no other run needs
 

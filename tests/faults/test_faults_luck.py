@@ -199,15 +199,15 @@ def test_a_reproduction_without_a_place_for_its_runs_is_refused_first(odenet, tm
     (tmp_path / "runs").write_text("")
     done = odenet("reproduce", "fig3", "--out", "elsewhere")
     assert (done.code, done.out) == (2, "")
-    assert "runs/cells cannot be made" in done.err
+    assert "runs/cells cannot be created" in done.err
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["runs"]
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["train", "=5"], "'=5' does not have the form key=value"),
-        (["train", "~="], "'~=' does not have the form key=value"),
+        (["train", "=5"], "'=5' is not of the form key=value"),
+        (["train", "~="], "'~=' is not of the form key=value"),
         (["train", "k" * 5000 + "=5"], "k… is not a key of the configuration"),
         (["train", "model=" + "k" * 5000], "k… is not known"),
         (["train", "optim.lr=" + "k" * 5000], "k… is not a number"),

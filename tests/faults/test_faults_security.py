@@ -119,7 +119,7 @@ def bomb():
 
 EVIL = {
     "a tag": ("seed: !!python/object/apply:os.mkdir [exploded]\n", "!!python/object/apply:os.mkdir"),
-    "an alias bomb": (bomb(), "values"),
+    "an alias bomb": (bomb(), "anchors"),
     "an alias of itself": ("seed: &a [*a]\n", "*a"),
     "a deep nest": ("seed: " + "[" * 500 + "]" * 500 + "\n", "levels"),
     "an endless file": ("seed: 1\n#" + "x" * (2 << 20), "1,048,576 bytes"),

@@ -238,9 +238,9 @@ def test_a_module_of_the_users_that_fails_is_named(odenet, tmp_path):
 
 
 LARGE = {
-    "data=spirals model=latent_ode data.count=9223372036854775807": "data.count=9223372036854775807: so many traj",
-    "data=spirals model=latent_ode data.test=100000000000": "data.test=100000000000: so many trajectories need",
-    "data=poisson model=latent_poisson data.count=100000000000": "data.count=100000000000: so many sequences need",
+    "data=spirals model=latent_ode data.count=9223372036854775807": "data.count=9223372036854775807: this many traj",
+    "data=spirals model=latent_ode data.test=100000000000": "data.test=100000000000: this many trajectories need",
+    "data=poisson model=latent_poisson data.count=100000000000": "data.count=100000000000: this many sequences need",
     "device=cuda:128": "device=cuda:128 does not exist",
     "device=cuda:99999999999999999999": "device=cuda:99999999999999999999 does not exist",
 }

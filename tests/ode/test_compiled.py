@@ -203,7 +203,7 @@ def test_what_is_wrong_with_a_field_is_told_as_of_the_plain_solve(compile):
                 solve(field, Y0, ENDS)
 
 
-def test_a_number_that_differs_in_each_solve_is_read_anew_until_it_is_refused_by_name(monkeypatch):
+def test_a_number_that_differs_in_each_solve_is_read_anew_until_it_is_refused_by_name():
     solve = Fixed(method="midpoint", steps=1, compile=True)
 
     def end(k):
@@ -211,8 +211,8 @@ def test_a_number_that_differs_in_each_solve_is_read_anew_until_it_is_refused_by
             return solve(lambda t, y: k * y, doubles(1.0), (0.0, 1.0)).y.item()
 
     assert [end(k) for k in (1.0, 2.0)] == [2.5, 5.0]  # 1 + k + k²/2
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    with pytest.raises(NotCompiled, match=r"compiled 2 times: a Python number(.|\n)*compile=false"):
+    few = torch._dynamo.config.patch(recompile_limit=2)
+    with few, pytest.raises(NotCompiled, match=r"compiled 2 times: a Python number(.|\n)*compile=false"):
         [end(k) for k in (3.0, 4.0, 5.0)]
 
 

@@ -111,7 +111,7 @@ def test_the_same_weights_are_the_same_bytes_in_every_process(here):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "say out=FILE.safetensors"),
+        ([], "give out=FILE.safetensors"),
         (["out=x.pt"], "must end with .safetensors"),
         (["out=no/where.safetensors"], "the folder no does not exist"),
         (["out=x.safetensors", "checkpoint=first"], "checkpoint=first is not known"),
