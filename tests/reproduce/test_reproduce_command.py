@@ -319,6 +319,6 @@ def test_a_cell_that_holds_another_run_is_refused(reproduce, tmp_path, monkeypat
     record = {"status": "done", "final": {}, "data": {"used": "digits", "sha256": "aaaa"}}
     (tmp_path / cell.folder / "run.json").write_text(json.dumps(record))
     monkeypatch.setenv("ODENET_FAKE_SHA", "aaaa")
-    with pytest.raises(RequestError, match=rf"{cell.folder} holds another run(.|\n)*model\.hidden: 5 → 300"):
+    with pytest.raises(RequestError, match=rf"{cell.folder} contains a different run(.|\n)*model\.hidden: 5 → 300"):
         reproduce("table1", "--rows", "MLP", "--seeds", "1", "device=cpu")
     assert not starts(tmp_path)
