@@ -77,7 +77,7 @@ def labelled(label: str, text: str, width: int) -> list[str]:
 
 
 class Table:
-    """Print a table row by row, as the rows are computed: its columns are as wide as was said before the first.
+    """Print a table row by row, as the rows are computed; the widths of its columns are given in advance.
 
     On a terminal that is narrower the words stand in a line of their own, above the rows of numbers that they share.
 

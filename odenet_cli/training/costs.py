@@ -27,8 +27,10 @@ log = logging.getLogger("odenet")
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the floating-point operations of products and convolutions, as `torch.utils.flop_counter` does, which
-    imports triton: 0.2 s."""
+    """Count the floating-point operations of products and convolutions, as `torch.utils.flop_counter` does.
+
+    That module imports triton, which takes 0.2 s, and is used only for fused attention and scaled products.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,6 +49,11 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func is aten.convolution_backward.default:
             output, x, weight, wanted = args[0], args[1], args[2], args[10]
             self.total += sum(wanted[:2]) * _of_convolution(x, weight, output, transposed=args[7])
+        elif "attention" in (name := func._overloadpacket.__name__) or name == "_scaled_mm":
+            from torch.utils.flop_counter import flop_registry
+
+            if (formula := flop_registry.get(func._overloadpacket)) is not None:
+                self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
 

@@ -260,6 +260,17 @@ def test_flop_are_those_of_torch(call, shapes):
         assert counts[0] == counts[1] > 0
 
 
+def test_flop_of_fused_attention_are_those_of_torch():
+    """As on a GPU, by tensors without numbers: one kernel, of no product that is seen."""
+    counts = []
+    for counter in (FlopCounter(), FlopCounterMode(display=False)):
+        q = torch.ones(2, 4, 8, 16, device="meta", requires_grad=True)
+        with counter:
+            torch.ops.aten._scaled_dot_product_efficient_attention(q, q, q, None, True)[0].sum().backward()
+        counts.append(counter.total if isinstance(counter, FlopCounter) else counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize("gradient", ["backprop", "replay", "adjoint", "reversible"])
 def test_every_call_of_the_field_is_in_one_column(gradient, every_step, train, monkeypatch):
     """A field that counts its own calls: in training, certificates, scores, and the figures of a flow."""
