@@ -20,7 +20,7 @@ from odenet_cli.errors import RequestError, first_line
 from odenet_cli.ode import Stats
 from odenet_cli.registry import require
 from odenet_cli.rundir import read_record
-from odenet_cli.training import build, checkpoint, generators
+from odenet_cli.training import build, checkpoint, generators, least_squares
 from odenet_cli.training.evaluate import converted
 from odenet_cli.training.failure import WHERE, check_finite
 from odenet_cli.training.loop import make_step, score, train_epoch, validate
@@ -96,6 +96,7 @@ def approach(
     state, trouble = checkpoint.latest(folder / "checkpoints" / "last.pt", partial(restore, session))
     if state is None:
         begin_from_checkpoint(session.model, run)
+        least_squares.search_start(session.model, session.data, run)
     if trouble:
         say(f"{trouble}\n  Using the checkpoint before it.")
     if optim is not None:

@@ -90,21 +90,19 @@ class Fit(FreeVector):
         self.register_buffer("sigma", torch.ones(columns))
         self.register_buffer("deviation", torch.ones(columns))
         self.broadcasts: bool | None = None  # whether the field broadcasts over copies
-        self.begun: str | None = None  # origin of the start, if it is not the given one
         self.linear: tuple[Any, Tensor, Tensor, Tensor] | None = None  # solver, point, residuals, derivatives
 
     @property
     def about(self) -> str:
-        """The fitted numbers and the origin of the start, for the reader."""
+        """The fitted numbers, for the reader."""
         names = self.free_names([""])
         listed = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
-        start = f"; initial values from {self.begun}" if self.begun else ""
-        return f"fitted are {listed}{' of each series' if len(self.initial) > 1 else ''}{start}"
+        return f"fitted are {listed}{' of each series' if len(self.initial) > 1 else ''}"
 
     # The start of a fit.
 
-    def start_from(self, problem: Any, names: Sequence[str], seed: int) -> None:
-        """Set the values that follow from the observations, then the initial parameters.
+    def start_from(self, problem: Any, names: Sequence[str]) -> None:
+        """Set the values that follow from the observations; the parameters are at the given start.
 
         problem, names  `data.observations.Observations`, and the names of its columns
         """
@@ -128,8 +126,10 @@ class Fit(FreeVector):
                 "  Use more data, fix some of them at their start (model.fixed=[NAME]), or take the states at the "
                 "beginning as they were observed (model.y0=first)."
             )
-        if self.starts > 1:
-            self.begun = find_start(self, problem, seed)
+
+    def search_start(self, problem: Any, seed: int) -> str | None:
+        """Set the parameters to the best of `starts` starts; return its origin as text, None for the given start."""
+        return find_start(self, problem, seed)
 
     @torch.no_grad()
     def _begin_near(self, values: Tensor) -> None:

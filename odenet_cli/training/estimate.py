@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from odenet_cli.config.schema import Config
-from odenet_cli.training import build
+from odenet_cli.training import build, least_squares
 from odenet_cli.training.loop import make_step
 from odenet_cli.training.run import assemble
 from odenet_cli.training.session import Session
@@ -24,6 +24,7 @@ def first_steps(config: Config) -> tuple[Session, dict[str, Any]]:
     where = build.choose_device(config)
     trainer = replace(config.trainer, certify=0)
     session = assemble(replace(config, compile="false", trainer=trainer), where)
+    least_squares.search_start(session.model, session.data, config)
     session.model.train()
     started = opened = time.perf_counter()
     for batch in batches(session):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from odenet_cli import data as datasets
+from odenet_cli.config.schema import Config
 from odenet_cli.models.common.levenberg_marquardt import DAMPING, marquardt_step, relative_offset
 from odenet_cli.ode import SolveError
 
@@ -74,9 +75,22 @@ class LevenbergMarquardt(Optimizer):
         group["known"] = taken
 
 
-def start(model: Any, data: datasets.Data, seed: int) -> None:
+def start(model: Any, data: datasets.Data) -> None:
     """Initialise a fit from its data; a checkpoint overwrites this later."""
-    model.start_from(_problem(data.test), data.record["columns"][2:], seed)
+    model.start_from(_problem(data.test), data.record["columns"][2:])
+
+
+def searches(config: Config) -> bool:
+    """Return whether a new run of this config begins with a search for initial values."""
+    return config.optim.least_squares and config.checkpoint is None and config.model["starts"] > 1
+
+
+def search_start(model: Any, data: datasets.Data, config: Config) -> str | None:
+    """Search the initial values of a new fit; return the origin of those found, None where the given ones stay."""
+    if not searches(config):
+        return None
+    origin: str | None = model.search_start(_problem(data.test), config.seed)
+    return origin
 
 
 def go_on(optimizer: Optimizer, data: datasets.Data) -> None:

@@ -6,6 +6,7 @@ On a terminal one live line shows the fields that fit; elsewhere plain lines are
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +70,7 @@ class Progress:
         self.stopping, self.validates, self.converges = stopping, validates, converges
         self.total, self.first, self.done, self.per_epoch = total, done, done, per_epoch
         self.marked = self.printed = time.perf_counter()
-        self.step_s = 0.0
+        self.step_s = self.validation_s = 0.0
         self.predicted_s: float | None = None  # of a run seen from its beginning
         self.doing = ""
         self.train: dict[str, str] = {}  # fields of the latest record of training, and of the latest score
@@ -92,7 +93,7 @@ class Progress:
             self.step_s = (time.perf_counter() - self.marked) / TIMED_STEPS
             left = duration(self.step_s * (self.total - done))
             self.predicted_s = None if self.first else self.step_s * self.total
-            self._say(f"{self.total - self.first} steps, {self.per_epoch} per epoch: about {left}")
+            self._say(f"{self.total - self.first} steps, {self.per_epoch} per epoch: about {left} of training")
         self.doing = "validating" if self.validates and (done % self.per_epoch == 0 or done == self.total) else ""
 
     def phase(self, name: str) -> None:
@@ -123,6 +124,7 @@ class Progress:
             line = at | self.train
         else:
             self.scored, self.doing, due = {"score": f"{record['split']}  {error or loss}"}, "", True
+            self.validation_s = record.get("time_s", 0.0)
             line = at | (self.train if record["split"] == "valid" else {}) | self.scored
         if due:
             self._say("  ".join((line | self._eta(record["step"])).values()))
@@ -139,8 +141,10 @@ class Progress:
             self.live.refresh()
 
     def _eta(self, done: int) -> dict[str, str]:
-        known = done < self.total and self.step_s and not self.converges
-        return {"eta": f"eta {clock(self.step_s * (self.total - done))}"} if known else {}
+        steps = self.total - done
+        left_s = self.step_s * steps + self.validation_s * math.ceil(steps / self.per_epoch)
+        known = steps > 0 and self.step_s and not self.converges
+        return {"eta": f"eta {clock(left_s)}"} if known else {}
 
     def _live_line(self) -> Any:
         epoch = max(1, -(-self.done // self.per_epoch))  # the one that is being trained

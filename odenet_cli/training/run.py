@@ -161,6 +161,11 @@ def train(
         converges=hasattr(session.optimizer, "converged"),
     )
     try:
+        if state is None and least_squares.searches(session.config):
+            progress.phase("searching for initial values")
+            origin = least_squares.search_start(session.model, session.data, session.config)
+            if origin is not None:
+                tell(f"start:    initial values from {origin}")
         fit(session, logbook, CheckpointWriter(folder / "checkpoints", logbook), stop, progress)
         progress.total = session.end  # of a fit, known now
         session.model.load_state_dict(best_weights(session, folder))
@@ -273,7 +278,7 @@ def assemble(config: Config, where: torch.device, data_record: dict[str, Any] | 
     generators.seed(config.seed)
     model = build.model(config, data.shape, data.classes).to(where)
     if config.optim.least_squares:
-        least_squares.start(model, data, config.seed)
+        least_squares.start(model, data)
     return Session(
         config,
         model,

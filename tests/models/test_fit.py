@@ -38,7 +38,8 @@ def problem_of(*series, held_out=0):
 def model_of(problem, field, names, tolerance=1e-9, starts=4, **options):
     solver = Adaptive(method="dopri8", rtol=tolerance, atol=tolerance)
     model = Fit((len(problem.series), len(names)), 0, solver, field=field, starts=starts, **options).double()
-    model.start_from(problem, names, 0)
+    model.start_from(problem, names)
+    model.begun = model.search_start(problem, 0) if starts > 1 else None
     return model
 
 

@@ -13,6 +13,7 @@ import odenet_cli
 from odenet_cli.analysis.trained import needs_solver
 from odenet_cli.config.saved import load
 from odenet_cli.errors import RequestError
+from odenet_cli.models.fit import Fit
 from odenet_cli.report import pictures
 from odenet_cli.request.compose import compose
 from odenet_cli.training import check
@@ -119,6 +120,23 @@ def test_a_stopped_fit_goes_on_to_the_same_bits(train, tmp_path, metrics, checkp
     assert all(torch.equal(a, b) for a, b in zip(*(checkpoint_of(f)["model"].values() for f in (whole, parts))))
     estimates = [json.loads((folder / "run.json").read_text())["final"]["estimates"] for folder in (whole, parts)]
     assert estimates[0] == estimates[1]
+
+
+def test_a_run_is_described_before_it_searches_for_a_start(train, tmp_path, monkeypatch, capsys):
+    """The search may take half a minute; the run says what it found, and does not search again when it goes on."""
+    search, printed = Fit.search_start, []
+
+    def watched(self, problem, seed):
+        printed.append(capsys.readouterr().out)
+        return search(self, problem, seed)
+
+    monkeypatch.setattr(Fit, "search_start", watched)
+    words = logistic_table(tmp_path / "x.csv")
+    train(config=_with(words, max_steps=2), name="run")
+    assert printed[0].splitlines()[-1].startswith("folder:   ")
+    assert "start:    initial values from integral matching\n" in capsys.readouterr().out
+    train(config=_with(words), name="run")
+    assert len(printed) == 1
 
 
 def test_a_fit_that_has_converged_is_finished(train, tmp_path, capsys):

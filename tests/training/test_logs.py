@@ -214,6 +214,16 @@ def test_progress_away_from_a_terminal_is_plain_lines(capsys):
     assert "\r" not in out
 
 
+def test_the_time_to_go_includes_the_validations(capsys):
+    """After 10 of 30 steps of a second each, and a validation of 40 s: 20 s of training, and two validations."""
+    show = Progress(30, 0, 10)
+    common = {"step": 10, "epoch": 1, "loss": 0.5}
+    show.record(common | {"split": "train", "nfe_forward": 0, "nfe_backward": 0, "step_ms": 1000.0})
+    show.record(common | {"split": "valid", "time_s": 40.0})
+    show.close()
+    assert capsys.readouterr().out.strip().endswith("valid  loss 0.5000  eta 1:40")
+
+
 def test_progress_of_a_loss_alone(capsys):
     show = Progress(5, 3, 5)
     show.record({"split": "valid", "step": 3, "epoch": 0, "loss": 0.5})
