@@ -1,7 +1,9 @@
 """The door into Python: what is loaded computes what the run computed."""
 
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +57,33 @@ def test_the_tolerance_is_changed_in_a_copy(run):
     assert torch.equal(before, after)
     assert 0 < (finer - before).abs().max() < 0.1
     assert (fine.solver.rtol, fine.solver.atol) == (1e-6, 1e-6)
+
+
+def test_the_solver_is_changed_to_fixed_steps_and_back(run):
+    """In 64 steps of rk4 the network is near the one solved at 1e-6; without steps rk4 is refused."""
+    x = torch.rand(4, 1, 28, 28)
+    fixed, fine = run.with_solver(method="rk4", steps=64), run.with_solver(rtol=1e-6)
+    with torch.no_grad():
+        assert (fixed.model(x) - fine.model(x)).abs().max() < 1e-4
+    assert (fixed.solver.method, fixed.solver.steps) == ("rk4", 64)
+    assert fixed.with_solver(method="dopri5", rtol=1e-6).solver == fine.solver
+    with pytest.raises(ValueError, match=r"rk4 has no error estimate: solve in fixed steps, Fixed\(steps=…\)"):
+        run.with_solver(method="rk4")
+    with pytest.raises(TypeError, match="rtoll"):
+        run.with_solver(rtoll=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (2, 1, 32, 32), (2, 3, 28, 28), (2, 784)])
+def test_an_input_of_another_shape_is_refused(run, shape):
+    """The convolutions alone would take images of any size."""
+    with pytest.raises(ValueError, match=re.escape(f"x has shape {shape}; this network takes (B, 1, 28, 28).")):
+        run.with_solver(rtol=1e-2).model(torch.rand(shape))
+
+
+def test_metrics_are_a_pandas_frame(run, monkeypatch):
+    """By pandas, which is not installed with the package: here what it is given is seen."""
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows: ("frame", rows)))
+    assert run.frame() == ("frame", run.metrics)
 
 
 def test_loading_draws_no_random_numbers(run):

@@ -17,7 +17,7 @@ FOUNDATION |= {"markdown", "collector", "lock", "metrics", "terminal"}
 ALLOWED = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
     "": FOUNDATION | {"ode", "api"},  # what Python users are offered, imported when they ask
-    "api": FOUNDATION | {"ode", "models", "data", "training", "analysis", "api"},
+    "api": FOUNDATION | {"ode", "models", "data", "tasks", "training", "analysis", "api"},
     "ode": {"", "errors", "registry", "precision", "ode"},
     "fields": {"", "errors", "registry", "fields"},
     "models": {"", "errors", "registry", "ode", "fields", "models"},

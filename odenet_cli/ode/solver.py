@@ -240,7 +240,10 @@ class Adaptive(_Solver):
         unwrap_scalars(self)
         object.__setattr__(self, "jumps", as_jumps(self.jumps))
         if isinstance(self.formulas, Tableau) and not self.formulas.error_weights:
-            raise ValueError(f"solver.method={self.method} has no error estimate; use Fixed(steps=…), or dopri5.")
+            raise ValueError(
+                f"solver.method={self.method} has no error estimate: solve in fixed steps, Fixed(steps=…), or use "
+                "dopri5."
+            )
         check_positive("solver.rtol", self.rtol, zero=True)
         check_positive("solver.atol", self.atol, zero=True)
         # One of them may be 0, but not both.
