@@ -204,11 +204,11 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
     if several_seeds(comparison, "loss"):
         notes.append("±: standard deviation over seeds; interval: of the mean, by Student's t.")
     if comparison.mixed:
-        notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` leaves that open.")
+        notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` does not separate them.")
     if any(len({run.seed for run in group.done}) < len(group.done) for group in comparison.groups):
         notes.append("Runs of one seed count as one, with their mean.")
     if told := [text for number, group in enumerate(comparison.groups, 1) if (text := _times(number, group))]:
-        notes.append(f"Seconds of training, predicted by its first steps and measured: {', '.join(told)}.")
+        notes.append(f"Seconds of training, predicted from the first steps and measured: {'; '.join(told)}.")
     if len(provenance.machines) > 1:
         notes.append("Times come from several machines and do not compare.")
     return notes
@@ -221,4 +221,4 @@ def _times(number: int, group: Group) -> str:
     if not pairs:
         return ""
     predicted, measured = (sum(column) / len(pairs) for column in zip(*pairs))
-    return f"row {number} {predicted:.0f} and {measured:.0f}"
+    return f"row {number}: {predicted:.0f} and {measured:.0f}"
