@@ -160,6 +160,8 @@ class RightHandSide:
         return parts[0] if self.single else tuple(parts)
 
     def _traced(self, t: Tensor, y: State) -> State:
+        # The compiler does not notice hooks for all modules, but does notice another number that was read.
+        bool(self.torch_settings.module_hooks)
         state = y[0] if self.single else y
         if self.torch_settings.autocast:
             with self.torch_settings.for_field():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from ode_cases import Counting, Swirl, doubles
+from torch.nn.modules.module import register_module_forward_hook
 
 from odenet_cli.ode import Adaptive, Fixed, NotCompiled, NotFinite, StepLimit, StepTooSmall, tally
 from odenet_cli.ode.gradient.adjoint import Adjoint
@@ -129,7 +130,7 @@ def test_parameters_and_tolerances_may_change_between_solves(compile):
 
 
 def test_a_hook_registered_after_the_compilation_is_called():
-    """Torch passes over such a hook by default."""
+    """Torch passes over such a hook by default: of one module, or of all."""
     layer, solve = torch.nn.Identity(), Fixed(method="midpoint", steps=1, compile=True)
 
     def end():
@@ -137,10 +138,11 @@ def test_a_hook_registered_after_the_compilation_is_called():
             return solve(lambda t, y: -layer(y), doubles(1.0), (0.0, 1.0)).y.item()
 
     assert end() == 0.5  # 1 - k + k²/2
-    hook = layer.register_forward_hook(lambda module, inputs, output: 3 * output)
-    assert end() == 2.5
-    hook.remove()
-    assert end() == 0.5
+    for register in (layer.register_forward_hook, register_module_forward_hook):
+        hook = register(lambda module, inputs, output: 3 * output)
+        assert end() == 2.5
+        hook.remove()
+        assert end() == 0.5
 
 
 @pytest.mark.parametrize("compile", [True, "loop"])

@@ -34,14 +34,16 @@ class Autocast(NamedTuple):
 class TorchSettings(NamedTuple):
     """Hold the settings at the start of a solve.
 
-    autocast  those that are enabled, usually none
-    dtype     default dtype of new tensors
-    device    default device of new tensors; None: not set
+    autocast      those that are enabled, usually none
+    dtype         default dtype of new tensors
+    device        default device of new tensors; None: not set
+    module_hooks  a number for the hooks that are registered for all modules at once
     """
 
     autocast: tuple[Autocast, ...]
     dtype: torch.dtype
     device: torch.device | None
+    module_hooks: int
 
     @classmethod
     def current(cls, device: torch.device) -> TorchSettings:
@@ -56,7 +58,7 @@ class TorchSettings(NamedTuple):
         )
         # The default device is a mode on the stack of torch functions, and slow to ask for.
         default = torch.get_default_device() if torch._C._len_torch_function_stack() else None
-        return cls(autocast, torch.get_default_dtype(), default)
+        return cls(autocast, torch.get_default_dtype(), default, module_hooks())
 
     def for_field(self) -> AbstractContextManager[Any]:
         """Return the context in which the vector field computes.
@@ -91,6 +93,14 @@ class TorchSettings(NamedTuple):
                 torch.set_default_dtype(self.dtype)
                 stack.callback(torch.set_default_dtype, now.dtype)
             yield
+
+
+def module_hooks() -> int:
+    """Return a number that changes with the hooks that are registered for all modules at once."""
+    # torch never gives the number of a hook to another one.
+    module = torch.nn.modules.module
+    forward = *module._global_forward_pre_hooks, *module._global_forward_hooks
+    return hash((*forward, *module._global_backward_pre_hooks, *module._global_backward_hooks))
 
 
 _NOTHING = nullcontext()
