@@ -32,7 +32,8 @@ class DenseSolution:
     """
 
     def __init__(self, problem: Problem, resolution: float) -> None:
-        self.stats, self._restore = problem.rhs.stats, problem.rhs.restore
+        # Nothing of the right-hand side, which would keep the field in memory, and out of pickles those that cannot go.
+        self.stats, self._single = problem.rhs.stats, problem.rhs.single
         loop = problem.loop(interpolated=True)
         self.ends = [problem.ts[0]]
         pieces: list[tuple[float, float, list[State]]] = []
@@ -70,7 +71,8 @@ class DenseSolution:
         # With the sign of the direction the stops are rising for a solve backward in time too.
         n = torch.searchsorted(self._stops, self._direction * within).clamp_(max=len(self._stops) - 1)
         x = (times - self._origin[n]) / self._h[n]
-        return self._restore([_horner(rows, n, x) for rows in self._coefficients])
+        parts = tuple(_horner(rows, n, x) for rows in self._coefficients)
+        return parts[0] if self._single else parts
 
 
 def _rows(polynomials: Sequence[Sequence[State]], i: int) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy
 import pytest
@@ -130,6 +131,13 @@ def test_a_time_outside_is_refused_by_its_value():
         for bad in (-0.1, 1.0001, math.nan, math.inf):
             with pytest.raises(ValueError, match=f"t = {bad:.6g} is not between 0 and 1"):
                 path([0.5, bad])
+
+
+def test_a_path_goes_into_a_file_without_its_field():
+    path = solver(("adaptive", "dopri5")).dense(lambda t, y: (-y[0], y[1]), (doubles(2.0), doubles(1.0)), [0.0, 1.0])
+    again = pickle.loads(pickle.dumps(path))
+    assert all(map(torch.equal, again([0.2, 0.9]), path([0.2, 0.9])))
+    assert again.stats == path.stats
 
 
 def test_a_span_of_no_length_holds_its_state():
