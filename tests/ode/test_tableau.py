@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 from functools import cache
 
 import pytest
 from ode_cases import ADAPTIVE, METHODS
 
-from odenet_cli.ode import Tableau, method
+from odenet_cli.ode import Adaptive, Tableau, method
 
 # The book prints these rounded; the others are exact.
 ROUNDED = {"tsit5", "dopri8"}
@@ -151,6 +152,15 @@ def test_fractions_and_decimals_and_continued_lines_are_read_exactly():
 def test_a_misprinted_tableau_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011 - the words differ
         Tableau.parse(text, order=1)
+
+
+def test_a_copied_solver_has_its_own_settings_and_the_same_tableau():
+    """Compiled steps are found by their tableau."""
+    for name in ("dopri5", method("dopri5")):
+        solve = Adaptive(method=name, rtol=1e-3, atol=1e-3)
+        tableau, copied = solve.tableau, copy.deepcopy(solve)
+        assert copied == solve
+        assert copied.tableau is tableau
 
 
 def test_dense_rows_must_match_the_stages():
