@@ -71,6 +71,8 @@ class RightHandSide:
             raise ValueError("y0 must hold at least one tensor, and all of them on one device.")
         self.y0 = tuple(map(_alias, self.y0))
         self.device = self.y0[0].device
+        if self.device.type == "meta":
+            raise ValueError("y0 must hold numbers, by which a solve chooses its steps: tensors on meta have none.")
         self.torch_settings = TorchSettings.current(self.device)
         # The widest dtype of the state, so that t is as fine as the finest component.
         self.time_dtype = max((part.real.dtype for part in self.y0), key=lambda dtype: torch.finfo(dtype).bits)
