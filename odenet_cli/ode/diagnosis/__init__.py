@@ -115,6 +115,9 @@ def doctor(
     The solve is made once and traced; the field is then evaluated further, and cures are tried by solving again, all
     without gradients. The states of random generators are restored. Errors of the field pass through.
     """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):
+            return doctor(solver, field, y0, ts, args)
     parts = [y0] if isinstance(y0, Tensor) else y0
     if any(part.is_complex() or not part.numel() for part in parts):
         raise ValueError("y0 must contain real numbers: complex or empty states cannot be examined.")
