@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,15 @@ def recent_runs() -> list[Path]:
     """Return the runs in `runs` and `sweeps` here, newest first, without the cells of `odenet reproduce`."""
     found = (folder for kind in ("runs", "sweeps") for folder in runs_below(Path(kind)))
     own = [folder for folder in found if folder.parent != Path("runs/cells")]
-    return sorted(own, key=lambda folder: (str(record_or_reason(folder).get("started") or ""), folder), reverse=True)
+    return sorted(own, key=lambda folder: (started_s(record_or_reason(folder)) or 0.0, folder), reverse=True)
+
+
+def started_s(record: Mapping[str, Any]) -> float | None:
+    """Return when a run was started, in seconds since 1970, whatever its time zone; None if it does not say."""
+    try:
+        return datetime.strptime(str(record.get("started")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return None
 
 
 def named_run(word: str) -> Path:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from calendar import timegm
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from odenet_cli.commands import _common
-from odenet_cli.rundir import recent_runs, record_or_reason, resume_command
+from odenet_cli.rundir import recent_runs, record_or_reason, resume_command, started_s
 from odenet_cli.scores import scores_of
 from odenet_cli.terminal import columns, on_terminal
 
@@ -78,16 +77,15 @@ def _row(number: int, record: Mapping[str, Any]) -> list[str]:
         *(scores or ["-"]),
         "/".join(evaluations) or "-",
         str(record.get("status") or "?"),
-        _age(str(record.get("started") or "")),
+        _age(started_s(record)),
     ]
 
 
-def _age(started: str) -> str:
+def _age(started: float | None) -> str:
     """Return how long ago a run was started, in its largest unit."""
-    try:
-        seconds = time.time() - timegm(time.strptime(started, "%Y-%m-%dT%H:%M:%S%z"))
-    except ValueError:
+    if started is None:
         return "?"
+    seconds = time.time() - started
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

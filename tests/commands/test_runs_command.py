@@ -41,6 +41,19 @@ def test_newest_first(odenet, runs):
     assert lines[1][3:6] == ["-", "-", "failed"]
 
 
+def test_the_newest_is_so_in_any_time_zone(runs, monkeypatch, capsys):
+    """When clocks are put back, and among runs of several machines, the later text is not the later time."""
+    for folder, started in {"runs/2026-01-01/a": "10:10:00+0100", "runs/2026-01-02/b": "10:40:00+0200"}.items():
+        path = runs / folder / "run.json"
+        record = json.loads(path.read_text()) | {"started": f"2026-10-25T{started}"}
+        path.write_text(json.dumps(record))
+    monkeypatch.chdir(runs)
+    monkeypatch.setattr(command.time, "time", lambda: 1_792_920_000.0)  # 2026-10-25T09:20Z
+    assert command.main([]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[1], " ".join(line[-2:])) for line in lines[:2]] == [("first", "10 min"), ("second", "40 min")]
+
+
 @pytest.mark.parametrize(("width", "columns"), [(53, 6), (46, 5), (100, 7)])
 def test_a_narrow_terminal_is_shown_what_matters(runs, monkeypatch, capsys, width, columns):
     """The status stays; age, evaluations and data go, in this order."""
