@@ -132,7 +132,7 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
     """Return for each run the part of its config that determines its results."""
     without_solver = {run.network for run in runs if run.has_solver is False}
     without_solver -= {run.network for run in runs if run.has_solver}
-    digests = defaultdict(set)
+    digests, several_starts = defaultdict(set), _have_several_starts(runs)
     for run in runs:
         digests[run.config.get("data.name")].add(run.data_digest)
     settings = []
@@ -140,8 +140,8 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
         setting = {key: value for key, value in run.config.items() if key not in IGNORED}
         if run.network in without_solver:  # its solver was never called
             setting |= {key: None for key in setting if key.startswith(SOLVER_KEYS)}
-        if setting.get("checkpoint") is not None:  # a path; what counts is that the run began from other weights
-            setting["checkpoint"] = "given"
+        if setting.get("checkpoint") is not None:  # a path, and each seed may have been trained from weights of its own
+            setting["checkpoint"] = run.origin if several_starts else "given"
         if len(digests[run.config.get("data.name")]) > 1:
             setting["data.sha256"] = run.data_digest[:12]
         settings.append(setting)
@@ -150,6 +150,16 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
             for setting in settings:
                 setting.pop(atol, None)
     return settings
+
+
+def _have_several_starts(runs: Sequence[Run]) -> bool:
+    """Return whether runs that differ in nothing else, seed included, began from different weights."""
+    origins = defaultdict(set)
+    for run in runs:
+        if run.config.get("checkpoint") is not None:
+            same = IGNORED - {"seed"} | {"checkpoint"}
+            origins[frozenset((key, x) for key, x in run.config.items() if key not in same)].add(run.origin)
+    return any(len(each) > 1 for each in origins.values())
 
 
 def _differing_keys(settings: Sequence[Setting]) -> list[str]:

@@ -62,6 +62,11 @@ class Run:
             return hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
         return str(digest or "")
 
+    @property
+    def origin(self) -> str:
+        """Return the beginning of the SHA-256 of the weights that it began from; of an older run their path."""
+        return str(self.record.get("origin") or "")[:12] or str(self.config.get("checkpoint") or "")
+
     @cached_property
     def has_solver(self) -> bool | None:
         """Tell by its function evaluations whether the network holds a solver; None without a record of them."""

@@ -93,6 +93,17 @@ def test_starting_from_other_weights_is_told_apart(runs):
     assert (found.keys, shape(found)) == (["checkpoint"], [(("given",), 2), ((None,), 1)])
 
 
+def test_other_first_weights_of_one_seed_share_no_row(runs):
+    """Each seed may go on from weights of its own; a seed that has two begins in different ways."""
+    a, b = ({"origin": digest * 32} for digest in ("ab", "cd"))
+    first = [*runs({"checkpoint": "/a.pt"}, **a), *runs({"checkpoint": "/b.pt", "seed": 1}, **b)]
+    other = runs({"checkpoint": "/b.pt"}, **b)
+    assert shape(compare(first)) == [((), 2)]
+    assert shape(compare([*first, *other])) == [(("ab" * 6,), 1), (("cd" * 6,), 2)]
+    older = runs(*({"checkpoint": f"/where/runs/are/{name}.pt"} for name in "xy"))  # without `origin`
+    assert [len(group.runs) for group in compare(older).groups] == [1, 1]
+
+
 def test_by_takes_means_over_the_rest_and_says_so(runs):
     every = runs(*({"solver.rtol": rtol, "optim.lr": rate} for rtol in (0.1, 0.01) for rate in (4, 8)))
     found = compare(every, ["optim.lr"])
