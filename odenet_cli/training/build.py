@@ -106,7 +106,7 @@ def compiling_pays(config: Config, module: nn.Module) -> bool:
     return (
         possible
         and planned_steps(config) >= steps_to_earn(config.gradient.method, convolves)
-        and device.choose(config.device).type == "cpu"
+        and device.kind(config.device) == "cpu"
     )
 
 

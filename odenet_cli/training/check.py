@@ -117,7 +117,7 @@ def check_compiler(config: Config, network: nn.Module) -> None:
     if pays and build.missing_compiler():
         _warn_eager()
     # Kernels of a GPU are Triton's; the loop is C++ on any device.
-    on_cpu = config.compile == "true" and device.choose(config.device).type == "cpu"
+    on_cpu = config.compile == "true" and device.kind(config.device) == "cpu"
     if modules and (config.compile == "loop" or on_cpu) and build.missing_compiler():
         raise RequestError(f"compile={config.compile} needs {build.missing_compiler()},\n  or use compile=false.")
 

@@ -30,6 +30,11 @@ def choose(name: str, job: int = 0) -> torch.device:
     return torch.device("cuda", int(place or 0))
 
 
+def kind(name: str) -> str:
+    """Return cpu, cuda or mps: what `name` stands for, whether it is here or not."""
+    return ("cuda" if gpu_count() else "cpu") if name == "auto" else name.partition(":")[0]
+
+
 def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
