@@ -7,6 +7,7 @@
 >>> run.config.solver.rtol, run.metrics[-1]["error"], run.frame().query("split == 'valid'")
 >>> run.with_solver(rtol=1e-6).model(x)          # the same weights at another tolerance
 >>> run.with_solver(method="rk4", steps=4)       # or in steps of fixed length
+>>> run.as_scored().model(x)                     # in the dtype and by the solver of its test score
 >>> print(odenet.doctor(run.solver, field, y0, ts))  # what is wrong with a solve, and what mends it
 """
 
@@ -26,9 +27,10 @@ from torch import nn
 
 from odenet_cli import models
 from odenet_cli.analysis.trained import known_data, weights_of_run
-from odenet_cli.config.resolve import tied
+from odenet_cli.config.check import check_code_given
+from odenet_cli.config.resolve import eval_solver, tied
 from odenet_cli.config.saved import load as load_config
-from odenet_cli.config.schema import Config
+from odenet_cli.config.schema import CODE_KEYS, Config, key_of
 from odenet_cli.data import shape, tasks
 from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.metrics import read_metrics
@@ -46,9 +48,11 @@ __all__ = ["LoadedRun", "doctor", "load", "train"]
 class LoadedRun:
     """Hold a run: its network with the weights of a checkpoint, its config and its records.
 
-    model    in evaluation mode, on the device that was asked for;
+    model    in evaluation mode, on the device that was asked for, with the solver that it was trained with, uncompiled;
              classifiers are called with inputs (B, *shape) of the shape that they were trained on, flows have
-             `log_prob` and `sample`, models of series `forecast` and `draw`
+             `log_prob` and `sample`, models of series `forecast` and `draw`. Numbers go in and come out in the units of
+             training, which for your own data `record["data"]` has: images of bytes as fractions of 255, other numbers
+             as standard deviations from the mean (`x_mean`, `x_sd`, `y_mean`, `y_sd`; `mean`, `standard_deviation`)
     config   as the run was made, complete
     metrics  the records of metrics.jsonl, one per (step, split)
     record   content of run.json: status, final metrics, data, versions
@@ -73,6 +77,16 @@ class LoadedRun:
         None where the data do not determine it; empty for a run of another kind.
         """
         return (self.record.get("final") or {}).get("estimates") or {}
+
+    def as_scored(self) -> LoadedRun:
+        """Return the same run with a copy of its network as `odenet eval`, `sample` and `predict` compute with it.
+
+        Its solver and dtype are those of the test score, `eval.*`, which may be finer than in training.
+        """
+        model = copy.deepcopy(self.model).to(build.eval_dtype(self.config))
+        for module in models.solvers(model):
+            module.solver = build.solver(eval_solver(self.config))
+        return dataclasses.replace(self, model=model)
 
     def with_solver(self, **changes: Any) -> LoadedRun:
         """Return the same run with a copy of its network whose solver has these settings changed (rtol, atol, …).
@@ -102,34 +116,48 @@ def _changed(solver: Solver, changes: dict[str, Any]) -> Solver:
     return kind(**kept | changes)
 
 
-def _check_input(shape: tuple[int, ...], module: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _check_input(shape: tuple[int, ...], module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Raise ValueError for a batch of another shape than the network was trained on; a hook before `forward`."""
-    x = inputs[0] if inputs else None
+    x = next(iter((*inputs, *named.values())), None)
     if isinstance(x, torch.Tensor) and x.shape[1:] != shape:
         raise ValueError(f"x has shape {tuple(x.shape)}; this network takes ({', '.join(map(str, ('B', *shape)))}).")
 
 
-def load(run: str | Path, *, weights: str = "best", device: str | torch.device = "cpu") -> LoadedRun:
+def load(
+    run: str | Path, *, weights: str = "best", device: str | torch.device = "cpu", code: Sequence[str] = ()
+) -> LoadedRun:
     """Load a run by its folder, or by `last` (`last~1`: the one before); the data it was trained on are not read.
 
     weights  best (on the validation data; the last ones where there are none) or last
+    code     the words that name classes of your own, ["model.target=net:Net"], for a run that uses any
 
     Raises `RequestError` if there is no such run, or its files are damaged.
     """
     require("weights", weights, ("best", "last"))
     folder = named_run(str(run)).absolute()
-    config = at_its_end(folder, load_config(folder))
+    config = at_its_end(folder, _with_code(load_config(folder), code))
     state = weights_of_run(folder, config, weights)
     form, classes = shape(*config.source(), known_data(folder))
     with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
-        model = build.model(config, form, classes)
+        model = build.model(dataclasses.replace(config, compile="false"), form, classes)
     model.load_state_dict(state["model"])
     if "forward" in needs(tasks(config.data["name"])[0]):
-        model.register_forward_pre_hook(partial(_check_input, form))
+        model.register_forward_pre_hook(partial(_check_input, form), with_kwargs=True)
     model.eval().to(device)
     return LoadedRun(
         folder=folder, model=model, config=config, metrics=read_metrics(folder), record=read_record(folder)
     )
+
+
+def _with_code(config: Config, code: Sequence[str]) -> Config:
+    """Return the config with the user's own classes as these words name them; raise where one is not named again."""
+    named = {key_of(word): word.partition("=")[2] for word in code}
+    check_code_given(config, named, "odenet.load(…, code={1})")
+    for key, target in named.items():
+        group, _, name = require("code", key, CODE_KEYS).partition(".")
+        options: Any = {group: {**getattr(config, group), name: target}}
+        config = dataclasses.replace(config, **options)
+    return config
 
 
 def train(words: Sequence[str]) -> LoadedRun:
@@ -155,15 +183,20 @@ def train(words: Sequence[str]) -> LoadedRun:
                 print(line, end="", flush=True)
                 lines.append(line.strip())
         except KeyboardInterrupt:
-            process.wait()  # the same interrupt has reached it
+            process.terminate()  # it may have reached this process alone; to one that is stopping it is nothing new
+            for line in process.stdout:
+                print(line, end="", flush=True)
             raise
     if process.returncode:
         begin = max((at for at, line in enumerate(lines) if line.startswith("error: ")), default=-1)
         said = "\n  ".join(lines[begin:]).removeprefix("error: ")
         raise OdenetError(f"odenet train ended with exit code {process.returncode}: {said}")
-    folder = Path(lines[-1].rpartition("| ")[2] if lines else "")
-    if not holds_run(folder):
+    # The last line, unless a library has the last word.
+    ends = (Path(line.rpartition("| ")[2]) for line in reversed(lines) if "| " in line)
+    folder = next(filter(holds_run, ends), None)
+    if folder is None:
         raise OdenetError(
             "these overrides do not train a run to load. Give those of a single run, without -m, --dry-run or --cfg."
         )
-    return load(folder)
+    own = load_config(folder).named_code()  # which the command refuses unless `words` name it
+    return load(folder, code=[f"{key}={target}" for key, target in own.items()])

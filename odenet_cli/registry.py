@@ -221,6 +221,7 @@ def _guarded(what: str, own: type[Any]) -> type[Any]:
             raise
         except (Exception, SystemExit) as error:
             raise RequestError(f"{what} cannot be created: {describe(error)}.") from error
+        object.__setattr__(self, "__class__", own)  # as which it can be pickled
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     kind: Any = type(own)

@@ -1,14 +1,19 @@
 """The door into Python: what is loaded computes what the run computed."""
 
+import os
+import pickle
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from runs_kit import train_run
 
 import odenet_cli as odenet
+from odenet_cli.commands import export
 from odenet_cli.config.resolve import eval_batch
 from odenet_cli.data import load as load_data
 from odenet_cli.errors import OdenetError, RequestError
@@ -17,6 +22,13 @@ from odenet_cli.training.evaluate import evaluate
 
 WORDS = ["model=odenet", "model.width=4", "model.stem=conv", "data=digits", "device=cpu"]
 WORDS += ["trainer.epochs=1", "trainer.max_steps=3", "trainer.limit_batches=3"]
+OWN = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Flatten(), nn.Linear(784, classes))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +40,16 @@ def run(tmp_path_factory):
         yield odenet.train(WORDS)
 
 
-def test_a_trained_run_is_loaded(run):
-    """Its network scores the test digits as the run did, and says how it was made."""
+def digits_of(run):
+    """The test samples as the run was scored on them."""
     name, options = run.config.source()
     settings = {"batch_size": 8, "eval_batch_size": eval_batch(run.config), "seed": 0}
-    data = load_data(name, options, **settings, device=torch.device("cpu"), dtype=torch.float32)
-    score = evaluate(run.model, task(data.task), data.test)
+    return load_data(name, options, **settings, device=torch.device("cpu"), dtype=torch.float32).test
+
+
+def test_a_trained_run_is_loaded(run):
+    """Its network scores the test digits as the run did, and says how it was made."""
+    score = evaluate(run.model, task("classify"), digits_of(run))
     assert score["error"] == pytest.approx(run.record["final"]["error"], rel=1e-6)
     assert score["loss"] == pytest.approx(run.record["final"]["loss"], rel=1e-6)
     assert not run.model.training
@@ -78,6 +94,52 @@ def test_an_input_of_another_shape_is_refused(run, shape):
     """The convolutions alone would take images of any size."""
     with pytest.raises(ValueError, match=re.escape(f"x has shape {shape}; this network takes (B, 1, 28, 28).")):
         run.with_solver(rtol=1e-2).model(torch.rand(shape))
+
+
+def test_an_input_by_its_name_is_checked_too(run):
+    with pytest.raises(ValueError, match=re.escape("x has shape (2, 1, 32, 32)")):
+        run.model(x=torch.rand(2, 1, 32, 32))
+
+
+def test_as_scored_computes_the_test_score(tmp_path):
+    """`run.model` solves as in training; scoring may be coarser, finer, or in another dtype."""
+    words = ("eval.solver.method=euler", "eval.solver.steps=1", "eval.dtype=float64", "compile=false")
+    scored = odenet.load(train_run(tmp_path / "run", *WORDS, *words)).as_scored()
+    assert (scored.solver.method, scored.solver.steps) == ("euler", 1)
+    assert next(scored.model.parameters()).dtype == torch.float64
+    assert next(odenet.load(scored.folder).model.parameters()).dtype == torch.float32
+    test, final = digits_of(scored), scored.record["final"]
+    score = evaluate(scored.model, task("classify"), test, limit=3, dtype=torch.float64)
+    assert [score[name] for name in ("loss", "error")] == [final[name] for name in ("loss", "error")]
+
+
+def test_a_run_of_a_gpu_is_loaded_without_one(tmp_path):
+    """Nor is what `compile=auto` would compile, which is worth it in training alone."""
+    folder = train_run(tmp_path / "run", "model=planar", "model.layers=1", "device=cpu", "trainer.max_steps=1")
+    flow = train_run(tmp_path / "flow", "model=cnf", "model.units=2", "device=cpu", "trainer.max_steps=1")
+    longer = {"device: cpu": "device: cuda:9", "  steps: 2000": "  steps: 900000", "  max_steps: 1\n": "\n"}
+    for path in (folder / "config.yaml", flow / "config.yaml"):
+        for old, new in longer.items():
+            path.write_text(path.read_text().replace(old, new))
+    odenet.load(folder)
+    assert odenet.load(flow).solver.compile is False
+    assert export.main([str(flow), f"out={tmp_path / 'w.safetensors'}"]) == 0
+
+
+def test_no_file_names_code(tmp_path, monkeypatch):
+    """The class is named again, as for a command; a network of it can be pickled and saved as a whole."""
+    (tmp_path / "own_net.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "model.target=own_net:Net"
+    folder = train_run(tmp_path / "run", "model=custom", own, *WORDS[3:])
+    sys.modules.pop("own_net")
+    with pytest.raises(RequestError, match=re.escape(f"Give it again: odenet.load(…, code=['{own}'])")):
+        odenet.load(folder)
+    assert "own_net" not in sys.modules
+    net, x = odenet.load(folder, code=[own]).model, torch.rand(2, 1, 28, 28)
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
+    with pytest.raises(RequestError, match=r"code=model\.width is not known"):
+        odenet.load(folder, code=[own, "model.width=3"])
 
 
 def test_metrics_are_a_pandas_frame(run, monkeypatch):
@@ -125,6 +187,37 @@ def test_words_that_train_no_run_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OdenetError, match="do not train a run to load"):
         odenet.train(["--cfg", "job"])
+
+
+@pytest.mark.parametrize("end", [["wandb: synced"], ["warning: | ", ""], []])
+def test_another_may_have_the_last_word(run, monkeypatch, end):
+    """A library that logs, or the interpreter at its exit."""
+    lines = [f"test error 90.00 % | NFE 20 forward | {run.folder}", *end]
+
+    class Process(SimpleNamespace):
+        def __init__(self, *_, **__):
+            super().__init__(stdout=[line + "\n" for line in lines], returncode=0)
+
+        __enter__ = __exit__ = lambda self, *_: self
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert odenet.train(WORDS).folder == run.folder
+
+
+@pytest.mark.numerics
+def test_an_interrupt_of_this_process_alone_stops_the_run(tmp_path):
+    """As that of a notebook's front end may be; the run keeps its checkpoint, and says how it goes on."""
+    words = [*WORDS[:5], "trainer.epochs=400", "hydra.run.dir=R"]
+    code = f"import odenet_cli; odenet_cli.train({words})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("epoch 1 "):
+            os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert "odenet train resume=R" in "".join(said)
+    assert odenet.load(tmp_path / "R").record["status"] == "interrupted"
 
 
 def test_importing_the_package_imports_no_torch():

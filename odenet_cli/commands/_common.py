@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
+from odenet_cli.config.check import check_code_given
 from odenet_cli.config.saved import load
 from odenet_cli.config.schema import CODE_KEYS, DATA_PLACES, STEP_CONTROL, Config, SolverChange, SolverConfig
 from odenet_cli.errors import RequestError
@@ -199,11 +200,7 @@ def locate_data(folder: Path, run: Config, overrides: Overrides) -> Config:
 
     Raises if the run has a class of the user's own that is not named again.
     """
-    unsaid = [f"{key}={target}" for key, target in run.named_code().items() if key not in overrides]
-    if unsaid:
-        raise RequestError(
-            f"this run uses a class of your own, and no file may name code to run.\n  Give it again: {' '.join(unsaid)}"
-        )
+    check_code_given(run, overrides)
     if not any(key in overrides for key in DATA_PLACES):
         from odenet_cli.training.identity import find_moved_data
 

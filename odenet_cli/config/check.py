@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -33,6 +33,19 @@ RECIPE: dict[str, Any] = {  # what a data set may recommend, and the key that ea
         "dtype": "eval.dtype",
     },
 }
+
+
+def check_code_given(config: Config, given: Container[str], way: str = "{0}") -> None:
+    """Raise RequestError unless each key that names the user's own code is `given` again: no file may name code.
+
+    way  how to give the missing words, {0} as text or {1} as a list
+    """
+    missing = [f"{key}={target}" for key, target in config.named_code().items() if key not in given]
+    if missing:
+        raise RequestError(
+            "this run uses a class of your own, and no file may name code to run.\n"
+            f"  Give it again: {way.format(' '.join(missing), missing)}"
+        )
 
 
 def check(config: Config) -> Config:
