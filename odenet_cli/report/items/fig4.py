@@ -38,7 +38,7 @@ DENSITIES = (
 )
 TABLE = (
     "KL(q‖p) in nat, mean ± standard deviation over seeds, on samples that chose nothing. Outside: the share of them "
-    "beyond the wall. NFE: field evaluations of a training step. Time: of training and scoring, beside another run."
+    "beyond the wall. NFE: field evaluations of a training step. Time: of training and scoring, beside other work."
 )
 LOSS = (
     "KL against K or M, the same against parameters and against time of training and scoring, each mark with its K or "
@@ -148,6 +148,7 @@ def loss(choices: Choices) -> Figure:
             known = [(choice, spread) for _, choice in ordered if (spread := choice.group.spread("kl"))]
             kl = [spread.mean for _, spread in known]
             heights += [height for height in kl if height > 0]
+            heights += [spread.mean + (spread.sd or 0) for _, spread in known]
             for axes, (label, x_of) in zip(line, X_AXES.items()):
                 x = [x_of(choice) for choice, _ in known]
                 if label != TIME:
