@@ -61,6 +61,12 @@ def range_of(name: str) -> tuple[float, float]:
     return RANGES.get(name, (0.0, math.inf))
 
 
+def value_names(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the values that a regression predicts."""
+    count = record["outputs"]
+    return record.get("target") or (["y"] if count == 1 else [f"y{k + 1}" for k in range(count)])
+
+
 def mcnemar_p(first: int, second: int) -> float:
     """Return the exact two-sided p-value of McNemar (1947), where so many samples only the first, and only the second
     of two networks has wrong: by chance either has half of these."""

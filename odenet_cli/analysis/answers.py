@@ -15,6 +15,8 @@ from odenet_cli.analysis.trained import Trained, known_data, trained
 from odenet_cli.config.resolve import eval_batch, eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.data import Split
+from odenet_cli.scores import value_names
+from odenet_cli.terminal import percent
 from odenet_cli.training import build
 from odenet_cli.training.evaluate import converted, scoring
 
@@ -30,9 +32,10 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
     parts = {name: _ask(net, split, config) for name, split in splits.items()}
     output, truth = (torch.cat([part[n] for part in parts.values()]) for n in (0, 1))
     judged = slice(None) if net.other_data else slice(len(output) - len(parts["test"][0]), None)
-    places, truth = own or (torch.arange(len(output)), truth)
+    places, truth = (own.row, own.y) if own else (torch.arange(len(output)), truth)
     split_known = own and not net.other_data
-    columns = {"split": [name for name, part in parts.items() for _ in part[0]]} if split_known else {}
+    columns = {"file": [own.names[n] for n in places.tolist()]} if own and own.names else {}
+    columns |= {"split": [name for name, part in parts.items() for _ in part[0]]} if split_known else {}
     if net.data.task == "regression":
         more, line = _values(output, truth, record, judged)
     else:
@@ -67,13 +70,7 @@ def _classes(logits: Tensor, label: Tensor, names: list[str], judged: slice) -> 
     columns |= {f"p{name}" if not names else f"p_{name}": p[:, k].tolist() for k, name in enumerate(named)}
     wrong = (predicted != label)[judged].float().mean()
     chosen = p.gather(1, predicted[:, None])[judged].mean()
-    return columns, f"{wrong:.2%} wrong; the class is given {chosen:.2%} on average"
-
-
-def value_names(record: Mapping[str, Any]) -> list[str]:
-    """Return the names of the values that a regression predicts."""
-    count = record["outputs"]
-    return record.get("target") or (["y"] if count == 1 else [f"y{k + 1}" for k in range(count)])
+    return columns, f"error {percent(float(wrong))}; mean probability of the predicted class {percent(float(chosen))}"
 
 
 def _values(
@@ -82,7 +79,9 @@ def _values(
     """Return columns of the true and the predicted values, in the data's units, and the root mean square error."""
     mean, sd = (torch.tensor(record[key], dtype=torch.float64) for key in ("y_mean", "y_sd"))
     predicted, y = output.double() * sd + mean, truth
-    columns: dict[str, list[object]] = {}
-    for k, name in enumerate(value_names(record)):
+    columns, names = dict[str, list[object]](), value_names(record)
+    for k, name in enumerate(names):
         columns |= {name: y[:, k].tolist(), f"{name}_predicted": predicted[:, k].tolist()}
-    return columns, f"RMSE {(predicted - y)[judged].square().mean().sqrt():.4g}"
+    errors = (predicted - y)[judged].square().mean(0).sqrt().tolist()
+    told = [f"{name} {error:.4g}" if len(names) > 1 else f"{error:.4g}" for name, error in zip(names, errors)]
+    return columns, f"RMSE {', '.join(told)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from odenet_cli.analysis.forecast_rows import Forecast, Predicted, band_factors, summarize, with_factors
-from odenet_cli.analysis.trained import known_data, weights_of_run
+from odenet_cli.analysis.trained import known_data, report_other_data, weights_of_run
 from odenet_cli.config.resolve import eval_solver
 from odenet_cli.config.schema import Config
 from odenet_cli.data.common.table_controls import pieces_of, scale_of
@@ -30,6 +31,8 @@ from odenet_cli.training.evaluate import scoring
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 TOGETHER = 16  # series
 MAX_AHEAD = 100_000  # points of a series
+
+log = logging.getLogger("odenet")
 
 
 class Question(NamedTuple):
@@ -60,8 +63,11 @@ class Target(NamedTuple):
 
 def forecast(folder: Path, config: Config, which: str, question: Question) -> Forecast:
     """Predict every series of a table by the `best` or `last` weights of the run in `folder`."""
-    source = Source(**config.source()[1]).in_units_of(known_data(folder))
-    table, units = source.table_of_run()
+    trained_on = known_data(folder)
+    source = Source(**config.source()[1]).in_units_of(trained_on)
+    table, units, record = source.table_of_run()
+    if report_other_data(folder, trained_on, record) and record["warning"]:
+        log.warning("%s", record["warning"])
     targets = list(series_of(table, question, source.window))
     known = known_at_all_times(source, table, units, targets)
     where, dtype = build.choose_device(config), build.eval_dtype(config)

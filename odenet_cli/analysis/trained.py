@@ -66,15 +66,22 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
         raise RequestError(
             f"{data.record['root']} has no y to compare with. For the predictions of the run: odenet predict."
         )
-    other_data = differ(trained_on, data.record)
-    if other_data:
-        log.warning(
-            "%s was trained on other data of this name; the following results are for the present data.", folder
-        )
+    other_data = report_other_data(folder, trained_on, data.record)
     model = build.model(config, data.shape, data.classes).to(where)
     model.load_state_dict(state["model"])
     about = f"{weights.which(state)} weights, step {state['step']}"
     return Trained(model, task(data.task), data, where, about, state["step"], other_data)
+
+
+def report_other_data(folder: Path, known: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Return whether the data of `record` differ from the `known` ones of the run; then say so, and what was read."""
+    if not differ(known, record):
+        return False
+    read = "".join(f"\n  {line}" for line in record.get("table", ()))
+    log.warning(
+        "%s was trained on other data of this name; the following results are for the present data.%s", folder, read
+    )
+    return True
 
 
 def starting_state(config: Config, net: Trained) -> dict[str, Any]:

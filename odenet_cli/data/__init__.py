@@ -23,13 +23,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from odenet_cli import registry
 from odenet_cli.data.common.download import Unavailable
 from odenet_cli.data.common.images import ImageSource
 from odenet_cli.data.common.own import OwnData
 from odenet_cli.data.common.splits import BatchSpec, Data, Split
+from odenet_cli.data.common.understood import Understood
 from odenet_cli.errors import RequestError
 
 __all__ = [
@@ -71,10 +70,10 @@ def shape(name: str, options: Mapping[str, Any], run: Mapping[str, Any] | None =
     return source.shape, source.classes
 
 
-def own_samples(name: str, options: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Return the index in the user's data of each sample of the concatenated splits, and its y; else None."""
+def own_samples(name: str, options: Mapping[str, Any], run: Mapping[str, Any]) -> Understood | None:
+    """Return the samples of a user's own data, in the order of the concatenated splits; else None."""
     source = _source(name, options, run)
-    return source.samples() if hasattr(source, "samples") else None
+    return source.understand() if hasattr(source, "understand") else None
 
 
 def lacks_units(name: str, record: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from odenet_cli.data.common.own import Names, OwnTable
 from odenet_cli.data.common.points import counts_rows
 from odenet_cli.data.common.samples import WHOLE, Part
 from odenet_cli.data.common.splits import PARTS
-from odenet_cli.data.common.table_cells import Cells, brief
+from odenet_cli.data.common.table_cells import Cells, brief, counted_rows
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_controls import indicators, spelled_as
 from odenet_cli.data.common.table_dates import are_dates
@@ -97,7 +97,7 @@ class Source(OwnTable, LabelledSource):
         words = read_parts(cells, self.split, faults) if self.split in cells.names else None
         lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
         if self.incomplete == "drop":
-            notes += [f"{lacking.sum():,} rows with a missing feature ignored"] if lacking.any() else []
+            notes += [f"{counted_rows(lacking.sum())} with a missing feature ignored"] if lacking.any() else []
         else:
             untold = lacking & ~pl.int_range(len(x), eager=True).is_in([*faults.rows])
             faults.add(
@@ -110,7 +110,7 @@ class Source(OwnTable, LabelledSource):
         if self.run and unknown.any():
             y = pl.DataFrame()  # some rows are to be predicted, so nothing is compared
         elif unknown.any():
-            notes.append(f"{(unknown & ~lacking).sum():,} rows without {' '.join(target)} ignored")
+            notes.append(f"{counted_rows((unknown & ~lacking).sum())} without {' '.join(target)} ignored")
         kept = ~(lacking | unknown) if y.width else ~lacking
         if not kept.any():
             raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")
@@ -128,7 +128,7 @@ class Source(OwnTable, LabelledSource):
         more = {
             "columns": x.columns,
             "target": self._target(),
-            "table": [f"features: {brief(', '.join(x.columns))}", *notes],
+            "table": notes if self.run else [f"features: {brief(', '.join(x.columns))}", *notes],
         }
         return Found(parts, str(self.file), cells.sha256, [], rows, more, faults.line)
 

@@ -1,9 +1,9 @@
 """A user's own images: `data=images data.path=FOLDER`, one sub-folder per class, in torchvision's layout.
 
-FOLDER/CLASS/*.png, or with splits FOLDER/train/CLASS/*.png beside valid (val) and test. Grey images have one channel;
-if any image has colour, all have three. They are read once, rotated according to EXIF, scaled to `data.size` if it is
-given, and stored as bytes. There are two passes: sizes and modes are in the first bytes of a file, so images of
-different sizes are refused before any is decoded.
+FOLDER/CLASS/*.png, or with splits FOLDER/train/CLASS/*.png beside valid (val) and test; for a run also FOLDER/*.png, of
+unknown classes. Grey images have one channel; if any image has colour, all have three. They are read once, rotated
+according to EXIF, scaled to `data.size` if it is given, and stored as bytes. There are two passes: sizes and modes are
+in the first bytes of a file, so images of different sizes are refused before any is decoded.
 """
 
 from __future__ import annotations
@@ -87,11 +87,13 @@ class Source(OwnFile, LabelledSource):
         split = numpy.array([file.split for file in files])
         labels = numpy.array([file.label for file in files])
         parts = [
-            Part(name, images[split == name], labels[split == name], "the images", f"{self.file.name}")
+            Part(name, images[some], labels[some] if any(labels) else None, "the images", f"{self.file.name}")
             for name in (WHOLE, *PARTS)
-            if (split == name).any()
+            if (some := split == name).any()
         ]
-        return Found(parts, str(self.file), sha256, notes)
+        order = [n for part in parts for n in numpy.flatnonzero(split == part.split)]
+        names = [str(files[n].path.relative_to(self.file)) for n in order]
+        return Found(parts, str(self.file), sha256, notes, names=names)
 
     def _list(self, faults: Faults) -> tuple[list[File], list[str]]:
         """Return the files, split by split, and notes on files that are not images."""
@@ -118,23 +120,27 @@ class Source(OwnFile, LabelledSource):
         """Return the files of a split; a class without an image is a fault."""
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
-        files = list[File]()
+        files, folders = list[File](), _folders(holder)
         others = [path for path in sorted(holder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-        if not _folders(holder):
+        if not folders and self.run and holder == self.file:
+            folders, others = [holder], []  # classes are unknown
+        if not folders:
             what = "it" if holder == self.file else holder.name
             faults.add(
                 f"{what} has no sub-folders of classes",
                 "Put the images of each class into a folder named like the class",
             )
-        for folder in _folders(holder):
+        for folder in folders:
             paths = _below(folder)
             images = [path for path in paths if path.suffix.lower() in IMG_EXTENSIONS]
             others += [path for path in paths if path.suffix.lower() not in IMG_EXTENSIONS]
             if not images:
                 held = f", but {few([path.name for path in paths])}" if paths else ""
                 remedy = f"Fill it ({' '.join(IMG_EXTENSIONS)}), or delete it"
-                faults.add(f"{folder.relative_to(self.file)} contains no image{held}", remedy)
-            files += [File(path, split, folder.name) for path in images]
+                faults.add(
+                    f"{'it' if folder == self.file else folder.relative_to(self.file)} contains no image{held}", remedy
+                )
+            files += [File(path, split, folder.name if folder != holder else "") for path in images]
         if others:
             named = few([path.relative_to(self.file) for path in others])
             notes.append(f"ignored, not images of a class: {named}.")

@@ -141,13 +141,15 @@ class Source(OwnTable):
         cells = table_file.read(self, functools.partial(table_columns.check_head, self))
         return table_series.make(turned(self, cells), self, columns_of(self.run) if self.run else ())
 
-    def table_of_run(self) -> tuple[Table, Units]:
-        """Return the unscaled series of the file, in the columns of the run, and its units.
+    def table_of_run(self) -> tuple[Table, Units, dict[str, Any]]:
+        """Return the unscaled series of the file, in the columns of the run, its units, and what identifies the file.
 
         For a run on pieces each series consists of its last `length` points.
         """
         table, units = self.table(), Units.of(self.run or {})
         self._check_kind(table, units)
+        record = {"sha256": table.cells.sha256, "content": table.digest()}
+        record["table"] = summary(table, units.columns, table.left_out, self.kind)
         numbers = table.numbers
         values = numbers.values[:, [table.columns.index(name) for name in units.columns]]
         left = numbers.counts.repeat_interleave(numbers.counts) - numbers.places
@@ -157,7 +159,8 @@ class Source(OwnTable):
         table = table._replace(numbers=numbers, columns=units.columns, rows=table.rows[kept])
         if table.controls is not None:
             table = table._replace(controls=table.controls._replace(rows=table.controls.rows[kept]))
-        return table, units
+        record["warning"] = "\n".join(warn_odd(self.file, table.names, numbers, units, self.span))
+        return table, units, record
 
     def read(self) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
         """Return all series, training series first, as rows of a batch, and their record for `run.json`.

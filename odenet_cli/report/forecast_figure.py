@@ -45,10 +45,10 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str, clock: bool 
         else:
             there = ~numpy.isnan(series[name])
             axes.plot(t[there], series[name][there], **TRUE)
-        axes.set_ylabel(name)
+        axes.set_ylabel(style.plain(name))
     for column in panels.T:
         axes = next(axes for axes in reversed(column) if axes.axison)  # below it there may be no panel
-        axes.set_xlabel(time)
+        axes.set_xlabel(style.plain(time))
         axes.tick_params(labelbottom=True)
         axes.xaxis.get_offset_text().set_visible(True)
         if clock:
@@ -56,7 +56,7 @@ def draw(series: dict[str, Any], header: Sequence[str], known: str, clock: bool 
             step = next((step for step in STEPS if 8 * step > span), DAY * math.ceil(span / (8 * DAY)))
             axes.xaxis.set_major_locator(MultipleLocator(step))
             axes.xaxis.set_major_formatter(lambda at, _: f"{int(at // 3600):02d}:{int(at % 3600 // 60):02d}")
-    figure.suptitle(f"{name_column} {series[name_column][0]}")
+    figure.suptitle(style.plain(f"{name_column} {series[name_column][0]}"))
     entries = {"mean": {"color": MEAN, "linewidth": 1.3}, "5 to 95 %": {"color": BAND, "linewidth": 5}}
     if not dots:
         entries["true"] = TRUE

@@ -128,6 +128,11 @@ def colorbar(figure: Figure, panels: Any, shades: ScalarMappable, label: str, **
     return bar
 
 
+def plain(name: str) -> str:
+    """Return a name from a user's file as it is: a dollar sign begins no formula."""
+    return name.replace("$", r"\$")
+
+
 def legend(figure: Figure, entries: Iterable[tuple[str, Look]], title: str = "") -> None:
     """Draw the legend of (label, look) below the panels, never over data; the figure grows by its height."""
     handles = [Line2D([], [], **{"label": label, **look}) for label, look in entries]

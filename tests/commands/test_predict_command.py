@@ -72,6 +72,20 @@ def test_new_series_go_on(own, tmp_path):
     assert frame["y"].to_list() == pytest.approx([0, None, 1, 2, 3, None, None, None])
 
 
+def test_of_another_table_its_reading_is_told(own, tmp_path, caplog):
+    """In metres instead of kilometres, and with a cell of thousands that may be a decimal number."""
+    folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
+    assert command.main([str(folder), f"out={tmp_path / 'out.csv'}", "draws=20"]) == 0
+    assert "other data" not in caplog.text
+    new = tmp_path / "new.csv"
+    new.write_text("day,name,y,x\n" + "".join(f"2021-05-{t + 1:02d},z,{1e6 * t},{wave(0, t)}\n" for t in range(4)))
+    assert command.main([str(folder), f"data.path={new}", f"out={tmp_path / 'out.csv'}", "draws=20"]) == 0
+    assert "was trained on other data" in caplog.text
+    assert "1 series (name) of 4 points, 4 in all\n" in caplog.text
+    assert "y: 1.5e+06 ± 1.12e+06\n" in caplog.text
+    assert re.search(r"y of series z \(.* times\) goes more than 100 times as far as is usual", caplog.text)
+
+
 def test_an_option_of_a_newer_version_is_refused_by_name(own, tmp_path):
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
     path = folder / "config.yaml"
@@ -235,7 +249,9 @@ def test_a_classifier_gives_classes_and_probabilities(tmp_path, capsys):
     assert p.sum(1) == pytest.approx(1)
     assert (p.argmax(1) == frame["class"].to_numpy()).all()
     wrong = (frame["class"] != frame["label"]).mean()
-    assert f"{wrong:.2%} wrong" in capsys.readouterr().out
+    chosen = frame.select(polars.max_horizontal(f"p{k}" for k in range(10)).mean()).item()
+    told = f"error {100 * wrong:.2f} %; mean probability of the predicted class {100 * chosen:.2f} % (360 samples"
+    assert told in capsys.readouterr().out
 
 
 def test_a_regression_gives_the_values_of_all_samples_in_the_order_of_the_file(tmp_path, capsys):
@@ -248,12 +264,14 @@ def test_a_regression_gives_the_values_of_all_samples_in_the_order_of_the_file(t
     final = json.loads((folder / "run.json").read_text())["final"]
     capsys.readouterr()
     assert command.main([str(folder), f"out={tmp_path / 'out.csv'}"]) == 0
-    assert f"RMSE {final['rmse']:.4g} (3 samples of the test)" in capsys.readouterr().out
+    text = capsys.readouterr().out
     frame = polars.read_csv(tmp_path / "out.csv")
     assert frame["y2"].to_numpy() == pytest.approx(y[:, 1])
     held = frame.filter(polars.col("split") == "test")
     off = held.select("y1_predicted", "y2_predicted").to_numpy() - held.select("y1", "y2").to_numpy()
     assert numpy.sqrt((off**2).mean()) == pytest.approx(final["rmse"], rel=1e-5)
+    each = numpy.sqrt((off**2).mean(0))
+    assert f"RMSE y1 {each[0]:.4g}, y2 {each[1]:.4g} (3 samples of the test)" in text
 
     out = tmp_path / "few.csv"
     assert command.main([str(folder), f"data.path={tmp_path / 'other.npz'}", f"out={out}"]) == 0

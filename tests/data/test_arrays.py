@@ -306,3 +306,17 @@ def test_a_table_is_told_what_reads_it(tmp_path, name):
     (tmp_path / name).write_text("x,y\n1,2\n")
     with pytest.raises(RequestError, match=r"is a table, and data=arrays .* data=features data\.y=NAME"):
         data.prepare("arrays", {"path": str(tmp_path / name)})
+
+
+def test_fractions_where_the_run_had_bytes_are_refused(file):
+    run = load(file(x=BYTES, y=LABELS)).record
+    images, _ = whole(load(file(x=BYTES.astype(numpy.float32), y=LABELS), run=run))
+    assert torch.equal(images, whole(load(file(x=BYTES, y=LABELS), run=run))[0] / 255)
+    with pytest.raises(RequestError, match=r"numbers up to 1, and the run was trained on bytes, 0 to 255. Save"):
+        load(file(x=BYTES / 255, y=LABELS), run=run)
+
+
+def test_bytes_where_the_run_had_fractions_are_told(file):
+    run = load(file(x=BYTES / 255, y=LABELS)).record
+    found = load(file(x=BYTES, y=LABELS), run=run)
+    assert f"x[0] ({BYTES[..., 0].mean():.4g}; there {run['x_mean'][0]:.4g} ±" in found.record["warning"]

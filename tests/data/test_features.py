@@ -54,7 +54,7 @@ def test_columns_are_features_and_words_are_0_and_1(tmp_path):
     assert [found.train.size, found.valid.size, found.test.size] == [49, 5, 6]
     x, y = whole(found)
     x = x * torch.tensor(found.record["x_sd"]) + torch.tensor(found.record["x_mean"])
-    places, _ = data.own_samples("features", {"path": str(path), "y": "species"}, found.record)
+    places = data.own_samples("features", {"path": str(path), "y": "species"}, found.record).row
     expected = [[ROWS[n]["length"], n % 2 == 0, n % 2 == 1, ROWS[n]["price"], 1 + n % 4] for n in places.tolist()]
     assert torch.allclose(x, torch.tensor(expected, dtype=x.dtype), atol=1e-6)
     assert y.tolist() == [n % 3 for n in places.tolist()]
@@ -97,7 +97,7 @@ def test_a_column_says_what_is_held_out(tmp_path):
     assert [found.train.size, found.valid.size, found.test.size] == [20, 20, 20]
     assert "part=test" not in found.record["columns"]
     options = {"path": str(path), "y": "wings", "split": "part"}
-    places, _ = data.own_samples("features", options, found.record)
+    places = data.own_samples("features", options, found.record).row
     assert [n % 3 for n in places.tolist()] == [0] * 20 + [2] * 20 + [1] * 20
     assert whole(found)[1].tolist() == [n % 4 for n in places.tolist()]
 
@@ -229,9 +229,9 @@ def test_rows_that_lack_something_are_counted(tmp_path):
     found = load(path := write(tmp_path, text(rows)), y="species", incomplete="drop")
     assert sum(found.record["sizes"].values()) == 57
     assert "2 rows with a missing feature ignored" in found.record["table"]
-    assert "1 rows without species ignored" in found.record["table"]
+    assert "1 row without species ignored" in found.record["table"]
     options = {"path": str(path), "y": "species", "incomplete": "drop"}
-    places, _ = data.own_samples("features", options, load(write(tmp_path, text(), "b.csv"), y="species").record)
+    places = data.own_samples("features", options, load(write(tmp_path, text(), "b.csv"), y="species").record).row
     assert sorted({*range(60)} - {*places.tolist()}) == [3, 9]
 
 
@@ -250,6 +250,23 @@ def test_another_table_is_read_as_the_run_knows_it(tmp_path):
     }.items():
         with pytest.raises(RequestError, match=says):
             load(write(tmp_path, content), run=run)
+
+
+def test_another_unit_is_told_and_rows_that_are_ignored(tmp_path, caplog):
+    run = load(write(tmp_path, text()), y="species").record
+    mean, sd = run["x_mean"][3], run["x_sd"][3]
+    rows = [{**row, "price": 100 * row["price"], "island": "A"} for row in ROWS[:6]]
+    found = load(write(tmp_path, text(rows, length=""), "new.csv"), run=run, incomplete="drop")
+    here = numpy.mean([row["price"] for row in rows[1:]])
+    assert "5 standard deviations" in found.record["warning"]
+    assert f"training samples: price ({here:.4g}; there {mean:.4g} ± {sd:.3g}). Predictions" in found.record["warning"]
+    assert found.record["table"] == ["1 row with a missing feature ignored"]
+    own = load(
+        write(tmp_path, text(rows, length=""), "new.csv"),
+        run={**run, "sha256": found.record["sha256"]},
+        incomplete="drop",
+    )
+    assert own.record["warning"] is None  # of its own data it is no news
 
 
 @pytest.mark.parametrize("word", ["high", "true"])

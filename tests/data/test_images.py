@@ -199,6 +199,23 @@ def test_a_folder_trains_and_another_is_scored_by_the_classes_of_the_run(odenet,
     assert scored.returncode == 0, scored.stderr
     told = odenet("predict", "run", "data.path=other", "out=answers.csv")
     assert told.returncode == 0, told.stderr
-    lines = (tmp_path / "answers.csv").read_text().splitlines()
-    assert lines[0] == "sample,label,class,p_ant,p_bee"
-    assert [line.split(",")[1] for line in lines[1:]] == ["bee"] * 3
+    lines = [line.split(",") for line in (tmp_path / "answers.csv").read_text().splitlines()]
+    assert lines[0] == ["sample", "file", "label", "class", "p_ant", "p_bee"]
+    assert [line[1:3] for line in lines[1:]] == [[f"bee/{n}.png", "bee"] for n in range(3)]
+
+    (tmp_path / "flat").mkdir()  # of classes that nobody knows
+    for n in range(3):
+        (tmp_path / "other" / "bee" / f"{n}.png").rename(tmp_path / "flat" / f"img {n}.png")
+    (tmp_path / "flat" / "notes.txt").write_text("")
+    told = odenet("predict", "run", "data.path=flat", "out=new.csv")
+    assert told.returncode == 0, told.stderr
+    assert "ignored, not images of a class: notes.txt" in told.stderr
+    new = [line.split(",") for line in (tmp_path / "new.csv").read_text().splitlines()]
+    assert new[0] == ["sample", "file", "class", "p_ant", "p_bee"]
+    assert [line[1] for line in new[1:]] == [f"img {n}.png" for n in range(3)]
+    assert [line[2:] for line in new[1:]] == [line[3:] for line in lines[1:]]
+    refused = odenet("eval", "run", "data.path=flat")
+    assert (refused.returncode, "has no y to compare with" in refused.stderr) == (2, True)
+    (tmp_path / "void").mkdir()
+    refused = odenet("predict", "run", "data.path=void", "out=new.csv")
+    assert (refused.returncode, "void: it contains no image" in refused.stderr) == (2, True)

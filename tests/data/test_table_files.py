@@ -311,7 +311,7 @@ def test_a_zero_may_stand_for_a_missing_value(load):
 def test_rows_without_a_value_are_passed_over(load):
     found = load("\n".join([GOOD, "s0,9,,NA", "s9,0,,"]))
     assert same(found, load(GOOD))
-    assert "2 rows without any value skipped" in found.record["table"]
+    assert "2 rows without any value" in found.record["table"]
     assert "ignored, without values: 1 series (s9)" in found.record["table"]
     other = load("\n".join([GOOD, "s9,0,,"]), run=found.record, name="other.csv")
     assert "other.csv: ignored, without values: 1 series (s9)." in other.record["warning"]

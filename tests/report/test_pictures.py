@@ -1,10 +1,12 @@
 """The figures of single runs: what was seen of series and events, and what was made of it; how a classifier fared."""
 
+import itertools
+
 import numpy
 import pytest
 
-from odenet_cli.report import style
-from odenet_cli.report.pictures import classify, events, series
+from odenet_cli.report import forecast_figure, style
+from odenet_cli.report.pictures import classify, events, fit, regression, series
 from odenet_cli.report.runs import Run
 
 
@@ -107,3 +109,46 @@ def test_misread_images_are_shown_as_they_are(colours):
         assert numpy.allclose(255 * sheet[top : top + 8, left : left + 6], image)
         inked[top : top + 8, left : left + 6] = False
     assert not inked.any()
+
+
+def overlapping(figure, axis="xaxis"):
+    """Return the pairs of neighbouring tick labels that touch each other."""
+    figure.draw_without_rendering()
+    boxes = [
+        [label.get_window_extent() for label in getattr(axes, axis).get_ticklabels() if label.get_text()]
+        for axes in figure.axes
+    ]
+    return [pair for row in boxes for pair in itertools.pairwise(row) if pair[0].overlaps(pair[1])]
+
+
+def test_large_numbers_and_names_of_a_regression_are_legible(run):
+    y = numpy.linspace(40_000, 312_000, 30)[:, None] * [1e-3, 1]
+    run.record["data"] = {"outputs": 2, "target": ["rent", "price in $ (or US$)"]}
+    figure = regression.predicted({"target": y, "predicted": y}, ["rent", "price in $ (or US$)"])
+    assert not overlapping(figure)
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "rent of the test samples",
+        r"price in \$ (or US\$) of the test samples",
+    ]
+
+
+def test_the_years_of_a_fit_are_legible(run):
+    years = numpy.linspace(1900, 1920, 21)[None]
+    values = numpy.ones((1, 21, 2))
+    arrays = {
+        "times": years,
+        "fine": years,
+        "values": values,
+        "band": numpy.stack([values] * 3),
+        "held_out": years > 1990,
+    }
+    run.record["data"] = {"columns": ["series", "year", "hares", "US$ of $"], "series": ["s"]}
+    figure = fit.draw(arrays, run)["fit"]
+    assert not overlapping(figure)
+    assert figure.axes[1].get_ylabel() == r"US\$ of \$"
+
+
+def test_a_dollar_sign_in_a_forecast_begins_no_formula():
+    rows = {f"$a_{kind}": numpy.zeros(3) for kind in ("mean", "5", "50", "95")}
+    rows |= {"$s": ["$_$"] * 3, "t": numpy.arange(3.0), "seen": numpy.array([True] * 3), "$a": numpy.zeros(3)}
+    forecast_figure.draw(rows, ["$s", "t", "$a"], "observations").draw_without_rendering()

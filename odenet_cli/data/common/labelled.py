@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from odenet_cli.data.common.images import AUGMENTATIONS, ImageSplit
 from odenet_cli.data.common.own import OwnData
@@ -95,13 +94,8 @@ class LabelledSource(OwnData):
     def prepare(self) -> dict[str, Any]:
         return dict(self.understand().record)
 
-    def samples(self) -> tuple[Tensor, Tensor]:
-        """Return the index in the data of each sample of the concatenated splits, (N,), and the original y."""
-        understood = self.understand()
-        return understood.row, understood.y
-
     def load(self, spec: BatchSpec) -> Data:
-        x, y, _, record = self.understand()
+        x, y, _, record, _ = self.understand()
         target = None
         if x.dtype != torch.uint8 or record["x_sd"] != BYTES:
             x = standardised(x, record["x_mean"], record["x_sd"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from odenet_cli.data.common import array_file, table_file
 from odenet_cli.data.common.places import find
-from odenet_cli.data.common.table_cells import Cells, brief
+from odenet_cli.data.common.table_cells import Cells, brief, counted_rows
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_faults import Faults, first_missing
 from odenet_cli.data.common.table_numbers import check_nameless, check_parts, perhaps_parts, read_parts, read_values
@@ -152,7 +152,7 @@ def _kept(found: pl.DataFrame, faults: Faults, notes: list[str], source: Source,
     lacking = (~whole).arg_true()
     lacking = lacking.filter(~lacking.is_in(list(faults.rows)))  # cells that are no numbers are already reported
     if source.incomplete == "drop":
-        notes += [f"{len(lacking):,} rows with a missing coordinate ignored"] if len(lacking) else []
+        notes += [f"{counted_rows(len(lacking))} with a missing coordinate ignored"] if len(lacking) else []
     elif len(lacking):
         option = "delete the row" if asked else "ignore such rows: data.incomplete=drop"
         faults.add(lacking, lambda row: f"{first_missing(found, row)} is missing", f"Fill it in, or {option}.")

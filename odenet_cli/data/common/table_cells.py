@@ -81,6 +81,10 @@ def brief(text: str) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
+def counted_rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
 def counted_names(what: str, names: Sequence[str]) -> str:
     """Return the number of names and the names, or only some if they are many."""
     return f"{len(names):,} {what} ({brief(', '.join(names))})"

@@ -12,7 +12,7 @@ import polars as pl
 from torch import Tensor
 
 from odenet_cli.data.common import table_controls
-from odenet_cli.data.common.table_cells import Cells, brief, counted_names
+from odenet_cli.data.common.table_cells import Cells, brief, counted_names, counted_rows
 from odenet_cli.data.common.table_columns import Columns, choose, is_row_number
 from odenet_cli.data.common.table_controls import Controls
 from odenet_cli.data.common.table_dates import moment, which_hour
@@ -286,7 +286,7 @@ def _arrange(
     is_blank, known = pl.all_horizontal(pl.col(keys + changing).is_null()), pl.col("name").is_in(names)
     points, blank = sound.filter(~is_blank, known), sound.filter(is_blank.all().over("row"), known)
     if empty := len(sound) - len(points):
-        notes.append(f"{empty:,} rows without any value skipped")
+        notes.append(f"{counted_rows(empty)} without any value")
     codes = points["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
     points = points.with_columns(codes.alias("code")).sort("code", "time", maintain_order=True)
     if "kind" in points.columns:  # measurements at one time form one point; a repeated one begins another
@@ -299,7 +299,7 @@ def _arrange(
     if len(repeats) and average:
         mean = pl.exclude("code", "time", "row", "name").mean()
         points = points.group_by("code", "time", maintain_order=True).agg(pl.col("row", "name").first(), mean)
-        notes.append(f"{len(repeats):,} rows with equal times averaged")
+        notes.append(f"{counted_rows(len(repeats))} with equal times averaged")
     elif len(repeats):
         _report_repeats(faults, repeats, tell, words)
     if not faults.kinds:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the units in the record
 BYTES = [255.0]  # unit of images of bytes
+MAX_SHIFT = 5  # standard deviations between the mean of the training samples and that of other data in the same unit
 
 
 class Found(NamedTuple):
@@ -39,6 +40,7 @@ class Found(NamedTuple):
     rows     (N,) index in the data of each sample of the concatenated parts; None: in this order
     more     further items of the record
     place    returns the name of a sample from its index
+    names    of the samples in the data, in their order there, if each is a file
     """
 
     parts: list[Part]
@@ -48,15 +50,21 @@ class Found(NamedTuple):
     rows: Tensor | None = None
     more: Mapping[str, Any] = {}
     place: Callable[[int], str] = "sample number {}".format
+    names: Sequence[str] = ()
 
 
 class Understood(NamedTuple):
-    """Hold all samples, training samples first, and the record of the data; `row` (N,) are their original indices."""
+    """Hold all samples, training samples first, and the record of the data.
+
+    row    (N,) their indices in the data
+    names  of the samples in the data, in their order there, if each is a file
+    """
 
     x: Tensor
     y: Tensor
     row: Tensor
     record: dict[str, Any]
+    names: Sequence[str] = ()
 
 
 def standardised(x: Tensor, mean: Sequence[float], sd: Sequence[float]) -> Tensor:
@@ -106,10 +114,12 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
     faults.raise_all()
     row = order if found.rows is None else found.rows[order]
     notes += _say_alone(x, y, row, found)
+    if record is not None and found.sha256 != record.get("sha256"):
+        notes += _say_shifted(x, record, parts[0])
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
     more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
     record = data_record(source, sizes, sha256=found.sha256, root=found.where, warning=warning)
-    return Understood(x, y, row, {**record, **more, **found.more})
+    return Understood(x, y, row, {**record, **more, **found.more}, found.names)
 
 
 def _say_alone(x: Tensor, y: Tensor, row: Tensor, found: Found) -> list[str]:
@@ -169,6 +179,11 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
             f"{part.x_name} has samples {tuple(x.shape[1:])}, and the run was trained on {tuple(run['input'])}",
             "Reshape it",
         )
+    elif run["x_sd"] == BYTES and x.is_floating_point() and x.max() <= 1:
+        faults.add(
+            f"{part.x_name} holds numbers up to {float(x.max()):g}, and the run was trained on bytes, 0 to 255",
+            "Save it in this unit (255 * x)",
+        )
     count = run["outputs"]
     if run["task"] == "regression" and y.shape[1] != count:
         faults.add(
@@ -181,6 +196,28 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
             "Delete these samples",
             len(odd),
         )
+
+
+def _say_shifted(x: Tensor, run: Mapping[str, Any], part: Part) -> list[str]:
+    """Return a warning of inputs whose mean is so far from that of the training samples that the unit may differ.
+
+    Columns of 0 and 1 have no unit.
+    """
+    if run["x_sd"] == BYTES:
+        return []
+    flat = x.movedim(1, -1).reshape(-1, x.shape[1]).double()
+    here, mean, sd = flat.mean(0), flat.new_tensor(run["x_mean"]), flat.new_tensor(run["x_sd"])
+    away = ((here - mean) / sd).abs().where(~((flat == 0) | (flat == 1)).all(0), 0.0)
+    names = part.columns or [f"{part.x_name}[{n}]" for n in range(len(here))]
+    odd = [
+        f"{names[n]} ({here[n]:.4g}; there {mean[n]:.4g} ± {sd[n]:.3g})"
+        for n in (away > MAX_SHIFT).nonzero().flatten().tolist()
+    ]
+    said = (
+        f"means more than {MAX_SHIFT} standard deviations from those of the training samples: {few(odd, MAX_NAMED)}. "
+        "Predictions so far away are unreliable; if the unit is another, convert it."
+    )
+    return [said] if odd else []
 
 
 def _check_images(source: LabelledSource, x: Tensor, faults: Faults) -> None:

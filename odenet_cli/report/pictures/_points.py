@@ -82,6 +82,5 @@ def frame(axes: Axes, row: int, column: int, count: int, names: list[str]) -> No
 
 
 def short(name: str) -> str:
-    """Return a column's name in a few letters, as it is: a dollar sign begins no formula."""
-    cut = name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
-    return cut.replace("$", r"\$")
+    """Return a column's name in a few letters."""
+    return style.plain(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…")

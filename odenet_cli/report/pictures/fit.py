@@ -19,7 +19,8 @@ MAX_PANELS = 24
 def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
     """Draw `fit`: a row of panels a column of the table, a panel a series."""
     data = run.record.get("data") or {}
-    names, series = (data.get("columns") or [])[1:], data.get("series") or []
+    names, series = ([*map(style.plain, data.get(key) or ())] for key in ("columns", "series"))
+    names = names[1:]
     count, columns = len(arrays["times"]), arrays["values"].shape[2]
     shown = min(count, max(1, MAX_PANELS // columns))
     across = shown if shown > 1 else min(columns, 3)
@@ -36,6 +37,8 @@ def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
         if data.get("dates") == "date":
             dates = ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
             axes.xaxis.set_major_formatter(dates)
+        else:
+            axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel(names[1 + c] if s == 0 and len(names) > 1 + c else "")
         axes.set_xlabel(names[0] if n >= shown * columns - across and names else "")
         if shown > 1 and c == 0 and s < len(series):
