@@ -58,8 +58,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return ' Did you mean `x`?' for the closest of `choices`, or an empty string.
 
     A key is known by its last word: `rtol` may be any that ends so, the shortest first, `solver.tol` is `solver.rtol`.
-    Case, blanks and hyphens do not count, and a beginning stands for all that begin so. Other libraries' names
-    are known.
+    Case, blanks and hyphens do not count, and a beginning stands for all that begin so, `data` for the keys of data.
+    Other libraries' names are known.
     """
     choices = list(choices)
     if (ours := ELSEWHERE.get(_bare(str(name)))) in choices:
@@ -72,7 +72,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     begun = [other for other in by_end if len(end) >= MIN_BEGINNING and other.startswith(end)]
     close = [end] if end in by_end else begun or difflib.get_close_matches(end, by_end, n=1, cutoff=0.7)
     keys = [key for other in close or by_end for key in by_end[other]]
-    if section or not close:
+    of_section = [choice for choice in choices if choice.startswith(f"{name}.")]
+    if of_section and not close:
+        keys = of_section
+    elif section or not close:
         keys = difflib.get_close_matches(str(name), keys, n=1, cutoff=0.8 if section and not close else 0.6)
     return offer(sorted(keys, key=lambda key: key.count("."))[:MAX_OFFERED])
 

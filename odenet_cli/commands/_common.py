@@ -170,6 +170,12 @@ class Parser(argparse.ArgumentParser):
         if words:
             from odenet_cli.request.overrides import parse_values as parse_override
         for word in words:
+            if "=" not in word:
+                file = f" A file of data is named by data.path={word}." if os.path.exists(word) else ""
+                raise RequestError(
+                    f"{word!r} is not of the form key=value, in one word without spaces.{file}\n"
+                    f"  `{self.prog} --help` lists the keys."
+                )
             key, values = parse_override(word)
             if key not in self.keys:
                 self.refuse(key)

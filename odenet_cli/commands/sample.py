@@ -13,6 +13,7 @@ without names; Parquet; Excel), or .npy or .npz. For a run of data=points column
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -42,8 +43,10 @@ add("--out", metavar="FILE", type=_common.path, help="CSV file; default: print")
 _common.add_checkpoint(PARSER)
 
 CHUNK = 10_000
+NOT_TEXT = (".npy", ".npz", ".parquet", ".xlsx", ".xls", ".pt")
 GIB = 2**30
 POINT_BYTES, NUMBER_BYTES = 50, 65  # of a point and of each of its numbers, measured, until they are written
+log = logging.getLogger("odenet")
 Rows = tuple[list[str], list[list[float]]]  # names of the columns, values
 
 
@@ -56,6 +59,8 @@ def main(request: Namespace) -> int:
         )
     if out is not None:
         _common.check_out(out)
+        if out.suffix.lower() in NOT_TEXT:
+            raise RequestError(f"out={out}: points are written as CSV. Give out={out.with_suffix('.csv')}.")
     if out is not None and source is not None and os.path.realpath(out) == os.path.realpath(source):
         raise RequestError(f"out={out} is the file given as points=: choose another name.")
     if source is None:
@@ -103,7 +108,7 @@ def log_densities(request: Namespace, source: Path) -> Rows:
 
     with flow(request, "log_prob") as (model, shape, units):
         names = columns(shape, units)
-        points = read_points(source, units and names, request.config)
+        points = read_points(source, units and names, request.config, names)
         if points.shape[1] != len(names):
             raise RequestError(
                 f"points= has {points.shape[1]} numbers per line, and this flow has {len(names)} dimensions."
@@ -149,10 +154,10 @@ def flow(request: Namespace, method: str) -> Iterator[Any]:
         yield model, shape, units
 
 
-def read_points(source: Path, names: list[str] | None, config: Any) -> Tensor:
+def read_points(source: Path, names: list[str] | None, config: Any, own: list[str]) -> Tensor:
     """Return the points (N, D) in a table or in arrays, or that a pipe or a terminal gives, in float64.
 
-    names  of the columns to take; None: all columns of numbers, in their order
+    names  of the columns to take; None: all columns of numbers, in their order unless they have the names `own`
     """
     from odenet_cli.data.common import points
     from odenet_cli.data.common.places import sheet_for
@@ -174,7 +179,10 @@ def read_points(source: Path, names: list[str] | None, config: Any) -> Tensor:
                 path = copy.name
         except OSError as error:
             raise RequestError(f"points={source} cannot be read: {error.strerror}.") from error
-        return points.read(Source(path=path, columns=names, **options), asked=True).x
+        read = points.read(Source(path=path, columns=names, **options), asked=True)
+    for note in read.notes:
+        log.warning("%s: %s", source, note)
+    return read.x[:, [*map(read.names.index, own)]] if sorted(own) == sorted(read.names) else read.x
 
 
 def columns(shape: tuple[int, ...], units: Any) -> list[str]:

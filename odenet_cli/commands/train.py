@@ -177,6 +177,7 @@ def _say_next(config: Config, folder: Path, solved: bool) -> None:
     commands = {
         f"odenet sample {name}": data.tasks(config.data["name"])[0] in FLOWS,
         f"odenet predict {name} out=forecast.csv": config.data["name"] in ("observations", "table", "csv"),
+        f"odenet predict {name} out=answers.csv": config.data["name"] in ("arrays", "features", "images"),
         f"odenet eval {name} eval.solver.rtol=1e-1,1e-3,1e-6": solved and eval_solver(config).rtol is not None,
         f"odenet report {runs}": True,
         "odenet runs": True,

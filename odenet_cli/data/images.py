@@ -99,7 +99,8 @@ class Source(OwnFile, LabelledSource):
         """Return the files, split by split, and notes on files that are not images."""
         if not self.file.is_dir():
             what = "is not a folder" if self.file.exists() else "does not exist"
-            raise RequestError(f"data.path={self.file} {what}. Name a folder with a sub-folder for each class.")
+            wanted = "of images" if self.run else "with a sub-folder for each class"
+            raise RequestError(f"data.path={self.file} {what}. Name a folder {wanted}.")
         tops = _folders(self.file)
         split_of = {folder: WORDS[folder.name.lower()] for folder in tops if folder.name.lower() in WORDS}
         if not {"valid", "test"} & {*split_of.values()}:

@@ -99,7 +99,7 @@ def test_points_come_from_a_pipe(tmp_path):
     os.write(writer, b"\xef\xbb\xbfx1,x2\n1,2\n")
     os.close(writer)
     # As of `points=<(…)` or `points=/dev/stdin`.
-    assert sample.read_points(Path(f"/dev/fd/{reader}"), None, None).tolist() == [[1.0, 2.0]]
+    assert sample.read_points(Path(f"/dev/fd/{reader}"), None, None, []).tolist() == [[1.0, 2.0]]
     os.close(reader)
 
 
@@ -110,7 +110,7 @@ def test_points_come_from_no_folder_and_no_device_without_end(tmp_path):
         (tmp_path / ("x" * 300), "cannot be read: File name too long"),
     ):
         with pytest.raises(RequestError, match=f"^points={source} {says}"):
-            sample.read_points(source, None, None)
+            sample.read_points(source, None, None, [])
 
 
 ROW = ["x1"], [[0.5]]

@@ -37,7 +37,7 @@ def rows(path):
     return names, np.array(values, dtype=float)
 
 
-def test_points_come_out_in_their_own_units(table, tmp_path, capsys):
+def test_points_come_out_in_their_own_units(table, tmp_path, caplog):
     folder = train_run(tmp_path / "run", *PLANAR, *SHORT, f"data.path={tmp_path / 'own.csv'}")
     record = read_record(folder)
     assert record["final"]["nll_data"] - record["final"]["nll"] == pytest.approx(
@@ -58,6 +58,12 @@ def test_points_come_out_in_their_own_units(table, tmp_path, capsys):
     names, x = rows(scored)
     assert names == [*NAMES, "log_density"]
     assert np.allclose(x[:, :3], table, rtol=1e-7)
+    (tmp_path / "units.csv").write_text(
+        "\n".join(['"height, m";mass;$', *(f"{a:.12f};{b:.12f} kg;{c:.12f}" for a, b, c in table)])
+    )
+    assert sample.main([str(folder), f"points={tmp_path / 'units.csv'}", f"out={scored}"]) == 0
+    assert "units.csv: mass: kg stands in every cell" in caplog.text
+    assert np.allclose(rows(scored)[1], x, rtol=1e-5)
     config = load(folder)
     everything = Scorer(folder, config, "all", "best").row(config)
     assert x[:, 3].mean() == pytest.approx(-everything["nll_data"], abs=1e-6)

@@ -81,6 +81,7 @@ WRONG = {
     "points=three.csv n=4": "one or the other",
     "out=nowhere/points.csv": "the folder nowhere does not exist",
     "out=.": "is a folder",
+    "out=a.npy": "points are written as CSV. Give out=a.csv",
     "out=a out=b": "once",
 }
 
@@ -99,7 +100,9 @@ def test_what_cannot_be_drawn_or_scored_is_refused(words, flow, tmp_path, monkey
 
 def test_names_and_comments_are_passed_over_and_quotes_taken_off(tmp_path):
     (tmp_path / "points").write_text('# drawn\n\n"x1"; x2\n"1"; 2\n3;4\n')
-    assert sample.read_points(tmp_path / "points", None, None).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert sample.read_points(tmp_path / "points", None, None, ["a", "b"]).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    (tmp_path / "points").write_text("x2,x1\n1,2\n3,4\n")
+    assert sample.read_points(tmp_path / "points", None, None, ["x1", "x2"]).tolist() == [[2.0, 1.0], [4.0, 3.0]]
 
 
 def test_a_point_that_the_flow_cannot_be_solved_from_is_refused(flow, tmp_path, monkeypatch):

@@ -230,8 +230,9 @@ def test_quotes_that_close(table):
 
 
 def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
-    with pytest.raises(RequestError, match=r"data\.path=.*nowhere.*No such file"):
-        data.prepare("csv", {"path": str(tmp_path / "nowhere.csv")})
+    for ending in ("csv", "xlsx", "parquet"):
+        with pytest.raises(RequestError, match=rf"data\.path=.*nowhere.{ending} cannot be read: No such file"):
+            data.prepare("csv", {"path": str(tmp_path / f"nowhere.{ending}")})
     with pytest.raises(RequestError, match=r"data\.path is missing: data=table data\.path=FILE"):
         data.check("csv", {})
     (tmp_path / "bytes.csv").write_bytes(b"s,t,x\n\1\2,1,2\n")

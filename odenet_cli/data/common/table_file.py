@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import re
 import zipfile
 import zlib
@@ -82,6 +83,7 @@ def _read_one(source: OwnTable, path: Path, check: Check, bare: bool) -> Cells:
         raise RequestError(f"{path}: data.sheet={source.sheet} is for Excel files ({', '.join(EXCEL)}); leave it out.")
     try:
         if stored:
+            os.stat(path)  # which says why, where the readers of these files do not
             return read_stored(source, path, check)
         with _opened(path) as file:
             head = file.read(HEAD)

@@ -177,7 +177,7 @@ def _check_known(x: Tensor, y: Tensor, run: Mapping[str, Any], part: Part, fault
     if [*x.shape[1:]] != run["input"]:
         faults.add(
             f"{part.x_name} has samples {tuple(x.shape[1:])}, and the run was trained on {tuple(run['input'])}",
-            "Reshape it",
+            "Bring it into this shape",
         )
     elif run["x_sd"] == BYTES and x.is_floating_point() and x.max() <= 1:
         faults.add(
