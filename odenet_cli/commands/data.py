@@ -14,9 +14,10 @@ from odenet_cli.errors import RequestError
 from odenet_cli.registry import require
 
 NAMES = [name for name in options("data") if name != "auto"]
+LONGEST = max(map(len, NAMES))
 FETCH = {"true": True, "false": False, "auto": "auto"}
 PARSER = _common.Parser(
-    __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<10} {headline('data', name)}" for name in NAMES)])
+    __name__, "\n".join([f"{__doc__}\n", *(f"  {name:<{LONGEST}}  {headline('data', name)}" for name in NAMES)])
 )
 PARSER.offers = lambda: NAMES
 add = PARSER.add_argument

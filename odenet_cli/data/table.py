@@ -159,7 +159,10 @@ class Source(OwnTable):
         table = table._replace(numbers=numbers, columns=units.columns, rows=table.rows[kept])
         if table.controls is not None:
             table = table._replace(controls=table.controls._replace(rows=table.controls.rows[kept]))
-        record["warning"] = "\n".join(warn_odd(self.file, table.names, numbers, units, self.span))
+        warnings = warn_odd(self.file, table.names, numbers, units, self.span)
+        if table.controls is not None:
+            warnings += table_controls.warn_shifted(self.file, table.controls, table_controls.scale_of(self.run or {}))
+        record["warning"] = "\n".join(warnings)
         return table, units, record
 
     def read(self) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
@@ -223,6 +226,7 @@ class Source(OwnTable):
         first, last = (controls.rows[cut.points[part]] for part in (cut.numbers.starts, cut.numbers.ends))
         if self.run:
             scale = table_controls.scale_of(self.run)
+            warnings = table_controls.warn_shifted(self.file, controls, scale)
         else:
             scale, warnings = table_controls.fit_scale(self.file, controls, first[: cut.sizes[0]], last[: cut.sizes[0]])
         return scale, table_controls.pieces_of(controls, scale, self.kind, unit, first, last), warnings

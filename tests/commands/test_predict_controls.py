@@ -78,6 +78,18 @@ def test_another_control_is_another_forecast(own, tmp_path):
     assert all(abs(a - b) > 1e-3 for a, b in zip(means[0][12:], means[1][12:]))
 
 
+def test_a_control_in_another_unit_is_told(own, tmp_path, caplog):
+    folder = train_run(tmp_path / "run", "model=rnn_dt", *own, *SHORT)
+    mean, sd = json.loads((folder / "run.json").read_text())["data"]["controls"]["u"]
+    rows = [(name, t, y, u + 100, kind) for name, t, y, u, kind in oscillators(2)]
+    path = write(tmp_path / "new.csv", rows)
+    said = f"training series: u ({sum(row[3] for row in rows) / len(rows):.4g}; there {mean:.4g} ± {sd:.3g}). If"
+    for main, words in ((command.main, [f"out={tmp_path / 'out.csv'}", "draws=5"]), (eval_command.main, [])):
+        caplog.clear()
+        assert main([str(folder), f"data.path={path}", *words]) == 0
+        assert said in caplog.text
+
+
 def test_a_forecast_beyond_the_control_is_refused_by_name(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)

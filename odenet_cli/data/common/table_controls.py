@@ -17,7 +17,7 @@ from torch import Tensor
 from odenet_cli.data.common.control import coefficients
 from odenet_cli.data.common.numerals import TRUTH
 from odenet_cli.data.common.table_cells import brief
-from odenet_cli.data.common.units import Numbers, constant, damaged, moments
+from odenet_cli.data.common.units import MAX_SHIFT, Numbers, constant, damaged, moments
 from odenet_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -176,6 +176,20 @@ def fit_scale(path: Path, controls: Controls, first: Tensor, last: Tensor) -> tu
                 f"it. Remove it from data.{'static' if n >= len(flat) - controls.static else 'controls'}."
             )
     return dict(zip(controls.columns, zip(mean.tolist(), sd.tolist()))), warnings
+
+
+def warn_shifted(path: Path, controls: Controls, scale: Scale) -> list[str]:
+    """Return a warning of controls whose mean is so far from that in training that the unit may be another."""
+    here, odd = moments(controls.numbers.values)[0].tolist(), list[str]()
+    for name, x in zip(controls.columns, here):
+        mean, sd = scale[name]
+        if "=" not in name and abs(x - mean) > MAX_SHIFT * sd:
+            odd.append(f"{name} ({x:.4g}; there {mean:.4g} ± {sd:.3g})")
+    said = (
+        f"{path}: means more than {MAX_SHIFT} standard deviations from those of the training series: "
+        f"{brief(', '.join(odd))}. If the unit is another, convert it."
+    )
+    return [said] if odd else []
 
 
 def scale_of(record: Mapping[str, Any]) -> Scale:

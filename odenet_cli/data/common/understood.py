@@ -21,14 +21,13 @@ from odenet_cli.data.common.samples import (
     targets,
 )
 from odenet_cli.data.common.splits import data_record
-from odenet_cli.data.common.units import constant, far_alone, say_alone
+from odenet_cli.data.common.units import MAX_SHIFT, constant, far_alone, say_alone
 
 if TYPE_CHECKING:
     from odenet_cli.data.common.labelled import LabelledSource
 
 KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the units in the record
 BYTES = [255.0]  # unit of images of bytes
-MAX_SHIFT = 5  # standard deviations between the mean of the training samples and that of other data in the same unit
 
 
 class Found(NamedTuple):

@@ -22,6 +22,7 @@ KEYS = ("columns", "mean", "standard_deviation")  # in the record
 ROUNDING = 32 * torch.finfo(torch.float64).eps
 MAX_DEVIATIONS = 1e15  # in standard deviations, whose squares stay finite in float32
 SEEN = "in what is seen of the series to train on"
+MAX_SHIFT = 5  # standard deviations between the mean in training and that of other data in the same unit
 OTHER_UNIT = 100.0  # times as long or as large as others: a series is probably in another unit
 
 
