@@ -15,8 +15,10 @@ from odenet_cli.config.presets import conf_dir
 
 PARSER = _common.Parser(__name__, __doc__)
 PARSER.add_argument("--json", action="store_true", help="as JSON, to paste into a report")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "polars", "fastexcel", "matplotlib", "tensorboard")
-PACKAGES += ("hydra-core", "omegaconf", "hydra-joblib-launcher")
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "polars", "fastexcel", "matplotlib", "tensorboard"),
+    *("hydra-core", "omegaconf", "hydra-joblib-launcher"),
+)
 
 
 @PARSER.command
