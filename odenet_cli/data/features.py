@@ -97,7 +97,7 @@ class Source(OwnTable, LabelledSource):
         words = read_parts(cells, self.split, faults) if self.split in cells.names else None
         lacking = x.select(pl.any_horizontal(pl.all().is_null())).to_series()
         if self.incomplete == "drop":
-            notes += [f"{counted_rows(lacking.sum())} with a missing feature ignored"] if lacking.any() else []
+            notes += [f"{counted_rows(int(lacking.sum()))} with a missing feature ignored"] if lacking.any() else []
         else:
             untold = lacking & ~pl.int_range(len(x), eager=True).is_in([*faults.rows])
             faults.add(
@@ -110,7 +110,7 @@ class Source(OwnTable, LabelledSource):
         if self.run and unknown.any():
             y = pl.DataFrame()  # some rows are to be predicted, so nothing is compared
         elif unknown.any():
-            notes.append(f"{counted_rows((unknown & ~lacking).sum())} without {' '.join(target)} ignored")
+            notes.append(f"{counted_rows(int((unknown & ~lacking).sum()))} without {' '.join(target)} ignored")
         kept = ~(lacking | unknown) if y.width else ~lacking
         if not kept.any():
             raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")

@@ -148,7 +148,7 @@ class Source(OwnTable):
         """
         table, units = self.table(), Units.of(self.run or {})
         self._check_kind(table, units)
-        record = {"sha256": table.cells.sha256, "content": table.digest()}
+        record: dict[str, Any] = {"sha256": table.cells.sha256, "content": table.digest()}
         record["table"] = summary(table, units.columns, table.left_out, self.kind)
         numbers = table.numbers
         values = numbers.values[:, [table.columns.index(name) for name in units.columns]]

@@ -53,7 +53,7 @@ def without_totals(cells: Cells, name: str, values: Sequence[str]) -> Cells:
     if timeless.any():
         rows = cells.frame.select(pl.all_horizontal(_empty(key) for key in (name, *values))).to_series()
         cells = cells._replace(frame=cells.frame.filter(~rows))
-        cells.notes.extend([f"{counted_rows(rows.sum())} without a time and a value skipped"] * bool(rows.any()))
+        cells.notes.extend([f"{counted_rows(int(rows.sum()))} without a time and a value skipped"] * bool(rows.any()))
     total = cells.frame.select(_folded(name).is_in(TOTALS).fill_null(False)).to_series()
     if not total.any():
         return cells
