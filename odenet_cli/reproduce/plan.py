@@ -235,7 +235,7 @@ def _cells(composer: Composer, overrides: list[str], **place: Any) -> list[Cell]
     varied = tuple(word for point in points for word in point if not all(word in other for other in points))
     cells = []
     for point in points:
-        with translate_hydra_errors(point, composer.keys):
+        with translate_hydra_errors(point, functools.partial(composer.keys, point)):
             cfg = composer.point(point)
             check_composed(cfg)
             config = to_config(cfg)

@@ -126,9 +126,10 @@ class Composer:
         """Turn Hydra's errors about this command line into a `RequestError`."""
         return translate_hydra_errors(self.overrides, self.keys)
 
-    def keys(self) -> list[str]:
-        """Return every key that could have been meant, for the message about one that does not exist."""
-        for overrides in (presets_among(self.overrides), []):
+    def keys(self, point: list[str] | None = None) -> list[str]:
+        """Return every key that could have been meant, in a `point` of a sweep, for the message about one that does not
+        exist."""
+        for overrides in (presets_among(point or self.overrides), []):
             with suppress(HydraException, OmegaConfBaseException):
                 return known_keys(self.compose(overrides, RunMode.MULTIRUN))
         return []

@@ -156,7 +156,7 @@ def _sweep(composer: Composer, master: DictConfig) -> TrainRequest:
 
     jobs = []
     for number, point in enumerate(points):
-        with translate_hydra_errors(point, composer.keys):
+        with translate_hydra_errors(point, partial(composer.keys, point)):
             cfg = composer.job(master, point, number)
             check_composed(cfg)
             check_inside(cfg, "hydra.sweep.subdir", "hydra.output_subdir")

@@ -21,6 +21,10 @@ WRONG = {
     "model=ODE-Net": ["Did you mean `odenet`?"],
     "solver=dopri": ["Did you mean `dopri5` or `dopri8`?"],
     "model.units=64": ["model.units is not a key of the configuration.\n"],
+    "-m model=odenet,mlp model.width=4": [
+        "model.width is not a key of the configuration.",
+        "able: model.hidden, model.name.",
+    ],
     "modle=odenet": ["modle", "Did you mean `model`?"],
     "lr=0.1": ["lr is not a key", "Did you mean `optim.lr`?"],
     "rtol=1e-4": ["Did you mean `solver.rtol`, `gradient.solver.rtol` or `eval.solver.rtol`?"],
