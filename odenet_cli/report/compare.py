@@ -138,6 +138,8 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
     settings = []
     for run in runs:
         setting = {key: value for key, value in run.config.items() if key not in IGNORED}
+        if run.lengthened:
+            setting["trainer.lengthened"] = run.lengthened
         if run.network in without_solver:  # its solver was never called
             setting |= {key: None for key in setting if key.startswith(SOLVER_KEYS)}
         if setting.get("checkpoint") is not None:  # a path, and each seed may have been trained from weights of its own

@@ -67,6 +67,13 @@ class Run:
         """Return the beginning of the SHA-256 of the weights that it began from; of an older run their path."""
         return str(self.record.get("origin") or "")[:12] or str(self.config.get("checkpoint") or "")
 
+    @property
+    def lengthened(self) -> str:
+        """Return how its length was changed after it had begun, `trainer.epochs 2 → 4`: it is not the run that has been
+        so long from the start. The end by trainer.max_steps is no length of the schedule."""
+        changes = [stop.get("changed") or {} for stop in self.record.get("resumed") or []]
+        return ", ".join(f"{key} {x}" for each in changes for key, x in each.items() if key != "trainer.max_steps")
+
     @cached_property
     def has_solver(self) -> bool | None:
         """Tell by its function evaluations whether the network holds a solver; None without a record of them."""

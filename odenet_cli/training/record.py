@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,16 @@ COUNTS = tuple(field.name for field in fields(Stats))
 
 
 def opening(
-    session: Session, command: str, overrides: list[str], data_record: dict[str, Any] | None, before: dict[str, Any]
+    session: Session,
+    command: str,
+    overrides: list[str],
+    data_record: dict[str, Any] | None,
+    before: dict[str, Any],
+    longer: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the record of a run that starts or, given its record `before`, continues."""
+    """Return the record of a run that starts or, given its record `before`, continues, with the settings in `longer`
+    changed: a schedule of another length was followed until then."""
+    resumed = {"at": now(), "step": session.step, **({"changed": dict(longer)} if longer else {})}
     return {
         "format": FORMAT,
         "status": "running",
@@ -48,7 +56,7 @@ def opening(
             "torch": torch.__version__,
         },
         "started": before.get("started") or now(),
-        "resumed": [*(before.get("resumed") or []), {"at": now(), "step": session.step}] if before else [],
+        "resumed": [*(before.get("resumed") or []), resumed] if before else [],
     }
 
 

@@ -80,7 +80,7 @@ def run(
             tell(line)
         if not new:  # only now, so that the run that is here keeps its own where it does not go on
             save(config, folder, tied)
-        entry = record.opening(session, command, overrides, data_record, before)
+        entry = record.opening(session, command, overrides, data_record, before, longer)
         write_record(folder, entry)
         try:
             final, images = train(session, folder, state, stop, draw)

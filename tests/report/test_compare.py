@@ -104,6 +104,18 @@ def test_other_first_weights_of_one_seed_share_no_row(runs):
     assert [len(group.runs) for group in compare(older).groups] == [1, 1]
 
 
+def test_a_run_made_longer_shares_no_row_with_one_as_long_from_the_start(runs):
+    """Until then it followed the learning rates of a shorter run; an end by max_steps has those of the whole."""
+    resumed = {"at": "2026-11-25T08:21:14+0000", "step": 20}
+    longer = [resumed, resumed | {"changed": {"trainer.epochs": "2 → 3", "trainer.max_steps": "5 → null"}}]
+    same = runs({}, {"seed": 1}, resumed=[resumed, resumed | {"changed": {"trainer.max_steps": "5 → null"}}])
+    for by in (None, ["solver.rtol"]):
+        found = compare([*same, *runs({"seed": 2}, resumed=longer)], by)
+        assert [group.values["trainer.lengthened"] for group in found.groups] == ["trainer.epochs 2 → 3", None]
+        assert [len(group.runs) for group in found.groups] == [1, 2]
+    assert shape(compare(same)) == [((), 2)]
+
+
 def test_by_takes_means_over_the_rest_and_says_so(runs):
     every = runs(*({"solver.rtol": rtol, "optim.lr": rate} for rtol in (0.1, 0.01) for rate in (4, 8)))
     found = compare(every, ["optim.lr"])

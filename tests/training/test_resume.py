@@ -150,7 +150,7 @@ def test_more_epochs_go_on_where_it_ended(train, metrics):
     assert [record["step"] for record in after if record["split"] == "test"] == [20]
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "done"
-    assert [entry["step"] for entry in record["resumed"]] == [10]
+    assert [(entry["step"], entry["changed"]) for entry in record["resumed"]] == [(10, {"trainer.epochs": "2 → 4"})]
 
 
 def test_a_finished_run_is_not_taken_for_a_shorter_one(train, checkpoint_of):
