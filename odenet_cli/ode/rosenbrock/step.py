@@ -86,7 +86,8 @@ def linearise(
         # A view, so that the derivative is that by the state alone, even if arguments were computed from it.
         leaves = tuple(x.view_as(x) if differentiable and x.requires_grad else x.detach().requires_grad_() for x in y)
         # Since t is a float, ∂f/∂t is the derivative by a shift of 0 that is added to all times.
-        shift = torch.zeros((), dtype=y[0].dtype, device=y[0].device, requires_grad=True)
+        _, widest = _dtypes(y)
+        shift = torch.zeros((), dtype=widest, device=y[0].device, requires_grad=True)
         f0 = _moved_in_time(vector_field, segment, time_gradients, shift)(t, leaves)
         differentiable = wanted or (differentiable and _depends_on_more(f0, (*leaves, shift)))
         jacobian, fits = _jacobian(f0, leaves, layout, create_graph=differentiable, check=rows is None)
@@ -105,7 +106,7 @@ def check_derivatives(vector_field: VectorField, segment: Segment, t: float, y: 
     A step without ∂f/∂t or J has order 1 and misses its tolerance: y' = a cos(float(t)) - y had an error of 65
     tolerances.
     """
-    f, share = restrict_to_segment(vector_field, segment), math.sqrt(RESOLUTION[y[0].dtype])
+    f, share = restrict_to_segment(vector_field, segment), math.sqrt(RESOLUTION[_dtypes(y)[0]])
     span, hidden = segment.end - t, ""
     # Also compare neighbouring points: a piecewise constant field, such as a held control, differs only far away.
     if at.dfdt is None:
@@ -189,6 +190,12 @@ def _rows(y: State) -> Rows:
     return Rows(shapes, max(1, sizes.pop()) if len(sizes) == 1 else 1)
 
 
+def _dtypes(y: State) -> tuple[torch.dtype, torch.dtype]:
+    """Return the coarsest and the widest dtype of a state."""
+    dtypes = sorted((part.dtype for part in y), key=RESOLUTION.__getitem__)
+    return dtypes[-1], dtypes[0]
+
+
 def _moved_in_time(
     vector_field: VectorField, segment: Segment, time_gradients: TimeGradients | None, shift: Tensor
 ) -> VectorField:
@@ -208,11 +215,12 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
             "too large; use an explicit method such as solver.method=dopri5."
         )
     # Cotangent e_i in every row gives row i of every J: D products serve all B of them.
-    identity = torch.eye(size, dtype=leaves[0].dtype, device=leaves[0].device)
+    coarsest, widest = _dtypes(leaves)
+    identity = torch.eye(size, dtype=widest, device=leaves[0].device)
     cotangents = identity.unsqueeze(1).expand(size, count, size)
     # Numbers in [1, 2) that differ from row to row (multiples of the golden ratio): what comes from another row than
     # its own shows in the product with them.
-    weights = (1 + torch.arange(count * size, dtype=torch.float64) * 0.6180339887 % 1).to(identity)
+    weights = (1 + torch.arange(count * size, dtype=torch.float64) * 0.6180339887 % 1).to(coarsest).to(identity)
     if check := check and count > 1:
         cotangents = torch.cat([cotangents, weights.reshape(1, count, size)])
     products: Sequence[Tensor | None] = [None] * len(leaves)
@@ -228,7 +236,7 @@ def _jacobian(f0: State, leaves: State, rows: Rows, create_graph: bool, check: b
         return jacobian, True
     with torch.no_grad():
         mismatch = (table[size] - (weights.reshape(count, 1, size) @ jacobian).squeeze(1)).abs()
-        allowed = (ROUNDING * torch.finfo(table.dtype).eps) * jacobian.abs().sum(1)
+        allowed = (ROUNDING * torch.finfo(coarsest).eps) * jacobian.abs().sum(1)
         return jacobian, not bool((mismatch > allowed).any())  # a NaN says nothing of the rows
 
 
