@@ -36,7 +36,7 @@ from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.metrics import read_metrics
 from odenet_cli.ode import Adaptive, Fixed, Solver, doctor
 from odenet_cli.registry import require
-from odenet_cli.rundir import holds_run, named_run, read_record
+from odenet_cli.rundir import as_it_is, holds_run, named_run, read_record
 from odenet_cli.tasks import needs
 from odenet_cli.training import build
 from odenet_cli.training.budget import at_its_end
@@ -55,7 +55,7 @@ class LoadedRun:
              as standard deviations from the mean (`x_mean`, `x_sd`, `y_mean`, `y_sd`; `mean`, `standard_deviation`)
     config   as the run was made, complete
     metrics  the records of metrics.jsonl, one per (step, split)
-    record   content of run.json: status, final metrics, data, versions
+    record   content of run.json: status (`killed` if it says `running` and nothing runs), final metrics, data, versions
     """
 
     folder: Path
@@ -145,7 +145,11 @@ def load(
         model.register_forward_pre_hook(partial(_check_input, form), with_kwargs=True)
     model.eval().to(device)
     return LoadedRun(
-        folder=folder, model=model, config=config, metrics=read_metrics(folder), record=read_record(folder)
+        folder=folder,
+        model=model,
+        config=config,
+        metrics=read_metrics(folder),
+        record=as_it_is(folder, read_record(folder)),
     )
 
 

@@ -37,7 +37,7 @@ PARENTS_TO_SYNC = 2  # folders above a run's that may be as new: runs/DATE, swee
 
 def holds_run(folder: Path) -> bool:
     """Return whether `folder` contains a run that can be continued."""
-    return any((folder / name).exists() for name in ("run.json", "checkpoints"))
+    return any(os.path.exists(folder / name) for name in ("run.json", "checkpoints"))  # Path's raises at a long name
 
 
 def runs_below(folder: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """The door into Python: what is loaded computes what the run computed."""
 
+import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +144,14 @@ def test_no_file_names_code(tmp_path, monkeypatch):
         odenet.load(folder, code=[own, "model.width=3"])
 
 
+def test_a_killed_run_is_none_that_runs(run, tmp_path):
+    """As `odenet runs` and reports see it; its last checkpoint is loaded."""
+    shutil.copytree(run.folder, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps(run.record | {"status": "running", "final": None}))
+    assert odenet.load(tmp_path / "run").record["status"] == "killed"
+
+
 def test_metrics_are_a_pandas_frame(run, monkeypatch):
     """By pandas, which is not installed with the package: here what it is given is seen."""
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows: ("frame", rows)))
@@ -189,7 +199,7 @@ def test_words_that_train_no_run_are_refused(tmp_path, monkeypatch):
         odenet.train(["--cfg", "job"])
 
 
-@pytest.mark.parametrize("end", [["wandb: synced"], ["warning: | ", ""], []])
+@pytest.mark.parametrize("end", [["wandb: synced"], ["warning: | ", "| " + "x" * 300], []])
 def test_another_may_have_the_last_word(run, monkeypatch, end):
     """A library that logs, or the interpreter at its exit."""
     lines = [f"test error 90.00 % | NFE 20 forward | {run.folder}", *end]

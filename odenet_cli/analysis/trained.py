@@ -116,7 +116,7 @@ def weights_of_run(folder: Path, config: Config, which: str) -> checkpoint.Conte
         check(state)
         if which == "last" and weights.which(state) != "last":
             raise RequestError(
-                f"{kept} contains the weights that were scored, not the last ones; leave out checkpoint=."
+                f"{kept} contains the weights that were scored, not the last ones: take the best, the default."
             )
     if state is None:
         state = checkpoint.load(path)  # raises, naming what is missing
