@@ -32,6 +32,7 @@ from odenet_cli.data.common.table_numbers import (
     absent_cells,
     check_nameless,
     check_parts,
+    ignored_dates,
     perhaps_parts,
     read_numbers,
     read_parts,
@@ -174,7 +175,7 @@ class Source(OwnTable, LabelledSource):
                 refuse_dates(column, absent, cells, name)
             count = column.filter(~absent).n_unique() if words else 0
             if words and are_dates(column.filter(~absent)):
-                notes.append(f"ignored, dates or times: {brief(name)}; to include it, write it as days since the first")
+                notes.append(ignored_dates(name))
             elif words and not chosen and (told := perhaps_parts(cells, [name])):
                 notes += told
             elif kept or (words and (count <= 1000 if chosen else 1 < count <= min(MAX_WORDS, len(column) // 2))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from odenet_cli import threads
 from odenet_cli.config.resolve import eval_solver, gradient_solver
@@ -25,10 +26,7 @@ def banner(session: Session, folder: Path) -> list[str]:
     sizes = ["train drawn anew"] if "train" not in data["sizes"] else []
     sizes += [f"{size:,} {split}" for split, size in data["sizes"].items()]
     if session.data.task == "fit":
-        sizes = [
-            f"{data['sizes']['train']:,} series, all of {'it' if data['sizes']['train'] == 1 else 'them'} used for the "
-            "fit"
-        ]
+        sizes = fitted_parts(session)
     lines = {
         "model": f"{name}{f' with field {field}' if field else ''}, {parameters:,} parameters{stem}",
         "data": f"{data['used']}: {', '.join(sizes)}{'; '.join(['', *data.get('about', ())])}",
@@ -47,6 +45,18 @@ def banner(session: Session, folder: Path) -> list[str]:
     return [
         *(line for label, text in rows for line in labelled(label, text, width)),
         f"{'folder:':<{INDENT}}{short(folder)}",
+    ]
+
+
+def fitted_parts(session: Session) -> list[str]:
+    """Return how much of the series is used for a fit, and which state each column measures."""
+    model: Any = session.model
+    count, held_out = session.data.record["sizes"]["train"], session.config.data.get("test") or 0.0
+    share = f"the first {100 * (1 - held_out):.3g} %" if held_out else "all"
+    columns = zip(session.data.record["columns"][2:], model.columns.tolist())
+    return [
+        f"{count:,} series, {share} of {'it' if count == 1 else 'each' if held_out else 'them'} used for the fit",
+        *(f"{name} measures {model.states[k]}" for name, k in columns if name.lower() != model.states[k].lower()),
     ]
 
 

@@ -109,7 +109,7 @@ def test_dates_are_no_coordinates(tmp_path):
     pl.DataFrame({"when": when, "a": x[:, 0], "b": x[:, 1]}).write_parquet(path)
     record = points.Source(path=str(path)).load(SPEC).record
     assert record["columns"] == ["a", "b"]
-    assert "ignored, not numeric: when" in record["table"]
+    assert any(note.startswith("ignored, dates or times: when") for note in record["table"])
     with pytest.raises(RequestError, match="when='2020-01-01' is not a finite number"):
         points.Source(path=str(path), columns=["when", "a"]).load(SPEC)
 
@@ -346,3 +346,12 @@ def test_points_that_are_there_again_are_found_by_their_numbers():
     whole = frame["a"].is_not_null()
     first = frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
     assert reader._again(frame, whole).to_list() == (whole & ~first).arg_true().to_list()
+
+
+def test_dates_beside_points_are_ignored(tmp_path):
+    days = [f"{n % 28 + 1:02d}.{n // 28 + 1:02d}.2021" for n in range(60)]
+    rows = [f"{day},{math.sin(n):.6f},{2000 + n}" for n, day in enumerate(days)]
+    (tmp_path / "dated.csv").write_text("\n".join(["day,x,year", *rows]))
+    record = points.Source(path=str(tmp_path / "dated.csv")).prepare()
+    assert record["columns"] == ["x", "year"]
+    assert any(note.startswith("ignored, dates or times: day") for note in record["table"])

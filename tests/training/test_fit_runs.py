@@ -84,7 +84,9 @@ def test_a_field_of_ones_own_is_fitted(oscillation, tmp_path, metrics, capsys):
     folder = train_run(tmp_path / "run", *oscillation)
     text = capsys.readouterr().out
     assert "model:    fit with field oscillators:Linear" in text
-    assert "fitted are k, c, x(0), v(0)" in " ".join(text.split())
+    assert "fitted are k, c, x(0), v(0) data: table: 1 series, all of it used for the fit table:" in " ".join(
+        text.split()
+    )
     assert "recipe:   Levenberg-Marquardt, at most 200 steps" in text
     assert "gradient:" not in text
     record = json.loads((folder / "run.json").read_text())
@@ -176,9 +178,11 @@ def test_an_epidemic_that_begins_with_zeros(tmp_path):
     assert found["susceptible(0)"]["value"] == pytest.approx(998, rel=0.1)
 
 
-def test_the_end_of_each_series_can_be_held_out(tmp_path):
+def test_the_end_of_each_series_can_be_held_out(tmp_path, capsys):
     folder = train_run(tmp_path / "run", *logistic_table(tmp_path / "x.csv"), "data.test=0.25")
     final = json.loads((folder / "run.json").read_text())["final"]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "data: table: 1 series, the first 75 % of it used for the fit, x measures size table:" in text
     assert final["observations"] == 15
     assert final["r2"] > 0.99
     assert 0.5 < final["r2_held_out"] < 1

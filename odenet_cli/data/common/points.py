@@ -17,7 +17,15 @@ from odenet_cli.data.common.places import find
 from odenet_cli.data.common.table_cells import Cells, brief, counted_rows
 from odenet_cli.data.common.table_columns import check_names, is_row_number
 from odenet_cli.data.common.table_faults import Faults, first_missing
-from odenet_cli.data.common.table_numbers import check_nameless, check_parts, perhaps_parts, read_parts, read_values
+from odenet_cli.data.common.table_numbers import (
+    check_nameless,
+    check_parts,
+    holds_dates,
+    ignored_dates,
+    perhaps_parts,
+    read_parts,
+    read_values,
+)
 from odenet_cli.data.common.table_totals import check_totals
 from odenet_cli.errors import RequestError
 
@@ -98,8 +106,9 @@ def read(source: Source, asked: bool = False) -> Points:
     check_totals(cells, (), faults)
     chosen = choose(cells.paths[0], cells.names)
     for name, title in zip(chosen, columns or chosen):
-        column = read_values(cells, name, source.absent, asked or columns is not None, faults)
-        if column is None:
+        if columns is None and holds_dates(cells, name, source.absent):
+            notes.append(ignored_dates(name))
+        elif (column := read_values(cells, name, source.absent, asked or columns is not None, faults)) is None:
             notes += perhaps_parts(cells, [name]) or [f"ignored, not numeric: {brief(name)}"]
         elif columns is None and counts_rows(name, column):
             notes.append(f"ignored, row numbers: {brief(name)}; to include it, set data.columns=[…]")

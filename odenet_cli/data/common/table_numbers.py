@@ -11,7 +11,7 @@ from torch import Tensor
 from odenet_cli.data.common import numerals
 from odenet_cli.data.common.numerals import MISSING
 from odenet_cli.data.common.splits import PARTS, WORDS
-from odenet_cli.data.common.table_cells import Cells
+from odenet_cli.data.common.table_cells import Cells, brief
 from odenet_cli.data.common.table_columns import is_row_number
 from odenet_cli.data.common.table_dates import are_dates
 from odenet_cli.data.common.table_dialect import COMMA_NUMBER
@@ -146,6 +146,18 @@ def absent_cells(column: pl.Series, missing: Sequence[str]) -> pl.Series:
         return column.is_null()
     plain = column.cast(pl.String).str.strip_chars().str.to_lowercase()
     return column.is_null() | plain.is_in(words).fill_null(False)
+
+
+def holds_dates(cells: Cells, name: str, missing: Sequence[str]) -> bool:
+    """Return whether a column holds dates or times, by its first cells."""
+    column = cells.frame[name]
+    first = column.filter(~absent_cells(column, missing)).head(100)
+    return bool(read_numbers(first, cells).is_null().all()) and are_dates(first)
+
+
+def ignored_dates(name: str) -> str:
+    """Return the note on a column of dates or times that is ignored."""
+    return f"ignored, dates or times: {brief(name)}; to include it, write it as days since the first"
 
 
 def read_numbers(column: pl.Series, cells: Cells, name: str = "") -> pl.Series:
