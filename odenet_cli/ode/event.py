@@ -22,7 +22,7 @@ from odenet_cli.ode.segment import Segment
 from odenet_cli.ode.settings import OutputTimes
 from odenet_cli.ode.state import Field, State, norms, vjp
 from odenet_cli.ode.stats import Stats
-from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, to_numbers
+from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, in_plain_mode, to_numbers
 
 EventFunction = Callable[[Tensor, Any], Tensor]
 ROUNDINGS = 100  # accumulated error of an event that should be zero, in roundings of its largest value so far
@@ -54,6 +54,7 @@ class _Found(NamedTuple):
     flat: float
 
 
+@in_plain_mode
 def solve_until(
     solver: Any,
     field: Field,
@@ -86,9 +87,6 @@ def solve_until(
     2021). A Newton step from the time that was found has this derivative, and its value removes the error of the dense
     output. A second step, along the solution to second order, has the second derivative.
     """
-    if torch.is_inference_mode_enabled():
-        with torch.inference_mode(False), torch.no_grad():
-            return solve_until(solver, field, y0, ts, event, args, parameters, direction)
     ts = ts if isinstance(ts, Tensor) else list(ts)
     times = _checked_times(ts, direction)
     rhs = RightHandSide(field, y0, args)

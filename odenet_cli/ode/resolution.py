@@ -41,7 +41,7 @@ def check_errors(key: str, rtol: float, atol: float, state: State) -> None:
         )
     if text:
         # Of the line where the user calls the solver.
-        warnings.warn(text, PrecisionWarning, stacklevel=4)
+        warnings.warn(text, PrecisionWarning, stacklevel=6)
 
 
 def check_times(ts: Sequence[float], shortest: float, dtype: torch.dtype) -> None:
@@ -53,5 +53,5 @@ def check_times(ts: Sequence[float], shortest: float, dtype: torch.dtype) -> Non
             "a field that uses t gets it rounded, and relative changes of y of this size are lost. Start time at 0, "
             "take longer steps, or use dtype=float64.",
             PrecisionWarning,
-            stacklevel=4,
+            stacklevel=6,
         )

@@ -35,7 +35,7 @@ from odenet_cli.ode.state import CountedField, Field, State
 from odenet_cli.ode.stats import Stats
 from odenet_cli.ode.step import rk_step
 from odenet_cli.ode.tableau import Tableau
-from odenet_cli.ode.transforms import check_nested_forward_mode, check_transforms, in_forward_mode
+from odenet_cli.ode.transforms import check_nested_forward_mode, check_transforms, in_forward_mode, in_plain_mode
 
 
 class Solution(NamedTuple):
@@ -100,6 +100,7 @@ class _Solver:
         """Warn if the state's dtype cannot resolve tolerance or times; raise ValueError if it is far from it."""
         raise NotImplementedError
 
+    @in_plain_mode
     def __call__(
         self,
         field: Field,
@@ -122,14 +123,6 @@ class _Solver:
         changed by then; pass what changes between solves, such as a control, in args, which each solve keeps. Raises
         `SolveError` if the solve fails, `ValueError` or `TypeError` for wrong arguments.
         """
-        if torch.compiler.is_dynamo_compiling():
-            # Inside torch.compile the graph breaks here: a loop of attempts cannot be traced.
-            disable: Any = torch.compiler.disable
-            return cast(Solution, disable(self.__call__)(field, y0, ts, args, parameters))
-        if torch.is_inference_mode_enabled():
-            # Its tensors have no version counters, which detect writes into the state, and no derivatives.
-            with torch.inference_mode(False), torch.no_grad():
-                return self(field, y0, ts, args, parameters)
         rhs, output_times = self._begin(field, y0, ts, args)
         # Equal output times are solved for once. The copy keeps the arguments, which the node's field releases.
         distinct, times, index = output_times.merge()
@@ -156,6 +149,7 @@ class _Solver:
                 y = _add_gradients_of_equal_times(problem, rhs_copy, cast(Tensor, output_times.tensor), index, y)
         return Solution(rhs.restore(y), rhs.stats)
 
+    @in_plain_mode
     @torch.no_grad()
     def dense(
         self, field: Field, y0: Tensor | Sequence[Tensor], ts: Tensor | Sequence[float], args: Sequence[Any] = ()
@@ -165,9 +159,6 @@ class _Solver:
         Between the ends of steps it is as accurate as the method's dense output: of order 7 for dopri8, 4 for dopri5
         and tsit5, that of the formula for adams, 3 for rodas4, 4 for rodas5p, cubic Hermite for the others.
         """
-        if torch.is_inference_mode_enabled():
-            with torch.inference_mode(False):
-                return self.dense(field, y0, ts, args)
         rhs, output_times = self._begin(field, y0, ts, args)
         distinct, _, _ = output_times.merge()
         with rhs.torch_settings.for_solver():

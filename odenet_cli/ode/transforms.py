@@ -11,11 +11,35 @@ What is asked of PyTorch here has no public name (`torch._C`), hence one file fo
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_plain_mode(function: Callable[P, T]) -> Callable[P, T]:
+    """Return `function` so that it runs outside of torch.compile and of inference mode, whatever it is called in."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_dynamo_compiling():
+            # The graph of what is compiled around it breaks here: a loop of attempts cannot be traced.
+            disable: Any = torch.compiler.disable
+            result: T = disable(function)(*args, **kwargs)
+            return result
+        if torch.is_inference_mode_enabled():
+            # Its tensors have no version counters, which detect writes into the state, and no derivatives.
+            with torch.inference_mode(False), torch.no_grad():
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def in_forward_mode() -> bool:

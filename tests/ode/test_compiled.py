@@ -11,7 +11,7 @@ import torch
 from ode_cases import Counting, Swirl, doubles
 from torch.nn.modules.module import register_module_forward_hook
 
-from odenet_cli.ode import Adaptive, Fixed, NotCompiled, NotFinite, StepLimit, StepTooSmall, tally
+from odenet_cli.ode import Adaptive, Fixed, NotCompiled, NotFinite, StepLimit, StepTooSmall, doctor, tally
 from odenet_cli.ode.gradient.adjoint import Adjoint
 
 pytestmark = pytest.mark.numerics  # a compilation takes seconds
@@ -296,3 +296,18 @@ def test_a_model_may_be_compiled_around_a_solve(grad):
     assert torch.equal(plain, compiled)
     slopes = (torch.autograd.grad(y.sum(), (rate, y0)) for y in (plain, compiled))
     assert all(map(torch.equal, *slopes))
+
+
+def test_a_model_that_is_compiled_may_hold_events_paths_and_a_diagnosis():
+    """None of them is traced, which took half a minute, and ended in an error in `doctor`."""
+    from torch._dynamo.utils import counters
+
+    solve, field = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5), SWIRL
+
+    def model(y):
+        path, crossing = solve.dense(field, y, ENDS), solve.until(field, y, ENDS, lambda t, y: y[0, 0] - y[1, 0])
+        return path.ends, crossing.t, doctor(solve, field, y, ENDS).kind
+
+    before = counters["stats"]["calls_captured"]
+    assert torch.compile(model, backend="eager")(Y0) == model(Y0)
+    assert counters["stats"]["calls_captured"] - before < 20

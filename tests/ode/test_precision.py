@@ -137,8 +137,9 @@ def test_compiled_steps_are_held_to_the_same(compile):
     ids=str,
 )
 def test_times_that_are_told_apart_too_coarsely_are_named(make, ts, dtype):
-    with pytest.warns(PrecisionWarning, match=r"can only distinguish times .*float64"):
+    with pytest.warns(PrecisionWarning, match=r"can only distinguish times .*float64") as caught:
         make(lambda t, y: torch.cos(t).to(y.dtype).expand_as(y), torch.ones(1, dtype=dtype), ts)
+    assert caught[0].filename == __file__  # where the solver is called
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -33,6 +33,7 @@ from odenet_cli.ode.diagnosis.trace import Case, OverBudget, observe, relative_e
 from odenet_cli.ode.field.random_state import Draws
 from odenet_cli.ode.solver import Solver
 from odenet_cli.ode.state import Field
+from odenet_cli.ode.transforms import in_plain_mode
 
 # In this order, since non-finite weights or a noisy field look like many of the other causes too.
 CAUSES = (optimiser, noise, resolution, tolerance, stiff, blow_up, jump, scale, step_limit)
@@ -102,6 +103,7 @@ def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+@in_plain_mode
 @torch.no_grad()
 def doctor(
     solver: Solver,
@@ -115,9 +117,6 @@ def doctor(
     The solve is made once and traced; the field is then evaluated further, and cures are tried by solving again, all
     without gradients. The states of random generators are restored. Errors of the field pass through.
     """
-    if torch.is_inference_mode_enabled():
-        with torch.inference_mode(False):
-            return doctor(solver, field, y0, ts, args)
     parts = [y0] if isinstance(y0, Tensor) else y0
     if any(part.is_complex() or not part.numel() for part in parts):
         raise ValueError("y0 must contain real numbers: complex or empty states cannot be examined.")
