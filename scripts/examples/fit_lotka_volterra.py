@@ -51,7 +51,7 @@ def main(figure="fit_lotka_volterra.png"):
 
     with torch.no_grad():
         fitted = solver(model, y0, ts).y
-    plt.figure(figsize=(7, 4))
+    plt.figure(figsize=(7, 4), layout="constrained")
     for i, name in enumerate(("prey", "predators")):
         plt.plot(ts, observed[:, i], f"C{i}.", label=f"{name}, observed")
         plt.plot(ts, fitted[:, i], f"C{i}", label=f"{name}, fitted")

@@ -54,7 +54,7 @@ def main(figure="ode_block.png"):
         error = float((model(x[1437:]).argmax(1) != labels[1437:]).float().mean())
     print(f"error on the last 360 digits: {error:.1%}")
 
-    plt.figure(figsize=(7, 4))
+    plt.figure(figsize=(7, 4), layout="constrained")
     plt.plot(evaluations, label=("forward", "backward"))
     plt.gca().set(xlabel="optimiser step", ylabel="function evaluations")
     plt.legend()

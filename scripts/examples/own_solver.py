@@ -31,7 +31,7 @@ def main(figure="own_solver.png"):
     y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
     exact = math.exp(-0.1 * 5) * torch.tensor([math.cos(5.0), math.sin(5.0)], dtype=torch.float64)
 
-    plt.figure(figsize=(6, 4))
+    plt.figure(figsize=(6, 4), layout="constrained")
     slopes = {}
     for name, method in (("own: SSPRK3", SSPRK3), ("midpoint", "midpoint"), ("rk4", "rk4")):
         errors = [(Fixed(method=method, steps=n)(spiral, y0, [0.0, 5.0]).y - exact).norm() for n in STEPS]

@@ -48,6 +48,22 @@ def test_reconstruction_and_extrapolation_meet_in_two_colours(run):
     }
 
 
+@pytest.mark.parametrize(
+    ("dates", "label", "end"),
+    [(None, "Hours since the first point", 7200.0), ("date", "hours since the first point", 2.0)],
+)
+def test_series_of_a_table_are_drawn_in_its_units(run, dates, label, end):
+    """The model's time runs from 0 to 2, and its values have mean 0."""
+    units = {"columns": ["id", "Hours", "load $", "b"], "time_unit": 3600.0, "mean": [500.0, 0], "dates": dates}
+    run.record["data"] = {**units, "standard_deviation": [10.0, 1]}
+    figure = series.draw(arrays(features=2, clean=False), run)["series"]
+    assert (figure.axes[4].get_xlabel(), figure.axes[0].get_ylabel()) == (label, r"load \$")
+    lines = drawn(figure.axes[0])
+    assert lines[style.CYCLE[1]][-1].tolist() == pytest.approx([end, 520])
+    assert lines["#222222"][:, 1].tolist() == pytest.approx([500, 505])
+    assert lines[style.GREY][:, 0].tolist() == pytest.approx([end / 2, 0.75 * end])
+
+
 @pytest.mark.numerics
 def test_without_a_truth_held_back_values_are_drawn(run):
     figure = series.draw(arrays(features=3, clean=False), run)["series"]

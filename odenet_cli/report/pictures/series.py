@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
@@ -12,6 +13,7 @@ from odenet_cli.report import style
 from odenet_cli.report.runs import Run
 
 INSIDE, AFTER, OBSERVED = style.CYCLE[0], style.CYCLE[1], style.DARK
+SPANS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 SCOPE_AFTER = 2  # `scope` of a time after the window; inside it is 1, elsewhere 0
 
 Arrays = dict[str, Any]
@@ -20,6 +22,7 @@ Arrays = dict[str, Any]
 @style.styled
 def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
     """Draw `series`, in the plane where there are two coordinates that belong together, else the first against time."""
+    arrays, time, value = in_own_units(arrays, run.record.get("data") or {})
     planar = arrays["path"].shape[2] == 2 and arrays["clean"].shape[2] == 2
     count = len(arrays["path"])
     columns = min(4, count)
@@ -29,10 +32,24 @@ def draw(arrays: Arrays, run: Run) -> dict[str, Figure]:
         _panel(axes, series, planar)
         if planar:
             axes.set_aspect("equal", adjustable="box")
-        axes.set_xlabel(("$x_1$" if planar else "time") if n >= count - columns else "")
-        axes.set_ylabel(("$x_2$" if planar else "$x_1$") if n % columns == 0 else "")
+        axes.set_xlabel(("$x_1$" if planar else time) if n >= count - columns else "")
+        axes.set_ylabel(("$x_2$" if planar else value) if n % columns == 0 else "")
     legend(figure, 1.5, truth=arrays["clean"].shape[2] > 0)
     return {"series": figure}
+
+
+def in_own_units(arrays: Arrays, data: Mapping[str, Any]) -> tuple[Arrays, str, str]:
+    """Return the arrays with times and first column in the units of a user's table, if any, and the labels of both."""
+    if "time_unit" not in data:
+        return arrays, "time", "$x_1$"
+    _, unit, value, *_ = data["columns"]
+    size, span = 1.0, arrays["at"].max() * data["time_unit"]
+    if data.get("dates"):  # times are seconds
+        size, unit = next((part for part in SPANS if span >= 2 * part[0]), SPANS[-1])
+    mean, sd = data["mean"][0], data["standard_deviation"][0]
+    times = {key: arrays[key] * data["time_unit"] / size for key in ("times", "at", "fine", "end")}
+    values = {key: arrays[key] * sd + mean for key in ("values", "noisy", "path")}
+    return {**arrays, **times, **values}, style.plain(f"{unit} since the first point"), style.plain(value)
 
 
 def _panel(axes: Axes, series: Arrays, planar: bool) -> None:
