@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import logging
 import os
 import re
 import signal
@@ -45,6 +46,8 @@ def main() -> int:
     collector.relax()
     threads.wait_passively()
     streams.secure()
+    if logging.lastResort is not None:  # prints the warnings of commands that configure no logging
+        logging.lastResort.setFormatter(streams.WrappedWarning())
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is how nohup asks
             signal.signal(number, note)
@@ -128,8 +131,7 @@ def report(error: BaseException, text: str, code: int) -> int:
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)
-    if sys.stderr.isatty():  # a command stays in one line, to be copied
-        lines = [line if re.search(r"(?<!`)\bodenet \w", line) else streams.wrapped(line) for line in lines]
     sys.stdout.flush()
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    text = "\n".join(lines)
+    print(streams.wrapped_text(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
     return code

@@ -95,12 +95,25 @@ def wrapped(line: str, width: int = 0) -> str:
     return fill(text, initial_indent=head, subsequent_indent=" " * len(head)) or line
 
 
+def wrapped_text(text: str) -> str:
+    """Return the lines of a text wrapped; a command stays in one line, to be copied."""
+    return "\n".join(line if re.search(r"(?<!`)\bodenet \w", line) else wrapped(line) for line in text.splitlines())
+
+
 class Wrapped(logging.Formatter):
     """Wrap Hydra's lines about a sweep between words, on a terminal."""
 
+    stream = "stdout"
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).replace("\t#", "#", 1)
-        return wrapped(text) if sys.stdout is not None and sys.stdout.isatty() else text
+        text, stream = super().format(record).replace("\t#", "#", 1), getattr(sys, self.stream)
+        return wrapped_text(text) if stream is not None and stream.isatty() else text
+
+
+class WrappedWarning(Wrapped):
+    """Wrap warnings between words, on a terminal."""
+
+    stream = "stderr"
 
 
 def unprinted() -> OSError | None:

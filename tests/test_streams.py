@@ -77,3 +77,15 @@ def test_what_hydra_says_is_broken_between_words_on_a_terminal(monkeypatch):
     assert formatter.format(record) == "#0 : model=cnf solver.rtol=0.01\nmodel.units=8"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
     assert formatter.format(record) == "#0 : model=cnf solver.rtol=0.01 model.units=8"
+
+
+def test_a_warning_is_broken_between_words_and_a_command_in_it_is_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "a sentence that is longer than that\n  odenet eval last data.path=/some/long/file.csv"
+    record = logging.LogRecord("odenet", logging.WARNING, "", 0, text, (), None)
+    formatter = streams.WrappedWarning()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    told = formatter.format(record).splitlines()
+    assert told == ["a sentence that is longer than", "that", "  odenet eval last data.path=/some/long/file.csv"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert formatter.format(record) == text

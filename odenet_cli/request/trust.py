@@ -30,6 +30,7 @@ CLASSES = (  # exact: `hydra.core.utils.os.system` begins with `hydra.` too
     "logging.StreamHandler",
     "logging.FileHandler",
     "odenet_cli.streams.Wrapped",
+    "odenet_cli.streams.WrappedWarning",
     "ext://sys.stdout",
     "ext://sys.stderr",
 )
