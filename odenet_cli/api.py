@@ -36,7 +36,8 @@ from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.metrics import read_metrics
 from odenet_cli.ode import Adaptive, Fixed, Solver, doctor
 from odenet_cli.registry import require
-from odenet_cli.rundir import as_it_is, holds_run, named_run, read_record
+from odenet_cli.rundir import as_it_is, holds_run, named_run, read_record, short
+from odenet_cli.scores import scores_of
 from odenet_cli.tasks import needs
 from odenet_cli.training import build
 from odenet_cli.training.budget import at_its_end
@@ -44,7 +45,7 @@ from odenet_cli.training.budget import at_its_end
 __all__ = ["LoadedRun", "doctor", "load", "train"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class LoadedRun:
     """Hold a run: its network with the weights of a checkpoint, its config and its records.
 
@@ -63,6 +64,13 @@ class LoadedRun:
     config: Config
     metrics: list[dict[str, Any]]
     record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Return one line for a notebook, where a network and thousands of records would fill pages."""
+        final = self.record.get("final") or {}
+        scores = [f"test {score.sentence(final[score.name])}" for score in scores_of(final)[:1]]
+        words = (self.config.name, self.config.data["name"], self.record.get("status", "no record"), *scores)
+        return f"<run {short(self.folder)}: {', '.join(words)}>"
 
     @property
     def solver(self) -> Solver | None:

@@ -59,6 +59,11 @@ def test_a_trained_run_is_loaded(run):
     assert run.metrics[-1]["split"] == "test"
 
 
+def test_a_run_is_shown_in_a_line(run):
+    error = f"{run.record['final']['error']:.2%}".replace("%", " %")
+    assert repr(run) == f"<run {os.path.relpath(run.folder)}: odenet-dopri5, digits, done, test error {error}>"
+
+
 def test_last_is_the_newest_run(run):
     """`last` and the folder are the same run; there is none before it."""
     assert odenet.load("last").folder == run.folder
