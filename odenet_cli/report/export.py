@@ -13,7 +13,7 @@ from typing import Any
 from odenet_cli.files import write_output
 from odenet_cli.report.compare import Comparison
 from odenet_cli.report.provenance import Provenance, data_of, distinct
-from odenet_cli.report.table import comparison_text, status
+from odenet_cli.report.table import comparison_text, epoch_s, status
 from odenet_cli.report.text import config_value
 from odenet_cli.scores import SCORE_NAMES
 
@@ -32,7 +32,8 @@ RECORD_KEYS = ("name", "command", "git", "device", "versions", "data", "started"
 def group_records(comparison: Comparison) -> list[dict[str, Any]]:
     records = []
     for group in comparison.groups:
-        spreads = {name: spread._asdict() for name in MEASURES if (spread := group.spread(name))}
+        every = {name: group.spread(name) for name in MEASURES} | {"epoch_s": epoch_s(group)}
+        spreads = {name: spread._asdict() for name, spread in every.items() if spread}
         seeds = sorted({run.seed for run in group.done})
         base = {"runs": len(group.done), "seeds": seeds, "status": status(group), "measures": spreads}
         records.append({"values": group.values, **base, "folders": [str(run.folder) for run in group.runs]})

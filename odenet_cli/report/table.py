@@ -49,7 +49,7 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
     cells["saved MiB"] = lambda group: three_digits(group.mean("saved_mib"))
     if comparison.has("peak_mib"):
         cells["peak MiB"] = lambda group: three_digits(group.mean("peak_mib"))
-    cells["s / epoch"] = lambda group: three_digits(group.mean("epoch_s"))
+    cells["s / epoch"] = lambda group: three_digits(seconds.mean if (seconds := epoch_s(group)) else None)
     cells["parameters"] = parameters
     cells["status"] = status
     return cells
@@ -81,6 +81,11 @@ def interval(spread: Spread | None, places: int, factor: float = 1) -> str:
     if spread is None or spread.low is None or spread.high is None:
         return MISSING
     return f"{factor * spread.low:.{places}f} to {factor * spread.high:.{places}f}"
+
+
+def epoch_s(group: Group) -> Spread | None:
+    """Return the spread of the seconds of an epoch; None for runs of several machines, whose mean is of none."""
+    return group.spread("epoch_s") if len({run.record.get("device") for run in group.done}) == 1 else None
 
 
 def runs_and_seeds(group: Group) -> str:
@@ -210,7 +215,7 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
     if told := [text for number, group in enumerate(comparison.groups, 1) if (text := _times(number, group))]:
         notes.append(f"Seconds of training, predicted from the first steps and measured: {'; '.join(told)}.")
     if len(provenance.machines) > 1:
-        notes.append("Times come from several machines and do not compare.")
+        notes.append("Times come from several machines and do not compare; a row of several has none.")
     return notes
 
 

@@ -126,6 +126,17 @@ def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
     assert "Times come from several machines" in text
 
 
+def test_no_mean_is_taken_of_the_times_of_two_machines(tmp_path, write):
+    """1 s on one and 100 s on another are 50.5 s on none; each run's own time is in the JSON."""
+    pairs = (("cpu", 1.0), ("GPU", 100.0))
+    mixed = [write(tmp_path / name, device=name, epoch_s=seconds) for name, seconds in pairs]
+    comparison, source = made([*mixed, write(tmp_path / "alone", MLP, device="cpu", epoch_s=3.0)])
+    assert [row["s / epoch"] for row in rows(comparison_text(comparison, source))] == ["–", "3.00"]
+    lines = csv.DictReader(io.StringIO(export.as_csv(comparison, source)))
+    assert [line["epoch_s_mean"] for line in lines] == ["", "3.0"]
+    assert sorted(run["epoch_s"] for run in json.loads(export.as_json(comparison, source))["runs"]) == [1, 3, 100]
+
+
 def heads(text):
     line = next(line for line in text.splitlines() if line.startswith("|"))
     return [cell.strip() for cell in line.strip("|").split("|")]
