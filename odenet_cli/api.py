@@ -34,6 +34,7 @@ from odenet_cli.config.schema import CODE_KEYS, Config, key_of
 from odenet_cli.data import shape, tasks
 from odenet_cli.errors import OdenetError, RequestError
 from odenet_cli.metrics import read_metrics
+from odenet_cli.models.common.flow import check_shape
 from odenet_cli.ode import Adaptive, Fixed, Solver, doctor
 from odenet_cli.registry import require
 from odenet_cli.rundir import as_it_is, holds_run, named_run, read_record, short
@@ -127,8 +128,8 @@ def _changed(solver: Solver, changes: dict[str, Any]) -> Solver:
 def _check_input(shape: tuple[int, ...], module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Raise ValueError for a batch of another shape than the network was trained on; a hook before `forward`."""
     x = next(iter((*inputs, *named.values())), None)
-    if isinstance(x, torch.Tensor) and x.shape[1:] != shape:
-        raise ValueError(f"x has shape {tuple(x.shape)}; this network takes ({', '.join(map(str, ('B', *shape)))}).")
+    if isinstance(x, torch.Tensor):
+        check_shape(x, shape)
 
 
 def load(

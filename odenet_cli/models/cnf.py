@@ -34,6 +34,7 @@ from odenet_cli.models.common.flow import (
     DIVERGENCES,
     NOISES,
     AugmentedField,
+    check_shape,
     check_variance,
     hutchinson_noise,
     log_normal,
@@ -84,6 +85,7 @@ class ContinuousFlow(nn.Module):
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """Return log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve back to the noise."""
+        check_shape(x, self.shape)
         # From data back to noise: ∫ ∇·f from T to 0 is minus the integral of the formula above.
         z, change = self._solve(x, [time * self.horizon, 0.0])
         return log_normal(z, self.base_variance) + change

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odenet_cli.models.common import check_choice, check_counts
-from odenet_cli.models.common.flow import check_variance, log_normal
+from odenet_cli.models.common.flow import check_shape, check_variance, log_normal
 
 DIRECTIONS = ("noise_to_data", "data_to_noise")
 ROUNDS = 40  # iterations of the inverse: each one halves the bracket, and tries a Newton step in it
@@ -47,6 +47,7 @@ class Planar(nn.Module):
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """Return log p(x) after a fraction `time` of the layers on the way from noise, x (B, D) -> (B,)."""
+        check_shape(x, self.shape)
         passed = self._passed(time)
         z, log_det = self.inverse(x, passed) if self.to_data else self.transform(x, passed)
         return log_normal(z, self.base_variance) + (-log_det if self.to_data else log_det)

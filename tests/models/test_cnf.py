@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -140,3 +141,13 @@ def test_units_start_with_the_spread_that_is_asked_for():
 def test_a_field_without_its_divergence_is_told_what_to_do():
     with pytest.raises(ValueError, match=r"with_divergence.*use exact"):
         ContinuousFlow(Linear(), (2,), TIGHT, divergence="analytic")
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 2), (4, 3), (2,)])
+def test_points_of_other_dimensions_have_no_density(shape):
+    """A linear field takes (4, 2, 2), and would give each four numbers the density of two points."""
+    options = {"layers": 1, "direction": "noise_to_data", "base_variance": 1.0}
+    planar = model("planar", options, shape=(2,), classes=0, solver=None).double()
+    for made in (ContinuousFlow(Linear(), (2,), TIGHT), planar):
+        with pytest.raises(ValueError, match=re.escape(f"x has shape {shape}; this network takes (B, 2).")):
+            made.log_prob(torch.randn(shape, dtype=torch.float64))

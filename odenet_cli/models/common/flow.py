@@ -21,6 +21,12 @@ def log_normal(z: Tensor, variance: float) -> Tensor:
     return -0.5 * (flat.square().sum(1) / variance + flat.shape[1] * math.log(2 * math.pi * variance))
 
 
+def check_shape(x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a batch x whose samples have another shape: layers may take it, and compute nonsense."""
+    if x.shape[1:] != tuple(shape):
+        raise ValueError(f"x has shape {tuple(x.shape)}; this network takes ({', '.join(map(str, ('B', *shape)))}).")
+
+
 def check_variance(variance: float) -> None:
     """Raise ValueError unless the base variance is positive and finite."""
     if not 0 < variance < math.inf:
