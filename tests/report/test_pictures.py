@@ -162,6 +162,9 @@ def test_the_years_of_a_fit_are_legible(run):
     figure = fit.draw(arrays, run)["fit"]
     assert not overlapping(figure)
     assert figure.axes[1].get_ylabel() == r"US\$ of \$"
+    assert figure.get_suptitle() == ""
+    run.record["data"]["series"] = [f"s{n}" for n in range(1200)]
+    assert fit.draw(arrays, run)["fit"].get_suptitle() == "the first 1 of 1,200 series"
 
 
 def test_a_dollar_sign_in_a_forecast_begins_no_formula():

@@ -43,6 +43,8 @@ def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
         axes.set_xlabel(names[0] if n >= shown * columns - across and names else "")
         if shown > 1 and c == 0 and s < len(series):
             axes.set_title(series[s], fontsize=6)
+    if shown < len(series):
+        style.head(figure, f"the first {shown} of {len(series):,} series")
     entries = {
         "observed": {"color": OBSERVED, **style.DOT},
         "fitted": {"color": PATH, "linewidth": 1.3},
