@@ -64,6 +64,10 @@ class Setting(NamedTuple):
     gradient: str
     backward: float | None = None
 
+    def plain(self) -> Setting:
+        """Return the same setting without a backward solver that is the forward one."""
+        return self._replace(backward=None) if (self.method, self.level) == ("bosh3", self.backward) else self
+
     def keys(self) -> dict[str, Any]:
         """Return the configuration keys of this setting."""
         own = {"solver.rtol": self.level} if adaptive(self.method) else {"solver.steps": int(self.level)}

@@ -196,6 +196,7 @@ class Tuner:
 
     def row(self, setting: Setting | None) -> Measured:
         """Return the row of a setting, empty if it is new."""
+        setting = setting and setting.plain()
         if setting not in self.rows:
             is_own = setting == self.own_key
             config = self.run if is_own or setting is None else self.change(self.run, setting.keys())

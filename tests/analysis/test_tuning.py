@@ -264,6 +264,16 @@ def test_a_setting_whose_numbers_are_no_numbers_has_failed(folder, monkeypatch):
     assert tuner.whole_rows() == [tuner.own]
 
 
+def test_one_setting_has_one_row(folder):
+    """An adjoint by bosh3 at 0.1 has, for a forward solve by bosh3 at 0.1, the name of the forward solver."""
+    tuner = tuner_of(folder, {"gradient": 0.1})
+    tuner.find_references()
+    tuner.measure_own()
+    rows = [tuner.row(Setting("bosh3", 0.1, "adjoint", backward)) for backward in (None, 0.1, 0.03)]
+    assert [row.name for row in rows[1:]] == [("bosh3 0.1", "adjoint"), ("bosh3 0.1", "adjoint bosh3 0.03")]
+    assert rows[0] is rows[1]
+
+
 def test_a_setting_is_found_in_a_config(folder):
     run = load(folder)
     assert setting_of(run) is None  # its own backward solve is by dopri5 at another tolerance
