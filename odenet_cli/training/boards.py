@@ -126,13 +126,15 @@ class TensorBoard(Board):
         from torch.utils.tensorboard.summary import hparams
 
         config = self.config
-        solver = {"solver": config.solver.method, "rtol": config.solver.rtol, "gradient": config.gradient.method}
+        solver = {"solver": config.solver.method, "rtol": config.solver.rtol, "steps": config.solver.steps}
+        follows = not config.optim.least_squares  # a gradient, at a learning rate
         settings = {
             "model": config.name,
-            **(solver | {"steps": config.solver.steps} if record["nfe_forward"] else {}),
+            **(solver if record["nfe_forward"] else {}),
+            **({"gradient": config.gradient.method} if record["nfe_forward"] and follows else {}),
             "seed": config.seed,
             "data": config.data["name"],
-            "lr": config.optim.lr,
+            **({"lr": config.optim.lr} if follows else {}),
             "batch_size": config.trainer.batch_size,
             **{f"model.{key}": value for key, value in config.model.items()},
         }
@@ -140,7 +142,7 @@ class TensorBoard(Board):
         names = [*(score.name for score in scores_of(record)), "loss", "nfe_forward", "nfe_backward", "saved_mib"]
         names += SCORE_NAMES  # of other tasks, whose runs may lie beside this one
         columns, *_ = hparams(  # type: ignore[no-untyped-call]
-            {"solver": "", "rtol": 0.0, "steps": 0, "gradient": ""} | plain,
+            {"solver": "", "rtol": 0.0, "steps": 0, "gradient": "", "lr": 0.0} | plain,
             dict.fromkeys((tag(name, "test") for name in names), 0.0),
         )
         plugin = columns.value[0].metadata.plugin_data

@@ -8,6 +8,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from odenet_cli.report import pictures
+from odenet_cli.request.compose import compose
 from odenet_cli.rundir import read_record
 from odenet_cli.training import progress
 from odenet_cli.training import run as runs
@@ -76,6 +77,18 @@ def test_hparams_of_a_solve_and_of_none(train):
     metrics = [metric.name.tag for metric in entry["experiment"].metric_infos]
     assert metrics[:3] == ["error_percent/test", "loss/test", "nfe/forward"]
     assert len(set(metrics)) == len(metrics)
+
+
+def test_hparams_of_a_fit_name_no_gradient_and_no_rate(tmp_path):
+    """Its steps follow no gradient, and its optim.lr=1 is the part that is taken of each."""
+    board = TensorBoard(tmp_path, compose(["model=fit", "model.field=sir", "data=table", "data.path=own.csv"]))
+    board.add({"step": 1, "epoch": 1, "split": "valid", "loss": 1.0, "nfe_forward": 8})
+    board.close()
+    entry = hparams(tmp_path)
+    known = entry["session_start_info"].hparams
+    assert (known["solver"].string_value, known["model.field"].string_value) == ("dopri8", "sir")
+    assert not {"gradient", "lr"} & known.keys()
+    assert {"gradient", "lr"} <= {info.name for info in entry["experiment"].hparam_infos}
 
 
 def test_five_hparams_are_shown_first_beside_runs_of_any_kind(train):
