@@ -206,7 +206,7 @@ class Adaptive(_Solver):
                 loop (`odenet_cli.ode.compiled`) if the method is FSAL, the controller is I and no single step is
                 needed, else as True. Pays for small fields. Steps are not compiled if ts has gradients. Compiled
                 backprop has no second derivative, and one backward pass only, not through buffers that the field
-                writes (BatchNorm in training). The compiler does not notice a method that is replaced on its class;
+                writes (BatchNorm in training). The compiler does not notice another method of a class or os.environ;
                 "loop" draws from Python's `random` once, not once an evaluation
     max_steps   accepted and rejected steps together, after which `StepLimit` is raised
     controller  I, PI or PID: how step sizes follow the error

@@ -253,6 +253,18 @@ def test_a_field_may_read_what_was_made_outside(grad):
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
+def test_a_tensor_that_the_first_call_caches_is_refused_by_name():
+    class Caching(Swirl):
+        made = None
+
+        def forward(self, t, y):
+            self.made = 2 * self.w if self.made is None else self.made
+            return torch.tanh(y @ self.made)
+
+    with pytest.raises(NotCompiled, match=r"a cache(.|\n)*compile=false"):
+        results(Fixed(method="midpoint", steps=2, gradient="replay", compile=True), Caching(), Y0, ENDS, True)
+
+
 def test_a_step_compiled_in_one_thread_is_compiled_in_another():
     """On a GPU autograd goes backward in a thread of its own, and a compiler's settings are those of a thread."""
     solve = Adaptive(method="heun_euler", rtol=1e-2, atol=1e-2, gradient="adjoint", compile=True)

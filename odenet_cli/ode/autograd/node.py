@@ -19,6 +19,7 @@ from torch import Tensor
 
 from odenet_cli.ode.autograd.inputs import cut, without_hooks
 from odenet_cli.ode.autograd.times import TimeGradients
+from odenet_cli.ode.errors import NotCompiled
 from odenet_cli.ode.field.captured import Captured, LateTensors, capture
 from odenet_cli.ode.field.random_state import refuse
 from odenet_cli.ode.gradient import Cotangents, Gradients, MaybeTensor, NodeGradient
@@ -174,7 +175,16 @@ class VJPAccumulator:
         # Inputs that this step does not use get None, such as a layer that is switched on later.
         inputs = (*leaves, *self._time_leaves, *self.problem.inputs)
         self._late.look(values, inputs)
-        products = vjp(values, cotangents, inputs, retain_graph=self.problem.retain_graph)
+        try:
+            products = vjp(values, cotangents, inputs, retain_graph=self.problem.retain_graph)
+        except RuntimeError as error:
+            if self.problem.retain_graph or "through the graph a second time" not in str(error):
+                raise
+            raise NotCompiled(
+                "the field keeps a tensor that it has computed (a cache), and its graph, from one evaluation to the "
+                "next;\n  compiled steps free each graph. Compute it in every evaluation or outside of the field, or "
+                "use compile=false."
+            ) from error
         # In the order of `inputs` above: leaves, times, inputs of the problem.
         accumulate(self.times, products[len(leaves) : len(leaves) + len(self._time_leaves)])
         accumulate(self.inputs, products[len(leaves) + len(self._time_leaves) :])
