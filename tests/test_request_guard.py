@@ -271,6 +271,7 @@ def test_points_around_a_run_are_counted_too():
 
 def test_only_what_is_quoted_from_end_to_end_is_quoted():
     assert quote_override("name='a' 'b'") == r"name='\'a\' \'b\''"
+    assert quote_override("data.decimal=,") == "data.decimal=','"
     assert quote_override("name='a'b'") == r"name='\'a\'b\''"
     for word in ("name='a'", 'name="a b"', r"name='it\'s'", "name='a','b'", "name=choice(a,b)"):
         assert quote_override(word) == word

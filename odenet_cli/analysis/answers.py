@@ -42,7 +42,7 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
         more, line = _classes(output, truth, record.get("classes") or [], judged)
     if net.data.record.get("unlabelled"):
         more = {name: column for name, column in more.items() if name not in ("label", *value_names(record))}
-        line = "the data have no y to compare with"
+        line = "the data have no y to compare with, or not in every row"
     frame = (
         pl.DataFrame(columns | more | {"sample": places.numpy()}).select("sample", pl.exclude("sample")).sort("sample")
     )

@@ -64,7 +64,7 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
     if data.record.get("unlabelled") and not predicted:
         raise RequestError(
-            f"{data.record['root']} has no y to compare with. For the predictions of the run: odenet predict."
+            f"{data.record['root']} has no y to compare with, or not in every row. For predictions: odenet predict."
         )
     other_data = report_other_data(folder, trained_on, data.record)
     model = build.model(config, data.shape, data.classes).to(where)

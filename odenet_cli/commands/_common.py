@@ -29,8 +29,10 @@ from odenet_cli.streams import wrapped
 Overrides = dict[str, list[Any]]  # key -> its values
 
 SOLVER_FIELDS = tuple(field.name for field in fields(SolverChange))
-RUN_KEYS = (*DATA_PLACES, "data.download", "device", *CODE_KEYS)  # of every command that takes a RUN
-RUN_HELP = f"""{", ".join(RUN_KEYS[: -len(CODE_KEYS)])}: where to find the data, and where to compute.
+READING = ("data.sheet", "data.skip", "data.decimal", "data.missing", "data.incomplete")
+RUN_KEYS = (*DATA_PLACES, "data.download", "device", *READING, *CODE_KEYS)  # of every command that takes a RUN
+RUN_HELP = f"""{", ".join((*DATA_PLACES, "data.download", "device"))}: where to find the data, and where to compute.
+{", ".join(READING)}: how to read another table than the run's.
 {", ".join(CODE_KEYS)}: must be given again if the run uses a class of your own, since no file may name code."""
 
 

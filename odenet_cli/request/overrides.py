@@ -25,7 +25,8 @@ from odenet_cli.request.hydra_errors import translate_hydra_errors
 from odenet_cli.request.hydra_internals import get_args_parser
 from odenet_cli.rundir import named_run
 
-QUOTED = (*PATHS, "resume", "name", "hydra.run.dir", "hydra.sweep.dir")  # values that are taken as they are
+# Keys whose values are taken as they are; of data.decimal=',' the shell leaves a comma.
+QUOTED = (*PATHS, "data.decimal", "resume", "name", "hydra.run.dir", "hydra.sweep.dir")
 WORD = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""  # quoted from end to end
 NOT_NULL = ("None", "none", "nil", "NONE")  # what other languages write for null
 MAX_KEY_BYTES = 255  # a file's name takes no more

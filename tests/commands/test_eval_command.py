@@ -170,6 +170,7 @@ WRONG = {
     "checkpoint=frist": ["best", "last"],
     "rtol": ["'rtol' is not of the form key=value", "`odenet eval --help` lists the keys"],
     "/dev/null": ["'/dev/null' is not of the form key=value", "A file of data is named by data.path=/dev/null"],
+    "data.decimal=,": ["data.decimal is not an option of data=digits"],
     "data=new.csv": ["data is not a key here. Did you mean `data.path`"],
     "device=cpu,cpu": ["only eval.solver.* accepts several values"],
     "--rtol=3": ["--rtol is not a key here"],

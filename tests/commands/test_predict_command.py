@@ -85,6 +85,14 @@ def test_of_another_table_its_reading_is_told(own, tmp_path, caplog):
     assert "y: 1.5e+06 ± 1.12e+06\n" in caplog.text
     assert re.search(r"y of series z \(.* times\) goes more than 100 times as far as is usual", caplog.text)
 
+    new.write_text("day;name;y;x\n2021-05-01;z;1.230;950\n2021-05-02;z;987;1.040\n2021-05-03;z;900;1.010")
+    words = [str(folder), f"data.path={new}", f"out={tmp_path / 'out.csv'}", "draws=20"]
+    with pytest.raises(RequestError, match=r"ambiguous: . may separate thousands .* data.decimal=','"):
+        command.main(words)
+    assert command.main([*words, "data.decimal=,"]) == 0
+    assert polars.read_csv(tmp_path / "out.csv")["y"].to_list() == [1230, 987, 900]
+    assert "y: 1.230 read as 1230\n" in caplog.text
+
 
 def test_an_option_of_a_newer_version_is_refused_by_name(own, tmp_path):
     folder = train_run(tmp_path / "run", "model=rnn", *own, *SHORT)
