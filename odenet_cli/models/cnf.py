@@ -85,13 +85,13 @@ class ContinuousFlow(nn.Module):
 
     def log_prob(self, x: Tensor, time: float = 1.0) -> Tensor:
         """Return log p(x) at a fraction `time` of the way, x (B, *S) -> (B,), by a solve back to the noise."""
-        check_shape(x, self.shape)
         # From data back to noise: ∫ ∇·f from T to 0 is minus the integral of the formula above.
         z, change = self._solve(x, [time * self.horizon, 0.0])
         return log_normal(z, self.base_variance) + change
 
     def to_noise(self, x: Tensor) -> Tensor:
         """Return the standard normal numbers that `generate` maps to x (B, *S)."""
+        check_shape(x, self.shape)
         z: Tensor = self.solver(self.field, x, [self.horizon, 0.0]).y
         return z / math.sqrt(self.base_variance)
 
@@ -111,12 +111,14 @@ class ContinuousFlow(nn.Module):
     @torch.no_grad()
     def flow(self, z: Tensor, times: Sequence[float]) -> Tensor:
         """Return particles starting at noise `z` (B, *S), at increasing fractions of the way: (T, B, *S)."""
+        check_shape(z, self.shape)
         ts = [0.0, *(time * self.horizon for time in times)]
         path: Tensor = self.solver(self.field, z, ts).y
         return path[None] if len(ts) == 2 else path[1:]
 
     def _solve(self, z: Tensor, ts: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return z and ∫ ∇·f dt at the second time."""
+        check_shape(z, self.shape)
         estimated = self.divergence == "hutchinson" and (self.training or math.prod(self.shape) > MAX_SCORED)
         # One draw for the whole solve, so that the field is smooth in time and its gradient that of one function.
         noise = hutchinson_noise(self.noise, z) if estimated else None

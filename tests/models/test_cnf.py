@@ -151,3 +151,11 @@ def test_points_of_other_dimensions_have_no_density(shape):
     for made in (ContinuousFlow(Linear(), (2,), TIGHT), planar):
         with pytest.raises(ValueError, match=re.escape(f"x has shape {shape}; this network takes (B, 2).")):
             made.log_prob(torch.randn(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", ["generate", "to_noise", "flow"])
+def test_noise_of_other_dimensions_is_no_sample(method):
+    flow = ContinuousFlow(Linear(), (2,), TIGHT)
+    given = (torch.randn(4, 2, 2, dtype=torch.float64), *([[0.5, 1.0]] if method == "flow" else []))
+    with pytest.raises(ValueError, match=r"x has shape \(4, 2, 2\); this network takes \(B, 2\)\."):
+        getattr(flow, method)(*given)
