@@ -5,6 +5,7 @@ Otherwise examines the solves of its first training samples, at its best weights
 
   stiff        the step size is limited by stability, not by accuracy
   blow_up      the solution ends before the last time
+  nonfinite    the field is NaN or infinite where the state is finite; when, and in which number
   jump         the field is discontinuous; at which times
   noise        two evaluations at one point differ: dropout, redrawn noise
   resolution   the dtype cannot resolve what the tolerance asks for

@@ -21,6 +21,7 @@ from odenet_cli.ode.diagnosis.causes import (
     blow_up,
     jump,
     noise,
+    nonfinite,
     optimiser,
     resolution,
     scale,
@@ -36,7 +37,7 @@ from odenet_cli.ode.state import Field
 from odenet_cli.ode.transforms import in_plain_mode
 
 # In this order, since non-finite weights or a noisy field look like many of the other causes too.
-CAUSES = (optimiser, noise, resolution, tolerance, stiff, blow_up, jump, scale, step_limit)
+CAUSES = (optimiser, noise, resolution, tolerance, stiff, blow_up, nonfinite, jump, scale, step_limit)
 KINDS = ("sound", *(cause.__name__.rpartition(".")[2] for cause in CAUSES), "unknown")
 MAX_ROUNDS = 8  # declaring a jump may reveal the next one
 MAX_TRIAL = 60_000  # evaluations of a trial, some seconds on a CPU

@@ -92,6 +92,12 @@ class TracedSolve:
         return None
 
 
+def stop_before(solve: TracedSolve, t: float) -> tuple[float, ...]:
+    """Return the output times up to 0.95 of the way to `t`, and that time."""
+    before = solve.t0 + 0.95 * (t - solve.t0)
+    return (*(s for s in solve.times if (before - s) * solve.direction > 0), before)
+
+
 def round_up(number: float) -> int:
     """Round up to two significant digits."""
     unit: int = 10 ** max(0, math.floor(math.log10(number)) - 1)

@@ -7,7 +7,7 @@ from itertools import takewhile
 
 import torch
 
-from odenet_cli.ode.diagnosis.finding import Finding, TracedSolve
+from odenet_cli.ode.diagnosis.finding import Finding, TracedSolve, stop_before
 
 
 def find(solve: TracedSolve) -> Finding | None:
@@ -34,12 +34,10 @@ def find(solve: TracedSolve) -> Finding | None:
         return None
     # |f| ~ (t* - t)^-p grows at the rate p / (t* - t): about 1 / rate of time is left.
     until = t[peak] + (1 / rate if not overflows else 0.0) * solve.direction
-    before = solve.t0 + 0.95 * (until - solve.t0)
     evidence = {"ends at t": until, "growth of |f|": growth, "doubling time": math.log(2) / rate}
     if len(solve.rhs.y0[0].shape) > 1:
         last = solve.trace.window[-1]
         evidence["sample"] = int(solve.f(last.t, last.y)[0].abs().flatten(1).amax(1).argmax())
     reason = f"the solution grows without bound: it ends at about t = {until:.3g}, before {solve.t1:.6g}"
     remedy = "bound the field (tanh, a smaller last layer), or stop before that time"
-    times = [s for s in solve.times if (before - s) * solve.direction > 0]
-    return Finding("blow_up", reason, evidence, [{"ts": (*times, before), "field": remedy}])
+    return Finding("blow_up", reason, evidence, [{"ts": stop_before(solve, until), "field": remedy}])
