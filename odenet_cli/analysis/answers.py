@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,14 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
     """
     net, record = trained(folder, config, which, eval_batch(config), predicted=True), known_data(folder)
     own = datasets.own_samples(*config.source(), record)
-    splits = {"test": net.data.test} if own is None else net.splits(eval_batch(config))
+    splits: dict[Any, Any] = {"test": net.data.test}
+    if own is not None:
+        splits = {**net.splits(eval_batch(config)), None: net.data.unlabelled}
     parts = {name: _ask(net, split, config) for name, split in splits.items()}
     output, truth = (torch.cat([part[n] for part in parts.values()]) for n in (0, 1))
-    judged = slice(None) if net.other_data else slice(len(output) - len(parts["test"][0]), None)
+    unlabelled = len(parts[None][0]) if own else 0
+    known = len(output) - unlabelled
+    judged = slice(0 if net.other_data else known - len(parts["test"][0]), known)
     places, truth = (own.row, own.y) if own else (torch.arange(len(output)), truth)
     split_known = own and not net.other_data
     columns = {"file": [own.names[n] for n in places.tolist()]} if own and own.names else {}
@@ -40,13 +45,16 @@ def answers(folder: Path, config: Config, which: str) -> tuple[pl.DataFrame, str
         more, line = _values(output, truth, record, judged)
     else:
         more, line = _classes(output, truth, record.get("classes") or [], judged)
-    if net.data.record.get("unlabelled"):
+    if not known:
         more = {name: column for name, column in more.items() if name not in ("label", *value_names(record))}
-        line = "the data have no y to compare with, or not in every row"
+        line = "the data have no y to compare with"
+    elif not net.other_data or unlabelled:
+        line += f" ({len(output[judged]):,} samples{'' if net.other_data else ' of the test'})"
+        line += f"; {unlabelled:,} samples without y are only predicted" if unlabelled else ""
     frame = (
         pl.DataFrame(columns | more | {"sample": places.numpy()}).select("sample", pl.exclude("sample")).sort("sample")
     )
-    return frame, line + (f" ({len(output[judged]):,} samples of the test)" if not net.other_data else "")
+    return frame, line
 
 
 def _ask(net: Trained, split: Split, config: Config) -> tuple[Tensor, Tensor]:
@@ -66,7 +74,10 @@ def _classes(logits: Tensor, label: Tensor, names: list[str], judged: slice) -> 
     """Return columns of label, class and probabilities, named by class if classes have names, and the error rate."""
     p, predicted = logits.softmax(1), logits.argmax(1)
     named = names or range(p.shape[1])
-    columns: dict[str, list[object]] = {"label": [named[k] for k in label], "class": [named[k] for k in predicted]}
+    columns: dict[str, list[object]] = {
+        "label": [named[k] if k >= 0 else None for k in label],
+        "class": [named[k] for k in predicted],
+    }
     columns |= {f"p{name}" if not names else f"p_{name}": p[:, k].tolist() for k, name in enumerate(named)}
     wrong = (predicted != label)[judged].float().mean()
     chosen = p.gather(1, predicted[:, None])[judged].mean()
@@ -81,7 +92,8 @@ def _values(
     predicted, y = output.double() * sd + mean, truth
     columns, names = dict[str, list[object]](), value_names(record)
     for k, name in enumerate(names):
-        columns |= {name: y[:, k].tolist(), f"{name}_predicted": predicted[:, k].tolist()}
+        known = [None if math.isnan(value) else value for value in y[:, k].tolist()]
+        columns |= {name: known, f"{name}_predicted": predicted[:, k].tolist()}
     errors = (predicted - y)[judged].square().mean(0).sqrt().tolist()
     told = [f"{name} {error:.4g}" if len(names) > 1 else f"{error:.4g}" for name, error in zip(names, errors)]
     return columns, f"RMSE {', '.join(told)}"

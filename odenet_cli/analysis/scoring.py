@@ -60,6 +60,8 @@ class Scorer:
         scored = sum(sizes[: config.trainer.limit_batches])
         count = f"{scored:,} of {self.split.size:,}" if scored < self.split.size else f"{scored:,}"
         self.title = f"{folder}: {run.weights}, {count} samples of {data} ({split})"
+        if (unlabelled := run.data.record.get("unlabelled")) and split == "all":
+            self.title += f"; {unlabelled:,} without y left out"
         evaluate(self.model, self.loss_fn, self.split, limit=1)  # warm up, so that the first time is comparable
 
     def row(self, config: Config) -> dict[str, Any]:

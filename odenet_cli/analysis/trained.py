@@ -53,7 +53,7 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: Config, which: str, batch_size: int, predicted: bool = False) -> Trained:
     """Load the run in `folder` with its `best` or `last` weights, and its held-out data in batches of `batch_size`.
 
-    predicted  only predictions are needed, so the data may lack y
+    predicted  only predictions are needed, so all samples may lack y
     """
     for name in APPENDED:
         check_file(folder / name)
@@ -62,10 +62,8 @@ def trained(folder: Path, config: Config, which: str, batch_size: int, predicted
     name, options = config.source()
     settings: dict[str, Any] = {"batch_size": 1, "eval_batch_size": batch_size, "seed": config.seed}
     data = datasets.load(name, options, **settings, device=where, dtype=build.dtype(config), run=trained_on)
-    if data.record.get("unlabelled") and not predicted:
-        raise RequestError(
-            f"{data.record['root']} has no y to compare with, or not in every row. For predictions: odenet predict."
-        )
+    if not (predicted or any(data.record["sizes"].values())):
+        raise RequestError(f"{data.record['root']} has no y to compare with. For predictions: odenet predict.")
     other_data = report_other_data(folder, trained_on, data.record)
     model = build.model(config, data.shape, data.classes).to(where)
     model.load_state_dict(state["model"])

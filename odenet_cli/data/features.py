@@ -3,7 +3,7 @@
 The other columns, or those in `x`, are the features: numbers, or words, with a 0/1 feature for each word. y are classes
 (words, or a few different integers) or numbers to predict, in one or several columns. Standardisation and held-out
 samples are as for arrays (see `common/labelled`). Features and words belong to the run: in another table columns are
-matched by name, and y may be missing.
+matched by name. Rows without y are ignored in training; later they are predicted, and in no split and no score.
 """
 
 from __future__ import annotations
@@ -107,22 +107,22 @@ class Source(OwnTable, LabelledSource):
                 "Fill it in, or ignore such rows: data.incomplete=drop.",
             )
         faults.raise_all()
-        unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else lacking
-        if self.run and unknown.any():
-            y = pl.DataFrame()  # some rows are to be predicted, so nothing is compared
-        elif unknown.any():
-            notes.append(f"{counted_rows(int((unknown & ~lacking).sum()))} without {' '.join(target)} ignored")
-        kept = ~(lacking | unknown) if y.width else ~lacking
-        if not kept.any():
+        unknown = y.select(pl.any_horizontal(pl.all().is_null())).to_series() if y.width else ~lacking
+        kept, unknown = ~(lacking | unknown), unknown & ~lacking
+        if unknown.any() and not self.run:
+            notes.append(f"{counted_rows(int(unknown.sum()))} without {' '.join(target)} ignored")
+        if not (kept | unknown if self.run else kept).any():
             raise RequestError(f"{cells.paths[0]}: no row has {' '.join(target)} and all features.")
         masks = {WHOLE: kept}
-        if words is not None:
+        if words is not None and kept.any():
             check_parts(cells, str(self.split), words.filter(kept).to_torch())
             masks = {split: kept & (words == n) for n, split in enumerate(PARTS)}
+        if self.run:
+            masks["unlabelled"] = unknown
         rows = torch.cat([mask.to_torch().nonzero().flatten() for mask in masks.values()])
         name = " ".join(target) or "y"
         parts = [
-            Part(split, x.filter(mask).to_numpy(), _answers(y, mask), "x", name, tuple(x.columns))
+            Part(split, x.filter(mask).to_numpy(), _answers(y, mask & kept), "x", name, tuple(x.columns))
             for split, mask in masks.items()
             if mask.any()
         ]
@@ -253,7 +253,7 @@ class Source(OwnTable, LabelledSource):
 
 def _answers(y: pl.DataFrame, mask: pl.Series) -> Any:
     """Return the values to predict in some rows, (N,) for one column or (N, K) for several; None if unknown."""
-    if not y.width:
+    if not mask.any():
         return None
     values = y.filter(mask).to_numpy()
     values = values.astype(str) if values.dtype == object else values

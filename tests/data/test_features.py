@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 import numpy
 import polars
@@ -11,6 +12,7 @@ from runs_kit import train_run
 from table_kit import HOW, write
 
 from odenet_cli import data
+from odenet_cli.commands import eval as eval_command
 from odenet_cli.commands import predict
 from odenet_cli.errors import RequestError
 
@@ -197,7 +199,7 @@ def test_names_of_columns_may_be_numbers(tmp_path):
     fit = {"path": str(own), "time": "target", "values": 600}
     assert data.prepare("observations", fit)["columns"][2:] == ["600"]
     new = write(tmp_path, "\n".join(["400,500,600", *(line.partition(",")[2] for line in lines)]), "new.csv")
-    assert sum(load(new, run=found.record).record["sizes"].values()) == 40
+    assert load(new, run=found.record).unlabelled.size == 40
     with pytest.raises(RequestError, match=r"line 1: numbers, but the first line must name the columns\. Add it\.$"):
         load(write(tmp_path, "\n".join(lines)), y="target")
 
@@ -235,11 +237,45 @@ def test_rows_that_lack_something_are_counted(tmp_path):
     assert sorted({*range(60)} - {*places.tolist()}) == [3, 9]
 
 
+@pytest.mark.parametrize(("y", "blank"), [("species", -1), ("price", math.nan)])
+def test_rows_without_y_are_in_no_split_of_a_run(tmp_path, y, blank):
+    """It goes on with the samples it began with; those to be predicted come last."""
+    rows = [{**row, y: "" if n % 10 == 3 else row[y]} for n, row in enumerate(ROWS)]
+    began = load(path := write(tmp_path, text(rows)), y=y)
+    again = load(path, run=began.record, y=y)
+    assert began.record["sizes"] == again.record["sizes"]
+    assert all(map(torch.equal, whole(began), whole(again)))
+    assert (again.unlabelled.size, again.record["unlabelled"]) == (6, 6)
+    assert {*map(str, again.unlabelled.rows[1].flatten().tolist())} == {str(blank)}
+    places = data.own_samples("features", {"path": str(path), "y": y}, began.record).row
+    assert places[-6:].tolist() == [3, 13, 23, 33, 43, 53]
+
+
+def test_eval_and_predict_score_the_rows_that_have_y(tmp_path, capsys):
+    rows = [{**row, "price": "" if n % 10 == 3 else row["price"]} for n, row in enumerate(ROWS)]
+    words = ["data=features", f"data.path={write(tmp_path, text(rows))}", "data.y=price", "model=resnet"]
+    folder = train_run(tmp_path / "run", *words, "model.width=4", "model.blocks=1", "device=cpu", "trainer.max_steps=9")
+    final = json.loads((folder / "run.json").read_text())["final"]
+    capsys.readouterr()
+    assert eval_command.main([str(folder)]) == 0
+    assert f"{final['rmse']:.5f}" in capsys.readouterr().out
+    new = write(tmp_path, text(rows[:20]), "new.csv")
+    assert eval_command.main([str(folder), f"data.path={new}"]) == 0
+    assert "18 samples of" in (told := capsys.readouterr().out)
+    assert "(all); 2 without y left out" in " ".join(told.split())
+    scored = json.loads((folder / "eval.jsonl").read_text().splitlines()[-1])
+    assert predict.main([str(folder), f"data.path={new}", f"out={tmp_path / 'out.csv'}"]) == 0
+    assert f"RMSE {scored['rmse']:.4g} (18 samples); 2 samples without y are only predicted" in capsys.readouterr().out
+    frame = polars.read_csv(tmp_path / "out.csv")
+    assert frame["price"].to_list() == [row["price"] or None for row in rows[:20]]
+    assert frame["price_predicted"].is_finite().all()
+
+
 def test_another_table_is_read_as_the_run_knows_it(tmp_path):
     run = load(write(tmp_path, text()), y="species").record
     new = write(tmp_path, text(ROWS[:5], without=("species", "id", "note")), "new.csv")
     found = load(new, run=run)
-    assert found.record["unlabelled"]
+    assert found.record["unlabelled"] == found.unlabelled.size == 5
     assert found.record["columns"] == run["columns"]
     part = load(write(tmp_path, text(ROWS[::-1], island="B")), run=run)
     assert part.classes == 3
@@ -294,7 +330,7 @@ def test_another_table_needs_no_column_of_the_split(tmp_path):
     lines = [f"{lines[0]},part", *(f"{line},{['train', 'test'][n // 4 % 2]}" for n, line in enumerate(lines[1:]))]
     run = load(write(tmp_path, "\n".join(lines)), y="wings", split="part").record
     found = load(write(tmp_path, text(without=("wings",)), "new.csv"), run=run, split="part", y="wings")
-    assert len(whole(found)[0]) == 60
+    assert found.unlabelled.size == 60
     with pytest.raises(RequestError, match=r"no column part \(data\.split=part\)"):
         load(write(tmp_path, text(), "own.csv"), y="wings", split="part")
 

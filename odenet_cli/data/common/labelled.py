@@ -103,7 +103,7 @@ class LabelledSource(OwnData):
             y = standardised(y, record["y_mean"], record["y_sd"])
             target = Target(tuple(record["y_mean"]), tuple(record["y_sd"]))
         return tensor_data(
-            split_rows((x, y), list(record["sizes"].values())),
+            split_rows((x, y), [*record["sizes"].values(), record.get("unlabelled", 0)]),
             spec,
             kind=partial(ImageSplit, dtype=spec.dtype),
             shape=tuple(record["input"]),

@@ -41,8 +41,8 @@ def check_forms(parts: Sequence[Part], layout: str | None, faults: Faults) -> st
     """Add errors of shapes and dtypes; return the layout of images (N, ·, ·, ·), None for other inputs."""
     for part in parts:
         _check_form(part, faults)
-    first = parts[0]
-    for part in parts[1:]:
+    first = next((part for part in parts if part.y is not None), parts[0])
+    for part in parts:
         if part.x.shape[1:] != first.x.shape[1:]:
             faults.add(
                 f"{part.x_name} has samples of shape {part.x.shape[1:]}, and {first.x_name} of {first.x.shape[1:]}",
@@ -223,14 +223,17 @@ def hold_out(parts: Sequence[Part], shares: dict[str, float]) -> tuple[Tensor, d
     """Return the order (N,) of all samples, training samples first, and the sizes of the splits.
 
     Splits that are not parts are drawn from the training samples, always in the same way and at random, since rows are
-    often in the order of their classes.
+    often in the order of their classes. Samples without y are in no split, and last.
 
     shares  of `valid` and `test` to hold out if there is no such part
     """
-    starts, total = {}, 0
+    starts, unlabelled, total = {}, [], 0
     for part in parts:
-        starts[part.split] = torch.arange(total, total + len(part.x))
-        total += len(part.x)
+        place = torch.arange(total, total := total + len(part.x))
+        if part.y is None:
+            unlabelled.append(place)
+        else:
+            starts[part.split] = place
     pool = starts.pop(WHOLE) if WHOLE in starts else starts.pop("train", torch.arange(0))
     pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))] if len(starts) < 2 else pool
     for split in ("test", "valid"):
@@ -239,4 +242,4 @@ def hold_out(parts: Sequence[Part], shares: dict[str, float]) -> tuple[Tensor, d
             count = min(max(1, count), len(pool)) if shares[split] else 0
             starts[split], pool = pool[len(pool) - count :], pool[: len(pool) - count]
     order = {"train": pool, **{split: starts[split] for split in ("valid", "test")}}
-    return torch.cat([*order.values()]), {split: len(rows) for split, rows in order.items()}
+    return torch.cat([*order.values(), *unlabelled]), {split: len(rows) for split, rows in order.items()}

@@ -56,6 +56,8 @@ class Data:
     shape   of one input, without the batch dimension
     task    the name of the task: its loss and metrics
     record  {used, sha256, root, sizes, warning}, plain values for `run.json`
+
+    `unlabelled` are the samples without y of data for a run, if its task has y.
     """
 
     train: Split
@@ -65,6 +67,7 @@ class Data:
     classes: int
     task: str
     record: dict[str, Any]
+    unlabelled: Split | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,13 +141,14 @@ def tensor_data(
     kind: Callable[..., TensorSplit] = TensorSplit,
     **of_training: Any,
 ) -> Data:
-    """Return training, validation and test rows as `Data` on the device, floating-point rows in the requested dtype.
+    """Return training, validation, test and perhaps unlabelled rows as `Data` on the device, floating-point rows in the
+    requested dtype.
 
     With fewer training samples than `spec.batch_size`, all of them form one batch.
 
     kind         makes a split from its rows; `of_training` are further fields of the training split
     """
-    train, valid, test = (
+    train, valid, test, *unlabelled = (
         tuple(row.to(spec.device, spec.dtype if row.is_floating_point() else row.dtype) for row in rows)
         for rows in splits
     )
@@ -156,6 +160,7 @@ def tensor_data(
         ),
         valid=kind(rows=valid, **fixed),
         test=kind(rows=test, **fixed),
+        unlabelled=kind(rows=unlabelled[0], **fixed) if unlabelled else None,
         shape=shape,
         classes=classes,
         task=task,

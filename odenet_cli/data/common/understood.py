@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KEYS = ("task", "input", "outputs", "classes", "x_mean", "x_sd", "y_mean", "y_sd")  # of the units in the record
 BYTES = [255.0]  # unit of images of bytes
+Y_DTYPES = {"classify": torch.int64, "regression": torch.float64}
 
 
 class Found(NamedTuple):
@@ -53,7 +54,7 @@ class Found(NamedTuple):
 
 
 class Understood(NamedTuple):
-    """Hold all samples, training samples first, and the record of the data.
+    """Hold all samples, training samples first and those without y last, and the record of the data.
 
     row    (N,) their indices in the data
     names  of the samples in the data, in their order there, if each is a file
@@ -85,11 +86,13 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
     task = run["task"] if run else choose_task(parts, source.task, faults)
     known = run["classes"] if run else []
     faults.raise_all()
-    if run is not None and parts[0].y is None:
-        y, classes = _unknown(len(x), run), known
+    if labelled := [part for part in parts if part.y is not None]:
+        y, classes = targets(labelled, task, known, faults)
     else:
-        y, classes = targets(parts, task, known, faults)
+        assert run is not None
+        y, classes = torch.empty((0, run["outputs"]) if task == "regression" else 0, dtype=Y_DTYPES[task]), known
     faults.raise_all()
+    y = _with_unknown(y, parts)
     outputs = y.shape[1] if task == "regression" else len(classes) or int(y.max()) + 1
     if run is None and task == "classify":
         check_labels(y[: len(parts[0].x)], classes or outputs, parts[0].y_name, faults)
@@ -116,7 +119,8 @@ def understand(source: LabelledSource, state: Hashable) -> Understood:
     if record is not None and found.sha256 != record.get("sha256"):
         notes += _say_shifted(x, record, parts[0])
     warning = "\n".join(f"{found.where}: {note}" for note in (*found.notes, *notes)) or None
-    more = {"about": _about(units, x), **units, **({"unlabelled": True} if parts[0].y is None else {})}
+    unlabelled = len(x) - sum(sizes.values())
+    more = {"about": _about(units, x), **units, **({"unlabelled": unlabelled} if unlabelled else {})}
     record = data_record(source, sizes, sha256=found.sha256, root=found.where, warning=warning)
     return Understood(x, y, row, {**record, **more, **found.more}, found.names)
 
@@ -131,11 +135,12 @@ def _say_alone(x: Tensor, y: Tensor, row: Tensor, found: Found) -> list[str]:
     return said
 
 
-def _unknown(count: int, run: Mapping[str, Any]) -> Tensor:
-    """Return placeholders for unknown y: NaN, or a label of no class."""
-    if run["task"] == "regression":
-        return torch.full((count, run["outputs"]), torch.nan, dtype=torch.float64)
-    return torch.full((count,), -1)
+def _with_unknown(y: Tensor, parts: Sequence[Part]) -> Tensor:
+    """Return y of all parts from that of those that have it; unknown ones are NaN, or a label of no class, -1."""
+    known = torch.cat([torch.full((len(part.x),), part.y is not None) for part in parts])
+    whole = y.new_full((len(known), *y.shape[1:]), torch.nan if y.is_floating_point() else -1)
+    whole[known] = y
+    return whole
 
 
 def _fit_units(units: dict[str, Any], x: Tensor, y: Tensor, part: Part, faults: Faults) -> list[str]:
