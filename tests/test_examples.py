@@ -25,10 +25,11 @@ FINDS = {
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("name", FINDS)
-def test_example(name, tmp_path):
-    """Its own words say what it finds."""
+def test_example(name, tmp_path, monkeypatch):
+    """Its own words say what it finds; its figure is where it was started."""
     mpl.use("agg")
-    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](str(tmp_path / "figure.png"))
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]("figure.png")
     assert FINDS[name](found)
     assert (tmp_path / "figure.png").stat().st_size > 5000
 

@@ -3,7 +3,6 @@
 RUN is a run of model=cnf. Without one, a small flow is trained on two moons first, in a temporary folder.
 """
 
-import os
 import sys
 import tempfile
 
@@ -18,8 +17,8 @@ TOLERANCES = [10.0**-k for k in range(1, 7)]
 
 def main(figure="load_and_refine.png", folder=None):
     if folder is None:
-        os.chdir(tempfile.mkdtemp())
-        run = odenet.train(WORDS)
+        with tempfile.TemporaryDirectory() as place:
+            run = odenet.train([*WORDS, f"hydra.run.dir={place}/run"])
     else:
         run = odenet.load(folder)
     print(f"{run.config.name}: trained at {run.solver.rtol:g}, {run.metrics[-1]['loss']:.3f} nat a point")
