@@ -91,13 +91,14 @@ def write_forecast(request: Namespace, config: Config) -> int:
     from odenet_cli.analysis.forecast import Question, forecast
     from odenet_cli.analysis.forecast_rows import describe_coverage, first_series, frame_of
     from odenet_cli.analysis.held_out_forecast import held_out_forecast
-    from odenet_cli.data.common.table_cells import counted_names
+    from odenet_cli.data.common.table_cells import counted_names, natural
     from odenet_cli.report import forecast_figure, style
 
     question = Question(request.seen, request.horizon, request.times or [], request.draws, request.seed)
     tables = {**dict.fromkeys(("table", "csv"), forecast), "observations": fitted_forecast}
     predict = tables.get(config.data["name"], held_out_forecast)
     result = predict(request.folder, config, request.checkpoint, question)
+    result = result._replace(series=sorted(result.series, key=lambda series: natural(series.name)))
     frame = frame_of(result)
     write_frame(request.out, frame)
     if result.empty:

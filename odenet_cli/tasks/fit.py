@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odenet_cli.data.common.table_cells import natural
 from odenet_cli.data.observations import Observations
 from odenet_cli.tasks.common import inference
 from odenet_cli.tasks.common.scores import Score
@@ -60,7 +61,9 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
     """Return the estimates with their errors, and warnings about the errors."""
     problem = Observations(*next(iter(data.test.epoch(0))))
     columns, found = data.record["columns"][2:], inference.infer(model, problem)
-    names = model.free_names(data.record["series"])
+    names, order = model.free_names(data.record["series"]), model.listing(data.record["series"], natural)
+    estimates = inference.estimates(model, problem, found, names)
+    found, names = found.listed(order), [names[n] for n in order]
     follow = inference.autocorrelations(model, problem, found.residuals, columns)
     per_column = len(found.residuals) / len(columns)
     offset = model.offset(problem)
@@ -71,7 +74,7 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
     )
     sigma = (found.variance**0.5 * model.sigma).tolist()
     return {
-        "estimates": inference.estimates(model, problem, found, names),
+        "estimates": {name: estimates[name] for name in names},
         "correlation": found.correlation.tolist() if len(names) <= 50 else None,
         "sigma": dict(zip(columns, sigma)),
         "observations": len(found.residuals),
@@ -84,17 +87,20 @@ def sanity_check(model: Any, data: Any, scores: dict[str, Any], count: int) -> t
 
 @torch.no_grad()
 def figure_data(model: Any, data: Any, per_sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a few series: the observations, the path between them, and the 90 % band of observations."""
+    """Return a few series, first by name: the observations, the path between them, the 90 % band of observations."""
     problem = Observations(*next(iter(data.test.epoch(0))))
     found = inference.infer(model, problem)
     share = torch.linspace(0, 1, FINE, dtype=problem.times.dtype, device=problem.times.device)
     at = problem._replace(times=share.expand(len(problem.series), FINE))
     _, band = inference.forecast(model, problem, found, at, (LEVELS[0], 0.5, LEVELS[1]))
     begins, lasts = problem.begins[:, None], problem.lasts[:, None]
+    names = data.record["series"]
+    shown = torch.tensor(sorted(range(len(names)), key=lambda n: natural(names[n]))[:SERIES])
     return {
-        "times": (begins + lasts * problem.times)[:SERIES],
-        "values": problem.values[:SERIES],
-        "held_out": problem.held_out[:SERIES],
-        "fine": (begins + lasts * share)[:SERIES],
-        "band": band[:, :SERIES],
+        "series": shown,
+        "times": (begins + lasts * problem.times)[shown],
+        "values": problem.values[shown],
+        "held_out": problem.held_out[shown],
+        "fine": (begins + lasts * share)[shown],
+        "band": band[:, shown],
     }

@@ -5,17 +5,23 @@ import os
 import sys
 
 import numpy
+import polars
 import pytest
 import torch
 from runs_kit import train_run
 
 import odenet_cli
-from odenet_cli.analysis.trained import needs_solver
+from odenet_cli.analysis.trained import needs_solver, trained
+from odenet_cli.commands import predict
 from odenet_cli.config.saved import load
+from odenet_cli.data.observations import Observations
 from odenet_cli.errors import RequestError
 from odenet_cli.models.fit import Fit
 from odenet_cli.report import pictures
+from odenet_cli.report.pictures import fit
+from odenet_cli.report.runs import read_run
 from odenet_cli.request.compose import compose
+from odenet_cli.tasks.common import inference
 from odenet_cli.training import check
 from odenet_cli.training.ending import estimate_lines
 
@@ -122,6 +128,38 @@ def test_a_stopped_fit_goes_on_to_the_same_bits(train, tmp_path, metrics, checkp
     assert all(torch.equal(a, b) for a, b in zip(*(checkpoint_of(f)["model"].values() for f in (whole, parts))))
     estimates = [json.loads((folder / "run.json").read_text())["final"]["estimates"] for folder in (whole, parts)]
     assert estimates[0] == estimates[1]
+
+
+def test_series_are_listed_by_name(tmp_path):
+    """The checkpoint and the record have them in an order of their own."""
+    starts, names = {f"p{n}": 0.5 + 0.2 * n for n in range(12)}, [f"p{n}" for n in range(12)]
+    t, rng = numpy.arange(10), numpy.random.default_rng(0)
+    size = {name: 10 / (1 + (10 / y0 - 1) * numpy.exp(-t)) + 0.01 * rng.normal(size=10) for name, y0 in starts.items()}
+    rows = [f"{name},{a},{b}" for name in names for a, b in zip(t, size[name])]
+    (tmp_path / "own.csv").write_text("\n".join(["series,time,size", *rows]))
+    words = ("model=fit", "model.field=logistic", "data=table", f"data.path={tmp_path / 'own.csv'}", *FAST)
+    folder = train_run(tmp_path / "run", *words, "logger=none")
+    record = json.loads((folder / "run.json").read_text())
+    found, own = record["final"]["estimates"], record["data"]["series"]
+    assert own != names
+    assert [*found] == ["rate", "capacity", *(f"size(0) of {name}" for name in names)]
+    assert [found[f"size(0) of {name}"]["value"] for name in names] == pytest.approx([*starts.values()], abs=0.03)
+
+    run = trained(folder, load(folder), "best", 1)
+    inferred = inference.infer(run.model, Observations(*next(iter(run.data.test.epoch(0)))))
+    place = [0, 1, *(2 + own.index(name) for name in names)]
+    assert numpy.array(record["final"]["correlation"]) == pytest.approx(inferred.correlation[place][:, place].numpy())
+    listed = inferred._replace(combinations=[[2, 5]], bounds=torch.arange(14.0)).listed(place)
+    assert listed.combinations == [sorted([place.index(2), place.index(5)])]
+    assert listed.bounds.tolist() == place
+
+    with numpy.load(folder / "figures" / "fit.npz") as arrays:
+        first = arrays["values"][:, 0, 0]
+    assert first == pytest.approx([size[name][0] for name in names[:8]], rel=1e-6)
+        (figure,) = fit.draw(dict(arrays), read_run(folder)).values()
+    assert [axes.get_title("left") for axes in figure.axes] == names[:8]
+    assert predict.main([str(folder), f"out={tmp_path / 'out.csv'}"]) == 0
+    assert polars.read_csv(tmp_path / "out.csv")["series"].unique(maintain_order=True).to_list() == names
 
 
 def test_a_run_is_described_before_it_searches_for_a_start(train, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +80,11 @@ def fault(path: Path, line: int, text: str) -> RequestError:
 def brief(text: str) -> str:
     """Shorten a text to at most 100 characters."""
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def natural(name: str) -> list[str | int]:
+    """Return the key by which names are listed for a reader: p2 before p10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def counted_rows(count: int) -> str:

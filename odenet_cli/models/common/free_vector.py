@@ -70,6 +70,12 @@ class FreeVector(nn.Module):
         states = [name for name, free in zip(self.states, self.free_states.tolist()) if free]
         return shared + [f"{state}(0)" + (f" of {s}" if len(series) > 1 else "") for s in series for state in states]
 
+    def listing(self, series: Sequence[str], key: Callable[[str], Any]) -> list[int]:
+        """Return the order of the numbers of a free vector for a reader: parameters, then series sorted by `key`."""
+        p, own = int(self.free.sum()), int(self.free_states.sum())
+        by_name = sorted(range(len(series)), key=lambda s: key(series[s]))
+        return [*range(p), *(p + own * s + n for s in by_name for n in range(own))]
+
     def get_free(self, problem: Any) -> Tensor:
         return self._vector(problem, to_free)
 

@@ -20,7 +20,7 @@ def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
     """Draw `fit`: a row of panels a column of the table, a panel a series."""
     data = run.record.get("data") or {}
     names, series = ([*map(style.plain, data.get(key) or ())] for key in ("columns", "series"))
-    names = names[1:]
+    names, drawn = names[1:], arrays.get("series", range(len(series)))  # older runs show the first of the record
     count, columns = len(arrays["times"]), arrays["values"].shape[2]
     shown = min(count, max(1, MAX_PANELS // columns))
     across = shown if shown > 1 else min(columns, 3)
@@ -41,8 +41,8 @@ def draw(arrays: dict[str, Any], run: Run) -> dict[str, Figure]:
             axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel(names[1 + c] if s == 0 and len(names) > 1 + c else "")
         axes.set_xlabel(names[0] if n >= shown * columns - across and names else "")
-        if shown > 1 and c == 0 and s < len(series):
-            axes.set_title(series[s], fontsize=6)
+        if shown > 1 and c == 0 and drawn[s] < len(series):
+            axes.set_title(series[drawn[s]], fontsize=6)
     if shown < len(series):
         style.head(figure, f"the first {shown} of {len(series):,} series")
     entries = {

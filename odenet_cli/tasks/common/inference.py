@@ -48,6 +48,17 @@ class Inference(NamedTuple):
         """Return the quantile of Student's t."""
         return float(stdtrit(self.freedom, share))
 
+    def listed(self, order: Sequence[int]) -> Inference:
+        """Return the same with the numbers of the free vector in another order, for a reader."""
+        place = {n: at for at, n in enumerate(order)}
+        return self._replace(
+            covariance=self.covariance[order][:, order],
+            correlation=self.correlation[order][:, order],
+            determined=self.determined[order],
+            combinations=[sorted(place[n] for n in members) for members in self.combinations],
+            bounds=self.bounds[order],
+        )
+
 
 def infer(model: Any, problem: Any) -> Inference:
     """Return the inference at the minimum of a fit."""
