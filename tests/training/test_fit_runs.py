@@ -155,7 +155,7 @@ def test_series_are_listed_by_name(tmp_path):
 
     with numpy.load(folder / "figures" / "fit.npz") as arrays:
         first = arrays["values"][:, 0, 0]
-    assert first == pytest.approx([size[name][0] for name in names[:8]], rel=1e-6)
+        assert first == pytest.approx([size[name][0] for name in names[:8]], rel=1e-6)
         (figure,) = fit.draw(dict(arrays), read_run(folder)).values()
     assert [axes.get_title("left") for axes in figure.axes] == names[:8]
     assert predict.main([str(folder), f"out={tmp_path / 'out.csv'}"]) == 0
