@@ -66,7 +66,7 @@ def test_all_faults_are_told_at_once(load):
         "  line 11: time='later' is not a finite number, such as -1.5 or 2e-3. Correct it, or delete the row.",
         "  line 14: y=1e+300 is beyond ±1e+100. Correct it, rescale y, or delete the row.",
         "  line 22: series s3 already has the time 1 in line 21. Delete one of them, set data.repeats=mean, or "
-        "name the column that identifies the series: data.series=NAME.",
+        "name the columns that together identify the series: data.series=[series,NAME].",
     ]
 
 

@@ -121,7 +121,7 @@ def make(cells: Cells, source: Source, keep: Collection[str] = ()) -> Table:
         cells.notes.append(note)
     keys = [f"{n}" for n in range(len(value_names))], [f"c{n}" for n in range(len(known) - static)]
     average, words = source.repeats == "mean", [] if source.variable else words
-    given, order, empty, blank, notes = _arrange(base, *keys, faults, average, tell, words)
+    given, order, empty, blank, notes = _arrange(base, *keys, faults, average, tell, words, columns.series)
     every = base.filter(pl.col("name").is_in(order)) if static else base
     full, filled = table_controls.complete(given, every, list(known), static, source, faults)
     faults.raise_all()
@@ -268,6 +268,7 @@ def _arrange(
     average: bool,
     tell: Callable[[float], str],
     words: Sequence[str],
+    series: Sequence[str],
 ) -> tuple[pl.DataFrame, list[str], list[str], pl.DataFrame, list[str]]:
     """Return the rows by series and time, with the number of the series as `code`; the names of series, and of those
     without any value; names and times of the rows without any; and notes.
@@ -276,6 +277,7 @@ def _arrange(
            `kind` of each row if a row is one measurement
     tell   formats a time
     words  omitted columns, one of which may distinguish rows of the same time
+    series  columns that name the series
     """
     notes = []
     sound = base.filter(pl.col("name").is_not_null(), pl.col("time").is_not_null())
@@ -301,7 +303,7 @@ def _arrange(
         points = points.group_by("code", "time", maintain_order=True).agg(pl.col("row", "name").first(), mean)
         notes.append(f"{counted_rows(len(repeats))} with equal times averaged")
     elif len(repeats):
-        _report_repeats(faults, repeats, tell, words)
+        _report_repeats(faults, repeats, tell, words, series)
     if not faults.kinds:
         alone = points.filter(is_point).filter(pl.len().over("code") == 1)
         faults.add(
@@ -312,7 +314,9 @@ def _arrange(
     return points, names, without, blank, notes
 
 
-def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str], words: Sequence[str]) -> None:
+def _report_repeats(
+    faults: Faults, repeats: pl.DataFrame, tell: Callable[[float], str], words: Sequence[str], series: Sequence[str]
+) -> None:
     later = repeats.with_columns(pl.max_horizontal("row", "before"), pl.min_horizontal("row", "before").alias("before"))
     first = later.sort("row").row(0, named=True)
     cells, remedy = faults.cells.frame, "Delete one of them, set data.repeats=mean"
@@ -320,8 +324,11 @@ def _report_repeats(faults: Faults, repeats: pl.DataFrame, tell: Callable[[float
         if (cells[name].gather(later["row"]) != cells[name].gather(later["before"])).fill_null(False).all():
             remedy = f"If {name} names what a row measures, set data.variable={name}; otherwise delete one of them"
             break
+    naming = "the column that identifies the series: data.series=NAME"
+    if series:
+        naming = f"the columns that together identify the series: data.series=[{','.join(series)},NAME]"
     faults.add(
         later["row"].sort(),
         f"series {first['name']} already has the time {tell(first['time'])} in {faults.line(first['before'])}",
-        f"{remedy}, or name the column that identifies the series: data.series=NAME.",
+        f"{remedy}, or name {naming}.",
     )
