@@ -14,8 +14,10 @@ from odenet_cli.report import scales, style
 from odenet_cli.report.compare import Comparison, Group, distinguishing_keys
 from odenet_cli.report.statistics import grouped
 from odenet_cli.report.text import group_label, keys_title
+from odenet_cli.scores import Score, scores_of
 
 BACKWARD: style.Look = {"mfc": "white", "linestyle": (0, (3, 1.5))}
+LOSS = Score("loss", "loss", 4)
 Measure = tuple[str, float, style.Look]  # name, factor, and how it looks
 
 
@@ -114,9 +116,13 @@ def _lines(comparison: Comparison, key: str) -> tuple[list[Line], str, str]:
 
 
 def _score(groups: list[Group]) -> tuple[str, str, float]:
-    """Return title, name and factor of the test score: the error where any group has one, else the loss."""
-    has_error = any(group.spread("error") for group in groups)
-    return ("test error (%)", "error", 100) if has_error else ("test loss", "loss", 1)
+    """Return title, name and factor of the test score: the error where any group has one, else the main score of all
+    groups, else the loss."""
+    if any(group.spread("error") for group in groups):
+        return "test error (%)", "error", 100
+    main = {next(iter(scores_of(run.final)), LOSS) for group in groups for run in group.done}
+    score = main.pop() if len(main) == 1 else LOSS
+    return f"test {score.title}", score.name, score.factor
 
 
 def _draw_line(axes: Axes, line: Line, key: str, measure: Measure, shift_pt: float) -> list[float]:

@@ -118,6 +118,20 @@ def test_against_a_swept_key(sweep):
     ]
 
 
+def test_the_score_is_that_of_the_table(tmp_path, write):
+    """A regression has an RMSE in the units of y; runs that share no score have their loss."""
+    rtols = [{"solver.rtol": rtol} for rtol in (1e-1, 1e-2)]
+    scores = {"rmse": 12.5, "r2": 0.9}
+    folders = [write(tmp_path / str(n), config, error=None, final=scores) for n, config in enumerate(rtols)]
+    axes = against.sweep(made(folders), "solver.rtol").axes[0]
+    assert axes.get_title("left") == "test RMSE"
+    assert list(axes.containers[0].lines[0].get_ydata()) == [12.5, 12.5]
+    assert against.tradeoff(made(folders), "solver.rtol").axes[0].get_ylabel() == "test RMSE"
+    other = write(tmp_path / "flow", {"solver.rtol": 1e-3}, error=None, final={"nll": 1.0})
+    mixed = against.sweep(made([*folders, other]), "solver.rtol").axes[0]
+    assert mixed.get_title("left") == "test loss"
+
+
 def test_error_against_evaluations(sweep):
     figure = against.tradeoff(made(sweep), "solver.rtol")
     axes, bar = figure.axes
