@@ -134,7 +134,8 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
     without_solver -= {run.network for run in runs if run.has_solver}
     digests, several_starts = defaultdict(set), _have_several_starts(runs)
     for run in runs:
-        digests[run.config.get("data.name")].add(run.data_digest)
+        if run.record.get("data"):  # one that failed before may have none
+            digests[run.config.get("data.name")].add(run.data_digest)
     settings = []
     for run in runs:
         setting = {key: value for key, value in run.config.items() if key not in IGNORED}
@@ -142,10 +143,12 @@ def _settings(runs: Sequence[Run]) -> list[Setting]:
             setting["trainer.lengthened"] = run.lengthened
         if run.network in without_solver:  # its solver was never called
             setting |= {key: None for key in setting if key.startswith(SOLVER_KEYS)}
+        if len((run.record.get("data") or {}).get("input") or ()) == 1:  # vectors, for which every stem is linear
+            setting.pop("model.stem", None)
         if setting.get("checkpoint") is not None:  # a path, and each seed may have been trained from weights of its own
             setting["checkpoint"] = run.origin if several_starts else "given"
         if len(digests[run.config.get("data.name")]) > 1:
-            setting["data.sha256"] = run.data_digest[:12]
+            setting["data.sha256"] = run.data_digest[:12] or None
         settings.append(setting)
     for atol in {key for setting in settings for key in setting if key.endswith(".atol")}:
         if all(setting.get(atol) == setting.get(atol[:-4] + "rtol") for setting in settings):

@@ -83,6 +83,11 @@ def interval(spread: Spread | None, places: int, factor: float = 1) -> str:
     return f"{factor * spread.low:.{places}f} to {factor * spread.high:.{places}f}"
 
 
+def odenet_versions(group: Group) -> set[str]:
+    """Return the versions of odenet that made the runs of which the means are."""
+    return {str((run.record.get("versions") or {}).get("odenet", "unknown")) for run in group.done}
+
+
 def epoch_s(group: Group) -> Spread | None:
     """Return the spread of the seconds of an epoch; None for runs of several machines, whose mean is of none."""
     return group.spread("epoch_s") if len({run.record.get("device") for run in group.done}) == 1 else None
@@ -210,6 +215,10 @@ def _notes(comparison: Comparison, provenance: Provenance) -> list[str]:
         notes.append("±: standard deviation over seeds; interval: of the mean, by Student's t.")
     if comparison.mixed:
         notes.append(f"Rows are means over {', '.join(comparison.mixed)} too: `by=` does not separate them.")
+    if rows := [str(number) for number, group in enumerate(comparison.groups, 1) if len(odenet_versions(group)) > 1]:
+        versions = sorted({version for group in comparison.groups for version in odenet_versions(group)})
+        many = "s" * (len(rows) > 1)
+        notes.append(f"Row{many} {', '.join(rows)}: means over versions {', '.join(versions)} of odenet.")
     if any(len({run.seed for run in group.done}) < len(group.done) for group in comparison.groups):
         notes.append("Runs of one seed count as one, with their mean.")
     if told := [text for number, group in enumerate(comparison.groups, 1) if (text := _times(number, group))]:

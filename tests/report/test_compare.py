@@ -77,6 +77,20 @@ def test_other_data_under_the_same_name_is_told_apart(runs):
     assert found.keys == ["data.sha256"]
 
 
+def test_a_run_that_failed_before_its_data_were_read_is_in_the_row_of_the_others(runs):
+    found = compare([*runs({}), *runs({"seed": 1}, status="failed", reason="no memory", data=None)])
+    assert (found.keys, shape(found)) == ([], [((), 2)])
+
+
+def test_a_network_on_vectors_has_no_stem(runs):
+    """It is one linear layer, whatever model.stem says."""
+    vectors = {"data": {"used": "features", "sha256": "ab", "input": [4]}}
+    found = compare(runs({"model.stem": "conv"}, {"model.stem": "res", "seed": 1}, **vectors))
+    assert (found.keys, "model.stem" in found.common) == ([], False)
+    images = {"data": {"used": "images", "sha256": "ab", "input": [1, 8, 8]}}
+    assert compare(runs({}, **images)).common["model.stem"] == "conv"
+
+
 def test_data_in_several_files_are_told_apart_by_any_of_them(runs):
     """MNIST's record has a digest for each file."""
     one, other = ({"data": {"used": "mnist", "sha256": {"images": "ab", "labels": digest}}} for digest in ("cd", "ef"))

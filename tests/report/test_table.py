@@ -124,6 +124,9 @@ def test_notes_say_what_a_row_is_a_mean_of(tmp_path, write):
     assert "Rows are means over optim.lr too" in text
     assert "Runs of one seed count as one" in text
     assert "Times come from several machines" in text
+    assert "of odenet." not in text
+    old = [write(tmp_path / f"old {n}", MLP, seed=n, versions={"odenet": f"0.{n}.0"}) for n in (1, 2)]
+    assert "Row 2: means over versions 0.1.0, 0.2.0 of odenet." in comparison_text(*made([rates[0], *old]))
 
 
 def test_no_mean_is_taken_of_the_times_of_two_machines(tmp_path, write):
