@@ -100,7 +100,8 @@ class LoadedRun:
     def with_solver(self, **changes: Any) -> LoadedRun:
         """Return the same run with a copy of its network whose solver has these settings changed (rtol, atol, …).
 
-        An rtol without an atol sets both; `steps` makes the solver one of fixed steps, an rtol makes it adaptive.
+        An rtol without an atol sets both; `steps` makes the solver one of fixed steps, an rtol makes it adaptive. A
+        method alone keeps the kind: dopri5 for rk4 takes as many fixed steps; for a tolerance name `rtol` too.
         Raises TypeError or ValueError for a setting that the solver does not have.
         """
         model = copy.deepcopy(self.model)

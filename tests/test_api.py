@@ -220,19 +220,25 @@ def test_another_may_have_the_last_word(run, monkeypatch, end):
 
 
 @pytest.mark.numerics
-def test_an_interrupt_of_this_process_alone_stops_the_run(tmp_path):
-    """As that of a notebook's front end may be; the run keeps its checkpoint, and says how it goes on."""
+@pytest.mark.parametrize(("kill", "name"), [(os.kill, "SIGTERM"), (os.killpg, "SIGINT")], ids=["alone", "both"])
+def test_an_interrupt_stops_the_run(tmp_path, kill, name):
+    """It reaches this process alone or, as from a notebook's front end, the run too, which tells what came first. It
+    keeps its checkpoint, and says how it goes on."""
     words = [*WORDS[:5], "trainer.epochs=400", "hydra.run.dir=R"]
     code = f"import odenet_cli; odenet_cli.train({words})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     said = []
     for line in process.stdout:
         said.append(line)
         if line.startswith("epoch 1 "):
-            os.kill(process.pid, signal.SIGINT)
+            kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) != 0
     assert "odenet train resume=R" in "".join(said)
-    assert odenet.load(tmp_path / "R").record["status"] == "interrupted"
+    record = odenet.load(tmp_path / "R").record
+    assert record["status"] == "interrupted"
+    assert record["reason"].startswith(f"{name} after step ")
 
 
 def test_importing_the_package_imports_no_torch():

@@ -14,8 +14,13 @@ class Stop:
     """Catch SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP while open; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        self._names: list[str] = []
         self._before: dict[int, Any] = {}
+
+    @property
+    def name(self) -> str | None:
+        """The first signal that came: one that follows, such as a scheduler's SIGTERM, only repeats it."""
+        return next(iter(self._names), None)
 
     @property
     def code(self) -> int:
@@ -35,6 +40,6 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.name == "SIGINT" and number == signal.SIGINT:
+        if number == signal.SIGINT and "SIGINT" in self._names:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self._names.append(signal.Signals(number).name)
