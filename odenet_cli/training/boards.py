@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from odenet_cli.config.schema import Config
 from odenet_cli.errors import RequestError, RunFailed
 from odenet_cli.scores import ERROR, SCORE_NAMES, scores_of
 
+log = logging.getLogger("odenet")
 TAGS = {  # of all but the metrics of the task, whose tags are name/split
     ERROR.name: "error_percent/{split}",
     "nfe_forward": "nfe/forward",
@@ -199,6 +201,17 @@ class Wandb(Board):
 
 
 BOARDS = {"tensorboard": TensorBoard, "wandb": Wandb, "none": Board}
+FILES = {"tensorboard": "events.out.*", "wandb": "wandb/*run-*-*"}  # of a board in the run's folder
+
+
+def say_left(folder: Path, logger: str) -> None:
+    """Warn of files that another board left in the folder of a continued run; they are the user's to delete."""
+    for name, pattern in FILES.items():
+        if name != logger and any(folder.glob(pattern)):
+            log.warning(
+                "logger=%s: what %s shows of this run ends where it was stopped. logger=%s would show all of it.",
+                *(logger, name, name),
+            )
 
 
 def check_installed(config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from odenet_cli.config.schema import Config
 from odenet_cli.metrics import MetricsFile, read_metrics
-from odenet_cli.training.boards import BOARDS
+from odenet_cli.training.boards import BOARDS, say_left
 
 
 class Logbook:
@@ -18,6 +18,7 @@ class Logbook:
 
     def __init__(self, folder: Path, config: Config, size: int = 0) -> None:
         self.metrics = MetricsFile(folder, size)
+        say_left(folder, config.logger)
         self.board = BOARDS[config.logger](folder, config)
         for record in read_metrics(folder):
             self.board.add(record)

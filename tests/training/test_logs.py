@@ -200,6 +200,17 @@ def test_what_tensorboard_lost_is_drawn_again_from_the_records(tmp_path, tiny, f
     assert len(list(tmp_path.glob("events.out.*"))) == 1
 
 
+def test_files_of_another_board_stay_and_are_named(tmp_path, tiny, caplog):
+    Logbook(tmp_path, tiny()).close()
+    (left,) = tmp_path.glob("events.out.*")
+    Logbook(tmp_path, tiny("logger=none")).close()
+    assert left.exists()
+    assert "what tensorboard shows of this run ends where it was stopped" in caplog.text
+    caplog.clear()
+    Logbook(tmp_path, tiny()).close()
+    assert not caplog.text
+
+
 def test_a_checkpoint_hands_all_events_to_the_system(tmp_path, tiny):
     """TensorBoard's writer holds records back for minutes; those before a checkpoint would be lost by a kill."""
     book = Logbook(tmp_path, tiny())
