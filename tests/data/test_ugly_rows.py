@@ -52,7 +52,7 @@ def test_words_that_are_there_again_are_no_totals(tmp_path, name):
     assert sum(run["sizes"].values()) == 60
     if name == "features":
         few = write(tmp_path, "of,a\nmax,3\nmean,4\n", "new.csv")
-        assert sum(data.load(name, {"path": str(few)}, run=run, **HOW).record["sizes"].values()) == 2
+        assert data.load(name, {"path": str(few)}, run=run, **HOW).unlabelled.size == 2
     for day in (1, 2):  # once in each file
         write(tmp_path, "\n".join(["of,a,b", *lines[day:], "Total,473,420.5"]), f"day{day}.csv")
     with pytest.raises(RequestError, match="of='Total' is not a sample but the total of others"):
