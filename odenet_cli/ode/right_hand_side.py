@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -121,8 +121,11 @@ class RightHandSide:
         else:
             self.stats.nfe_forward += evaluations
 
-    def count_vjps(self, values: State, evaluations: int) -> State:
-        """Return `values`, computed by so many evaluations, with hooks that count as many backward products."""
+    def count_vjps(self, values: State, evaluations: int, check: Callable[[], None] | None = None) -> State:
+        """Return `values`, computed by so many evaluations, with hooks that count as many backward products.
+
+        check  called by each backward pass that comes here
+        """
         if not self.counts_vjps or not any(k.requires_grad for k in values):
             return values
         # A hook, since only it knows whether and how often a backward pass comes here.
@@ -133,6 +136,8 @@ class RightHandSide:
             if this_pass != last_pass[0]:
                 last_pass[0] = this_pass
                 stats.vjps += evaluations
+                if check is not None:
+                    check()
 
         counted = []
         for k in values:

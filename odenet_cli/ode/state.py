@@ -35,8 +35,9 @@ class CountedField(VectorField, Protocol):
         """Add evaluations that a kernel has made."""
         ...
 
-    def count_vjps(self, values: State, evaluations: int) -> State:
-        """Return `values`, computed by so many evaluations; a backward pass through them counts as many products."""
+    def count_vjps(self, values: State, evaluations: int, check: Callable[[], None] | None = None) -> State:
+        """Return `values`, computed by so many evaluations; a backward pass through them counts as many products, and
+        calls `check`."""
         ...
 
 

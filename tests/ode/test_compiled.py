@@ -240,6 +240,19 @@ def test_a_compiled_replay_has_a_second_derivative():
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
+def test_a_graph_that_is_to_be_kept_is_refused_with_the_way_out():
+    """torch speaks of donated buffers, of which a linear field has none: its graph is kept."""
+    y0, solve = Y0.clone().requires_grad_(), Adaptive(method="bosh3", rtol=1e-4, atol=1e-4, compile=True)
+    for keep in ({"retain_graph": True}, {"create_graph": True}):
+        loss = solve(SWIRL, y0, ENDS).y.sum()
+        with pytest.raises(NotCompiled, match=r"retain_graph=True(.|\n)*compile=false, or gradient=replay"):
+            torch.autograd.grad(loss, y0, **keep)
+    loss = solve(lambda t, y: -y, y0, ENDS).y.sum()
+    for _ in range(2):
+        (kept,) = torch.autograd.grad(loss, y0, retain_graph=True)
+        torch.testing.assert_close(kept, torch.full_like(Y0, math.exp(-1.5)), rtol=5e-3, atol=0.0)
+
+
 @pytest.mark.parametrize("grad", ["backprop", "replay", "adjoint"])
 def test_a_field_may_read_what_was_made_outside(grad):
     """Its graph goes on behind the field, where no compiler follows."""

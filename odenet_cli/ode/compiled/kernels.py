@@ -199,6 +199,17 @@ def compile_kernel(kernel: Callable[..., Any], cuda_graph: bool = False, **optio
     return call
 
 
+def check_retained(node: Any) -> None:
+    """Raise NotCompiled, before an error of torch's, in a backward pass that is to retain the graph of a kernel."""
+    # Of a linear field there are no donated buffers, and the graph may be retained.
+    metadata = getattr(getattr(node, "_forward_cls", None), "metadata", None)
+    if torch._C._autograd._get_current_graph_task_keep_graph() and getattr(metadata, "bw_donated_idxs", None):
+        raise NotCompiled(
+            "the backward pass of compiled steps writes over what they have kept, so retain_graph=True and "
+            "create_graph=True are not possible.\n  Use compile=false, or gradient=replay, which keeps states alone."
+        )
+
+
 _configured = threading.local()
 
 

@@ -58,7 +58,7 @@ class CompiledLoop(AdaptiveLoop):
             self.f(t, y[: self.n_dynamic])
             raise
         self.vector_field.count(1)
-        return self.vector_field.count_vjps(f0, 1)
+        return _count_vjps(self.vector_field, f0, 1)
 
     def initial_step_function(self, order: int) -> InitialStep:
         return partial(self._initial_step, order)
@@ -88,7 +88,7 @@ class CompiledLoop(AdaptiveLoop):
         evaluations = self.tableau.stages - 1
         self.vector_field.count(evaluations)
         # One hook for the step: a backward pass goes through all of its evaluations or none.
-        flat = self.vector_field.count_vjps((*y1, *(part for stage in k for part in stage)), evaluations)
+        flat = _count_vjps(self.vector_field, (*y1, *(part for stage in k for part in stage)), evaluations)
         # Split the flat tuple into the state and the list of stages again.
         y1, k = flat[: len(y1)], [flat[n : n + len(y)] for n in range(len(y1), len(flat), len(y))]
         return Step(y1, [f0, *k], k[-1] if self.tableau.fsal else None, ratio)
@@ -172,7 +172,12 @@ def advance(
     # An FSAL step without f1 has one evaluation less than stages, and a given f0 saves another.
     evaluations = tableau.stages - tableau.fsal - (f0 is not None)
     vector_field.count(evaluations)
-    return vector_field.count_vjps(y1, evaluations) if evaluations else y1
+    return _count_vjps(vector_field, y1, evaluations) if evaluations else y1
+
+
+def _count_vjps(vector_field: CountedField, outputs: State, evaluations: int) -> State:
+    """Return the outputs of a kernel, through which backward passes count, and must not retain its graph."""
+    return vector_field.count_vjps(outputs, evaluations, partial(kernels.check_retained, outputs[0].grad_fn))
 
 
 def on_gpu(y: Sequence[Tensor]) -> bool:

@@ -8,7 +8,7 @@ z is solved backward too, starting again from the stored state at each output; Î
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,7 +128,7 @@ class AugmentedField:
         self.rhs.count(evaluations)
         self.rhs.stats.vjps += evaluations * self.has_gradient
 
-    def count_vjps(self, values: State, evaluations: int) -> State:
+    def count_vjps(self, values: State, evaluations: int, check: Callable[[], None] | None = None) -> State:
         """Return `values` unchanged: the backward solve is not differentiated."""
         return values
 
