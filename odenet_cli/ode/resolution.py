@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -54,4 +56,16 @@ def check_times(ts: Sequence[float], shortest: float, dtype: torch.dtype) -> Non
             "take longer steps, or use dtype=float64.",
             PrecisionWarning,
             stacklevel=6,
+        )
+
+
+def check_time_gradients(ts: Sequence[float], state: State) -> None:
+    """Raise ValueError where distinct times lie so close together that their gradients are lost in rounding."""
+    # The gradient of a span is a sum of numbers as small as the span, divided by it.
+    dtype = max((part.dtype for part in state), key=lambda dtype: torch.finfo(dtype).tiny)
+    gap, limit = min((abs(b - a) for a, b in pairwise(ts)), default=math.inf), torch.finfo(dtype).tiny
+    if gap < limit:
+        raise ValueError(
+            f"two times in ts lie {gap:.3g} apart, below the smallest normal number of {NAMES[dtype]} ({limit:.2g}): "
+            "they have no gradients. Make them equal, move them apart, or pass ts.detach()."
         )

@@ -25,7 +25,7 @@ from odenet_cli.ode.multistep.loop import MultistepLoop
 from odenet_cli.ode.multistep.nordsieck import Multistep
 from odenet_cli.ode.outputs import integrate
 from odenet_cli.ode.problem import Problem
-from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_times
+from odenet_cli.ode.resolution import RESOLUTION, check_errors, check_time_gradients, check_times
 from odenet_cli.ode.reversible_pair import FixedPairLoop, PairLoop
 from odenet_cli.ode.right_hand_side import RightHandSide
 from odenet_cli.ode.rosenbrock.formulas import Rosenbrock
@@ -126,6 +126,7 @@ class _Solver:
         rhs, output_times = self._begin(field, y0, ts, args)
         # Equal output times are solved for once. The copy keeps the arguments, which the node's field releases.
         distinct, times, index = output_times.merge()
+        check_time_gradients(distinct if times is not None else (), rhs.y0)
         rhs_copy = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
         problem = Problem(rhs, distinct, times, self, len(index) == 2, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():

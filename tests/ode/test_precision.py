@@ -149,3 +149,21 @@ def test_usual_times_and_tolerances_warn_of_nothing(ts, dtype):
         warnings.simplefilter("error")
         for make in (Adaptive(method="dopri5", rtol=1e-6, atol=1e-9), Fixed(method="rk4", steps=10)):
             make(lambda t, y: torch.zeros_like(y), torch.ones(1, dtype=dtype), ts)
+
+
+@pytest.mark.parametrize("solver", [Adaptive(method="dopri5", rtol=1e-5, atol=1e-5), Fixed(method="rk4", steps=2)])
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 2.3e-308), (torch.float32, 1.2e-38)])
+def test_times_too_close_together_for_their_gradients_are_refused(solver, dtype, least):
+    """A span is a factor of the gradient and of its divisor: below the normal numbers it was 0. Times alone may be
+    that close, and equal ones have the gradient of each."""
+    y0 = torch.ones(2, dtype=dtype)
+
+    def gradient(*ts):
+        times = torch.tensor(ts, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(solver(lambda t, y: 2 * y, y0, times).y.sum(), times)[0].tolist()
+
+    with pytest.raises(ValueError, match=r"lie .* apart, below the smallest normal number of float.*ts\.detach"):
+        gradient(0.0, least / 1e4)
+    assert gradient(0.0, least) == pytest.approx([-4.0, 4.0], rel=1e-5)
+    assert gradient(0.0, 0.0) == pytest.approx([-4.0, 4.0])
+    assert torch.equal(solver(lambda t, y: 2 * y, y0, [0.0, least / 1e4]).y, y0)
