@@ -10,7 +10,8 @@ Scores the run's best checkpoint once for every combination of the values given,
   eval.batch_size, eval.dtype, trainer.limit_batches
 
 The test samples of the run's data are scored, or those of split=. For a table of series, data.path=FILE scores another
-file: all of it unless split= is given, in the units of the run's own table, with columns matched by name.
+file: all of it unless split= is given, in the units of the run's own table, with columns matched by name. Samples
+without y are left out.
 
 The rows are also appended to RUN/eval.jsonl."""
 
