@@ -42,17 +42,20 @@ from odenet_cli.training.exact_gradient.step_replay import Recording, replaying_
 
 ROUNDING = {"float32": 1e-4, "float64": 1e-8}
 RANDOM = "a field draws random numbers at each evaluation, so it defines no differential equation"
+BATCHES = 3
 
 
 class Gradcheck:
     """Hold a trained network in training mode and the first `batches` of its training data, unshuffled.
 
     batch_size  samples per batch
+    batches     None: BATCHES, or as many as there are
     tolerance   of the reference, the gradient of the differential equation
     """
 
-    def __init__(self, run: Trained, batch_size: int, batches: int, tolerance: float) -> None:
+    def __init__(self, run: Trained, batch_size: int, batches: int | None, tolerance: float) -> None:
         train = run.data.train.unshuffled(batch_size)
+        batches = min(BATCHES, len(train)) if batches is None else batches
         if batches > len(train):
             raise RequestError(
                 f"batches={batches} is more than the {len(train)} available batches of {batch_size} samples."

@@ -53,7 +53,7 @@ add = PARSER.add_argument
 add("--threshold", metavar="X", type=_common.positive, default=0.5, help="largest median error; default: 0.5")
 add("--rounding", metavar="X", type=_common.positive, help="largest error against its own steps; default: 1e-4")
 add("--difference", metavar="X", type=_common.positive, default=1e-3, help="largest error of autograd; default: 1e-3")
-add("--batches", metavar="N", type=_common.whole(1), default=3, help="number of training batches; default: 3")
+add("--batches", metavar="N", type=_common.whole(1), help="number of training batches; default: 3, or all of fewer")
 add(
     "--reference",
     metavar="TOL",
@@ -97,11 +97,12 @@ def main(request: Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(heads, *labels)]
     table = Table([*zip(heads, widths), *COLUMNS.values()], left=3)
     limits, outcomes = Limits(request.threshold, request.rounding, request.difference), []
-    parts = Parts(len(points) * request.batches)
+    batches = range(len(check.objectives))
+    parts = Parts(len(points) * len(batches))
     with _common.journal(folder / "gradcheck.jsonl") as append, parts:
         for config, label in zip(points, labels):
             records: list[dict[str, Any]] = []
-            for n in range(request.batches):
+            for n in batches:
                 parts.begin(f"batch {n + 1}: {', '.join(label)}")
                 records.append(check.row(config, n))
                 append(records[-1])

@@ -302,6 +302,18 @@ def test_a_wrong_request_is_refused(adjoint_folder, words, capsys):
     assert not (adjoint_folder / "gradcheck.jsonl").exists()
 
 
+@pytest.mark.numerics
+def test_a_run_on_few_samples_is_checked_on_all_of_them(tmp_path):
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["a,y", *(f"{n % 7},{n / 9}" for n in range(25))]))
+    words = ("data=features", f"data.path={table}", "data.y=y", "model=odenet", "model.width=4", "device=cpu")
+    folder = train_run(tmp_path / "run", *words, "trainer.max_steps=1", "trainer.batch_size=16")
+    assert command.main([str(folder), "reference=1e-4"]) == 0
+    assert len((folder / "gradcheck.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(RequestError, match="batches=3 is more than the 2 available batches"):
+        command.main([str(folder), "batches=3"])
+
+
 def test_a_run_without_a_solver_is_refused(tmp_path):
     folder = trained(tmp_path / "run", "model=resnet", "model.width=4", "trainer.max_steps=1")
     with pytest.raises(RequestError, match="model=resnet, which has no solver"):
