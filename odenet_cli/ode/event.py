@@ -26,6 +26,7 @@ from odenet_cli.ode.transforms import in_forward_mode, in_function_transform, in
 
 EventFunction = Callable[[Tensor, Any], Tensor]
 ROUNDINGS = 100  # accumulated error of an event that should be zero, in roundings of its largest value so far
+PARTS = 8  # of the step with a zero, the first of which that has one is searched
 ITERATIONS = 100  # at most, in the search for a root, which ends when its interval is as short as rounding
 
 
@@ -72,8 +73,8 @@ def solve_until(
     >>> t, y, *_ = fall.until(lambda t, y: torch.stack([y[1], -9.81 + 0 * y[0]]), y0, [0.0, 9.0], lambda t, y: y[0])
 
     event      returns a tensor with one real number, a differentiable function of t and y, computed without autocast. A
-               zero is found if the signs at the two ends of a step differ, so choose `max_step` below the time between
-               two zeros
+               zero is found if the signs at the two ends of a step differ, as they do not around an even number of
+               zeros: choose `max_step` below the time between two
     direction  1: zeros where it rises, -1: where it falls, 0: both
 
     Time and state are differentiable like a solve, with respect to all of its inputs and those of the event: once, and
@@ -175,7 +176,8 @@ def _search(
                     begin, before = next(((t, g) for t, g in found if g * rate > 0), (begin, 0.0))
             if before and (after == 0 or (before < 0) != (after < 0)) and direction * before <= 0:
                 inside = _dense_output(loop, accepted)
-                t = _root(lambda t: value(t, inside(t)), begin, accepted.end, before, after)  # noqa: B023
+                at = lambda t: value(t, inside(t))  # noqa: B023, E731
+                t = _root(at, *_first_change(at, begin, accepted.end, before, after))
                 size = max(abs(before), abs(after))
                 _check_zero(rhs, event, t, inside(t), accepted, size)
                 # Where a step ends on a zero up to rounding r, the sign may be that of rounding, of a mere touch: a
@@ -227,6 +229,20 @@ def _evaluate(rhs: RightHandSide, event: EventFunction, t: Tensor, y: State) -> 
     if [part._version for part in y] != versions:
         raise ValueError("the event writes into the state that it is given, and the solver still needs it: use y - c.")
     return g.reshape(())
+
+
+def _first_change(
+    function: Callable[[float], float], a: float, b: float, fa: float, fb: float
+) -> tuple[float, float, float, float]:
+    """Return the first of `PARTS` parts of a step, and the function at its ends, between which the sign changes."""
+    # Of three zeros in a step false position would take any. That of an even number nothing shows at the ends.
+    last, flast, step, below = b, fb, (b - a) / PARTS, fa < 0
+    for _ in range(PARTS - 1):
+        b, fb = a + step, function(a + step)
+        if fb and (fb < 0) != below:
+            return a, b, fa, fb
+        a, fa = b, fb
+    return a, last, fa, flast
 
 
 def _root(function: Callable[[float], float], a: float, b: float, fa: float, fb: float) -> float:
@@ -302,8 +318,8 @@ def _newton_steps(rhs: RightHandSide, event: EventFunction, found: _Found, y: St
         )
     if abs(float(rate)) <= found.flat or not bool(torch.isfinite(rate)):
         raise ValueError(
-            f"the event only touches zero at t = {found.t:.6g}: its derivative along the solution is {float(rate):g} "
-            "there."
+            f"the event only touches zero at t = {found.t:.6g}, or jumps over it: its derivative along the solution is "
+            f"{float(rate):g} there."
         )
     shift = -_evaluate(rhs, event, now, y) / rate
     if torch.is_grad_enabled() or in_forward_mode():

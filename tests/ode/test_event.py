@@ -282,7 +282,7 @@ def test_an_event_that_is_not_finite_is_named(event):
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_sign_that_changes_without_a_zero_is_refused(event, wanted):
     """A pole was found as a zero; and Newton steps from a jump led out of the span of the solve."""
-    with torch.set_grad_enabled(wanted), pytest.raises(ValueError, match="without being zero there"):
+    with torch.set_grad_enabled(wanted), pytest.raises(ValueError, match=r"without being zero there|or jumps over it"):
         TIGHT.until(decay, doubles(1.0), [0.0, 5.0], event)
 
 
@@ -357,3 +357,24 @@ def test_a_float32_zero_is_no_jump(size):
     f32 = Adaptive(method="dopri5", rtol=1e-5, atol=1e-5)
     t, *_ = f32.until(lambda t, y: 0 * y + size, torch.full((1,), size), [0.0, 3.0], lambda t, y: y - 2.3 * size)
     assert t.item() == pytest.approx(1.3, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "adams", "rodas4"])
+@pytest.mark.parametrize(("ts", "first"), [([0.0, 1.0], 0.3), ([1.0, 0.0], 0.9)])
+def test_of_three_zeros_in_a_step_the_first_is_found(method, ts, first):
+    """Along y = t, which the solver takes in steps of any length; false position would come upon the last."""
+    solver = Adaptive(method=method, rtol=1e-6, atol=1e-6, first_step=1.0)
+    y0 = torch.tensor([ts[0]], dtype=torch.float64)
+    rising = 1 if ts[0] == 0.0 else -1
+    for direction in (0, rising):
+        found = solver.until(
+            lambda t, y: torch.ones_like(y),
+            y0,
+            ts,
+            lambda t, y: (y[0] - 0.3) * (y[0] - 0.6) * (y[0] - 0.9),
+            (),
+            (),
+            direction,
+        )
+        assert float(found.t) == pytest.approx(first, abs=1e-12)
+        assert found.stats.accepted <= 8
