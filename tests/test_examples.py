@@ -48,8 +48,9 @@ def test_the_notebooks_are_those_of_the_programs():
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook(path, tmp_path):
+def test_notebook(path, tmp_path, monkeypatch):
     """It runs from top to bottom, shows a figure, and prints what the program prints."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # of a shell, such as agg, which shows none
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     book = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
