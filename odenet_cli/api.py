@@ -168,7 +168,9 @@ def _with_code(config: Config, code: Sequence[str]) -> Config:
     named = {key_of(word): word.partition("=")[2] for word in code}
     check_code_given(config, named, "odenet.load(…, code={1})")
     for key, target in named.items():
-        group, _, name = require("code", key, CODE_KEYS).partition(".")
+        if require("code", key, CODE_KEYS) not in config.named_code():
+            raise RequestError(f"code: this run has no class of your own in {key}; leave it out.")
+        group, _, name = key.partition(".")
         options: Any = {group: {**getattr(config, group), name: target}}
         config = dataclasses.replace(config, **options)
     return config

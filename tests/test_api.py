@@ -147,6 +147,8 @@ def test_no_file_names_code(tmp_path, monkeypatch):
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
     with pytest.raises(RequestError, match=r"code=model\.width is not known"):
         odenet.load(folder, code=[own, "model.width=3"])
+    with pytest.raises(RequestError, match=r"code: this run has no class of your own in data\.target; leave it out"):
+        odenet.load(folder, code=[own, "data.target=net:Data"])
 
 
 def test_a_killed_run_is_none_that_runs(run, tmp_path):
@@ -157,10 +159,10 @@ def test_a_killed_run_is_none_that_runs(run, tmp_path):
     assert odenet.load(tmp_path / "run").record["status"] == "killed"
 
 
-def test_metrics_are_a_pandas_frame(run, monkeypatch):
-    """By pandas, which is not installed with the package: here what it is given is seen."""
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows: ("frame", rows)))
-    assert run.frame() == ("frame", run.metrics)
+def test_metrics_are_a_pandas_frame(run):
+    frame = run.frame()
+    assert frame.query("split == 'test'")["error"].tolist() == [run.record["final"]["error"]]
+    assert len(frame) == len(run.metrics)
 
 
 def test_loading_draws_no_random_numbers(run):
@@ -225,7 +227,8 @@ def test_an_interrupt_stops_the_run(tmp_path, kill, name):
     """It reaches this process alone or, as from a notebook's front end, the run too, which tells what came first. It
     keeps its checkpoint, and says how it goes on."""
     words = [*WORDS[:5], "trainer.epochs=400", "hydra.run.dir=R"]
-    code = f"import odenet_cli; odenet_cli.train({words})"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also below a shell's `&`
+    code = f"{heard}; import odenet_cli; odenet_cli.train({words})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
