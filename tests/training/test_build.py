@@ -203,3 +203,43 @@ def test_a_refusal_names_the_model_as_it_was_asked_for(name, asked):
     """`rknet` is a preset of the network `odenet`."""
     with pytest.raises(RequestError, match=rf"^model={asked} and data=moons cannot be combined"):
         check_module.check_task(Config(name=name, model={"name": "odenet"}, data={"name": "moons"}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((f"model={name}", "data=digits") for name in ("odenet", "resnet", "mlp")),
+        *((f"model={name}",) for name in ("cnf", "planar", "latent_ode", "latent_poisson", "rnn")),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_model_built_apart_has_the_same_numbers(words):
+    """Weights and buffers, to the bit; torch's generator is where it was."""
+    config = configure(*words, "device=cpu")
+    state, sizes = torch.get_rng_state(), shape(*config.source())
+    apart = build.model_apart(config, *sizes)
+    assert torch.equal(state, torch.get_rng_state())
+    network = build.model(config, *sizes)
+    for kind in ("parameters", "buffers"):
+        for one, other in zip(getattr(apart, kind)(), getattr(network, kind)(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_numbers_of_every_kind_come_from_the_generator_of_its_own():
+    def draw():
+        made = [
+            torch.rand(2),
+            torch.randn(2),
+            torch.randperm(9),
+            torch.rand_like(torch.ones(2)),
+            torch.ones(2).normal_(),
+        ]
+        return [*made, torch.nn.GRU(2, 3).weight_hh_l0, torch.nn.init.orthogonal_(torch.empty(3, 3))]
+
+    torch.manual_seed(3)
+    expected, state = draw(), torch.get_rng_state()
+    with build._DrawFrom(torch.Generator().manual_seed(3)):
+        found = draw()
+    assert torch.equal(state, torch.get_rng_state())
+    for one, other in zip(found, expected):
+        assert torch.equal(one, other)
