@@ -148,7 +148,8 @@ def load(
     config = at_its_end(folder, _with_code(load_config(folder), code))
     state = weights_of_run(folder, config, weights)
     form, classes = shape(*config.source(), known_data(folder))
-    model = build.model_apart(dataclasses.replace(config, compile="false"), form, classes)
+    with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
+        model = build.model(dataclasses.replace(config, compile="false"), form, classes)
     model.load_state_dict(state["model"])
     if "forward" in needs(tasks(config.data["name"])[0]):
         model.register_forward_pre_hook(partial(_check_input, form), with_kwargs=True)

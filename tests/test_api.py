@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +15,6 @@ import torch
 from runs_kit import train_run
 
 import odenet_cli as odenet
-from odenet_cli import models
 from odenet_cli.commands import export
 from odenet_cli.config.resolve import eval_batch
 from odenet_cli.data import load as load_data
@@ -172,24 +170,6 @@ def test_loading_draws_no_random_numbers(run):
     state = torch.get_rng_state()
     odenet.load(run.folder)
     assert torch.equal(state, torch.get_rng_state())
-
-
-def test_loading_disturbs_no_other_thread_that_draws(run, monkeypatch):
-    """Its numbers go on; drawn twice or skipped, they made an adjoint beside it raise RandomField."""
-    real, drawn = models.model, []
-
-    def model(*args, **options):
-        with ThreadPoolExecutor(1) as thread, torch.device("cpu"):
-            drawn.append(thread.submit(torch.rand, 3).result())
-        return real(*args, **options)
-
-    monkeypatch.setattr(models, "model", model)
-    torch.manual_seed(5)
-    expected = torch.rand(9)
-    torch.manual_seed(5)
-    odenet.load(run.folder)
-    assert len(drawn) == 2
-    assert torch.equal(torch.cat([*drawn, torch.rand(3)]), expected)
 
 
 def test_a_failed_command_raises(tmp_path, monkeypatch):

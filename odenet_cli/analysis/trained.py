@@ -84,7 +84,8 @@ def report_other_data(folder: Path, known: Mapping[str, Any], record: Mapping[st
 
 def starting_state(config: Config, net: Trained) -> dict[str, Any]:
     """Return the initial weights of the training of a run, on the device of its network."""
-    model = build.model_apart(config, net.data.shape, net.data.classes)
+    with torch.random.fork_rng(devices=[]):  # building a network seeds torch's generator
+        model = build.model(config, net.data.shape, net.data.classes)
     begin_from_checkpoint(model, config)
     state: dict[str, Any] = model.to(net.device).state_dict()
     return state

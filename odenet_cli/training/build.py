@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet_cli import data as datasets
 from odenet_cli import models
@@ -22,7 +21,7 @@ from odenet_cli.ode import Adaptive, Fixed, Solver, Tableau, method
 from odenet_cli.ode.gradient import Gradient
 from odenet_cli.ode.gradient import gradient as make_gradient
 from odenet_cli.ode.gradient import options as gradient_options
-from odenet_cli.training import device, generators
+from odenet_cli.training import device
 from odenet_cli.training.measured import steps_to_earn
 
 FLOWS = ("density", "likelihood")  # tasks of flows
@@ -65,44 +64,8 @@ def gradient(config: Config) -> Gradient:
 
 def model(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return the network, initialised from `seed`, in `dtype`, on the CPU."""
-    torch.manual_seed(config.seed)
-    return _network(config, shape, classes)
-
-
-def model_apart(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Return the same network, and leave all random generators as they are: other threads may be drawing from them."""
-    if config.named_code():  # may seed any of them, and draw from it
-        cpu = torch.device("cpu")
-        with cpu:  # also where the model is being built on the meta device
-            drawn = generators.state(cpu)
-        network = model(config, shape, classes)
-        generators.restore(drawn, cpu)
-        return network
-    with _DrawFrom(torch.Generator().manual_seed(config.seed)):
-        return _network(config, shape, classes)
-
-
-class _DrawFrom(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Let this thread draw from a generator of its own the numbers that torch's default one, so seeded, would give."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.generator = generator
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler: 1.4 s
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
-            # Of rand, randn and their like only another overload takes a generator.
-            func, kwargs = getattr(func.overloadpacket, "generator", func), {**kwargs, "generator": self.generator}
-        return func(*args, **kwargs)
-
-
-def _network(config: Config, shape: tuple[int, ...], classes: int) -> nn.Module:
     options = {key: value for key, value in config.model.items() if key != "name"}
+    torch.manual_seed(config.seed)
     network = models.model(
         config.model["name"],
         options,

@@ -171,8 +171,11 @@ def weight_shapes(config: Config, data_record: Mapping[str, Any] | None = None) 
 
     data_record  the record of the data it was trained on
     """
+    cpu = torch.device("cpu")
+    drawn = generators.state(cpu)  # building a model seeds them
     with torch.device("meta"):
-        network = build.model_apart(config, *datasets.shape(*config.source(), data_record))
+        network = build.model(config, *datasets.shape(*config.source(), data_record))
+    generators.restore(drawn, cpu)
     weights: dict[str, Tensor] = network.state_dict()
     return weights
 
