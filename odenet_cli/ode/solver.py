@@ -126,7 +126,8 @@ class _Solver:
         rhs, output_times = self._begin(field, y0, ts, args)
         # Equal output times are solved for once. The copy keeps the arguments, which the node's field releases.
         distinct, times, index = output_times.merge()
-        check_time_gradients(distinct if times is not None else (), rhs.y0)
+        if times is not None:
+            check_time_gradients(distinct, rhs.y0)
         rhs_copy = copy.copy(rhs) if times is not None and len(distinct) < len(index) else None
         problem = Problem(rhs, distinct, times, self, len(index) == 2, check_tensors("parameters", parameters))
         with rhs.torch_settings.for_solver():
