@@ -24,7 +24,7 @@ from odenet_cli.ode.methods import names as method_names
 from odenet_cli.training.certificate import Certificate, certify, schedule
 from odenet_cli.training.certificate.backward import outputs
 from odenet_cli.training.certificate.causes import find_cause
-from odenet_cli.training.certificate.measure import ALARM, Check, NotCertified, own_solver
+from odenet_cli.training.certificate.measure import ALARM, Cause, Check, NotCertified, own_solver
 from odenet_cli.training.certificate.schedule import due
 from odenet_cli.training.costs import FlopCounter
 from odenet_cli.training.exact_gradient.model_contexts import Objective
@@ -354,3 +354,14 @@ def test_an_alarm_is_told_once_and_kept(every_step, train, monkeypatch, caplog):
     assert alarms == ["ALARM"]
     final = json.loads((folder / "run.json").read_text())["final"]
     assert final["gradient_error"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("unknown", "No known cause: the backward pass"), ("time", "Likely cause, time: the backward pass")],
+)
+def test_a_warning_says_whether_a_cause_is_known(caplog, kind, words):
+    made = Certificate(0.2, ("net", 0.4), Cause(kind, "the backward pass differs"), 0.1)
+    schedule.tell(assemble(configure(*DIGITS, *TWO), torch.device("cpu")), made)
+    (record,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert f"{words} differs." in record.getMessage()

@@ -102,7 +102,7 @@ def tell(session: Session, made: Certificate) -> None:
         what.append("`odenet gradcheck RUN` shows details.")
     if made.cause:
         state.cause = made.cause.text
-        what.append(f"Likely cause, {kind}: {made.cause.text}.")
+        what.append(f"{'No known cause' if kind == 'unknown' else f'Likely cause, {kind}'}: {made.cause.text}.")
     prefix = f"{level.upper()}: "
     shown = hanging(prefix, " ".join(what))
     if on_terminal():  # above the live line, which a warning on standard error would run into
